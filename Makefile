@@ -1,0 +1,40 @@
+# Everything runs in a virtual environment of its own; the first call of any target makes it.
+PYTHON ?= python3
+VENV ?= .venv
+RUNS ?= runs
+NAME ?= demo
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# One thread a process: on a busy machine several fight each other (README, "Speed on a CPU").
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+
+.PHONY: demo test fast lint format clean
+
+demo: $(INSTALLED)  ## A real study on the embedded factory world; continues it if it was interrupted.
+	@if [ -d $(RUNS)/$(NAME) ]; then $(BIN)/partune resume $(RUNS)/$(NAME); else $(BIN)/partune demo --runs $(RUNS) --name $(NAME); fi
+
+test: $(INSTALLED) lint  ## All tests, slow ones included.
+	$(BIN)/python -m pytest
+
+fast: $(INSTALLED)  ## The tests that take less than a few seconds each.
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or later, or call make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@touch $@

@@ -1,0 +1,62 @@
+"""partune finds the hyperparameters of an LLM's LoRA fine-tuning, and says whether they are really better."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from partune.errors import UserError
+    from partune.objectives.finetune import FineTune
+    from partune.optimizers import optimizer
+    from partune.optimizers.base import Optimizer
+    from partune.space import SPACES, Choice, Float, Int, Space
+    from partune.study import Study
+    from partune.trial import Observation, Proposal, Status, Trial
+
+__version__ = "0.1.0"
+
+# Loaded when first used: `import partune` costs nothing, and the search half never loads transformers.
+_HOMES = {
+    "SPACES": "space",
+    "Choice": "space",
+    "FineTune": "objectives.finetune",
+    "Float": "space",
+    "Int": "space",
+    "Observation": "trial",
+    "Optimizer": "optimizers.base",
+    "Proposal": "trial",
+    "Space": "space",
+    "Status": "trial",
+    "Study": "study",
+    "Trial": "trial",
+    "UserError": "errors",
+    "optimizer": "optimizers",
+}
+
+__all__ = [
+    "SPACES",
+    "Choice",
+    "FineTune",
+    "Float",
+    "Int",
+    "Observation",
+    "Optimizer",
+    "Proposal",
+    "Space",
+    "Status",
+    "Study",
+    "Trial",
+    "UserError",
+    "optimizer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'partune' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"partune.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

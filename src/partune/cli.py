@@ -1,0 +1,392 @@
+"""The command line. Flags come from the same definition as the study's file (`config.StudyConfig`)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
+
+from partune.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from partune.config import Section, StudyConfig
+    from partune.study import Study
+
+DESCRIPTION = "The best LoRA hyperparameters for the fewest GPU-hours."
+EPILOG = """\
+examples:
+  partune tune --model meta-llama/Llama-3.2-1B --data alpaca.json --task hellaswag --test-task mmlu --name first
+  partune tune study.yaml --budget 20
+  partune resume runs/first
+  partune report runs/first
+  partune export runs/first adapter/
+"""
+TUNE = """\
+Searches the hyperparameters of a LoRA fine-tuning: scores the untouched base model and the field's defaults, runs the
+budget's trials, and says by a paired test on unseen items whether the winner is better. Every flag is a key of the
+study's file too."""
+DEMO = """\
+Tunes a tiny pretrained model of a factory's machines that comes with partune: a few minutes on two cores, offline.
+Flags as for tune."""
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 1 (failed), 2 (bad input, one line) or 130 (interrupted)."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser = _parser(arguments)
+    try:
+        namespace = parser.parse_args(arguments)
+        if not hasattr(namespace, "run"):
+            parser.print_help()
+            return 0
+        status: int = namespace.run(namespace)
+    except UserError as error:
+        print(f"partune: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output has gone: `partune report ... | head`
+        sys.stderr.close()
+        return 1
+    return status
+
+
+# ----- commands
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    from partune import config
+
+    return _start(arguments, config.load(arguments.file) if arguments.file else {})
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from partune import config
+    from partune.demo import DIRECTORY
+
+    return _start(arguments, config.load(DIRECTORY / "study.yaml"))
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    from partune import config
+    from partune.storage import CONFIG, Record
+
+    directory = _existing(arguments.directory)
+    if not (directory / CONFIG).is_file():
+        Record.open(directory, read_only=True)
+        raise UserError(f"{directory} was started from Python: continue it there with Study(..., resume=True)")
+    study_config = config.parse(config.load(directory / CONFIG))
+    study = _study(study_config, directory, resume=True)
+    return _run(study, arguments.budget or max(study_config.search.budget, len(study.trials)))
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from partune.report import summary
+    from partune.storage import Record
+
+    found = summary.summarise(Record.open(_existing(arguments.directory), read_only=True))
+    if arguments.json:
+        print(summary.as_json(found))
+    else:
+        summary.show(found)
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from partune.export import export as write
+
+    written = write(_existing(arguments.directory), Path(arguments.out), arguments.trial, arguments.merge)
+    print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
+    return 0
+
+
+def spaces(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from partune.space import SPACES, Space
+
+    chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
+    for name, space in chosen.items():
+        print(f"{name}:")
+        for each, form in space.describe().items():
+            print(f"  {each}: {yaml.safe_dump(form, default_flow_style=True, sort_keys=False).strip()}")
+    return 0
+
+
+def algorithms(arguments: argparse.Namespace) -> int:
+    from partune.optimizers import ALGORITHMS
+
+    width = max(map(len, ALGORITHMS))
+    for name, algorithm in ALGORITHMS.items():
+        print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
+    return 0
+
+
+# ----- what the commands share
+
+
+def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
+    """Begins and runs a study: the file's mapping with the flags laid over it."""
+    from partune import config
+
+    flags = config.located(_given(arguments), Path.cwd())
+    study_config = config.parse(_merged(mapping, flags))
+    study = _study(study_config, _directory(arguments, study_config), resume=False)
+    return _run(study, study_config.search.budget)
+
+
+def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
+    from partune import config
+    from partune.objectives.finetune import FineTune
+    from partune.objectives.function import named
+    from partune.progress import Terminal
+    from partune.space import SPACES, Space
+    from partune.study import Study
+
+    objective: Any
+    if study_config.objective == "finetune":
+        objective = FineTune.of(study_config)
+        own = SPACES["lora"]
+    else:
+        objective = named(study_config.objective)
+        own = getattr(objective, "space", None)
+    if study_config.space is None and own is None:
+        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
+    space = own if study_config.space is None else Space.parse(_space_form(study_config.space))
+    return Study(
+        space,
+        objective,
+        study_config.search.algorithm,
+        study_config.search.seed,
+        directory,
+        options=study_config.search.options,
+        keep=study_config.run.keep,
+        resume=resume,
+        config=config.dump(study_config),
+        watcher=Terminal(),
+    )
+
+
+def _space_form(form: Any) -> Any:
+    """A space's mapping, read from its YAML file where the form names one."""
+    from partune import config
+
+    if isinstance(form, str) and form.endswith((".yaml", ".yml")):
+        return config.load(form)
+    return form
+
+
+def _run(study: Study, budget: int) -> int:
+    from partune.report import summary
+    from partune.study import UntrustworthyError
+
+    directory = study.record.directory
+    try:
+        study.run(budget)
+    except KeyboardInterrupt:
+        done = sum(trial.status.final for trial in study.trials)
+        print(f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}")
+        return INTERRUPTED
+    except UntrustworthyError as error:
+        print(f"partune: stopped: {error}", file=sys.stderr)
+        return 1
+    finally:
+        study.record.close()
+    found = summary.summarise(study.record)
+    summary.show(found)
+    return 0 if found["best"] is not None else 1
+
+
+def _directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
+    """runs/<name>; without a name, the model's or objective's and the first free number."""
+    runs = Path(arguments.runs)
+    if arguments.name is None:
+        source = study_config.model.path if study_config.model is not None else study_config.objective
+        stem = Path(source).name.lower().replace(":", "-")
+        number = next(n for n in range(1, 100_000) if not (runs / f"{stem}-{n}").exists())
+        return runs / f"{stem}-{number}"
+    if Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
+        raise UserError(f"a name is a plain folder name, got {arguments.name!r}: give the parent folder with --runs")
+    return runs / str(arguments.name)
+
+
+def _existing(directory: str) -> Path:
+    path = Path(directory)
+    if not path.is_dir():
+        near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UserError(f"no study in {directory}{suggestion(path.name, sorted(near))}")
+    return path
+
+
+# ----- flags
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="partune", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, dest=argparse.SUPPRESS, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    usage = "%(prog)s [FILE] [--name NAME] [options]"
+    command = commands.add_parser(
+        "tune", help="search the hyperparameters of a fine-tuning", description=TUNE, usage=usage
+    )
+    command.set_defaults(run=tune)
+    command.add_argument("file", nargs="?", metavar="FILE", help="a study's file (YAML); flags override it")
+    if "tune" in arguments:
+        _add_flags(command)
+
+    usage = "%(prog)s [--name NAME] [options]"
+    command = commands.add_parser(
+        "demo", help="a real study on the embedded factory world", description=DEMO, usage=usage
+    )
+    command.set_defaults(run=demo)
+    if "demo" in arguments:
+        _add_flags(command)
+
+    command = commands.add_parser("resume", help="continue a study that stopped, or extend it")
+    command.add_argument("directory", help="the study's directory, runs/<name>")
+    command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
+    command.set_defaults(run=resume)
+
+    command = commands.add_parser("report", help="what a study found, and whether it is better")
+    command.add_argument("directory", help="the study's directory, runs/<name>")
+    command.add_argument("--json", action="store_true", help="for scripts")
+    command.set_defaults(run=report)
+
+    command = commands.add_parser("export", help="write the best adapter in PEFT's format")
+    command.add_argument("directory", help="the study's directory, runs/<name>")
+    command.add_argument("out", help="folder to write, which must not exist yet")
+    command.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
+    command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
+    command.set_defaults(run=export)
+
+    command = commands.add_parser("spaces", help="list the ready-made search spaces")
+    command.add_argument("name", nargs="?")
+    command.set_defaults(run=spaces)
+
+    command = commands.add_parser("algorithms", help="list the optimisers")
+    command.set_defaults(run=algorithms)
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    from partune.config import Section, StudyConfig
+
+    parser.add_argument("--name", help="the study's directory is RUNS/NAME")
+    parser.add_argument("--runs", default="runs", help="folder of all studies (default: %(default)s)")
+    top = parser.add_argument_group("study")
+    for name, field in StudyConfig.model_fields.items():
+        section = _section_in(field.annotation, Section)
+        if section is None:
+            if name != "version":
+                _add_flag(top, (name,), field)
+            continue
+        group = parser.add_argument_group(name, (section.__doc__ or "").splitlines()[0] if section.__doc__ else None)
+        for inner, inner_field in section.model_fields.items():
+            if inner_field.annotation != dict[str, Any]:
+                _add_flag(group, (name, inner), inner_field)
+
+
+def _add_flag(group: Any, path: tuple[str, ...], field: Any) -> None:
+    """One field as a flag; its value stays text, for the definition itself to read."""
+    extra = field.json_schema_extra or {}
+    flag = f"--{extra.get('flag', path[-1]).replace('_', '-')}"
+    default = field.get_default()
+    shown = "" if field.is_required() or default in (None, ()) else f" (default: {default})"
+    about = {
+        "dest": ".".join(path),
+        "default": argparse.SUPPRESS,
+        "help": f"{' '.join((field.description or '').split()).replace('%', '%%')}{shown}",
+    }
+    if field.annotation is bool:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **about)
+    elif "tuple" in str(field.annotation):
+        group.add_argument(flag, action="append", metavar="NAME", **about)
+    else:
+        group.add_argument(flag, metavar=_metavar(path[-1], field.annotation), **about)
+
+
+def _metavar(name: str, annotation: Any) -> str:
+    """The choices of a literal, else the field's name."""
+    options = [str(each) for each in get_args(annotation) if isinstance(each, str)]
+    return f"{{{','.join(options)}}}" if options and get_origin(annotation) is Literal else name.upper()
+
+
+def _section_in(annotation: Any, base: type[Section]) -> type[Section] | None:
+    candidates = (annotation, *getattr(annotation, "__args__", ()))
+    return next((each for each in candidates if isinstance(each, type) and issubclass(each, base)), None)
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The flags that were given, as the mapping of a study's file."""
+    mapping: dict[str, Any] = {}
+    for dest, value in vars(arguments).items():
+        if dest in ("file", "name", "runs", "run"):
+            continue
+        *sections, key = dest.split(".")
+        place = mapping
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = value
+    return mapping
+
+
+def _merged(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
+    """The file's mapping with the flags laid over it, section by section."""
+    from partune.config import StudyConfig
+
+    merged = dict(file)
+    for name, value in flags.items():
+        below = merged.get(name)
+        if isinstance(value, dict) and below is not None:
+            if isinstance(below, str):
+                from partune.config import Section
+
+                section = _section_in(StudyConfig.model_fields[name].annotation, Section)
+                below = {section.shorthand: below} if section is not None else {}
+            value = {**below, **value}
+        merged[name] = value
+    return merged
+
+
+class _Parser(argparse.ArgumentParser):
+    """Answers a mistake with one line, the nearest known flag in it, in place of the whole usage."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise UserError(f"unknown argument {unknown[0]}{self._near(unknown[0], found)}")
+        return found
+
+    def _near(self, argument: str, found: argparse.Namespace) -> str:
+        commands = next(each for each in self._actions if isinstance(each, argparse._SubParsersAction))
+        command = commands.choices.get(getattr(getattr(found, "run", None), "__name__", ""), self)
+        return suggestion(argument.split("=")[0], [flag for each in command._actions for flag in each.option_strings])
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from partune import __version__
+
+        print(f"partune {__version__}")
+        parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

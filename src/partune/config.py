@@ -1,0 +1,280 @@
+"""One typed definition of a study for the YAML file, the command line and Python.
+
+Every section is a frozen pydantic model that refuses unknown keys. A mistake becomes one `UserError` line that names
+the place and, for an unknown key, the nearest known one. `FLAG` in a field's metadata is its name on the command line
+where the field's own name would be ambiguous.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from partune.errors import UserError, suggestion
+
+
+def flag(name: str) -> Any:
+    """The field's flag on the command line, in place of its own name."""
+    return Field(json_schema_extra={"flag": name})
+
+
+class Section(BaseModel):
+    """A part of the file. `shorthand` names the field that a bare string stands for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    shorthand: ClassVar[str | None] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand(cls, value: Any) -> Any:
+        if cls.shorthand is not None and isinstance(value, (str, os.PathLike)):
+            return {cls.shorthand: os.fspath(value)}
+        return value
+
+
+class Model(Section):
+    shorthand = "path"
+
+    path: Annotated[str, flag("model")]
+    """Hugging Face model id, or a folder in its format."""
+    revision: Annotated[str | None, flag("model-revision")] = None
+    """Branch, tag or commit of a model id."""
+    trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
+    safetensors: bool = True
+    """Load safetensors only; false also admits pickled weights, which can run code."""
+
+
+class Data(Section):
+    shorthand = "path"
+
+    path: Annotated[str, flag("data")]
+    """Instruction data: .json, .jsonl (either .gz), or a data set id."""
+    format: Literal["auto", "alpaca", "chat"] = "auto"
+    """Alpaca rows (instruction, input, output) or chat rows (messages)."""
+    split: Annotated[str, flag("data-split")] = "train"
+    """Which split of a data set id."""
+    loss_on: Literal["answer", "all"] = "answer"
+    """Train on the answers' tokens only, or on prompts too."""
+    max_length: PositiveInt = 512
+    """Tokens an example at most; longer ones are cut and counted."""
+    limit: Annotated[PositiveInt | None, flag("data-limit")] = None
+    """Use the first so many rows only."""
+    chat_template: str | None = None
+    """Jinja template (or a file of one) for chat rows, in place of the tokenizer's."""
+
+
+class Training(Section):
+    """LoRA and AdamW; the first five are the field's defaults, scored as an anchor in every study."""
+
+    lora_r: PositiveInt = 16
+    """Rank of the adapters."""
+    lora_alpha: PositiveFloat = 32
+    """Adapters are scaled by alpha / r."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout on the adapters' input."""
+    learning_rate: NonNegativeFloat = 2e-4
+    """Peak learning rate."""
+    weight_decay: NonNegativeFloat = 0.01
+    """Decoupled weight decay."""
+    epochs: PositiveFloat = 1.0
+    """Passes over the data; may be fractional."""
+    steps: PositiveInt | None = None
+    """Optimiser steps, in place of epochs."""
+    batch_size: PositiveInt = 16
+    """Examples an optimiser step."""
+    micro_batch_size: PositiveInt | None = None
+    """Examples a forward pass; the rest is accumulated."""
+    warmup_steps: NonNegativeInt | None = None
+    """Steps of linear warm-up; 3 % of all steps if not given."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate decays to zero after warm-up."""
+    max_grad_norm: PositiveFloat = 1.0
+    """Gradients are clipped to this norm."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """Which optimiser trains the adapters."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """SGD's momentum."""
+    targets: str = "attention"
+    """Which linear layers get an adapter: attention, all-linear, or names with commas between."""
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Precision of the base model; auto is bf16 where the device has it, else fp32."""
+    seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
+    """Seed of initialisation and dropout for all trials; by default each trial has its own."""
+
+
+class Validation(Section):
+    tasks: Annotated[tuple[str, ...], Field(min_length=1), flag("task")]
+    """Harness tasks, by name or local YAML file, whose mean score is searched for."""
+    metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
+    """Score: accuracy, length-normalised accuracy, minus the loss, or the choices' log-likelihood margin.
+
+    By default acc_norm where all tasks have it, else acc."""
+    verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of the items kept for the verdict; no optimiser sees them."""
+    limit: PositiveInt | None = None
+    """Use the first so many items of a task only."""
+    fewshot: NonNegativeInt | None = None
+    """Examples shown before each question; by default the task's own number."""
+    batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
+    """Continuations a forward pass when scoring."""
+
+
+class Test(Section):
+    tasks: Annotated[tuple[str, ...], flag("test-task")] = ()
+    """Tasks that watch for overfitting; never told to the optimiser."""
+    every_trial: Annotated[bool, flag("test-every-trial")] = False
+    """Score them for all trials, not only for base, defaults and winner."""
+    limit: Annotated[PositiveInt | None, flag("test-limit")] = None
+    """Use the first so many items of a task only."""
+
+
+class Search(Section):
+    algorithm: str = "bo"
+    """An optimiser's name, or package.module:Class."""
+    budget: PositiveInt = 50
+    """Trials that the optimiser may start; failed ones count, base and defaults do not."""
+    seed: NonNegativeInt = 0
+    """Seed of everything: search, split of the items, data order, trials."""
+    options: dict[str, Any] = {}
+    """The optimiser's own options."""
+
+
+class Run(Section):
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto is the best there is."""
+    keep: PositiveInt | Literal["all"] = 1
+    """How many of the best adapters stay on disk."""
+
+
+class StudyConfig(Section):
+    """A study's file, whole."""
+
+    version: Literal[1] = 1
+    """Of this format."""
+    objective: str = "finetune"
+    """What is searched: finetune, a synthetic function, or package.module:function of a configuration."""
+    model: Model | None = None
+    data: Data | None = None
+    training: Training = Training()
+    validation: Validation | None = None
+    test: Test = Test()
+    space: str | dict[str, Any] | None = None
+    """A ready-made space, or hyperparameters by name (here or in a YAML file); by default lora."""
+    search: Search = Search()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _complete(self) -> StudyConfig:
+        if self.objective == "finetune":
+            for name, option in (("model", "--model"), ("data", "--data"), ("validation", "--task")):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{name} is missing: give {option} or a section in the file")
+        return self
+
+
+def parse(value: Any) -> StudyConfig:
+    """A study's configuration from the file's mapping; raises UserError with one line."""
+    if not isinstance(value, dict):
+        raise UserError(f"a study's file is a mapping of sections, got {type(value).__name__}")
+    try:
+        return StudyConfig.model_validate(value)
+    except ValidationError as error:
+        raise UserError(_one_line(error)) from None
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file, unvalidated (flags may still complete it); raises UserError.
+
+    Paths in a file are relative to the file: those that exist there come back absolute.
+    """
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a study's file is a mapping of sections, got {type(value).__name__}")
+    return located(value, Path(path).absolute().parent)
+
+
+def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """A study's mapping with every relative path that exists in `folder` made absolute."""
+
+    def place(name: Any) -> Any:
+        return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
+
+    found = dict(value)
+    for section, key in (("model", "path"), ("data", "path"), ("validation", "tasks"), ("test", "tasks")):
+        part = found.get(section)
+        if isinstance(part, Mapping):
+            inner = part.get(key)
+            if inner is not None:
+                found[section] = {**part, key: [place(each) for each in inner] if _is_list(inner) else place(inner)}
+        else:
+            found[section] = place(part)
+    return {key: part for key, part in found.items() if part is not None or key in value}
+
+
+def dump(config: StudyConfig) -> str:
+    """The YAML text of a configuration, defaults included; `parse` of it gives the same configuration."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _one_line(error: ValidationError) -> str:
+    """The first mistake in one line, its place first; for an unknown key with the nearest known one."""
+    first = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *parents, key = first["loc"]
+        return f'unknown key "{place}"{suggestion(str(key), _section(parents).model_fields)}'
+    message = first["msg"].removeprefix("Value error, ")
+    if not place:
+        return message
+    if first["type"] == "missing":
+        return f"{place} is missing"
+    return f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+
+
+def _section(path: list[int | str]) -> type[Section]:
+    """The section class at a path of keys from the top."""
+    section: type[Section] = StudyConfig
+    for key in path:
+        annotation = section.model_fields[str(key)].annotation
+        section = next(part for part in (annotation, *getattr(annotation, "__args__", ())) if _is_section(part))
+    return section
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: 1e-6 is one, though YAML 1.1 asks for a dot."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+0123456789.")
+)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Section)

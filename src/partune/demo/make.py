@@ -1,0 +1,241 @@
+"""Makes the embedded default: pretrains the base on the world's statements and writes model, data and tasks.
+
+    python -m partune.demo.make [--seed N] [--out DIR]
+
+Deterministic on one machine (steps are counted, not seconds; one thread); the data files depend on the seed alone, on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from partune.demo import DIRECTORY, SEED, world
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+EOS, PAD = "<eos>", "<pad>"
+
+WIDTH, LAYERS, HEADS, MLP = 112, 3, 4, 304
+CONTEXT = 256
+
+BATCH, LENGTH, STEPS = 32, 64, 1600
+PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
+SIDE_SHARE = 0.2
+CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))  # until this share of the steps, so many machines
+GAIN = 1.0
+
+CLOZE_TASK = """\
+# Validation: complete the report with the machine's property. HellaSwag's form: a context and four endings.
+task: factory_cloze
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    validation: factory_cloze.jsonl
+output_type: multiple_choice
+test_split: validation
+doc_to_text: "{{activity_label}}: {{ctx}}"
+doc_to_choice: "{{endings}}"
+doc_to_target: "{{label}}"
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+  - metric: acc_norm
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 1.0
+"""
+
+QUESTIONS_TASK = """\
+# Test: questions by subject in MMLU's schema, scored with the text of the choices as continuation.
+task: factory_questions
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: factory_questions.jsonl
+output_type: multiple_choice
+test_split: test
+doc_to_text: "Question: {{question}}\\nAnswer:"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+  - metric: acc_norm
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 1.0
+"""
+
+
+def data_files(demo: world.World) -> dict[str, str]:
+    """Path below the demo's directory -> text, for everything but the model."""
+    return {
+        "instructions.jsonl": world.jsonl(world.instructions(demo)),
+        "tasks/factory_cloze.yaml": CLOZE_TASK,
+        "tasks/factory_cloze.jsonl": world.jsonl(world.cloze(demo)),
+        "tasks/factory_questions.yaml": QUESTIONS_TASK,
+        "tasks/factory_questions.jsonl": world.jsonl(world.questions(demo)),
+    }
+
+
+def prompt_pieces() -> list[str]:
+    """The fixed pieces of Alpaca's two templates, longest first: one token each, so that the preamble costs little."""
+    pieces: set[str] = set()
+    for template in (world.ALPACA, world.ALPACA_INPUT):
+        head, *rest = template.replace("{input}", "{instruction}").split("{instruction}")
+        preamble, heading = head.rsplit("### ", 1)
+        pieces |= {preamble, f"### {heading}", *rest}
+    return sorted(pieces, key=lambda piece: (-len(piece), piece))
+
+
+def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
+    """Byte-level BPE, whole words of the world as single tokens; any other text falls apart into pieces or bytes."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=4096,
+        special_tokens=[EOS, PAD],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([*world.words(demo), "\nAnswer"], trainer)
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in prompt_pieces()])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS, pad_token=PAD, model_max_length=CONTEXT)
+
+
+def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[torch.Tensor]:
+    """`steps` tensors (BATCH, LENGTH) of token ids: documents, each ended by EOS, joined and cut."""
+    import torch
+
+    start = 0
+    for stage, (share, machines) in enumerate(CURRICULUM):
+        end = round(share * steps)
+        # A stage's machines are spread over the parts, as world.train comes first.
+        chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
+        texts = world.documents(demo, [int(m) for m in chosen], np.random.default_rng([demo.seed, 4, stage]), SIDE_SHARE)
+        ids: list[int] = []
+        for _ in range(start, end):
+            while len(ids) < BATCH * LENGTH:
+                ids += [*tokenizer(next(texts))["input_ids"], tokenizer.eos_token_id]
+            yield torch.tensor(ids[: BATCH * LENGTH]).view(BATCH, LENGTH)
+            ids = ids[BATCH * LENGTH :]
+        start = end
+
+
+def rate(step: int, steps: int) -> float:
+    """Linear warm-up, plateau, linear decay to 0."""
+    return PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY_SHARE * steps))
+
+
+def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int = STEPS) -> LlamaForCausalLM:
+    """The base model, trained on the world's statements."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=MLP,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(demo.seed)
+        model = LlamaForCausalLM(config)
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    gains = [p for p in model.parameters() if p.ndim == 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.05}, {"params": gains, "weight_decay": 0.0}], lr=PEAK_RATE, betas=(0.9, 0.98)
+    )
+    model.train()
+    for step, ids in enumerate(batches(demo, tokenizer, steps)):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, steps)
+        loss = model(input_ids=ids, labels=ids).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 100 == 0 or step == steps - 1:
+            print(f"step {step} of {steps}: loss {loss.item():.3f}", file=sys.stderr, flush=True)
+    return model.eval()
+
+
+def amplify(model: LlamaForCausalLM, gain: float) -> None:
+    """Rescales the attention's weights; the model computes the same function.
+
+    Norm gains are multiplied by `gain`, the q, k and v weights that read them divided by it; v is multiplied by `gain` and o divided by it. The base's
+    outputs are unchanged, while an adapter's update B A x grows with its input x: a narrow model then asks for learning rates like a
+    wide one's, whose projections read many more features.
+    """
+    import torch
+
+    with torch.no_grad():
+        for layer in model.model.layers:
+            attention = layer.self_attn
+            layer.input_layernorm.weight.mul_(gain)
+            attention.q_proj.weight.div_(gain)
+            attention.k_proj.weight.div_(gain)
+            attention.o_proj.weight.div_(gain)
+
+
+def make(seed: int, directory: Path, steps: int = STEPS) -> None:
+    """Writes the world of a seed and the base that read about it into an empty directory."""
+    if directory.exists() and any(directory.iterdir()):
+        raise FileExistsError(f"the directory must be empty or absent, got {directory}")
+    demo = world.generate(seed)
+    for name, text in data_files(demo).items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    tokenizer = make_tokenizer(demo)
+    model = pretrain(demo, tokenizer, steps)
+    amplify(model, GAIN)
+    tokenizer.save_pretrained(directory / "model")
+    model.save_pretrained(directory / "model")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line: 0, or 2 after one line that says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m partune.demo.make", description="Make the demo's model, data and tasks.")
+    parser.add_argument("--seed", type=int, default=SEED, help="the world's seed (default: that of the shipped files)")
+    parser.add_argument("--out", type=Path, default=DIRECTORY, help="an empty or absent directory (default: the package's)")
+    options = parser.parse_args(argv)
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        make(options.seed, options.out)
+    except FileExistsError as error:
+        print(error, file=sys.stderr)
+        return 2
+    finally:
+        torch.set_num_threads(threads)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+"""What a study hands over: the winner's adapter in PEFT's format, or the whole model with it merged in."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from partune import config
+from partune.errors import UserError
+from partune.storage import CONFIG, Record
+from partune.study import best
+
+
+def export(directory: Path, out: Path, trial: int | None = None, merge: bool = False) -> Path:
+    """Writes the best (or the given) trial's adapter, or merged model, to `out`, which must not exist yet.
+
+    Raises UserError where the study has no such adapter.
+    """
+    record = Record.open(directory, read_only=True)
+    if out.exists():
+        raise UserError(f"{out} exists already and is never overwritten: choose another folder")
+    if trial is None:
+        winner = best(record.trials())
+        if winner is None:
+            raise UserError(f"{directory}: no trial has finished yet")
+        trial = winner.number
+    adapter = record.adapter(trial)
+    if not adapter.is_dir():
+        kept = sorted(int(each.name) for each in adapter.parent.glob("[0-9]*"))
+        names = ", ".join(map(str, kept)) or "none"
+        raise UserError(f"{directory} keeps no adapter of trial {trial}; kept: {names} (--keep keeps more)")
+    if merge:
+        _merge(directory, adapter, out)
+    else:
+        _copy(adapter, out)
+    return out
+
+
+def _merge(directory: Path, adapter: Path, out: Path) -> None:
+    from partune.finetune.adapter import merge
+
+    study = config.parse(config.load(directory / CONFIG))
+    if study.model is None:
+        raise UserError(f"{directory} fine-tuned no model")
+    merge(study.model, adapter, out)
+
+
+def _copy(adapter: Path, out: Path) -> None:
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(adapter, draft)
+        draft.rename(out)
+    except OSError as error:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from None

@@ -1,0 +1,90 @@
+"""Adapter files, in PEFT's format: `PeftModel.from_pretrained(base, folder)` loads what is written here."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.isolation import one_line, own_generators, quiet
+from partune.finetune.model import Base, load, near
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A new folder to write in, which takes the place of `folder` once it is complete: a crash leaves all of it or nothing."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
+    draft.mkdir()
+    try:
+        yield draft
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Writes the adapter's weights and configuration."""
+    with written(folder) as draft, quiet():
+        # The base is frozen, its embeddings included: "auto" would compare them with the hub's.
+        model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
+
+
+def check(folder: Path) -> None:
+    """Raises UserError where a folder holds no adapter."""
+    settings = folder / "adapter_config.json"
+    if not folder.is_dir():
+        raise UserError(f"no adapter folder {folder}{near(folder)}")
+    if not settings.is_file():
+        raise UserError(f"{folder} is no adapter: it has no adapter_config.json")
+    try:
+        json.loads(settings.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{settings} is no valid JSON: {error}") from None
+
+
+@contextmanager
+def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
+    """Lends the base with a saved adapter; the base is untouched afterwards. Raises UserError where the adapter is not one of this base."""
+    from peft import PeftModel
+
+    check(folder)
+    with base.lent() as model, own_generators(base.device):
+        with quiet():
+            try:
+                adapted = PeftModel.from_pretrained(model, str(folder))
+            except (OSError, ValueError, RuntimeError, KeyError) as error:
+                raise UserError(f"adapter {folder} does not fit the base model: {one_line(error)}") from None
+        adapted.eval()
+        yield adapted
+
+
+def merge(model: config.Model, folder: Path, out: Path) -> None:
+    """Writes the base with the adapter merged into its weights, and the tokenizer: a model folder that needs no PEFT.
+
+    The sum is taken in fp32 and rounded once, to the precision in which the base is stored.
+    """
+    from transformers import AutoConfig
+
+    base = load(model, dtype="fp32", device="cpu")
+    with loaded(base, folder) as adapted, quiet():
+        stored = AutoConfig.from_pretrained(
+            model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
+        ).dtype
+        merged = adapted.merge_and_unload(safe_merge=True)
+        merged.to(stored or base.model.dtype)
+        with written(out) as draft:
+            merged.save_pretrained(str(draft), safe_serialization=True)
+            base.tokenizer.save_pretrained(str(draft))

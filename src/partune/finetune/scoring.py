@@ -1,0 +1,239 @@
+"""Scores of the model that is there, on parts of the tasks' items: search, verdict and test. The reference scorer: the harness's own model.
+
+Metrics are the task's own (accuracies), and two that change with every bit of the model; all are higher for the better:
+
+    loss     minus the mean negative log-likelihood of the right choice, per token of it (nats)
+    margin   tanh(m / 2), m the log-likelihood of the right choice less that of the best wrong one (nats). In (-1, 1), positive where
+             `acc` counts the item, (p - q) / (p + q) for the two likelihoods p and q: no single item can outweigh the others.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from partune import config
+from partune.errors import UserError, suggestion
+from partune.finetune.isolation import own_generators, quiet
+from partune.finetune.model import Base
+from partune.finetune.tasks import ACCURACIES, Item, Loader, Request, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Floats = npt.NDArray[np.float64]
+# What scores requests: log-likelihood of each continuation, and whether it is the greedy one.
+LogLikelihoods = Callable[[Sequence[Request]], list[tuple[float, bool]]]
+
+PARTS = ("search", "verdict", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a task's items. requests: theirs, in their order."""
+
+    name: str
+    task: Task
+    indices: npt.NDArray[np.int64]
+    metric: str
+
+    @property
+    def requests(self) -> list[Request]:
+        return [request for i in self.indices for request in self.task.requests[self.task.items[i].requests]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Named scores with their standard errors ("..._stderr"), and per-item results; the names are those of an Observation.
+
+    score, stderr: the chosen metric on the search items, the mean over tasks; None where these were not asked for.
+    """
+
+    named: Mapping[str, float]
+    items: Mapping[str, npt.NDArray[Any]]
+    score: float | None = None
+    stderr: float | None = None
+
+
+class Scorer:
+    """Tasks and tokenised requests, resident; scores the same items in the same order every time."""
+
+    def __init__(
+        self, base: Base, validation: config.Validation, test: config.Test, seed: int, loader: Loader | None = None
+    ) -> None:
+        """Raises UserError for a task that cannot be had, is not of choices, lacks the metric, or is both validation and test."""
+        loader = loader or Loader()
+        with own_generators(base.device):
+            encode = encoder(base)
+            tasks = [loader.load(name, encode, validation.limit, validation.fewshot) for name in validation.tasks]
+            tests = [loader.load(name, encode, test.limit) for name in test.tasks]
+        check_apart(tasks, tests)
+        self.metric = choose_metric(tasks, validation.metric)
+        self.parts: list[Part] = []
+        for task in tasks:
+            for part, indices in zip(PARTS, task.split(seed, validation.verdict_share), strict=False):
+                self.parts.append(Part(part, task, indices, self.metric))
+        for task in tests:
+            everything = np.arange(len(task.items))
+            self.parts.append(Part("test", task, everything, choose_metric([task], None, preferred=self.metric)))
+
+    def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
+        """Scores of some parts' items; each part is passed on by itself, so its numbers do not depend on which others are asked for."""
+        named: dict[str, float] = {}
+        items: dict[str, npt.NDArray[Any]] = {}
+        chosen: dict[str, list[tuple[float, float]]] = {}
+        for part in self.parts:
+            if part.name not in parts:
+                continue
+            values, likelihoods = results(part, loglikelihoods(part.requests))
+            place = f"{part.name}/{part.task.name}"
+            items[f"{place}/doc_id"] = part.indices
+            items[f"{place}/loglikelihood"] = likelihoods
+            for metric, each in values.items():
+                mean, error = aggregate(part, each)
+                items[f"{place}/{metric}"] = each
+                named[f"{place}/{metric}"] = mean
+                named[f"{place}/{metric}_stderr"] = error
+                if metric == part.metric:
+                    chosen.setdefault(part.name, []).append((mean, error))
+                    if part.name == "test":
+                        named[place], named[f"{place}_stderr"] = mean, error
+        means = {name: mean_of(pairs) for name, pairs in chosen.items()}
+        if "verdict" in means:
+            named["verdict"], named["verdict_stderr"] = means["verdict"]
+        score, stderr = means.get("search", (None, None))
+        return Scores(named, items, score, stderr)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What is scored, for the record."""
+        return {
+            "metric": self.metric,
+            "items": {f"{part.name}/{part.task.name}": len(part.indices) for part in self.parts},
+        }
+
+
+def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
+    """Raises UserError where two tasks, or a validation and a test task, share items."""
+    seen: dict[str, str] = {}
+    for kind, group in (("validation", tasks), ("test", tests)):
+        for task in group:
+            for leaf in task.leaves:
+                if leaf.task_name in seen:
+                    both = "both" if seen[leaf.task_name] != kind else "twice among"
+                    joint = "validation and test" if both == "both" else f"the {kind} tasks"
+                    raise UserError(f"task {leaf.task_name} is {both} {joint}: the same items would be scored twice")
+            seen.update((leaf.task_name, kind) for leaf in task.leaves)
+
+
+def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
+    """The metric wanted, or the first of the preferred one, acc_norm and acc that all tasks have; raises UserError where one lacks it."""
+    common = [metric for metric in (*tasks[0].metrics, "loss", "margin") if all(metric in (*task.metrics, "loss", "margin") for task in tasks)]
+    if wanted is not None:
+        for task in tasks:
+            if wanted not in (*task.metrics, "loss", "margin"):
+                raise UserError(f"task {task.name} has no metric {wanted}{suggestion(wanted, (*task.metrics, 'loss', 'margin'))}")
+        return wanted
+    for metric in (preferred, *ACCURACIES):
+        if metric in common:
+            return metric
+    names = ", ".join(task.name for task in tasks)
+    raise UserError(f"{names}: no accuracy that all tasks have; choose a metric among {', '.join(common)}")
+
+
+def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str, Floats], Floats]:
+    """Per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices), nan beyond an item's own.
+
+    answers: of the part's requests, in their order.
+    """
+    task = part.task
+    chosen = [task.items[i] for i in part.indices]
+    names = task.metrics
+    values = {name: np.full(len(chosen), np.nan) for name in (*names, "loss", "margin")}
+    likelihoods = np.full((len(chosen), max(item.choices for item in chosen)), np.nan)
+    place = 0
+    for row, item in enumerate(chosen):
+        own = list(answers[place : (place := place + item.requests.stop - item.requests.start)])
+        own_likelihoods = np.array([answer[0] for answer in own[: item.choices]])
+        metrics = task.leaves[item.leaf].process_results(item.document, own)
+        for name in names:
+            values[name][row] = metrics.get(name, math.nan)
+        tokens = [len(request[2]) for request in task.requests[item.requests][: item.choices]]
+        values["loss"][row], values["margin"][row] = continuous(item, own_likelihoods, tokens)
+        likelihoods[row, : item.choices] = own_likelihoods
+    return values, likelihoods
+
+
+def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
+    """The metrics `loss` and `margin` of an item; likelihoods, tokens: (choices,). nan where no choice, or every one, is right."""
+    right = list(item.gold)
+    wrong = [i for i in range(len(likelihoods)) if i not in right]
+    if not right or not wrong:
+        return math.nan, math.nan
+    best = max(right, key=lambda i: float(likelihoods[i]))
+    margin = math.tanh(float(likelihoods[best] - likelihoods[wrong].max()) / 2)
+    return float(likelihoods[best]) / tokens[best], margin
+
+
+def aggregate(part: Part, values: Floats) -> tuple[float, float]:
+    """Mean and standard error of per-item values, (n,), as the harness has them; a group's are its leaves' with their weights."""
+    from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
+
+    leaf = np.array([part.task.items[i].leaf for i in part.indices])
+    groups = [own for place in range(len(part.task.leaves)) if len(own := values[(leaf == place) & ~np.isnan(values)])]
+    if not groups:
+        return math.nan, math.nan
+    sizes = [len(own) for own in groups]
+    errors = [float(own.std(ddof=1)) / math.sqrt(len(own)) if len(own) > 1 else math.nan for own in groups]
+    if len(groups) == 1:
+        return float(groups[0].mean()), errors[0]
+    if part.task.by_size:
+        return float(np.concatenate(groups).mean()), float(pooled_sample_stderr(errors, sizes))
+    return float(np.mean([own.mean() for own in groups])), float(unweighted_mean_stderr(errors))
+
+
+def mean_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The mean of independent scores, and its standard error: sqrt(sum of squares) / k."""
+    scores, errors = zip(*pairs, strict=True)
+    return sum(scores) / len(scores), math.sqrt(sum(error**2 for error in errors)) / len(errors)
+
+
+# ----- the harness's own model
+
+
+def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
+    """Scores requests through lm-evaluation-harness's HFLM, on whatever adapter the base carries at the time."""
+    from lm_eval.models.huggingface import HFLM
+
+    with quiet():
+        model = HFLM(pretrained=base.model, tokenizer=_copy(base.tokenizer), batch_size=batch_size)
+
+    def loglikelihoods(requests: Sequence[Request]) -> list[tuple[float, bool]]:
+        with quiet():
+            return model._loglikelihood_tokens(list(requests), disable_tqdm=True)
+
+    return loglikelihoods
+
+
+def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
+    """Tokenises the harness's requests as HFLM does."""
+    from lm_eval.models.huggingface import HFLM
+
+    class Encoder(HFLM):  # type: ignore[misc]
+        def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
+            """The requests where their log-likelihoods would be computed."""
+            return requests
+
+    model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
+    return lambda instances: model.loglikelihood(instances, disable_tqdm=True)
+
+
+def _copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """HFLM gives a tokenizer without a pad token one; ours stays as it is."""
+    return copy.deepcopy(tokenizer)

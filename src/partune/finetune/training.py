@@ -1,0 +1,196 @@
+"""One trial's training: a LoRA adapter on the resident base, AdamW or SGD on the adapter alone. The reference engine.
+
+The semantics, which any faster engine has to reproduce:
+
+- an optimiser step takes `batch_size` examples; its loss is the mean cross-entropy over all trained tokens of the batch, whatever
+  micro-batches it is summed from;
+- the order of the data follows from the study's seed, the same for all trials; initialisation and dropout follow from the trial's;
+- the base is frozen and stays in evaluation mode: LoRA's dropout is the only one;
+- decay is decoupled (p <- p - lr * decay * p), for adapters only; gradients are clipped by the adapters' global norm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from partune import config
+from partune.finetune.data import IGNORED, Examples
+from partune.finetune.isolation import own_generators, quiet
+from partune.finetune.model import Base, find_targets, linear_layers, short_targets
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from torch import nn
+
+WARMUP_SHARE = 0.03
+BETAS, EPSILON = (0.9, 0.999), 1e-8
+
+
+class DivergedError(Exception):
+    """The loss or its gradient is not finite any more."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"loss diverged at step {step}")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A base that carries a trained adapter, for as long as the context lasts.
+
+    steps: optimiser steps taken; tokens: read in training, padding aside; losses: (steps,), mean per trained token.
+    """
+
+    model: PeftModel
+    steps: int
+    tokens: int
+    losses: npt.NDArray[np.float64]
+
+
+@contextmanager
+def trained(base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int) -> Iterator[Trained]:
+    """Trains an adapter and lends the base with it; the base is untouched afterwards.
+
+    seed: of initialisation and dropout; order_seed: of the data's order. Raises DivergedError at the first loss that is not finite,
+    and UserError for targets that the model has not.
+    """
+    with base.lent(), own_generators(base.device, seed):
+        model = attach(base, settings)
+        steps, tokens, losses = run(base, examples, settings, order_seed)
+        base.model.eval()
+        yield Trained(model, steps, tokens, losses)
+
+
+def attach(base: Base, settings: config.Training) -> PeftModel:
+    """A new LoRA adapter on the base's target layers, in training mode: B is zero, A drawn from torch's global generator.
+
+    Adapters are kept in fp32 whatever the base's precision.
+    """
+    from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import LoraLayer
+    from transformers.pytorch_utils import Conv1D
+
+    targets = find_targets(base.model, settings.targets)
+    linear = linear_layers(base.model)
+    alpha = settings.lora_alpha
+    lora = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # PEFT divides by r, whatever the type
+        lora_dropout=settings.lora_dropout,
+        target_modules=short_targets(base.model, targets),
+        fan_in_fan_out=all(isinstance(linear[name], Conv1D) for name in targets),
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with quiet():
+        model = get_peft_model(base.model, lora)
+    for module in base.model.modules():
+        if isinstance(module, LoraLayer):
+            module.train()
+    return model
+
+
+def run(
+    base: Base, examples: Examples, settings: config.Training, order_seed: int
+) -> tuple[int, int, npt.NDArray[np.float64]]:
+    """Trains the adapters that the base carries; returns steps, tokens and losses as `Trained` has them."""
+    import torch
+
+    parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
+    optimiser = make_optimizer(parameters, settings)
+    steps = count_steps(len(examples), settings)
+    warmup = settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * steps)
+    tokens, losses = 0, []
+    for step, indices in enumerate(batches(len(examples), settings.batch_size, steps, order_seed)):
+        rate = settings.learning_rate * schedule(step, steps, warmup, settings.schedule)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        loss = accumulate(base, examples, indices, settings.micro_batch_size)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        losses.append(float(loss))
+        if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
+            raise DivergedError(step + 1)
+        decay(parameters, rate * settings.weight_decay)
+        optimiser.step()
+        optimiser.zero_grad()
+        tokens += int(examples.lengths[indices].sum())
+    return steps, tokens, np.array(losses)
+
+
+def accumulate(
+    base: Base, examples: Examples, indices: npt.NDArray[np.int64], micro_batch_size: int | None
+) -> torch.Tensor:
+    """Adds the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; returns the loss, ()."""
+    import torch
+    from torch.nn import functional
+
+    size = micro_batch_size or len(indices)
+    parts = [examples.batch(indices[i : i + size]) for i in range(0, len(indices), size)]
+    trained_tokens = sum(int((labels != IGNORED).sum()) for _, _, labels in parts)
+    total = torch.zeros((), device=base.device)
+    for part in parts:
+        ids, attention, labels = (torch.from_numpy(array).to(base.device) for array in part)  # (b, T)
+        logits = base.model(input_ids=ids, attention_mask=attention, use_cache=False).logits  # (b, T, V)
+        predicted, target = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()  # (b (T - 1), V), (b (T - 1),)
+        where = target != IGNORED
+        predicted = predicted[where]
+        if predicted.dtype in (torch.float16, torch.bfloat16):
+            predicted = predicted.float()
+        loss = functional.cross_entropy(predicted, target[where], reduction="sum") / trained_tokens
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) -> torch.optim.Optimizer:
+    """AdamW or SGD without their own decay, which `decay` does for both (SGD's would be coupled)."""
+    import torch
+
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, betas=BETAS, eps=EPSILON, weight_decay=0.0)
+    return torch.optim.SGD(parameters, momentum=settings.momentum)
+
+
+def decay(parameters: list[nn.Parameter], share: float) -> None:
+    """Decoupled weight decay: p <- p - share * p."""
+    for parameter in parameters:
+        parameter.data.mul_(1 - share)
+
+
+def count_steps(examples: int, settings: config.Training) -> int:
+    """Optimiser steps: as given, or those of the epochs; an epoch's last batch may be a small one."""
+    if settings.steps is not None:
+        return settings.steps
+    return max(1, math.ceil(settings.epochs * math.ceil(examples / settings.batch_size) - 1e-9))
+
+
+def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of the examples of each step; every epoch is a permutation that follows from (seed, epoch) alone."""
+    step = epoch = 0
+    while True:
+        order = np.random.default_rng([seed, epoch]).permutation(examples)
+        for start in range(0, examples, batch_size):
+            if step == steps:
+                return
+            yield order[start : start + batch_size]
+            step += 1
+        epoch += 1
+
+
+def schedule(step: int, steps: int, warmup: int, kind: Literal["constant", "linear", "cosine"]) -> float:
+    """The learning rate at step 0, 1, ..., steps - 1, as a share of its peak.
+
+    Warm-up: (step + 1) / warmup, so that no step is lost at rate 0. Then with x = (step - warmup) / (steps - warmup):
+    1 (constant), 1 - x (linear), (1 + cos(pi x)) / 2 (cosine).
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    x = (step - warmup) / (steps - warmup)
+    return {"constant": 1.0, "linear": 1.0 - x, "cosine": 0.5 * (1.0 + math.cos(math.pi * x))}[kind]

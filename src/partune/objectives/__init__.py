@@ -1,0 +1,1 @@
+"""Objectives: what answers a configuration with an observation."""

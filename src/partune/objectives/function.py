@@ -1,0 +1,44 @@
+"""Any Python function of a configuration as an objective, by itself or by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from partune.errors import UserError, suggestion
+from partune.trial import Config, Observation, Trial
+
+
+@dataclass(frozen=True)
+class Function:
+    """Calls `function(config)`, which answers a number (higher is better) or an Observation."""
+
+    function: Callable[[Config], Observation | float]
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+        return Observation.of(self.function(dict(trial.config)))
+
+
+def named(name: str) -> Callable[[Config], Observation | float]:
+    """A synthetic function by name, or `package.module:function` (the current folder is searched too)."""
+    from partune.objectives.synthetic import SYNTHETIC
+
+    if ":" not in name:
+        if name not in SYNTHETIC:
+            known = ["finetune", *SYNTHETIC, "package.module:function"]
+            raise UserError(f'no objective "{name}"{suggestion(name, known)}')
+        return SYNTHETIC[name]
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"objective {name}: {error}") from None
+    if not callable(found):
+        raise UserError(f"objective {name} is no function of a configuration")
+    function: Callable[[Config], Observation | float] = found
+    return function

@@ -1,0 +1,79 @@
+"""The optimisers, by name. Importing this package loads no algorithm, and none of the libraries they stand on."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from partune.errors import UserError, suggestion
+from partune.optimizers.base import Optimizer, ReplayError
+from partune.space import Space
+
+__all__ = ["ALGORITHMS", "Algorithm", "Optimizer", "ReplayError", "optimizer"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Where an optimiser lives, what it is in one line, and where it comes from."""
+
+    path: str
+    summary: str
+    source: str
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "random": Algorithm(
+        "partune.optimizers.sampling:RandomSearch",
+        "uniform random search",
+        "Bergstra and Bengio 2012",
+    ),
+    "lhs": Algorithm(
+        "partune.optimizers.sampling:LatinHypercube",
+        "Latin hypercubes, one after another",
+        "McKay, Beckman and Conover 1979",
+    ),
+    "soo": Algorithm(
+        "partune.optimizers.soo:SOO",
+        "simultaneous optimistic optimisation: a partition tree, all depths at once",
+        "Munos 2011",
+    ),
+    "bo": Algorithm(
+        "partune.optimizers.bayes:GPBO",
+        "Bayesian optimisation: a Gaussian process, logEI, a Latin hypercube to start",
+        "Jones, Schonlau and Welch 1998; Ament et al. 2023",
+    ),
+    "bamsoo": Algorithm(
+        "partune.optimizers.bamsoo:BaMSOO",
+        "SOO that evaluates only where a Gaussian process admits an improvement",
+        "Wang, Shakibi, Jin and de Freitas 2014",
+    ),
+}
+
+
+def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int = 0, **options: Any) -> Optimizer:
+    """An optimiser by name, "package.module:Class", class or instance. Raises UserError for what is not known."""
+    if isinstance(algorithm, Optimizer):
+        if options or algorithm.space != space:
+            raise UserError("a ready-made optimiser takes no options, and must have the study's space")
+        return algorithm
+    chosen = _load(algorithm) if isinstance(algorithm, str) else algorithm
+    if not (isinstance(chosen, type) and issubclass(chosen, Optimizer)):
+        raise UserError(f"an algorithm is a name or a subclass of partune.optimizers.Optimizer, got {chosen!r}")
+    known = [name for name in inspect.signature(chosen).parameters if name not in ("space", "seed")]
+    for name in options:
+        if name not in known:
+            raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(name, known)}')
+    return chosen(space, seed=seed, **options)
+
+
+def _load(name: str) -> Any:
+    """The class of a name of the registry, or at "package.module:Class"."""
+    if ":" not in name and name not in ALGORITHMS:
+        raise UserError(f'no algorithm "{name}"{suggestion(name, ALGORITHMS)}')
+    module, _, attribute = (ALGORITHMS[name].path if name in ALGORITHMS else name).partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f'cannot load the algorithm "{name}": {error}') from error

@@ -1,0 +1,69 @@
+"""Simultaneous Optimistic Optimisation.
+
+R. Munos, Optimistic Optimization of a Deterministic Function without the Knowledge of its Smoothness, NeurIPS 2011,
+section 4.
+
+    v_max      best score that was expanded in this sweep over the depths
+    t          expansions so far, counted from 1
+    h_max(t)   deepest leaf that a sweep may expand
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+
+from partune.errors import UserError, suggestion
+from partune.optimizers.base import Search, Sequential
+from partune.optimizers.partition import Cell, Tree
+from partune.space import Space
+
+H_MAX: dict[str, Callable[[int], int]] = {"sqrt": math.isqrt, "none": lambda t: sys.maxsize}
+
+
+class SOO(Sequential):
+    """Each sweep expands, depth by depth, the best leaf, if no shallower one of the sweep was better.
+
+    k: parts of a split; with an odd number the middle child is its parent's point and costs nothing.
+    h_max: "sqrt", the paper's bound floor(sqrt(t)), or "none".
+    compare: ">=", the paper's, or ">", the original study's.
+    """
+
+    seeded = False
+
+    def __init__(self, space: Space, seed: int = 0, k: int = 3, h_max: str = "sqrt", compare: str = ">=") -> None:
+        super().__init__(space, seed)
+        if h_max not in H_MAX:
+            raise UserError(f'no depth bound "{h_max}"{suggestion(h_max, H_MAX)}')
+        if compare not in (">=", ">"):
+            raise UserError(f'compare is ">=" or ">", got {compare!r}')
+        self.k = k
+        self.h_max = h_max
+        self.compare = compare
+
+    def search(self) -> Search:
+        tree = Tree(self.space, self.k)
+        yield from self.score([tree.root])
+        t = 1
+        while (top := tree.shallowest) is not None:
+            v_max = None
+            # Where all leaves lie below h_max a sweep expands nothing, t stands still, and so would the search: it reaches
+            # the shallowest leaf in any case. (Exhausted cells make such sweeps; the paper's continuous space does not.)
+            bottom = max(top, min(tree.depth, H_MAX[self.h_max](t)))
+            for depth in range(bottom + 1):
+                leaf = tree.best(depth)
+                if leaf is not None and self._admits(leaf.score, v_max):
+                    yield from self.score(tree.split(leaf))
+                    v_max = leaf.score
+                    t += 1
+
+    def score(self, cells: list[Cell]) -> Search:
+        """Scores new cells by f at their centres, together; the middle child is answered from the record."""
+        scores = yield [cell.point for cell in cells]
+        for cell, score in zip(cells, scores, strict=True):
+            cell.score = score
+
+    def _admits(self, score: float, v_max: float | None) -> bool:
+        """v_max is None before the first expansion of a sweep, so that failures (-inf) can be expanded too."""
+        return v_max is None or score > v_max or (score == v_max and self.compare == ">=")

@@ -1,0 +1,107 @@
+"""What a person sees while a study runs: a line a trial, and in a terminal a bar with the best score and time left."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from partune.report.summary import score_words, span, words
+from partune.study import Study, Watcher, best
+from partune.trial import Status, Trial
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+PHASES = {
+    "base": "scoring the untouched base model",
+    "zero": "checking that learning rate 0 changes nothing",
+    "defaults": "scoring the field's defaults",
+    "search": "searching",
+    "winner": "scoring the winner on verdict items and test tasks",
+}
+
+
+class Terminal(Watcher):
+    """Prints to a console; the bar is only drawn where that is a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._study: Study | None = None
+        self._budget = 0
+        self._began = 0.0
+
+    def began(self, study: Study, budget: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._study, self._budget, self._began = study, budget, time.monotonic()
+        done = self._done()
+        if study.record.directory is not None:
+            told = f", {done} trials already done" if done else ""
+            self.console.print(f"Study {study.record.directory}: {budget} trials{told}")
+        if self.console.is_terminal:
+            columns = (SpinnerColumn(), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+            self._task = self._bar.add_task("loading", total=budget, completed=done)
+            self._bar.start()
+
+    def phase(self, name: str) -> None:
+        text = PHASES.get(name, name)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, description=text)
+        elif name != "search":
+            self.console.print(f"{text} ...")
+
+    def anchored(self, name: str, trial: Trial) -> None:
+        assert trial.observation is not None
+        if name == "zero":
+            self.console.print(f"{'lr 0':>9}  gives the base's answers, as it must")
+        elif trial.status is Status.FAILED:
+            self.console.print(f"{name:>9}  failed: {trial.observation.error}")
+        elif name == "winner":
+            self.console.print(f"{name:>9}  {trial.observation.scores['verdict']:.4f} on the verdict items")
+        else:
+            self.console.print(f"{name:>9}  {self._score(trial)}")
+
+    def finished(self, trial: Trial) -> None:
+        assert trial.observation is not None
+        assert self._study is not None
+        leader = best(self._study.trials)
+        took = span(trial.observation.cost.get("seconds", 0.0))
+        failed = trial.status is Status.FAILED
+        told = f"failed: {trial.observation.error}" if failed else self._score(trial)
+        mark = "  [bold green]best so far[/]" if leader is not None and leader.number == trial.number else ""
+        self.console.print(f"trial {trial.number:>3}  {told}  {words(trial.config)}  [dim]{took}[/]{mark}")
+        if self._bar is not None and self._task is not None:
+            text = f"searching, best {leader.score:.4f}" if leader is not None else "searching"
+            self._bar.update(self._task, completed=self._done(), description=f"{text}, {self._left()} left")
+
+    def exhausted(self) -> None:
+        self.console.print("Every configuration of the space has been tried: nothing is left to propose.")
+
+    def ended(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _score(self, trial: Trial) -> str:
+        assert trial.observation is not None
+        return score_words(trial.score, trial.observation.stderr)
+
+    def _done(self) -> int:
+        return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0
+
+    def _left(self) -> str:
+        """Time left, from the median trial."""
+        assert self._study is not None
+        took = [
+            trial.observation.cost["seconds"]
+            for trial in self._study.trials
+            if trial.observation is not None and "seconds" in trial.observation.cost
+        ]
+        return span(statistics.median(took) * (self._budget - self._done())) if took else "?"

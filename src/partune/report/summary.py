@@ -1,0 +1,245 @@
+"""What a study found, from its record only: as data for scripts, as text for people."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from partune.statistics import Comparison, Verdict
+from partune.storage import Record
+from partune.study import best, judge
+from partune.trial import Status, Trial
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+Summary = dict[str, Any]
+
+
+def summarise(record: Record) -> Summary:
+    """The whole of a study as plain data; every number that `show` prints is in it.
+
+    base, defaults, best: each None, or config, score and stderr (search items), verdict (verdict items) and test.
+    """
+    trials, anchors = record.trials(), record.anchors()
+    winner = best(trials)
+    judged = anchors.get("winner")
+    judged = judged if winner is not None and judged is not None and judged.config == winner.config else None
+    found = judge(record)
+    return {
+        "directory": None if record.directory is None else str(record.directory),
+        "algorithm": record.header["algorithm"],
+        "seed": record.header["seed"],
+        "space": record.space.describe(),
+        "versions": dict(record.header["versions"]),
+        "base": _scored(anchors.get("base")),
+        "defaults": _scored(anchors.get("defaults")),
+        "best": None if winner is None else _best(winner, judged, record),
+        "verdict": None if found is None else _verdict(found),
+        "seconds": _seconds(trials, anchors),
+        "trials": [_row(trial) for trial in trials],
+    }
+
+
+def as_json(summary: Summary) -> str:
+    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def show(summary: Summary, console: Console | None = None) -> None:
+    """Prints the summary: the trials, then the table of base, defaults and best, the verdict last."""
+    from rich.console import Console
+
+    console = console or Console(highlight=False, soft_wrap=True)
+    for part in _page(summary):
+        console.print(part)
+
+
+# ----- as data
+
+
+def _scored(trial: Trial | None) -> Summary | None:
+    if trial is None or trial.observation is None:
+        return None
+    scores = trial.observation.scores
+    return {
+        "config": dict(trial.config),
+        "status": str(trial.status),
+        "score": scores.get("score"),
+        "stderr": trial.observation.stderr,
+        "verdict": scores.get("verdict"),
+        "test": _test(scores),
+        "error": trial.observation.error,
+    }
+
+
+def _best(winner: Trial, judged: Trial | None, record: Record) -> Summary:
+    summary = _scored(winner)
+    assert summary is not None
+    folder = None if record.directory is None else record.adapter(winner.number)
+    summary["trial"] = winner.number
+    summary["adapter"] = str(folder) if folder is not None and folder.is_dir() else None
+    if judged is not None and judged.observation is not None:
+        summary["verdict"] = judged.observation.scores.get("verdict")
+        summary["test"] = _test(judged.observation.scores)
+    return summary
+
+
+def _test(scores: Mapping[str, float]) -> dict[str, float]:
+    """The test tasks' scores: the names "test/<task>", without their parts."""
+    names = {name.removeprefix("test/"): value for name, value in scores.items() if name.startswith("test/")}
+    return {name: value for name, value in names.items() if "/" not in name}
+
+
+def _verdict(found: Verdict) -> Summary:
+    return {
+        "better_than": list(found.better_than),
+        "sentence": found.sentence,
+        "over_base": _comparison(found.over_base),
+        "over_defaults": None if found.over_defaults is None else _comparison(found.over_defaults),
+    }
+
+
+def _comparison(comparison: Comparison) -> Summary:
+    return {
+        "gain": comparison.gain,
+        "stderr": comparison.stderr,
+        "interval": list(comparison.interval),
+        "p": comparison.p,
+        "items": comparison.items,
+        "test": comparison.test,
+    }
+
+
+def _row(trial: Trial) -> Summary:
+    observation = trial.observation
+    return {
+        "id": trial.number,
+        "config": dict(trial.config),
+        "status": str(trial.status),
+        "score": None if observation is None else observation.scores.get("score"),
+        "stderr": None if observation is None else observation.stderr,
+        "seconds": None if observation is None else observation.cost.get("seconds"),
+        "error": None if observation is None else observation.error,
+        "attempts": trial.attempts,
+    }
+
+
+def _seconds(trials: list[Trial], anchors: Mapping[str, Trial]) -> Summary:
+    def total(part: list[Trial], name: str = "seconds") -> float:
+        return sum(trial.observation.cost.get(name, 0.0) for trial in part if trial.observation is not None)
+
+    return {
+        "trials": total(trials),
+        "training": total(trials, "train_seconds"),
+        "scoring": total(trials, "score_seconds"),
+        "anchors": total(list(anchors.values())),
+    }
+
+
+# ----- as text
+
+
+def _page(summary: Summary) -> list[RenderableType]:
+    from rich.text import Text
+
+    page: list[RenderableType] = [_trials_table(summary["trials"], summary["best"])]
+    if summary["base"] is not None:
+        page.append(_anchors_table(summary))
+    elif summary["best"] is not None:
+        best_found = summary["best"]
+        page.append(f"Best: {best_found['score']:.6g} in trial {best_found['trial']}: {words(best_found['config'])}")
+    page.append(_spent(summary))
+    if summary["verdict"] is not None:
+        page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary["verdict"])]
+    elif summary["base"] is not None:
+        page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
+    if summary["best"] is not None and summary["best"].get("adapter"):
+        page.append(f"Best adapter: {summary['best']['adapter']}")
+    return page
+
+
+def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType:
+    from rich.table import Table
+
+    if not rows:
+        return "No trials yet."
+    names = list(dict.fromkeys(name for row in rows for name in row["config"]))
+    table = Table("trial", "score", *names, "seconds", "", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[:-1]:
+        column.justify = "right"
+        column.no_wrap = True
+    for row in rows:
+        mark = "best" if winner is not None and row["id"] == winner["trial"] else ""
+        table.add_row(
+            str(row["id"]),
+            "" if row["score"] is None else score_words(row["score"], row["stderr"]),
+            *(value_words(row["config"].get(name, "")) for name in names),
+            "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            mark or (row["error"] or row["status"] if row["status"] != Status.DONE else ""),
+            style="bold green" if mark else ("red" if row["status"] == Status.FAILED else None),
+        )
+    return table
+
+
+def _anchors_table(summary: Summary) -> RenderableType:
+    from rich.table import Table
+
+    rows = {"base": summary["base"], "defaults": summary["defaults"], "best": summary["best"]}
+    tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
+    table = Table("", "search items", "verdict items", *(f"test: {name}" for name in tests), "configuration")
+    for column in table.columns[1:-1]:
+        column.justify = "right"
+    for name, row in rows.items():
+        if row is None:
+            continue
+        table.add_row(
+            name,
+            row["error"] if row["score"] is None else score_words(row["score"], row["stderr"]),
+            "" if row["verdict"] is None else f"{row['verdict']:.4f}",
+            *("" if row["test"].get(test) is None else f"{row['test'][test]:.4f}" for test in tests),
+            words(row["config"]) or "untouched",
+        )
+    return table
+
+
+def _spent(summary: Summary) -> str:
+    seconds, rows = summary["seconds"], summary["trials"]
+    counts = {status: sum(row["status"] == status for row in rows) for status in Status}
+    ended = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
+    text = f"{len(rows)} trials ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
+    if seconds["training"]:
+        text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
+    if seconds["anchors"]:
+        text += f"; anchors and verdict: {span(seconds['anchors'])}"
+    return text + "."
+
+
+def _small_print(verdict: Summary) -> str:
+    over = verdict["over_base"]
+    return (
+        f"  {over['test']}, on {over['items']} items that no optimiser saw; "
+        "it leaves out how much another training seed would change the winner."
+    )
+
+
+def score_words(score: float, stderr: float | None) -> str:
+    return f"{score:.4f}" if stderr is None or math.isnan(stderr) else f"{score:.4f} ± {stderr:.4f}"
+
+
+def value_words(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def words(config: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value_words(value)}" for name, value in config.items())
+
+
+def span(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

@@ -1,0 +1,370 @@
+"""The record of a study: Optuna studies in an append-only journal, and small files beside it.
+
+    runs/first/
+      study.yaml       the configuration, where the study was started from one
+      journal.log      two Optuna studies: "search" (the optimiser's trials) and "anchors" (base, learning rate 0, ...)
+      items/           per-item results, one packed file a trial
+      adapters/        what the best trials left behind
+
+The journal is the state (DESIGN: decisions 2 and 3): a trial is appended before it runs, and its result is one more
+append whose last line commits it, so that a process may die at any moment. One process drives a study at a time.
+
+Optuna refuses a learning rate of 0 on a log scale, and a trial without parameters would empty the space that its
+importances are computed over: anchors live in a study of their own, their configurations as attributes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from partune.errors import UserError
+from partune.space import Float, Hyperparameter, Int, Space
+from partune.trial import Observation, Status, Trial
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial, TrialState
+
+FORMAT = 1
+JOURNAL = "journal.log"
+CONFIG = "study.yaml"
+Shelf = Literal["search", "anchors"]
+
+
+class Record:
+    """The trials and anchors of one study, in a directory or (directory None) in memory.
+
+    header: what the study is (space, algorithm, seed, versions); it never changes.
+    """
+
+    def __init__(self, storage: BaseStorage, directory: Path | None, lock: IO[str] | None = None) -> None:
+        self._storage = storage
+        self._lock = lock
+        self.directory = directory
+        self._studies = {study.study_name: study._study_id for study in storage.get_all_studies()}
+        self.header: Mapping[str, Any] = storage.get_study_user_attrs(self._studies["search"])["partune"]
+        if self.header["format"] > FORMAT:
+            raise UserError(
+                f"{directory} was written by a newer partune (format {self.header['format']}, "
+                f"this one reads up to {FORMAT}): update partune"
+            )
+        self.space = Space.parse(self.header["space"])
+        self._distributions = {name: _distribution(each) for name, each in self.space.hyperparameters.items()}
+        self._memory: dict[tuple[Shelf, int], Mapping[str, Any]] = {}
+
+    # ----- begin, open, close
+
+    @classmethod
+    def create(
+        cls, directory: Path | None, space: Space, header: Mapping[str, Any], config: str | None = None
+    ) -> Record:
+        """A new record; raises UserError where the directory exists or cannot be written.
+
+        config: the text of study.yaml. The directory appears whole or not at all.
+        """
+        complete = {"format": FORMAT, "space": space.describe(), **header, "versions": _versions()}
+        if directory is None:
+            from optuna.storages import InMemoryStorage
+
+            return cls(_begin(InMemoryStorage(), complete), None)
+        if directory.exists():
+            raise UserError(f"{directory} exists already and is never overwritten: choose another name")
+        draft = directory.with_name(f".{directory.name}.{os.getpid()}")
+        try:
+            draft.mkdir(parents=True)
+            if config is not None:
+                (draft / CONFIG).write_text(config, encoding="utf-8")
+            _begin(_journal(draft), complete)
+            draft.rename(directory)
+        except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise UserError(f"cannot write {directory}: {error.strerror or error}") from None
+        return cls.open(directory)
+
+    @classmethod
+    def open(cls, directory: Path, read_only: bool = False) -> Record:
+        """The record in a directory; raises UserError where there is none or another process drives it."""
+        if not (directory / JOURNAL).is_file():
+            raise UserError(f"no study in {directory}: {JOURNAL} is missing")
+        if read_only:
+            from optuna.storages import JournalStorage
+
+            return cls(JournalStorage(_Reader(directory / JOURNAL)), directory)  # type: ignore[arg-type]
+        try:
+            lock = (directory / ".driver").open("a")
+        except OSError as error:
+            raise UserError(f"cannot write {directory}: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise UserError(f"another process is running the study in {directory}: wait for it or stop it") from None
+        _mend(directory / JOURNAL)
+        return cls(_journal(directory), directory, lock)
+
+    def close(self) -> None:
+        """Lets another process drive the study."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # ----- trials
+
+    def trials(self) -> list[Trial]:
+        """The optimiser's trials in the order of their numbers, without per-item results."""
+        return [self._thaw(frozen) for frozen in self._storage.get_all_trials(self._studies["search"])]
+
+    def propose(self, trial: Trial) -> None:
+        """Appends a proposal, before it runs."""
+        from optuna.trial import TrialState, create_trial
+
+        proposal = {
+            "point": list(trial.point),
+            "seed": trial.seed,
+            "fidelity": trial.fidelity,
+            "told_before": trial.told_before,
+            "notes": [dict(note) for note in trial.notes],
+        }
+        frozen = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(trial.config),
+            distributions={name: self._distributions[name] for name in trial.config},
+            user_attrs={"proposal": proposal, "attempts": trial.attempts},
+        )
+        trial_id = self._storage.create_new_trial(self._studies["search"], frozen)
+        number = self._storage.get_trial(trial_id).number
+        if number != trial.number:
+            raise RuntimeError(f"trial {trial.number} was recorded as {number}: another process writes this study")
+
+    def restart(self, trial: Trial) -> None:
+        """Notes that an interrupted trial is started once more."""
+        self._storage.set_trial_user_attr(self._id("search", trial.number), "attempts", trial.attempts)
+
+    def finish(self, trial: Trial) -> None:
+        """Appends a final trial's observation; its last line commits it. Per-item results are on disk before."""
+        self._commit("search", trial)
+
+    # ----- anchors
+
+    def anchors(self) -> dict[str, Trial]:
+        """The anchors by name, the latest of each."""
+        found = {}
+        for frozen in self._storage.get_all_trials(self._studies["anchors"]):
+            attributes = frozen.user_attrs
+            if frozen.state.is_finished():
+                trial = Trial(frozen.number, attributes["config"], seed=attributes["seed"])
+                found[attributes["name"]] = self._observed(trial, frozen)
+        return found
+
+    def anchor(self, name: str, trial: Trial) -> Trial:
+        """Appends a final anchor under a name; returns it with its number."""
+        from optuna.trial import TrialState, create_trial
+
+        frozen = create_trial(
+            state=TrialState.RUNNING, user_attrs={"name": name, "config": dict(trial.config), "seed": trial.seed}
+        )
+        trial_id = self._storage.create_new_trial(self._studies["anchors"], frozen)
+        numbered = Trial(self._storage.get_trial(trial_id).number, trial.config, seed=trial.seed)
+        assert trial.observation is not None
+        final = numbered.finished(trial.observation, told=numbered.number)
+        self._commit("anchors", final)
+        return final
+
+    # ----- files beside the journal
+
+    def items(self, shelf: Shelf, number: int) -> Mapping[str, np.ndarray[Any, Any]]:
+        """Per-item results of a trial or anchor; empty where it has none."""
+        if self.directory is None:
+            return self._memory.get((shelf, number), {})
+        path = self._items_path(shelf, number)
+        if not path.exists():
+            return {}
+        with np.load(path, allow_pickle=False) as packed:
+            return {name: packed[name] for name in packed.files}
+
+    def adapter(self, number: int) -> Path:
+        """Where a trial's adapter is kept, or would be."""
+        if self.directory is None:
+            raise UserError("a study in memory keeps no adapters: give it a directory")
+        return self.directory / "adapters" / f"{number:04d}"
+
+    def prune(self, keep: Iterable[int]) -> None:
+        """Deletes all adapters but those of the given trials."""
+        if self.directory is None or not (self.directory / "adapters").is_dir():
+            return
+        kept = {self.adapter(number).name for number in keep}
+        for folder in (self.directory / "adapters").iterdir():
+            if folder.name not in kept:
+                shutil.rmtree(folder)
+
+    # ----- inside
+
+    def _id(self, shelf: Shelf, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._studies[shelf], number)
+
+    def _items_path(self, shelf: Shelf, number: int) -> Path:
+        assert self.directory is not None
+        return self.directory / "items" / f"{'' if shelf == 'search' else 'anchor-'}{number:04d}.npz"
+
+    def _commit(self, shelf: Shelf, trial: Trial) -> None:
+        observation = trial.observation
+        assert observation is not None
+        if observation.items:
+            self._write_items(shelf, trial.number, observation.items)
+        form = {
+            "scores": dict(observation.scores),
+            "stderr": observation.stderr,
+            "status": str(observation.status),
+            "cost": dict(observation.cost),
+            "fidelity": observation.fidelity,
+            "error": observation.error,
+            "told": trial.told,
+        }
+        trial_id = self._id(shelf, trial.number)
+        self._storage.set_trial_user_attr(trial_id, "observation", form)
+        values = [observation.scores["score"]] if observation.status is not Status.FAILED else None
+        self._storage.set_trial_state_values(trial_id, _state(observation.status), values)
+
+    def _write_items(self, shelf: Shelf, number: int, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        if self.directory is None:
+            self._memory[shelf, number] = dict(items)
+            return
+        path = self._items_path(shelf, number)
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_suffix(".tmp")
+        with draft.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **dict(items))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(path)
+
+    def _thaw(self, frozen: FrozenTrial) -> Trial:
+        proposal = frozen.user_attrs["proposal"]
+        trial = Trial(
+            number=frozen.number,
+            config={name: frozen.params[name] for name in self.space.names if name in frozen.params},
+            point=tuple(proposal["point"]),
+            seed=proposal["seed"],
+            fidelity=proposal["fidelity"],
+            status=Status.RUNNING,
+            notes=tuple(proposal["notes"]),
+            told_before=proposal["told_before"],
+            attempts=frozen.user_attrs["attempts"],
+        )
+        return self._observed(trial, frozen) if frozen.state.is_finished() else trial
+
+    def _observed(self, trial: Trial, frozen: FrozenTrial) -> Trial:
+        form = dict(frozen.user_attrs["observation"])
+        told = form.pop("told")
+        return trial.finished(Observation(**{**form, "status": Status(form["status"])}), told)
+
+
+def _begin(storage: BaseStorage, header: Mapping[str, Any]) -> BaseStorage:
+    from optuna.study import StudyDirection
+
+    with _quiet_optuna():
+        storage.create_new_study([StudyDirection.MAXIMIZE], "anchors")
+        search = storage.create_new_study([StudyDirection.MAXIMIZE], "search")
+    storage.set_study_user_attr(search, "partune", json.loads(json.dumps(header)))
+    return storage
+
+
+def _journal(directory: Path) -> BaseStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    return JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
+
+
+class _Reader:
+    """A journal as it stands now, as a backend of Optuna's: reading neither waits for a writer nor disturbs it."""
+
+    def __init__(self, journal: Path) -> None:
+        self._logs = _lines(journal.read_bytes(), journal)
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        return iter(self._logs[log_number_from:])
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        raise RuntimeError("this record was opened for reading only")
+
+
+def _lines(content: bytes, journal: Path) -> list[dict[str, Any]]:
+    """The journal's whole lines; a last one without an end was torn by a crash and never happened."""
+    logs = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            logs.append(json.loads(line))
+        except ValueError:
+            raise UserError(f"{journal} is damaged in line {number}: restore it from a copy") from None
+    return logs
+
+
+def _mend(journal: Path) -> None:
+    """Cuts a torn last line, which Optuna could not read past, and a dead driver's lock; we hold the driver's lock."""
+    lock = journal.with_name(journal.name + ".lock")
+    if lock.is_symlink():
+        lock.unlink()
+    with journal.open("rb+") as file:
+        content = file.read()
+        _lines(content, journal)
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            file.truncate(whole)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _distribution(parameter: Hyperparameter) -> BaseDistribution:
+    from optuna import distributions
+
+    if isinstance(parameter, Float):
+        return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+    if isinstance(parameter, Int):
+        return distributions.IntDistribution(parameter.low, parameter.high, log=parameter.log)
+    return distributions.CategoricalDistribution(tuple(parameter.values or ()))
+
+
+def _state(status: Status) -> TrialState:
+    from optuna.trial import TrialState
+
+    return {
+        Status.DONE: TrialState.COMPLETE,
+        Status.FAILED: TrialState.FAIL,
+        Status.STOPPED: TrialState.PRUNED,
+    }[status]
+
+
+def _versions() -> dict[str, str]:
+    names = ("partune", "torch", "transformers", "peft", "lm-eval", "botorch", "optuna", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

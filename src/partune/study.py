@@ -1,0 +1,345 @@
+"""A study: ask, run, record, tell; anchors before, the verdict after.
+
+Whatever happens is appended to the record before anything else learns of it. A resumed study therefore replays its
+optimiser from the record, runs what was interrupted once more, and goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from partune import executors
+from partune.errors import UserError
+from partune.objectives.function import Function
+from partune.optimizers import optimizer as make_optimizer
+from partune.optimizers.base import Optimizer
+from partune.space import Space
+from partune.statistics import Verdict, verdict
+from partune.storage import Record
+from partune.trial import Config, Observation, Status, Trial
+
+SEARCH, ANCHOR = 0, 1  # what a seed is for
+
+
+class Objective(Protocol):
+    """The black box: a trial in, an observation out. It may leave an adapter in the folder it is given."""
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation: ...
+
+
+@runtime_checkable
+class Anchored(Objective, Protocol):
+    """An objective that knows what an untouched model scores, so that a study can say what its winner is worth.
+
+    Anchors and winner are scored on all parts: search items, verdict items and test tasks.
+    """
+
+    @property
+    def defaults(self) -> Config: ...
+
+    def check(self, space: Space) -> None:
+        """Raises UserError for any bad input, before anything runs."""
+
+    def score_base(self) -> Observation: ...
+
+    def score_zero(self, trial: Trial) -> Observation:
+        """Trains with learning rate 0 for a few steps, through the very path that trials take."""
+
+    def score_defaults(self, trial: Trial) -> Observation: ...
+
+    def score_winner(self, trial: Trial, adapter: Path) -> Observation:
+        """Scores a kept adapter, or trains it again where it is gone."""
+
+    def disagreement(self, base: Observation, zero: Observation) -> str | None:
+        """Why the two are not the same model's answers; None where they are."""
+
+
+class Watcher:
+    """Told of a study's progress; does nothing. Front ends derive from it."""
+
+    def began(self, study: Study, budget: int) -> None: ...
+
+    def phase(self, name: str) -> None: ...
+
+    def anchored(self, name: str, trial: Trial) -> None: ...
+
+    def started(self, trial: Trial) -> None: ...
+
+    def finished(self, trial: Trial) -> None: ...
+
+    def exhausted(self) -> None: ...
+
+    def ended(self) -> None: ...
+
+
+class Study:
+    """A space, an objective, an optimiser, and a directory that records what happens.
+
+    objective: a function of a configuration (a dict) that answers a number, higher is better; or an `Objective`
+        such as `FineTune`.
+    algorithm: an optimiser's name, class or `package.module:Class`; options are its keyword arguments.
+    directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
+    keep: how many of the best adapters stay on disk; "all" keeps every one.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        objective: Objective | Callable[[Config], Observation | float],
+        algorithm: str | type[Optimizer] = "bo",
+        seed: int = 0,
+        directory: str | Path | None = None,
+        *,
+        options: Mapping[str, Any] | None = None,
+        keep: int | str = 1,
+        resume: bool = False,
+        config: str | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
+        self.space = space
+        self.objective: Objective = objective if hasattr(objective, "evaluate") else Function(objective)
+        self.seed = seed
+        self.keep = keep
+        self.watcher = watcher or Watcher()
+        self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
+        header = {"algorithm": _name(algorithm), "options": dict(options or {}), "seed": seed}
+        where = None if directory is None else Path(directory)
+        if isinstance(self.objective, Anchored) and where is None:
+            raise UserError("a fine-tuning study keeps adapters: give it a directory")
+        there = where is not None and where.exists()
+        if where is not None and there:
+            self._refuse_or_check(where, header, resume)
+        if isinstance(self.objective, Anchored):
+            self.objective.check(space)
+        self.record = Record.open(where) if where is not None and there else Record.create(where, space, header, config)
+        self._trials = {trial.number: trial for trial in self.record.trials()}
+        self._anchors = self.record.anchors()
+        self.optimizer.replay(self.trials)
+
+    def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool) -> None:
+        """Raises UserError unless the directory holds this very study and is to be resumed."""
+        recorded = Record.open(directory, read_only=True)
+        if recorded.space != self.space:
+            raise UserError(f"{directory} holds a study of a different space: choose another name")
+        for key, value in header.items():
+            if recorded.header[key] != value:
+                raise UserError(f"{directory} holds a study with {key} {recorded.header[key]}, not {value}")
+        if not resume:
+            raise UserError(f"{directory} holds a study already: resume it, or choose another name")
+
+    # ----- what is known
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The optimiser's trials in the order of their numbers."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    @property
+    def anchors(self) -> Mapping[str, Trial]:
+        """Trials scored for orientation, told to no optimiser: base, zero, defaults, and the winner's verdict."""
+        return dict(self._anchors)
+
+    @property
+    def best(self) -> Trial:
+        """The best-scoring finished trial, the first of equals; raises ValueError while there is none."""
+        found = best(self.trials)
+        if found is None:
+            raise ValueError("no trial has finished yet")
+        return found
+
+    @property
+    def verdict(self) -> Verdict | None:
+        return judge(self.record)
+
+    # ----- the loop
+
+    def run(self, budget: int, workers: int = 1) -> Study:
+        """Runs until `budget` trials in all were started and all have ended; returns the study itself.
+
+        Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues.
+        """
+        if budget < 1:
+            raise UserError(f"budget >= 1 must hold, got {budget}")
+        if workers < 1:
+            raise UserError(f"workers >= 1 must hold, got {workers}")
+        self.watcher.began(self, budget)
+        try:
+            if isinstance(self.objective, Anchored):
+                self._score_anchors(self.objective)
+            self.watcher.phase("search")
+            with executors.in_process(workers) as executor:
+                self._search(executor, budget, workers)
+            if isinstance(self.objective, Anchored):
+                self._score_winner(self.objective)
+        finally:
+            self.watcher.ended()
+        return self
+
+    def _search(self, executor: Executor, budget: int, workers: int) -> None:
+        interrupted = [trial for trial in self.trials if not trial.status.final]
+        running: dict[Future[Observation], Trial] = {}
+        while True:
+            while len(running) < workers and (trial := self._next(interrupted, budget)) is not None:
+                self.watcher.started(trial)
+                running[executor.submit(self._evaluate, trial)] = trial
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda each: running[each].number):
+                self._tell(running.pop(future), future.result())
+
+    def _next(self, interrupted: list[Trial], budget: int) -> Trial | None:
+        """The next trial, recorded as started: what was interrupted first, then what the optimiser proposes."""
+        if interrupted:
+            trial = interrupted.pop(0).started()
+            self.record.restart(trial)
+        else:
+            if len(self._trials) >= budget:
+                return None
+            proposals = self.optimizer.ask(1)
+            if not proposals:
+                if self.optimizer.finished:
+                    self.watcher.exhausted()
+                return None
+            (proposal,) = proposals
+            trial = Trial(
+                proposal.number,
+                proposal.config,
+                proposal.point,
+                seed=self._seed(SEARCH, proposal.number),
+                notes=proposal.notes,
+                told_before=self._told,
+            ).started()
+            self.record.propose(trial)
+        self._trials[trial.number] = trial
+        return trial
+
+    def _evaluate(self, trial: Trial) -> Observation:
+        """Runs one trial; whatever goes wrong in it is its result."""
+        began = time.perf_counter()
+        adapter = self.record.adapter(trial.number) if isinstance(self.objective, Anchored) else None
+        try:
+            observation = self.objective.evaluate(trial, adapter)
+        except UserError:
+            raise
+        except Exception as error:
+            observation = Observation.failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        if "seconds" in observation.cost:
+            return observation
+        return dataclasses.replace(observation, cost={"seconds": time.perf_counter() - began, **observation.cost})
+
+    def _tell(self, trial: Trial, observation: Observation) -> None:
+        final = trial.finished(observation, told=self._told)
+        self.record.finish(final)
+        self._trials[final.number] = self._light(final)
+        self.optimizer.tell(final.proposal, observation.blinded())
+        if self.keep != "all":
+            self._prune(int(self.keep))
+        self.watcher.finished(final)
+
+    @property
+    def _told(self) -> int:
+        return sum(trial.status.final for trial in self._trials.values())
+
+    def _prune(self, keep: int) -> None:
+        ranked = sorted((t for t in self.trials if t.status is Status.DONE), key=lambda t: (-t.score, t.number))
+        running = [trial.number for trial in self.trials if not trial.status.final]
+        self.record.prune([trial.number for trial in ranked[:keep]] + running)
+
+    def _seed(self, purpose: int, number: int) -> int:
+        return int(np.random.SeedSequence([self.seed, purpose, number]).generate_state(1)[0])
+
+    @staticmethod
+    def _light(trial: Trial) -> Trial:
+        """Without per-item results, which are on disk: memory stays flat over a study."""
+        assert trial.observation is not None
+        return dataclasses.replace(trial, observation=dataclasses.replace(trial.observation, items={}))
+
+    # ----- honest scores
+
+    def _score_anchors(self, objective: Anchored) -> None:
+        """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
+        self._anchor("base", {}, lambda trial: objective.score_base())
+        self._anchor(
+            "zero",
+            {**objective.defaults, "learning_rate": 0.0},
+            lambda trial: self._agreeing(objective, objective.score_zero(trial)),
+        )
+        self._anchor("defaults", objective.defaults, objective.score_defaults)
+
+    def _agreeing(self, objective: Anchored, zero: Observation) -> Observation:
+        base = self._anchors["base"]
+        assert base.observation is not None
+        with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
+        if reason := objective.disagreement(with_items, zero):
+            raise UntrustworthyError(
+                f"training with learning rate 0 changed the model's answers ({reason}). Every trial would be scored "
+                "wrongly, so the study stops here; please report the model and the versions."
+            )
+        return zero
+
+    def _score_winner(self, objective: Anchored) -> None:
+        winner = best(self.trials)
+        if winner is None:
+            return
+        judged = self._anchors.get("winner")
+        if judged is None or judged.config != winner.config:
+            self._anchor(
+                "winner",
+                winner.config,
+                lambda _: objective.score_winner(winner, self.record.adapter(winner.number)),
+                again=True,
+            )
+
+    def _anchor(self, name: str, config: Config, score: Callable[[Trial], Observation], again: bool = False) -> None:
+        if name in self._anchors and not again:
+            return
+        self.watcher.phase(name)
+        began = time.perf_counter()
+        trial = Trial(0, dict(config), seed=self._seed(ANCHOR, 0))
+        observation = score(trial)
+        cost = {"seconds": time.perf_counter() - began, **observation.cost}
+        final = trial.finished(dataclasses.replace(observation, cost=cost), told=0)
+        self._anchors[name] = self._light(self.record.anchor(name, final))
+        self.watcher.anchored(name, self._anchors[name])
+
+
+class UntrustworthyError(RuntimeError):
+    """The objective's scores cannot be what they claim to be."""
+
+
+def best(trials: list[Trial]) -> Trial | None:
+    """The best-scoring finished trial, the first of equals."""
+    done = [trial for trial in trials if trial.status is Status.DONE]
+    return max(done, key=lambda trial: (trial.score, -trial.number), default=None)
+
+
+def judge(record: Record) -> Verdict | None:
+    """The verdict on a record's winner; None while it is not scored on the verdict items."""
+    anchors = record.anchors()
+    winner = best(record.trials())
+    judged = anchors.get("winner")
+    if winner is None or judged is None or judged.config != winner.config or "base" not in anchors:
+        return None
+
+    def items(name: str) -> dict[str, np.ndarray[Any, Any]] | None:
+        anchor = anchors.get(name)
+        if anchor is None or anchor.status is not Status.DONE:
+            return None
+        prefix = "verdict-score/"
+        packed = record.items("anchors", anchor.number)
+        return {key.removeprefix(prefix): value for key, value in packed.items() if key.startswith(prefix)}
+
+    winning, base = items("winner"), items("base")
+    return None if not winning or not base else verdict(winning, base, items("defaults"))
+
+
+def _name(algorithm: str | type[Optimizer]) -> str:
+    return algorithm if isinstance(algorithm, str) else f"{algorithm.__module__}:{algorithm.__qualname__}"
