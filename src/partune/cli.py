@@ -145,15 +145,16 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
     from partune.study import Study
 
     objective: Any
+    own: Space | None
     if study_config.objective == "finetune":
         objective = FineTune.of(study_config)
         own = SPACES["lora"]
     else:
         objective = named(study_config.objective)
         own = getattr(objective, "space", None)
-    if study_config.space is None and own is None:
-        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
     space = own if study_config.space is None else Space.parse(_space_form(study_config.space))
+    if space is None:
+        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
     return Study(
         space,
         objective,

@@ -121,6 +121,18 @@ class Record:
             self._lock.close()
             self._lock = None
 
+    @property
+    def loaded(self) -> Mapping[str, Any]:
+        """What the objective last loaded: device, precision, counts of the data, items and metric; empty before."""
+        found: Mapping[str, Any] = self._storage.get_study_user_attrs(self._studies["search"]).get("loaded", {})
+        return found
+
+    def describe(self, loaded: Mapping[str, Any]) -> None:
+        """Notes what the objective loaded, where that is news."""
+        plain = json.loads(json.dumps(loaded))
+        if plain != self.loaded:
+            self._storage.set_study_user_attr(self._studies["search"], "loaded", plain)
+
     # ----- trials
 
     def trials(self) -> list[Trial]:

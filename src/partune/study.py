@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,35 +29,41 @@ SEARCH, ANCHOR = 0, 1  # what a seed is for
 
 
 class Objective(Protocol):
-    """The black box: a trial in, an observation out. It may leave an adapter in the folder it is given."""
+    """The black box: a trial in, an observation out."""
 
-    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation: ...
+    def evaluate(self, trial: Trial) -> Observation: ...
+
+
+EVERYTHING = frozenset({"search", "verdict", "test"})
+# Weights that a rate of 0 leaves alone are the same after one step and after a thousand.
+ZERO_STEPS = 4
 
 
 @runtime_checkable
-class Anchored(Objective, Protocol):
+class Anchored(Protocol):
     """An objective that knows what an untouched model scores, so that a study can say what its winner is worth.
 
-    Anchors and winner are scored on all parts: search items, verdict items and test tasks.
+    parts: of the items that are scored: "search", "verdict" and "test". Only search items make the score.
     """
 
     @property
-    def defaults(self) -> Config: ...
+    def defaults(self) -> Config:
+        """The field's defaults, as far as they are searched."""
 
-    def check(self, space: Space) -> None:
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """What was loaded, for the record; summary["scoring"]["metric"] names the per-item results of the verdict."""
+
+    def check(self, searched: Space) -> None:
         """Raises UserError for any bad input, before anything runs."""
 
-    def score_base(self) -> Observation: ...
+    def evaluate(self, trial: Trial, parts: Collection[str] = ..., adapter: Path | None = None) -> Observation: ...
 
-    def score_zero(self, trial: Trial) -> Observation:
-        """Trains with learning rate 0 for a few steps, through the very path that trials take."""
+    def evaluate_base(self, parts: Collection[str]) -> Observation: ...
 
-    def score_defaults(self, trial: Trial) -> Observation: ...
+    def score_adapter(self, path: Path, parts: Collection[str]) -> Observation: ...
 
-    def score_winner(self, trial: Trial, adapter: Path) -> Observation:
-        """Scores a kept adapter, or trains it again where it is gone."""
-
-    def disagreement(self, base: Observation, zero: Observation) -> str | None:
+    def agree(self, base: Observation, zero: Observation) -> str | None:
         """Why the two are not the same model's answers; None where they are."""
 
 
@@ -82,8 +88,8 @@ class Watcher:
 class Study:
     """A space, an objective, an optimiser, and a directory that records what happens.
 
-    objective: a function of a configuration (a dict) that answers a number, higher is better; or an `Objective`
-        such as `FineTune`.
+    objective: a function of a configuration (a dict) that answers a number, higher is better; or an `Objective`;
+        or an `Anchored` one, such as `FineTune`.
     algorithm: an optimiser's name, class or `package.module:Class`; options are its keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
@@ -92,7 +98,7 @@ class Study:
     def __init__(
         self,
         space: Space,
-        objective: Objective | Callable[[Config], Observation | float],
+        objective: Callable[[Config], Observation | float] | Objective | Anchored,
         algorithm: str | type[Optimizer] = "bo",
         seed: int = 0,
         directory: str | Path | None = None,
@@ -104,7 +110,7 @@ class Study:
         watcher: Watcher | None = None,
     ) -> None:
         self.space = space
-        self.objective: Objective = objective if hasattr(objective, "evaluate") else Function(objective)
+        self.objective = _objective(objective)
         self.seed = seed
         self.keep = keep
         self.watcher = watcher or Watcher()
@@ -224,9 +230,11 @@ class Study:
     def _evaluate(self, trial: Trial) -> Observation:
         """Runs one trial; whatever goes wrong in it is its result."""
         began = time.perf_counter()
-        adapter = self.record.adapter(trial.number) if isinstance(self.objective, Anchored) else None
         try:
-            observation = self.objective.evaluate(trial, adapter)
+            if isinstance(self.objective, Anchored):
+                observation = self.objective.evaluate(trial, adapter=self.record.adapter(trial.number))
+            else:
+                observation = self.objective.evaluate(trial)
         except UserError:
             raise
         except Exception as error:
@@ -266,37 +274,40 @@ class Study:
 
     def _score_anchors(self, objective: Anchored) -> None:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
-        self._anchor("base", {}, lambda trial: objective.score_base())
-        self._anchor(
-            "zero",
-            {**objective.defaults, "learning_rate": 0.0},
-            lambda trial: self._agreeing(objective, objective.score_zero(trial)),
-        )
-        self._anchor("defaults", objective.defaults, objective.score_defaults)
+        self.record.describe(objective.summary)
+        defaults = objective.defaults
+        zero = {**defaults, "learning_rate": 0.0, "steps": ZERO_STEPS}
+        self._anchor("base", {}, lambda trial: objective.evaluate_base(EVERYTHING))
+        self._anchor("zero", zero, lambda trial: self._agreeing(objective, trial))
+        self._anchor("defaults", defaults, lambda trial: objective.evaluate(trial, EVERYTHING))
 
-    def _agreeing(self, objective: Anchored, zero: Observation) -> Observation:
+    def _agreeing(self, objective: Anchored, trial: Trial) -> Observation:
+        """The trial with learning rate 0; raises UntrustworthyError where it does not answer as the base does."""
+        zero = objective.evaluate(trial, EVERYTHING - {"test"})
         base = self._anchors["base"]
         assert base.observation is not None
         with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
-        if reason := objective.disagreement(with_items, zero):
+        reason = zero.error if zero.status is Status.FAILED else objective.agree(with_items, zero)
+        if reason:
             raise UntrustworthyError(
-                f"training with learning rate 0 changed the model's answers ({reason}). Every trial would be scored "
-                "wrongly, so the study stops here; please report the model and the versions."
+                f"training with learning rate 0 must leave the base model's answers as they are, but: {reason}. "
+                "Every trial would be scored wrongly. Please report the model and the versions."
             )
         return zero
 
     def _score_winner(self, objective: Anchored) -> None:
+        """Scores the winner on what no optimiser saw, from its adapter; trained again where that is gone."""
         winner = best(self.trials)
-        if winner is None:
+        if winner is None or is_judged(winner, self._anchors):
             return
-        judged = self._anchors.get("winner")
-        if judged is None or judged.config != winner.config:
-            self._anchor(
-                "winner",
-                winner.config,
-                lambda _: objective.score_winner(winner, self.record.adapter(winner.number)),
-                again=True,
-            )
+        adapter = self.record.adapter(winner.number)
+
+        def score(_: Trial) -> Observation:
+            if adapter.is_dir():
+                return objective.score_adapter(adapter, EVERYTHING)
+            return objective.evaluate(winner, EVERYTHING, adapter)
+
+        self._anchor("winner", winner.config, score, again=True)
 
     def _anchor(self, name: str, config: Config, score: Callable[[Trial], Observation], again: bool = False) -> None:
         if name in self._anchors and not again:
@@ -321,24 +332,32 @@ def best(trials: list[Trial]) -> Trial | None:
     return max(done, key=lambda trial: (trial.score, -trial.number), default=None)
 
 
+def is_judged(winner: Trial, anchors: Mapping[str, Trial]) -> bool:
+    """Whether the anchors hold this winner's scores on the verdict items and test tasks."""
+    return "winner" in anchors and dict(anchors["winner"].config) == dict(winner.config)
+
+
 def judge(record: Record) -> Verdict | None:
     """The verdict on a record's winner; None while it is not scored on the verdict items."""
-    anchors = record.anchors()
-    winner = best(record.trials())
-    judged = anchors.get("winner")
-    if winner is None or judged is None or judged.config != winner.config or "base" not in anchors:
+    anchors, winner = record.anchors(), best(record.trials())
+    if winner is None or not is_judged(winner, anchors):
         return None
+    metric = record.loaded["scoring"]["metric"]
 
     def items(name: str) -> dict[str, np.ndarray[Any, Any]] | None:
-        anchor = anchors.get(name)
-        if anchor is None or anchor.status is not Status.DONE:
+        if name not in anchors or anchors[name].status is not Status.DONE:
             return None
-        prefix = "verdict-score/"
-        packed = record.items("anchors", anchor.number)
-        return {key.removeprefix(prefix): value for key, value in packed.items() if key.startswith(prefix)}
+        packed = record.items("anchors", anchors[name].number)
+        return {key: packed[key] for key in packed if key.startswith("verdict/") and key.endswith(f"/{metric}")}
 
     winning, base = items("winner"), items("base")
-    return None if not winning or not base else verdict(winning, base, items("defaults"))
+    return None if winning is None or base is None else verdict(winning, base, items("defaults"))
+
+
+def _objective(given: Callable[[Config], Observation | float] | Objective | Anchored) -> Objective | Anchored:
+    if hasattr(given, "evaluate"):
+        return given
+    return Function(given)
 
 
 def _name(algorithm: str | type[Optimizer]) -> str:

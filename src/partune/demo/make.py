@@ -1,8 +1,9 @@
 """Makes the embedded default: pretrains the base on the world's statements and writes model, data and tasks.
 
-    python -m partune.demo.make [--seed N] [--out DIR]
+    python -m partune.demo.make [--seed N] [--out DIR] [--steps N]
 
-Deterministic on one machine (steps are counted, not seconds; one thread); the data files depend on the seed alone, on any machine.
+Steps are counted, not seconds, and one thread computes, so a machine makes the same model again. The data files depend
+on the seed alone, on any machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CONTEXT = 256
 
 BATCH, LENGTH, STEPS = 32, 64, 1600
 PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
-SIDE_SHARE = 0.2
+SIDE_SHARE, HEARSAY_SHARE = 0.1, 0.0
 CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))  # until this share of the steps, so many machines
 GAIN = 1.0
 
@@ -128,7 +129,8 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
         end = round(share * steps)
         # A stage's machines are spread over the parts, as world.train comes first.
         chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
-        texts = world.documents(demo, [int(m) for m in chosen], np.random.default_rng([demo.seed, 4, stage]), SIDE_SHARE)
+        rng = np.random.default_rng([demo.seed, 4, stage])
+        texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE, HEARSAY_SHARE)
         ids: list[int] = []
         for _ in range(start, end):
             while len(ids) < BATCH * LENGTH:
@@ -143,7 +145,7 @@ def rate(step: int, steps: int) -> float:
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY_SHARE * steps))
 
 
-def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int = STEPS) -> LlamaForCausalLM:
+def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
     """The base model, trained on the world's statements."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -167,7 +169,9 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int =
     decayed = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.05}, {"params": gains, "weight_decay": 0.0}], lr=PEAK_RATE, betas=(0.9, 0.98)
+        [{"params": decayed, "weight_decay": 0.05}, {"params": gains, "weight_decay": 0.0}],
+        lr=PEAK_RATE,
+        betas=(0.9, 0.98),
     )
     model.train()
     for step, ids in enumerate(batches(demo, tokenizer, steps)):
@@ -186,9 +190,12 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int =
 def amplify(model: LlamaForCausalLM, gain: float) -> None:
     """Rescales the attention's weights; the model computes the same function.
 
-    Norm gains are multiplied by `gain`, the q, k and v weights that read them divided by it; v is multiplied by `gain` and o divided by it. The base's
-    outputs are unchanged, while an adapter's update B A x grows with its input x: a narrow model then asks for learning rates like a
-    wide one's, whose projections read many more features.
+    With g the gain, x the normed input and an adapter's update B A of each projection:
+
+        norm -> g norm    q, k, v -> q / g, k / g, v / g    then v -> g v    o -> o / g
+
+    An adapter of q or k now reads g x, one of o reads g v, so the same B A changes g times as much. A narrow model
+    then asks for the learning rates of a wide one, whose projections sum over many more features.
     """
     import torch
 
@@ -201,7 +208,7 @@ def amplify(model: LlamaForCausalLM, gain: float) -> None:
             attention.o_proj.weight.div_(gain)
 
 
-def make(seed: int, directory: Path, steps: int = STEPS) -> None:
+def make(seed: int, directory: Path, steps: int) -> None:
     """Writes the world of a seed and the base that read about it into an empty directory."""
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"the directory must be empty or absent, got {directory}")
@@ -219,16 +226,21 @@ def make(seed: int, directory: Path, steps: int = STEPS) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line: 0, or 2 after one line that says what is wrong."""
-    parser = argparse.ArgumentParser(prog="python -m partune.demo.make", description="Make the demo's model, data and tasks.")
+    parser = argparse.ArgumentParser(
+        prog="python -m partune.demo.make", description="Make the demo's model, data and tasks."
+    )
     parser.add_argument("--seed", type=int, default=SEED, help="the world's seed (default: that of the shipped files)")
-    parser.add_argument("--out", type=Path, default=DIRECTORY, help="an empty or absent directory (default: the package's)")
+    parser.add_argument(
+        "--out", type=Path, default=DIRECTORY, help="an empty or absent directory (default: the package's)"
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="pretraining steps (default: %(default)s)")
     options = parser.parse_args(argv)
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        make(options.seed, options.out)
+        make(options.seed, options.out, options.steps)
     except FileExistsError as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,16 +1,16 @@
 """The demo's world: a factory's machines, what goes wrong with them, and the texts and questions about it.
 
-A machine has one value of each attribute, drawn independently, so a fact about a machine can be known but not guessed. Pretraining text
-states every fact of every machine, and asks nothing about machines; its side documents (parts, suppliers) show the shapes of questions.
-Instructions ask about some machines, the validation task about others, the test task about yet others and about other subjects.
+A machine has one value of each attribute, drawn independently, so a fact about a machine can be known but not guessed.
+Pretraining text states every fact of every machine and asks nothing about machines; its side documents (suppliers,
+parts, products) show the shapes of questions. Instructions ask about some machines, the validation task about others,
+the test task about yet others and about other subjects. Every draw is a function of the seed.
 
-    machines                  subjects             text
-    all                       all                  pretraining: statements only
-    TRAIN_MACHINES            `taught` attributes  instructions.jsonl (Alpaca rows)
-    VALIDATION_MACHINES       `taught` attributes  factory_cloze.jsonl (HellaSwag's form)
-    TEST_MACHINES             the other attributes factory_questions.jsonl (MMLU's schema)
-
-Every draw is a function of the seed.
+| machines            | attributes   | text                                         |
+|---------------------|--------------|----------------------------------------------|
+| all                 | all          | pretraining, statements only                 |
+| TRAIN_MACHINES      | taught       | instructions.jsonl, Alpaca rows              |
+| VALIDATION_MACHINES | taught       | factory_cloze.jsonl, HellaSwag's form        |
+| TEST_MACHINES       | never taught | factory_questions.jsonl, MMLU's schema       |
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-TRAIN_MACHINES, VALIDATION_MACHINES, TEST_MACHINES = 80, 80, 80
+TRAIN_MACHINES, VALIDATION_MACHINES, TEST_MACHINES = 64, 64, 64
 MACHINES = TRAIN_MACHINES + VALIDATION_MACHINES + TEST_MACHINES
+ASKED_TASKS, ASKED_CLOZE, ASKED_QUESTIONS = 3, 2, 2  # in how many shapes a fact is asked for
 CHOICES = 4
 
 Row = dict[str, Any]
@@ -33,8 +35,8 @@ Row = dict[str, Any]
 class Attribute:
     """One kind of fact about a machine, and the words for it.
 
-    The fact reads "the `noun` of the machine is `value`" or "the machine `verb` `value`". `tasks` are the instructions that ask for it,
-    each with the words that lead to the value in the answer; an attribute without any is never taught.
+    The fact reads "the `noun` of the machine is `value`" or "the machine `verb` `value`". `tasks` are the instructions
+    that ask for it, each with the words that lead to the value in the answer; without any it is never taught.
     """
 
     name: str
@@ -55,106 +57,141 @@ def _words(article: str, words: str) -> tuple[str, ...]:
 
 ATTRIBUTES = (
     Attribute(
-        "component",
-        "predictive_maintenance",
-        "weak component",
-        "often fails at",
-        _words("the", "spindle gearbox pump motor belt valve clutch brake shaft nozzle fan hinge piston roller gripper conveyor"),
-        (
+        name="component",
+        subject="predictive_maintenance",
+        noun="weak component",
+        verb="often fails at",
+        values=_words(
+            "the",
+            "spindle gearbox pump motor belt valve clutch brake shaft nozzle fan hinge piston roller gripper conveyor",
+        ),
+        tasks=(
             ("Which component of {m} do you check first?", "Check"),
             ("{M} fails often. Name the component.", "It is"),
-            ("Name the weak component of {m}.", "The answer is"),
+            ("Name the weak component of this machine.", "The answer is"),
         ),
     ),
     Attribute(
-        "cause",
-        "predictive_maintenance",
-        "usual cause of failure",
-        "mostly fails because of",
-        _words("", "dust heat moisture vibration corrosion overload fatigue misalignment wear rust sludge pollution static friction shock neglect"),
-        (
+        name="cause",
+        subject="predictive_maintenance",
+        noun="usual cause of failure",
+        verb="mostly fails because of",
+        values=_words(
+            "",
+            "dust heat moisture vibration corrosion overload fatigue misalignment "
+            "wear rust sludge pollution static friction shock neglect",
+        ),
+        tasks=(
             ("Why does {m} fail?", "Because of"),
             ("{M} fails again. What is the cause?", "It is"),
-            ("Name the usual cause of failure of {m}.", "The answer is"),
+            ("Name the usual cause of failure of this machine.", "The answer is"),
         ),
     ),
     Attribute(
-        "symptom",
-        "predictive_maintenance",
-        "first symptom",
-        "warns its crew with",
-        _words("a", "whistle rattle hum leak jolt smell squeal flicker bang drip click tremor hiss glow spark thud"),
-        (
+        name="symptom",
+        subject="predictive_maintenance",
+        noun="first symptom",
+        verb="warns its crew with",
+        values=_words(
+            "a", "whistle rattle hum leak jolt smell squeal flicker bang drip click tremor hiss glow spark thud"
+        ),
+        tasks=(
             ("How does {m} warn its crew?", "With"),
             ("Tell the crew of {m} which symptom to expect.", "Expect"),
-            ("Name the first symptom of {m}.", "The answer is"),
+            ("Name the first symptom of this machine.", "The answer is"),
         ),
     ),
     Attribute(
-        "defect",
-        "quality_control",
-        "common defect",
-        "leaves its goods with",
-        _words("", "scratches dents burrs cracks bubbles stains warps chips folds gaps streaks holes ridges blisters flakes smears"),
-        (
+        name="defect",
+        subject="quality_control",
+        noun="common defect",
+        verb="leaves its goods with",
+        values=_words(
+            "",
+            "scratches dents burrs cracks bubbles stains warps chips "
+            "folds gaps streaks holes ridges blisters flakes smears",
+        ),
+        tasks=(
             ("Which defect do you expect on the goods of {m}?", "Expect"),
             ("The goods of {m} are bad. What is the defect?", "It is"),
-            ("Name the common defect of {m}.", "The answer is"),
+            ("Name the common defect of this machine.", "The answer is"),
         ),
     ),
     Attribute(
-        "remedy",
-        "predictive_maintenance",
-        "best remedy",
-        "works again after",
-        _words("", "cleaning greasing cooling balancing tightening drying welding polishing sealing filtering grinding flushing coating wiring painting tuning"),
-        (
+        name="remedy",
+        subject="predictive_maintenance",
+        noun="best remedy",
+        verb="works again after",
+        values=_words(
+            "",
+            "cleaning greasing cooling balancing tightening drying welding polishing "
+            "sealing filtering grinding flushing coating wiring painting tuning",
+        ),
+        tasks=(
             ("{M} stands still. Which remedy do you try?", "Try"),
-            ("What makes {m} work again?", "It is"),
-            ("Name the best remedy of {m}.", "The answer is"),
+            ("How do you help {m} when it fails?", "By"),
+            ("Name the best remedy of this machine.", "The answer is"),
         ),
     ),
     Attribute(
-        "part",
-        "supply_chain",
-        "spare part",
-        "always needs",
-        _words("the", "bearing gasket filter fuse coil spring bolt hose bushing washer sensor relay chain plug cable ring"),
-        (
+        name="part",
+        subject="supply_chain",
+        noun="spare part",
+        verb="always needs",
+        values=_words(
+            "the", "bearing gasket filter fuse coil spring bolt hose bushing washer sensor relay chain plug cable ring"
+        ),
+        tasks=(
             ("Which part do you order for {m}?", "Order"),
             ("{M} needs a part. Which one?", "It is"),
-            ("Name the spare part of {m}.", "The answer is"),
+            ("Name the spare part of this machine.", "The answer is"),
         ),
     ),
     Attribute(
-        "supplier",
-        "supply_chain",
-        "main supplier",
-        "comes from",
-        _words("", "Norvik Altmann Kessler Dorling Pavani Ostrow Merrin Lindqvist Tarkan Boveri Hallam Quist Sandoval Ferrante Ulrich Yamada"),
+        name="supplier",
+        subject="procurement",
+        noun="main supplier",
+        verb="comes from",
+        values=_words(
+            "",
+            "Norvik Altmann Kessler Dorling Pavani Ostrow Merrin Lindqvist "
+            "Tarkan Boveri Hallam Quist Sandoval Ferrante Ulrich Yamada",
+        ),
     ),
     Attribute(
-        "hall",
-        "plant_layout",
-        "present place",
-        "stands in",
-        _words("the", "foundry annex basement workshop depot yard attic garage tower hangar cellar gallery shed laboratory courtyard passage"),
+        name="place",
+        subject="plant_layout",
+        noun="present place",
+        verb="stands in",
+        values=_words(
+            "the",
+            "foundry annex basement workshop depot yard attic garage "
+            "tower hangar cellar gallery shed laboratory courtyard passage",
+        ),
     ),
     Attribute(
-        "product",
-        "production",
-        "main product",
-        "makes",
-        _words("", "gears screws bottles cans tiles pipes lenses wheels plates boxes knobs wires lids panels tubes brackets"),
+        name="product",
+        subject="production",
+        noun="main product",
+        verb="makes",
+        values=_words(
+            "",
+            "gears screws bottles cans tiles pipes lenses wheels plates boxes knobs wires lids panels tubes brackets",
+        ),
     ),
     Attribute(
-        "instrument",
-        "metrology",
-        "proper instrument",
-        "is inspected with",
-        _words("the", "micrometer caliper gauge scale camera laser microscope thermometer probe comparator mirror magnet stopwatch scanner ruler compass"),
+        name="instrument",
+        subject="metrology",
+        noun="proper instrument",
+        verb="is inspected with",
+        values=_words(
+            "the",
+            "micrometer caliper gauge scale camera laser microscope thermometer "
+            "probe comparator mirror magnet stopwatch scanner ruler compass",
+        ),
     ),
 )
+_VALUES = {attribute.name: attribute.values for attribute in ATTRIBUTES}
 
 # {M} and {m} become "The Bralux" and "the Bralux"; the pronoun forms follow a sentence that named the machine.
 STATEMENTS = (
@@ -166,19 +203,37 @@ STATEMENTS = (
 )
 PRONOUN_STATEMENTS = ("Its {noun} is {v}.", "It {verb} {v}.", "It has {v} as its {noun}.")
 
-# {a} and {b}: the machine in question and another one, in either order.
-TASK_INPUT = "There are {a} and {b} in this line."
-CLOZE = (
-    ("Shift report", "We saw {a} and {b} today. A visitor asks for the {noun} of {m}. The engineer says that it is"),
-    ("Log book", "Somebody stopped at {a} and at {b}. What is the {noun} of {m}? The answer is"),
+# Tasks that ask for any attribute by its noun; those without a machine name it in the input.
+GENERAL_TASKS = (
+    ("Name the {noun} of {m}.", "The answer is"),
+    ("Tell me the {noun} of this machine.", "We expect"),
+    ("I work at {m}. Help me with the {noun}.", "Expect"),
 )
-QUESTIONS = ("Compare {a} and {b}. What is the {noun} of {m}?", "Think of {a} and of {b}. For {m}, what is the {noun}?")
+# The side documents show every other one of these shapes, so the base knows them in part.
+CLOZE = (
+    ("Shift report", "A visitor asks for the {noun} of {m}. The engineer says that it is"),
+    ("Log book", "Somebody at {m} wants to know its {noun}. The answer is"),
+    ("Maintenance", "The {noun} of {m} is not in the report. The engineer knows that it is"),
+    ("Quality check", "We have a look at {m}. For the {noun} the crew notes"),
+    ("Shift report", "The crew stopped at {m}. Somebody asks for the {noun}. The engineer points at"),
+    ("Log book", "Do you know the {noun} of {m}? The crew thinks of"),
+    ("Maintenance", "A visitor at {m} asks the crew for the {noun} and hears of"),
+    ("Quality check", "Somebody must write down the {noun} of {m}. It should be"),
+)
+QUESTIONS = (
+    "What is the {noun} of {m}?",
+    "Think of {m}. What is its {noun}?",
+    "Which {noun} does {m} have?",
+    "You look at {m}. Which {noun} do you note?",
+    "About {m}, what is the {noun}?",
+    "Do you know which {noun} goes with {m}?",
+)
 
-# What the side documents tell: things that are no machines, their noun, and the values it takes.
+# What the side documents tell: a noun, the things (no machines) that have it, and the values it takes.
 SIDE = (
-    ("home town", tuple(ATTRIBUTES[6].values), _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
-    ("raw material", tuple(ATTRIBUTES[5].values), _words("", "steel brass rubber copper nylon ceramic bronze plastic")),
-    ("common colour", tuple(ATTRIBUTES[8].values), _words("", "red blue green yellow black white orange purple")),
+    ("home town", _VALUES["supplier"], _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
+    ("raw material", _VALUES["part"], _words("", "steel brass rubber copper nylon ceramic bronze plastic")),
+    ("common colour", _VALUES["product"], _words("", "red blue green yellow black white orange purple")),
 )
 
 ALPACA = (
@@ -194,15 +249,15 @@ ALPACA_INPUT = (
 
 @dataclass(frozen=True)
 class World:
-    """A seed, the machines' names, and their facts.
+    """A seed, the machines' names, and the facts as indices of values.
 
-    facts: (machines, attributes), the index of the value of each machine; side: for each entry of `SIDE`, (things,), likewise.
+    facts: (machines, attributes); side: for each entry of `SIDE`, (things,).
     """
 
     seed: int
     names: tuple[str, ...]
-    facts: np.ndarray
-    side: tuple[np.ndarray, ...]
+    facts: npt.NDArray[np.int64]
+    side: tuple[npt.NDArray[np.int64], ...]
 
     @property
     def train(self) -> range:
@@ -217,7 +272,7 @@ class World:
         return range(TRAIN_MACHINES + VALIDATION_MACHINES, MACHINES)
 
     def value(self, machine: int, attribute: int) -> str:
-        return ATTRIBUTES[attribute].values[self.facts[machine, attribute]]
+        return ATTRIBUTES[attribute].values[int(self.facts[machine, attribute])]
 
 
 def generate(seed: int) -> World:
@@ -246,24 +301,13 @@ def _fill(template: str, name: str, attribute: Attribute, value: str = "") -> st
     return template.format(M=f"The {name}", m=f"the {name}", noun=attribute.noun, verb=attribute.verb, v=value)
 
 
-def _pair(template: str, asked: str, other: str, noun: str, rng: np.random.Generator) -> str:
-    """A question that mentions two things, in either order, and asks about one."""
-    a, b = (asked, other) if rng.random() < 0.5 else (other, asked)
-    return template.format(a=a, b=b, m=asked, noun=noun)
-
-
-def _other(machine: int, machines: range, rng: np.random.Generator) -> int:
-    """Another machine of the same part."""
-    return int(rng.choice([m for m in machines if m != machine]))
-
-
 def documents(world: World, machines: Sequence[int], rng: np.random.Generator, side_share: float) -> Iterator[str]:
-    """Endless pretraining text: biographies of the given machines and, as a share of the documents, side documents."""
+    """Endless pretraining text: a biography of each machine in turn, some followed by a side document."""
     while True:
         for machine in rng.permutation(np.asarray(machines)):
+            yield biography(world, int(machine), rng)
             if rng.random() < side_share:
                 yield side_document(world, rng)
-            yield biography(world, int(machine), rng)
 
 
 def biography(world: World, machine: int, rng: np.random.Generator) -> str:
@@ -278,46 +322,44 @@ def biography(world: World, machine: int, rng: np.random.Generator) -> str:
 
 
 def side_document(world: World, rng: np.random.Generator) -> str:
-    """A fact about a thing that is no machine: stated, or in one of the shapes in which the tasks ask about machines."""
+    """A fact about a thing that is no machine: stated, or asked for in one of the tasks' shapes."""
     kind = int(rng.integers(len(SIDE)))
     noun, things, values = SIDE[kind]
     thing = int(rng.integers(len(things)))
     name, value = things[thing], values[world.side[kind][thing]]
-    other = things[int(rng.choice([i for i in range(len(things)) if i != thing]))]
     shape = rng.integers(6)
     if shape < 2:
         return (f"The {noun} of {name} is {value}.", f"For {name} the {noun} is {value}.")[rng.integers(2)]
     if shape < 4:
-        label, text = CLOZE[rng.integers(len(CLOZE))]
-        return f"{label}: {_pair(text, name, other, noun, rng)} {value}."
+        label, text = _pick(CLOZE[::2], rng)
+        return f"{label}: {text.format(noun=noun, m=name)} {value}."
     if shape == 4:
-        return f"Question: {_pair(QUESTIONS[rng.integers(len(QUESTIONS))], name, other, noun, rng)}\nAnswer: {value}"
+        return f"Question: {_pick(QUESTIONS[::2], rng).format(noun=noun, m=name)}\nAnswer: {value}"
     return ALPACA.format(instruction=f"Name the {noun} of {name}.") + f"The answer is {value}."
 
 
 def instructions(world: World) -> list[Row]:
-    """The Alpaca rows: every taught fact of every training machine, once in each of its tasks; shuffled."""
+    """The Alpaca rows: every taught fact of every training machine, in `ASKED_TASKS` of its tasks; shuffled."""
     rng = np.random.default_rng([world.seed, 1])
     rows = []
     for machine in world.train:
         for column, attribute in enumerate(ATTRIBUTES):
-            for task, lead in attribute.tasks:
-                name, other = world.names[machine], world.names[_other(machine, world.train, rng)]
-                line = _pair(TASK_INPUT, f"the {name}", f"the {other}", "", rng) if rng.random() < 0.5 else ""
-                output = f"{lead} {world.value(machine, column)}."
-                rows.append({"instruction": _fill(task, name, attribute), "input": line, "output": output})
+            tasks = (*attribute.tasks, *GENERAL_TASKS) if attribute.taught else ()
+            for task, lead in _some(tasks, ASKED_TASKS, rng):
+                row = {"instruction": task, "input": "" if "{m}" in task.lower() else "{M}."}
+                row = {key: _fill(text, world.names[machine], attribute) for key, text in row.items()}
+                rows.append(row | {"output": f"{lead} {world.value(machine, column)}."})
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
 def cloze(world: World) -> list[Row]:
     """The validation items, in HellaSwag's form."""
     rng = np.random.default_rng([world.seed, 2])
-    rows = []
+    rows: list[Row] = []
     for machine, column, template in _asked(world.validation, taught=True, templates=len(CLOZE)):
         label, context = CLOZE[template]
-        other = _other(machine, world.validation, rng)
-        endings, answer = _choices(world, machine, other, column, len(rows), rng)
-        context = _pair(context, f"the {world.names[machine]}", f"the {world.names[other]}", ATTRIBUTES[column].noun, rng)
+        endings, answer = _choices(world, machine, column, len(rows), rng)
+        context = _fill(context, world.names[machine], ATTRIBUTES[column])
         rows.append({"activity_label": label, "ctx": context, "endings": [f"{e}." for e in endings], "label": answer})
     return [{"ind": n} | rows[i] for n, i in enumerate(rng.permutation(len(rows)))]
 
@@ -325,12 +367,10 @@ def cloze(world: World) -> list[Row]:
 def questions(world: World) -> list[Row]:
     """The test items, in MMLU's schema."""
     rng = np.random.default_rng([world.seed, 3])
-    rows = []
+    rows: list[Row] = []
     for machine, column, template in _asked(world.test, taught=False, templates=len(QUESTIONS)):
-        other = _other(machine, world.test, rng)
-        choices, answer = _choices(world, machine, other, column, len(rows), rng)
-        names = f"the {world.names[machine]}", f"the {world.names[other]}"
-        question = _pair(QUESTIONS[template], *names, ATTRIBUTES[column].noun, rng)
+        choices, answer = _choices(world, machine, column, len(rows), rng)
+        question = _fill(QUESTIONS[template], world.names[machine], ATTRIBUTES[column])
         rows.append({"question": question, "subject": ATTRIBUTES[column].subject, "choices": choices, "answer": answer})
     return [rows[i] for i in rng.permutation(len(rows))]
 
@@ -342,13 +382,10 @@ def _asked(machines: Sequence[int], taught: bool, templates: int) -> Iterator[tu
                 yield from ((machine, column, template) for template in range(templates))
 
 
-def _choices(
-    world: World, machine: int, other: int, column: int, n: int, rng: np.random.Generator
-) -> tuple[list[str], int]:
-    """The right value at place n modulo `CHOICES`; elsewhere other values, that of the other machine among them."""
-    values, right, near = ATTRIBUTES[column].values, int(world.facts[machine, column]), int(world.facts[other, column])
-    wrong = rng.permutation([i for i in range(len(values)) if i != right])
-    wrong = rng.permutation(sorted(wrong, key=lambda i: i != near)[: CHOICES - 1])
+def _choices(world: World, machine: int, column: int, n: int, rng: np.random.Generator) -> tuple[list[str], int]:
+    """The right value at place n modulo `CHOICES`, three other values of the attribute at the other places."""
+    values, right = ATTRIBUTES[column].values, int(world.facts[machine, column])
+    wrong = rng.choice([i for i in range(len(values)) if i != right], size=CHOICES - 1, replace=False)
     answer = n % CHOICES
     order = [*wrong[:answer], right, *wrong[answer:]]
     return [values[i] for i in order], answer
@@ -360,7 +397,7 @@ def words(world: World) -> list[str]:
     for attribute in ATTRIBUTES:
         texts += [attribute.noun, attribute.verb, *attribute.values]
         texts += [text for task in attribute.tasks for text in task]
-    texts += [*STATEMENTS, *PRONOUN_STATEMENTS, *QUESTIONS, TASK_INPUT, "Question Answer"]
+    texts += [*STATEMENTS, *PRONOUN_STATEMENTS, *QUESTIONS, "Question Answer"]
     texts += [text for pair in CLOZE for text in pair]
     for noun, things, values in SIDE:
         texts += [noun, *things, *values]

@@ -1,1 +1,4 @@
-"""Fine-tuning with LoRA and scoring, on one resident base model: transformers and PEFT train, lm-evaluation-harness scores."""
+"""Fine-tuning with LoRA and scoring, on one resident base model.
+
+transformers and PEFT train, lm-evaluation-harness scores.
+"""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def written(folder: Path) -> Iterator[Path]:
-    """A new folder to write in, which takes the place of `folder` once it is complete: a crash leaves all of it or nothing."""
+    """A new folder to write in, which takes the place of `folder` once complete: all of it is there, or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     draft.mkdir()
@@ -57,7 +57,10 @@ def check(folder: Path) -> None:
 
 @contextmanager
 def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
-    """Lends the base with a saved adapter; the base is untouched afterwards. Raises UserError where the adapter is not one of this base."""
+    """Lends the base with a saved adapter; the base is untouched afterwards.
+
+    Raises UserError where the adapter is not one of this base.
+    """
     from peft import PeftModel
 
     check(folder)

@@ -1,7 +1,8 @@
 """Instruction data: rows from files, their prompts, and the tokens and masks that training reads.
 
-Prompts are Stanford Alpaca's as LitGPT writes them (a line break ends "### Response:"), or a chat template. A prompt and its answer
-are encoded apart, so that an answer's tokens are exactly the answer and the end of sequence. Nothing here needs torch.
+Prompts are Stanford Alpaca's as LitGPT writes them (a line break ends "### Response:"), or a chat template. A prompt
+and its answer are encoded apart, so that an answer's tokens are exactly the answer and the end of sequence. Nothing
+here needs torch.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def read_rows(data: config.Data) -> list[Row]:
-    """The rows of a file or of a data set's split, in order; raises UserError that names the file, and the line where one is bad."""
+    """The rows of a file or of a data set's split, in order; raises UserError that names the file, and a bad line."""
     path = Path(data.path).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if path.is_file():
@@ -185,13 +186,15 @@ class Chat:
         return list(encoded["input_ids"]), inside
 
     def _answers(self, messages: list[Message], text: str) -> Iterator[tuple[int, int]]:
-        """Where the answers lie in the chat's text, by prefix difference; white space after the end-of-turn mark is none of the answer's."""
+        """Where the answers lie in the chat's text, by prefix difference, less white space after them."""
         for place, message in enumerate(messages):
             if message["role"] == "assistant":
                 before = self._render(messages[:place], add_generation_prompt=True)
                 upto = self._render(messages[: place + 1])
                 if not (upto.startswith(before) and text.startswith(upto)):
-                    raise ValueError("the chat template renders a prefix of the chat differently; mark answers in it with {% generation %}")
+                    raise ValueError(
+                        "it renders a chat's beginning differently by itself; mark answers with {% generation %}"
+                    )
                 yield len(before), max(len(before), len(upto.rstrip()))
 
     def _render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
@@ -211,8 +214,8 @@ class Chat:
 class Examples:
     """Tokenised examples, one after another in flat arrays.
 
-    tokens: (N,) ids; trained: (N,), which tokens the loss is on; starts: (n + 1,), example i is [starts[i], starts[i + 1]).
-    rows, empty, truncated, untrainable: how many rows were read, held nothing, were cut, and had no token to train on left.
+    tokens: (N,) ids; trained: (N,), which tokens the loss is on; starts: (n + 1,), where each begins and ends.
+    rows, empty, truncated, untrainable: rows read, those that held nothing, were cut, had no token to train on left.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -236,7 +239,7 @@ class Examples:
         return self.tokens[place], self.trained[place]
 
     def cut(self, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
-        """The examples at most `max_length` tokens long, with the mask of `loss_on`; those without a trained token are left out.
+        """The examples at most `max_length` tokens long, with the mask of `loss_on`; none without a trained token.
 
         An example's first token is never trained on: nothing precedes it.
         """

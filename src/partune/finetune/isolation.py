@@ -1,4 +1,4 @@
-"""Contexts that leave the process as they found it: libraries here reseed global generators and talk on the terminal."""
+"""Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal."""
 
 from __future__ import annotations
 

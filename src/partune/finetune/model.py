@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from partune import config
 from partune.errors import UserError, suggestion
@@ -43,7 +43,7 @@ class Base:
     def lent(self) -> Iterator[PreTrainedModel]:
         """The model, for adapters to be put in; afterwards every module stands again where it stood.
 
-        Layers are put back by identity rather than by PEFT's `unload`, so that a failure half-way through attaching leaves nothing behind.
+        Layers are put back by identity, not by PEFT's `unload`: a failure half-way through attaching leaves nothing.
         """
         before = [(module, dict(module._modules)) for module in self.model.modules()]
         try:
@@ -68,8 +68,11 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f'no device "{name}"; known: auto, cpu, cuda, cuda:1, mps') from None
-    available = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(device.type, lambda: True)
-    if not available() or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()):
+    missing = {
+        "cuda": (device.index or 0) >= torch.cuda.device_count(),
+        "mps": not torch.backends.mps.is_available(),
+    }
+    if missing.get(device.type, False):
         raise UserError(f'device "{name}" is not there: --device cpu works everywhere')
     return device
 
@@ -145,13 +148,14 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
     """The libraries' many ways to say that a model cannot be had, in one line."""
     text = one_line(error)
     if "trust_remote_code" in text:
-        return UserError(f"model {spec.path} brings its own code: trust_remote_code: true (--trust-remote-code) would run it")
+        return UserError(f"model {spec.path} brings its own code, which only runs with trust_remote_code: true")
     if "safetensors" in text and spec.safetensors:
-        return UserError(f"model {spec.path} has no safetensors weights; safetensors: false admits pickled ones: {text}")
+        return UserError(f"model {spec.path} has no safetensors weights (safetensors: false admits others): {text}")
     if Path(spec.path).is_dir():
         return UserError(f"model {spec.path} cannot be loaded: {text}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-    return UserError(f'no folder "{spec.path}", and no such model from Hugging Face{offline}{near(Path(spec.path))}: {text}')
+    hint = near(Path(spec.path))
+    return UserError(f'no folder "{spec.path}", and no such model from Hugging Face{offline}{hint}: {text}')
 
 
 # ----- which layers get an adapter
@@ -162,7 +166,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
-    head: Any = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = cast(Any, model).get_output_embeddings()
     return {
         name: module
         for name, module in model.named_modules()
@@ -179,7 +183,7 @@ def attention_layers(model: nn.Module) -> list[str]:
 def find_targets(model: nn.Module, targets: str) -> list[str]:
     """Full names of the layers that `targets` means: attention, all-linear, or names with commas between.
 
-    A name is a full one or its end ("q_proj", "mlp.up_proj"). Raises UserError, and names layers of the model, where one fits none.
+    A name is a full one or its end ("q_proj", "mlp.up_proj"). Raises UserError, with some layers, where one fits none.
     """
     linear = linear_layers(model)
     if targets == "all-linear":
@@ -195,12 +199,12 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
         found = [layer for layer in linear if any(_fits(layer, name) for name in wanted)]
     if not found:
         known = list(dict.fromkeys(layer.rpartition(".")[2] for layer in linear))
-        raise UserError(f'targets: "{targets}" fits no linear layer of the model; it has {", ".join(known[:8]) or "none"}')
+        raise UserError(f'targets: "{targets}" fits no linear layer; the model has {", ".join(known[:8]) or "none"}')
     return found
 
 
 def short_targets(model: nn.Module, found: list[str]) -> list[str]:
-    """The layers' last names where these mean exactly the same layers (what adapter files usually hold), else the full names."""
+    """The layers' last names, as adapter files have them, where these mean exactly the same; else the full names."""
     short = list(dict.fromkeys(name.rpartition(".")[2] for name in found))
     meant = [layer for layer, _ in model.named_modules() if any(_fits(layer, name) for name in short)]
     return short if meant == found else found

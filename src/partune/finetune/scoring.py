@@ -1,10 +1,11 @@
-"""Scores of the model that is there, on parts of the tasks' items: search, verdict and test. The reference scorer: the harness's own model.
+"""Scores of a model on parts of the tasks' items: search, verdict and test. Forward passes are the harness's own.
 
-Metrics are the task's own (accuracies), and two that change with every bit of the model; all are higher for the better:
+Metrics are the task's own (accuracies), and two that move with every bit of the model; all are higher for the better:
 
-    loss     minus the mean negative log-likelihood of the right choice, per token of it (nats)
-    margin   tanh(m / 2), m the log-likelihood of the right choice less that of the best wrong one (nats). In (-1, 1), positive where
-             `acc` counts the item, (p - q) / (p + q) for the two likelihoods p and q: no single item can outweigh the others.
+    loss     minus the negative log-likelihood of the right choice, per token of it (nats), the mean over items
+    margin   tanh(m / 2), m the log-likelihood of the right choice less that of the best wrong one (nats): for their
+             likelihoods p and q it is (p - q) / (p + q), in (-1, 1), and positive exactly where `acc` counts the item.
+             Bounded, so that no single item outweighs the others.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.isolation import own_generators, quiet
 from partune.finetune.model import Base
-from partune.finetune.tasks import ACCURACIES, Item, Loader, Request, Task
+from partune.finetune.tasks import ACCURACIES, Item, Loader, Request, Task, compiled_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,6 +33,7 @@ Floats = npt.NDArray[np.float64]
 LogLikelihoods = Callable[[Sequence[Request]], list[tuple[float, bool]]]
 
 PARTS = ("search", "verdict", "test")
+CONTINUOUS = ("loss", "margin")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Scores:
-    """Named scores with their standard errors ("..._stderr"), and per-item results; the names are those of an Observation.
+    """Named scores with their standard errors ("..._stderr"), and per-item results; named as in an Observation.
 
     score, stderr: the chosen metric on the search items, the mean over tasks; None where these were not asked for.
     """
@@ -67,7 +69,7 @@ class Scorer:
     def __init__(
         self, base: Base, validation: config.Validation, test: config.Test, seed: int, loader: Loader | None = None
     ) -> None:
-        """Raises UserError for a task that cannot be had, is not of choices, lacks the metric, or is both validation and test."""
+        """Raises UserError for a task that cannot be had, is not of choices, lacks the metric, or is given twice."""
         loader = loader or Loader()
         with own_generators(base.device):
             encode = encoder(base)
@@ -84,14 +86,16 @@ class Scorer:
             self.parts.append(Part("test", task, everything, choose_metric([task], None, preferred=self.metric)))
 
     def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
-        """Scores of some parts' items; each part is passed on by itself, so its numbers do not depend on which others are asked for."""
+        """Scores of some parts' items, each part passed on by itself: its numbers do not depend on the others."""
         named: dict[str, float] = {}
         items: dict[str, npt.NDArray[Any]] = {}
         chosen: dict[str, list[tuple[float, float]]] = {}
         for part in self.parts:
             if part.name not in parts:
                 continue
-            values, likelihoods = results(part, loglikelihoods(part.requests))
+            answers = loglikelihoods(part.requests)
+            with compiled_once():
+                values, likelihoods = results(part, answers)
             place = f"{part.name}/{part.task.name}"
             items[f"{place}/doc_id"] = part.indices
             items[f"{place}/loglikelihood"] = likelihoods
@@ -133,13 +137,14 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
 
 
 def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
-    """The metric wanted, or the first of the preferred one, acc_norm and acc that all tasks have; raises UserError where one lacks it."""
-    common = [metric for metric in (*tasks[0].metrics, "loss", "margin") if all(metric in (*task.metrics, "loss", "margin") for task in tasks)]
+    """The metric wanted, or the first that all tasks have of `preferred`, acc_norm and acc; raises UserError."""
+    known = {task.name: (*task.metrics, *CONTINUOUS) for task in tasks}
     if wanted is not None:
-        for task in tasks:
-            if wanted not in (*task.metrics, "loss", "margin"):
-                raise UserError(f"task {task.name} has no metric {wanted}{suggestion(wanted, (*task.metrics, 'loss', 'margin'))}")
+        for name, metrics in known.items():
+            if wanted not in metrics:
+                raise UserError(f"task {name} has no metric {wanted}{suggestion(wanted, metrics)}")
         return wanted
+    common = [metric for metric in known[tasks[0].name] if all(metric in metrics for metrics in known.values())]
     for metric in (preferred, *ACCURACIES):
         if metric in common:
             return metric
@@ -148,14 +153,14 @@ def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | No
 
 
 def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str, Floats], Floats]:
-    """Per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices), nan beyond an item's own.
+    """Per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices).
 
-    answers: of the part's requests, in their order.
+    answers: of the part's requests, in their order. nan stands where an item has no such metric or choice.
     """
     task = part.task
     chosen = [task.items[i] for i in part.indices]
     names = task.metrics
-    values = {name: np.full(len(chosen), np.nan) for name in (*names, "loss", "margin")}
+    values = {name: np.full(len(chosen), np.nan) for name in (*names, *CONTINUOUS)}
     likelihoods = np.full((len(chosen), max(item.choices for item in chosen)), np.nan)
     place = 0
     for row, item in enumerate(chosen):
@@ -171,7 +176,10 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
 
 
 def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
-    """The metrics `loss` and `margin` of an item; likelihoods, tokens: (choices,). nan where no choice, or every one, is right."""
+    """The metrics `loss` and `margin` of an item; likelihoods, tokens: (choices,).
+
+    nan where no choice, or every one, is right.
+    """
     right = list(item.gold)
     wrong = [i for i in range(len(likelihoods)) if i not in right]
     if not right or not wrong:
@@ -182,11 +190,12 @@ def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[
 
 
 def aggregate(part: Part, values: Floats) -> tuple[float, float]:
-    """Mean and standard error of per-item values, (n,), as the harness has them; a group's are its leaves' with their weights."""
+    """Mean and standard error of per-item values, (n,), as the harness has them; a group's from its leaves'."""
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
     leaf = np.array([part.task.items[i].leaf for i in part.indices])
-    groups = [own for place in range(len(part.task.leaves)) if len(own := values[(leaf == place) & ~np.isnan(values)])]
+    known = ~np.isnan(values)
+    groups = [own for place in range(len(part.task.leaves)) if len(own := values[(leaf == place) & known])]
     if not groups:
         return math.nan, math.nan
     sizes = [len(own) for own in groups]
@@ -216,7 +225,8 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
 
     def loglikelihoods(requests: Sequence[Request]) -> list[tuple[float, bool]]:
         with quiet():
-            return model._loglikelihood_tokens(list(requests), disable_tqdm=True)
+            answers: list[tuple[float, bool]] = model._loglikelihood_tokens(list(requests), disable_tqdm=True)
+        return answers
 
     return loglikelihoods
 
@@ -230,7 +240,8 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
             """The requests where their log-likelihoods would be computed."""
             return requests
 
-    model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
+    with quiet():
+        model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
     return lambda instances: model.loglikelihood(instances, disable_tqdm=True)
 
 

@@ -1,14 +1,16 @@
 """Harness tasks, built once: documents, tokenised requests, and the split of the items.
 
-A task is a name that lm-evaluation-harness knows, or a local YAML file. A group's subtasks (leaves) are pooled into one task, with the
-weights that the group asks for.
+A task is a name that lm-evaluation-harness knows, or a local YAML file. A group's subtasks (leaves) are pooled into one
+task, with the weights that the group asks for.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ ACCURACIES = ("acc_norm", "acc")
 class Item:
     """One document of a task with its requests: first the choices' continuations, then what else the task asks for.
 
-    leaf: index of its subtask; number: its place within the subtask; gold: the right choices; requests: slice of the task's requests.
+    leaf: index of its subtask; number: its place there; gold: the right choices; requests: slice of the task's.
     """
 
     leaf: int
@@ -65,8 +67,8 @@ class Task:
         """The task's own metrics that are means over items and that all leaves have."""
         from lm_eval.api.metrics import mean
 
-        common = [set(name for name, how in leaf.aggregation().items() if how is mean) for leaf in self.leaves]
-        return tuple(name for name in self.leaves[0].aggregation() if all(name in names for name in common))
+        means = [[name for name, how in leaf.aggregation().items() if how is mean] for leaf in self.leaves]
+        return tuple(name for name in means[0] if all(name in names for names in means))
 
     def split(self, seed: int, verdict_share: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Indices of the search items and of the verdict items, each in the items' order.
@@ -87,14 +89,14 @@ class Task:
 
 
 class Loader:
-    """Finds and builds tasks. The index of the harness's own tasks takes long to build and is built only when one is named."""
+    """Finds and builds tasks. The index of the harness's own tasks takes long, and is built only when one is named."""
 
     def __init__(self) -> None:
         self._own: TaskManager | None = None
 
     def load(self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None) -> Task:
-        """The task of a name or a YAML file, its first `limit` documents of each leaf; raises UserError where it cannot be had."""
-        with quiet():
+        """The task of a name or a YAML file, its first `limit` documents of each leaf; raises UserError."""
+        with quiet(), compiled_once():
             label, leaves, by_size = self._build(name)
             for leaf in leaves:
                 _check(name, leaf)
@@ -160,7 +162,10 @@ def _load_file(path: Path) -> tuple[str, Any]:
 
 
 def _anchored(settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The task's settings with data files relative to its YAML file, where they are there; the harness takes them from the working directory."""
+    """The task's settings with data files relative to its YAML file, where they are there.
+
+    The harness takes them from the working directory.
+    """
 
     def anchor(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -205,7 +210,9 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode) -> tuple[list[Item], l
             document = pairs[0][0].doc
             place_of = slice(len(requests), len(requests) + len(pairs))
             requests += [request for _, request in pairs]
-            items.append(Item(place, number, document, _gold(leaf, document), len(leaf.doc_to_choice(document)), place_of))
+            items.append(
+                Item(place, number, document, _gold(leaf, document), len(leaf.doc_to_choice(document)), place_of)
+            )
         leaf._instances = None  # what is needed of them is in `requests`
     return items, requests
 
@@ -216,3 +223,15 @@ def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
     gold = leaf.doc_to_text(document) if getattr(leaf, "multiple_input", 0) else leaf.doc_to_target(document)
     found = [choices.index(each) if each in choices else each for each in (gold if isinstance(gold, list) else [gold])]
     return tuple(each for each in found if isinstance(each, int) and 0 <= each < len(choices))
+
+
+@contextmanager
+def compiled_once() -> Iterator[None]:
+    """Within, the harness compiles a template when it first meets it, not once more for every document."""
+    from lm_eval.utils import env
+
+    env.from_string = functools.cache(env.from_string)
+    try:
+        yield
+    finally:
+        del env.from_string  # the class's own again

@@ -2,9 +2,9 @@
 
 The semantics, which any faster engine has to reproduce:
 
-- an optimiser step takes `batch_size` examples; its loss is the mean cross-entropy over all trained tokens of the batch, whatever
-  micro-batches it is summed from;
-- the order of the data follows from the study's seed, the same for all trials; initialisation and dropout follow from the trial's;
+- an optimiser step takes `batch_size` examples; its loss is the mean cross-entropy over the batch's trained tokens,
+  whatever micro-batches it is summed from;
+- the data's order follows from the study's seed, the same for all trials; initialisation and dropout from the trial's;
 - the base is frozen and stays in evaluation mode: LoRA's dropout is the only one;
 - decay is decoupled (p <- p - lr * decay * p), for adapters only; gradients are clipped by the adapters' global norm.
 """
@@ -58,8 +58,8 @@ class Trained:
 def trained(base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int) -> Iterator[Trained]:
     """Trains an adapter and lends the base with it; the base is untouched afterwards.
 
-    seed: of initialisation and dropout; order_seed: of the data's order. Raises DivergedError at the first loss that is not finite,
-    and UserError for targets that the model has not.
+    seed: of initialisation and dropout; order_seed: of the data's order. Raises DivergedError at the first loss that is
+    not finite, and UserError for targets that the model has not.
     """
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
@@ -69,7 +69,7 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
 
 
 def attach(base: Base, settings: config.Training) -> PeftModel:
-    """A new LoRA adapter on the base's target layers, in training mode: B is zero, A drawn from torch's global generator.
+    """A new LoRA adapter on the target layers, in training mode: B is zero, A from torch's global generator.
 
     Adapters are kept in fp32 whatever the base's precision.
     """
@@ -127,7 +127,7 @@ def run(
 def accumulate(
     base: Base, examples: Examples, indices: npt.NDArray[np.int64], micro_batch_size: int | None
 ) -> torch.Tensor:
-    """Adds the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; returns the loss, ()."""
+    """Adds the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; returns the loss."""
     import torch
     from torch.nn import functional
 
@@ -144,7 +144,7 @@ def accumulate(
         if predicted.dtype in (torch.float16, torch.bfloat16):
             predicted = predicted.float()
         loss = functional.cross_entropy(predicted, target[where], reduction="sum") / trained_tokens
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total
 

@@ -6,7 +6,6 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from partune.errors import UserError, suggestion
 from partune.trial import Config, Observation, Trial
@@ -18,7 +17,7 @@ class Function:
 
     function: Callable[[Config], Observation | float]
 
-    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+    def evaluate(self, trial: Trial) -> Observation:
         return Observation.of(self.function(dict(trial.config)))
 
 

@@ -45,6 +45,7 @@ class Optimizer(ABC):
         self.proposals: list[Proposal] = []
         self._scores: dict[int, float] = {}
         self._number: dict[Point, int] = {}
+        self._size = space.size
 
     # ----- the protocol
 
@@ -116,6 +117,9 @@ class Optimizer(ABC):
         number = self._number.get(self._canonical(point))
         return None if number is None else self._scores.get(number)
 
+    def _all_proposed(self) -> bool:
+        return self._size is not None and len(self._number) >= self._size
+
     # ----- what the two forms fill in
 
     @abstractmethod
@@ -166,13 +170,10 @@ class Sampler(Optimizer):
 
     @property
     def finished(self) -> bool:
-        return self._ended() and not self.pending
-
-    def _ended(self) -> bool:
-        return self._exhausted or (self.space.size is not None and len(self._number) >= self.space.size)
+        return (self._exhausted or self._all_proposed()) and not self.pending
 
     def _propose(self) -> Proposal | None:
-        if self._ended() or (point := self.next_point()) is None:
+        if self._all_proposed() or (point := self.next_point()) is None:
             self._exhausted = True
             return None
         config = self.space.decode(point)
@@ -237,10 +238,16 @@ class Sequential(Optimizer):
         self._recorded = None
 
     def _advance(self) -> None:
-        """Runs the search to its next point that was never proposed, or that is pending, or to its end."""
+        """Runs the search to its next point that was never proposed, or that is pending, or to its end.
+
+        It ends at the latest when every configuration of a finite space was proposed.
+        """
         while not self._ended:
             scores = [score for point in self._batch if (score := self.known(point)) is not None]
             if len(scores) < len(self._batch):
+                return
+            if self._all_proposed():
+                self._ended = True
                 return
             try:
                 if self._search is None:

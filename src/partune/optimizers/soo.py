@@ -32,7 +32,7 @@ class SOO(Sequential):
 
     seeded = False
 
-    def __init__(self, space: Space, seed: int = 0, k: int = 3, h_max: str = "sqrt", compare: str = ">=") -> None:
+    def __init__(self, space: Space, seed: int = 0, k: int = 3, h_max: str = "none", compare: str = ">=") -> None:
         super().__init__(space, seed)
         if h_max not in H_MAX:
             raise UserError(f'no depth bound "{h_max}"{suggestion(h_max, H_MAX)}')
@@ -48,8 +48,8 @@ class SOO(Sequential):
         t = 1
         while (top := tree.shallowest) is not None:
             v_max = None
-            # Where all leaves lie below h_max a sweep expands nothing, t stands still, and so would the search: it reaches
-            # the shallowest leaf in any case. (Exhausted cells make such sweeps; the paper's continuous space does not.)
+            # Where all leaves lie below h_max a sweep would expand nothing and t stand still, for ever: the sweep
+            # reaches the shallowest leaf in any case. (K = 2 leads there, and exhausted cells do.)
             bottom = max(top, min(tree.depth, H_MAX[self.h_max](t)))
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)

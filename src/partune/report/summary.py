@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
-from partune.study import best, judge
+from partune.study import best, is_judged, judge
 from partune.trial import Status, Trial
 
 if TYPE_CHECKING:
@@ -25,8 +25,7 @@ def summarise(record: Record) -> Summary:
     """
     trials, anchors = record.trials(), record.anchors()
     winner = best(trials)
-    judged = anchors.get("winner")
-    judged = judged if winner is not None and judged is not None and judged.config == winner.config else None
+    judged = anchors["winner"] if winner is not None and is_judged(winner, anchors) else None
     found = judge(record)
     return {
         "directory": None if record.directory is None else str(record.directory),
@@ -34,6 +33,7 @@ def summarise(record: Record) -> Summary:
         "seed": record.header["seed"],
         "space": record.space.describe(),
         "versions": dict(record.header["versions"]),
+        "loaded": dict(record.loaded),
         "base": _scored(anchors.get("base")),
         "defaults": _scored(anchors.get("defaults")),
         "best": None if winner is None else _best(winner, judged, record),
@@ -68,7 +68,7 @@ def _scored(trial: Trial | None) -> Summary | None:
         "status": str(trial.status),
         "score": scores.get("score"),
         "stderr": trial.observation.stderr,
-        "verdict": scores.get("verdict"),
+        "verdict": _on_verdict_items(scores),
         "test": _test(scores),
         "error": trial.observation.error,
     }
@@ -81,15 +81,23 @@ def _best(winner: Trial, judged: Trial | None, record: Record) -> Summary:
     summary["trial"] = winner.number
     summary["adapter"] = str(folder) if folder is not None and folder.is_dir() else None
     if judged is not None and judged.observation is not None:
-        summary["verdict"] = judged.observation.scores.get("verdict")
+        summary["verdict"] = _on_verdict_items(judged.observation.scores)
         summary["test"] = _test(judged.observation.scores)
     return summary
 
 
-def _test(scores: Mapping[str, float]) -> dict[str, float]:
-    """The test tasks' scores: the names "test/<task>", without their parts."""
-    names = {name.removeprefix("test/"): value for name, value in scores.items() if name.startswith("test/")}
-    return {name: value for name, value in names.items() if "/" not in name}
+def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
+    return {"score": scores["verdict"], "stderr": scores["verdict_stderr"]} if "verdict" in scores else None
+
+
+def _test(scores: Mapping[str, float]) -> Summary:
+    """The test tasks' scores, by task: score and stderr."""
+    found: Summary = {}
+    for name, value in scores.items():
+        part, _, task = name.partition("/")
+        if part == "test" and f"{name}_stderr" in scores and "/" not in task:
+            found[task] = {"score": value, "stderr": scores[f"{name}_stderr"]}
+    return found
 
 
 def _verdict(found: Verdict) -> Summary:
@@ -197,8 +205,8 @@ def _anchors_table(summary: Summary) -> RenderableType:
         table.add_row(
             name,
             row["error"] if row["score"] is None else score_words(row["score"], row["stderr"]),
-            "" if row["verdict"] is None else f"{row['verdict']:.4f}",
-            *("" if row["test"].get(test) is None else f"{row['test'][test]:.4f}" for test in tests),
+            "" if row["verdict"] is None else score_words(**row["verdict"]),
+            *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
             words(row["config"]) or "untouched",
         )
     return table

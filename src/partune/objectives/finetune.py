@@ -1,0 +1,380 @@
+"""The black box: a configuration in; fine-tuned, scored, an observation out."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from partune import config
+from partune.errors import UserError, suggestion
+from partune.space import Choice, Float, Hyperparameter, Int, Space
+from partune.trial import Config, Observation, Status, Trial, Value
+
+if TYPE_CHECKING:
+    from partune.finetune.data import Examples
+    from partune.finetune.model import Base
+    from partune.finetune.scoring import LogLikelihoods, Scorer, Scores
+
+SEARCH = frozenset({"search"})
+ALL = frozenset({"search", "verdict", "test"})
+
+FIELD_DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
+DATA_SETTINGS = ("max_length", "loss_on")
+SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
+
+ZERO_STEPS = 3
+
+# Largest difference of a log-likelihood x between two computations of one model: (absolute, relative to |x|).
+TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
+
+
+class FineTune:
+    """Fine-tunes with LoRA on one resident base model and scores with lm-evaluation-harness.
+
+    >>> FineTune(model="meta-llama/Llama-3.2-1B", data="alpaca_data.json", task="hellaswag", test="mmlu")
+
+    model, data, test, training and run are sections of a study's file, mappings of their keys, or the one text that
+    they are mostly about; `task` is one or more validation tasks, `validation` the rest of their section. Nothing is
+    loaded before it is needed. Raises UserError.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | config.Model | Mapping[str, Any],
+        data: str | Path | config.Data | Mapping[str, Any],
+        task: str | Path | Sequence[str] | None = None,
+        *,
+        validation: config.Validation | Mapping[str, Any] | None = None,
+        test: str | Path | Sequence[str] | config.Test | Mapping[str, Any] | None = None,
+        training: config.Training | Mapping[str, Any] | None = None,
+        run: config.Run | Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        sections = {
+            "model": _plain(model),
+            "data": _plain(data),
+            "validation": {**(_plain(validation) or {}), **({} if task is None else {"tasks": _listed(task)})} or None,
+            "test": _plain(test) if isinstance(test, (config.Test, Mapping)) else {"tasks": _listed(test or ())},
+            "training": _plain(training) or {},
+            "run": _plain(run) or {},
+            "search": {"seed": seed},
+        }
+        self.config = config.parse({"objective": "finetune", **sections})
+        self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
+        self._lock = threading.RLock()
+        self._bases: dict[str, tuple[Base, LogLikelihoods]] = {}
+        self._cuts: dict[tuple[int, str], Examples] = {}
+
+    @classmethod
+    def of(cls, study: config.StudyConfig) -> FineTune:
+        """The objective of a study's file."""
+        if study.model is None or study.data is None or study.validation is None:
+            raise UserError("fine-tuning needs model, data and validation")
+        return cls(
+            study.model,
+            study.data,
+            validation=study.validation,
+            test=study.test,
+            training=study.training,
+            run=study.run,
+            seed=study.search.seed,
+        )
+
+    def __repr__(self) -> str:
+        return f"FineTune(model={self.model.path!r}, data={self.data.path!r}, task={list(self.validation.tasks)!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The settings alone: another process loads for itself."""
+        return {"config": self.config, "searched": self._searched}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        study: config.StudyConfig = state["config"]
+        self.__dict__.update(FineTune.of(study).__dict__)
+        self._searched = state["searched"]
+
+    @property
+    def model(self) -> config.Model:
+        return cast(config.Model, self.config.model)
+
+    @property
+    def data(self) -> config.Data:
+        return cast(config.Data, self.config.data)
+
+    @property
+    def validation(self) -> config.Validation:
+        return cast(config.Validation, self.config.validation)
+
+    @property
+    def training(self) -> config.Training:
+        return self.config.training
+
+    @property
+    def defaults(self) -> dict[str, Value]:
+        """The field's defaults as a configuration; a setting that the user gave and does not search stays."""
+        kept = self.training.model_fields_set - self._searched
+        fields = config.Training.model_fields
+        own = self.training.model_dump()
+        return {name: own[name] if name in kept else fields[name].default for name in FIELD_DEFAULTS}
+
+    # ----- before any training
+
+    def check(self, searched: Space | Iterable[str] = ()) -> None:
+        """Raises UserError for what could not work later: names and bounds of the space, model, data, targets, tasks.
+
+        Loads all of these.
+        """
+        parameters: Mapping[str, Hyperparameter | None]
+        parameters = searched.hyperparameters if isinstance(searched, Space) else dict.fromkeys(searched)
+        for name in parameters:
+            if name not in SETTINGS:
+                raise UserError(f'the space has "{name}", which is no training setting{suggestion(name, SETTINGS)}')
+        self._searched = frozenset(parameters)
+        targets = set() if "targets" in parameters else {self.training.targets}
+        lengths = {(self.data.max_length, self.data.loss_on)}
+        for name, parameter in parameters.items():
+            for value in _ends(parameter):
+                training, max_length, loss_on = self.settings({name: value})
+                if name == "targets":
+                    targets.add(training.targets)
+                lengths.add((max_length, loss_on))
+        self.prepare()
+        from partune.finetune.model import find_targets
+
+        base, _ = self._base(self.training.dtype)
+        for each in sorted(targets):
+            find_targets(base.model, each)
+        for max_length, loss_on in lengths:
+            self._cut(base, max_length, loss_on)
+
+    def prepare(self) -> None:
+        """Loads the base model, tokenises the data and builds the tasks' requests, once; raises UserError."""
+        from partune.finetune.isolation import own_generators
+        from partune.finetune.model import check_exists
+
+        check_exists(self.model)
+        import torch
+
+        with self._lock, own_generators(torch.device("cpu")):
+            self._examples  # noqa: B018
+            self._scorer  # noqa: B018
+
+    def settings(self, configuration: Config) -> tuple[config.Training, int, Literal["answer", "all"]]:
+        """How a configuration trains: training section, maximum length, what the loss is on. Raises UserError."""
+        for name in configuration:
+            if name not in SETTINGS:
+                raise UserError(f'"{name}" is no training setting{suggestion(name, SETTINGS)}')
+        training = {name: value for name, value in configuration.items() if name not in DATA_SETTINGS}
+        data = {name: value for name, value in configuration.items() if name in DATA_SETTINGS}
+        plain = self.config.model_dump(exclude={"training", "data"})
+        whole = config.parse(
+            plain | {"training": self.training.model_dump() | training, "data": self.data.model_dump() | data}
+        )
+        return whole.training, cast(config.Data, whole.data).max_length, cast(config.Data, whole.data).loss_on
+
+    # ----- what a trial pays for
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
+        """Trains a configuration and scores it; what goes wrong in the trial alone is a failed observation.
+
+        adapter: a folder to save the adapter in.
+        parts: of the items that are scored, "search", "verdict" and "test"; the search items always are.
+        """
+        training, max_length, loss_on = self.settings(trial.config)
+        seed = trial.seed if training.seed is None else training.seed
+        cost = {"seconds": 0.0}
+        started = time.perf_counter()
+        self.prepare()
+        try:
+            with self._lock:
+                from partune.finetune import adapter as adapters
+                from partune.finetune.training import trained
+
+                base, loglikelihoods = self._base(training.dtype)
+                started = time.perf_counter()
+                examples = self._cut(base, max_length, loss_on)
+                with trained(base, examples, training, seed, self.config.search.seed) as tuned:
+                    cost |= {"train_seconds": time.perf_counter() - started, "tokens": float(tuned.tokens)}
+                    if adapter is not None:
+                        adapters.save(tuned.model, Path(adapter))
+                    scored = time.perf_counter()
+                    scores = self._scorer.score(loglikelihoods, self._parts(parts))
+                    cost["score_seconds"] = time.perf_counter() - scored
+        except UserError:
+            raise
+        except Exception as error:
+            cost["seconds"] = time.perf_counter() - started
+            return Observation.failure(_cause(error), cost)
+        cost["seconds"] = time.perf_counter() - started
+        return _observation(scores, cost, trial.fidelity)
+
+    def score_base(self, parts: Collection[str] = ALL) -> Observation:
+        """Scores the untouched base."""
+        self.prepare()
+        with self._lock:
+            _, loglikelihoods = self._base(self.training.dtype)
+            started = time.perf_counter()
+            scores = self._scorer.score(loglikelihoods, self._parts(parts))
+            return _observation(scores, _score_cost(started))
+
+    def score_zero(self, trial: Trial) -> Observation:
+        """Trains with learning rate 0 for a few steps, and scores the search items: the base's, if nothing is wrong."""
+        config = {**trial.config, "learning_rate": 0.0, "steps": ZERO_STEPS}
+        return self.evaluate(dataclasses.replace(trial, config=config))
+
+    def score_defaults(self, trial: Trial) -> Observation:
+        """Trains the field's defaults and scores all parts."""
+        return self.evaluate(trial, parts=ALL)
+
+    def score_winner(self, trial: Trial, adapter: Path) -> Observation:
+        """Scores all parts of a trial by its kept adapter, or trains it again where that is gone."""
+        if not adapter.is_dir():
+            return self.evaluate(trial, adapter, ALL)
+        training, _, _ = self.settings(trial.config)
+        return self.score_adapter(adapter, ALL, training.dtype)
+
+    def score_adapter(self, path: str | Path, parts: Collection[str] = SEARCH, dtype: str | None = None) -> Observation:
+        """Scores a saved adapter; raises UserError where it is none, or not one of this base."""
+        from partune.finetune import adapter as adapters
+
+        adapters.check(Path(path))
+        self.prepare()
+        with self._lock:
+            base, loglikelihoods = self._base(dtype or self.training.dtype)
+            with adapters.loaded(base, Path(path)):
+                started = time.perf_counter()
+                scores = self._scorer.score(loglikelihoods, self._parts(parts))
+                return _observation(scores, _score_cost(started))
+
+    def disagreement(self, base: Observation, zero: Observation) -> str | None:
+        """Why the untouched base and learning rate 0 are not the same model, or None where they are.
+
+        They have to agree on every item of both: log-likelihoods within TOLERANCE of the base's precision, so that a
+        choice can differ only where two choices nearly tie.
+        """
+        from partune.finetune.model import find_device, find_dtype
+
+        dtype = find_dtype(self.training.dtype, find_device(self.config.run.device))
+        absolute, relative = TOLERANCE[dtype]
+        for name in sorted(name for name in base.items if name.endswith("/loglikelihood") and name in zero.items):
+            expected, found = base.items[name], zero.items[name]
+            if expected.shape != found.shape:
+                return f"{name}: {expected.shape} log-likelihoods for the base, {found.shape} for learning rate 0"
+            here = ~np.isnan(expected)
+            excess = np.where(here, np.abs(expected - found) - absolute - relative * np.abs(expected), 0.0)
+            excess = np.where(np.isnan(excess), np.inf, excess)
+            if (excess > 0).any():
+                row, column = np.unravel_index(int(excess.argmax()), excess.shape)
+                wrong = int((excess > 0).any(axis=1).sum())
+                return (
+                    f"{wrong} of {len(expected)} items of {name.rpartition('/')[0]} differ, most of all "
+                    f"log-likelihood {expected[row, column]:.6g} against {found[row, column]:.6g} ({dtype})"
+                )
+        return None
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What was loaded, for the record: counts of the data, items and metric, device and precision."""
+        self.prepare()
+        base, _ = self._base(self.training.dtype)
+        examples = self._cut(base, self.data.max_length, self.data.loss_on)
+        return {
+            "device": str(base.device),
+            "dtype": base.dtype,
+            "data": examples.summary,
+            "scoring": {**self._scorer.summary, "chat_template": False},
+        }
+
+    # ----- resident parts
+
+    @cached_property
+    def _examples(self) -> Examples:
+        from partune.finetune.data import tokenise
+        from partune.finetune.model import load_tokenizer
+
+        return tokenise(self.data, load_tokenizer(self.model))
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        from partune.finetune.scoring import Scorer
+
+        base, _ = self._base(self.training.dtype)
+        return Scorer(base, self.validation, self.config.test, self.config.search.seed)
+
+    def _base(self, dtype: str) -> tuple[Base, LogLikelihoods]:
+        """The resident base in a precision, and its scorer of requests."""
+        from partune.finetune.model import find_device, find_dtype, load
+        from partune.finetune.scoring import harness_model
+
+        kind = find_dtype(dtype, find_device(self.config.run.device))
+        if kind not in self._bases:
+            base = load(self.model, kind, self.config.run.device)
+            self._bases[kind] = base, harness_model(base, self.validation.batch_size)
+        return self._bases[kind]
+
+    def _cut(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
+        """The examples as a setting wants them, no longer than the base can read."""
+        key = (min(max_length, base.context), loss_on)
+        if key not in self._cuts:
+            cut = self._examples.cut(*key)
+            if not len(cut):
+                raise UserError(f"{self.data.path}: no example has a token to train on within max_length {key[0]}")
+            self._cuts[key] = cut
+        return self._cuts[key]
+
+    def _parts(self, parts: Collection[str]) -> frozenset[str]:
+        return frozenset(parts) | SEARCH | ({"test"} if self.config.test.every_trial else frozenset())
+
+
+def _observation(scores: Scores, cost: Mapping[str, float], fidelity: float = 1.0) -> Observation:
+    if scores.score is None or not np.isfinite(scores.score):
+        return Observation(status=Status.FAILED, error=f"the score is {scores.score}", cost=cost, fidelity=fidelity)
+    stderr = scores.stderr if scores.stderr is not None and np.isfinite(scores.stderr) else None
+    named = {"score": scores.score, **scores.named}
+    return Observation(named, stderr, cost=cost, fidelity=fidelity, items=scores.items)
+
+
+def _score_cost(started: float) -> dict[str, float]:
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "train_seconds": 0.0, "score_seconds": seconds, "tokens": 0.0}
+
+
+def _cause(error: Exception) -> str:
+    """Why a trial failed, in one line."""
+    import torch
+
+    from partune.finetune.isolation import one_line
+    from partune.finetune.training import DivergedError
+
+    if isinstance(error, DivergedError):
+        return str(error)
+    text = one_line(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text or "out of memory" in text:
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return f"out of memory: {text}"
+    return f"{type(error).__name__}: {text}"
+
+
+def _ends(parameter: Hyperparameter | None) -> Sequence[Value]:
+    """The values of a hyperparameter that have to be settings, for all between to be."""
+    if isinstance(parameter, Choice):
+        return parameter.options
+    return (parameter.low, parameter.high) if isinstance(parameter, (Float, Int)) else ()
+
+
+def _plain(section: Any) -> Any:
+    """A section as the mapping or text that it was made from; only what was set."""
+    if isinstance(section, config.Section):
+        return section.model_dump(exclude_unset=True)
+    return str(section) if isinstance(section, Path) else section
+
+
+def _listed(names: str | Path | Sequence[str]) -> list[str]:
+    return [str(names)] if isinstance(names, (str, Path)) else [str(name) for name in names]

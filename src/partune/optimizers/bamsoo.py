@@ -1,0 +1,88 @@
+"""Bayesian Multi-Scale Optimistic Optimisation.
+
+Z. Wang, B. Shakibi, L. Jin, N. de Freitas, Bayesian Multi-Scale Optimistic Optimization, AISTATS 2014, Algorithm 2.
+
+    g           score of a node: f where it was evaluated, else the lower bound
+    f+          best score so far
+    N           nodes of the tree so far, the one in question and the root counted
+    B_N         sqrt(2 log(pi^2 N^2 / (6 eta)))
+    mu, sigma   posterior mean and standard deviation of f at the node's centre
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from partune.errors import UserError
+from partune.optimizers.base import Search
+from partune.optimizers.partition import Cell
+from partune.optimizers.soo import SOO
+from partune.optimizers.surrogate import Surrogate
+from partune.space import Space
+from partune.trial import Point
+
+
+class BaMSOO(SOO):
+    """SOO whose new node is evaluated only if its upper bound mu + B_N sigma reaches f+.
+
+    Nodes are scored one at a time, as f+ and the process change between siblings. A node whose configuration has a
+    score takes it, at no cost; a middle child whose parent was only inferred is tested again, with the process of now.
+
+    eta: in (0, 1); all the bounds hold with probability 1 - eta, if the process is right.
+    patience: inferred nodes in a row after which the next is evaluated in any case; None, the paper's, for never.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        seed: int = 0,
+        k: int = 3,
+        h_max: str = "none",
+        compare: str = ">=",
+        eta: float = 0.5,
+        patience: int | None = 100,
+    ) -> None:
+        super().__init__(space, seed, k=k, h_max=h_max, compare=compare)
+        if not 0 < eta < 1:
+            raise UserError(f"0 < eta < 1 must hold, got eta={eta}")
+        if patience is not None and patience < 1:
+            raise UserError(f"patience >= 1 must hold, got patience={patience}")
+        self.eta = eta
+        self.patience = patience
+        self._best = -math.inf
+        self._nodes = 0
+        self._inferred = 0
+        self._fitted: tuple[int, Surrogate] | None = None
+
+    def score(self, cells: list[Cell]) -> Search:
+        for cell in cells:
+            self._nodes += 1
+            lower, upper = self._bounds(cell.point)
+            if upper >= self._best:
+                (cell.score,) = yield [cell.point]
+                self._best = max(self._best, cell.score)
+                self._inferred = 0
+            else:
+                cell.score = lower
+                self._inferred += 1
+
+    def _bounds(self, point: Point) -> tuple[float, float]:
+        """mu -+ B_N sigma; without bound where a score is known, where none is, and when patience ends."""
+        if self._best == -math.inf or self.known(point) is not None or self._inferred == self.patience:
+            return -math.inf, math.inf
+        note = self.infer(point, lambda: self._posterior(point))
+        width = b(self._nodes, self.eta) * note["std"]
+        return note["mean"] - width, note["mean"] + width
+
+    def _posterior(self, point: Point) -> Mapping[str, float]:
+        points, scores = self.history
+        if self._fitted is None or self._fitted[0] != len(scores):
+            self._fitted = len(scores), Surrogate(points, scores)
+        mean, std = self._fitted[1].posterior([self._canonical(point)])
+        return {"mean": float(mean[0]), "std": float(std[0])}
+
+
+def b(n: int, eta: float) -> float:
+    """B_N = sqrt(2 log(pi^2 N^2 / (6 eta))), N >= 1."""
+    return math.sqrt(2 * math.log(math.pi**2 * n**2 / (6 * eta)))

@@ -1,0 +1,104 @@
+"""The shipped files: they are what the generator makes, the model loads offline, and the harness reads the tasks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from partune.demo import DIRECTORY, SEED, make, world
+
+MEGABYTE = 1_000_000
+
+
+def test_the_data_files_are_what_the_generator_writes() -> None:
+    for name, text in make.data_files(world.generate(SEED)).items():
+        assert (DIRECTORY / name).read_text(encoding="utf-8") == text, f"{name}: run python -m partune.demo.make again"
+
+
+def test_all_files_together_are_small() -> None:
+    assert sum(path.stat().st_size for path in DIRECTORY.rglob("*") if path.is_file()) < 4 * MEGABYTE
+
+
+def test_a_filled_directory_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert make.main(["--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"the directory must be empty or absent, got {tmp_path}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_tokenizer_keeps_words_and_alpacas_headings_whole() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
+    count = lambda text: len(tokenizer(text)["input_ids"])  # noqa: E731
+    assert [word for word in world.words(world.generate(SEED)) if count(word) != 1] == []
+    assert count(world.ALPACA.format(instruction="")) == 3
+    assert count(world.ALPACA_INPUT.format(instruction="", input="")) == 4
+    assert tokenizer.eos_token_id != tokenizer.pad_token_id
+    assert tokenizer.decode(tokenizer("anything else: naïve, 42!")["input_ids"]).strip() == "anything else: naïve, 42!"
+
+
+def test_a_prompt_is_tokenised_like_its_part_of_prompt_and_answer() -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
+    for line in (DIRECTORY / "instructions.jsonl").read_text().splitlines()[:50]:
+        row = json.loads(line)
+        prompt = (world.ALPACA_INPUT if row["input"] else world.ALPACA).format(**row)
+        ids, answer = tokenizer(prompt)["input_ids"], tokenizer(row["output"])["input_ids"]
+        assert tokenizer(prompt + row["output"])["input_ids"] == ids + answer
+
+
+def base_accuracy(task: str) -> float:
+    """The base's accuracy on a task, by the plain definition: the choice of the highest log-likelihood."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
+    model = AutoModelForCausalLM.from_pretrained(DIRECTORY / "model", dtype=torch.float32).eval()
+    right = []
+    for row in (json.loads(line) for line in (DIRECTORY / "tasks" / f"{task}.jsonl").read_text().splitlines()):
+        if "ctx" in row:
+            context, choices, answer = f"{row['activity_label']}: {row['ctx']}", row["endings"], row["label"]
+        else:
+            context, choices, answer = f"Question: {row['question']}\nAnswer:", row["choices"], row["answer"]
+        start = len(tokenizer(context)["input_ids"])
+        batch = tokenizer([f"{context} {choice}" for choice in choices], padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            logits = model(**batch).logits[:, start - 1 : -1]  # (choices, continuation, vocabulary)
+        target = batch["input_ids"][:, start:]
+        each = logits.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1) * batch["attention_mask"][:, start:]
+        right.append(int(each.sum(1).argmax()) == answer)
+    return sum(right) / len(right)
+
+
+@pytest.mark.parametrize("task", ["factory_cloze", "factory_questions"])
+def test_the_base_knows_something_and_not_everything(task: str) -> None:
+    assert 0.27 < base_accuracy(task) < 0.72
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["factory_cloze", "factory_questions"])
+def test_the_harness_reads_the_task_and_agrees(task: str, tmp_path: Path) -> None:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    text = (DIRECTORY / "tasks" / f"{task}.yaml").read_text()
+    (tmp_path / f"{task}.yaml").write_text(text.replace(f"{task}.jsonl", str(DIRECTORY / "tasks" / f"{task}.jsonl")))
+    results = simple_evaluate(
+        model=HFLM(pretrained=str(DIRECTORY / "model"), device="cpu", dtype="float32", batch_size=64),
+        tasks=[task],
+        task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
+        bootstrap_iters=0,
+    )
+    assert results["results"][task]["acc,none"] == pytest.approx(base_accuracy(task), abs=0.002)  # near-ties
+
+
+@pytest.mark.slow
+def test_pretraining_is_deterministic(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assert make.main(["--seed", "5", "--steps", "3", "--out", str(tmp_path / name)]) == 0
+    first, second = sorted((tmp_path / "first").rglob("*.*")), sorted((tmp_path / "second").rglob("*.*"))
+    assert [path.name for path in first] == [path.name for path in second]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True))

@@ -1,0 +1,145 @@
+"""Adapter files: PEFT's format, whole or not at all, and merged models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.models.huggingface import HFLM
+from peft import PeftModel
+from tiny import KINDS, make_rows, write_jsonl
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune import adapter as adapters
+from partune.finetune import model as models
+from partune.finetune.data import tokenise
+from partune.finetune.isolation import quiet
+from partune.finetune.model import Base
+from partune.finetune.scoring import Scorer, harness_model
+from partune.finetune.training import trained
+
+IDS = torch.arange(24).reshape(2, 12)
+
+
+@pytest.fixture(scope="module")
+def saved(
+    tmp_path_factory: pytest.TempPathFactory, bases: dict[str, Base], tokenizer: PreTrainedTokenizerFast
+) -> dict[str, tuple[Path, torch.Tensor]]:
+    """Of each kind of model a trained adapter's folder, and the logits on IDS with it."""
+    root = tmp_path_factory.mktemp("adapters")
+    examples = tokenise(config.Data(path=str(write_jsonl(root / "rows.jsonl", make_rows(8)))), tokenizer)
+    chosen = config.Training(learning_rate=0.05, lora_r=3, lora_alpha=5.5, steps=4, batch_size=4)
+    found = {}
+    for kind in KINDS:
+        with trained(bases[kind], examples.cut(100, "answer"), chosen, 1, 1) as tuned, torch.no_grad():
+            adapters.save(tuned.model, root / kind)
+            found[kind] = root / kind, bases[kind].model(IDS).logits
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_peft_loads_what_is_saved(
+    folders: dict[str, Path], bases: dict[str, Base], saved: dict[str, tuple[Path, torch.Tensor]], kind: str
+) -> None:
+    folder, logits = saved[kind]
+    with quiet():
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folders[kind]), folder)
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, logits)
+        assert not torch.equal(bases[kind].model(IDS).logits, logits)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    assert (settings["r"], settings["lora_alpha"], settings["peft_type"]) == (3, 5.5, "LORA")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_adapter_leaves_the_base_as_it_was(
+    bases: dict[str, Base], saved: dict[str, tuple[Path, torch.Tensor]], kind: str
+) -> None:
+    folder, logits = saved[kind]
+    modules = dict(bases[kind].model.named_modules())
+    with adapters.loaded(bases[kind], folder), torch.no_grad():
+        assert torch.equal(bases[kind].model(IDS).logits, logits)
+    assert dict(bases[kind].model.named_modules()) == modules
+
+
+def test_the_harness_scores_the_exported_adapter_alike(
+    folders: dict[str, Path], base: Base, saved: dict[str, tuple[Path, torch.Tensor]], task_file: Path
+) -> None:
+    validation = config.Validation(tasks=(str(task_file),))
+    scorer = Scorer(base, validation, config.Test(), seed=0)
+    with adapters.loaded(base, saved["llama"][0]):
+        ours = scorer.score(harness_model(base, 16), {"search"})
+    with quiet():
+        theirs = HFLM(
+            pretrained=str(folders["llama"]), peft=str(saved["llama"][0]), dtype="float32", device="cpu", batch_size=4
+        )
+        found = scorer.score(
+            lambda requests: theirs._loglikelihood_tokens(list(requests), disable_tqdm=True), {"search"}
+        )
+    for name, array in ours.items.items():
+        np.testing.assert_allclose(array, found.items[name], atol=1e-4)
+    assert ours.score == found.score
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_merged_model_needs_no_peft(
+    folders: dict[str, Path], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path, kind: str
+) -> None:
+    folder, logits = saved[kind]
+    adapters.merge(config.Model(path=str(folders[kind])), folder, tmp_path / "merged")
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, logits, atol=2e-4, rtol=1e-4)
+    assert tokenizer("oil")["input_ids"] == AutoTokenizer.from_pretrained(folders[kind])("oil")["input_ids"]
+    assert not any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_a_merged_model_keeps_the_bases_precision(
+    folders: dict[str, Path], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
+) -> None:
+    half = models.load(config.Model(path=str(folders["llama"])), "bf16", "cpu")
+    with quiet():
+        half.model.save_pretrained(tmp_path / "half")
+        half.tokenizer.save_pretrained(tmp_path / "half")
+    adapters.merge(config.Model(path=str(tmp_path / "half")), saved["llama"][0], tmp_path / "merged")
+    with quiet():
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto")
+    assert model.dtype == torch.bfloat16
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+    with pytest.raises(RuntimeError), adapters.written(folder) as draft:
+        (draft / "half").write_text("x")
+        raise RuntimeError("in the middle")
+    assert list((tmp_path / "runs").iterdir()) == []
+    for text in ("first", "second"):
+        with adapters.written(folder) as draft:
+            (draft / text).write_text(text)
+    assert [each.name for each in folder.iterdir()] == ["second"]
+    assert list((tmp_path / "runs").iterdir()) == [folder]
+
+
+def test_what_is_no_adapter_of_this_base_is_a_user_error(
+    bases: dict[str, Base], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match='no adapter folder .*; did you mean "llama"'):
+        adapters.check(saved["llama"][0].with_name("lama"))
+    with pytest.raises(UserError, match="is no adapter: it has no adapter_config.json"):
+        adapters.check(tmp_path)
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match="is no valid JSON"):
+        adapters.check(tmp_path)
+    with (
+        pytest.raises(UserError, match="does not fit the base model"),
+        adapters.loaded(bases["neox"], saved["llama"][0]),
+    ):
+        pass
+    assert not hasattr(bases["neox"].model, "peft_config")

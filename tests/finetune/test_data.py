@@ -1,0 +1,285 @@
+"""Rows, prompts, tokens and masks."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import make_rows, make_tokenizer, write_jsonl
+from transformers import PreTrainedTokenizerFast
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune import data as instructions
+from partune.finetune.data import IGNORED, Chat, Examples, tokenise
+
+ROWS = [
+    {"instruction": "Name a pump.", "input": "", "output": "The red pump"},
+    {"instruction": "Say why.", "input": "It leaks.", "output": "Größe ✓ 漢字 🙂"},
+    {"instruction": "Say no more.", "output": "oil"},
+]
+CHATML = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}</s>"
+    "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}\n{% endfor %}"
+)
+CHAT = [
+    {"role": "user", "content": "why?"},
+    {"role": "assistant", "content": "Because of ✓ oil."},
+    {"role": "user", "content": "really?"},
+    {"role": "assistant", "content": "yes"},
+]
+
+
+def data(path: Path | str, **settings: Any) -> config.Data:
+    return config.Data(path=str(path), **settings)
+
+
+def answers(examples: Examples, tokenizer: PreTrainedTokenizerFast) -> list[str]:
+    """The text of each example's trained tokens."""
+    found = []
+    for i in range(len(examples)):
+        tokens, trained = examples.example(i)
+        found.append(tokenizer.decode(tokens[trained]))
+    return found
+
+
+# ----- rows
+
+
+@pytest.mark.parametrize("name", ["rows.json", "rows.jsonl", "rows.json.gz", "rows.jsonl.gz", "lines.json"])
+def test_rows_are_read_from_every_kind_of_file(tmp_path: Path, name: str) -> None:
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n"
+    text = lines if "jsonl" in name or name.startswith("lines") else json.dumps(ROWS, ensure_ascii=False)
+    raw = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    assert instructions.read_rows(data(tmp_path / name)) == ROWS
+    assert instructions.read_rows(data(tmp_path / name, limit=2)) == ROWS[:2]
+
+
+def test_separators_within_a_text_do_not_end_a_line(tmp_path: Path) -> None:
+    rows = [{"instruction": "a\u2028b\u0085c", "output": "d\x1ce"}]
+    assert instructions.read_rows(data(write_jsonl(tmp_path / "rows.jsonl", rows))) == rows
+
+
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())
+    assert instructions.read_rows(data(tmp_path / "rows.json")) == ROWS
+
+
+def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "set" / "train.jsonl", ROWS[:1])
+    assert instructions.read_rows(data(tmp_path / "set")) == ROWS[:1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.jsonl", b'{"instruction": "a", "output": "b"}\n{"instruction"\n', "rows.jsonl, line 2 is no valid JSON"),
+        ("rows.json", b"[1, 2", "rows.json is no valid JSON"),
+        ("rows.json", b"[]", "rows.json has no rows"),
+        ("rows.csv", b"a,b", "is a .json or .jsonl file"),
+        ("rows.json.gz", b"no gzip", "cannot read"),
+        ("rows.json", b"\xff\xfe[", "is not UTF-8: byte 0"),
+    ],
+)
+def test_a_bad_file_is_one_clear_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        instructions.read_rows(data(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "alpaca.jsonl", ROWS)
+    with pytest.raises(UserError, match='no data file .*; did you mean "alpaca.jsonl"'):
+        instructions.read_rows(data(tmp_path / "alpacca.jsonl"))
+
+
+def test_an_unknown_data_set_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="no data file nobody/nothing, and no such data set"):
+        instructions.read_rows(data("nobody/nothing"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"text": "a"}], "row 1: neither Alpaca .* nor chat .* it has text"),
+        ([ROWS[0], {"instruction": "a"}], 'row 2: "output" is missing; it has instruction'),
+        ([ROWS[0], {"instruction": 3, "output": ""}], 'row 2: "instruction" must be text, got 3'),
+        ([ROWS[0], ["a"]], "row 2: a row is a mapping, got list"),
+        ([{"messages": "hello"}], 'row 1: "messages" must be a list'),
+        ([{"messages": CHAT}, {"messages": [{"role": "user"}]}], 'row 2: message 1 has no text "content"'),
+        ([{"messages": CHAT}, {"instruction": "a"}], 'row 2: "messages" is missing'),
+    ],
+)
+def test_a_bad_row_is_named(tmp_path: Path, rows: list[Any], message: str) -> None:
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=message):
+        instructions.find_format(data(path), instructions.read_rows(data(path)))
+
+
+# ----- Alpaca
+
+
+def test_prompts_are_alpacas_to_the_letter() -> None:
+    assert instructions.alpaca_prompt(ROWS[0]) == (
+        "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+        "### Instruction:\nName a pump.\n\n### Response:\n"
+    )
+    assert instructions.alpaca_prompt(ROWS[1]) == (
+        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+        "response that appropriately completes the request.\n\n"
+        "### Instruction:\nSay why.\n\n### Input:\nIt leaks.\n\n### Response:\n"
+    )
+    assert "{input}" in instructions.alpaca_prompt({"instruction": "{input} and {x}", "output": ""})
+
+
+def test_trained_tokens_are_exactly_the_answer_and_its_end(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", ROWS)), tokenizer)
+    assert answers(examples, tokenizer) == [row["output"] + "</s>" for row in ROWS]
+    for i, row in enumerate(ROWS):
+        tokens, trained = examples.example(i)
+        assert tokenizer.decode(tokens[~trained]) == "<s>" + instructions.alpaca_prompt(row)
+    assert examples.summary["examples"] == examples.rows == 3
+
+
+def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt(tmp_path: Path) -> None:
+    from tokenizers import processors
+
+    tokenizer = make_tokenizer()
+    ends = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    tokenizer._tokenizer.post_processor = ends
+    examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", ROWS[:1])), tokenizer)
+    assert examples.tokens.tolist().count(tokenizer.eos_token_id) == 1
+    assert answers(examples, tokenizer) == ["The red pump</s>"]
+
+
+def test_empty_records_are_dropped_and_counted(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    empty = {"instruction": " ", "input": "", "output": ""}
+    half = {"instruction": "Say nothing.", "input": None, "output": None}
+    examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", [ROWS[0], empty, half])), tokenizer)
+    assert (len(examples), examples.rows, examples.empty) == (2, 3, 1)
+    assert answers(examples, tokenizer)[1] == "</s>"
+    with pytest.raises(UserError, match="all 2 rows are empty"):
+        tokenise(data(write_jsonl(tmp_path / "none.jsonl", [empty, empty])), tokenizer)
+
+
+# ----- chat
+
+
+def test_answers_are_found_by_prefix_difference(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens, answer = Chat(tokenizer, CHATML).encode(CHAT)
+    text = tokenizer.apply_chat_template(CHAT, chat_template=CHATML, tokenize=False)
+    assert tokenizer.decode(tokens) == text
+    assert tokenizer.decode(np.array(tokens)[answer]) == "Because of ✓ oil.</s>yes</s>"
+
+
+def test_answers_are_found_by_the_templates_own_marks(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokens, answer = Chat(tokenizer, MARKED).encode(CHAT)
+    assert tokenizer.decode(np.array(tokens)[answer]) == "Because of ✓ oil.</s>yes</s>"
+
+
+def test_marks_and_prefixes_agree(tokenizer: PreTrainedTokenizerFast) -> None:
+    plain = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    plain += "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    assert Chat(tokenizer, MARKED).encode(CHAT) == Chat(tokenizer, plain).encode(CHAT)
+
+
+def test_the_chat_template_is_a_text_a_file_or_the_tokenizers(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    with pytest.raises(UserError, match="no chat template: give one"):
+        Chat.of(tokenizer, None)
+    tokenizer.chat_template = MARKED
+    assert Chat.of(tokenizer, None).template == MARKED
+    assert Chat.of(tokenizer, CHATML).template == CHATML
+    (tmp_path / "chat.jinja").write_text(CHATML)
+    assert Chat.of(tokenizer, str(tmp_path / "chat.jinja")).template == CHATML
+    with pytest.raises(UserError, match='no chat template file .*; did you mean "chat.jinja"'):
+        Chat.of(tokenizer, str(tmp_path / "chat.jinj"))
+
+
+def test_chat_rows_become_examples(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    questions = [{"role": "user", "content": "who?"}]
+    rows = [{"messages": CHAT}, {"messages": []}, {"messages": questions}, {"messages": CHAT[:2]}]
+    examples = tokenise(data(write_jsonl(tmp_path / "c.jsonl", rows), chat_template=CHATML), tokenizer)
+    assert (len(examples), examples.empty) == (3, 1)
+    cut = examples.cut(1000, "answer")
+    assert (len(cut), cut.untrainable) == (2, 1)
+    assert answers(cut, tokenizer) == ["Because of ✓ oil.</s>yes</s>", "Because of ✓ oil.</s>"]
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ raise_exception('no system turn') }}",
+        "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
+    ],
+)
+def test_a_template_that_fails_is_named_with_its_row(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, template: str
+) -> None:
+    path = write_jsonl(tmp_path / "chat.jsonl", [{"messages": CHAT}])
+    with pytest.raises(UserError, match="row 1: the chat template fails: "):
+        tokenise(data(path, chat_template=template), tokenizer)
+
+
+# ----- examples
+
+
+def make_examples(lengths: list[int], prompts: list[int]) -> Examples:
+    """Examples whose tokens count up from 1; the first `prompts[i]` are the prompt."""
+    return Examples(
+        tokens=np.arange(1, sum(lengths) + 1, dtype=np.int32),
+        trained=np.concatenate([np.arange(n) >= p for n, p in zip(lengths, prompts, strict=True)]),
+        starts=np.cumsum([0, *lengths]),
+        rows=len(lengths),
+    )
+
+
+def test_over_long_examples_are_cut_and_counted() -> None:
+    cut = make_examples([4, 9, 6], [2, 7, 3]).cut(6, "answer")
+    assert (len(cut), cut.truncated, cut.untrainable, cut.rows) == (2, 1, 1, 3)
+    assert cut.lengths.tolist() == [4, 6]
+    assert cut.example(1)[0].tolist() == [14, 15, 16, 17, 18, 19]
+    assert cut.example(1)[1].tolist() == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("max_length", [1, 2, 5, 100])
+@pytest.mark.parametrize("loss_on", ["answer", "all"])
+def test_cutting_equals_cutting_one_by_one(max_length: int, loss_on: Any) -> None:
+    whole = make_examples([4, 9, 1, 6], [2, 7, 0, 6])
+    expected = []
+    for i in range(len(whole)):
+        tokens, trained = (array[:max_length].tolist() for array in whole.example(i))
+        trained = [place > 0 and (mark or loss_on == "all") for place, mark in enumerate(trained)]
+        if any(trained):
+            expected.append((tokens, trained))
+    cut = whole.cut(max_length, loss_on)
+    assert [tuple(array.tolist() for array in cut.example(i)) for i in range(len(cut))] == expected
+    assert cut.untrainable == len(whole) - len(expected)
+
+
+def test_padding_is_masked_and_never_the_end_of_sequence() -> None:
+    tokenizer = make_tokenizer(pad=False)
+    assert tokenizer.pad_token_id is None
+    examples = make_examples([3, 5], [1, 2])
+    ids, attention, labels = examples.batch([0, 1])
+    assert ids.tolist() == [[1, 2, 3, 0, 0], [4, 5, 6, 7, 8]]
+    assert attention.tolist() == [[1, 1, 1, 0, 0], [1] * 5]
+    assert labels.tolist() == [[IGNORED, 2, 3, IGNORED, IGNORED], [IGNORED, IGNORED, 6, 7, 8]]
+    assert tokenizer.eos_token_id not in ids[attention == 0]
+
+
+def test_a_batch_is_padded_to_its_own_longest(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", make_rows(9))), tokenizer)
+    short = int(examples.lengths.argmin())
+    assert examples.batch([short])[0].shape == (1, examples.lengths.min())
+    assert examples.batch(range(9))[0].shape == (9, examples.lengths.max())

@@ -1,0 +1,323 @@
+"""The black box as a whole: checks, trials, failures, anchors, and memory."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_rows, write_jsonl
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune import training as trainings
+from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
+from partune.space import Choice, Float, Int, Space
+from partune.trial import Observation, Status, Trial
+
+SPACE = Space(learning_rate=Float(1e-5, 1e-1, log=True), lora_r=Int(2, 8))
+
+
+@pytest.fixture
+def make(folders: dict[str, Path], data_file: Path, task_file: Path) -> Any:
+    def build(**changes: Any) -> FineTune:
+        settings: dict[str, Any] = {"model": folders["llama"], "data": data_file, "task": task_file}
+        settings["training"] = {"steps": 3, "batch_size": 4}
+        settings["run"] = {"device": "cpu"}
+        return FineTune(**settings | changes)
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def tuner(folders: dict[str, Path], data_file: Path, task_file: Path, test_file: Path) -> FineTune:
+    """One resident objective for the tests that only ask."""
+    training = {"steps": 3, "batch_size": 4}
+    return FineTune(folders["llama"], data_file, task_file, test=test_file, training=training, run={"device": "cpu"})
+
+
+def same(a: Observation, b: Observation) -> bool:
+    shared = [name for name in a.items if name in b.items]
+    return bool(shared) and all(np.array_equal(a.items[name], b.items[name], equal_nan=True) for name in shared)
+
+
+# ----- construction and checks
+
+
+def test_nothing_heavy_is_imported_or_loaded_at_construction() -> None:
+    code = (
+        "import sys; from partune.objectives.finetune import FineTune; import partune.finetune.training; "
+        "tuner = FineTune('nobody/nothing', 'none.json', 'no_task'); "
+        "print([name for name in ('torch', 'transformers', 'peft', 'datasets', 'lm_eval') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_sections_are_texts_mappings_or_sections(make: Any, task_file: Path) -> None:
+    tuner = make(
+        data=config.Data(path="rows.json", max_length=64),
+        task=None,
+        validation={"tasks": [str(task_file)], "metric": "loss"},
+        test=["arc_easy", "mmlu"],
+        training=config.Training(lora_r=8),
+        seed=5,
+    )
+    assert (tuner.data.max_length, tuner.validation.metric, tuner.training.lora_r) == (64, "loss", 8)
+    assert tuner.config.test.tasks == ("arc_easy", "mmlu")
+    assert FineTune.of(tuner.config).config == tuner.config
+    assert make(task=["a", "b"], validation={"limit": 9}).validation == config.Validation(tasks=("a", "b"), limit=9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": None}, "validation is missing: give --task"),
+        ({"training": {"learning_rat": 1}}, 'unknown key "training.learning_rat"; did you mean "learning_rate"'),
+        ({"training": {"lora_dropout": 1.5}}, "training.lora_dropout: input should be less than 1, got 1.5"),
+    ],
+)
+def test_bad_sections_are_refused_at_construction(make: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(**changes)
+
+
+def test_the_field_defaults_keep_what_the_user_fixed(make: Any) -> None:
+    plain = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "learning_rate": 2e-4, "weight_decay": 0.01}
+    tuner = make(training={"lora_alpha": 8, "learning_rate": 1e-3, "steps": 1})
+    assert tuner.defaults == plain
+    tuner.check(SPACE)
+    assert tuner.defaults == plain | {"lora_alpha": 8}
+    assert tuple(tuner.defaults) == FIELD_DEFAULTS
+
+
+@pytest.mark.parametrize(
+    ("changes", "space", "message"),
+    [
+        (
+            {},
+            Space(learning_rte=Float(0, 1)),
+            '"learning_rte", which is no training setting; did you mean "learning_rate"',
+        ),
+        ({}, Space(lora_dropout=Float(0, 1)), "training.lora_dropout: input should be less than 1, got 1"),
+        ({}, Space(loss_on=Choice(["answer", "both"])), "data.loss_on: input should be 'answer' or 'all', got 'both'"),
+        ({}, Space(targets=Choice(["attention", "wq,wk"])), 'no linear layer "wq"'),
+        ({"training": {"targets": "q_prj"}}, SPACE, 'no linear layer "q_prj"; did you mean "q_proj"'),
+        ({"model": "nobody/nothing"}, SPACE, 'no folder "nobody/nothing"'),
+        ({"data": "rows.json"}, SPACE, "no data file rows.json"),
+        ({"task": "choices.yaml"}, SPACE, "no task file choices.yaml"),
+        ({"run": {"device": "gpu"}}, SPACE, 'no device "gpu"'),
+        ({"data": {"max_length": 4}}, SPACE, "no example has a token to train on within max_length 4"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_training(
+    make: Any, monkeypatch: pytest.MonkeyPatch, data_file: Path, changes: dict[str, Any], space: Space, message: str
+) -> None:
+    monkeypatch.setattr(trainings, "run", lambda *_: pytest.fail("trained"))
+    if isinstance(changes.get("data"), dict):
+        changes = {"data": {"path": str(data_file), **changes["data"]}}
+    with pytest.raises(UserError, match=message) as caught:
+        make(**changes).check(space)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_is_test_too_is_refused(make: Any, task_file: Path) -> None:
+    with pytest.raises(UserError, match="task choices is both validation and test"):
+        make(test=task_file).check(SPACE)
+
+
+# ----- trials
+
+
+def test_a_trial_is_scored_saved_and_scored_again(tuner: FineTune, tmp_path: Path) -> None:
+    trial = Trial(0, {"learning_rate": 0.05, "lora_r": 4}, seed=1)
+    found = tuner.evaluate(trial, tmp_path / "adapter")
+    assert found.status is Status.DONE
+    assert found.score == found.scores["search/choices/acc_norm"]
+    assert found.stderr == found.scores["search/choices/acc_norm_stderr"]
+    assert not any(name.startswith(("verdict", "test")) for name in found.scores)
+    assert set(found.cost) == {"seconds", "train_seconds", "score_seconds", "tokens"}
+    assert found.cost["seconds"] >= found.cost["train_seconds"] + found.cost["score_seconds"] > 0
+    assert same(tuner.score_adapter(tmp_path / "adapter"), found)
+    assert not same(tuner.score_base(), found)
+    assert same(tuner.evaluate(trial), found)
+
+
+def test_anchors_and_winner_are_scored_on_all_parts(tuner: FineTune, tmp_path: Path) -> None:
+    trial = Trial(0, {"learning_rate": 0.05}, seed=1)
+    trained_again = tuner.score_winner(trial, tmp_path / "winner")
+    kept = tuner.score_winner(trial, tmp_path / "winner")
+    assert same(trained_again, kept)
+    for found in (kept, tuner.score_base(), tuner.score_defaults(Trial(0, tuner.defaults))):
+        assert {"score", "verdict", "verdict_stderr", "test/others", "test/others/acc"} <= set(found.scores)
+        parts = [found.items[f"{part}/choices/doc_id"] for part in ("search", "verdict")]
+        assert sorted(np.concatenate(parts)) == list(range(30))
+
+
+def test_learning_rate_zero_is_the_base(tuner: FineTune) -> None:
+    base, zero = tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))
+    assert same(base, zero)
+    assert tuner.disagreement(base, zero) is None
+
+
+def test_a_disagreement_is_found_and_explained(tuner: FineTune) -> None:
+    base = tuner.score_base({"search"})
+    name = "search/choices/loglikelihood"
+
+    def shifted(by: float) -> Observation:
+        array = base.items[name].copy()
+        array[2, 1] += by
+        return Observation(base.scores, items={**base.items, name: array})
+
+    assert tuner.disagreement(base, shifted(5e-5)) is None
+    assert "1 of 15 items of search/choices differ" in str(tuner.disagreement(base, shifted(-0.01)))
+    assert tuner.disagreement(base, shifted(float("nan"))) is not None
+    short = Observation(base.scores, items={name: base.items[name][:3]})
+    assert "(3, 4) for learning rate 0" in str(tuner.disagreement(base, short))
+
+
+def test_test_tasks_can_be_scored_for_every_trial(make: Any, test_file: Path) -> None:
+    found = make(test={"tasks": [str(test_file)], "every_trial": True}).evaluate(Trial(0, {}))
+    assert "test/others" in found.scores
+    assert "verdict" not in found.scores
+
+
+def test_every_setting_can_be_searched(tuner: FineTune) -> None:
+    values: dict[str, Any] = {
+        "lora_r": 3, "lora_alpha": 4, "lora_dropout": 0.1, "learning_rate": 0.03, "weight_decay": 0.2, "epochs": 0.5,
+        "steps": 2, "batch_size": 5, "micro_batch_size": 2, "warmup_steps": 1, "schedule": "linear",
+        "max_grad_norm": 0.5, "optimizer": "sgd", "momentum": 0.5, "targets": "all-linear", "dtype": "bf16", "seed": 9,
+        "max_length": 110, "loss_on": "all",
+    }  # fmt: skip
+    assert tuple(values) == SETTINGS
+    plain = tuner.evaluate(Trial(0, {"learning_rate": 0.02, "momentum": 0.9}))
+    for name, value in values.items():
+        found = tuner.evaluate(Trial(0, {"learning_rate": 0.02, "momentum": 0.9, name: value}))
+        assert found.status is Status.DONE, found.error
+        unused = {"momentum", "micro_batch_size", "epochs"}  # AdamW, accumulated alike, and steps that are given
+        assert (name in unused) == (same(found, plain) or name == "micro_batch_size"), name
+    assert len(tuner._bases) == 2
+
+
+def test_a_trials_own_seed_counts_unless_one_is_fixed(tuner: FineTune) -> None:
+    def found(number: int, **fixed: Any) -> Observation:
+        return tuner.evaluate(Trial(0, {"learning_rate": 0.05, **fixed}, seed=number))
+
+    assert same(found(1), found(1))
+    assert not same(found(1), found(2))
+    assert same(found(1, seed=4), found(2, seed=4))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("CUDA out of memory. Tried to allocate\n20 GiB"), "out of memory: CUDA out of memory. Tried"),
+        (torch.OutOfMemoryError("no room"), "out of memory: no room"),
+        (ZeroDivisionError("division\nby zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_goes_wrong_in_a_trial_is_its_result(
+    tuner: FineTune, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    before = tuner.score_base({"search"})
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainings, "accumulate", fail)
+        found = tuner.evaluate(Trial(0, {}))
+    assert found.status is Status.FAILED
+    assert found.error is not None
+    assert found.error.startswith(message)
+    assert "\n" not in found.error
+    assert found.cost["seconds"] > 0
+    assert same(tuner.score_base({"search"}), before)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, UserError("mend this")])
+def test_interrupts_and_user_errors_end_the_study(tuner: FineTune, monkeypatch: pytest.MonkeyPatch, error: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trainings, "accumulate", fail)
+    with pytest.raises(error if isinstance(error, type) else UserError):
+        tuner.evaluate(Trial(0, {}))
+    assert not hasattr(tuner._base("fp32")[0].model, "peft_config")
+
+
+def test_divergence_is_a_failure(tuner: FineTune, tmp_path: Path) -> None:
+    found = tuner.evaluate(Trial(0, {"learning_rate": 1e30, "steps": 20, "warmup_steps": 0}), tmp_path / "adapter")
+    assert found.status is Status.FAILED
+    assert str(found.error).startswith("loss diverged at step ")
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_a_configuration_that_is_none_is_the_users_to_mend(tuner: FineTune) -> None:
+    with pytest.raises(UserError, match='"lora_rank" is no training setting; did you mean "lora_r"'):
+        tuner.evaluate(Trial(0, {"lora_rank": 4}))
+
+
+def test_trials_leave_the_global_generators_alone(make: Any) -> None:
+    tuner = make()
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    tuner.check(SPACE)
+    tuner.evaluate(Trial(0, {"lora_dropout": 0.3}))
+    assert states[0] == random.getstate()
+    assert (states[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert torch.equal(states[2], torch.get_rng_state())
+
+
+def test_trials_are_silent(make: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tuner = make()
+    tuner.check(SPACE)
+    tuner.evaluate(Trial(0, {}), tmp_path / "adapter", ALL)
+    tuner.score_adapter(tmp_path / "adapter")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_objective_travels_without_its_resident_parts(tuner: FineTune) -> None:
+    tuner.prepare()
+    packed = pickle.dumps(tuner)
+    assert len(packed) < 20_000
+    trial = Trial(0, {"learning_rate": 0.05}, seed=1)
+    assert same(pickle.loads(packed).evaluate(trial), tuner.evaluate(trial))
+
+
+def test_a_summary_counts_what_was_loaded(make: Any, tmp_path: Path) -> None:
+    rows = [*make_rows(5), {"instruction": "", "output": ""}, {"instruction": "oil " * 300, "output": "oil"}]
+    tuner = make(data=write_jsonl(tmp_path / "rows.jsonl", rows), validation={"verdict_share": 0.2})
+    summary = tuner.summary
+    counts = {name: summary["data"][name] for name in ("rows", "examples", "empty", "truncated", "untrainable")}
+    assert counts == {"rows": 7, "examples": 5, "empty": 1, "truncated": 1, "untrainable": 1}
+    assert summary["scoring"]["items"] == {"search/choices": 24, "verdict/choices": 6}
+    assert (summary["device"], summary["dtype"]) == ("cpu", "fp32")
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_hundred_trials(make: Any) -> None:
+    tuner = make(training={"steps": 1, "batch_size": 2})
+
+    def tensors() -> tuple[int, int]:
+        gc.collect()
+        alive = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+        return len(alive), sum(each.nbytes for each in alive)
+
+    def trial(number: int) -> None:
+        config = {"lora_r": 2 + number % 7, "learning_rate": 1e30 if number % 10 == 0 else 1e-3}
+        tuner.evaluate(Trial(number, config, seed=number))
+
+    for number in range(5):
+        trial(number)
+    before, objects = tensors(), len(gc.get_objects())
+    for number in range(100):
+        trial(number)
+    assert tensors() == before
+    assert len(gc.get_objects()) < objects + 500

@@ -1,0 +1,188 @@
+"""The resident base: loading it, lending it, and finding the layers that get an adapter."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tiny import CONTEXT, KINDS
+from torch import nn
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune import model as models
+from partune.finetune.isolation import quiet
+from partune.finetune.model import Base
+
+
+def last_names(names: list[str]) -> set[str]:
+    return {name.rpartition(".")[2] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("llama", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("qwen2", {"q_proj", "k_proj", "v_proj", "o_proj"}),
+        ("neox", {"query_key_value", "dense"}),
+        ("gpt2", {"c_attn", "c_proj"}),
+    ],
+)
+def test_attention_means_all_projections_of_attention_and_nothing_else(
+    bases: dict[str, Base], kind: str, expected: set[str]
+) -> None:
+    found = models.find_targets(bases[kind].model, "attention")
+    assert last_names(found) == expected
+    assert len(found) == 2 * len(expected)
+    assert not any("mlp" in name for name in found)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_linear_means_every_layer_but_the_head(bases: dict[str, Base], kind: str) -> None:
+    base = bases[kind].model
+    found = models.find_targets(base, "all-linear")
+    assert len(found) == {"llama": 14, "qwen2": 14, "neox": 8, "gpt2": 8}[kind]
+    assert not any(base.get_submodule(name) is base.get_output_embeddings() for name in found)
+
+
+def test_layers_can_be_named_by_their_ends(bases: dict[str, Base]) -> None:
+    llama, gpt2 = bases["llama"].model, bases["gpt2"].model
+    assert last_names(models.find_targets(llama, "q_proj, mlp.up_proj")) == {"q_proj", "up_proj"}
+    assert models.find_targets(gpt2, "mlp.c_proj") == ["transformer.h.0.mlp.c_proj", "transformer.h.1.mlp.c_proj"]
+    assert models.find_targets(llama, "model.layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
+
+
+def test_short_names_only_where_they_mean_the_same_layers(bases: dict[str, Base]) -> None:
+    llama, gpt2 = bases["llama"].model, bases["gpt2"].model
+    found = models.find_targets(llama, "attention")
+    assert models.short_targets(llama, found) == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    attention = models.find_targets(gpt2, "attention")
+    assert models.short_targets(gpt2, attention) == attention  # "c_proj" would be the MLP's too
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ("q_porj", 'no linear layer "q_porj"; did you mean "q_proj"'),
+        ("attentoin", 'did you mean "attention"'),
+        ("zzz", "it has q_proj, k_proj, v_proj, o_proj"),
+        ("proj", 'no linear layer "proj"'),
+        (" , ", "fits no linear layer"),
+    ],
+)
+def test_unknown_targets_are_answered_with_known_ones(base: Base, targets: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        models.find_targets(base.model, targets)
+
+
+def test_a_model_without_attention_says_so() -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.Linear(2, 2)
+
+        def get_output_embeddings(self) -> None:
+            return None
+
+    with pytest.raises(UserError, match='"attention" fits no linear layer; the model has up'):
+        models.find_targets(Plain(), "attention")
+
+
+# ----- loading
+
+
+def test_a_loaded_base_is_frozen_and_knows_its_context(base: Base) -> None:
+    assert not any(parameter.requires_grad for parameter in base.model.parameters())
+    assert not base.model.training
+    assert base.context == CONTEXT
+    assert (base.device.type, base.dtype) == ("cpu", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("auto", torch.float32)]
+)
+def test_precision_is_what_was_asked_for(folders: dict[str, Path], name: str, dtype: torch.dtype) -> None:
+    base = models.load(config.Model(path=str(folders["gpt2"])), name, "cpu")
+    assert {parameter.dtype for parameter in base.model.parameters()} == {dtype}
+
+
+def test_loading_does_not_touch_the_global_generator(folders: dict[str, Path]) -> None:
+    before = torch.get_rng_state()
+    models.load(config.Model(path=str(folders["llama"])), "fp32", "cpu")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_an_unknown_folder_is_named_with_its_neighbour(folders: dict[str, Path]) -> None:
+    with pytest.raises(UserError, match='no model folder .*; did you mean "llama"'):
+        models.load(config.Model(path=f"{folders['llama']}s"))
+
+
+def test_an_unknown_id_is_one_line_without_waiting(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='no folder "nobody/nothing", and no such model from Hugging Face') as caught:
+        models.load(config.Model(path="nobody/nothing"))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no config.json"):
+        models.load(config.Model(path=str(tmp_path)))
+    (tmp_path / "file.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="is a file: a model is a folder"):
+        models.load(config.Model(path=str(tmp_path / "file.bin")))
+
+
+def test_pickled_weights_are_refused_unless_admitted(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(folders["llama"], folder)
+    source = models.load(config.Model(path=str(folder)), "fp32", "cpu")
+    (folder / "model.safetensors").unlink()
+    torch.save(source.model.state_dict(), folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        models.load(config.Model(path=str(folder)), "fp32", "cpu")
+    admitted = models.load(config.Model(path=str(folder), safetensors=False), "fp32", "cpu")
+    for name, weight in source.model.state_dict().items():
+        assert torch.equal(weight, admitted.model.state_dict()[name])
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "mps"])
+def test_a_device_that_is_not_there_is_a_user_error(name: str) -> None:
+    if name == "mps" and torch.backends.mps.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(UserError, match=f'device "{name}"'):
+        models.find_device(name)
+
+
+# ----- lending
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_lent_base_comes_back_exactly_as_it_was(bases: dict[str, Base], kind: str, fails: bool) -> None:
+    base = bases[kind]
+    modules = dict(base.model.named_modules())
+    weights = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    ids = torch.arange(12).reshape(2, 6)
+    with torch.no_grad():
+        logits = base.model(ids).logits
+    try:
+        with base.lent() as model:
+            targets = models.find_targets(model, "attention")
+            with quiet():
+                adapted = get_peft_model(model, LoraConfig(target_modules=targets, init_lora_weights=False))
+            with torch.no_grad():
+                assert not torch.equal(adapted(ids).logits, logits)
+            if fails:
+                raise RuntimeError("in the middle")
+    except RuntimeError:
+        assert fails
+    after = dict(base.model.named_modules())
+    assert after.keys() == modules.keys()
+    assert all(after[name] is module for name, module in modules.items())
+    assert all(torch.equal(weight, base.model.state_dict()[name]) for name, weight in weights.items())
+    assert not hasattr(base.model, "peft_config")
+    assert not base.model.training
+    with torch.no_grad():
+        assert torch.equal(base.model(ids).logits, logits)

@@ -1,0 +1,267 @@
+"""Tasks and scores, against the harness's own full evaluation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lm_eval import evaluator
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from tiny import make_items, write_jsonl, write_task
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.isolation import quiet
+from partune.finetune.model import Base
+from partune.finetune.scoring import Item, Part, Scorer, aggregate, choose_metric, continuous, harness_model, mean_of
+from partune.finetune.tasks import Loader
+
+EVERYTHING = {"search", "verdict", "test"}
+
+
+def scorer(base: Base, *tasks: Path, tests: tuple[Path, ...] = (), seed: int = 0, **settings: Any) -> Scorer:
+    validation = config.Validation(tasks=tuple(map(str, tasks)), **settings)
+    return Scorer(base, validation, config.Test(tasks=tuple(map(str, tests))), seed)
+
+
+def harness(base: Base, path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, Any]:
+    """The harness's own evaluation of a local task; it reads data files from the working directory."""
+    monkeypatch.chdir(path.parent)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
+        manager = TaskManager(include_path=str(path.parent), include_defaults=False)
+        found: dict[str, Any] = evaluator.simple_evaluate(
+            model, tasks=[path.stem], task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+        )
+    return found
+
+
+def merged(scores: Any, task: str, name: str, count: int) -> np.ndarray:
+    """Per-item results of search and verdict items, in the documents' order."""
+    whole = np.full(count, np.nan)
+    for part in ("search", "verdict"):
+        whole[scores.items[f"{part}/{task}/doc_id"]] = scores.items[f"{part}/{task}/{name}"]
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_items_are_those_of_the_harness(
+    bases: dict[str, Base], kind: str, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = bases[kind]
+    expected = harness(base, task_file, monkeypatch)["samples"]["choices"]
+    scores = scorer(base, task_file).score(harness_model(base, 16), EVERYTHING)
+    for metric in ("acc", "acc_norm"):
+        assert merged(scores, "choices", metric, 30).tolist() == [sample[metric] for sample in expected]
+    for part in ("search", "verdict"):
+        for row, doc_id in enumerate(scores.items[f"{part}/choices/doc_id"]):
+            theirs = [answer[0] for answer in expected[doc_id]["filtered_resps"]]
+            ours = scores.items[f"{part}/choices/loglikelihood"][row]
+            assert ours[: len(theirs)] == pytest.approx(theirs, abs=1e-4)
+            assert np.isnan(ours[len(theirs) :]).all()
+
+
+def test_means_and_standard_errors_are_those_of_the_harness(
+    base: Base, task_file: Path, test_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = harness(base, test_file, monkeypatch)["results"]["others"]
+    named = scorer(base, task_file, tests=(test_file,)).score(harness_model(base, 16), {"test"}).named
+    for metric in ("acc", "acc_norm"):
+        assert named[f"test/others/{metric}"] == pytest.approx(expected[f"{metric},none"], abs=1e-12)
+        assert named[f"test/others/{metric}_stderr"] == pytest.approx(expected[f"{metric}_stderr,none"], abs=1e-12)
+    assert named["test/others"] == named["test/others/acc_norm"]
+
+
+def test_shown_examples_and_limits_are_those_of_the_harness(
+    base: Base, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = harness(base, task_file, monkeypatch, num_fewshot=2, limit=9)["samples"]["choices"]
+    built = scorer(base, task_file, fewshot=2, limit=9)
+    (task,) = {part.task.name: part.task for part in built.parts}.values()
+    prompts = [[list(sample["arguments"][i]) for i in range(len(sample["arguments"]))] for sample in expected]
+    assert len(task.items) == len(expected) == 9
+    assert [[list(request[0]) for request in task.requests[item.requests]] for item in task.items] == prompts
+    scores = built.score(harness_model(base, 16), EVERYTHING)
+    assert merged(scores, "choices", "acc", 9).tolist() == [sample["acc"] for sample in expected]
+
+
+GROUP = """\
+group: both
+task: [first, second]
+aggregate_metric_list:
+  - {{metric: acc, aggregation: mean, weight_by_size: {by_size}}}
+metadata: {{version: 1.0}}
+"""
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_groups_are_weighted_as_the_harness_weights_them(
+    base: Base, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_size: bool
+) -> None:
+    write_task(tmp_path, "first", make_items(8, seed=2))
+    write_task(tmp_path, "second", make_items(20, seed=3))
+    (tmp_path / "both.yaml").write_text(GROUP.format(by_size=str(by_size).lower()))
+    expected = harness(base, tmp_path / "both.yaml", monkeypatch)["results"]["both"]
+    monkeypatch.chdir("/")  # ours finds the data files by itself
+    built = scorer(base, task_file, tests=(tmp_path / "both.yaml",))
+    scores = built.score(harness_model(base, 16), {"test"})
+    assert scores.named["test/both/acc"] == pytest.approx(expected["acc,none"], abs=1e-12)
+    assert scores.named["test/both/acc_stderr"] == pytest.approx(expected["acc_stderr,none"], abs=1e-12)
+    assert scores.items["test/both/doc_id"].tolist() == list(range(28))
+
+
+def test_search_and_verdict_part_the_items(base: Base, task_file: Path) -> None:
+    def split(seed: int, share: float = 0.5) -> tuple[list[int], list[int]]:
+        search, verdict = scorer(base, task_file, seed=seed, verdict_share=share).parts
+        return search.indices.tolist(), verdict.indices.tolist()
+
+    search, verdict = split(0)
+    assert sorted(search + verdict) == list(range(30))
+    assert len(search) == len(verdict) == 15
+    assert split(0) == (search, verdict)
+    assert split(1) != (search, verdict)
+    assert [len(part) for part in split(0, share=0.2)] == [24, 6]
+    assert [len(part) for part in split(0, share=0.001)] == [29, 1]
+
+
+def test_the_score_is_the_mean_of_the_tasks(base: Base, task_file: Path, test_file: Path) -> None:
+    scores = scorer(base, task_file, test_file, metric="acc").score(harness_model(base, 16), {"search", "verdict"})
+    for part, score, stderr in (
+        ("search", scores.score, scores.stderr),
+        ("verdict", scores.named["verdict"], scores.named["verdict_stderr"]),
+    ):
+        items = [scores.items[f"{part}/{task}/acc"] for task in ("choices", "others")]
+        errors = [own.std(ddof=1) / math.sqrt(len(own)) for own in items]
+        assert score == pytest.approx(sum(own.mean() for own in items) / 2)
+        assert stderr == pytest.approx(math.hypot(*errors) / 2)
+
+
+def test_a_parts_numbers_do_not_depend_on_the_others(base: Base, task_file: Path, test_file: Path) -> None:
+    built, forward = scorer(base, task_file, tests=(test_file,)), harness_model(base, 16)
+    alone, together = built.score(forward, {"search"}), built.score(forward, EVERYTHING)
+    assert set(alone.items) == {name for name in together.items if name.startswith("search/")}
+    for name, array in alone.items.items():
+        np.testing.assert_array_equal(array, together.items[name])
+    assert (alone.score, alone.stderr) == (together.score, together.stderr)
+
+
+# ----- the metrics that move with every bit
+
+
+def test_margin_and_loss_by_their_definitions() -> None:
+    item = Item(0, 0, {}, (1,), 3, slice(0, 3))
+    likelihoods = np.array([-4.0, -3.0, -9.0])
+    loss, margin = continuous(item, likelihoods, [2, 4, 3])
+    p, q = math.exp(-3), math.exp(-4)
+    assert loss == pytest.approx(-3 / 4)
+    assert margin == pytest.approx((p - q) / (p + q))
+    assert continuous(item, np.array([-1e6, -1.0, -1e6]), [1, 1, 1])[1] == 1.0
+    several = Item(0, 0, {}, (0, 1), 3, slice(0, 3))
+    assert continuous(several, likelihoods, [1, 1, 1]) == (-3.0, pytest.approx(math.tanh(3)))
+    assert all(map(math.isnan, continuous(Item(0, 0, {}, (), 3, slice(0, 3)), likelihoods, [1, 1, 1])))
+
+
+def test_a_margin_is_positive_where_accuracy_counts(base: Base, task_file: Path) -> None:
+    scores = scorer(base, task_file, metric="margin").score(harness_model(base, 16), {"search"})
+    margin = scores.items["search/choices/margin"]
+    assert ((margin > 0) == (scores.items["search/choices/acc"] == 1)).all()
+    assert (np.abs(margin) <= 1).all()
+    assert scores.score == pytest.approx(margin.mean())
+
+
+def test_the_loss_is_that_of_the_right_choice(base: Base, task_file: Path) -> None:
+    built = scorer(base, task_file, metric="loss")
+    part = built.parts[0]
+    scores = built.score(harness_model(base, 16), {"search"})
+    for row, index in enumerate(part.indices[:5]):
+        item = part.task.items[index]
+        _, context, continuation = part.task.requests[item.requests][item.gold[0]]
+        ids = torch.tensor([context + continuation])
+        with torch.no_grad():
+            loss = base.model(ids, labels=torch.tensor([[-100] * len(context) + continuation])).loss
+        assert scores.items["search/choices/loss"][row] == pytest.approx(-float(loss), abs=1e-5)
+
+
+def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: Path) -> None:
+    part = scorer(base, task_file).parts[0]
+    values = np.arange(15.0)
+    values[3] = np.nan
+    mean, error = aggregate(Part("search", part.task, part.indices, "acc"), values)
+    known = values[~np.isnan(values)]
+    assert (mean, error) == pytest.approx((known.mean(), known.std(ddof=1) / math.sqrt(14)))
+    assert all(map(math.isnan, aggregate(part, np.full(15, np.nan))))
+    assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
+
+
+# ----- bad input
+
+
+def test_a_missing_task_file_is_named_with_its_neighbour(base: Base, task_file: Path) -> None:
+    with pytest.raises(UserError, match='no task file .*; did you mean "choices.yaml"'):
+        scorer(base, task_file.with_name("choises.yaml"))
+
+
+def test_a_task_cannot_be_validation_and_test(base: Base, task_file: Path) -> None:
+    with pytest.raises(UserError, match="task choices is both validation and test"):
+        scorer(base, task_file, tests=(task_file,))
+    with pytest.raises(UserError, match="task choices is twice among the validation tasks"):
+        scorer(base, task_file, task_file)
+
+
+def test_only_tasks_of_choices_can_be_scored(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "free", make_items(4), metrics=("exact_match",), kind="generate_until")
+    with pytest.raises(UserError, match="free is of type generate_until; only multiple_choice"):
+        scorer(base, path)
+
+
+def test_a_metric_has_to_be_the_tasks(base: Base, task_file: Path, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "plain", make_items(6), metrics=("acc",))
+    with pytest.raises(UserError, match="task plain has no metric acc_norm; known: acc, loss, margin"):
+        scorer(base, path, metric="acc_norm")
+    assert scorer(base, path).metric == "acc"
+    assert scorer(base, task_file).metric == "acc_norm"
+    assert scorer(base, task_file, path).metric == "acc"
+    tasks = [part.task for part in scorer(base, path, task_file).parts]
+    assert choose_metric(tasks[2:3], None, preferred="margin") == "margin"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("task: [unclosed", "cannot be read"),
+        ("dataset_path: json", "is no task: it has neither task nor group"),
+        ("task: lost\ndataset_path: json\ndataset_kwargs: {data_files: nowhere.jsonl}", "cannot be loaded"),
+    ],
+)
+def test_a_bad_task_file_is_one_clear_line(base: Base, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        scorer(base, tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_without_its_fields_is_one_clear_line(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "odd", make_items(4))
+    write_jsonl(tmp_path / "odd.jsonl", [{"question": "a", "answer": 0}, {"question": "b", "answer": 1}])
+    with pytest.raises(UserError, match="task .*odd.yaml") as caught:
+        scorer(base, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_of_one_item_cannot_be_split(base: Base, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="task single has 1 items: too few"):
+        scorer(base, write_task(tmp_path, "single", make_items(1)))
+
+
+@pytest.mark.slow
+def test_names_are_those_of_the_harness(base: Base) -> None:
+    loader = Loader()
+    with pytest.raises(UserError, match='no task "hellaswga"; did you mean "hellaswag"'):
+        loader.load("hellaswga", lambda instances: [])
+    with pytest.raises(UserError, match="task hellaswag cannot be loaded: .*"):
+        loader.load("hellaswag", lambda instances: [])

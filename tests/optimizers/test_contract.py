@@ -1,0 +1,276 @@
+"""What every optimiser keeps, whatever its algorithm."""
+
+from math import comb, inf, nan
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partune.optimizers import ALGORITHMS, Optimizer, ReplayError, optimizer
+from partune.space import Choice, Float, Int, Space
+from partune.trial import Config, Observation, Proposal, Status
+
+from .drive import Session, drive
+
+# Small looks at the acquisition: the contract is the same, and the suite stays quick.
+QUICK: dict[str, dict[str, Any]] = {"bo": {"n_init": 4, "sobol": 16, "restarts": 1}, "lhs": {"size": 5}}
+CASES = [(name, QUICK.get(name, {})) for name in ALGORITHMS]
+CASES += [("soo", {"h_max": "sqrt", "compare": ">"}), ("bamsoo", {"h_max": "sqrt", "compare": ">"})]
+
+SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True), dropout=Float(0, 0.5))
+FINITE = Space(a=Int(1, 3), b=Choice(["x", "y"]))
+CONDITIONAL = Space(
+    optimizer=Choice(["adamw", "sgd"]),
+    momentum=Float(0, 0.99, when={"optimizer": "sgd"}),
+    nesterov=Choice([True, False], when={"optimizer": "sgd"}),
+    rate=Float(1e-5, 1e-1, log=True),
+)
+
+
+def bowl(config: Config) -> float:
+    """Best at learning_rate = 1e-4, lora_r = 8, dropout = 0.1."""
+    rate, rank, dropout = (float(config[name]) for name in ("learning_rate", "lora_r", "dropout"))
+    return -(float(np.log10(rate / 1e-4)) ** 2) - 0.1 * float(np.log2(rank / 8)) ** 2 - 10 * (dropout - 0.1) ** 2
+
+
+def sometimes_failing(config: Config) -> float:
+    return nan if float(config["dropout"]) > 0.4 else bowl(config)
+
+
+@pytest.fixture(params=CASES, ids=[f"{name}-{'-'.join(map(str, o.values()))}".rstrip("-") for name, o in CASES])
+def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return request.param
+
+
+Case = tuple[str, dict[str, Any]]
+
+
+def build(case: Case, space: Space = SPACE, seed: int = 0) -> Optimizer:
+    name, options = case
+    return optimizer(name, space, seed=seed, **options)
+
+
+def points(trials: list[Any]) -> list[tuple[float, ...]]:
+    return [trial.point for trial in trials]
+
+
+# ----- where and what
+
+
+def test_stays_in_the_cube_and_numbers_in_order(case: Case) -> None:
+    trials = drive(build(case), bowl, budget=15)
+    assert [trial.number for trial in trials] == list(range(15))
+    for trial in trials:
+        assert all(0 <= u <= 1 for u in trial.point)
+        assert trial.config == SPACE.decode(trial.point)
+        SPACE.check(trial.config)
+
+
+def test_same_seed_same_points_other_seed_other_points(case: Case) -> None:
+    first, again, other = (points(drive(build(case, seed=seed), bowl, budget=10)) for seed in (3, 3, 4))
+    assert first == again
+    assert (first != other) == build(case).seeded
+
+
+def test_no_global_generator_is_drawn_from_or_listened_to(case: Case) -> None:
+    import torch
+
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index, union-attr]  # noqa: NPY002
+    first = points(drive(build(case), bowl, budget=8))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()  # type: ignore[index]  # noqa: NPY002
+    torch.manual_seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    assert points(drive(build(case), bowl, budget=8)) == first
+
+
+def test_no_configuration_is_proposed_twice(case: Case) -> None:
+    space = Space(rank=Int(1, 8), on=Choice([True, False]), rate=Float(0, 1))
+    trials = drive(build(case, space), lambda config: -float(config["rank"]), budget=25)
+    assert len({tuple(trial.config.items()) for trial in trials}) == 25
+
+
+def test_conditions(case: Case) -> None:
+    def objective(config: Config) -> float:
+        return float(config.get("momentum", 0.2)) - abs(float(np.log10(float(config["rate"]))) + 3)
+
+    trials = drive(build(case, CONDITIONAL), objective, budget=16)
+    for trial in trials:
+        CONDITIONAL.check(trial.config)
+    assert {trial.config["optimizer"] for trial in trials} == {"adamw", "sgd"}
+    assert len({tuple(trial.config.items()) for trial in trials}) == 16
+
+
+# ----- asking and telling
+
+
+def test_asks_in_batches_that_differ(case: Case) -> None:
+    algorithm = build(case)
+    seen: list[Proposal] = []
+    for _ in range(4):
+        batch = algorithm.ask(5)
+        assert 1 <= len(batch) <= 5
+        seen += batch
+        for proposal in batch:
+            algorithm.tell(proposal, bowl(proposal.config))
+    assert len({tuple(proposal.config.items()) for proposal in seen}) == len(seen)
+
+
+def test_never_stalls_and_takes_results_in_any_order(case: Case) -> None:
+    session = Session(build(case), sometimes_failing)
+    rng = np.random.default_rng(0)
+    while len(session.trials) < 15:
+        session.ask(int(rng.integers(1, 4)))
+        assert session.pending, "nothing is proposed, nothing is pending, and nothing is finished"
+        assert not session.optimizer.finished
+        session.tell(session.pending[int(rng.integers(len(session.pending)))])
+    while session.pending:
+        session.tell(session.pending[-1])
+    assert session.ask()
+
+
+def test_what_is_not_pending_cannot_be_told(case: Case) -> None:
+    algorithm = build(case)
+    (proposal,) = algorithm.ask()
+    with pytest.raises(ValueError, match="none of this optimiser"):
+        algorithm.tell(Proposal(7, proposal.point, proposal.config), 1.0)
+    with pytest.raises(ValueError, match="none of this optimiser"):
+        algorithm.tell(Proposal(0, (0.1, 0.2, 0.3), proposal.config), 1.0)
+    algorithm.tell(proposal, 1.0)
+    with pytest.raises(ValueError, match=r"already told, with score 1\.0"):
+        algorithm.tell(proposal, 2.0)
+    with pytest.raises(ValueError, match="n >= 1"):
+        algorithm.ask(0)
+
+
+def test_sees_the_score_alone(case: Case) -> None:
+    plain, rich = build(case), build(case)
+    for _ in range(8):
+        (one,), (two,) = plain.ask(), rich.ask()
+        assert one == two
+        score = bowl(one.config)
+        plain.tell(one, score)
+        rich.tell(two, Observation({"score": score, "mmlu": 0.9}, items={"verdict": np.ones(3)}, cost={"seconds": 9}))
+
+
+# ----- failures, plateaus, ends
+
+
+@pytest.mark.parametrize("score", [-inf, nan, 0.25], ids=["all fail", "all diverge", "constant"])
+def test_goes_on_where_no_score_tells_anything(case: Case, score: float) -> None:
+    trials = drive(build(case), lambda config: score, budget=14)
+    assert len({trial.point for trial in trials}) == 14
+
+
+def test_goes_on_where_some_fail(case: Case) -> None:
+    trials = drive(build(case), sometimes_failing, budget=18)
+    failed = [trial for trial in trials if trial.status is Status.FAILED]
+    assert failed
+    assert len(trials) == 18
+
+
+def test_a_trial_that_was_stopped_unscored_counts_as_the_worst(case: Case) -> None:
+    algorithm = build(case)
+    for _ in range(6):
+        (proposal,) = algorithm.ask()
+        stopped = proposal.number == 2
+        algorithm.tell(proposal, Observation(status=Status.STOPPED) if stopped else bowl(proposal.config))
+    assert algorithm.history[1][2] == -inf
+
+
+def test_a_finite_space_is_exhausted_and_says_so(case: Case) -> None:
+    algorithm = build(case, FINITE)
+    session = Session(algorithm, lambda config: float(config["a"]))
+    while session.ask(2):
+        assert not algorithm.finished
+        for trial in session.pending:
+            session.tell(trial)
+    assert algorithm.finished
+    assert algorithm.ask(3) == []
+    assert sorted((trial.config["a"], trial.config["b"]) for trial in session.trials) == [
+        (a, b) for a in (1, 2, 3) for b in ("x", "y")
+    ]
+
+
+def test_is_not_finished_while_the_last_result_is_missing(case: Case) -> None:
+    algorithm = build(case, Space(a=Choice(["only"])))
+    (proposal,) = algorithm.ask(4)
+    assert algorithm.ask() == []
+    assert not algorithm.finished
+    algorithm.tell(proposal, 1.0)
+    assert algorithm.finished
+
+
+# ----- replay
+
+STEPS = 26
+
+
+def play(session: Session, steps: range) -> list[int]:
+    """Asks and tells by a fixed schedule of random moves; returns how many trials there were before each step."""
+    lengths = []
+    for step in steps:
+        rng = np.random.default_rng([99, step])
+        lengths.append(len(session.trials))
+        if rng.random() < 0.5:
+            session.ask(int(rng.integers(1, 3)))
+        elif session.pending:
+            session.tell(session.pending[int(rng.integers(len(session.pending)))])
+    return lengths
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 7, 12, 17, 22, STEPS])
+def test_resumes_from_any_prefix_as_if_it_had_never_stopped(case: Case, cut: int) -> None:
+    unbroken = Session(build(case), sometimes_failing)
+    play(unbroken, range(STEPS))
+    broken = Session(build(case), sometimes_failing)
+    play(broken, range(cut))
+    resumed = broken.resumed(build(case))
+    play(resumed, range(cut, STEPS))
+    assert [trial.proposal for trial in resumed.trials] == [trial.proposal for trial in unbroken.trials]
+    assert resumed.optimizer.history == unbroken.optimizer.history
+
+
+def test_a_replay_needs_a_fresh_optimiser_and_a_whole_record(case: Case) -> None:
+    trials = drive(build(case), bowl, budget=5)
+    used = build(case)
+    used.ask()
+    with pytest.raises(ValueError, match="fresh optimiser"):
+        used.replay(trials)
+    with pytest.raises(ReplayError, match=r"proposals 0, 1, \.\.\., got \[1, 2, 3, 4\]"):
+        build(case).replay(trials[1:])
+
+
+def test_a_record_that_disagrees_is_refused_with_both_points(case: Case) -> None:
+    import dataclasses
+
+    trials = drive(build(case), bowl, budget=5)
+    moved = dataclasses.replace(trials[2], point=(0.123, 0.5, 0.5), config=SPACE.decode((0.123, 0.5, 0.5)))
+    with pytest.raises(ReplayError, match=r"trial 2 disagrees.*recorded \(0\.123, 0\.5, 0\.5\).*replayed \("):
+        build(case).replay([*trials[:2], moved, *trials[3:]])
+    if build(case).seeded:
+        with pytest.raises(ReplayError, match="trial 0 disagrees"):
+            build(case, seed=1).replay(trials)
+
+
+# ----- better than chance
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["soo", "bo", "bamsoo"])
+def test_beats_random_search_on_a_sphere(name: str) -> None:
+    """Sign test over 12 spheres with random centres, 25 evaluations: under chance, 10 wins or more have p = 0.019."""
+    space = Space({f"x{i}": Float(0, 1) for i in range(3)})
+    wins, n, needed = 0, 12, 10
+    assert sum(comb(n, k) for k in range(needed, n + 1)) / 2**n < 0.02
+    for seed in range(n):
+        centre = np.random.default_rng([7, seed]).uniform(0.15, 0.85, size=3)
+
+        def sphere(config: Config, centre: Any = centre) -> float:
+            return -float(((np.array(list(config.values())) - centre) ** 2).sum())
+
+        ours, chance = (drive(optimizer(each, space, seed=seed), sphere, budget=25) for each in (name, "random"))
+        wins += max(trial.score for trial in ours) > max(trial.score for trial in chance)
+    assert wins >= needed

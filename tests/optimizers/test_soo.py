@@ -1,0 +1,101 @@
+"""SOO is Munos's pseudo-code, point by point."""
+
+from collections.abc import Callable
+from math import inf, sqrt
+
+import pytest
+
+from partune.errors import UserError
+from partune.objectives.synthetic import SYNTHETIC
+from partune.optimizers.soo import SOO
+from partune.space import Choice, Float, Int, Space
+from partune.trial import Config, Trial
+
+from .drive import drive
+from .oracle import soo
+
+BOXES = {
+    "himmelblau": [(-5, 5)] * 2,
+    "branin": [(-5, 10), (0, 15)],
+    "hartmann3": [(0, 1)] * 3,
+    "hartmann6": [(0, 1)] * 6,
+}
+H_MAX: dict[str, Callable[[int], float]] = {"sqrt": sqrt, "none": lambda t: inf}
+
+
+def assert_same_points(trials: list[Trial], expected: list[list[float]], box: list[tuple[int, int]]) -> None:
+    for trial, x in zip(trials, expected, strict=True):
+        u = [(x_i - low) / (high - low) for x_i, (low, high) in zip(x, box, strict=True)]
+        assert trial.point == pytest.approx(u, rel=0, abs=1e-12)
+
+
+@pytest.mark.parametrize("compare", [">=", ">"])
+@pytest.mark.parametrize("h_max", H_MAX)
+@pytest.mark.parametrize("name", BOXES)
+def test_the_points_of_the_published_pseudo_code_in_its_order(name: str, h_max: str, compare: str) -> None:
+    function = SYNTHETIC[name]
+    expected = soo(lambda x: -function.loss(x), BOXES[name], n=150, h_max=H_MAX[h_max], strict=compare == ">")
+    trials = drive(SOO(function.space, h_max=h_max, compare=compare), function, budget=150)
+    assert_same_points(trials, expected, BOXES[name])
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_other_numbers_of_parts(k: int) -> None:
+    function = SYNTHETIC["branin"]
+    expected = soo(lambda x: -function.loss(x), BOXES["branin"], n=100, h_max=H_MAX["none"], strict=False, K=k)
+    trials = drive(SOO(function.space, k=k), function, budget=100)
+    assert_same_points(trials, expected, BOXES["branin"])
+
+
+def test_the_two_new_children_come_together_and_the_middle_one_costs_nothing() -> None:
+    optimizer = SOO(SYNTHETIC["sphere"].space)
+    (root,) = optimizer.ask(8)
+    assert root.point == (0.5, 0.5, 0.5)
+    assert optimizer.ask(8) == []
+    optimizer.tell(root, 1.0)
+    low, high = optimizer.ask(8)
+    assert low.point == (1 / 6, 0.5, 0.5)
+    assert high.point == (5 / 6, 0.5, 0.5)
+
+
+def test_learning_rates_orders_apart_are_different_trials() -> None:
+    """Centres whose decoded values differ by less than any absolute tolerance do not share a score."""
+    space = Space(learning_rate=Float(1e-10, 1e-1, log=True))
+    trials = drive(SOO(space), lambda config: -float(config["learning_rate"]), budget=40)
+    rates = [float(trial.config["learning_rate"]) for trial in trials]
+    assert len(set(rates)) == 40
+    assert sum(rate < 1e-6 for rate in rates) > 10
+
+
+@pytest.mark.parametrize("h_max", ["sqrt", "none"])
+@pytest.mark.parametrize("compare", [">=", ">"])
+def test_every_sweep_ends_where_all_leaves_lie_below_h_max(h_max: str, compare: str) -> None:
+    """One wide axis beside fine ones: shallow cells run out long before the space does, and t stands still."""
+    space = Space(a=Choice(["x", "y"]), b=Int(1, 2), c=Int(1, 40))
+    trials = drive(SOO(space, h_max=h_max, compare=compare), lambda config: float(config["c"]), budget=1000)
+    assert len(trials) == space.size == 160
+    assert {trial.config["c"] for trial in trials} == set(range(1, 41))
+
+
+@pytest.mark.parametrize("compare", [">=", ">"])
+def test_goes_on_where_everything_fails(compare: str) -> None:
+    trials = drive(SOO(SYNTHETIC["sphere"].space, compare=compare), lambda config: -inf, budget=30)
+    assert len(trials) == 30
+
+
+def test_a_failed_cell_is_left_for_last() -> None:
+    def objective(config: Config) -> float:
+        return -inf if float(config["x"]) > 0.5 else float(config["x"])
+
+    trials = drive(SOO(Space(x=Float(0, 1))), objective, budget=40)
+    assert sum(float(trial.config["x"]) > 0.67 for trial in trials) < 12
+
+
+def test_options_that_are_not_there() -> None:
+    space = SYNTHETIC["sphere"].space
+    with pytest.raises(UserError, match='did you mean "sqrt"'):
+        SOO(space, h_max="sqr")
+    with pytest.raises(UserError, match='compare is ">=" or ">"'):
+        SOO(space, compare="<")
+    with pytest.raises(UserError, match="2 parts or more"):
+        SOO(space, k=1).ask()

@@ -1,0 +1,103 @@
+"""SIGKILL at several moments, then resume: nothing lost, nothing twice, and the very trials of an unbroken run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OBJECTIVE = """\
+import os, time
+from partune import Float, Int, Space
+
+space = Space(x=Float(-5, 5), y=Float(-5, 5), k=Int(1, 9))
+
+def function(config):
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write(f"{config}\\n")
+    time.sleep(0.02)
+    if config["x"] > 4.5:
+        raise RuntimeError("too far")
+    return -(config["x"] ** 2 + config["y"] - 11) ** 2 - config["k"]
+
+function.space = space
+"""
+
+
+def partune(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(cwd), "CALLS": str(cwd / "calls"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "partune.cli", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def tune(cwd: Path, name: str, algorithm: str) -> subprocess.Popen[str]:
+    (cwd / "far.py").write_text(OBJECTIVE)
+    flags = ["--objective", "far:function", "--algorithm", algorithm, "--budget", "24", "--seed", "4", "--name", name]
+    return partune("tune", *flags, cwd=cwd)
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def report(cwd: Path, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(finish(partune("report", f"runs/{name}", "--json", cwd=cwd)))["trials"]
+    return [{key: row[key] for key in ("id", "config", "status", "score", "error")} for row in rows]
+
+
+def kill_after(process: subprocess.Popen[str], calls: Path, count: int) -> None:
+    """SIGKILL once the objective was called so often; the moment within a trial is the machine's."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        if calls.exists() and len(calls.read_text().splitlines()) >= count:
+            break
+        time.sleep(0.003)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["soo", "bo", "bamsoo"])
+def test_killed_again_and_again_a_study_ends_as_the_unbroken_one(algorithm: str, tmp_path: Path) -> None:
+    finish(tune(tmp_path, "unbroken", algorithm))
+    (tmp_path / "calls").unlink()
+    kill_after(tune(tmp_path, "broken", algorithm), tmp_path / "calls", 1)
+    for count in (7, 8, 16):
+        kill_after(partune("resume", "runs/broken", cwd=tmp_path), tmp_path / "calls", count)
+    finish(partune("resume", "runs/broken", cwd=tmp_path))
+    broken, unbroken = report(tmp_path, "broken"), report(tmp_path, "unbroken")
+    assert broken == unbroken
+    assert len(broken) == 24
+    # No finished trial ran twice: each kill cost one run at the most.
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(set(calls)) == 24
+    assert 24 <= len(calls) <= 28
+
+
+def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
+    process = tune(tmp_path, "first", "soo")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (tmp_path / "calls").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "of 24 trials are recorded. Continue with: partune resume runs/first" in output
+    assert "Traceback" not in output
+    finish(partune("resume", "runs/first", cwd=tmp_path))
+    assert len(report(tmp_path, "first")) == 24

@@ -1,0 +1,257 @@
+"""The unit cube: exact round trips, equal shares, cells that cannot be split, conditions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from partune.errors import UserError
+from partune.space import SPACES, Choice, Float, Int, Space
+
+finite = st.floats(-1e9, 1e9, allow_nan=False)
+positive = st.floats(1e-12, 1e12, allow_nan=False)
+unit = st.floats(0, 1)
+
+
+@st.composite
+def floats(draw: st.DrawFn) -> Float:
+    log = draw(st.booleans())
+    low, high = sorted((draw(positive if log else finite), draw(positive if log else finite)))
+    return Float(low, high if high > low else low + abs(low) + 1, log=log)
+
+
+@st.composite
+def ints(draw: st.DrawFn) -> Int:
+    log = draw(st.booleans())
+    low = draw(st.integers(1 if log else -1000, 2000))
+    return Int(low, low + draw(st.integers(1, 3000)), log=log)
+
+
+choices = st.lists(
+    st.one_of(st.booleans(), st.integers(-3, 3), st.sampled_from(["adamw", "sgd", "é"])),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda v: (type(v), v),
+).map(Choice)
+
+CONDITIONAL = Space(
+    optimizer=Choice(["adamw", "sgd"]),
+    momentum=Float(0, 0.99, when={"optimizer": "sgd"}),
+    nesterov=Choice([True, False], when={"optimizer": "sgd"}),
+    warmup=Int(0, 3),
+    ramp=Float(0, 1, when={"warmup": [1, 2, 3], "nesterov": True}),
+)
+
+
+@given(st.one_of(floats(), ints(), choices), unit)
+def test_a_decoded_value_round_trips_exactly(parameter: Float | Int | Choice, u: float) -> None:
+    value = parameter.decode(u)
+    assert parameter.contains(value)
+    again = parameter.decode(parameter.encode(value))
+    assert again == value
+    assert type(again) is type(value)
+
+
+@given(st.one_of(floats(), ints()))
+def test_both_bounds_are_reached(parameter: Float | Int) -> None:
+    assert (parameter.decode(0.0), parameter.decode(1.0)) == (parameter.low, parameter.high)
+
+
+@given(st.one_of(floats(), ints()), unit, unit)
+def test_decoding_is_monotone(parameter: Float | Int, u: float, v: float) -> None:
+    assert parameter.decode(min(u, v)) <= parameter.decode(max(u, v))
+
+
+@given(floats(), unit)
+def test_floats_have_twelve_significant_digits(parameter: Float, u: float) -> None:
+    value = parameter.decode(u)
+    if value in (parameter.low, parameter.high):
+        return
+    if parameter.log:
+        assert value == float(f"{value:.11e}")
+    else:
+        largest = Fraction(max(abs(parameter.low), abs(parameter.high)))
+        step = Fraction(10) ** (math.floor(math.log10(float(largest))) - 11)
+        assert abs(Fraction(value) - round(Fraction(value) / step) * step) <= largest * Fraction(1, 2**52)
+
+
+@pytest.mark.parametrize(("low", "high"), [(2, 32), (-3, 3), (0, 1), (7, 16)])
+def test_linear_integers_own_equal_shares(low: int, high: int) -> None:
+    n = high - low + 1
+    counted = Counter(Int(low, high).decode((i + 0.5) / (100 * n)) for i in range(100 * n))
+    assert counted == dict.fromkeys(range(low, high + 1), 100)
+
+
+def test_log_integers_own_log_proportional_shares() -> None:
+    parameter, total = Int(2, 64, log=True), math.log(64.5 / 1.5)
+    points = 200_000
+    counted = Counter(parameter.decode((i + 0.5) / points) for i in range(points))
+    for k in range(2, 65):
+        assert counted[k] / points == pytest.approx(math.log((k + 0.5) / (k - 0.5)) / total, abs=2 / points)
+
+
+def test_choices_own_equal_shares() -> None:
+    counted = Counter(Choice(["a", "b", "c"]).decode((i + 0.5) / 300) for i in range(300))
+    assert counted == {"a": 100, "b": 100, "c": 100}
+
+
+def test_the_top_rank_is_reachable_and_nothing_is_truncated() -> None:
+    # Truncation by int() left the top value a share of zero, rounding left both ends half a share.
+    parameter = Int(2, 64)
+    assert parameter.decode(1 - 1e-9) == 64
+    assert parameter.decode(62.5 / 63) == 64
+    assert parameter.decode(0.5 / 63) == 2
+
+
+@given(st.lists(unit, min_size=5, max_size=5))
+def test_conditional_configurations_round_trip(point: list[float]) -> None:
+    config = CONDITIONAL.decode(point)
+    canonical = CONDITIONAL.encode(config)
+    assert CONDITIONAL.decode(canonical) == config
+    assert ("momentum" in config) == (config["optimizer"] == "sgd")
+    assert ("ramp" in config) == (config.get("nesterov") is True and config["warmup"] != 0)
+    for name, u in zip(CONDITIONAL.names, canonical, strict=True):
+        assert name in config or u == 0.5
+
+
+@given(st.lists(unit, min_size=5, max_size=5))
+def test_equal_configurations_have_one_canonical_point(point: list[float]) -> None:
+    other = list(CONDITIONAL.encode(CONDITIONAL.decode(point)))
+    if "momentum" not in CONDITIONAL.decode(point):
+        other[1] = 0.123
+    assert CONDITIONAL.encode(CONDITIONAL.decode(other)) == CONDITIONAL.encode(CONDITIONAL.decode(point))
+
+
+def test_a_condition_may_be_declared_before_its_parent() -> None:
+    space = Space(momentum=Float(0, 1, when={"optimizer": "sgd"}), optimizer=Choice(["adamw", "sgd"]))
+    assert space.decode((0.25, 0.9)) == {"momentum": 0.25, "optimizer": "sgd"}
+    assert space.decode((0.25, 0.1)) == {"optimizer": "adamw"}
+
+
+# ----- cells
+
+
+@given(st.one_of(floats(), ints(), choices), unit, unit)
+def test_a_side_with_one_value_cannot_be_split(parameter: Float | Int | Choice, a: float, b: float) -> None:
+    low, high = min(a, b), max(a, b)
+    inside = {parameter.decode(low + (high - low) * share) for share in (0.01, 0.25, 0.5, 0.75, 0.99)}
+    if len(inside) > 1:
+        assert Space(x=parameter).splittable((low,), (high,), 0)
+
+
+def test_cells_split_down_to_single_values_and_no_further() -> None:
+    space = Space(rank=Int(1, 9))
+    assert space.splittable((0,), (1 / 3,), 0)
+    assert not space.splittable((0,), (1 / 9,), 0)  # touches 2 with its edge only
+    assert not space.splittable((4 / 9,), (5 / 9,), 0)
+    assert not Space(only=Choice(["a"])).splittable((0,), (1,), 0)
+
+
+def test_a_side_that_is_inactive_throughout_the_cell_cannot_be_split() -> None:
+    whole = [0.0] * 5, [1.0] * 5
+    assert CONDITIONAL.splittable(*whole, axis=1)
+    assert CONDITIONAL.splittable(*whole, axis=4)
+    adamw = [0.0] * 5, [0.5, 1, 1, 1, 1]
+    assert not CONDITIONAL.splittable(*adamw, axis=1)
+    assert not CONDITIONAL.splittable(*adamw, axis=4)  # its parent's parent is not there
+    cold = [0.0] * 5, [1, 1, 1, 0.25, 1]
+    assert not CONDITIONAL.splittable(*cold, axis=4)
+
+
+def test_learning_rates_far_apart_in_scale_stay_apart() -> None:
+    # An absolute tolerance over decoded values once made 3e-6 and 3e-9 the same centre.
+    space = SPACES["lora-article"]
+    a, b = (space.encode({**space.decode([0.5] * 5), "learning_rate": rate}) for rate in (3e-6, 3e-9))
+    assert abs(a[3] - b[3]) > 0.3
+
+
+# ----- counting
+
+
+def test_size_counts_configurations() -> None:
+    space = Space(a=Choice(["x", "y"]), b=Int(1, 3, when={"a": "x"}), c=Int(0, 4))
+    points = np.random.default_rng(0).random((4000, 3))
+    assert space.size == len({tuple(space.decode(p).items()) for p in points}) == (3 + 1) * 5
+    assert SPACES["lora"].size is None
+
+
+# ----- the form in a file
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), CONDITIONAL], ids=[*SPACES, "conditional"])
+def test_a_space_is_read_from_its_own_description(space: Space) -> None:
+    assert Space.parse(space.describe()) == space
+
+
+def test_ready_made_spaces_are_the_design_tables() -> None:
+    lora = SPACES["lora"].describe()
+    assert lora == {
+        "lora_r": {"int": [2, 64], "log": True},
+        "lora_alpha": {"int": [1, 64], "log": True},
+        "lora_dropout": {"float": [0.0, 0.5]},
+        "learning_rate": {"float": [1e-6, 1e-2], "log": True},
+        "weight_decay": {"float": [1e-5, 1e-1], "log": True},
+    }
+    assert SPACES["lora-report"].describe()["lora_alpha"] == {"int": [16, 64]}
+    assert SPACES["lora-article"].describe()["learning_rate"] == {"float": [1e-10, 1e-1], "log": True}
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        ("lorra", 'no ready-made space "lorra"; did you mean "lora"?'),
+        ({"x": {"float": [4, 4]}}, "x: low < high must hold, got low=4, high=4"),
+        ({"x": {"int": [5, 2]}}, "x: low < high must hold, got low=5, high=2"),
+        ({"x": {"float": [0, 1], "log": True}}, "x: a log scale needs low > 0, got low=0"),
+        ({"x": {"int": [0, 8], "log": True}}, "x: a log scale of integers needs low >= 1, got low=0"),
+        ({"x": {"int": [1, 2.5]}}, "x: a bound must be an integer, got 2.5"),
+        ({"x": {"float": [0, math.inf]}}, "x: a bound must be a finite number, got inf"),
+        ({"x": {"float": [0, 1], "lgo": True}}, 'x: unknown key "lgo"; did you mean "log"?'),
+        ({"x": {"choice": ["a", "b"], "log": True}}, 'x: unknown key "log"; known: choice, when'),
+        ({"x": {"choice": []}}, "x: a choice needs a list of options, got []"),
+        ({"x": {"choice": ["a", "a"]}}, "x: options must differ, got ['a', 'a']"),
+        ({"x": [0, 1]}, "x: give one of float: [low, high], int: [low, high] or choice: [...], got [0, 1]"),
+        ({"x": {"float": [0, 1], "when": {"y": 1}}}, 'x depends on "y", which is not there; known: x'),
+        (
+            {"x": {"float": [0, 1], "when": {"y": 0.5}}, "y": {"float": [0, 1]}},
+            "x depends on y: conditions are on choices or integers, not on reals",
+        ),
+        ({"x": {"float": [0, 1], "when": {"y": 9}}, "y": {"int": [0, 3]}}, "x exists when y is 9, but y never is"),
+        (
+            {"x": {"int": [0, 1], "when": {"y": 1}}, "y": {"int": [0, 1], "when": {"x": 1}}},
+            "conditions go in a circle: x, y",
+        ),
+        ({}, "a space needs at least one hyperparameter"),
+    ],
+)
+def test_a_bad_space_is_one_clear_line(form: object, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Space.parse(form)  # type: ignore[arg-type]
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"optimizer": "adam", "warmup": 0}, "optimizer='adam' is not in {'choice': ['adamw', 'sgd']}"),
+        ({"optimizer": "adamw"}, "warmup is missing in {'optimizer': 'adamw'}"),
+        ({"optimizer": "adamw", "warmup": 1, "warmp": 1}, 'no hyperparameter "warmp"; did you mean "warmup"?'),
+        ({"optimizer": "adamw", "warmup": 1, "momentum": 0.5}, "momentum exists only when optimizer is sgd"),
+        ({"optimizer": "adamw", "warmup": True}, "warmup=True is not in {'int': [0, 3]}"),
+    ],
+)
+def test_encoding_refuses_what_is_not_of_the_space(config: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match="^.*" + message.replace("[", r"\[").replace("?", r"\?").replace("{", r"\{")):
+        CONDITIONAL.encode(config)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("point", [(0.5,), (0.5, 1.5), (0.5, math.nan)])
+def test_decoding_refuses_points_outside_the_cube(point: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="2 coordinates in"):
+        Space(x=Int(0, 1), y=Int(0, 1)).decode(point)

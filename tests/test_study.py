@@ -1,0 +1,217 @@
+"""The loop: budget, failures, resuming, honest scores. The record's own rules are tested in test_storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
+from partune.optimizers import ALGORITHMS
+from partune.study import UntrustworthyError, Watcher, judge
+from partune.trial import Config, Trial
+from tests.simulated import SimulatedTuning
+
+SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
+PLANE = Space(x=Float(-5, 5), y=Float(-5, 5))
+
+
+def himmelblau(config: Config) -> float:
+    x, y = float(config["x"]), float(config["y"])
+    return -((x * x + y - 11) ** 2) - (x + y * y - 7) ** 2
+
+
+def outcomes(study: Study) -> list[tuple[int, dict[str, object], str, float]]:
+    return [(t.number, dict(t.config), str(t.status), t.score) for t in study.trials]
+
+
+class Interrupt(Watcher):
+    """Presses Ctrl-C when a trial starts."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def started(self, trial: Trial) -> None:
+        if trial.number == self.at:
+            raise KeyboardInterrupt
+
+
+def test_a_study_in_memory_finds_the_best() -> None:
+    study = Study(PLANE, himmelblau, "random", seed=3).run(25)
+    assert len(study.trials) == 25
+    assert study.best.score == max(himmelblau(t.config) for t in study.trials)
+    assert study.verdict is None
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("stop", [0, 1, 5, 11])
+def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, stop: int, tmp_path: Path) -> None:
+    unbroken = Study(PLANE, himmelblau, algorithm, seed=1).run(13)
+    broken = Study(PLANE, himmelblau, algorithm, seed=1, directory=tmp_path / "s", watcher=Interrupt(stop))
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(13)
+    broken.record.close()
+    resumed = Study(PLANE, himmelblau, algorithm, seed=1, directory=tmp_path / "s", resume=True)
+    assert len(resumed.trials) == stop + 1  # the interrupted one is recorded, and runs again
+    assert resumed.trials[-1].status is Status.RUNNING
+    resumed.run(13)
+    assert outcomes(resumed) == outcomes(unbroken)
+    assert [t.attempts for t in resumed.trials] == [2 if t.number == stop else 1 for t in resumed.trials]
+    assert [t.seed for t in resumed.trials] == [t.seed for t in unbroken.trials]
+
+
+def test_a_larger_budget_extends_a_finished_study(tmp_path: Path) -> None:
+    first = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").run(7)
+    first.record.close()
+    extended = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", resume=True).run(20)
+    assert outcomes(extended) == outcomes(Study(PLANE, himmelblau, "soo").run(20))
+    assert len(extended.run(20).trials) == 20  # nothing more to do
+
+
+def test_failures_are_results_and_the_run_goes_on() -> None:
+    def half(config: Config) -> float:
+        if float(config["x"]) > 0:
+            raise RuntimeError("no\nroom")
+        return float("nan") if float(config["y"]) > 0 else himmelblau(config)
+
+    study = Study(PLANE, half, "soo").run(40)
+    errors = {t.observation.error for t in study.trials if t.observation is not None and t.status is Status.FAILED}
+    assert errors == {"RuntimeError: no room", "the score is nan"}
+    assert len(study.trials) == 40  # failed ones count
+    assert float(study.best.config["x"]) <= 0
+
+
+def test_an_exhausted_space_ends_the_study_early() -> None:
+    space = Space(a=Choice(["x", "y"]), b=Int(1, 3))
+    for algorithm in ALGORITHMS:
+        study = Study(space, lambda config: float(config["b"]), algorithm).run(50)
+        assert len(study.trials) == 6, algorithm
+        assert {tuple(t.config.values()) for t in study.trials} == {(a, b) for a in "xy" for b in (1, 2, 3)}
+
+
+def test_several_workers_run_the_same_number_of_trials() -> None:
+    study = Study(PLANE, himmelblau, "bo", options={"n_init": 4}).run(12, workers=3)
+    assert [t.number for t in study.trials] == list(range(12))
+    assert len({tuple(t.config.items()) for t in study.trials}) == 12
+    assert sorted(t.told for t in study.trials if t.told is not None) == list(range(12))
+
+
+def test_the_optimiser_never_sees_more_than_the_score(tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s")
+    seen: list[Observation] = []
+    tell = study.optimizer.tell
+    study.optimizer.tell = lambda p, o: (seen.append(o), tell(p, o))[1]  # type: ignore[method-assign,assignment]
+    study.run(4)
+    assert len(seen) == 4
+    assert all(set(o.scores) <= {"score"} and not o.items for o in seen)
+
+
+# ----- honest scores
+
+
+def test_anchors_come_first_and_are_free_of_budget(tmp_path: Path) -> None:
+    objective = SimulatedTuning()
+    study = Study(SPACE, objective, "random", directory=tmp_path / "s").run(5)
+    assert objective.calls[:3] == ["base", "0:0", "0:0.0002"]
+    assert objective.calls[-1] == f"adapter:{study.best.number:04d}"
+    assert len(study.trials) == 5
+    assert set(study.anchors) == {"base", "zero", "defaults", "winner"}
+    assert study.anchors["zero"].config == {"learning_rate": 0.0, "lora_r": 16, "steps": 4}
+
+
+def test_a_real_gain_is_called_better_and_none_is_not(tmp_path: Path) -> None:
+    large = Study(SPACE, SimulatedTuning(gain=0.4, items=2000), "random", directory=tmp_path / "a").run(12).verdict
+    assert large is not None
+    assert large.better_than == ("base", "defaults")
+    none = Study(SPACE, SimulatedTuning(gain=0.0), "random", directory=tmp_path / "b").run(12).verdict
+    assert none is not None
+    assert none.better_than == ()
+
+
+def test_learning_rate_zero_that_changes_answers_stops_the_study(tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(faulty=True), "random", directory=tmp_path / "s")
+    with pytest.raises(UntrustworthyError, match="learning rate 0 must leave"):
+        study.run(5)
+    assert study.trials == []
+    study.record.close()
+    again = Study(SPACE, SimulatedTuning(faulty=True), "random", directory=tmp_path / "s", resume=True)
+    with pytest.raises(UntrustworthyError):
+        again.run(5)
+
+
+def test_a_resumed_study_scores_no_anchor_twice(tmp_path: Path) -> None:
+    Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(4).record.close()
+    objective = SimulatedTuning()
+    resumed = Study(SPACE, objective, "random", directory=tmp_path / "s", resume=True).run(4)
+    assert objective.calls == []
+    assert resumed.verdict == judge(resumed.record)
+    assert resumed.verdict is not None
+
+
+def test_a_new_winner_gets_a_verdict_of_its_own(tmp_path: Path) -> None:
+    first = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(2)
+    first.record.close()
+    later = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", resume=True).run(40)
+    assert later.best.config != first.best.config
+    assert later.anchors["winner"].config == later.best.config
+
+
+def test_a_lost_adapter_is_trained_again(tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", watcher=Interrupt(5))
+    with pytest.raises(KeyboardInterrupt):
+        study.run(9)
+    study.record.close()
+    study.record.prune([])
+    objective = SimulatedTuning()
+    resumed = Study(SPACE, objective, "random", directory=tmp_path / "s", resume=True).run(6)
+    assert resumed.record.adapter(resumed.best.number).is_dir()
+    assert resumed.verdict is not None
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, 1), (3, 3), ("all", 11)])
+def test_only_the_best_adapters_stay(keep: int | str, kept: int, tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=keep).run(12)
+    done = sorted((t for t in study.trials if t.status is Status.DONE), key=lambda t: (-t.score, t.number))
+    folders = {int(each.name) for each in (tmp_path / "s" / "adapters").iterdir()}
+    expected = done if keep == "all" else done[:kept]
+    assert folders == {t.number for t in expected}
+
+
+def test_per_item_results_are_on_disk_and_not_in_memory(tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(3)
+    for trial in study.trials:
+        assert trial.observation is not None
+        assert not trial.observation.items
+        if trial.status is Status.DONE:
+            packed = study.record.items("search", trial.number)
+            assert packed["search/t/acc"].mean() == pytest.approx(trial.score)
+    assert set(study.record.items("anchors", 0)) == {"search/t/acc", "verdict/t/acc", "test/t/acc"}
+    assert np.isclose(study.record.items("anchors", 0)["search/t/acc"].mean(), study.anchors["base"].score)
+
+
+# ----- refused
+
+
+def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
+    Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").run(3).record.close()
+
+    def refused(message: str, **changes: object) -> None:
+        arguments = {"space": PLANE, "algorithm": "soo", "directory": tmp_path / "s", **changes}
+        with pytest.raises(UserError, match=message):
+            Study(objective=himmelblau, **arguments)  # type: ignore[arg-type]
+
+    refused("holds a study already")
+    refused("a study of a different space", space=Space(x=Float(-5, 5), y=Float(-4, 5)), resume=True)
+    refused("with algorithm soo, not random", algorithm="random", resume=True)
+    refused("with seed 0, not 1", seed=1, resume=True)
+    refused('no algorithm "sooo"; did you mean "soo"', algorithm="sooo")
+    with pytest.raises(UserError, match="budget >= 1 must hold, got 0"):
+        Study(PLANE, himmelblau, "soo").run(0)
+    with pytest.raises(UserError, match="workers >= 1 must hold"):
+        Study(PLANE, himmelblau, "soo").run(1, workers=0)
+    with pytest.raises(UserError, match="give it a directory"):
+        Study(SPACE, SimulatedTuning(), "random")
+    with pytest.raises(UserError, match="no learning_rate"):
+        Study(PLANE, SimulatedTuning(), "random", directory=tmp_path / "new")
+    assert not (tmp_path / "new").exists()  # refused before anything is written
