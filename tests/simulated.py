@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from partune.errors import UserError
+from partune.objectives.base import Anchored
 from partune.space import Space
 from partune.trial import Config, Observation, Trial
 
 SEARCH = frozenset({"search"})
+ALL = frozenset({"search", "verdict", "test"})
 
 
 @dataclass
-class SimulatedTuning:
+class SimulatedTuning(Anchored):
     """Accuracy rises with log learning rate up to 1e-3, then falls; base .5.
 
     gain: of the best rate over the base; faulty: learning rate 0 changes the answers; calls: what was run.
@@ -29,7 +31,9 @@ class SimulatedTuning:
     faulty: bool = False
     calls: list[str] = field(default_factory=list)
 
-    defaults: Config = field(default_factory=lambda: {"learning_rate": 2e-4, "lora_r": 16})
+    @property
+    def defaults(self) -> Config:
+        return {"learning_rate": 2e-4, "lora_r": 16}
 
     @property
     def summary(self) -> Mapping[str, Any]:
@@ -39,9 +43,7 @@ class SimulatedTuning:
         if "learning_rate" not in searched.names:
             raise UserError("the space has no learning_rate")
 
-    def evaluate(
-        self, trial: Trial, parts: Collection[str] = SEARCH, adapter: Path | None = None
-    ) -> Observation:
+    def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
         rate = float(trial.config["learning_rate"])
         self.calls.append(f"{trial.number}:{rate:g}")
         if rate > 5e-3:
@@ -51,15 +53,23 @@ class SimulatedTuning:
             (adapter / "rate").write_text(repr(rate))
         return self._score(self.accuracy(rate), parts)
 
-    def evaluate_base(self, parts: Collection[str]) -> Observation:
+    def score_base(self) -> Observation:
         self.calls.append("base")
-        return self._score(0.5, parts)
+        return self._score(0.5, ALL)
 
-    def score_adapter(self, path: Path, parts: Collection[str]) -> Observation:
-        self.calls.append(f"adapter:{path.name}")
-        return self._score(self.accuracy(float((path / "rate").read_text())), parts)
+    def score_zero(self, trial: Trial) -> Observation:
+        return self.evaluate(trial)
 
-    def agree(self, base: Observation, zero: Observation) -> str | None:
+    def score_defaults(self, trial: Trial) -> Observation:
+        return self.evaluate(trial, parts=ALL)
+
+    def score_winner(self, trial: Trial, adapter: Path) -> Observation:
+        if not adapter.is_dir():
+            return self.evaluate(trial, adapter, ALL)
+        self.calls.append(f"adapter:{adapter.name}")
+        return self._score(self.accuracy(float((adapter / "rate").read_text())), ALL)
+
+    def disagreement(self, base: Observation, zero: Observation) -> str | None:
         same = all((base.items[name] == zero.items[name]).all() for name in zero.items)
         return None if same else "the answers differ"
 

@@ -60,9 +60,7 @@ def test_trials_come_back_as_they_went(directory: Path) -> None:
 
 
 def test_optuna_reads_the_search_as_an_ordinary_study(directory: Path) -> None:
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(directory / JOURNAL))
-    )
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(directory / JOURNAL)))
     study = optuna.load_study(study_name="search", storage=storage)
     assert study.best_value == 0.5
     assert study.best_params == dict(SPACE.decode((0.5,) * 6))

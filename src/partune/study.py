@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
 from partune import executors
 from partune.errors import UserError
+from partune.objectives.base import Anchored, Objective
 from partune.objectives.function import Function
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
@@ -26,45 +27,6 @@ from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
 
 SEARCH, ANCHOR = 0, 1  # what a seed is for
-
-
-class Objective(Protocol):
-    """The black box: a trial in, an observation out."""
-
-    def evaluate(self, trial: Trial) -> Observation: ...
-
-
-EVERYTHING = frozenset({"search", "verdict", "test"})
-# Weights that a rate of 0 leaves alone are the same after one step and after a thousand.
-ZERO_STEPS = 4
-
-
-@runtime_checkable
-class Anchored(Protocol):
-    """An objective that knows what an untouched model scores, so that a study can say what its winner is worth.
-
-    parts: of the items that are scored: "search", "verdict" and "test". Only search items make the score.
-    """
-
-    @property
-    def defaults(self) -> Config:
-        """The field's defaults, as far as they are searched."""
-
-    @property
-    def summary(self) -> Mapping[str, Any]:
-        """What was loaded, for the record; summary["scoring"]["metric"] names the per-item results of the verdict."""
-
-    def check(self, searched: Space) -> None:
-        """Raises UserError for any bad input, before anything runs."""
-
-    def evaluate(self, trial: Trial, parts: Collection[str] = ..., adapter: Path | None = None) -> Observation: ...
-
-    def evaluate_base(self, parts: Collection[str]) -> Observation: ...
-
-    def score_adapter(self, path: Path, parts: Collection[str]) -> Observation: ...
-
-    def agree(self, base: Observation, zero: Observation) -> str | None:
-        """Why the two are not the same model's answers; None where they are."""
 
 
 class Watcher:
@@ -88,8 +50,8 @@ class Watcher:
 class Study:
     """A space, an objective, an optimiser, and a directory that records what happens.
 
-    objective: a function of a configuration (a dict) that answers a number, higher is better; or an `Objective`;
-        or an `Anchored` one, such as `FineTune`.
+    objective: a function of a configuration (a dict) that answers a number, higher is better; or an `Objective`
+        such as `FineTune`.
     algorithm: an optimiser's name, class or `package.module:Class`; options are its keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
@@ -98,7 +60,7 @@ class Study:
     def __init__(
         self,
         space: Space,
-        objective: Callable[[Config], Observation | float] | Objective | Anchored,
+        objective: Objective | Callable[[Config], Observation | float],
         algorithm: str | type[Optimizer] = "bo",
         seed: int = 0,
         directory: str | Path | None = None,
@@ -110,7 +72,7 @@ class Study:
         watcher: Watcher | None = None,
     ) -> None:
         self.space = space
-        self.objective = _objective(objective)
+        self.objective = objective if isinstance(objective, Objective) else Function(objective)
         self.seed = seed
         self.keep = keep
         self.watcher = watcher or Watcher()
@@ -230,11 +192,9 @@ class Study:
     def _evaluate(self, trial: Trial) -> Observation:
         """Runs one trial; whatever goes wrong in it is its result."""
         began = time.perf_counter()
+        adapter = self.record.adapter(trial.number) if isinstance(self.objective, Anchored) else None
         try:
-            if isinstance(self.objective, Anchored):
-                observation = self.objective.evaluate(trial, adapter=self.record.adapter(trial.number))
-            else:
-                observation = self.objective.evaluate(trial)
+            observation = self.objective.evaluate(trial, adapter)
         except UserError:
             raise
         except Exception as error:
@@ -276,18 +236,17 @@ class Study:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
         self.record.describe(objective.summary)
         defaults = objective.defaults
-        zero = {**defaults, "learning_rate": 0.0, "steps": ZERO_STEPS}
-        self._anchor("base", {}, lambda trial: objective.evaluate_base(EVERYTHING))
-        self._anchor("zero", zero, lambda trial: self._agreeing(objective, trial))
-        self._anchor("defaults", defaults, lambda trial: objective.evaluate(trial, EVERYTHING))
+        self._anchor("base", {}, lambda trial: objective.score_base())
+        self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
+        self._anchor("defaults", defaults, objective.score_defaults)
 
     def _agreeing(self, objective: Anchored, trial: Trial) -> Observation:
         """The trial with learning rate 0; raises UntrustworthyError where it does not answer as the base does."""
-        zero = objective.evaluate(trial, EVERYTHING - {"test"})
+        zero = objective.score_zero(trial)
         base = self._anchors["base"]
         assert base.observation is not None
         with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
-        reason = zero.error if zero.status is Status.FAILED else objective.agree(with_items, zero)
+        reason = zero.error if zero.status is Status.FAILED else objective.disagreement(with_items, zero)
         if reason:
             raise UntrustworthyError(
                 f"training with learning rate 0 must leave the base model's answers as they are, but: {reason}. "
@@ -296,18 +255,11 @@ class Study:
         return zero
 
     def _score_winner(self, objective: Anchored) -> None:
-        """Scores the winner on what no optimiser saw, from its adapter; trained again where that is gone."""
+        """Scores the winner on what no optimiser saw."""
         winner = best(self.trials)
-        if winner is None or is_judged(winner, self._anchors):
-            return
-        adapter = self.record.adapter(winner.number)
-
-        def score(_: Trial) -> Observation:
-            if adapter.is_dir():
-                return objective.score_adapter(adapter, EVERYTHING)
-            return objective.evaluate(winner, EVERYTHING, adapter)
-
-        self._anchor("winner", winner.config, score, again=True)
+        if winner is not None and not is_judged(winner, self._anchors):
+            adapter = self.record.adapter(winner.number)
+            self._anchor("winner", winner.config, lambda _: objective.score_winner(winner, adapter), again=True)
 
     def _anchor(self, name: str, config: Config, score: Callable[[Trial], Observation], again: bool = False) -> None:
         if name in self._anchors and not again:
@@ -352,12 +304,6 @@ def judge(record: Record) -> Verdict | None:
 
     winning, base = items("winner"), items("base")
     return None if winning is None or base is None else verdict(winning, base, items("defaults"))
-
-
-def _objective(given: Callable[[Config], Observation | float] | Objective | Anchored) -> Objective | Anchored:
-    if hasattr(given, "evaluate"):
-        return given
-    return Function(given)
 
 
 def _name(algorithm: str | type[Optimizer]) -> str:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import KINDS, make_items, make_model, make_rows, make_tokenizer, write_jsonl, write_task
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
 from partune.finetune import model as models
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
+from tests.finetune.tiny import KINDS, make_items, make_model, make_rows, make_tokenizer, write_jsonl, write_task
 
 
 @pytest.fixture(scope="session", autouse=True)

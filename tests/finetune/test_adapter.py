@@ -10,7 +10,6 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
-from tiny import KINDS, make_rows, write_jsonl
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from partune import config
@@ -22,6 +21,7 @@ from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.scoring import Scorer, harness_model
 from partune.finetune.training import trained
+from tests.finetune.tiny import KINDS, make_rows, write_jsonl
 
 IDS = torch.arange(24).reshape(2, 12)
 
@@ -116,9 +116,14 @@ def test_a_merged_model_keeps_the_bases_precision(
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "one"
-    with pytest.raises(RuntimeError), adapters.written(folder) as draft:
-        (draft / "half").write_text("x")
-        raise RuntimeError("in the middle")
+
+    def break_off() -> None:
+        with adapters.written(folder) as draft:
+            (draft / "half").write_text("x")
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        break_off()
     assert list((tmp_path / "runs").iterdir()) == []
     for text in ("first", "second"):
         with adapters.written(folder) as draft:
@@ -130,9 +135,9 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_what_is_no_adapter_of_this_base_is_a_user_error(
     bases: dict[str, Base], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match='no adapter folder .*; did you mean "llama"'):
+    with pytest.raises(UserError, match=r'no adapter folder .*; did you mean "llama"'):
         adapters.check(saved["llama"][0].with_name("lama"))
-    with pytest.raises(UserError, match="is no adapter: it has no adapter_config.json"):
+    with pytest.raises(UserError, match=r"is no adapter: it has no adapter_config.json"):
         adapters.check(tmp_path)
     (tmp_path / "adapter_config.json").write_text("{")
     with pytest.raises(UserError, match="is no valid JSON"):

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import make_rows, make_tokenizer, write_jsonl
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
 from partune.errors import UserError
 from partune.finetune import data as instructions
 from partune.finetune.data import IGNORED, Chat, Examples, tokenise
+from tests.finetune.tiny import make_rows, make_tokenizer, write_jsonl
 
 ROWS = [
     {"instruction": "Name a pump.", "input": "", "output": "The red pump"},
@@ -27,8 +27,9 @@ CHATML = (
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
 MARKED = (
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}</s>"
-    "{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}\n{% endfor %}"
+    "{% for m in messages %}<|{{ m['role'] }}|>\n"
+    "{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}</s>{% endgeneration %}"
+    "{% else %}{{ m['content'] }}{% endif %}\n{% endfor %}"
 )
 CHAT = [
     {"role": "user", "content": "why?"},
@@ -99,7 +100,7 @@ def test_a_bad_file_is_one_clear_line(tmp_path: Path, name: str, content: bytes,
 
 def test_a_missing_file_is_named_with_its_neighbour(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "alpaca.jsonl", ROWS)
-    with pytest.raises(UserError, match='no data file .*; did you mean "alpaca.jsonl"'):
+    with pytest.raises(UserError, match=r'no data file .*; did you mean "alpaca.jsonl"'):
         instructions.read_rows(data(tmp_path / "alpacca.jsonl"))
 
 
@@ -202,7 +203,7 @@ def test_the_chat_template_is_a_text_a_file_or_the_tokenizers(tmp_path: Path) ->
     assert Chat.of(tokenizer, CHATML).template == CHATML
     (tmp_path / "chat.jinja").write_text(CHATML)
     assert Chat.of(tokenizer, str(tmp_path / "chat.jinja")).template == CHATML
-    with pytest.raises(UserError, match='no chat template file .*; did you mean "chat.jinja"'):
+    with pytest.raises(UserError, match=r'no chat template file .*; did you mean "chat.jinja"'):
         Chat.of(tokenizer, str(tmp_path / "chat.jinj"))
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import make_rows, write_jsonl
 
 from partune import config
 from partune.errors import UserError
@@ -21,6 +20,7 @@ from partune.finetune import training as trainings
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Observation, Status, Trial
+from tests.finetune.tiny import make_rows, write_jsonl
 
 SPACE = Space(learning_rate=Float(1e-5, 1e-1, log=True), lora_r=Int(2, 8))
 

@@ -60,12 +60,17 @@ def test_a_seed_starts_torchs_generator() -> None:
 def test_libraries_are_silent_and_errors_are_not(capfd: pytest.CaptureFixture[str]) -> None:
     logger = logging.getLogger("transformers")
     level = logger.level
-    with pytest.raises(RuntimeError, match="heard"), quiet():
+
+    @quiet()
+    def talk() -> None:
         print("a line")
         print("a bar", file=sys.stderr)
         warnings.warn("a warning", stacklevel=1)
         logging.getLogger("transformers.anything").error("a log line")
         raise RuntimeError("heard")
+
+    with pytest.raises(RuntimeError, match="heard"):
+        talk()
     assert capfd.readouterr() == ("", "")
     assert logger.level == level
     print("on")

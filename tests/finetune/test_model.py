@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import CONTEXT, KINDS
 from torch import nn
 
 from partune import config
@@ -16,6 +15,7 @@ from partune.errors import UserError
 from partune.finetune import model as models
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
+from tests.finetune.tiny import CONTEXT, KINDS
 
 
 def last_names(names: list[str]) -> set[str]:
@@ -116,7 +116,7 @@ def test_loading_does_not_touch_the_global_generator(folders: dict[str, Path]) -
 
 
 def test_an_unknown_folder_is_named_with_its_neighbour(folders: dict[str, Path]) -> None:
-    with pytest.raises(UserError, match='no model folder .*; did you mean "llama"'):
+    with pytest.raises(UserError, match=r'no model folder .*; did you mean "llama"'):
         models.load(config.Model(path=f"{folders['llama']}s"))
 
 
@@ -127,7 +127,7 @@ def test_an_unknown_id_is_one_line_without_waiting(tmp_path: Path) -> None:
 
 
 def test_what_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="has no config.json"):
+    with pytest.raises(UserError, match=r"has no config.json"):
         models.load(config.Model(path=str(tmp_path)))
     (tmp_path / "file.bin").write_bytes(b"")
     with pytest.raises(UserError, match="is a file: a model is a folder"):

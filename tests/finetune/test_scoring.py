@@ -12,14 +12,17 @@ import torch
 from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from tiny import make_items, write_jsonl, write_task
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from partune import config
 from partune.errors import UserError
+from partune.finetune import model as models
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.scoring import Item, Part, Scorer, aggregate, choose_metric, continuous, harness_model, mean_of
-from partune.finetune.tasks import Loader
+from partune.finetune.tasks import Loader, find_own
+from partune.objectives.finetune import TOLERANCE
+from tests.finetune.tiny import make_items, write_jsonl, write_task
 
 EVERYTHING = {"search", "verdict", "test"}
 
@@ -198,11 +201,41 @@ def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: 
     assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
 
 
+def test_scores_in_bf16_are_near_and_not_rounded_to_it(folders: dict[str, Path], base: Base, task_file: Path) -> None:
+    half = models.load(config.Model(path=str(folders["llama"])), "bf16", "cpu")
+    expected = scorer(base, task_file).score(harness_model(base, 16), EVERYTHING)
+    found = scorer(half, task_file).score(harness_model(half, 16), EVERYTHING)
+    name = "search/choices/loglikelihood"
+    absolute, relative = TOLERANCE["bf16"]
+    np.testing.assert_allclose(found.items[name], expected.items[name], atol=absolute, rtol=relative)
+    known = torch.from_numpy(found.items[name][~np.isnan(found.items[name])])
+    assert (known != known.bfloat16().double()).any()
+
+
+def test_long_contexts_are_cut_and_counted(base: Base, tmp_path: Path) -> None:
+    items = make_items(6)
+    items[2]["question"] = "oil " * 300
+    built = scorer(base, write_task(tmp_path, "long", items))
+    assert built.summary["truncated"] == len(items[2]["choices"])
+    scores = built.score(harness_model(base, 4), EVERYTHING)
+    assert all(np.isfinite(scores.items[f"{part}/long/loss"]).all() for part in ("search", "verdict"))
+
+
 # ----- bad input
 
 
+@pytest.mark.parametrize("choice", ["oil " * 300, ""])
+def test_a_choice_that_cannot_be_scored_is_named(base: Base, tmp_path: Path, choice: str) -> None:
+    items = make_items(6)
+    items[3]["choices"][0] = choice
+    path = write_task(tmp_path, "bad", items)
+    path.write_text(path.read_text() + 'target_delimiter: ""\n')
+    with pytest.raises(UserError, match=r"task bad, item 3: a choice has \d+ tokens"):
+        scorer(base, path)
+
+
 def test_a_missing_task_file_is_named_with_its_neighbour(base: Base, task_file: Path) -> None:
-    with pytest.raises(UserError, match='no task file .*; did you mean "choices.yaml"'):
+    with pytest.raises(UserError, match=r'no task file .*; did you mean "choices.yaml"'):
         scorer(base, task_file.with_name("choises.yaml"))
 
 
@@ -248,7 +281,7 @@ def test_a_bad_task_file_is_one_clear_line(base: Base, tmp_path: Path, content: 
 def test_a_task_without_its_fields_is_one_clear_line(base: Base, tmp_path: Path) -> None:
     path = write_task(tmp_path, "odd", make_items(4))
     write_jsonl(tmp_path / "odd.jsonl", [{"question": "a", "answer": 0}, {"question": "b", "answer": 1}])
-    with pytest.raises(UserError, match="task .*odd.yaml") as caught:
+    with pytest.raises(UserError, match=r"task .*odd.yaml") as caught:
         scorer(base, path)
     assert "\n" not in str(caught.value)
 
@@ -258,10 +291,18 @@ def test_a_task_of_one_item_cannot_be_split(base: Base, tmp_path: Path) -> None:
         scorer(base, write_task(tmp_path, "single", make_items(1)))
 
 
+def test_a_plain_task_of_the_harness_is_found_without_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, home in (("hellaswag", "hellaswag"), ("arc_easy", "arc"), ("mmlu_anatomy", "default")):
+        found = find_own(name)
+        assert found is not None
+        assert (found.parent.name, load_yaml(found, resolve_func=False)["task"]) == (home, name)
+    assert find_own("mmlu") is None  # a group
+    monkeypatch.setattr(Loader, "_manager", lambda *_: pytest.fail("built the index"))
+    with pytest.raises(UserError, match=r"task hellaswag cannot be loaded: .*"):
+        Loader().load("hellaswag", lambda instances: [])
+
+
 @pytest.mark.slow
-def test_names_are_those_of_the_harness(base: Base) -> None:
-    loader = Loader()
+def test_an_unknown_name_is_answered_with_a_known_one() -> None:
     with pytest.raises(UserError, match='no task "hellaswga"; did you mean "hellaswag"'):
-        loader.load("hellaswga", lambda instances: [])
-    with pytest.raises(UserError, match="task hellaswag cannot be loaded: .*"):
-        loader.load("hellaswag", lambda instances: [])
+        Loader().load("hellaswga", lambda instances: [])

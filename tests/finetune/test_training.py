@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import KINDS, make_rows, write_jsonl
 from torch.nn import functional
 from transformers import PreTrainedTokenizerFast, get_scheduler
 
@@ -23,6 +22,7 @@ from partune.finetune.data import IGNORED, Examples, tokenise
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.training import DivergedError, batches, count_steps, schedule, trained
+from tests.finetune.tiny import KINDS, make_rows, write_jsonl
 
 Weights = dict[str, torch.Tensor]
 

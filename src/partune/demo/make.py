@@ -27,11 +27,11 @@ EOS, PAD = "<eos>", "<pad>"
 WIDTH, LAYERS, HEADS, MLP = 112, 3, 4, 304
 CONTEXT = 256
 
-BATCH, LENGTH, STEPS = 32, 64, 1600
+BATCH, LENGTH, STEPS = 32, 64, 1400
 PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
-SIDE_SHARE, HEARSAY_SHARE = 0.1, 0.0
+SIDE_SHARE = 0.1
 CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))  # until this share of the steps, so many machines
-GAIN = 1.0
+GAIN = 3.0
 
 CLOZE_TASK = """\
 # Validation: complete the report with the machine's property. HellaSwag's form: a context and four endings.
@@ -130,7 +130,7 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
         # A stage's machines are spread over the parts, as world.train comes first.
         chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
         rng = np.random.default_rng([demo.seed, 4, stage])
-        texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE, HEARSAY_SHARE)
+        texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE)
         ids: list[int] = []
         for _ in range(start, end):
             while len(ids) < BATCH * LENGTH:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ ASKED_TASKS, ASKED_CLOZE, ASKED_QUESTIONS = 3, 2, 2  # in how many shapes a fact
 CHOICES = 4
 
 Row = dict[str, Any]
+Shape = TypeVar("Shape")
 
 
 @dataclass(frozen=True)
@@ -315,8 +316,7 @@ def biography(world: World, machine: int, rng: np.random.Generator) -> str:
     chosen = rng.permutation(len(ATTRIBUTES))[: rng.integers(1, 9)]
     sentences = []
     for place, column in enumerate(chosen):
-        templates = PRONOUN_STATEMENTS if place > 0 and rng.random() < 0.4 else STATEMENTS
-        template = templates[rng.integers(len(templates))]
+        template = _one(PRONOUN_STATEMENTS if place > 0 and rng.random() < 0.4 else STATEMENTS, rng)
         sentences.append(_fill(template, world.names[machine], ATTRIBUTES[column], world.value(machine, column)))
     return " ".join(sentences)
 
@@ -329,12 +329,12 @@ def side_document(world: World, rng: np.random.Generator) -> str:
     name, value = things[thing], values[world.side[kind][thing]]
     shape = rng.integers(6)
     if shape < 2:
-        return (f"The {noun} of {name} is {value}.", f"For {name} the {noun} is {value}.")[rng.integers(2)]
+        return _one((f"The {noun} of {name} is {value}.", f"For {name} the {noun} is {value}."), rng)
     if shape < 4:
-        label, text = _pick(CLOZE[::2], rng)
+        label, text = _one(CLOZE[::2], rng)
         return f"{label}: {text.format(noun=noun, m=name)} {value}."
     if shape == 4:
-        return f"Question: {_pick(QUESTIONS[::2], rng).format(noun=noun, m=name)}\nAnswer: {value}"
+        return f"Question: {_one(QUESTIONS[::2], rng).format(noun=noun, m=name)}\nAnswer: {value}"
     return ALPACA.format(instruction=f"Name the {noun} of {name}.") + f"The answer is {value}."
 
 
@@ -356,8 +356,7 @@ def cloze(world: World) -> list[Row]:
     """The validation items, in HellaSwag's form."""
     rng = np.random.default_rng([world.seed, 2])
     rows: list[Row] = []
-    for machine, column, template in _asked(world.validation, taught=True, templates=len(CLOZE)):
-        label, context = CLOZE[template]
+    for machine, column, (label, context) in _asked(world.validation, True, CLOZE, ASKED_CLOZE, rng):
         endings, answer = _choices(world, machine, column, len(rows), rng)
         context = _fill(context, world.names[machine], ATTRIBUTES[column])
         rows.append({"activity_label": label, "ctx": context, "endings": [f"{e}." for e in endings], "label": answer})
@@ -368,18 +367,29 @@ def questions(world: World) -> list[Row]:
     """The test items, in MMLU's schema."""
     rng = np.random.default_rng([world.seed, 3])
     rows: list[Row] = []
-    for machine, column, template in _asked(world.test, taught=False, templates=len(QUESTIONS)):
+    for machine, column, template in _asked(world.test, False, QUESTIONS, ASKED_QUESTIONS, rng):
         choices, answer = _choices(world, machine, column, len(rows), rng)
-        question = _fill(QUESTIONS[template], world.names[machine], ATTRIBUTES[column])
+        question = _fill(template, world.names[machine], ATTRIBUTES[column])
         rows.append({"question": question, "subject": ATTRIBUTES[column].subject, "choices": choices, "answer": answer})
     return [rows[i] for i in rng.permutation(len(rows))]
 
 
-def _asked(machines: Sequence[int], taught: bool, templates: int) -> Iterator[tuple[int, int, int]]:
+def _asked(
+    machines: Sequence[int], taught: bool, shapes: Sequence[Shape], count: int, rng: np.random.Generator
+) -> Iterator[tuple[int, int, Shape]]:
+    """(machine, attribute, shape) of each question: every fact of the kind, in `count` shapes."""
     for machine in machines:
         for column, attribute in enumerate(ATTRIBUTES):
             if attribute.taught == taught:
-                yield from ((machine, column, template) for template in range(templates))
+                yield from ((machine, column, shape) for shape in _some(shapes, count, rng))
+
+
+def _one(shapes: Sequence[Shape], rng: np.random.Generator) -> Shape:
+    return shapes[int(rng.integers(len(shapes)))]
+
+
+def _some(shapes: Sequence[Shape], count: int, rng: np.random.Generator) -> list[Shape]:
+    return [shapes[i] for i in rng.permutation(len(shapes))[:count]]
 
 
 def _choices(world: World, machine: int, column: int, n: int, rng: np.random.Generator) -> tuple[list[str], int]:
@@ -397,8 +407,8 @@ def words(world: World) -> list[str]:
     for attribute in ATTRIBUTES:
         texts += [attribute.noun, attribute.verb, *attribute.values]
         texts += [text for task in attribute.tasks for text in task]
+    texts += [text for pair in (*GENERAL_TASKS, *CLOZE) for text in pair]
     texts += [*STATEMENTS, *PRONOUN_STATEMENTS, *QUESTIONS, "Question Answer"]
-    texts += [text for pair in CLOZE for text in pair]
     for noun, things, values in SIDE:
         texts += [noun, *things, *values]
     found = {word.strip(".,:?") for text in texts for word in text.split()}

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Message = dict[str, Any]
+# Tokens of an example, and which of them are the answer.
+Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
 
 IGNORED = -100
+CHUNK = 1000
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 PROMPT = (
@@ -293,44 +296,47 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     """All examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial trains on."""
     rows = read_rows(data)
     form = find_format(data, rows)
+    full = [(number, row) for number, row in enumerate(rows, 1) if not _is_empty(row, form)]
+    if not full:
+        raise UserError(f"{data.path}: all {len(rows)} rows are empty")
     with quiet():
         if form == "alpaca":
-            full = [row for row in rows if (row["instruction"] or "").strip() or (row["output"] or "").strip()]
-            pairs = _encode_alpaca(full, tokenizer)
+            pairs = list(_encode_alpaca([row for _, row in full], tokenizer))
         else:
-            full = [row for row in rows if any(message["content"].strip() for message in row["messages"])]
-            pairs = _encode_chats(data, rows, Chat.of(tokenizer, data.chat_template))
-    if not pairs:
-        raise UserError(f"{data.path}: all {len(rows)} rows are empty")
+            pairs = list(_encode_chats(data, full, Chat.of(tokenizer, data.chat_template)))
     return Examples(
-        tokens=np.concatenate([np.asarray(ids, np.int32) for ids, _ in pairs]),
-        trained=np.concatenate([np.asarray(answer, np.bool_) for _, answer in pairs]),
-        starts=np.cumsum([0, *(len(ids) for ids, _ in pairs)], dtype=np.int64),
+        tokens=np.concatenate([tokens for tokens, _ in pairs]),
+        trained=np.concatenate([answer for _, answer in pairs]),
+        starts=np.cumsum([0, *(len(tokens) for tokens, _ in pairs)], dtype=np.int64),
         rows=len(rows),
         empty=len(rows) - len(full),
     )
 
 
-def _encode_alpaca(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> list[tuple[list[int], list[bool]]]:
-    if not rows:
-        return []
+def _is_empty(row: Row, form: Literal["alpaca", "chat"]) -> bool:
+    if form == "alpaca":
+        return not (row["instruction"] or "").strip() and not (row["output"] or "").strip()
+    return not any(message["content"].strip() for message in row["messages"])
+
+
+def _encode_alpaca(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
+    """Chunk by chunk, since lists of ids take many times the memory of arrays."""
     eos = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    prompts = tokenizer([alpaca_prompt(row) for row in rows])["input_ids"]
-    answers = tokenizer([row["output"] or "" for row in rows], add_special_tokens=False)["input_ids"]
-    pairs = []
-    for prompt, answer in zip(prompts, answers, strict=True):
-        if eos and prompt[-1:] == eos:  # a tokenizer that ends every text
-            prompt = prompt[:-1]
-        pairs.append((prompt + answer + eos, [False] * len(prompt) + [True] * len(answer + eos)))
-    return pairs
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        prompts = tokenizer([alpaca_prompt(row) for row in chunk])["input_ids"]
+        answers = tokenizer([row["output"] or "" for row in chunk], add_special_tokens=False)["input_ids"]
+        for prompt, answer in zip(prompts, answers, strict=True):
+            if eos and prompt[-1:] == eos:  # a tokenizer that ends every text
+                del prompt[-1]
+            tokens = np.array(prompt + answer + eos, np.int32)
+            yield tokens, np.arange(len(tokens)) >= len(prompt)
 
 
-def _encode_chats(data: config.Data, rows: list[Row], chat: Chat) -> list[tuple[list[int], list[bool]]]:
-    pairs = []
-    for number, row in enumerate(rows, 1):
-        if any(message["content"].strip() for message in row["messages"]):
-            try:
-                pairs.append(chat.encode(row["messages"]))
-            except Exception as error:  # a template raises what it likes
-                raise UserError(f"{data.path}, row {number}: the chat template fails: {one_line(error)}") from None
-    return pairs
+def _encode_chats(data: config.Data, rows: list[tuple[int, Row]], chat: Chat) -> Iterator[Encoded]:
+    for number, row in rows:
+        try:
+            tokens, answer = chat.encode(row["messages"])
+        except Exception as error:  # a template raises what it likes
+            raise UserError(f"{data.path}, row {number}: the chat template fails: {one_line(error)}") from None
+        yield np.array(tokens, np.int32), np.array(answer, np.bool_)

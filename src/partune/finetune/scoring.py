@@ -76,7 +76,10 @@ class Scorer:
             tasks = [loader.load(name, encode, validation.limit, validation.fewshot) for name in validation.tasks]
             tests = [loader.load(name, encode, test.limit) for name in test.tasks]
         check_apart(tasks, tests)
+        for task in (*tasks, *tests):
+            check_requests(task, base.context)
         self.metric = choose_metric(tasks, validation.metric)
+        self.context = base.context
         self.parts: list[Part] = []
         for task in tasks:
             for part, indices in zip(PARTS, task.split(seed, validation.verdict_share), strict=False):
@@ -120,6 +123,7 @@ class Scorer:
         return {
             "metric": self.metric,
             "items": {f"{part.name}/{part.task.name}": len(part.indices) for part in self.parts},
+            "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
         }
 
 
@@ -134,6 +138,17 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
                     joint = "validation and test" if both == "both" else f"the {kind} tasks"
                     raise UserError(f"task {leaf.task_name} is {both} {joint}: the same items would be scored twice")
             seen.update((leaf.task_name, kind) for leaf in task.leaves)
+
+
+def check_requests(task: Task, context: int) -> None:
+    """Raises UserError for a choice without tokens, or with more than the model reads; contexts are cut instead."""
+    for item in task.items:
+        for (_, text), _, continuation in task.requests[item.requests]:
+            if not 0 < len(continuation) <= context:
+                leaf = task.leaves[item.leaf].task_name
+                raise UserError(
+                    f"task {leaf}, item {item.number}: a choice has {len(continuation)} tokens: {text[:50]!r}"
+                )
 
 
 def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
@@ -221,7 +236,12 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
     from lm_eval.models.huggingface import HFLM
 
     with quiet():
-        model = HFLM(pretrained=base.model, tokenizer=_copy(base.tokenizer), batch_size=batch_size)
+        model = HFLM(
+            pretrained=base.model,
+            tokenizer=_copy(base.tokenizer),
+            batch_size=batch_size,
+            softmax_dtype="float32",  # sums in bf16 would tie choices that are not alike
+        )
 
     def loglikelihoods(requests: Sequence[Request]) -> list[tuple[float, bool]]:
         with quiet():

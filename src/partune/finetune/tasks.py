@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ class Task:
 
 
 class Loader:
-    """Finds and builds tasks. The index of the harness's own tasks takes long, and is built only when one is named."""
+    """Finds and builds tasks. The harness's own index takes long, and is built only where a group or a tag is named."""
 
     def __init__(self) -> None:
         self._own: TaskManager | None = None
@@ -111,11 +112,9 @@ class Loader:
 
     def _build(self, name: str) -> tuple[str, list[HarnessTask], bool]:
         """A task's label, its leaves, and whether they weigh by size."""
-        path = Path(name).expanduser()
+        path = check_file(name) or find_own(name)
         try:
-            if path.suffix in (".yaml", ".yml") or path.is_file():
-                if not path.is_file():
-                    raise UserError(f"no task file {name}{near(path)}")
+            if path is not None:
                 label, loaded = _load_file(path)
             else:
                 label, loaded = name, self._manager(name).load([name])
@@ -137,6 +136,26 @@ class Loader:
             offer = suggestion(name, difflib.get_close_matches(name, known, n=1))
             raise UserError(f'no task "{name}"{offer or "; give a task of lm-evaluation-harness or a YAML file"}')
         return self._own
+
+
+def check_file(name: str) -> Path | None:
+    """The file that a task's name means, None for a name of the harness; raises UserError where it is not there."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith((".", "~")):
+        raise UserError(f"no task file {name}{near(path)}")
+    return None
+
+
+def find_own(name: str) -> Path | None:
+    """The file in which the harness defines a plain task, found by its text: parsing all of its files takes long."""
+    import lm_eval.tasks
+
+    line = re.compile(rf"""^["']?task["']?:[ \t]*["']?{re.escape(name)}["']?[ \t]*$""", re.MULTILINE)
+    root = Path(lm_eval.tasks.__file__).parent
+    files = sorted(root.glob("**/*.yaml"), key=Path.as_posix)  # the harness's order: the first one counts
+    return next((path for path in files if line.search(path.read_text(encoding="utf-8", errors="replace"))), None)
 
 
 def _load_file(path: Path) -> tuple[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from partune import config
 from partune.errors import UserError, suggestion
+from partune.objectives.base import Anchored
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.trial import Config, Observation, Status, Trial, Value
 
@@ -35,7 +36,7 @@ ZERO_STEPS = 3
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
 
 
-class FineTune:
+class FineTune(Anchored):
     """Fine-tunes with LoRA on one resident base model and scores with lm-evaluation-harness.
 
     >>> FineTune(model="meta-llama/Llama-3.2-1B", data="alpaca_data.json", task="hellaswag", test="mmlu")
@@ -155,10 +156,15 @@ class FineTune:
 
     def prepare(self) -> None:
         """Loads the base model, tokenises the data and builds the tasks' requests, once; raises UserError."""
+        if "_scorer" in vars(self):
+            return
         from partune.finetune.isolation import own_generators
         from partune.finetune.model import check_exists
+        from partune.finetune.tasks import check_file
 
         check_exists(self.model)
+        for name in (*self.validation.tasks, *self.config.test.tasks):
+            check_file(name)
         import torch
 
         with self._lock, own_generators(torch.device("cpu")):

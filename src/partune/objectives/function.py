@@ -6,18 +6,20 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from partune.errors import UserError, suggestion
+from partune.objectives.base import Objective
 from partune.trial import Config, Observation, Trial
 
 
 @dataclass(frozen=True)
-class Function:
+class Function(Objective):
     """Calls `function(config)`, which answers a number (higher is better) or an Observation."""
 
     function: Callable[[Config], Observation | float]
 
-    def evaluate(self, trial: Trial) -> Observation:
+    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
         return Observation.of(self.function(dict(trial.config)))
 
 

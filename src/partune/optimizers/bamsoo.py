@@ -58,6 +58,10 @@ class BaMSOO(SOO):
     def score(self, cells: list[Cell]) -> Search:
         for cell in cells:
             self._nodes += 1
+            known = self.known(cell.point)
+            if known is not None:
+                cell.score = known
+                continue
             lower, upper = self._bounds(cell.point)
             if upper >= self._best:
                 (cell.score,) = yield [cell.point]
@@ -68,8 +72,8 @@ class BaMSOO(SOO):
                 self._inferred += 1
 
     def _bounds(self, point: Point) -> tuple[float, float]:
-        """mu -+ B_N sigma; without bound where a score is known, where none is, and when patience ends."""
-        if self._best == -math.inf or self.known(point) is not None or self._inferred == self.patience:
+        """mu -+ B_N sigma; without bound while there is no finite score, and when patience ends."""
+        if self._best == -math.inf or self._inferred == self.patience:
             return -math.inf, math.inf
         note = self.infer(point, lambda: self._posterior(point))
         width = b(self._nodes, self.eta) * note["std"]

@@ -6,12 +6,19 @@ Bounds and centre are quotients of integers, so no error accumulates with depth.
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from partune.errors import UserError
 from partune.space import Space
 from partune.trial import Point
+
+# Configurations of a cell that are listed, at most.
+FEW = 64
+# A value counts as inside a cell where it reaches further in than this part of a side.
+FINE = 10**9
 
 
 @dataclass(eq=False)
@@ -22,6 +29,7 @@ class Cell:
     point: the centre, (d,); a middle child has its parent's, by construction.
     axis: along which it will be cut; None where no side can be.
     score: of the centre; NaN until it is known.
+    inside: canonical points of the configurations in the cell, where they are few; else None.
     """
 
     base: int
@@ -29,7 +37,8 @@ class Cell:
     indices: tuple[int, ...]
     point: Point
     axis: int | None = None
-    score: float = field(default=math.nan)
+    score: float = math.nan
+    inside: tuple[Point, ...] | None = None
 
     @property
     def depth(self) -> int:
@@ -53,17 +62,25 @@ class Tree:
     """A partition tree over a space; its leaves cover the unit cube.
 
     The root's depth is 0. A leaf is cut into `base` equal parts along its longest side in the unit cube, the first such
-    axis among equals, never along a side within which only one value decodes or that is inactive throughout.
+    axis among equals, never along a side within which only one value decodes or that is inactive throughout. Nor is a
+    cell that straddles a border between discrete values, with nothing in it that is not known: it could be cut for ever
+    (1/2, between two options, is no edge of any cell of base 3).
+
+    known: whether the configuration at a point has its score.
     """
 
-    def __init__(self, space: Space, base: int = 3) -> None:
+    def __init__(self, space: Space, base: int = 3, known: Callable[[Point], bool] = lambda point: False) -> None:
         if base < 2:
             raise UserError(f"a cell is cut into 2 parts or more, got {base}")
         self.space = space
         self.base = base
+        self.known = known
+        self._middles = [
+            None if each.values is None else [each.encode(value) for value in each.values]
+            for each in space.hyperparameters.values()
+        ]
         d = space.dimension
-        self.root = Cell(base, (0,) * d, (0,) * d, (0.5,) * d)
-        self.root.axis = self._longest_side(self.root)
+        self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d))
         self.leaves: list[list[Cell]] = [[self.root]]
 
     @property
@@ -77,6 +94,9 @@ class Tree:
 
     def splittable(self, depth: int) -> list[Cell]:
         """Leaves of a depth that can be split, in order of creation."""
+        for leaf in self.leaves[depth]:
+            if leaf.inside is not None and all(map(self.known, leaf.inside)):
+                leaf.axis = leaf.inside = None
         return [leaf for leaf in self.leaves[depth] if leaf.axis is not None]
 
     def best(self, depth: int) -> Cell | None:
@@ -103,10 +123,27 @@ class Tree:
         if not middle:
             point[axis] = child.at(axis, 1, 2)
             child.point = tuple(point)
-        child.axis = self._longest_side(child)
-        return child
+        return self._measured(child)
 
-    def _longest_side(self, cell: Cell) -> int | None:
+    def _measured(self, cell: Cell) -> Cell:
+        """With its longest side that can be cut, and what is inside."""
         lower, upper = cell.lower, cell.upper
         axes = [axis for axis in range(self.space.dimension) if self.space.splittable(lower, upper, axis)]
-        return min(axes, key=lambda axis: cell.levels[axis], default=None)
+        if axes:
+            cell.axis = min(axes, key=lambda axis: cell.levels[axis])
+            cell.inside = self._inside(cell, axes)
+        return cell
+
+    def _inside(self, cell: Cell, axes: Sequence[int]) -> tuple[Point, ...] | None:
+        """All configurations of a cell whose sides that can be cut are discrete, if they are few; axes: these sides."""
+        sides: list[Sequence[float]] = [(u,) for u in cell.point]
+        for axis in axes:
+            middles = self._middles[axis]
+            if middles is None:
+                return None
+            parameter = self.space.hyperparameters[self.space.names[axis]]
+            first, last = (parameter.encode(parameter.decode(cell.at(axis, part, FINE))) for part in (1, FINE - 1))
+            sides[axis] = [u for u in middles if first <= u <= last]
+        if math.prod(map(len, sides)) > FEW:
+            return None
+        return tuple({self.space.encode(self.space.decode(point)): None for point in itertools.product(*sides)})

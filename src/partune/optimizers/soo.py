@@ -43,7 +43,7 @@ class SOO(Sequential):
         self.compare = compare
 
     def search(self) -> Search:
-        tree = Tree(self.space, self.k)
+        tree = Tree(self.space, self.k, known=lambda point: self.known(point) is not None)
         yield from self.score([tree.root])
         t = 1
         while (top := tree.shallowest) is not None:

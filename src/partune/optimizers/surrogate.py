@@ -98,7 +98,7 @@ def tensor(values: Any) -> torch.Tensor:
 def _model(X: torch.Tensor, z: torch.Tensor) -> SingleTaskGP:
     """The process before its fit, hyperparameters at the priors' modes; X: (n, d), z: (n,).
 
-    Written out, as BoTorch's defaults round the priors to torch's default dtype.
+    Written out, as BoTorch rounds its defaults to torch's default dtype.
     """
     d = X.shape[-1]
     length = LogNormalPrior(tensor(math.sqrt(2) + math.log(d) / 2), tensor(math.sqrt(3)))
@@ -107,9 +107,11 @@ def _model(X: torch.Tensor, z: torch.Tensor) -> SingleTaskGP:
         model = SingleTaskGP(
             X,
             z.unsqueeze(-1),
-            likelihood=GaussianLikelihood(noise, noise_constraint=GreaterThan(1e-4, transform=None)),
+            likelihood=GaussianLikelihood(noise, noise_constraint=GreaterThan(tensor(1e-4), transform=None)),
             covar_module=RBFKernel(
-                ard_num_dims=d, lengthscale_prior=length, lengthscale_constraint=GreaterThan(2.5e-2, transform=None)
+                ard_num_dims=d,
+                lengthscale_prior=length,
+                lengthscale_constraint=GreaterThan(tensor(2.5e-2), transform=None),
             ),
             outcome_transform=None,
         )

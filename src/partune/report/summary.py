@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Summary = dict[str, Any]
 
+WIDTH = 140  # columns, where the output is no terminal
+
 
 def summarise(record: Record) -> Summary:
     """The whole of a study as plain data; every number that `show` prints is in it.
@@ -52,6 +54,8 @@ def show(summary: Summary, console: Console | None = None) -> None:
     from rich.console import Console
 
     console = console or Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
     for part in _page(summary):
         console.print(part)
 
@@ -174,10 +178,10 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
     if not rows:
         return "No trials yet."
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
-    table = Table("trial", "score", *names, "seconds", "", box=None, pad_edge=False, header_style="bold")
+    headers = [name.replace("_", " ") for name in names]  # so that they can be broken
+    table = Table("trial", "score", *headers, "seconds", "", box=None, pad_edge=False, header_style="bold")
     for column in table.columns[:-1]:
         column.justify = "right"
-        column.no_wrap = True
     for row in rows:
         mark = "best" if winner is not None and row["id"] == winner["trial"] else ""
         table.add_row(
@@ -233,7 +237,7 @@ def _small_print(verdict: Summary) -> str:
 
 
 def score_words(score: float, stderr: float | None) -> str:
-    return f"{score:.4f}" if stderr is None or math.isnan(stderr) else f"{score:.4f} ± {stderr:.4f}"
+    return f"{score:.4f}" if stderr is None or math.isnan(stderr) else f"{score:.4f}\u00a0±\u00a0{stderr:.4f}"
 
 
 def value_words(value: object) -> str:

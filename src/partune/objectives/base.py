@@ -1,0 +1,58 @@
+"""What a study asks of an objective: a configuration in, an observation out; and, if it can, what that is worth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from partune.space import Space
+from partune.trial import Config, Observation, Trial
+
+
+class Objective(ABC):
+    """The black box."""
+
+    @abstractmethod
+    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+        """Scores a trial; what it trains may be left in the folder `adapter`."""
+
+
+class Anchored(Objective):
+    """An objective that knows what an untouched model scores, so that a study can say what its winner is worth.
+
+    Base, defaults and winner are scored on all items: search items, verdict items (which no optimiser sees) and tests.
+    """
+
+    @property
+    @abstractmethod
+    def defaults(self) -> Config:
+        """The field's defaults."""
+
+    @property
+    @abstractmethod
+    def summary(self) -> Mapping[str, Any]:
+        """What was loaded, for the record; summary["scoring"]["metric"] names the verdict's per-item results."""
+
+    @abstractmethod
+    def check(self, searched: Space) -> None:
+        """Raises UserError for any bad input, before anything runs."""
+
+    @abstractmethod
+    def score_base(self) -> Observation: ...
+
+    @abstractmethod
+    def score_zero(self, trial: Trial) -> Observation:
+        """Trains with learning rate 0 for a few steps, on the very path that trials take."""
+
+    @abstractmethod
+    def score_defaults(self, trial: Trial) -> Observation: ...
+
+    @abstractmethod
+    def score_winner(self, trial: Trial, adapter: Path) -> Observation:
+        """Scores a kept adapter, or trains the trial again where it is gone."""
+
+    @abstractmethod
+    def disagreement(self, base: Observation, zero: Observation) -> str | None:
+        """Why the two are not the same model's answers; None where they are."""

@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+
+from partune.errors import UserError
+from partune.optimizers import ALGORITHMS, Optimizer, optimizer
+from partune.optimizers.sampling import RandomSearch
+from partune.optimizers.soo import SOO
+from partune.space import Float, Space
+
+SPACE = Space(x=Float(0, 1))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_name_is_an_optimiser_with_a_line_and_a_source(name: str) -> None:
+    assert isinstance(optimizer(name, SPACE), Optimizer)
+    assert ALGORITHMS[name].summary
+    assert ALGORITHMS[name].source[-4:].isdigit()
+
+
+def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
+    for algorithm in ("soo", "partune.optimizers.soo:SOO", SOO):
+        made = optimizer(algorithm, SPACE, seed=3, k=5)
+        assert isinstance(made, SOO)
+        assert (made.k, made.seed) == (5, 3)
+    assert optimizer(made, SPACE) is made
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "message"),
+    [
+        ("bamso", {}, 'no algorithm "bamso"; did you mean "bamsoo"'),
+        ("zzz", {}, "known: random, lhs, soo, bo, bamsoo"),
+        ("soo", {"hmax": "sqrt"}, 'SOO has no option "hmax"; did you mean "h_max"'),
+        ("partune.nowhere:X", {}, "cannot load the algorithm"),
+        ("partune.optimizers.soo:Missing", {}, "cannot load the algorithm"),
+        ("partune.space:Space", {}, "a name or a subclass of"),
+        (RandomSearch(SPACE), {"k": 3}, "takes no options"),
+        (RandomSearch(Space(y=Float(0, 1))), {}, "must have the study's space"),
+    ],
+)
+def test_what_is_not_known_is_said_in_one_line(algorithm: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        optimizer(algorithm, SPACE, **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True])
+def test_a_seed_is_a_natural_number(seed: int) -> None:
+    with pytest.raises(UserError, match="a seed is an integer >= 0"):
+        optimizer("random", SPACE, seed=seed)
+
+
+def test_importing_the_registry_loads_no_heavy_library() -> None:
+    code = "import sys, partune.optimizers; print([m for m in ('torch', 'botorch', 'scipy') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
