@@ -99,7 +99,8 @@ def test_believing_what_is_pending_spreads_a_batch(monkeypatch: pytest.MonkeyPat
     believing = [nearest_pair(seed) for seed in range(3)]
     monkeypatch.setattr(Surrogate, "believing", lambda surrogate, points: surrogate)
     ignoring = [nearest_pair(seed) for seed in range(3)]
-    assert all(spread > 10 * heap for spread, heap in zip(believing, ignoring, strict=True))
+    assert min(believing) > 1e-3
+    assert np.median(believing) > 10 * np.median(ignoring)
 
 
 def test_a_replay_fits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,10 @@ from partune.trial import Point
 
 Array = NDArray[np.float64]
 
+# Near BoTorch's bounds (1e-4 and 0.025), but powers of two, as GPyTorch keeps bounds in torch's default dtype.
+LEAST_NOISE = 2.0**-13
+LEAST_LENGTH = 2.0**-6
+
 
 class Surrogate:
     """A fitted Gaussian process; its posterior is in the units of the score.
@@ -107,11 +111,11 @@ def _model(X: torch.Tensor, z: torch.Tensor) -> SingleTaskGP:
         model = SingleTaskGP(
             X,
             z.unsqueeze(-1),
-            likelihood=GaussianLikelihood(noise, noise_constraint=GreaterThan(tensor(1e-4), transform=None)),
+            likelihood=GaussianLikelihood(noise, noise_constraint=GreaterThan(LEAST_NOISE, transform=None)),
             covar_module=RBFKernel(
                 ard_num_dims=d,
                 lengthscale_prior=length,
-                lengthscale_constraint=GreaterThan(tensor(2.5e-2), transform=None),
+                lengthscale_constraint=GreaterThan(LEAST_LENGTH, transform=None),
             ),
             outcome_transform=None,
         )

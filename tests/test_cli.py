@@ -1,0 +1,219 @@
+"""The command line: flags, exit statuses, one line for bad input, light imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from partune import config
+from partune.cli import _add_flags, _given, _merged, _Parser, main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in an empty folder: (status, output, errors)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def branin(run: Run, *flags: str) -> tuple[int, str, str]:
+    return run("tune", "--objective", "branin", "--algorithm", "soo", "--budget", "9", "--name", "b", *flags)
+
+
+def test_a_synthetic_study_from_start_to_report(run: Run) -> None:
+    status, output, _ = branin(run)
+    assert status == 0
+    assert "9 trials (9 done) by soo" in output
+    assert "best so far" in output
+    status, output, _ = run("report", "runs/b", "--json")
+    found = json.loads(output)
+    assert status == 0
+    assert [row["id"] for row in found["trials"]] == list(range(9))
+    assert set(found["trials"][0]) >= {"id", "config", "status", "score", "stderr", "seconds", "error"}
+    assert found["base"] is None
+    assert found["verdict"] is None
+    assert found["best"]["score"] == max(row["score"] for row in found["trials"])
+
+
+def test_resume_continues_to_a_larger_budget(run: Run) -> None:
+    branin(run)
+    status, output, _ = run("resume", "runs/b", "--budget", "14")
+    assert status == 0
+    assert "14 trials, 9 trials already done" in output
+    assert len(json.loads(run("report", "runs/b", "--json")[1])["trials"]) == 14
+    assert run("resume", "runs/b")[0] == 0  # nothing to do is no error
+
+
+def test_an_unnamed_study_gets_the_next_free_name(run: Run) -> None:
+    for number in (1, 2):
+        assert run("tune", "--objective", "sphere", "--algorithm", "random", "--budget", "2")[0] == 0
+        assert Path(f"runs/sphere-{number}/journal.log").is_file()
+
+
+def test_a_functions_module_is_found_in_the_current_folder(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(config):\n    return -config['x'] ** 2\n")
+    (tmp_path / "space.yaml").write_text("x: {float: [-1, 1]}\n")
+    flags = ("--objective", "mine:f", "--space", "space.yaml", "--algorithm", "soo", "--budget", "5")
+    status, output, _ = run("tune", *flags)
+    assert status == 0, output
+    assert run("tune", "--objective", "mine:f")[2].startswith("partune: error: objective mine:f needs a space")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("tune", "--bugdet", "3"), 'unknown argument --bugdet; did you mean "--budget"?'),
+        (("tune",), "model is missing: give --model"),
+        (("tune", "--objective", "brannin"), 'no objective "brannin"; did you mean "branin"?'),
+        (("tune", "--objective", "branin", "--budget", "0"), "search.budget: input should be greater than 0"),
+        (("tune", "--objective", "branin", "--algorithm", "bamso"), 'no algorithm "bamso"; did you mean "bamsoo"?'),
+        (("tune", "--objective", "branin", "--space", "lorra"), 'no ready-made space "lorra"; did you mean "lora"?'),
+        (("tune", "--objective", "branin", "--name", "../up"), "a name is a plain folder name, got '../up'"),
+        (("tune", "nothing.yaml"), "cannot read nothing.yaml: No such file or directory"),
+        (("resume", "runs/none"), "no study in runs/none"),
+        (("resume", "runs/none", "--budget", "0"), "argument --budget: must be at least 1, got 0"),
+        (("report", "runs/none"), "no study in runs/none"),
+        (("export", "runs/none", "out"), "no study in runs/none"),
+        (("spaces", "lra"), 'no ready-made space "lra"; did you mean "lora"?'),
+        (("tnue",), "argument COMMAND: invalid choice"),
+    ],
+)
+def test_bad_input_is_status_2_and_one_line(run: Run, arguments: tuple[str, ...], message: str) -> None:
+    status, output, errors = run(*arguments)
+    assert status == 2
+    assert errors.startswith(f"partune: error: {message}")
+    assert errors.count("\n") == 1
+    assert output == ""
+    assert not Path("runs").exists()  # nothing was begun
+
+
+def test_a_study_is_never_overwritten(run: Run) -> None:
+    branin(run)
+    before = Path("runs/b/journal.log").read_bytes()
+    status, _, errors = branin(run)
+    assert status == 2
+    assert "holds a study already: resume it, or choose another name" in errors
+    status, _, errors = branin(run, "--objective", "himmelblau")
+    assert status == 2
+    assert "a study of a different space" in errors
+    assert Path("runs/b/journal.log").read_bytes() == before
+
+
+def test_an_unwritable_directory_is_one_line(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "blocked").write_text("a file where the folder would be")
+    status, _, errors = branin(run, "--runs", "blocked")
+    assert status == 2
+    assert errors.startswith("partune: error: cannot write blocked/b: ")
+
+
+def test_a_study_without_any_result_is_status_1(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("def f(config):\n    raise RuntimeError('no')\n")
+    (tmp_path / "space.yaml").write_text("x: {float: [-1, 1]}\n")
+    flags = ("--objective", "broken:f", "--space", "space.yaml", "--algorithm", "random", "--budget", "2")
+    status, output, _ = run("tune", *flags)
+    assert status == 1
+    assert "2 trials (2 failed)" in output
+
+
+def test_a_study_from_python_is_continued_there(run: Run, tmp_path: Path) -> None:
+    from partune import Float, Space, Study
+
+    space = Space(x=Float(0, 1))
+    Study(space, lambda c: float(c["x"]), "random", directory=tmp_path / "runs" / "p").run(2).record.close()
+    assert run("report", "runs/p")[0] == 0
+    status, _, errors = run("resume", "runs/p")
+    assert status == 2
+    assert "continue it there with Study(..., resume=True)" in errors
+
+
+def test_spaces_and_algorithms_are_listed(run: Run) -> None:
+    assert "lora-article:" in run("spaces")[1]
+    assert run("spaces", "lora")[1].splitlines()[1] == "  lora_r: {int: [2, 64], log: true}"
+    assert {line.split()[0] for line in run("algorithms")[1].splitlines()} >= {"random", "lhs", "soo", "bo", "bamsoo"}
+
+
+# ----- flags and the definition
+
+
+def flags(*arguments: str) -> dict[str, object]:
+    parser = _Parser()
+    _add_flags(parser)
+    return _given(parser.parse_args(arguments))
+
+
+def test_every_field_of_the_definition_has_a_flag_of_its_own() -> None:
+    parser = _Parser()
+    _add_flags(parser)  # argparse refuses two flags of one name
+    dests = {action.dest for action in parser._actions}
+    for name, field in config.StudyConfig.model_fields.items():
+        section = next(
+            (
+                each
+                for each in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(each, type) and issubclass(each, config.Section)
+            ),
+            None,
+        )
+        if section is None:
+            assert name in dests or name == "version"
+        else:
+            assert {f"{name}.{inner}" for inner in section.model_fields} - {"search.options"} <= dests
+
+
+def test_flags_override_the_file() -> None:
+    file = {"model": "file-model", "data": {"path": "d", "max_length": 64}, "validation": {"tasks": ["a"]}}
+    given = flags("--max-length", "128", "--task", "b", "--task", "c", "--trust-remote-code", "--keep", "all")
+    found = config.parse(_merged(file, given))
+    assert found.model == config.Model(path="file-model", trust_remote_code=True)
+    assert found.data == config.Data(path="d", max_length=128)
+    assert found.validation == config.Validation(tasks=("b", "c"))
+    assert found.run.keep == "all"
+
+
+# ----- light
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return {name.partition(".")[0] for name in done.stdout.splitlines()}
+
+
+HEAVY = {"torch", "transformers", "peft", "lm_eval", "datasets", "botorch", "scipy", "optuna", "rich", "numpy"}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"], ["spaces"]])
+def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
+    allowed = {"numpy"} if arguments == ["spaces"] else set()
+    code = f"from partune.cli import main\ntry:\n    main({arguments})\nexcept SystemExit:\n    pass"
+    assert modules_after(code) & HEAVY <= allowed
+
+
+def test_the_search_half_never_loads_transformers() -> None:
+    code = (
+        "import partune as pt\n"
+        "pt.Study(pt.Space(x=pt.Float(0, 1)), lambda c: c['x'], 'bo', options={'n_init': 2}).run(3)"
+    )
+    assert not modules_after(code) & {"transformers", "peft", "lm_eval", "datasets"}
+
+
+def test_all_names_are_there() -> None:
+    import partune
+
+    assert all(getattr(partune, name) is not None for name in partune.__all__)
+    assert sorted(partune.__all__) == sorted(partune._HOMES)
+    with pytest.raises(AttributeError, match="no attribute 'Studdy'"):
+        _ = partune.Studdy
