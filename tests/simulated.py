@@ -46,7 +46,7 @@ class SimulatedTuning(Anchored):
     def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
         rate = float(trial.config["learning_rate"])
         self.calls.append(f"{trial.number}:{rate:g}")
-        if rate > 5e-3:
+        if rate > 4e-3:
             raise FloatingPointError("loss diverged\nat step 3")
         if adapter is not None:
             adapter.mkdir(parents=True)

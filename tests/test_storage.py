@@ -138,7 +138,7 @@ def test_a_record_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("partune.storage._begin", full)
-    with pytest.raises(UserError, match="cannot write .*: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
         Record.create(tmp_path / "runs" / "s", SPACE, HEADER)
     assert not (tmp_path / "runs" / "s").exists()
     assert list((tmp_path / "runs").iterdir()) == []

@@ -159,6 +159,8 @@ class Search(Section):
 class Run(Section):
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best there is."""
+    threads: PositiveInt | None = None
+    """CPU threads of training and scoring; by default one for a base of under 20 million parameters."""
     keep: PositiveInt | Literal["all"] = 1
     """How many of the best adapters stay on disk."""
 

@@ -260,6 +260,25 @@ def test_divergence_is_a_failure(tuner: FineTune, tmp_path: Path) -> None:
     assert not (tmp_path / "adapter").exists()
 
 
+def test_a_model_that_breaks_in_the_last_step_is_a_failure(tuner: FineTune) -> None:
+    settings = {"learning_rate": 1e30, "steps": 1, "warmup_steps": 0}
+    found = tuner.evaluate(Trial(0, settings))
+    assert (found.status, found.items) == (Status.FAILED, {})
+    assert "log-likelihoods are not finite (task choices, item " in str(found.error)
+
+
+def test_a_base_that_cannot_be_scored_is_the_users_to_mend(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = make()
+    tuner.prepare()
+
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(tuner._scorer, "score", fail)
+    with pytest.raises(UserError, match=r"cannot be scored \(batch_size 64, dtype auto\): out of memory: no room"):
+        tuner.score_base()
+
+
 def test_a_configuration_that_is_none_is_the_users_to_mend(tuner: FineTune) -> None:
     with pytest.raises(UserError, match='"lora_rank" is no training setting; did you mean "lora_r"'):
         tuner.evaluate(Trial(0, {"lora_rank": 4}))
@@ -273,6 +292,30 @@ def test_trials_leave_the_global_generators_alone(make: Any) -> None:
     assert states[0] == random.getstate()
     assert (states[1] == np.random.get_state()[1]).all()  # noqa: NPY002
     assert torch.equal(states[2], torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(None, 1), (2, 2)])
+def test_trials_run_on_as_many_threads_as_suit(
+    make: Any, monkeypatch: pytest.MonkeyPatch, asked: int | None, expected: int
+) -> None:
+    tuner = make(run={"device": "cpu", "threads": asked})
+    tuner.prepare()
+    seen: list[int] = []
+    plain = trainings.accumulate
+
+    def accumulate(*arguments: Any) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return plain(*arguments)
+
+    monkeypatch.setattr(trainings, "accumulate", accumulate)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert tuner.evaluate(Trial(0, {})).status is Status.DONE
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(seen) == {expected}
 
 
 def test_trials_are_silent(make: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -307,7 +350,7 @@ def test_memory_stays_flat_over_a_hundred_trials(make: Any) -> None:
 
     def tensors() -> tuple[int, int]:
         gc.collect()
-        alive = [each for each in gc.get_objects() if isinstance(each, torch.Tensor)]
+        alive = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
         return len(alive), sum(each.nbytes for each in alive)
 
     def trial(number: int) -> None:

@@ -103,10 +103,12 @@ def load(spec: config.Model, dtype: str = "auto", device: str = "auto") -> Base:
                 trust_remote_code=spec.trust_remote_code,
                 use_safetensors=True if spec.safetensors else None,
             )
+            model.to(where)
         except (OSError, ValueError, ImportError) as error:
             raise _cannot_load(spec, error) from None
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise UserError(f"model {spec.path} does not fit on {where} in {kind}: {one_line(error)}") from None
         model.requires_grad_(False)
-        model.to(where)
         model.eval()
     return Base(model, tokenizer, next(model.parameters()).device, kind)
 

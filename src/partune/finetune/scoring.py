@@ -36,6 +36,10 @@ PARTS = ("search", "verdict", "test")
 CONTINUOUS = ("loss", "margin")
 
 
+class NotFiniteError(Exception):
+    """The model's log-likelihoods are no numbers."""
+
+
 @dataclass(frozen=True)
 class Part:
     """Some of a task's items. requests: theirs, in their order."""
@@ -171,6 +175,7 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
     """Per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices).
 
     answers: of the part's requests, in their order. nan stands where an item has no such metric or choice.
+    Raises NotFiniteError where a log-likelihood is nan: accuracies would not show it.
     """
     task = part.task
     chosen = [task.items[i] for i in part.indices]
@@ -181,6 +186,10 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
     for row, item in enumerate(chosen):
         own = list(answers[place : (place := place + item.requests.stop - item.requests.start)])
         own_likelihoods = np.array([answer[0] for answer in own[: item.choices]])
+        if np.isnan(own_likelihoods).any():
+            raise NotFiniteError(
+                f"the model's log-likelihoods are not finite (task {task.name}, item {part.indices[row]})"
+            )
         metrics = task.leaves[item.leaf].process_results(item.document, own)
         for name in names:
             values[name][row] = metrics.get(name, math.nan)

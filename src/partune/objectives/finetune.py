@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -31,6 +32,7 @@ DATA_SETTINGS = ("max_length", "loss_on")
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 
 ZERO_STEPS = 3
+SMALL = 20_000_000  # parameters below which several threads only wait for each other
 
 # Largest difference of a log-likelihood x between two computations of one model: (absolute, relative to |x|).
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
@@ -198,11 +200,10 @@ class FineTune(Anchored):
         started = time.perf_counter()
         self.prepare()
         try:
-            with self._lock:
-                from partune.finetune import adapter as adapters
-                from partune.finetune.training import trained
+            from partune.finetune import adapter as adapters
+            from partune.finetune.training import trained
 
-                base, loglikelihoods = self._base(training.dtype)
+            with self._resident(training.dtype) as (base, loglikelihoods):
                 started = time.perf_counter()
                 examples = self._cut(base, max_length, loss_on)
                 with trained(base, examples, training, seed, self.config.search.seed) as tuned:
@@ -223,11 +224,8 @@ class FineTune(Anchored):
     def score_base(self, parts: Collection[str] = ALL) -> Observation:
         """Scores the untouched base."""
         self.prepare()
-        with self._lock:
-            _, loglikelihoods = self._base(self.training.dtype)
-            started = time.perf_counter()
-            scores = self._scorer.score(loglikelihoods, self._parts(parts))
-            return _observation(scores, _score_cost(started))
+        with self._resident(self.training.dtype) as (_, loglikelihoods):
+            return self._untrained(loglikelihoods, parts)
 
     def score_zero(self, trial: Trial) -> Observation:
         """Trains with learning rate 0 for a few steps, and scores the search items: the base's, if nothing is wrong."""
@@ -251,12 +249,21 @@ class FineTune(Anchored):
 
         adapters.check(Path(path))
         self.prepare()
-        with self._lock:
-            base, loglikelihoods = self._base(dtype or self.training.dtype)
-            with adapters.loaded(base, Path(path)):
-                started = time.perf_counter()
-                scores = self._scorer.score(loglikelihoods, self._parts(parts))
-                return _observation(scores, _score_cost(started))
+        resident = self._resident(dtype or self.training.dtype)
+        with resident as (base, loglikelihoods), adapters.loaded(base, Path(path)):
+            return self._untrained(loglikelihoods, parts)
+
+    def _untrained(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Observation:
+        """Scores the model that is there; what fails here would fail in every trial, and is the user's to mend."""
+        started = time.perf_counter()
+        try:
+            scores = self._scorer.score(loglikelihoods, self._parts(parts))
+        except Exception as error:
+            sizes = f"batch_size {self.validation.batch_size}, dtype {self.training.dtype}"
+            raise UserError(f"the model cannot be scored ({sizes}): {_cause(error)}") from error
+        seconds = time.perf_counter() - started
+        cost = {"seconds": seconds, "train_seconds": 0.0, "score_seconds": seconds, "tokens": 0.0}
+        return _observation(scores, cost)
 
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
         """Why the untouched base and learning rate 0 are not the same model, or None where they are.
@@ -313,6 +320,17 @@ class FineTune(Anchored):
         base, _ = self._base(self.training.dtype)
         return Scorer(base, self.validation, self.config.test, self.config.search.seed)
 
+    @contextmanager
+    def _resident(self, dtype: str) -> Iterator[tuple[Base, LogLikelihoods]]:
+        """The base and its scorer of requests, for one caller at a time, on the threads that suit the base."""
+        from partune.finetune.isolation import threads
+
+        with self._lock:
+            base, loglikelihoods = self._base(dtype)
+            small = base.model.num_parameters() < SMALL
+            with threads(self.config.run.threads or (1 if small else None)):
+                yield base, loglikelihoods
+
     def _base(self, dtype: str) -> tuple[Base, LogLikelihoods]:
         """The resident base in a precision, and its scorer of requests."""
         from partune.finetune.model import find_device, find_dtype, load
@@ -346,19 +364,15 @@ def _observation(scores: Scores, cost: Mapping[str, float], fidelity: float = 1.
     return Observation(named, stderr, cost=cost, fidelity=fidelity, items=scores.items)
 
 
-def _score_cost(started: float) -> dict[str, float]:
-    seconds = time.perf_counter() - started
-    return {"seconds": seconds, "train_seconds": 0.0, "score_seconds": seconds, "tokens": 0.0}
-
-
 def _cause(error: Exception) -> str:
     """Why a trial failed, in one line."""
     import torch
 
     from partune.finetune.isolation import one_line
+    from partune.finetune.scoring import NotFiniteError
     from partune.finetune.training import DivergedError
 
-    if isinstance(error, DivergedError):
+    if isinstance(error, (DivergedError, NotFiniteError)):
         return str(error)
     text = one_line(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text or "out of memory" in text:

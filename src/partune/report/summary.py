@@ -159,9 +159,9 @@ def _page(summary: Summary) -> list[RenderableType]:
     page: list[RenderableType] = [_trials_table(summary["trials"], summary["best"])]
     if summary["base"] is not None:
         page.append(_anchors_table(summary))
-    elif summary["best"] is not None:
-        best_found = summary["best"]
-        page.append(f"Best: {best_found['score']:.6g} in trial {best_found['trial']}: {words(best_found['config'])}")
+    if (found := summary["best"]) is not None:
+        score = "" if summary["base"] is not None else f", {score_words(found['score'], found['stderr'])}"
+        page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}")
     page.append(_spent(summary))
     if summary["verdict"] is not None:
         page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary["verdict"])]
@@ -196,12 +196,14 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
 
 
 def _anchors_table(summary: Summary) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     rows = {"base": summary["base"], "defaults": summary["defaults"], "best": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
-    table = Table("", "search items", "verdict items", *(f"test: {name}" for name in tests), "configuration")
-    for column in table.columns[1:-1]:
+    headers = ("", "search items", "verdict items", *(f"test: {name}" for name in tests))
+    table = Table(*headers, box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for column in table.columns[1:]:
         column.justify = "right"
     for name, row in rows.items():
         if row is None:
@@ -211,7 +213,6 @@ def _anchors_table(summary: Summary) -> RenderableType:
             row["error"] if row["score"] is None else score_words(row["score"], row["stderr"]),
             "" if row["verdict"] is None else score_words(**row["verdict"]),
             *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
-            words(row["config"]) or "untouched",
         )
     return table
 

@@ -1,0 +1,114 @@
+"""The summary: every number from the record, the same for scripts and for people."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from partune import Float, Int, Space, Study
+from partune.report import summary
+from partune.storage import Record
+from partune.trial import Config
+from tests.simulated import SimulatedTuning
+
+SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(
+        SPACE, SimulatedTuning(gain=0.4, items=1000), "lhs", directory=tmp_path / "s", options={"size": 12}
+    ).run(12)
+
+
+def text(found: summary.Summary, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
+    summary.show(found, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_the_data_are_the_records(study: Study) -> None:
+    found = summary.summarise(study.record)
+    assert found["best"]["trial"] == study.best.number
+    assert found["best"]["score"] == study.best.score
+    assert found["best"]["adapter"] == str(study.record.adapter(study.best.number))
+    assert found["base"]["score"] == study.anchors["base"].score
+    assert found["defaults"]["config"] == {"learning_rate": 2e-4, "lora_r": 16}
+    for name in ("base", "defaults", "best"):
+        assert set(found[name]["test"]) == {"t"}
+        assert 0 < found[name]["test"]["t"]["stderr"] < 0.02
+    assert study.verdict is not None
+    assert found["verdict"]["better_than"] == list(study.verdict.better_than)
+    assert found["verdict"]["over_base"]["gain"] == pytest.approx(
+        found["best"]["verdict"]["score"] - found["base"]["verdict"]["score"]
+    )
+    assert [row["id"] for row in found["trials"]] == list(range(12))
+    failed = [row for row in found["trials"] if row["status"] == "failed"]
+    assert failed
+    assert all(row["score"] is None and row["error"].startswith("FloatingPointError: ") for row in failed)
+
+
+def test_a_reader_beside_a_running_study_sees_the_same(study: Study) -> None:
+    assert study.record.directory is not None
+    reader = Record.open(study.record.directory, read_only=True)
+    assert summary.summarise(reader) == summary.summarise(study.record)
+
+
+def test_scripts_get_plain_json(study: Study) -> None:
+    found = summary.summarise(study.record)
+    assert json.loads(summary.as_json(found)) == json.loads(json.dumps(found))
+
+
+def test_people_see_trials_scores_verdict_and_adapter(study: Study) -> None:
+    shown = text(summary.summarise(study.record))
+    assert study.verdict is not None
+    assert f"Verdict: {study.verdict.sentence.split(' (')[0]}" in shown
+    assert "on 1000 items that no optimiser saw" in shown
+    assert "FloatingPointError: loss diverged at step 3" in shown
+    assert f"Best adapter: {study.record.adapter(study.best.number)}" in shown.replace("\n", "")
+    (row,) = [line for line in shown.splitlines() if line.endswith("best") or line.rstrip().endswith(" best")]
+    assert f"{study.best.score:.4f}" in row
+    for name in ("base", "defaults", "best"):
+        assert any(line.strip().startswith(name) for line in shown.splitlines())
+
+
+def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s")
+    assert "No trials yet." in text(summary.summarise(study.record))
+    study._score_anchors(SimulatedTuning())
+    trial = study._next([], budget=1)
+    assert trial is not None
+    study._tell(trial, study._evaluate(trial))
+    found = summary.summarise(study.record)
+    assert found["verdict"] is None
+    assert found["best"]["verdict"] is None
+    assert "Verdict: none yet" in text(found)
+
+
+def test_a_plain_function_has_no_base_and_no_verdict() -> None:
+    def score(config: Config) -> float:
+        return float(config["lora_r"])
+
+    found = summary.summarise(Study(SPACE, score, "random").run(4).record)
+    assert found["base"] is found["defaults"] is found["verdict"] is None
+    shown = text(found)
+    assert "Best: trial" in shown
+    assert "Verdict" not in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_numbers_are_never_cut(study: Study, width: int) -> None:
+    shown = text(summary.summarise(study.record), width)
+    assert f"{study.best.score:.4f}\u00a0±\u00a0" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(3.14159, "3.1 s"), (59.96, "60.0 s"), (61.2, "1 min 01 s"), (3661, "1 h 01 min")]
+)
+def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
+    assert summary.span(seconds) == words
