@@ -65,7 +65,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from partune import config
     from partune.demo import DIRECTORY
 
-    return _start(arguments, config.load(DIRECTORY / "study.yaml"))
+    return _start(arguments, config.load(DIRECTORY.parent / "study.yaml"))
 
 
 def resume(arguments: argparse.Namespace) -> int:

@@ -56,20 +56,27 @@ def base_accuracy(task: str) -> float:
 
     tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
     model = AutoModelForCausalLM.from_pretrained(DIRECTORY / "model", dtype=torch.float32).eval()
-    right = []
+    contexts, choices, answers = [], [], []
     for row in (json.loads(line) for line in (DIRECTORY / "tasks" / f"{task}.jsonl").read_text().splitlines()):
-        if "ctx" in row:
-            context, choices, answer = f"{row['activity_label']}: {row['ctx']}", row["endings"], row["label"]
-        else:
-            context, choices, answer = f"Question: {row['question']}\nAnswer:", row["choices"], row["answer"]
-        start = len(tokenizer(context)["input_ids"])
-        batch = tokenizer([f"{context} {choice}" for choice in choices], padding=True, return_tensors="pt")
+        cloze = "ctx" in row
+        context = f"{row['activity_label']}: {row['ctx']}" if cloze else f"Question: {row['question']}\nAnswer:"
+        contexts += [context] * world.CHOICES
+        choices += row["endings"] if cloze else row["choices"]
+        answers.append(row["label"] if cloze else row["answer"])
+    starts = torch.tensor([len(ids) for ids in tokenizer(contexts)["input_ids"]])
+    texts = [f"{context} {choice}" for context, choice in zip(contexts, choices, strict=True)]
+    batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+    ids, real = batch["input_ids"], batch["attention_mask"].bool()
+    places = torch.arange(ids.shape[1])
+    scores = []
+    for i in range(0, len(ids), 256):
+        rows = slice(i, i + 256)
         with torch.inference_mode():
-            logits = model(**batch).logits[:, start - 1 : -1]  # (choices, continuation, vocabulary)
-        target = batch["input_ids"][:, start:]
-        each = logits.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1) * batch["attention_mask"][:, start:]
-        right.append(int(each.sum(1).argmax()) == answer)
-    return sum(right) / len(right)
+            logits = model(input_ids=ids[rows]).logits[:, :-1].log_softmax(-1)  # (rows, places - 1, vocabulary)
+        each = logits.gather(-1, ids[rows, 1:, None]).squeeze(-1)
+        scores.append(each.where(real[rows, 1:] & (places[1:] >= starts[rows, None]), 0.0).sum(1))
+    best = torch.cat(scores).view(-1, world.CHOICES).argmax(1)
+    return float((best == torch.tensor(answers)).double().mean())
 
 
 @pytest.mark.parametrize("task", ["factory_cloze", "factory_questions"])

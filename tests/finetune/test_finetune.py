@@ -181,6 +181,8 @@ def test_a_disagreement_is_found_and_explained(tuner: FineTune) -> None:
     assert tuner.disagreement(base, shifted(float("nan"))) is not None
     short = Observation(base.scores, items={name: base.items[name][:3]})
     assert "(3, 4) for learning rate 0" in str(tuner.disagreement(base, short))
+    assert tuner.disagreement(base, Observation.failure("out of memory")) == "out of memory"
+    assert tuner.disagreement(base, Observation({"score": 0.0})) == "no item was scored for both"
 
 
 def test_test_tasks_can_be_scored_for_every_trial(make: Any, test_file: Path) -> None:
@@ -260,10 +262,11 @@ def test_divergence_is_a_failure(tuner: FineTune, tmp_path: Path) -> None:
     assert not (tmp_path / "adapter").exists()
 
 
-def test_a_model_that_breaks_in_the_last_step_is_a_failure(tuner: FineTune) -> None:
+def test_a_model_that_breaks_in_the_last_step_is_a_failure(tuner: FineTune, tmp_path: Path) -> None:
     settings = {"learning_rate": 1e30, "steps": 1, "warmup_steps": 0}
-    found = tuner.evaluate(Trial(0, settings))
+    found = tuner.evaluate(Trial(0, settings), tmp_path / "adapter")
     assert (found.status, found.items) == (Status.FAILED, {})
+    assert not (tmp_path / "adapter").exists()
     assert "log-likelihoods are not finite (task choices, item " in str(found.error)
 
 

@@ -79,7 +79,7 @@ def bamsoo(
     eta: float = 0.5,
     K: int = 3,
 ) -> tuple[list[list[float]], list[tuple[list[float], float]]]:
-    """Wang et al. 2014, Algorithm 2, on [0, 1]^d; the n points evaluated, and those inferred with their scores.
+    """Wang et al. 2014, on [0, 1]^d; the n points evaluated, and those inferred with their scores.
 
     posterior(X, y, x): mean and standard deviation of f at x, given the data.
     """

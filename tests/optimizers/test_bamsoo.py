@@ -54,7 +54,7 @@ def shared(process: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def assert_same_points(function: Synthetic, fit: Callable[..., Any], n: int, h_max: str, compare: str) -> None:
-    """The points evaluated, and those inferred with their lower bounds, bit by bit."""
+    """The points evaluated, and those that were only inferred, bit by bit and in order."""
     space = function.space
 
     def snapped(points: Sequence[Sequence[float]]) -> list[tuple[float, ...]]:

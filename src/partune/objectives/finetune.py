@@ -208,11 +208,11 @@ class FineTune(Anchored):
                 examples = self._cut(base, max_length, loss_on)
                 with trained(base, examples, training, seed, self.config.search.seed) as tuned:
                     cost |= {"train_seconds": time.perf_counter() - started, "tokens": float(tuned.tokens)}
-                    if adapter is not None:
-                        adapters.save(tuned.model, Path(adapter))
                     scored = time.perf_counter()
                     scores = self._scorer.score(loglikelihoods, self._parts(parts))
                     cost["score_seconds"] = time.perf_counter() - scored
+                    if adapter is not None:
+                        adapters.save(tuned.model, Path(adapter))
         except UserError:
             raise
         except Exception as error:
@@ -275,7 +275,10 @@ class FineTune(Anchored):
 
         dtype = find_dtype(self.training.dtype, find_device(self.config.run.device))
         absolute, relative = TOLERANCE[dtype]
-        for name in sorted(name for name in base.items if name.endswith("/loglikelihood") and name in zero.items):
+        shared = sorted(name for name in base.items if name.endswith("/loglikelihood") and name in zero.items)
+        if not shared:
+            return zero.error or base.error or "no item was scored for both"
+        for name in shared:
             expected, found = base.items[name], zero.items[name]
             if expected.shape != found.shape:
                 return f"{name}: {expected.shape} log-likelihoods for the base, {found.shape} for learning rate 0"

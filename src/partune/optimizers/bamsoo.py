@@ -1,6 +1,6 @@
 """Bayesian Multi-Scale Optimistic Optimisation.
 
-Z. Wang, B. Shakibi, L. Jin, N. de Freitas, Bayesian Multi-Scale Optimistic Optimization, AISTATS 2014, Algorithm 2.
+Z. Wang, B. Shakibi, L. Jin, N. de Freitas, Bayesian Multi-Scale Optimistic Optimization, AISTATS 2014.
 
     g           score of a node: f where it was evaluated, else the lower bound
     f+          best score so far

@@ -98,7 +98,7 @@ class GPBO(LatinHypercube):
 
 
 def acquisition(surrogate: Surrogate) -> LogExpectedImprovement:
-    """log E[max(f - f*, 0)] under the surrogate; Ament et al. 2023, eq. 9.
+    """log E[max(f - f*, 0)] under the surrogate; Ament et al. 2023.
 
     f* is the highest posterior mean at an evaluated or pending point, not the highest score: the same without noise,
     and no prey to a lucky score with it.

@@ -70,7 +70,7 @@ class Surrogate:
     def believing(self, points: Sequence[Point]) -> Surrogate:
         """The same process, as if the scores at `points` were its posterior mean there; (m, d), hyperparameters kept.
 
-        The Kriging Believer for pending points: Ginsbourger, Le Riche and Carraro 2010, section 4.2.
+        The Kriging Believer for pending points: Ginsbourger, Le Riche and Carraro 2010.
         """
         if not points:
             return self
