@@ -216,6 +216,7 @@ def test_ready_made_spaces_are_the_design_tables() -> None:
         ({"x": {"choice": ["a", "b"], "log": True}}, 'x: unknown key "log"; known: choice, when'),
         ({"x": {"choice": []}}, "x: a choice needs a list of options, got []"),
         ({"x": {"choice": ["a", "a"]}}, "x: options must differ, got ['a', 'a']"),
+        ({"x": {"choice": [1, 1.0]}}, "x: options must differ, got [1, 1.0]"),
         ({"x": [0, 1]}, "x: give one of float: [low, high], int: [low, high] or choice: [...], got [0, 1]"),
         ({"x": {"float": [0, 1], "when": {"y": 1}}}, 'x depends on "y", which is not there; known: x'),
         (

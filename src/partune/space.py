@@ -11,6 +11,7 @@ to its canonical point. `decode(encode(c)) == c` holds exactly for every configu
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,7 +148,7 @@ class Choice(Hyperparameter):
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise UserError(f"options are numbers, texts or booleans, got {option!r}")
-        if len({(type(option), option) for option in self.options}) < len(self.options):
+        if any(_same(a, b) for a, b in itertools.combinations(self.options, 2)):
             raise UserError(f"options must differ, got {list(self.options)}")
 
     def decode(self, u: float) -> Value:

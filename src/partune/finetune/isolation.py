@@ -42,19 +42,6 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """torch computes on so many threads of the CPU; None leaves their number as it is."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars, warnings or log lines of libraries; exceptions pass."""
     with ExitStack() as stack:

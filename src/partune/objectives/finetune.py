@@ -17,6 +17,7 @@ from partune import config
 from partune.errors import UserError, suggestion
 from partune.objectives.base import Anchored
 from partune.space import Choice, Float, Hyperparameter, Int, Space
+from partune.threads import threads
 from partune.trial import Config, Observation, Status, Trial, Value
 
 if TYPE_CHECKING:
@@ -326,8 +327,6 @@ class FineTune(Anchored):
     @contextmanager
     def _resident(self, dtype: str) -> Iterator[tuple[Base, LogLikelihoods]]:
         """The base and its scorer of requests, for one caller at a time, on the threads that suit the base."""
-        from partune.finetune.isolation import threads
-
         with self._lock:
             base, loglikelihoods = self._base(dtype)
             small = base.model.num_parameters() < SMALL

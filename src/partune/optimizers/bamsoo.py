@@ -20,6 +20,7 @@ from partune.optimizers.partition import Cell
 from partune.optimizers.soo import SOO
 from partune.optimizers.surrogate import Surrogate
 from partune.space import Space
+from partune.threads import threads
 from partune.trial import Point
 
 
@@ -79,6 +80,7 @@ class BaMSOO(SOO):
         width = b(self._nodes, self.eta) * note["std"]
         return note["mean"] - width, note["mean"] + width
 
+    @threads(1)
     def _posterior(self, point: Point) -> Mapping[str, float]:
         points, scores = self.history
         if self._fitted is None or self._fitted[0] != len(scores):

@@ -21,6 +21,7 @@ from partune.errors import UserError
 from partune.optimizers.sampling import LatinHypercube
 from partune.optimizers.surrogate import Surrogate, tensor
 from partune.space import Space
+from partune.threads import threads
 from partune.trial import Point
 
 Points = NDArray[np.float64]
@@ -53,6 +54,7 @@ class GPBO(LatinHypercube):
     def cheap(self) -> bool:
         return len(self.proposals) < self.n_init or not any(map(np.isfinite, self._scores.values()))
 
+    @threads(1)
     def next_point(self) -> Point | None:
         if self.cheap:
             return super().next_point()
