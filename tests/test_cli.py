@@ -132,7 +132,7 @@ def test_a_study_from_python_is_continued_there(run: Run, tmp_path: Path) -> Non
     from partune import Float, Space, Study
 
     space = Space(x=Float(0, 1))
-    Study(space, lambda c: float(c["x"]), "random", directory=tmp_path / "runs" / "p").run(2).record.close()
+    Study(space, lambda c: float(c["x"]), "random", directory=tmp_path / "runs" / "p").run(2).close()
     assert run("report", "runs/p")[0] == 0
     status, _, errors = run("resume", "runs/p")
     assert status == 2

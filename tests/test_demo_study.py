@@ -51,6 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = finish(partune("demo", "--name", "whole", *SHORT, cwd=cwd))
     assert "Verdict: " in output
     assert "gives the base's answers, as it must" in output
+    assert "30 search/factory_cloze, 30 verdict/factory_cloze" in output
+    assert "; score: acc; fp32 on cpu" in output
     return cwd
 
 

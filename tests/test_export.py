@@ -37,7 +37,7 @@ def test_refusals_are_one_line(study: Study, tmp_path: Path) -> None:
     worst = min(study.trials, key=lambda t: t.score).number
     with pytest.raises(UserError, match=rf"keeps no adapter of trial {worst}; kept: \d, \d \(--keep keeps more\)"):
         export(tmp_path / "s", tmp_path / "out", trial=worst)
-    Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "empty").record.close()
+    Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "empty").close()
     with pytest.raises(UserError, match="no trial has finished yet"):
         export(tmp_path / "empty", tmp_path / "out")
     assert not (tmp_path / "out").exists()

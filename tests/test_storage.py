@@ -119,7 +119,7 @@ def test_a_damaged_line_is_named(directory: Path) -> None:
 
 def test_one_driver_at_a_time(directory: Path) -> None:
     first = Record.open(directory)
-    with pytest.raises(UserError, match="another process is running the study"):
+    with pytest.raises(UserError, match="is being run already"):
         Record.open(directory)
     assert len(Record.open(directory, read_only=True).trials()) == 3
     first.close()

@@ -51,7 +51,7 @@ def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, stop
     broken = Study(PLANE, himmelblau, algorithm, seed=1, directory=tmp_path / "s", watcher=Interrupt(stop))
     with pytest.raises(KeyboardInterrupt):
         broken.run(13)
-    broken.record.close()
+    broken.close()
     resumed = Study(PLANE, himmelblau, algorithm, seed=1, directory=tmp_path / "s", resume=True)
     assert len(resumed.trials) == stop + 1  # the interrupted one is recorded, and runs again
     assert resumed.trials[-1].status is Status.RUNNING
@@ -63,7 +63,7 @@ def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, stop
 
 def test_a_larger_budget_extends_a_finished_study(tmp_path: Path) -> None:
     first = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").run(7)
-    first.record.close()
+    first.close()
     extended = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", resume=True).run(20)
     assert outcomes(extended) == outcomes(Study(PLANE, himmelblau, "soo").run(20))
     assert len(extended.run(20).trials) == 20  # nothing more to do
@@ -134,14 +134,14 @@ def test_learning_rate_zero_that_changes_answers_stops_the_study(tmp_path: Path)
     with pytest.raises(UntrustworthyError, match="learning rate 0 must leave"):
         study.run(5)
     assert study.trials == []
-    study.record.close()
+    study.close()
     again = Study(SPACE, SimulatedTuning(faulty=True), "random", directory=tmp_path / "s", resume=True)
     with pytest.raises(UntrustworthyError):
         again.run(5)
 
 
 def test_a_resumed_study_scores_no_anchor_twice(tmp_path: Path) -> None:
-    Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(4).record.close()
+    Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(4).close()
     objective = SimulatedTuning()
     resumed = Study(SPACE, objective, "random", directory=tmp_path / "s", resume=True).run(4)
     assert objective.calls == []
@@ -151,7 +151,7 @@ def test_a_resumed_study_scores_no_anchor_twice(tmp_path: Path) -> None:
 
 def test_a_new_winner_gets_a_verdict_of_its_own(tmp_path: Path) -> None:
     first = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(2)
-    first.record.close()
+    first.close()
     later = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", resume=True).run(40)
     assert later.best.config != first.best.config
     assert later.anchors["winner"].config == later.best.config
@@ -161,7 +161,7 @@ def test_a_lost_adapter_is_trained_again(tmp_path: Path) -> None:
     study = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", watcher=Interrupt(5))
     with pytest.raises(KeyboardInterrupt):
         study.run(9)
-    study.record.close()
+    study.close()
     study.record.prune([])
     objective = SimulatedTuning()
     resumed = Study(SPACE, objective, "random", directory=tmp_path / "s", resume=True).run(6)
@@ -194,7 +194,7 @@ def test_per_item_results_are_on_disk_and_not_in_memory(tmp_path: Path) -> None:
 
 
 def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
-    Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").run(3).record.close()
+    Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").run(3).close()
 
     def refused(message: str, **changes: object) -> None:
         arguments = {"space": PLANE, "algorithm": "soo", "directory": tmp_path / "s", **changes}

@@ -193,7 +193,7 @@ def _run(study: Study, budget: int) -> int:
         print(f"partune: stopped: {error}", file=sys.stderr)
         return 1
     finally:
-        study.record.close()
+        study.close()
     found = summary.summarise(study.record)
     summary.show(found)
     return 0 if found["best"] is not None else 1

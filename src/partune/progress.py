@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from partune.report.summary import score_words, span, words
 from partune.study import Study, Watcher, best
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 PHASES = {
+    "loading": "loading the model, the data and the tasks",
     "base": "scoring the untouched base model",
     "zero": "checking that learning rate 0 changes nothing",
     "defaults": "scoring the field's defaults",
@@ -58,6 +60,20 @@ class Terminal(Watcher):
             self._bar.update(self._task, description=text)
         elif name != "search":
             self.console.print(f"{text} ...")
+
+    def loaded(self, summary: Mapping[str, Any]) -> None:
+        """What was loaded, and what became of the data: nothing is dropped or cut in silence."""
+        if data := summary.get("data"):
+            lost = {
+                "empty": data["empty"],
+                "cut to max_length": data["truncated"],
+                "without a token to train on": data["untrainable"],
+            }
+            told = "".join(f", {count} {what}" for what, count in lost.items() if count)
+            self.console.print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
+            items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
+            metric = summary["scoring"]["metric"]
+            self.console.print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}")
 
     def anchored(self, name: str, trial: Trial) -> None:
         assert trial.observation is not None

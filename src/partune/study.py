@@ -36,6 +36,8 @@ class Watcher:
 
     def phase(self, name: str) -> None: ...
 
+    def loaded(self, summary: Mapping[str, Any]) -> None: ...
+
     def anchored(self, name: str, trial: Trial) -> None: ...
 
     def started(self, trial: Trial) -> None: ...
@@ -85,6 +87,7 @@ class Study:
         if where is not None and there:
             self._refuse_or_check(where, header, resume)
         if isinstance(self.objective, Anchored):
+            self.watcher.phase("loading")
             self.objective.check(space)
         self.record = Record.open(where) if where is not None and there else Record.create(where, space, header, config)
         self._trials = {trial.number: trial for trial in self.record.trials()}
@@ -101,6 +104,10 @@ class Study:
                 raise UserError(f"{directory} holds a study with {key} {recorded.header[key]}, not {value}")
         if not resume:
             raise UserError(f"{directory} holds a study already: resume it, or choose another name")
+
+    def close(self) -> None:
+        """Lets another process, or another `Study`, go on with the directory."""
+        self.record.close()
 
     # ----- what is known
 
@@ -235,6 +242,7 @@ class Study:
     def _score_anchors(self, objective: Anchored) -> None:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
         self.record.describe(objective.summary)
+        self.watcher.loaded(self.record.loaded)
         defaults = objective.defaults
         self._anchor("base", {}, lambda trial: objective.score_base())
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
