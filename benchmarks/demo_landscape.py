@@ -45,7 +45,7 @@ def scores(observation: Observation) -> tuple[float, float]:
         observation.items[name].mean()
         for part in ("search", "verdict")
         for name in observation.items
-        if name.startswith(f"{part}/") and name.endswith("/acc")
+        if name.startswith(f"{part}/") and name.endswith("/acc_norm")
     ]
     return float(statistics.fmean(halves)), test
 

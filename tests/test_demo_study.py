@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "Verdict: " in output
     assert "gives the base's answers, as it must" in output
     assert "30 search/factory_cloze, 30 verdict/factory_cloze" in output
-    assert "; score: acc; fp32 on cpu" in output
+    assert "; score: acc_norm; fp32 on cpu" in output
     return cwd
 
 
@@ -93,12 +93,12 @@ def test_the_exported_adapter_scores_what_was_recorded(folder: Path, monkeypatch
     )
     assert found is not None
     questions = found["results"]["factory_questions"]
-    assert questions["acc,none"] == pytest.approx(best["test"]["factory_questions"]["score"], abs=1e-12)
-    assert questions["acc_stderr,none"] == pytest.approx(best["test"]["factory_questions"]["stderr"], abs=1e-9)
-    right = {sample["doc_id"]: sample["acc"] for sample in found["samples"]["factory_cloze"]}
+    assert questions["acc_norm,none"] == pytest.approx(best["test"]["factory_questions"]["score"], abs=1e-12)
+    assert questions["acc_norm_stderr,none"] == pytest.approx(best["test"]["factory_questions"]["stderr"], abs=1e-9)
+    right = {sample["doc_id"]: sample["acc_norm"] for sample in found["samples"]["factory_cloze"]}
     items = Record.open(folder / "runs" / "whole", read_only=True).items("search", best["trial"])
-    assert items["search/factory_cloze/acc"].mean() == best["score"]
-    recorded = zip(items["search/factory_cloze/doc_id"], items["search/factory_cloze/acc"], strict=True)
+    assert items["search/factory_cloze/acc_norm"].mean() == best["score"]
+    recorded = zip(items["search/factory_cloze/doc_id"], items["search/factory_cloze/acc_norm"], strict=True)
     assert all(right[int(item)] == value for item, value in recorded)
 
 

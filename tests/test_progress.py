@@ -27,7 +27,8 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     output = shown(tmp_path, terminal=False)
     assert "\x1b" not in output
     lines = output.splitlines()
-    assert lines[0] == f"Study {tmp_path / 's'}: 12 trials"
+    assert lines[0] == "loading the model, the data and the tasks ..."
+    assert lines[1] == f"Study {tmp_path / 's'}: 12 trials"
     assert [line.split()[1] for line in lines if line.startswith("trial")] == [str(n) for n in range(12)]
     assert sum("failed: FloatingPointError: loss diverged at step 3" in line for line in lines) >= 1
     assert "     base  0." in output

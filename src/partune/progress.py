@@ -97,7 +97,9 @@ class Terminal(Watcher):
         self.console.print(f"trial {trial.number:>3}  {told}  {words(trial.config)}  [dim]{took}[/]{mark}")
         if self._bar is not None and self._task is not None:
             text = f"searching, best {leader.score:.4f}" if leader is not None else "searching"
-            self._bar.update(self._task, completed=self._done(), description=f"{text}, {self._left()} left")
+            self._bar.update(
+                self._task, completed=self._done(), description=f"{text}, {self._left()} left", refresh=True
+            )
 
     def exhausted(self) -> None:
         self.console.print("Every configuration of the space has been tried: nothing is left to propose.")

@@ -111,7 +111,7 @@ class Record:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise UserError(f"the study in {directory} is being run already: wait for it, stop it or close() it") from None
+            raise UserError(f"{directory} is being run already: wait for that run, or stop it") from None
         _mend(directory / JOURNAL)
         return cls(_journal(directory), directory, lock)
 
