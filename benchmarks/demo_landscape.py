@@ -39,7 +39,9 @@ def scores(observation: Observation) -> tuple[float, float]:
     if not observation.scores:
         return 0.25, 0.25
     test = next(
-        v for k, v in observation.scores.items() if k.startswith("test/") and f"{k}_stderr" in observation.scores
+        v
+        for k, v in observation.scores.items()
+        if k.startswith("test/") and k.count("/") == 1 and f"{k}_stderr" in observation.scores
     )
     halves = [
         observation.items[name].mean()
@@ -71,6 +73,8 @@ def main() -> None:
     print("| learning rate | n | validation mean / max | test mean / max |\n|---|---|---|---|")
     print(row("untouched base", [scores(tuner.score_base(ALL))]), flush=True)
     print(row("the field's defaults (4 seeds)", [run(tuner.defaults, seed)[0] for seed in range(4)]), flush=True)
+    for rate in (1e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2):
+        print(row(f"the defaults, but {rate:g}", [run({**tuner.defaults, "learning_rate": rate}, 0)[0]]), flush=True)
     found = []
     seconds = []
     for proposal in optimizer("random", space, seed=options.seed).ask(options.configurations):
@@ -81,10 +85,10 @@ def main() -> None:
     for low, high in itertools.pairwise(edges):
         band = [score for rate, score, _ in found if low <= rate < high]
         if band:
-            print(row(f"{low:g} - {high:g}", band))
+            print(row(f"random, {low:g} - {high:g}", band))
     best = max(found, key=lambda each: each[1][0])
     again = [run(best[2], 1000 + seed)[0] for seed in range(4)]
-    print(row("best of these, 4 fresh seeds", again))
+    print(row("the best of these, 4 fresh seeds", again))
     print(f"\nBest: {dict(best[2])}")
     for name, column in zip(("validation", "test"), zip(*again, strict=True), strict=True):
         print(f"Standard deviation over its seeds, {name}: {statistics.stdev(column):.3f}")

@@ -18,7 +18,7 @@ import numpy as np
 from partune import executors
 from partune.errors import UserError
 from partune.objectives.base import Anchored, Objective
-from partune.objectives.function import Function
+from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
 from partune.space import Space
@@ -52,8 +52,8 @@ class Watcher:
 class Study:
     """A space, an objective, an optimiser, and a directory that records what happens.
 
-    objective: a function of a configuration (a dict) that answers a number, higher is better; or an `Objective`
-        such as `FineTune`.
+    objective: a function of a configuration (a dict) that answers a number, higher is better; an `Objective`
+        such as `FineTune`; or the name of one (`branin`, `package.module:function`).
     algorithm: an optimiser's name, class or `package.module:Class`; options are its keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
@@ -62,7 +62,7 @@ class Study:
     def __init__(
         self,
         space: Space,
-        objective: Objective | Callable[[Config], Observation | float],
+        objective: str | Objective | Callable[[Config], Observation | float],
         algorithm: str | type[Optimizer] = "bo",
         seed: int = 0,
         directory: str | Path | None = None,
@@ -74,7 +74,7 @@ class Study:
         watcher: Watcher | None = None,
     ) -> None:
         self.space = space
-        self.objective = objective if isinstance(objective, Objective) else Function(objective)
+        self.objective = as_objective(objective)
         self.seed = seed
         self.keep = keep
         self.watcher = watcher or Watcher()

@@ -31,7 +31,7 @@ BATCH, LENGTH, STEPS = 32, 64, 1400
 PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
 SIDE_SHARE = 0.1
 CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))  # until this share of the steps, so many machines
-GAIN = 3.0
+GAIN = 8.0
 
 CLOZE_TASK = """\
 # Validation: complete the report with the machine's property. HellaSwag's form: a context and four endings.

@@ -23,8 +23,8 @@ class Function(Objective):
         return Observation.of(self.function(dict(trial.config)))
 
 
-def named(name: str) -> Callable[[Config], Observation | float]:
-    """A synthetic function by name, or `package.module:function` (the current folder is searched too)."""
+def named(name: str) -> Objective | Callable[[Config], Observation | float]:
+    """A synthetic function by name, or `package.module:function` or `:Class` (the current folder is searched too)."""
     from partune.objectives.synthetic import SYNTHETIC
 
     if ":" not in name:
@@ -37,9 +37,15 @@ def named(name: str) -> Callable[[Config], Observation | float]:
         sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"objective {name}: {error}") from None
-    if not callable(found):
-        raise UserError(f"objective {name} is no function of a configuration")
-    function: Callable[[Config], Observation | float] = found
-    return function
+    made: Objective | Callable[[Config], Observation | float] = found() if isinstance(found, type) else found
+    if not (isinstance(made, Objective) or callable(made)):
+        raise UserError(f"objective {name} is neither a function of a configuration nor an Objective")
+    return made
+
+
+def as_objective(given: str | Objective | Callable[[Config], Observation | float]) -> Objective:
+    """A name, an objective or a function, as an objective."""
+    found = named(given) if isinstance(given, str) else given
+    return found if isinstance(found, Objective) else Function(found)

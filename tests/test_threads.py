@@ -1,0 +1,18 @@
+"""Threads of the CPU: so many within, as many as before afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from partune.threads import threads
+
+
+def test_the_number_of_before_comes_back_after_an_error_too() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), threads(before + 2):
+        assert torch.get_num_threads() == before + 2
+        raise KeyError
+    assert torch.get_num_threads() == before
+    with threads(None):
+        assert torch.get_num_threads() == before
