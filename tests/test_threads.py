@@ -10,9 +10,16 @@ from partune.threads import threads
 
 def test_the_number_of_before_comes_back_after_an_error_too() -> None:
     before = torch.get_num_threads()
-    with pytest.raises(KeyError), threads(before + 2):
-        assert torch.get_num_threads() == before + 2
+    seen = []
+
+    @threads(before + 2)
+    def fail() -> None:
+        seen.append(torch.get_num_threads())
         raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [before + 2]
     assert torch.get_num_threads() == before
     with threads(None):
         assert torch.get_num_threads() == before
