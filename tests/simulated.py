@@ -60,8 +60,8 @@ class SimulatedTuning(Anchored):
     def score_zero(self, trial: Trial) -> Observation:
         return self.evaluate(trial)
 
-    def score_defaults(self, trial: Trial) -> Observation:
-        return self.evaluate(trial, parts=ALL)
+    def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
+        return self.evaluate(trial, adapter, ALL)
 
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
         if not adapter.is_dir():

@@ -54,7 +54,13 @@ def test_resume_continues_to_a_larger_budget(run: Run) -> None:
     assert status == 0
     assert "14 trials, 9 trials already done" in output
     assert len(json.loads(run("report", "runs/b", "--json")[1])["trials"]) == 14
-    assert run("resume", "runs/b")[0] == 0  # nothing to do is no error
+    status, output, _ = run("resume", "runs/b")  # the larger budget is remembered, and nothing to do is no error
+    assert (status, "14 trials, 14 trials already done" in output) == (0, True)
+    status, _, errors = run("resume", "runs/b", "--budget", "3")
+    assert (status, errors) == (
+        2,
+        "partune: error: runs/b has 14 trials already: --budget is the total, got 3\n",
+    )
 
 
 def test_an_unnamed_study_gets_the_next_free_name(run: Run) -> None:
@@ -82,6 +88,7 @@ def test_a_functions_module_is_found_in_the_current_folder(run: Run, tmp_path: P
         (("tune", "--objective", "branin", "--algorithm", "bamso"), 'no algorithm "bamso"; did you mean "bamsoo"?'),
         (("tune", "--objective", "branin", "--space", "lorra"), 'no ready-made space "lorra"; did you mean "lora"?'),
         (("tune", "--objective", "branin", "--name", "../up"), "a name is a plain folder name, got '../up'"),
+        (("tune", "--objective", "branin", "--name", ""), "a name is a plain folder name, got ''"),
         (("tune", "nothing.yaml"), "cannot read nothing.yaml: No such file or directory"),
         (("resume", "runs/none"), "no study in runs/none"),
         (("resume", "runs/none", "--budget", "0"), "argument --budget: must be at least 1, got 0"),

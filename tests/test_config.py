@@ -67,6 +67,12 @@ def test_scientific_notation_without_a_dot_is_a_number(tmp_path: Path) -> None:
     assert config.load(tmp_path / "s.yaml")["space"]["x"]["choice"] == [1e-4, 2e3, -1e5, "1e", "e5"]
 
 
+def test_a_single_task_needs_no_list() -> None:
+    found = config.parse({**MINIMAL, "validation": {"tasks": "hellaswag"}, "test": {"tasks": "mmlu"}})
+    assert found.validation is not None
+    assert (found.validation.tasks, found.test.tasks) == (("hellaswag",), ("mmlu",))
+
+
 def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     (tmp_path / "task.yaml").write_text("")
@@ -93,6 +99,7 @@ def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:
         ({"model": None}, "model is missing: give --model or a section in the file"),
         ({"data": {"format": "chat"}}, "data.path is missing"),
         ({"version": 2}, "version: input should be 1, got 2"),
+        ({"run": {"keep": 0}}, "run.keep: input should be greater than 0, got 0"),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(change: dict[str, Any], message: str) -> None:
@@ -104,7 +111,12 @@ def test_a_mistake_is_one_line_with_its_place(change: dict[str, Any], message: s
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [1", "is no valid YAML"), ("- a\n- b\n", "is a mapping of sections, got list"), (None, "cannot read")],
+    [
+        ("a: [1", "is no valid YAML"),
+        ("search: {budget: 3}\nsearch: {budget: 5}\n", 'the key "search" is given twice'),
+        ("- a\n- b\n", "is a mapping of sections, got list"),
+        (None, "cannot read"),
+    ],
 )
 def test_an_unreadable_file_is_one_line(content: str | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"

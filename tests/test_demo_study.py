@@ -158,3 +158,16 @@ def test_data_with_a_missing_field_names_the_row(
     assert "output" in errors
     assert "2" in errors
     assert errors.count("\n") == 1
+
+
+def test_a_real_range_for_an_integer_setting_is_refused_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from partune.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "space.yaml").write_text("lora_r: {float: [2, 8]}\n")
+    assert main(["demo", "--name", "bad", "--space", "space.yaml"]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("partune: error: training.lora_r: input should be a valid integer")
+    assert not (tmp_path / "runs").exists()

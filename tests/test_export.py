@@ -30,6 +30,11 @@ def test_another_kept_trial_can_be_chosen(study: Study, tmp_path: Path) -> None:
     assert (out / "rate").read_text() == repr(second.config["learning_rate"])
 
 
+def test_the_defaults_can_be_had_too(study: Study, tmp_path: Path) -> None:
+    out = export(tmp_path / "s", tmp_path / "defaults", trial="defaults")
+    assert (out / "rate").read_text() == "0.0002"
+
+
 def test_refusals_are_one_line(study: Study, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there exists already and is never overwritten"):

@@ -82,6 +82,13 @@ def test_failures_are_results_and_the_run_goes_on() -> None:
     assert float(study.best.config["x"]) <= 0
 
 
+def test_a_study_without_a_score_says_why() -> None:
+    with pytest.raises(ValueError, match="no trial has ended yet"):
+        _ = Study(PLANE, himmelblau, "soo").best
+    with pytest.raises(ValueError, match="all 3 trials failed: the score is nan"):
+        _ = Study(PLANE, lambda config: float("nan"), "soo").run(3).best
+
+
 def test_an_exhausted_space_ends_the_study_early() -> None:
     space = Space(a=Choice(["x", "y"]), b=Int(1, 3))
     for algorithm in ALGORITHMS:
@@ -173,9 +180,9 @@ def test_a_lost_adapter_is_trained_again(tmp_path: Path) -> None:
 def test_only_the_best_adapters_stay(keep: int | str, kept: int, tmp_path: Path) -> None:
     study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=keep).run(12)
     done = sorted((t for t in study.trials if t.status is Status.DONE), key=lambda t: (-t.score, t.number))
-    folders = {int(each.name) for each in (tmp_path / "s" / "adapters").iterdir()}
+    folders = {each.name for each in (tmp_path / "s" / "adapters").iterdir()}
     expected = done if keep == "all" else done[:kept]
-    assert folders == {t.number for t in expected}
+    assert folders == {"defaults", *(f"{t.number:04d}" for t in expected)}
 
 
 def test_per_item_results_are_on_disk_and_not_in_memory(tmp_path: Path) -> None:
@@ -206,6 +213,8 @@ def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
     refused("with algorithm soo, not random", algorithm="random", resume=True)
     refused("with seed 0, not 1", seed=1, resume=True)
     refused('no algorithm "sooo"; did you mean "soo"', algorithm="sooo")
+    with pytest.raises(UserError, match=r"needs a partune\.Space, got dict"):
+        Study({}, himmelblau, "soo")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="budget >= 1 must hold, got 0"):
         Study(PLANE, himmelblau, "soo").run(0)
     with pytest.raises(UserError, match="workers >= 1 must hold"):

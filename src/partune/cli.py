@@ -29,7 +29,7 @@ budget's trials, and says by a paired test on unseen items whether the winner is
 study's file too."""
 DEMO = """\
 Tunes a tiny pretrained model of a factory's machines that comes with partune: a few minutes on two cores, offline.
-Flags as for tune."""
+Flags as for tune; where one is not given, the demo's own study.yaml counts, not the default shown here."""
 INTERRUPTED = 130
 
 
@@ -78,7 +78,11 @@ def resume(arguments: argparse.Namespace) -> int:
         raise UserError(f"{directory} was started from Python: continue it there with Study(..., resume=True)")
     study_config = config.parse(config.load(directory / CONFIG))
     study = _study(study_config, directory, resume=True)
-    return _run(study, arguments.budget or max(study_config.search.budget, len(study.trials)))
+    budget = arguments.budget or study.record.budget or study_config.search.budget
+    if budget < len(study.trials):
+        study.close()
+        raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
+    return _run(study, budget)
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -96,7 +100,8 @@ def report(arguments: argparse.Namespace) -> int:
 def export(arguments: argparse.Namespace) -> int:
     from partune.export import export as write
 
-    written = write(_existing(arguments.directory), Path(arguments.out), arguments.trial, arguments.merge)
+    which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
+    written = write(_existing(arguments.directory), Path(arguments.out), which, arguments.merge)
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     return 0
 
@@ -207,7 +212,7 @@ def _directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path
         stem = Path(source).name.lower().replace(":", "-")
         number = next(n for n in range(1, 100_000) if not (runs / f"{stem}-{n}").exists())
         return runs / f"{stem}-{number}"
-    if Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
+    if not arguments.name or Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
         raise UserError(f"a name is a plain folder name, got {arguments.name!r}: give the parent folder with --runs")
     return runs / str(arguments.name)
 
@@ -260,7 +265,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser("export", help="write the best adapter in PEFT's format")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("out", help="folder to write, which must not exist yet")
-    command.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
+    which = command.add_mutually_exclusive_group()
+    which.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
+    which.add_argument("--defaults", action="store_true", help="the adapter of the field's defaults")
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
     command.set_defaults(run=export)
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -119,8 +120,11 @@ class Training(Section):
     """Seed of initialisation and dropout for all trials; by default each trial has its own."""
 
 
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+
+
 class Validation(Section):
-    tasks: Annotated[tuple[str, ...], Field(min_length=1), flag("task")]
+    tasks: Annotated[Names, Field(min_length=1), flag("task")]
     """Harness tasks, by name or local YAML file, whose mean score is searched for."""
     metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
     """Score: accuracy, length-normalised accuracy, minus the loss, or the choices' log-likelihood margin.
@@ -137,7 +141,7 @@ class Validation(Section):
 
 
 class Test(Section):
-    tasks: Annotated[tuple[str, ...], flag("test-task")] = ()
+    tasks: Annotated[Names, flag("test-task")] = ()
     """Tasks that watch for overfitting; never told to the optimiser."""
     every_trial: Annotated[bool, flag("test-every-trial")] = False
     """Score them for all trials, not only for base, defaults and winner."""
@@ -178,7 +182,7 @@ class StudyConfig(Section):
     validation: Validation | None = None
     test: Test = Test()
     space: str | dict[str, Any] | None = None
-    """A ready-made space, or hyperparameters by name (here or in a YAML file); by default lora."""
+    """A ready-made space, a YAML file of one, or (in a study's file) hyperparameters by name; by default lora."""
     search: Search = Search()
     run: Run = Run()
 
@@ -244,7 +248,7 @@ def dump(config: StudyConfig) -> str:
 def _one_line(error: ValidationError) -> str:
     """The first mistake in one line, its place first; for an unknown key with the nearest known one."""
     first = error.errors(include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    place = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
         return f'unknown key "{place}"{suggestion(str(key), _section(parents).model_fields)}'
@@ -270,7 +274,14 @@ def _is_list(value: Any) -> bool:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: 1e-6 is one, though YAML 1.1 asks for a dot."""
+    """YAML 1.2's numbers: 1e-6 is one, though YAML 1.1 asks for a dot. A key given twice is an error, not the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(problem=f'the key "{key}" is given twice')
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 from partune import config
 from partune.errors import UserError
@@ -11,9 +12,10 @@ from partune.storage import CONFIG, Record
 from partune.study import best
 
 
-def export(directory: Path, out: Path, trial: int | None = None, merge: bool = False) -> Path:
-    """Writes the best (or the given) trial's adapter, or merged model, to `out`, which must not exist yet.
+def export(directory: Path, out: Path, trial: int | Literal["defaults"] | None = None, merge: bool = False) -> Path:
+    """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`.
 
+    `out` must not exist yet.
     Raises UserError where the study has no such adapter.
     """
     record = Record.open(directory, read_only=True)
@@ -28,7 +30,8 @@ def export(directory: Path, out: Path, trial: int | None = None, merge: bool = F
     if not adapter.is_dir():
         kept = sorted(int(each.name) for each in adapter.parent.glob("[0-9]*"))
         names = ", ".join(map(str, kept)) or "none"
-        raise UserError(f"{directory} keeps no adapter of trial {trial}; kept: {names} (--keep keeps more)")
+        whose = trial if isinstance(trial, str) else f"trial {trial}"
+        raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
     if merge:
         _merge(directory, adapter, out)
     else:

@@ -33,7 +33,7 @@ class Terminal(Watcher):
         from rich.console import Console
 
         # The stream of now: the engine silences libraries by redirecting stdout while it works.
-        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._study: Study | None = None

@@ -132,4 +132,5 @@ def bootstrap(differences: list[np.ndarray[Any, Any]], resamples: int = RESAMPLE
 
 
 def _words(comparison: Comparison) -> str:
-    return f"gain {comparison.gain:+.4f} ± {comparison.stderr:.4f}, p = {comparison.p:.2g}"
+    p = f"p = {comparison.p:.2g}" if comparison.p >= 0.001 else "p < 0.001"
+    return f"gain {comparison.gain:+.4f} ± {comparison.stderr:.4f}, {p}"

@@ -133,6 +133,17 @@ class Record:
         if plain != self.loaded:
             self._storage.set_study_user_attr(self._studies["search"], "loaded", plain)
 
+    @property
+    def budget(self) -> int | None:
+        """The trials in all that the last run was to make; None before the first."""
+        found: int | None = self._storage.get_study_user_attrs(self._studies["search"]).get("budget")
+        return found
+
+    def plan(self, budget: int) -> None:
+        """Notes the budget of a run, where that is news."""
+        if budget != self.budget:
+            self._storage.set_study_user_attr(self._studies["search"], "budget", budget)
+
     # ----- trials
 
     def trials(self) -> list[Trial]:
@@ -207,17 +218,17 @@ class Record:
         with np.load(path, allow_pickle=False) as packed:
             return {name: packed[name] for name in packed.files}
 
-    def adapter(self, number: int) -> Path:
-        """Where a trial's adapter is kept, or would be."""
+    def adapter(self, trial: int | Literal["defaults"]) -> Path:
+        """Where the adapter of a trial, or of the field's defaults, is kept, or would be."""
         if self.directory is None:
             raise UserError("a study in memory keeps no adapters: give it a directory")
-        return self.directory / "adapters" / f"{number:04d}"
+        return self.directory / "adapters" / (trial if isinstance(trial, str) else f"{trial:04d}")
 
     def prune(self, keep: Iterable[int]) -> None:
-        """Deletes all adapters but those of the given trials."""
+        """Deletes all adapters but those of the given trials and of the defaults."""
         if self.directory is None or not (self.directory / "adapters").is_dir():
             return
-        kept = {self.adapter(number).name for number in keep}
+        kept = {"defaults", *(self.adapter(number).name for number in keep)}
         for folder in (self.directory / "adapters").iterdir():
             if folder.name not in kept:
                 shutil.rmtree(folder)

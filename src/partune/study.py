@@ -73,6 +73,8 @@ class Study:
         config: str | None = None,
         watcher: Watcher | None = None,
     ) -> None:
+        if not isinstance(space, Space):
+            raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
         self.space = space
         self.objective = as_objective(objective)
         self.seed = seed
@@ -123,10 +125,13 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The best-scoring finished trial, the first of equals; raises ValueError while there is none."""
+        """The best-scoring trial, the first of equals; raises ValueError while none has a score."""
         found = best(self.trials)
         if found is None:
-            raise ValueError("no trial has finished yet")
+            errors = [trial.observation.error for trial in self.trials if trial.observation is not None]
+            raise ValueError(
+                f"all {len(errors)} trials failed, first: {errors[0]}" if errors else "no trial has ended yet"
+            )
         return found
 
     @property
@@ -144,6 +149,7 @@ class Study:
             raise UserError(f"budget >= 1 must hold, got {budget}")
         if workers < 1:
             raise UserError(f"workers >= 1 must hold, got {workers}")
+        self.record.plan(budget)
         self.watcher.began(self, budget)
         try:
             if isinstance(self.objective, Anchored):
@@ -246,7 +252,8 @@ class Study:
         defaults = objective.defaults
         self._anchor("base", {}, lambda trial: objective.score_base())
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
-        self._anchor("defaults", defaults, objective.score_defaults)
+        kept = self.record.adapter("defaults")
+        self._anchor("defaults", defaults, lambda trial: objective.score_defaults(trial, kept))
 
     def _agreeing(self, objective: Anchored, trial: Trial) -> Observation:
         """The trial with learning rate 0; raises UntrustworthyError where it does not answer as the base does."""

@@ -40,6 +40,7 @@ def save(model: PeftModel, folder: Path) -> None:
     with written(folder) as draft, quiet():
         # The base is frozen, its embeddings included: "auto" would compare them with the hub's.
         model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
+        (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, with nothing filled in
 
 
 def check(folder: Path) -> None:

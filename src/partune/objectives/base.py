@@ -47,7 +47,7 @@ class Anchored(Objective):
         """Trains with learning rate 0 for a few steps, on the very path that trials take."""
 
     @abstractmethod
-    def score_defaults(self, trial: Trial) -> Observation: ...
+    def score_defaults(self, trial: Trial, adapter: Path) -> Observation: ...
 
     @abstractmethod
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:

@@ -233,9 +233,9 @@ class FineTune(Anchored):
         config = {**trial.config, "learning_rate": 0.0, "steps": ZERO_STEPS}
         return self.evaluate(dataclasses.replace(trial, config=config))
 
-    def score_defaults(self, trial: Trial) -> Observation:
-        """Trains the field's defaults and scores all parts."""
-        return self.evaluate(trial, parts=ALL)
+    def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
+        """Trains the field's defaults, keeps their adapter and scores all parts."""
+        return self.evaluate(trial, adapter, ALL)
 
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
         """Scores all parts of a trial by its kept adapter, or trains it again where that is gone."""
@@ -385,10 +385,13 @@ def _cause(error: Exception) -> str:
 
 
 def _ends(parameter: Hyperparameter | None) -> Sequence[Value]:
-    """The values of a hyperparameter that have to be settings, for all between to be."""
+    """The values of a hyperparameter that have to be settings, for all between to be.
+
+    One from within tells a real from an integer: the ends of a real may be whole numbers.
+    """
     if isinstance(parameter, Choice):
         return parameter.options
-    return (parameter.low, parameter.high) if isinstance(parameter, (Float, Int)) else ()
+    return (parameter.low, parameter.high, parameter.decode(0.381966)) if isinstance(parameter, (Float, Int)) else ()
 
 
 def _plain(section: Any) -> Any:

@@ -33,6 +33,7 @@ def summarise(record: Record) -> Summary:
         "directory": None if record.directory is None else str(record.directory),
         "algorithm": record.header["algorithm"],
         "seed": record.header["seed"],
+        "budget": record.budget,
         "space": record.space.describe(),
         "versions": dict(record.header["versions"]),
         "loaded": dict(record.loaded),
@@ -53,9 +54,10 @@ def show(summary: Summary, console: Console | None = None) -> None:
     """Prints the summary: the trials, then the table of base, defaults and best, the verdict last."""
     from rich.console import Console
 
-    console = console or Console(highlight=False, soft_wrap=True)
+    console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
+        console.soft_wrap = True
     for part in _page(summary):
         console.print(part)
 
@@ -134,6 +136,7 @@ def _row(trial: Trial) -> Summary:
         "stderr": None if observation is None else observation.stderr,
         "seconds": None if observation is None else observation.cost.get("seconds"),
         "error": None if observation is None else observation.error,
+        "test": {} if observation is None else _test(observation.scores),
         "attempts": trial.attempts,
     }
 
@@ -165,6 +168,8 @@ def _page(summary: Summary) -> list[RenderableType]:
     page.append(_spent(summary))
     if summary["verdict"] is not None:
         page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary["verdict"])]
+        if _defaults_won(summary["verdict"]):
+            page.append("The field's defaults did better: use them (partune export --defaults), or search on.")
     elif summary["base"] is not None:
         page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
     if summary["best"] is not None and summary["best"].get("adapter"):
@@ -227,6 +232,10 @@ def _spent(summary: Summary) -> str:
     if seconds["anchors"]:
         text += f"; anchors and verdict: {span(seconds['anchors'])}"
     return text + "."
+
+
+def _defaults_won(verdict: Summary) -> bool:
+    return verdict["over_defaults"] is not None and verdict["over_defaults"]["gain"] < 0
 
 
 def _small_print(verdict: Summary) -> str:
