@@ -85,7 +85,7 @@ def test_failures_are_results_and_the_run_goes_on() -> None:
 def test_a_study_without_a_score_says_why() -> None:
     with pytest.raises(ValueError, match="no trial has ended yet"):
         _ = Study(PLANE, himmelblau, "soo").best
-    with pytest.raises(ValueError, match="all 3 trials failed: the score is nan"):
+    with pytest.raises(ValueError, match="all 3 trials failed, first: the score is nan"):
         _ = Study(PLANE, lambda config: float("nan"), "soo").run(3).best
 
 

@@ -260,7 +260,7 @@ def words(config: Mapping[str, object]) -> str:
 
 def span(seconds: float) -> str:
     """A duration as a person says it."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
