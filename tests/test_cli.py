@@ -37,7 +37,7 @@ def test_a_synthetic_study_from_start_to_report(run: Run) -> None:
     status, output, _ = branin(run)
     assert status == 0
     assert "9 trials (9 done) by soo" in output
-    assert "best so far" in output
+    assert "  best  " in output
     status, output, _ = run("report", "runs/b", "--json")
     found = json.loads(output)
     assert status == 0

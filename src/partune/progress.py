@@ -93,8 +93,8 @@ class Terminal(Watcher):
         took = span(trial.observation.cost.get("seconds", 0.0))
         failed = trial.status is Status.FAILED
         told = f"failed: {trial.observation.error}" if failed else self._score(trial)
-        mark = "  [bold green]best so far[/]" if leader is not None and leader.number == trial.number else ""
-        self.console.print(f"trial {trial.number:>3}  {told}  {words(trial.config)}  [dim]{took}[/]{mark}")
+        mark = "[bold green]best[/]" if leader is not None and leader.number == trial.number else "    "
+        self.console.print(f"trial {trial.number:>3}  {told}  {mark}  {words(trial.config)}  [dim]{took}[/]")
         if self._bar is not None and self._task is not None:
             text = f"searching, best {leader.score:.4f}" if leader is not None else "searching"
             self._bar.update(

@@ -108,7 +108,8 @@ def test_numbers_are_never_cut(study: Study, width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(3.14159, "3.1 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (61.2, "1 min 01 s"), (3661, "1 h 01 min")]
+    ("seconds", "words"),
+    [(3.14159, "3.1 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (61.2, "1 min 01 s"), (3661, "1 h 01 min")],
 )
 def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
     assert summary.span(seconds) == words
