@@ -10,6 +10,7 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from partune import config
@@ -99,6 +100,38 @@ def test_a_merged_model_needs_no_peft(
         torch.testing.assert_close(model(IDS).logits, logits, atol=2e-4, rtol=1e-4)
     assert tokenizer("oil")["input_ids"] == AutoTokenizer.from_pretrained(folders[kind])("oil")["input_ids"]
     assert not any("lora" in name for name, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("llama", False), ("qwen2", True)])
+def test_the_head_can_be_named_and_merged_where_it_is_its_own(
+    folders: dict[str, Path],
+    bases: dict[str, Base],
+    tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    kind: str,
+    tied: bool,
+) -> None:
+    examples = tokenise(config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", make_rows(8)))), tokenizer)
+    chosen = config.Training(learning_rate=0.05, targets="q_proj, lm_head", steps=4, batch_size=4)
+    before = bases[kind].model(IDS).logits
+    with trained(bases[kind], examples.cut(100, "answer"), chosen, 1, 1) as tuned, torch.no_grad():
+        adapters.save(tuned.model, tmp_path / "head")
+        logits = bases[kind].model(IDS).logits
+    assert torch.equal(bases[kind].model(IDS).logits, before)
+    with quiet():
+        model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folders[kind]), tmp_path / "head")
+    assert torch.equal(model(IDS).logits, logits)
+    weights = load_file(tmp_path / "head" / "adapter_model.safetensors")
+    assert any("lm_head" in name for name in weights)
+    source = config.Model(path=str(folders[kind]))
+    if tied:
+        with pytest.raises(UserError, match="tied embeddings, which cannot be merged"):
+            adapters.merge(source, tmp_path / "head", tmp_path / "merged")
+        return
+    adapters.merge(source, tmp_path / "head", tmp_path / "merged")
+    with quiet():
+        merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(merged(IDS).logits, logits, atol=2e-4, rtol=1e-4)
 
 
 def test_a_merged_model_keeps_the_bases_precision(

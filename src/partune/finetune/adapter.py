@@ -78,8 +78,10 @@ def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
 def merge(model: config.Model, folder: Path, out: Path) -> None:
     """Writes the base with the adapter merged into its weights, and the tokenizer: a model folder that needs no PEFT.
 
-    The sum is taken in fp32 and rounded once, to the precision in which the base is stored.
+    The sum is taken in fp32 and rounded once, to the precision in which the base is stored. Raises UserError where the
+    head has an adapter and shares its weights with the input embeddings: merging would change both.
     """
+    from peft.tuners.lora import LoraLayer
     from transformers import AutoConfig
 
     base = load(model, dtype="fp32", device="cpu")
@@ -87,6 +89,9 @@ def merge(model: config.Model, folder: Path, out: Path) -> None:
         stored = AutoConfig.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         ).dtype
+        head, embeddings = base.model.get_output_embeddings(), base.model.get_input_embeddings()
+        if isinstance(head, LoraLayer) and head.weight is embeddings.weight:
+            raise UserError(f"{folder} adapts the head of a model with tied embeddings, which cannot be merged")
         merged = adapted.merge_and_unload(safe_merge=True)
         merged.to(stored or base.model.dtype)
         with written(out) as draft:

@@ -164,32 +164,34 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer by full name, the output embeddings left out; GPT-2's Conv1D is one."""
+    """Every linear layer by full name, the head (output embeddings) too; GPT-2's Conv1D is one."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
+    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+
+
+def body_layers(model: nn.Module) -> list[str]:
+    """The linear layers' names without the head."""
     head = cast(Any, model).get_output_embeddings()
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
-    }
+    return [name for name, module in linear_layers(model).items() if module is not head]
 
 
 def attention_layers(model: nn.Module) -> list[str]:
     """The linear layers within attention modules: q, k, v and o, or the fused projections of a model that has them."""
     inside = tuple(f"{name}." for name, module in model.named_modules() if "attention" in type(module).__name__.lower())
-    return [name for name in linear_layers(model) if name.startswith(inside)] if inside else []
+    return [name for name in body_layers(model) if name.startswith(inside)] if inside else []
 
 
 def find_targets(model: nn.Module, targets: str) -> list[str]:
     """Full names of the layers that `targets` means: attention, all-linear, or names with commas between.
 
-    A name is a full one or its end ("q_proj", "mlp.up_proj"). Raises UserError, with some layers, where one fits none.
+    The head gets an adapter only where it is named. A name is a full one or its end ("q_proj", "mlp.up_proj"). Raises
+    UserError, with some layers, where one fits none.
     """
     linear = linear_layers(model)
     if targets == "all-linear":
-        found = list(linear)
+        found = body_layers(model)
     elif targets == "attention":
         found = attention_layers(model)
     else:
