@@ -210,8 +210,9 @@ def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
 
     refused("holds a study already")
     refused("a study of a different space", space=Space(x=Float(-5, 5), y=Float(-4, 5)), resume=True)
-    refused("with algorithm soo, not random", algorithm="random", resume=True)
-    refused("with seed 0, not 1", seed=1, resume=True)
+    refused("another study: algorithm is soo there, and random here", algorithm="random", resume=True)
+    refused("another study: seed is 0 there, and 1 here", seed=1, resume=True)
+    refused("another study: options.k is None there, and 5 here", options={"k": 5}, resume=True)
     refused('no algorithm "sooo"; did you mean "soo"', algorithm="sooo")
     with pytest.raises(UserError, match=r"needs a partune\.Space, got dict"):
         Study({}, himmelblau, "soo")  # type: ignore[arg-type]

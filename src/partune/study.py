@@ -7,6 +7,7 @@ optimiser from the record, runs what was interrupted once more, and goes on as i
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -81,7 +82,12 @@ class Study:
         self.keep = keep
         self.watcher = watcher or Watcher()
         self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
-        header = {"algorithm": _name(algorithm), "options": dict(options or {}), "seed": seed}
+        header = {
+            "algorithm": _name(algorithm),
+            "options": dict(options or {}),
+            "seed": seed,
+            "objective": dict(self.objective.identity),
+        }
         where = None if directory is None else Path(directory)
         if isinstance(self.objective, Anchored) and where is None:
             raise UserError("a fine-tuning study keeps adapters: give it a directory")
@@ -101,9 +107,8 @@ class Study:
         recorded = Record.open(directory, read_only=True)
         if recorded.space != self.space:
             raise UserError(f"{directory} holds a study of a different space: choose another name")
-        for key, value in header.items():
-            if recorded.header[key] != value:
-                raise UserError(f"{directory} holds a study with {key} {recorded.header[key]}, not {value}")
+        if (found := _difference(recorded.header, json.loads(json.dumps(header)))) is not None:
+            raise UserError(f"{directory} holds another study: {found}")
         if not resume:
             raise UserError(f"{directory} holds a study already: resume it, or choose another name")
 
@@ -319,6 +324,18 @@ def judge(record: Record) -> Verdict | None:
 
     winning, base = items("winner"), items("base")
     return None if winning is None or base is None else verdict(winning, base, items("defaults"))
+
+
+def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: str = "") -> str | None:
+    """The first setting in which two mappings differ, in words; None where they do not. given: what has to be there."""
+    for key, value in given.items():
+        there = recorded.get(key)
+        if isinstance(value, dict) and isinstance(there, dict):
+            if (found := _difference(there, value, f"{place}{key}.")) is not None:
+                return found
+        elif there != value:
+            return f"{place}{key} is {there} there, and {value} here"
+    return None
 
 
 def _name(algorithm: str | type[Optimizer]) -> str:

@@ -367,3 +367,23 @@ def test_memory_stays_flat_over_a_hundred_trials(make: Any) -> None:
         trial(number)
     assert tensors() == before
     assert len(gc.get_objects()) < objects + 500
+
+
+def test_a_study_is_resumed_with_its_own_model_and_data_only(folders: dict[str, Path], tmp_path: Path) -> None:
+    from partune import Study
+
+    def study(**changes: Any) -> Study:
+        sections = {"model": str(folders["llama"]), "data": str(rows), "task": "hellaswag"} | changes
+        space = Space(learning_rate=Float(1e-4, 1e-2, log=True))
+        return Study(space, FineTune(**sections), "random", directory=tmp_path / "s", resume=True)
+
+    rows = write_jsonl(tmp_path / "rows.jsonl", make_rows(4))
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr(FineTune, "check", lambda self, space: None)
+        study().close()
+        study(run={"threads": 1}).close()  # where it runs is no part of what it is
+        with pytest.raises(UserError, match=r"another study: objective\.model\.path is .*llama there, and .*gpt2 here"):
+            study(model=str(folders["gpt2"]))
+        with pytest.raises(UserError, match=r"objective\.training\.steps is None there, and 5 here"):
+            study(training={"steps": 5})

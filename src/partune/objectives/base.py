@@ -14,6 +14,11 @@ from partune.trial import Config, Observation, Trial
 class Objective(ABC):
     """The black box."""
 
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """What makes it this objective, as plain data: recorded, and compared when a study is resumed."""
+        return {}
+
     @abstractmethod
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
         """Scores a trial; what it trains may be left in the folder `adapter`."""

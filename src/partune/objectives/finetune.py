@@ -120,6 +120,14 @@ class FineTune(Anchored):
         return self.config.training
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """The sections that decide what a trial scores; where it runs does not."""
+        sections: dict[str, Any] = self.config.model_dump(
+            mode="json", include={"model", "data", "training", "validation", "test"}
+        )
+        return sections
+
+    @property
     def defaults(self) -> dict[str, Value]:
         """The field's defaults as a configuration; a setting that the user gave and does not search stays."""
         kept = self.training.model_fields_set - self._searched
