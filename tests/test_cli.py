@@ -107,6 +107,14 @@ def test_bad_input_is_status_2_and_one_line(run: Run, arguments: tuple[str, ...]
     assert not Path("runs").exists()  # nothing was begun
 
 
+def test_an_interrupt_while_loading_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("partune.cli._study", interrupted)
+    assert branin(run) == (130, "", "\nInterrupted.\n")
+
+
 def test_a_study_is_never_overwritten(run: Run) -> None:
     branin(run)
     before = Path("runs/b/journal.log").read_bytes()

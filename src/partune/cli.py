@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"partune: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before a study began, or after it ended
+        print("\nInterrupted.", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone: `partune report ... | head`
         sys.stderr.close()
         return 1
