@@ -108,7 +108,7 @@ def test_bad_input_is_status_2_and_one_line(run: Run, arguments: tuple[str, ...]
 
 
 def test_an_interrupt_while_loading_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("partune.cli._study", interrupted)

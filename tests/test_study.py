@@ -9,6 +9,7 @@ import pytest
 
 from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
 from partune.optimizers import ALGORITHMS
+from partune.optimizers.soo import SOO
 from partune.study import UntrustworthyError, Watcher, judge
 from partune.trial import Config, Trial
 from tests.simulated import SimulatedTuning
@@ -59,6 +60,12 @@ def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, stop
     assert outcomes(resumed) == outcomes(unbroken)
     assert [t.attempts for t in resumed.trials] == [2 if t.number == stop else 1 for t in resumed.trials]
     assert [t.seed for t in resumed.trials] == [t.seed for t in unbroken.trials]
+
+
+def test_an_algorithm_is_a_name_a_path_a_class_or_an_instance() -> None:
+    forms = ["soo", "partune.optimizers.soo:SOO", SOO, SOO(PLANE)]
+    found = [outcomes(Study(PLANE, himmelblau, form).run(9)) for form in forms]
+    assert found[1:] == found[:1] * 3
 
 
 def test_a_larger_budget_extends_a_finished_study(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class Study:
 
     objective: a function of a configuration (a dict) that answers a number, higher is better; an `Objective`
         such as `FineTune`; or the name of one (`branin`, `package.module:function`).
-    algorithm: an optimiser's name, class or `package.module:Class`; options are its keyword arguments.
+    algorithm: an optimiser's name, `package.module:Class`, class or (fresh) instance; options are keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
     """
@@ -64,7 +64,7 @@ class Study:
         self,
         space: Space,
         objective: str | Objective | Callable[[Config], Observation | float],
-        algorithm: str | type[Optimizer] = "bo",
+        algorithm: str | type[Optimizer] | Optimizer = "bo",
         seed: int = 0,
         directory: str | Path | None = None,
         *,
@@ -338,5 +338,8 @@ def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: st
     return None
 
 
-def _name(algorithm: str | type[Optimizer]) -> str:
-    return algorithm if isinstance(algorithm, str) else f"{algorithm.__module__}:{algorithm.__qualname__}"
+def _name(algorithm: str | type[Optimizer] | Optimizer) -> str:
+    if isinstance(algorithm, str):
+        return algorithm
+    kind = algorithm if isinstance(algorithm, type) else type(algorithm)
+    return f"{kind.__module__}:{kind.__qualname__}"
