@@ -155,7 +155,7 @@ def test_anchors_and_winner_are_scored_on_all_parts(tuner: FineTune, tmp_path: P
     trained_again = tuner.score_winner(trial, tmp_path / "winner")
     kept = tuner.score_winner(trial, tmp_path / "winner")
     assert same(trained_again, kept)
-    for found in (kept, tuner.score_base(), tuner.score_defaults(Trial(0, tuner.defaults))):
+    for found in (kept, tuner.score_base(), tuner.score_defaults(Trial(0, tuner.defaults), tmp_path / "defaults")):
         assert {"score", "verdict", "verdict_stderr", "test/others", "test/others/acc"} <= set(found.scores)
         parts = [found.items[f"{part}/choices/doc_id"] for part in ("search", "verdict")]
         assert sorted(np.concatenate(parts)) == list(range(30))
