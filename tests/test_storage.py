@@ -150,6 +150,14 @@ def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
         Record.create(tmp_path / "file" / "s", SPACE, HEADER)
 
 
+def test_an_unwritable_place_is_told_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is no folder that can be written in"):
+        Record.check(tmp_path / "file" / "runs" / "s")
+    Record.check(tmp_path / "new" / "runs" / "s")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["file"]
+
+
 def test_a_newer_format_is_refused(directory: Path) -> None:
     journal = directory / JOURNAL
     journal.write_text(journal.read_text().replace('"format":1', '"format":2'))

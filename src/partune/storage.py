@@ -94,6 +94,13 @@ class Record:
             raise UserError(f"cannot write {directory}: {error.strerror or error}") from None
         return cls.open(directory)
 
+    @staticmethod
+    def check(directory: Path) -> None:
+        """Raises UserError where a new record could not be written, before the work that it is for."""
+        place = next(parent for parent in directory.absolute().parents if parent.exists())
+        if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
+            raise UserError(f"cannot write {directory}: {place} is no folder that can be written in")
+
     @classmethod
     def open(cls, directory: Path, read_only: bool = False) -> Record:
         """The record in a directory; raises UserError where there is none or another process drives it."""

@@ -94,6 +94,8 @@ class Study:
         there = where is not None and where.exists()
         if where is not None and there:
             self._refuse_or_check(where, header, resume)
+        elif where is not None:
+            Record.check(where)
         if isinstance(self.objective, Anchored):
             self.watcher.phase("loading")
             self.objective.check(space)

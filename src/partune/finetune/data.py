@@ -52,19 +52,24 @@ GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 def read_rows(data: config.Data) -> list[Row]:
     """The rows of a file or of a data set's split, in order; raises UserError that names the file, and a bad line."""
+    path = find_file(data)
+    rows = _read_dataset(data) if path is None else _read_file(path)
+    if not rows:
+        raise UserError(f"{data.path} has no rows")
+    return rows[: data.limit]
+
+
+def find_file(data: config.Data) -> Path | None:
+    """The file that the data's path means, None for a data set id; raises UserError where it is not there."""
     path = Path(data.path).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if path.is_file():
         if plain.suffix not in SUFFIXES:
             raise UserError(f"{data.path}: instruction data is a .json or .jsonl file (either .gz), or a data set id")
-        rows = _read_file(path)
-    elif not path.is_dir() and (plain.suffix in SUFFIXES or path.is_absolute() or data.path.startswith((".", "~"))):
+        return path
+    if not path.is_dir() and (plain.suffix in SUFFIXES or path.is_absolute() or data.path.startswith((".", "~"))):
         raise UserError(f"no data file {data.path}{near(path)}")
-    else:
-        rows = _read_dataset(data)
-    if not rows:
-        raise UserError(f"{data.path} has no rows")
-    return rows[: data.limit]
+    return None
 
 
 def _read_file(path: Path) -> list[Row]:

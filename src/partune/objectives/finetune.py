@@ -169,11 +169,13 @@ class FineTune(Anchored):
         """Loads the base model, tokenises the data and builds the tasks' requests, once; raises UserError."""
         if "_scorer" in vars(self):
             return
+        from partune.finetune.data import find_file
         from partune.finetune.isolation import own_generators
         from partune.finetune.model import check_exists
         from partune.finetune.tasks import check_file
 
         check_exists(self.model)
+        find_file(self.data)
         for name in (*self.validation.tasks, *self.config.test.tasks):
             check_file(name)
         import torch
