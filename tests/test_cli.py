@@ -75,6 +75,8 @@ def test_a_functions_module_is_found_in_the_current_folder(run: Run, tmp_path: P
     flags = ("--objective", "mine:f", "--space", "space.yaml", "--algorithm", "soo", "--budget", "5")
     status, output, _ = run("tune", *flags)
     assert status == 0, output
+    (tmp_path / "space.yaml").unlink()  # the study has its own copy
+    assert run("resume", "runs/mine-f-1", "--budget", "7")[0] == 0
     assert run("tune", "--objective", "mine:f")[2].startswith("partune: error: objective mine:f needs a space")
 
 

@@ -84,6 +84,19 @@ def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:
     assert found["validation"]["tasks"] == [str(tmp_path / "task.yaml"), "hellaswag"]
 
 
+def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None:
+    for name in ("hellaswag", "lora", "base"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "space.yaml").write_text("")
+    template = "{{ messages }}" * 1000
+    given = {"validation": {"tasks": ["hellaswag"]}, "space": "lora", "data": {"path": "d", "chat_template": template}}
+    assert config.located(given, tmp_path) == given
+    assert config.located({"space": "space.yaml", "model": {"path": "base"}}, tmp_path) == {
+        "space": str(tmp_path / "space.yaml"),
+        "model": {"path": str(tmp_path / "base")},
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -172,7 +172,7 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
         options=study_config.search.options,
         keep=study_config.run.keep,
         resume=resume,
-        config=config.dump(study_config),
+        config=config.dump(study_config.model_copy(update={"space": space.describe()})),
         watcher=Terminal(),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -222,21 +222,33 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A study's mapping with every relative path that exists in `folder` made absolute."""
+    """A study's mapping with every relative path that exists in `folder` made absolute.
 
-    def place(name: Any) -> Any:
-        return str(folder / name) if isinstance(name, str) and name and (folder / name).exists() else name
+    A model or data may be a folder; a folder of a task's or a space's name is none.
+    """
+
+    def place(name: Any, admits: Callable[[Path], bool]) -> Any:
+        if _is_list(name):
+            return [place(each, admits) for each in name]
+        path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text
+        return str(folder / name) if path_like and admits(folder / name) else name
 
     found = dict(value)
-    for section, key in (("model", "path"), ("data", "path"), ("validation", "tasks"), ("test", "tasks")):
+    for section, key, admits in (
+        ("model", "path", Path.exists),
+        ("data", "path", Path.exists),
+        ("data", "chat_template", Path.is_file),
+        ("validation", "tasks", Path.is_file),
+        ("test", "tasks", Path.is_file),
+    ):
         part = found.get(section)
-        if isinstance(part, Mapping):
-            inner = part.get(key)
-            if inner is not None:
-                found[section] = {**part, key: [place(each) for each in inner] if _is_list(inner) else place(inner)}
-        else:
-            found[section] = place(part)
-    return {key: part for key, part in found.items() if part is not None or key in value}
+        if isinstance(part, Mapping) and key in part:
+            found[section] = {**part, key: place(part[key], admits)}
+        elif isinstance(part, str) and key == "path":
+            found[section] = place(part, admits)
+    if "space" in found:
+        found["space"] = place(found["space"], Path.is_file)
+    return found
 
 
 def dump(config: StudyConfig) -> str:
