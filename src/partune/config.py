@@ -60,6 +60,8 @@ class Model(Section):
     """Run Python code that comes with the model."""
     safetensors: bool = True
     """Load safetensors only; false also admits pickled weights, which can run code."""
+    quantize: Literal["none", "nf4"] = "none"
+    """Keep the frozen base in 4 bits (bitsandbytes; needs a CUDA device)."""
 
 
 class Data(Section):
@@ -161,6 +163,12 @@ class Search(Section):
 
 
 class Run(Section):
+    engine: Literal["packed", "peft", "litgpt"] = "packed"
+    """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
+    pack: PositiveInt | Literal["auto"] = "auto"
+    """Trials trained and scored at once; auto measures what fits and pays."""
+    stop: Literal["none", "rungs"] = "none"
+    """Stop trials early that score worst at equal steps of their schedule."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best there is."""
     threads: PositiveInt | None = None
