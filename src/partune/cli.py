@@ -171,6 +171,7 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
         directory,
         options=study_config.search.options,
         keep=study_config.run.keep,
+        stop=study_config.run.stop,
         resume=resume,
         config=config.dump(study_config.model_copy(update={"space": space.describe()})),
         watcher=Terminal(),

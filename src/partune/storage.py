@@ -232,12 +232,13 @@ class Record:
         return self.directory / "adapters" / (trial if isinstance(trial, str) else f"{trial:04d}")
 
     def prune(self, keep: Iterable[int]) -> None:
-        """Deletes all adapters but those of the given trials and of the defaults."""
+        """Deletes all adapters, and drafts of them, but those of the given trials and of the defaults."""
         if self.directory is None or not (self.directory / "adapters").is_dir():
             return
         kept = {"defaults", *(self.adapter(number).name for number in keep)}
         for folder in (self.directory / "adapters").iterdir():
-            if folder.name not in kept:
+            name = folder.name.removeprefix(".").partition("-")[0]  # a draft's begins with a dot: `adapter.written`
+            if name not in kept:
                 shutil.rmtree(folder)
 
     # ----- inside

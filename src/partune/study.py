@@ -24,6 +24,7 @@ from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
 from partune.space import Space
 from partune.statistics import Verdict, verdict
+from partune.stopping import Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
 
@@ -58,6 +59,7 @@ class Study:
     algorithm: an optimiser's name, `package.module:Class`, class or (fresh) instance; options are keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
+    stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Study:
         *,
         options: Mapping[str, Any] | None = None,
         keep: int | str = 1,
+        stop: str = "none",
         resume: bool = False,
         config: str | None = None,
         watcher: Watcher | None = None,
@@ -81,12 +84,18 @@ class Study:
         self.seed = seed
         self.keep = keep
         self.watcher = watcher or Watcher()
+        if stop not in ("none", "rungs"):
+            raise UserError(f'stop is none or rungs, got "{stop}"')
+        if stop == "rungs" and not self.objective.stoppable:
+            raise UserError("stop: rungs needs an objective that can stop its trials: fine-tuning with engine: packed")
+        self._rungs = Rungs() if stop == "rungs" else None
         self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
         header = {
             "algorithm": _name(algorithm),
             "options": dict(options or {}),
             "seed": seed,
             "objective": dict(self.objective.identity),
+            **({"stop": stop} if stop != "none" else {}),
         }
         where = None if directory is None else Path(directory)
         if isinstance(self.objective, Anchored) and where is None:
@@ -103,6 +112,8 @@ class Study:
         self._trials = {trial.number: trial for trial in self.record.trials()}
         self._anchors = self.record.anchors()
         self.optimizer.replay(self.trials)
+        if self._rungs is not None:
+            self._rungs.restore(self.trials)
 
     def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool) -> None:
         """Raises UserError unless the directory holds this very study and is to be resumed."""
@@ -113,6 +124,7 @@ class Study:
             raise UserError(f"{directory} holds another study: {found}")
         if not resume:
             raise UserError(f"{directory} holds a study already: resume it, or choose another name")
+        self.objective.recall(recorded.loaded)
 
     def close(self) -> None:
         """Lets another process, or another `Study`, go on with the directory."""
@@ -150,7 +162,8 @@ class Study:
     def run(self, budget: int, workers: int = 1) -> Study:
         """Runs until `budget` trials in all were started and all have ended; returns the study itself.
 
-        Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues.
+        Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues. As many trials are
+        under way as the workers have slots.
         """
         if budget < 1:
             raise UserError(f"budget >= 1 must hold, got {budget}")
@@ -162,19 +175,40 @@ class Study:
             if isinstance(self.objective, Anchored):
                 self._score_anchors(self.objective)
             self.watcher.phase("search")
-            with executors.in_process(workers) as executor:
-                self._search(executor, budget, workers)
+            width = workers * self.objective.slots
+            with executors.in_process(width) as executor:
+                try:
+                    self._search(executor, budget, width)
+                except BaseException:
+                    self.objective.interrupt()  # or the executor would wait for what runs
+                    raise
             if isinstance(self.objective, Anchored):
                 self._score_winner(self.objective)
+        except BaseException:
+            self.objective.interrupt()
+            raise
         finally:
             self.watcher.ended()
         return self
 
-    def _search(self, executor: Executor, budget: int, workers: int) -> None:
+    def _search(self, executor: Executor, budget: int, width: int) -> None:
+        """Keeps `width` trials under way.
+
+        Trials that begin together in slots and end together make rounds: the next is proposed when all of one are told,
+        whatever the order in which they arrive, so that a study of packs proposes the same when it is run again.
+        """
+        rounds = self.objective.slots > 1 and self.objective.even and self._rungs is None
         interrupted = [trial for trial in self.trials if not trial.status.final]
         running: dict[Future[Observation], Trial] = {}
         while True:
-            while len(running) < workers and (trial := self._next(interrupted, budget)) is not None:
+            begun: list[Trial] = []
+            while len(running) + len(begun) < width:
+                if rounds and any(t.told_before < self._told for t in (*running.values(), *begun)) and not interrupted:
+                    break
+                if (trial := self._next(interrupted, budget)) is None:
+                    break
+                begun.append(trial)
+            for trial in begun:  # all at once, so that they can make a pack
                 self.watcher.started(trial)
                 running[executor.submit(self._evaluate, trial)] = trial
             if not running:
@@ -214,7 +248,10 @@ class Study:
         began = time.perf_counter()
         adapter = self.record.adapter(trial.number) if isinstance(self.objective, Anchored) else None
         try:
-            observation = self.objective.evaluate(trial, adapter)
+            if self._rungs is None:
+                observation = self.objective.evaluate(trial, adapter)
+            else:
+                observation = self.objective.evaluate_judged(trial, adapter, self._rungs.judge(trial.number))
         except UserError:
             raise
         except Exception as error:

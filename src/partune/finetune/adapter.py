@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,8 @@ from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.model import Base, load, near
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
+    from torch import Tensor
 
 
 @contextmanager
@@ -41,6 +42,27 @@ def save(model: PeftModel, folder: Path) -> None:
         # The base is frozen, its embeddings included: "auto" would compare them with the hub's.
         model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
         (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, with nothing filled in
+
+
+def write(
+    folder: Path, lora: LoraConfig, matrices: Mapping[str, tuple[Tensor, Tensor]], base: str | None = None
+) -> None:
+    """Writes an adapter as PEFT would: its description, and A (r, d_in) and B (d_out, r) of each layer.
+
+    base: the model's name or path.
+    """
+    from safetensors.torch import save_file
+
+    lora.inference_mode = True
+    lora.base_model_name_or_path = base or None
+    named = {
+        f"base_model.model.{name}.lora_{letter}.weight": matrix.detach().cpu().contiguous()
+        for name, pair in matrices.items()
+        for letter, matrix in zip("AB", pair, strict=True)
+    }
+    with written(folder) as draft, quiet():
+        lora.save_pretrained(str(draft))
+        save_file(named, str(draft / "adapter_model.safetensors"), metadata={"format": "pt"})
 
 
 def check(folder: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -240,6 +241,11 @@ class Examples:
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.starts)
+
+    @cached_property
+    def trained_lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of each example that the loss is on, (n,)."""
+        return np.add.reduceat(self.trained.astype(np.int64), self.starts[:-1])
 
     def example(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Tokens and mask of one example, each (T,)."""

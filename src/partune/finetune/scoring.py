@@ -14,6 +14,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,16 +24,18 @@ from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.isolation import own_generators, quiet
 from partune.finetune.model import Base
-from partune.finetune.tasks import ACCURACIES, Item, Loader, Request, Task, compiled_once
+from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, compiled_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Floats = npt.NDArray[np.float64]
 # What scores requests: log-likelihood of each continuation, and whether it is the greedy one.
-LogLikelihoods = Callable[[Sequence[Request]], list[tuple[float, bool]]]
+LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
+# The same for several models at once, of a part by its name: the answers of each.
+PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 
-PARTS = ("search", "verdict", "test")
+RUNG_SHARE, RUNG_ITEMS = 0.25, 64  # of the search items that a rung scores; at least so many, where they are there
 CONTINUOUS = ("loss", "margin")
 
 
@@ -50,6 +53,11 @@ class Part:
     metric: str
 
     @property
+    def place(self) -> str:
+        """Its name among all parts."""
+        return f"{self.name}/{self.task.name}"
+
+    @cached_property
     def requests(self) -> list[Request]:
         return [request for i in self.indices for request in self.task.requests[self.task.items[i].requests]]
 
@@ -85,25 +93,49 @@ class Scorer:
         self.metric = choose_metric(tasks, validation.metric)
         self.context = base.context
         self.parts: list[Part] = []
+        self.rungs: list[Part] = []  # some of the search items, the same for all trials
         for task in tasks:
-            for part, indices in zip(PARTS, task.split(seed, validation.verdict_share), strict=False):
-                self.parts.append(Part(part, task, indices, self.metric))
+            search, verdict = task.split(seed, validation.verdict_share)
+            count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
+            rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
+            self.parts += [Part("search", task, search, self.metric), Part("verdict", task, verdict, self.metric)]
+            self.rungs.append(Part("rung", task, rung, self.metric))
         for task in tests:
             everything = np.arange(len(task.items))
             self.parts.append(Part("test", task, everything, choose_metric([task], None, preferred=self.metric)))
 
     def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
-        """Scores of some parts' items, each part passed on by itself: its numbers do not depend on the others."""
+        """Scores of one model; raises NotFiniteError."""
+        return self.score_one(lambda name, requests: [loglikelihoods(requests)], parts)
+
+    def score_one(self, answer: PackAnswers, parts: Collection[str]) -> Scores:
+        """Scores of the only model that answers; raises NotFiniteError."""
+        (found,) = self.score_all(answer, parts)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def score_all(self, answer: PackAnswers, parts: Collection[str]) -> Sequence[Scores | NotFiniteError]:
+        """Scores of several models that answer together, each part by itself: its numbers do not depend on the others.
+
+        A model whose log-likelihoods are no numbers has the exception for its scores.
+        """
+        chosen = [part for part in (*self.parts, *self.rungs) if part.name in parts]
+        answers = [answer(part.place, part.requests) for part in chosen]  # by part, then by model
+        return [self._scores(list(zip(chosen, own, strict=True))) for own in zip(*answers, strict=True)]
+
+    def _scores(self, answered: Sequence[tuple[Part, Sequence[Answer]]]) -> Scores | NotFiniteError:
+        """One model's scores from its answers."""
         named: dict[str, float] = {}
         items: dict[str, npt.NDArray[Any]] = {}
         chosen: dict[str, list[tuple[float, float]]] = {}
-        for part in self.parts:
-            if part.name not in parts:
-                continue
-            answers = loglikelihoods(part.requests)
-            with compiled_once():
-                values, likelihoods = results(part, answers)
-            place = f"{part.name}/{part.task.name}"
+        for part, answers in answered:
+            try:
+                with compiled_once():
+                    values, likelihoods = results(part, answers)
+            except NotFiniteError as broken:
+                return broken
+            place = part.place
             items[f"{place}/doc_id"] = part.indices
             items[f"{place}/loglikelihood"] = likelihoods
             for metric, each in values.items():
@@ -118,7 +150,7 @@ class Scorer:
         means = {name: mean_of(pairs) for name, pairs in chosen.items()}
         if "verdict" in means:
             named["verdict"], named["verdict_stderr"] = means["verdict"]
-        score, stderr = means.get("search", (None, None))
+        score, stderr = means.get("search", means.get("rung", (None, None)))
         return Scores(named, items, score, stderr)
 
     @property
@@ -126,7 +158,7 @@ class Scorer:
         """What is scored, for the record."""
         return {
             "metric": self.metric,
-            "items": {f"{part.name}/{part.task.name}": len(part.indices) for part in self.parts},
+            "items": {part.place: len(part.indices) for part in self.parts},
             "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
         }
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # The harness's tokenised request: (context, continuation) as text, then their tokens.
 Request = tuple[tuple[str, str], list[int], list[int]]
+# A request's log-likelihood, and whether it is the greedy continuation.
+Answer = tuple[float, bool]
 Encode = Callable[[list[Any]], list[Request]]
 
 FEWSHOT_SEED = 1234  # the harness's own default, so that prompts are those of published numbers

@@ -4,7 +4,8 @@ The semantics, which any faster engine has to reproduce:
 
 - an optimiser step takes `batch_size` examples; its loss is the mean cross-entropy over the batch's trained tokens,
   whatever micro-batches it is summed from;
-- the data's order follows from the study's seed, the same for all trials; initialisation and dropout from the trial's;
+- the data's order follows from the study's seed, the same for all trials; initialisation and dropout's masks from the
+  trial's;
 - the base is frozen and stays in evaluation mode: LoRA's dropout is the only one;
 - decay is decoupled (p <- p - lr * decay * p), for adapters only; gradients are clipped by the adapters' global norm.
 """
@@ -12,7 +13,7 @@ The semantics, which any faster engine has to reproduce:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +28,7 @@ from partune.finetune.model import Base, find_targets, linear_layers, short_targ
 
 if TYPE_CHECKING:
     import torch
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
     from torch import nn
 
 WARMUP_SHARE = 0.03
@@ -63,7 +64,7 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
     """
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
-        steps, tokens, losses = run(base, examples, settings, order_seed)
+        steps, tokens, losses = run(base, examples, settings, seed, order_seed)
         base.model.eval()
         yield Trained(model, steps, tokens, losses)
 
@@ -71,48 +72,74 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
 def attach(base: Base, settings: config.Training) -> PeftModel:
     """A new LoRA adapter on the target layers, in training mode: B is zero, A from torch's global generator.
 
-    Adapters are kept in fp32 whatever the base's precision.
+    Adapters are kept in fp32 whatever the base's precision. Dropout takes its masks from the trial's seed (`Dropout`),
+    so that a trial is the same in either engine.
     """
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
-    from transformers.pytorch_utils import Conv1D
 
-    targets = find_targets(base.model, settings.targets)
-    linear = linear_layers(base.model)
-    alpha = settings.lora_alpha
-    lora = LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # PEFT divides by r, whatever the type
-        lora_dropout=settings.lora_dropout,
-        target_modules=short_targets(base.model, targets),
-        fan_in_fan_out=all(isinstance(linear[name], Conv1D) for name in targets),
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
+    from partune.finetune.dropout import Dropout
+
+    lora = lora_config(base, settings.targets)(settings)
     with quiet():
         model = get_peft_model(base.model, lora)
-    for module in base.model.modules():
-        if isinstance(module, LoraLayer):
-            module.train()
+    adapted = [module for module in base.model.modules() if isinstance(module, LoraLayer)]
+    for place, layer in enumerate(adapted):
+        layer.train()
+        layer.lora_dropout["default"] = Dropout(settings.lora_dropout, place)
     return model
 
 
+def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraConfig]:
+    """PEFT's description of an adapter on the target layers, for settings; raises UserError for targets not there."""
+    from peft import LoraConfig
+    from transformers.pytorch_utils import Conv1D
+
+    names = find_targets(base.model, targets)
+    linear = linear_layers(base.model)
+    modules = short_targets(base.model, names)
+    transposed = all(isinstance(linear[name], Conv1D) for name in names)
+
+    def described(settings: config.Training) -> LoraConfig:
+        alpha = settings.lora_alpha
+        return LoraConfig(
+            r=settings.lora_r,
+            lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # PEFT divides by r, whatever the type
+            lora_dropout=settings.lora_dropout,
+            target_modules=modules,
+            fan_in_fan_out=transposed,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+
+    return described
+
+
 def run(
-    base: Base, examples: Examples, settings: config.Training, order_seed: int
+    base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int
 ) -> tuple[int, int, npt.NDArray[np.float64]]:
     """Trains the adapters that the base carries; returns steps, tokens and losses as `Trained` has them."""
     import torch
+
+    from partune.finetune.dropout import Dropout, Place
 
     parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
     optimiser = make_optimizer(parameters, settings)
     steps = count_steps(len(examples), settings)
     warmup = settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * steps)
-    tokens, losses = 0, []
+    tokens, losses = 0, list[float]()
+    dropouts = [module for module in base.model.modules() if isinstance(module, Dropout)]
+
+    def stand(row: int, shape: tuple[int, int]) -> None:
+        place = Place((seed,), (len(losses),), (row,), shape)
+        for dropout in dropouts:
+            dropout.place = place
+
     for step, indices in enumerate(batches(len(examples), settings.batch_size, steps, order_seed)):
         rate = settings.learning_rate * schedule(step, steps, warmup, settings.schedule)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = accumulate(base, examples, indices, settings.micro_batch_size)
+        loss = accumulate(base, examples, indices, settings.micro_batch_size, stand)
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         losses.append(float(loss))
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
@@ -125,9 +152,16 @@ def run(
 
 
 def accumulate(
-    base: Base, examples: Examples, indices: npt.NDArray[np.int64], micro_batch_size: int | None
+    base: Base,
+    examples: Examples,
+    indices: npt.NDArray[np.int64],
+    micro_batch_size: int | None,
+    stand: Callable[[int, tuple[int, int]], None] = lambda row, shape: None,
 ) -> torch.Tensor:
-    """Adds the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; returns the loss."""
+    """Adds the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; returns the loss.
+
+    stand: told before each micro-batch at which row of the batch it begins, and its shape (b, T).
+    """
     import torch
     from torch.nn import functional
 
@@ -135,7 +169,9 @@ def accumulate(
     parts = [examples.batch(indices[i : i + size]) for i in range(0, len(indices), size)]
     trained_tokens = sum(int((labels != IGNORED).sum()) for _, _, labels in parts)
     total = torch.zeros((), device=base.device)
-    for part in parts:
+    for number, part in enumerate(parts):
+        b, longest = part[0].shape
+        stand(number * size, (b, longest))
         ids, attention, labels = (torch.from_numpy(array).to(base.device) for array in part)  # (b, T)
         logits = base.model(input_ids=ids, attention_mask=attention, use_cache=False).logits  # (b, T, V)
         predicted, target = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()  # (b (T - 1), V), (b (T - 1),)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from partune.space import Space
+from partune.stopping import Judge
 from partune.trial import Config, Observation, Trial
 
 
@@ -19,9 +20,34 @@ class Objective(ABC):
         """What makes it this objective, as plain data: recorded, and compared when a study is resumed."""
         return {}
 
+    @property
+    def slots(self) -> int:
+        """How many trials are best evaluated at once, each in a thread of its own."""
+        return 1
+
+    @property
+    def even(self) -> bool:
+        """Whether trials that begin together end together."""
+        return True
+
+    @property
+    def stoppable(self) -> bool:
+        """Whether it has `evaluate_judged`."""
+        return False
+
     @abstractmethod
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
         """Scores a trial; what it trains may be left in the folder `adapter`."""
+
+    def evaluate_judged(self, trial: Trial, adapter: Path | None, judge: Judge) -> Observation:
+        """The same, by way of rungs at which the judge may stop the trial: its observation is STOPPED then."""
+        raise TypeError(f"{type(self).__name__} cannot stop its trials")
+
+    def recall(self, loaded: Mapping[str, Any]) -> None:  # noqa: B027
+        """Told, before anything is loaded, what was on record for the study that is resumed."""
+
+    def interrupt(self) -> None:  # noqa: B027
+        """Makes evaluations that are under way in other threads end soon, by an exception."""
 
 
 class Anchored(Objective):

@@ -17,19 +17,22 @@ from partune import config
 from partune.errors import UserError, suggestion
 from partune.objectives.base import Anchored
 from partune.space import Choice, Float, Hyperparameter, Int, Space
+from partune.stopping import Judge, rung_name, rung_steps
 from partune.threads import threads
 from partune.trial import Config, Observation, Status, Trial, Value
 
 if TYPE_CHECKING:
     from partune.finetune.data import Examples
+    from partune.finetune.engine import Engine, Outcome
     from partune.finetune.model import Base
-    from partune.finetune.scoring import LogLikelihoods, Scorer, Scores
+    from partune.finetune.scoring import PackAnswers, Scorer, Scores
 
 SEARCH = frozenset({"search"})
 ALL = frozenset({"search", "verdict", "test"})
 
 FIELD_DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
 DATA_SETTINGS = ("max_length", "loss_on")
+UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searched, trials end at different times
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 
 ZERO_STEPS = 3
@@ -47,6 +50,10 @@ class FineTune(Anchored):
     model, data, test, training and run are sections of a study's file, mappings of their keys, or the one text that
     they are mostly about; `task` is one or more validation tasks, `validation` the rest of their section. Nothing is
     loaded before it is needed. Raises UserError.
+
+    With the packed engine (run.engine, the default) `evaluate` is made to be called from as many threads as there are
+    `slots`: each hands its trial to the resident engine, which trains and scores them together. With PEFT's, trials run
+    one after the other.
     """
 
     def __init__(
@@ -73,7 +80,9 @@ class FineTune(Anchored):
         self.config = config.parse({"objective": "finetune", **sections})
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
         self._lock = threading.RLock()
-        self._bases: dict[str, tuple[Base, LogLikelihoods]] = {}
+        self._bases: dict[str, tuple[Base, PackAnswers]] = {}
+        self._engines: dict[str, Engine] = {}
+        self._pack: int | None = self.config.run.pack if isinstance(self.config.run.pack, int) else None
         self._cuts: dict[tuple[int, str], Examples] = {}
 
     @classmethod
@@ -128,6 +137,37 @@ class FineTune(Anchored):
         return sections
 
     @property
+    def packed(self) -> bool:
+        return self.config.run.engine == "packed"
+
+    @property
+    def slots(self) -> int:
+        """The size of a pack: as configured, as on record, or measured on the spot."""
+        if not self.packed:
+            return 1
+        if self._pack is None:
+            self._pack = self._measure_pack()
+        return self._pack
+
+    @property
+    def stoppable(self) -> bool:
+        return self.packed
+
+    @property
+    def even(self) -> bool:
+        """Whether all trials take the same steps of the same size."""
+        return not self._searched & UNEVEN
+
+    def recall(self, loaded: Mapping[str, Any]) -> None:
+        """A resumed study goes on with the pack size that it began with."""
+        if self._pack is None:
+            self._pack = loaded.get("pack")
+
+    def interrupt(self) -> None:
+        for engine in self._engines.values():
+            engine.drop()
+
+    @property
     def defaults(self) -> dict[str, Value]:
         """The field's defaults as a configuration; a setting that the user gave and does not search stays."""
         kept = self.training.model_fields_set - self._searched
@@ -158,10 +198,13 @@ class FineTune(Anchored):
                 lengths.add((max_length, loss_on))
         self.prepare()
         from partune.finetune.model import find_targets
+        from partune.finetune.packed import find_sites
 
         base, _ = self._base(self.training.dtype)
         for each in sorted(targets):
             find_targets(base.model, each)
+            if self.packed:
+                find_sites(base, each)
         for max_length, loss_on in lengths:
             self._cut(base, max_length, loss_on)
 
@@ -205,6 +248,8 @@ class FineTune(Anchored):
         adapter: a folder to save the adapter in.
         parts: of the items that are scored, "search", "verdict" and "test"; the search items always are.
         """
+        if self.packed:
+            return self._evaluate_packed(trial, adapter, parts)
         training, max_length, loss_on = self.settings(trial.config)
         seed = trial.seed if training.seed is None else training.seed
         cost = {"seconds": 0.0}
@@ -214,13 +259,13 @@ class FineTune(Anchored):
             from partune.finetune import adapter as adapters
             from partune.finetune.training import trained
 
-            with self._resident(training.dtype) as (base, loglikelihoods):
+            with self._resident(training.dtype) as (base, answer):
                 started = time.perf_counter()
                 examples = self._cut(base, max_length, loss_on)
                 with trained(base, examples, training, seed, self.config.search.seed) as tuned:
                     cost |= {"train_seconds": time.perf_counter() - started, "tokens": float(tuned.tokens)}
                     scored = time.perf_counter()
-                    scores = self._scorer.score(loglikelihoods, self._parts(parts))
+                    scores = self._scorer.score_one(answer, self._parts(parts))
                     cost["score_seconds"] = time.perf_counter() - scored
                     if adapter is not None:
                         adapters.save(tuned.model, Path(adapter))
@@ -232,11 +277,59 @@ class FineTune(Anchored):
         cost["seconds"] = time.perf_counter() - started
         return _observation(scores, cost, trial.fidelity)
 
+    def evaluate_judged(self, trial: Trial, adapter: Path | None, judge: Judge) -> Observation:
+        return self._evaluate_packed(trial, adapter, SEARCH, judge)
+
+    def _evaluate_packed(
+        self, trial: Trial, adapter: Path | None, parts: Collection[str], judge: Judge | None = None
+    ) -> Observation:
+        """Hands the trial to the resident engine and waits for it."""
+        from partune.finetune.resident import Job
+        from partune.finetune.training import count_steps
+
+        training, max_length, loss_on = self.settings(trial.config)
+        self.prepare()
+        with self._lock:
+            base, _ = self._base(training.dtype)
+            examples = self._cut(base, max_length, loss_on)
+            engine = self._engines[base.dtype]
+        engine.width = self.slots
+        job = Job(
+            training,
+            examples,
+            seed=trial.seed if training.seed is None else training.seed,
+            order_seed=self.config.search.seed,
+            parts=self._parts(parts),
+            adapter=None if adapter is None else Path(adapter),
+            rungs=() if judge is None else rung_steps(count_steps(len(examples), training)),
+            judge=judge,
+        )
+        return self._observed(engine.submit(job).result(), trial)
+
+    def _observed(self, outcome: Outcome, trial: Trial) -> Observation:
+        """What an engine answered, as an observation. A trial's seconds are its share of its packs' time."""
+        cost = {
+            "seconds": outcome.train_seconds + outcome.score_seconds,
+            "train_seconds": outcome.train_seconds,
+            "score_seconds": outcome.score_seconds,
+            "tokens": float(outcome.tokens),
+        }
+        if isinstance(outcome.scores, UserError):
+            raise outcome.scores
+        if isinstance(outcome.scores, Exception):
+            return Observation.failure(_cause(outcome.scores), cost)
+        rungs = {rung_name(rung): score for rung, score in enumerate(outcome.rungs)}
+        if outcome.stopped is not None:
+            scores = {"score": outcome.rungs[-1], **rungs}
+            return Observation(scores, status=Status.STOPPED, cost=cost, fidelity=outcome.stopped)
+        found = _observation(outcome.scores, cost, trial.fidelity)
+        return dataclasses.replace(found, scores={**found.scores, **rungs})
+
     def score_base(self, parts: Collection[str] = ALL) -> Observation:
         """Scores the untouched base."""
         self.prepare()
-        with self._resident(self.training.dtype) as (_, loglikelihoods):
-            return self._untrained(loglikelihoods, parts)
+        with self._resident(self.training.dtype) as (_, answer):
+            return self._untrained(answer, parts)
 
     def score_zero(self, trial: Trial) -> Observation:
         """Trains with learning rate 0 for a few steps, and scores the search items: the base's, if nothing is wrong."""
@@ -261,14 +354,14 @@ class FineTune(Anchored):
         adapters.check(Path(path))
         self.prepare()
         resident = self._resident(dtype or self.training.dtype)
-        with resident as (base, loglikelihoods), adapters.loaded(base, Path(path)):
-            return self._untrained(loglikelihoods, parts)
+        with resident as (base, answer), adapters.loaded(base, Path(path)):
+            return self._untrained(answer, parts)
 
-    def _untrained(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Observation:
+    def _untrained(self, answer: PackAnswers, parts: Collection[str]) -> Observation:
         """Scores the model that is there; what fails here would fail in every trial, and is the user's to mend."""
         started = time.perf_counter()
         try:
-            scores = self._scorer.score(loglikelihoods, self._parts(parts))
+            scores = self._scorer.score_one(answer, self._parts(parts))
         except Exception as error:
             sizes = f"batch_size {self.validation.batch_size}, dtype {self.training.dtype}"
             raise UserError(f"the model cannot be scored ({sizes}): {_cause(error)}") from error
@@ -314,6 +407,7 @@ class FineTune(Anchored):
         return {
             "device": str(base.device),
             "dtype": base.dtype,
+            **({"pack": self.slots} if self.packed else {}),
             "data": examples.summary,
             "scoring": {**self._scorer.summary, "chat_template": False},
         }
@@ -335,24 +429,54 @@ class FineTune(Anchored):
         return Scorer(base, self.validation, self.config.test, self.config.search.seed)
 
     @contextmanager
-    def _resident(self, dtype: str) -> Iterator[tuple[Base, LogLikelihoods]]:
-        """The base and its scorer of requests, for one caller at a time, on the threads that suit the base."""
+    def _resident(self, dtype: str) -> Iterator[tuple[Base, PackAnswers]]:
+        """The base and what scores its requests, for one caller at a time, on the threads that suit the base."""
         with self._lock:
-            base, loglikelihoods = self._base(dtype)
-            small = base.model.num_parameters() < SMALL
-            with threads(self.config.run.threads or (1 if small else None)):
-                yield base, loglikelihoods
+            base, answer = self._base(dtype)
+            with threads(self._threads(base)):
+                yield base, answer
 
-    def _base(self, dtype: str) -> tuple[Base, LogLikelihoods]:
-        """The resident base in a precision, and its scorer of requests."""
+    def _threads(self, base: Base) -> int | None:
+        """The CPU threads that suit a base; None for torch's default."""
+        return self.config.run.threads or (1 if base.model.num_parameters() < SMALL else None)
+
+    def _base(self, dtype: str) -> tuple[Base, PackAnswers]:
+        """The resident base in a precision, and what scores its requests."""
         from partune.finetune.model import find_device, find_dtype, load
         from partune.finetune.scoring import harness_model
 
         kind = find_dtype(dtype, find_device(self.config.run.device))
         if kind not in self._bases:
             base = load(self.model, kind, self.config.run.device)
-            self._bases[kind] = base, harness_model(base, self.validation.batch_size)
+            if self.packed:
+                self._bases[kind] = base, self._pack_answers(base)
+            else:
+                loglikelihoods = harness_model(base, self.validation.batch_size)
+                self._bases[kind] = base, lambda name, requests: [loglikelihoods(requests)]
         return self._bases[kind]
+
+    def _pack_answers(self, base: Base) -> PackAnswers:
+        """Makes the base's engine; the answers are those of the base alone, or of what was put in its place."""
+        from partune.finetune.engine import Engine
+        from partune.finetune.head import Head
+        from partune.finetune.likelihoods import PackedLikelihoods
+
+        likelihoods = PackedLikelihoods(base, Head(base))
+        self._engines[base.dtype] = Engine(
+            base, lambda: self._scorer, likelihoods, lend=lambda: self._lock, cpu_threads=self._threads(base)
+        )
+        return likelihoods.answers
+
+    def _measure_pack(self) -> int:
+        """The pack that pays, by a probe of the field's defaults on this base, data and device."""
+        from partune.finetune.capacity import choose
+        from partune.finetune.isolation import own_generators
+
+        self.prepare()
+        training, max_length, loss_on = self.settings(self.defaults)
+        with self._resident(training.dtype) as (base, _), own_generators(base.device):
+            examples = self._cut(base, max_length, loss_on)
+            return choose(base, self._engines[base.dtype].head, training, examples)
 
     def _cut(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
         """The examples as a setting wants them, no longer than the base can read."""

@@ -1,0 +1,135 @@
+"""LoRA's dropout, its masks a function of where they are used: (trial's seed, step, layer, row, position, feature).
+
+No generator is drawn from, so a trial drops the same features alone, in any slot of a pack, whatever its neighbours are
+and however its batch is cut into micro-batches. Both engines use these masks.
+
+    s = mix(mix(key) + mix(row 2^32 + position))     one 64-bit state a token; key = mix(seed, step, layer)
+    z = s + w[f]                                     w: well-mixed constants, one for two features
+    z = (z ^ z >> 32) M;  z = (z ^ z >> 32) M        then two 32-bit lanes, one for each of the two features
+
+`mix` is splitmix64's finaliser (Steele, Lea and Flood 2014; constants of Stafford's variant 13). A feature is kept
+where its lane, read as a number in [0, 2^32), is at least p 2^32: with probability 1 - p to within 2^-33.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WORD = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+M1, M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def mix(x: int) -> int:
+    """A bijection of 64-bit words that looks random: splitmix64's finaliser."""
+    x = ((x ^ (x >> 30)) * M1) & WORD
+    x = ((x ^ (x >> 27)) * M2) & WORD
+    return x ^ (x >> 31)
+
+
+def key(seed: int, step: int, layer: int) -> int:
+    """A 64-bit key for one trial's layer at one optimiser step."""
+    found = mix((seed + GOLDEN) & WORD)
+    for word in (step, layer):
+        found = mix((found + (word + 1) * GOLDEN) & WORD)
+    return found
+
+
+@dataclass
+class Place:
+    """Which trials, at which of their steps, the rows of a forward pass belong to.
+
+    seeds, steps: of each of K trials; rows: the row within its step's batch at which each trial's micro-batch begins;
+    shape: (b, T), of each trial's micro-batch. chosen: (K, n), which of its b T tokens, where it is not all of them.
+    """
+
+    seeds: Sequence[int]
+    steps: Sequence[int]
+    rows: Sequence[int]
+    shape: tuple[int, int]
+    chosen: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self._tokens: Tensor | None = None
+
+    def of(self, chosen: Tensor) -> Place:
+        """The place of some tokens alone; chosen: (K, n), indices into each trial's b T."""
+        return dataclasses.replace(self, chosen=chosen)
+
+    def keys(self, layer: int) -> list[int]:
+        """(K,), as signed 64-bit words."""
+        return [_signed(key(*place, layer)) for place in zip(self.seeds, self.steps, strict=True)]
+
+    def tokens(self, device: torch.device) -> Tensor:
+        """A 64-bit word for the place of every token in its trial's batch: (K, b T), or (K, n) of those chosen."""
+        if self._tokens is None:
+            b, t = self.shape
+            first = torch.tensor(self.rows, dtype=torch.int64).view(-1, 1, 1)
+            place = (first + torch.arange(b).view(-1, 1)) * (1 << 32) + torch.arange(t)  # (K, b, T)
+            tokens = _mix(place.flatten(1)).to(device)
+            self._tokens = tokens if self.chosen is None else tokens.gather(1, self.chosen)
+        return self._tokens
+
+
+def keep(place: Place, layer: int, rates: Tensor, features: int) -> Tensor:
+    """Which features are kept, as booleans (K, b T, d); rates: (K,), the dropout of each trial, in float64."""
+    tokens = place.tokens(rates.device)
+    keys = torch.tensor(place.keys(layer), dtype=torch.int64, device=rates.device)
+    state = _mix(tokens + keys.unsqueeze(1))  # (K, N)
+    lanes = state.unsqueeze(2) + _words(features, rates.device)  # (K, N, ceil(d / 2))
+    for _ in range(2):
+        lanes ^= lanes >> 32
+        lanes *= _signed(M2)
+    least = (rates * 2.0**32).round().to(torch.int64).clamp(max=(1 << 32) - 1) - (1 << 31)  # of a lane, signed
+    return (lanes.view(torch.int32) >= least.to(torch.int32).view(-1, 1, 1))[..., :features]
+
+
+class Dropout(nn.Module):
+    """In place of `nn.Dropout` in an adapter of PEFT's: the masks of one trial's layer.
+
+    The module is told by its owner, through `place`, where a forward pass stands.
+    """
+
+    def __init__(self, rate: float, layer: int) -> None:
+        super().__init__()
+        self.rate, self.layer = rate, layer
+        self.place: Place | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0 or self.place is None:
+            return x
+        rates = torch.tensor([self.rate], dtype=torch.float64, device=x.device)
+        kept = keep(self.place, self.layer, rates, x.shape[-1]).view(x.shape)
+        return x * (kept.to(x.dtype) / (1 - self.rate))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """`mix` of 64-bit words."""
+    for shift, factor in ((30, M1), (27, M2)):
+        x = (x ^ _shifted(x, shift)) * _signed(factor)
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """x >> bits of unsigned words."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _words(features: int, device: torch.device) -> Tensor:
+    """One constant for every two features, (ceil(d / 2),)."""
+    return torch.tensor([_signed(mix((i + 1) * GOLDEN & WORD)) for i in range((features + 1) // 2)], device=device)
+
+
+def _signed(word: int) -> int:
+    return word - (1 << 64) if word >> 63 else word

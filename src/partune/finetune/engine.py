@@ -1,0 +1,296 @@
+"""The resident engine: threads hand trials in, packs form, and each trial comes back when it ends.
+
+One thread of the engine's own works while there are trials, and ends when there are none. Trials of the same targets
+train together, as many as the engine is wide; one that ends or diverges leaves its slot to the next that waits, or the
+pack shrinks. A pack that does not fit in memory is halved: half of it goes on, the other half starts again later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from partune.finetune.head import Head
+from partune.finetune.likelihoods import PackedLikelihoods
+from partune.finetune.model import Base
+from partune.finetune.packed import Carrier, carrier
+from partune.finetune.resident import Job, Residents, Slot
+from partune.finetune.scoring import Scorer, Scores
+from partune.threads import threads
+
+GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
+TOGETHER = 0.1  # a trained trial waits for those with less than this share of their steps to go, to be scored with them
+RUNG = frozenset({"rung"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    scores: an exception where the trial failed. rungs: the scores at the rungs that it reached.
+    stopped: the share of its steps after which it was stopped; None where it ran to its end.
+    train_seconds, score_seconds: its share of the time that its packs took; tokens: read in training, padding aside.
+    """
+
+    scores: Scores | Exception
+    losses: npt.NDArray[np.float64]
+    tokens: int
+    train_seconds: float
+    score_seconds: float
+    rungs: tuple[float, ...] = ()
+    stopped: float | None = None
+
+
+class DroppedError(RuntimeError):
+    """The engine was told to drop its work."""
+
+
+class Engine:
+    """Trains and scores trials on one base, `width` at a time.
+
+    scorer: asked for when the first trial is scored. lend: held while the engine works, so that nobody else uses the
+    base meanwhile. cpu_threads: of torch; None for torch's default.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        scorer: Callable[[], Scorer],
+        likelihoods: PackedLikelihoods,
+        width: int = 8,
+        lend: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        cpu_threads: int | None = None,
+    ) -> None:
+        self.base, self.scorer, self.likelihoods = base, scorer, likelihoods
+        self.width = width
+        self.lend, self.cpu_threads = lend, cpu_threads
+        self.head: Head = likelihoods.head
+        self._waiting: list[tuple[Job, Future[Outcome]]] = []
+        self._futures: dict[Slot, Future[Outcome]] = {}
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._dropping = False
+
+    # ----- for the threads that hand trials in
+
+    def submit(self, job: Job) -> Future[Outcome]:
+        """Hands a trial in; the future answers when it has ended."""
+        future: Future[Outcome] = Future()
+        with self._changed:
+            self._dropping = False
+            self._waiting.append((job, future))
+            self._changed.notify_all()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+                self._thread.start()
+        return future
+
+    def drop(self) -> None:
+        """Drops all work, waiting or resident: every future raises DroppedError. Returns when the engine is idle."""
+        with self._changed:
+            thread, self._dropping = self._thread, True
+        if thread is not None:
+            thread.join()
+
+    # ----- the engine's own thread
+
+    def _work(self) -> None:
+        try:
+            with threads(self.cpu_threads):
+                while True:
+                    self._gather()
+                    with self._changed:
+                        if not self._waiting:
+                            self._thread = None
+                            return
+                    with self.lend():
+                        self._session()
+        except BaseException as error:
+            with self._changed:
+                self._thread = None
+                left = [future for _, future in self._waiting] + list(self._futures.values())
+                self._waiting.clear()
+                self._futures.clear()
+            for future in left:
+                future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _gather(self) -> None:
+        """Waits until the waiting trials make a full pack, or no more are coming."""
+        with self._changed:
+            while 0 < (count := len(self._waiting)) < self.width and not self._dropping:
+                self._changed.wait(GATHER)
+                if len(self._waiting) == count:
+                    return
+
+    def _session(self) -> None:
+        """Works on the trials of one kind of targets until none of them is resident or waiting."""
+        targets = self._waiting[0][0].settings.targets
+        with carrier(self.base, targets) as carrying:
+            residents, size = Residents(carrying, self.head), self.width
+            trained: list[Slot] = []  # to be scored
+            while True:
+                self._admit(residents, targets, size)
+                if trained and (not len(residents) or not self._soon(residents, len(trained))):
+                    self._finish(carrying, trained)
+                    trained = []
+                    continue
+                if not len(residents):
+                    return
+                try:
+                    trained += self._advance(residents)
+                    continue
+                except Exception as error:
+                    if not is_out_of_memory(error) or len(residents) < 2:
+                        self._fail(residents, error)
+                        continue
+                size = self._halve(residents)
+
+    def _admit(self, residents: Residents, targets: str, size: int) -> None:
+        """Fills free slots with waiting trials of the same targets, those of like rank first."""
+        with self._changed:
+            if self._dropping:
+                raise DroppedError("the engine was told to stop")
+            free = size - len(residents)
+            fitting = [each for each in self._waiting if each[0].settings.targets == targets]
+            if free <= 0 or not fitting:
+                return
+            if len(fitting) > free:
+                lead = residents.slots[0].job if len(residents) else fitting[0][0]
+                fitting.sort(key=lambda each: abs(np.log2(each[0].settings.lora_r / lead.settings.lora_r)))
+            chosen = fitting[:free]
+            self._waiting = [each for each in self._waiting if each not in chosen]
+            slots = [Slot(job) for job, _ in chosen]
+            self._futures.update(zip(slots, (future for _, future in chosen), strict=True))
+        residents.arrange(range(len(residents)), slots)
+
+    def _soon(self, residents: Residents, trained: int) -> bool:
+        """Whether trials that are trained should wait for others that soon will be, to be scored in the same passes."""
+        return trained < self.width and any(slot.steps - slot.step <= TOGETHER * slot.steps for slot in residents.slots)
+
+    def _advance(self, residents: Residents) -> list[Slot]:
+        """One micro-step of all, and the rungs that are due.
+
+        Gives back the trials that failed or were stopped; returns those that are trained.
+        """
+        with shared_time(residents.slots, "train_seconds"):
+            residents.step()
+        if rows := [row for row, slot in enumerate(residents.slots) if slot.at_rung]:
+            self._judge(residents, rows)
+        ended = [row for row, slot in enumerate(residents.slots) if slot.ended]
+        if not ended:
+            return []
+        slots = [residents.slots[row] for row in ended]
+        for row, slot in zip(ended, slots, strict=True):
+            if slot.whole:
+                slot.weights = residents.weights(row)
+        residents.arrange([row for row, slot in enumerate(residents.slots) if not slot.ended])
+        for slot in slots:
+            if not slot.whole:
+                self._give_back(slot, slot.error or Scores({}, {}))
+        return [slot for slot in slots if slot.whole]
+
+    def _judge(self, residents: Residents, rows: list[int]) -> None:
+        """Scores the trials that stand at a rung, together, and asks for each whether it goes on."""
+        slots = [residents.slots[row] for row in rows]
+        with shared_time(slots, "score_seconds"):
+            for row, slot in zip(rows, slots, strict=True):
+                slot.weights = residents.weights(row)
+            found = self._score(residents.carrier, slots, RUNG)
+        for slot, scores in zip(slots, found, strict=True):
+            if isinstance(scores, Exception):
+                slot.error = scores
+            else:
+                slot.rungs.append(scores.score if scores.score is not None else -np.inf)
+        judges = [(slot, slot.job.judge) for slot in slots if slot.error is None and slot.job.judge is not None]
+        for slot, judge in judges:
+            judge.report(len(slot.rungs) - 1, slot.rungs[-1])
+        for slot, judge in judges:
+            slot.stopped = judge.stops(len(slot.rungs) - 1)
+
+    def _finish(self, carrying: Carrier, trained: list[Slot]) -> None:
+        """Scores trials that ran to their end, saves their adapters, and gives them back."""
+        for parts in dict.fromkeys(slot.job.parts for slot in trained):
+            slots = [slot for slot in trained if slot.job.parts == parts]
+            with shared_time(slots, "score_seconds"):
+                found = self._score(carrying, slots, parts)
+            for slot, scores in zip(slots, found, strict=True):
+                self._give_back(slot, self._saved(carrying, slot) or scores)
+
+    def _saved(self, carrying: Carrier, slot: Slot) -> Exception | None:
+        """Saves a trial's adapter where it is asked for; returns what went wrong."""
+        if slot.job.adapter is not None:
+            try:
+                carrying.save(slot.job.settings, slot.weights, slot.job.adapter)
+            except Exception as error:
+                return error
+        return None
+
+    def _give_back(self, slot: Slot, scores: Scores | Exception) -> None:
+        stopped = slot.step / slot.steps if slot.stopped else None
+        losses, rungs = np.array(slot.losses), tuple(slot.rungs)
+        outcome = Outcome(scores, losses, slot.tokens, slot.train_seconds, slot.score_seconds, rungs, stopped)
+        self._futures.pop(slot).set_result(outcome)
+
+    def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
+        """Scores of some trials; in halves where they do not fit in memory at once."""
+        try:
+            pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
+            return self.scorer().score_all(
+                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack), parts
+            )
+        except Exception as error:
+            if not is_out_of_memory(error) or (len(slots) == 1 and not self.likelihoods.shrink()):
+                return [error] * len(slots)
+        if len(slots) == 1:
+            return self._score(carrying, slots, parts)
+        half = len(slots) // 2
+        return [*self._score(carrying, slots[:half], parts), *self._score(carrying, slots[half:], parts)]
+
+    def _halve(self, residents: Residents) -> int:
+        """Sends the later half of a pack back to wait; returns the size that is left."""
+        size = len(residents) // 2
+        with self._changed:
+            for slot in residents.slots[size:]:
+                self._waiting.append((slot.job, self._futures.pop(slot)))
+        residents.rewind()
+        residents.arrange(range(size))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return size
+
+    def _fail(self, residents: Residents, error: Exception) -> None:
+        """What goes wrong in a pack for no trial's reason is the result of all its trials."""
+        for slot in residents.slots:
+            self._give_back(slot, error)
+        residents.arrange([])
+
+
+@contextlib.contextmanager
+def shared_time(slots: Sequence[Slot], name: str) -> Iterator[None]:
+    """The time within, in equal shares, on the slots' account."""
+    slots = list(slots)
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        share = (time.perf_counter() - began) / max(1, len(slots))
+        for slot in slots:
+            setattr(slot, name, getattr(slot, name) + share)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
+    )

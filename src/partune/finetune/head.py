@@ -1,0 +1,98 @@
+"""A causal language model in two parts: hidden states, and the logits of those that are asked for.
+
+A vocabulary of 128,000 at every position would fill the memory many times over, and costs as much as several layers;
+training needs logits where a token is trained on, scoring where a continuation is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from partune.errors import UserError
+from partune.finetune.model import Base
+from partune.finetune.packed import PackedLinear
+
+ELEMENTS = 1 << 24  # logits held at once
+PROBE = 7  # tokens of the check
+
+
+class Head:
+    """Hidden states and logits of a base; raises UserError for a model that cannot be taken apart like this.
+
+    Logits are head(hidden), then what some models do to them: a factor (Cohere, Granite), or a soft cap (Gemma).
+    """
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        own = base.model.config.get_text_config()
+        self.factor = 1.0
+        if isinstance(scale := getattr(own, "logit_scale", None), (int, float)):
+            self.factor *= scale
+        if isinstance(scaling := getattr(own, "logits_scaling", None), (int, float)):
+            self.factor /= scaling
+        cap = getattr(own, "final_logit_softcapping", None)
+        self.cap = float(cap) if isinstance(cap, (int, float)) else None
+        self._check()
+
+    def hidden(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        """States before the head, (R, T, d), of rows of tokens (R, T).
+
+        mask: (R, 1, T, T), who sees whom; without one a token sees those before it, so padding belongs on the right,
+        where no real token sees it.
+        """
+        body = self.base.model.base_model
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
+        found: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
+        return found
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., d) to (..., V)."""
+        found: Tensor = cast(nn.Module, self.base.model.get_output_embeddings())(hidden)
+        if self.factor != 1.0:
+            found = found * self.factor
+        if self.cap is not None:
+            found = torch.tanh(found / self.cap) * self.cap
+        return found
+
+    def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropies (K, n) of the states (K, n, d) with the tokens (K, n) that follow, in at least fp32.
+
+        Chunks of positions are recomputed in the backward pass where all logits at once would be many; not where the
+        head itself carries adapters, whose dropout knows all positions.
+        """
+        vocabulary = self.base.model.config.get_text_config().vocab_size
+        size = max(1, ELEMENTS // (len(hidden) * vocabulary))
+        if hidden.shape[1] <= size or isinstance(self.base.model.get_output_embeddings(), PackedLinear):
+            return self._losses(hidden, targets)
+        parts = zip(torch.split(hidden, size, 1), torch.split(targets, size, 1), strict=True)
+        chunks = [checkpoint(self._losses, *part, use_reentrant=False) for part in parts]
+        return torch.cat(cast(list[Tensor], chunks), 1)
+
+    def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        logits = self.logits(hidden)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+
+    def _check(self) -> None:
+        """Raises UserError unless logits by parts are the model's own, on a few tokens."""
+        model = self.base.model
+        vocabulary = int(cast(Any, model.get_input_embeddings()).weight.shape[0])
+        ids = (torch.arange(PROBE, device=self.base.device) * 7919 % vocabulary).unsqueeze(0)
+        with torch.no_grad():
+            whole = model(input_ids=ids, use_cache=False).logits.float()
+            try:
+                found = self.logits(self.hidden(ids)).float()
+                same = found.shape == whole.shape and torch.allclose(found, whole, rtol=1e-2, atol=1e-2)
+            except (TypeError, AttributeError, RuntimeError, KeyError) as error:
+                same, whole = False, whole.new_tensor(0) if isinstance(error, torch.OutOfMemoryError) else whole
+        if not same:
+            raise UserError(
+                f"{type(model).__name__} computes its logits in a way that packs do not know: use --engine peft"
+            )

@@ -1,0 +1,256 @@
+"""Log-likelihoods of a task's continuations, for all trials of a pack in the same forward passes.
+
+What lm-evaluation-harness's HFLM computes request by request is planned once per part of a task:
+
+- requests that share a context are one *tree*: the context once, then every choice's tokens after it, each choice
+  seeing the context and itself alone (a mask) and standing at the positions it would have by itself;
+- trees are sorted by length and cut into batches; equal trees are scored once;
+- logits are computed where a continuation's token is predicted and nowhere else, and at the end of a context once for
+  all of its choices.
+
+A model that does not take such masks (it has windows, or no attention at all) is found out on the first batch: each
+request is then a row of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from partune.finetune.head import ELEMENTS, Head
+from partune.finetune.model import Base
+from partune.finetune.packed import Carrier, Pack
+from partune.finetune.tasks import Answer, Request
+
+TRUNK = -1  # a token of the context
+TOKENS = {"cpu": 4096, "cuda": 65536}  # of all trials' rows in a forward pass, padding included
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass
+class Tree:
+    """A context and the continuations after it, as one row of tokens.
+
+    branch: (T,), whose token each is: TRUNK, or a branch's number. at, targets: for each request of the tree (by its
+    place in the part) the tokens after which its continuation's tokens stand, and these.
+    """
+
+    context: list[int]
+    tokens: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    branch: list[int] = field(default_factory=list)
+    requests: list[tuple[int, list[int], list[int]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tokens = list(self.context)
+        self.positions = list(range(len(self.context)))
+        self.branch = [TRUNK] * len(self.context)
+
+    @property
+    def branches(self) -> int:
+        """Branches that have a token."""
+        return len(set(self.branch) - {TRUNK})
+
+    def add(self, place: int, continuation: list[int]) -> None:
+        """The last token of a continuation predicts nothing that is asked for, and is not read."""
+        read, start, end = continuation[:-1], len(self.tokens), len(self.context)
+        number = len(self.requests)
+        self.tokens += read
+        self.positions += range(end, end + len(read))
+        self.branch += [number] * len(read)
+        self.requests.append((place, [end - 1, *range(start, start + len(read))], continuation))
+
+
+def grow(requests: Sequence[Request], context: int, shared: bool) -> list[Tree]:
+    """The trees of some requests. context: tokens that the model reads at most; longer ones lose their beginning.
+
+    shared: whether requests of one context share its row.
+    """
+    trees: dict[tuple[int, ...], Tree] = {}
+    for place, (_, before, continuation) in enumerate(requests):
+        kept = (before + continuation)[-(context + 1) :][: -len(continuation)]
+        key = tuple(kept) if shared else (*kept, TRUNK, place)
+        trees.setdefault(key, Tree(kept)).add(place, continuation)
+    return list(trees.values())
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: rows of trees, padded on the right.
+
+    ids, positions, branch: (R, T); bare: whether no tree has branches that must not see each other.
+    states: (U,), the tokens of R T whose logits are wanted; of: (M,), for each continuation token the state that
+    predicts it; targets: (M,), the token; request: (M,), whose it is.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    branch: Tensor
+    bare: bool
+    states: Tensor
+    of: Tensor
+    targets: Tensor
+    request: Tensor
+
+    @classmethod
+    def over(cls, trees: Sequence[Tree], device: torch.device) -> Pass:
+        longest = max(len(tree.tokens) for tree in trees)
+        ids, positions = np.zeros((2, len(trees), longest), np.int64)
+        branch = np.full((len(trees), longest), TRUNK - 1, np.int64)
+        states: dict[int, int] = {}
+        of, targets, request = [], [], []
+        for row, tree in enumerate(trees):
+            n = len(tree.tokens)
+            ids[row, :n], positions[row, :n], branch[row, :n] = tree.tokens, tree.positions, tree.branch
+            for place, at, continuation in tree.requests:
+                of += [states.setdefault(row * longest + token, len(states)) for token in at]
+                targets += continuation
+                request += [place] * len(continuation)
+        return cls(
+            torch.from_numpy(ids).to(device),
+            torch.from_numpy(positions).to(device),
+            torch.from_numpy(branch).to(device),
+            not any(tree.branches > 1 for tree in trees),
+            torch.tensor(list(states), device=device),
+            torch.tensor(of, device=device),
+            torch.tensor(targets, device=device),
+            torch.tensor(request, device=device),
+        )
+
+    def mask(self, K: int, dtype: torch.dtype | None) -> Tensor:
+        """Who sees whom, (K R, 1, T, T): booleans, or (with a dtype) what is added to attention's scores."""
+        T = self.ids.shape[1]
+        before = torch.ones(T, T, dtype=torch.bool, device=self.ids.device).tril()
+        seen, seer = self.branch.unsqueeze(1), self.branch.unsqueeze(2)  # (R, 1, T), (R, T, 1)
+        sees = before & ((seen == TRUNK) | (seen == seer))  # (R, T, T); padding sees padding and the context
+        if dtype is not None:
+            least = torch.finfo(dtype).min
+            added = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, least)
+            return added.unsqueeze(1).repeat(K, 1, 1, 1)
+        return sees.unsqueeze(1).repeat(K, 1, 1, 1)
+
+
+class PackedLikelihoods:
+    """Scores requests of a base and of packs on it; plans are kept, as the same parts come again and again."""
+
+    def __init__(self, base: Base, head: Head, tokens: int | None = None) -> None:
+        self.base, self.head = base, head
+        self.tokens = tokens or TOKENS.get(base.device.type, TOKENS["cpu"])
+        self.shared: bool | None = None  # whether trees are admitted; None before the first were tried
+        self._trees: dict[str, tuple[int, list[Tree]]] = {}
+
+    def answers(
+        self, name: str, requests: Sequence[Request], carrier: Carrier | None = None, pack: Pack | None = None
+    ) -> list[list[Answer]]:
+        """For every trial of a pack (or the base alone), each request's log-likelihood and whether it is greedy.
+
+        name: of the part that the requests make up, under which their plan is kept.
+        """
+        K = 1 if pack is None else len(pack)
+        if self.shared is None:
+            self.shared = self._admits_trees(requests)
+        trees = self._plan(name, requests)
+        sums = np.zeros((K, len(requests)))
+        greedy = np.ones((K, len(requests)), bool)
+        for part in self._passes(trees, K):
+            self._add(part, carrier, pack, K, sums, greedy)
+        return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
+
+    def shrink(self) -> bool:
+        """Halves the forward passes; False where they are as small as they get."""
+        self.tokens //= 2
+        return self.tokens > 0
+
+    def _plan(self, name: str, requests: Sequence[Request]) -> list[Tree]:
+        """Trees by length, the longest first: what does not fit in memory shows at once."""
+        if name not in self._trees or self._trees[name][0] != len(requests):
+            trees = grow(requests, self.base.context, bool(self.shared))
+            self._trees[name] = len(requests), sorted(trees, key=lambda tree: -len(tree.tokens))
+        return self._trees[name][1]
+
+    def _passes(self, trees: Sequence[Tree], K: int) -> list[Pass]:
+        found, start = [], 0
+        while start < len(trees):
+            rows = max(1, self.tokens // (K * len(trees[start].tokens)))
+            found.append(Pass.over(trees[start : start + rows], self.base.device))
+            start += rows
+        return found
+
+    @torch.inference_mode()
+    def _add(
+        self,
+        part: Pass,
+        carrier: Carrier | None,
+        pack: Pack | None,
+        K: int,
+        sums: npt.NDArray[np.float64],
+        greedy: npt.NDArray[np.bool_],
+    ) -> None:
+        """Adds the log-probabilities of a pass's continuation tokens to their requests' sums, (K, requests)."""
+        ids, positions = part.ids.repeat(K, 1), part.positions.repeat(K, 1)  # (K R, T)
+        mask = None if part.bare else part.mask(K, self._mask_dtype)
+        hidden = self._hidden(ids, mask, positions, carrier, pack)  # (K R, T, d)
+        states = hidden.view(K, -1, hidden.shape[-1])[:, part.states]  # (K, U, d)
+        found = torch.empty(K, len(part.of), dtype=torch.float64)
+        best = torch.empty(K, len(part.of), dtype=torch.bool)
+        vocabulary = self.base.model.config.get_text_config().vocab_size
+        size = max(1, ELEMENTS // (K * vocabulary))
+        for start in range(0, states.shape[1], size):
+            own = (part.of >= start) & (part.of < start + size)
+            of, targets = part.of[own] - start, part.targets[own]
+            logits = self._logits(states[:, start : start + size], carrier, pack)  # (K, u, V)
+            if logits.dtype in (torch.float16, torch.bfloat16):
+                logits = logits.float()
+            chosen = logits[:, of, targets] - logits.logsumexp(2)[:, of]  # (K, m)
+            found[:, own.cpu()] = chosen.double().cpu()
+            best[:, own.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
+        request = part.request.cpu().numpy()
+        for k in range(K):
+            np.add.at(sums[k], request, found[k].numpy())
+            np.logical_and.at(greedy[k], request, best[k].numpy())
+
+    def _hidden(
+        self, ids: Tensor, mask: Tensor | None, positions: Tensor, carrier: Carrier | None, pack: Pack | None
+    ) -> Tensor:
+        if carrier is None:
+            return self.head.hidden(ids, mask, positions)
+        with carrier.carrying(pack):
+            return self.head.hidden(ids, mask, positions)
+
+    def _logits(self, states: Tensor, carrier: Carrier | None, pack: Pack | None) -> Tensor:
+        if carrier is None:
+            return self.head.logits(states)
+        with carrier.carrying(pack):
+            return self.head.logits(states)
+
+    @property
+    def _mask_dtype(self) -> torch.dtype | None:
+        """Scaled-dot-product attention takes booleans, other implementations what they add to the scores."""
+        return None if self.base.model.config._attn_implementation == "sdpa" else self.base.model.dtype
+
+    def _admits_trees(self, requests: Sequence[Request]) -> bool:
+        """Whether the base gives the longest trees' requests the same likelihoods as it gives them by themselves."""
+        trees = sorted(grow(requests, self.base.context, True), key=lambda tree: -len(tree.tokens))
+        branching = [tree for tree in trees if tree.branches > 1][:2]
+        if not branching:
+            return True
+        picked = [requests[place] for tree in branching for place, _, _ in tree.requests]
+        found = []
+        for shared in (True, False):
+            sums, greedy = np.zeros((1, len(picked))), np.ones((1, len(picked)), bool)
+            try:
+                for part in self._passes(grow(picked, self.base.context, shared), 1):
+                    self._add(part, None, None, 1, sums, greedy)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                if isinstance(error, torch.OutOfMemoryError) or not shared:
+                    raise
+                return False
+            found.append(sums)
+        absolute, relative = (1e-3, 1e-4) if self.base.model.dtype in (torch.float32, torch.float64) else (0.5, 0.05)
+        return bool(np.allclose(found[0], found[1], atol=absolute, rtol=relative))

@@ -1,0 +1,102 @@
+"""AdamW and SGD for all trials of a pack at once: every number that may differ between trials is a vector over them.
+
+    g_k <- g_k min(1, c_k / (||g_k|| + 1e-6))       clipped by the trial's own norm, as torch's clip_grad_norm_
+    p_k <- p_k - eta_k lambda_k p_k                 decoupled decay (Loshchilov and Hutter 2019, algorithm 2)
+    m_k <- beta1 m_k + (1 - beta1) g_k,  v_k <- beta2 v_k + (1 - beta2) g_k^2
+    p_k <- p_k - eta_k (m_k / (1 - beta1^t_k)) / (sqrt(v_k / (1 - beta2^t_k)) + eps)
+    SGD: m_k <- mu_k m_k + g_k,  p_k <- p_k - eta_k m_k
+
+A row is left as it is by `where`, never by a product: 0 times NaN is NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from partune import config
+from partune.finetune.packed import Pack
+from partune.finetune.training import BETAS, EPSILON
+
+
+class PackedOptimizer:
+    """The state of K trials' optimisers. steps: those that each has taken."""
+
+    def __init__(self, pack: Pack, settings: Sequence[config.Training]) -> None:
+        assert pack.gradients is not None
+        self.pack = pack
+        self.gradients = pack.gradients
+        self.first = torch.zeros_like(pack.values)  # m, (K, P)
+        self.second = torch.zeros_like(pack.values)  # v, (K, P)
+        self.steps = [0] * len(pack)
+        self.decays = [each.weight_decay for each in settings]
+        self.norms = self._column([each.max_grad_norm for each in settings])
+        self.sgd = [each.optimizer == "sgd" for each in settings]
+        beta1, self.beta2 = BETAS
+        self.old = self._column([s.momentum if s.optimizer == "sgd" else beta1 for s in settings])
+        self.new = self._column([1.0 if s.optimizer == "sgd" else 1 - beta1 for s in settings])
+
+    def copy(self, other: PackedOptimizer, rows: Sequence[int]) -> None:
+        """Takes over the state of another's rows, as this one's first."""
+        for mine, theirs in (
+            (self.first, other.first),
+            (self.second, other.second),
+            (self.gradients, other.gradients),
+        ):
+            self.pack.copy(mine, other.pack, theirs, rows)
+        self.steps[: len(rows)] = [other.steps[row] for row in rows]
+
+    @torch.no_grad()
+    def step(self, rates: Sequence[float | None], losses: Tensor) -> Tensor:
+        """One step of the trials that have a learning rate; their gradients are zero afterwards.
+
+        losses: (K,). Returns (K,), whether a trial's loss and gradient norm are finite. One whose are not is set to
+        zero, with its state; the others' numbers are the same as without it.
+        """
+        values, g = self.pack.values, self.gradients
+        norms = torch.linalg.vector_norm(g, dim=1)
+        finite = torch.isfinite(norms) & torch.isfinite(losses)
+        due = [rate is not None for rate in rates]
+        self.steps = [step + 1 if now else step for step, now in zip(self.steps, due, strict=True)]
+        clipping = (self.norms / (norms.unsqueeze(1) + 1e-6)).clamp_(max=1.0)
+        chosen = [rate or 0.0 for rate in rates]
+        if all(due) and bool(finite.all()):
+            g *= clipping
+            self._update(chosen, values, g, self.first, self.second)
+            g.zero_()
+            return finite
+        moved = torch.tensor(due, device=values.device).unsqueeze(1)
+        lost = moved & ~finite.unsqueeze(1)
+        state = values, self.first, self.second
+        before = [each.clone() for each in state]
+        self._update(chosen, values, g * clipping, self.first, self.second)
+        for now, then in zip(state, before, strict=True):
+            now.copy_(torch.where(lost, 0.0, torch.where(moved, now, then)))
+        g.copy_(torch.where(moved, 0.0, g))
+        return ~lost.squeeze(1)
+
+    def _update(self, rates: Sequence[float], values: Tensor, g: Tensor, first: Tensor, second: Tensor) -> None:
+        decays = [rate * decay for rate, decay in zip(rates, self.decays, strict=True)]
+        steps = [max(step, 1) for step in self.steps]
+        values *= 1 - self._column(decays)
+        first.mul_(self.old).add_(self.new * g)
+        if not all(self.sgd):
+            second.mul_(self.beta2).addcmul_(g, g, value=1 - self.beta2)
+        eta = self._column(rates)
+        if all(self.sgd):
+            values -= eta * first
+            return
+        beta1, beta2 = BETAS
+        root = self._column([(1 - beta2**step) ** 0.5 for step in steps])
+        eta_hat = self._column([rate / (1 - beta1**step) for rate, step in zip(rates, steps, strict=True)])
+        change = first / second.sqrt().div_(root).add_(EPSILON)
+        change *= eta_hat
+        if any(self.sgd):
+            change = torch.where(torch.tensor(self.sgd, device=g.device).unsqueeze(1), eta * first, change)
+        values -= change
+
+    def _column(self, numbers: Sequence[float]) -> Tensor:
+        """(K, 1), in the pack's precision."""
+        return torch.tensor(numbers, device=self.pack.values.device, dtype=self.pack.values.dtype).unsqueeze(1)

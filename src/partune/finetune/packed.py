@@ -1,0 +1,269 @@
+"""Packed LoRA: the adapters of K trials on one frozen base, as batched products.
+
+    rows of a forward pass   (K b, T): b sequences of each trial, one trial after another; the base runs once over all
+    A, B of a layer          (K, d_in, R), (K, R, d_out); y_k = W x_k + (alpha_k / r_k) B_k A_k drop_k(x_k)
+    R                        the pack's rank: a trial of rank r has zeros in A's columns and B's rows from r on
+
+The gradient of a zero pair is exactly zero (dA = x' dy B', dB = A' x' dy), so padding stays zero without a mask, and
+AdamW of a zero gradient is zero. Nothing here loops over trials; nothing is merged into the base or copied back.
+
+All of a pack's numbers lie in one buffer of shape (K, P), row k being trial k's adapter; a layer's A and B are views of
+it. Optimisers, norms, refills and shrinking are operations on its rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune import adapter as adapters
+from partune.finetune.dropout import Place, keep
+from partune.finetune.isolation import own_generators
+from partune.finetune.model import Base, find_targets, linear_layers
+from partune.finetune.training import lora_config
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from transformers import PreTrainedModel
+
+MULTIPLE = 4  # a pack's rank is a multiple of this
+
+Weights = Mapping[str, tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A linear layer that carries adapters: its full name and its features."""
+
+    name: str
+    d_in: int
+    d_out: int
+
+
+def find_sites(base: Base, targets: str) -> tuple[Site, ...]:
+    """The layers that `targets` means, in the model's order; raises UserError where one cannot carry a pack's."""
+    linear = linear_layers(base.model)
+    names = find_targets(base.model, targets)
+    expert = next((name for name in names if ".experts." in f".{name}."), None)
+    if expert is not None or (targets == "all-linear" and has_expert_tensors(base.model)):
+        raise UserError(
+            f"targets: {expert or targets} means the experts of a mixture, which get no adapters here: "
+            "name other layers, such as attention"
+        )
+    return tuple(Site(name, *features(linear[name])) for name in names)
+
+
+def has_expert_tensors(model: nn.Module) -> bool:
+    """Whether the model keeps its experts' weights in three-dimensional tensors, as transformers' mixtures do."""
+    return any(parameter.dim() == 3 and "expert" in name for name, parameter in model.named_parameters())
+
+
+def features(layer: nn.Module) -> tuple[int, int]:
+    """Features in and out of an `nn.Linear`, or of transformers' Conv1D (whose weight is transposed)."""
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return cast(Any, layer).nx, cast(Any, layer).nf
+
+
+def initial(sites: Sequence[Site], r: int, seed: int) -> Weights:
+    """A trial's adapter before training, by layer: A (d_in, r) and B (r, d_out), B zero; in fp32.
+
+    PEFT's numbers for the same seed: it draws every layer's A, then B (as any new `nn.Linear`), then A again.
+    """
+    weights = {}
+    with own_generators(torch.device("cpu"), seed):
+        for site in sites:
+            a = nn.Linear(site.d_in, r, bias=False)
+            nn.Linear(r, site.d_out, bias=False)
+            nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
+            weights[site.name] = a.weight.detach().T.contiguous(), torch.zeros(r, site.d_out)
+    return weights
+
+
+class Pack:
+    """The adapters of K trials.
+
+    values: (K, P), all weights, trial k's in row k. rank: R. ranks, alphas, dropouts: of each trial, (K,).
+    gradients: (K, P), into which a backward pass adds; None for a pack that is only scored.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        ranks: Sequence[int],
+        alphas: Sequence[float],
+        dropouts: Sequence[float],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        train: bool = True,
+    ) -> None:
+        self.sites = tuple(sites)
+        self.ranks, self.alphas, self.dropouts = tuple(ranks), tuple(alphas), tuple(dropouts)
+        self.rank = padded(max(ranks))
+        self.values = torch.zeros(len(ranks), sum(self._sizes), device=device, dtype=dtype)
+        self.gradients = torch.zeros_like(self.values) if train else None
+        self.scales = torch.tensor(
+            [alpha / r for alpha, r in zip(alphas, ranks, strict=True)], device=device, dtype=dtype
+        ).view(-1, 1, 1)
+        self.rates = torch.tensor(dropouts, device=device, dtype=torch.float64)
+        self.drops = train and any(dropouts)
+        self.A, self.B = self._leaves()
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+    @property
+    def _sizes(self) -> list[int]:
+        return [size for site in self.sites for size in (site.d_in * self.rank, self.rank * site.d_out)]
+
+    def _leaves(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The layers' A (K, d_in, R) and B (K, R, d_out), leaves whose gradients are views of `gradients`."""
+        A, B = self.views(self.values)
+        if self.gradients is not None:
+            dA, dB = self.views(self.gradients)
+            for leaf, part in zip(A + B, dA + dB, strict=True):
+                leaf.requires_grad_().grad = part
+        return A, B
+
+    def views(self, buffer: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """The layers' parts of a buffer of the shape of `values`: (K, d_in, R), (K, R, d_out)."""
+        parts = torch.split(buffer, self._sizes, 1)
+        R = self.rank
+        return (
+            [part.view(-1, site.d_in, R) for part, site in zip(parts[::2], self.sites, strict=True)],
+            [part.view(-1, R, site.d_out) for part, site in zip(parts[1::2], self.sites, strict=True)],
+        )
+
+    def copy(self, buffer: Tensor, other: Pack, source: Tensor, rows: Sequence[int]) -> None:
+        """Copies rows of another pack's buffer into the first rows of one of this pack's; their ranks may differ."""
+        n, r = len(rows), min(self.rank, other.rank)
+        with torch.no_grad():
+            for mine, theirs in zip(self.views(buffer)[0], other.views(source)[0], strict=True):
+                mine[:n, :, :r] = theirs[list(rows), :, :r]
+            for mine, theirs in zip(self.views(buffer)[1], other.views(source)[1], strict=True):
+                mine[:n, :r] = theirs[list(rows), :r]
+
+    def put(self, row: int, weights: Weights) -> None:
+        """Writes a trial's adapter; A (d_in, r) and B (r, d_out) by layer."""
+        r = self.ranks[row]
+        with torch.no_grad():
+            self.values[row] = 0
+            for place, site in enumerate(self.sites):
+                a, b = weights[site.name]
+                self.A[place][row, :, :r] = a.to(self.values)
+                self.B[place][row, :r] = b.to(self.values)
+
+    def take(self, row: int) -> Weights:
+        """A copy of a trial's adapter, without padding."""
+        r = self.ranks[row]
+        return {
+            site.name: (a[row, :, :r].detach().clone(), b[row, :r].detach().clone())
+            for site, a, b in zip(self.sites, self.A, self.B, strict=True)
+        }
+
+
+def padded(r: int) -> int:
+    return -(-r // MULTIPLE) * MULTIPLE
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer with the adapters of whatever pack is active."""
+
+    def __init__(self, base_layer: nn.Module, place: int, carrier: Carrier) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        self.place = place
+        self.carrier = carrier
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight: models look at their layers' to learn a dtype, or to tie."""
+        return cast(Tensor, self.base_layer.weight)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return cast("Tensor | None", self.base_layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.base_layer(x)
+        pack = self.carrier.pack
+        if pack is None:
+            return out
+        A, B = pack.A[self.place], pack.B[self.place]
+        if A.dtype != out.dtype:  # fp32 adapters on a base of half precision: its products, as under autocast
+            A, B = A.to(out.dtype), B.to(out.dtype)
+        rows = x.reshape(len(pack), -1, x.shape[-1])  # (K, N, d_in), N = b T
+        if pack.drops and self.carrier.at is not None:
+            kept = keep(self.carrier.at, self.place, pack.rates, rows.shape[-1])
+            rows = rows * torch.where(kept, (1 / (1 - pack.rates)).to(rows.dtype).view(-1, 1, 1), 0.0)
+        down = torch.bmm(rows, A) * pack.scales.to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
+        return torch.baddbmm(out.view(len(pack), -1, out.shape[-1]), down, B).view(out.shape)
+
+
+@dataclass
+class Carrier:
+    """A base whose target layers carry adapters: none, or those of the pack that is active.
+
+    lora: PEFT's description of an adapter on these layers, for settings. at: where a training forward pass stands, for
+    dropout.
+    """
+
+    base: Base
+    sites: tuple[Site, ...]
+    lora: Callable[[config.Training], LoraConfig] = field(repr=False)
+    pack: Pack | None = None
+    at: Place | None = field(default=None, repr=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of adapters and their optimisers' state: fp32, whatever the base's precision below it."""
+        return torch.float64 if self.base.model.dtype == torch.float64 else torch.float32
+
+    @contextmanager
+    def carrying(self, pack: Pack | None, at: Place | None = None) -> Iterator[PreTrainedModel]:
+        """The model with a pack's adapters in all target layers."""
+        before = self.pack, self.at
+        self.pack, self.at = pack, at
+        try:
+            yield self.base.model
+        finally:
+            self.pack, self.at = before
+
+    def new(self, settings: Sequence[config.Training], train: bool = True) -> Pack:
+        """A pack for trials of these settings, all zero."""
+        ranks, alphas, dropouts = zip(*((s.lora_r, s.lora_alpha, s.lora_dropout) for s in settings), strict=True)
+        return Pack(self.sites, ranks, alphas, dropouts, self.base.device, self.dtype, train)
+
+    def loaded(self, adapters: Sequence[tuple[config.Training, Weights]]) -> Pack:
+        """A pack of trained adapters, to be scored."""
+        pack = self.new([settings for settings, _ in adapters], train=False)
+        for row, (_, weights) in enumerate(adapters):
+            pack.put(row, weights)
+        return pack
+
+    def save(self, settings: config.Training, weights: Weights, folder: Path) -> None:
+        """Writes a trial's adapter in PEFT's format."""
+        matrices = {name: (a.T, b.T) for name, (a, b) in weights.items()}
+        adapters.write(folder, self.lora(settings), matrices, self.base.model.name_or_path)
+
+
+@contextmanager
+def carrier(base: Base, targets: str) -> Iterator[Carrier]:
+    """Lends the base with its target layers ready to carry packs; every layer stands where it stood afterwards."""
+    sites = find_sites(base, targets)
+    made = Carrier(base, sites, lora_config(base, targets))
+    with base.lent() as model:
+        for place, site in enumerate(sites):
+            parent, _, child = site.name.rpartition(".")
+            owner = model.get_submodule(parent)
+            owner._modules[child] = PackedLinear(cast(nn.Module, owner._modules[child]), place, made)
+        yield made

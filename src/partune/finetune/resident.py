@@ -1,0 +1,239 @@
+"""A pack in training: its trials' slots, their adapters and optimisers, and the forward passes that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from partune import config
+from partune.finetune.data import IGNORED, Examples
+from partune.finetune.dropout import Place
+from partune.finetune.head import Head
+from partune.finetune.optimizer import PackedOptimizer
+from partune.finetune.packed import Carrier, Pack, Weights, initial
+from partune.finetune.training import WARMUP_SHARE, DivergedError, batches, count_steps, schedule
+from partune.stopping import Judge
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A trial's work: train on the examples, score the parts, save the adapter in a folder.
+
+    seed: of initialisation and dropout; order_seed: of the data's order.
+    rungs: steps after each of which the trial is scored on a few items, and the judge asked.
+    """
+
+    settings: config.Training
+    examples: Examples
+    seed: int
+    order_seed: int
+    parts: frozenset[str] = frozenset({"search"})
+    adapter: Path | None = None
+    rungs: tuple[int, ...] = ()
+    judge: Judge | None = None
+
+
+class Slot:
+    """A resident trial: where it stands in its data and its schedule, and what it has cost."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        settings = job.settings
+        self.steps = count_steps(len(job.examples), settings)
+        self.warmup = settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * self.steps)
+        self.micro = min(settings.micro_batch_size or settings.batch_size, len(job.examples))
+        self.step = 0
+        self.train_seconds = self.score_seconds = 0.0
+        self.tokens = 0
+        self.losses: list[float] = []
+        self.rungs: list[float] = []
+        self.error: Exception | None = None
+        self.stopped = False
+        self.weights: Weights = {}  # once trained, or at a rung
+        self._batches = batches(len(job.examples), job.settings.batch_size, self.steps, job.order_seed)
+        self._next_batch()
+
+    def _next_batch(self) -> None:
+        self.batch: Indices = next(self._batches, np.empty(0, np.int64))
+        self.trained = int(self.job.examples.trained_lengths[self.batch].sum())
+        self.row = 0
+        self._loss = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.step == self.steps or self.error is not None or self.stopped
+
+    @property
+    def whole(self) -> bool:
+        """Whether it was trained to its end."""
+        return self.step == self.steps and self.error is None
+
+    @property
+    def at_rung(self) -> bool:
+        """Whether it stands at a rung at which it was not scored yet."""
+        rungs = self.job.rungs
+        return not self.ended and len(self.rungs) < len(rungs) and self.step >= rungs[len(self.rungs)]
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the current step."""
+        settings = self.job.settings
+        return settings.learning_rate * schedule(self.step, self.steps, self.warmup, settings.schedule)
+
+    def share(self, micro: int) -> Indices:
+        """The examples of the next forward pass, at most `micro`."""
+        return self.batch[self.row : self.row + micro]
+
+    def completes(self, micro: int) -> bool:
+        """Whether the next forward pass is the last of a step."""
+        return self.row + micro >= len(self.batch)
+
+    def rewind(self) -> None:
+        """Back to the begin of the current step, whose gradient was lost."""
+        self.row, self._loss = 0, 0.0
+
+    def advance(self, micro: int, loss: float, finite: bool) -> None:
+        """After a forward pass, and after the optimiser's step where that was due."""
+        self._loss += loss
+        if not self.completes(micro):
+            self.row += micro
+            return
+        self.losses.append(self._loss)
+        self.step += 1
+        self.tokens += int(self.job.examples.lengths[self.batch].sum())
+        if not finite:
+            self.error = DivergedError(self.step)
+            return
+        self._next_batch()
+
+
+class Residents:
+    """The trials that train together; row k of the pack is slot k's."""
+
+    def __init__(self, carrier: Carrier, head: Head) -> None:
+        self.carrier, self.head = carrier, head
+        self.slots: list[Slot] = []
+        self.pack: Pack | None = None
+        self.optimizer: PackedOptimizer | None = None
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def arrange(self, kept: Sequence[int], new: Sequence[Slot] = ()) -> None:
+        """Keeps some rows, in this order, and puts new slots after them; the numbers of those kept do not change."""
+        slots = [self.slots[row] for row in kept] + list(new)
+        pack, optimizer = self.pack, self.optimizer
+        self.slots, self.pack, self.optimizer = slots, None, None
+        if not slots:
+            return
+        settings = [slot.job.settings for slot in slots]
+        self.pack = self.carrier.new(settings)
+        self.optimizer = PackedOptimizer(self.pack, settings)
+        if pack is not None and optimizer is not None and kept:
+            self.pack.copy(self.pack.values, pack, pack.values, kept)
+            self.optimizer.copy(optimizer, kept)
+        for row, slot in enumerate(new, len(kept)):
+            self.pack.put(row, initial(self.carrier.sites, slot.job.settings.lora_r, slot.job.seed))
+
+    def step(self) -> None:
+        """One forward and backward pass over the next micro-batch of every trial, and the optimisers' steps due."""
+        assert self.pack is not None
+        assert self.optimizer is not None
+        micro = min(slot.micro for slot in self.slots)
+        batch = Batch.of(self.slots, micro, self.carrier.base.device)
+        place = Place(
+            [slot.job.seed for slot in self.slots],
+            [slot.step for slot in self.slots],
+            [slot.row for slot in self.slots],
+            (micro, batch.ids.shape[1]),
+        )
+        losses = self._losses(batch, place)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        losses = losses.detach()
+        due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
+        if any(rate is not None for rate in due):
+            finite = self.optimizer.step(due, losses).tolist()
+        else:
+            finite = [True] * len(self)
+        for slot, loss, sound in zip(self.slots, losses.tolist(), finite, strict=True):
+            slot.advance(micro, loss, sound)
+
+    def _losses(self, batch: Batch, place: Place) -> Tensor:
+        """(K,): each trial's part of the loss of its step, the mean over the step's trained tokens."""
+        K = len(self)
+        with self.carrier.carrying(self.pack, place):
+            hidden = self.head.hidden(batch.ids)  # (K b, T, d)
+            rows = torch.arange(K, device=hidden.device).unsqueeze(1)
+            states = hidden.view(K, -1, hidden.shape[-1])[rows, batch.where]  # (K, n, d)
+            with self.carrier.carrying(self.pack, place.of(batch.where)):
+                each = self.head.losses(states, batch.targets)  # (K, n)
+        return torch.where(batch.real, each, 0.0).sum(1) / batch.trained
+
+    def rewind(self) -> None:
+        """Forgets the current step's gradients, after a pass that broke off."""
+        if self.pack is not None and self.pack.gradients is not None:
+            self.pack.gradients.zero_()
+        for slot in self.slots:
+            slot.rewind()
+
+    def weights(self, row: int) -> Weights:
+        """A copy of a trial's adapter."""
+        assert self.pack is not None
+        return self.pack.take(row)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The micro-batches of all trials in one forward pass, padded on the right.
+
+    ids: (K b, T). where: (K, n), the tokens of a trial's b T after which a trained token stands; targets: (K, n), that
+    token; real: (K, n), less padding. trained: (K,), trained tokens of the whole step.
+    """
+
+    ids: Tensor
+    where: Tensor
+    targets: Tensor
+    real: Tensor
+    trained: Tensor
+
+    @classmethod
+    def of(cls, slots: Sequence[Slot], micro: int, device: torch.device) -> Batch:
+        shares = [(slot.job.examples, slot.share(micro)) for slot in slots]
+        longest = max(int(examples.lengths[share].max(initial=1)) for examples, share in shares)
+        first = shares[0]
+        if all(examples is first[0] and np.array_equal(share, first[1]) for examples, share in shares[1:]):
+            shares = [first]  # trials in step read the same tokens
+        ids = np.zeros((len(shares), micro, longest), np.int64)
+        found = []
+        for row, (examples, share) in enumerate(shares):
+            if len(share):
+                tokens, _, labels = examples.batch(share)  # (b, T_k)
+                ids[row, : tokens.shape[0], : tokens.shape[1]] = tokens
+                i, t = np.nonzero(labels[:, 1:] != IGNORED)
+                found.append((i * longest + t, labels[i, t + 1]))
+            else:
+                found.append((np.empty(0, np.int64), np.empty(0, np.int64)))
+        most = max(1, max(len(where) for where, _ in found))
+        where, targets, real = (np.zeros((len(shares), most), kind) for kind in (np.int64, np.int64, np.bool_))
+        for row, (place, target) in enumerate(found):
+            where[row, : len(place)], targets[row, : len(place)], real[row, : len(place)] = place, target, True
+
+        def spread(array: npt.NDArray[np.generic]) -> Tensor:
+            tensor = torch.from_numpy(array).to(device)
+            return tensor.expand(len(slots), *tensor.shape[1:]) if len(shares) < len(slots) else tensor
+
+        return cls(
+            spread(ids).reshape(-1, longest),
+            spread(where),
+            spread(targets),
+            spread(real),
+            torch.tensor([max(1, slot.trained) for slot in slots], device=device),
+        )

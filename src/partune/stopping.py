@@ -1,0 +1,83 @@
+"""Early stopping in rungs: trials are compared at equal shares of their own full schedules, and the worst end there.
+
+Asynchronous successive halving (Li et al. 2020, ASHA), in its stopping form: at rung k a trial goes on if its score is
+among the best 1 / ETA of all that were ever scored at rung k. Trials of a pack stand at a rung together and all report
+before one is judged, so their order does not matter. No schedule is shortened: a trial at a rung is what it would be
+there without rungs, and one that survives is the very trial of a study without.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from partune.trial import Trial
+
+ETA = 3
+SHARES = (1 / 9, 1 / 3)  # of a trial's steps, at which it stands at rung 0, 1, ...
+
+
+class Judge(Protocol):
+    """Says whether a trial goes on beyond its rungs."""
+
+    def report(self, rung: int, score: float) -> None:
+        """Tells the trial's score at a rung, 0, 1, ...; all trials that stand there report before one is judged."""
+
+    def stops(self, rung: int) -> bool:
+        """Whether the trial ends here."""
+
+
+class Rungs:
+    """All scores that were reported at each rung."""
+
+    def __init__(self) -> None:
+        self._scores: list[dict[int, float]] = [{} for _ in SHARES]
+        self._lock = threading.Lock()
+
+    def restore(self, trials: Iterable[Trial]) -> None:
+        """Takes the scores over that recorded trials had at their rungs."""
+        for trial in trials:
+            scores = trial.observation.scores if trial.observation is not None else {}
+            for rung in range(len(SHARES)):
+                if rung_name(rung) in scores:
+                    self.report(trial.number, rung, scores[rung_name(rung)])
+
+    def judge(self, trial: int) -> Judge:
+        """The judge of one trial."""
+        return _Own(self, trial)
+
+    def report(self, trial: int, rung: int, score: float) -> None:
+        with self._lock:
+            self._scores[rung][trial] = score
+
+    def stops(self, trial: int, rung: int) -> bool:
+        """Whether fewer than n / ETA of the rung's n trials, rounded up, are as good: equals go on together."""
+        with self._lock:
+            scores = self._scores[rung]
+            better = sum(score > scores[trial] for score in scores.values())
+            return better >= math.ceil(len(scores) / ETA)
+
+
+@dataclass(frozen=True)
+class _Own:
+    rungs: Rungs
+    trial: int
+
+    def report(self, rung: int, score: float) -> None:
+        self.rungs.report(self.trial, rung, score)
+
+    def stops(self, rung: int) -> bool:
+        return self.rungs.stops(self.trial, rung)
+
+
+def rung_name(rung: int) -> str:
+    """The name of a rung's score in an observation."""
+    return f"rung/{rung}"
+
+
+def rung_steps(steps: int) -> tuple[int, ...]:
+    """After how many of its optimiser steps a trial stands at each rung; at least one, and never its last."""
+    return tuple(min(max(1, round(share * steps)), steps - 1) for share in SHARES) if steps > len(SHARES) else ()
