@@ -93,7 +93,7 @@ class Pack:
     """The adapters of K trials.
 
     values: (K, P), all weights, trial k's in row k. rank: R. ranks, alphas, dropouts: of each trial, (K,).
-    gradients: (K, P), into which a backward pass adds; None for a pack that is only scored.
+    A, B: views of them, by layer. gradients: (K, P), None for a pack that is only scored.
     """
 
     def __init__(
@@ -116,7 +116,9 @@ class Pack:
         ).view(-1, 1, 1)
         self.rates = torch.tensor(dropouts, device=device, dtype=torch.float64)
         self.drops = train and any(dropouts)
-        self.A, self.B = self._leaves()
+        self.A, self.B = self.views(self.values)
+        for leaf in self.leaves if train else ():
+            leaf.requires_grad_()
 
     def __len__(self) -> int:
         return len(self.ranks)
@@ -125,14 +127,16 @@ class Pack:
     def _sizes(self) -> list[int]:
         return [size for site in self.sites for size in (site.d_in * self.rank, self.rank * site.d_out)]
 
-    def _leaves(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The layers' A (K, d_in, R) and B (K, R, d_out), leaves whose gradients are views of `gradients`."""
-        A, B = self.views(self.values)
-        if self.gradients is not None:
-            dA, dB = self.views(self.gradients)
-            for leaf, part in zip(A + B, dA + dB, strict=True):
-                leaf.requires_grad_().grad = part
-        return A, B
+    @property
+    def leaves(self) -> list[Tensor]:
+        return self.A + self.B
+
+    def accumulate(self, losses: Tensor) -> None:
+        """Adds the gradient of the sum of the trials' losses to `gradients`: row k has that of trial k's alone."""
+        assert self.gradients is not None
+        A, B = self.views(self.gradients)
+        found = torch.autograd.grad(losses.sum(), self.leaves, materialize_grads=True)
+        torch._foreach_add_(A + B, list(found))
 
     def views(self, buffer: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The layers' parts of a buffer of the shape of `values`: (K, d_in, R), (K, R, d_out)."""

@@ -156,7 +156,7 @@ class Residents:
             (micro, batch.ids.shape[1]),
         )
         losses = self._losses(batch, place)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        self.pack.accumulate(losses)
         losses = losses.detach()
         due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
         if any(rate is not None for rate in due):
