@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from partune.trial import Trial
+from partune.trial import RUNG, Trial
 
 ETA = 3
 SHARES = (1 / 9, 1 / 3)  # of a trial's steps, at which it stands at rung 0, 1, ...
@@ -75,7 +75,7 @@ class _Own:
 
 def rung_name(rung: int) -> str:
     """The name of a rung's score in an observation."""
-    return f"rung/{rung}"
+    return f"{RUNG}{rung}"
 
 
 def rung_steps(steps: int) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ Value = bool | int | float | str
 Config = Mapping[str, Value]
 Point = tuple[float, ...]
 
+RUNG = "rung/"  # and a number: a score on the way, at a share of the trial's steps
+
 
 class Status(StrEnum):
     """Where a trial stands. DONE, FAILED and STOPPED are final."""
@@ -35,7 +37,7 @@ class Status(StrEnum):
 class Observation:
     """What an objective answers for one configuration; higher scores are better.
 
-    scores: named scores; "score" is the one that the optimiser is told.
+    scores: named scores; "score" is the one that the optimiser is told (of a stopped trial, its last on the way).
     stderr: standard error of "score", in its units; None if unknown.
     cost: what it took, by name ("seconds", "train_seconds", ...).
     error: why it failed, in one line.
@@ -74,8 +76,8 @@ class Observation:
         return self.scores["score"] if self.status is not Status.FAILED else -math.inf
 
     def blinded(self) -> Observation:
-        """What an optimiser may see: the score and its error, never the verdict items or the test tasks."""
-        scores = {name: value for name, value in self.scores.items() if name == "score"}
+        """What an optimiser may see: scores and their error, never the verdict items or the test tasks."""
+        scores = {name: value for name, value in self.scores.items() if name == "score" or name.startswith(RUNG)}
         return dataclasses.replace(self, scores=scores, items={}, error=None)
 
 

@@ -1,4 +1,4 @@
-"""Oracles of packed training: plain PEFT with torch's AdamW, one trial alone, and dropout's masks by their definition."""
+"""Oracles of packed training: plain PEFT with torch's AdamW, a trial alone, and dropout's masks by their definition."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed import carrier, find_sites, initial
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.training import attach
-from tests.finetune.oracle import as_peft, largest, losses_differ, plain_loop, plain_peft
+from tests.finetune.oracle import adapters, as_peft, largest, losses_differ, plain_loop, plain_peft
 from tests.finetune.tiny import KINDS, make_rows, write_jsonl
 
 ORDER = 3
@@ -65,7 +65,9 @@ def train(base: Base, examples: Examples, trials: Sequence[config.Training], see
     """The trials in one pack, slots as they stand at the end, and their weights by PEFT's names."""
     with carrier(base, trials[0].targets) as carrying:
         residents = Residents(carrying, Head(base))
-        residents.arrange([], [Slot(Job(each, examples, seed, ORDER)) for each, seed in zip(trials, seeds, strict=True)])
+        residents.arrange(
+            [], [Slot(Job(each, examples, seed, ORDER)) for each, seed in zip(trials, seeds, strict=True)]
+        )
         ended: dict[int, tuple[Slot, Any]] = {}
         names = list(range(len(trials)))
         while residents.slots:
@@ -121,7 +123,9 @@ def test_with_dropout_gradients_and_training_are_a_references_with_the_same_mask
     doubles: dict[str, Base], examples: Examples, kind: str
 ) -> None:
     base = doubles[kind]
-    trials = [settings(lora_dropout=rate, lora_r=r, steps=2, batch_size=3) for rate, r in ((0.3, 4), (0.0, 2), (0.6, 6))]
+    trials = [
+        settings(lora_dropout=rate, lora_r=r, steps=2, batch_size=3) for rate, r in ((0.3, 4), (0.0, 2), (0.6, 6))
+    ]
     with carrier(base, "attention") as carrying:
         residents = Residents(carrying, Head(base))
         residents.arrange([], [Slot(Job(each, examples, seed, ORDER)) for seed, each in enumerate(trials)])
@@ -157,13 +161,14 @@ def test_adapters_begin_as_pefts_do(bases: dict[str, Base], kind: str) -> None:
     base, trial = bases[kind], settings(lora_r=5)
     found = as_peft(initial(find_sites(base, "attention"), 5, seed=11))
     with plain_peft(base, trial, seed=11) as model:
-        expected = {n.removeprefix("base_model.model."): p.detach() for n, p in model.named_parameters() if "lora_" in n}
+        expected = {
+            n.removeprefix("base_model.model."): p.detach() for n, p in model.named_parameters() if "lora_" in n
+        }
         assert largest(found, expected) == 0
     with base.lent(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(11)
         attach(base, trial)
-        ours = {name: p.detach() for name, p in base.model.named_parameters() if "lora_" in name}
-        assert largest(found, ours) == 0
+        assert largest(found, adapters(base.model)) == 0
 
 
 # ----- neighbours

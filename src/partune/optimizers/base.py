@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from partune.errors import UserError
 from partune.space import Space
-from partune.trial import Config, Observation, Point, Proposal, Trial
+from partune.trial import RUNG, Config, Observation, Point, Proposal, Status, Trial
 
 Search = Generator[list[Point], list[float], None]
 
@@ -44,6 +44,7 @@ class Optimizer(ABC):
         self.seed = seed
         self.proposals: list[Proposal] = []
         self._scores: dict[int, float] = {}
+        self._done: list[Observation] = []
         self._number: dict[Point, int] = {}
         self._size = space.size
 
@@ -65,9 +66,23 @@ class Optimizer(ABC):
             raise ValueError(f"proposal {number} at {proposal.point} is none of this optimiser's")
         if number in self._scores:
             raise ValueError(f"proposal {number} was already told, with score {self._scores[number]}")
-        # -inf where there is no score (failed, or stopped before it was scored); imputed only where a model is fitted.
         observation = Observation.of(result).blinded()
-        self._scores[number] = observation.score if observation.scores else -math.inf
+        self._scores[number] = self._worth(observation)
+        if observation.status is Status.DONE:
+            self._done.append(observation)
+
+    def _worth(self, observation: Observation) -> float:
+        """The score that an observation counts as; -inf for a failure (imputed only where a model is fitted).
+
+        A stopped trial counts as its score at its last rung, plus the mean of what the trials done so far gained after
+        that rung, but no more than the best of them.
+        """
+        if observation.status is not Status.STOPPED or not observation.scores:
+            return observation.score if observation.scores else -math.inf
+        rung = f"{RUNG}{sum(name.startswith(RUNG) for name in observation.scores) - 1}"
+        gains = [each.score - each.scores[rung] for each in self._done if rung in each.scores]
+        expected = observation.score + (sum(gains) / len(gains) if gains else 0.0)
+        return min(expected, max((each.score for each in self._done), default=expected))
 
     @property
     @abstractmethod
