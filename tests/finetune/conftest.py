@@ -42,6 +42,15 @@ def bases(folders: dict[str, Path]) -> dict[str, Base]:
 
 
 @pytest.fixture(scope="session")
+def doubles(folders: dict[str, Path]) -> dict[str, Base]:
+    """The same in fp64."""
+    bases = {kind: models.load(config.Model(path=str(folder)), "fp32", "cpu") for kind, folder in folders.items()}
+    for base in bases.values():
+        base.model.double()
+    return bases
+
+
+@pytest.fixture(scope="session")
 def base(bases: dict[str, Base]) -> Base:
     return bases["llama"]
 

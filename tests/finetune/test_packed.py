@@ -39,15 +39,6 @@ def examples(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedToke
     return tokenise(config.Data(path=str(path)), tokenizer).cut(160, "answer")
 
 
-@pytest.fixture(scope="module")
-def doubles(folders: dict[str, Path]) -> dict[str, Base]:
-    """Bases in fp64."""
-    bases = {kind: models.load(config.Model(path=str(folder)), "fp32", "cpu") for kind, folder in folders.items()}
-    for base in bases.values():
-        base.model.double()
-    return bases
-
-
 def settings(**changes: Any) -> config.Training:
     default = {"learning_rate": 1e-2, "lora_r": 4, "lora_dropout": 0.0, "batch_size": 4, "steps": 5, "warmup_steps": 2}
     return config.Training(**default | changes)

@@ -225,7 +225,8 @@ class Engine:
             with shared_time(slots, "score_seconds"):
                 found = self._score(carrying, slots, parts)
             for slot, scores in zip(slots, found, strict=True):
-                self._give_back(slot, self._saved(carrying, slot) or scores)
+                failed = scores if isinstance(scores, Exception) else self._saved(carrying, slot)
+                self._give_back(slot, failed or scores)
 
     def _saved(self, carrying: Carrier, slot: Slot) -> Exception | None:
         """Saves a trial's adapter where it is asked for; returns what went wrong."""
