@@ -165,6 +165,8 @@ class Search(Section):
 class Run(Section):
     engine: Literal["packed", "peft", "litgpt"] = "packed"
     """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
+    litgpt: str = "litgpt"
+    """LitGPT's command or its full path; it needs a virtual environment of its own."""
     pack: PositiveInt | Literal["auto"] = "auto"
     """Trials trained and scored at once; auto measures what fits and pays."""
     stop: Literal["none", "rungs"] = "none"
