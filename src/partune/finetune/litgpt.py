@@ -143,7 +143,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 def tail(log: Path, length: int = 300) -> str:
     """The end of a log in one line: its last lines with something in them, progress bars in their last state."""
-    text = log.read_text(encoding="utf-8", errors="replace")
+    text = log.read_bytes().decode("utf-8", errors="replace")  # as it is: "\r" ends no line
     lines = [line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n")]
     joined = " ".join(" ".join(line.split()) for line in [line for line in lines if line][-3:])
     return joined if len(joined) <= length else f"...{joined[-length + 3 :]}"
