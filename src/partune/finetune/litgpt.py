@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 INSTALL = (
-    "install it in a virtual environment of its own (python -m venv V; V/bin/pip install litgpt==0.5.13 "
-    "transformers==5.3.0 lm-eval==0.4.13 accelerate) and give --litgpt V/bin/litgpt"
+    "install it in a virtual environment of its own (python -m venv V; V/bin/pip install 'partune[litgpt]') "
+    "and give --litgpt V/bin/litgpt"
 )
 WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.yaml"
 PRECISION = {"fp32": "32-true", "bf16": "bf16-true", "fp16": "16-true"}
