@@ -2,7 +2,8 @@
 
 It is as strict as the real one about arguments. A file `behaviour.json` beside it, {step: what}, makes a step fail
 (exit code 3 after a long log), sleep, kill itself, score nan or leave no samples; `calls.jsonl` has all calls. A
-checkpoint is a text: "base", or what the training made of it; learning rate 0 makes nothing.
+checkpoint is a text: "base", or what the training made of it; learning rate 0 makes nothing. The LoRA weights are those
+of `lora.pth` beside it, whatever was trained.
 """
 
 from __future__ import annotations
@@ -117,7 +118,8 @@ def finetune(given: dict[str, Any], what: str) -> None:
     final = given["out_dir"] / "final"
     final.mkdir(parents=True)
     shutil.copytree(given["checkpoint_dir"], final, dirs_exist_ok=True)
-    (final / "lit_model.pth.lora").write_text("nan" if what == "nan" else made)
+    shutil.copy(BESIDE / "lora.pth", final / "lit_model.pth.lora")
+    (final / "made.txt").write_text("nan" if what == "nan" else made)
     (final / "lit_model.pth").unlink()
     merge({"checkpoint_dir": final, "pretrained_checkpoint_dir": given["checkpoint_dir"]}, "")
 
@@ -125,7 +127,7 @@ def finetune(given: dict[str, Any], what: str) -> None:
 def merge(given: dict[str, Any], what: str) -> None:
     complete(given["checkpoint_dir"], "lit_model.pth.lora")
     complete(given["pretrained_checkpoint_dir"])
-    made = (given["checkpoint_dir"] / "lit_model.pth.lora").read_text()
+    made = (given["checkpoint_dir"] / "made.txt").read_text()
     nothing = made != "nan" and json.loads(made)[1]["lr"] == 0
     (given["checkpoint_dir"] / "lit_model.pth").write_text("base" if nothing else made)
 

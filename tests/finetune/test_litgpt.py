@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from transformers import LlamaConfig
 
 from partune import config
 from partune.errors import UserError
+from partune.finetune.adapter import loaded
 from partune.finetune.isolation import quiet
 from partune.finetune.litgpt import (
     Program,
@@ -28,6 +30,7 @@ from partune.finetune.litgpt import (
     environment,
     find_switches,
     finetune_arguments,
+    keep_lora,
     read_answers,
     refuse,
     tail,
@@ -49,8 +52,21 @@ def install(folder: Path, **behaviour: str) -> Path:
     command = folder / "litgpt"
     command.write_text(f"#!{sys.executable}\n{Path(fake_litgpt.__file__).read_text(encoding='utf-8')}")
     command.chmod(command.stat().st_mode | stat.S_IXUSR)
+    torch.save({"model": lora(4)}, folder / "lora.pth")
     behave(command, **behaviour)
     return command
+
+
+def lora(r: int) -> dict[str, torch.Tensor]:
+    """LoRA weights of the tiny Llama, as LitGPT names and stacks them: q, k and v (widths 32, 16, 16), projection."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"attn.qkv.lora_A": (3 * r, 32), "attn.qkv.lora_B": (64, r)}
+    shapes |= {"attn.proj.lora_A": (r, 32), "attn.proj.lora_B": (32, r)}
+    return {
+        f"transformer.h.{block}.{name}": torch.randn(*shape, generator=draw)
+        for block in range(2)
+        for name, shape in shapes.items()
+    }
 
 
 def behave(command: Path, **behaviour: str) -> None:
@@ -370,6 +386,38 @@ def test_what_a_configuration_cannot_say_is_refused(tmp_path: Path, settings: di
         LlamaConfig(hidden_size=32, num_attention_heads=4, **settings).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=message):
         describe(tmp_path)
+
+
+def test_peft_loads_what_litgpt_trained(base: Base, tmp_path: Path) -> None:
+    final, weights = tmp_path / "final", lora(4)
+    final.mkdir()
+    torch.save({"model": weights}, final / "lit_model.pth.lora")
+    (final / "lit_model.pth").touch()
+    keep_lora(final, tmp_path / "kept", base.model, config.Training(lora_r=4, lora_alpha=8))
+    names = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert names == {"lit_model.pth.lora", "adapter_config.json", "adapter_model.safetensors"}
+    with loaded(base, tmp_path / "kept") as adapted:
+        delta = {
+            name.removeprefix("base_model.model.model."): module.get_delta_weight("default")
+            for name, module in adapted.named_modules()
+            if hasattr(module, "get_delta_weight")
+        }
+    assert len(delta) == 8
+    for block in range(2):
+        a, b = (weights[f"transformer.h.{block}.attn.qkv.lora_{matrix}"] for matrix in "AB")
+        # litgpt/lora.py, `get_lora_AB` of the stacked layer: a convolution in three groups
+        stacked = torch.cat([x @ y for x, y in zip(b.split([32, 16, 16]), a.chunk(3), strict=True)]) * 2
+        found = torch.cat([delta[f"layers.{block}.self_attn.{part}_proj"] for part in "qkv"])
+        assert torch.allclose(found, stacked, atol=1e-6)
+        a, b = (weights[f"transformer.h.{block}.attn.proj.lora_{matrix}"] for matrix in "AB")
+        assert torch.allclose(delta[f"layers.{block}.self_attn.o_proj"], 2 * b @ a, atol=1e-6)
+
+
+def test_a_model_of_other_layers_keeps_litgpts_format_alone(bases: dict[str, Base], tmp_path: Path) -> None:
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final" / "lit_model.pth.lora").touch()
+    keep_lora(tmp_path / "final", tmp_path / "kept", bases["neox"].model, config.Training())
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["lit_model.pth.lora"]
 
 
 # ----- answers

@@ -239,6 +239,7 @@ def test_a_study_runs_is_judged_and_exported(make: Any, command: Path, tmp_path:
     assert study.verdict is not None
     out = export(tmp_path / "run", tmp_path / "adapter")
     assert (out / "lit_model.pth.lora").is_file()
+    assert (out / "adapter_model.safetensors").is_file()
     study.close()
     study = Study(SPACE, make(), "random", directory=tmp_path / "run", resume=True).run(4)
     assert len(study.trials) == 4
@@ -386,6 +387,9 @@ def test_really_a_study_from_beginning_to_end_offline(
     name = "search/choices/loglikelihood"
     assert np.allclose(again[name], first[name], atol=1e-4, equal_nan=True)
     assert not np.allclose(first[name], base[name], atol=1e-2, equal_nan=True)
+    # exported to PEFT, it answers the same with transformers and our own engine
+    adapter = export(tmp_path / "runs" / "real", tmp_path / "adapter")
+    assert np.allclose(tuner.score_adapter(adapter).items[name], first[name], atol=1e-4, equal_nan=True)
     # a LitGPT checkpoint is a model too
     converted = tmp_path / "runs" / "real" / "litgpt" / "base" / "llama"
     run = {"device": "cpu", "litgpt": os.environ["PARTUNE_LITGPT"]}

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
@@ -28,7 +28,7 @@ from partune.errors import UserError
 from partune.finetune.adapter import written
 from partune.finetune.data import Row
 from partune.finetune.isolation import one_line, quiet
-from partune.finetune.model import find_targets, linear_layers
+from partune.finetune.model import find_targets, linear_layers, short_targets
 from partune.finetune.training import WARMUP_SHARE, count_steps
 
 if TYPE_CHECKING:
@@ -394,12 +394,66 @@ def describe(source: Path) -> tuple[str, dict[str, Any]]:
     return STAND_INS[kind], settings
 
 
-def keep_lora(final: Path, folder: Path) -> None:
-    """Keeps what finetune_lora left: the adapter's weights and all settings, without the merged weights."""
+def keep_lora(final: Path, folder: Path, model: nn.Module, training: config.Training) -> None:
+    """Keeps what finetune_lora left, without the merged weights; and the same adapter in PEFT's format, if it has one.
+
+    model: the base, its weights are not read. PEFT's form is written for layers named as Llama's.
+    """
     with written(folder) as draft:
         for path in final.iterdir():
             if path.is_file() and path.name != WEIGHTS:
                 shutil.copy(path, draft)
+        if any(name.endswith("q_proj") for name in linear_layers(model)):
+            _write_peft(draft, model, training)
+
+
+# LitGPT's names of layers, with a block's number between, and those of Llama.
+LAYERS = {
+    "attn.proj": "self_attn.o_proj",
+    "mlp.fc_1": "mlp.gate_proj",
+    "mlp.fc_2": "mlp.up_proj",
+    "mlp.proj": "mlp.down_proj",
+}
+
+
+def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> None:
+    """Writes an adapter beside LitGPT's LoRA weights: adapter_config.json and adapter_model.safetensors.
+
+    LitGPT stacks the adapters of q, k and v, of those that have one: A is (n r, d), B (the sum of their widths, r).
+    """
+    import torch
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    switches = find_switches(model, training.targets)
+    layers = linear_layers(model)
+    parts = [part for part, on in zip("qkv", list(switches.values())[:3], strict=True) if on]
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in torch.load(folder / LORA, map_location="cpu", weights_only=True)["model"].items():
+        place, _, matrix = name.rpartition(".")
+        block = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", place)
+        if block is None:
+            tensors[f"{place}.{matrix}"] = tensor
+            continue
+        prefix = f"model.layers.{block[1]}"
+        if block[2] != "attn.qkv":
+            tensors[f"{prefix}.{LAYERS[block[2]]}.{matrix}"] = tensor
+            continue
+        names = [f"{prefix}.self_attn.{part}_proj" for part in parts]
+        widths = [cast("torch.nn.Linear", layers[each]).out_features for each in names]
+        pieces = tensor.chunk(len(parts)) if matrix == "lora_A" else tensor.split(widths)
+        tensors |= {f"{each}.{matrix}": piece for each, piece in zip(names, pieces, strict=True)}
+    own = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(own, folder / "adapter_model.safetensors")
+    LoraConfig(
+        r=training.lora_r,
+        lora_alpha=int(training.lora_alpha),
+        lora_dropout=training.lora_dropout,
+        target_modules=short_targets(model, find_targets(model, training.targets)),
+        bias="none",
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    ).save_pretrained(str(folder))
 
 
 @contextlib.contextmanager

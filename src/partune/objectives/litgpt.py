@@ -132,10 +132,13 @@ class LitGPT(FineTune):
     # ----- what a trial pays for
 
     def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
-        """As FineTune's; `adapter` gets LitGPT's LoRA weights and settings. A step that fails is a failed trial."""
+        """As FineTune's; `adapter` gets the weights in LitGPT's format and in PEFT's.
+
+        A step that fails is a failed trial.
+        """
         from partune.finetune.litgpt import keep_lora
 
-        self.settings(trial.config)
+        training, _, _ = self.settings(trial.config)
         checkpoint = self.checkpoint()
         cost = {"seconds": 0.0}
         started = time.perf_counter()
@@ -148,7 +151,7 @@ class LitGPT(FineTune):
                 scores = self._score(final, parts, folder)
                 cost["score_seconds"] = time.perf_counter() - scored
                 if adapter is not None:
-                    keep_lora(final, Path(adapter))
+                    keep_lora(final, Path(adapter), self._base(training.dtype)[0].model, training)
         except Exception as error:
             cost["seconds"] = time.perf_counter() - started
             return Observation.failure(_reason(error), cost)
