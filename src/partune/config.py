@@ -250,6 +250,7 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ("data", "chat_template", Path.is_file),
         ("validation", "tasks", Path.is_file),
         ("test", "tasks", Path.is_file),
+        ("run", "litgpt", Path.is_file),
     ):
         part = found.get(section)
         if isinstance(part, Mapping) and key in part:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from partune.cli import _study
+from partune.config import located
 from partune.errors import UserError
 from partune.export import export
 from partune.finetune.litgpt import Program, convert, environment
@@ -102,6 +103,20 @@ def test_bad_input_is_one_line_before_any_work(
         make(**changes).check(space)
     assert "\n" not in str(caught.value)
     assert not calls(command)
+
+
+def test_tasks_that_its_command_cannot_take_are_refused(make: Any, tmp_path: Path) -> None:
+    group = tmp_path / "group.yaml"
+    group.write_text("group: both\ntask: [choices]\n")
+    with pytest.raises(UserError, match=r"group\.yaml is a file of a group: LitGPT takes files of single tasks only"):
+        make(task=group).check(SPACE)
+    with pytest.raises(UserError, match="LitGPT cuts the names of tasks at commas"):
+        make(test=["arc_easy,boolq"]).check(SPACE)
+
+
+def test_a_command_beside_the_study_is_recorded_whole(tmp_path: Path, command: Path) -> None:
+    assert located({"run": {"litgpt": "bin/litgpt"}}, tmp_path)["run"]["litgpt"] == str(command)
+    assert located({"run": {"litgpt": "litgpt"}}, tmp_path)["run"]["litgpt"] == "litgpt"
 
 
 def test_chat_rows_are_refused(make: Any, tmp_path: Path) -> None:
@@ -247,6 +262,29 @@ def test_a_study_runs_is_judged_and_exported(make: Any, command: Path, tmp_path:
     assert len(calls(command, "convert_to_litgpt")) == 2  # a name that LitGPT does not know, and its stand-in; once
     with pytest.raises(UserError, match="holds another study: objective"):
         Study(SPACE, make(training={"steps": 5, "batch_size": 4}), "random", directory=tmp_path / "run", resume=True)
+
+
+def test_an_interrupted_trial_runs_again_from_the_beginning(
+    make: Any, command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_run = Program.run
+
+    def interrupted(self: Program, step: str, arguments: list[str], log: Path, cwd: Path | None = None) -> float:
+        if step == "evaluate" and log.parent.name == "0001":
+            raise KeyboardInterrupt
+        return real_run(self, step, arguments, log, cwd)
+
+    study = Study(SPACE, make(), "random", directory=tmp_path / "run")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Program, "run", interrupted)
+        study.run(2)
+    study.close()
+    place = tmp_path / "scratch" / "trials" / "0001"
+    assert [path.name for path in place.iterdir()] == ["finetune_lora.log"]
+    (place / "out" / "final").mkdir(parents=True)  # as a kill would leave it
+    study = Study(SPACE, make(), "random", directory=tmp_path / "run", resume=True).run(2)
+    assert [(trial.status, trial.attempts) for trial in study.trials] == [(Status.DONE, 1), (Status.DONE, 2)]
+    study.close()
 
 
 def test_a_study_stops_where_the_base_is_not_learning_rate_zero(

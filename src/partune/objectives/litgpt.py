@@ -9,6 +9,7 @@ a whole task, so a trial also pays for the verdict items; of these nothing leave
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import tempfile
 import time
@@ -101,6 +102,7 @@ class LitGPT(FineTune):
 
         Program.find(run.litgpt, {})
         self.settings(self.defaults)
+        self._check_tasks()
         super().check(searched)
         base, _ = self._base(self.training.dtype)
         targets = [self.training.targets]
@@ -110,7 +112,6 @@ class LitGPT(FineTune):
             find_switches(base.model, str(each))
         for configuration in ({}, self.defaults):
             self.arguments(configuration, Path(), Path(), Path())
-        self._check_tasks()
         self._program.check()
 
     def settings(self, configuration: Config) -> tuple[config.Training, int, Literal["answer", "all"]]:
@@ -121,13 +122,12 @@ class LitGPT(FineTune):
         return found
 
     def _check_tasks(self) -> None:
-        for part in self._scorer.parts:
-            for name in (*self.validation.tasks, *self.config.test.tasks):
-                if "," in name:
-                    raise UserError(f"task {name}: LitGPT cuts the names of tasks at commas")
-                path = Path(name).expanduser()
-                if path.is_file() and part.task.name == path.stem and len(part.task.leaves) > 1:
-                    raise UserError(f"task {name} is a file of a group: LitGPT takes files of single tasks only")
+        for name in (*self.validation.tasks, *self.config.test.tasks):
+            path = Path(name).expanduser()
+            if "," in name:
+                raise UserError(f"task {name}: LitGPT cuts the names of tasks at commas")
+            if path.is_file() and re.search(r"^group\s*:", path.read_text(encoding="utf-8"), re.MULTILINE):
+                raise UserError(f"task {name} is a file of a group: LitGPT takes files of single tasks only")
 
     # ----- what a trial pays for
 
@@ -331,8 +331,13 @@ class LitGPT(FineTune):
             return path.absolute()
         from huggingface_hub import snapshot_download
 
+        from partune.finetune.isolation import one_line
+
         wanted = ["*.json", "*.model", "*.safetensors", *([] if self.model.safetensors else ["*.bin"])]
-        return Path(snapshot_download(self.model.path, revision=self.model.revision, allow_patterns=wanted))
+        try:
+            return Path(snapshot_download(self.model.path, revision=self.model.revision, allow_patterns=wanted))
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {self.model.path} cannot be fetched: {one_line(error)}") from None
 
     def _base(self, dtype: str) -> tuple[Base, LogLikelihoods]:
         """The model without its weights: what names, shapes and tokens need. LitGPT's processes hold the weights."""
