@@ -275,9 +275,10 @@ def test_an_interrupted_trial_runs_again_from_the_beginning(
         return real_run(self, step, arguments, log, cwd)
 
     study = Study(SPACE, make(), "random", directory=tmp_path / "run")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Program, "run", interrupted)
-        study.run(2)
+        with pytest.raises(KeyboardInterrupt):
+            study.run(2)
     study.close()
     place = tmp_path / "scratch" / "trials" / "0001"
     assert [path.name for path in place.iterdir()] == ["finetune_lora.log"]
