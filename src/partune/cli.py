@@ -148,6 +148,7 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
     from partune import config
     from partune.objectives.finetune import FineTune
     from partune.objectives.function import named
+    from partune.objectives.litgpt import LitGPT
     from partune.progress import Terminal
     from partune.space import SPACES, Space
     from partune.study import Study
@@ -155,7 +156,8 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
     objective: Any
     own: Space | None
     if study_config.objective == "finetune":
-        objective = FineTune.of(study_config)
+        litgpt = study_config.run.engine == "litgpt"
+        objective = LitGPT.of(study_config, directory / "litgpt") if litgpt else FineTune.of(study_config)
         own = SPACES["lora"]
     else:
         objective = named(study_config.objective)

@@ -165,6 +165,8 @@ class Search(Section):
 class Run(Section):
     engine: Literal["packed", "peft", "litgpt"] = "packed"
     """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
+    litgpt: str = "litgpt"
+    """LitGPT's command or its full path; it needs a virtual environment of its own."""
     pack: PositiveInt | Literal["auto"] = "auto"
     """Trials trained and scored at once; auto measures what fits and pays."""
     stop: Literal["none", "rungs"] = "none"
@@ -248,6 +250,7 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ("data", "chat_template", Path.is_file),
         ("validation", "tasks", Path.is_file),
         ("test", "tasks", Path.is_file),
+        ("run", "litgpt", Path.is_file),
     ):
         part = found.get(section)
         if isinstance(part, Mapping) and key in part:
