@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from partune.finetune.data import Row
     from partune.finetune.litgpt import Answers, Program
     from partune.finetune.model import Base
-    from partune.finetune.scoring import LogLikelihoods, Scores
-    from partune.finetune.tasks import Request
+    from partune.finetune.scoring import LogLikelihoods, PackAnswers, Scores
+    from partune.finetune.tasks import Answer, Request
 
 
 class LitGPT(FineTune):
@@ -70,6 +70,10 @@ class LitGPT(FineTune):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(LitGPT.of(state["config"], state["scratch"]).__dict__)
         self._searched = state["searched"]
+
+    @property
+    def packed(self) -> bool:
+        return False
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -288,7 +292,7 @@ class LitGPT(FineTune):
             self._program.run("evaluate", [str(checkpoint), *flags], folder / f"evaluate-{number}.log", cwd=where)
             answers |= read_answers(result)
 
-        def loglikelihoods(requests: Sequence[Request]) -> list[tuple[float, bool]]:
+        def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
             missing = next((texts for texts, _, _ in requests if texts not in answers), None)
             if missing is not None:
                 raise StepError(f"litgpt evaluate did not score {missing[1]!r:.50} after {missing[0][-50:]!r}")
@@ -339,7 +343,7 @@ class LitGPT(FineTune):
         except (OSError, ValueError) as error:
             raise UserError(f"model {self.model.path} cannot be fetched: {one_line(error)}") from None
 
-    def _base(self, dtype: str) -> tuple[Base, LogLikelihoods]:
+    def _base(self, dtype: str) -> tuple[Base, PackAnswers]:
         """The model without its weights: what names, shapes and tokens need. LitGPT's processes hold the weights."""
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -361,7 +365,7 @@ class LitGPT(FineTune):
         return self._bases[kind]
 
 
-def _unanswered(requests: Sequence[Request]) -> list[tuple[float, bool]]:
+def _unanswered(name: str, requests: Sequence[Request]) -> list[list[Answer]]:
     raise RuntimeError("a model without weights was asked for log-likelihoods")
 
 
