@@ -145,3 +145,11 @@ def test_the_fields_defaults_are_the_fields() -> None:
     values = (training.lora_r, training.lora_alpha, training.learning_rate, training.lora_dropout)
     assert values == (16, 32, 2e-4, 0.05)
     assert training.weight_decay == 0.01
+
+
+@pytest.mark.parametrize(("run", "told"), [({"stop": "rungs"}, "run.stop: rungs"), ({"compile": True}, "run.compile")])
+@pytest.mark.parametrize("engine", ["peft", "litgpt"])
+def test_what_only_packs_can_do_is_refused_elsewhere(run: dict[str, Any], told: str, engine: str) -> None:
+    with pytest.raises(UserError, match=f"{told} needs engine: packed, got engine: {engine}"):
+        config.parse({"objective": "branin", "run": {"engine": engine, **run}})
+    assert config.parse({"objective": "branin", "run": run}).run.engine == "packed"

@@ -170,7 +170,9 @@ class Run(Section):
     pack: PositiveInt | Literal["auto"] = "auto"
     """Trials trained and scored at once; auto measures what fits and pays."""
     stop: Literal["none", "rungs"] = "none"
-    """Stop trials early that score worst at equal steps of their schedule."""
+    """Stop trials early that score worst at equal steps of their schedule (packed engine)."""
+    compile: bool = False
+    """Compile the base's blocks with torch.compile (packed engine): slow to begin, and worth a try on a GPU."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best there is."""
     threads: PositiveInt | None = None
@@ -198,6 +200,10 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
+        if self.run.engine != "packed":
+            for name, given in (("stop: rungs", self.run.stop != "none"), ("compile", self.run.compile)):
+                if given:
+                    raise ValueError(f"run.{name} needs engine: packed, got engine: {self.run.engine}")
         if self.objective == "finetune":
             for name, option in (("model", "--model"), ("data", "--data"), ("validation", "--task")):
                 if getattr(self, name) is None:

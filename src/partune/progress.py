@@ -73,7 +73,8 @@ class Terminal(Watcher):
             self.console.print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
             items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
             metric = summary["scoring"]["metric"]
-            self.console.print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}")
+            pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
+            self.console.print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
 
     def anchored(self, name: str, trial: Trial) -> None:
         assert trial.observation is not None
@@ -93,6 +94,8 @@ class Terminal(Watcher):
         took = span(trial.observation.cost.get("seconds", 0.0))
         failed = trial.status is Status.FAILED
         told = f"failed: {trial.observation.error}" if failed else self._score(trial)
+        if trial.status is Status.STOPPED:
+            told = f"stopped at {trial.observation.fidelity:.0%}, {told}"
         mark = "[bold green]best[/]" if leader is not None and leader.number == trial.number else "    "
         self.console.print(f"trial {trial.number:>3}  {told}  {mark}  {words(trial.config)}  [dim]{took}[/]")
         if self._bar is not None and self._task is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -186,3 +187,42 @@ def test_a_lent_base_comes_back_exactly_as_it_was(bases: dict[str, Base], kind: 
     assert not base.model.training
     with torch.no_grad():
         assert torch.equal(base.model(ids).logits, logits)
+
+
+# ----- 4 bits, compiled blocks
+
+
+def test_four_bits_need_a_cuda_device(folders: dict[str, Path]) -> None:
+    spec = config.Model(path=str(folders["llama"]), quantize="nf4")
+    with pytest.raises(UserError, match="quantize: nf4 needs a CUDA device, and this is cpu"):
+        models.load(spec, "fp32", "cpu")
+
+
+def test_four_bits_need_their_library_and_tell_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, device = config.Model(path="m", quantize="nf4"), torch.device("cuda:1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs bitsandbytes: pip install 'partune\[quantize\]'"):
+        models.quantization(spec, device, "bf16")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    told = models.quantization(spec, device, "bf16")
+    assert told["device_map"] == {"": device}
+    settings = told["quantization_config"]
+    assert (settings.load_in_4bit, settings.bnb_4bit_quant_type) == (True, "nf4")
+    assert settings.bnb_4bit_compute_dtype == torch.bfloat16
+    assert models.quantization(config.Model(path="m"), device, "bf16") == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_are_the_repeated_ones(bases: dict[str, Base], kind: str) -> None:
+    found = models.blocks(bases[kind].model)
+    assert len(found) == 2
+    assert len({type(block) for block in found}) == 1
+
+
+@pytest.mark.slow
+def test_compiled_blocks_give_the_same_numbers(folders: dict[str, Path], base: Base) -> None:
+    compiled = models.load(config.Model(path=str(folders["llama"])), "fp32", "cpu", compiled=True)
+    for rows in (2, 3):
+        ids = torch.arange(rows * 7).reshape(rows, 7)
+        with torch.no_grad():
+            torch.testing.assert_close(compiled.model(ids).logits, base.model(ids).logits, atol=1e-5, rtol=1e-4)

@@ -11,9 +11,11 @@ from rich.console import Console
 
 from partune import Float, Int, Space, Study
 from partune.report import summary
+from partune.stopping import SHARES
 from partune.storage import Record
 from partune.trial import Config
 from tests.simulated import SimulatedTuning
+from tests.test_slots import Slotted
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
 
@@ -88,6 +90,17 @@ def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None
     assert found["verdict"] is None
     assert found["best"]["verdict"] is None
     assert "Verdict: none yet" in text(found)
+
+
+def test_a_stopped_trial_says_where() -> None:
+    found = summary.summarise(
+        Study(Space(x=Float(-5, 5), y=Float(-5, 5)), Slotted(), "lhs", stop="rungs").run(16).record
+    )
+    rows = [row for row in found["trials"] if row["status"] == "stopped"]
+    assert {row["fidelity"] for row in rows} <= set(SHARES)
+    shown = text(found)
+    assert shown.count("stopped at 11%") + shown.count("stopped at 33%") == len(rows) > 0
+    assert f"{len(rows)} stopped) by lhs" in shown
 
 
 def test_a_plain_function_has_no_base_and_no_verdict() -> None:

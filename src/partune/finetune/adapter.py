@@ -106,7 +106,7 @@ def merge(model: config.Model, folder: Path, out: Path) -> None:
     from peft.tuners.lora import LoraLayer
     from transformers import AutoConfig
 
-    base = load(model, dtype="fp32", device="cpu")
+    base = load(model.model_copy(update={"quantize": "none"}), dtype="fp32", device="cpu")
     with loaded(base, folder) as adapted, quiet():
         stored = AutoConfig.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code

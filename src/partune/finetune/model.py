@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,13 +87,17 @@ def find_dtype(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def load(spec: config.Model, dtype: str = "auto", device: str = "auto") -> Base:
-    """The base model of a study; raises UserError where there is no such model."""
+def load(spec: config.Model, dtype: str = "auto", device: str = "auto", compiled: bool = False) -> Base:
+    """The base model of a study; raises UserError where there is no such model.
+
+    compiled: its blocks by torch.compile, each when it first runs; layers with adapters stay outside.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     where = find_device(device)
     kind = find_dtype(dtype, where)
+    quantized = quantization(spec, where, kind)
     tokenizer = load_tokenizer(spec)
     with quiet(), own_generators(where):
         try:
@@ -102,15 +107,51 @@ def load(spec: config.Model, dtype: str = "auto", device: str = "auto") -> Base:
                 dtype=getattr(torch, DTYPES[kind]),
                 trust_remote_code=spec.trust_remote_code,
                 use_safetensors=True if spec.safetensors else None,
+                **quantized,
             )
-            model.to(where)
+            if not quantized:
+                model.to(where)
         except (OSError, ValueError, ImportError) as error:
             raise _cannot_load(spec, error) from None
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(f"model {spec.path} does not fit on {where} in {kind}: {one_line(error)}") from None
         model.requires_grad_(False)
         model.eval()
+        if compiled:
+            for block in blocks(model):
+                block.compile(dynamic=True)
     return Base(model, tokenizer, next(model.parameters()).device, kind)
+
+
+def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[str, Any]:
+    """What a loader has to be told for a base in 4 bits, computing in `dtype`; nothing for one that is not.
+
+    NormalFloat4 with the constants quantized too: Dettmers et al. 2023 (QLoRA). Raises UserError where it cannot be.
+    """
+    if spec.quantize == "none":
+        return {}
+    if device.type != "cuda":
+        raise UserError(f"quantize: nf4 needs a CUDA device, and this is {device}: leave it out, or give --device cuda")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("quantize: nf4 needs bitsandbytes: pip install 'partune[quantize]'")
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, DTYPES[dtype]),
+    )
+    return {"quantization_config": settings, "device_map": {"": device}}
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a model: the children of its body's first list of modules."""
+    from torch import nn
+
+    body = cast(Any, model).base_model
+    return next((list(each) for each in body.children() if isinstance(each, nn.ModuleList)), [])
 
 
 def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:

@@ -197,6 +197,7 @@ class PackedLinear(nn.Module):
     def bias(self) -> Tensor | None:
         return cast("Tensor | None", self.base_layer.bias)
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base_layer(x)
         pack = self.carrier.pack

@@ -447,7 +447,7 @@ class FineTune(Anchored):
 
         kind = find_dtype(dtype, find_device(self.config.run.device))
         if kind not in self._bases:
-            base = load(self.model, kind, self.config.run.device)
+            base = load(self.model, kind, self.config.run.device, self.config.run.compile)
             if self.packed:
                 self._bases[kind] = base, self._pack_answers(base)
             else:

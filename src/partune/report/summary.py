@@ -132,6 +132,7 @@ def _row(trial: Trial) -> Summary:
         "id": trial.number,
         "config": dict(trial.config),
         "status": str(trial.status),
+        "fidelity": None if observation is None else observation.fidelity,
         "score": None if observation is None else observation.scores.get("score"),
         "stderr": None if observation is None else observation.stderr,
         "seconds": None if observation is None else observation.cost.get("seconds"),
@@ -194,10 +195,17 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
             "" if row["score"] is None else score_words(row["score"], row["stderr"]),
             *(value_words(row["config"].get(name, "")) for name in names),
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
-            mark or (row["error"] or row["status"] if row["status"] != Status.DONE else ""),
+            mark or _remark(row),
             style="bold green" if mark else ("red" if row["status"] == Status.FAILED else None),
         )
     return table
+
+
+def _remark(row: Summary) -> str:
+    """What a row's last column says of a trial that did not simply end."""
+    if row["status"] == Status.STOPPED:
+        return f"stopped at {row['fidelity']:.0%}"
+    return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
 
 
 def _anchors_table(summary: Summary) -> RenderableType:
