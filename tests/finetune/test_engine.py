@@ -24,6 +24,7 @@ from partune.finetune.engine import DroppedError, Engine, Outcome
 from partune.finetune.head import Head
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
+from partune.finetune.packed import Carrier
 from partune.finetune.resident import Job, Residents
 from partune.finetune.scoring import NotFiniteError, Scorer, Scores, harness_model
 from partune.finetune.training import DivergedError
@@ -167,6 +168,23 @@ def test_a_pack_that_does_not_fit_is_halved_and_nothing_is_lost(
         check_same(mine, theirs)
     assert widths[0] == 4
     assert set(widths[widths.index(2) :]) <= {1, 2}
+
+
+def test_a_pack_whose_adapters_do_not_fit_is_made_smaller(
+    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job(seed, steps=3 + seed % 3) for seed in range(5)]
+    expected = [run(engine, [each])[0] for each in jobs]
+    new = Carrier.new
+
+    def small(self: Carrier, settings: Any, train: bool = True) -> Any:
+        if train and len(settings) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return new(self, settings, train)
+
+    monkeypatch.setattr(Carrier, "new", small)
+    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
+        check_same(mine, theirs)
 
 
 def test_scoring_that_does_not_fit_is_done_in_halves(

@@ -140,39 +140,54 @@ class Engine:
             residents, size = Residents(carrying, self.head), self.width
             trained: list[Slot] = []  # to be scored
             while True:
-                self._admit(residents, targets, size)
+                size = self._admit(residents, targets, size)
                 if trained and (not len(residents) or not self._soon(residents, len(trained))):
                     self._finish(carrying, trained)
                     trained = []
-                    continue
-                if not len(residents):
+                elif not len(residents):
                     return
-                try:
-                    trained += self._advance(residents)
-                    continue
-                except Exception as error:
-                    if not is_out_of_memory(error) or len(residents) < 2:
-                        self._fail(residents, error)
+                else:
+                    try:
+                        trained += self._advance(residents)
                         continue
-                size = self._halve(residents)
+                    except Exception as error:
+                        if not is_out_of_memory(error) or len(residents) < 2:
+                            self._fail(residents, error)
+                            continue
+                    size = self._halve(residents)
 
-    def _admit(self, residents: Residents, targets: str, size: int) -> None:
-        """Fills free slots with waiting trials of the same targets, those of like rank first."""
+    def _admit(self, residents: Residents, targets: str, size: int) -> int:
+        """Fills the free slots of `size` with waiting trials of the same targets, those of like rank first.
+
+        Returns the size from now on: a smaller one where they do not fit in memory.
+        """
         with self._changed:
             if self._dropping:
                 raise DroppedError("the engine was told to stop")
             free = size - len(residents)
             fitting = [each for each in self._waiting if each[0].settings.targets == targets]
             if free <= 0 or not fitting:
-                return
+                return size
             if len(fitting) > free:
                 lead = residents.slots[0].job if len(residents) else fitting[0][0]
                 fitting.sort(key=lambda each: abs(np.log2(each[0].settings.lora_r / lead.settings.lora_r)))
             chosen = fitting[:free]
             self._waiting = [each for each in self._waiting if each not in chosen]
-            slots = [Slot(job) for job, _ in chosen]
-            self._futures.update(zip(slots, (future for _, future in chosen), strict=True))
-        residents.arrange(range(len(residents)), slots)
+        slots = [Slot(job) for job, _ in chosen]
+        self._futures.update(zip(slots, (future for _, future in chosen), strict=True))
+        try:
+            residents.arrange(range(len(residents)), slots)
+            return size
+        except Exception as error:
+            if not is_out_of_memory(error) or len(residents) + len(slots) < 2:
+                for slot in slots:
+                    self._give_back(slot, error)
+                return size
+        with self._changed:
+            for slot in slots:
+                self._futures.pop(slot)
+            self._waiting = chosen + self._waiting
+        return self._admit(residents, targets, (len(residents) + len(slots)) // 2)
 
     def _soon(self, residents: Residents, trained: int) -> bool:
         """Whether trials that are trained should wait for others that soon will be, to be scored in the same passes."""

@@ -211,9 +211,8 @@ class PackedLikelihoods:
             found[:, own.cpu()] = chosen.double().cpu()
             best[:, own.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
         request = part.request.cpu().numpy()
-        for k in range(K):
-            np.add.at(sums[k], request, found[k].numpy())
-            np.logical_and.at(greedy[k], request, best[k].numpy())
+        np.add.at(sums.T, request, found.T.numpy())
+        np.logical_and.at(greedy.T, request, best.T.numpy())
 
     def _hidden(
         self, ids: Tensor, mask: Tensor | None, positions: Tensor, carrier: Carrier | None, pack: Pack | None

@@ -128,20 +128,23 @@ class Residents:
         return len(self.slots)
 
     def arrange(self, kept: Sequence[int], new: Sequence[Slot] = ()) -> None:
-        """Keeps some rows, in this order, and puts new slots after them; the numbers of those kept do not change."""
+        """Keeps some rows, in this order, and puts new slots after them; the numbers of those kept do not change.
+
+        Where it fails, for want of memory, everything stays as it was.
+        """
         slots = [self.slots[row] for row in kept] + list(new)
-        pack, optimizer = self.pack, self.optimizer
-        self.slots, self.pack, self.optimizer = slots, None, None
         if not slots:
+            self.slots, self.pack, self.optimizer = [], None, None
             return
         settings = [slot.job.settings for slot in slots]
-        self.pack = self.carrier.new(settings)
-        self.optimizer = PackedOptimizer(self.pack, settings)
-        if pack is not None and optimizer is not None and kept:
-            self.pack.copy(self.pack.values, pack, pack.values, kept)
-            self.optimizer.copy(optimizer, kept)
+        pack = self.carrier.new(settings)
+        optimizer = PackedOptimizer(pack, settings)
+        if self.pack is not None and self.optimizer is not None and kept:
+            pack.copy(pack.values, self.pack, self.pack.values, kept)
+            optimizer.copy(self.optimizer, kept)
         for row, slot in enumerate(new, len(kept)):
-            self.pack.put(row, initial(self.carrier.sites, slot.job.settings.lora_r, slot.job.seed))
+            pack.put(row, initial(self.carrier.sites, slot.job.settings.lora_r, slot.job.seed))
+        self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
         """One forward and backward pass over the next micro-batch of every trial, and the optimisers' steps due."""
