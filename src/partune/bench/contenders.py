@@ -34,7 +34,7 @@ SCRIPT = Path(__file__).with_name("script.py")
 SCORE_BATCH = 64  # of the script; partune's default
 PROBES = 2  # timings of a size in the search for the best, of which the faster one counts
 BRIEF = 3  # steps of such a timing
-SCORE_BATCHES = (16, 64, 256)
+SCORE_BATCHES = (4, 16, 64, 256)
 
 
 @dataclass

@@ -59,9 +59,13 @@ class Row:
 
 def rows(entries: Iterable[Entry], device: str) -> list[Row]:
     """The lines of the contenders' runs so far."""
-    entries = list(entries)
-    baselines = [entry for entry in entries if entry.baseline and entry.runs]
-    return [_row(entry, baselines, device) for entry in entries]
+    found: list[Row] = []
+    baselines: list[Entry] = []
+    for entry in entries:
+        found.append(_row(entry, baselines, device))  # against the baselines above it
+        if entry.baseline and entry.runs:
+            baselines.append(entry)
+    return found
 
 
 def _row(entry: Entry, baselines: Sequence[Entry], device: str) -> Row:
@@ -81,7 +85,6 @@ def _row(entry: Entry, baselines: Sequence[Entry], device: str) -> Row:
         {
             (baseline.name, part): ratios(seconds(baseline, part, device), seconds(entry, part, device))
             for baseline in baselines
-            if baseline is not entry
             for part in PARTS
         },
         entry.note,
