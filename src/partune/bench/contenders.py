@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -61,15 +60,7 @@ class Run:
         return self.start + self.train + self.score
 
 
-class Contender(Protocol):
-    """A way to run trials. warm: a short run before any that counts, for what happens once in a process."""
-
-    @property
-    def name(self) -> str: ...
-
-    def run(self, work: Workload) -> Run: ...
-
-    def warm(self, work: Workload) -> None: ...
+Contender = Callable[[Workload], Run]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -81,48 +72,27 @@ def litgpt(work: Workload, command: str) -> Run:
     raise UserError("LitGPT is not connected to this benchmark yet: leave --litgpt out")
 
 
-@dataclass(frozen=True)
-class LitGPT:
-    command: str
-    name: str = "LitGPT as shipped"
-
-    def run(self, work: Workload) -> Run:
-        return litgpt(work, self.command)
-
-    def warm(self, work: Workload) -> None: ...
-
-
 # ----- a process a trial
 
 
-@dataclass(frozen=True)
-class Subprocess:
+def processes(work: Workload) -> Run:
     """A fresh Python process a trial: the script of a user of transformers, PEFT and lm-eval."""
-
-    name: str = "process a trial"
-
-    def run(self, work: Workload) -> Run:
-        run = Run(peak=0.0)
-        for trial in work.trials(len(work.configurations)):
-            with tempfile.TemporaryDirectory(dir=work.folder) as folder:
-                self._trial(work, trial, Path(folder), run)
-        return run
-
-    def warm(self, work: Workload) -> None: ...
-
-    def _trial(self, work: Workload, trial: Trial, folder: Path, run: Run) -> None:
-        specification = folder / "specification.json"
-        specification.write_text(json.dumps(specified(work, trial, folder)), encoding="utf-8")
-        whole = in_process([sys.executable, str(SCRIPT), str(specification)], work.threads)
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    run = Run(peak=0.0)
+    for trial in work.trials(len(work.configurations)):
+        with tempfile.TemporaryDirectory(dir=work.folder) as folder:
+            specification, answer = Path(folder) / "specification.json", Path(folder) / "result.json"
+            specification.write_text(json.dumps(specified(work, trial, Path(folder))), encoding="utf-8")
+            whole = in_process([sys.executable, str(SCRIPT), str(specification)])
+            result = json.loads(answer.read_text(encoding="utf-8"))
         train, score = Cost(*result["train"]), Cost(*result["score_costs"])
         run.start += whole - train - score
         run.train += train
         run.score += score
-        run.tokens += sum(int(work.examples.lengths[step].sum()) for step in work.order(trial))
+        run.tokens += work.tokens(trial)
         run.peak = max(run.peak, result["peak"])
         run.losses.append(result["losses"])
         run.scores.append(result["score"])
+    return run
 
 
 def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
@@ -131,8 +101,8 @@ def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
     lora = lora_config(work.base, settings.targets)(settings)
     return {
         "model": work.model_path,
-        "data": str(work.folder / "data.jsonl"),
-        "task": str(work.folder / "bench_items.yaml"),
+        "data": str(work.data_file),
+        "task": str(work.task_file),
         "adapter": str(folder / "adapter"),
         "result": str(folder / "result.json"),
         "device": str(work.base.device),
@@ -154,14 +124,11 @@ def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
     }
 
 
-def in_process(command: Sequence[str], threads: int | None = None) -> Cost:
+def in_process(command: Sequence[str]) -> Cost:
     """Runs a command; returns what it took, from its start to its end. Raises RuntimeError with its last line."""
-    environment = dict(os.environ)
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, env=environment)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - began
@@ -187,7 +154,6 @@ class Tuned:
     micro: int
     score_batch: int
     loglikelihoods: LogLikelihoods
-    name: str = "PEFT, tuned"
 
     @classmethod
     def find(cls, work: Workload) -> Tuned:
@@ -217,11 +183,13 @@ class Tuned:
                     run.scores.append(work.score(self.loglikelihoods(work.requests)))
                 run.train += trained - began
                 run.score += now(work.base.device) - trained
-                run.tokens += sum(int(work.examples.lengths[step].sum()) for step in work.order(trial))
+                run.tokens += work.tokens(trial)
             run.peak = peak()
         return run
 
-    def warm(self, work: Workload) -> None: ...  # the search was one
+    @property
+    def sizes(self) -> str:
+        return f"micro-batch {self.micro}, scoring batch {self.score_batch}"
 
 
 def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.device) -> int:
@@ -287,9 +255,14 @@ class Packed:
     head: Head
     likelihoods: PackedLikelihoods
 
-    @property
-    def name(self) -> str:
-        return f"pack of {self.K}"
+    @classmethod
+    def warm(cls, work: Workload, K: int) -> Packed:
+        """After a short run, for what happens once in a process."""
+        head = Head(work.base)
+        packed = cls(K, head, PackedLikelihoods(work.base, head))
+        brief = tuple(each.model_copy(update={"steps": BRIEF}) for each in work.configurations)
+        packed.run(replace(work, configurations=brief))
+        return packed
 
     def run(self, work: Workload) -> Run:
         run = Run()
@@ -299,10 +272,6 @@ class Packed:
                 self._pack(work, trials[start : start + self.K], Path(folder), run)
             run.peak = peak()
         return run
-
-    def warm(self, work: Workload) -> None:
-        brief = tuple(each.model_copy(update={"steps": BRIEF}) for each in work.configurations)
-        self.run(replace(work, configurations=brief))
 
     def _pack(self, work: Workload, trials: Sequence[Trial], folder: Path, run: Run) -> None:
         device = work.base.device

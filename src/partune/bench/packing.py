@@ -8,51 +8,46 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from partune import config
-from partune.bench import table
-from partune.bench.contenders import Contender, LitGPT, OutOfMemoryError, Packed, Run, Subprocess, Tuned
+from partune.bench.contenders import Contender, OutOfMemoryError, Packed, Tuned, litgpt, processes
 from partune.bench.meter import machine, versions
 from partune.bench.options import Packing
+from partune.bench.table import Line, rows, write
 from partune.bench.workload import Workload, make
 from partune.errors import UserError
 from partune.finetune.engine import is_out_of_memory
-from partune.finetune.head import Head
 from partune.finetune.isolation import one_line
-from partune.finetune.likelihoods import PackedLikelihoods
 from partune.objectives.finetune import SMALL
 from partune.threads import threads
 
-
-@dataclass
-class Entry:
-    """A contender's line: its runs, one a repetition, or why it has none."""
-
-    name: str
-    baseline: bool
-    runs: list[Run] = field(default_factory=list)
-    note: str = ""
+PROCESSES, TUNED, LITGPT = "process a trial", "PEFT, tuned", "LitGPT as shipped"
 
 
-def bench(options: Packing, tell: Callable[[str], None] = lambda text: None) -> Path:
+def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -> Path:
     """Runs the benchmark and writes its tables, anew after each repetition; returns their folder. Raises UserError.
 
     tell: is told what runs, a line each.
     """
     check(options)
     out = Path(options.out)
-    with tempfile.TemporaryDirectory(prefix="partune-bench-") as folder, prepared(options, Path(folder), tell) as work:
-        entries, contenders = entered(options, work, tell)
-        head = heading(options, work, contenders)
-        out.mkdir(parents=True)
-        for repetition in range(options.repetitions):
-            repeat(work, entries, contenders, repetition, lambda text: tell(f"{text} of {options.repetitions}"))
-            table.write(out, head, table.rows(entries.values(), work.device))
+    tell(f"making the base, data and items of {options.model}")
+    with tempfile.TemporaryDirectory(prefix="partune-bench-") as folder:
+        work = make(Path(folder), options)
+        with threads(options.threads or (1 if work.base.model.num_parameters() < SMALL else None)):
+            lines, contenders = entered(options, work, tell)
+            head = heading(options, work)
+            out.mkdir(parents=True)
+            for repetition in range(options.repetitions):
+                for name in turns(lines, repetition):
+                    tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")
+                    with noted(lines[name]):
+                        lines[name].runs.append(contenders[name](work))
+                write(out, head, rows(lines.values(), work.device))
     return out
 
 
@@ -70,108 +65,74 @@ def check(options: Packing) -> None:
         raise UserError(f"no command {options.litgpt}: --litgpt is the path of LitGPT's command")
 
 
-@contextmanager
-def prepared(options: Packing, folder: Path, tell: Callable[[str], None]) -> Iterator[Workload]:
-    """The work, on the threads that suit its base."""
-    tell(f"making the base, data and items of {options.model}")
-    training = config.Training(
-        batch_size=options.batch, steps=options.steps, warmup_steps=0, schedule="constant", dtype=options.dtype
-    )
-    work = make(
-        folder,
-        options.model,
-        options.length,
-        training,
-        options.items,
-        options.configurations,
-        options.seed,
-        options.device,
-    )
-    with threads(options.threads or (1 if work.base.model.num_parameters() < SMALL else None)):
-        yield work
-
-
 def entered(
-    options: Packing, work: Workload, tell: Callable[[str], None]
-) -> tuple[dict[str, Entry], dict[str, Contender]]:
-    """The lines of the table in their order, and who fills them; the baselines are tuned and all are warm."""
-    entries, contenders = dict[str, Entry](), dict[str, Contender]()
+    options: Packing, work: Workload, tell: Callable[[str], object]
+) -> tuple[dict[str, Line], dict[str, Contender]]:
+    """The lines of the table in their order, and who fills them: found, tuned and warm."""
+    lines, contenders = dict[str, Line](), dict[str, Contender]()
 
-    def enter(contender: Contender, baseline: bool) -> None:
-        tell(f"warming up: {contender.name}")
-        entries[contender.name] = entry = Entry(contender.name, baseline)
-        with noted(entry):
-            contender.warm(work)
-        if not entry.note:
-            contenders[contender.name] = contender
+    def enter(line: Line, find: Callable[[], Contender]) -> None:
+        tell(f"warming up: {line.name}")
+        lines[line.name] = line
+        with noted(line):
+            contenders[line.name] = find()
 
-    if options.litgpt is None:
-        entries[LitGPT.name] = Entry(LitGPT.name, True, note="not installed")
+    def packed(K: int) -> Contender:
+        return Packed.warm(work, K).run
+
+    def tuned() -> Contender:
+        found = Tuned.find(work)
+        lines[TUNED].detail = found.sizes
+        return found.run
+
+    if (command := options.litgpt) is None:
+        lines[LITGPT] = Line(LITGPT, baseline=True, note="not installed")
     else:
-        enter(LitGPT(options.litgpt), True)
+        enter(Line(LITGPT, baseline=True), lambda: partial(litgpt, command=command))
     if "subprocess" not in options.without:
-        enter(Subprocess(), True)
+        enter(Line(PROCESSES, baseline=True), lambda: processes)
     if "tuned" not in options.without:
-        tell("finding the tuned baseline's sizes")
-        entries[Tuned.name] = entry = Entry(Tuned.name, True)
-        with noted(entry):
-            enter(Tuned.find(work), True)
-    head = Head(work.base)
+        enter(Line(TUNED, baseline=True), tuned)
     for K in options.packs:
-        enter(Packed(K, head, PackedLikelihoods(work.base, head)), False)
-    return entries, contenders
+        enter(Line(f"pack of {K}"), partial(packed, K))
+    return lines, contenders
 
 
-def repeat(
-    work: Workload,
-    entries: dict[str, Entry],
-    contenders: dict[str, Contender],
-    repetition: int,
-    tell: Callable[[str], None],
-) -> None:
-    """Runs every contender that is still able to, once."""
-    able = [name for name in contenders if not entries[name].note]
-    for name in able if repetition % 2 == 0 else reversed(able):
-        tell(f"{name}: repetition {repetition + 1}")
-        with noted(entries[name]):
-            entries[name].runs.append(contenders[name].run(work))
+def turns(lines: Mapping[str, Line], repetition: int) -> list[str]:
+    """The contenders that are still able to run, in the order of a repetition."""
+    able = [name for name, line in lines.items() if not line.note]
+    return able if repetition % 2 == 0 else able[::-1]
 
 
 @contextmanager
-def noted(entry: Entry) -> Iterator[None]:
-    """What goes wrong within is the entry's note, in place of its numbers, and the benchmark goes on."""
+def noted(line: Line) -> Iterator[None]:
+    """What goes wrong within is the line's note, in place of its numbers, and the benchmark goes on."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         short = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
-        entry.note = "out of memory" if short else f"failed: {one_line(error)}"
-        entry.runs.clear()
+        line.note = "out of memory" if short else f"failed: {one_line(error)}"
+        line.runs.clear()
 
 
-def heading(options: Packing, work: Workload, contenders: dict[str, Contender]) -> list[str]:
+def heading(options: Packing, work: Workload) -> list[str]:
     """What stands above the table: command, machine, versions, workload."""
     import torch
 
-    head = [
-        f"command: {command(options)}",
+    kind = "CPU time" if work.device == "cpu" else "time"
+    return [
+        f"command: {repeated_by(options)}",
         f"machine: {machine(work.base.device, torch.get_num_threads())}",
         f"versions: {versions()}",
         f"workload: {options.model}, {work.summary}",
-    ]
-    tuned = contenders.get(Tuned.name)
-    if isinstance(tuned, Tuned):
-        head.append(f"tuned: micro-batch {tuned.micro}, scoring batch {tuned.score_batch}, the fastest of a few")
-    kind = "CPU time" if work.device == "cpu" else "time"
-    head.append(
         f"numbers: seconds of {kind} a trial, medians of {options.repetitions} repetitions; "
-        "ratios: the baseline's over this line's in the same repetition, median (least..most)"
-    )
-    return head
+        "ratios: the baseline's over this line's in the same repetition, median (least..most)",
+    ]
 
 
-def command(options: Packing) -> str:
+def repeated_by(options: Packing) -> str:
     """The command that repeats this run."""
     given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude={"out"})
     flags = [f"--{name} {_text(value)}" for name, value in given.items()]

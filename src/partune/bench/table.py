@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from partune.bench.contenders import Run
     from partune.bench.meter import Cost
-    from partune.bench.packing import Entry
 
 PARTS = ("whole", "train", "score")
+COSTS = ("line", "trials", "seconds", "start", "train", "score", "wall seconds", "tokens/s", "peak MiB")
 NOTHING = "-"
-
-Cell = str | tuple[str, ...]  # one text, or three: median, least and most
 
 
 @dataclass(frozen=True)
@@ -40,124 +38,128 @@ def ratios(baseline: Sequence[float], own: Sequence[float]) -> Spread:
 
 
 @dataclass
+class Line:
+    """A contender: its runs, one a repetition, or a note why it has none. detail: how it was set."""
+
+    name: str
+    baseline: bool = False
+    runs: list[Run] = field(default_factory=list)
+    note: str = ""
+    detail: str = ""
+
+    @property
+    def title(self) -> str:
+        said = ", ".join(filter(None, (self.detail, self.note)))
+        return f"{self.name}: {said}" if said else self.name
+
+
+@dataclass
 class Row:
-    """A line: medians over repetitions of a trial's seconds, and ratios by (baseline, part).
+    """What a line's runs come to: medians over repetitions of a trial's seconds, and ratios by (baseline, part).
 
     seconds: by part, of the kind that counts on the device; wall: of the clock on the wall. tokens: of training, a
     second of it; peak: bytes.
     """
 
     name: str
+    title: str
     trials: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     wall: float = math.nan
     tokens: float = math.nan
     peak: float = math.nan
     ratios: dict[tuple[str, str], Spread] = field(default_factory=dict)
-    note: str = ""
 
 
-def rows(entries: Iterable[Entry], device: str) -> list[Row]:
+def rows(lines: Iterable[Line], device: str) -> list[Row]:
     """The lines of the contenders' runs so far."""
     found: list[Row] = []
-    baselines: list[Entry] = []
-    for entry in entries:
-        found.append(_row(entry, baselines, device))  # against the baselines above it
-        if entry.baseline and entry.runs:
-            baselines.append(entry)
+    baselines: list[Line] = []
+    for line in lines:
+        found.append(_row(line, baselines, device))  # against the baselines above it
+        if line.baseline and line.runs:
+            baselines.append(line)
     return found
 
 
-def _row(entry: Entry, baselines: Sequence[Entry], device: str) -> Row:
-    if not entry.runs:
-        return Row(entry.name, note=entry.note)
+def _row(line: Line, baselines: Sequence[Line], device: str) -> Row:
+    if not line.runs:
+        return Row(line.name, line.title)
 
     def median(value: Callable[[Run], float]) -> float:
-        return statistics.median(map(value, entry.runs))
+        return statistics.median(map(value, line.runs))
 
     return Row(
-        entry.name,
-        entry.runs[0].trials,
-        {part: statistics.median(seconds(entry, part, device)) for part in (*PARTS, "start")},
+        line.name,
+        line.title,
+        line.runs[0].trials,
+        {part: statistics.median(seconds(line, part, device)) for part in (*PARTS, "start")},
         median(lambda run: run.whole.wall / run.trials),
         median(lambda run: run.tokens / run.train.on(device)),
-        max(run.peak for run in entry.runs),
+        max(run.peak for run in line.runs),
         {
-            (baseline.name, part): ratios(seconds(baseline, part, device), seconds(entry, part, device))
+            (baseline.name, part): ratios(seconds(baseline, part, device), seconds(line, part, device))
             for baseline in baselines
             for part in PARTS
         },
-        entry.note,
     )
 
 
-def seconds(entry: Entry, part: str, device: str) -> list[float]:
+def seconds(line: Line, part: str, device: str) -> list[float]:
     """A trial's seconds of each repetition."""
-    costs: list[Cost] = [getattr(run, part) for run in entry.runs]
-    return [cost.on(device) / run.trials for cost, run in zip(costs, entry.runs, strict=True)]
+    costs: list[Cost] = [getattr(run, part) for run in line.runs]
+    return [cost.on(device) / run.trials for cost, run in zip(costs, line.runs, strict=True)]
 
 
 # ----- writing
 
 
-def write(folder: Path, head: Sequence[str], lines: Sequence[Row]) -> None:
-    """table.csv and table.md, of the same cells."""
-    costs, gains = cost_cells(lines), ratio_cells(lines)
+def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
+    """table.csv and table.md, of the same texts: what a trial costs, and how many times as long the baselines took."""
+    keys = list(dict.fromkeys(key for row in table for key in row.ratios))
+    names = [baseline if part == PARTS[0] else f"{baseline}: {part}" for baseline, part in keys]
+    costs = [[row.title, *_costs(row)] for row in table]
+    gains = [[_spread(row.ratios.get(key)) for key in keys] for row in table]
     with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows(
-            [*first, *(part for cell in second[1:] for part in _split(cell))]
-            for first, second in zip(costs, gains, strict=True)
+        writer = csv.writer(file)
+        writer.writerow([*COSTS, *(f"{name}{which}" for name in names for which in ("", " (least)", " (most)"))])
+        writer.writerows(
+            [*cost, *(text for texts in gain for text in texts)] for cost, gain in zip(costs, gains, strict=True)
         )
-    parts = ["  \n".join(head), _markdown([list(row) for row in costs])]
-    if len(gains[0]) > 1:
-        parts.append(_markdown([[_joined(cell) for cell in row] for row in gains]))
+    parts = ["  \n".join(head), "\n".join(_markdown([COSTS, *costs]))]
+    if keys:
+        joined = [[row.name, *map(_joined, gain)] for row, gain in zip(table, gains, strict=True) if row.ratios]
+        parts.append("\n".join(_markdown([["line", *names], *joined])))
     (folder / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-def cost_cells(lines: Sequence[Row]) -> list[list[str]]:
-    """Headings, then the cells of each line: what a trial costs."""
-    headings = ["", "trials", "seconds", "start", "train", "score", "wall seconds", "tokens/s", "peak MiB"]
-    cells = [headings]
-    for row in lines:
-        if row.note:
-            cells.append([f"{row.name}: {row.note}", *[NOTHING] * (len(headings) - 1)])
-            continue
-        times = [row.seconds[part] for part in ("whole", "start", "train", "score")]
-        numbers = [*times, row.wall, row.tokens, row.peak / 2**20]
-        cells.append([row.name, str(row.trials), *map(_number, numbers)])
-    return cells
+def _costs(row: Row) -> list[str]:
+    if not row.trials:
+        return [NOTHING] * (len(COSTS) - 1)
+    times = [row.seconds[part] for part in ("whole", "start", "train", "score")]
+    return [str(row.trials), *map(number, (*times, row.wall, row.tokens, row.peak / 2**20))]
 
 
-def ratio_cells(lines: Sequence[Row]) -> list[list[Cell]]:
-    """Headings, then the cells of each line: how many times as long the baselines took, (median, least, most)."""
-    keys = list(dict.fromkeys(key for row in lines for key in row.ratios))
-    names = [baseline if part == PARTS[0] else f"{baseline}: {part}" for baseline, part in keys]
-    cells: list[list[Cell]] = [["", *((name, f"{name} (least)", f"{name} (most)") for name in names)]]
-    for row in lines:
-        spreads = [row.ratios.get(key) for key in keys]
-        found = [(s.median, s.least, s.most) if s is not None else None for s in spreads]
-        cells.append([row.name, *(tuple(map(_number, each)) if each else (NOTHING,) * 3 for each in found)])
-    return cells
+def _spread(spread: Spread | None) -> tuple[str, str, str]:
+    if spread is None:
+        return NOTHING, NOTHING, NOTHING
+    return number(spread.median), number(spread.least), number(spread.most)
 
 
-def _split(cell: Cell) -> Sequence[str]:
-    return [cell] if isinstance(cell, str) else cell
+def _joined(texts: tuple[str, str, str]) -> str:
+    median, least, most = texts
+    return NOTHING if median == NOTHING else f"{median} ({least}..{most})"
 
 
-def _joined(cell: Cell) -> str:
-    """A ratio as "median (least..most)"; a heading as its first."""
-    median, least, most = (cell, "", "") if isinstance(cell, str) else cell
-    return f"{median} ({least}..{most})" if most and median != NOTHING and not most.endswith(")") else median
-
-
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that count; a dash for what was not measured."""
     if not math.isfinite(value):
         return NOTHING
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 2
+    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f"{round(value, digits):.{max(0, digits)}f}"
 
 
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
+def _markdown(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     head, *body = cells
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
+    for row in (head, ["---"] * len(head), *body):
+        yield f"| {' | '.join(row)} |"

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from partune import config
+from partune.bench.options import Packing
 from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row, alpaca_prompt, tokenise
@@ -41,7 +42,7 @@ SHAPES = {
     "1B": (2048, 16, 32, 8, 8192, 128_256),
     "3B": (3072, 28, 24, 8, 8192, 128_256),
 }
-ROWS = 256  # of synthetic data
+ROWS, LENGTH = 256, 64  # of synthetic data; tokens of a row
 CHOICES = 4
 SHORTEST = 16  # tokens of a synthetic example
 METRIC = "acc_norm"
@@ -60,18 +61,25 @@ class Workload:
     """What is trained and scored.
 
     path: the base's folder or id; `folder` has the data, the task and, once asked for, a random base's files.
-    rows: Alpaca rows, one an example. part: all items. configurations: their training settings.
+    part: all items. configurations: as training settings.
     """
 
     base: Base
     path: str | None
     folder: Path
-    rows: Sequence[Row]
     examples: Examples
     part: Part
     configurations: tuple[config.Training, ...]
     seed: int
-    threads: int | None = None
+
+    @property
+    def data_file(self) -> Path:
+        """Alpaca rows, with their prompts."""
+        return self.folder / "data.jsonl"
+
+    @property
+    def task_file(self) -> Path:
+        return self.folder / "bench_items.yaml"
 
     @property
     def targets(self) -> str:
@@ -96,6 +104,10 @@ class Workload:
         settings = trial.settings
         steps = batches(len(self.examples), settings.batch_size, settings.steps or 1, self.seed)
         return [indices.tolist() for indices in steps]
+
+    def tokens(self, trial: Trial) -> int:
+        """Tokens that a trial reads in training, padding aside."""
+        return sum(int(self.examples.lengths[step].sum()) for step in self.order(trial))
 
     def score(self, answers: Sequence[Answer]) -> float:
         """The mean METRIC of a model's answers to the requests."""
@@ -128,62 +140,58 @@ class Workload:
         )
 
 
-def make(
-    folder: Path,
-    model: str,
-    length: int | None,
-    training: config.Training,
-    items: int,
-    configurations: int,
-    seed: int,
-    device: str = "auto",
-    threads: int | None = None,
-) -> Workload:
-    """The work on the demo's base, a random one of a size in SHAPES, or a folder's or id's; raises UserError.
-
-    length: tokens of a synthetic example, for all but the demo, which has data of its own.
-    """
-    if model == "demo":
-        if length is not None:
-            raise UserError("the demo has its own data: give --length with another --model")
-        rows, documents = _demo(items)
-    base = random_base(model, training.dtype, device, seed) if model in SHAPES else _load(model, training, device)
-    if model != "demo":
-        rows, documents = synthetic(base.tokenizer, length or 64, items, seed)
+def make(folder: Path, options: Packing) -> Workload:
+    """The work that the options mean, its files in `folder`; raises UserError."""
+    if options.model == "demo" and options.length is not None:
+        raise UserError("the demo has its own data: give --length with another --model")
+    base, path = find_base(options)
+    rows, documents = _demo() if options.model == "demo" else synthetic(base.tokenizer, options)
     _write_jsonl(folder / "data.jsonl", [{**row, "prompt": alpaca_prompt(row)} for row in rows])
+    _write_task(folder, documents[: options.items])
     data = config.Data(path=str(folder / "data.jsonl"), format="alpaca")
     with own_generators(base.device):
-        task = Loader().load(str(_write_task(folder, documents)), encoder(base))
+        task = Loader().load(str(folder / "bench_items.yaml"), encoder(base))
     return Workload(
         base,
-        None if model in SHAPES else DEMO.path if model == "demo" else model,
+        path,
         folder,
-        rows,
         tokenise(data, base.tokenizer).cut(base.context, "answer"),
         Part("all", task, np.arange(len(task.items)), METRIC),
-        tuple(training.model_copy(update=each) for each in drawn(configurations, seed)),
-        seed,
-        threads,
+        drawn(options),
+        options.seed,
     )
 
 
-def drawn(count: int, seed: int) -> list[dict[str, Any]]:
-    """Configurations of a Latin hypercube over the space `lora`."""
-    return [dict(each.config) for each in LatinHypercube(SPACES["lora"], seed, size=count).ask(count)]
+def find_base(options: Packing) -> tuple[Base, str | None]:
+    """The base, and its folder or id; a random one has none yet."""
+    if options.model in SHAPES:
+        return random_base(options), None
+    model = DEMO if options.model == "demo" else config.Model(path=options.model)
+    return load(model, options.dtype, options.device), model.path
 
 
-def random_base(size: str, dtype: str, device: str, seed: int) -> Base:
+def drawn(options: Packing) -> tuple[config.Training, ...]:
+    """The configurations: a Latin hypercube over the space `lora`, at a constant rate."""
+    n = options.configurations
+    common = {"batch_size": options.batch, "steps": options.steps, "warmup_steps": 0, "schedule": "constant"}
+    return tuple(
+        config.Training.model_validate({**common, **each.config})
+        for each in LatinHypercube(SPACES["lora"], options.seed, size=n).ask(n)
+    )
+
+
+def random_base(options: Packing) -> Base:
     """A Llama of random weights, made on its device, with the demo's tokenizer: speed does not depend on values."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    where = find_device(device)
-    kind = find_dtype(dtype, where)
-    with quiet(), own_generators(where, seed), where:
-        model = AutoModelForCausalLM.from_config(_shape(size), dtype=getattr(torch, DTYPES[kind]))
+    device = find_device(options.device)
+    dtype = find_dtype(options.dtype, device)
+    with quiet(), own_generators(device, options.seed), device:
+        model = AutoModelForCausalLM.from_config(_shape(options.model), dtype=getattr(torch, DTYPES[dtype]))
     model.requires_grad_(False)
     model.eval()
-    return Base(model, load_tokenizer(DEMO), where, kind)
+    return Base(model, load_tokenizer(DEMO), device, dtype)
 
 
 def _shape(size: str) -> LlamaConfig:
@@ -205,31 +213,25 @@ def _shape(size: str) -> LlamaConfig:
     )
 
 
-def _load(model: str, training: config.Training, device: str) -> Base:
-    return load(DEMO if model == "demo" else config.Model(path=model), training.dtype, device)
-
-
 # ----- data and items
 
 
-def _demo(items: int) -> tuple[list[Row], list[Row]]:
-    return (
-        _read_jsonl(DIRECTORY / "instructions.jsonl"),
-        _read_jsonl(DIRECTORY / "tasks" / "factory_cloze.jsonl")[:items],
-    )
+def _demo() -> tuple[list[Row], list[Row]]:
+    return _read_jsonl(DIRECTORY / "instructions.jsonl"), _read_jsonl(DIRECTORY / "tasks" / "factory_cloze.jsonl")
 
 
-def synthetic(tokenizer: PreTrainedTokenizerBase, length: int, items: int, seed: int) -> tuple[list[Row], list[Row]]:
+def synthetic(tokenizer: PreTrainedTokenizerBase, options: Packing) -> tuple[list[Row], list[Row]]:
     """Alpaca rows and items in HellaSwag's form, of random words.
 
     An example has `length` tokens, half of them its answer; an item's context with one of its four endings has as many,
     a third of them the ending. Exact where a word is a token, as with the demo's tokenizer.
     """
+    length = options.length or LENGTH
     fixed = len(tokenizer(alpaca_prompt({"instruction": "", "input": ""}))["input_ids"])
     if length < max(SHORTEST, 2 * fixed):
         raise UserError(f"length >= {max(SHORTEST, 2 * fixed)} must hold with this tokenizer, got length={length}")
     words = _words()
-    draw = np.random.default_rng([seed, length])
+    draw = np.random.default_rng([options.seed, length])
 
     def text(count: int) -> str:
         return " ".join(draw.choice(words, count))
@@ -246,7 +248,7 @@ def synthetic(tokenizer: PreTrainedTokenizerBase, length: int, items: int, seed:
             "endings": [text(ending) for _ in range(CHOICES)],
             "label": int(draw.integers(CHOICES)),
         }
-        for _ in range(items)
+        for _ in range(options.items)
     ]
     return rows, documents
 
@@ -257,7 +259,7 @@ def _words() -> list[str]:
     return sorted({word for text in texts for word in re.findall(r"\b[a-z]+\b", text)})
 
 
-def _write_task(folder: Path, documents: Sequence[Row]) -> Path:
+def _write_task(folder: Path, documents: Sequence[Row]) -> None:
     """The demo's validation task over these documents, as a file that any process can load."""
     import yaml
 
@@ -265,9 +267,7 @@ def _write_task(folder: Path, documents: Sequence[Row]) -> Path:
     task = config.load(DIRECTORY / "tasks" / "factory_cloze.yaml")
     task["task"] = "bench_items"
     task["dataset_kwargs"] = {"data_files": {"validation": str(folder / "items.jsonl")}}
-    path = folder / "bench_items.yaml"
-    path.write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
-    return path
+    (folder / "bench_items.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
 def _read_jsonl(path: Path) -> list[Row]:
