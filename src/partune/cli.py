@@ -122,7 +122,7 @@ def bench(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False, soft_wrap=True)
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
     options = config.validated(Packing, given)
-    with console.status("") as status:
+    with console.status("", refresh_per_second=1) as status:
         out = measure(options, status.update if console.is_terminal else console.print)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {out}/table.csv and {out}/table.md")

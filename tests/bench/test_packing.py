@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,9 +151,9 @@ def test_the_fastest_size_is_found_and_one_without_memory_is_out() -> None:
 
 def test_a_failing_process_says_why_and_a_killed_one_had_no_memory() -> None:
     with pytest.raises(RuntimeError, match="ValueError: no"):
-        in_process(["python3", "-c", "raise ValueError('no')"])
+        in_process([sys.executable, "-c", "raise ValueError('no')"])
     with pytest.raises(packing.OutOfMemoryError):
-        in_process(["python3", "-c", "import os; os.kill(os.getpid(), 9)"])
+        in_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
 
 
 # ----- the command

@@ -79,7 +79,7 @@ def machine(device: torch.device, threads: int) -> str:
     import torch
 
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    told = f"{os.cpu_count()} cores of {_processor()}, {gibibytes:.0f} GiB, {threads} threads"
+    told = f"{os.cpu_count()} cores of {_processor()}, {gibibytes:.0f} GiB, {threads} thread{'s' * (threads > 1)}"
     return f"{torch.cuda.get_device_name(device)}; {told}" if device.type == "cuda" else told
 
 

@@ -46,6 +46,7 @@ ROWS, LENGTH = 256, 64  # of synthetic data; tokens of a row
 CHOICES = 4
 SHORTEST = 16  # tokens of a synthetic example
 METRIC = "acc_norm"
+DATA, TASK = "data.jsonl", "bench_items.yaml"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Workload:
     """What is trained and scored.
 
     path: the base's folder or id; `folder` has the data, the task and, once asked for, a random base's files.
-    part: all items. configurations: as training settings.
+    part: all items, which stand in `task_file` too. configurations: as training settings.
     """
 
     base: Base
@@ -75,11 +76,11 @@ class Workload:
     @property
     def data_file(self) -> Path:
         """Alpaca rows, with their prompts."""
-        return self.folder / "data.jsonl"
+        return self.folder / DATA
 
     @property
     def task_file(self) -> Path:
-        return self.folder / "bench_items.yaml"
+        return self.folder / TASK
 
     @property
     def targets(self) -> str:
@@ -146,11 +147,11 @@ def make(folder: Path, options: Packing) -> Workload:
         raise UserError("the demo has its own data: give --length with another --model")
     base, path = find_base(options)
     rows, documents = _demo() if options.model == "demo" else synthetic(base.tokenizer, options)
-    _write_jsonl(folder / "data.jsonl", [{**row, "prompt": alpaca_prompt(row)} for row in rows])
+    _write_jsonl(folder / DATA, [{**row, "prompt": alpaca_prompt(row)} for row in rows])
     _write_task(folder, documents[: options.items])
-    data = config.Data(path=str(folder / "data.jsonl"), format="alpaca")
+    data = config.Data(path=str(folder / DATA), format="alpaca")
     with own_generators(base.device):
-        task = Loader().load(str(folder / "bench_items.yaml"), encoder(base))
+        task = Loader().load(str(folder / TASK), encoder(base))
     return Workload(
         base,
         path,
@@ -191,7 +192,7 @@ def random_base(options: Packing) -> Base:
         model = AutoModelForCausalLM.from_config(_shape(options.model), dtype=getattr(torch, DTYPES[dtype]))
     model.requires_grad_(False)
     model.eval()
-    return Base(model, load_tokenizer(DEMO), device, dtype)
+    return Base(model, load_tokenizer(DEMO), next(model.parameters()).device, dtype)
 
 
 def _shape(size: str) -> LlamaConfig:
@@ -265,9 +266,9 @@ def _write_task(folder: Path, documents: Sequence[Row]) -> None:
 
     _write_jsonl(folder / "items.jsonl", documents)
     task = config.load(DIRECTORY / "tasks" / "factory_cloze.yaml")
-    task["task"] = "bench_items"
+    task["task"] = Path(TASK).stem
     task["dataset_kwargs"] = {"data_files": {"validation": str(folder / "items.jsonl")}}
-    (folder / "bench_items.yaml").write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
+    (folder / TASK).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
 def _read_jsonl(path: Path) -> list[Row]:
