@@ -338,7 +338,8 @@ def _add_flag(group: Any, path: tuple[str, ...], field: Any) -> None:
     extra = field.json_schema_extra or {}
     flag = f"--{extra.get('flag', path[-1]).replace('_', '-')}"
     default = field.get_default()
-    shown = "" if field.is_required() or default in (None, ()) else f" (default: {default})"
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = "" if field.is_required() or default in (None, ()) else f" (default: {text})"
     about = {
         "dest": ".".join(path),
         "default": argparse.SUPPRESS,

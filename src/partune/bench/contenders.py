@@ -12,22 +12,26 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from partune.bench.meter import Cost, now, peak_memory
 from partune.bench.workload import Trial, Workload
 from partune.errors import UserError
-from partune.finetune import adapter as adapters
+from partune.finetune.adapter import save
 from partune.finetune.engine import is_out_of_memory
 from partune.finetune.head import Head
 from partune.finetune.isolation import own_generators, quiet
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import DTYPES, Base
-from partune.finetune.packed import Weights, carrier
+from partune.finetune.packed import carrier
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.scoring import LogLikelihoods, harness_model
 from partune.finetune.training import accumulate, batches, lora_config
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 SCRIPT = Path(__file__).with_name("script.py")
 SCORE_BATCH = 64  # of the script; partune's default
@@ -38,12 +42,12 @@ SCORE_BATCHES = (4, 16, 64, 256)
 
 @dataclass
 class Run:
-    """What some trials took, in all: start (processes, loading), train (saving included), score.
+    """What some trials took, in all: set-up (processes, loading, attaching and saving adapters), train, score.
 
     tokens: read in training, padding aside; peak: bytes; losses, scores: of each trial, in the workload's order.
     """
 
-    start: Cost = field(default_factory=Cost)
+    setup: Cost = field(default_factory=Cost)
     train: Cost = field(default_factory=Cost)
     score: Cost = field(default_factory=Cost)
     tokens: int = 0
@@ -57,7 +61,7 @@ class Run:
 
     @property
     def whole(self) -> Cost:
-        return self.start + self.train + self.score
+        return self.setup + self.train + self.score
 
 
 Contender = Callable[[Workload], Run]
@@ -85,7 +89,7 @@ def processes(work: Workload) -> Run:
             whole = in_process([sys.executable, str(SCRIPT), str(specification)])
             result = json.loads(answer.read_text(encoding="utf-8"))
         train, score = Cost(*result["train"]), Cost(*result["score_costs"])
-        run.start += whole - train - score
+        run.setup += whole - train - score
         run.train += train
         run.score += score
         run.tokens += work.tokens(trial)
@@ -172,17 +176,21 @@ class Tuned:
         return cls(micro, score, models[score])
 
     def run(self, work: Workload) -> Run:
-        run = Run()
-        with peak_memory(work.base.device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
+        run, device = Run(), work.base.device
+        with peak_memory(device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
             for trial in work.trials(len(work.configurations)):
-                began = now(work.base.device)
+                began = now(device)
                 with peft_adapter(work.base, trial) as model:
+                    attached = now(device)
                     run.losses.append(fit(work, trial, self.micro))
-                    adapters.save(model, Path(folder) / "adapter")
-                    trained = now(work.base.device)
+                    trained = now(device)
+                    save(model, Path(folder) / "adapter")
+                    saved = now(device)
                     run.scores.append(work.score(self.loglikelihoods(work.requests)))
-                run.train += trained - began
-                run.score += now(work.base.device) - trained
+                    scored = now(device)
+                run.setup += attached - began + saved - trained
+                run.train += trained - attached
+                run.score += scored - saved
                 run.tokens += work.tokens(trial)
             run.peak = peak()
         return run
@@ -213,7 +221,7 @@ def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.d
 
 
 @contextmanager
-def peft_adapter(base: Base, trial: Trial) -> Iterator[torch.nn.Module]:
+def peft_adapter(base: Base, trial: Trial) -> Iterator[PeftModel]:
     """The base with a new adapter of PEFT's own making, its `nn.Dropout` included; untouched afterwards."""
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
@@ -279,27 +287,29 @@ class Packed:
         with carrier(work.base, work.targets) as carrying:
             residents = Residents(carrying, self.head)
             slots = [Slot(Job(each.settings, work.examples, each.seed, work.seed)) for each in trials]
-            trained = train(residents, slots)
-            for slot, weights in zip(slots, trained, strict=True):
-                carrying.save(slot.job.settings, weights, folder / "adapter")
-            ended = now(device)
-            pack = carrying.loaded([(slot.job.settings, own) for slot, own in zip(slots, trained, strict=True)])
-            answers = self.likelihoods.answers("all", work.requests, carrying, pack)
+            residents.arrange([], slots)
+            attached = now(device)
+            train(residents)
+            adapters = [(slot.job.settings, residents.weights(row)) for row, slot in enumerate(slots)]
+            residents.arrange([])
+            trained = now(device)
+            for settings, weights in adapters:
+                carrying.save(settings, weights, folder / "adapter")
+            saved = now(device)
+            answers = self.likelihoods.answers("all", work.requests, carrying, carrying.loaded(adapters))
             run.scores += [work.score(each) for each in answers]
-        run.train += ended - began
-        run.score += now(device) - ended
+            scored = now(device)
+        run.setup += attached - began + saved - trained
+        run.train += trained - attached
+        run.score += scored - saved
         run.tokens += sum(slot.tokens for slot in slots)
         run.losses += [slot.losses for slot in slots]
 
 
-def train(residents: Residents, slots: Sequence[Slot]) -> list[Weights]:
-    """Trains a pack to its end, which its trials reach together; returns their adapters."""
-    residents.arrange([], slots)
-    while not all(slot.ended for slot in slots):
+def train(residents: Residents) -> None:
+    """Trains a pack to its end, which its trials reach together; raises what went wrong in one."""
+    while not all(slot.ended for slot in residents.slots):
         residents.step()
-    for slot in slots:
+    for slot in residents.slots:
         if slot.error is not None:
             raise slot.error
-    found = [residents.weights(row) for row in range(len(slots))]
-    residents.arrange([])
-    return found

@@ -74,9 +74,9 @@ def main(spec: dict[str, Any]) -> None:
     model = get_peft_model(base, LoraConfig(**spec["lora"]))
     began = clocks()
     losses = train(spec, model, examples)
-    model.save_pretrained(spec["adapter"])
     trained = clocks()
 
+    model.save_pretrained(spec["adapter"])
     del model, base
     lm = HFLM(
         pretrained=spec["model"],

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from partune.bench.meter import Cost
 
 PARTS = ("whole", "train", "score")
-COSTS = ("line", "trials", "seconds", "start", "train", "score", "wall seconds", "tokens/s", "peak MiB")
+COSTS = ("line", "trials", "seconds", "set-up", "train", "score", "wall seconds", "tokens/s", "peak MiB")
 NOTHING = "-"
 
 
@@ -93,7 +93,7 @@ def _row(line: Line, baselines: Sequence[Line], device: str) -> Row:
         line.name,
         line.title,
         line.runs[0].trials,
-        {part: statistics.median(seconds(line, part, device)) for part in (*PARTS, "start")},
+        {part: statistics.median(seconds(line, part, device)) for part in (*PARTS, "setup")},
         median(lambda run: run.whole.wall / run.trials),
         median(lambda run: run.tokens / run.train.on(device)),
         max(run.peak for run in line.runs),
@@ -136,7 +136,7 @@ def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
 def _costs(row: Row) -> list[str]:
     if not row.trials:
         return [NOTHING] * (len(COSTS) - 1)
-    times = [row.seconds[part] for part in ("whole", "start", "train", "score")]
+    times = [row.seconds[part] for part in ("whole", "setup", "train", "score")]
     return [str(row.trials), *map(number, (*times, row.wall, row.tokens, row.peak / 2**20))]
 
 
