@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from partune.bench.meter import Cost, now, peak_memory
 from partune.bench.workload import Trial, Workload
@@ -28,7 +29,7 @@ from partune.finetune.model import DTYPES, Base
 from partune.finetune.packed import carrier
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.scoring import LogLikelihoods, harness_model
-from partune.finetune.training import accumulate, batches, lora_config
+from partune.finetune.training import accumulate, batches, lora_config, schedule
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -72,7 +73,11 @@ class OutOfMemoryError(RuntimeError):
 
 
 def litgpt(work: Workload, command: str) -> Run:
-    """LitGPT as shipped: its `finetune_lora` and `evaluate` on the trials of `work`, each in a process of its own."""
+    """LitGPT as shipped: its `finetune_lora` and `evaluate` on `work.trials(len(work.configurations))`.
+
+    It finds the base in `work.model_path`, the rows in `work.data_file` and the items in `work.task_file`. What its
+    processes take (their children's user and system time) is training or scoring; converting the base is neither.
+    """
     raise UserError("LitGPT is not connected to this benchmark yet: leave --litgpt out")
 
 
@@ -122,6 +127,7 @@ def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
             "task_type": "CAUSAL_LM",
         },
         "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup_steps,
         "weight_decay": settings.weight_decay,
         "max_grad_norm": settings.max_grad_norm,
         "score_batch_size": SCORE_BATCH,
@@ -238,15 +244,18 @@ def peft_adapter(base: Base, trial: Trial) -> Iterator[PeftModel]:
 def fit(work: Workload, trial: Trial, micro: int) -> list[float]:
     """Trains the adapter that the base carries by torch's AdamW; returns the loss of each step."""
     settings, base = trial.settings, work.base
+    steps, warmup = settings.steps or 1, settings.warmup_steps or 0
     parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=base.device.type != "mps"
     )
+    shares = LambdaLR(optimiser, lambda step: schedule(step, steps, warmup, settings.schedule))
     losses = []
-    for indices in batches(len(work.examples), settings.batch_size, settings.steps or 1, work.seed):
+    for indices in batches(len(work.examples), settings.batch_size, steps, work.seed):
         losses.append(accumulate(base, work.examples, indices, micro))
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimiser.step()
+        shares.step()
         optimiser.zero_grad()
     base.model.eval()
     return [float(loss) for loss in losses]

@@ -21,7 +21,7 @@ class Packing(config.Section):
     """Tokens of a synthetic example, for all models but the demo; 64 if not given."""
     batch: PositiveInt = 4
     """Examples of a trial's optimiser step."""
-    steps: PositiveInt = 20
+    steps: Annotated[int, Field(ge=2)] = 20
     """Optimiser steps of a trial."""
     items: PositiveInt = 64
     """Items that a trial is scored on, four choices each."""

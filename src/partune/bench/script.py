@@ -9,6 +9,7 @@ file that it names as `result`.
 from __future__ import annotations
 
 import json
+import math
 import resource
 import sys
 import time
@@ -52,15 +53,26 @@ def train(spec: dict[str, Any], model: Any, examples: list[tuple[list[int], list
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=spec["learning_rate"], weight_decay=spec["weight_decay"])
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: share(step, spec["warmup_steps"], len(spec["order"]))
+    )
     losses = []
     for indices in spec["order"]:
         loss = model(**collate([examples[i] for i in indices], spec["device"])).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, spec["max_grad_norm"])
         optimiser.step()
+        rates.step()
         optimiser.zero_grad()
         losses.append(loss.item())
     return losses
+
+
+def share(step: int, warmup: int, steps: int) -> float:
+    """The learning rate's share of its peak: linear warm-up, then a cosine to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def main(spec: dict[str, Any]) -> None:

@@ -172,9 +172,9 @@ def find_base(options: Packing) -> tuple[Base, str | None]:
 
 
 def drawn(options: Packing) -> tuple[config.Training, ...]:
-    """The configurations: a Latin hypercube over the space `lora`, at a constant rate."""
+    """The configurations: a Latin hypercube over the space `lora`, with a schedule that every contender has."""
     n = options.configurations
-    common = {"batch_size": options.batch, "steps": options.steps, "warmup_steps": 0, "schedule": "constant"}
+    common = {"batch_size": options.batch, "steps": options.steps, "warmup_steps": 1, "schedule": "cosine"}
     return tuple(
         config.Training.model_validate({**common, **each.config})
         for each in LatinHypercube(SPACES["lora"], options.seed, size=n).ask(n)
