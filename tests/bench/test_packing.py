@@ -90,7 +90,7 @@ def test_csv_and_markdown_have_the_same_numbers(tmp_path: Path) -> None:
     assert [row["line"] for row in written] == ["c: not installed", "a", "pack"]
     assert {row["seconds"] for row in written[:1]} == {"-"}
     head, costs, gains = (tmp_path / "table.md").read_text(encoding="utf-8").split("\n\n")
-    assert head == "machine: one"
+    assert head == "- machine: one"
     names, _, *cells = [text[2:-2].split(" | ") for text in costs.splitlines()]
     for row, texts in zip(written, cells, strict=True):
         assert [row[name] for name in names] == texts
@@ -173,7 +173,7 @@ def test_the_benchmark_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureF
     for row in written[2:]:
         assert float(row[f"{TUNED} (least)"]) <= float(row[TUNED]) <= float(row[f"{TUNED} (most)"])
     text = (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
-    assert "command: partune bench packing --batch 2 --steps 3 --items 6 --configurations 2 --packs 2,4" in text
+    assert "- command: `partune bench packing --batch 2 --steps 3 --items 6 --configurations 2 --packs 2,4" in text
     assert f"torch {torch.__version__}" in text
     assert main(arguments) == 2
     assert capsys.readouterr().err == f"partune: error: {out} exists already: give another folder with --out\n"

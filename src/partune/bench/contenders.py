@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from partune.bench.meter import Cost, now, peak_memory
+from partune.bench.meter import Cost, Stopwatch, peak_memory
 from partune.bench.workload import Trial, Workload
 from partune.errors import UserError
 from partune.finetune.adapter import save
@@ -185,18 +185,15 @@ class Tuned:
         run, device = Run(), work.base.device
         with peak_memory(device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
             for trial in work.trials(len(work.configurations)):
-                began = now(device)
+                watch = Stopwatch(device)
                 with peft_adapter(work.base, trial) as model:
-                    attached = now(device)
+                    run.setup += watch.lap()
                     run.losses.append(fit(work, trial, self.micro))
-                    trained = now(device)
+                    run.train += watch.lap()
                     save(model, Path(folder) / "adapter")
-                    saved = now(device)
+                    run.setup += watch.lap()
                     run.scores.append(work.score(self.loglikelihoods(work.requests)))
-                    scored = now(device)
-                run.setup += attached - began + saved - trained
-                run.train += trained - attached
-                run.score += scored - saved
+                    run.score += watch.lap()
                 run.tokens += work.tokens(trial)
             run.peak = peak()
         return run
@@ -214,9 +211,9 @@ def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.d
             call(size)
             costs = []
             for _ in range(PROBES):
-                began = now(device)
+                watch = Stopwatch(device)
                 call(size)
-                costs.append((now(device) - began).on(device.type))
+                costs.append(watch.lap().on(device.type))
             took[size] = min(costs)
         except Exception as error:
             if not is_out_of_memory(error):
@@ -291,26 +288,22 @@ class Packed:
         return run
 
     def _pack(self, work: Workload, trials: Sequence[Trial], folder: Path, run: Run) -> None:
-        device = work.base.device
-        began = now(device)
+        watch = Stopwatch(work.base.device)
         with carrier(work.base, work.targets) as carrying:
             residents = Residents(carrying, self.head)
             slots = [Slot(Job(each.settings, work.examples, each.seed, work.seed)) for each in trials]
             residents.arrange([], slots)
-            attached = now(device)
+            run.setup += watch.lap()
             train(residents)
             adapters = [(slot.job.settings, residents.weights(row)) for row, slot in enumerate(slots)]
             residents.arrange([])
-            trained = now(device)
+            run.train += watch.lap()
             for settings, weights in adapters:
                 carrying.save(settings, weights, folder / "adapter")
-            saved = now(device)
+            run.setup += watch.lap()
             answers = self.likelihoods.answers("all", work.requests, carrying, carrying.loaded(adapters))
             run.scores += [work.score(each) for each in answers]
-            scored = now(device)
-        run.setup += attached - began + saved - trained
-        run.train += trained - attached
-        run.score += scored - saved
+            run.score += watch.lap()
         run.tokens += sum(slot.tokens for slot in slots)
         run.losses += [slot.losses for slot in slots]
 

@@ -38,13 +38,24 @@ class Cost:
         return self.cpu if device == "cpu" else self.wall
 
 
-def now(device: torch.device) -> Cost:
-    """Both clocks, once the device has done what it was given; the difference of two is what lay between."""
-    import torch
+class Stopwatch:
+    """Both clocks, read once the device has done what it was given."""
 
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return Cost(time.perf_counter(), time.process_time())
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._last = self._read()
+
+    def lap(self) -> Cost:
+        """What passed since the last lap, or since the watch was made."""
+        before, self._last = self._last, self._read()
+        return self._last - before
+
+    def _read(self) -> Cost:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return Cost(time.perf_counter(), time.process_time())
 
 
 @contextmanager

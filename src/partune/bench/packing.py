@@ -123,7 +123,7 @@ def heading(options: Packing, work: Workload) -> list[str]:
 
     kind = "CPU time" if work.device == "cpu" else "time"
     return [
-        f"command: {repeated_by(options)}",
+        f"command: `{repeated_by(options)}`",
         f"machine: {machine(work.base.device, torch.get_num_threads())}",
         f"versions: {versions()}",
         f"workload: {options.model}, {work.summary}",

@@ -126,7 +126,7 @@ def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
         writer.writerows(
             [*cost, *(text for texts in gain for text in texts)] for cost, gain in zip(costs, gains, strict=True)
         )
-    parts = ["  \n".join(head), "\n".join(_markdown([COSTS, *costs]))]
+    parts = ["\n".join(f"- {text}" for text in head), "\n".join(_markdown([COSTS, *costs]))]
     if keys:
         joined = [[row.name, *map(_joined, gain)] for row, gain in zip(table, gains, strict=True) if row.ratios]
         parts.append("\n".join(_markdown([["line", *names], *joined])))
