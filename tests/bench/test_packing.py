@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from partune.bench import packing
 from partune.bench.contenders import Packed, Run, Tuned, fastest, in_process, processes
@@ -18,7 +19,7 @@ from partune.bench.meter import Cost
 from partune.bench.options import Packing
 from partune.bench.packing import LITGPT, TUNED, bench, turns
 from partune.bench.table import Line, Spread, number, ratios, rows, write
-from partune.bench.workload import Workload, make
+from partune.bench.workload import Workload, make, shape
 from partune.cli import main
 
 TINY = Packing(model="demo", batch=2, steps=3, items=6, configurations=2, packs=(2,), repetitions=2)
@@ -227,3 +228,9 @@ def test_synthetic_data_has_the_length_asked_for(tmp_path: Path, length: int) ->
     assert {len(context) + len(ending) for _, context, ending in made.requests} == {length}
     assert 0.8e6 < made.base.model.num_parameters() < 1.2e6
     assert (Path(made.model_path) / "config.json").is_file()
+
+
+@pytest.mark.parametrize(("size", "parameters"), [("1B", 1_235_814_400), ("3B", 3_212_749_824)])
+def test_large_bases_have_the_shape_of_llama_3_2(size: str, parameters: int) -> None:
+    with torch.device("meta"):
+        assert AutoModelForCausalLM.from_config(shape(size)).num_parameters() == parameters

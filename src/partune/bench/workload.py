@@ -189,13 +189,13 @@ def random_base(options: Packing) -> Base:
     device = find_device(options.device)
     dtype = find_dtype(options.dtype, device)
     with quiet(), own_generators(device, options.seed), device:
-        model = AutoModelForCausalLM.from_config(_shape(options.model), dtype=getattr(torch, DTYPES[dtype]))
+        model = AutoModelForCausalLM.from_config(shape(options.model), dtype=getattr(torch, DTYPES[dtype]))
     model.requires_grad_(False)
     model.eval()
     return Base(model, load_tokenizer(DEMO), next(model.parameters()).device, dtype)
 
 
-def _shape(size: str) -> LlamaConfig:
+def shape(size: str) -> LlamaConfig:
     from transformers import LlamaConfig
 
     width, layers, heads, kv_heads, inner, vocabulary = SHAPES[size]
