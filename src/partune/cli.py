@@ -30,6 +30,9 @@ study's file too."""
 DEMO = """\
 Tunes a tiny pretrained model of a factory's machines that comes with partune: a few minutes on two cores, offline.
 Flags as for tune; where one is not given, the demo's own study.yaml counts, not the default shown here."""
+BENCH = """\
+Runs the same trials as LitGPT as shipped, in a process each, through a tuned PEFT, and in packs, one after the other in
+each of several repetitions; writes a table of seconds a trial, memory and paired ratios."""
 INTERRUPTED = 130
 
 
@@ -106,6 +109,23 @@ def export(arguments: argparse.Namespace) -> int:
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
     written = write(_existing(arguments.directory), Path(arguments.out), which, arguments.merge)
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from partune import config
+    from partune.bench.options import Packing
+    from partune.bench.packing import bench as measure
+
+    console = Console(highlight=False, soft_wrap=True)
+    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
+    options = config.validated(Packing, given)
+    with console.status("", refresh_per_second=1) as status:
+        out = measure(options, status.update if console.is_terminal else console.print)
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print(f"wrote {out}/table.csv and {out}/table.md")
     return 0
 
 
@@ -277,6 +297,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
     command.set_defaults(run=export)
 
+    command = commands.add_parser("bench", help="what packs gain on this machine", description=BENCH)
+    command.add_argument("what", choices=["packing"], help="baselines and packs side by side on the same trials")
+    command.set_defaults(run=bench)
+    if "bench" in arguments:
+        from partune.bench.options import Packing
+
+        for name, field in Packing.model_fields.items():
+            _add_flag(command, (name,), field)
+
     command = commands.add_parser("spaces", help="list the ready-made search spaces")
     command.add_argument("name", nargs="?")
     command.set_defaults(run=spaces)
@@ -309,7 +338,8 @@ def _add_flag(group: Any, path: tuple[str, ...], field: Any) -> None:
     extra = field.json_schema_extra or {}
     flag = f"--{extra.get('flag', path[-1]).replace('_', '-')}"
     default = field.get_default()
-    shown = "" if field.is_required() or default in (None, ()) else f" (default: {default})"
+    text = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    shown = "" if field.is_required() or default in (None, ()) else f" (default: {text})"
     about = {
         "dest": ".".join(path),
         "default": argparse.SUPPRESS,

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -47,6 +47,9 @@ class Section(BaseModel):
         if cls.shorthand is not None and isinstance(value, (str, os.PathLike)):
             return {cls.shorthand: os.fspath(value)}
         return value
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Model(Section):
@@ -215,10 +218,23 @@ def parse(value: Any) -> StudyConfig:
     """A study's configuration from the file's mapping; raises UserError with one line."""
     if not isinstance(value, dict):
         raise UserError(f"a study's file is a mapping of sections, got {type(value).__name__}")
+    return validated(StudyConfig, value)
+
+
+def validated(section: type[AnySection], value: Any) -> AnySection:
+    """A section from its mapping; raises UserError with one line."""
     try:
-        return StudyConfig.model_validate(value)
+        return section.model_validate(value)
     except ValidationError as error:
         raise UserError(_one_line(error)) from None
+
+
+def parts(value: Any) -> Any:
+    """The entries of one text or several, with commas between."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        return value
+    return [part.strip() for text in texts for part in text.split(",")]
 
 
 def load(path: str | Path) -> dict[str, Any]:

@@ -1,0 +1,317 @@
+"""The ways to run the same trials. A contender trains, saves the adapter and scores; each answers with a `Run`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+
+from partune.bench.meter import Cost, Stopwatch, peak_memory
+from partune.bench.workload import Trial, Workload
+from partune.errors import UserError
+from partune.finetune.adapter import save
+from partune.finetune.engine import is_out_of_memory
+from partune.finetune.head import Head
+from partune.finetune.isolation import own_generators, quiet
+from partune.finetune.likelihoods import PackedLikelihoods
+from partune.finetune.model import DTYPES, Base
+from partune.finetune.packed import carrier
+from partune.finetune.resident import Job, Residents, Slot
+from partune.finetune.scoring import LogLikelihoods, harness_model
+from partune.finetune.training import accumulate, batches, lora_config, schedule
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+SCRIPT = Path(__file__).with_name("script.py")
+SCORE_BATCH = 64  # of the script; partune's default
+PROBES = 2  # timings of a size in the search for the best, of which the faster one counts
+BRIEF = 3  # steps of such a timing
+SCORE_BATCHES = (4, 16, 64, 256)
+
+
+@dataclass
+class Run:
+    """What some trials took, in all: set-up (processes, loading, attaching and saving adapters), train, score.
+
+    tokens: read in training, padding aside; peak: bytes; losses, scores: of each trial, in the workload's order.
+    """
+
+    setup: Cost = field(default_factory=Cost)
+    train: Cost = field(default_factory=Cost)
+    score: Cost = field(default_factory=Cost)
+    tokens: int = 0
+    peak: float = float("nan")
+    losses: list[list[float]] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    @property
+    def trials(self) -> int:
+        return len(self.scores)
+
+    @property
+    def whole(self) -> Cost:
+        return self.setup + self.train + self.score
+
+
+Contender = Callable[[Workload], Run]
+
+
+class OutOfMemoryError(RuntimeError):
+    """A process ran out of memory."""
+
+
+def litgpt(work: Workload, command: str) -> Run:
+    """LitGPT as shipped: its `finetune_lora` and `evaluate` on `work.trials(len(work.configurations))`.
+
+    It finds the base in `work.model_path`, the rows in `work.data_file` and the items in `work.task_file`. What its
+    processes take (their children's user and system time) is training or scoring; converting the base is neither.
+    """
+    raise UserError("LitGPT is not connected to this benchmark yet: leave --litgpt out")
+
+
+# ----- a process a trial
+
+
+def processes(work: Workload) -> Run:
+    """A fresh Python process a trial: the script of a user of transformers, PEFT and lm-eval."""
+    run = Run(peak=0.0)
+    for trial in work.trials(len(work.configurations)):
+        with tempfile.TemporaryDirectory(dir=work.folder) as folder:
+            specification, answer = Path(folder) / "specification.json", Path(folder) / "result.json"
+            specification.write_text(json.dumps(specified(work, trial, Path(folder))), encoding="utf-8")
+            whole = in_process([sys.executable, str(SCRIPT), str(specification)])
+            result = json.loads(answer.read_text(encoding="utf-8"))
+        train, score = Cost(*result["train"]), Cost(*result["score_costs"])
+        run.setup += whole - train - score
+        run.train += train
+        run.score += score
+        run.tokens += work.tokens(trial)
+        run.peak = max(run.peak, result["peak"])
+        run.losses.append(result["losses"])
+        run.scores.append(result["score"])
+    return run
+
+
+def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
+    """A trial as the script reads it."""
+    settings = trial.settings
+    lora = lora_config(work.base, settings.targets)(settings)
+    return {
+        "model": work.model_path,
+        "data": str(work.data_file),
+        "task": str(work.task_file),
+        "adapter": str(folder / "adapter"),
+        "result": str(folder / "result.json"),
+        "device": str(work.base.device),
+        "dtype": DTYPES[work.base.dtype],
+        "threads": torch.get_num_threads(),
+        "seed": trial.seed,
+        "order": work.order(trial),
+        "lora": {
+            "r": lora.r,
+            "lora_alpha": lora.lora_alpha,
+            "lora_dropout": lora.lora_dropout,
+            "target_modules": sorted(lora.target_modules),
+            "task_type": "CAUSAL_LM",
+        },
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup_steps,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "score_batch_size": SCORE_BATCH,
+    }
+
+
+def in_process(command: Sequence[str]) -> Cost:
+    """Runs a command; returns what it took, from its start to its end. Raises RuntimeError with its last line."""
+    began = time.perf_counter()
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        wall = time.perf_counter() - began
+        if process.returncode != 0:
+            errors.seek(0)
+            lines = errors.read().decode(errors="replace").strip().splitlines()
+            cause = lines[-1] if lines else f"ended with status {process.returncode}"
+            short = is_out_of_memory(RuntimeError(cause)) or process.returncode == -9
+            raise OutOfMemoryError(cause) if short else RuntimeError(cause)
+    return Cost(wall, used.ru_utime + used.ru_stime)
+
+
+# ----- one trial after another on a resident base
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """PEFT in this process, as fast as its parts go: resident base, SDPA, cached tokens and requests, fused AdamW.
+
+    micro: examples a forward pass; score_batch: requests of one, which the harness sorts by length.
+    """
+
+    micro: int
+    score_batch: int
+    loglikelihoods: LogLikelihoods
+
+    @classmethod
+    def find(cls, work: Workload) -> Tuned:
+        """With the fastest micro-batch and scoring batch of a few on this workload."""
+        batch = work.configurations[0].batch_size
+        brief = Trial(work.configurations[0].model_copy(update={"steps": BRIEF}), work.seed)
+        base = work.base
+
+        def train(micro: int) -> None:
+            with peft_adapter(base, brief):
+                fit(work, brief, micro)
+
+        micro = fastest([batch >> i for i in range(4) if batch >> i], train, base.device)
+        models = {size: harness_model(base, size) for size in SCORE_BATCHES}
+        score = fastest(SCORE_BATCHES, lambda size: models[size](work.requests), base.device)
+        return cls(micro, score, models[score])
+
+    def run(self, work: Workload) -> Run:
+        run, device = Run(), work.base.device
+        with peak_memory(device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
+            for trial in work.trials(len(work.configurations)):
+                watch = Stopwatch(device)
+                with peft_adapter(work.base, trial) as model:
+                    run.setup += watch.lap()
+                    run.losses.append(fit(work, trial, self.micro))
+                    run.train += watch.lap()
+                    save(model, Path(folder) / "adapter")
+                    run.setup += watch.lap()
+                    run.scores.append(work.score(self.loglikelihoods(work.requests)))
+                    run.score += watch.lap()
+                run.tokens += work.tokens(trial)
+            run.peak = peak()
+        return run
+
+    @property
+    def sizes(self) -> str:
+        return f"micro-batch {self.micro}, scoring batch {self.score_batch}"
+
+
+def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.device) -> int:
+    """The size with which a call takes the least; one that does not fit in memory is out."""
+    took: dict[int, float] = {}
+    for size in sizes:
+        try:
+            call(size)
+            costs = []
+            for _ in range(PROBES):
+                watch = Stopwatch(device)
+                call(size)
+                costs.append(watch.lap().on(device.type))
+            took[size] = min(costs)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+    if not took:
+        raise OutOfMemoryError("no size fits")
+    return min(took, key=lambda size: took[size])
+
+
+@contextmanager
+def peft_adapter(base: Base, trial: Trial) -> Iterator[PeftModel]:
+    """The base with a new adapter of PEFT's own making, its `nn.Dropout` included; untouched afterwards."""
+    from peft import get_peft_model
+    from peft.tuners.lora import LoraLayer
+
+    with base.lent() as model, own_generators(base.device, trial.seed):
+        with quiet():
+            adapted = get_peft_model(model, lora_config(base, trial.settings.targets)(trial.settings))
+        for module in adapted.modules():
+            if isinstance(module, LoraLayer):
+                module.train()
+        yield adapted
+
+
+def fit(work: Workload, trial: Trial, micro: int) -> list[float]:
+    """Trains the adapter that the base carries by torch's AdamW; returns the loss of each step."""
+    settings, base = trial.settings, work.base
+    steps, warmup = settings.steps or 1, settings.warmup_steps or 0
+    parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=base.device.type != "mps"
+    )
+    shares = LambdaLR(optimiser, lambda step: schedule(step, steps, warmup, settings.schedule))
+    losses = []
+    for indices in batches(len(work.examples), settings.batch_size, steps, work.seed):
+        losses.append(accumulate(base, work.examples, indices, micro))
+        torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        optimiser.step()
+        shares.step()
+        optimiser.zero_grad()
+    base.model.eval()
+    return [float(loss) for loss in losses]
+
+
+# ----- packs
+
+
+@dataclass(frozen=True)
+class Packed:
+    """K trials at once, by partune's packs."""
+
+    K: int
+    head: Head
+    likelihoods: PackedLikelihoods
+
+    @classmethod
+    def warm(cls, work: Workload, K: int) -> Packed:
+        """After a short run, for what happens once in a process."""
+        head = Head(work.base)
+        packed = cls(K, head, PackedLikelihoods(work.base, head))
+        brief = tuple(each.model_copy(update={"steps": BRIEF}) for each in work.configurations)
+        packed.run(replace(work, configurations=brief))
+        return packed
+
+    def run(self, work: Workload) -> Run:
+        run = Run()
+        trials = work.trials(max(self.K, len(work.configurations)))
+        with peak_memory(work.base.device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
+            for start in range(0, len(trials), self.K):
+                self._pack(work, trials[start : start + self.K], Path(folder), run)
+            run.peak = peak()
+        return run
+
+    def _pack(self, work: Workload, trials: Sequence[Trial], folder: Path, run: Run) -> None:
+        watch = Stopwatch(work.base.device)
+        with carrier(work.base, work.targets) as carrying:
+            residents = Residents(carrying, self.head)
+            slots = [Slot(Job(each.settings, work.examples, each.seed, work.seed)) for each in trials]
+            residents.arrange([], slots)
+            run.setup += watch.lap()
+            train(residents)
+            adapters = [(slot.job.settings, residents.weights(row)) for row, slot in enumerate(slots)]
+            residents.arrange([])
+            run.train += watch.lap()
+            for settings, weights in adapters:
+                carrying.save(settings, weights, folder / "adapter")
+            run.setup += watch.lap()
+            answers = self.likelihoods.answers("all", work.requests, carrying, carrying.loaded(adapters))
+            run.scores += [work.score(each) for each in answers]
+            run.score += watch.lap()
+        run.tokens += sum(slot.tokens for slot in slots)
+        run.losses += [slot.losses for slot in slots]
+
+
+def train(residents: Residents) -> None:
+    """Trains a pack to its end, which its trials reach together; raises what went wrong in one."""
+    while not all(slot.ended for slot in residents.slots):
+        residents.step()
+    for slot in residents.slots:
+        if slot.error is not None:
+            raise slot.error

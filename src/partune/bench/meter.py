@@ -1,0 +1,114 @@
+"""Clocks and memory of one contender: of this process, and of the processes that it starts."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("torch", "transformers", "peft", "lm-eval", "partune")
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock on the wall, and of the processor (user and system, all threads)."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(self.wall - other.wall, self.cpu - other.cpu)
+
+    def on(self, device: str) -> float:
+        """The seconds that count: the processor's on a CPU, where others may take their turns; else the wall's."""
+        return self.cpu if device == "cpu" else self.wall
+
+
+class Stopwatch:
+    """Both clocks, read once the device has done what it was given."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._last = self._read()
+
+    def lap(self) -> Cost:
+        """What passed since the last lap, or since the watch was made."""
+        before, self._last = self._last, self._read()
+        return self._last - before
+
+    def _read(self) -> Cost:
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return Cost(time.perf_counter(), time.process_time())
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
+    """Asked within, answers the most bytes held since it began; nan where the system does not tell.
+
+    CUDA: what torch allocated. Else this process's resident set: the base, the libraries, and what earlier work left
+    with the allocator are all in it.
+    """
+    import torch
+
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: float(torch.cuda.max_memory_allocated(device))
+    elif os.access(RESET, os.W_OK):
+        RESET.write_text("5")  # the peak is counted from here: proc(5)
+        yield resident_peak
+    else:
+        yield lambda: float("nan")
+
+
+def resident_peak() -> float:
+    """Bytes of this process's largest resident set since the last reset (Linux)."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024.0 * int(line.split()[1])
+
+
+def machine(device: torch.device, threads: int) -> str:
+    """The hardware in words."""
+    import torch
+
+    gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    told = f"{os.cpu_count()} cores of {_processor()}, {gibibytes:.0f} GiB, {threads} thread{'s' * (threads > 1)}"
+    return f"{torch.cuda.get_device_name(device)}; {told}" if device.type == "cuda" else told
+
+
+def versions() -> str:
+    """Python's and the packages' that decide the speed."""
+    found = [f"python {platform.python_version()}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} ?")
+    return ", ".join(found)
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,143 @@
+"""`partune bench packing`: baselines and packs side by side, on the same trials, in one run.
+
+Each repetition runs every contender once, forwards and backwards in turn, so that what drifts on the machine meets all
+alike; ratios are taken within a repetition.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from partune.bench.contenders import Contender, OutOfMemoryError, Packed, Tuned, litgpt, processes
+from partune.bench.meter import machine, versions
+from partune.bench.options import Packing
+from partune.bench.table import Line, rows, write
+from partune.bench.workload import Workload, make
+from partune.errors import UserError
+from partune.finetune.engine import is_out_of_memory
+from partune.finetune.isolation import one_line
+from partune.objectives.finetune import SMALL
+from partune.threads import threads
+
+PROCESSES, TUNED, LITGPT = "process a trial", "PEFT, tuned", "LitGPT as shipped"
+
+
+def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -> Path:
+    """Runs the benchmark and writes its tables, anew after each repetition; returns their folder. Raises UserError.
+
+    tell: is told what runs, a line each.
+    """
+    check(options)
+    out = Path(options.out)
+    tell(f"making the base, data and items of {options.model}")
+    with tempfile.TemporaryDirectory(prefix="partune-bench-") as folder:
+        work = make(Path(folder), options)
+        with threads(options.threads or (1 if work.base.model.num_parameters() < SMALL else None)):
+            lines, contenders = entered(options, work, tell)
+            head = heading(options, work)
+            out.mkdir(parents=True)
+            for repetition in range(options.repetitions):
+                for name in turns(lines, repetition):
+                    tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")
+                    with noted(lines[name]):
+                        lines[name].runs.append(contenders[name](work))
+                write(out, head, rows(lines.values(), work.device))
+    return out
+
+
+def check(options: Packing) -> None:
+    """Raises UserError for what cannot work, before anything loads."""
+    if Path(options.out).exists():
+        raise UserError(f"{options.out} exists already: give another folder with --out")
+    for K in options.packs:
+        if K % options.configurations and options.configurations % K:
+            raise UserError(
+                f"a pack is a multiple or a divisor of the configurations, got {K} and {options.configurations}: "
+                "its trials would be others than the baselines'"
+            )
+    if options.litgpt is not None and shutil.which(options.litgpt) is None:
+        raise UserError(f"no command {options.litgpt}: --litgpt is the path of LitGPT's command")
+
+
+def entered(
+    options: Packing, work: Workload, tell: Callable[[str], object]
+) -> tuple[dict[str, Line], dict[str, Contender]]:
+    """The lines of the table in their order, and who fills them: found, tuned and warm."""
+    lines, contenders = dict[str, Line](), dict[str, Contender]()
+
+    def enter(line: Line, find: Callable[[], Contender]) -> None:
+        tell(f"warming up: {line.name}")
+        lines[line.name] = line
+        with noted(line):
+            contenders[line.name] = find()
+
+    def packed(K: int) -> Contender:
+        return Packed.warm(work, K).run
+
+    def tuned() -> Contender:
+        found = Tuned.find(work)
+        lines[TUNED].detail = found.sizes
+        return found.run
+
+    if (command := options.litgpt) is None:
+        lines[LITGPT] = Line(LITGPT, baseline=True, note="not installed")
+    else:
+        enter(Line(LITGPT, baseline=True), lambda: partial(litgpt, command=command))
+    if "subprocess" not in options.without:
+        enter(Line(PROCESSES, baseline=True), lambda: processes)
+    if "tuned" not in options.without:
+        enter(Line(TUNED, baseline=True), tuned)
+    for K in options.packs:
+        enter(Line(f"pack of {K}"), partial(packed, K))
+    return lines, contenders
+
+
+def turns(lines: Mapping[str, Line], repetition: int) -> list[str]:
+    """The contenders that are still able to run, in the order of a repetition."""
+    able = [name for name, line in lines.items() if not line.note]
+    return able if repetition % 2 == 0 else able[::-1]
+
+
+@contextmanager
+def noted(line: Line) -> Iterator[None]:
+    """What goes wrong within is the line's note, in place of its numbers, and the benchmark goes on."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        short = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+        line.note = "out of memory" if short else f"failed: {one_line(error)}"
+        line.runs.clear()
+
+
+def heading(options: Packing, work: Workload) -> list[str]:
+    """What stands above the table: command, machine, versions, workload."""
+    import torch
+
+    kind = "CPU time" if work.device == "cpu" else "time"
+    return [
+        f"command: `{repeated_by(options)}`",
+        f"machine: {machine(work.base.device, torch.get_num_threads())}",
+        f"versions: {versions()}",
+        f"workload: {options.model}, {work.summary}",
+        f"numbers: seconds of {kind} a trial, medians of {options.repetitions} repetitions; "
+        "ratios: the baseline's over this line's in the same repetition, median (least..most)",
+    ]
+
+
+def repeated_by(options: Packing) -> str:
+    """The command that repeats this run."""
+    given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude={"out"})
+    flags = [f"--{name} {_text(value)}" for name, value in given.items()]
+    return " ".join(["partune bench packing", *flags])
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

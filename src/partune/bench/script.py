@@ -1,0 +1,127 @@
+"""One LoRA fine-tuning as a script of its own: transformers, PEFT, torch's AdamW and lm-eval, and nothing of partune.
+
+    python script.py SPECIFICATION.json
+
+The baseline of a process a trial. The specification names the files and the settings; what came out is written to the
+file that it names as `result`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def clocks() -> tuple[float, float]:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter(), time.process_time()
+
+
+def encode(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Tokens and labels of an example: the loss is on the answer and the end of sequence."""
+    prompt = tokenizer(row["prompt"])["input_ids"]
+    answer = [*tokenizer(row["output"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return prompt + answer, [-100] * len(prompt) + answer
+
+
+def collate(examples: list[tuple[list[int], list[int]]], device: str) -> dict[str, torch.Tensor]:
+    """A batch padded on the right, (b, T)."""
+    longest = max(len(tokens) for tokens, _ in examples)
+    padded = {
+        "input_ids": [tokens + [0] * (longest - len(tokens)) for tokens, _ in examples],
+        "attention_mask": [[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens, _ in examples],
+        "labels": [labels + [-100] * (longest - len(labels)) for _, labels in examples],
+    }
+    return {name: torch.tensor(rows, device=device) for name, rows in padded.items()}
+
+
+def train(spec: dict[str, Any], model: Any, examples: list[tuple[list[int], list[int]]]) -> list[float]:
+    """Trains the adapter; returns the loss of each step."""
+    model.train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, lr=spec["learning_rate"], weight_decay=spec["weight_decay"])
+    rates = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: share(step, spec["warmup_steps"], len(spec["order"]))
+    )
+    losses = []
+    for indices in spec["order"]:
+        loss = model(**collate([examples[i] for i in indices], spec["device"])).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, spec["max_grad_norm"])
+        optimiser.step()
+        rates.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def share(step: int, warmup: int, steps: int) -> float:
+    """The learning rate's share of its peak: linear warm-up, then a cosine to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def main(spec: dict[str, Any]) -> None:
+    torch.set_num_threads(spec["threads"])
+    dtype = getattr(torch, spec["dtype"])
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
+    rows = [json.loads(line) for line in Path(spec["data"]).read_text(encoding="utf-8").splitlines()]
+    examples = [encode(row, tokenizer) for row in rows]
+    base = AutoModelForCausalLM.from_pretrained(spec["model"], dtype=dtype).to(spec["device"])
+    torch.manual_seed(spec["seed"])
+    model = get_peft_model(base, LoraConfig(**spec["lora"]))
+    began = clocks()
+    losses = train(spec, model, examples)
+    trained = clocks()
+
+    model.save_pretrained(spec["adapter"])
+    del model, base
+    lm = HFLM(
+        pretrained=spec["model"],
+        peft=spec["adapter"],
+        dtype=dtype,
+        device=spec["device"],
+        batch_size=spec["score_batch_size"],
+        softmax_dtype="float32",
+    )
+    tasks = TaskManager(include_path=str(Path(spec["task"]).parent), include_defaults=False)
+    loaded = clocks()
+    found = simple_evaluate(lm, tasks=[Path(spec["task"]).stem], task_manager=tasks, log_samples=False)
+    scored = clocks()
+    result = {
+        "losses": losses,
+        "score": found["results"][Path(spec["task"]).stem]["acc_norm,none"],
+        "train": [after - before for before, after in zip(began, trained, strict=True)],
+        "score_costs": [after - before for before, after in zip(loaded, scored, strict=True)],
+        "peak": peak_bytes(),
+    }
+    Path(spec["result"]).write_text(json.dumps(result), encoding="utf-8")
+
+
+def peak_bytes() -> float:
+    """Most bytes held: allocated by torch on a GPU, else the resident set."""
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated())
+    status = Path("/proc/self/status")
+    if status.is_file():  # a child's ru_maxrss begins with its parent's
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return 1024.0 * int(line.split()[1])
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")))
