@@ -14,12 +14,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from partune.bench.meter import Cost, Stopwatch, peak_memory
-from partune.bench.workload import Trial, Workload
-from partune.errors import UserError
+from partune.bench.workload import METRIC, Trial, Workload
 from partune.finetune.adapter import save
 from partune.finetune.engine import is_out_of_memory
 from partune.finetune.head import Head
@@ -34,11 +34,14 @@ from partune.finetune.training import accumulate, batches, lora_config, schedule
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from partune.objectives.litgpt import LitGPT
+
 SCRIPT = Path(__file__).with_name("script.py")
 SCORE_BATCH = 64  # of the script; partune's default
 PROBES = 2  # timings of a size in the search for the best, of which the faster one counts
 BRIEF = 3  # steps of such a timing
 SCORE_BATCHES = (4, 16, 64, 256)
+SEARCHED = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
 
 
 @dataclass
@@ -72,13 +75,46 @@ class OutOfMemoryError(RuntimeError):
     """A process ran out of memory."""
 
 
-def litgpt(work: Workload, command: str) -> Run:
-    """LitGPT as shipped: its `finetune_lora` and `evaluate` on `work.trials(len(work.configurations))`.
+@dataclass(frozen=True)
+class Shipped:
+    """LitGPT as shipped: `finetune_lora` and `evaluate` of its command line, a process each.
 
-    It finds the base in `work.model_path`, the rows in `work.data_file` and the items in `work.task_file`. What its
-    processes take (their children's user and system time) is training or scoring; converting the base is neither.
+    Its processes' user and system time count. Converting the base is no trial's, and done before the clock starts. The
+    base is trained on all of the rows, in LitGPT's own order, with its own schedule and without clipping.
     """
-    raise UserError("LitGPT is not connected to this benchmark yet: leave --litgpt out")
+
+    tuner: LitGPT
+    checkpoint: Path
+
+    @classmethod
+    def convert(cls, work: Workload, command: str) -> Shipped:
+        from partune.objectives.litgpt import LitGPT
+
+        tuner = LitGPT(
+            work.model_path,
+            work.data_file,
+            str(work.task_file),
+            validation={"metric": METRIC, "batch_size": SCORE_BATCH},
+            training={**work.configurations[0].model_dump(exclude={"optimizer", "momentum"}), "dtype": work.base.dtype},
+            run={"litgpt": command, "device": str(work.base.device), "threads": torch.get_num_threads()},
+            scratch=work.folder / "litgpt",
+        )
+        return cls(tuner, tuner.checkpoint())
+
+    def run(self, work: Workload) -> Run:
+        run = Run()
+        for trial in work.trials(len(work.configurations)):
+            with tempfile.TemporaryDirectory(dir=work.folder) as folder:
+                settings = trial.settings.model_dump(include=set(SEARCHED))
+                watch = Stopwatch(work.base.device, children=True)
+                final = self.tuner.train(settings, self.checkpoint, Path(folder), trial.seed)
+                run.train += watch.lap()
+                scores = self.tuner.score(final, ("search", "verdict"), Path(folder))
+                run.score += watch.lap()
+            items = [scores.items[f"{part}/{work.part.task.name}/{METRIC}"] for part in ("search", "verdict")]
+            run.scores.append(float(np.concatenate(items).mean()))
+            run.tokens += work.tokens(trial)
+        return run
 
 
 # ----- a process a trial

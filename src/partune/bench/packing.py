@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from partune.bench.contenders import Contender, OutOfMemoryError, Packed, Tuned, litgpt, processes
+from partune.bench.contenders import Contender, OutOfMemoryError, Packed, Shipped, Tuned, processes
 from partune.bench.meter import machine, versions
 from partune.bench.options import Packing
 from partune.bench.table import Line, rows, write
@@ -88,7 +88,7 @@ def entered(
     if (command := options.litgpt) is None:
         lines[LITGPT] = Line(LITGPT, baseline=True, note="not installed")
     else:
-        enter(Line(LITGPT, baseline=True), lambda: partial(litgpt, command=command))
+        enter(Line(LITGPT, baseline=True), lambda: Shipped.convert(work, command).run)
     if "subprocess" not in options.without:
         enter(Line(PROCESSES, baseline=True), lambda: processes)
     if "tuned" not in options.without:

@@ -235,6 +235,7 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode) -> tuple[list[Item], l
                 Item(place, number, document, _gold(leaf, document), len(leaf.doc_to_choice(document)), place_of)
             )
         leaf._instances = None  # what is needed of them is in `requests`
+        remember(leaf)
     return items, requests
 
 
@@ -244,6 +245,28 @@ def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
     gold = leaf.doc_to_text(document) if getattr(leaf, "multiple_input", 0) else leaf.doc_to_target(document)
     found = [choices.index(each) if each in choices else each for each in (gold if isinstance(gold, list) else [gold])]
     return tuple(each for each in found if isinstance(each, int) and 0 <= each < len(choices))
+
+
+def remember(leaf: HarnessTask) -> None:
+    """Makes a task render what it says of a document once, not again for every model that is scored on it.
+
+    The documents have to stay: they are known by their identity.
+    """
+
+    def kept(render: Callable[..., Any]) -> Callable[..., Any]:
+        known: dict[int, Any] = {}
+
+        def once(document: Any, *arguments: Any) -> Any:
+            if arguments:
+                return render(document, *arguments)
+            if id(document) not in known:
+                known[id(document)] = render(document)
+            return known[id(document)]
+
+        return once
+
+    for name in ("doc_to_text", "doc_to_choice", "doc_to_target"):
+        setattr(leaf, name, kept(getattr(leaf, name)))
 
 
 @contextmanager

@@ -148,11 +148,10 @@ class LitGPT(FineTune):
         started = time.perf_counter()
         try:
             with self._workplace(f"trial-{trial.number}" if adapter is None else adapter.name) as folder:
-                arguments = self.arguments(trial.config, checkpoint, self._data_folder, folder / "out", trial.seed)
-                cost["train_seconds"] = self._program.run("finetune_lora", arguments, folder / "finetune_lora.log")
+                final = self.train(trial.config, checkpoint, folder, trial.seed)
                 scored = time.perf_counter()
-                final = folder / "out" / "final"
-                scores = self._score(final, parts, folder)
+                cost["train_seconds"] = scored - started
+                scores = self.score(final, parts, folder)
                 cost["score_seconds"] = time.perf_counter() - scored
                 if adapter is not None:
                     keep_lora(final, Path(adapter), self._base(training.dtype)[0].model, training)
@@ -198,7 +197,7 @@ class LitGPT(FineTune):
         started = time.perf_counter()
         try:
             with self._workplace(name) as folder:
-                scores = self._score(checkpoint, parts, folder, dtype)
+                scores = self.score(checkpoint, parts, folder, dtype)
         except UserError:
             raise
         except Exception as error:
@@ -246,7 +245,17 @@ class LitGPT(FineTune):
             order_seed=self.config.search.seed,
         )
 
-    def _score(self, checkpoint: Path, parts: Collection[str], folder: Path, dtype: str | None = None) -> Scores:
+    def train(self, configuration: Config, checkpoint: Path, folder: Path, seed: int) -> Path:
+        """Runs `finetune_lora` with its log in `folder`; returns the checkpoint with the adapter merged into it.
+
+        Raises StepError.
+        """
+        arguments = self.arguments(configuration, checkpoint, self._data_folder, folder / "out", seed)
+        self._program.run("finetune_lora", arguments, folder / "finetune_lora.log")
+        return folder / "out" / "final"
+
+    def score(self, checkpoint: Path, parts: Collection[str], folder: Path, dtype: str | None = None) -> Scores:
+        """Runs `evaluate` on a checkpoint, its results and logs in `folder`. Raises StepError."""
         answer = self._answer(checkpoint, parts, folder, dtype)
         with self._lock:
             return self._scorer.score(answer, self._parts(parts))
