@@ -153,3 +153,15 @@ def test_what_only_packs_can_do_is_refused_elsewhere(run: dict[str, Any], told: 
     with pytest.raises(UserError, match=f"{told} needs engine: packed, got engine: {engine}"):
         config.parse({"objective": "branin", "run": {"engine": engine, **run}})
     assert config.parse({"objective": "branin", "run": run}).run.engine == "packed"
+
+
+@pytest.mark.parametrize("pack", ["many", 0, -1, True, "2.5"])
+def test_a_pack_is_a_number_of_trials_or_auto(pack: Any) -> None:
+    with pytest.raises(UserError, match=r"run\.pack: must be a number of trials, or auto, got") as caught:
+        config.parse({"objective": "branin", "run": {"pack": pack}})
+    assert "\n" not in str(caught.value)
+    assert [config.parse({"objective": "branin", "run": {"pack": each}}).run.pack for each in ("auto", "8", 3)] == [
+        "auto",
+        8,
+        3,
+    ]

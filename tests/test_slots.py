@@ -162,6 +162,11 @@ def test_a_study_with_rungs_stops_the_worst_and_keeps_what_it_knows(tmp_path: Pa
             assert resumed._rungs._scores[rung][trial.number] == trial.observation.scores[f"rung/{rung}"]
     resumed.run(50)
     assert len(resumed.trials) == 50
+    resumed.close()
+    refused(
+        lambda: Study(PLANE, Slotted(), "lhs", seed=3, directory=tmp_path / "s", resume=True),
+        "holds another study: stop is rungs there, and none here",
+    )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -183,5 +188,5 @@ def test_rungs_need_an_objective_that_can_stop(tmp_path: Path) -> None:
     refused(lambda: Study(PLANE, height, "lhs", stop="rungs"), "stop: rungs needs an objective that can stop")  # type: ignore[arg-type]
     refused(lambda: Study(PLANE, Slotted(), "lhs", stop="early"), 'stop is none or rungs, got "early"')
     Study(PLANE, Slotted(), "lhs", directory=tmp_path / "s").close()
-    message = "holds another study: stop is None there, and rungs here"
+    message = "holds another study: stop is none there, and rungs here"
     refused(lambda: Study(PLANE, Slotted(), "lhs", directory=tmp_path / "s", stop="rungs", resume=True), message)

@@ -35,6 +35,18 @@ def test_a_rung_is_compared_with_itself_only() -> None:
     assert judge.stops(0)
 
 
+def test_a_trial_below_the_median_of_those_done_is_stopped() -> None:
+    rungs = Rungs()
+    for trial, score in enumerate([0.9, 0.8, 0.7, *[0.1] * 9]):
+        rungs.report(trial, 0, score)
+    assert not rungs.stops(2, 0)  # the third of twelve
+    for trial in range(3):
+        rungs.end(Trial(trial, {}).finished(Observation({"score": 1.0}), told=trial))
+        rungs.end(Trial(5, {}).finished(Observation({"score": 0.1}, status=Status.STOPPED), told=9))
+        assert rungs.stops(2, 0) == (trial == 2)  # once three are done, and stopped ones are not
+    assert not rungs.stops(1, 0)
+
+
 def test_the_order_of_reports_does_not_matter() -> None:
     first, second = Rungs(), Rungs()
     scores = dict(enumerate([0.3, 0.1, 0.7, 0.4, 0.2]))
@@ -61,6 +73,8 @@ def test_a_record_restores_the_rungs() -> None:
     assert rungs.stops(0, 1)
 
 
-@pytest.mark.parametrize(("steps", "expected"), [(900, (100, 300)), (100, (11, 33)), (3, (1, 1)), (2, ()), (1, ())])
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(900, (100, 300)), (100, (11, 33)), (5, (1, 2)), (4, ()), (3, ()), (1, ())]
+)
 def test_rungs_stand_at_shares_of_the_trials_own_steps(steps: int, expected: tuple[int, ...]) -> None:
     assert rung_steps(steps) == expected

@@ -142,7 +142,7 @@ class Validation(Section):
     fewshot: NonNegativeInt | None = None
     """Examples shown before each question; by default the task's own number."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
-    """Continuations a forward pass when scoring."""
+    """Continuations a forward pass when scoring with engine peft or litgpt; packs find their own size."""
 
 
 class Test(Section):
@@ -165,13 +165,21 @@ class Search(Section):
     """The optimiser's own options."""
 
 
+def _pack(value: Any) -> Any:
+    """A number, as text too; the union by itself would answer with the first of its two complaints."""
+    text = str(value)
+    if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) > 0)):
+        raise ValueError("must be a number of trials, or auto")
+    return "auto" if text == "auto" else int(text)
+
+
 class Run(Section):
     engine: Literal["packed", "peft", "litgpt"] = "packed"
     """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
     litgpt: str = "litgpt"
     """LitGPT's command or its full path; it needs a virtual environment of its own."""
-    pack: PositiveInt | Literal["auto"] = "auto"
-    """Trials trained and scored at once; auto measures what fits and pays."""
+    pack: Annotated[PositiveInt | Literal["auto"], BeforeValidator(_pack)] = "auto"
+    """Trials trained and scored at once (packed engine); auto measures what fits and pays."""
     stop: Literal["none", "rungs"] = "none"
     """Stop trials early that score worst at equal steps of their schedule (packed engine)."""
     compile: bool = False

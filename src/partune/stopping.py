@@ -1,22 +1,30 @@
 """Early stopping in rungs: trials are compared at equal shares of their own full schedules, and the worst end there.
 
-Asynchronous successive halving (Li et al. 2020, ASHA), in its stopping form: at rung k a trial goes on if its score is
-among the best 1 / ETA of all that were ever scored at rung k. Trials of a pack stand at a rung together and all report
-before one is judged, so their order does not matter. No schedule is shortened: a trial at a rung is what it would be
-there without rungs, and one that survives is the very trial of a study without.
+At rung k a trial goes on if both hold:
+
+- its score is among the best 1 / ETA of all that were ever scored at rung k: asynchronous successive halving (Li et al.
+  2020, ASHA) in its stopping form;
+- it is at least the median, at rung k, of the trials that are done, once these are FEW: the median stopping rule
+  (Golovin et al. 2017). An optimiser's later trials are better than its first and would nearly all pass the other.
+
+Trials of a pack stand at a rung together and all report before one is judged, so their order does not matter. No
+schedule is shortened: a trial at a rung is what it would be there without rungs, and one that survives is the very
+trial of a study without.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from partune.trial import RUNG, Trial
+from partune.trial import RUNG, Status, Trial
 
 ETA = 3
+FEW = 3  # trials that have to be done for their median to count
 SHARES = (1 / 9, 1 / 3)  # of a trial's steps, at which it stands at rung 0, 1, ...
 
 
@@ -31,9 +39,10 @@ class Judge(Protocol):
 
 
 class Rungs:
-    """All scores that were reported at each rung."""
+    """All scores that were reported at each rung, and which trials are done."""
 
     def __init__(self) -> None:
+        self._done: set[int] = set()
         self._scores: list[dict[int, float]] = [{} for _ in SHARES]
         self._lock = threading.Lock()
 
@@ -44,6 +53,13 @@ class Rungs:
             for rung in range(len(SHARES)):
                 if rung_name(rung) in scores:
                     self.report(trial.number, rung, scores[rung_name(rung)])
+            self.end(trial)
+
+    def end(self, trial: Trial) -> None:
+        """Notes a trial that is done; others are of no account here."""
+        if trial.status is Status.DONE:
+            with self._lock:
+                self._done.add(trial.number)
 
     def judge(self, trial: int) -> Judge:
         """The judge of one trial."""
@@ -54,11 +70,16 @@ class Rungs:
             self._scores[rung][trial] = score
 
     def stops(self, trial: int, rung: int) -> bool:
-        """Whether fewer than n / ETA of the rung's n trials, rounded up, are as good: equals go on together."""
+        """Whether n / ETA of the rung's n trials, rounded up, are better, or half of those that are done.
+
+        Equals go on together.
+        """
         with self._lock:
             scores = self._scores[rung]
             better = sum(score > scores[trial] for score in scores.values())
-            return better >= math.ceil(len(scores) / ETA)
+            done = [scores[each] for each in self._done if each in scores]
+            below = len(done) >= FEW and scores[trial] < statistics.median(done)
+            return below or better >= math.ceil(len(scores) / ETA)
 
 
 @dataclass(frozen=True)
@@ -79,5 +100,6 @@ def rung_name(rung: int) -> str:
 
 
 def rung_steps(steps: int) -> tuple[int, ...]:
-    """After how many of its optimiser steps a trial stands at each rung; at least one, and never its last."""
-    return tuple(min(max(1, round(share * steps)), steps - 1) for share in SHARES) if steps > len(SHARES) else ()
+    """After how many of its optimiser steps a trial stands at each rung; none where these are too few to differ."""
+    found = tuple(round(share * steps) for share in SHARES)
+    return found if found[0] > 0 and len(set(found)) == len(found) else ()

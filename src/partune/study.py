@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -24,7 +25,7 @@ from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
 from partune.space import Space
 from partune.statistics import Verdict, verdict
-from partune.stopping import Rungs
+from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
 
@@ -111,6 +112,7 @@ class Study:
         self.record = Record.open(where) if where is not None and there else Record.create(where, space, header, config)
         self._trials = {trial.number: trial for trial in self.record.trials()}
         self._anchors = self.record.anchors()
+        self._running: dict[Future[Observation], Trial] = {}
         self.optimizer.replay(self.trials)
         if self._rungs is not None:
             self._rungs.restore(self.trials)
@@ -120,7 +122,11 @@ class Study:
         recorded = Record.open(directory, read_only=True)
         if recorded.space != self.space:
             raise UserError(f"{directory} holds a study of a different space: choose another name")
-        if (found := _difference(recorded.header, json.loads(json.dumps(header)))) is not None:
+        if (
+            found := _difference(
+                {"stop": "none", **recorded.header}, {"stop": "none", **json.loads(json.dumps(header))}
+            )
+        ) is not None:
             raise UserError(f"{directory} holds another study: {found}")
         if not resume:
             raise UserError(f"{directory} holds a study already: resume it, or choose another name")
@@ -163,7 +169,7 @@ class Study:
         """Runs until `budget` trials in all were started and all have ended; returns the study itself.
 
         Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues. As many trials are
-        under way as the workers have slots.
+        under way as the workers have slots; with rungs a few more, which wait for the slots that rungs will empty.
         """
         if budget < 1:
             raise UserError(f"budget >= 1 must hold, got {budget}")
@@ -176,11 +182,13 @@ class Study:
                 self._score_anchors(self.objective)
             self.watcher.phase("search")
             width = workers * self.objective.slots
+            if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
+                width += math.ceil(width * (1 - 1 / ETA))
             with executors.in_process(width) as executor:
                 try:
                     self._search(executor, budget, width)
                 except BaseException:
-                    self.objective.interrupt()  # or the executor would wait for what runs
+                    self._give_up(executor)
                     raise
             if isinstance(self.objective, Anchored):
                 self._score_winner(self.objective)
@@ -199,7 +207,7 @@ class Study:
         """
         rounds = self.objective.slots > 1 and self.objective.even and self._rungs is None
         interrupted = [trial for trial in self.trials if not trial.status.final]
-        running: dict[Future[Observation], Trial] = {}
+        running = self._running = dict[Future[Observation], Trial]()
         while True:
             begun: list[Trial] = []
             while len(running) + len(begun) < width:
@@ -216,6 +224,13 @@ class Study:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in sorted(done, key=lambda each: running[each].number):
                 self._tell(running.pop(future), future.result())
+
+    def _give_up(self, executor: Executor) -> None:
+        """Ends what runs, again and again: a thread may only be about to hand its trial in."""
+        executor.shutdown(wait=False, cancel_futures=True)
+        while left := [each for each in self._running if not each.done()]:
+            self.objective.interrupt()
+            wait(left, timeout=0.2)
 
     def _next(self, interrupted: list[Trial], budget: int) -> Trial | None:
         """The next trial, recorded as started: what was interrupted first, then what the optimiser proposes."""
@@ -265,6 +280,8 @@ class Study:
         self.record.finish(final)
         self._trials[final.number] = self._light(final)
         self.optimizer.tell(final.proposal, observation.blinded())
+        if self._rungs is not None:
+            self._rungs.end(final)
         if self.keep != "all":
             self._prune(int(self.keep))
         self.watcher.finished(final)

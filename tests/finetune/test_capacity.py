@@ -75,10 +75,20 @@ def test_probes_measure_and_leave_nothing_behind(
     settings = config.Training(batch_size=4)
     modules = dict(base.model.named_modules())
     state = torch.get_rng_state()
-    found = probe(base, Head(base), settings, alike(30, 5), 2)
+    found = probe(base, Head(base), settings, alike(30, 5, 20), 2)
     assert found.tokens == 4 * 30
     assert found.seconds > 0
-    assert choose(base, Head(base), settings, examples) in (1, 2, 4, 8, 16, 32)
+    asked: list[int] = []
+
+    def measured(*arguments: object) -> capacity.Probe:
+        asked.append(arguments[4])  # type: ignore[arg-type]
+        return probe(*arguments)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(capacity, "probe", measured)
+        chosen = choose(base, Head(base), settings, examples)
+    assert asked == [2**n for n in range(len(asked))]
+    assert chosen in (asked[-1], asked[-1] // 2)
     assert dict(base.model.named_modules()) == modules
     assert torch.equal(state, torch.get_rng_state())
     typical = like(examples)
@@ -97,5 +107,5 @@ def test_on_a_gpu_memory_bounds_the_pack(base: Base, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(capacity, "probe", measured)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (80e9, 80e9))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    found = capacity.fitting(base, Head(base), config.Training(batch_size=4), alike(999, 500))
+    found = capacity.fitting(base, Head(base), config.Training(batch_size=4), alike(1000, 500, 64))
     assert found == int((0.9 * 80e9 - 10e9) / (1e8 + 4 * 1000 * 1e6))

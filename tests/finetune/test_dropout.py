@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from partune.finetune.dropout import Dropout, Place, keep
+from partune.finetune.dropout import Dropout, Place, keep, thresholds
 from tests.finetune.oracle import kept
 
 
 def masks(place: Place, rate: float, d: int, layer: int = 0) -> torch.Tensor:
-    return keep(place, layer, torch.full((len(place.seeds),), rate, dtype=torch.float64), d)
+    return keep(place, layer, thresholds([rate] * len(place.seeds)), d)
 
 
 @settings(deadline=None, max_examples=40)

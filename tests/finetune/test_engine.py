@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from partune.finetune.engine import DroppedError, Engine, Outcome
 from partune.finetune.head import Head
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
+from partune.finetune.optimizer import PackedOptimizer
 from partune.finetune.packed import Carrier
 from partune.finetune.resident import Job, Residents
 from partune.finetune.scoring import NotFiniteError, Scorer, Scores, harness_model
@@ -192,16 +194,52 @@ def test_scoring_that_does_not_fit_is_done_in_halves(
 ) -> None:
     jobs = [job(seed) for seed in range(3)]
     expected = [run(engine, [each])[0] for each in jobs]
-    answers = PackedLikelihoods.answers
+    add = PackedLikelihoods._add
 
-    def small(self: Any, name: str, requests: Any, carrier: Any = None, pack: Any = None) -> Any:
-        if len(pack) > 1 or self.tokens > 100:
+    def small(self: Any, part: Any, carrier: Any, pack: Any, *rest: Any) -> None:
+        if pack is not None and len(pack) > 1:
             raise torch.OutOfMemoryError("no room")
-        return answers(self, name, requests, carrier, pack)
+        add(self, part, carrier, pack, *rest)
 
-    monkeypatch.setattr(PackedLikelihoods, "answers", small)
+    monkeypatch.setattr(PackedLikelihoods, "_add", small)
     for mine, theirs in zip(run(engine, jobs), expected, strict=True):
         check_same(mine, theirs)
+
+
+def test_optimisers_that_break_off_half_done_start_their_trials_again(
+    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job(seed) for seed in range(3)]
+    expected = [run(engine, [each])[0] for each in jobs]
+    update, calls = PackedOptimizer._update, [0]
+
+    def small(self: PackedOptimizer, *arguments: Any) -> None:
+        calls[0] += 1
+        update(self, *arguments)
+        if len(self.pack) > 1 and calls[0] == 4:
+            raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(PackedOptimizer, "_update", small)
+    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
+        check_same(mine, theirs)
+    assert calls[0] > 4 + 6
+
+
+def test_a_pack_that_cannot_shrink_loses_nothing(engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(seed, steps=3 + 2 * seed) for seed in range(3)]
+    expected = [run(engine, [each])[0] for each in jobs]
+    arrange, failed = Residents.arrange, [False]
+
+    def once(self: Residents, kept: Sequence[int], new: Any = ()) -> None:
+        if len(kept) == 2 and not failed[0]:
+            failed[0] = True
+            raise torch.OutOfMemoryError("no room")
+        arrange(self, kept, new)
+
+    monkeypatch.setattr(Residents, "arrange", once)
+    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
+        check_same(mine, theirs)
+    assert failed[0]
 
 
 def test_one_trial_that_does_not_fit_fails_and_the_engine_goes_on(
@@ -234,6 +272,34 @@ def test_dropped_work_raises_at_once_and_leaves_the_base(engine: Engine, job: Ma
     assert time.monotonic() - began < 5
     assert dict(base.model.named_modules()) == modules
     assert isinstance(run(engine, [job(0)])[0].scores, Scores)
+
+
+def test_what_is_handed_in_while_work_is_dropped_is_dropped_too(
+    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, late = Residents.step, []
+
+    def slow(self: Residents) -> None:
+        if engine._dropping and not late:
+            late.append(engine.submit(job(1, steps=100_000)))
+        step(self)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(Residents, "step", slow)
+    future = engine.submit(job(0, steps=100_000))
+    time.sleep(0.2)
+    engine.drop()
+    for each in (future, *late):
+        with pytest.raises(DroppedError):
+            each.result(timeout=1)
+
+
+def test_examples_of_several_lengths_share_a_pack(engine: Engine, job: Make, examples: Examples) -> None:
+    jobs = [job(0), job(0), job(0)]
+    jobs[1] = dataclasses.replace(jobs[1], examples=examples.cut(110, "answer"))
+    jobs[2] = dataclasses.replace(jobs[2], examples=examples.cut(110, "all"))
+    for mine, outcome in zip(jobs, run(engine, jobs), strict=True):
+        check_same(outcome, run(engine, [mine])[0])
 
 
 def test_adapters_are_saved_and_score_the_same_in_the_harness(

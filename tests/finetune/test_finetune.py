@@ -24,6 +24,7 @@ from partune.finetune.engine import DroppedError
 from partune.finetune.resident import Residents
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
 from partune.space import Choice, Float, Int, Space
+from partune.study import Study
 from partune.trial import Observation, Status, Trial
 from tests.finetune.tiny import make_rows, write_jsonl
 
@@ -319,6 +320,29 @@ def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkey
         expected = alone.evaluate(trial)
         assert near(observation, expected)
         assert observation.scores == pytest.approx(expected.scores, abs=1e-5)
+
+
+def test_a_study_refills_its_slots_while_others_train(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials of different lengths through a study: the pack stays full until nothing waits."""
+    widths: list[int] = []
+    step = Residents.step
+
+    def spy(self: Residents) -> None:
+        widths.append(len(self))
+        step(self)
+        time.sleep(0.01)  # so that the study is not the slower one
+
+    space = Space(steps=Int(2, 40), learning_rate=Float(1e-4, 1e-2, log=True))
+    tuner = make(run={"pack": 3}, training={"batch_size": 2})
+    study = Study(space, tuner, "lhs", directory=tmp_path / "s")
+    monkeypatch.setattr(Residents, "step", spy)
+    study.run(12)
+    study.close()
+    assert len(study.trials) == 12
+    searching = widths[3 + tuner.defaults.get("steps", 1) :]
+    assert sum(width == 3 for width in searching) > 0.6 * sum(width > 1 for width in searching) > 20
 
 
 def test_the_pack_is_measured_once_and_recalled(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerF
 
 from partune import config
 from partune.finetune.head import Head
-from partune.finetune.likelihoods import TRUNK, PackedLikelihoods, grow
+from partune.finetune.likelihoods import ROW, TRUNK, PackedLikelihoods, grow
 from partune.finetune.model import Base
 from partune.finetune.packed import Site, Weights, carrier
 from partune.finetune.scoring import Scorer, harness_model
@@ -184,7 +184,53 @@ def test_a_model_with_windows_is_found_out(tokenizer: PreTrainedTokenizerFast, t
     requests = Scorer(base, config.Validation(tasks=(str(task_file),)), config.Test(), 0).parts[0].requests
     likelihoods = PackedLikelihoods(base, Head(base))
     check_same(likelihoods.answers("p", requests)[0], harness_model(base, 8)(requests))
-    assert likelihoods.shared is False
+    assert likelihoods.shared == {"p": False}
+
+
+def test_windows_that_only_long_items_outgrow_are_found_out(tokenizer: PreTrainedTokenizerFast) -> None:
+    """A part whose rows fit in the window says nothing of another whose rows do not."""
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    shape |= {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 192}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=24, initializer_range=0.2)).eval()
+    base = Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), "fp32")
+    likelihoods = PackedLikelihoods(base, Head(base))
+    draw = torch.Generator().manual_seed(0)
+    for name, length, shared in (("short", 8, True), ("long", 80, False)):
+        context = torch.randint(3, 200, (length,), generator=draw).tolist()
+        requests: list[Request] = [((name, str(i)), context, [10 + i, 20, 30 + i, 7]) for i in range(4)]
+        check_same(likelihoods.answers(name, requests)[0], harness_model(base, 8)(requests))
+        assert likelihoods.shared[name] == shared
+
+
+def test_a_context_of_very_many_choices_is_read_again_after_some() -> None:
+    requests: list[Request] = [(("", str(i)), [1], [2, 3, 4, i]) for i in range(300)]
+    trees = grow(requests, 1000, True)
+    assert max(len(tree.tokens) for tree in trees) <= ROW
+    assert sum(len(tree.tokens) for tree in trees) < 300 * 3 + 2 * 300 * 4 / ROW + 2
+    assert sorted(place for tree in trees for place, _, _ in tree.requests) == list(range(300))
+    whole = grow([(("", ""), [1] * 400, [5, 6])] * 9, 1000, True)
+    assert len(whole) == 1  # a long context may have long rows
+
+
+def test_passes_that_do_not_fit_in_memory_are_made_smaller(
+    base: Base, requests_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests, add = requests_of("llama"), PackedLikelihoods._add
+    expected = packed(base, requests)
+
+    def small(self: PackedLikelihoods, part: Any, *rest: Any) -> None:
+        if part.ids.numel() > 200:
+            raise torch.OutOfMemoryError("no room")
+        add(self, part, *rest)
+
+    monkeypatch.setattr(PackedLikelihoods, "_add", small)
+    for mine, theirs in zip(packed(base, requests), expected, strict=True):
+        check_same(mine, theirs, 2e-5)
+    monkeypatch.setattr(PackedLikelihoods, "_add", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no room")))
+    with pytest.raises(torch.OutOfMemoryError):
+        packed(base, requests)
 
 
 def test_packs_and_batch_sizes_change_nothing_beyond_the_tolerance(base: Base, requests_of: Any) -> None:

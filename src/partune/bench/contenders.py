@@ -21,9 +21,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from partune.bench.meter import Cost, Stopwatch, peak_memory
 from partune.bench.workload import METRIC, Trial, Workload
 from partune.finetune.adapter import save
-from partune.finetune.engine import is_out_of_memory
 from partune.finetune.head import Head
-from partune.finetune.isolation import own_generators, quiet
+from partune.finetune.isolation import is_out_of_memory, own_generators, quiet
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import DTYPES, Base
 from partune.finetune.packed import carrier

@@ -20,8 +20,7 @@ from partune.bench.options import Packing
 from partune.bench.table import Line, rows, write
 from partune.bench.workload import Workload, make
 from partune.errors import UserError
-from partune.finetune.engine import is_out_of_memory
-from partune.finetune.isolation import one_line
+from partune.finetune.isolation import is_out_of_memory, one_line
 from partune.objectives.finetune import SMALL
 from partune.threads import threads
 

@@ -65,6 +65,18 @@ def write(
         save_file(named, str(draft / "adapter_model.safetensors"), metadata={"format": "pt"})
 
 
+def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """A (r, d_in) and B (d_out, r) of each layer, from an adapter's file."""
+    from safetensors.torch import load_file
+
+    named = load_file(folder / "adapter_model.safetensors")
+    layers = dict.fromkeys(name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in named)
+    return {
+        layer: (named[f"base_model.model.{layer}.lora_A.weight"], named[f"base_model.model.{layer}.lora_B.weight"])
+        for layer in layers
+    }
+
+
 def check(folder: Path) -> None:
     """Raises UserError where a folder holds no adapter."""
     settings = folder / "adapter_config.json"

@@ -16,8 +16,8 @@ import torch
 
 from partune import config
 from partune.finetune.data import Examples
-from partune.finetune.engine import is_out_of_memory
 from partune.finetune.head import Head
+from partune.finetune.isolation import is_out_of_memory
 from partune.finetune.model import Base
 from partune.finetune.packed import carrier
 from partune.finetune.resident import Job, Residents, Slot
@@ -79,9 +79,9 @@ def doubled(seconds: Callable[[int], float], most: int) -> int:
 def fitting(base: Base, head: Head, settings: config.Training, examples: Examples) -> int:
     """The trials whose longest micro-batches fit in the memory of a CUDA device, by a fit of the model above."""
     longest = int(examples.lengths.max())
-    half = probe(base, head, settings, alike(longest // 2 + 1, longest // 2), 1)
-    two = probe(base, head, settings, alike(longest // 2 + 1, longest // 2), 2)
-    whole = probe(base, head, settings, alike(longest + 1, longest), 1)
+    halves = alike(longest // 2 + 1, longest // 2, len(examples))
+    half, two = (probe(base, head, settings, halves, trials) for trials in (1, 2))
+    whole = probe(base, head, settings, alike(longest, longest - 1, len(examples)), 1)
     memory = Memory.fit((half.tokens, half.bytes), (two.tokens, two.bytes), (whole.tokens, whole.bytes))
     free, _ = torch.cuda.mem_get_info(base.device)
     return memory.fits(whole.tokens, MARGIN * (free + torch.cuda.memory_reserved(base.device)))
@@ -121,11 +121,11 @@ def probe(base: Base, head: Head, settings: config.Training, examples: Examples,
 
 def like(examples: Examples) -> Examples:
     """Equal examples as long, and with as many trained tokens, as the data's mean."""
-    return alike(round(float(examples.lengths.mean())), round(float(examples.trained_lengths.mean())))
+    return alike(round(float(examples.lengths.mean())), round(float(examples.trained_lengths.mean())), len(examples))
 
 
-def alike(length: int, trained: int, count: int = 64) -> Examples:
-    """Equal examples; all but the first token may be trained on."""
+def alike(length: int, trained: int, count: int) -> Examples:
+    """So many equal examples; all but the first token may be trained on."""
     length = max(2, length)
     mask = np.arange(length) >= length - min(max(1, trained), length - 1)
     return Examples(

@@ -238,7 +238,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
         return np.diff(self.starts)
 

@@ -3,7 +3,7 @@
 No generator is drawn from, so a trial drops the same features alone, in any slot of a pack, whatever its neighbours are
 and however its batch is cut into micro-batches. Both engines use these masks.
 
-    s = mix(mix(key) + mix(row 2^32 + position))     one 64-bit state a token; key = mix(seed, step, layer)
+    s = mix(mix(key) + mix(row 2^32 + position))     one 64-bit state a token; key = mix of seed, step and layer
     z = s + w[f]                                     w: well-mixed constants, one for two features
     z = (z ^ z >> 32) M;  z = (z ^ z >> 32) M        then two 32-bit lanes, one for each of the two features
 
@@ -37,12 +37,14 @@ def mix(x: int) -> int:
     return x ^ (x >> 31)
 
 
-def key(seed: int, step: int, layer: int) -> int:
-    """A 64-bit key for one trial's layer at one optimiser step."""
-    found = mix((seed + GOLDEN) & WORD)
-    for word in (step, layer):
-        found = mix((found + (word + 1) * GOLDEN) & WORD)
-    return found
+def begun(seed: int, step: int) -> int:
+    """A 64-bit word for one trial at one optimiser step."""
+    return mix((mix((seed + GOLDEN) & WORD) + (step + 1) * GOLDEN) & WORD)
+
+
+def thresholds(rates: Sequence[float]) -> Tensor:
+    """The least lane, as a signed number, with which a feature is kept at each rate: (K,), on the CPU."""
+    return torch.tensor([min(round(rate * 2**32), WORD >> 32) - (1 << 31) for rate in rates], dtype=torch.int32)
 
 
 @dataclass
@@ -61,14 +63,18 @@ class Place:
 
     def __post_init__(self) -> None:
         self._tokens: Tensor | None = None
+        self._begun: Tensor | None = None
 
     def of(self, chosen: Tensor) -> Place:
         """The place of some tokens alone; chosen: (K, n), indices into each trial's b T."""
         return dataclasses.replace(self, chosen=chosen)
 
-    def keys(self, layer: int) -> list[int]:
-        """(K,), as signed 64-bit words."""
-        return [_signed(key(*place, layer)) for place in zip(self.seeds, self.steps, strict=True)]
+    def keys(self, layer: int, device: torch.device) -> Tensor:
+        """A 64-bit word for each trial's layer at its step, (K, 1)."""
+        if self._begun is None:
+            words = [_signed(begun(*place)) for place in zip(self.seeds, self.steps, strict=True)]
+            self._begun = torch.tensor(words, dtype=torch.int64, device=device).unsqueeze(1)
+        return _mix(self._begun + _signed((layer + 1) * GOLDEN & WORD))
 
     def tokens(self, device: torch.device) -> Tensor:
         """A 64-bit word for the place of every token in its trial's batch: (K, b T), or (K, n) of those chosen."""
@@ -81,17 +87,15 @@ class Place:
         return self._tokens
 
 
-def keep(place: Place, layer: int, rates: Tensor, features: int) -> Tensor:
-    """Which features are kept, as booleans (K, b T, d); rates: (K,), the dropout of each trial, in float64."""
-    tokens = place.tokens(rates.device)
-    keys = torch.tensor(place.keys(layer), dtype=torch.int64, device=rates.device)
-    state = _mix(tokens + keys.unsqueeze(1))  # (K, N)
-    lanes = state.unsqueeze(2) + _words(features, rates.device)  # (K, N, ceil(d / 2))
+def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
+    """Which features are kept, as booleans (K, b T, d); least: (K,), the `thresholds` of the trials' rates."""
+    tokens = place.tokens(least.device)
+    state = _mix(tokens + place.keys(layer, least.device))  # (K, N)
+    lanes = state.unsqueeze(2) + _words(features, least.device)  # (K, N, ceil(d / 2))
     for _ in range(2):
         lanes ^= lanes >> 32
         lanes *= _signed(M2)
-    least = (rates * 2.0**32).round().to(torch.int64).clamp(max=(1 << 32) - 1) - (1 << 31)  # of a lane, signed
-    return (lanes.view(torch.int32) >= least.to(torch.int32).view(-1, 1, 1))[..., :features]
+    return (lanes.view(torch.int32) >= least.view(-1, 1, 1))[..., :features]
 
 
 class Dropout(nn.Module):
@@ -108,9 +112,8 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0 or self.place is None:
             return x
-        rates = torch.tensor([self.rate], dtype=torch.float64, device=x.device)
-        kept = keep(self.place, self.layer, rates, x.shape[-1]).view(x.shape)
-        return x * (kept.to(x.dtype) / (1 - self.rate))
+        least = thresholds([self.rate]).to(x.device)
+        return x * keep(self.place, self.layer, least, x.shape[-1]).view(x.shape) / (1 - self.rate)
 
 
 def _mix(x: Tensor) -> Tensor:

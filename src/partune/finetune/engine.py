@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 
 from partune.finetune.head import Head
+from partune.finetune.isolation import is_out_of_memory
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, carrier
@@ -79,6 +80,7 @@ class Engine:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._dropping = False
+        self._most: int | None = None  # trials that fitted in memory, once some did not
 
     # ----- for the threads that hand trials in
 
@@ -86,7 +88,9 @@ class Engine:
         """Hands a trial in; the future answers when it has ended."""
         future: Future[Outcome] = Future()
         with self._changed:
-            self._dropping = False
+            if self._dropping:
+                future.set_exception(DroppedError("the engine was told to stop"))
+                return future
             self._waiting.append((job, future))
             self._changed.notify_all()
             if self._thread is None:
@@ -95,11 +99,17 @@ class Engine:
         return future
 
     def drop(self) -> None:
-        """Drops all work, waiting or resident: every future raises DroppedError. Returns when the engine is idle."""
+        """Drops all work, waiting or resident: every future raises DroppedError. Returns when the engine is idle.
+
+        What is handed in meanwhile is dropped too.
+        """
         with self._changed:
-            thread, self._dropping = self._thread, True
+            thread = self._thread
+            self._dropping = thread is not None
         if thread is not None:
             thread.join()
+        with self._changed:
+            self._dropping = False
 
     # ----- the engine's own thread
 
@@ -137,7 +147,7 @@ class Engine:
         """Works on the trials of one kind of targets until none of them is resident or waiting."""
         targets = self._waiting[0][0].settings.targets
         with carrier(self.base, targets) as carrying:
-            residents, size = Residents(carrying, self.head), self.width
+            residents, size = Residents(carrying, self.head), min(self.width, self._most or self.width)
             trained: list[Slot] = []  # to be scored
             while True:
                 size = self._admit(residents, targets, size)
@@ -154,7 +164,7 @@ class Engine:
                         if not is_out_of_memory(error) or len(residents) < 2:
                             self._fail(residents, error)
                             continue
-                    size = self._halve(residents)
+                    size = self._most = self._halve(residents)
 
     def _admit(self, residents: Residents, targets: str, size: int) -> int:
         """Fills the free slots of `size` with waiting trials of the same targets, those of like rank first.
@@ -187,7 +197,8 @@ class Engine:
             for slot in slots:
                 self._futures.pop(slot)
             self._waiting = chosen + self._waiting
-        return self._admit(residents, targets, (len(residents) + len(slots)) // 2)
+        self._most = (len(residents) + len(slots)) // 2
+        return self._admit(residents, targets, self._most)
 
     def _soon(self, residents: Residents, trained: int) -> bool:
         """Whether trials that are trained should wait for others that soon will be, to be scored in the same passes."""
@@ -207,8 +218,7 @@ class Engine:
             return []
         slots = [residents.slots[row] for row in ended]
         for row, slot in zip(ended, slots, strict=True):
-            if slot.whole:
-                slot.weights = residents.weights(row)
+            slot.weights = residents.weights(row) if slot.whole else {}
         residents.arrange([row for row, slot in enumerate(residents.slots) if not slot.ended])
         for slot in slots:
             if not slot.whole:
@@ -223,6 +233,7 @@ class Engine:
                 slot.weights = residents.weights(row)
             found = self._score(residents.carrier, slots, RUNG)
         for slot, scores in zip(slots, found, strict=True):
+            slot.weights = {}
             if isinstance(scores, Exception):
                 slot.error = scores
             else:
@@ -259,30 +270,33 @@ class Engine:
         self._futures.pop(slot).set_result(outcome)
 
     def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
-        """Scores of some trials; in halves where they do not fit in memory at once."""
+        """Scores of some trials; in halves where one item of all of them does not fit in memory."""
         try:
             pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
             return self.scorer().score_all(
                 lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack), parts
             )
         except Exception as error:
-            if not is_out_of_memory(error) or (len(slots) == 1 and not self.likelihoods.shrink()):
+            if not is_out_of_memory(error) or len(slots) == 1:
                 return [error] * len(slots)
-        if len(slots) == 1:
-            return self._score(carrying, slots, parts)
         half = len(slots) // 2
         return [*self._score(carrying, slots[:half], parts), *self._score(carrying, slots[half:], parts)]
 
     def _halve(self, residents: Residents) -> int:
-        """Sends the later half of a pack back to wait; returns the size that is left."""
+        """Sends the later half of a pack back to wait and start again; returns the size that is left.
+
+        With it go trials that ended in the step that broke off, and all of them where their optimisers were half done.
+        """
         size = len(residents) // 2
+        rows = [row for row in range(size) if residents.sound and not residents.slots[row].ended]
         with self._changed:
-            for slot in residents.slots[size:]:
-                self._waiting.append((slot.job, self._futures.pop(slot)))
+            for row, slot in enumerate(residents.slots):
+                if row not in rows:
+                    self._waiting.append((slot.job, self._futures.pop(slot)))
         residents.rewind()
-        residents.arrange(range(size))
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        residents.arrange(rows)
         return size
 
     def _fail(self, residents: Residents, error: Exception) -> None:
@@ -303,10 +317,3 @@ def shared_time(slots: Sequence[Slot], name: str) -> Iterator[None]:
         share = (time.perf_counter() - began) / max(1, len(slots))
         for slot in slots:
             setattr(slot, name, getattr(slot, name) + share)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    text = str(error)
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and ("allocate memory" in text or "out of memory" in text)
-    )

@@ -17,7 +17,7 @@ from partune.errors import UserError
 from partune.finetune.model import Base
 from partune.finetune.packed import PackedLinear
 
-ELEMENTS = 1 << 24  # logits held at once
+ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits held at once
 PROBE = 7  # tokens of the check
 
 
@@ -66,13 +66,17 @@ class Head:
         Chunks of positions are recomputed in the backward pass where all logits at once would be many; not where the
         head itself carries adapters, whose dropout knows all positions.
         """
-        vocabulary = self.base.model.config.get_text_config().vocab_size
-        size = max(1, ELEMENTS // (len(hidden) * vocabulary))
+        size = self.chunk(len(hidden))
         if hidden.shape[1] <= size or isinstance(self.base.model.get_output_embeddings(), PackedLinear):
             return self._losses(hidden, targets)
         parts = zip(torch.split(hidden, size, 1), torch.split(targets, size, 1), strict=True)
         chunks = [checkpoint(self._losses, *part, use_reentrant=False) for part in parts]
         return torch.cat(cast(list[Tensor], chunks), 1)
+
+    def chunk(self, trials: int) -> int:
+        """Positions of each of so many trials whose logits are held at once."""
+        elements = ELEMENTS.get(self.base.device.type, ELEMENTS["cpu"])
+        return max(1, elements // (trials * int(self.base.model.config.get_text_config().vocab_size)))
 
     def _losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         logits = self.logits(hidden)
@@ -90,8 +94,8 @@ class Head:
             try:
                 found = self.logits(self.hidden(ids)).float()
                 same = found.shape == whole.shape and torch.allclose(found, whole, rtol=1e-2, atol=1e-2)
-            except (TypeError, AttributeError, RuntimeError, KeyError) as error:
-                same, whole = False, whole.new_tensor(0) if isinstance(error, torch.OutOfMemoryError) else whole
+            except (TypeError, AttributeError, ValueError, KeyError):
+                same = False
         if not same:
             raise UserError(
                 f"{type(model).__name__} computes its logits in a way that packs do not know: use --engine peft"

@@ -1,4 +1,7 @@
-"""Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal."""
+"""Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal.
+
+And what errors say: in one line, and whether they mean that memory ran out.
+"""
 
 from __future__ import annotations
 
@@ -60,3 +63,14 @@ def one_line(error: BaseException) -> str:
     """What an error says, in one line that fits a terminal."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)

@@ -4,12 +4,12 @@ What lm-evaluation-harness's HFLM computes request by request is planned once pe
 
 - requests that share a context are one *tree*: the context once, then every choice's tokens after it, each choice
   seeing the context and itself alone (a mask) and standing at the positions it would have by itself;
-- trees are sorted by length and cut into batches; equal trees are scored once;
+- trees are sorted by length and cut into batches;
 - logits are computed where a continuation's token is predicted and nowhere else, and at the end of a context once for
   all of its choices.
 
-A model that does not take such masks (it has windows, or no attention at all) is found out on the first batch: each
-request is then a row of its own.
+A model that does not take such masks (it has windows, or no attention at all) is found out on the longest trees of each
+part: there, each request is then a row of its own.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from partune.finetune.head import ELEMENTS, Head
+from partune.finetune.head import Head
+from partune.finetune.isolation import is_out_of_memory
 from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, Pack
 from partune.finetune.tasks import Answer, Request
 
 TRUNK = -1  # a token of the context
+ROW = 256  # tokens of a tree, unless its context is long: attention to a longer row costs more than sharing saves
 TOKENS = {"cpu": 4096, "cuda": 65536}  # of all trials' rows in a forward pass, padding included
 
 Ints = npt.NDArray[np.int64]
@@ -70,14 +72,18 @@ class Tree:
 def grow(requests: Sequence[Request], context: int, shared: bool) -> list[Tree]:
     """The trees of some requests. context: tokens that the model reads at most; longer ones lose their beginning.
 
-    shared: whether requests of one context share its row.
+    shared: whether requests of one context share its row, as long as it is not much longer than the context.
     """
-    trees: dict[tuple[int, ...], Tree] = {}
+    trees: list[Tree] = []
+    growing: dict[tuple[int, ...], Tree] = {}
     for place, (_, before, continuation) in enumerate(requests):
         kept = (before + continuation)[-(context + 1) :][: -len(continuation)]
-        key = tuple(kept) if shared else (*kept, TRUNK, place)
-        trees.setdefault(key, Tree(kept)).add(place, continuation)
-    return list(trees.values())
+        tree = growing.get(tuple(kept)) if shared else None
+        if tree is None or len(tree.tokens) + len(continuation) > max(ROW, 2 * len(kept)):
+            tree = growing[tuple(kept)] = Tree(kept)
+            trees.append(tree)
+        tree.add(place, continuation)
+    return trees
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ class PackedLikelihoods:
     def __init__(self, base: Base, head: Head, tokens: int | None = None) -> None:
         self.base, self.head = base, head
         self.tokens = tokens or TOKENS.get(base.device.type, TOKENS["cpu"])
-        self.shared: bool | None = None  # whether trees are admitted; None before the first were tried
+        self.shared: dict[str, bool] = {}  # whether a part's requests share rows, by its name
         self._trees: dict[str, tuple[int, list[Tree]]] = {}
 
     def answers(
@@ -152,9 +158,19 @@ class PackedLikelihoods:
 
         name: of the part that the requests make up, under which their plan is kept.
         """
+        while True:
+            try:
+                return self._answers(name, requests, carrier, pack)
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._shrink(name, 1 if pack is None else len(pack)):
+                    raise
+            if self.base.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _answers(
+        self, name: str, requests: Sequence[Request], carrier: Carrier | None, pack: Pack | None
+    ) -> list[list[Answer]]:
         K = 1 if pack is None else len(pack)
-        if self.shared is None:
-            self.shared = self._admits_trees(requests)
         trees = self._plan(name, requests)
         sums = np.zeros((K, len(requests)))
         greedy = np.ones((K, len(requests)), bool)
@@ -162,15 +178,19 @@ class PackedLikelihoods:
             self._add(part, carrier, pack, K, sums, greedy)
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
 
-    def shrink(self) -> bool:
-        """Halves the forward passes; False where they are as small as they get."""
+    def _shrink(self, name: str, K: int) -> bool:
+        """Halves the forward passes; False where the longest is one tree for each of K trials already."""
+        trees = self._trees.get(name, (0, []))[1]
+        if not trees or self.tokens < 2 * K * len(trees[0].tokens):
+            return False
         self.tokens //= 2
-        return self.tokens > 0
+        return True
 
     def _plan(self, name: str, requests: Sequence[Request]) -> list[Tree]:
         """Trees by length, the longest first: what does not fit in memory shows at once."""
         if name not in self._trees or self._trees[name][0] != len(requests):
-            trees = grow(requests, self.base.context, bool(self.shared))
+            self.shared[name] = self._admits_trees(requests)
+            trees = grow(requests, self.base.context, self.shared[name])
             self._trees[name] = len(requests), sorted(trees, key=lambda tree: -len(tree.tokens))
         return self._trees[name][1]
 
@@ -193,14 +213,14 @@ class PackedLikelihoods:
         greedy: npt.NDArray[np.bool_],
     ) -> None:
         """Adds the log-probabilities of a pass's continuation tokens to their requests' sums, (K, requests)."""
-        ids, positions = part.ids.repeat(K, 1), part.positions.repeat(K, 1)  # (K R, T)
+        ids = part.ids.repeat(K, 1)  # (K R, T)
+        positions = None if part.bare else part.positions.repeat(K, 1)
         mask = None if part.bare else part.mask(K, self._mask_dtype)
         hidden = self._hidden(ids, mask, positions, carrier, pack)  # (K R, T, d)
         states = hidden.view(K, -1, hidden.shape[-1])[:, part.states]  # (K, U, d)
         found = torch.empty(K, len(part.of), dtype=torch.float64)
         best = torch.empty(K, len(part.of), dtype=torch.bool)
-        vocabulary = self.base.model.config.get_text_config().vocab_size
-        size = max(1, ELEMENTS // (K * vocabulary))
+        size = self.head.chunk(K)
         for start in range(0, states.shape[1], size):
             own = (part.of >= start) & (part.of < start + size)
             of, targets = part.of[own] - start, part.targets[own]
@@ -208,14 +228,14 @@ class PackedLikelihoods:
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
             chosen = logits[:, of, targets] - logits.logsumexp(2)[:, of]  # (K, m)
-            found[:, own.cpu()] = chosen.double().cpu()
+            found[:, own.cpu()] = chosen.cpu().double()
             best[:, own.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
         request = part.request.cpu().numpy()
         np.add.at(sums.T, request, found.T.numpy())
         np.logical_and.at(greedy.T, request, best.T.numpy())
 
     def _hidden(
-        self, ids: Tensor, mask: Tensor | None, positions: Tensor, carrier: Carrier | None, pack: Pack | None
+        self, ids: Tensor, mask: Tensor | None, positions: Tensor | None, carrier: Carrier | None, pack: Pack | None
     ) -> Tensor:
         if carrier is None:
             return self.head.hidden(ids, mask, positions)
@@ -251,5 +271,5 @@ class PackedLikelihoods:
                     raise
                 return False
             found.append(sums)
-        absolute, relative = (1e-3, 1e-4) if self.base.model.dtype in (torch.float32, torch.float64) else (0.5, 0.05)
+        absolute, relative = (1e-3, 1e-4) if self.base.model.dtype in (torch.float32, torch.float64) else (0.1, 0.02)
         return bool(np.allclose(found[0], found[1], atol=absolute, rtol=relative))

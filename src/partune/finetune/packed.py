@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
-from partune.finetune.dropout import Place, keep
-from partune.finetune.isolation import own_generators
+from partune.finetune.dropout import Place, keep, thresholds
 from partune.finetune.model import Base, find_targets, linear_layers
 from partune.finetune.training import lora_config
 
@@ -79,13 +78,16 @@ def initial(sites: Sequence[Site], r: int, seed: int) -> Weights:
 
     PEFT's numbers for the same seed: it draws every layer's A, then B (as any new `nn.Linear`), then A again.
     """
+    draw = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape: int) -> Tensor:
+        return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=draw)
+
     weights = {}
-    with own_generators(torch.device("cpu"), seed):
-        for site in sites:
-            a = nn.Linear(site.d_in, r, bias=False)
-            nn.Linear(r, site.d_out, bias=False)
-            nn.init.kaiming_uniform_(a.weight, a=math.sqrt(5))
-            weights[site.name] = a.weight.detach().T.contiguous(), torch.zeros(r, site.d_out)
+    for site in sites:
+        drawn(r, site.d_in)
+        drawn(site.d_out, r)
+        weights[site.name] = drawn(r, site.d_in).T.contiguous(), torch.zeros(r, site.d_out)
     return weights
 
 
@@ -111,11 +113,11 @@ class Pack:
         self.rank = padded(max(ranks))
         self.values = torch.zeros(len(ranks), sum(self._sizes), device=device, dtype=dtype)
         self.gradients = torch.zeros_like(self.values) if train else None
-        self.scales = torch.tensor(
-            [alpha / r for alpha, r in zip(alphas, ranks, strict=True)], device=device, dtype=dtype
-        ).view(-1, 1, 1)
-        self.rates = torch.tensor(dropouts, device=device, dtype=torch.float64)
         self.drops = train and any(dropouts)
+        self.least = thresholds(dropouts).to(device)
+        shares = [1 - p if self.drops else 1.0 for p in dropouts]
+        scales = [alpha / (r * share) for alpha, r, share in zip(alphas, ranks, shares, strict=True)]
+        self.scales = torch.tensor(scales, device=device, dtype=dtype).view(-1, 1, 1)  # alpha / r, over 1 - p
         self.A, self.B = self.views(self.values)
         for leaf in self.leaves if train else ():
             leaf.requires_grad_()
@@ -207,10 +209,10 @@ class PackedLinear(nn.Module):
         if A.dtype != out.dtype:  # fp32 adapters on a base of half precision: its products, as under autocast
             A, B = A.to(out.dtype), B.to(out.dtype)
         rows = x.reshape(len(pack), -1, x.shape[-1])  # (K, N, d_in), N = b T
-        if pack.drops and self.carrier.at is not None:
-            kept = keep(self.carrier.at, self.place, pack.rates, rows.shape[-1])
-            rows = rows * torch.where(kept, (1 / (1 - pack.rates)).to(rows.dtype).view(-1, 1, 1), 0.0)
-        down = torch.bmm(rows, A) * pack.scales.to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
+        if pack.drops:
+            assert self.carrier.at is not None
+            rows = rows * keep(self.carrier.at, self.place, pack.least, rows.shape[-1])
+        down = (torch.bmm(rows, A) * pack.scales).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
         return torch.baddbmm(out.view(len(pack), -1, out.shape[-1]), down, B).view(out.shape)
 
 
@@ -254,6 +256,11 @@ class Carrier:
         for row, (_, weights) in enumerate(adapters):
             pack.put(row, weights)
         return pack
+
+    def read(self, folder: Path) -> Weights:
+        """An adapter of these layers that `save` wrote."""
+        matrices = adapters.read(folder)
+        return {site.name: (a.T, b.T) for site in self.sites for a, b in [matrices[site.name]]}
 
     def save(self, settings: config.Training, weights: Weights, folder: Path) -> None:
         """Writes a trial's adapter in PEFT's format."""

@@ -17,13 +17,13 @@ from partune.finetune.dropout import Place
 from partune.finetune.head import Head
 from partune.finetune.optimizer import PackedOptimizer
 from partune.finetune.packed import Carrier, Pack, Weights, initial
-from partune.finetune.training import WARMUP_SHARE, DivergedError, batches, count_steps, schedule
+from partune.finetune.training import DivergedError, batches, count_steps, count_warmup, schedule
 from partune.stopping import Judge
 
 Indices = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """A trial's work: train on the examples, score the parts, save the adapter in a folder.
 
@@ -48,7 +48,7 @@ class Slot:
         self.job = job
         settings = job.settings
         self.steps = count_steps(len(job.examples), settings)
-        self.warmup = settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * self.steps)
+        self.warmup = count_warmup(self.steps, settings)
         self.micro = min(settings.micro_batch_size or settings.batch_size, len(job.examples))
         self.step = 0
         self.train_seconds = self.score_seconds = 0.0
@@ -69,7 +69,7 @@ class Slot:
 
     @property
     def ended(self) -> bool:
-        return self.step == self.steps or self.error is not None or self.stopped
+        return self.step >= self.steps or self.error is not None or self.stopped
 
     @property
     def whole(self) -> bool:
@@ -97,7 +97,7 @@ class Slot:
         return self.row + micro >= len(self.batch)
 
     def rewind(self) -> None:
-        """Back to the begin of the current step, whose gradient was lost."""
+        """Back to the beginning of the current step, whose gradient was lost."""
         self.row, self._loss = 0, 0.0
 
     def advance(self, micro: int, loss: float, finite: bool) -> None:
@@ -123,6 +123,7 @@ class Residents:
         self.slots: list[Slot] = []
         self.pack: Pack | None = None
         self.optimizer: PackedOptimizer | None = None
+        self.sound = True  # False while optimisers step: a step that breaks off leaves their numbers half done
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -134,7 +135,7 @@ class Residents:
         """
         slots = [self.slots[row] for row in kept] + list(new)
         if not slots:
-            self.slots, self.pack, self.optimizer = [], None, None
+            self.slots, self.pack, self.optimizer, self.sound = [], None, None, True
             return
         settings = [slot.job.settings for slot in slots]
         pack = self.carrier.new(settings)
@@ -162,12 +163,14 @@ class Residents:
         self.pack.accumulate(losses)
         losses = losses.detach()
         due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
+        self.sound = False
         if any(rate is not None for rate in due):
             finite = self.optimizer.step(due, losses).tolist()
         else:
             finite = [True] * len(self)
         for slot, loss, sound in zip(self.slots, losses.tolist(), finite, strict=True):
             slot.advance(micro, loss, sound)
+        self.sound = True
 
     def _losses(self, batch: Batch, place: Place) -> Tensor:
         """(K,): each trial's part of the loss of its step, the mean over the step's trained tokens."""

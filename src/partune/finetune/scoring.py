@@ -1,4 +1,4 @@
-"""Scores of a model on parts of the tasks' items: search, verdict and test. Forward passes are the harness's own.
+"""Scores of models on parts of the tasks' items: search, verdict and test; from answers, the harness's or a pack's.
 
 Metrics are the task's own (accuracies), and two that move with every bit of the model; all are higher for the better:
 

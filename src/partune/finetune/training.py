@@ -126,7 +126,7 @@ def run(
     parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
     optimiser = make_optimizer(parameters, settings)
     steps = count_steps(len(examples), settings)
-    warmup = settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * steps)
+    warmup = count_warmup(steps, settings)
     tokens, losses = 0, list[float]()
     dropouts = [module for module in base.model.modules() if isinstance(module, Dropout)]
 
@@ -205,6 +205,11 @@ def count_steps(examples: int, settings: config.Training) -> int:
     if settings.steps is not None:
         return settings.steps
     return max(1, math.ceil(settings.epochs * math.ceil(examples / settings.batch_size) - 1e-9))
+
+
+def count_warmup(steps: int, settings: config.Training) -> int:
+    """Steps of warm-up: as given, or a share of all."""
+    return settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * steps)
 
 
 def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:

@@ -79,7 +79,8 @@ class FineTune(Anchored):
         }
         self.config = config.parse({"objective": "finetune", **sections})
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held by whoever uses a base
+        self._loading = threading.RLock()  # guards what is loaded, and is never held while a base works
         self._bases: dict[str, tuple[Base, PackAnswers]] = {}
         self._engines: dict[str, Engine] = {}
         self._pack: int | None = self.config.run.pack if isinstance(self.config.run.pack, int) else None
@@ -214,16 +215,18 @@ class FineTune(Anchored):
             return
         from partune.finetune.data import find_file
         from partune.finetune.isolation import own_generators
-        from partune.finetune.model import check_exists
+        from partune.finetune.model import check_exists, find_device, find_dtype, quantization
         from partune.finetune.tasks import check_file
 
         check_exists(self.model)
+        device = find_device(self.config.run.device)
+        quantization(self.model, device, find_dtype(self.training.dtype, device))
         find_file(self.data)
         for name in (*self.validation.tasks, *self.config.test.tasks):
             check_file(name)
         import torch
 
-        with self._lock, own_generators(torch.device("cpu")):
+        with self._loading, own_generators(torch.device("cpu")):
             self._examples  # noqa: B018
             self._scorer  # noqa: B018
 
@@ -289,10 +292,8 @@ class FineTune(Anchored):
 
         training, max_length, loss_on = self.settings(trial.config)
         self.prepare()
-        with self._lock:
-            base, _ = self._base(training.dtype)
-            examples = self._cut(base, max_length, loss_on)
-            engine = self._engines[base.dtype]
+        base, _ = self._base(training.dtype)
+        examples, engine = self._cut(base, max_length, loss_on), self._engines[base.dtype]
         engine.width = self.slots
         job = Job(
             training,
@@ -345,7 +346,16 @@ class FineTune(Anchored):
         if not adapter.is_dir():
             return self.evaluate(trial, adapter, ALL)
         training, _, _ = self.settings(trial.config)
-        return self.score_adapter(adapter, ALL, training.dtype)
+        return self._score_kept(training, adapter) if self.packed else self.score_adapter(adapter, ALL, training.dtype)
+
+    def _score_kept(self, training: config.Training, adapter: Path) -> Observation:
+        """Scores an adapter that a pack left, in a pack: the very products that every trial is scored with."""
+        from partune.finetune.packed import carrier
+
+        self.prepare()
+        with self._resident(training.dtype) as (base, _), carrier(base, training.targets) as carrying:
+            pack, answers = carrying.loaded([(training, carrying.read(adapter))]), self._engines[base.dtype].likelihoods
+            return self._untrained(lambda name, requests: answers.answers(name, requests, carrying, pack), ALL)
 
     def score_adapter(self, path: str | Path, parts: Collection[str] = SEARCH, dtype: str | None = None) -> Observation:
         """Scores a saved adapter; raises UserError where it is none, or not one of this base."""
@@ -363,7 +373,8 @@ class FineTune(Anchored):
         try:
             scores = self._scorer.score_one(answer, self._parts(parts))
         except Exception as error:
-            sizes = f"batch_size {self.validation.batch_size}, dtype {self.training.dtype}"
+            batch = "" if self.packed else f"batch_size {self.validation.batch_size}, "
+            sizes = f"{batch}dtype {self.training.dtype}"
             raise UserError(f"the model cannot be scored ({sizes}): {_cause(error)}") from error
         seconds = time.perf_counter() - started
         cost = {"seconds": seconds, "train_seconds": 0.0, "score_seconds": seconds, "tokens": 0.0}
@@ -446,14 +457,15 @@ class FineTune(Anchored):
         from partune.finetune.scoring import harness_model
 
         kind = find_dtype(dtype, find_device(self.config.run.device))
-        if kind not in self._bases:
-            base = load(self.model, kind, self.config.run.device, self.config.run.compile)
-            if self.packed:
-                self._bases[kind] = base, self._pack_answers(base)
-            else:
-                loglikelihoods = harness_model(base, self.validation.batch_size)
-                self._bases[kind] = base, lambda name, requests: [loglikelihoods(requests)]
-        return self._bases[kind]
+        with self._loading:
+            if kind not in self._bases:
+                base = load(self.model, kind, self.config.run.device, self.config.run.compile)
+                if self.packed:
+                    self._bases[kind] = base, self._pack_answers(base)
+                else:
+                    loglikelihoods = harness_model(base, self.validation.batch_size)
+                    self._bases[kind] = base, lambda name, requests: [loglikelihoods(requests)]
+            return self._bases[kind]
 
     def _pack_answers(self, base: Base) -> PackAnswers:
         """Makes the base's engine; the answers are those of the base alone, or of what was put in its place."""
@@ -470,23 +482,30 @@ class FineTune(Anchored):
     def _measure_pack(self) -> int:
         """The pack that pays, by a probe of the field's defaults on this base, data and device."""
         from partune.finetune.capacity import choose
-        from partune.finetune.isolation import own_generators
+        from partune.finetune.isolation import is_out_of_memory, own_generators
 
         self.prepare()
         training, max_length, loss_on = self.settings(self.defaults)
         with self._resident(training.dtype) as (base, _), own_generators(base.device):
             examples = self._cut(base, max_length, loss_on)
-            return choose(base, self._engines[base.dtype].head, training, examples)
+            try:
+                return choose(base, self._engines[base.dtype].head, training, examples)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                sizes = f"batch_size {training.batch_size}, max_length {max_length}, dtype {base.dtype}"
+                raise UserError(f"one trial does not fit on {base.device} ({sizes}): {_cause(error)}") from error
 
     def _cut(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
         """The examples as a setting wants them, no longer than the base can read."""
         key = (min(max_length, base.context), loss_on)
-        if key not in self._cuts:
-            cut = self._examples.cut(*key)
-            if not len(cut):
-                raise UserError(f"{self.data.path}: no example has a token to train on within max_length {key[0]}")
-            self._cuts[key] = cut
-        return self._cuts[key]
+        with self._loading:
+            if key not in self._cuts:
+                cut = self._examples.cut(*key)
+                if not len(cut):
+                    raise UserError(f"{self.data.path}: no example has a token to train on within max_length {key[0]}")
+                self._cuts[key] = cut
+            return self._cuts[key]
 
     def _parts(self, parts: Collection[str]) -> frozenset[str]:
         return frozenset(parts) | SEARCH | ({"test"} if self.config.test.every_trial else frozenset())
@@ -504,14 +523,14 @@ def _cause(error: Exception) -> str:
     """Why a trial failed, in one line."""
     import torch
 
-    from partune.finetune.isolation import one_line
+    from partune.finetune.isolation import is_out_of_memory, one_line
     from partune.finetune.scoring import NotFiniteError
     from partune.finetune.training import DivergedError
 
     if isinstance(error, (DivergedError, NotFiniteError)):
         return str(error)
     text = one_line(error)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text or "out of memory" in text:
+    if is_out_of_memory(error):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return f"out of memory: {text}"

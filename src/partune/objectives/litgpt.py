@@ -95,7 +95,6 @@ class LitGPT(FineTune):
         run, model = self.config.run, self.model
         for holds, reason in (
             (run.stop == "none", "stop a trial early (run.stop)"),
-            (run.pack in ("auto", 1), "train several trials at once (run.pack)"),
             (model.quantize == "none", "be trusted with a quantized base here (model.quantize)"),
             (not model.trust_remote_code, "run a model's own code (model.trust_remote_code)"),
             (self.data.format != "chat", "read chat rows: Alpaca rows only (data.format)"),
