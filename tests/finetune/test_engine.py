@@ -67,9 +67,11 @@ def job(examples: Examples) -> Make:
 
 
 def run(engine: Engine, jobs: Sequence[Job]) -> list[Outcome]:
-    """Each job from a thread of its own, as a study hands them in."""
+    """Each job from a thread of its own, as a study hands them in; the engine is at rest afterwards."""
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-        return list(pool.map(lambda job: engine.submit(job).result(timeout=60), jobs))
+        found = list(pool.map(lambda job: engine.submit(job).result(timeout=60), jobs))
+    engine.drop()
+    return found
 
 
 def score(outcome: Outcome) -> float:
@@ -120,7 +122,7 @@ def test_a_full_pack_trains_and_is_scored_in_common_passes(
 
 
 def test_the_engine_rests_when_nothing_waits(engine: Engine, job: Make) -> None:
-    run(engine, [job()])
+    engine.submit(job()).result(timeout=60)
     deadline = time.monotonic() + 5
     while any(thread.name == "engine" for thread in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -407,7 +407,7 @@ def test_a_base_that_cannot_be_scored_is_the_users_to_mend(make: Any, monkeypatc
         raise torch.OutOfMemoryError("no room")
 
     monkeypatch.setattr(tuner._scorer, "score_one", fail)
-    with pytest.raises(UserError, match=r"cannot be scored \(batch_size 64, dtype auto\): out of memory: no room"):
+    with pytest.raises(UserError, match=r"cannot be scored \(dtype auto\): out of memory: no room"):
         tuner.score_base()
 
 
