@@ -22,7 +22,7 @@ from typing import Any
 ENGINES: dict[str, dict[str, Any]] = {
     "peft": {"engine": "peft"},
     "packed": {"engine": "packed"},
-    "rungs": {"engine": "packed", "stop": "rungs"},
+    "rungs": {"engine": "packed", "stop": "rungs", "pack": 8},  # wider, as rungs empty its slots
     "short": {"engine": "packed"},
 }
 SHORT, FULL = 1 / 9, 5  # of the steps; how many of the best are trained in full
