@@ -14,13 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from partune.bench import packing
-from partune.bench.contenders import Packed, Run, Tuned, fastest, in_process, processes
+from partune.bench.contenders import Packed, Run, Shipped, Tuned, fastest, in_process, processes
 from partune.bench.meter import Cost
 from partune.bench.options import Packing
 from partune.bench.packing import LITGPT, TUNED, bench, turns
 from partune.bench.table import Line, Spread, number, ratios, rows, write
 from partune.bench.workload import Workload, make, shape
 from partune.cli import main
+from tests.finetune.test_litgpt import install
 
 TINY = Packing(model="demo", batch=2, steps=3, items=6, configurations=2, packs=(2,), repetitions=2)
 
@@ -234,3 +235,18 @@ def test_synthetic_data_has_the_length_asked_for(tmp_path: Path, length: int) ->
 def test_large_bases_have_the_shape_of_llama_3_2(size: str, parameters: int) -> None:
     with torch.device("meta"):
         assert AutoModelForCausalLM.from_config(shape(size)).num_parameters() == parameters
+
+
+def test_litgpt_as_shipped_has_a_line_of_its_own(tmp_path: Path) -> None:
+    """With a stand-in for its command: its processes' time counts, and its scores are of all items."""
+    command = install(tmp_path / "bin")
+    (tmp_path / "work").mkdir()
+    made = make(tmp_path / "work", TINY)
+    shipped = Shipped.convert(made, str(command))
+    run = shipped.run(made)
+    assert run.trials == 2
+    assert all(0 <= score <= 1 for score in run.scores)
+    assert run.train.cpu > 0.01
+    assert run.score.cpu > 0.01
+    assert run.train.wall >= 0.01
+    assert run.tokens == sum(made.tokens(trial) for trial in made.trials(2))

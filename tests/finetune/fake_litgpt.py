@@ -142,8 +142,11 @@ def evaluate(given: dict[str, Any], what: str) -> None:
         documents = [json.loads(line) for line in Path(f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
         samples[name] = []
         for number, document in enumerate(documents[: int(given["limit"] or len(documents))]):
-            context = f"Question: {document['question']}\nAnswer:"
-            pairs = [(context, f" {choice}") for choice in document["choices"]]
+            if "ctx" in document:  # HellaSwag's form, the demo's
+                context, choices = f"{document['activity_label']}: {document['ctx']}", document["endings"]
+            else:
+                context, choices = f"Question: {document['question']}\nAnswer:", document["choices"]
+            pairs = [(context, f" {choice}") for choice in choices]
             answers = [
                 [[float("nan") if made == "nan" else -(zlib.crc32(repr((made, *p)).encode()) % 997) / 100, False]]
                 for p in pairs

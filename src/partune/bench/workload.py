@@ -264,10 +264,10 @@ def _write_task(folder: Path, documents: Sequence[Row]) -> None:
     """The demo's validation task over these documents, as a file that any process can load."""
     import yaml
 
-    _write_jsonl(folder / "items.jsonl", documents)
+    _write_jsonl(folder / Path(TASK).with_suffix(".jsonl"), documents)
     task = config.load(DIRECTORY / "tasks" / "factory_cloze.yaml")
     task["task"] = Path(TASK).stem
-    task["dataset_kwargs"] = {"data_files": {"validation": str(folder / "items.jsonl")}}
+    task["dataset_kwargs"] = {"data_files": {"validation": str(folder / Path(TASK).with_suffix(".jsonl"))}}
     (folder / TASK).write_text(yaml.safe_dump(task, sort_keys=False), encoding="utf-8")
 
 
