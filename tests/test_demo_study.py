@@ -76,6 +76,30 @@ def test_killed_and_resumed_it_is_the_unbroken_study(folder: Path) -> None:
     assert broken["best"]["test"] == whole["best"]["test"]
 
 
+def test_the_same_trials_have_the_same_scores_through_peft(folder: Path) -> None:
+    """Dropout included, as both engines take its masks from the trial's seed."""
+    finish(partune("demo", "--name", "peft", "--engine", "peft", *SHORT, cwd=folder))
+    packed, alone = report(folder, "whole"), report(folder, "peft")
+    assert packed["loaded"]["pack"] == 4
+    assert "pack" not in alone["loaded"]
+    for mine, theirs in zip(packed["trials"], alone["trials"], strict=True):
+        assert mine["config"] == theirs["config"]
+        assert mine["score"] == pytest.approx(theirs["score"], abs=1.5 / 30)  # of 30 items, one may nearly tie
+    for name in ("base", "defaults", "best"):
+        assert packed[name]["verdict"]["score"] == pytest.approx(alone[name]["verdict"]["score"], abs=1.5 / 30)
+
+
+def test_rungs_stop_trials_of_the_demo_and_are_reported(folder: Path) -> None:
+    longer = [*SHORT, "--steps", "60", "--limit", "120", "--budget", "8"]
+    output = finish(partune("demo", "--name", "rungs", *longer, "--stop", "rungs", cwd=folder))
+    found = report(folder, "rungs")
+    stopped = [trial for trial in found["trials"] if trial["status"] == "stopped"]
+    assert stopped
+    assert all(trial["fidelity"] in (7 / 60, 20 / 60) for trial in stopped)
+    assert output.count("stopped at ") >= len(stopped)
+    assert found["best"]["trial"] not in [trial["id"] for trial in stopped]
+
+
 def test_the_exported_adapter_scores_what_was_recorded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM

@@ -72,11 +72,12 @@ class Rungs:
     def stops(self, trial: int, rung: int) -> bool:
         """Whether n / ETA of the rung's n trials, rounded up, are better, or half of those that are done.
 
-        Equals go on together.
+        Of equals the first proposed is the better: an accuracy on few items ties often, with the base's above all.
         """
         with self._lock:
             scores = self._scores[rung]
-            better = sum(score > scores[trial] for score in scores.values())
+            own = scores[trial], -trial
+            better = sum((score, -other) > own for other, score in scores.items())
             done = [scores[each] for each in self._done if each in scores]
             below = len(done) >= FEW and scores[trial] < statistics.median(done)
             return below or better >= math.ceil(len(scores) / ETA)
