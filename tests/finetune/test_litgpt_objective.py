@@ -86,7 +86,6 @@ def test_nothing_is_converted_or_trained_by_a_check(make: Any, command: Path) ->
         ({}, Space(learning_rte=Float(0, 1)), '"learning_rte", which is no training setting'),
         ({"training": {"steps": 3, "warmup_steps": 3}}, SPACE, "warmup_steps 3 of 3 steps"),
         ({"run": {"stop": "rungs"}}, SPACE, "LitGPT cannot stop a trial early"),
-        ({"run": {"pack": 4}}, SPACE, "LitGPT cannot train several trials at once"),
         ({"model": {"path": "m", "quantize": "nf4"}}, SPACE, "LitGPT cannot be trusted with a quantized base"),
         ({"model": {"path": "m", "trust_remote_code": True}}, SPACE, "LitGPT cannot run a model's own code"),
         ({"data": {"path": "d.json", "format": "chat"}}, SPACE, "LitGPT cannot read chat rows"),
