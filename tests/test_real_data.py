@@ -225,4 +225,5 @@ def test_a_real_model_on_real_rows_scored_on_real_items(stories: Path, hellaswag
     # A few steps on instructions already change what stories' model thinks of everyday English.
     name = "search/hellaswag_local/loss"
     assert np.abs(found.items[name] - base.items[name]).max() > 0.1
-    np.testing.assert_array_equal(tuner.score_adapter(tmp_path / "adapter").items[name], found.items[name])
+    again = tuner.score_adapter(tmp_path / "adapter")  # through PEFT, which sums in another order
+    np.testing.assert_allclose(again.items[name], found.items[name], atol=1e-4)
