@@ -311,6 +311,7 @@ def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkey
     trials = [
         Trial(n, {"lora_r": 2 + 3 * n, "learning_rate": 0.01 * (n + 1), "lora_dropout": 0.2}, seed=n) for n in range(4)
     ]
+    monkeypatch.setattr("partune.finetune.engine.GATHER", 5.0)  # a full pack begins at once; a busy machine may be late
     packed, alone = make(run={"pack": 4}), make(run={"engine": "peft"})
     assert (packed.slots, alone.slots) == (4, 1)
     with ThreadPoolExecutor(4) as pool:
@@ -332,7 +333,7 @@ def test_a_study_refills_its_slots_while_others_train(
     def spy(self: Residents) -> None:
         widths.append(len(self))
         step(self)
-        time.sleep(0.01)  # so that the study is not the slower one
+        time.sleep(0.03)  # so that the study is not the slower one
 
     space = Space(steps=Int(2, 40), learning_rate=Float(1e-4, 1e-2, log=True))
     tuner = make(run={"pack": 3}, training={"batch_size": 2})
