@@ -177,7 +177,7 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
     own: Space | None
     if study_config.objective == "finetune":
         litgpt = study_config.run.engine == "litgpt"
-        objective = LitGPT.of(study_config, directory / "litgpt") if litgpt else FineTune.of(study_config)
+        objective = LitGPT.of(study_config, scratch=directory / "litgpt") if litgpt else FineTune.of(study_config)
         own = SPACES["lora"]
     else:
         objective = named(study_config.objective)

@@ -173,14 +173,19 @@ def test_any_requests_in_any_packs_and_batches_are_hflms(bases: dict[str, Base],
     check_same(likelihoods.answers("p", requests)[0], harness_model(base, 3)(requests))
 
 
-def test_a_model_with_windows_is_found_out(tokenizer: PreTrainedTokenizerFast, task_file: Path) -> None:
-    """Whatever a model does with a mask of trees, its answers are HFLM's."""
+def windowed(tokenizer: PreTrainedTokenizerFast, window: int) -> Base:
+    """A model whose tokens see so many before them."""
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
     shape |= {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 192}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=4, initializer_range=0.2)).eval()
-    base = Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), "fp32")
+        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=window, initializer_range=0.2)).eval()
+    return Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), "fp32")
+
+
+def test_a_model_with_windows_is_found_out(tokenizer: PreTrainedTokenizerFast, task_file: Path) -> None:
+    """Whatever a model does with a mask of trees, its answers are HFLM's."""
+    base = windowed(tokenizer, 4)
     requests = Scorer(base, config.Validation(tasks=(str(task_file),)), config.Test(), 0).parts[0].requests
     likelihoods = PackedLikelihoods(base, Head(base))
     check_same(likelihoods.answers("p", requests)[0], harness_model(base, 8)(requests))
@@ -189,12 +194,7 @@ def test_a_model_with_windows_is_found_out(tokenizer: PreTrainedTokenizerFast, t
 
 def test_windows_that_only_long_items_outgrow_are_found_out(tokenizer: PreTrainedTokenizerFast) -> None:
     """A part whose rows fit in the window says nothing of another whose rows do not."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    shape |= {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 192}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=24, initializer_range=0.2)).eval()
-    base = Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), "fp32")
+    base = windowed(tokenizer, 24)
     likelihoods = PackedLikelihoods(base, Head(base))
     draw = torch.Generator().manual_seed(0)
     for name, length, shared in (("short", 8, True), ("long", 80, False)):

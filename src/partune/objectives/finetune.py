@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
@@ -87,8 +87,8 @@ class FineTune(Anchored):
         self._cuts: dict[tuple[int, str], Examples] = {}
 
     @classmethod
-    def of(cls, study: config.StudyConfig) -> FineTune:
-        """The objective of a study's file."""
+    def of(cls, study: config.StudyConfig, **own: Any) -> Self:
+        """The objective of a study's file; own: further arguments of a class derived from this one."""
         if study.model is None or study.data is None or study.validation is None:
             raise UserError("fine-tuning needs model, data and validation")
         return cls(
@@ -99,6 +99,7 @@ class FineTune(Anchored):
             training=study.training,
             run=study.run,
             seed=study.search.seed,
+            **own,
         )
 
     def __repr__(self) -> str:

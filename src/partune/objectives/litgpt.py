@@ -45,22 +45,6 @@ class LitGPT(FineTune):
         super().__init__(*arguments, **sections)
         self._scratch = None if scratch is None else Path(scratch).absolute()
 
-    @classmethod
-    def of(cls, study: config.StudyConfig, scratch: Path | None = None) -> LitGPT:
-        """The objective of a study's file."""
-        if study.model is None or study.data is None or study.validation is None:
-            raise UserError("fine-tuning needs model, data and validation")
-        return cls(
-            study.model,
-            study.data,
-            validation=study.validation,
-            test=study.test,
-            training=study.training,
-            run=study.run,
-            seed=study.search.seed,
-            scratch=scratch,
-        )
-
     def __repr__(self) -> str:
         return f"LitGPT(model={self.model.path!r}, data={self.data.path!r}, task={list(self.validation.tasks)!r})"
 
@@ -68,7 +52,7 @@ class LitGPT(FineTune):
         return {**super().__getstate__(), "scratch": self._scratch}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(LitGPT.of(state["config"], state["scratch"]).__dict__)
+        self.__dict__.update(LitGPT.of(state["config"], scratch=state["scratch"]).__dict__)
         self._searched = state["searched"]
 
     @property
