@@ -122,11 +122,8 @@ class Study:
         recorded = Record.open(directory, read_only=True)
         if recorded.space != self.space:
             raise UserError(f"{directory} holds a study of a different space: choose another name")
-        if (
-            found := _difference(
-                {"stop": "none", **recorded.header}, {"stop": "none", **json.loads(json.dumps(header))}
-            )
-        ) is not None:
+        given = {"stop": "none", **json.loads(json.dumps(header))}
+        if (found := _difference({"stop": "none", **recorded.header}, given)) is not None:
             raise UserError(f"{directory} holds another study: {found}")
         if not resume:
             raise UserError(f"{directory} holds a study already: resume it, or choose another name")
