@@ -209,7 +209,7 @@ def modules_after(code: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.splitlines()}
 
 
-HEAVY = {"torch", "transformers", "peft", "lm_eval", "datasets", "botorch", "scipy", "optuna", "rich", "numpy"}
+HEAVY = {"torch", "transformers", "peft", "lm_eval", "datasets", "scipy", "optuna", "rich", "numpy"}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"], ["spaces"]])

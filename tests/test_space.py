@@ -128,6 +128,20 @@ def test_equal_configurations_have_one_canonical_point(point: list[float]) -> No
     assert CONDITIONAL.encode(CONDITIONAL.decode(other)) == CONDITIONAL.encode(CONDITIONAL.decode(point))
 
 
+def test_many_points_snap_as_each_does() -> None:
+    points = np.random.default_rng(0).random((300, 5))
+    plain = Space(
+        rank=Int(2, 64, log=True),
+        shift=Int(-3, 4),
+        kind=Choice(["a", 1, True]),
+        only=Choice(["one"]),
+        rate=Float(1e-6, 1e-2, log=True),
+    )
+    for space in (CONDITIONAL, plain):
+        each = [space.encode(space.decode(point)) for point in points]
+        assert space.snap(points) == pytest.approx(np.array(each), abs=1e-11)
+
+
 def test_a_condition_may_be_declared_before_its_parent() -> None:
     space = Space(momentum=Float(0, 1, when={"optimizer": "sgd"}), optimizer=Choice(["adamw", "sgd"]))
     assert space.decode((0.25, 0.9)) == {"momentum": 0.25, "optimizer": "sgd"}

@@ -18,9 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from partune.errors import UserError, suggestion
 from partune.trial import Config, Point, Value
 
+Array = NDArray[np.float64]
 Condition = Mapping[str, Value | Sequence[Value]]
 
 DIGITS = 12
@@ -41,6 +45,10 @@ class Hyperparameter(ABC):
     @abstractmethod
     def encode(self, value: Value) -> float:
         """The coordinate of a value that `contains` admits."""
+
+    @abstractmethod
+    def snap(self, u: Array) -> Array:
+        """`encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
 
     @abstractmethod
     def contains(self, value: object) -> bool: ...
@@ -89,6 +97,9 @@ class Float(Hyperparameter):
             u = (x - self.low) / (self.high - self.low)
         return min(max(u, 0.0), 1.0)
 
+    def snap(self, u: Array) -> Array:
+        return u
+
     def contains(self, value: object) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
@@ -124,6 +135,13 @@ class Int(Hyperparameter):
             return (0.5 * (math.log(k - 0.5) + math.log(k + 0.5)) - bottom) / (top - bottom)
         return (k - self.low + 0.5) / (self.high - self.low + 1)
 
+    def snap(self, u: Array) -> Array:
+        if not self.log:
+            return _middles(u, self.high - self.low + 1)
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        k = np.clip(np.floor(np.exp(bottom + u * (top - bottom)) + 0.5), self.low, self.high)
+        return (0.5 * (np.log(k - 0.5) + np.log(k + 0.5)) - bottom) / (top - bottom)
+
     def contains(self, value: object) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
@@ -156,6 +174,9 @@ class Choice(Hyperparameter):
 
     def encode(self, value: Value) -> float:
         return (_index(self.options, value) + 0.5) / len(self.options)
+
+    def snap(self, u: Array) -> Array:
+        return _middles(u, len(self.options))
 
     def contains(self, value: object) -> bool:
         return any(_same(option, value) for option in self.options)
@@ -214,6 +235,20 @@ class Space:
         """The canonical point of a configuration, (d,); raises UserError where it is not of this space."""
         self.check(config)
         return tuple(self.hyperparameters[name].encode(config[name]) if name in config else 0.5 for name in self.names)
+
+    def snap(self, points: Array) -> Array:
+        """`encode(decode(u))` for many points at once, up to rounding errors; (m, d) to (m, d)."""
+        snapped = np.full_like(points, 0.5)
+        active: dict[str, NDArray[np.bool_]] = {}
+        for name in self._order:
+            axis, parameter = self.names.index(name), self.hyperparameters[name]
+            active[name] = np.ones(len(points), dtype=bool)
+            for parent, allowed in self._conditions[name].items():
+                middles = [self.hyperparameters[parent].encode(value) for value in allowed]
+                close = np.isclose(snapped[:, [self.names.index(parent)]], middles, rtol=0, atol=1e-9)  # (m, allowed)
+                active[name] &= active[parent] & close.any(axis=1)
+            snapped[active[name], axis] = parameter.snap(points[active[name], axis])
+        return snapped
 
     def check(self, config: Config) -> None:
         """Raises UserError unless the configuration has exactly the active hyperparameters, each within its bounds."""
@@ -339,6 +374,11 @@ def _check_bounds(parameter: Float | Int, numbers: tuple[type, ...]) -> None:
         raise UserError(f"low < high must hold, got low={low}, high={high}")
     if not isinstance(parameter.log, bool):
         raise UserError(f"log is true or false, got {parameter.log!r}")
+
+
+def _middles(u: Array, n: int) -> Array:
+    """The middle of the share, of n equal ones of [0, 1], in which each coordinate lies."""
+    return (np.minimum(np.floor(u * n), n - 1) + 0.5) / n
 
 
 def _interior(lower: float, upper: float) -> tuple[float, float]:

@@ -14,7 +14,6 @@ trial of a study without.
 
 from __future__ import annotations
 
-import math
 import statistics
 import threading
 from collections.abc import Iterable
@@ -23,9 +22,9 @@ from typing import Protocol
 
 from partune.trial import RUNG, Status, Trial
 
-ETA = 3
+ETA = 4
 FEW = 3  # trials that have to be done for their median to count
-SHARES = (1 / 9, 1 / 3)  # of a trial's steps, at which it stands at rung 0, 1, ...
+SHARES = (1 / 16, 1 / 4)  # of a trial's steps, at which it stands at rung 0, 1, ...
 
 
 class Judge(Protocol):
@@ -70,7 +69,7 @@ class Rungs:
             self._scores[rung][trial] = score
 
     def stops(self, trial: int, rung: int) -> bool:
-        """Whether n / ETA of the rung's n trials, rounded up, are better, or half of those that are done.
+        """Whether n / ETA of the rung's n trials, rounded down but one at least, are better, or half of those done.
 
         Of equals the first proposed is the better: an accuracy on few items ties often, with the base's above all.
         """
@@ -80,7 +79,7 @@ class Rungs:
             better = sum((score, -other) > own for other, score in scores.items())
             done = [scores[each] for each in self._done if each in scores]
             below = len(done) >= FEW and scores[trial] < statistics.median(done)
-            return below or better >= math.ceil(len(scores) / ETA)
+            return below or better >= max(1, len(scores) // ETA)
 
 
 @dataclass(frozen=True)

@@ -380,7 +380,7 @@ def _state(status: Status) -> TrialState:
 
 
 def _versions() -> dict[str, str]:
-    names = ("partune", "torch", "transformers", "peft", "lm-eval", "botorch", "optuna", "numpy")
+    names = ("partune", "torch", "transformers", "peft", "lm-eval", "optuna", "numpy", "scipy")
     found = {"python": platform.python_version()}
     for name in names:
         try:

@@ -379,7 +379,7 @@ def test_a_judged_trial_is_stopped_with_its_rung_and_score(make: Any) -> None:
 
     reported: list[tuple[int, float]] = []
     found = make(training={"steps": 9}).evaluate_judged(Trial(0, {}), None, Strict())
-    assert (found.status, found.fidelity) == (Status.STOPPED, 3 / 9)
+    assert (found.status, found.fidelity) == (Status.STOPPED, 2 / 9)
     assert [rung for rung, _ in reported] == [0, 1]
     assert found.scores == {"score": reported[1][1], "rung/0": reported[0][1], "rung/1": reported[1][1]}
     assert not make(run={"engine": "peft"}).stoppable

@@ -24,7 +24,7 @@ H_MAX: dict[str, Callable[[int], float]] = {"sqrt": sqrt, "none": lambda t: inf}
 class FixedProcess:
     """A noiseless process with a fixed length scale, in NumPy: the control flow can be compared in no time."""
 
-    def __init__(self, points: Sequence[Sequence[float]], scores: Sequence[float]) -> None:
+    def __init__(self, space: Any, points: Sequence[Sequence[float]], scores: Sequence[float], *errors: Any) -> None:
         self.X, y = np.array(points), np.array(scores)
         self.shift, self.scale = y.mean(), max(float(y.std()), 1e-9)
         K = self.kernel(self.X, self.X) + 1e-6 * np.eye(len(y))
@@ -44,10 +44,10 @@ def shared(process: Callable[..., Any]) -> Callable[..., Any]:
     """Each fit once: the same data give the oracle and the optimiser the same object."""
     fits: dict[Any, Any] = {}
 
-    def fitted(points: Sequence[Sequence[float]], scores: Sequence[float]) -> Any:
+    def fitted(space: Any, points: Sequence[Sequence[float]], scores: Sequence[float], *errors: Any) -> Any:
         key = tuple(map(tuple, points)), tuple(scores)
         if key not in fits:
-            fits[key] = process(points, scores)
+            fits[key] = process(space, points, scores, *errors)
         return fits[key]
 
     return fitted
@@ -61,7 +61,7 @@ def assert_same_points(function: Synthetic, fit: Callable[..., Any], n: int, h_m
         return [space.encode(space.decode(point)) for point in points]
 
     def posterior(X: list[list[float]], y: list[float], x: list[float]) -> tuple[float, float]:
-        mean, std = fit(snapped(X), y).posterior(snapped([x]))
+        mean, std = fit(space, snapped(X), y).posterior(snapped([x]))
         return float(mean[0]), float(std[0])
 
     expected, inferred = bamsoo(
@@ -146,9 +146,11 @@ def test_the_process_is_trained_on_the_points_really_evaluated(monkeypatch: pyte
     trained: list[float] = []
 
     class Spy(FixedProcess):
-        def __init__(self, points: Sequence[Sequence[float]], scores: Sequence[float]) -> None:
+        def __init__(
+            self, space: Any, points: Sequence[Sequence[float]], scores: Sequence[float], *errors: Any
+        ) -> None:
             trained.extend(point[0] for point in points)
-            super().__init__(points, scores)
+            super().__init__(space, points, scores, *errors)
 
     monkeypatch.setattr(module, "Surrogate", Spy)
     drive(BaMSOO(space), lambda config: -abs(float(config["rank"]) - 5), budget=20)

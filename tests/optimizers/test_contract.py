@@ -14,7 +14,7 @@ from partune.trial import Config, Observation, Proposal, Status
 from .drive import Session, drive
 
 # Small looks at the acquisition: the contract is the same, and the suite stays quick.
-QUICK: dict[str, dict[str, Any]] = {"bo": {"n_init": 4, "sobol": 16, "restarts": 1}, "lhs": {"size": 5}}
+QUICK: dict[str, dict[str, Any]] = {"bo": {"n_init": 4, "look": 16, "rounds": 1}, "lhs": {"size": 5}}
 CASES = [(name, QUICK.get(name, {})) for name in ALGORITHMS]
 CASES += [("soo", {"h_max": "sqrt", "compare": ">"}), ("bamsoo", {"h_max": "sqrt", "compare": ">"})]
 

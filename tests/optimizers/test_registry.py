@@ -52,5 +52,5 @@ def test_a_seed_is_a_natural_number(seed: int) -> None:
 
 
 def test_importing_the_registry_loads_no_heavy_library() -> None:
-    code = "import sys, partune.optimizers; print([m for m in ('torch', 'botorch', 'scipy') if m in sys.modules])"
+    code = "import sys, partune.optimizers; print([m for m in ('torch', 'optuna', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -20,7 +20,7 @@ from partune.optimizers.partition import Cell
 from partune.optimizers.soo import SOO
 from partune.optimizers.surrogate import Surrogate
 from partune.space import Space
-from partune.threads import threads
+from partune.threads import one_blas_thread
 from partune.trial import Point
 
 
@@ -80,11 +80,11 @@ class BaMSOO(SOO):
         width = b(self._nodes, self.eta) * note["std"]
         return note["mean"] - width, note["mean"] + width
 
-    @threads(1)
+    @one_blas_thread()
     def _posterior(self, point: Point) -> Mapping[str, float]:
         points, scores = self.history
         if self._fitted is None or self._fitted[0] != len(scores):
-            self._fitted = len(scores), Surrogate(points, scores)
+            self._fitted = len(scores), Surrogate(self.space, points, scores, self.errors)
         mean, std = self._fitted[1].posterior([self._canonical(point)])
         return {"mean": float(mean[0]), "std": float(std[0])}
 

@@ -44,6 +44,7 @@ class Optimizer(ABC):
         self.seed = seed
         self.proposals: list[Proposal] = []
         self._scores: dict[int, float] = {}
+        self._errors: dict[int, float] = {}
         self._done: list[Observation] = []
         self._number: dict[Point, int] = {}
         self._size = space.size
@@ -68,6 +69,7 @@ class Optimizer(ABC):
             raise ValueError(f"proposal {number} was already told, with score {self._scores[number]}")
         observation = Observation.of(result).blinded()
         self._scores[number] = self._worth(observation)
+        self._errors[number] = math.nan if observation.stderr is None else observation.stderr
         if observation.status is Status.DONE:
             self._done.append(observation)
 
@@ -122,6 +124,11 @@ class Optimizer(ABC):
         """The points really evaluated, n of (d,), and their scores, (n,); in order of number, -inf for a failure."""
         numbers = sorted(self._scores)
         return [self.space.encode(self.proposals[k].config) for k in numbers], [self._scores[k] for k in numbers]
+
+    @property
+    def errors(self) -> list[float]:
+        """The standard errors of the scores of `history`, (n,); NaN where unknown."""
+        return [self._errors[k] for k in sorted(self._scores)]
 
     def proposed(self, point: Point) -> bool:
         """Whether the configuration at a point was proposed before."""

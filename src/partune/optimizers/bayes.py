@@ -6,25 +6,22 @@ Kriging Believer (Ginsbourger, Le Riche and Carraro 2010); Algorithm 3.1 of the 
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import torch
-from botorch.acquisition.analytic import LogExpectedImprovement
-from botorch.exceptions.warnings import NumericsWarning
-from botorch.optim import optimize_acqf
 from numpy.typing import NDArray
+from scipy.special import erfcx, ndtr
 from scipy.stats import qmc
 
 from partune.errors import UserError
 from partune.optimizers.sampling import LatinHypercube
-from partune.optimizers.surrogate import Surrogate, tensor
+from partune.optimizers.surrogate import Surrogate
 from partune.space import Space
-from partune.threads import threads
+from partune.threads import one_blas_thread
 from partune.trial import Point
 
 Points = NDArray[np.float64]
+Acquisition = Callable[[Points], Points]  # (m, d) to (m,)
 
 
 class GPBO(LatinHypercube):
@@ -33,107 +30,98 @@ class GPBO(LatinHypercube):
     While no finite score is told, the sampling goes on with further hypercubes.
 
     n_init: points of the initial design.
-    sobol: points of the acquisition's first look, a power of two.
-    restarts: of its gradient ascent, from the best of that look.
+    look: points of the acquisition's first look, a power of two.
+    rounds: of refinement around the best of that look, with steps that shrink.
     """
 
-    def __init__(self, space: Space, seed: int = 0, n_init: int = 10, sobol: int = 256, restarts: int = 4) -> None:
+    def __init__(self, space: Space, seed: int = 0, n_init: int = 10, look: int = 2048, rounds: int = 8) -> None:
         if n_init < 1:
             raise UserError(f"n_init >= 1 must hold, got n_init={n_init}")
-        if sobol < 2 or sobol & (sobol - 1):
-            raise UserError(f"sobol must be a power of two, got sobol={sobol}")
-        if restarts < 1:
-            raise UserError(f"restarts >= 1 must hold, got restarts={restarts}")
+        if look < 2 or look & (look - 1):
+            raise UserError(f"look must be a power of two, got look={look}")
+        if rounds < 0:
+            raise UserError(f"rounds >= 0 must hold, got rounds={rounds}")
         super().__init__(space, seed, size=n_init)
         self.n_init = n_init
-        self.sobol = sobol
-        self.restarts = restarts
+        self.look = look
+        self.rounds = rounds
         self._fitted: tuple[int, Surrogate] | None = None
 
     @property
     def cheap(self) -> bool:
         return len(self.proposals) < self.n_init or not any(map(np.isfinite, self._scores.values()))
 
-    @threads(1)
+    @one_blas_thread()
     def next_point(self) -> Point | None:
         if self.cheap:
             return super().next_point()
         rng = np.random.default_rng([self.seed, len(self.proposals), 2])
         surrogate = self._surrogate().believing([self.space.encode(each.config) for each in self.pending])
-        log_ei = acquisition(surrogate)
-
-        look = np.concatenate([self._spread(rng), self._around_the_best(surrogate, rng)])  # (m, d)
-        starts = look[np.argsort(-values(log_ei, look), kind="stable")[: self.restarts]]  # (restarts, d)
-        points = self._new([*climb(log_ei, starts), *look])
-        if not points:
-            return super().next_point()
-        return points[int(np.argmax(values(log_ei, np.array(points))))]
+        points = self._new(self._best(acquisition(surrogate), leaders(surrogate), rng))
+        return next(points, None) or super().next_point()
 
     def _surrogate(self) -> Surrogate:
         """Fitted from the priors' modes each time, never from the fit before: the state is the history alone."""
         told = len(self._scores)
         if self._fitted is None or self._fitted[0] != told:
-            self._fitted = told, Surrogate(*self.history)
+            self._fitted = told, Surrogate(self.space, *self.history, self.errors)
         return self._fitted[1]
 
-    def _spread(self, rng: np.random.Generator) -> Points:
-        """Scrambled Sobol points, (sobol, d)."""
-        return qmc.Sobol(self.space.dimension, rng=rng).random(self.sobol)
+    def _best(self, log_ei: Acquisition, leaders: Points, rng: np.random.Generator) -> Points:
+        """Points in falling order of the acquisition, as they would be evaluated; (m, d)."""
+        d = self.space.dimension
+        near = around(leaders, rng, 64, np.exp(rng.uniform(np.log(0.003), np.log(0.3), (64 * len(leaders), 1))))
+        found = self.space.snap(np.concatenate([qmc.Sobol(d, rng=rng).random(self.look), near]))
+        value = log_ei(found)
+        for k in range(self.rounds):
+            best = np.argsort(-value, kind="stable")[:8]
+            moved = self.space.snap(around(found[best], rng, 32, np.full((32 * len(best), 1), 0.1 * 0.5**k)))
+            found, value = np.concatenate([found, moved]), np.concatenate([value, log_ei(moved)])
+        return found[np.argsort(-value, kind="stable")]
 
-    def _around_the_best(
-        self, surrogate: Surrogate, rng: np.random.Generator, leaders: int = 4, each: int = 16
-    ) -> Points:
-        """Points around the evaluated ones of highest posterior mean: some axes moved, one drawn anew; (m, d)."""
-        points, _ = self.history
-        mean, _ = surrogate.posterior(points)
-        best = np.array(points)[np.argsort(-mean, kind="stable")[:leaders]].repeat(each, axis=0)  # (m, d)
-        step = np.exp(rng.uniform(np.log(0.005), np.log(0.3), size=(len(best), 1)))
-        moved = np.clip(best + step * rng.standard_normal(best.shape) * (rng.random(best.shape) < 0.5), 0, 1)
-        rows = np.arange(0, len(moved), 2)
-        moved[rows, rng.integers(moved.shape[1], size=len(rows))] = rng.random(len(rows))
-        return moved
-
-    def _new(self, points: Iterable[Points]) -> list[Point]:
-        """The points that would really be evaluated, of the configurations that were never proposed; each once."""
-        snapped = dict.fromkeys(self._canonical(tuple(point.tolist())) for point in points)
-        return [point for point in snapped if point not in self._number]
+    def _new(self, points: Points) -> Iterator[Point]:
+        """The points that would really be evaluated, of the configurations that were never proposed."""
+        for point in points:
+            canonical = self._canonical(tuple(point.tolist()))
+            if canonical not in self._number:
+                yield canonical
 
 
-def acquisition(surrogate: Surrogate) -> LogExpectedImprovement:
+def acquisition(surrogate: Surrogate) -> Acquisition:
     """log E[max(f - f*, 0)] under the surrogate; Ament et al. 2023.
 
     f* is the highest posterior mean at an evaluated or pending point, not the highest score: the same without noise,
     and no prey to a lucky score with it.
     """
-    X = surrogate.model.train_inputs[0].numpy()
-    mean, _ = surrogate.posterior(X)
-    return LogExpectedImprovement(surrogate.model, best_f=surrogate.standardized(float(mean.max())))
+    best = float(surrogate.posterior(surrogate.X)[0].max())
+
+    def log_ei(points: Points) -> Points:
+        mean, std = surrogate.posterior(points)
+        return np.log(std) + log_h((mean - best) / std)
+
+    return log_ei
 
 
-def values(log_ei: LogExpectedImprovement, points: Points) -> Points:
-    """The acquisition at points (m, d), one by one; (m,)."""
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumericsWarning)
-        found: Points = log_ei(tensor(points).unsqueeze(-2)).numpy()  # (m, 1, d) -> (m,)
+def log_h(z: Points) -> Points:
+    """log(phi(z) + z Phi(z)), without cancellation; Ament et al. 2023, eq. 9. z: any shape."""
+    with np.errstate(all="ignore"):
+        plain = np.log(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi) + z * ndtr(z))
+        ratio = np.log(-z * erfcx(-z / np.sqrt(2))) + 0.5 * np.log(np.pi / 2)  # of -z Phi(z) to phi(z)
+        tail = np.where(z > -1e6, np.log(-np.expm1(np.minimum(ratio, -1e-16))), -2 * np.log(-z))
+        found: Points = np.where(z > -1, plain, -0.5 * z * z - 0.5 * np.log(2 * np.pi) + tail)
     return found
 
 
-def climb(log_ei: LogExpectedImprovement, starts: Points) -> Points:
-    """Local maxima of the acquisition by L-BFGS-B, one from each start; (r, d) to (r, d).
+def leaders(surrogate: Surrogate, count: int = 4) -> Points:
+    """The evaluated points of highest posterior mean, (count, d)."""
+    mean, _ = surrogate.posterior(surrogate.X)
+    return surrogate.X[np.argsort(-mean, kind="stable")[:count]]
 
-    The starts are given, so `optimize_acqf` draws none of its own and needs no seed.
-    """
-    d = starts.shape[1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a line search that ends early still ends at a point worth comparing
-        maxima, _ = optimize_acqf(
-            log_ei,
-            bounds=tensor([[0.0] * d, [1.0] * d]),
-            q=1,
-            num_restarts=len(starts),
-            batch_initial_conditions=tensor(starts).unsqueeze(-2),  # (r, 1, d)
-            options={"maxiter": 100},
-            return_best_only=False,
-        )
-    climbed: Points = maxima.squeeze(-2).numpy().clip(0.0, 1.0)
-    return climbed
+
+def around(points: Points, rng: np.random.Generator, each: int, step: Points) -> Points:
+    """Points around others: about half of the axes moved, at times one drawn anew; (n, d) to (n each, d)."""
+    start = points.repeat(each, axis=0)
+    moved = np.clip(start + step * rng.standard_normal(start.shape) * (rng.random(start.shape) < 0.5), 0, 1)
+    rows = np.arange(0, len(moved), 4)
+    moved[rows, rng.integers(moved.shape[1], size=len(rows))] = rng.random(len(rows))
+    return moved
