@@ -33,7 +33,7 @@ from partune.trial import Point
 
 Array = NDArray[np.float64]
 
-# Bounds of l, s and v, and what keeps a Cholesky factor well conditioned; in units of the cube, of the scores' variance.
+# Bounds of l, s and v, and what keeps a Cholesky factor well conditioned; of the cube, of the scores' variance.
 LENGTHS, SIGNALS, NOISES, JITTER = (1e-3, 1e3), (1e-2, 1e2), (1e-8, 10.0), 1e-8
 
 
