@@ -34,6 +34,16 @@ ALGORITHMS: dict[str, Algorithm] = {
         "Latin hypercubes, one after another",
         "McKay, Beckman and Conover 1979",
     ),
+    "sobol": Algorithm(
+        "partune.optimizers.sampling:Sobol",
+        "a scrambled Sobol sequence",
+        "Owen 1998; Joe and Kuo 2008",
+    ),
+    "grid": Algorithm(
+        "partune.optimizers.sampling:Grid",
+        "factorial grids, each finer than the one before",
+        "Bergstra and Bengio 2012",
+    ),
     "soo": Algorithm(
         "partune.optimizers.soo:SOO",
         "simultaneous optimistic optimisation: a partition tree, all depths at once",
