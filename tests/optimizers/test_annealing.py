@@ -51,24 +51,24 @@ def test_one_at_a_time_it_is_the_textbooks_loop(seed: int) -> None:
 
 
 def test_a_worse_point_is_accepted_with_metropolis_probability() -> None:
-    """3000 walks, each offered one loss at its first step: at T_0 the median difference (here 1) is accepted with
-    probability .3, so a loss of 1/2 with .3^(1/2) = .548; three standard deviations are .027."""
+    """1500 walks, each offered one loss at its first step: at T_0 the median difference (here 1) is accepted with
+    probability .3, so a loss of 1/2 with .3^(1/2) = .548; three standard deviations are .039."""
     line = Space(x=Float(0, 1))
     accepted = 0
-    for seed in range(3000):
+    for seed in range(1500):
         algorithm = Annealing(line, seed=seed, n_init=3, accept=0.3)
         for score in (0.0, 1.0, 2.0, 1.5):
             (proposal,) = algorithm.ask()
             algorithm.tell(proposal, score)
         accepted += algorithm.current.score == 1.5
-    assert accepted / 3000 == pytest.approx(0.3**0.5, abs=0.027)
+    assert accepted / 1500 == pytest.approx(0.3**0.5, abs=0.039)
 
 
 def test_worse_points_are_accepted_less_and_less_often() -> None:
     """Every step offers the same loss; by thirds of the cooling."""
     line = Space(x=Float(0, 1))
     taken = np.zeros(30)
-    for seed in range(150):
+    for seed in range(60):
         algorithm = Annealing(line, seed=seed, n_init=3, horizon=30, accept=0.5)
         for score in (0.0, 1.0, 2.0):
             algorithm.tell(algorithm.ask()[0], score)
@@ -77,10 +77,10 @@ def test_worse_points_are_accepted_less_and_less_often() -> None:
             before = algorithm.current.score
             algorithm.tell(proposal, before - 0.5)
             taken[k] += algorithm.current.score < before if k < 29 else 0
-    first, second, third = taken.reshape(3, 10).sum(axis=1) / 1500
+    first, second, third = taken.reshape(3, 10).sum(axis=1) / 600
     assert first > 2 * second > 2 * third
     assert first > 0.3
-    assert third < 0.01
+    assert third < 0.02
 
 
 def test_steps_shrink_over_the_horizon_and_begin_again() -> None:

@@ -70,6 +70,7 @@ def test_a_discrete_value_always_becomes_another(parameter: Int | Choice, step: 
 
 
 def test_a_neighbour_moves_some_axes_that_exist_and_draws_anew_what_comes_into_being() -> None:
+    """The choice moves with 1/3, or alone (1/3) where all three stay (1/6): 233 of 600; three deviations are 36."""
     algorithm = Still(MIXED, seed=0, n_init=1)
     point = MIXED.encode({"kind": "plain", "x": 0.5, "n": 20, "only": "only"})
     assert algorithm.active(point) == [0, 1, 2]
@@ -78,7 +79,7 @@ def test_a_neighbour_moves_some_axes_that_exist_and_draws_anew_what_comes_into_b
     changed = [(each["kind"] != "plain") + (each["x"] != 0.5) + (each["n"] != 20) for each in near]
     assert min(changed) == 1
     rich = np.array([each["y"] for each in near if each["kind"] == "rich"], dtype=float)
-    assert 250 < len(rich) < 430
+    assert abs(len(rich) - 233) < 36
     assert rich.std() == pytest.approx(12**-0.5, abs=0.03)
 
 

@@ -153,3 +153,13 @@ def test_a_space_of_many_conditional_axes_is_listed_by_its_configurations() -> N
     never = {f"y{i}": Choice([0, 1], when={"x0": 1, "kind": "poor"}) for i in range(28)}
     space = Space({"kind": Choice(["poor", "rich"]), **rich, **never})
     assert len(drive(RandomSearch(space), lambda config: 0.0, budget=10)) == 5
+
+
+@pytest.mark.parametrize("cls", [RandomSearch, LatinHypercube, Sobol, Grid])
+def test_a_real_that_no_configuration_has_does_not_keep_a_search_alive(cls: type[Stream]) -> None:
+    space = Space(
+        kind=Choice(["poor", "rich"]),
+        x=Choice([0, 1], when={"kind": "rich"}),
+        never=Float(0, 1, when={"x": 1, "kind": "poor"}),
+    )
+    assert len(drive(cls(space), lambda config: 0.0, budget=10)) == 3

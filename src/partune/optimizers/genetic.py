@@ -5,7 +5,7 @@ on the cube's coordinates:
 
     simulated binary crossover   K. Deb and R. B. Agrawal, Complex Systems 9, 1995; eta_c
     polynomial mutation          K. Deb and M. Goyal, Computer Science and Informatics 26, 1996; eta_m
-    (both within bounds: K. Deb, Multi-Objective Optimization using Evolutionary Algorithms, 2001)
+    (both within bounds, as in the authors' code of NSGA-II)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Iterated local search.
 
-H. R. Lourenço, O. C. Martin and T. Stützle, Iterated Local Search, in Handbook of Metaheuristics, 2003, figure 2, with
-the acceptance criterion Better of section 3.3; Talbi 2009, section 2.6.
+H. R. Lourenço, O. C. Martin and T. Stützle, Iterated Local Search, in Handbook of Metaheuristics, 2003, with their
+acceptance criterion Better; Talbi 2009, section 2.6.
 
     s*  = LocalSearch(s_0)
     repeat: s' = Perturbation(s*);  s*' = LocalSearch(s');  s* = s*' if it is better

@@ -123,14 +123,15 @@ class Grid(Sobol):
         if points < 2:
             raise UserError(f"points >= 2 must hold, got points={points}")
         self.points = points
+        self._fine = points
         self._axes = self._values(points)
 
     def next_point(self) -> Point | None:
         while (point := super().next_point()) is None:
-            finer = self._values(2 * self.points - 1)
-            if finer == self._axes:
+            # No axis has more values; or conditions that never hold together hide every axis that has.
+            if (finer := self._values(2 * self._fine - 1)) == self._axes or self._fine > LISTED:
                 return None
-            self.points, self._axes = 2 * self.points - 1, finer
+            self._fine, self._axes = 2 * self._fine - 1, finer
         return point
 
     def stream(self, i: int) -> Point:
