@@ -22,15 +22,17 @@ def wavy(config: Config) -> float:
 
 
 @pytest.mark.parametrize("eta", [0.0, 2.0, 15.0])
-def test_sbx_spreads_by_deb_and_agrawals_density(eta: float) -> None:
-    """P(beta) = (eta + 1) / 2 beta^eta up to 1 and (eta + 1) / 2 beta^-(eta + 2) above; far from the bounds."""
+@pytest.mark.parametrize(("a", "b"), [(0.5 - 1e-5, 0.5 + 1e-5), (0.1, 0.3)], ids=["far from a bound", "near one"])
+def test_sbx_spreads_by_deb_and_agrawals_density(eta: float, a: float, b: float) -> None:
+    """P(beta) = (eta + 1) / 2 beta^eta up to 1 and (eta + 1) / 2 beta^-(eta + 2) above, cut off at the bound."""
 
-    def cdf(beta: np.ndarray) -> np.ndarray:
+    def free(beta: np.ndarray) -> np.ndarray:
         return np.where(beta <= 1, 0.5 * beta ** (eta + 1), 1 - 0.5 * np.maximum(beta, 1e-300) ** -(eta + 1))
 
-    a, b = 0.5 - 1e-5, 0.5 + 1e-5
-    children = np.array([sbx(a, b, eta, u) for u in np.random.default_rng(0).random(1500)])
-    assert stats.kstest((a + b - 2 * children) / (b - a), cdf).pvalue > 0.01
+    farthest = np.array((a + b) / (b - a))  # the child at 0
+    children = np.array([sbx(a, b, eta, u) for u in np.random.default_rng(0).random(4000)])
+    spread = (a + b - 2 * children) / (b - a)
+    assert stats.kstest(spread, lambda beta: free(beta) / free(farthest)).pvalue > 0.01
 
 
 def test_sbx_stays_within_bounds_reaches_them_and_is_symmetric() -> None:

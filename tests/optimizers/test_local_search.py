@@ -96,3 +96,10 @@ def test_a_leap_that_fails_is_no_place_to_climb_from() -> None:
     assert algorithm.walk()[1].number == 0
     (proposal,) = algorithm.ask()
     assert algorithm.leaves[proposal.number] == 0
+
+
+def test_another_optimum_is_kept_only_if_it_is_better() -> None:
+    algorithm = IteratedLocalSearch(SPACE, n_init=1, patience=1)
+    for score, best in ((1.0, 0), (0.5, 0), (1.0, 0), (0.5, 0), (2.0, 4)):
+        algorithm.tell(algorithm.ask()[0], score)
+        assert algorithm.walk()[0].number == best
