@@ -270,3 +270,20 @@ def test_encoding_refuses_what_is_not_of_the_space(config: dict[str, object], me
 def test_decoding_refuses_points_outside_the_cube(point: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="2 coordinates in"):
         Space(x=Int(0, 1), y=Int(0, 1)).decode(point)
+
+
+def test_configurations_of_given_values_are_those_that_conditions_leave_each_once() -> None:
+    space = Space(
+        momentum=Float(0, 1, when={"optimizer": "sgd"}),
+        optimizer=Choice(["adamw", "sgd"]),
+        nesterov=Choice([True, False], when={"optimizer": "sgd"}),
+    )
+    values = {"momentum": [0.0, 0.9], "optimizer": ["sgd", "adamw"], "nesterov": [True, False]}
+    found = list(space.configurations(values))
+    for config in found:
+        space.check(config)
+    assert found == [
+        {"optimizer": "sgd", "momentum": momentum, "nesterov": nesterov}
+        for momentum in (0.0, 0.9)
+        for nesterov in (True, False)
+    ] + [{"optimizer": "adamw"}]

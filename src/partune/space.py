@@ -310,6 +310,19 @@ class Space:
 
         return count(self._order, {})
 
+    def configurations(self, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
+        """Every configuration made of the given values of each hyperparameter, once; the last name varies fastest."""
+
+        def extended(names: tuple[str, ...], config: dict[str, Value]) -> Iterator[dict[str, Value]]:
+            if not names:
+                yield config
+                return
+            name, *rest = names
+            for chosen in [{name: value} for value in values[name]] if self._active(name, config) else [{}]:
+                yield from extended(tuple(rest), {**config, **chosen})
+
+        return extended(self._order, {})
+
     # ----- the form in a study's file
 
     @classmethod

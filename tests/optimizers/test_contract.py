@@ -14,7 +14,13 @@ from partune.trial import Config, Observation, Proposal, Status
 from .drive import Session, drive
 
 # Small looks at the acquisition: the contract is the same, and the suite stays quick.
-QUICK: dict[str, dict[str, Any]] = {"bo": {"n_init": 4, "look": 16, "rounds": 1}, "lhs": {"size": 5}}
+QUICK: dict[str, dict[str, Any]] = {
+    "bo": {"n_init": 4, "look": 16, "rounds": 1},
+    "lhs": {"size": 5},
+    "annealing": {"n_init": 5, "horizon": 8},
+    "ils": {"n_init": 5, "patience": 3},
+    "genetic": {"size": 5},
+}
 CASES = [(name, QUICK.get(name, {})) for name in ALGORITHMS]
 CASES += [("soo", {"h_max": "sqrt", "compare": ">"}), ("bamsoo", {"h_max": "sqrt", "compare": ">"})]
 
@@ -156,6 +162,57 @@ def test_sees_the_score_alone(case: Case) -> None:
         rich.tell(two, Observation({"score": score, "mmlu": 0.9}, items={"verdict": np.ones(3)}, cost={"seconds": 9}))
 
 
+def test_the_order_of_the_results_changes_nothing_once_all_are_told(case: Case) -> None:
+    one, two = build(case), build(case)
+    for _ in range(4):
+        batch = one.ask(5)
+        assert two.ask(5) == batch
+        for proposal in batch:
+            one.tell(proposal, bowl(proposal.config))
+        for k in np.random.default_rng(len(one.proposals)).permutation(len(batch)):
+            two.tell(batch[k], bowl(batch[k].config))
+    assert one.ask(5) == two.ask(5)
+
+
+# ----- odd spaces and scores
+
+
+def test_forty_dimensions(case: Case) -> None:
+    kinds = (Float(0, 1), Int(1, 64, log=True), Int(0, 9), Choice(["a", "b", "c"]))
+    space = Space({f"x{i}": kinds[i % 4] for i in range(40)})
+    trials = drive(build(case, space), lambda config: -float(config["x0"]), budget=12)
+    assert len({tuple(trial.config.items()) for trial in trials}) == 12
+
+
+def test_an_axis_of_one_value_is_no_obstacle(case: Case) -> None:
+    space = Space(only=Choice(["only"]), x=Float(0, 1), n=Int(1, 3))
+    trials = drive(build(case, space), lambda config: float(config["x"]), budget=16)
+    assert len({tuple(trial.config.items()) for trial in trials}) == 16
+    assert all(trial.config["only"] == "only" for trial in trials)
+
+
+def test_batches_never_repeat_and_exhaust_a_small_space(case: Case) -> None:
+    space = Space(n=Int(1, 7), kind=Choice(["x", "y", "z"]))
+    session = Session(build(case, space), lambda config: float(config["n"]))
+    while session.ask(8):
+        for trial in session.pending:
+            session.tell(trial)
+    assert session.optimizer.finished
+    assert sorted((trial.config["n"], trial.config["kind"]) for trial in session.trials) == [
+        (n, kind) for n in range(1, 8) for kind in "xyz"
+    ]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("size", [1e300, -1e300])
+def test_huge_scores_overflow_nowhere(case: Case, size: float) -> None:
+    def objective(config: Config) -> float:
+        return size if float(config["dropout"]) > 0.25 else -size * float(config["dropout"])
+
+    trials = drive(build(case), objective, budget=14)
+    assert len({trial.point for trial in trials}) == 14
+
+
 # ----- failures, plateaus, ends
 
 
@@ -265,8 +322,13 @@ def test_a_record_that_disagrees_is_refused_with_both_points(case: Case) -> None
 # ----- better than chance
 
 
+# Algorithm, spheres, evaluations on each.
+SIGN_TEST = [("soo", 40, 60), ("bo", 12, 20), ("bamsoo", 12, 25)]
+SIGN_TEST += [("annealing", 40, 40), ("ils", 40, 40), ("genetic", 40, 40)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "n", "budget"), [("soo", 40, 60), ("bo", 12, 20), ("bamsoo", 12, 25)])
+@pytest.mark.parametrize(("name", "n", "budget"), SIGN_TEST)
 def test_beats_random_search_on_a_sphere(name: str, n: int, budget: int) -> None:
     """Sign test over n spheres with random centres: chance would pass with a probability below 2 %."""
     space = Space({f"x{i}": Float(0, 1) for i in range(3)})

@@ -34,6 +34,31 @@ ALGORITHMS: dict[str, Algorithm] = {
         "Latin hypercubes, one after another",
         "McKay, Beckman and Conover 1979",
     ),
+    "sobol": Algorithm(
+        "partune.optimizers.sampling:Sobol",
+        "a scrambled Sobol sequence",
+        "Owen 1998; Joe and Kuo 2008",
+    ),
+    "grid": Algorithm(
+        "partune.optimizers.sampling:Grid",
+        "factorial grids, each finer than the one before",
+        "Bergstra and Bengio 2012",
+    ),
+    "annealing": Algorithm(
+        "partune.optimizers.annealing:Annealing",
+        "simulated annealing: a walk that takes worse points less and less often",
+        "Kirkpatrick, Gelatt and Vecchi 1983",
+    ),
+    "ils": Algorithm(
+        "partune.optimizers.local_search:IteratedLocalSearch",
+        "iterated local search: climb, leap, climb again, keep the better optimum",
+        "Lourenço, Martin and Stützle 2003",
+    ),
+    "genetic": Algorithm(
+        "partune.optimizers.genetic:Genetic",
+        "a genetic algorithm of steady state: tournaments, crossover, mutation",
+        "Talbi 2009; Deb and Agrawal 1995",
+    ),
     "soo": Algorithm(
         "partune.optimizers.soo:SOO",
         "simultaneous optimistic optimisation: a partition tree, all depths at once",

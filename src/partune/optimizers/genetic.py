@@ -1,0 +1,126 @@
+"""A genetic algorithm of steady state.
+
+Talbi 2009, chapter 3; the steady state: D. Whitley, The GENITOR Algorithm and Selection Pressure, ICGA 1989. Operators
+on the cube's coordinates:
+
+    simulated binary crossover   K. Deb and R. B. Agrawal, Complex Systems 9, 1995; eta_c
+    polynomial mutation          K. Deb and M. Goyal, Computer Science and Informatics 26, 1996; eta_m
+    (both within bounds, as in the authors' code of NSGA-II)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from partune.errors import UserError, suggestion
+from partune.optimizers.metaheuristic import Metaheuristic, Told
+from partune.space import Choice, Space
+from partune.trial import Point
+
+CROSSOVERS = ("sbx", "uniform")
+
+
+class Genetic(Metaheuristic):
+    """Two parents by tournament, one child; a child replaces the worst of the population if it is better.
+
+    So the population is the best `size` of all that is told, whatever is pending, and the best is never lost. Ours: a
+    child that was proposed before is no child, and other parents are drawn.
+
+    size: of the population and of the hypercube that it begins as.
+    tournament: candidates for a parent, of which the best is taken.
+    crossover: of numbers, "sbx" or "uniform"; of choices always uniform.
+    mutation: probability that an axis mutates; None for one over the number of active axes.
+    eta_c, eta_m: distribution indices; a larger one keeps children nearer to their parents.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        seed: int = 0,
+        size: int = 10,
+        tournament: int = 3,
+        crossover: str = "sbx",
+        mutation: float | None = None,
+        eta_c: float = 5.0,
+        eta_m: float = 10.0,
+    ) -> None:
+        if size < 2:
+            raise UserError(f"size >= 2 must hold, got size={size}")
+        super().__init__(space, seed, n_init=size)
+        if tournament < 1:
+            raise UserError(f"tournament >= 1 must hold, got tournament={tournament}")
+        if crossover not in CROSSOVERS:
+            raise UserError(f'no crossover "{crossover}"{suggestion(crossover, CROSSOVERS)}')
+        if mutation is not None and not 0 <= mutation <= 1:
+            raise UserError(f"0 <= mutation <= 1 must hold, got mutation={mutation}")
+        if min(eta_c, eta_m) < 0:
+            raise UserError(f"eta_c, eta_m >= 0 must hold, got eta_c={eta_c}, eta_m={eta_m}")
+        self.tournament = tournament
+        self.crossover = crossover
+        self.mutation = mutation
+        self.eta_c = eta_c
+        self.eta_m = eta_m
+
+    @property
+    def population(self) -> list[Told]:
+        """The best `size` results, best first, the earlier among equals; no failures."""
+        alive = [each for each in self.told if math.isfinite(each.score)]
+        return sorted(alive, key=lambda each: (-each.score, each.number))[: self.size]
+
+    def moves(self, rng: np.random.Generator) -> Iterator[Point]:
+        population = self.population
+        while True:
+            # The population is sorted: the lowest rank wins a tournament.
+            first, second = rng.integers(len(population), size=(2, self.tournament)).min(axis=1)
+            yield self.mutated(self.crossed(population[first].point, population[second].point, rng), rng)
+
+    def crossed(self, first: Point, second: Point, rng: np.random.Generator) -> Point:
+        """A child's point, (d,). An axis that only one parent has is that parent's; that none has is drawn anew."""
+        has_first, has_second = set(self.active(first)), set(self.active(second))
+        child = rng.random(len(first))
+        for j, parameter in enumerate(self.space.hyperparameters.values()):
+            a, b = (first[j], second[j]) if rng.random() < 0.5 else (second[j], first[j])
+            if j in has_first and j in has_second:
+                # As usual, an axis is recombined with probability 1/2 and else handed on.
+                recombines = self.crossover == "sbx" and not isinstance(parameter, Choice) and rng.random() < 0.5
+                child[j] = sbx(a, b, self.eta_c, rng.random()) if recombines else a
+            elif j in has_first or j in has_second:
+                child[j] = first[j] if j in has_first else second[j]
+        return tuple(child.tolist())
+
+    def mutated(self, point: Point, rng: np.random.Generator) -> Point:
+        axes = self.active(point)
+        rate = 1 / max(len(axes), 1) if self.mutation is None else self.mutation
+        parameters = list(self.space.hyperparameters.values())
+        mutant = list(point)
+        for j in axes:
+            if rng.random() < rate:
+                choice = isinstance(parameters[j], Choice)
+                mutant[j] = rng.random() if choice else polynomial(point[j], self.eta_m, rng.random())
+        return tuple(mutant)
+
+
+def sbx(a: float, b: float, eta: float, u: float) -> float:
+    """The child near a of simulated binary crossover of a and b in [0, 1]; u: uniform in [0, 1).
+
+    c = ((a + b) - beta |b - a|) / 2 for a <= b, and mirrored; beta has the density of Deb and Agrawal's equations,
+    cut off at the bound on a's side and renormalised by alpha / 2.
+    """
+    if a == b:
+        return a
+    if a > b:
+        return 1 - sbx(1 - a, 1 - b, eta, u)
+    alpha: float = 2 - (1 + 2 * a / (b - a)) ** -(eta + 1)
+    beta: float = (u * alpha if u <= 1 / alpha else 1 / (2 - u * alpha)) ** (1 / (eta + 1))
+    return min(max(0.5 * (a + b - beta * (b - a)), 0.0), 1.0)
+
+
+def polynomial(x: float, eta: float, u: float) -> float:
+    """Polynomial mutation of x in [0, 1], within the bounds; u: uniform in [0, 1)."""
+    if u > 0.5:
+        return 1 - polynomial(1 - x, eta, 1 - u)
+    delta: float = (2 * u + (1 - 2 * u) * (1 - x) ** (eta + 1)) ** (1 / (eta + 1)) - 1
+    return min(max(x + delta, 0.0), 1.0)
