@@ -19,7 +19,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "bo": {"n_init": 4, "sobol": 16, "restarts": 1},
     "lhs": {"size": 5},
     "optuna-tpe": {"n_init": 4, "candidates": 8},
-    "optuna-gp": {"n_init": 10},
+    "optuna-gp": {"n_init": 7},
     "optuna-cmaes": {"population": 4},
     "optuna-nsga2": {"population": 4},
 }
