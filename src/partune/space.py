@@ -14,7 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -225,10 +225,14 @@ class Space:
         if len(point) != self.dimension or not all(0 <= u <= 1 for u in point):
             raise ValueError(f"a point has {self.dimension} coordinates in [0, 1], got {tuple(point)}")
         coordinate = dict(zip(self.names, point, strict=True))
+        return self.configure(lambda name, parameter: parameter.decode(float(coordinate[name])))
+
+    def configure(self, choose: Callable[[str, Hyperparameter], Value]) -> dict[str, Value]:
+        """The configuration of the values that `choose` gives to the active hyperparameters, parents first."""
         config: dict[str, Value] = {}
         for name in self._order:
             if self._active(name, config):
-                config[name] = self.hyperparameters[name].decode(float(coordinate[name]))
+                config[name] = choose(name, self.hyperparameters[name])
         return {name: config[name] for name in self.names if name in config}
 
     def encode(self, config: Config) -> Point:

@@ -18,23 +18,21 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import json
-import logging
 import os
 import platform
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from partune.distributions import distribution, quiet
 from partune.errors import UserError
-from partune.space import Float, Hyperparameter, Int, Space
+from partune.space import Space
 from partune.trial import Observation, Status, Trial
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
@@ -62,7 +60,7 @@ class Record:
                 f"this one reads up to {FORMAT}): update partune"
             )
         self.space = Space.parse(self.header["space"])
-        self._distributions = {name: _distribution(each) for name, each in self.space.hyperparameters.items()}
+        self._distributions = {name: distribution(each) for name, each in self.space.hyperparameters.items()}
         self._memory: dict[tuple[Shelf, int], Mapping[str, Any]] = {}
 
     # ----- begin, open, close
@@ -306,7 +304,7 @@ class Record:
 def _begin(storage: BaseStorage, header: Mapping[str, Any]) -> BaseStorage:
     from optuna.study import StudyDirection
 
-    with _quiet_optuna():
+    with quiet():
         storage.create_new_study([StudyDirection.MAXIMIZE], "anchors")
         search = storage.create_new_study([StudyDirection.MAXIMIZE], "search")
     storage.set_study_user_attr(search, "partune", json.loads(json.dumps(header)))
@@ -359,16 +357,6 @@ def _mend(journal: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _distribution(parameter: Hyperparameter) -> BaseDistribution:
-    from optuna import distributions
-
-    if isinstance(parameter, Float):
-        return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log)
-    if isinstance(parameter, Int):
-        return distributions.IntDistribution(parameter.low, parameter.high, log=parameter.log)
-    return distributions.CategoricalDistribution(tuple(parameter.values or ()))
-
-
 def _state(status: Status) -> TrialState:
     from optuna.trial import TrialState
 
@@ -388,14 +376,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-@contextmanager
-def _quiet_optuna() -> Iterator[None]:
-    logger = logging.getLogger("optuna")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

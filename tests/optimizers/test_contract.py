@@ -20,6 +20,10 @@ QUICK: dict[str, dict[str, Any]] = {
     "annealing": {"n_init": 5, "horizon": 8},
     "ils": {"n_init": 5, "patience": 3},
     "genetic": {"size": 5},
+    "optuna-tpe": {"n_init": 4, "candidates": 8},
+    "optuna-gp": {"n_init": 7},
+    "optuna-cmaes": {"population": 4},
+    "optuna-nsga2": {"population": 4},
 }
 CASES = [(name, QUICK.get(name, {})) for name in ALGORITHMS]
 CASES += [("soo", {"h_max": "sqrt", "compare": ">"}), ("bamsoo", {"h_max": "sqrt", "compare": ">"})]
@@ -264,7 +268,7 @@ def test_is_not_finished_while_the_last_result_is_missing(case: Case) -> None:
 # ----- replay
 
 # Random moves of a session; a model costs more each, a sequential algorithm gets fewer proposals out of them.
-STEPS = {name: 26 if name == "bo" else 60 for name in ALGORITHMS}
+STEPS = {name: {"bo": 26, "optuna-gp": 26}.get(name, 60) for name in ALGORITHMS}
 
 
 def play(session: Session, steps: range) -> None:

@@ -74,6 +74,26 @@ ALGORITHMS: dict[str, Algorithm] = {
         "SOO that evaluates only where a Gaussian process admits an improvement",
         "Wang, Shakibi, Jin and de Freitas 2014",
     ),
+    "optuna-tpe": Algorithm(
+        "partune.optimizers.optuna:TPE",
+        "Optuna's tree-structured Parzen estimator",
+        "Bergstra, Bardenet, Bengio and Kegl 2011; Akiba et al. 2019",
+    ),
+    "optuna-gp": Algorithm(
+        "partune.optimizers.optuna:OptunaGP",
+        "Optuna's Gaussian process with logEI",
+        "Ament et al. 2023; Akiba et al. 2019",
+    ),
+    "optuna-cmaes": Algorithm(
+        "partune.optimizers.optuna:CMAES",
+        "CMA-ES, as Optuna drives it",
+        "Hansen 2016; Akiba et al. 2019",
+    ),
+    "optuna-nsga2": Algorithm(
+        "partune.optimizers.optuna:NSGA2",
+        "Optuna's NSGA-II with its single objective: a genetic algorithm",
+        "Deb, Pratap, Agarwal and Meyarivan 2002; Akiba et al. 2019",
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""partune inside other systems; each module loads the system it is named after."""

@@ -1,0 +1,348 @@
+"""partune's optimisers as samplers of an Optuna study.
+
+    study = optuna.create_study(sampler=PartuneSampler("bamsoo", seed=0), storage=...)
+
+A sampler keeps nothing: at every trial the optimiser is rebuilt from the study's storage, so that studies resume, and
+several processes share one. To a trial that an optimiser proposed belongs, as a system attribute, a claim:
+
+    search   which search it is of: a digest of algorithm, options, seed and space
+    number   its place 0, 1, ... among the proposals of that search
+    point    where it lies in the unit cube
+    told     the trials whose results the optimiser learned of since the proposal before, in that order
+    notes    what the optimiser inferred before it proposed this (BaMSOO)
+
+A trial with a search and a point but no number was drawn at random, as the optimiser was waiting or finished.
+
+Two that ask at the same time: a running trial with a lower number that has no claim yet is taken to be about to claim,
+and the next places are left to such trials. Whoever comes to claim takes the place that is left to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+import zlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.samplers import BaseSampler, RandomSampler
+from optuna.search_space import intersection_search_space
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from partune.distributions import distribution
+from partune.errors import UserError
+from partune.optimizers import Optimizer, ReplayError, optimizer
+from partune.optimizers.base import Sequential
+from partune.optimizers.optuna import OptunaSampler
+from partune.space import Choice, Float, Hyperparameter, Int, Space
+from partune.trial import RUNG, Config, Observation, Point, Proposal, Status, Trial, Value
+
+CLAIM = "partune"
+FIXED = "fixed_params"  # Optuna's attribute of an enqueued trial
+PATIENCE = 8  # later trials that end until one whose values are not known is waited for no longer
+
+
+class PartuneSampler(BaseSampler):
+    """Any optimiser of partune's, driven by an Optuna study with one objective.
+
+    algorithm: a name, "package.module:Class" or a class; not one of the `optuna-...`, which are Optuna's own samplers.
+    space: a Space, or Optuna's distributions by name; None for what all finished trials so far suggested, so that the
+        first trial is drawn at random. What the objective suggests beyond the space is drawn at random, too.
+    options: the algorithm's.
+
+    Raises UserError where the algorithm, an option or the space is wrong, and ValueError in a study with several
+    objectives.
+    """
+
+    def __init__(
+        self,
+        algorithm: str | type[Optimizer] = "bo",
+        seed: int = 0,
+        space: Space | Mapping[str, BaseDistribution] | None = None,
+        **options: Any,
+    ) -> None:
+        self._algorithm = algorithm
+        self._seed = seed
+        self._options = options
+        self._axes = None if space is None else Axes.of(space)
+        probe = self._optimizer(Space(x=Float(0, 1)) if self._axes is None else self._axes.space)
+        if isinstance(probe, OptunaSampler):
+            raise UserError(f"{algorithm} is one of Optuna's samplers: give the study that sampler itself")
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        self._raise_error_if_multi_objective(study)
+        if self._axes is not None:
+            return dict(self._axes.distributions)
+        common = intersection_search_space(_trials(study), include_pruned=True)
+        return {name: each for name, each in common.items() if not each.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        self._raise_error_if_multi_objective(study)
+        if not search_space:
+            return {}
+        axes = self._axes
+        if axes is None or search_space != axes.distributions:  # another sampler (PartialFixedSampler) may narrow it
+            axes = Axes.of(search_space)
+        search = self._digest(axes)
+        view = self._view(study, trial, axes, search)
+        claim = None if FIXED in trial.system_attrs else view.claim()
+        if claim is None:
+            rng = np.random.default_rng([self._seed, trial.number])
+            claim = {"point": rng.random(axes.space.dimension).tolist()}
+        study._storage.set_trial_system_attr(trial._trial_id, CLAIM, {"search": search, **claim})
+        return axes.params(axes.space.decode(claim["point"]))
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        self._raise_error_if_multi_objective(study)
+        rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
+        uniform = RandomSampler(seed=int(rng.integers(2**31)))
+        return uniform.sample_independent(study, trial, param_name, param_distribution)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        if trial.constraints:
+            warnings.warn("constraints were set, but partune's optimisers do not use them", UserWarning, stacklevel=2)
+
+    def _optimizer(self, space: Space) -> Optimizer:
+        return optimizer(self._algorithm, space, seed=self._seed, **self._options)
+
+    def _digest(self, axes: Axes) -> str:
+        kind = type(self._optimizer(axes.space))
+        distributions = {name: distribution_to_json(each) for name, each in axes.distributions.items()}
+        identity = [kind.__module__, kind.__qualname__, self._seed, self._options, axes.space.describe(), distributions]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:16]
+
+    def _view(self, study: Study, trial: FrozenTrial, axes: Axes, search: str) -> View:
+        """The search as the storage has it now. A claim that does not follow from it is taken for an observation.
+
+        That happens where results arrived between two claims of the same moment.
+        """
+        sign = 1.0 if study.direction is StudyDirection.MAXIMIZE else -1.0
+        others = [each for each in _trials(study) if each.number != trial.number]
+        strays: set[int] = set()
+        while True:
+            view = View(self._optimizer(axes.space), axes, search, sign)
+            stray = view.replay(others, strays, before=trial.number)
+            if stray is None:
+                return view
+            strays.add(stray)
+
+
+def _trials(study: Study) -> list[FrozenTrial]:
+    """All of a study's trials; its own methods may show those of one bracket (HyperbandPruner)."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A space of ours beside Optuna's distributions.
+
+    distributions: by name, in the order of the space's axes.
+    listed: those whose values are positions 0, 1, ... in the space (steps and categories of any type).
+    """
+
+    space: Space
+    distributions: Mapping[str, BaseDistribution]
+    listed: Mapping[str, BaseDistribution]
+
+    @classmethod
+    def of(cls, space: Space | Mapping[str, BaseDistribution]) -> Axes:
+        """Distributions of a single value are left out, as Optuna asks no sampler for them."""
+        if isinstance(space, Space):
+            return cls(space, {name: distribution(each) for name, each in space.hyperparameters.items()}, {})
+        many = {name: each for name, each in space.items() if not each.single()}
+        listed = {name: each for name, each in many.items() if _is_listed(each)}
+        return cls(Space({name: _hyperparameter(each) for name, each in many.items()}), many, listed)
+
+    def params(self, config: Config) -> dict[str, Any]:
+        """A configuration in Optuna's values."""
+        return {name: _value(self.listed[name], v) if name in self.listed else v for name, v in config.items()}
+
+    def config(self, params: Mapping[str, Any]) -> Config | None:
+        """A configuration from Optuna's values; None where they are none of this space. Others' names are ignored."""
+        try:
+            config = {
+                name: _position(self.listed[name], params[name]) if name in self.listed else params[name]
+                for name in self.space.names
+                if name in params
+            }
+            self.space.check(config)
+        except ValueError:
+            return None
+        return config
+
+
+def _is_listed(each: BaseDistribution) -> bool:
+    if isinstance(each, FloatDistribution):
+        return each.step is not None
+    return isinstance(each, CategoricalDistribution) or (isinstance(each, IntDistribution) and each.step != 1)
+
+
+def _hyperparameter(each: BaseDistribution) -> Hyperparameter:
+    if isinstance(each, CategoricalDistribution):
+        return Choice(range(len(each.choices)))
+    if not isinstance(each, (FloatDistribution, IntDistribution)):
+        raise UserError(f"a distribution is one of floats, integers or categories, got {each!r}")
+    if _is_listed(each):
+        return Int(0, round((each.high - each.low) / (each.step or 1)))
+    if isinstance(each, FloatDistribution):
+        return Float(each.low, each.high, log=each.log)
+    return Int(each.low, each.high, log=each.log)
+
+
+def _value(each: BaseDistribution, position: Value) -> Any:
+    if isinstance(each, CategoricalDistribution):
+        return each.choices[int(position)]
+    assert isinstance(each, (FloatDistribution, IntDistribution))
+    return min(each.low + int(position) * (each.step or 1), each.high)
+
+
+def _position(each: BaseDistribution, value: Any) -> int:
+    """Raises ValueError where the value is not among those of the distribution."""
+    internal = each.to_internal_repr(value)
+    if not each._contains(internal):
+        raise ValueError(f"{value!r} is not in {each!r}")
+    if isinstance(each, CategoricalDistribution):
+        return int(internal)
+    assert isinstance(each, (FloatDistribution, IntDistribution))
+    return round((internal - each.low) / (each.step or 1))
+
+
+class View:
+    """An optimiser that learns what a study's trials are, and claims the next place.
+
+    sign: 1 in a study that maximises, -1 in one that minimises; here alone.
+    """
+
+    def __init__(self, optimizer: Optimizer, axes: Axes, search: str, sign: float) -> None:
+        self._optimizer = optimizer
+        self._axes = axes
+        self._search = search
+        self._sign = sign
+        self._trials: dict[int, FrozenTrial] = {}
+        self._proposals: dict[int, Proposal] = {}  # by the trial's number, where it is not told yet
+        self._places = 0  # claimed or left, so far
+        self._left: list[tuple[int, Proposal, list[int]]] = []  # places to claim, each with what is told before it
+        self._ahead = 0  # trials of lower number that are about to claim
+        self._told: list[int] = []  # since the last claim
+
+    def replay(self, trials: Sequence[FrozenTrial], strays: set[int], before: int) -> int | None:
+        """Returns the first trial whose claim does not follow from those before it; None where all do."""
+        self._trials = {each.number: each for each in trials}
+        self._ahead = sum(each.number < before and self._is_open(each) for each in trials)
+        claimed = {each.number: each for each in trials if self._is_claim(each) and each.number not in strays}
+        others = deque(each for each in trials if each.number not in claimed)
+        for each in sorted(claimed.values(), key=lambda each: (each.system_attrs[CLAIM]["number"], each.number)):
+            while others and others[0].number < each.number:
+                self._observe(others.popleft())
+            try:
+                self._repeat(each)
+            except ReplayError:
+                return each.number
+        for each in others:
+            self._observe(each)
+        self._told = [number for number in sorted(self._proposals) if self._trials[number].state.is_finished()]
+        self._tell(self._told)
+        return None
+
+    def claim(self) -> dict[str, Any] | None:
+        """The place that is left to this trial, or the next one; None where the optimiser proposes nothing now."""
+        while len(self._left) <= self._ahead:
+            if not self._leave(self._told):
+                return None
+        number, proposal, told = self._left[self._ahead]
+        notes = [dict(note) for note in proposal.notes]
+        return {"number": number, "point": list(proposal.point), "told": told, "notes": notes}
+
+    # ----- what a trial is to this search
+
+    def _is_open(self, trial: FrozenTrial) -> bool:
+        """Whether a trial may be about to claim: it runs, and its values are not known.
+
+        One that stays so while many later ones end has lost its process, or is of another search.
+        """
+        if trial.state is not TrialState.RUNNING or self._config(trial) is not None:
+            return False
+        return sum(each.number > trial.number and each.state.is_finished() for each in self._trials.values()) < PATIENCE
+
+    def _is_claim(self, trial: FrozenTrial) -> bool:
+        """A claim of this search whose values are the ones that were evaluated."""
+        claim = trial.system_attrs.get(CLAIM, {})
+        if claim.get("search") != self._search or "number" not in claim or trial.state is TrialState.WAITING:
+            return False
+        if FIXED in trial.system_attrs or "failed_trial" in trial.system_attrs:  # a retry carries the claim of another
+            return False
+        params = self._axes.params(self._axes.space.decode(claim["point"]))
+        return all(params.get(name, value) == value for name, value in trial.params.items())
+
+    def _config(self, trial: FrozenTrial) -> Config | None:
+        claim = trial.system_attrs.get(CLAIM, {})
+        config = self._axes.config({**trial.system_attrs.get(FIXED, {}), **trial.params})
+        if config is None and claim.get("search") == self._search and not trial.state.is_finished():
+            return self._axes.space.decode(claim["point"])
+        return config
+
+    def _observation(self, trial: FrozenTrial) -> Observation:
+        """A pruned trial is a stopped one; the k-th value on the way is the score of rung k."""
+        if trial.value is None or trial.state is TrialState.FAIL or not math.isfinite(trial.value):
+            return Observation.failure(f"trial {trial.number} ended as {trial.state.name}")
+        way = [value for _, value in sorted(trial.intermediate_values.items())]
+        rungs = {f"{RUNG}{k}": self._sign * value for k, value in enumerate(way) if all(map(math.isfinite, way))}
+        status = Status.STOPPED if trial.state is TrialState.PRUNED else Status.DONE
+        return Observation({"score": self._sign * trial.value, **rungs}, status=status)
+
+    # ----- what the optimiser is told
+
+    def _observe(self, trial: FrozenTrial) -> None:
+        """A trial that is none of the search's proposals: a model learns from it, a tree if it ever comes there."""
+        config = None if trial.state is TrialState.WAITING else self._config(trial)
+        if config is not None:
+            self._register(trial, self._axes.space.encode(config), config)
+
+    def _repeat(self, trial: FrozenTrial) -> None:
+        claim = trial.system_attrs[CLAIM]
+        point: Point = tuple(claim["point"])
+        config = self._axes.space.decode(point)
+        self._tell(claim["told"])
+        if isinstance(self._optimizer, Sequential):
+            while self._places < claim["number"] and self._leave(claim["told"]):
+                pass
+            number = len(self._optimizer.proposals)
+            self._optimizer._repropose(Trial(number, config, point, notes=tuple(claim["notes"])))
+            self._proposals[trial.number] = self._optimizer.proposals[-1]
+        else:
+            self._register(trial, point, config)
+        self._places = claim["number"] + 1
+
+    def _leave(self, told: list[int]) -> bool:
+        """Leaves the next place to whoever comes; False where the optimiser proposes nothing."""
+        asked = self._optimizer.ask()
+        self._left += [(self._places, proposal, told) for proposal in asked]
+        self._places += len(asked)
+        return bool(asked)
+
+    def _register(self, trial: FrozenTrial, point: Point, config: Config) -> None:
+        proposal = Proposal(len(self._optimizer.proposals), point, config)
+        self._proposals[trial.number] = self._optimizer._register(proposal)
+        self._left = [each for each in self._left if each[1].config != config]
+
+    def _tell(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            if number in self._proposals and self._trials[number].state.is_finished():
+                self._optimizer.tell(self._proposals.pop(number), self._observation(self._trials[number]))
