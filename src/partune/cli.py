@@ -122,7 +122,6 @@ def bench(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from partune import config
-    from partune.bench import packing, search
     from partune.bench.options import Packing, Searching
 
     console = Console(highlight=False, soft_wrap=True)
@@ -130,8 +129,12 @@ def bench(arguments: argparse.Namespace) -> int:
     with console.status("", refresh_per_second=1) as status:
         tell = status.update if console.is_terminal else console.print
         if arguments.what == "packing":
+            from partune.bench import packing
+
             out = packing.bench(config.validated(Packing, given), tell)
         else:
+            from partune.bench import search
+
             out = search.bench(config.validated(Searching, given), tell)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")

@@ -6,7 +6,7 @@ The file (compressed .npz; `benchmarks/search_landscape.py` makes it):
     points   (n, d)     configurations, encoded in the unit cube
     seeds    (n,)       each trial's seed; configurations that were trained again with other seeds have several rows
     search   (n, f)     scores on the search items at each fidelity, the last the whole training; nan: diverged
-    shares   (f,)       the fidelities, as shares of a trial's steps
+    shares   (f,)       the fidelities, as shares of a trial's steps; rungs score a fixed part of the search items
     stderr   (n,)       of the last search score, from its items
     verdict  (n,)       score on the verdict items, which no optimiser sees
     chance   ()         what a diverged trial counts as

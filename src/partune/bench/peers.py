@@ -200,14 +200,17 @@ class Smac(Contender):
 
 
 class Ax(Contender):
-    """Ax's Client with the strategy that it chooses by itself: Sobol points, then BoTorch's GP and logNEI."""
+    """Ax's Client with the strategy that it chooses by itself: the centre, Sobol points, then BoTorch's GP and logNEI.
+
+    Without noise it is told a standard error of 0.
+    """
 
     def __init__(self, race: Race) -> None:
         if any(each.when for each in race.space.hyperparameters.values()):
             raise UserError("the contender ax takes no space with conditions")
         from ax import Client
 
-        self.space = race.space
+        self.space, self.noisy = race.space, race.noisy
         self.client = Client(random_seed=race.seed)
         logging.getLogger("ax").setLevel(logging.ERROR)
         self.client.configure_experiment([self._parameter(*each) for each in race.space.hyperparameters.items()])
@@ -230,7 +233,7 @@ class Ax(Contender):
         return own(self.space, values)
 
     def tell(self, score: float) -> None:
-        self.client.complete_trial(self.index, {"score": score})
+        self.client.complete_trial(self.index, {"score": score if self.noisy else (score, 0.0)})
 
     def recommend(self) -> Config | None:
         values, *_ = self.client.get_best_parameterization()
