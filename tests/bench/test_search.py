@@ -327,7 +327,7 @@ def test_the_picture_places_ranks_on_its_axis() -> None:
     found, blocks = standings(runs({"good": [0.1] * 8, "<bad>": [0.2] * 8}), 10)
     root = ElementTree.fromstring(picture(found, blocks, "a & b"))
     circles = [float(each.attrib["cx"]) for each in root.iter() if each.tag.endswith("circle")]
-    assert circles == [150, 630]
+    assert circles == [30 + 8 * len("<bad>"), 30 + 8 * len("<bad>") + 480]
     assert "<bad>" in [each.text for each in root.iter()]
 
 

@@ -217,7 +217,7 @@ def second_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
 def picture(found: Sequence[Standing], blocks: int, title: str) -> str:
     """Mean ranks with their intervals (SVG), the best above; the band is what a critical difference from it covers."""
     difference = critical_difference(len(found), blocks)
-    left, width, line, top = 150, 480, 24, 56
+    left, width, line, top = 30 + 8 * max(len(each.contender) for each in found), 480, 24, 56
     height = top + line * len(found) + 34
 
     def x(rank: float) -> float:
