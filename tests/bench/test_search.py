@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import studentized_range
 
+from partune import config
 from partune.bench import landscape, peers, problems, search
 from partune.bench.landscape import Landscape, Surface, fitted
 from partune.bench.options import Searching
@@ -19,6 +20,7 @@ from partune.bench.peers import PEERS, Contender, Race, contender
 from partune.bench.problems import CARDINALITIES, SUITES, Problem, Suite, names
 from partune.bench.standings import Run, critical_difference, interval, picture, ranks, regrets, standings, write
 from partune.cli import main
+from partune.errors import UserError
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config
 
@@ -94,6 +96,18 @@ def test_hpobench_draws_recorded_seeds_and_judges_by_their_mean() -> None:
     assert {problem.evaluate(config, np.random.default_rng(n)) for n in range(60)} == set(recorded)
     assert problem.truth(config) == pytest.approx(np.mean(recorded))
     assert problem.space.size == 30_000
+
+
+def test_functions_are_numbers_and_spans() -> None:
+    some = config.validated(Searching, {"functions": ["1-3", "7,9"], "instances": "4"})
+    assert problems._bbob_names(some) == [f"f{function}/i4/d5" for function in (1, 2, 3, 7, 9)]
+    assert len(problems._bbob_names(Searching())) == 24 * 3
+    with pytest.raises(UserError, match="BBOB has functions 1 to 24, got 25"):
+        problems._bbob_names(Searching(functions=(25,)))
+    with pytest.raises(UserError, match="a multiple of 5, got 4"):
+        problems._mixint_names(Searching(dimension=4))
+    with pytest.raises(UserError, match='no data set "phonem"; did you mean "phoneme"'):
+        problems._hpobench_names(Searching(datasets=("phonem",)))
 
 
 # ----- the demo's landscape
@@ -358,19 +372,19 @@ def test_bad_input_is_one_line(
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(PEERS, "smac", peers.Peer(peers.Smac, "smac", "no_such_module"))
-    with pytest.raises(problems.UserError, match="the contender smac needs smac: pip install smac"):
+    with pytest.raises(UserError, match="the contender smac needs smac: pip install smac"):
         peers.chosen(("random", "smac"), print)
     told: list[str] = []
     assert "smac" not in peers.chosen(("all",), told.append)
     assert "without smac: pip install smac" in told
     monkeypatch.setattr(landscape, "FILE", tmp_path / "none.npz")
-    with pytest.raises(problems.UserError, match="landscape is not measured"):
+    with pytest.raises(UserError, match="landscape is not measured"):
         names(Searching(problems=("demo",)))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "runs.jsonl").write_text('{"mine": 1}\n')
-    with pytest.raises(problems.UserError, match="is no file of runs"):
+    with pytest.raises(UserError, match="is no file of runs"):
         search.bench(options(tmp_path))
 
 

@@ -72,8 +72,8 @@ class Searching(config.Section):
         Field(min_length=1),
     ] = ("bbob", "hpobench")
     """Suites of problems, with commas between: bbob, bbob-mixint, bbob-noisy, hpobench, demo."""
-    functions: Annotated[Spans, Field(min_length=1)] = tuple(range(1, 25))
-    """BBOB functions, numbers and spans: 1-12,17."""
+    functions: Spans = ()
+    """BBOB functions, numbers and spans (1-12,17); all 24 if not given."""
     instances: Annotated[Spans, Field(min_length=1)] = (1, 2, 3)
     """BBOB instances."""
     dimension: Annotated[int, Field(ge=2)] = 5

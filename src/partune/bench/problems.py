@@ -28,7 +28,7 @@ from partune.errors import UserError, suggestion
 from partune.space import SPACES, Float, Hyperparameter, Int, Space
 from partune.trial import Config
 
-FUNCTIONS = 24
+FUNCTIONS = range(1, 25)
 DATASETS = ("australian", "blood_transfusion", "car", "credit_g", "kc1", "phoneme", "segment", "vehicle")
 
 # Values of an axis of bbob-mixint, a fifth of the axes each; None stays real. Scales: of its functions, f1 to f24.
@@ -127,9 +127,10 @@ def problem(name: str) -> Problem:
 
 
 def _bbob_names(options: Searching) -> list[str]:
-    if max(options.functions) > FUNCTIONS:
-        raise UserError(f"BBOB has functions 1 to {FUNCTIONS}, got {max(options.functions)}")
-    pairs = itertools.product(options.functions, options.instances)
+    functions = options.functions or FUNCTIONS
+    if max(functions) not in FUNCTIONS:
+        raise UserError(f"BBOB has functions 1 to {FUNCTIONS[-1]}, got {max(functions)}")
+    pairs = itertools.product(functions, options.instances)
     return [f"f{function}/i{instance}/d{options.dimension}" for function, instance in pairs]
 
 
