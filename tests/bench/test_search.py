@@ -18,7 +18,18 @@ from partune.bench.landscape import Landscape, Surface, fitted
 from partune.bench.options import Searching
 from partune.bench.peers import PEERS, Contender, Race, contender
 from partune.bench.problems import CARDINALITIES, SUITES, Problem, Suite, names
-from partune.bench.standings import Run, critical_difference, interval, picture, ranks, regrets, standings, write
+from partune.bench.standings import (
+    Run,
+    critical_difference,
+    interval,
+    picture,
+    ranks,
+    regrets,
+    second_rows,
+    standings,
+    write,
+)
+from partune.bench.table import number
 from partune.cli import main
 from partune.errors import UserError
 from partune.space import Choice, Float, Int, Space
@@ -335,6 +346,13 @@ def test_the_critical_difference_is_demsars() -> None:
     assert critical_difference(2, 50) == pytest.approx(
         studentized_range.ppf(0.95, 2, np.inf) / math.sqrt(2) * math.sqrt(1 / 50)
     )
+
+
+def test_seconds_are_medians_by_observations_and_a_mean_without_the_first() -> None:
+    run = Run("bbob/still", "a", 0, 20, seconds=[99.0, *[1.0] * 9, *[3.0] * 10])
+    head, row = second_rows([run], [10, 20])
+    assert head == ["contender", "0 to 9", "10 to 19", "mean of all but the first"]
+    assert row == ["a", "1.00", "3.00", number(39 / 19)]
 
 
 def test_the_picture_places_ranks_on_its_axis() -> None:
