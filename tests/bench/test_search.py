@@ -263,6 +263,10 @@ def test_a_run_is_judged_by_the_truth_about_what_is_named(monkeypatch: pytest.Mo
     assert run.regret(12) == run.regrets[int(np.argmax(run.scores))]
     assert run.regret(10) == run.regrets[int(np.argmax(run.scores[:10]))]
     assert search.race("hpobench/one", "random", 3, 12).scores == run.scores
+    noise = np.array(run.scores) - [-10 * regret for regret in run.regrets]
+    other = search.race("hpobench/two", "lhs", 3, 12)
+    np.testing.assert_allclose(np.array(other.scores) + 10 * np.array(other.regrets), noise)  # common to all contenders
+    assert not np.isclose(noise, [np.random.default_rng([3, n]).standard_normal() for n in range(12)]).any()
 
     named = SPHERE.decode([0.6, 0.5, 0.45])
 

