@@ -30,9 +30,15 @@ study's file too."""
 DEMO = """\
 Tunes a tiny pretrained model of a factory's machines that comes with partune: a few minutes on two cores, offline.
 Flags as for tune; where one is not given, the demo's own study.yaml counts, not the default shown here."""
-BENCH = """\
+BENCH = {
+    "packing": """\
 Runs the same trials as LitGPT as shipped, in a process each, through a tuned PEFT, and in packs, one after the other in
-each of several repetitions; writes a table of seconds a trial, memory and paired ratios."""
+each of several repetitions; writes a table of seconds a trial, memory and paired ratios.
+For optimisers beside those of other libraries: partune bench search --help""",
+    "search": """\
+Runs partune's optimisers and those of other libraries on the same problems, with the same budget and seeds; writes
+tables of regrets, ranks and seconds. Runs that are in the folder already are not run again.""",
+}
 INTERRUPTED = 130
 
 
@@ -116,16 +122,22 @@ def bench(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from partune import config
-    from partune.bench.options import Packing
-    from partune.bench.packing import bench as measure
+    from partune.bench.options import Packing, Searching
 
     console = Console(highlight=False, soft_wrap=True)
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
-    options = config.validated(Packing, given)
     with console.status("", refresh_per_second=1) as status:
-        out = measure(options, status.update if console.is_terminal else console.print)
+        tell = status.update if console.is_terminal else console.print
+        if arguments.what == "packing":
+            from partune.bench import packing
+
+            out = packing.bench(config.validated(Packing, given), tell)
+        else:
+            from partune.bench import search
+
+            out = search.bench(config.validated(Searching, given), tell)
     print((out / "table.md").read_text(encoding="utf-8"))
-    print(f"wrote {out}/table.csv and {out}/table.md")
+    print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")
     return 0
 
 
@@ -297,13 +309,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
     command.set_defaults(run=export)
 
-    command = commands.add_parser("bench", help="what packs gain on this machine", description=BENCH)
-    command.add_argument("what", choices=["packing"], help="baselines and packs side by side on the same trials")
+    what = next((each for each in arguments if each in BENCH), "packing")
+    command = commands.add_parser(
+        "bench", help="what packs gain on this machine; optimisers side by side", description=BENCH[what]
+    )
+    command.add_argument("what", choices=[*BENCH], help="packs beside the ways without; optimisers beside others'")
     command.set_defaults(run=bench)
     if "bench" in arguments:
-        from partune.bench.options import Packing
+        from partune.bench.options import Packing, Searching
 
-        for name, field in Packing.model_fields.items():
+        sections: dict[str, type[Section]] = {"packing": Packing, "search": Searching}
+        for name, field in sections[what].model_fields.items():
             _add_flag(command, (name,), field)
 
     command = commands.add_parser("spaces", help="list the ready-made search spaces")

@@ -1,1 +1,1 @@
-"""What packs gain: the same trials by packs and by the ways that people have without them, side by side."""
+"""Side by side, in one run: packs and the ways to do without them; optimisers and those of other libraries."""

@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -97,10 +97,10 @@ def machine(device: torch.device, threads: int) -> str:
     return f"{torch.cuda.get_device_name(device)}; {told}" if device.type == "cuda" else told
 
 
-def versions() -> str:
-    """Python's and the packages' that decide the speed."""
+def versions(packages: Sequence[str] = PACKAGES) -> str:
+    """Python's and the packages'; by default those that decide the speed of a pack."""
     found = [f"python {platform.python_version()}"]
-    for name in PACKAGES:
+    for name in packages:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

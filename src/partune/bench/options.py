@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
 
 from partune import config
 
+
+def spans(value: Any) -> Any:
+    """Numbers, and spans of them: "1-4,7" is 1, 2, 3, 4 and 7."""
+    texts = config.parts(value)
+    if not isinstance(texts, list):
+        return value
+    found: list[Any] = []
+    for text in texts:
+        first, dash, last = text.partition("-")
+        span = dash and first.isdecimal() and last.isdecimal()
+        found += range(int(first), int(last) + 1) if span else [text]
+    return found
+
+
+Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
+Spans = Annotated[tuple[PositiveInt, ...], BeforeValidator(spans)]
 Numbers = Annotated[tuple[PositiveInt, ...], BeforeValidator(config.parts)]
 Baselines = Annotated[tuple[Literal["subprocess", "tuned"], ...], BeforeValidator(config.parts)]
 
@@ -45,3 +61,34 @@ class Packing(config.Section):
     """Of configurations, random weights, synthetic data, order and trials."""
     out: str = "bench-packing"
     """Folder to write, which must not exist yet."""
+
+
+class Searching(config.Section):
+    """Options of `partune bench search`."""
+
+    problems: Annotated[
+        tuple[Literal["bbob", "bbob-mixint", "bbob-noisy", "hpobench", "demo"], ...],
+        BeforeValidator(config.parts),
+        Field(min_length=1),
+    ] = ("bbob", "hpobench")
+    """Suites of problems, with commas between: bbob, bbob-mixint, bbob-noisy, hpobench, demo."""
+    functions: Spans = ()
+    """BBOB functions, numbers and spans (1-12,17); all 24 if not given."""
+    instances: Annotated[Spans, Field(min_length=1)] = (1, 2, 3)
+    """BBOB instances."""
+    dimension: Annotated[int, Field(ge=2)] = 5
+    """Of the BBOB functions; for bbob-mixint a multiple of 5."""
+    datasets: Names = ()
+    """Data sets of hpobench; all eight if not given."""
+    contenders: Annotated[Names, Field(min_length=1)] = ("all",)
+    """Optimisers, with commas between; options after colons (bo:n_init=5); all is whatever is installed."""
+    seeds: PositiveInt = 20
+    """Runs of a contender on a problem."""
+    first_seed: NonNegativeInt = 0
+    """Seeds are this and the next ones."""
+    budget: Annotated[int, Field(ge=2)] = 50
+    """Evaluations of a run."""
+    jobs: PositiveInt = 1
+    """Runs at once, a process each."""
+    out: str = "bench-search"
+    """Folder to write; what was run there is not run again."""

@@ -126,10 +126,10 @@ def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
         writer.writerows(
             [*cost, *(text for texts in gain for text in texts)] for cost, gain in zip(costs, gains, strict=True)
         )
-    parts = ["\n".join(f"- {text}" for text in head), "\n".join(_markdown([COSTS, *costs]))]
+    parts = ["\n".join(f"- {text}" for text in head), "\n".join(markdown([COSTS, *costs]))]
     if keys:
         joined = [[row.name, *map(_joined, gain)] for row, gain in zip(table, gains, strict=True) if row.ratios]
-        parts.append("\n".join(_markdown([["line", *names], *joined])))
+        parts.append("\n".join(markdown([["line", *names], *joined])))
     (folder / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -159,7 +159,7 @@ def number(value: float) -> str:
     return f"{round(value, digits):.{max(0, digits)}f}"
 
 
-def _markdown(cells: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown(cells: Sequence[Sequence[str]]) -> Iterator[str]:
     head, *body = cells
     for row in (head, ["---"] * len(head), *body):
         yield f"| {' | '.join(row)} |"

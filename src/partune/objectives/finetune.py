@@ -281,8 +281,10 @@ class FineTune(Anchored):
         cost["seconds"] = time.perf_counter() - started
         return _observation(scores, cost, trial.fidelity)
 
-    def evaluate_judged(self, trial: Trial, adapter: Path | None, judge: Judge) -> Observation:
-        return self._evaluate_packed(trial, adapter, SEARCH, judge)
+    def evaluate_judged(
+        self, trial: Trial, adapter: Path | None, judge: Judge, parts: Collection[str] = SEARCH
+    ) -> Observation:
+        return self._evaluate_packed(trial, adapter, parts, judge)
 
     def _evaluate_packed(
         self, trial: Trial, adapter: Path | None, parts: Collection[str], judge: Judge | None = None

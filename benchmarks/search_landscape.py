@@ -1,0 +1,162 @@
+"""Measures the embedded demo's landscape for `partune bench search --problems demo`.
+
+    python benchmarks/search_landscape.py [--configurations 2048] [--again 128] [--seeds 3] [--pack 16]
+
+Trains Sobol points of the demo's space in packs: each once, scored on the search and verdict items and, on the way, at
+both rungs; some again with fresh seeds, for the noise. Every trial is a line of `landscape.csv`, written when it ends;
+trials that are there are not run again, so it can be stopped and started at will. When all are there, the surfaces are
+fitted (a few minutes for 2000 rows) and the file that `partune.bench.landscape` reads is written; the rows left out in
+turn say how well the surfaces predict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import qmc
+
+from partune import config
+from partune.bench.landscape import FILE, error, fitted
+from partune.demo import DIRECTORY
+from partune.objectives.finetune import FineTune
+from partune.space import SPACES
+from partune.stopping import SHARES, rung_name
+from partune.trial import Trial
+
+SPACE = SPACES["lora"]
+PARTS = frozenset({"search", "verdict"})
+SCORES = [*(rung_name(k) for k in range(len(SHARES))), "score"]
+HEAD = ["number", "seed", *SPACE.names, *SCORES, "stderr", "verdict", "seconds", "error"]
+CHANCE = 0.25  # four choices
+
+Row = dict[str, Any]
+
+
+class Watch:
+    """A judge under whom every trial goes to its end, scored at its rungs."""
+
+    def report(self, rung: int, score: float) -> None:
+        pass
+
+    def stops(self, rung: int) -> bool:
+        return False
+
+
+def trials(configurations: int, again: int, seeds: int) -> list[Trial]:
+    """Point i with seed i; then every so many-th point with fresh seeds."""
+    points = qmc.Sobol(SPACE.dimension, rng=np.random.default_rng(0)).random(configurations)
+    configs = [SPACE.decode(point.tolist()) for point in points]
+    repeated = range(0, configurations, max(configurations // max(again, 1), 1))[:again]
+    order = [*range(configurations), *(i for _ in range(seeds - 1) for i in repeated)]
+    return [Trial(i, configs[i], seed=seed) for seed, i in enumerate(order)]
+
+
+def measured(tuner: FineTune, trial: Trial) -> Row:
+    found = tuner.evaluate_judged(trial, None, Watch(), PARTS)
+    return {
+        "number": trial.number,
+        "seed": trial.seed,
+        **trial.config,
+        **{name: found.scores.get(name, "") for name in [*SCORES, "verdict"]},
+        "stderr": "" if found.stderr is None else found.stderr,
+        "seconds": found.cost["seconds"],
+        "error": found.error or "",
+    }
+
+
+def read(path: Path) -> list[Row]:
+    """The trials in a file; a last line that was cut off is taken out of it."""
+    if not path.is_file():
+        path.write_text(",".join(HEAD) + "\n", encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def column(rows: Sequence[Row], name: str) -> Any:
+    """Numbers; nan for what is not there, as of a trial that diverged."""
+    return np.array([float(row[name]) if row[name] != "" else np.nan for row in rows])
+
+
+def write(rows: Sequence[Row], path: Path) -> None:
+    """Fits the surfaces and writes the file."""
+    kinds = {name: int if parameter.values is not None else float for name, parameter in SPACE.hyperparameters.items()}
+    points = np.array([SPACE.encode({name: kinds[name](row[name]) for name in SPACE.names}) for row in rows])
+    search = np.stack([column(rows, name) for name in SCORES], axis=1)  # (n, f)
+    verdict = column(rows, "verdict")
+    weights, smoothing = [], []
+    for name, values in (("search", search[:, -1]), ("verdict", verdict)):
+        whole = np.nan_to_num(values, nan=CHANCE)
+        found, smooth = fitted(points, whole)
+        weights.append(found)
+        smoothing.append(smooth)
+        explained = 1 - error(points, whole, found, smooth) / whole.var()
+        print(f"{name}: weights {found.round(2)}, smoothing {smooth:.3g}, explains {explained:.3f} of rows left out")
+    noise = seed_noise(rows)
+    print(f"standard deviation over seeds: {noise:.4f}; {np.isnan(verdict).sum()} of {len(rows)} diverged")
+    np.savez_compressed(
+        path,
+        names=np.array(SPACE.names),
+        points=points,
+        seeds=column(rows, "seed").astype(np.int64),
+        search=search,
+        shares=np.array([*SHARES, 1.0]),
+        stderr=column(rows, "stderr"),
+        verdict=verdict,
+        chance=CHANCE,
+        noise=noise,
+        weights=np.array(weights),
+        smoothing=np.array(smoothing),
+    )
+    print(f"wrote {path}, {path.stat().st_size / 1024:.0f} KiB")
+
+
+def seed_noise(rows: Sequence[Row]) -> float:
+    """The standard deviation over seeds, pooled over the better half of the configurations with several."""
+    scores: dict[str, list[float]] = {}
+    for row in rows:
+        if row["score"] != "":
+            scores.setdefault(row["number"], []).append(float(row["score"]))
+    several = sorted((each for each in scores.values() if len(each) > 1), key=statistics.fmean)
+    better = several[len(several) // 2 :]
+    return float(np.sqrt(np.mean([statistics.variance(each) for each in better]))) if better else float("nan")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configurations", type=int, default=2048)
+    parser.add_argument("--again", type=int, default=128)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--pack", type=int, default=16)
+    parser.add_argument("--rows", type=Path, default=Path("landscape.csv"))
+    parser.add_argument("--out", type=Path, default=FILE)
+    options = parser.parse_args()
+
+    there = {int(row["seed"]) for row in read(options.rows)}
+    left = [trial for trial in trials(options.configurations, options.again, options.seeds) if trial.seed not in there]
+    print(f"{len(there)} trials there, {len(left)} to run", flush=True)
+    if left:
+        study = config.parse(config.load(DIRECTORY.parent / "study.yaml"))
+        run = study.run.model_copy(update={"pack": options.pack})
+        tuner = FineTune.of(study.model_copy(update={"run": run}))
+        tuner.check(SPACE)
+        with options.rows.open("a", encoding="utf-8", newline="") as file, ThreadPoolExecutor(options.pack) as pool:
+            writer = csv.DictWriter(file, HEAD)
+            for done in as_completed([pool.submit(measured, tuner, trial) for trial in left]):
+                writer.writerow(done.result())
+                file.flush()
+    rows = read(options.rows)
+    print(f"median seconds a trial: {np.median(column(rows, 'seconds')):.2f}", flush=True)
+    write(rows, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,393 @@
+"""The contenders of `partune bench search`: partune's optimisers and those of other libraries, each as ask and tell.
+
+Every library's optimiser is the one that its own documentation recommends, with its defaults; what is set besides is
+said beside it. Nothing of a library is loaded before a contender of it is made. Each translates a `Space` once:
+
+              log scales  integers            choices       conditions
+    Optuna    its own     its own             its own       its own (define by run)
+    SMAC      its own     its own             their places  its own
+    Ax        its own     its own             their places  none
+    DIRECT    by the unit cube: `Space.decode`
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partune.errors import UserError, suggestion
+from partune.optimizers import ALGORITHMS, optimizer
+from partune.space import Choice, Float, Hyperparameter, Int, Space
+from partune.trial import Config, Point, Value
+
+
+@dataclass(frozen=True)
+class Race:
+    """What a contender knows beforehand. noisy: whether a repeated evaluation would differ."""
+
+    space: Space
+    seed: int
+    budget: int
+    noisy: bool
+
+
+class Contender(ABC):
+    """Asked and told in turn; higher scores are better."""
+
+    @abstractmethod
+    def ask(self) -> Config | None:
+        """The next configuration to score; None where the search is finished."""
+
+    @abstractmethod
+    def tell(self, score: float) -> None:
+        """The score of what was asked last."""
+
+    def recommend(self) -> Config | None:
+        """The configuration that it would name now; None where that is the best scored."""
+        return None
+
+
+class Ours(Contender):
+    """An optimiser of partune, by name or as package.module:Class, with its options."""
+
+    def __init__(self, race: Race, algorithm: str, options: Mapping[str, Any]) -> None:
+        self.optimizer = optimizer(algorithm, race.space, seed=race.seed, **options)
+
+    def ask(self) -> Config | None:
+        asked = self.optimizer.ask()
+        if not asked:
+            return None
+        (self.asked,) = asked
+        return self.asked.config
+
+    def tell(self, score: float) -> None:
+        self.optimizer.tell(self.asked, score)
+
+
+class Optuna(Contender):
+    """A sampler of Optuna's."""
+
+    def __init__(self, race: Race, sampler: Any) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space = race.space
+        self.study = optuna.create_study(direction="maximize", sampler=sampler)
+
+    def ask(self) -> Config | None:
+        self.trial = self.study.ask()
+        config: dict[str, Value] = {}
+        for name in parents_first(self.space):
+            parameter = self.space.hyperparameters[name]
+            if active(parameter, config):
+                config[name] = self._suggest(name, parameter)
+        return config
+
+    def _suggest(self, name: str, parameter: Hyperparameter) -> Value:
+        value: Value
+        match parameter:
+            case Float(low, high, log):
+                value = self.trial.suggest_float(name, low, high, log=log)
+            case Int(low, high, log):
+                value = self.trial.suggest_int(name, low, high, log=log)
+            case Choice(options):
+                value = options[options.index(self.trial.suggest_categorical(name, options))]
+        return value
+
+    def tell(self, score: float) -> None:
+        self.study.tell(self.trial, score)
+
+
+def tpe(race: Race) -> Contender:
+    import optuna
+
+    return Optuna(race, optuna.samplers.TPESampler(seed=race.seed))
+
+
+def gp(race: Race) -> Contender:
+    """Told whether the objective is deterministic, as its documentation asks."""
+    import optuna
+
+    return Optuna(race, optuna.samplers.GPSampler(seed=race.seed, deterministic_objective=not race.noisy))
+
+
+def cmaes(race: Race) -> Contender:
+    """With a margin where there are integers, as its documentation recommends; choices are drawn at random."""
+    import optuna
+
+    integers = any(isinstance(each, Int) for each in race.space.hyperparameters.values())
+    sampler = optuna.samplers.CmaEsSampler(seed=race.seed, with_margin=integers, warn_independent_sampling=False)
+    return Optuna(race, sampler)
+
+
+class Smac(Contender):
+    """SMAC's facade for hyperparameters: a random forest, and an intensifier that repeats what is noisy up to 3 times.
+
+    Repeats are evaluations of the budget; without noise it is told so (`deterministic`), and repeats nothing.
+    """
+
+    def __init__(self, race: Race) -> None:
+        from ConfigSpace import ConfigurationSpace
+        from smac import HyperparameterOptimizationFacade, Scenario
+
+        self.space = race.space
+        parameters = {name: self._parameter(name, each) for name, each in self.space.hyperparameters.items()}
+        space = ConfigurationSpace(seed=race.seed)
+        space.add(list(parameters.values()))
+        space.add([each for name in parameters if (each := self._condition(name, parameters)) is not None])
+        self._folder = tempfile.TemporaryDirectory(prefix="partune-smac-")
+        scenario = Scenario(
+            space,
+            deterministic=not race.noisy,
+            n_trials=race.budget,
+            seed=race.seed,
+            output_directory=Path(self._folder.name),
+        )
+        self.smac = HyperparameterOptimizationFacade(
+            scenario, _never_called, logging_level=logging.ERROR, overwrite=True
+        )
+
+    def _parameter(self, name: str, parameter: Hyperparameter) -> Any:
+        import ConfigSpace
+
+        match parameter:
+            case Float(low, high, log):
+                return ConfigSpace.UniformFloatHyperparameter(name, low, high, log=log)
+            case Int(low, high, log):
+                return ConfigSpace.UniformIntegerHyperparameter(name, low, high, log=log)
+            case Choice(options):
+                return ConfigSpace.CategoricalHyperparameter(name, list(range(len(options))))
+        raise TypeError(parameter)
+
+    def _condition(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        """A hyperparameter's condition, on values as they stand in ConfigSpace; None where it has none."""
+        from ConfigSpace import AndConjunction, InCondition
+
+        parents = self.space.hyperparameters[name].when or {}
+        found = [
+            InCondition(
+                parameters[name],
+                parameters[parent],
+                [placed(self.space.hyperparameters[parent], v) for v in listed(values)],
+            )
+            for parent, values in parents.items()
+        ]
+        return AndConjunction(*found) if len(found) > 1 else next(iter(found), None)
+
+    def ask(self) -> Config | None:
+        self.info = self.smac.ask()
+        return self._config(self.info.config)
+
+    def tell(self, score: float) -> None:
+        from smac.runhistory.dataclasses import TrialValue
+
+        self.smac.tell(self.info, TrialValue(cost=-score), save=False)
+
+    def recommend(self) -> Config | None:
+        incumbent = self.smac.intensifier.get_incumbent()
+        return None if incumbent is None else self._config(incumbent)
+
+    def _config(self, configuration: Any) -> Config:
+        return own(self.space, dict(configuration))
+
+
+class Ax(Contender):
+    """Ax's Client with the strategy that it chooses by itself: the centre, Sobol points, then BoTorch's GP and logNEI.
+
+    Without noise it is told a standard error of 0.
+    """
+
+    def __init__(self, race: Race) -> None:
+        if any(each.when for each in race.space.hyperparameters.values()):
+            raise UserError("the contender ax takes no space with conditions")
+        from ax import Client
+
+        self.space, self.noisy = race.space, race.noisy
+        self.client = Client(random_seed=race.seed)
+        logging.getLogger("ax").setLevel(logging.ERROR)
+        self.client.configure_experiment([self._parameter(*each) for each in race.space.hyperparameters.items()])
+        self.client.configure_optimization("score")
+
+    def _parameter(self, name: str, parameter: Hyperparameter) -> Any:
+        from ax import ChoiceParameterConfig, RangeParameterConfig
+
+        match parameter:
+            case Float(low, high, log):
+                return RangeParameterConfig(name, (low, high), "float", scaling="log" if log else None)
+            case Int(low, high, log):
+                return RangeParameterConfig(name, (low, high), "int", scaling="log" if log else None)
+            case Choice(options):
+                return ChoiceParameterConfig(name, list(range(len(options))), "int", is_ordered=False)
+        raise TypeError(parameter)
+
+    def ask(self) -> Config | None:
+        ((self.index, values),) = self.client.get_next_trials(1).items()
+        return own(self.space, values)
+
+    def tell(self, score: float) -> None:
+        self.client.complete_trial(self.index, {"score": score if self.noisy else (score, 0.0)})
+
+    def recommend(self) -> Config | None:
+        values, *_ = self.client.get_best_parameterization()
+        return own(self.space, values)
+
+
+class Direct(Contender):
+    """SciPy's DIRECT, locally biased: Gablonsky and Kelley 2001.
+
+    It has no ask and tell. It is deterministic, so each ask runs it anew on the scores that are known, to the first
+    point without one; a point of the cube keeps its first score.
+    """
+
+    def __init__(self, race: Race) -> None:
+        self.race = race
+        self.known: dict[Point, float] = {}
+
+    def ask(self) -> Config | None:
+        from scipy.optimize import Bounds, direct
+
+        d = self.race.space.dimension
+        try:
+            direct(self._loss, Bounds([0.0] * d, [1.0] * d), maxfun=self.race.budget + 1)
+        except _UnknownPoint as unknown:
+            self.point = unknown.point
+            return self.race.space.decode(self.point)
+        return None
+
+    def _loss(self, x: Any) -> float:
+        point = tuple(x.tolist())
+        if point not in self.known:
+            raise _UnknownPoint(point)
+        return -self.known[point]
+
+    def tell(self, score: float) -> None:
+        self.known[self.point] = score
+
+
+class _UnknownPoint(Exception):  # noqa: N818
+    def __init__(self, point: Point) -> None:
+        self.point = point
+
+
+# ----- by name
+
+
+@dataclass(frozen=True)
+class Peer:
+    """How a peer is made, and what it needs that partune does not, as pip and Python name it."""
+
+    make: Callable[[Race], Contender]
+    package: str | None = None
+    module: str = ""
+
+    @property
+    def missing(self) -> bool:
+        return self.package is not None and importlib.util.find_spec(self.module) is None
+
+
+PEERS: dict[str, Peer] = {
+    "optuna-tpe": Peer(tpe),
+    "optuna-gp": Peer(gp),
+    "optuna-cmaes": Peer(cmaes, "cmaes", "cmaes"),
+    "ax": Peer(Ax, "ax-platform", "ax"),
+    "smac": Peer(Smac, "smac", "smac"),
+    "scipy-direct": Peer(Direct),
+}
+
+
+def chosen(names: tuple[str, ...], tell: Callable[[str], object]) -> list[str]:
+    """The contenders of these names, "all" spelt out; raises UserError for what is not known or not installed.
+
+    tell: is told, a line each, who of all is left out.
+    """
+    found = []
+    for name in names:
+        if name != "all":
+            _check(name)
+            found.append(name)
+            continue
+        for peer, each in PEERS.items():
+            if each.missing:
+                tell(f"without {peer}: pip install {each.package}")
+        found += [*ALGORITHMS, *(peer for peer, each in PEERS.items() if not each.missing)]
+    return list(dict.fromkeys(found))
+
+
+def contender(name: str, race: Race) -> Contender:
+    """A contender by name: a peer, or an optimiser of partune with options, such as bo:n_init=5."""
+    return PEERS[name].make(race) if name in PEERS else Ours(race, *_split(name))
+
+
+def _check(name: str) -> None:
+    if name in PEERS:
+        peer = PEERS[name]
+        if peer.missing:
+            raise UserError(f"the contender {name} needs {peer.package}: pip install {peer.package}")
+        return
+    algorithm, options = _split(name)
+    if ":" not in algorithm and algorithm not in ALGORITHMS:
+        raise UserError(f'no contender "{algorithm}"{suggestion(algorithm, [*ALGORITHMS, *PEERS, "all"])}')
+    optimizer(algorithm, Space(x=Float(0, 1)), **options)
+
+
+def _split(name: str) -> tuple[str, dict[str, Any]]:
+    """Name and options of "name:option=value:option=value"."""
+    parts = name.split(":")
+    options = [part for part in parts if "=" in part]
+    pairs = (option.split("=", 1) for option in options)
+    return ":".join(part for part in parts if part not in options), {key: yaml.safe_load(text) for key, text in pairs}
+
+
+# ----- spaces
+
+
+def own(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
+    """A configuration from a library's values, numpy's types and places of options among them."""
+    config: dict[str, Value] = {}
+    for name, parameter in space.hyperparameters.items():
+        if name in values:
+            match parameter:
+                case Float(low, high):
+                    config[name] = min(max(float(values[name]), low), high)
+                case Int():
+                    config[name] = int(values[name])
+                case Choice(options):
+                    config[name] = options[int(values[name])]
+    return config
+
+
+def placed(parameter: Hyperparameter, value: Value) -> Value:
+    """A value as SMAC and Ax have it: an option by its place."""
+    return list(parameter.options).index(value) if isinstance(parameter, Choice) else value
+
+
+def listed(values: Any) -> list[Value]:
+    return [values] if isinstance(values, (bool, int, float, str)) else list(values)
+
+
+def active(parameter: Hyperparameter, config: Config) -> bool:
+    """Whether a hyperparameter exists beside those chosen so far, its parents among them."""
+    conditions = (parameter.when or {}).items()
+    return all(parent in config and config[parent] in listed(values) for parent, values in conditions)
+
+
+def parents_first(space: Space) -> list[str]:
+    """The names, each after those that its condition is on."""
+    found: list[str] = []
+    while len(found) < space.dimension:
+        for name, parameter in space.hyperparameters.items():
+            if name not in found and set(parameter.when or {}) <= set(found):
+                found.append(name)
+    return found
+
+
+def _never_called(config: Any, seed: int = 0) -> float:
+    raise AssertionError("SMAC is asked and told")
