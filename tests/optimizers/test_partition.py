@@ -16,7 +16,7 @@ def grow(tree: Tree, choices: list[int]) -> list[Cell]:
     leaves = [tree.root]
     for choice in choices:
         leaf = leaves.pop(choice % len(leaves))
-        leaves += tree.split(leaf) if leaf.axis is not None else [leaf]
+        leaves += tree.split(leaf) if leaf.sides else [leaf]
     return leaves
 
 
@@ -69,22 +69,22 @@ def test_the_longest_side_is_cut_the_first_axis_among_equals() -> None:
     tree = Tree(BOX)
     leaf, axes = tree.root, []
     for _ in range(7):
-        axes.append(leaf.axis)
+        axes.append(leaf.sides[0])
         leaf = tree.split(leaf)[2]
     assert axes == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_only_sides_with_two_values_are_cut() -> None:
     tree = Tree(Space(a=Choice(["only"]), b=Int(1, 3), c=Float(0, 1)))
-    assert tree.root.axis == 1
+    assert tree.root.sides[0] == 1
     one = tree.split(tree.root)[0]
-    assert (one.levels, one.axis) == ((0, 1, 0), 2)
+    assert (one.levels, one.sides) == ((0, 1, 0), (2,))
 
 
 def test_an_inactive_side_is_not_cut() -> None:
     tree = Tree(Space(kind=Choice(["a", "b", "c"]), x=Float(0, 1, when={"kind": "a"})))
     a, b, c = tree.split(tree.root)
-    assert (a.axis, b.axis, c.axis) == (1, None, None)
+    assert (a.sides, b.sides, c.sides) == ((1,), (), ())
     scored(tree, [a, b, c], [0.0, 1.0, 2.0])
     assert tree.best(1) is a
     with pytest.raises(ValueError, match="no side"):

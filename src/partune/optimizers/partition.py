@@ -28,7 +28,7 @@ class Cell:
 
     levels, indices: (d,); the cell is [i / base^l, (i + 1) / base^l] on each axis.
     point: the centre, (d,); a middle child has its parent's, by construction.
-    axis: along which it will be cut; None where no side can be.
+    sides: the axes along which it can be cut, the longest first.
     score: what it is selected by, as a rule the centre's; NaN until it is known.
     inside: canonical points of the configurations in the cell, where they are few; else None.
     age: its number in the order of creation.
@@ -39,7 +39,7 @@ class Cell:
     levels: tuple[int, ...]
     indices: tuple[int, ...]
     point: Point
-    axis: int | None = None
+    sides: tuple[int, ...] = ()
     score: float = math.nan
     inside: tuple[Point, ...] | None = None
     age: int = 0
@@ -48,6 +48,11 @@ class Cell:
     @property
     def depth(self) -> int:
         return sum(self.levels)
+
+    @property
+    def longest(self) -> tuple[int, ...]:
+        """The longest of its sides that can be cut."""
+        return tuple(axis for axis in self.sides if self.levels[axis] == self.levels[self.sides[0]])
 
     @property
     def lower(self) -> Point:
@@ -71,12 +76,14 @@ class Tree:
     cell that straddles a border between discrete values, with nothing in it that is not known: it could be cut for ever
     (1/2, between two options, is no edge of any cell of base 3).
 
-    A cell that was added is selected by its score. While the score is missing, because its trial is pending, the cell
+    A cell that was added is selected by its score, among those of its row: the cells of its depth, where no other rule
+    is given. While the score is missing, because its trial is pending, the cell
     awaits it and is no candidate. A score that has come is taken over by `collect`, and the order of candidates is that
     of score and creation, so that nothing depends on when it was collected.
 
     known: the score of the configuration at a point; None while there is none.
     worth: whether a cell with these children may be split now.
+    row: where a cell is ranked; a number.
     """
 
     def __init__(
@@ -85,6 +92,7 @@ class Tree:
         base: int = 3,
         known: Callable[[Point], float | None] = lambda point: None,
         worth: Callable[[Sequence[Cell]], bool] = lambda children: True,
+        row: Callable[[Cell], float] = lambda cell: cell.depth,
     ) -> None:
         if base < 2:
             raise UserError(f"a cell is cut into 2 parts or more, got {base}")
@@ -92,53 +100,63 @@ class Tree:
         self.base = base
         self.known = known
         self.worth = worth
+        self.row = row
+        self.depth = 0
         self._middles = [
             None if each.values is None else [each.encode(value) for value in each.values]
             for each in space.hyperparameters.values()
         ]
         d = space.dimension
         self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d))
-        self._rows: list[list[tuple[float, int, Cell]]] = [[]]  # a heap for each depth: best score first, then age
+        self._rows: dict[float, list[tuple[float, int, Cell]]] = {}  # heaps: the best score first, then the oldest
         self._awaiting: list[Cell] = []
         self._ages = itertools.count(1)
 
     @property
-    def depth(self) -> int:
-        """Of the deepest cell."""
-        return len(self._rows) - 1
+    def rows(self) -> list[float]:
+        """The rows with a candidate, in order."""
+        return [row for row in sorted(self._rows) if self.best(row) is not None]
 
     @property
-    def shallowest(self) -> int | None:
-        """The least depth with a candidate; None where there is none."""
-        return next((depth for depth in range(len(self._rows)) if self.best(depth) is not None), None)
+    def shallowest(self) -> float | None:
+        """The first row with a candidate; None where there is none."""
+        return next((row for row in sorted(self._rows) if self.best(row) is not None), None)
 
-    def best(self, depth: int) -> Cell | None:
-        """The best-scoring leaf of a depth that can be split, the oldest among equals; None where there is none."""
-        row, passed = self._rows[depth], []
-        while row and not self._candidate(leaf := row[0][2]):
-            entry = heapq.heappop(row)
-            if leaf.axis is not None:
+    def best(self, row: float) -> Cell | None:
+        """The best-scoring leaf of a row that can be split, the oldest among equals; None where there is none."""
+        heap, passed = self._rows.get(row, []), []
+        while heap and not self.candidate(leaf := heap[0][2]):
+            entry = heapq.heappop(heap)
+            if leaf.sides:
                 passed.append(entry)
-        found = row[0][2] if row else None
+        found = heap[0][2] if heap else None
         for entry in passed:
-            heapq.heappush(row, entry)
+            heapq.heappush(heap, entry)
         return found
 
-    def split(self, leaf: Cell) -> list[Cell]:
-        """The `base` parts of a leaf, from low to high, in its place; to be added by the caller."""
-        if leaf.axis is None:
-            raise ValueError(f"no side of the cell around {leaf.point} can be split")
-        children = self._children(leaf)
-        for child in children:
-            child.age = next(self._ages)
-        if leaf.depth == self.depth:
-            self._rows.append([])
-        leaf.axis = None
+    def pop(self, row: float) -> Cell:
+        """Takes the best leaf of a row out of the candidates; there must be one."""
+        if self.best(row) is None:
+            raise ValueError(f"row {row} has no candidate")
+        return heapq.heappop(self._rows[row])[2]
+
+    def split(self, leaf: Cell, axis: int | None = None) -> list[Cell]:
+        """The `base` parts of a leaf, from low to high, in its place; to be added by the caller.
+
+        axis: the longest side that can be cut, where none is given.
+        """
+        if not leaf.sides or (axis is not None and axis not in leaf.sides):
+            raise ValueError(f"no side of the cell around {leaf.point} can be split, or not {axis}")
+        children = self._children(leaf) if axis in (None, leaf.sides[0]) else self._parts(leaf, axis)
+        leaf.sides = ()
+        self.depth = max(self.depth, children[0].depth)
         return children
 
     def add(self, cells: Iterable[Cell]) -> None:
         """Makes candidates of cells, each as soon as it has a score."""
-        self._awaiting.extend(cells)
+        for cell in cells:
+            cell.age = next(self._ages)
+            self._awaiting.append(cell)
         self.collect()
 
     def collect(self) -> None:
@@ -150,17 +168,21 @@ class Tree:
             if math.isnan(cell.score):
                 self._awaiting.append(cell)
             else:
-                heapq.heappush(self._rows[cell.depth], (-cell.score, cell.age, cell))
+                heapq.heappush(self._rows.setdefault(self.row(cell), []), (-cell.score, cell.age, cell))
 
-    def _candidate(self, leaf: Cell) -> bool:
+    def candidate(self, leaf: Cell) -> bool:
+        """Whether a leaf can be split, has something in it that is not known, and is worth while."""
         if leaf.inside is not None and all(self.known(point) is not None for point in leaf.inside):
-            leaf.axis = leaf.inside = None
-        return leaf.axis is not None and self.worth(self._children(leaf))
+            leaf.sides, leaf.inside = (), None
+        return bool(leaf.sides) and self.worth(self._children(leaf))
 
-    def _children(self, cell: Cell) -> list[Cell]:
-        if not cell.children and cell.axis is not None:
-            cell.children = [self._child(cell, cell.axis, part) for part in range(self.base)]
-        return cell.children
+    def _children(self, leaf: Cell) -> list[Cell]:
+        if not leaf.children:
+            leaf.children = self._parts(leaf, leaf.sides[0])
+        return leaf.children
+
+    def _parts(self, leaf: Cell, axis: int) -> list[Cell]:
+        return [self._child(leaf, axis, part) for part in range(self.base)]
 
     def _child(self, parent: Cell, axis: int, part: int) -> Cell:
         levels, indices, point = list(parent.levels), list(parent.indices), list(parent.point)
@@ -174,11 +196,11 @@ class Tree:
         return self._measured(child)
 
     def _measured(self, cell: Cell) -> Cell:
-        """With its longest side that can be cut, and what is inside."""
+        """With its sides that can be cut, and what is inside."""
         lower, upper = cell.lower, cell.upper
         axes = [axis for axis in range(self.space.dimension) if self.space.splittable(lower, upper, axis)]
         if axes:
-            cell.axis = min(axes, key=lambda axis: cell.levels[axis])
+            cell.sides = tuple(sorted(axes, key=lambda axis: cell.levels[axis]))
             cell.inside = self._inside(cell, axes)
         return cell
 

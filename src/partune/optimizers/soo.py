@@ -51,7 +51,7 @@ class SOO(Sequential):
             v_max = None
             # Where all leaves lie below h_max a sweep would expand nothing and t stand still, for ever: the sweep
             # reaches the shallowest leaf in any case. (K = 2 leads there, and exhausted cells do.)
-            bottom = max(top, min(tree.depth, H_MAX[self.h_max](t)))
+            bottom = int(max(top, min(tree.depth, H_MAX[self.h_max](t))))
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)
                 if leaf is not None and self._admits(leaf.score, v_max):
