@@ -125,9 +125,8 @@ def test_the_order_in_which_scores_come_changes_nothing(order: list[int], values
         tree.collect()
         assert tree.best(1) is min((children[i] for i in order[:done]), key=lambda cell: (-cell.score, cell.age))
     left = []
-    while (leaf := tree.best(1)) is not None:
-        left.append(leaf)
-        tree.split(leaf)
+    while tree.best(1) is not None:
+        left.append(tree.pop(1))
     assert left == sorted(children, key=lambda cell: (-cell.score, cell.age))
 
 

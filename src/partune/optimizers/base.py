@@ -220,6 +220,7 @@ class Sequential(Optimizer):
         super().__init__(space, seed)
         self._search: Search | None = None
         self._batch: list[Point] = []
+        self._passed = 0
         self._ended = False
         self._canonicals: dict[Point, Point] = {}
         self._notes: list[Mapping[str, Any]] = []
@@ -278,9 +279,10 @@ class Sequential(Optimizer):
         It ends at the latest when every configuration of a finite space was proposed.
         """
         while not self._ended:
-            new = next((point for point in self._batch if not self.proposed(point)), None)
-            if new is not None:
-                return new
+            while self._passed < len(self._batch) and self.proposed(self._batch[self._passed]):
+                self._passed += 1
+            if self._passed < len(self._batch):
+                return self._batch[self._passed]
             if self._all_proposed():
                 self._ended = True
                 return None
@@ -295,6 +297,7 @@ class Sequential(Optimizer):
                     self._batch = self._search.send(scores)
             except StopIteration:
                 self._ended, self._batch = True, []
+            self._passed = 0
             if not self._batch and self.waiting:
                 return None
         return None

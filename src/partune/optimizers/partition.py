@@ -82,7 +82,7 @@ class Tree:
     of score and creation, so that nothing depends on when it was collected.
 
     known: the score of the configuration at a point; None while there is none.
-    worth: whether a cell with these children may be split now.
+    worth: whether a cell with these children may be split now; None: always.
     row: where a cell is ranked; a number.
     """
 
@@ -91,7 +91,7 @@ class Tree:
         space: Space,
         base: int = 3,
         known: Callable[[Point], float | None] = lambda point: None,
-        worth: Callable[[Sequence[Cell]], bool] = lambda children: True,
+        worth: Callable[[Sequence[Cell]], bool] | None = None,
         row: Callable[[Cell], float] = lambda cell: cell.depth,
     ) -> None:
         if base < 2:
@@ -106,8 +106,9 @@ class Tree:
             None if each.values is None else [each.encode(value) for value in each.values]
             for each in space.hyperparameters.values()
         ]
+        self._conditions = any(each.when for each in space.hyperparameters.values())
         d = space.dimension
-        self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d))
+        self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d), range(d))
         self._rows: dict[float, list[tuple[float, int, Cell]]] = {}  # heaps: the best score first, then the oldest
         self._awaiting: list[Cell] = []
         self._ages = itertools.count(1)
@@ -141,16 +142,21 @@ class Tree:
         return heapq.heappop(self._rows[row])[2]
 
     def split(self, leaf: Cell, axis: int | None = None) -> list[Cell]:
-        """The `base` parts of a leaf, from low to high, in its place; to be added by the caller.
+        """The `base` parts of a leaf that was popped, from low to high, in its place; to be added by the caller.
 
         axis: the longest side that can be cut, where none is given.
         """
         if not leaf.sides or (axis is not None and axis not in leaf.sides):
             raise ValueError(f"no side of the cell around {leaf.point} can be split, or not {axis}")
         children = self._children(leaf) if axis in (None, leaf.sides[0]) else self._parts(leaf, axis)
-        leaf.sides = ()
         self.depth = max(self.depth, children[0].depth)
         return children
+
+    def clear(self) -> None:
+        """No cell is a candidate or awaited any more: the root can be added again, and its parts need not be made."""
+        self._rows.clear()
+        self._awaiting.clear()
+        self.depth = 0
 
     def add(self, cells: Iterable[Cell]) -> None:
         """Makes candidates of cells, each as soon as it has a score."""
@@ -174,7 +180,7 @@ class Tree:
         """Whether a leaf can be split, has something in it that is not known, and is worth while."""
         if leaf.inside is not None and all(self.known(point) is not None for point in leaf.inside):
             leaf.sides, leaf.inside = (), None
-        return bool(leaf.sides) and self.worth(self._children(leaf))
+        return bool(leaf.sides) and (self.worth is None or self.worth(self._children(leaf)))
 
     def _children(self, leaf: Cell) -> list[Cell]:
         if not leaf.children:
@@ -193,24 +199,30 @@ class Tree:
         if not middle:
             point[axis] = child.at(axis, 1, 2)
             child.point = tuple(point)
-        return self._measured(child)
+        return self._measured(child, parent.sides, cut=axis)
 
-    def _measured(self, cell: Cell) -> Cell:
-        """With its sides that can be cut, and what is inside."""
+    def _measured(self, cell: Cell, axes: Iterable[int], cut: int | None = None) -> Cell:
+        """With its sides that can be cut, and what is inside; axes: those of its parent, which was cut along `cut`.
+
+        The other sides are as they were, unless conditions depend on the axis that was cut.
+        """
         lower, upper = cell.lower, cell.upper
-        axes = [axis for axis in range(self.space.dimension) if self.space.splittable(lower, upper, axis)]
-        if axes:
-            cell.sides = tuple(sorted(axes, key=lambda axis: cell.levels[axis]))
-            cell.inside = self._inside(cell, axes)
+        kept = [
+            axis
+            for axis in axes
+            if (cut is not None and axis != cut and not self._conditions) or self.space.splittable(lower, upper, axis)
+        ]
+        cell.sides = tuple(sorted(kept, key=lambda axis: (cell.levels[axis], axis)))
+        cell.inside = self._inside(cell, kept) if kept else None
         return cell
 
     def _inside(self, cell: Cell, axes: Sequence[int]) -> tuple[Point, ...] | None:
         """All configurations of a cell whose sides that can be cut are discrete, if they are few; axes: these sides."""
+        if any(self._middles[axis] is None for axis in axes):
+            return None
         sides: list[Sequence[float]] = [(u,) for u in cell.point]
         for axis in axes:
-            middles = self._middles[axis]
-            if middles is None:
-                return None
+            middles = self._middles[axis] or ()
             parameter = self.space.hyperparameters[self.space.names[axis]]
             first, last = (parameter.encode(parameter.decode(cell.at(axis, part, FINE))) for part in (1, FINE - 1))
             sides[axis] = [u for u in middles if first <= u <= last]

@@ -48,16 +48,17 @@ class Budgeted(Sequential):
         return self.k - self.k % 2
 
     def search(self) -> Search:
+        tree = Tree(self.space, self.k, known=self.known)
         budget, exhausted = self.budget, False
         while not exhausted:
-            tree = Tree(self.space, self.k, known=self.known)
+            tree.clear()
             yield from self.run(tree, budget)
             exhausted = tree.shallowest is None
             budget *= 2
 
     @abstractmethod
     def run(self, tree: Tree, budget: int) -> Search:
-        """One run of the algorithm, on a tree of its own, whose leaves it leaves there."""
+        """One run of the algorithm, on a tree without candidates; it adds its leaves."""
 
 
 class SequOOL(Budgeted):

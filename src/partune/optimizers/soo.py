@@ -55,7 +55,7 @@ class SOO(Sequential):
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)
                 if leaf is not None and self._admits(leaf.score, v_max):
-                    yield from self.score(tree, tree.split(leaf))
+                    yield from self.score(tree, tree.split(tree.pop(depth)))
                     v_max = leaf.score
                     t += 1
 
