@@ -39,20 +39,18 @@ def test_when_the_budget_is_spent_it_goes_on_as_if_it_had_had_twice_as_much() ->
     assert ours == pytest.approx(theirs, rel=0, abs=1e-12)
 
 
-class Runs(StroquOOL):
-    """Notes how many proposals there were when each run began."""
-
-    def run(self, tree: Tree, budget: int) -> Search:
-        self.__dict__.setdefault("began", []).append((len(self.proposals), budget))
-        yield from super().run(tree, budget)
-
-
 @pytest.mark.parametrize("budget", [25, 50, 75, 200, 800])
 def test_a_run_of_stroquool_takes_no_more_than_its_budget(budget: int) -> None:
     function = SYNTHETIC["hartmann3"]
-    algorithm = Runs(function.space, budget=budget)
-    drive(algorithm, function, budget=budget + 1)
-    (_, first), (spent, second) = algorithm.__dict__["began"]
+    began: list[tuple[int, int]] = []  # the budget of each run, and how many proposals there were when it began
+
+    class Runs(StroquOOL):
+        def run(self, tree: Tree, budget: int) -> Search:
+            began.append((budget, len(self.proposals)))
+            yield from super().run(tree, budget)
+
+    drive(Runs(function.space, budget=budget), function, budget=budget + 1)
+    (first, _), (second, spent) = began
     assert (first, second) == (budget, 2 * budget)
     assert spent <= budget
 

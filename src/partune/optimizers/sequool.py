@@ -129,7 +129,7 @@ class StroquOOL(Budgeted):
 
     def cost(self, h_max: int) -> int:
         """Evaluations that a run takes at most: the root and its children, the cells opened, the cross-validation."""
-        opened = sum(h_max // (h * 2**p) * 2**p for h in range(1, h_max + 1) for p in range((h_max // h).bit_length()))
+        opened = sum(h_max // (h << p) << p for h in range(1, h_max + 1) for p in range((h_max // h).bit_length()))
         return 1 + self.k * (h_max + opened) + h_max.bit_length() * h_max
 
 
