@@ -136,7 +136,7 @@ def bamsoo(
 
 
 def sequool(f: Function, d: int, openings: int) -> list[list[float]]:
-    """Bartlett et al. 2019, figure 1, on [0, 1]^d with K = 3; the points evaluated with a budget of n openings.
+    """Bartlett et al. 2019, on [0, 1]^d with K = 3; the points evaluated with a budget of n openings.
 
     The root is evaluated first, as its value is that of its middle child.
     """

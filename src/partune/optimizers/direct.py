@@ -95,7 +95,7 @@ class DIRECTL(DIRECT):
 
 
 def potentially_optimal(scores: Mapping[float, float], best: float, epsilon: float) -> list[float]:
-    """Definition 3.1 of Jones et al.: the sizes j for which there is a K > 0 with, for every size i,
+    """What Jones et al. define as potentially optimal: the sizes j for which there is a K > 0 with, for every size i,
 
         f_j + K d_j >= f_i + K d_i   and   f_j + K d_j >= f* + epsilon |f*|
 

@@ -7,6 +7,10 @@ Local Smoothness Assumption, ALT 2019.
     log-bar(n)  sum_{t=1}^n 1/t
     h_max       deepest level at which cells are opened
     T           evaluations that a cell's value is the mean of
+
+The paper's text was not at hand: the plans are restated from memory and compared with a public implementation, which
+agrees on SequOOL, and opens one cell for each p in StroquOOL where this opens floor(h_max / (h 2^p)), as the paper's
+count of its budget needs.
 """
 
 from __future__ import annotations
