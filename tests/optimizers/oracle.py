@@ -1,4 +1,4 @@
-"""The published pseudo-code of SOO and BaMSOO, transcribed line by line; slow, plain, and independent of the package.
+"""The published pseudo-code of SOO, BaMSOO, SequOOL and FDA, line by line; slow, plain, independent of the package.
 
 What the papers leave open is settled as in the package: cells are cut along their longest side relative to the box, the
 first among equals; the argmax is the oldest leaf among equals; a child at a point that was evaluated before takes its
@@ -133,3 +133,81 @@ def bamsoo(
                 # Set v_max = g(x_{h,j}); n = n + 1.
                 v_max = best
                 expansions = expansions + 1
+
+
+def sequool(f: Function, d: int, openings: int) -> list[list[float]]:
+    """Bartlett et al. 2019, on [0, 1]^d with K = 3; the points evaluated with a budget of n openings.
+
+    The root is evaluated first, as its value is that of its middle child.
+    """
+    whole = [(Fraction(0), Fraction(1))] * d
+    value: dict[tuple[Fraction, ...], float] = {}
+
+    def evaluate(box: Box) -> float:
+        return value.setdefault(centre(box), f(floats(centre(box))))
+
+    evaluate(whole)
+    n = openings
+    # h_max = floor(n / log-bar(n)), log-bar(n) = sum_t 1/t
+    h_max = int(n / sum(Fraction(1, t) for t in range(1, n + 1)))
+    cells: dict[int, list[tuple[Box, float]]] = {h: [] for h in range(h_max + 2)}
+    # Open P_{0,1}.
+    cells[1] = [(child, evaluate(child)) for child in cut(whole, whole, 3)]
+    # For h = 1 to h_max: open floor(h_max / h) cells P_{h,i} of depth h with largest values f_{h,j}.
+    for h in range(1, h_max + 1):
+        for box, _ in sorted(cells[h], key=lambda cell: -cell[1])[: h_max // h]:
+            cells[h + 1] += [(child, evaluate(child)) for child in cut(box, whole, 3)]
+    return [floats(x) for x in value]
+
+
+def fda(f: Function, d: int, n: int, levels: int, least: float) -> list[list[float]]:
+    """Nakib et al. 2017 with hyperspheres, on [0, 1]^d; the first n points asked for, known ones again."""
+    asked: list[list[float]] = []
+    best_x, best_f = [0.5] * d, -inf
+
+    def evaluate(x: list[float]) -> float:
+        asked.append(x)
+        return f(x)
+
+    def inside(u: float) -> float:
+        return 0.0 if u < 0 else 1.0 if u > 1 else u
+
+    spheres: list[tuple[int, float, list[float], float]] = [(0, 0.0, [0.5] * d, 0.5)]
+    while spheres and len(asked) < n:
+        # The deepest level first, in it the best quality.
+        spheres.sort(key=lambda sphere: (-sphere[0], -sphere[1]))
+        level, _, c, r = spheres.pop(0)
+        part = r / (1 + sqrt(2))
+        centres = [[u + sign * (r - part) * (i == j) for j, u in enumerate(c)] for sign in (1, -1) for i in range(d)]
+        if level + 1 < levels:
+            looks = []
+            for centre_ in centres:
+                step = 1.75 * part / sqrt(d)
+                three = [centre_, [inside(u + step) for u in centre_], [inside(u - step) for u in centre_]]
+                looks.append((centre_, [(s, evaluate(s)) for s in three]))
+            for _, three_scored in looks:
+                for s, value in three_scored:
+                    if value > best_f:
+                        best_x, best_f = s, value
+            for centre_, three_scored in looks:
+                quality = max(
+                    (value - best_f) / sqrt(sum((a - b) ** 2 for a, b in zip(s, best_x, strict=True)))
+                    if s != best_x
+                    else 0
+                    for s, value in three_scored
+                )
+                spheres.append((level + 1, quality, centre_, part))
+            continue
+        for x in centres:
+            value, omega = evaluate(x), 1.75 * part
+            while omega > least:
+                before = value
+                for i in range(d):
+                    ends = [[inside(u + sign * omega * (i == j)) for j, u in enumerate(x)] for sign in (1, -1)]
+                    scored = [(x, value)] + [(end, evaluate(end)) for end in ends]
+                    x, value = max(scored, key=lambda pair: pair[1])
+                if value > best_f:
+                    best_x, best_f = x, value
+                if value == before:
+                    omega = omega / 2
+    return asked[:n]

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from math import inf, sqrt
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
@@ -11,7 +14,7 @@ from partune.optimizers.soo import SOO
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Trial
 
-from .drive import drive
+from .drive import Session, drive
 from .oracle import soo
 
 BOXES = {
@@ -53,9 +56,24 @@ def test_the_two_new_children_come_together_and_the_middle_one_costs_nothing() -
     assert root.point == (0.5, 0.5, 0.5)
     assert optimizer.ask(8) == []
     optimizer.tell(root, 1.0)
-    low, high = optimizer.ask(8)
+    low, high = optimizer.ask(2)
     assert low.point == (1 / 6, 0.5, 0.5)
     assert high.point == (5 / 6, 0.5, 0.5)
+
+
+def test_asked_for_more_the_sweep_goes_on_over_the_leaves_that_have_scores() -> None:
+    """The middle child has its parent's score; the others are pending, and no candidates."""
+    optimizer = SOO(SYNTHETIC["sphere"].space)
+    (root,) = optimizer.ask()
+    optimizer.tell(root, 1.0)
+    assert [proposal.point for proposal in optimizer.ask(6)] == [
+        (1 / 6, 0.5, 0.5),
+        (5 / 6, 0.5, 0.5),
+        (0.5, 1 / 6, 0.5),
+        (0.5, 5 / 6, 0.5),
+        (0.5, 0.5, 1 / 6),
+        (0.5, 0.5, 5 / 6),
+    ]
 
 
 def test_learning_rates_orders_apart_are_different_trials() -> None:
@@ -99,3 +117,30 @@ def test_options_that_are_not_there() -> None:
         SOO(space, compare="<")
     with pytest.raises(UserError, match="2 parts or more"):
         SOO(space, k=1).ask()
+
+
+SPACES = [
+    Space(a=Choice(["x", "y"]), b=Int(1, 4), c=Int(1, 5)),
+    Space(a=Choice(["x", "y"]), f=Float(0, 1)),
+    Space(a=Choice(["x", "y", "z", "w"]), b=Int(1, 2), c=Int(1, 40, log=True)),
+]
+
+
+@given(seed=st.integers(0, 10**6), space=st.sampled_from(SPACES), compare=st.sampled_from([">=", ">"]))
+@settings(max_examples=40, deadline=None)
+def test_an_ask_that_brought_nothing_left_no_trace(seed: int, space: Space, compare: str) -> None:
+    """Cells of few values share configurations, run out, and wait for each other: the record alone gives the same."""
+
+    def objective(config: Config) -> float:
+        return round(float(np.sin([float(ord(str(value)[0])) for value in config.values()]).sum()), 1)
+
+    rng = np.random.default_rng(seed)
+    session = Session(SOO(space, compare=compare), objective)
+    for _ in range(60):
+        if rng.random() < 0.5:
+            session.ask(int(rng.integers(1, 9)))
+        elif session.pending:
+            session.tell(session.pending[int(rng.integers(len(session.pending)))])
+    resumed = session.resumed(SOO(space, compare=compare))
+    assert resumed.optimizer.proposals == session.optimizer.proposals
+    assert resumed.ask(3) == session.ask(3)

@@ -64,6 +64,31 @@ ALGORITHMS: dict[str, Algorithm] = {
         "simultaneous optimistic optimisation: a partition tree, all depths at once",
         "Munos 2011",
     ),
+    "sequool": Algorithm(
+        "partune.optimizers.sequool:SequOOL",
+        "sequential optimistic optimisation: each depth once, fewer cells the deeper",
+        "Bartlett, Gabillon and Valko 2019",
+    ),
+    "stroquool": Algorithm(
+        "partune.optimizers.sequool:StroquOOL",
+        "SequOOL for noisy scores: a cell counts by the mean of several points",
+        "Bartlett, Gabillon and Valko 2019",
+    ),
+    "direct": Algorithm(
+        "partune.optimizers.direct:DIRECT",
+        "dividing rectangles: every cell that could be the best for some Lipschitz constant",
+        "Jones, Perttunen and Stuckman 1993",
+    ),
+    "direct-l": Algorithm(
+        "partune.optimizers.direct:DIRECTL",
+        "DIRECT with a bias to where the scores are good",
+        "Gablonsky and Kelley 2001",
+    ),
+    "fda": Algorithm(
+        "partune.optimizers.fractal:FDA",
+        "fractal decomposition: hyperspheres within hyperspheres, then a local search",
+        "Nakib, Ouchraa, Shvai, Souquet and Talbi 2017",
+    ),
     "bo": Algorithm(
         "partune.optimizers.bayes:GPBO",
         "Bayesian optimisation: a Gaussian process, logEI, a Latin hypercube to start",

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from partune.errors import UserError
 from partune.optimizers.base import Search
-from partune.optimizers.partition import Cell
+from partune.optimizers.partition import Cell, Tree
 from partune.optimizers.soo import SOO
 from partune.optimizers.surrogate import Surrogate
 from partune.space import Space
@@ -29,6 +29,7 @@ class BaMSOO(SOO):
 
     Nodes are scored one at a time, as f+ and the process change between siblings. A node whose configuration has a
     score takes it, at no cost; a middle child whose parent was only inferred is tested again, with the process of now.
+    While results are pending the process believes its own mean for them, and siblings are tested in the same order.
 
     eta: in (0, 1); all the bounds hold with probability 1 - eta, if the process is right.
     patience: inferred nodes in a row after which the next is evaluated in any case; None, the paper's, for never.
@@ -51,30 +52,32 @@ class BaMSOO(SOO):
             raise UserError(f"patience >= 1 must hold, got patience={patience}")
         self.eta = eta
         self.patience = patience
-        self._best = -math.inf
         self._nodes = 0
-        self._inferred = 0
+        self._inferred: list[Cell] = []
         self._fitted: tuple[int, Surrogate] | None = None
+        self._believed: tuple[int, int, Surrogate] | None = None
 
-    def score(self, cells: list[Cell]) -> Search:
+    def score(self, tree: Tree, cells: list[Cell]) -> Search:
         for cell in cells:
             self._nodes += 1
-            known = self.known(cell.point)
-            if known is not None:
-                cell.score = known
-                continue
-            lower, upper = self._bounds(cell.point)
-            if upper >= self._best:
-                (cell.score,) = yield [cell.point]
-                self._best = max(self._best, cell.score)
-                self._inferred = 0
-            else:
-                cell.score = lower
-                self._inferred += 1
+            if not self.proposed(cell.point):
+                lower, upper = self._bounds(cell.point)
+                if upper >= max(self._scores.values(), default=-math.inf):
+                    self._inferred = []
+                    yield [cell.point]
+                else:
+                    cell.score = lower
+                    self._inferred.append(cell)
+            tree.add([cell])
+        while tree.shallowest is None and self.waiting:
+            # What was inferred with the process of now would be inferred otherwise later: a result is asked for it.
+            last, self._inferred = self._inferred[-1:], []
+            yield [cell.point for cell in last]
+            tree.collect()
 
     def _bounds(self, point: Point) -> tuple[float, float]:
         """mu -+ B_N sigma; without bound while there is no finite score, and when patience ends."""
-        if self._best == -math.inf or self._inferred == self.patience:
+        if max(self._scores.values(), default=-math.inf) == -math.inf or len(self._inferred) == self.patience:
             return -math.inf, math.inf
         note = self.infer(point, lambda: self._posterior(point))
         width = b(self._nodes, self.eta) * note["std"]
@@ -82,11 +85,20 @@ class BaMSOO(SOO):
 
     @one_blas_thread()
     def _posterior(self, point: Point) -> Mapping[str, float]:
-        points, scores = self.history
-        if self._fitted is None or self._fitted[0] != len(scores):
-            self._fitted = len(scores), Surrogate(self.space, points, scores, self.errors)
-        mean, std = self._fitted[1].posterior([self._canonical(point)])
+        mean, std = self._process().posterior([self._canonical(point)])
         return {"mean": float(mean[0]), "std": float(std[0])}
+
+    def _process(self) -> Surrogate:
+        """Fitted to what was told, and taking its own mean for what is pending."""
+        told, asked = len(self._scores), len(self.proposals)
+        if self._fitted is None or self._fitted[0] != told:
+            self._fitted = told, Surrogate(self.space, *self.history, self.errors)
+        if told == asked:
+            return self._fitted[1]
+        if self._believed is None or self._believed[:2] != (told, asked):
+            pending = [self.space.encode(each.config) for each in self.pending]
+            self._believed = told, asked, self._fitted[1].believing(pending)
+        return self._believed[2]
 
 
 def b(n: int, eta: float) -> float:

@@ -5,7 +5,8 @@ Two forms of optimiser share one protocol:
 - `Sampler`: proposal n is a function of the seed, n, the results told and the proposals pending (random search,
   Latin hypercube, GP-BO). A replay restores the history and nothing else.
 - `Sequential`: the paper's loop, written as a generator that yields the points it wants scored and resumes with their
-  scores (SOO, BaMSOO). A replay feeds the recorded scores to the same loop.
+  scores (SOO, BaMSOO). A replay feeds the recorded scores to the same loop. Where the algorithm can, it goes ahead of
+  results that are pending, exactly as far as the caller asks.
 
 Both answer a configuration that was already proposed from the record: it is no proposal and costs no budget.
 """
@@ -211,13 +212,24 @@ class Sampler(Optimizer):
 
 
 class Sequential(Optimizer):
-    """An optimiser whose loop is a generator; this class turns it into ask and tell."""
+    """An optimiser whose loop is a generator; this class turns it into ask and tell.
+
+    ahead: whether the search goes on while results are pending. Asked for more than it has yielded, such a search is
+    resumed with NaN for what is pending, and yields an empty list where it can do nothing before a result arrives. An
+    ask that brought no proposal is in no record, so the search must leave no trace of it: resumed later, with more
+    results, it does what it would have done without. With one proposal at a time, each told at once, nothing is ever
+    missing.
+    """
+
+    ahead: ClassVar[bool] = False
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         super().__init__(space, seed)
         self._search: Search | None = None
         self._batch: list[Point] = []
+        self._passed = 0
         self._ended = False
+        self._canonicals: dict[Point, Point] = {}
         self._notes: list[Mapping[str, Any]] = []
         self._recorded: deque[Mapping[str, Any]] | None = None
 
@@ -241,12 +253,21 @@ class Sequential(Optimizer):
 
     @property
     def finished(self) -> bool:
-        self._advance()
-        return self._ended and not self.pending
+        return not self.waiting and self._advance() is None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a result is pending."""
+        return len(self._scores) < len(self.proposals)
+
+    def _canonical(self, point: Point) -> Point:
+        """Once for each point: a search asks for the same ones again and again."""
+        if point not in self._canonicals:
+            self._canonicals[point] = super()._canonical(point)
+        return self._canonicals[point]
 
     def _propose(self) -> Proposal | None:
-        self._advance()
-        new = next((point for point in self._batch if not self.proposed(point)), None)
+        new = self._advance()
         if new is None:
             return None
         notes, self._notes = tuple(self._notes), []
@@ -259,18 +280,22 @@ class Sequential(Optimizer):
             raise ReplayError(f"trial {trial.number}: the record infers {list(self._recorded)}, the search does not")
         self._recorded = None
 
-    def _advance(self) -> None:
-        """Runs the search to its next point that was never proposed, or that is pending, or to its end.
+    def _advance(self) -> Point | None:
+        """Runs the search to its next point that was never proposed; None where it ended, or needs what is pending.
 
         It ends at the latest when every configuration of a finite space was proposed.
         """
         while not self._ended:
-            scores = [score for point in self._batch if (score := self.known(point)) is not None]
-            if len(scores) < len(self._batch):
-                return
+            while self._passed < len(self._batch) and self.proposed(self._batch[self._passed]):
+                self._passed += 1
+            if self._passed < len(self._batch):
+                return self._batch[self._passed]
             if self._all_proposed():
                 self._ended = True
-                return
+                return None
+            scores = [math.nan if (score := self.known(point)) is None else score for point in self._batch]
+            if not self.ahead and any(map(math.isnan, scores)):
+                return None
             try:
                 if self._search is None:
                     self._search = self.search()
@@ -279,6 +304,10 @@ class Sequential(Optimizer):
                     self._batch = self._search.send(scores)
             except StopIteration:
                 self._ended, self._batch = True, []
+            self._passed = 0
+            if not self._batch and self.waiting:
+                return None
+        return None
 
 
 def _disagreement(trial: Trial, replayed: str) -> ReplayError:

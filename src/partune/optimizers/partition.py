@@ -6,10 +6,11 @@ Bounds and centre are quotients of integers, so no error accumulates with depth.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from partune.errors import UserError
 from partune.space import Space
@@ -27,22 +28,31 @@ class Cell:
 
     levels, indices: (d,); the cell is [i / base^l, (i + 1) / base^l] on each axis.
     point: the centre, (d,); a middle child has its parent's, by construction.
-    axis: along which it will be cut; None where no side can be.
-    score: of the centre; NaN until it is known.
+    sides: the axes along which it can be cut, the longest first.
+    score: what it is selected by, as a rule the centre's; NaN until it is known.
     inside: canonical points of the configurations in the cell, where they are few; else None.
+    age: its number in the order of creation.
+    children: made when they are first looked at.
     """
 
     base: int
     levels: tuple[int, ...]
     indices: tuple[int, ...]
     point: Point
-    axis: int | None = None
+    sides: tuple[int, ...] = ()
     score: float = math.nan
     inside: tuple[Point, ...] | None = None
+    age: int = 0
+    children: list[Cell] = field(default_factory=list, repr=False)
 
     @property
     def depth(self) -> int:
         return sum(self.levels)
+
+    @property
+    def longest(self) -> tuple[int, ...]:
+        """The longest of its sides that can be cut."""
+        return tuple(axis for axis in self.sides if self.levels[axis] == self.levels[self.sides[0]])
 
     @property
     def lower(self) -> Point:
@@ -66,53 +76,119 @@ class Tree:
     cell that straddles a border between discrete values, with nothing in it that is not known: it could be cut for ever
     (1/2, between two options, is no edge of any cell of base 3).
 
-    known: whether the configuration at a point has its score.
+    A cell that was added is selected by its score, among those of its row: the cells of its depth, where no other rule
+    is given. While the score is missing, because its trial is pending, the cell
+    awaits it and is no candidate. A score that has come is taken over by `collect`, and the order of candidates is that
+    of score and creation, so that nothing depends on when it was collected.
+
+    known: the score of the configuration at a point; None while there is none.
+    worth: whether a cell with these children may be split now; None: always.
+    row: where a cell is ranked; a number.
     """
 
-    def __init__(self, space: Space, base: int = 3, known: Callable[[Point], bool] = lambda point: False) -> None:
+    def __init__(
+        self,
+        space: Space,
+        base: int = 3,
+        known: Callable[[Point], float | None] = lambda point: None,
+        worth: Callable[[Sequence[Cell]], bool] | None = None,
+        row: Callable[[Cell], float] = lambda cell: cell.depth,
+    ) -> None:
         if base < 2:
             raise UserError(f"a cell is cut into 2 parts or more, got {base}")
         self.space = space
         self.base = base
         self.known = known
+        self.worth = worth
+        self.row = row
+        self.depth = 0
         self._middles = [
             None if each.values is None else [each.encode(value) for value in each.values]
             for each in space.hyperparameters.values()
         ]
+        self._conditions = any(each.when for each in space.hyperparameters.values())
         d = space.dimension
-        self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d))
-        self.leaves: list[list[Cell]] = [[self.root]]
+        self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d), range(d))
+        self._rows: dict[float, list[tuple[float, int, Cell]]] = {}  # heaps: the best score first, then the oldest
+        self._awaiting: list[Cell] = []
+        self._ages = itertools.count(1)
 
     @property
-    def depth(self) -> int:
-        return len(self.leaves) - 1
+    def rows(self) -> list[float]:
+        """The rows with a candidate, in order."""
+        return [row for row in sorted(self._rows) if self.best(row) is not None]
 
     @property
-    def shallowest(self) -> int | None:
-        """The least depth with a leaf that can be split; None where the space is exhausted."""
-        return next((depth for depth in range(len(self.leaves)) if self.splittable(depth)), None)
+    def shallowest(self) -> float | None:
+        """The first row with a candidate; None where there is none."""
+        return next((row for row in sorted(self._rows) if self.best(row) is not None), None)
 
-    def splittable(self, depth: int) -> list[Cell]:
-        """Leaves of a depth that can be split, in order of creation."""
-        for leaf in self.leaves[depth]:
-            if leaf.inside is not None and all(map(self.known, leaf.inside)):
-                leaf.axis = leaf.inside = None
-        return [leaf for leaf in self.leaves[depth] if leaf.axis is not None]
+    def best(self, row: float) -> Cell | None:
+        """The best-scoring leaf of a row that can be split, the oldest among equals; None where there is none."""
+        heap, passed = self._rows.get(row, []), []
+        while heap and not self.candidate(leaf := heap[0][2]):
+            entry = heapq.heappop(heap)
+            if leaf.sides:
+                passed.append(entry)
+        found = heap[0][2] if heap else None
+        for entry in passed:
+            heapq.heappush(heap, entry)
+        return found
 
-    def best(self, depth: int) -> Cell | None:
-        """The best-scoring leaf of a depth that can be split, the oldest among equals; None where there is none."""
-        return max(self.splittable(depth), key=lambda leaf: leaf.score, default=None)
+    def pop(self, row: float) -> Cell:
+        """Takes the best leaf of a row out of the candidates; there must be one."""
+        if self.best(row) is None:
+            raise ValueError(f"row {row} has no candidate")
+        return heapq.heappop(self._rows[row])[2]
 
-    def split(self, leaf: Cell) -> list[Cell]:
-        """Replaces a leaf by its `base` children, from low to high; their scores are not known yet."""
-        if leaf.axis is None:
-            raise ValueError(f"no side of the cell around {leaf.point} can be split")
-        children = [self._child(leaf, leaf.axis, part) for part in range(self.base)]
-        self.leaves[leaf.depth].remove(leaf)
-        if leaf.depth == self.depth:
-            self.leaves.append([])
-        self.leaves[leaf.depth + 1].extend(children)
+    def split(self, leaf: Cell, axis: int | None = None) -> list[Cell]:
+        """The `base` parts of a leaf that was popped, from low to high, in its place; to be added by the caller.
+
+        axis: the longest side that can be cut, where none is given.
+        """
+        if not leaf.sides or (axis is not None and axis not in leaf.sides):
+            raise ValueError(f"no side of the cell around {leaf.point} can be split, or not {axis}")
+        children = self._children(leaf) if axis in (None, leaf.sides[0]) else self._parts(leaf, axis)
+        self.depth = max(self.depth, children[0].depth)
         return children
+
+    def clear(self) -> None:
+        """No cell is a candidate or awaited any more: the root can be added again, and its parts need not be made."""
+        self._rows.clear()
+        self._awaiting.clear()
+        self.depth = 0
+
+    def add(self, cells: Iterable[Cell]) -> None:
+        """Makes candidates of cells, each as soon as it has a score."""
+        for cell in cells:
+            cell.age = next(self._ages)
+            self._awaiting.append(cell)
+        self.collect()
+
+    def collect(self) -> None:
+        """Takes over the scores that have become known."""
+        awaiting, self._awaiting = self._awaiting, []
+        for cell in awaiting:
+            if math.isnan(cell.score) and (score := self.known(cell.point)) is not None:
+                cell.score = score
+            if math.isnan(cell.score):
+                self._awaiting.append(cell)
+            else:
+                heapq.heappush(self._rows.setdefault(self.row(cell), []), (-cell.score, cell.age, cell))
+
+    def candidate(self, leaf: Cell) -> bool:
+        """Whether a leaf can be split, has something in it that is not known, and is worth while."""
+        if leaf.inside is not None and all(self.known(point) is not None for point in leaf.inside):
+            leaf.sides, leaf.inside = (), None
+        return bool(leaf.sides) and (self.worth is None or self.worth(self._children(leaf)))
+
+    def _children(self, leaf: Cell) -> list[Cell]:
+        if not leaf.children:
+            leaf.children = self._parts(leaf, leaf.sides[0])
+        return leaf.children
+
+    def _parts(self, leaf: Cell, axis: int) -> list[Cell]:
+        return [self._child(leaf, axis, part) for part in range(self.base)]
 
     def _child(self, parent: Cell, axis: int, part: int) -> Cell:
         levels, indices, point = list(parent.levels), list(parent.indices), list(parent.point)
@@ -123,24 +199,30 @@ class Tree:
         if not middle:
             point[axis] = child.at(axis, 1, 2)
             child.point = tuple(point)
-        return self._measured(child)
+        return self._measured(child, parent.sides, cut=axis)
 
-    def _measured(self, cell: Cell) -> Cell:
-        """With its longest side that can be cut, and what is inside."""
+    def _measured(self, cell: Cell, axes: Iterable[int], cut: int | None = None) -> Cell:
+        """With its sides that can be cut, and what is inside; axes: those of its parent, which was cut along `cut`.
+
+        The other sides are as they were, unless conditions depend on the axis that was cut.
+        """
         lower, upper = cell.lower, cell.upper
-        axes = [axis for axis in range(self.space.dimension) if self.space.splittable(lower, upper, axis)]
-        if axes:
-            cell.axis = min(axes, key=lambda axis: cell.levels[axis])
-            cell.inside = self._inside(cell, axes)
+        kept = [
+            axis
+            for axis in axes
+            if (cut is not None and axis != cut and not self._conditions) or self.space.splittable(lower, upper, axis)
+        ]
+        cell.sides = tuple(sorted(kept, key=lambda axis: (cell.levels[axis], axis)))
+        cell.inside = self._inside(cell, kept) if kept else None
         return cell
 
     def _inside(self, cell: Cell, axes: Sequence[int]) -> tuple[Point, ...] | None:
         """All configurations of a cell whose sides that can be cut are discrete, if they are few; axes: these sides."""
+        if any(self._middles[axis] is None for axis in axes):
+            return None
         sides: list[Sequence[float]] = [(u,) for u in cell.point]
         for axis in axes:
-            middles = self._middles[axis]
-            if middles is None:
-                return None
+            middles = self._middles[axis] or ()
             parameter = self.space.hyperparameters[self.space.names[axis]]
             first, last = (parameter.encode(parameter.decode(cell.at(axis, part, FINE))) for part in (1, FINE - 1))
             sides[axis] = [u for u in middles if first <= u <= last]

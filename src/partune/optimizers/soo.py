@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from partune.errors import UserError, suggestion
 from partune.optimizers.base import Search, Sequential
@@ -31,6 +31,7 @@ class SOO(Sequential):
     """
 
     seeded = False
+    ahead = True
 
     def __init__(self, space: Space, seed: int = 0, k: int = 3, h_max: str = "none", compare: str = ">=") -> None:
         super().__init__(space, seed)
@@ -43,26 +44,35 @@ class SOO(Sequential):
         self.compare = compare
 
     def search(self) -> Search:
-        tree = Tree(self.space, self.k, known=lambda point: self.known(point) is not None)
-        yield from self.score([tree.root])
+        tree = Tree(self.space, self.k, known=self.known, worth=self._worthwhile)
+        yield from self.score(tree, [tree.root])
         t = 1
         while (top := tree.shallowest) is not None:
             v_max = None
             # Where all leaves lie below h_max a sweep would expand nothing and t stand still, for ever: the sweep
             # reaches the shallowest leaf in any case. (K = 2 leads there, and exhausted cells do.)
-            bottom = max(top, min(tree.depth, H_MAX[self.h_max](t)))
+            bottom = int(max(top, min(tree.depth, H_MAX[self.h_max](t))))
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)
                 if leaf is not None and self._admits(leaf.score, v_max):
-                    yield from self.score(tree.split(leaf))
+                    yield from self.score(tree, tree.split(tree.pop(depth)))
                     v_max = leaf.score
                     t += 1
 
-    def score(self, cells: list[Cell]) -> Search:
-        """Scores new cells by f at their centres, together; the middle child is answered from the record."""
-        scores = yield [cell.point for cell in cells]
-        for cell, score in zip(cells, scores, strict=True):
-            cell.score = score
+    def score(self, tree: Tree, cells: list[Cell]) -> Search:
+        """Scores new cells by f at their centres, together; the middle child is answered from the record.
+
+        Where results are pending the sweep goes on over the leaves that have scores, and rests only where none has.
+        """
+        yield [cell.point for cell in cells]
+        tree.add(cells)
+        while tree.shallowest is None and self.waiting:
+            yield []
+            tree.collect()
+
+    def _worthwhile(self, children: Sequence[Cell]) -> bool:
+        """While results are pending, a split brings a new point, or else it is put off: it would leave a trace."""
+        return not self.waiting or any(not self.proposed(child.point) for child in children)
 
     def _admits(self, score: float, v_max: float | None) -> bool:
         """v_max is None before the first expansion of a sweep, so that failures (-inf) can be expanded too."""

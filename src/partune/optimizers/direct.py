@@ -1,0 +1,116 @@
+"""DIRECT: dividing rectangles, and its locally biased form.
+
+D. R. Jones, C. D. Perttunen, B. E. Stuckman, Lipschitzian Optimization Without the Lipschitz Constant, Journal of
+Optimization Theory and Applications 79, 1993. J. M. Gablonsky, C. T. Kelley, A Locally-Biased Form of the DIRECT
+Algorithm, Journal of Global Optimization 21, 2001.
+
+    c, delta    a cell's centre, and a third of its longest side
+    d_j, f_j    size of a cell, and its score
+    w_i         best score at c +- delta e_i
+    K           a Lipschitz constant: f_j + K d_j bounds f in cell j
+    f*          best score so far
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from partune.errors import UserError
+from partune.optimizers.base import Search, Sequential
+from partune.optimizers.partition import Cell, Tree
+from partune.space import Space
+from partune.trial import Point
+
+
+class DIRECT(Sequential):
+    """Divides, in each iteration, every cell whose bound would be the best for some Lipschitz constant.
+
+    An iteration's points are one batch, and the next needs all of their scores.
+
+    epsilon: a cell is divided only where it could improve on f* by epsilon |f*|; >= 0.
+    """
+
+    seeded = False
+    biased: ClassVar[bool] = False
+
+    def __init__(self, space: Space, seed: int = 0, epsilon: float = 1e-4) -> None:
+        super().__init__(space, seed)
+        if epsilon < 0:
+            raise UserError(f"epsilon >= 0 must hold, got epsilon={epsilon}")
+        self.epsilon = epsilon
+
+    def search(self) -> Search:
+        tree = Tree(self.space, known=self.known, row=self.size)
+        yield [tree.root.point]
+        tree.add([tree.root])
+        while cells := self._potentially_optimal(tree):
+            yield [point for cell in cells for axis in cell.longest for point in pair(cell, axis)]
+            for cell in cells:
+                self._divide(tree, cell)
+
+    def size(self, cell: Cell) -> float:
+        """From the centre to a corner, in the unit cube; a side that cannot be cut has no extent."""
+        return 0.5 * math.sqrt(sum(9.0**-level for level in sorted(cell.levels[axis] for axis in cell.sides)))
+
+    def _potentially_optimal(self, tree: Tree) -> list[Cell]:
+        """From the largest down; of each size the best cell, and, last, those equal to it.
+
+        A failure counts as the worst finite score.
+        """
+        finite = [score for score in self._scores.values() if math.isfinite(score)]
+        best, worst = max(finite, default=0.0), min(finite, default=0.0)
+        scores = {d: max(leaf.score, worst) for d in tree.rows if (leaf := tree.best(d)) is not None}
+        chosen = potentially_optimal(scores, best, self.epsilon)
+        cells = [tree.pop(d) for d in chosen]
+        if not self.biased:
+            for d, leader in zip(chosen, list(cells), strict=True):
+                while (leaf := tree.best(d)) is not None and leaf.score == leader.score:
+                    cells.append(tree.pop(d))
+        return cells
+
+    def _divide(self, tree: Tree, cell: Cell) -> None:
+        """Cuts along the longest sides, the best w_i first: the best points get the largest cells."""
+        longest, middle, parts = cell.longest, cell, {}
+        for axis in sorted(longest, key=lambda axis: self._best_of_pair(cell, axis), reverse=True):
+            if axis in middle.sides:  # a condition may have switched it off
+                low, middle, high = tree.split(middle, axis)
+                parts[axis] = [high, low]
+        tree.add(part for axis in longest for part in parts.get(axis, []))
+        tree.add([middle])
+
+    def _best_of_pair(self, cell: Cell, axis: int) -> float:
+        """w_i."""
+        return max(-math.inf if (score := self.known(point)) is None else score for point in pair(cell, axis))
+
+
+class DIRECTL(DIRECT):
+    """Measures a cell by its longest side, and divides one cell of each size: it turns sooner to where f is good."""
+
+    biased = True
+
+    def size(self, cell: Cell) -> float:
+        return 3.0 ** -min((cell.levels[axis] for axis in cell.sides), default=0)
+
+
+def potentially_optimal(scores: Mapping[float, float], best: float, epsilon: float) -> list[float]:
+    """What Jones et al. define as potentially optimal: the sizes j for which there is a K > 0 with, for every size i,
+
+        f_j + K d_j >= f_i + K d_i   and   f_j + K d_j >= f* + epsilon |f*|
+
+    scores: the best score f_i of each size d_i. Returns the sizes from the largest down.
+    """
+
+    def holds(d: float) -> bool:
+        least = max(((scores[i] - scores[d]) / (d - i) for i in scores if i < d), default=0.0)
+        most = min(((scores[d] - scores[i]) / (i - d) for i in scores if i > d), default=math.inf)
+        return most > 0 and least <= most and scores[d] + most * d >= best + epsilon * abs(best)
+
+    return [d for d in sorted(scores, reverse=True) if holds(d)]
+
+
+def pair(cell: Cell, axis: int) -> list[Point]:
+    """c + delta e_i and c - delta e_i."""
+    c = cell.point
+    return [(*c[:axis], cell.at(axis, part, 6), *c[axis + 1 :]) for part in (5, 1)]

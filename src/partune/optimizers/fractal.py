@@ -1,0 +1,179 @@
+"""The fractal decomposition algorithm.
+
+A. Nakib, S. Ouchraa, N. Shvai, L. Souquet, E.-G. Talbi, Deterministic Metaheuristic Based on Fractal Decomposition for
+Large-Scale Optimization, Applied Soft Computing 61, 2017; T. Firmin, E.-G. Talbi, A Fractal-Based Decomposition
+Framework for Continuous Optimization, 2022 (other shapes, and the distance to the best in its corrected form).
+
+    c, r        centre and radius of a region, in the unit cube
+    x*, f*      best point so far, and its score
+    q           quality of a region: max over its points s of (f(s) - f*) / |s - x*|
+    omega       step of the intensive local search
+
+The papers' text was not at hand: what follows is the algorithm as its authors' later software does it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+from partune.errors import UserError, suggestion
+from partune.optimizers.base import Search, Sequential
+from partune.optimizers.partition import Tree
+from partune.space import Space
+from partune.trial import Point
+
+
+@dataclass(eq=False)
+class Region:
+    """A hypersphere, or a hypercube of half side r, around c; c: (d,)."""
+
+    c: Point
+    r: float
+    level: int = 0
+    q: float = 0.0
+
+
+class Hypersphere:
+    """2 d children of radius r / (1 + sqrt(2)), which touch their parent from within at the ends of its axes.
+
+    They leave gaps, so a region is searched in a sphere that is larger than it.
+    """
+
+    inflation = 1.75
+
+    @staticmethod
+    def children(of: Region) -> list[Region]:
+        r = of.r / (1 + math.sqrt(2))
+        return [
+            Region(moved(of.c, axis, sign * (of.r - r)), r, of.level + 1)
+            for sign in (1, -1)
+            for axis in range(len(of.c))
+        ]
+
+
+class Hypercube:
+    """2^d children of half the side, which fill their parent: it needs no inflation."""
+
+    inflation = 1.0
+    most = 10  # axes
+
+    @staticmethod
+    def children(of: Region) -> list[Region]:
+        signs = itertools.product((-1, 1), repeat=len(of.c))
+        return [
+            Region(tuple(u + s * of.r / 2 for u, s in zip(of.c, sign, strict=True)), of.r / 2, of.level + 1)
+            for sign in signs
+        ]
+
+
+class FDA(Sequential):
+    """Decomposes the best region of the deepest level, again and again; searches those of the last level locally.
+
+    shape: "hypersphere", the paper's, or "hypercube".
+    levels: of the decomposition; the regions of the last are searched locally.
+    precision: the least step of the local search, in sides of the unit cube.
+    """
+
+    seeded = False
+    shapes: ClassVar[dict[str, type[Hypersphere] | type[Hypercube]]] = {
+        "hypersphere": Hypersphere,
+        "hypercube": Hypercube,
+    }
+
+    def __init__(
+        self, space: Space, seed: int = 0, shape: str = "hypersphere", levels: int = 2, precision: float = 1e-3
+    ) -> None:
+        super().__init__(space, seed)
+        if shape not in self.shapes:
+            raise UserError(f'no shape "{shape}"{suggestion(shape, self.shapes)}')
+        if shape == "hypercube" and space.dimension > Hypercube.most:
+            raise UserError(
+                f"a hypercube has 2^d children: for at most {Hypercube.most} hyperparameters, got {space.dimension}; "
+                "take shape=hypersphere"
+            )
+        if levels < 1:
+            raise UserError(f"levels >= 1 must hold, got levels={levels}")
+        if not 0 < precision < 0.5:
+            raise UserError(f"0 < precision < 0.5 must hold, got precision={precision}")
+        self.shape = self.shapes[shape]
+        self.levels = levels
+        self.precision = precision
+
+    def search(self) -> Search:
+        frontier = [Region((0.5,) * self.space.dimension, 0.5)]
+        while frontier:
+            region = max(frontier, key=lambda each: (each.level, each.q))
+            frontier.remove(region)
+            children = self.shape.children(region)
+            if region.level + 1 < self.levels:
+                yield from self._explore(children)
+                frontier += children
+            else:
+                for child in children:
+                    yield from self._intensive_local_search(child)
+        yield from self._rest()
+
+    def _explore(self, regions: list[Region]) -> Search:
+        """Promising hypersphere search: c, s1 = c + inflation r / sqrt(d), s2 = c - inflation r / sqrt(d) on each axis.
+
+        Ours: the children of a region are one batch, and their q is to the best point after it. A failure is a last
+        resort.
+        """
+        points = [self._three(region) for region in regions]
+        scores = iter((yield [point for three in points for point in three]))
+        x, f = self._best()
+        for region, three in zip(regions, points, strict=True):
+            found = [next(scores) for _ in three]
+            region.q = max(
+                -math.inf if score == -math.inf else 0.0 if score >= f else (score - f) / max(math.dist(s, x), 1e-20)
+                for s, score in zip(three, found, strict=True)
+            )
+
+    def _three(self, region: Region) -> list[Point]:
+        step = self.shape.inflation * region.r / math.sqrt(len(region.c))
+        return [region.c, *(tuple(clipped(u + sign * step) for u in region.c) for sign in (1, -1))]
+
+    def _intensive_local_search(self, region: Region) -> Search:
+        """Along each axis to the best of s, s + omega e_i, s - omega e_i; omega halves where no axis improves.
+
+        The paper stops at omega = 1e-20, which no budget of evaluations pays for.
+        """
+        s, omega = region.c, self.shape.inflation * region.r
+        (f,) = yield [s]
+        while omega > self.precision:
+            improved = False
+            for axis in range(len(s)):
+                steps = [moved(s, axis, omega), moved(s, axis, -omega)]
+                scores = yield steps
+                for score, point in zip(scores, steps, strict=True):
+                    if score > f:
+                        s, f, improved = point, score, True
+            if not improved:
+                omega /= 2
+
+    def _rest(self) -> Search:
+        """Ours: when every region was searched, the cells of a partition tree, breadth first, give what is left."""
+        tree = Tree(self.space, known=self.known)
+        yield [tree.root.point]
+        tree.add([tree.root])
+        while (row := tree.shallowest) is not None:
+            children = tree.split(tree.pop(row))
+            yield [child.point for child in children]
+            tree.add(children)
+
+    def _best(self) -> tuple[Point, float]:
+        """x* and f*."""
+        number = max(self._scores, key=lambda each: (self._scores[each], -each))
+        return self.proposals[number].point, self._scores[number]
+
+
+def moved(point: Point, axis: int, by: float) -> Point:
+    """A point moved along one axis, within the cube."""
+    return (*point[:axis], clipped(point[axis] + by), *point[axis + 1 :])
+
+
+def clipped(u: float) -> float:
+    return min(max(u, 0.0), 1.0)

@@ -1,0 +1,160 @@
+"""SequOOL and StroquOOL: optimistic optimisation without parameters, each depth once.
+
+P. L. Bartlett, V. Gabillon, M. Valko, A Simple Parameter-free and Adaptive Approach to Optimization under a Minimal
+Local Smoothness Assumption, ALT 2019.
+
+    n           budget, in cells that are opened (SequOOL) or evaluations (StroquOOL)
+    log-bar(n)  sum_{t=1}^n 1/t
+    h_max       deepest level at which cells are opened
+    T           evaluations that a cell's value is the mean of
+
+The paper's text was not at hand: the plans are restated from memory and compared with a public implementation, which
+agrees on SequOOL, and opens one cell for each p in StroquOOL where this opens floor(h_max / (h 2^p)), as the paper's
+count of its budget needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Generator
+from statistics import fmean as mean
+from typing import Any
+
+from partune.errors import UserError
+from partune.optimizers.base import Search, Sequential
+from partune.optimizers.partition import Cell, Tree
+from partune.space import Space
+from partune.trial import Point
+
+
+class Budgeted(Sequential):
+    """Runs with the budget, then again with twice as much, and so on: what is known costs nothing. (Ours.)
+
+    A run that brings nothing new is followed by the next; at the latest when every cell is opened, the search ends.
+
+    budget: evaluations that the first run may take.
+    k: parts of a split; with an odd number the middle child is its parent's point and costs nothing.
+    """
+
+    seeded = False
+
+    def __init__(self, space: Space, seed: int = 0, budget: int = 50, k: int = 3) -> None:
+        super().__init__(space, seed)
+        if budget < 1:
+            raise UserError(f"budget >= 1 must hold, got budget={budget}")
+        self.budget = budget
+        self.k = k
+
+    @property
+    def new(self) -> int:
+        """Points that opening a cell adds."""
+        return self.k - self.k % 2
+
+    def search(self) -> Search:
+        tree = Tree(self.space, self.k, known=self.known)
+        budget, exhausted = self.budget, False
+        while not exhausted:
+            tree.clear()
+            yield from self.run(tree, budget)
+            exhausted = tree.shallowest is None
+            budget *= 2
+
+    @abstractmethod
+    def run(self, tree: Tree, budget: int) -> Search:
+        """One run of the algorithm, on a tree without candidates; it adds its leaves."""
+
+
+class SequOOL(Budgeted):
+    """At each depth h = 1, ..., h_max opens the floor(h_max / h) cells with the best scores."""
+
+    def run(self, tree: Tree, budget: int) -> Search:
+        n = max(budget // self.new, 1)
+        h_max = int(n / log_bar(n))
+        yield [tree.root.point]
+        tree.add([tree.root])
+        yield from self.open(tree, depth=0, cells=1)
+        for h in range(1, h_max + 1):
+            yield from self.open(tree, h, h_max // h)
+
+    def open(self, tree: Tree, depth: int, cells: int) -> Search:
+        """Opens so many cells of a depth, if there are; their children are one batch."""
+        children: list[Cell] = []
+        while cells and tree.best(depth) is not None:
+            children += tree.split(tree.pop(depth))
+            cells -= 1
+        yield [child.point for child in children]
+        tree.add(children)
+
+
+class StroquOOL(Budgeted):
+    """SequOOL for noisy scores: more evaluations for cells that are opened early, and a last look at the leaders.
+
+    A cell's value is the mean over T points in it, its centre the first. (Ours: the paper evaluates one point T times,
+    but a configuration is proposed once. The mean then is of f over the cell, not at its centre: the noise averages out
+    as in the paper, and what f varies within a cell adds a bias that shrinks with the cell.)
+
+    h_max is the largest for which a run takes no more than the budget. (Ours: the paper's floor(n / (2 (log-bar(n) +
+    1)^2)) is a bound on that, and 0 for budgets below 75.)
+    """
+
+    def run(self, tree: Tree, budget: int) -> Search:
+        h_max = next(h for h in itertools.count(1) if self.cost(h + 1) > budget)
+        yield [tree.root.point]
+        if not tree.candidate(tree.root):
+            return
+        T: dict[Cell, int] = {}
+        leaves: list[list[Cell]] = [[] for _ in range(h_max + 2)]
+        # Open the root, with h_max evaluations of each child.
+        leaves[1] = yield from self._evaluated(tree.split(tree.root), h_max, T)
+        # For h = 1 to h_max, for p = floor(log2(h_max / h)) down to 0:
+        for h in range(1, h_max + 1):
+            for p in range((h_max // h).bit_length() - 1, -1, -1):
+                # Open the floor(h_max / (h 2^p)) cells of depth h with the largest values, of those with T >= 2^p,
+                # with 2^p evaluations of each child.
+                ranked = sorted((c for c in leaves[h] if T[c] >= 2**p and tree.candidate(c)), key=lambda c: -c.score)
+                opened = ranked[: h_max // (h * 2**p)]
+                leaves[h] = [cell for cell in leaves[h] if cell not in opened]
+                children = [child for cell in opened for child in tree.split(cell)]
+                leaves[h + 1] += yield from self._evaluated(children, 2**p, T)
+        # Cross-validation: for each p the best cell with T >= 2^p, evaluated h_max times more.
+        for p in range(h_max.bit_length()):
+            best = max((cell for cell in T if T[cell] >= 2**p), key=lambda cell: cell.score)
+            yield points(best, T[best], T[best] + h_max)
+        tree.add(cell for row in leaves for cell in row)
+
+    def _evaluated(self, cells: list[Cell], times: int, T: dict[Cell, int]) -> Generator[list[Point], Any, list[Cell]]:
+        """Cells with their values, from so many points in each."""
+        yield [point for cell in cells for point in points(cell, 0, times)]
+        for cell in cells:
+            cell.score = mean(known for point in points(cell, 0, times) if (known := self.known(point)) is not None)
+            T[cell] = times
+        return cells
+
+    def cost(self, h_max: int) -> int:
+        """Evaluations that a run takes at most: the root and its children, the cells opened, the cross-validation."""
+        opened = sum(h_max // (h << p) << p for h in range(1, h_max + 1) for p in range((h_max // h).bit_length()))
+        return 1 + self.k * (h_max + opened) + h_max.bit_length() * h_max
+
+
+def points(cell: Cell, start: int, stop: int) -> list[Point]:
+    """Points start, ..., stop - 1 of a sequence that fills a cell evenly, its centre the first; each (d,).
+
+    u_j = 1/2 + j alpha (mod 1), alpha_i = phi^-i, phi^(d + 1) = phi + 1 (Roberts 2018).
+    """
+    d = len(cell.point)
+    phi = 2.0
+    for _ in range(60):
+        phi = (1 + phi) ** (1 / (d + 1))
+    sides = list(zip(cell.lower, cell.upper, strict=True))
+    return [
+        tuple(low + (0.5 + j * phi**-i) % 1 * (high - low) for i, (low, high) in enumerate(sides, start=1))
+        if j
+        else cell.point
+        for j in range(start, stop)
+    ]
+
+
+def log_bar(n: int) -> float:
+    """sum_{t=1}^n 1/t."""
+    return sum(1 / t for t in range(1, n + 1))
