@@ -6,7 +6,7 @@
     log l_i ~ N(log(sqrt(d) / 4), 1),  log s ~ N(0, 1/4),  log v ~ N(log 0.02, 4)              weak priors, by d
 
     X   (n, d)  points really evaluated (after rounding), in the unit cube
-    z   (n,)    scores, standardised
+    z   (n,)    scores, their lower tail on a log scale (`tamed`), standardised
     w   (n,)    relative variances of the observations, mean 1: from known standard errors, else all 1
     c           by generalised least squares; l, s, v by maximising the posterior density of their logarithms (MAP)
 
@@ -38,7 +38,7 @@ LENGTHS, SIGNALS, NOISES, JITTER = (1e-3, 1e3), (1e-2, 1e2), (1e-8, 10.0), 1e-8
 
 
 class Surrogate:
-    """A fitted process; its posterior is in the units of the score.
+    """A fitted process; its posterior is in the units of the score, but for the far lower tail (`tamed`).
 
     points: (n, d), n >= 1; scores: (n,), -inf for a failure. A failure counts as the worst finite score, of which there
     must be one. Equal scores, or a single one, keep their own scale (1).
@@ -48,7 +48,7 @@ class Surrogate:
     def __init__(
         self, space: Space, points: Sequence[Point], scores: Sequence[float], errors: Sequence[float] | None = None
     ) -> None:
-        y = imputed(scores)
+        y = tamed(imputed(scores))
         self.shift, self.scale = spread(y)
         self.X = np.array(points, dtype=np.float64)
         self.z = (y - self.shift) / self.scale
@@ -160,6 +160,20 @@ def imputed(scores: Sequence[float]) -> Array:
     if not finite.any():
         raise ValueError("a surrogate needs a finite score")
     return np.where(finite, y, y[finite].min())
+
+
+def tamed(y: Array) -> Array:
+    """Scores with the lower tail on a log scale; (n,). Increasing, and smooth where the tail begins.
+
+    With h the best score less the median, a score y < t = median - h becomes t - h log(1 + (t - y) / h): the process
+    is to tell good from better, and a few very bad scores would else set its scale. Nothing changes where h = 0.
+    """
+    median = float(np.median(y))
+    h = float(y.max()) - median
+    if not h > 0:
+        return y
+    below = np.maximum(median - h - y, 0.0)
+    return np.where(below > 0, median - h - h * np.log1p(below / h), y)
 
 
 def spread(y: Array) -> tuple[float, float]:
