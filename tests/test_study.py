@@ -10,8 +10,9 @@ import pytest
 from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
-from partune.study import UntrustworthyError, Watcher, judge
+from partune.study import UntrustworthyError, Watcher
 from partune.trial import Config, Trial
+from partune.winner import judge
 from tests.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))

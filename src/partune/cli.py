@@ -155,9 +155,10 @@ def spaces(arguments: argparse.Namespace) -> int:
 
 
 def algorithms(arguments: argparse.Namespace) -> int:
-    from partune.optimizers import ALGORITHMS
+    from partune.optimizers import ALGORITHMS, AUTO
 
     width = max(map(len, ALGORITHMS))
+    print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
     for name, algorithm in ALGORITHMS.items():
         print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
     return 0
@@ -205,6 +206,7 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
         directory,
         options=study_config.search.options,
         keep=study_config.run.keep,
+        confirm=study_config.search.confirm,
         stop=study_config.run.stop,
         resume=resume,
         config=config.dump(study_config.model_copy(update={"space": space.describe()})),

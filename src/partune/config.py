@@ -155,14 +155,16 @@ class Test(Section):
 
 
 class Search(Section):
-    algorithm: str = "bo"
-    """An optimiser's name, or package.module:Class."""
+    algorithm: str = "auto"
+    """An optimiser's name (auto: the best by measurement), or package.module:Class."""
     budget: PositiveInt = 50
     """Trials that the optimiser may start; failed ones count, base and defaults do not."""
     seed: NonNegativeInt = 0
     """Seed of everything: search, split of the items, data order, trials."""
     options: dict[str, Any] = {}
     """The optimiser's own options."""
+    confirm: NonNegativeInt = 0
+    """How many of the best run once more with fresh seeds; the winner is the best in the mean of both runs."""
 
 
 def _pack(value: Any) -> Any:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from partune.report.summary import score_words, span, words
-from partune.study import Study, Watcher, best
+from partune.study import Study, Watcher
 from partune.trial import Status, Trial
+from partune.winner import CONFIRM, best
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +23,7 @@ PHASES = {
     "zero": "checking that learning rate 0 changes nothing",
     "defaults": "scoring the field's defaults",
     "search": "searching",
+    "confirm": "running the best once more, with fresh seeds",
     "winner": "scoring the winner on verdict items and test tasks",
 }
 
@@ -80,6 +82,9 @@ class Terminal(Watcher):
         assert trial.observation is not None
         if name == "zero":
             self.console.print(f"{'lr 0':>9}  gives the base's answers, as it must")
+        elif name.startswith(CONFIRM):
+            told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._score(trial)
+            self.console.print(f"trial {name.removeprefix(CONFIRM):>3}  {told}  once more")
         elif trial.status is Status.FAILED:
             self.console.print(f"{name:>9}  failed: {trial.observation.error}")
         elif name == "winner":

@@ -22,14 +22,16 @@ from partune.errors import UserError
 from partune.objectives.base import Anchored, Objective
 from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
+from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer
 from partune.space import Space
-from partune.statistics import Verdict, verdict
+from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
+from partune.winner import CONFIRM, best, is_judged, judge, ranked
 
-SEARCH, ANCHOR = 0, 1  # what a seed is for
+SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
 
 
 class Watcher:
@@ -57,9 +59,12 @@ class Study:
 
     objective: a function of a configuration (a dict) that answers a number, higher is better; an `Objective`
         such as `FineTune`; or the name of one (`branin`, `package.module:function`).
-    algorithm: an optimiser's name, `package.module:Class`, class or (fresh) instance; options are keyword arguments.
+    algorithm: an optimiser's name (`auto`: the best by measurement), `package.module:Class`, class or (fresh) instance;
+        options are keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
+    confirm: how many of the best run once more with fresh seeds, when the budget is spent; the winner is then the best
+        in the mean of both.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
     """
 
@@ -67,12 +72,13 @@ class Study:
         self,
         space: Space,
         objective: str | Objective | Callable[[Config], Observation | float],
-        algorithm: str | type[Optimizer] | Optimizer = "bo",
+        algorithm: str | type[Optimizer] | Optimizer = "auto",
         seed: int = 0,
         directory: str | Path | None = None,
         *,
         options: Mapping[str, Any] | None = None,
         keep: int | str = 1,
+        confirm: int = 0,
         stop: str = "none",
         resume: bool = False,
         config: str | None = None,
@@ -84,11 +90,14 @@ class Study:
         self.objective = as_objective(objective)
         self.seed = seed
         self.keep = keep
+        self.confirm = confirm
         self.watcher = watcher or Watcher()
         if stop not in ("none", "rungs"):
             raise UserError(f'stop is none or rungs, got "{stop}"')
         if stop == "rungs" and not self.objective.stoppable:
             raise UserError("stop: rungs needs an objective that can stop its trials: fine-tuning with engine: packed")
+        if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
+            raise UserError(f"confirm >= 0 must hold, got {confirm!r}")
         self._rungs = Rungs() if stop == "rungs" else None
         self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
         header = {
@@ -142,13 +151,13 @@ class Study:
 
     @property
     def anchors(self) -> Mapping[str, Trial]:
-        """Trials scored for orientation, told to no optimiser: base, zero, defaults, and the winner's verdict."""
+        """Trials that no optimiser is told: base, zero, defaults, second runs ("confirm/..."), the winner's verdict."""
         return dict(self._anchors)
 
     @property
     def best(self) -> Trial:
-        """The best-scoring trial, the first of equals; raises ValueError while none has a score."""
-        found = best(self.trials)
+        """The best trial, in both its scores where it was confirmed; raises ValueError while none has a score."""
+        found = best(self.trials, self._anchors)
         if found is None:
             errors = [trial.observation.error for trial in self.trials if trial.observation is not None]
             raise ValueError(
@@ -184,6 +193,7 @@ class Study:
             with executors.in_process(width) as executor:
                 try:
                     self._search(executor, budget, width)
+                    self._confirm(executor)
                 except BaseException:
                     self._give_up(executor)
                     raise
@@ -256,14 +266,18 @@ class Study:
         return trial
 
     def _evaluate(self, trial: Trial) -> Observation:
-        """Runs one trial; whatever goes wrong in it is its result."""
-        began = time.perf_counter()
+        """Runs one trial."""
         adapter = self.record.adapter(trial.number) if isinstance(self.objective, Anchored) else None
+        if (rungs := self._rungs) is None:
+            return self._timed(lambda: self.objective.evaluate(trial, adapter))
+        return self._timed(lambda: self.objective.evaluate_judged(trial, adapter, rungs.judge(trial.number)))
+
+    @staticmethod
+    def _timed(evaluate: Callable[[], Observation]) -> Observation:
+        """An evaluation and what it took; whatever goes wrong in it is its result."""
+        began = time.perf_counter()
         try:
-            if self._rungs is None:
-                observation = self.objective.evaluate(trial, adapter)
-            else:
-                observation = self.objective.evaluate_judged(trial, adapter, self._rungs.judge(trial.number))
+            observation = evaluate()
         except UserError:
             raise
         except Exception as error:
@@ -280,7 +294,7 @@ class Study:
         if self._rungs is not None:
             self._rungs.end(final)
         if self.keep != "all":
-            self._prune(int(self.keep))
+            self._prune(max(int(self.keep), self.confirm))
         self.watcher.finished(final)
 
     @property
@@ -288,9 +302,11 @@ class Study:
         return sum(trial.status.final for trial in self._trials.values())
 
     def _prune(self, keep: int) -> None:
-        ranked = sorted((t for t in self.trials if t.status is Status.DONE), key=lambda t: (-t.score, t.number))
+        leaders = ranked(self.trials)
+        if (winner := best(leaders, self._anchors)) is not None:
+            leaders = [winner, *(trial for trial in leaders if trial is not winner)]
         running = [trial.number for trial in self.trials if not trial.status.final]
-        self.record.prune([trial.number for trial in ranked[:keep]] + running)
+        self.record.prune([trial.number for trial in leaders[:keep]] + running)
 
     def _seed(self, purpose: int, number: int) -> int:
         return int(np.random.SeedSequence([self.seed, purpose, number]).generate_state(1)[0])
@@ -302,6 +318,23 @@ class Study:
         return dataclasses.replace(trial, observation=dataclasses.replace(trial.observation, items={}))
 
     # ----- honest scores
+
+    def _confirm(self, executor: Executor) -> None:
+        """Runs the best once more, each with a fresh seed; those that were confirmed before are not run again."""
+        leaders = ranked(self.trials)[: self.confirm]
+        left = [trial for trial in leaders if f"{CONFIRM}{trial.number}" not in self._anchors]
+        if left:
+            self.watcher.phase("confirm")
+        seconds = [Trial(0, trial.config, seed=self._seed(AGAIN, trial.number)) for trial in left]
+        futures = {executor.submit(self._repeat, again): trial for again, trial in zip(seconds, left, strict=True)}
+        self._running = dict(futures)
+        for again, (future, trial) in zip(seconds, futures.items(), strict=True):
+            self._note(f"{CONFIRM}{trial.number}", again.finished(future.result(), told=0))
+        if left and self.keep != "all":
+            self._prune(int(self.keep))
+
+    def _repeat(self, again: Trial) -> Observation:
+        return self._timed(lambda: self.objective.evaluate(again, None))
 
     def _score_anchors(self, objective: Anchored) -> None:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
@@ -329,7 +362,7 @@ class Study:
 
     def _score_winner(self, objective: Anchored) -> None:
         """Scores the winner on what no optimiser saw."""
-        winner = best(self.trials)
+        winner = best(self.trials, self._anchors)
         if winner is not None and not is_judged(winner, self._anchors):
             adapter = self.record.adapter(winner.number)
             self._anchor("winner", winner.config, lambda _: objective.score_winner(winner, adapter), again=True)
@@ -342,41 +375,15 @@ class Study:
         trial = Trial(0, dict(config), seed=self._seed(ANCHOR, 0))
         observation = score(trial)
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
-        final = trial.finished(dataclasses.replace(observation, cost=cost), told=0)
+        self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
+
+    def _note(self, name: str, final: Trial) -> None:
         self._anchors[name] = self._light(self.record.anchor(name, final))
         self.watcher.anchored(name, self._anchors[name])
 
 
 class UntrustworthyError(RuntimeError):
     """The objective's scores cannot be what they claim to be."""
-
-
-def best(trials: list[Trial]) -> Trial | None:
-    """The best-scoring finished trial, the first of equals."""
-    done = [trial for trial in trials if trial.status is Status.DONE]
-    return max(done, key=lambda trial: (trial.score, -trial.number), default=None)
-
-
-def is_judged(winner: Trial, anchors: Mapping[str, Trial]) -> bool:
-    """Whether the anchors hold this winner's scores on the verdict items and test tasks."""
-    return "winner" in anchors and dict(anchors["winner"].config) == dict(winner.config)
-
-
-def judge(record: Record) -> Verdict | None:
-    """The verdict on a record's winner; None while it is not scored on the verdict items."""
-    anchors, winner = record.anchors(), best(record.trials())
-    if winner is None or not is_judged(winner, anchors):
-        return None
-    metric = record.loaded["scoring"]["metric"]
-
-    def items(name: str) -> dict[str, np.ndarray[Any, Any]] | None:
-        if name not in anchors or anchors[name].status is not Status.DONE:
-            return None
-        packed = record.items("anchors", anchors[name].number)
-        return {key: packed[key] for key in packed if key.startswith("verdict/") and key.endswith(f"/{metric}")}
-
-    winning, base = items("winner"), items("base")
-    return None if winning is None or base is None else verdict(winning, base, items("defaults"))
 
 
 def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: str = "") -> str | None:
@@ -393,6 +400,6 @@ def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: st
 
 def _name(algorithm: str | type[Optimizer] | Optimizer) -> str:
     if isinstance(algorithm, str):
-        return algorithm
+        return resolved(algorithm)
     kind = algorithm if isinstance(algorithm, type) else type(algorithm)
     return f"{kind.__module__}:{kind.__qualname__}"

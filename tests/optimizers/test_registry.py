@@ -1,11 +1,12 @@
 import subprocess
 import sys
-from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 from partune.errors import UserError
-from partune.optimizers import ALGORITHMS, Optimizer, optimizer
+from partune.optimizers import ALGORITHMS, AUTO, Optimizer, optimizer
+from partune.optimizers.bayes import GPBO
 from partune.optimizers.sampling import RandomSearch
 from partune.optimizers.soo import SOO
 from partune.space import Float, Space
@@ -13,11 +14,19 @@ from partune.space import Float, Space
 SPACE = Space(x=Float(0, 1))
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "optuna-cmaes" or find_spec("cmaes")])
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_name_is_an_optimiser_with_a_line_and_a_source(name: str) -> None:
     assert isinstance(optimizer(name, SPACE), Optimizer)
     assert ALGORITHMS[name].summary
     assert ALGORITHMS[name].source[-4:].isdigit()
+
+
+def test_auto_is_the_best_by_measurement_and_recorded_by_its_own_name(tmp_path: Path) -> None:
+    from partune import Study
+
+    assert isinstance(optimizer("auto", SPACE), GPBO)
+    study = Study(SPACE, lambda config: 0.0, directory=tmp_path / "s", seed=1)
+    assert study.record.header["algorithm"] == AUTO
 
 
 def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
@@ -32,7 +41,7 @@ def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
     ("algorithm", "options", "message"),
     [
         ("bamso", {}, 'no algorithm "bamso"; did you mean "bamsoo"'),
-        ("zzz", {}, "known: random, lhs, "),
+        ("zzz", {}, "known: auto, random, lhs, "),
         ("soo", {"hmax": "sqrt"}, 'SOO has no option "hmax"; did you mean "h_max"'),
         ("partune.nowhere:X", {}, "cannot load the algorithm"),
         ("partune.optimizers.soo:Missing", {}, "cannot load the algorithm"),

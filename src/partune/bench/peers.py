@@ -333,8 +333,8 @@ def _check(name: str) -> None:
             raise UserError(f"the contender {name} needs {peer.package}: pip install {peer.package}")
         return
     algorithm, options = _split(name)
-    if ":" not in algorithm and algorithm not in ALGORITHMS:
-        raise UserError(f'no contender "{algorithm}"{suggestion(algorithm, [*ALGORITHMS, *PEERS, "all"])}')
+    if ":" not in algorithm and algorithm not in ("auto", *ALGORITHMS):
+        raise UserError(f'no contender "{algorithm}"{suggestion(algorithm, ["auto", *ALGORITHMS, *PEERS, "all"])}')
     optimizer(algorithm, Space(x=Float(0, 1)), **options)
 
 

@@ -69,7 +69,7 @@ class PartuneSampler(BaseSampler):
 
     def __init__(
         self,
-        algorithm: str | type[Optimizer] = "bo",
+        algorithm: str | type[Optimizer] = "auto",
         seed: int = 0,
         space: Space | Mapping[str, BaseDistribution] | None = None,
         **options: Any,

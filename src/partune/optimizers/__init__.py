@@ -11,7 +11,7 @@ from partune.errors import UserError, suggestion
 from partune.optimizers.base import Optimizer, ReplayError
 from partune.space import Space
 
-__all__ = ["ALGORITHMS", "Algorithm", "Optimizer", "ReplayError", "optimizer"]
+__all__ = ["ALGORITHMS", "AUTO", "Algorithm", "Optimizer", "ReplayError", "optimizer", "resolved"]
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,14 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
 }
 
+# What "auto" stands for: the best that measurement found (docs/search-log.md). A study records the name behind it.
+AUTO = "bo"
+
+
+def resolved(name: str) -> str:
+    """The name behind "auto", or the name itself."""
+    return AUTO if name == "auto" else name
+
 
 def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int = 0, **options: Any) -> Optimizer:
     """An optimiser by name, "package.module:Class", class or instance. Raises UserError for what is not known."""
@@ -140,8 +148,9 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
 
 def _load(name: str) -> Any:
     """The class of a name of the registry, or at "package.module:Class"."""
+    name = resolved(name)
     if ":" not in name and name not in ALGORITHMS:
-        raise UserError(f'no algorithm "{name}"{suggestion(name, ALGORITHMS)}')
+        raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')
     module, _, attribute = (ALGORITHMS[name].path if name in ALGORITHMS else name).partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
-from partune.study import best, is_judged, judge
 from partune.trial import Status, Trial
+from partune.winner import best, confirmations, is_judged, judge, pooled
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,7 +26,7 @@ def summarise(record: Record) -> Summary:
     base, defaults, best: each None, or config, score and stderr (search items), verdict (verdict items) and test.
     """
     trials, anchors = record.trials(), record.anchors()
-    winner = best(trials)
+    winner = best(trials, anchors)
     judged = anchors["winner"] if winner is not None and is_judged(winner, anchors) else None
     found = judge(record)
     return {
@@ -40,6 +40,7 @@ def summarise(record: Record) -> Summary:
         "base": _scored(anchors.get("base")),
         "defaults": _scored(anchors.get("defaults")),
         "best": None if winner is None else _best(winner, judged, record),
+        "confirmed": _confirmed(trials, anchors),
         "verdict": None if found is None else _verdict(found),
         "seconds": _seconds(trials, anchors),
         "trials": [_row(trial) for trial in trials],
@@ -90,6 +91,20 @@ def _best(winner: Trial, judged: Trial | None, record: Record) -> Summary:
         summary["verdict"] = _on_verdict_items(judged.observation.scores)
         summary["test"] = _test(judged.observation.scores)
     return summary
+
+
+def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial]) -> list[Summary]:
+    """Of each trial that ran once more, by falling first score: its scores, None where the second run failed."""
+    found = [(trials[number], again) for number, again in confirmations(anchors).items()]
+    return [
+        {
+            "trial": trial.number,
+            "score": trial.score,
+            "again": again.score if again.status is Status.DONE else None,
+            "pooled": pooled(trial, again) if again.status is Status.DONE else None,
+        }
+        for trial, again in sorted(found, key=lambda each: (-each[0].score, each[0].number))
+    ]
 
 
 def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
@@ -166,6 +181,8 @@ def _page(summary: Summary) -> list[RenderableType]:
     if (found := summary["best"]) is not None:
         score = "" if summary["base"] is not None else f", {score_words(found['score'], found['stderr'])}"
         page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}")
+    if summary["confirmed"]:
+        page.append(_confirmed_words(summary["confirmed"]))
     page.append(_spent(summary))
     if summary["verdict"] is not None:
         page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary["verdict"])]
@@ -228,6 +245,16 @@ def _anchors_table(summary: Summary) -> RenderableType:
             *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
         )
     return table
+
+
+def _confirmed_words(rows: list[Summary]) -> str:
+    """The second runs, and the winner's curse: how much less the first scores were worth."""
+    again = ["failed" if row["again"] is None else f"{row['again']:.4f}" for row in rows]
+    told = [f"trial {row['trial']} {row['score']:.4f}, then {second}" for row, second in zip(rows, again, strict=True)]
+    lost = [row["score"] - row["again"] for row in rows if row["again"] is not None]
+    mean = sum(lost) / len(lost) if lost else 0.0
+    curse = f" The first scores were {mean:.4f} too good on average (the winner's curse)." if mean > 0 else ""
+    return f"Once more with fresh seeds: {'; '.join(told)}.{curse}"
 
 
 def _spent(summary: Summary) -> str:
