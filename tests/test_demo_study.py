@@ -95,7 +95,7 @@ def test_rungs_stop_trials_of_the_demo_and_are_reported(folder: Path) -> None:
     found = report(folder, "rungs")
     stopped = [trial for trial in found["trials"] if trial["status"] == "stopped"]
     assert stopped
-    assert all(trial["fidelity"] in (7 / 60, 20 / 60) for trial in stopped)
+    assert all(trial["fidelity"] in (4 / 60, 15 / 60) for trial in stopped)
     assert output.count("stopped at ") >= len(stopped)
     assert found["best"]["trial"] not in [trial["id"] for trial in stopped]
 
