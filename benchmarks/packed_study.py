@@ -46,6 +46,7 @@ class Run:
     search: list[float] = field(default_factory=list)
     verdict: list[float] = field(default_factory=list)
     asked: list[float] = field(default_factory=list)
+    trials: list[Trial] = field(default_factory=list)
 
 
 def objective(engine: str, **run: Any) -> FineTune:
@@ -117,6 +118,7 @@ def study(tuner: FineTune, optimiser: Any, width: int, seed: int, pool: ThreadPo
         ]
         found = list(pool.map(lambda trial: tuner.evaluate(trial, None, PARTS), trials))
         optimiser.tell(asked, [each.blinded() for each in found])
+        run.trials += trials
         run.search += [each.score for each in found]
         run.verdict += [each.scores.get("verdict", 0.0) for each in found]
         run.asked += [took / len(asked)] * len(asked)
@@ -208,6 +210,10 @@ def main() -> None:
             runs[name] = list(studies.map(each, range(arguments.seeds)))
         last = [run.verdict[int(np.argmax(run.search))] for run in runs[name]]
         print(f"{name}: verdict {np.mean(last):.3f} after 50, {time.monotonic() - began:.0f} s", flush=True)
+        score, trial = max(
+            ((each.verdict[n], each.trials[n]) for each in runs[name] for n in range(BUDGET)), key=lambda pair: pair[0]
+        )
+        print(f"  best verdict score of a trial {score:.3f}: seed {trial.seed}, {dict(trial.config)}", flush=True)
     if 1 in arguments.widths:
         contenders["PEFT, bo"], runs["PEFT, bo"] = (Ours, 1, costs["peft"]), runs["packs of 1, bo"]
 
