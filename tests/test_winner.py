@@ -25,6 +25,7 @@ class Noisy(Objective):
 
     def __init__(self) -> None:
         self.seeds: list[int] = []
+        self.numbers: list[int] = []
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -32,6 +33,7 @@ class Noisy(Objective):
 
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
         self.seeds.append(trial.seed)
+        self.numbers.append(trial.number)
         return Observation({"score": float(trial.config["x"]) / 10 + np.random.default_rng(trial.seed).normal()})
 
 
@@ -59,6 +61,7 @@ def test_the_best_run_once_more_with_fresh_seeds_and_count_for_nothing() -> None
     assert len(study.trials) == 12
     assert len(set(objective.seeds)) == 15
     leaders = ranked(study.trials)[:3]
+    assert objective.numbers[12:] == [trial.number for trial in leaders]  # which name what an objective writes
     assert set(study.anchors) == {f"{CONFIRM}{trial.number}" for trial in leaders}
     both = {trial.number: pooled(trial, study.anchors[f"{CONFIRM}{trial.number}"]) for trial in leaders}
     assert study.best.number == max(both, key=lambda number: both[number])

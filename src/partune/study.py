@@ -325,7 +325,7 @@ class Study:
         left = [trial for trial in leaders if f"{CONFIRM}{trial.number}" not in self._anchors]
         if left:
             self.watcher.phase("confirm")
-        seconds = [Trial(0, trial.config, seed=self._seed(AGAIN, trial.number)) for trial in left]
+        seconds = [Trial(trial.number, trial.config, seed=self._seed(AGAIN, trial.number)) for trial in left]
         futures = {executor.submit(self._repeat, again): trial for again, trial in zip(seconds, left, strict=True)}
         self._running = dict(futures)
         for again, (future, trial) in zip(seconds, futures.items(), strict=True):

@@ -1,5 +1,5 @@
 """How many threads of the CPU torch and BLAS compute on. Small tensors want one: on a busy machine several only wait
-for each other (a surrogate's proposal took 0.2 s with one and 3 to 20 s with two, on two busy cores).
+for each other.
 """
 
 from __future__ import annotations
