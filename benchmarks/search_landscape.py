@@ -33,8 +33,10 @@ from partune.trial import Trial
 SPACE = SPACES["lora"]
 PARTS = frozenset({"search", "verdict"})
 SCORES = [*(rung_name(k) for k in range(len(SHARES))), "score"]
-HEAD = ["number", "seed", *SPACE.names, *SCORES, "stderr", "verdict", "seconds", "error"]
+SMOOTH = ("margin", "loss")  # metrics of the search items that move with every bit of the model
+HEAD = ["number", "seed", *SPACE.names, *SCORES, "stderr", *SMOOTH, "verdict", "seconds", "error"]
 CHANCE = 0.25  # four choices
+TASK = "factory_cloze"
 
 Row = dict[str, Any]
 
@@ -66,6 +68,7 @@ def measured(tuner: FineTune, trial: Trial) -> Row:
         **trial.config,
         **{name: found.scores.get(name, "") for name in [*SCORES, "verdict"]},
         "stderr": "" if found.stderr is None else found.stderr,
+        **{metric: found.scores.get(f"search/{TASK}/{metric}", "") for metric in SMOOTH},
         "seconds": found.cost["seconds"],
         "error": found.error or "",
     }

@@ -14,7 +14,7 @@ from partune.objectives.base import Objective
 from partune.report.summary import show, summarise
 from partune.study import Watcher
 from partune.trial import Trial
-from partune.winner import CONFIRM, best, pooled, ranked
+from partune.winner import CONFIRM, best, confirm_name, confirmations, due, halvings, pooled, ranked
 from tests.simulated import SimulatedTuning
 
 LINE = Space(x=Float(0, 1))
@@ -42,32 +42,76 @@ def done(number: int, score: float, status: Status = Status.DONE) -> Trial:
     return Trial(number, {"x": number / 10}).finished(found, told=number)
 
 
-def test_the_winner_is_the_best_in_both_scores() -> None:
+def test_the_winner_is_the_best_in_the_mean() -> None:
     trials = [done(0, 0.9), done(1, 0.8), done(2, 0.8), done(3, 0.95, Status.STOPPED), done(4, 0.0, Status.FAILED)]
     assert [trial.number for trial in ranked(trials)] == [0, 1, 2]
     assert best(trials) is trials[0]
-    second = {f"{CONFIRM}0": done(0, 0.5), f"{CONFIRM}1": done(0, 0.79), "base": done(0, 2.0)}
-    assert best(trials, second) is trials[1]
-    second[f"{CONFIRM}1"] = done(0, 0.0, Status.FAILED)
-    assert best(trials, second) is trials[0]  # fails once in two
-    assert pooled(trials[0], second[f"{CONFIRM}0"]) == pytest.approx(0.7)
+    again = {f"{CONFIRM}0/1": done(0, 0.5), f"{CONFIRM}1/1": done(1, 0.79), "base": done(0, 2.0)}
+    assert best(trials, again) is trials[1]
+    again[f"{CONFIRM}0/2"] = done(0, 1.3)
+    assert best(trials, again) is trials[0]
+    again[f"{CONFIRM}0/3"] = done(0, 0.0, Status.FAILED)
+    assert best(trials, again) is trials[1]  # fails once in four
+    assert confirmations(again) == {0: [again[f"{CONFIRM}0/{run}"] for run in (1, 2, 3)], 1: [again[f"{CONFIRM}1/1"]]}
+    assert pooled(trials[0], confirmations(again)[0][:2]) == pytest.approx(0.9)
     assert best([]) is None
     assert best(trials[3:]) is None
 
 
-def test_the_best_run_once_more_with_fresh_seeds_and_count_for_nothing() -> None:
+def test_each_round_runs_the_better_half_of_the_last() -> None:
+    assert [halvings(k) for k in range(7)] == [[], [1], [2], [3, 2], [4, 2], [5, 3, 2], [6, 3, 2]]
+    assert halvings(8) == [8, 4, 2]
+    trials = [done(n, 1 - n / 100) for n in range(9)]
+    worth = dict(zip(range(9), [0.0, 0.1, 0.9, 0.5, 0.8, 9.0, 9.0, 9.0, 9.0], strict=True))
+    again: dict[str, Trial] = {}
+    rounds = []
+    while True:
+        now, run = due(trials, again, 5)
+        if not now:
+            break
+        rounds.append([each.number for each in now])
+        again |= {confirm_name(each, run): done(each.number, worth[each.number]) for each in now}
+    assert [sorted(each) for each in rounds] == [[0, 1, 2, 3, 4], [2, 3, 4], [2, 4]]
+    assert due(trials, again, 4) == ([], 0)  # all that a smaller confirmation wants was run
+    assert best(trials, again) is trials[2]
+    del again[f"{CONFIRM}4/3"]  # as if interrupted
+    assert due(trials, again, 5) == ([trials[4]], 3)
+
+
+def test_the_best_run_again_with_fresh_seeds_and_count_for_nothing() -> None:
     objective = Noisy()
     study = Study(LINE, objective, "random", seed=1, confirm=3).run(12)
     assert len(study.trials) == 12
-    assert len(set(objective.seeds)) == 15
-    leaders = ranked(study.trials)[:3]
-    assert objective.numbers[12:] == [trial.number for trial in leaders]  # which name what an objective writes
-    assert set(study.anchors) == {f"{CONFIRM}{trial.number}" for trial in leaders}
-    both = {trial.number: pooled(trial, study.anchors[f"{CONFIRM}{trial.number}"]) for trial in leaders}
-    assert study.best.number == max(both, key=lambda number: both[number])
+    assert len(set(objective.seeds)) == 12 + 3 + 2
+    leaders = [trial.number for trial in ranked(study.trials)[:3]]
+    again = confirmations(study.anchors)
+    # Which name what an objective writes.
+    assert objective.numbers[12:15] == leaders
+    assert sorted(objective.numbers[15:]) == sorted(number for number in leaders if len(again[number]) == 2)
+    assert sorted(again) == sorted(leaders)
+    means = {number: pooled(study.trials[number], again[number]) for number in leaders}
+    assert study.best.number == max(means, key=lambda number: means[number])
     assert len(study.optimizer.history[0]) == 12
     study.run(12)
-    assert len(objective.seeds) == 15  # nothing is run twice
+    assert len(objective.seeds) == 17  # nothing is run twice
+
+
+def test_a_failed_run_puts_a_trial_last() -> None:
+    class Fragile(Noisy):
+        def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+            if len(self.seeds) == 8:  # the leader's second run
+                self.seeds.append(trial.seed)
+                return Observation.failure("out of luck")
+            return super().evaluate(trial, adapter)
+
+    study = Study(LINE, Fragile(), "random", seed=3, confirm=2).run(8)
+    leader, other = ranked(study.trials)[:2]
+    assert study.best is other
+    rows = summarise(study.record)["confirmed"]
+    assert [(row["trial"], row["again"][0] is None, row["pooled"] is None) for row in rows] == [
+        (leader.number, True, True),
+        (other.number, False, False),
+    ]
 
 
 def test_first_scores_are_too_good_and_the_report_says_by_how_much(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,14 +119,14 @@ def test_first_scores_are_too_good_and_the_report_says_by_how_much(capsys: pytes
     lost = []
     for seed in range(12):
         rows = summarise(Study(LINE, Noisy(), "random", seed=seed, confirm=2).run(20).record)["confirmed"]
-        lost.append(rows[0]["score"] - rows[0]["again"])
+        lost.append(rows[0]["score"] - rows[0]["again"][0])
     assert np.mean(lost) == pytest.approx(1.87, abs=3 * np.sqrt(1 + 0.28) / np.sqrt(12))
     summary = summarise(Study(LINE, Noisy(), "random", seed=0, confirm=2).run(20).record)
     show(summary)
     told = capsys.readouterr().out
     first, other = summary["confirmed"]
-    assert f"trial {first['trial']} {first['score']:.4f}, then {first['again']:.4f}; trial {other['trial']}" in told
-    assert ("the winner's curse" in told) == (first["score"] + other["score"] > first["again"] + other["again"])
+    assert f"trial {first['trial']} {first['score']:.4f}, then {first['again'][0]:.4f}; trial {other['trial']}" in told
+    assert ("the winner's curse" in told) == (first["score"] + other["score"] > first["again"][0] + other["again"][0])
 
 
 class Stop(Watcher):
@@ -99,15 +143,14 @@ def test_a_fine_tuning_keeps_the_winners_adapter_and_resumes_after_its_confirmat
         study.run(10)
     study.close()
     again = Study(space, SimulatedTuning(), "random", seed=2, directory=tmp_path / "s", confirm=3, resume=True)
-    assert sum(name.startswith(CONFIRM) for name in again.anchors) == 3
+    assert sum(name.startswith(CONFIRM) for name in again.anchors) == 3 + 2
     again.run(10)
     kept = [folder.name for folder in (tmp_path / "s" / "adapters").iterdir()]
     assert sorted(kept) == sorted(["defaults", f"{again.best.number:04d}"])
     assert again.verdict is not None
     assert f"adapter:{again.best.number:04d}" in again.objective.calls  # type: ignore[attr-defined]
     again.run(14)  # a longer search has its own leaders confirmed
-    leaders = {f"{CONFIRM}{trial.number}" for trial in ranked(again.trials)[:3]}
-    assert leaders <= set(again.anchors)
+    assert {trial.number for trial in ranked(again.trials)[:3]} <= set(confirmations(again.anchors))
 
 
 @pytest.mark.parametrize("confirm", [-1, True, 1.5])

@@ -164,7 +164,7 @@ class Search(Section):
     options: dict[str, Any] = {}
     """The optimiser's own options."""
     confirm: NonNegativeInt = 0
-    """How many of the best run once more with fresh seeds; the winner is the best in the mean of both runs."""
+    """So many of the best run again with fresh seeds, then the better half, ...; the winner is the best in the mean."""
 
 
 def _pack(value: Any) -> Any:

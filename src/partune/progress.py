@@ -23,7 +23,7 @@ PHASES = {
     "zero": "checking that learning rate 0 changes nothing",
     "defaults": "scoring the field's defaults",
     "search": "searching",
-    "confirm": "running the best once more, with fresh seeds",
+    "confirm": "running the best again, with fresh seeds",
     "winner": "scoring the winner on verdict items and test tasks",
 }
 
@@ -84,7 +84,8 @@ class Terminal(Watcher):
             self.console.print(f"{'lr 0':>9}  gives the base's answers, as it must")
         elif name.startswith(CONFIRM):
             told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._score(trial)
-            self.console.print(f"trial {name.removeprefix(CONFIRM):>3}  {told}  once more")
+            number, _, run = name.removeprefix(CONFIRM).partition("/")
+            self.console.print(f"trial {number:>3}  {told}  run {int(run) + 1}")
         elif trial.status is Status.FAILED:
             self.console.print(f"{name:>9}  failed: {trial.observation.error}")
         elif name == "winner":

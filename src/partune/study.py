@@ -29,7 +29,7 @@ from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
-from partune.winner import CONFIRM, best, is_judged, judge, ranked
+from partune.winner import best, confirm_name, due, is_judged, judge, ranked
 
 SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
 
@@ -63,8 +63,8 @@ class Study:
         options are keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
-    confirm: how many of the best run once more with fresh seeds, when the budget is spent; the winner is then the best
-        in the mean of both.
+    confirm: how many of the best run again with fresh seeds, when the budget is spent, the better half of them once
+        more, and so on (`partune.winner`); the winner is then the best in the mean of its scores.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
     """
 
@@ -151,12 +151,12 @@ class Study:
 
     @property
     def anchors(self) -> Mapping[str, Trial]:
-        """Trials that no optimiser is told: base, zero, defaults, second runs ("confirm/..."), the winner's verdict."""
+        """Trials that no optimiser is told: base, zero, defaults, confirmations, the winner's verdict."""
         return dict(self._anchors)
 
     @property
     def best(self) -> Trial:
-        """The best trial, in both its scores where it was confirmed; raises ValueError while none has a score."""
+        """The best trial, in the mean of its scores where confirmed; raises ValueError while none has a score."""
         found = best(self.trials, self._anchors)
         if found is None:
             errors = [trial.observation.error for trial in self.trials if trial.observation is not None]
@@ -308,8 +308,8 @@ class Study:
         running = [trial.number for trial in self.trials if not trial.status.final]
         self.record.prune([trial.number for trial in leaders[:keep]] + running)
 
-    def _seed(self, purpose: int, number: int) -> int:
-        return int(np.random.SeedSequence([self.seed, purpose, number]).generate_state(1)[0])
+    def _seed(self, purpose: int, *numbers: int) -> int:
+        return int(np.random.SeedSequence([self.seed, purpose, *numbers]).generate_state(1)[0])
 
     @staticmethod
     def _light(trial: Trial) -> Trial:
@@ -320,17 +320,17 @@ class Study:
     # ----- honest scores
 
     def _confirm(self, executor: Executor) -> None:
-        """Runs the best once more, each with a fresh seed; those that were confirmed before are not run again."""
-        leaders = ranked(self.trials)[: self.confirm]
-        left = [trial for trial in leaders if f"{CONFIRM}{trial.number}" not in self._anchors]
-        if left:
+        """Runs the best again, round by round, each time with a fresh seed."""
+        while True:
+            trials, run = due(self.trials, self._anchors, self.confirm)
+            if not trials:
+                break
             self.watcher.phase("confirm")
-        seconds = [Trial(trial.number, trial.config, seed=self._seed(AGAIN, trial.number)) for trial in left]
-        futures = {executor.submit(self._repeat, again): trial for again, trial in zip(seconds, left, strict=True)}
-        self._running = dict(futures)
-        for again, (future, trial) in zip(seconds, futures.items(), strict=True):
-            self._note(f"{CONFIRM}{trial.number}", again.finished(future.result(), told=0))
-        if left and self.keep != "all":
+            again = [Trial(each.number, each.config, seed=self._seed(AGAIN, each.number, run)) for each in trials]
+            self._running = {executor.submit(self._repeat, each): each for each in again}
+            for future, each in self._running.items():
+                self._note(confirm_name(each, run), each.finished(future.result(), told=0))
+        if self.confirm and self.keep != "all":
             self._prune(int(self.keep))
 
     def _repeat(self, again: Trial) -> Observation:

@@ -1,13 +1,14 @@
 """Who won a study, and whether it is better than what it is compared with.
 
-The best of many noisy scores is too good: part of it is luck (the winner's curse). Confirmation runs the best few again
-with fresh seeds, and the winner is the one whose two scores are best in the mean.
+The best of many noisy scores is too good: part of it is luck (the winner's curse). Confirmation runs the best k again
+with fresh seeds, then the better half of these once more, and so on, and the winner is the one whose scores are best in
+the mean: sequential halving, Karnin, Koren and Somekh 2013, begun with the scores of the search.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from partune.statistics import Verdict, verdict
 from partune.storage import Record
 from partune.trial import Status, Trial
 
-CONFIRM = "confirm/"  # and a trial's number: the name of its second run
+CONFIRM = "confirm/"  # the name of a further run: confirm/<number of the trial>/<which, from 1>
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
@@ -26,23 +27,58 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
     )
 
 
-def confirmations(anchors: Mapping[str, Trial]) -> dict[int, Trial]:
-    """The second runs, by the number of the trial."""
-    return {int(name.removeprefix(CONFIRM)): each for name, each in anchors.items() if name.startswith(CONFIRM)}
+def confirm_name(trial: Trial, run: int) -> str:
+    return f"{CONFIRM}{trial.number}/{run}"
 
 
-def pooled(trial: Trial, again: Trial) -> float:
-    """The mean of a trial's score and of its second run's; -inf where that failed."""
-    return (trial.score + again.score) / 2 if again.status is Status.DONE else -math.inf
+def confirmations(anchors: Mapping[str, Trial]) -> dict[int, list[Trial]]:
+    """The further runs of each trial that has any, in their order; by its number."""
+    found: dict[int, dict[int, Trial]] = {}
+    for name, again in anchors.items():
+        if name.startswith(CONFIRM):
+            number, run = map(int, name.removeprefix(CONFIRM).split("/"))
+            found.setdefault(number, {})[run] = again
+    return {number: [runs[run] for run in sorted(runs)] for number, runs in found.items()}
+
+
+def pooled(trial: Trial, again: Sequence[Trial]) -> float:
+    """The mean of a trial's score and of its further runs'; -inf where one of them failed."""
+    if any(each.status is not Status.DONE for each in again):
+        return -math.inf
+    return (trial.score + sum(each.score for each in again)) / (1 + len(again))
+
+
+def halvings(k: int) -> list[int]:
+    """How many run in each round of a confirmation of the best k: k, the better half, ..., two."""
+    sizes = [k] if k else []
+    while sizes and (half := math.ceil(sizes[-1] / 2)) > 1 and half < sizes[-1]:
+        sizes.append(half)
+    return sizes
+
+
+def due(trials: Iterable[Trial], anchors: Mapping[str, Trial], k: int) -> tuple[list[Trial], int]:
+    """The trials to run once more now, in a confirmation of the best k, and which further run it is, from 1.
+
+    None where all rounds are over. What was run before, for another k or a shorter search, is not run again.
+    """
+    again = confirmations(anchors)
+    alive = ranked(trials)
+    for run, size in enumerate(halvings(k), start=1):
+        alive = alive[:size]
+        missing = [trial for trial in alive if len(again.get(trial.number, ())) < run]
+        if missing:
+            return missing, run
+        alive.sort(key=lambda trial: -pooled(trial, again[trial.number][:run]))
+    return [], 0
 
 
 def best(trials: Iterable[Trial], anchors: Mapping[str, Trial] | None = None) -> Trial | None:
     """The best finished trial, the first of equals: of those confirmed by the pooled score, where any is."""
     leaders = ranked(trials)
-    second = confirmations(anchors or {})
-    confirmed = [trial for trial in leaders if trial.number in second]
+    again = confirmations(anchors or {})
+    confirmed = [trial for trial in leaders if trial.number in again]
     if confirmed:
-        return max(confirmed, key=lambda trial: pooled(trial, second[trial.number]))
+        return max(confirmed, key=lambda trial: pooled(trial, again[trial.number]))
     return leaders[0] if leaders else None
 
 

@@ -278,6 +278,21 @@ def test_a_run_is_judged_by_the_truth_about_what_is_named(monkeypatch: pytest.Mo
     assert search.race("hpobench/one", "random", 3, 12).regret(12) == pytest.approx(-value(named) / 10)
 
 
+def test_the_last_evaluations_confirm_under_noise() -> None:
+    plain, confirmed = (search.race("hpobench/one", f"random{more}", 3, 20) for more in ("", ":confirm=4"))
+    assert confirmed.scores[:14] == plain.scores[:14]
+    leaders = np.argsort(plain.scores[:14])[::-1][:4]
+    assert confirmed.regrets[14:18] == [plain.regrets[i] for i in leaders]
+    means = {i: (plain.scores[i] + confirmed.scores[14 + place]) / 2 for place, i in enumerate(leaders)}
+    better = sorted(leaders, key=lambda i: -means[i])[:2]
+    assert confirmed.regrets[18:] == [plain.regrets[i] for i in better]
+    means |= {i: (2 * means[i] + confirmed.scores[18 + place]) / 3 for place, i in enumerate(better)}
+    assert confirmed.regret(20) == plain.regrets[max(means, key=lambda i: means[i])]
+    assert confirmed.regret(10) == plain.regret(10)
+    still = search.race("bbob/still", "random:confirm=4", 3, 20)
+    assert still.scores == search.race("bbob/still", "random", 3, 20).scores
+
+
 def test_a_contender_that_fails_or_ends_keeps_what_it_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Failing(Contender):
         def __init__(self, race: Race) -> None:
@@ -376,6 +391,8 @@ def test_the_picture_places_ranks_on_its_axis() -> None:
         (["--contenders", "optuna-tpee"], 'no contender "optuna-tpee"; did you mean "optuna-tpe"?'),
         (["--contenders", "bo:n_int=3"], 'GPBO has no option "n_int"; did you mean "n_init"?'),
         (["--contenders", "bo:n_init=0"], "n_init >= 1 must hold"),
+        (["--contenders", "bo:confirm=x"], "bo:confirm=x: confirm >= 0 must hold, got 'x'"),
+        (["--contenders", "bo:confirm=8", "--budget", "14"], "confirm=8 leaves nothing of a budget of 14"),
         (["--functions", "1-x"], "functions"),
         (["--problems", "bob"], "problems"),
         (["--budget", "1"], "budget"),
@@ -395,9 +412,9 @@ def test_bad_input_is_one_line(
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(PEERS, "smac", peers.Peer(peers.Smac, "smac", "no_such_module"))
     with pytest.raises(UserError, match="the contender smac needs smac: pip install smac"):
-        peers.chosen(("random", "smac"), print)
+        peers.chosen(("random", "smac"), 50, print)
     told: list[str] = []
-    assert "smac" not in peers.chosen(("all",), told.append)
+    assert "smac" not in peers.chosen(("all",), 50, told.append)
     assert "without smac: pip install smac" in told
     monkeypatch.setattr(landscape, "FILE", tmp_path / "none.npz")
     with pytest.raises(UserError, match="landscape is not measured"):

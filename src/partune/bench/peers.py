@@ -26,7 +26,8 @@ import yaml
 from partune.errors import UserError, suggestion
 from partune.optimizers import ALGORITHMS, optimizer
 from partune.space import Choice, Float, Hyperparameter, Int, Space
-from partune.trial import Config, Point, Value
+from partune.trial import Config, Observation, Point, Trial, Value
+from partune.winner import best, confirm_name, due, halvings
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,43 @@ class Contender(ABC):
 
 
 class Ours(Contender):
-    """An optimiser of partune, by name or as package.module:Class, with its options."""
+    """An optimiser of partune, by name or as package.module:Class, with its options.
 
-    def __init__(self, race: Race, algorithm: str, options: Mapping[str, Any]) -> None:
+    confirm: under noise, the last evaluations of the budget confirm so many of the best (`partune.winner`), and the
+    winner is named.
+    """
+
+    def __init__(self, race: Race, algorithm: str, options: Mapping[str, Any], confirm: int = 0) -> None:
         self.optimizer = optimizer(algorithm, race.space, seed=race.seed, **options)
+        self.confirm = confirm if race.noisy else 0
+        self.searches = race.budget - sum(halvings(self.confirm))
+        if self.searches < 1:
+            raise UserError(f"confirm={confirm} leaves nothing of a budget of {race.budget} to search with")
+        self.trials: list[Trial] = []
+        self.again: dict[str, Trial] = {}
 
     def ask(self) -> Config | None:
-        asked = self.optimizer.ask()
-        if not asked:
+        asked = self.optimizer.ask() if len(self.trials) < self.searches else []
+        if asked:
+            trials, self.run = [Trial(each.number, each.config, each.point) for each in asked], 0
+        else:
+            trials, self.run = due(self.trials, self.again, self.confirm)
+        if not trials:
             return None
-        (self.asked,) = asked
-        return self.asked.config
+        self.trial = trials[0]
+        return self.trial.config
 
     def tell(self, score: float) -> None:
-        self.optimizer.tell(self.asked, score)
+        final = self.trial.finished(Observation({"score": score}), told=len(self.trials))
+        if self.run:
+            self.again[confirm_name(self.trial, self.run)] = final
+        else:
+            self.optimizer.tell(self.trial.proposal, score)
+            self.trials.append(final)
+
+    def recommend(self) -> Config | None:
+        winner = best(self.trials, self.again)
+        return None if winner is None else winner.config
 
 
 class Optuna(Contender):
@@ -303,15 +327,16 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def chosen(names: tuple[str, ...], tell: Callable[[str], object]) -> list[str]:
+def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -> list[str]:
     """The contenders of these names, "all" spelt out; raises UserError for what is not known or not installed.
 
+    budget: of the runs, which has to be enough for what a name confirms.
     tell: is told, a line each, who of all is left out.
     """
     found = []
     for name in names:
         if name != "all":
-            _check(name)
+            _check(name, budget)
             found.append(name)
             continue
         for peer, each in PEERS.items():
@@ -322,28 +347,31 @@ def chosen(names: tuple[str, ...], tell: Callable[[str], object]) -> list[str]:
 
 
 def contender(name: str, race: Race) -> Contender:
-    """A contender by name: a peer, or an optimiser of partune with options, such as bo:n_init=5."""
+    """A contender by name: a peer, or an optimiser of partune with options, such as bo:n_init=5:confirm=4."""
     return PEERS[name].make(race) if name in PEERS else Ours(race, *_split(name))
 
 
-def _check(name: str) -> None:
+def _check(name: str, budget: int) -> None:
     if name in PEERS:
         peer = PEERS[name]
         if peer.missing:
             raise UserError(f"the contender {name} needs {peer.package}: pip install {peer.package}")
         return
-    algorithm, options = _split(name)
+    algorithm, options, confirm = _split(name)
+    if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
+        raise UserError(f"{name}: confirm >= 0 must hold, got {confirm!r}")
     if ":" not in algorithm and algorithm not in ("auto", *ALGORITHMS):
         raise UserError(f'no contender "{algorithm}"{suggestion(algorithm, ["auto", *ALGORITHMS, *PEERS, "all"])}')
-    optimizer(algorithm, Space(x=Float(0, 1)), **options)
+    Ours(Race(Space(x=Float(0, 1)), seed=0, budget=budget, noisy=True), algorithm, options, confirm)
 
 
-def _split(name: str) -> tuple[str, dict[str, Any]]:
-    """Name and options of "name:option=value:option=value"."""
+def _split(name: str) -> tuple[str, dict[str, Any], Any]:
+    """Name, options and `confirm` of "name:option=value:confirm=4"."""
     parts = name.split(":")
     options = [part for part in parts if "=" in part]
     pairs = (option.split("=", 1) for option in options)
-    return ":".join(part for part in parts if part not in options), {key: yaml.safe_load(text) for key, text in pairs}
+    given = {key: yaml.safe_load(text) for key, text in pairs}
+    return ":".join(part for part in parts if part not in options), given, given.pop("confirm", 0)
 
 
 # ----- spaces

@@ -46,7 +46,7 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
 
     tell: is told what runs, a line each.
     """
-    jobs = list_jobs(options, problems.names(options), chosen(options.contenders, tell))
+    jobs = list_jobs(options, problems.names(options), chosen(options.contenders, options.budget, tell))
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     runs = {key(run): run for run in read(out / RUNS)}

@@ -94,14 +94,14 @@ def _best(winner: Trial, judged: Trial | None, record: Record) -> Summary:
 
 
 def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial]) -> list[Summary]:
-    """Of each trial that ran once more, by falling first score: its scores, None where the second run failed."""
+    """Of each trial that ran again, by falling first score: its scores, None where a run failed."""
     found = [(trials[number], again) for number, again in confirmations(anchors).items()]
     return [
         {
             "trial": trial.number,
             "score": trial.score,
-            "again": again.score if again.status is Status.DONE else None,
-            "pooled": pooled(trial, again) if again.status is Status.DONE else None,
+            "again": [each.score if each.status is Status.DONE else None for each in again],
+            "pooled": mean if math.isfinite(mean := pooled(trial, again)) else None,
         }
         for trial, again in sorted(found, key=lambda each: (-each[0].score, each[0].number))
     ]
@@ -248,13 +248,15 @@ def _anchors_table(summary: Summary) -> RenderableType:
 
 
 def _confirmed_words(rows: list[Summary]) -> str:
-    """The second runs, and the winner's curse: how much less the first scores were worth."""
-    again = ["failed" if row["again"] is None else f"{row['again']:.4f}" for row in rows]
-    told = [f"trial {row['trial']} {row['score']:.4f}, then {second}" for row, second in zip(rows, again, strict=True)]
-    lost = [row["score"] - row["again"] for row in rows if row["again"] is not None]
+    """The further runs, and the winner's curse: first scores less those of the next run, which chose nobody before."""
+    told = []
+    for row in rows:
+        again = ["failed" if score is None else f"{score:.4f}" for score in row["again"]]
+        told.append(f"trial {row['trial']} {row['score']:.4f}, then {', '.join(again)}")
+    lost = [row["score"] - row["again"][0] for row in rows if row["again"][0] is not None]
     mean = sum(lost) / len(lost) if lost else 0.0
     curse = f" The first scores were {mean:.4f} too good on average (the winner's curse)." if mean > 0 else ""
-    return f"Once more with fresh seeds: {'; '.join(told)}.{curse}"
+    return f"Again with fresh seeds: {'; '.join(told)}.{curse}"
 
 
 def _spent(summary: Summary) -> str:
