@@ -9,7 +9,7 @@ from typing import Literal
 from partune import config
 from partune.errors import UserError
 from partune.storage import CONFIG, Record
-from partune.winner import best
+from partune.winner import winner_of
 
 
 def export(directory: Path, out: Path, trial: int | Literal["defaults"] | None = None, merge: bool = False) -> Path:
@@ -22,7 +22,7 @@ def export(directory: Path, out: Path, trial: int | Literal["defaults"] | None =
     if out.exists():
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
     if trial is None:
-        winner = best(record.trials(), record.anchors())
+        winner = winner_of(record)
         if winner is None:
             raise UserError(f"{directory}: no trial has finished yet")
         trial = winner.number

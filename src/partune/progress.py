@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from partune.report.summary import score_words, span, words
 from partune.study import Study, Watcher
 from partune.trial import Status, Trial
-from partune.winner import CONFIRM, best
+from partune.winner import CONFIRM, ranked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,7 +96,7 @@ class Terminal(Watcher):
     def finished(self, trial: Trial) -> None:
         assert trial.observation is not None
         assert self._study is not None
-        leader = best(self._study.trials)
+        leader = next(iter(ranked(self._study.trials)), None)
         took = span(trial.observation.cost.get("seconds", 0.0))
         failed = trial.status is Status.FAILED
         told = f"failed: {trial.observation.error}" if failed else self._score(trial)

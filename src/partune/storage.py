@@ -60,6 +60,7 @@ class Record:
                 f"this one reads up to {FORMAT}): update partune"
             )
         self.space = Space.parse(self.header["space"])
+        self.noisy: bool | None = self.header.get("noisy")  # as the user said; None: not said
         self._distributions = {name: distribution(each) for name, each in self.space.hyperparameters.items()}
         self._memory: dict[tuple[Shelf, int], Mapping[str, Any]] = {}
 

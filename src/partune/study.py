@@ -29,9 +29,10 @@ from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
-from partune.winner import best, confirm_name, due, is_judged, judge, ranked
+from partune.winner import Worths, best, confirm_name, due, is_judged, judge, ranked, worths
 
 SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
+SPARE = 3  # adapters kept beyond those asked for while a study runs, as its winner need not be the best score
 
 
 class Watcher:
@@ -63,8 +64,10 @@ class Study:
         options are keyword arguments.
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
+    noisy: whether another evaluation of a configuration would score otherwise; None for where scores have standard
+        errors. Then the winner is not the best score, part of which is luck (`partune.winner`).
     confirm: how many of the best run again with fresh seeds, when the budget is spent, the better half of them once
-        more, and so on (`partune.winner`); the winner is then the best in the mean of its scores.
+        more, and so on; the winner is then the best in the mean.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
     """
 
@@ -78,6 +81,7 @@ class Study:
         *,
         options: Mapping[str, Any] | None = None,
         keep: int | str = 1,
+        noisy: bool | None = None,
         confirm: int = 0,
         stop: str = "none",
         resume: bool = False,
@@ -106,6 +110,7 @@ class Study:
             "seed": seed,
             "objective": dict(self.objective.identity),
             **({"stop": stop} if stop != "none" else {}),
+            **({"noisy": noisy} if noisy is not None else {}),
         }
         where = None if directory is None else Path(directory)
         if isinstance(self.objective, Anchored) and where is None:
@@ -156,8 +161,8 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The best trial, in the mean of its scores where confirmed; raises ValueError while none has a score."""
-        found = best(self.trials, self._anchors)
+        """The winner (`partune.winner`) of what is done so far; raises ValueError while no trial has a score."""
+        found = best(self.trials, self._anchors, self._worths())
         if found is None:
             errors = [trial.observation.error for trial in self.trials if trial.observation is not None]
             raise ValueError(
@@ -294,19 +299,22 @@ class Study:
         if self._rungs is not None:
             self._rungs.end(final)
         if self.keep != "all":
-            self._prune(max(int(self.keep), self.confirm))
+            self._prune(max(int(self.keep), self.confirm) + SPARE)
         self.watcher.finished(final)
 
     @property
     def _told(self) -> int:
         return sum(trial.status.final for trial in self._trials.values())
 
-    def _prune(self, keep: int) -> None:
+    def _prune(self, keep: int, winner: Trial | None = None) -> None:
         leaders = ranked(self.trials)
-        if (winner := best(leaders, self._anchors)) is not None:
+        if winner is not None:
             leaders = [winner, *(trial for trial in leaders if trial is not winner)]
         running = [trial.number for trial in self.trials if not trial.status.final]
         self.record.prune([trial.number for trial in leaders[:keep]] + running)
+
+    def _worths(self) -> Worths:
+        return worths(self.trials, self.space, self.record.noisy)
 
     def _seed(self, purpose: int, *numbers: int) -> int:
         return int(np.random.SeedSequence([self.seed, purpose, *numbers]).generate_state(1)[0])
@@ -322,7 +330,7 @@ class Study:
     def _confirm(self, executor: Executor) -> None:
         """Runs the best again, round by round, each time with a fresh seed."""
         while True:
-            trials, run = due(self.trials, self._anchors, self.confirm)
+            trials, run = due(self.trials, self._anchors, self.confirm, self._worths())
             if not trials:
                 break
             self.watcher.phase("confirm")
@@ -330,8 +338,6 @@ class Study:
             self._running = {executor.submit(self._repeat, each): each for each in again}
             for future, each in self._running.items():
                 self._note(confirm_name(each, run), each.finished(future.result(), told=0))
-        if self.confirm and self.keep != "all":
-            self._prune(int(self.keep))
 
     def _repeat(self, again: Trial) -> Observation:
         return self._timed(lambda: self.objective.evaluate(again, None))
@@ -361,8 +367,10 @@ class Study:
         return zero
 
     def _score_winner(self, objective: Anchored) -> None:
-        """Scores the winner on what no optimiser saw."""
-        winner = best(self.trials, self._anchors)
+        """Scores the winner on what no optimiser saw, and keeps the adapters that were asked for."""
+        winner = best(self.trials, self._anchors, self._worths())
+        if self.keep != "all":
+            self._prune(int(self.keep), winner)
         if winner is not None and not is_judged(winner, self._anchors):
             adapter = self.record.adapter(winner.number)
             self._anchor("winner", winner.config, lambda _: objective.score_winner(winner, adapter), again=True)

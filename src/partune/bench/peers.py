@@ -27,7 +27,7 @@ from partune.errors import UserError, suggestion
 from partune.optimizers import ALGORITHMS, optimizer
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.trial import Config, Observation, Point, Trial, Value
-from partune.winner import best, confirm_name, due, halvings
+from partune.winner import Worths, best, confirm_name, due, halvings, worths
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,14 @@ class Contender(ABC):
 class Ours(Contender):
     """An optimiser of partune, by name or as package.module:Class, with its options.
 
-    confirm: under noise, the last evaluations of the budget confirm so many of the best (`partune.winner`), and the
-    winner is named.
+    Under noise it names what a study of a noisy objective would name (`partune.winner`).
+
+    confirm: so many of the best are confirmed, under noise, by the last evaluations of the budget.
     """
 
     def __init__(self, race: Race, algorithm: str, options: Mapping[str, Any], confirm: int = 0) -> None:
         self.optimizer = optimizer(algorithm, race.space, seed=race.seed, **options)
+        self.space, self.noisy = race.space, race.noisy
         self.confirm = confirm if race.noisy else 0
         self.searches = race.budget - sum(halvings(self.confirm))
         if self.searches < 1:
@@ -77,7 +79,7 @@ class Ours(Contender):
         if asked:
             trials, self.run = [Trial(each.number, each.config, each.point) for each in asked], 0
         else:
-            trials, self.run = due(self.trials, self.again, self.confirm)
+            trials, self.run = due(self.trials, self.again, self.confirm, self._worths())
         if not trials:
             return None
         self.trial = trials[0]
@@ -92,8 +94,11 @@ class Ours(Contender):
             self.trials.append(final)
 
     def recommend(self) -> Config | None:
-        winner = best(self.trials, self.again)
+        winner = best(self.trials, self.again, self._worths())
         return None if winner is None else winner.config
+
+    def _worths(self) -> Worths:
+        return worths(self.trials, self.space, self.noisy)
 
 
 class Optuna(Contender):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
 from partune.trial import Status, Trial
-from partune.winner import best, confirmations, is_judged, judge, pooled
+from partune.winner import Worths, best, confirmations, is_judged, judge, pooled, worths
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -26,7 +26,8 @@ def summarise(record: Record) -> Summary:
     base, defaults, best: each None, or config, score and stderr (search items), verdict (verdict items) and test.
     """
     trials, anchors = record.trials(), record.anchors()
-    winner = best(trials, anchors)
+    worth = worths(trials, record.space, record.noisy)
+    winner = best(trials, anchors, worth)
     judged = anchors["winner"] if winner is not None and is_judged(winner, anchors) else None
     found = judge(record)
     return {
@@ -39,8 +40,8 @@ def summarise(record: Record) -> Summary:
         "loaded": dict(record.loaded),
         "base": _scored(anchors.get("base")),
         "defaults": _scored(anchors.get("defaults")),
-        "best": None if winner is None else _best(winner, judged, record),
-        "confirmed": _confirmed(trials, anchors),
+        "best": None if winner is None else _best(winner, worth, judged, record),
+        "confirmed": _confirmed(trials, anchors, worth),
         "verdict": None if found is None else _verdict(found),
         "seconds": _seconds(trials, anchors),
         "trials": [_row(trial) for trial in trials],
@@ -81,11 +82,12 @@ def _scored(trial: Trial | None) -> Summary | None:
     }
 
 
-def _best(winner: Trial, judged: Trial | None, record: Record) -> Summary:
+def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) -> Summary:
     summary = _scored(winner)
     assert summary is not None
     folder = None if record.directory is None else record.adapter(winner.number)
     summary["trial"] = winner.number
+    summary["worth"] = worth[winner.number]
     summary["adapter"] = str(folder) if folder is not None and folder.is_dir() else None
     if judged is not None and judged.observation is not None:
         summary["verdict"] = _on_verdict_items(judged.observation.scores)
@@ -93,7 +95,7 @@ def _best(winner: Trial, judged: Trial | None, record: Record) -> Summary:
     return summary
 
 
-def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial]) -> list[Summary]:
+def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial], worth: Worths) -> list[Summary]:
     """Of each trial that ran again, by falling first score: its scores, None where a run failed."""
     found = [(trials[number], again) for number, again in confirmations(anchors).items()]
     return [
@@ -101,7 +103,7 @@ def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial]) -> list[Summar
             "trial": trial.number,
             "score": trial.score,
             "again": [each.score if each.status is Status.DONE else None for each in again],
-            "pooled": mean if math.isfinite(mean := pooled(trial, again)) else None,
+            "pooled": mean if math.isfinite(mean := pooled(worth[trial.number], again)) else None,
         }
         for trial, again in sorted(found, key=lambda each: (-each[0].score, each[0].number))
     ]
@@ -180,7 +182,7 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(_anchors_table(summary))
     if (found := summary["best"]) is not None:
         score = "" if summary["base"] is not None else f", {score_words(found['score'], found['stderr'])}"
-        page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}")
+        page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}{_luck_words(summary)}")
     if summary["confirmed"]:
         page.append(_confirmed_words(summary["confirmed"]))
     page.append(_spent(summary))
@@ -245,6 +247,15 @@ def _anchors_table(summary: Summary) -> RenderableType:
             *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
         )
     return table
+
+
+def _luck_words(summary: Summary) -> str:
+    """Why the winner is not the best score, where it is not and nothing was confirmed."""
+    scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
+    first = max(scored, key=lambda row: row["score"], default=None)
+    if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
+        return ""
+    return f". Trial {first['id']} scored {first['score']:.4f}, more of it by luck, judging by the trials around both."
 
 
 def _confirmed_words(rows: list[Summary]) -> str:
