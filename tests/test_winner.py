@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError
+from partune.export import export
 from partune.objectives.base import Objective
 from partune.report.summary import show, summarise
 from partune.study import Watcher
 from partune.trial import Trial
 from partune.winner import CONFIRM, MOST, best, confirm_name, confirmations, due, halvings, pooled, ranked, worths
-from tests.simulated import SimulatedTuning
+from tests.simulated import SEARCH, SimulatedTuning
 
 LINE = Space(x=Float(0, 1))
 
@@ -60,6 +61,20 @@ def test_the_winner_is_the_best_in_the_mean() -> None:
     assert pooled(0.9, confirmations(again)[0][:2]) == pytest.approx(0.9)
     assert best([], {}, {}) is None
     assert best(trials[3:], {}, {}) is None
+
+
+def test_a_confirmation_that_is_not_whole_or_failed_chooses_nobody_it_should_not() -> None:
+    trials = [done(n, 1 - n / 100) for n in range(6)]
+    worth = scores(trials)
+    only = {f"{CONFIRM}0/1": done(0, 0.2)}
+    assert best(trials, only, worth) is trials[0]  # interrupted: the others were not run again yet
+    assert best(trials, {f"{CONFIRM}1/1": done(1, 3.0)}, worth) is trials[0]  # a later, better trial: not confirmed
+    broken = {f"{CONFIRM}{n}/1": done(n, 0.0, Status.FAILED) for n in (0, 1)}
+    assert best(trials, broken, worth) is trials[2]
+    assert best(trials[:2], broken, worth) is trials[0]
+    again = {f"{CONFIRM}{n}/1": done(n, score) for n, score in enumerate([0.7, 0.9, 0.8])}
+    again |= {f"{CONFIRM}{n}/2": done(n, 0.4) for n in (1, 2)}
+    assert best(trials, again, worth) is trials[1]  # and not trial 0, which is out, for all its better mean
 
 
 def test_each_round_runs_the_better_half_of_the_last() -> None:
@@ -220,6 +235,29 @@ def test_a_fine_tuning_keeps_the_winners_adapter_and_resumes_after_its_confirmat
     assert f"adapter:{again.best.number:04d}" in again.objective.calls  # type: ignore[attr-defined]
     again.run(14)  # a longer search has its own leaders confirmed
     assert {trial.number for trial in ranked(again.trials)[:3]} <= set(confirmations(again.anchors))
+
+
+class Lucky(SimulatedTuning):
+    """Trials after the first eight score better than these at first, and worse when they run again."""
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
+        if adapter is not None:
+            adapter.mkdir(parents=True)
+            (adapter / "rate").write_text(repr(float(trial.config["learning_rate"])))
+        first = adapter is not None or "verdict" in parts
+        accuracies = (0.6, 0.8) if first else (0.75, 0.4)
+        return self._score(0.5 if not trial.config["learning_rate"] else accuracies[trial.number >= 8], parts)
+
+
+def test_the_judged_winners_adapter_survives_a_longer_search(tmp_path: Path) -> None:
+    space = Space(learning_rate=Float(1e-5, 1e-3, log=True))
+    study = Study(space, Lucky(), "random", seed=1, directory=tmp_path / "s", confirm=3).run(8)
+    winner = study.best.number
+    study.close()
+    again = Study(space, Lucky(), "random", seed=1, directory=tmp_path / "s", confirm=3, resume=True).run(30)
+    assert again.best.number == winner
+    again.close()
+    assert (export(tmp_path / "s", tmp_path / "out") / "rate").is_file()
 
 
 @pytest.mark.parametrize("confirm", [-1, True, 1.5])

@@ -4,7 +4,7 @@ The items that chose the winner would call luck a gain; so would two tests at fu
 with the base first and, only if it beats that, with the field's defaults (a fixed sequence: Maurer, Hothorn & Lehmacher
 1995), so that the chance of any false "better" stays at the level without a correction.
 
-Left out: the variance over training seeds. A winner that is confirmed with fresh seeds covers it.
+Left out: the variance over training seeds. Confirmation with fresh seeds (`partune.winner`) looks at it.
 """
 
 from __future__ import annotations

@@ -307,9 +307,10 @@ class Study:
         return sum(trial.status.final for trial in self._trials.values())
 
     def _prune(self, keep: int, winner: Trial | None = None) -> None:
-        leaders = ranked(self.trials)
-        if winner is not None:
-            leaders = [winner, *(trial for trial in leaders if trial is not winner)]
+        """Keeps the adapters of the winner, or of the last one that was judged, of the best scores, and what runs."""
+        judged = self._anchors.get("winner")
+        first = winner.config if winner is not None else None if judged is None else judged.config
+        leaders = sorted(ranked(self.trials), key=lambda trial: trial.config != first)
         running = [trial.number for trial in self.trials if not trial.status.final]
         self.record.prune([trial.number for trial in leaders[:keep]] + running)
 

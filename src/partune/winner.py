@@ -7,7 +7,8 @@ The best of many noisy scores is too good: part of it is luck (the winner's curs
 - Confirmation runs the best k again with fresh seeds, then the better half of these once more, and so on: sequential
   halving, Karnin, Koren and Somekh 2013, begun with what the scores of the search are worth.
 
-The winner is the trial of the highest worth; of those that were confirmed, by the mean of its worth and further scores.
+The winner is the trial of the highest worth, or, where the leaders were confirmed, the last round's best mean of worth
+and further scores.
 What both gain is measured in docs/search-log.md.
 """
 
@@ -27,8 +28,6 @@ from partune.trial import Status, Trial
 Worths = Mapping[int, float]  # by the number of the trial
 
 CONFIRM = "confirm/"  # the name of a further run: confirm/<number of the trial>/<which, from 1>
-
-
 MOST = 500  # scores that a process is fitted to, the best ones, so that a long study's winner is found in seconds
 
 
@@ -104,11 +103,19 @@ def due(trials: Iterable[Trial], anchors: Mapping[str, Trial], k: int, worth: Wo
 
 
 def best(trials: Iterable[Trial], anchors: Mapping[str, Trial], worth: Worths) -> Trial | None:
-    """The best finished trial, the first of equals: of those confirmed by the pooled score, where any is."""
-    leaders, again = ranked(trials, worth), confirmations(anchors)
-    confirmed = [trial for trial in leaders if trial.number in again]
-    if confirmed:
-        return max(confirmed, key=lambda trial: pooled(worth[trial.number], again[trial.number]))
+    """The best finished trial, the first of equals.
+
+    Where the first was confirmed, the one of the best pooled score among those with the most further runs. One that
+    fails when it runs again never wins while another is there.
+    """
+    again = confirmations(anchors)
+    broken = {number for number, runs in again.items() if pooled(0.0, runs) == -math.inf}
+    leaders = sorted(ranked(trials, worth), key=lambda trial: trial.number in broken)
+    confirmed = [trial for trial in leaders if trial.number in again and trial.number not in broken]
+    if confirmed and confirmed[0] is leaders[0]:
+        most = max(len(again[trial.number]) for trial in confirmed)
+        last = [trial for trial in confirmed if len(again[trial.number]) == most]
+        return max(last, key=lambda trial: pooled(worth[trial.number], again[trial.number]))
     return leaders[0] if leaders else None
 
 

@@ -307,11 +307,21 @@ def test_a_contender_that_fails_or_ends_keeps_what_it_had(monkeypatch: pytest.Mo
         def tell(self, score: float) -> None:
             pass
 
+    class Ended(peers.Ours):
+        def recommend(self) -> Config | None:
+            return {"x": 4}
+
     monkeypatch.setattr(search, "contender", lambda name, race: Failing(race))
     run = search.race("bbob/still", "random", 0, 12)
     assert run.error == "no more"
     assert len(run.regrets) == 2
     assert run.regret(10) == run.regret(12) == run.regrets[0]
+    few = Problem(Space(x=Int(1, 6)), lambda config: config["x"] / 6, 1.0, lambda config, rng: rng.normal())  # type: ignore[operator]
+    monkeypatch.setattr(problems, "problem", lambda name: few)
+    monkeypatch.setattr(search, "contender", lambda name, race: Ended(race, "random", {}))
+    ended = search.race("hpobench/few", "random", 0, 12)
+    assert len(ended.regrets) == 6
+    assert ended.regret(10) == ended.regret(12) == 1 - 4 / 6  # what it recommends at the end
     write(tmp_path, [], [run], 12)
     assert "- bbob/still, random, seed 0: no more" in (tmp_path / "table.md").read_text()
 
@@ -343,9 +353,10 @@ def test_ranks_are_within_blocks_and_equals_share_theirs() -> None:
 
 def test_only_whole_blocks_count() -> None:
     some = runs({"a": [0.1, 0.2, 0.3], "b": [0.3, 0.1]})
-    names, values = regrets(some, 10)
+    names, seeds, values = regrets(some, 10)
     assert names == ["a", "b"]
     np.testing.assert_array_equal(values, [[0.1, 0.3], [0.2, 0.1]])
+    np.testing.assert_array_equal(seeds, [0, 1])
     found, blocks = standings(some, 10)
     assert blocks == 2
     assert [each.rank for each in found] == [1.5, 1.5]
@@ -353,10 +364,21 @@ def test_only_whole_blocks_count() -> None:
 
 def test_the_bootstrap_agrees_with_the_normal_interval_of_a_mean() -> None:
     values = np.random.default_rng(0).standard_normal((400, 2)) * [1.0, 3.0]
-    low, high = interval(values)
     half = 1.96 * values.std(axis=0, ddof=1) / math.sqrt(400)
-    np.testing.assert_allclose(low, values.mean(axis=0) - half, atol=0.08 * half.max())
-    np.testing.assert_allclose(high, values.mean(axis=0) + half, atol=0.08 * half.max())
+    for groups in (np.arange(400), np.full(400, 7)):
+        low, high = interval(values, groups)
+        np.testing.assert_allclose(low, values.mean(axis=0) - half, atol=0.08 * half.max())
+        np.testing.assert_allclose(high, values.mean(axis=0) + half, atol=0.08 * half.max())
+
+
+def test_what_problems_of_one_seed_share_widens_the_interval() -> None:
+    """Rows of a group are the same: as many independent values as there are groups."""
+    values = np.repeat(np.random.default_rng(0).standard_normal((100, 1)), 8, axis=0)
+    low, high = interval(values, np.repeat(np.arange(100), 8))
+    half = 1.96 * values.std() / math.sqrt(100)
+    assert (high - low)[0] / 2 == pytest.approx(half, rel=0.1)
+    low, high = interval(values, np.arange(800))
+    assert (high - low)[0] / 2 == pytest.approx(half / math.sqrt(8), rel=0.1)
 
 
 def test_the_critical_difference_is_demsars() -> None:

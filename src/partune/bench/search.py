@@ -11,6 +11,7 @@ that one of them draws its points from.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -126,6 +127,11 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
     run = Run(name, who, seed, budget)
     checkpoints = {n for n in CHECKPOINTS if n < budget} | {budget}
     best: tuple[float, Config | None] = (-np.inf, None)
+
+    def named() -> float:
+        config = racer.recommend() or best[1]
+        return problem.regret(space.decode(space.encode(config))) if config is not None else math.inf
+
     with threads(1), quiet(), own_generators(torch.device("cpu"), seed):
         try:
             began = time.process_time()
@@ -141,16 +147,16 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
                 racer.tell(score)
                 took = time.process_time() - began
                 if len(run.regrets) in checkpoints:
-                    named = racer.recommend() or best[1]
-                    run.named[len(run.regrets)] = problem.regret(space.decode(space.encode(named or config)))
+                    run.named[len(run.regrets)] = named()
                 began = time.process_time() - took
+            if run.regrets:
+                run.named |= dict.fromkeys(checkpoints - run.named.keys(), named())  # it ended before
         except UserError:
             raise
         except Exception as error:
             run.error = one_line(error) or type(error).__name__
     if best[1] is not None:
-        for n in sorted(checkpoints - run.named.keys()):  # it ended before
-            run.named[n] = problem.regret(best[1])
+        run.named |= dict.fromkeys(checkpoints - run.named.keys(), problem.regret(best[1]))  # it failed
     return run
 
 

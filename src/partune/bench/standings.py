@@ -5,9 +5,10 @@
     visited   the best configuration, by the truth, that it has evaluated
     block     a (problem, seed) that every contender has run; ranks are within a block, 1 the best, equals share theirs
 
-Intervals are 95 % by the bootstrap over blocks: another draw of the same problems and seeds. The critical difference is
-Nemenyi's at 5 %: two mean ranks over n blocks of k contenders that are further apart differ (Demsar 2006, section
-3.2.2).
+Intervals are 95 % by the bootstrap over seeds, all blocks of one together, as problems share its random numbers: the
+same problems under other seeds. With a single seed, over the problems. The critical difference is Nemenyi's at 5 %: two
+mean ranks over n blocks of k contenders that are further apart differ (Demsar 2006, section 3.2.2); it takes blocks to
+be independent.
 """
 
 from __future__ import annotations
@@ -82,14 +83,19 @@ class Standing:
     high: float
 
 
-def regrets(runs: Iterable[Run], n: int, visited: bool = False) -> tuple[list[str], Array]:
-    """Contenders, and their regrets after n evaluations in every whole block: (blocks, contenders)."""
+def regrets(runs: Iterable[Run], n: int, visited: bool = False) -> tuple[list[str], NDArray[np.int64], Array]:
+    """Contenders; each whole block's seed, (blocks,); and regrets there after n evaluations, (blocks, contenders)."""
     table: dict[tuple[str, int], dict[str, float]] = {}
     for run in runs:
         table.setdefault((run.problem, run.seed), {})[run.contender] = run.regret(n, visited)
     contenders = list(dict.fromkeys(name for row in table.values() for name in row))
-    rows = [[row[name] for name in contenders] for row in table.values() if len(row) == len(contenders)]
-    return contenders, np.array(rows).reshape(-1, len(contenders))
+    whole = {block: row for block, row in table.items() if len(row) == len(contenders)}
+    rows = [[row[name] for name in contenders] for row in whole.values()]
+    return (
+        contenders,
+        np.array([seed for _, seed in whole], dtype=np.int64),
+        np.array(rows).reshape(-1, len(contenders)),
+    )
 
 
 def ranks(values: Array) -> Array:
@@ -98,21 +104,33 @@ def ranks(values: Array) -> Array:
     return found
 
 
-def interval(values: Array, seed: int = 0) -> tuple[Array, Array]:
-    """The 95 % interval of each column's mean, by the bootstrap over rows: percentiles; (n, k) to (k,) and (k,)."""
-    rows = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    means = np.stack([values[each].mean(axis=0) for each in rows])  # (resamples, k)
+def interval(values: Array, groups: NDArray[np.int64], seed: int = 0) -> tuple[Array, Array]:
+    """The 95 % interval of each column's mean, by the bootstrap over groups of rows: percentiles.
+
+    values: (n, k); groups: (n,), rows of one are drawn together, or each by itself where there is one group only.
+    Two of (k,).
+    """
+    names, places = np.unique(groups, return_inverse=True)
+    if len(names) == 1:
+        places = np.arange(len(values))
+    count = places.max() + 1
+    sums = np.stack([np.bincount(places, column, count) for column in values.T], axis=1)  # (groups, k)
+    sizes = np.bincount(places)
+    drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
+    means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)[:, None]  # (resamples, k)
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low, high
 
 
-def standings(runs: Iterable[Run], n: int) -> tuple[list[Standing], int]:
+def standings(runs: Iterable[Run], n: int, visited: bool = False) -> tuple[list[Standing], int]:
     """The contenders after n evaluations, the best mean rank first, and the number of blocks."""
-    contenders, values = regrets(runs, n)
+    contenders, seeds, values = regrets(runs, n, visited)
     if not len(values):
         return [], 0
     ranked = ranks(values)
-    found = map(Standing, contenders, ranked.mean(axis=0).tolist(), *(each.tolist() for each in interval(ranked)))
+    found = map(
+        Standing, contenders, ranked.mean(axis=0).tolist(), *(each.tolist() for each in interval(ranked, seeds))
+    )
     return sorted(found, key=lambda each: each.rank), len(values)
 
 
@@ -155,7 +173,7 @@ def write(folder: Path, head: Sequence[str], runs: Sequence[Run], budget: int) -
 def tables(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list[str]:
     """Of one suite: regrets, ranks, seconds."""
     what = "log10 of the regret" if logarithmic else "regret (1: a middling configuration)"
-    _, values = regrets(runs, marks[-1])
+    _, _, values = regrets(runs, marks[-1])
     problems = len({run.problem for run in runs})
     return [
         f"{what} of the configuration named, by evaluations; mean and standard error of {len(values)} runs on "
@@ -169,18 +187,25 @@ def tables(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list
 
 
 def regret_rows(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list[list[str]]:
-    columns = [*((n, False) for n in marks), (marks[-1], True)]
-    heads = [f"visited, {n}" if visited else str(n) for n, visited in columns]
     contenders: list[str] = []
     cells = []
-    for n, visited in columns:
-        contenders, values = regrets(runs, n, visited)
+    for n, visited in columns(marks):
+        contenders, _, values = regrets(runs, n, visited)
         values = np.log10(np.maximum(values, LEAST)) if logarithmic else values
         cells.append([_mean(column) for column in values.T])
     return [
-        ["contender", *heads],
+        heads(marks),
         *([name, *row] for name, row in zip(contenders, map(list, zip(*cells, strict=True)), strict=True)),
     ]
+
+
+def columns(marks: Sequence[int]) -> list[tuple[int, bool]]:
+    """What is named at each number of evaluations, and the best visited at the last."""
+    return [*((n, False) for n in marks), (marks[-1], True)]
+
+
+def heads(marks: Sequence[int]) -> list[str]:
+    return ["contender", *(f"visited, {n}" if visited else str(n) for n, visited in columns(marks))]
 
 
 def _mean(values: Array) -> str:
@@ -192,15 +217,13 @@ def _mean(values: Array) -> str:
 
 def rank_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
     """The best at the end first; the last row says which difference counts."""
-    columns = [standings(runs, n) for n in marks]
-    last, blocks = columns[-1]
-    texts = [
-        {each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in found} for found, _ in columns
-    ]
+    found = [standings(runs, n, visited) for n, visited in columns(marks)]
+    last, blocks = found[-2]
+    texts = [{each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in own} for own, _ in found]
     rows = [[each.contender, *(column[each.contender] for column in texts)] for each in last]
     if len(last) > 1:
-        rows.append(["critical difference", *[f"{critical_difference(len(last), blocks):.2f}"] * len(marks)])
-    return [["contender", *map(str, marks)], *rows]
+        rows.append(["critical difference", *[f"{critical_difference(len(last), blocks):.2f}"] * len(found)])
+    return [heads(marks), *rows]
 
 
 def second_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
