@@ -35,6 +35,7 @@ PARTS = frozenset({"search", "verdict"})
 SCORES = [*(rung_name(k) for k in range(len(SHARES))), "score"]
 SMOOTH = ("margin", "loss")  # metrics of the search items that move with every bit of the model
 HEAD = ["number", "seed", *SPACE.names, *SCORES, "stderr", *SMOOTH, "verdict", "seconds", "error"]
+AGAIN = 1_000_000  # between the seeds of one configuration
 CHANCE = 0.25  # four choices
 TASK = "factory_cloze"
 
@@ -52,12 +53,11 @@ class Watch:
 
 
 def trials(configurations: int, again: int, seeds: int) -> list[Trial]:
-    """Point i with seed i; then every so many-th point with fresh seeds."""
+    """Point i with seed i; the first ones with further seeds, i + AGAIN, ...: a larger table holds a smaller one."""
     points = qmc.Sobol(SPACE.dimension, rng=np.random.default_rng(0)).random(configurations)
     configs = [SPACE.decode(point.tolist()) for point in points]
-    repeated = range(0, configurations, max(configurations // max(again, 1), 1))[:again]
-    order = [*range(configurations), *(i for _ in range(seeds - 1) for i in repeated)]
-    return [Trial(i, configs[i], seed=seed) for seed, i in enumerate(order)]
+    order = [*range(configurations), *(AGAIN * k + i for k in range(1, seeds) for i in range(min(again, configurations)))]
+    return [Trial(seed % AGAIN, configs[seed % AGAIN], seed=seed) for seed in order]
 
 
 def measured(tuner: FineTune, trial: Trial) -> Row:
