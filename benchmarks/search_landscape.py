@@ -56,8 +56,8 @@ def trials(configurations: int, again: int, seeds: int) -> list[Trial]:
     """Point i with seed i; the first ones with further seeds, i + AGAIN, ...: a larger table holds a smaller one."""
     points = qmc.Sobol(SPACE.dimension, rng=np.random.default_rng(0)).random(configurations)
     configs = [SPACE.decode(point.tolist()) for point in points]
-    order = [*range(configurations), *(AGAIN * k + i for k in range(1, seeds) for i in range(min(again, configurations)))]
-    return [Trial(seed % AGAIN, configs[seed % AGAIN], seed=seed) for seed in order]
+    further = [AGAIN * k + i for k in range(1, seeds) for i in range(min(again, configurations))]
+    return [Trial(seed % AGAIN, configs[seed % AGAIN], seed=seed) for seed in [*range(configurations), *further]]
 
 
 def measured(tuner: FineTune, trial: Trial) -> Row:
