@@ -344,10 +344,10 @@ def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -
             _check(name, budget)
             found.append(name)
             continue
-        for peer, each in PEERS.items():
-            if each.missing:
-                tell(f"without {peer}: pip install {each.package}")
-        found += [*ALGORITHMS, *(peer for peer, each in PEERS.items() if not each.missing)]
+        missing = {peer: each.package for peer, each in PEERS.items() if each.missing}
+        for peer, package in missing.items():
+            tell(f"without {peer}: pip install {package}")
+        found += [each for each in (*ALGORITHMS, *PEERS) if each not in missing]
     return list(dict.fromkeys(found))
 
 
