@@ -412,6 +412,7 @@ def test_the_picture_places_ranks_on_its_axis() -> None:
     [
         (["--contenders", "optuna-tpee"], 'no contender "optuna-tpee"; did you mean "optuna-tpe"?'),
         (["--contenders", "bo:n_int=3"], 'GPBO has no option "n_int"; did you mean "n_init"?'),
+        (["--contenders", "bo:n_init=x"], "GPBO: n_init must be an integer, got 'x'"),
         (["--contenders", "bo:n_init=0"], "n_init >= 1 must hold"),
         (["--contenders", "bo:confirm=x"], "bo:confirm=x: confirm >= 0 must hold, got 'x'"),
         (["--contenders", "bo:confirm=8", "--budget", "14"], "confirm=8 leaves nothing of a budget of 14"),
