@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,25 @@ def measured(tuner: FineTune, trial: Trial) -> Row:
         "seconds": found.cost["seconds"],
         "error": found.error or "",
     }
+
+
+def collect(measure: Callable[[Trial], Row], left: Sequence[Trial], width: int, path: Path) -> None:
+    """Writes each trial's line when it ends. Interrupted, it begins no more, and writes those under way when they end.
+
+    A line is taken for written before it is: one that is lost is measured again, one that is there twice would stay.
+    """
+    with path.open("a", encoding="utf-8", newline="") as file, ThreadPoolExecutor(width) as pool:
+        writer = csv.DictWriter(file, HEAD)
+        unwritten = {pool.submit(measure, trial) for trial in left}
+        try:
+            for future in as_completed(set(unwritten)):
+                unwritten.remove(future)
+                writer.writerow(future.result())
+                file.flush()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            writer.writerows(each.result() for each in unwritten if not each.cancelled() and each.exception() is None)
+            raise
 
 
 def read(path: Path) -> list[Row]:
@@ -151,11 +170,7 @@ def main() -> None:
         run = study.run.model_copy(update={"pack": options.pack})
         tuner = FineTune.of(study.model_copy(update={"run": run}))
         tuner.check(SPACE)
-        with options.rows.open("a", encoding="utf-8", newline="") as file, ThreadPoolExecutor(options.pack) as pool:
-            writer = csv.DictWriter(file, HEAD)
-            for done in as_completed([pool.submit(measured, tuner, trial) for trial in left]):
-                writer.writerow(done.result())
-                file.flush()
+        collect(lambda trial: measured(tuner, trial), left, options.pack, options.rows)
     rows = read(options.rows)
     print(f"median seconds a trial: {np.median(column(rows, 'seconds')):.2f}", flush=True)
     write(rows, options.out)

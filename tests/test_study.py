@@ -220,8 +220,16 @@ def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
     refused("a study of a different space", space=Space(x=Float(-5, 5), y=Float(-4, 5)), resume=True)
     refused("another study: algorithm is soo there, and random here", algorithm="random", resume=True)
     refused("another study: seed is 0 there, and 1 here", seed=1, resume=True)
-    refused("another study: options.k is None there, and 5 here", options={"k": 5}, resume=True)
+    refused("another study: options.k is the default there, and 5 here", options={"k": 5}, resume=True)
     refused('no algorithm "sooo"; did you mean "soo"', algorithm="sooo")
+    Study(PLANE, himmelblau, "bamsoo", directory=tmp_path / "b", options={"patience": None}).close()
+    left_out = "another study: options.patience is None there, and the default here"
+    refused(left_out, algorithm="bamsoo", directory=tmp_path / "b", resume=True)
+    path = "partune.optimizers.optuna:OptunaSampler"
+    settings = {"n_startup_trials": 3}
+    Study(PLANE, himmelblau, path, directory=tmp_path / "o", options={"settings": settings}).close()
+    left_out = "options.settings.n_startup_trials is 3 there, and the default here"
+    refused(left_out, algorithm=path, directory=tmp_path / "o", options={"settings": {}}, resume=True)
     with pytest.raises(UserError, match=r"needs a partune\.Space, got dict"):
         Study({}, himmelblau, "soo")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="budget >= 1 must hold, got 0"):

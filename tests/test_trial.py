@@ -11,10 +11,13 @@ import pytest
 from partune import Observation, Status, Trial
 
 
-def test_a_finished_observation_has_a_finite_score() -> None:
+def test_an_observation_that_did_not_fail_has_a_finite_score() -> None:
+    """Of a stopped one there may be none."""
     for scores in ({}, {"score": math.nan}, {"score": math.inf}, {"accuracy": 0.5}):
-        with pytest.raises(ValueError, match="needs a finite scores"):
-            Observation(scores)
+        for status in (Status.DONE, Status.STOPPED) if scores else (Status.DONE,):
+            with pytest.raises(ValueError, match="needs a finite scores"):
+                Observation(scores, status=status)
+    assert not Observation(status=Status.STOPPED).scores
     assert Observation(status=Status.FAILED).score == -math.inf
 
 

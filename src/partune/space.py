@@ -166,7 +166,7 @@ class Choice(Hyperparameter):
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise UserError(f"options are numbers, texts or booleans, got {option!r}")
-        if any(_same(a, b) for a, b in itertools.combinations(self.options, 2)):
+        if any(a == b for a, b in itertools.combinations(self.options, 2)):  # a record cannot tell True from 1
             raise UserError(f"options must differ, got {list(self.options)}")
 
     def decode(self, u: float) -> Value:

@@ -396,14 +396,19 @@ class UntrustworthyError(RuntimeError):
 
 
 def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: str = "") -> str | None:
-    """The first setting in which two mappings differ, in words; None where they do not. given: what has to be there."""
-    for key, value in given.items():
-        there = recorded.get(key)
-        if isinstance(value, dict) and isinstance(there, dict):
-            if (found := _difference(there, value, f"{place}{key}.")) is not None:
+    """The first setting in which two mappings differ, in words; None where they do not.
+
+    given: what has to be there. Of options nothing else may be: one that is left out is the default.
+    """
+    whole = place.startswith("options.")
+    absent = "the default" if whole else None
+    for key in {**given, **(recorded if whole else {})}:
+        there, here = recorded.get(key, absent), given.get(key, absent)
+        if isinstance(here, dict) and isinstance(there, dict):
+            if (found := _difference(there, here, f"{place}{key}.")) is not None:
                 return found
-        elif there != value:
-            return f"{place}{key} is {there} there, and {value} here"
+        elif there != here:
+            return f"{place}{key} is {there} there, and {here} here"
     return None
 
 

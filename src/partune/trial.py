@@ -53,8 +53,11 @@ class Observation:
     items: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.status is Status.DONE and not math.isfinite(self.scores.get("score", math.nan)):
-            raise ValueError(f"a finished observation needs a finite scores['score'], got {dict(self.scores)}")
+        scored = self.status is Status.DONE or (self.scores and self.status is not Status.FAILED)
+        if scored and not math.isfinite(self.scores.get("score", math.nan)):
+            raise ValueError(
+                f"an observation that did not fail needs a finite scores['score'], got {dict(self.scores)}"
+            )
 
     @classmethod
     def of(cls, result: Observation | float) -> Observation:

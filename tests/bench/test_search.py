@@ -412,6 +412,7 @@ def test_the_picture_places_ranks_on_its_axis() -> None:
     [
         (["--contenders", "optuna-tpee"], 'no contender "optuna-tpee"; did you mean "optuna-tpe"?'),
         (["--contenders", "bo:n_int=3"], 'GPBO has no option "n_int"; did you mean "n_init"?'),
+        (["--contenders", "bo:n_init=x"], "GPBO: n_init must be an integer, got 'x'"),
         (["--contenders", "bo:n_init=0"], "n_init >= 1 must hold"),
         (["--contenders", "bo:confirm=x"], "bo:confirm=x: confirm >= 0 must hold, got 'x'"),
         (["--contenders", "bo:confirm=8", "--budget", "14"], "confirm=8 leaves nothing of a budget of 14"),
@@ -438,6 +439,8 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     told: list[str] = []
     assert "smac" not in peers.chosen(("all",), 50, told.append)
     assert "without smac: pip install smac" in told
+    monkeypatch.setitem(PEERS, "optuna-cmaes", peers.Peer(peers.cmaes, "cmaes", "no_such_module"))
+    assert "optuna-cmaes" not in peers.chosen(("all",), 50, told.append)  # nor as partune's own of that name
     monkeypatch.setattr(landscape, "FILE", tmp_path / "none.npz")
     with pytest.raises(UserError, match="landscape is not measured"):
         names(Searching(problems=("demo",)))

@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +45,12 @@ def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
         ("bamso", {}, 'no algorithm "bamso"; did you mean "bamsoo"'),
         ("zzz", {}, "known: auto, random, lhs, "),
         ("soo", {"hmax": "sqrt"}, 'SOO has no option "hmax"; did you mean "h_max"'),
+        ("bo", {"n_init": "x"}, "GPBO: n_init must be an integer, got 'x'"),
+        ("bo", {"look": 2048.0}, "GPBO: look must be an integer, got 2048.0"),
+        ("bo", {"rounds": True}, "GPBO: rounds must be an integer, got True"),
+        ("bamsoo", {"patience": "None"}, "BaMSOO: patience must be an integer or null, got 'None'"),
+        ("annealing", {"step": "big"}, "Annealing: step must be a number, got 'big'"),
+        ("soo", {"h_max": None}, "SOO: h_max must be a text, got None"),
         ("partune.nowhere:X", {}, "cannot load the algorithm"),
         ("partune.optimizers.soo:Missing", {}, "cannot load the algorithm"),
         ("partune.space:Space", {}, "a name or a subclass of"),
@@ -50,9 +58,28 @@ def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
         (RandomSearch(Space(y=Float(0, 1))), {}, "must have the study's space"),
     ],
 )
-def test_what_is_not_known_is_said_in_one_line(algorithm: str, options: dict[str, str], message: str) -> None:
+def test_what_is_not_known_is_said_in_one_line(algorithm: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         optimizer(algorithm, SPACE, **options)
+
+
+def test_an_integer_is_a_number_and_options_of_other_types_are_the_algorithms_own() -> None:
+    class Mine(RandomSearch):
+        def __init__(
+            self,
+            space: Space,
+            seed: int = 0,
+            rate: float | None = None,
+            layers: Sequence[int] = (),
+            later: "Unknown" = None,  # type: ignore[name-defined]  # noqa: F821
+        ) -> None:
+            super().__init__(space, seed)
+            self.given = rate, layers, later
+
+    for rate in (1, 0.5, None):
+        made = optimizer(Mine, SPACE, rate=rate, layers="any", later=3)
+        assert isinstance(made, Mine)
+        assert made.given == (rate, "any", 3)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True])

@@ -12,7 +12,7 @@ import pytest
 
 from partune.optimizers import optimizer
 from partune.optimizers.partition import Tree
-from partune.space import SPACES
+from partune.space import SPACES, Float, Int, Space
 from partune.trial import Config, Proposal
 
 FAMILY = ["soo", "sequool", "stroquool", "direct", "direct-l", "fda"]
@@ -69,3 +69,15 @@ def test_a_tree_of_ten_thousand_cells_is_searched_and_split_as_quickly() -> None
         took.append(time.process_time() - began)
         cells += 3
     assert max(took) < BOUND
+
+
+@pytest.mark.parametrize("name", [*FAMILY, "bamsoo", "bo"])
+def test_the_values_of_an_integer_are_never_listed(name: str) -> None:
+    algorithm = optimizer(name, Space(steps=Int(1, 10**6, log=True), rate=Float(0, 1)))
+    took = []
+    for _ in range(12):
+        began = time.process_time()
+        (proposal,) = algorithm.ask()
+        took.append(time.process_time() - began)
+        algorithm.tell(proposal, bowl(proposal.config))
+    assert max(took) < 10 * BOUND

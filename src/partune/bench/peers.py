@@ -112,24 +112,10 @@ class Optuna(Contender):
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
 
     def ask(self) -> Config | None:
-        self.trial = self.study.ask()
-        config: dict[str, Value] = {}
-        for name in parents_first(self.space):
-            parameter = self.space.hyperparameters[name]
-            if active(parameter, config):
-                config[name] = self._suggest(name, parameter)
-        return config
+        from partune.optimizers.optuna import suggest
 
-    def _suggest(self, name: str, parameter: Hyperparameter) -> Value:
-        value: Value
-        match parameter:
-            case Float(low, high, log):
-                value = self.trial.suggest_float(name, low, high, log=log)
-            case Int(low, high, log):
-                value = self.trial.suggest_int(name, low, high, log=log)
-            case Choice(options):
-                value = options[options.index(self.trial.suggest_categorical(name, options))]
-        return value
+        self.trial = self.study.ask()
+        return self.space.configure(lambda name, parameter: suggest(self.trial, name, parameter))
 
     def tell(self, score: float) -> None:
         self.study.tell(self.trial, score)
@@ -344,10 +330,10 @@ def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -
             _check(name, budget)
             found.append(name)
             continue
-        for peer, each in PEERS.items():
-            if each.missing:
-                tell(f"without {peer}: pip install {each.package}")
-        found += [*ALGORITHMS, *(peer for peer, each in PEERS.items() if not each.missing)]
+        missing = {peer: each.package for peer, each in PEERS.items() if each.missing}
+        for peer, package in missing.items():
+            tell(f"without {peer}: pip install {package}")
+        found += [each for each in (*ALGORITHMS, *PEERS) if each not in missing]
     return list(dict.fromkeys(found))
 
 
@@ -404,22 +390,6 @@ def placed(parameter: Hyperparameter, value: Value) -> Value:
 
 def listed(values: Any) -> list[Value]:
     return [values] if isinstance(values, (bool, int, float, str)) else list(values)
-
-
-def active(parameter: Hyperparameter, config: Config) -> bool:
-    """Whether a hyperparameter exists beside those chosen so far, its parents among them."""
-    conditions = (parameter.when or {}).items()
-    return all(parent in config and config[parent] in listed(values) for parent, values in conditions)
-
-
-def parents_first(space: Space) -> list[str]:
-    """The names, each after those that its condition is on."""
-    found: list[str] = []
-    while len(found) < space.dimension:
-        for name, parameter in space.hyperparameters.items():
-            if name not in found and set(parameter.when or {}) <= set(found):
-                found.append(name)
-    return found
 
 
 def _never_called(config: Any, seed: int = 0) -> float:

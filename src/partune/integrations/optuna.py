@@ -45,7 +45,7 @@ from optuna.trial import FrozenTrial, TrialState
 from partune.distributions import distribution
 from partune.errors import UserError
 from partune.optimizers import Optimizer, ReplayError, optimizer
-from partune.optimizers.base import Sequential
+from partune.optimizers.base import Sampler, Sequential
 from partune.optimizers.optuna import OptunaSampler
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.trial import RUNG, Config, Observation, Point, Proposal, Status, Trial, Value
@@ -327,6 +327,8 @@ class View:
             self._optimizer._repropose(Trial(number, config, point, notes=tuple(claim["notes"])))
             self._proposals[trial.number] = self._optimizer.proposals[-1]
         else:
+            if isinstance(self._optimizer, Sampler) and self._optimizer.cheap:
+                self._optimizer.next_point()  # for what it leaves behind: how far a stream is, which moves were leaps
             self._register(trial, point, config)
         self._places = claim["number"] + 1
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 from partune.errors import UserError, suggestion
 from partune.optimizers.base import Optimizer, ReplayError
@@ -121,6 +122,15 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
 }
 
+# The types of options that are checked here, in words; others are left to the algorithm.
+KINDS: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    NoneType: "null",
+}
+
 # What "auto" stands for: the best that measurement found (docs/search-log.md). A study records the name behind it.
 AUTO = "bo"
 
@@ -139,11 +149,31 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
     chosen = _load(algorithm) if isinstance(algorithm, str) else algorithm
     if not (isinstance(chosen, type) and issubclass(chosen, Optimizer)):
         raise UserError(f"an algorithm is a name or a subclass of partune.optimizers.Optimizer, got {chosen!r}")
-    known = [name for name in inspect.signature(chosen).parameters if name not in ("space", "seed")]
-    for name in options:
+    known = {name: each for name, each in _annotations(chosen).items() if name not in ("space", "seed")}
+    for name, value in options.items():
         if name not in known:
             raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(name, known)}')
+        kinds = get_args(known[name]) if get_origin(known[name]) in (Union, UnionType) else (known[name],)
+        if KINDS.keys() >= set(kinds) and not any(_is(value, kind) for kind in kinds):
+            wanted = " or ".join(KINDS[kind] for kind in kinds)
+            raise UserError(f"{chosen.__name__}: {name} must be {wanted}, got {value!r}")
     return chosen(space, seed=seed, **options)
+
+
+def _annotations(kind: type[Optimizer]) -> dict[str, Any]:
+    """The parameters of a constructor with their types; with text where a type is there for type checkers alone."""
+    try:
+        signature = inspect.signature(kind, eval_str=True)
+    except NameError:
+        signature = inspect.signature(kind)
+    return {name: each.annotation for name, each in signature.parameters.items()}
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of one of KINDS: an integer is a number too, true and false are neither."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _load(name: str) -> Any:

@@ -76,7 +76,7 @@ class OptunaSampler(RandomSearch):
         with quiet():
             self._study.sampler = self._sampler(int(seed))
             trial = self._study.ask()
-            config = self.space.configure(lambda name, parameter: _suggest(trial, name, parameter))
+            config = self.space.configure(lambda name, parameter: suggest(trial, name, parameter))
             self._attributes = self._study.get_trials(deepcopy=False)[trial.number].system_attrs
             self._study.tell(trial, state=TrialState.FAIL)
         return self.space.encode(config)
@@ -162,7 +162,8 @@ def _load(name: str) -> type[BaseSampler]:
     return kind
 
 
-def _suggest(trial: optuna.Trial, name: str, parameter: Hyperparameter) -> Value:
+def suggest(trial: optuna.Trial, name: str, parameter: Hyperparameter) -> Value:
+    """A value of a hyperparameter, from a trial of Optuna's."""
     if isinstance(parameter, Float):
         return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Int):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from partune.errors import UserError
 from partune.space import Space
-from partune.trial import Point
+from partune.trial import Point, Value
 
 # Configurations of a cell that are listed, at most.
 FEW = 64
@@ -102,10 +102,7 @@ class Tree:
         self.worth = worth
         self.row = row
         self.depth = 0
-        self._middles = [
-            None if each.values is None else [each.encode(value) for value in each.values]
-            for each in space.hyperparameters.values()
-        ]
+        self._parameters = list(space.hyperparameters.values())
         self._conditions = any(each.when for each in space.hyperparameters.values())
         d = space.dimension
         self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d), range(d))
@@ -218,14 +215,16 @@ class Tree:
 
     def _inside(self, cell: Cell, axes: Sequence[int]) -> tuple[Point, ...] | None:
         """All configurations of a cell whose sides that can be cut are discrete, if they are few; axes: these sides."""
-        if any(self._middles[axis] is None for axis in axes):
+        values: dict[int, Sequence[Value]] = {}
+        for axis in axes:
+            parameter = self._parameters[axis]
+            if parameter.values is None:
+                return None
+            first, last = (parameter.decode(cell.at(axis, part, FINE)) for part in (1, FINE - 1))
+            values[axis] = parameter.values[parameter.values.index(first) : parameter.values.index(last) + 1]
+        if math.prod(map(len, values.values())) > FEW:
             return None
         sides: list[Sequence[float]] = [(u,) for u in cell.point]
-        for axis in axes:
-            middles = self._middles[axis] or ()
-            parameter = self.space.hyperparameters[self.space.names[axis]]
-            first, last = (parameter.encode(parameter.decode(cell.at(axis, part, FINE))) for part in (1, FINE - 1))
-            sides[axis] = [u for u in middles if first <= u <= last]
-        if math.prod(map(len, sides)) > FEW:
-            return None
+        for axis, inside in values.items():
+            sides[axis] = [self._parameters[axis].encode(value) for value in inside]
         return tuple({self.space.encode(self.space.decode(point)): None for point in itertools.product(*sides)})

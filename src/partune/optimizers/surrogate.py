@@ -54,7 +54,8 @@ class Surrogate:
         self.z = (y - self.shift) / self.scale
         self.choices = np.array([isinstance(each, Choice) for each in space.hyperparameters.values()])
         self.options = [
-            np.unique([0.5, *map(each.encode, each.values or ())]) for each in space.hyperparameters.values()
+            np.unique([0.5, *map(each.encode, each.options if isinstance(each, Choice) else ())])
+            for each in space.hyperparameters.values()
         ]
         self.weights, known = relative_variances(errors, len(y))
         self.lengths, self.signal, self.noise = self._fit(None if known is None else known / self.scale**2)
