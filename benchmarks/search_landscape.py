@@ -5,7 +5,7 @@
 Trains Sobol points of the demo's space in packs: each once, scored on the search and verdict items and, on the way, at
 both rungs; some again with fresh seeds, for the noise. Every trial is a line of `landscape.csv`, written when it ends;
 trials that are there are not run again, so it can be stopped and started at will. When all are there, the surfaces are
-fitted (a few minutes for 2000 rows) and the file that `partune.bench.landscape` reads is written; the rows left out in
+fitted (two minutes for 2000 rows) and the file that `partune.bench.landscape` reads is written; the rows left out in
 turn say how well the surfaces predict.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -26,7 +27,8 @@ from partune import config
 from partune.bench.landscape import FILE, error, fitted
 from partune.demo import DIRECTORY
 from partune.objectives.finetune import FineTune
-from partune.space import SPACES
+from partune.optimizers.surrogate import tamed
+from partune.space import SPACES, Float, Int
 from partune.stopping import SHARES, rung_name
 from partune.trial import Trial
 
@@ -114,14 +116,14 @@ def write(rows: Sequence[Row], path: Path) -> None:
     points = np.array([SPACE.encode({name: kinds[name](row[name]) for name in SPACE.names}) for row in rows])
     search = np.stack([column(rows, name) for name in SCORES], axis=1)  # (n, f)
     verdict = column(rows, "verdict")
-    weights, smoothing = [], []
+    axes, smoothing = [], []
     for name, values in (("search", search[:, -1]), ("verdict", verdict)):
         whole = np.nan_to_num(values, nan=CHANCE)
-        found, smooth = fitted(points, whole)
-        weights.append(found)
+        found, smooth = fitted(SPACE, points, whole, sheared())
+        axes.append(found)
         smoothing.append(smooth)
-        explained = 1 - error(points, whole, found, smooth) / whole.var()
-        print(f"{name}: weights {found.round(2)}, smoothing {smooth:.3g}, explains {explained:.3f} of rows left out")
+        missed = np.sqrt(error(points, tamed(whole), found, smooth))
+        print(f"{name}: axes {found.round(2).tolist()}, smoothing {smooth:.3g}, off by {missed:.4f} at rows left out")
     noise = seed_noise(rows)
     print(f"standard deviation over seeds: {noise:.4f}; {np.isnan(verdict).sum()} of {len(rows)} diverged")
     np.savez_compressed(
@@ -135,10 +137,21 @@ def write(rows: Sequence[Row], path: Path) -> None:
         verdict=verdict,
         chance=CHANCE,
         noise=noise,
-        weights=np.array(weights),
+        axes=np.array(axes),
         smoothing=np.array(smoothing),
     )
     print(f"wrote {path}, {path.stat().st_size / 1024:.0f} KiB")
+
+
+def sheared() -> Any:
+    """(d, d): the unit cube's axes, but for the learning rate's, which becomes that of log(learning rate x alpha)."""
+    axes = np.eye(SPACE.dimension)
+    alpha, rate = (SPACE.hyperparameters[name] for name in ("lora_alpha", "learning_rate"))
+    assert isinstance(alpha, Int)
+    assert isinstance(rate, Float)
+    span = math.log(alpha.high / alpha.low) / math.log(rate.high / rate.low)
+    axes[SPACE.names.index("lora_alpha"), SPACE.names.index("learning_rate")] = span
+    return axes
 
 
 def seed_noise(rows: Sequence[Row]) -> float:

@@ -11,72 +11,78 @@ The file (compressed .npz; `benchmarks/search_landscape.py` makes it):
     verdict  (n,)       score on the verdict items, which no optimiser sees
     chance   ()         what a diverged trial counts as
     noise    ()         standard deviation of a search score over training seeds
-    weights  (2, d)     of the axes, for search and verdict scores
-    smoothing (2,)      of their surfaces
+    axes     (2, d, d)  points @ axes is where the surface of the search and of the verdict score has its spline
+    smoothing (2,)      of these splines
 
 Optimisers propose points, not rows, and no peer takes a list of candidates; the nearest row makes plateaus of the
-noise's height. So each score has a surface: a smoothing thin-plate spline over the weighted cube, with weights and
-smoothing by cross-validation when the file is made. It ties nowhere, it has no plateaus (which trees would model best)
-and is no stationary Gaussian process (which some contenders are). Beyond the range of the scores it is clipped.
+noise's height. So each score has a surface: a smoothing thin-plate spline over weighted axes, of which the learning
+rate's is that of log(learning rate x alpha). It ties nowhere, it has no plateaus (which trees would model best) and is
+no stationary Gaussian process (which some contenders are). It goes through scores whose lower tail is on a log scale,
+as else the cliff where training fails would decide weights and smoothing; values are read on the scores' own scale.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import RBFInterpolator
-from scipy.optimize import minimize
 from scipy.stats import qmc
 
 from partune.demo import DIRECTORY
 from partune.errors import UserError
+from partune.optimizers.surrogate import Surrogate, tamed
+from partune.space import Space
 
 FILE = DIRECTORY / "landscape.npz"
 LOOK = 2**15  # Sobol points of the unit cube that the best and the middling value are taken from
+SMOOTHINGS = np.geomspace(1e-3, 10, 17).tolist()
 
 Array = NDArray[np.float64]
 
 
-class Surface:
-    """A smoothing thin-plate spline; points: (n, d) in the unit cube, values: (n,), weights: (d,) of the axes."""
+def spline(points: Array, values: Array, axes: Array, smoothing: float) -> Callable[[Array], Array]:
+    """A smoothing thin-plate spline over points @ axes; points: (n, d) in the unit cube, values: (n,), axes: (d, d)."""
+    found = RBFInterpolator(points @ axes, values, smoothing=smoothing, kernel="thin_plate_spline")
+    return lambda others: np.asarray(found(others @ axes), dtype=np.float64)
 
-    def __init__(self, points: Array, values: Array, weights: Array, smoothing: float) -> None:
-        self.weights = weights
-        self.low, self.high = float(values.min()), float(values.max())
-        self._spline = RBFInterpolator(points * weights, values, smoothing=smoothing, kernel="thin_plate_spline")
+
+class Surface:
+    """A spline through scores whose lower tail is tamed, (n,), read on their own scale and within their range."""
+
+    def __init__(self, points: Array, scores: Array, axes: Array, smoothing: float) -> None:
+        self._scores, self._tamed = np.sort(scores), np.sort(tamed(scores))
+        self._spline = spline(points, tamed(scores), axes, smoothing)
 
     def __call__(self, points: Array) -> Array:
         """The surface at points, (m, d); (m,)."""
-        found: Array = np.clip(self._spline(points * self.weights), self.low, self.high)
-        return found
+        return np.interp(self._spline(points), self._tamed, self._scores)
 
 
-def error(points: Array, values: Array, weights: Array, smoothing: float, folds: int = 5) -> float:
-    """The mean squared error at rows left out, fold by fold."""
+def error(points: Array, values: Array, axes: Array, smoothing: float, folds: int = 5) -> float:
+    """The mean squared error of a spline at rows left out; row i is in fold i mod `folds`."""
     fold = np.arange(len(points)) % folds
     squares = []
     for k in range(folds):
-        surface = Surface(points[fold != k], values[fold != k], weights, smoothing)
-        squares.append((surface(points[fold == k]) - values[fold == k]) ** 2)
+        through = spline(points[fold != k], values[fold != k], axes, smoothing)
+        squares.append((through(points[fold == k]) - values[fold == k]) ** 2)
     return float(np.concatenate(squares).mean())
 
 
-def fitted(points: Array, values: Array) -> tuple[Array, float]:
-    """The weights and the smoothing of the smallest error that Nelder and Mead's simplex finds from equal weights."""
-    d = points.shape[1]
+def fitted(space: Space, points: Array, scores: Array, axes: Array) -> tuple[Array, float]:
+    """The axes, weighted by a Gaussian process's inverse length scales, and the smoothing of the smallest error.
 
-    def loss(logs: Any) -> float:
-        weights, smoothing = np.exp(np.clip(logs[:d], -5, 5)), float(np.exp(np.clip(logs[d], -15, 10)))
-        return error(points, values, weights, smoothing)
-
-    logs = minimize(loss, np.append(np.zeros(d), np.log(0.1)), method="Nelder-Mead", options={"maxfev": 60 * d}).x
-    return np.exp(np.clip(logs[:d], -5, 5)), float(np.exp(np.clip(logs[d], -15, 10)))
+    points: (n, d) in the unit cube; scores: (n,), tamed for both; axes: (d, d), to be weighted. Half a minute at
+    n = 2000. (Weights by cross-validation on a sample end in whichever valley they start above.)
+    """
+    placed = [tuple(row) for row in (points @ axes).tolist()]
+    weighted = axes / Surrogate(space, placed, scores.tolist()).lengths
+    values = tamed(scores)
+    return weighted, min(SMOOTHINGS, key=lambda each: error(points, values, weighted, each))
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,8 @@ class Landscape:
             points, chance = file["points"], float(file["chance"])
             scores = np.nan_to_num(np.stack([file["search"][:, -1], file["verdict"]]), nan=chance)  # (2, n)
             search, verdict = (
-                Surface(points, values, weights, float(smoothing))
-                for values, weights, smoothing in zip(scores, file["weights"], file["smoothing"], strict=True)
+                Surface(points, values, axes, float(smoothing))
+                for values, axes, smoothing in zip(scores, file["axes"], file["smoothing"], strict=True)
             )
             noise = float(file["noise"])
         look = verdict(qmc.Sobol(points.shape[1], rng=np.random.default_rng(0)).random(LOOK))
