@@ -27,6 +27,6 @@ def test_inline_keeps_errors_but_lets_an_interrupt_through() -> None:
 
 def test_several_workers_run_side_by_side() -> None:
     barrier = threading.Barrier(3, timeout=10)
-    with in_process(3) as executor:
+    with in_process(3, 3) as executor:
         futures = [executor.submit(barrier.wait) for _ in range(3)]
         assert sorted(future.result() for future in futures) == [0, 1, 2]

@@ -1,17 +1,48 @@
-"""Where trials run: anything with the face of `concurrent.futures.Executor`, one future a trial."""
+"""Where trials run: workers with the face of `concurrent.futures.Executor`, one future a trial."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from abc import abstractmethod
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Inline(Executor):
+class WorkerLostError(RuntimeError):
+    """A task whose worker died again and again while it ran, each time with nothing else to blame."""
+
+
+class Workers(Executor):
+    """Workers that trials are handed to; each holds as many at once as the objective has slots.
+
+    remote: whether tasks run in other processes. What is submitted is pickled then, and an objective stays there.
+    """
+
+    remote: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many workers there are now; a cluster's number may change."""
+
+    def hold(self, slots: int) -> None:
+        """Told how many trials a worker holds at once, before the first is submitted."""
+
+    def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
+        """Waits for the first of some futures to end; those that have ended, none where the workers' number changed."""
+        return wait(futures, return_when=FIRST_COMPLETED).done
+
+    def interrupt(self, objective: Any) -> None:
+        """Makes what other processes evaluate end soon."""
+
+
+class Inline(Workers):
     """Runs each task at once in the caller's thread, so that an interrupt breaks off the task itself."""
+
+    count = 1
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         future: Future[T] = Future()
@@ -22,6 +53,18 @@ class Inline(Executor):
         return future
 
 
-def in_process(workers: int) -> Executor:
-    """One worker runs inline, several as threads (for objectives that release the interpreter or wait)."""
-    return Inline() if workers == 1 else ThreadPoolExecutor(workers, thread_name_prefix="trial")
+class Threads(ThreadPoolExecutor, Workers):
+    """Workers that are threads of this process, for objectives that release the interpreter or wait."""
+
+    def __init__(self, count: int, threads: int) -> None:
+        super().__init__(threads, thread_name_prefix="trial")
+        self._count = count
+
+    @property
+    def count(self) -> int:
+        return self._count
+
+
+def in_process(count: int, threads: int) -> Workers:
+    """Workers of this process and the threads that they run trials in: inline where there is but one."""
+    return Inline() if threads == 1 else Threads(count, threads)

@@ -7,19 +7,21 @@ optimiser from the record, runs what was interrupted once more, and goes on as i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from partune import executors
 from partune.errors import UserError
-from partune.objectives.base import Anchored, Objective
+from partune.executors import WorkerLostError, Workers, in_process
+from partune.objectives.base import Anchored, Objective, observed
 from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers import resolved
@@ -32,6 +34,8 @@ from partune.trial import Config, Observation, Status, Trial
 from partune.winner import Worths, best, confirm_name, due, is_judged, judge, ranked, worths
 
 SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
+T = TypeVar("T")
+
 SPARE = 3  # adapters kept beyond those asked for while a study runs, as its winner need not be the best score
 
 
@@ -69,6 +73,7 @@ class Study:
     confirm: how many of the best run again with fresh seeds, when the budget is spent, the better half of them once
         more, and so on; the winner is then the best in the mean.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
+    workers: worker processes (`partune.cluster`) that everything is evaluated in; by default this process does.
     """
 
     def __init__(
@@ -87,6 +92,7 @@ class Study:
         resume: bool = False,
         config: str | None = None,
         watcher: Watcher | None = None,
+        workers: Workers | None = None,
     ) -> None:
         if not isinstance(space, Space):
             raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
@@ -96,10 +102,13 @@ class Study:
         self.keep = keep
         self.confirm = confirm
         self.watcher = watcher or Watcher()
+        self._workers = workers
         if stop not in ("none", "rungs"):
             raise UserError(f'stop is none or rungs, got "{stop}"')
         if stop == "rungs" and not self.objective.stoppable:
             raise UserError("stop: rungs needs an objective that can stop its trials: fine-tuning with engine: packed")
+        if stop == "rungs" and workers is not None and workers.remote:
+            raise UserError("stop: rungs compares the trials of one process: use one worker")
         if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
             raise UserError(f"confirm >= 0 must hold, got {confirm!r}")
         self._rungs = Rungs() if stop == "rungs" else None
@@ -122,7 +131,8 @@ class Study:
             Record.check(where)
         if isinstance(self.objective, Anchored):
             self.watcher.phase("loading")
-            self.objective.check(space)
+            self.objective.declare(space)
+            self._use(self.objective, lambda objective: objective.check(space))
         self.record = Record.open(where) if where is not None and there else Record.create(where, space, header, config)
         self._trials = {trial.number: trial for trial in self.record.trials()}
         self._anchors = self.record.anchors()
@@ -181,6 +191,7 @@ class Study:
 
         Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues. As many trials are
         under way as the workers have slots; with rungs a few more, which wait for the slots that rungs will empty.
+        workers: threads of this process; of no account where the study was given worker processes.
         """
         if budget < 1:
             raise UserError(f"budget >= 1 must hold, got {budget}")
@@ -192,15 +203,16 @@ class Study:
             if isinstance(self.objective, Anchored):
                 self._score_anchors(self.objective)
             self.watcher.phase("search")
-            width = workers * self.objective.slots
+            slots = self.objective.slots
             if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
-                width += math.ceil(width * (1 - 1 / ETA))
-            with executors.in_process(width) as executor:
+                slots += math.ceil(slots * (1 - 1 / ETA))
+            with self._workers_or(in_process(workers, workers * slots)) as pool:
+                pool.hold(slots)
                 try:
-                    self._search(executor, budget, width)
-                    self._confirm(executor)
+                    self._search(pool, budget, slots)
+                    self._confirm(pool)
                 except BaseException:
-                    self._give_up(executor)
+                    self._give_up(pool)
                     raise
             if isinstance(self.objective, Anchored):
                 self._score_winner(self.objective)
@@ -211,18 +223,32 @@ class Study:
             self.watcher.ended()
         return self
 
-    def _search(self, executor: Executor, budget: int, width: int) -> None:
-        """Keeps `width` trials under way.
+    def _workers_or(self, own: Workers) -> AbstractContextManager[Workers]:
+        """The worker processes, which outlive a run, or workers of this process, which do not."""
+        return own if self._workers is None else nullcontext(self._workers)
 
-        Trials that begin together in slots and end together make rounds: the next is proposed when all of one are told,
-        whatever the order in which they arrive, so that a study of packs proposes the same when it is run again.
+    def _use(self, objective: Anchored, use: Callable[[Anchored], T]) -> T:
+        """Calls `use` with the objective, in a worker process where there are any."""
+        if self._workers is None:
+            return use(objective)
+        try:
+            return self._workers.submit(use, objective).result()
+        except WorkerLostError as error:
+            raise UserError(f"nothing can be evaluated: {error}") from None
+
+    def _search(self, pool: Workers, budget: int, slots: int) -> None:
+        """Keeps every worker's slots filled.
+
+        Trials that begin together in the slots of this process and end together make rounds: the next is proposed when
+        all of one are told, whatever the order in which they arrive, so that a study of packs proposes the same when it
+        is run again. Worker processes never wait for each other's trials.
         """
-        rounds = self.objective.slots > 1 and self.objective.even and self._rungs is None
+        rounds = slots > 1 and self.objective.even and self._rungs is None and not pool.remote
         interrupted = [trial for trial in self.trials if not trial.status.final]
         running = self._running = dict[Future[Observation], Trial]()
         while True:
             begun: list[Trial] = []
-            while len(running) + len(begun) < width:
+            while len(running) + len(begun) < pool.count * slots:
                 if rounds and any(t.told_before < self._told for t in (*running.values(), *begun)) and not interrupted:
                     break
                 if (trial := self._next(interrupted, budget)) is None:
@@ -230,16 +256,15 @@ class Study:
                 begun.append(trial)
             for trial in begun:  # all at once, so that they can make a pack
                 self.watcher.started(trial)
-                running[executor.submit(self._evaluate, trial)] = trial
+                running[self._submit(pool, trial)] = trial
             if not running:
                 return
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=lambda each: running[each].number):
-                self._tell(running.pop(future), future.result())
+            for future in sorted(pool.first(running), key=lambda each: running[each].number):
+                self._tell(running.pop(future), self._outcome(future))
 
-    def _give_up(self, executor: Executor) -> None:
+    def _give_up(self, pool: Workers) -> None:
         """Ends what runs, again and again: a thread may only be about to hand its trial in."""
-        executor.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False, cancel_futures=True)
         while left := [each for each in self._running if not each.done()]:
             self.objective.interrupt()
             wait(left, timeout=0.2)
@@ -270,26 +295,17 @@ class Study:
         self._trials[trial.number] = trial
         return trial
 
-    def _evaluate(self, trial: Trial) -> Observation:
-        """Runs one trial."""
-        adapter = self.record.adapter(trial.number) if isinstance(self.objective, Anchored) else None
-        if (rungs := self._rungs) is None:
-            return self._timed(lambda: self.objective.evaluate(trial, adapter))
-        return self._timed(lambda: self.objective.evaluate_judged(trial, adapter, rungs.judge(trial.number)))
+    def _submit(self, pool: Workers, trial: Trial) -> Future[Observation]:
+        adapter = self.record.adapter(trial.number).absolute() if isinstance(self.objective, Anchored) else None
+        judge = None if self._rungs is None else self._rungs.judge(trial.number)
+        return pool.submit(observed, self.objective, trial, adapter, judge)
 
     @staticmethod
-    def _timed(evaluate: Callable[[], Observation]) -> Observation:
-        """An evaluation and what it took; whatever goes wrong in it is its result."""
-        began = time.perf_counter()
+    def _outcome(future: Future[Observation]) -> Observation:
         try:
-            observation = evaluate()
-        except UserError:
-            raise
-        except Exception as error:
-            observation = Observation.failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
-        if "seconds" in observation.cost:
-            return observation
-        return dataclasses.replace(observation, cost={"seconds": time.perf_counter() - began, **observation.cost})
+            return future.result()
+        except WorkerLostError as error:
+            return Observation.failure(str(error))
 
     def _tell(self, trial: Trial, observation: Observation) -> None:
         final = trial.finished(observation, told=self._told)
@@ -328,7 +344,7 @@ class Study:
 
     # ----- honest scores
 
-    def _confirm(self, executor: Executor) -> None:
+    def _confirm(self, pool: Workers) -> None:
         """Runs the best again, round by round, each time with a fresh seed."""
         while True:
             trials, run = due(self.trials, self._anchors, self.confirm, self._worths())
@@ -336,30 +352,32 @@ class Study:
                 break
             self.watcher.phase("confirm")
             again = [Trial(each.number, each.config, seed=self._seed(AGAIN, each.number, run)) for each in trials]
-            self._running = {executor.submit(self._repeat, each): each for each in again}
+            self._running = {pool.submit(observed, self.objective, each, None): each for each in again}
             for future, each in self._running.items():
-                self._note(confirm_name(each, run), each.finished(future.result(), told=0))
-
-    def _repeat(self, again: Trial) -> Observation:
-        return self._timed(lambda: self.objective.evaluate(again, None))
+                self._note(confirm_name(each, run), each.finished(self._outcome(future), told=0))
 
     def _score_anchors(self, objective: Anchored) -> None:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
-        self.record.describe(objective.summary)
+        self.record.describe(self._use(objective, lambda each: each.summary))
+        objective.recall(self.record.loaded)
         self.watcher.loaded(self.record.loaded)
         defaults = objective.defaults
-        self._anchor("base", {}, lambda trial: objective.score_base())
+        self._anchor("base", {}, lambda trial: self._use(objective, lambda each: each.score_base()))
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
-        kept = self.record.adapter("defaults")
-        self._anchor("defaults", defaults, lambda trial: objective.score_defaults(trial, kept))
+        kept = self.record.adapter("defaults").absolute()
+        self._anchor(
+            "defaults", defaults, lambda trial: self._use(objective, lambda each: each.score_defaults(trial, kept))
+        )
 
     def _agreeing(self, objective: Anchored, trial: Trial) -> Observation:
         """The trial with learning rate 0; raises UntrustworthyError where it does not answer as the base does."""
-        zero = objective.score_zero(trial)
+        zero = self._use(objective, lambda each: each.score_zero(trial))
         base = self._anchors["base"]
         assert base.observation is not None
         with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
-        reason = zero.error if zero.status is Status.FAILED else objective.disagreement(with_items, zero)
+        reason = zero.error
+        if zero.status is not Status.FAILED:
+            reason = self._use(objective, lambda each: each.disagreement(with_items, zero))
         if reason:
             raise UntrustworthyError(
                 f"training with learning rate 0 must leave the base model's answers as they are, but: {reason}. "
@@ -373,8 +391,9 @@ class Study:
         if self.keep != "all":
             self._prune(int(self.keep), winner)
         if winner is not None and not is_judged(winner, self._anchors):
-            adapter = self.record.adapter(winner.number)
-            self._anchor("winner", winner.config, lambda _: objective.score_winner(winner, adapter), again=True)
+            adapter = self.record.adapter(winner.number).absolute()
+            score = functools.partial(self._use, objective, lambda each: each.score_winner(winner, adapter))
+            self._anchor("winner", winner.config, lambda _: score(), again=True)
 
     def _anchor(self, name: str, config: Config, score: Callable[[Trial], Observation], again: bool = False) -> None:
         if name in self._anchors and not again:

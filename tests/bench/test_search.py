@@ -135,7 +135,7 @@ def test_a_surface_through_exact_values_is_interpolation_and_stays_within_their_
 
 def test_a_surface_keeps_a_cliff_in_the_scores_own_units() -> None:
     points = np.random.default_rng(0).random((200, 1))
-    scores = np.where(points[:, 0] < 0.9, points[:, 0], -50.0)  # h = .45 or so: the cliff's foot is far down the log scale
+    scores = np.where(points[:, 0] < 0.9, points[:, 0], -50.0)  # far down the log scale
     surface = Surface(points, scores, np.eye(1), 0.0)
     np.testing.assert_allclose(surface(points), scores, atol=1e-6)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from partune.errors import UserError
 from partune.space import Space
 from partune.stopping import Judge
 from partune.trial import Config, Observation, Trial
@@ -66,9 +69,12 @@ class Anchored(Objective):
     def summary(self) -> Mapping[str, Any]:
         """What was loaded, for the record; summary["scoring"]["metric"] names the verdict's per-item results."""
 
+    def declare(self, searched: Space) -> None:
+        """Told the space; raises UserError where it cannot be searched. Loads nothing."""
+
     @abstractmethod
     def check(self, searched: Space) -> None:
-        """Raises UserError for any bad input, before anything runs."""
+        """Declares the space, and raises UserError for any bad input, before anything runs."""
 
     @abstractmethod
     def score_base(self) -> Observation: ...
@@ -87,3 +93,20 @@ class Anchored(Objective):
     @abstractmethod
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
         """Why the two are not the same model's answers; None where they are."""
+
+
+def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Judge | None = None) -> Observation:
+    """A trial's evaluation and the seconds it took; whatever goes wrong in it, but for bad input, is its result."""
+    began = time.perf_counter()
+    try:
+        if judge is None:
+            observation = objective.evaluate(trial, adapter)
+        else:
+            observation = objective.evaluate_judged(trial, adapter, judge)
+    except UserError:
+        raise
+    except Exception as error:
+        observation = Observation.failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    if "seconds" in observation.cost:
+        return observation
+    return dataclasses.replace(observation, cost={"seconds": time.perf_counter() - began, **observation.cost})

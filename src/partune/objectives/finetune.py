@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -36,6 +36,7 @@ UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searche
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 
 ZERO_STEPS = 3
+_REVIVING = threading.Lock()
 SMALL = 20_000_000  # parameters below which several threads only wait for each other
 
 # Largest difference of a log-likelihood x between two computations of one model: (absolute, relative to |x|).
@@ -105,14 +106,22 @@ class FineTune(Anchored):
     def __repr__(self) -> str:
         return f"FineTune(model={self.model.path!r}, data={self.data.path!r}, task={list(self.validation.tasks)!r})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        """The settings alone: another process loads for itself."""
-        return {"config": self.config, "searched": self._searched}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """The settings alone: another process loads for itself, once, however often it is handed the same settings."""
+        return resident, (type(self), self.config.model_dump_json(), self._own), self._learnt
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        study: config.StudyConfig = state["config"]
-        self.__dict__.update(FineTune.of(study).__dict__)
-        self._searched = state["searched"]
+    def __setstate__(self, learnt: dict[str, Any]) -> None:
+        self.__dict__.update(learnt)
+
+    @property
+    def _own(self) -> tuple[tuple[str, Any], ...]:
+        """Further arguments of a class derived from this one."""
+        return ()
+
+    @property
+    def _learnt(self) -> dict[str, Any]:
+        """What a study found out since: the hyperparameters that are searched, and the size of a pack."""
+        return {"_searched": self._searched} | ({} if self._pack is None else {"_pack": self._pack})
 
     @property
     def model(self) -> config.Model:
@@ -179,17 +188,21 @@ class FineTune(Anchored):
 
     # ----- before any training
 
+    def declare(self, searched: Space | Iterable[str]) -> None:
+        names = searched.names if isinstance(searched, Space) else tuple(searched)
+        for name in names:
+            if name not in SETTINGS:
+                raise UserError(f'the space has "{name}", which is no training setting{suggestion(name, SETTINGS)}')
+        self._searched = frozenset(names)
+
     def check(self, searched: Space | Iterable[str] = ()) -> None:
         """Raises UserError for what could not work later: names and bounds of the space, model, data, targets, tasks.
 
         Loads all of these.
         """
+        self.declare(searched)
         parameters: Mapping[str, Hyperparameter | None]
         parameters = searched.hyperparameters if isinstance(searched, Space) else dict.fromkeys(searched)
-        for name in parameters:
-            if name not in SETTINGS:
-                raise UserError(f'the space has "{name}", which is no training setting{suggestion(name, SETTINGS)}')
-        self._searched = frozenset(parameters)
         targets = set() if "targets" in parameters else {self.training.targets}
         lengths = {(self.data.max_length, self.data.loss_on)}
         for name, parameter in parameters.items():
@@ -548,6 +561,17 @@ def _ends(parameter: Hyperparameter | None) -> Sequence[Value]:
     if isinstance(parameter, Choice):
         return parameter.options
     return (parameter.low, parameter.high, parameter.decode(0.381966)) if isinstance(parameter, (Float, Int)) else ()
+
+
+def resident(kind: type[FineTune], settings: str, own: tuple[tuple[str, Any], ...]) -> FineTune:
+    """This process's objective of a study's settings (JSON); pickled objectives come back as this one."""
+    with _REVIVING:
+        return _revived(kind, settings, own)
+
+
+@lru_cache(maxsize=1)  # a base may fill the device
+def _revived(kind: type[FineTune], settings: str, own: tuple[tuple[str, Any], ...]) -> FineTune:
+    return kind.of(config.StudyConfig.model_validate_json(settings), **dict(own))
 
 
 def _plain(section: Any) -> Any:

@@ -48,12 +48,9 @@ class LitGPT(FineTune):
     def __repr__(self) -> str:
         return f"LitGPT(model={self.model.path!r}, data={self.data.path!r}, task={list(self.validation.tasks)!r})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "scratch": self._scratch}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(LitGPT.of(state["config"], scratch=state["scratch"]).__dict__)
-        self._searched = state["searched"]
+    @property
+    def _own(self) -> tuple[tuple[str, Any], ...]:
+        return (("scratch", self._scratch),)
 
     @property
     def packed(self) -> bool:
