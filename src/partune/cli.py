@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from partune.errors import UserError, suggestion
 
 if TYPE_CHECKING:
-    from partune.config import Section, StudyConfig
+    from partune.config import Run, Section, StudyConfig
+    from partune.executors import Workers
     from partune.study import Study
 
 DESCRIPTION = "The best LoRA hyperparameters for the fewest GPU-hours."
@@ -89,12 +91,13 @@ def resume(arguments: argparse.Namespace) -> int:
         Record.open(directory, read_only=True)
         raise UserError(f"{directory} was started from Python: continue it there with Study(..., resume=True)")
     study_config = config.parse(config.load(directory / CONFIG))
-    study = _study(study_config, directory, resume=True)
-    budget = arguments.budget or study.record.budget or study_config.search.budget
-    if budget < len(study.trials):
-        study.close()
-        raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
-    return _run(study, budget)
+    with _workers(study_config.run) as workers:
+        study = _study(study_config, directory, True, workers)
+        budget = arguments.budget or study.record.budget or study_config.search.budget
+        if budget < len(study.trials):
+            study.close()
+            raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
+        return _run(study, budget)
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -141,6 +144,17 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def certificates(arguments: argparse.Namespace) -> int:
+    cluster = _cluster()
+    cluster.write_certificates(folder := Path(arguments.folder))
+    files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in cluster.FILES.items())
+    print(f"wrote {folder}; start the scheduler and every worker with")
+    print(f"  dask scheduler --protocol tls {files}")
+    print(f"  dask worker tls://HOST:8786 --nthreads {cluster.THREADS} {files}")
+    print(f"and the study with --scheduler tls://HOST:8786 --tls {folder}. Whoever has the folder can use the cluster.")
+    return 0
+
+
 def spaces(arguments: argparse.Namespace) -> int:
     import yaml
 
@@ -167,17 +181,43 @@ def algorithms(arguments: argparse.Namespace) -> int:
 # ----- what the commands share
 
 
+def _cluster() -> Any:
+    try:
+        from partune import cluster
+    except ImportError as error:
+        raise UserError(f'worker processes need Dask: pip install "partune[dask]" ({error})') from None
+    return cluster
+
+
 def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begins and runs a study: the file's mapping with the flags laid over it."""
     from partune import config
 
     flags = config.located(_given(arguments), Path.cwd())
     study_config = config.parse(_merged(mapping, flags))
-    study = _study(study_config, _directory(arguments, study_config), resume=False)
-    return _run(study, study_config.search.budget)
+    with _workers(study_config.run) as workers:
+        study = _study(study_config, _directory(arguments, study_config), False, workers)
+        return _run(study, study_config.search.budget)
 
 
-def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
+@contextlib.contextmanager
+def _workers(run: Run) -> Iterator[Workers | None]:
+    """The worker processes of a study's file; None where it runs in this process."""
+    if run.scheduler is None and run.cluster is None and run.workers == 1:
+        yield None
+        return
+    cluster = _cluster()
+    if run.scheduler is not None:
+        found = cluster.joined(run.scheduler, run.time_limit, None if run.tls is None else Path(run.tls))
+    elif run.cluster is not None:
+        found = cluster.batch(Path(run.cluster), run.time_limit)
+    else:
+        found = cluster.local(run.workers, run.time_limit, run.devices_per_worker)
+    with found as workers:
+        yield workers
+
+
+def _study(study_config: StudyConfig, directory: Path, resume: bool, workers: Workers | None) -> Study:
     from partune import config
     from partune.objectives.finetune import FineTune
     from partune.objectives.function import named
@@ -211,6 +251,7 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool) -> Study:
         resume=resume,
         config=config.dump(study_config.model_copy(update={"space": space.describe()})),
         watcher=Terminal(),
+        workers=workers,
     )
 
 
@@ -323,6 +364,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         sections: dict[str, type[Section]] = {"packing": Packing, "search": Searching}
         for name, field in sections[what].model_fields.items():
             _add_flag(command, (name,), field)
+
+    command = commands.add_parser("certificates", help="make certificates for a Dask cluster on a network")
+    command.add_argument("folder", help="where to, a new folder")
+    command.set_defaults(run=certificates)
 
     command = commands.add_parser("spaces", help="list the ready-made search spaces")
     command.add_argument("name", nargs="?")

@@ -192,6 +192,18 @@ class Run(Section):
     """CPU threads of training and scoring; by default one for a base of under 20 million parameters."""
     keep: PositiveInt | Literal["all"] = 1
     """How many of the best adapters stay on disk."""
+    workers: PositiveInt = 1
+    """Worker processes of this machine, each with GPUs of its own, or with its share of the cores."""
+    devices_per_worker: PositiveInt = 1
+    """GPUs each of them sees."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler, whose workers are used instead (tcp://10.0.0.5:8786)."""
+    tls: str | None = None
+    """Folder of certificates for it (partune certificates makes some)."""
+    cluster: str | None = None
+    """YAML file of a batch system (slurm, oar, pbs, lsf, htcondor) that is asked for workers instead."""
+    time_limit: PositiveFloat | None = None
+    """Seconds a trial may take on a worker process; one that hangs fails, and its worker begins anew."""
 
 
 class StudyConfig(Section):
@@ -213,14 +225,47 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
-        if self.run.engine != "packed":
-            for name, given in (("stop: rungs", self.run.stop != "none"), ("compile", self.run.compile)):
+        run = self.run
+        if run.engine != "packed":
+            for name, given in (("stop: rungs", run.stop != "none"), ("compile", run.compile)):
                 if given:
-                    raise ValueError(f"run.{name} needs engine: packed, got engine: {self.run.engine}")
+                    raise ValueError(f"run.{name} needs engine: packed, got engine: {run.engine}")
+        elsewhere = [name for name in ("scheduler", "cluster") if getattr(run, name) is not None]
+        if len(elsewhere) == 2 or (elsewhere and run.workers > 1):
+            raise ValueError("workers, scheduler and cluster are three ways to have workers: give one")
+        if run.time_limit is not None and not elsewhere and run.workers == 1:
+            raise ValueError(
+                "run.time_limit needs worker processes: give --workers 2 or more, --scheduler or --cluster"
+            )
         if self.objective == "finetune":
             for name, option in (("model", "--model"), ("data", "--data"), ("validation", "--task")):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name} is missing: give {option} or a section in the file")
+        return self
+
+
+class Batch(Section):
+    """A batch system's file: what to ask it for."""
+
+    system: Literal["slurm", "oar", "pbs", "lsf", "htcondor", "sge"]
+    """Which batch system."""
+    minimum: PositiveInt = 1
+    """Workers at least, as long as the study runs."""
+    maximum: PositiveInt
+    """Workers at most."""
+    workers_per_job: PositiveInt = 1
+    """Worker processes a job starts: one for each GPU of its node, or for each few."""
+    devices_per_worker: PositiveInt = 1
+    """GPUs each worker sees."""
+    prologue: tuple[str, ...] = ()
+    """Lines of shell before the workers start: module load, source .venv/bin/activate."""
+    job: dict[str, Any] = {}
+    """What dask-jobqueue's class for the system takes: queue, walltime, memory, job_extra_directives, ..."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Batch:
+        if self.minimum > self.maximum:
+            raise ValueError(f"minimum <= maximum must hold, got minimum={self.minimum}, maximum={self.maximum}")
         return self
 
 
@@ -236,7 +281,7 @@ def validated(section: type[AnySection], value: Any) -> AnySection:
     try:
         return section.model_validate(value)
     except ValidationError as error:
-        raise UserError(_one_line(error)) from None
+        raise UserError(_one_line(error, section)) from None
 
 
 def parts(value: Any) -> Any:
@@ -283,6 +328,8 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ("validation", "tasks", Path.is_file),
         ("test", "tasks", Path.is_file),
         ("run", "litgpt", Path.is_file),
+        ("run", "cluster", Path.is_file),
+        ("run", "tls", Path.is_dir),
     ):
         part = found.get(section)
         if isinstance(part, Mapping) and key in part:
@@ -300,13 +347,13 @@ def dump(config: StudyConfig) -> str:
     return text
 
 
-def _one_line(error: ValidationError) -> str:
+def _one_line(error: ValidationError, whole: type[Section]) -> str:
     """The first mistake in one line, its place first; for an unknown key with the nearest known one."""
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
-        return f'unknown key "{place}"{suggestion(str(key), _section(parents).model_fields)}'
+        return f'unknown key "{place}"{suggestion(str(key), _section(whole, parents).model_fields)}'
     message = first["msg"].removeprefix("Value error, ")
     if not place:
         return message
@@ -315,9 +362,8 @@ def _one_line(error: ValidationError) -> str:
     return f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
 
 
-def _section(path: list[int | str]) -> type[Section]:
+def _section(section: type[Section], path: list[int | str]) -> type[Section]:
     """The section class at a path of keys from the top."""
-    section: type[Section] = StudyConfig
     for key in path:
         annotation = section.model_fields[str(key)].annotation
         section = next(part for part in (annotation, *getattr(annotation, "__args__", ())) if _is_section(part))

@@ -1,0 +1,552 @@
+"""Workers in other processes, on this machine or on many, through Dask (the extra `dask`).
+
+A study hands out trials, one future each, with the objective's settings (`executors.Workers`); a worker process builds
+base, tokens and requests once and keeps them. It takes as many trials at once as the objective has slots, one thread
+each, so that packs form there by themselves.
+
+Any process may die at any moment. What a worker was running when it died is run again *alone*, on a worker with
+nothing else; only a task that dies alone counts a strike, and after STRIKES of them it is given up (`WorkerLostError`):
+a poison pill takes neither the cluster nor its neighbours down. A task beyond its time limit takes its worker along,
+since no thread can be stopped from outside; alone, once is enough. Dask's own retries are off. Where the scheduler goes
+away, tasks wait for one at the same address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import ipaddress
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import cloudpickle
+import dask
+import distributed
+from distributed import Client, Scheduler, Security, SpecCluster
+
+from partune import config
+from partune.errors import UserError
+from partune.executors import WorkerLostError, Workers
+from partune.trial import Trial
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+STRIKES = 3
+THREADS = 64  # of a worker process: the largest pack that it can hold
+PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
+LOOK = 2.0  # seconds after which a study looks again how many workers there are
+TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
+OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
+FETCH = 30.0  # seconds to wait for a result that is there
+CONNECT = 30.0  # seconds for a scheduler to answer
+LOOPBACK = "127.0.0.1"
+CERTIFICATE, KEY = "certificate.pem", "key.pem"
+FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
+PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
+DEVICES_EACH = "PARTUNE_DEVICES_PER_WORKER"
+SYSTEMS = {
+    "slurm": "SLURMCluster",
+    "oar": "OARCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "htcondor": "HTCondorCluster",
+    "sge": "SGECluster",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Task:
+    """Something to do: until its future is done it waits, or is on a worker."""
+
+    name: str
+    call: bytes  # pickled
+    future: Future[Any]
+    number: int
+    alone: bool = False
+    strikes: int = 0
+    handed: distributed.Future | None = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class Room:
+    """A worker: how many tasks it can hold, and those that it does."""
+
+    address: str
+    threads: int
+    tasks: set[Task] = field(default_factory=set)
+
+    def taken_back(self) -> list[Task]:
+        """All tasks, as if they had never been handed out; what becomes of them there is of no account."""
+        tasks = sorted(self.tasks, key=lambda task: task.number)
+        self.tasks.clear()
+        for task in tasks:
+            task.handed = None
+        return tasks
+
+
+class Cluster(Workers):
+    """The workers of a Dask scheduler.
+
+    Which task goes where is decided here, not by Dask, which would queue tasks at workers: of a worker that died we
+    know what it was running.
+
+    connect: gives a client of the scheduler, and another one when that has gone. time_limit: seconds that a task may
+    take on its worker (the first one there loads model and data, too); None for any. A context; `close` ends it.
+    """
+
+    remote = True
+
+    def __init__(self, connect: Callable[[], Client], time_limit: float | None = None) -> None:
+        self._connect = connect
+        self._limit = time_limit
+        self._slots = 1
+        self._lock = threading.RLock()
+        self._rooms: dict[str, Room] = {}
+        self._waiting: list[Task] = []
+        self._submitted = 0
+        self._overdue: set[int] = set()  # numbers of the tasks that ran beyond the time limit
+        self._left: list[tuple[float, Room]] = []  # workers that have gone, when, and what nobody knows the fate of
+        self._lost = 0.0  # since when the scheduler is gone; 0: it is there
+        self._closed = threading.Event()
+        self._client = connect()
+        self._introduce()
+        self._look()
+        threading.Thread(target=self._watch, name="cluster", daemon=True).start()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # ----- what a study sees
+
+    @property
+    def count(self) -> int:
+        """The workers of now; one where there is none yet, so that something waits for it."""
+        return max(1, len(self._rooms))
+
+    def expect(self, workers: int) -> None:
+        """Waits until so many workers are there; raises UserError where they do not come."""
+        deadline = time.monotonic() + PATIENCE
+        while len(self._rooms) < workers:
+            if time.monotonic() > deadline:
+                raise UserError(f"{len(self._rooms)} of {workers} workers came within {PATIENCE / 60:g} minutes")
+            time.sleep(0.05)
+            self._look()
+
+    def hold(self, slots: int) -> None:
+        self._slots = slots
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Has a call made by a worker; raises UserError for what cannot be pickled."""
+        try:
+            call = cloudpickle.dumps(functools.partial(fn, *args, **kwargs))
+        except Exception as error:
+            raise UserError(f"worker processes need an objective that can be pickled: {error}") from None
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        name = next((f"trial {each.number}" for each in args if isinstance(each, Trial)), "a task")
+        with self._lock:
+            self._submitted += 1
+            self._waiting.append(Task(name, call, future, self._submitted))
+            self._fill()
+        return future
+
+    def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
+        return wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED).done
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Gives up all tasks, where `cancel_futures` says so: each future ends with an error, and at once."""
+        if not cancel_futures:
+            return
+        with self._lock:
+            given_up = self._waiting + self._taken_back()
+            self._waiting = []
+        for task in given_up:
+            task.future.set_exception(WorkerLostError(f"{task.name} was given up"))
+
+    def close(self) -> None:
+        self._closed.set()
+        self.shutdown(cancel_futures=True)
+        self._client.close()
+
+    # ----- the scheduler and its workers
+
+    def _introduce(self) -> None:
+        """Tells a scheduler, a new one too, what it has to know: retries are ours."""
+        self._client.run_on_scheduler(_no_retries)
+        self._client.subscribe_topic(OVERDUE, lambda event: self._overdue.add(event[1]["task"]))
+
+    def _watch(self) -> None:
+        """Until this is closed: looks which workers there are, and for a scheduler where it is gone."""
+        while not self._closed.wait(LOOK / 2):
+            try:
+                if self._client.status == "running":
+                    if self._lost:
+                        self._introduce()
+                        self._lost = 0.0
+                        log.warning("The scheduler is back.")
+                    self._look()
+                else:
+                    self._seek()
+            except Exception as trouble:  # it has just gone: the next round knows more
+                log.debug("no scheduler: %s", trouble)
+
+    def _seek(self) -> None:
+        """The scheduler is gone: takes back what was on its workers, and waits for it; in the end in vain."""
+        if not self._lost:
+            self._lost = time.monotonic()
+            log.warning("The scheduler is gone; waiting up to %.0f minutes for it.", PATIENCE / 60)
+        with self._lock:
+            self._waiting += self._taken_back()
+            self._rooms.clear()
+            given_up = self._waiting if time.monotonic() - self._lost > PATIENCE else []
+            self._waiting = [] if given_up else self._waiting
+        for task in given_up:
+            task.future.set_exception(UserError("the scheduler is gone, and did not come back"))
+        if self._client.status in ("closed", "failed"):
+            self._client = self._connect()
+
+    def _look(self) -> None:
+        """Takes note of workers that came and went; what was only on its way to one that had gone goes elsewhere."""
+        there = self._client.scheduler_info()["workers"]
+        now = time.monotonic()
+        with self._lock:
+            self._left += [(now, self._rooms.pop(address)) for address in self._rooms.keys() - there.keys()]
+            for when, room in [each for each in self._left if now - each[0] > TRANSIT]:
+                self._left.remove((when, room))
+                self._waiting += room.taken_back()
+            for address in there.keys() - self._rooms.keys():
+                self._rooms[address] = Room(address, there[address]["nthreads"])
+            self._fill()
+
+    def _taken_back(self) -> list[Task]:
+        rooms = [*self._rooms.values(), *(room for _, room in self._left)]
+        self._left.clear()
+        return [task for room in rooms for task in room.taken_back()]
+
+    # ----- a task's way
+
+    def _fill(self) -> None:
+        """Sends waiting tasks where there is room, to the emptiest worker first; the lock is held.
+
+        What is to run alone keeps a worker from taking more, and begins when that is empty.
+        """
+        if self._lost:
+            return
+        free = sorted(
+            (room for room in self._rooms.values() if not any(task.alone for task in room.tasks)),
+            key=lambda room: -len(room.tasks),
+        )  # the emptiest last
+        left = []
+        for task in sorted(self._waiting, key=lambda task: (not task.alone, task.number)):
+            room = free[-1] if free else None
+            if room is not None and task.alone:
+                free.pop()
+            if room is None or len(room.tasks) >= (1 if task.alone else min(self._slots, room.threads)):
+                left.append(task)
+                continue
+            self._send(task, room)
+            free.sort(key=lambda room: -len(room.tasks))
+        self._waiting = left
+
+    def _send(self, task: Task, room: Room) -> None:
+        room.tasks.add(task)
+        task.handed = self._client.submit(
+            carried_out,
+            task.call,
+            task.number,
+            self._limit,
+            key=f"{task.name.replace(' ', '-')}-{task.number}-{time.monotonic_ns()}",
+            workers=[room.address],
+            pure=False,
+            retries=0,
+        )
+        task.handed.add_done_callback(functools.partial(self._ended, task, room))
+
+    def _ended(self, task: Task, room: Room, handed: distributed.Future) -> None:
+        """Passes a result on, or keeps the task for another worker; called by Dask, in a thread of its own."""
+        found, error, lost = None, None, False
+        try:
+            found = handed.result(timeout=FETCH)
+        except BaseException as raised:
+            error, lost = raised, handed.status != "error"  # its worker died with the result, or the scheduler went
+        with self._lock:
+            if task.handed is not handed:  # taken back meanwhile, or given up
+                return
+            if isinstance(error, CancelledError):  # the scheduler has gone: `_seek` takes everything back
+                return
+            task.handed = None
+            room.tasks.discard(task)
+            if killed := isinstance(error, distributed.KilledWorker):
+                if self._rooms.pop(room.address, None) is not None:  # the others' fates are told in a moment
+                    self._left.append((time.monotonic(), room))
+                error = self._fate(task)
+            if again := lost or (killed and error is None):
+                self._waiting.append(task)
+        if not again and error is None:
+            task.future.set_result(found)
+        elif not again:
+            task.future.set_exception(error)
+        with self._lock:
+            self._fill()
+
+    def _fate(self, task: Task) -> WorkerLostError | None:
+        """Of a task whose worker died: the error of one that is given up; None for one that runs again, alone."""
+        overdue = task.number in self._overdue
+        if alone := task.alone or self._slots == 1:
+            task.strikes += 1
+        if alone and overdue:
+            return WorkerLostError(f"no result within {self._limit:g} s")
+        if task.strikes >= STRIKES:
+            return WorkerLostError(f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)")
+        why = "left: over the time limit" if overdue else "died"
+        log.warning("The worker of %s %s; it runs once more%s.", task.name, why, "" if alone else ", alone")
+        task.alone = True
+        return None
+
+
+def carried_out(call: bytes, task: int, limit: float | None) -> Any:
+    """On a worker: makes the call; beyond the time limit (in seconds) the process ends."""
+    if limit is None:
+        return cloudpickle.loads(call)()
+    watch = threading.Timer(limit, _leave, (distributed.get_worker(), task))
+    watch.daemon = True
+    watch.start()
+    try:
+        return cloudpickle.loads(call)()
+    finally:
+        watch.cancel()
+
+
+def _leave(worker: distributed.Worker, task: int) -> None:
+    worker.loop.add_callback(worker.log_event, OVERDUE, {"task": task})
+    time.sleep(1.0)  # for the message to leave first
+    os._exit(1)
+
+
+def _no_retries(dask_scheduler: Scheduler) -> None:
+    dask_scheduler.allowed_failures = 0
+
+
+# ----- where workers come from
+
+
+@contextlib.contextmanager
+def local(workers: int, time_limit: float | None = None, devices_each: int = 1) -> Iterator[Cluster]:
+    """Worker processes of this machine: each with its own GPUs where there are any, else its share of the cores.
+
+    Raises UserError where there are fewer GPUs than asked for.
+    """
+    environments = _environments(workers, devices_each)
+    inner = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    with SpecCluster(scheduler={"cls": Scheduler, "options": inner}, silence_logs=logging.CRITICAL) as scheduler:
+        keepers = [Keeper(scheduler.scheduler_address, environment) for environment in environments]
+        try:
+            with Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found:
+                found.expect(workers)
+                yield found
+        finally:
+            for keeper in keepers:
+                keeper.stop()
+
+
+class Keeper:
+    """Keeps one worker process running: one that ends is followed by another.
+
+    (Dask's Nanny is not used: it gives up for good when a worker dies in the moment in which it starts.)
+    """
+
+    def __init__(self, address: str, environment: Mapping[str, str]) -> None:
+        options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--no-dashboard")
+        preload = ("--host", LOOPBACK, "--preload", __name__)
+        self._command = (sys.executable, "-m", "dask", "worker", address, *options, *preload)
+        self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
+        self._stopped = threading.Event()
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Kills the worker; its trial, if any, was given up before."""
+        self._stopped.set()
+        self._process.kill()
+        self._thread.join()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._command,
+            env=self._environment,
+            start_new_session=True,  # so that Ctrl-C is the driver's alone
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _keep(self) -> None:
+        while True:
+            began = time.monotonic()
+            self._process.wait()
+            if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):  # one that cannot start: no busy loop
+                return
+            self._process = self._start()
+            if self._stopped.is_set():
+                self._process.kill()
+
+
+def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
+    """The environment variables of each worker process."""
+    devices = _devices()
+    if not devices:
+        share = str(max(1, (os.cpu_count() or 1) // workers))
+        return [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)] * workers
+    if workers * devices_each > len(devices):
+        raise UserError(
+            f"{workers} workers with {devices_each} GPU each need {workers * devices_each}, "
+            f"this machine has {len(devices)}"
+        )
+    shares = [devices[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
+
+
+def _devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+
+
+@contextlib.contextmanager
+def joined(address: str, time_limit: float | None = None, tls: Path | None = None) -> Iterator[Cluster]:
+    """The workers of a scheduler that runs already; tls: a folder that `write_certificates` made.
+
+    Raises UserError where none answers, or where its traffic would cross a network in the clear.
+    """
+    host, _ = _host_and_port(address)
+    if tls is None and not _is_loopback(host):
+        raise UserError(
+            f"{address} is not on this machine, and whoever reaches a scheduler can run code: give --tls FOLDER with "
+            "the certificates that it was started with (partune certificates FOLDER makes some)"
+        )
+    security = None if tls is None else read_certificates(tls)
+
+    def connect() -> Client:
+        return Client(address, timeout=CONNECT, security=security, set_as_default=False)
+
+    try:
+        cluster = Cluster(connect, time_limit)
+    except (OSError, TimeoutError) as error:
+        raise UserError(f"no scheduler answers at {address}: {' '.join(str(error).split())[:200]}") from None
+    with cluster:
+        yield cluster
+
+
+@contextlib.contextmanager
+def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
+    """Workers that a batch system starts and stops, between a least and a most number; file: of a `config.Batch`.
+
+    The scheduler runs in this process and speaks TLS, with a key of its own for each run.
+    """
+    settings = config.validated(config.Batch, config.load(file))
+    with (
+        dask.config.set({"distributed.worker.memory.terminate": False}),
+        make_batch(settings) as cluster,
+        Cluster(lambda: Client(cluster, set_as_default=False), time_limit) as found,
+    ):
+        cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
+        yield found
+
+
+def make_batch(settings: config.Batch) -> Any:
+    """The dask-jobqueue cluster of some settings, without workers yet; raises UserError."""
+    import dask_jobqueue
+
+    kind = getattr(dask_jobqueue, SYSTEMS[settings.system])
+    arguments = {
+        "processes": settings.workers_per_job,
+        "cores": THREADS * settings.workers_per_job,
+        "protocol": "tls://",
+        "security": Security.temporary(),
+        "worker_extra_args": ["--preload", "partune.cluster", "--no-dashboard"],
+        "scheduler_options": {"dashboard": False},
+        "job_script_prologue": [f"export {DEVICES_EACH}={settings.devices_per_worker}", *settings.prologue],
+        "silence_logs": "critical",
+    }
+    try:
+        return kind(**arguments | settings.job)
+    except (TypeError, ValueError, OSError) as error:
+        raise UserError(f"{settings.system}: {' '.join(str(error).split())}") from None
+
+
+def dask_setup(worker: distributed.Worker) -> None:
+    """Called by Dask in each worker that preloads this module.
+
+    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs.
+    """
+    if PARENT in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
+        return
+    each, devices = int(os.environ.get(DEVICES_EACH, "1")), _devices()
+    number = str(worker.name).rpartition("-")[2]  # "SLURMCluster-3-1": the second worker of the fourth job
+    if devices and number.isdecimal() and (own := devices[int(number) * each : (int(number) + 1) * each]):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+# ----- certificates
+
+
+def write_certificates(folder: Path) -> None:
+    """A key and a certificate for scheduler, workers and drivers, in a new folder that only its owner can read."""
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from None
+    made = Security.temporary().get_tls_config_for_role("client")
+    for name, text in ((CERTIFICATE, made["cert"]), (KEY, made["key"])):
+        with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+
+
+def read_certificates(folder: Path) -> Security:
+    certificate, key = folder / CERTIFICATE, folder / KEY
+    for path in (certificate, key):
+        if not path.is_file():
+            raise UserError(f"no certificates in {folder}: {path.name} is missing (partune certificates makes some)")
+    roles = ("client", "scheduler", "worker")
+    files = {f"tls_{role}_{kind}": str(path) for role in roles for kind, path in (("cert", certificate), ("key", key))}
+    return Security(require_encryption=True, tls_ca_file=str(certificate), **files)
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    try:
+        found: tuple[str, int] = distributed.comm.parse_host_port(distributed.comm.parse_address(address)[1])
+    except ValueError as error:
+        raise UserError(f"{address} is no address of a scheduler, as tcp://10.0.0.5:8786 is: {error}") from None
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,265 @@
+"""Worker processes: what dies is run again, what kills is given up, what is finished is never lost.
+
+The workers are real processes of a real Dask scheduler; one cluster serves the tests that leave it alive.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import partune as pt
+from partune import cluster
+from partune.cluster import Cluster
+from partune.errors import UserError
+from partune.executors import WorkerLostError
+from partune.objectives.base import Objective
+from partune.space import Float, Int, Space
+
+pytestmark = pytest.mark.slow
+
+LINE = Space(x=Float(0, 1))
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    with cluster.local(2) as workers:
+        yield workers
+
+
+def pid(seconds: float = 0.0) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail() -> None:
+    raise ValueError("no such thing")
+
+
+def test_calls_run_in_other_processes_side_by_side(two: Cluster) -> None:
+    assert two.count == 2
+    two.hold(1)
+    futures = [two.submit(pid, 0.3) for _ in range(4)]
+    found = Counter(future.result(timeout=60) for future in futures)
+    assert os.getpid() not in found
+    assert set(found.values()) == {2}
+
+
+def test_a_worker_holds_as_many_as_it_has_slots_and_the_load_is_even(two: Cluster) -> None:
+    two.hold(3)
+    began = time.monotonic()
+    found = Counter(future.result(timeout=60) for future in [two.submit(pid, 1.0) for _ in range(6)])
+    assert sorted(found.values()) == [3, 3]
+    assert time.monotonic() - began < 1.9  # all at once
+
+
+def test_an_error_is_the_calls_result_and_bad_input_stays_bad_input(two: Cluster) -> None:
+    with pytest.raises(ValueError, match="no such thing"):
+        two.submit(fail).result(timeout=60)
+
+    def refuse() -> None:
+        raise UserError("one line")
+
+    with pytest.raises(UserError, match="one line"):
+        two.submit(refuse).result(timeout=60)
+
+
+def test_what_cannot_be_pickled_is_refused_at_once(two: Cluster) -> None:
+    with pytest.raises(UserError, match="can be pickled"):
+        two.submit(threading.Lock().acquire)
+
+
+def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Cluster) -> None:
+    two.hold(2)
+    neighbours = [two.submit(pid, 0.5) for _ in range(3)]
+    poison = two.submit(die)
+    with pytest.raises(WorkerLostError, match="died 3 times while it ran alone"):
+        poison.result(timeout=90)
+    assert all(future.result(timeout=60) > 0 for future in neighbours)
+
+
+def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) -> None:
+    two.hold(1)
+    futures = [two.submit(pid, 1.5) for _ in range(6)]
+    two.shutdown(cancel_futures=True)
+    for future in futures:
+        with pytest.raises(WorkerLostError, match="given up"):
+            future.result(timeout=1)
+    assert two.submit(pid).result(timeout=60) > 0
+
+
+def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
+    with cluster.local(1, time_limit=1.0) as workers:
+        workers.hold(2)
+        hung, good = workers.submit(pid, 60.0), workers.submit(pid, 0.1)
+        with pytest.raises(WorkerLostError, match="no result within 1 s"):
+            hung.result(timeout=60)
+        assert good.result(timeout=60) > 0
+
+
+# ----- studies
+
+
+def square(config: pt.Config) -> float:
+    time.sleep(0.05)
+    return -((config["x"] - 0.3) ** 2)  # type: ignore[operator]
+
+
+def poisonous(config: pt.Config) -> float:
+    if config["k"] % 10 == 3:  # type: ignore[operator]
+        die()
+    return float(config["k"])
+
+
+def test_a_study_is_the_same_with_worker_processes(two: Cluster, tmp_path: Path) -> None:
+    here = pt.Study(LINE, square, "sobol", seed=3).run(12)
+    there = pt.Study(LINE, square, "sobol", seed=3, directory=tmp_path / "s", workers=two).run(12)
+    assert [(t.config, t.score) for t in there.trials] == [(t.config, t.score) for t in here.trials]
+    there.close()
+    again = pt.Study(LINE, square, "sobol", seed=3, directory=tmp_path / "s", resume=True)
+    assert again.trials == there.trials
+
+
+def test_poison_trials_fail_and_the_others_are_done() -> None:
+    space = Space(k=Int(0, 49))
+    with cluster.local(2) as workers:
+        study = pt.Study(space, poisonous, "grid", options={}, workers=workers).run(50)
+    statuses = Counter(str(trial.status) for trial in study.trials)
+    assert statuses == {"done": 45, "failed": 5}
+    assert {t.config["k"] for t in study.trials if t.status == "failed"} == {3, 13, 23, 33, 43}
+    assert all(
+        "died 3 times" in (t.observation.error or "") for t in study.trials if t.observation and t.status == "failed"
+    )
+
+
+def test_rungs_are_refused_across_processes(two: Cluster) -> None:
+    class Stoppable(Objective):
+        stoppable = True
+
+        def evaluate(self, trial: Any, adapter: Any = None) -> Any: ...
+
+    with pytest.raises(UserError, match="use one worker"):
+        pt.Study(LINE, Stoppable(), stop="rungs", workers=two)
+
+
+# ----- schedulers elsewhere
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts `dask` commands, and ends them with the test."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "dask", *arguments]
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+        process.wait()
+
+
+def scheduler(port: int) -> tuple[str, ...]:
+    return ("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show")
+
+
+def worker(address: str) -> tuple[str, ...]:
+    return ("worker", address, "--nthreads", "8", "--host", "127.0.0.1", "--no-dashboard", "--memory-limit", "0")
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def test_a_scheduler_that_dies_and_comes_back_loses_nothing(started: Callable[..., Any]) -> None:
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    first = started(*scheduler(port))
+    started(*worker(address))
+    with cluster.joined(address) as workers:
+        futures = [workers.submit(pid, 0.5) for _ in range(8)]
+        futures[0].result(timeout=60)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        time.sleep(1.0)
+        started(*scheduler(port))
+        started(*worker(address))
+        assert all(future.result(timeout=90) > 0 for future in futures)
+
+
+def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any]) -> None:
+    port = free_port()
+    started(*scheduler(port))
+    with cluster.joined(f"tcp://127.0.0.1:{port}") as workers:
+        future = workers.submit(pid)
+        time.sleep(0.5)
+        assert not future.done()
+        started(*worker(f"tcp://127.0.0.1:{port}"))
+        assert future.result(timeout=60) > 0
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("tcp://10.1.2.3:8786", "is not on this machine"),
+        ("tcp://scheduler.example.org:8786", "is not on this machine"),
+        ("nonsense", "no address of a scheduler"),
+    ],
+)
+def test_an_address_that_is_unsafe_or_none_is_one_line(address: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason) as caught, cluster.joined(address):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT", 0.5)
+    nobody = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(UserError, match=f"no scheduler answers at {nobody}"), cluster.joined(nobody):
+        pass
+
+
+def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started: Callable[..., Any]) -> None:
+    folder = tmp_path / "tls"
+    cluster.write_certificates(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+    with pytest.raises(UserError, match="cannot write"):
+        cluster.write_certificates(folder)
+    port = free_port()
+    tls = [part for kind, name in cluster.FILES.items() for part in (f"--tls-{kind}", str(folder / name))]
+    started(*scheduler(port), "--protocol", "tls", *tls)
+    started(*worker(f"tls://127.0.0.1:{port}"), *tls)
+    with cluster.joined(f"tls://127.0.0.1:{port}", tls=folder) as workers:
+        assert workers.submit(pid).result(timeout=60) > 0
+    other = tmp_path / "other"
+    cluster.write_certificates(other)
+    with pytest.raises(UserError, match="no scheduler answers"), cluster.joined(f"tls://127.0.0.1:{port}", tls=other):
+        pass
