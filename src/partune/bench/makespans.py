@@ -13,6 +13,7 @@ regret        optimum less the best score among the trials that have ended
 from __future__ import annotations
 
 import csv
+import heapq
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from partune.bench.table import markdown, number
 
 Mode = Literal["async", "sync"]
 HEADS = (
-    *("algorithm", "loop", "CV", "workers", "speed-up", "utilisation", "until the tail"),
+    *("algorithm", "loop", "CV", "workers", "speed-up", "utilisation", "ideal", "until the tail"),
     *("makespan, s", "driver busy", "sustained, trials/s", "lost", "regret"),
 )
 COLOURS = ("#1f4e79", "#c55a11", "#548235", "#7f6000", "#7030a0")
@@ -75,6 +76,13 @@ class Run:
         return self.speedup / self.case.workers
 
     @property
+    def ideal(self) -> float:
+        """The utilisation had the driver taken no time."""
+        seconds = [task.end - task.begin for task in self.tasks]
+        shortest = greedy if self.case.mode == "async" else batched
+        return self.busy / (self.case.workers * shortest(seconds, self.case.workers))
+
+    @property
     def before_tail(self) -> float:
         """The utilisation until the last trial began; nan where no moment lies before that."""
         last = max(task.begin for task in self.tasks)
@@ -109,6 +117,19 @@ class Run:
         return self.course[-1][1] if self.course else math.inf
 
 
+def greedy(seconds: Sequence[float], workers: int) -> float:
+    """The makespan where each trial in turn begins on the worker that is free first."""
+    free = [0.0] * workers
+    for each in seconds:
+        heapq.heapreplace(free, free[0] + each)
+    return max(free)
+
+
+def batched(seconds: Sequence[float], workers: int) -> float:
+    """The makespan where a batch of as many as there are workers begins when the one before it has ended."""
+    return math.fsum(max(seconds[i : i + workers]) for i in range(0, len(seconds), workers))
+
+
 # ----- writing
 
 
@@ -135,7 +156,10 @@ def rows(runs: Sequence[Run]) -> Iterator[list[str]]:
         yield [
             *(case.algorithm, case.mode, f"{case.cv:g}", str(case.workers)),
             *(number(_mean(own, value)) for value in (lambda run: run.speedup,)),
-            *(f"{_mean(own, value):.3f}" for value in (lambda run: run.utilisation, lambda run: run.before_tail)),
+            *(
+                f"{_mean(own, value):.3f}"
+                for value in (lambda run: run.utilisation, lambda run: run.ideal, lambda run: run.before_tail)
+            ),
             number(_mean(own, lambda run: run.makespan)),
             f"{_mean(own, lambda run: run.driver_share):.2%}",
             number(_mean(own, lambda run: run.sustained)),

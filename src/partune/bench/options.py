@@ -106,7 +106,7 @@ class Searching(config.Section):
 class Scaling(config.Section):
     """Options of `partune bench scaling`."""
 
-    workers: Annotated[Numbers, Field(min_length=1)] = (1, 8, 64)
+    workers: Annotated[Numbers, Field(min_length=1)] = (2, 8, 32)
     """Numbers of workers, with commas between."""
     trials: PositiveInt = 48
     """Trials of a study."""
@@ -127,7 +127,7 @@ class Scaling(config.Section):
     """Loops: async begins a trial whenever one ends, sync a batch whenever all have ended."""
     objective: Literal["himmelblau", "branin", "hartmann3", "hartmann6", "sphere"] = "hartmann6"
     """Synthetic function that trials are scored by."""
-    seeds: PositiveInt = 3
+    seeds: PositiveInt = 1
     """Studies of a case."""
     first_seed: NonNegativeInt = 0
     """Seeds are this and the next ones."""

@@ -28,6 +28,7 @@ from partune.bench.meter import machine, versions
 from partune.bench.options import Scaling, repeated_by
 from partune.executors import WorkerLostError, Workers
 from partune.objectives.synthetic import SYNTHETIC
+from partune.optimizers import optimizer
 from partune.study import Study
 from partune.threads import threads
 
@@ -66,6 +67,15 @@ class LogNormal:
         return Length(seconds * float(rng.random()) if lost else seconds, lost)
 
 
+class Running(NamedTuple):
+    """A task that has begun, ordered by its end; `settle` lets its future know what became of it."""
+
+    end: float
+    n: int
+    future: Future[Any]
+    settle: Callable[[], None]
+
+
 class Simulated(Workers):
     """Workers on a virtual clock, in seconds since `hold`.
 
@@ -88,7 +98,7 @@ class Simulated(Workers):
         self._barrier = barrier
         self._clock = clock
         self._free = [(0.0, worker) for worker in range(count)]  # when each is free, a heap
-        self._running: list[tuple[float, int, Future[Any], Callable[[], None]]] = []  # by their ends, a heap
+        self._running: list[Running] = []  # a heap
         self._left = clock()  # when the driver was last left to itself
         self.tasks: list[Task] = []
         self.now = 0.0
@@ -115,37 +125,40 @@ class Simulated(Workers):
             else:
                 settle = partial(future.set_result, fn(*args, **kwargs))
             heapq.heappush(self._free, (task.end, worker))
-            heapq.heappush(self._running, (task.end, n, future, settle))
+            heapq.heappush(self._running, Running(task.end, n, future, settle))
             self.tasks.append(task)
         return future
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
         with self._standing():
-            self.now = max(self.now, (max(self._running) if self._barrier else self._running[0])[0])
+            self.now = max(self.now, (max(self._running) if self._barrier else self._running[0]).end)
             done = set()
-            while self._running and self._running[0][0] <= self.now:
-                *_, future, settle = heapq.heappop(self._running)
-                settle()
-                done.add(future)
+            while self._running and self._running[0].end <= self.now:
+                ended = heapq.heappop(self._running)
+                ended.settle()
+                done.add(ended.future)
         return done
-
-    @contextmanager
-    def _standing(self) -> Iterator[None]:
-        """Lets the clock go on by what the driver took since it was last left to itself; within, it stands."""
-        took = self._clock() - self._left
-        self.now += took
-        self.driver += took
-        yield
-        self._left = self._clock()
 
     def end(self) -> None:
         """Told that the study is over, so that the driver's last seconds count too."""
-        with self._standing():
-            pass
+        self._pass()
+
+    @contextmanager
+    def _standing(self) -> Iterator[None]:
+        """The clock stands within: what is done there would be done elsewhere."""
+        self._pass()
+        yield
+        self._left = self._clock()
+
+    def _pass(self) -> None:
+        """The clock goes on by what the driver took since it was last left to itself."""
+        took = self._clock() - self._left
+        self.now += took
+        self.driver += took
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        for *_, future, _ in self._running:
-            future.cancel()
+        for each in self._running:
+            each.future.cancel()
         self._running.clear()
 
 
@@ -157,6 +170,8 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
 
     tell: is told what runs, a line each.
     """
+    for name in options.algorithms:
+        optimizer(name, SYNTHETIC[options.objective].space)  # raises where there is none
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     runs = []
