@@ -19,7 +19,7 @@ from partune import Float, Space, Status, Study
 from partune.bench import scaling
 from partune.bench.makespans import Case, Run, Task, batched, greedy, steps
 from partune.bench.options import Scaling
-from partune.bench.panels import Axis
+from partune.bench.panels import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis
 from partune.bench.scaling import Length, LogNormal, Simulated, simulate
 from partune.cli import main
 from partune.errors import UserError
@@ -234,7 +234,11 @@ def test_the_command_writes_tables_and_pictures(tmp_path: Path, capsys: pytest.C
     assert "`partune bench scaling --workers 1,4 --trials 9 --cv 0.1,1.0 --failures 0.2" in text
     assert "20% of them lost" in text
     assert text.strip() in capsys.readouterr().out
-    ElementTree.parse(out / "scaling-soo.svg")
+    picture = ElementTree.parse(out / "scaling-soo.svg")
+    shown = [line.get("points", "").split() for line in picture.iterfind("{http://www.w3.org/2000/svg}polyline")]
+    assert len(shown) == 1 + 4 + 4 + 4  # the ideal; two variations by two loops in each panel
+    places = [tuple(map(float, each.split(","))) for points in shown for each in points]
+    assert all(TOP <= y <= TOP + HEIGHT and 0 < x < 3 * (LEFT + WIDTH + RIGHT) for x, y in places)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Run:
 
     @property
     def ideal(self) -> float:
-        """The utilisation had the driver taken no time."""
+        """The utilisation where every free worker is given a trial at once."""
         seconds = [task.end - task.begin for task in self.tasks]
         shortest = greedy if self.case.mode == "async" else batched
         return self.busy / (self.case.workers * shortest(seconds, self.case.workers))
@@ -155,11 +155,10 @@ def rows(runs: Sequence[Run]) -> Iterator[list[str]]:
         case = own[0].case
         yield [
             *(case.algorithm, case.mode, f"{case.cv:g}", str(case.workers)),
-            *(number(_mean(own, value)) for value in (lambda run: run.speedup,)),
-            *(
-                f"{_mean(own, value):.3f}"
-                for value in (lambda run: run.utilisation, lambda run: run.ideal, lambda run: run.before_tail)
-            ),
+            number(_mean(own, lambda run: run.speedup)),
+            f"{_mean(own, lambda run: run.utilisation):.3f}",
+            f"{_mean(own, lambda run: run.ideal):.3f}",
+            f"{_mean(own, lambda run: run.before_tail):.3f}",
             number(_mean(own, lambda run: run.makespan)),
             f"{_mean(own, lambda run: run.driver_share):.2%}",
             number(_mean(own, lambda run: run.sustained)),

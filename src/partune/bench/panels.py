@@ -105,10 +105,10 @@ def drawn(panel: Panel, left: float) -> Iterator[str]:
     yield f'<text x="{left + WIDTH / 2}" y="{bottom + 38}" text-anchor="middle">{escape(panel.label)}</text>'
     for tick in across.ticks():
         yield f'<line x1="{x(tick)}" y1="{bottom}" x2="{x(tick)}" y2="{bottom + 4}" stroke="black"/>'
-        yield f'<text x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>'
+        yield f'<text x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:.3g}</text>'
     for tick in up.ticks():
         yield f'<line x1="{left}" y1="{y(tick)}" x2="{left + WIDTH}" y2="{y(tick)}" stroke="#e5e5e5"/>'
-        yield f'<text x="{left - 7}" y="{y(tick) + 4}" text-anchor="end">{tick:g}</text>'
+        yield f'<text x="{left - 7}" y="{y(tick) + 4}" text-anchor="end">{tick:.3g}</text>'
     yield f'<path d="M{left},{TOP} V{bottom} H{left + WIDTH}" fill="none" stroke="black"/>'
     for curve in panel.curves:
         shown = [(x(a), y(b)) for a, b in curve.points if across.shows(a) and up.shows(b)]
