@@ -10,7 +10,7 @@ import pytest
 from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
-from partune.study import UntrustworthyError, Watcher
+from partune.study import SPARE, UntrustworthyError, Watcher
 from partune.trial import Config, Trial
 from partune.winner import judge
 from tests.simulated import SimulatedTuning
@@ -191,6 +191,26 @@ def test_only_the_best_adapters_stay(keep: int | str, kept: int, tmp_path: Path)
     folders = {each.name for each in (tmp_path / "s" / "adapters").iterdir()}
     expected = done if keep == "all" else done[:kept]
     assert folders == {"defaults", *(f"{t.number:04d}" for t in expected)}
+
+
+def test_while_a_study_runs_the_leaders_adapters_and_what_runs_stay(tmp_path: Path) -> None:
+    """After each trial, in a study that was interrupted and resumed: the best so far, and none that fell out."""
+    seen: list[tuple[set[str], set[str]]] = []
+
+    class Look(Interrupt):
+        def finished(self, trial: Trial) -> None:
+            done = sorted((t for t in study.trials if t.status is Status.DONE), key=lambda t: (-t.score, t.number))
+            kept = {f"{t.number:04d}" for t in done[: 1 + SPARE]}
+            seen.append((kept, {each.name for each in (tmp_path / "s" / "adapters").iterdir()} - {"defaults"}))
+
+    study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", watcher=Look(9))
+    with pytest.raises(KeyboardInterrupt):
+        study.run(20)
+    study.close()
+    study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", watcher=Look(-1), resume=True)
+    study.run(20)
+    assert len(seen) == 20
+    assert all(kept == there for kept, there in seen)
 
 
 def test_per_item_results_are_on_disk_and_not_in_memory(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ For optimisers beside those of other libraries: partune bench search --help""",
     "search": """\
 Runs partune's optimisers and those of other libraries on the same problems, with the same budget and seeds; writes
 tables of regrets, ranks and seconds. Runs that are in the folder already are not run again.""",
+    "scaling": """\
+Runs studies of many workers, up to thousands, whose evaluations take their time on a virtual clock only, while
+optimiser, loop and record are the real ones; writes a table and pictures of speed-up, utilisation and regret for
+asynchronous and synchronous loops.""",
 }
 INTERRUPTED = 130
 
@@ -125,7 +129,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from partune import config
-    from partune.bench.options import Packing, Searching
+    from partune.bench.options import Packing, Scaling, Searching
 
     console = Console(highlight=False, soft_wrap=True)
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
@@ -135,10 +139,14 @@ def bench(arguments: argparse.Namespace) -> int:
             from partune.bench import packing
 
             out = packing.bench(config.validated(Packing, given), tell)
-        else:
+        elif arguments.what == "search":
             from partune.bench import search
 
             out = search.bench(config.validated(Searching, given), tell)
+        else:
+            from partune.bench import scaling
+
+            out = scaling.bench(config.validated(Scaling, given), tell)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")
     return 0
@@ -353,15 +361,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.set_defaults(run=export)
 
     what = next((each for each in arguments if each in BENCH), "packing")
-    command = commands.add_parser(
-        "bench", help="what packs gain on this machine; optimisers side by side", description=BENCH[what]
+    command = commands.add_parser("bench", help="packs, optimisers and many workers, measured", description=BENCH[what])
+    command.add_argument(
+        "what", choices=[*BENCH], help="packs beside the ways without; optimisers beside others'; many workers"
     )
-    command.add_argument("what", choices=[*BENCH], help="packs beside the ways without; optimisers beside others'")
     command.set_defaults(run=bench)
     if "bench" in arguments:
-        from partune.bench.options import Packing, Searching
+        from partune.bench.options import Packing, Scaling, Searching
 
-        sections: dict[str, type[Section]] = {"packing": Packing, "search": Searching}
+        sections: dict[str, type[Section]] = {"packing": Packing, "search": Searching, "scaling": Scaling}
         for name, field in sections[what].model_fields.items():
             _add_flag(command, (name,), field)
 

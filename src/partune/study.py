@@ -11,7 +11,7 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -134,9 +134,13 @@ class Study:
             self.objective.declare(space)
             self._use(self.objective, lambda objective: objective.check(space))
         self.record = Record.open(where) if where is not None and there else Record.create(where, space, header, config)
-        self._trials = {trial.number: trial for trial in self.record.trials()}
+        self._trials: dict[int, Trial] = {}
+        self._open: set[int] = set()  # the numbers of those that are not final
+        for trial in self.record.trials():
+            self._learn(trial)
         self._anchors = self.record.anchors()
         self._running: dict[Future[Observation], Trial] = {}
+        self._leaders: list[Trial] = []
         self.optimizer.replay(self.trials)
         if self._rungs is not None:
             self._rungs.restore(self.trials)
@@ -245,6 +249,7 @@ class Study:
         """
         rounds = slots > 1 and self.objective.even and self._rungs is None and not pool.remote
         interrupted = [trial for trial in self.trials if not trial.status.final]
+        self._leaders = self._leading(self.trials, self._spared)
         running = self._running = dict[Future[Observation], Trial]()
         while True:
             begun: list[Trial] = []
@@ -292,7 +297,7 @@ class Study:
                 told_before=self._told,
             ).started()
             self.record.propose(trial)
-        self._trials[trial.number] = trial
+        self._learn(trial)
         return trial
 
     def _submit(self, pool: Workers, trial: Trial) -> Future[Observation]:
@@ -310,25 +315,38 @@ class Study:
     def _tell(self, trial: Trial, observation: Observation) -> None:
         final = trial.finished(observation, told=self._told)
         self.record.finish(final)
-        self._trials[final.number] = self._light(final)
+        self._learn(self._light(final))
         self.optimizer.tell(final.proposal, observation.blinded())
         if self._rungs is not None:
             self._rungs.end(final)
-        if self.keep != "all":
-            self._prune(max(int(self.keep), self.confirm) + SPARE)
+        if isinstance(self.objective, Anchored) and self.keep != "all":
+            self._leaders = self._leading([*self._leaders, self._light(final)], self._spared)
+            self._prune(self._leaders)
         self.watcher.finished(final)
+
+    def _learn(self, trial: Trial) -> None:
+        """The latest state of a trial."""
+        self._trials[trial.number] = trial
+        (self._open.discard if trial.status.final else self._open.add)(trial.number)
 
     @property
     def _told(self) -> int:
-        return sum(trial.status.final for trial in self._trials.values())
+        return len(self._trials) - len(self._open)
 
-    def _prune(self, keep: int, winner: Trial | None = None) -> None:
-        """Keeps the adapters of the winner, or of the last one that was judged, of the best scores, and what runs."""
+    @property
+    def _spared(self) -> int:
+        """How many adapters of the best stay while trials run; none are counted where all stay."""
+        return 0 if self.keep == "all" else max(int(self.keep), self.confirm) + SPARE
+
+    def _leading(self, trials: Iterable[Trial], count: int, winner: Trial | None = None) -> list[Trial]:
+        """The winner, or the last one that was judged, and the best scores: so many in all."""
         judged = self._anchors.get("winner")
         first = winner.config if winner is not None else None if judged is None else judged.config
-        leaders = sorted(ranked(self.trials), key=lambda trial: trial.config != first)
-        running = [trial.number for trial in self.trials if not trial.status.final]
-        self.record.prune([trial.number for trial in leaders[:keep]] + running)
+        return sorted(ranked(trials), key=lambda trial: trial.config != first)[:count]
+
+    def _prune(self, leaders: Iterable[Trial]) -> None:
+        """Keeps the adapters of leaders, and of what runs."""
+        self.record.prune([*(trial.number for trial in leaders), *self._open])
 
     def _worths(self) -> Worths:
         return worths(self.trials, self.space, self.record.noisy)
@@ -389,7 +407,7 @@ class Study:
         """Scores the winner on what no optimiser saw, and keeps the adapters that were asked for."""
         winner = best(self.trials, self._anchors, self._worths())
         if self.keep != "all":
-            self._prune(int(self.keep), winner)
+            self._prune(self._leading(self.trials, int(self.keep), winner))
         if winner is not None and not is_judged(winner, self._anchors):
             adapter = self.record.adapter(winner.number).absolute()
             score = functools.partial(self._use, objective, lambda each: each.score_winner(winner, adapter))

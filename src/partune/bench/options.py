@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from partune import config
 
@@ -26,6 +27,14 @@ Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
 Spans = Annotated[tuple[PositiveInt, ...], BeforeValidator(spans)]
 Numbers = Annotated[tuple[PositiveInt, ...], BeforeValidator(config.parts)]
 Baselines = Annotated[tuple[Literal["subprocess", "tuned"], ...], BeforeValidator(config.parts)]
+
+
+def repeated_by(what: str, options: config.Section, without: Iterable[str] = ("out",)) -> str:
+    """The command that repeats a benchmark, without its folder and other flags that change no number."""
+    given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude=set(without))
+    text = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()}
+    flags = [f"--{name.replace('_', '-')} {value}" for name, value in text.items()]
+    return " ".join([f"partune bench {what}", *flags])
 
 
 class Packing(config.Section):
@@ -92,3 +101,37 @@ class Searching(config.Section):
     """Runs at once, a process each."""
     out: str = "bench-search"
     """Folder to write; what was run there is not run again."""
+
+
+class Scaling(config.Section):
+    """Options of `partune bench scaling`."""
+
+    workers: Annotated[Numbers, Field(min_length=1)] = (2, 8, 32)
+    """Numbers of workers, with commas between."""
+    trials: PositiveInt = 48
+    """Trials of a study."""
+    seconds: PositiveFloat = 60.0
+    """Mean length of a trial, in seconds on the virtual clock."""
+    cv: Annotated[
+        tuple[Annotated[NonNegativeFloat, Field(le=10)], ...], BeforeValidator(config.parts), Field(min_length=1)
+    ] = (0.02, 0.3, 1.0)
+    """Coefficients of variation of the length, its standard deviation over its mean, with commas between."""
+    failures: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the trials whose worker is lost."""
+    algorithms: Annotated[Names, Field(min_length=1)] = ("random", "soo", "bo")
+    """Optimisers, with commas between."""
+    modes: Annotated[tuple[Literal["async", "sync"], ...], BeforeValidator(config.parts), Field(min_length=1)] = (
+        "async",
+        "sync",
+    )
+    """Loops: async begins a trial whenever one ends, sync a batch whenever all have ended."""
+    objective: Literal["himmelblau", "branin", "hartmann3", "hartmann6", "sphere"] = "hartmann6"
+    """Synthetic function that trials are scored by."""
+    seeds: PositiveInt = 1
+    """Studies of a case."""
+    first_seed: NonNegativeInt = 0
+    """Seeds are this and the next ones."""
+    record: Literal["disk", "memory"] = "disk"
+    """Where a study's record is while it runs: in a folder of --out, or in memory."""
+    out: str = "bench-scaling"
+    """Folder to write."""

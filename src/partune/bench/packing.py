@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from partune.bench.contenders import Contender, OutOfMemoryError, Packed, Shipped, Tuned, processes
 from partune.bench.meter import machine, versions
-from partune.bench.options import Packing
+from partune.bench.options import Packing, repeated_by
 from partune.bench.table import Line, rows, write
 from partune.bench.workload import Workload, make
 from partune.errors import UserError
@@ -122,21 +121,10 @@ def heading(options: Packing, work: Workload) -> list[str]:
 
     kind = "CPU time" if work.device == "cpu" else "time"
     return [
-        f"command: `{repeated_by(options)}`",
+        f"command: `{repeated_by('packing', options)}`",
         f"machine: {machine(work.base.device, torch.get_num_threads())}",
         f"versions: {versions()}",
         f"workload: {options.model}, {work.summary}",
         f"numbers: seconds of {kind} a trial, medians of {options.repetitions} repetitions; "
         "ratios: the baseline's over this line's in the same repetition, median (least..most)",
     ]
-
-
-def repeated_by(options: Packing) -> str:
-    """The command that repeats this run."""
-    given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude={"out"})
-    flags = [f"--{name} {_text(value)}" for name, value in given.items()]
-    return " ".join(["partune bench packing", *flags])
-
-
-def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

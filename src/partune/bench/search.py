@@ -20,13 +20,12 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from partune.bench import problems
 from partune.bench.meter import machine, versions
-from partune.bench.options import Searching
+from partune.bench.options import Searching, repeated_by
 from partune.bench.peers import Race, chosen, contender
 from partune.bench.standings import CHECKPOINTS, Run, write
 from partune.errors import UserError
@@ -167,11 +166,8 @@ def heading(options: Searching) -> list[str]:
     """What stands above the tables: command, machine, versions."""
     import torch
 
-    given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude={"out", "jobs"})
-    text = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()}
-    flags = [f"--{name.replace('_', '-')} {value}" for name, value in text.items()]
     return [
-        f"command: `{' '.join(['partune bench search', *flags])}`",
+        f"command: `{repeated_by('search', options, without=('out', 'jobs'))}`",
         f"machine: {machine(torch.device('cpu'), 1)}",
         f"versions: {versions(PACKAGES)}",
     ]
