@@ -44,6 +44,9 @@ tables of regrets, ranks and seconds. Runs that are in the folder already are no
 Runs studies of many workers, up to thousands, whose evaluations take their time on a virtual clock only, while
 optimiser, loop and record are the real ones; writes a table and pictures of speed-up, utilisation and regret for
 asynchronous and synchronous loops.""",
+    "chaos": """\
+Runs a study with scheduler, workers and driver in processes of their own, kills one of them every few seconds, and
+compares the record with that of the study left alone.""",
 }
 INTERRUPTED = 130
 
@@ -129,7 +132,7 @@ def bench(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from partune import config
-    from partune.bench.options import Packing, Scaling, Searching
+    from partune.bench.options import Chaos, Packing, Scaling, Searching
 
     console = Console(highlight=False, soft_wrap=True)
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
@@ -143,10 +146,15 @@ def bench(arguments: argparse.Namespace) -> int:
             from partune.bench import search
 
             out = search.bench(config.validated(Searching, given), tell)
-        else:
+        elif arguments.what == "scaling":
             from partune.bench import scaling
 
             out = scaling.bench(config.validated(Scaling, given), tell)
+        else:
+            _cluster()
+            from partune.bench import chaos
+
+            out = chaos.bench(config.validated(Chaos, given), tell)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")
     return 0
@@ -363,13 +371,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     what = next((each for each in arguments if each in BENCH), "packing")
     command = commands.add_parser("bench", help="packs, optimisers and many workers, measured", description=BENCH[what])
     command.add_argument(
-        "what", choices=[*BENCH], help="packs beside the ways without; optimisers beside others'; many workers"
+        "what", choices=[*BENCH], help="packs beside the ways without; optimisers beside others'; many workers; kills"
     )
     command.set_defaults(run=bench)
     if "bench" in arguments:
-        from partune.bench.options import Packing, Scaling, Searching
+        from partune.bench.options import Chaos, Packing, Scaling, Searching
 
-        sections: dict[str, type[Section]] = {"packing": Packing, "search": Searching, "scaling": Scaling}
+        sections: dict[str, type[Section]] = {
+            "packing": Packing,
+            "search": Searching,
+            "scaling": Scaling,
+            "chaos": Chaos,
+        }
         for name, field in sections[what].model_fields.items():
             _add_flag(command, (name,), field)
 

@@ -377,8 +377,12 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._thread.start()
 
+    def kill(self) -> None:
+        """Kills the process; another one follows."""
+        self._process.kill()
+
     def stop(self) -> None:
-        """Kills the worker; its trial, if any, was given up before."""
+        """Kills the process for good."""
         self._stopped.set()
         self._process.kill()
         self._thread.join()

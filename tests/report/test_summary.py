@@ -85,7 +85,7 @@ def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None
     study._score_anchors(SimulatedTuning())
     trial = study._next([], budget=1)
     assert trial is not None
-    study._tell(trial, study._evaluate(trial))
+    study._tell(trial, study.objective.evaluate(trial))
     found = summary.summarise(study.record)
     assert found["verdict"] is None
     assert found["best"]["verdict"] is None

@@ -135,3 +135,20 @@ class Scaling(config.Section):
     """Where a study's record is while it runs: in a folder of --out, or in memory."""
     out: str = "bench-scaling"
     """Folder to write."""
+
+
+class Chaos(config.Section):
+    """Options of `partune bench chaos`."""
+
+    trials: PositiveInt = 200
+    """Trials of the study."""
+    workers: PositiveInt = 4
+    """Worker processes."""
+    seconds: PositiveFloat = 2.0
+    """Mean length of a trial."""
+    every: PositiveFloat = 3.0
+    """Mean seconds from one kill to the next."""
+    seed: NonNegativeInt = 0
+    """Of the study and of the kills."""
+    out: str = "bench-chaos"
+    """Folder to write, which must not exist yet."""

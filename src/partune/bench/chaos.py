@@ -1,0 +1,210 @@
+"""A study under fire: scheduler, workers and driver are processes of their own, and one of them is killed every few
+seconds (SIGKILL); whatever dies is started again, the driver with `partune resume`. In the end the record is compared
+with that of the same study left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from partune.bench.meter import machine, versions
+from partune.bench.options import Chaos, repeated_by
+from partune.cluster import LOOPBACK, Keeper
+from partune.errors import UserError
+from partune.space import Space
+from partune.storage import JOURNAL, Record
+from partune.study import Study
+from partune.trial import Config, Status
+
+SPACE = {"x": {"float": [0.0, 1.0]}, "y": {"float": [1e-6, 1e-2], "log": True}}
+SECONDS = "PARTUNE_CHAOS_SECONDS"
+KINDS = ("worker", "scheduler", "driver")
+SET_STATE, FINAL = 6, (1, 2, 3)  # of Optuna's journal: its operation, and states COMPLETE, PRUNED, FAIL
+STALL = 300.0  # seconds without a further result after which the study counts as stuck
+
+
+def work(config: Config) -> float:
+    """The objective: takes a while that depends on the configuration, as its score does, and on nothing else."""
+    time.sleep(float(os.environ.get(SECONDS, "0")) * (0.5 + float(config["x"])))
+    return unhurried(config)
+
+
+def unhurried(config: Config) -> float:
+    """The same, without the wait."""
+    return -((float(config["x"]) - 0.3) ** 2)
+
+
+class Service:
+    """A process that is started again whenever it dies; one that ends well is finished."""
+
+    def __init__(self, command: Callable[[], Sequence[str]], log: Path) -> None:
+        self.starts, self.finished = 0, False
+        self._command, self._log = command, log
+        self._stopped = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, daemon=True)
+        self._thread.start()
+
+    def kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.kill()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._stopped.is_set():
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
+            self.starts += 1
+            if self._process.wait() == 0:
+                self.finished = True
+                return
+            self._stopped.wait(0.5)
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What became of a study: trials on record, those not final, numbers with several results, kills by kind.
+
+    differing: trials whose configuration or result is not that of the study left alone.
+    """
+
+    trials: int
+    lost: int
+    doubled: int
+    differing: int
+    kills: Mapping[str, int]
+    seconds: float
+
+
+def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
+    """Runs the study under fire, compares, writes the table; returns its folder. Raises UserError."""
+    out = Path(options.out)
+    if out.exists():
+        raise UserError(f"{out} exists already and is never overwritten: choose another --out")
+    import torch
+
+    out.mkdir(parents=True)
+    damage = under_fire(options, out, tell)
+    rows = {
+        "trials on record": damage.trials,
+        "lost": damage.lost,
+        "told twice": damage.doubled,
+        "other than in the study left alone": damage.differing,
+        **{f"kills: {kind}": damage.kills.get(kind, 0) for kind in KINDS},
+        "kills in all": sum(damage.kills.values()),
+        "seconds": round(damage.seconds),
+    }
+    (out / "table.csv").write_text("what,count\n" + "".join(f"{k},{v}\n" for k, v in rows.items()), encoding="utf-8")
+    about = (f"- machine: {machine(torch.device('cpu'), 1)}", f"- versions: {versions(['distributed', 'optuna'])}")
+    lines = [f"- command: `{repeated_by('chaos', options)}`", *about, "", "| what | count |", "|---|---|"]
+    table = "\n".join([*lines, *(f"| {name} | {count} |" for name, count in rows.items())]) + "\n"
+    (out / "table.md").write_text(table, encoding="utf-8")
+    return out
+
+
+def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Damage:
+    """The study with kills, until it is done; raises UserError where it is stuck."""
+    port, began = free_port(), time.monotonic()
+    address = f"tcp://{LOOPBACK}:{port}"
+    directory = out / "study"
+    (out / "space.yaml").write_text(json.dumps(SPACE), encoding="utf-8")
+    python = (sys.executable, "-m")
+    scheduler = (*python, "dask", "scheduler", "--host", LOOPBACK, "--port", str(port), "--no-dashboard", "--no-show")
+    begin = (
+        *(*python, "partune.cli", "tune", "--objective", f"{__name__}:work", "--space", str(out / "space.yaml")),
+        *("--algorithm", "sobol", "--seed", str(options.seed), "--budget", str(options.trials)),
+        *("--scheduler", address, "--runs", str(out), "--name", directory.name),
+    )
+    again = (*python, "partune.cli", "resume", str(directory))
+    environment = {SECONDS: str(options.seconds), "OMP_NUM_THREADS": "1"}
+    services = {
+        "scheduler": Service(lambda: scheduler, out / "scheduler.log"),
+        "driver": Service(lambda: again if directory.is_dir() else begin, out / "driver.log"),
+    }
+    workers = [Keeper(address, environment) for _ in range(options.workers)]
+    kills: Counter[str] = Counter()
+    chance = random.Random(options.seed)
+    watch = Watch(directory)
+    try:
+        while not services["driver"].finished:
+            time.sleep(chance.uniform(0.5, 1.5) * options.every)
+            done = watch.done()
+            if services["driver"].finished:
+                break
+            kind = chance.choice(KINDS)
+            chance.choice(workers).kill() if kind == "worker" else services[kind].kill()
+            kills[kind] += 1
+            tell(f"{done} of {options.trials} trials done, {sum(kills.values())} kills, the last of a {kind}")
+    finally:
+        services["driver"].stop()
+        for worker in workers:
+            worker.stop()
+        services["scheduler"].stop()
+    return damage(directory, options, kills, time.monotonic() - began)
+
+
+class Watch:
+    """Reads how far a study is; raises UserError where it has stood still for STALL seconds."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._best, self._since = 0, time.monotonic()
+
+    def done(self) -> int:
+        found = len(results(self._directory))
+        if found > self._best:
+            self._best, self._since = found, time.monotonic()
+        elif time.monotonic() - self._since > STALL:
+            raise UserError(f"the study stands still at {found} trials: see {self._directory.parent / 'driver.log'}")
+        return found
+
+
+def results(directory: Path) -> list[int]:
+    """The trials that a journal gives a final state, as often as it does; by Optuna's number of the trial."""
+    journal = directory / JOURNAL
+    if not journal.is_file():
+        return []
+    found = []
+    for line in journal.read_bytes().split(b"\n")[:-1]:
+        with contextlib.suppress(ValueError):  # torn, and about to be mended
+            entry = json.loads(line)
+            if entry.get("op_code") == SET_STATE and entry.get("state") in FINAL:
+                found.append(entry["trial_id"])
+    return found
+
+
+def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: float) -> Damage:
+    trials = Record.open(directory, read_only=True).trials()
+    alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
+    told = Counter(results(directory))
+    pairs = zip(sorted(trials, key=lambda each: each.number), alone, strict=False)
+    return Damage(
+        trials=len({json.dumps(dict(trial.config), sort_keys=True) for trial in trials}),
+        lost=options.trials - sum(trial.status is Status.DONE for trial in trials),
+        doubled=sum(count > 1 for count in told.values()),
+        differing=sum((a.config, a.status, a.score) != (b.config, b.status, b.score) for a, b in pairs),
+        kills=kills,
+        seconds=seconds,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        return int(taken.getsockname()[1])

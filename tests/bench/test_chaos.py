@@ -1,0 +1,52 @@
+"""A study under fire, in short; and that the comparison would see what it is there to see."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from partune.bench import chaos
+from partune.bench.options import Chaos
+from partune.errors import UserError
+from partune.space import Space
+from partune.storage import JOURNAL
+from partune.study import Study
+from partune.trial import Observation
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_doubled_or_changed_by_kills(tmp_path: Path) -> None:
+    told: list[str] = []
+    options = Chaos(trials=24, workers=2, seconds=0.5, every=3.0, out=str(tmp_path / "chaos"))
+    (tmp_path / "chaos").mkdir()
+    found = chaos.under_fire(options, tmp_path / "chaos", told.append)
+    assert (found.trials, found.lost, found.doubled, found.differing) == (24, 0, 0, 0)
+    assert sum(found.kills.values()) == len(told) >= 3
+
+
+def test_the_comparison_counts_what_is_lost_doubled_and_other(tmp_path: Path) -> None:
+    options = Chaos(trials=6)
+    study = Study(Space.parse(chaos.SPACE), chaos.unhurried, "sobol", 0, tmp_path / "s").run(4)
+    study.close()
+    found = chaos.damage(tmp_path / "s", options, {}, 1.0)
+    assert (found.trials, found.lost, found.doubled, found.differing) == (4, 2, 0, 0)
+
+    again = Study(Space.parse(chaos.SPACE), chaos.unhurried, "sobol", 0, tmp_path / "s", resume=True)
+    again.objective = dataclasses.replace(again.objective, function=lambda config: Observation({"score": 1.0}))
+    again.run(6)
+    again.close()
+    assert chaos.damage(tmp_path / "s", options, {}, 1.0).differing == 2
+
+    journal = tmp_path / "s" / JOURNAL
+    lines = journal.read_text().splitlines()
+    last = next(line for line in reversed(lines) if json.loads(line)["op_code"] == chaos.SET_STATE)
+    journal.write_text("\n".join([*lines, last]) + "\n")
+    assert chaos.results(tmp_path / "s").count(json.loads(last)["trial_id"]) == 2
+
+
+def test_the_folder_is_never_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="never overwritten"):
+        chaos.bench(Chaos(out=str(tmp_path)), print)
