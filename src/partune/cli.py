@@ -22,6 +22,7 @@ examples:
   partune tune --model meta-llama/Llama-3.2-1B --data alpaca.json --task hellaswag --test-task mmlu --name first
   partune tune study.yaml --budget 20
   partune resume runs/first
+  partune join runs/first
   partune report runs/first
   partune export runs/first adapter/
 """
@@ -32,6 +33,10 @@ study's file too."""
 DEMO = """\
 Tunes a tiny pretrained model of a factory's machines that comes with partune: a few minutes on two cores, offline.
 Flags as for tune; where one is not given, the demo's own study.yaml counts, not the default shown here."""
+JOIN = """\
+Takes part in the search of a study that another process runs, on this machine or on one that shares the study's
+directory: no trial runs twice, the budget is common. The process that runs `tune` or `resume` leads: it scores base,
+defaults and winner. See docs/cluster.md."""
 BENCH = {
     "packing": """\
 Runs the same trials as LitGPT as shipped, in a process each, through a tuned PEFT, and in packs, one after the other in
@@ -62,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         status: int = namespace.run(namespace)
     except UserError as error:
-        print(f"partune: error: {error}", file=sys.stderr)
+        from partune.database import masked
+
+        print(f"partune: error: {masked(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before a study began, or after it ended
         print("\nInterrupted.", file=sys.stderr)
@@ -90,16 +97,10 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    from partune import config
-    from partune.storage import CONFIG, Record
-
     directory = _existing(arguments.directory)
-    if not (directory / CONFIG).is_file():
-        Record.open(directory, read_only=True)
-        raise UserError(f"{directory} was started from Python: continue it there with Study(..., resume=True)")
-    study_config = config.parse(config.load(directory / CONFIG))
+    study_config = _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers)
+        study = _study(study_config, directory, True, workers, arguments.storage)
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
@@ -107,11 +108,19 @@ def resume(arguments: argparse.Namespace) -> int:
         return _run(study, budget)
 
 
+def join(arguments: argparse.Namespace) -> int:
+    directory = _existing(arguments.directory)
+    study_config = _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage)
+    with _workers(study_config.run) as workers:
+        study = _study(study_config, directory, True, workers, arguments.storage, join=True)
+        return _run(study, study.record.budget or study_config.search.budget)
+
+
 def report(arguments: argparse.Namespace) -> int:
     from partune.report import summary
     from partune.storage import Record
 
-    found = summary.summarise(Record.open(_existing(arguments.directory), read_only=True))
+    found = summary.summarise(Record.open(_existing(arguments.directory), read_only=True, storage=arguments.storage))
     if arguments.json:
         print(summary.as_json(found))
     else:
@@ -123,7 +132,7 @@ def export(arguments: argparse.Namespace) -> int:
     from partune.export import export as write
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
-    written = write(_existing(arguments.directory), Path(arguments.out), which, arguments.merge)
+    written = write(_existing(arguments.directory), Path(arguments.out), which, arguments.merge, arguments.storage)
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     return 0
 
@@ -212,7 +221,8 @@ def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     flags = config.located(_given(arguments), Path.cwd())
     study_config = config.parse(_merged(mapping, flags))
     with _workers(study_config.run) as workers:
-        study = _study(study_config, _directory(arguments, study_config), False, workers)
+        directory = _directory(arguments, study_config)
+        study = _study(study_config, directory, False, workers, study_config.run.storage)
         return _run(study, study_config.search.budget)
 
 
@@ -233,7 +243,26 @@ def _workers(run: Run) -> Iterator[Workers | None]:
         yield workers
 
 
-def _study(study_config: StudyConfig, directory: Path, resume: bool, workers: Workers | None) -> Study:
+def _recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
+    """The configuration that a study was started from; raises UserError where it was started from Python."""
+    from partune import config
+    from partune.storage import CONFIG, Record
+
+    if not (directory / CONFIG).is_file():
+        Record.open(directory, read_only=True, storage=storage)
+        raise UserError(f"{directory} was started from Python: {otherwise}")
+    return config.parse(config.load(directory / CONFIG))
+
+
+def _study(
+    study_config: StudyConfig,
+    directory: Path,
+    resume: bool,
+    workers: Workers | None = None,
+    storage: str | None = None,
+    join: bool = False,
+) -> Study:
+    """storage: the database's URL with its password, as it was given now."""
     from partune import config
     from partune.objectives.finetune import FineTune
     from partune.objectives.function import named
@@ -268,6 +297,8 @@ def _study(study_config: StudyConfig, directory: Path, resume: bool, workers: Wo
         config=config.dump(study_config.model_copy(update={"space": space.describe()})),
         watcher=Terminal(),
         workers=workers,
+        storage=storage,
+        join=join,
     )
 
 
@@ -352,11 +383,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser("resume", help="continue a study that stopped, or extend it")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
+    _add_storage(command)
     command.set_defaults(run=resume)
+
+    command = commands.add_parser("join", help="take part in a study that another process runs", description=JOIN)
+    command.add_argument("directory", help="the study's directory, runs/<name>")
+    _add_storage(command)
+    command.set_defaults(run=join)
 
     command = commands.add_parser("report", help="what a study found, and whether it is better")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--json", action="store_true", help="for scripts")
+    _add_storage(command)
     command.set_defaults(run=report)
 
     command = commands.add_parser("export", help="write the best adapter in PEFT's format")
@@ -366,6 +404,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     which.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
     which.add_argument("--defaults", action="store_true", help="the adapter of the field's defaults")
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
+    _add_storage(command)
     command.set_defaults(run=export)
 
     what = next((each for each in arguments if each in BENCH), "packing")
@@ -397,6 +436,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser("algorithms", help="list the optimisers")
     command.set_defaults(run=algorithms)
     return parser
+
+
+def _add_storage(parser: argparse.ArgumentParser) -> None:
+    about = "URL of the study's database, where it needs a password (PGPASSWORD and ~/.pgpass serve too) or has moved"
+    parser.add_argument("--storage", metavar="URL", help=about)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

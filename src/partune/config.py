@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from partune.database import masked, public
 from partune.errors import UserError, suggestion
 
 
@@ -204,6 +205,8 @@ class Run(Section):
     """YAML file of a batch system (slurm, oar, pbs, lsf, htcondor) that is asked for workers instead."""
     time_limit: PositiveFloat | None = None
     """Seconds a trial may take on a worker process; one that hangs fails, and its worker begins anew."""
+    storage: str | None = None
+    """A database for the record: postgresql://user@host/database, or sqlite:///file; by default a journal file."""
 
 
 class StudyConfig(Section):
@@ -342,8 +345,14 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def dump(config: StudyConfig) -> str:
-    """The YAML text of a configuration, defaults included; `parse` of it gives the same configuration."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The YAML text of a configuration, defaults included; `parse` of it gives the same configuration.
+
+    Without the password of a storage's URL.
+    """
+    plain = config.model_dump(mode="json")
+    if config.run.storage is not None:
+        plain["run"]["storage"] = public(config.run.storage)
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
     return text
 
 
@@ -359,7 +368,7 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
         return message
     if first["type"] == "missing":
         return f"{place} is missing"
-    return f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}"
+    return masked(f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}")
 
 
 def _section(section: type[Section], path: list[int | str]) -> type[Section]:

@@ -12,13 +12,19 @@ from partune.storage import CONFIG, Record
 from partune.winner import winner_of
 
 
-def export(directory: Path, out: Path, trial: int | Literal["defaults"] | None = None, merge: bool = False) -> Path:
+def export(
+    directory: Path,
+    out: Path,
+    trial: int | Literal["defaults"] | None = None,
+    merge: bool = False,
+    storage: str | None = None,
+) -> Path:
     """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`.
 
-    `out` must not exist yet.
+    `out` must not exist yet. storage: the URL of the study's database, where it needs a password or has moved.
     Raises UserError where the study has no such adapter.
     """
-    record = Record.open(directory, read_only=True)
+    record = Record.open(directory, read_only=True, storage=storage)
     if out.exists():
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
     if trial is None:

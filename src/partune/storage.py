@@ -1,13 +1,15 @@
-"""The record of a study: Optuna studies in an append-only journal, and small files beside it.
+"""The record of a study: Optuna studies in an append-only journal, or a database, and small files beside it.
 
     runs/first/
       study.yaml       the configuration, where the study was started from one
       journal.log      two Optuna studies: "search" (the optimiser's trials) and "anchors" (base, learning rate 0, ...)
+      storage.json     in the journal's place: which database holds these studies, and their name there; no password
       items/           per-item results, one packed file a trial
       adapters/        what the best trials left behind
 
-The journal is the state (DESIGN: decisions 2 and 3): a trial is appended before it runs, and its result is one more
-append whose last line commits it, so that a process may die at any moment. One process drives a study at a time.
+The journal, or the database, is the state (DESIGN: decisions 2 and 3): a trial is appended before it runs, and its
+result is one more append whose last step commits it, so that a process may die at any moment. Several processes may
+drive a study; they write in turns (`partune.drivers`), and every trial under way names its driver.
 
 Optuna refuses a learning rate of 0 on a log scale, and a trial without parameters would empty the space that its
 importances are computed over: anchors live in a study of their own, their configurations as attributes.
@@ -15,19 +17,24 @@ importances are computed over: anchors live in a study of their own, their confi
 
 from __future__ import annotations
 
-import fcntl
+import functools
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from partune import database
 from partune.distributions import distribution, quiet
+from partune.drivers import Alone, Drivers, Files
 from partune.errors import UserError
 from partune.space import Space
 from partune.trial import Observation, Status, Trial
@@ -38,21 +45,32 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 JOURNAL = "journal.log"
+STORAGE = "storage.json"
 CONFIG = "study.yaml"
+NAME = re.compile(r"[\w.-]{1,100}-[0-9a-f]{12}")  # of a study in a database: its directory's, and what makes it unique
 Shelf = Literal["search", "anchors"]
+SHELVES: tuple[Shelf, ...] = ("search", "anchors")
+SQLITE = (
+    "SQLite takes one driver at a time, as each write locks its whole file, and its locks do not hold on network file "
+    "systems. For several, leave --storage out or give it PostgreSQL"
+)
 
 
 class Record:
     """The trials and anchors of one study, in a directory or (directory None) in memory.
 
     header: what the study is (space, algorithm, seed, versions); it never changes.
+    drivers: this process among those that drive the study; None where it only reads.
     """
 
-    def __init__(self, storage: BaseStorage, directory: Path | None, lock: IO[str] | None = None) -> None:
+    def __init__(
+        self, storage: BaseStorage, directory: Path | None, drivers: Drivers | None = None, place: _Place | None = None
+    ) -> None:
         self._storage = storage
-        self._lock = lock
+        self.drivers = drivers or Alone()
         self.directory = directory
-        self._studies = {study.study_name: study._study_id for study in storage.get_all_studies()}
+        self._place = place or _Place()
+        self._studies = {shelf: self._place.find(storage, shelf) for shelf in SHELVES}
         self.header: Mapping[str, Any] = storage.get_study_user_attrs(self._studies["search"])["partune"]
         if self.header["format"] > FORMAT:
             raise UserError(
@@ -68,64 +86,118 @@ class Record:
 
     @classmethod
     def create(
-        cls, directory: Path | None, space: Space, header: Mapping[str, Any], config: str | None = None
+        cls,
+        directory: Path | None,
+        space: Space,
+        header: Mapping[str, Any],
+        config: str | None = None,
+        storage: str | None = None,
     ) -> Record:
         """A new record; raises UserError where the directory exists or cannot be written.
 
         config: the text of study.yaml. The directory appears whole or not at all.
+        storage: the URL of a database; None for a journal in the directory.
         """
         complete = {"format": FORMAT, "space": space.describe(), **header, "versions": _versions()}
         if directory is None:
+            if storage is not None:
+                raise UserError("a study in a database keeps files beside it: give it a directory")
             from optuna.storages import InMemoryStorage
 
             return cls(_begin(InMemoryStorage(), complete), None)
         if directory.exists():
             raise UserError(f"{directory} exists already and is never overwritten: choose another name")
         draft = directory.with_name(f".{directory.name}.{os.getpid()}")
+        place = _Place() if storage is None else _Place.new(directory, storage)
         try:
             draft.mkdir(parents=True)
             if config is not None:
                 (draft / CONFIG).write_text(config, encoding="utf-8")
-            _begin(_journal(draft), complete)
+            place.begin(draft, complete)
             draft.rename(directory)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             raise UserError(f"cannot write {directory}: {error.strerror or error}") from None
-        return cls.open(directory)
+        except UserError:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return cls.open(directory, storage=storage)
 
     @staticmethod
-    def check(directory: Path) -> None:
+    def check(directory: Path, storage: str | None = None) -> None:
         """Raises UserError where a new record could not be written, before the work that it is for."""
         place = next(parent for parent in directory.absolute().parents if parent.exists())
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise UserError(f"cannot write {directory}: {place} is no folder that can be written in")
+        if storage is not None:
+            database.opened(storage)
 
     @classmethod
-    def open(cls, directory: Path, read_only: bool = False) -> Record:
-        """The record in a directory; raises UserError where there is none or another process drives it."""
-        if not (directory / JOURNAL).is_file():
-            raise UserError(f"no study in {directory}: {JOURNAL} is missing")
-        if read_only:
-            from optuna.storages import JournalStorage
+    def open(
+        cls, directory: Path, read_only: bool = False, *, join: bool = False, storage: str | None = None
+    ) -> Record:
+        """The record in a directory; raises UserError where there is none or another process leads it.
 
-            return cls(JournalStorage(_Reader(directory / JOURNAL)), directory)  # type: ignore[arg-type]
-        try:
-            lock = (directory / ".driver").open("a")
-        except OSError as error:
-            raise UserError(f"cannot write {directory}: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise UserError(f"{directory} is being run already: wait for that run, or stop it") from None
-        _mend(directory / JOURNAL)
-        return cls(_journal(directory), directory, lock)
+        join: take part in what another process leads, or may lead.
+        storage: the database's URL, where it needs a password or has moved since.
+        """
+        if (directory / STORAGE).is_file():
+            place = _Place.recorded(directory, storage)
+        elif not (directory / JOURNAL).is_file():
+            raise UserError(f"no study in {directory}: {JOURNAL} is missing")
+        elif storage is not None:
+            raise UserError(f"{directory} keeps its record in {JOURNAL}, in no database: leave --storage out")
+        else:
+            place = _Place()
+        with database.guarded(place.url):
+            if read_only:
+                return cls(place.reader(directory), directory, None, place)
+            opened = place.opened(directory)
+            drivers = place.drivers(directory, opened, join)
+            try:
+                if not (join or drivers.lead()):
+                    raise UserError(place.refusal(directory))
+                if place.url is None:
+                    with drivers.turn():
+                        _mend(directory / JOURNAL)
+                return cls(opened or _journal(directory), directory, drivers, place)
+            except BaseException:
+                drivers.leave()
+                raise
 
     def close(self) -> None:
-        """Lets another process drive the study."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Ends this process's part; another may lead the study."""
+        self.drivers.leave()
+
+    # ----- several drivers
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Nobody else writes within. What a database refuses becomes a UserError."""
+        with database.guarded(self._place.url), self.drivers.turn():
+            yield
+
+    def news(self, known: int, unfinished: Collection[int]) -> dict[int, Trial]:
+        """What others did: trials beyond the first so many, and those that are final now; by number.
+
+        unfinished: the numbers of those among the first `known` that are not known to be final.
+        """
+        there = self._storage.get_all_trials(self._studies["search"], deepcopy=False)
+        final = [number for number in sorted(unfinished) if there[number].state.is_finished()]
+        return {number: self._thaw(there[number]) for number in (*final, *range(known, len(there)))}
+
+    def abandoned(self, number: int) -> bool:
+        """Whether nobody runs a trial that is not final: its driver is dead, or this one, which knows of no run."""
+        driver = self._driver(number)
+        return driver is None or driver == self.drivers.name or not self.drivers.alive(driver)
+
+    def mine(self, number: int) -> bool:
+        """Whether a trial that is not final is this driver's: one that was taken for dead may have lost it."""
+        return self._driver(number) == self.drivers.name
+
+    def _driver(self, number: int) -> str | None:
+        found: str | None = self._storage.get_trial(self._id("search", number)).user_attrs.get("driver")
+        return found
 
     @property
     def loaded(self) -> Mapping[str, Any]:
@@ -137,7 +209,8 @@ class Record:
         """Notes what the objective loaded, where that is news."""
         plain = json.loads(json.dumps(loaded))
         if plain != self.loaded:
-            self._storage.set_study_user_attr(self._studies["search"], "loaded", plain)
+            with self.turn():
+                self._storage.set_study_user_attr(self._studies["search"], "loaded", plain)
 
     @property
     def budget(self) -> int | None:
@@ -148,7 +221,8 @@ class Record:
     def plan(self, budget: int) -> None:
         """Notes the budget of a run, where that is news."""
         if budget != self.budget:
-            self._storage.set_study_user_attr(self._studies["search"], "budget", budget)
+            with self.turn():
+                self._storage.set_study_user_attr(self._studies["search"], "budget", budget)
 
     # ----- trials
 
@@ -171,16 +245,21 @@ class Record:
             state=TrialState.RUNNING,
             params=dict(trial.config),
             distributions={name: self._distributions[name] for name in trial.config},
-            user_attrs={"proposal": proposal, "attempts": trial.attempts},
+            user_attrs={"proposal": proposal, "attempts": trial.attempts, "driver": self.drivers.name},
         )
-        trial_id = self._storage.create_new_trial(self._studies["search"], frozen)
-        number = self._storage.get_trial(trial_id).number
+        with self.turn():
+            self.drivers.confirm()
+            trial_id = self._storage.create_new_trial(self._studies["search"], frozen)
+            number = self._storage.get_trial(trial_id).number
         if number != trial.number:
             raise RuntimeError(f"trial {trial.number} was recorded as {number}: another process writes this study")
 
     def restart(self, trial: Trial) -> None:
-        """Notes that an interrupted trial is started once more."""
-        self._storage.set_trial_user_attr(self._id("search", trial.number), "attempts", trial.attempts)
+        """Notes that an interrupted trial is started once more, by this driver."""
+        with self.turn():
+            trial_id = self._id("search", trial.number)
+            self._storage.set_trial_user_attr(trial_id, "attempts", trial.attempts)
+            self._storage.set_trial_user_attr(trial_id, "driver", self.drivers.name)
 
     def finish(self, trial: Trial) -> None:
         """Appends a final trial's observation; its last line commits it. Per-item results are on disk before."""
@@ -205,7 +284,8 @@ class Record:
         frozen = create_trial(
             state=TrialState.RUNNING, user_attrs={"name": name, "config": dict(trial.config), "seed": trial.seed}
         )
-        trial_id = self._storage.create_new_trial(self._studies["anchors"], frozen)
+        with self.turn():
+            trial_id = self._storage.create_new_trial(self._studies["anchors"], frozen)
         numbered = Trial(self._storage.get_trial(trial_id).number, trial.config, seed=trial.seed)
         assert trial.observation is not None
         final = numbered.finished(trial.observation, told=numbered.number)
@@ -263,10 +343,12 @@ class Record:
             "error": observation.error,
             "told": trial.told,
         }
-        trial_id = self._id(shelf, trial.number)
-        self._storage.set_trial_user_attr(trial_id, "observation", form)
         values = [observation.scores["score"]] if observation.status is not Status.FAILED else None
-        self._storage.set_trial_state_values(trial_id, _state(observation.status), values)
+        with self.turn():
+            self.drivers.confirm()
+            trial_id = self._id(shelf, trial.number)
+            self._storage.set_trial_user_attr(trial_id, "observation", form)
+            self._storage.set_trial_state_values(trial_id, _state(observation.status), values)
 
     def _write_items(self, shelf: Shelf, number: int, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
         if self.directory is None:
@@ -302,12 +384,81 @@ class Record:
         return trial.finished(Observation(**{**form, "status": Status(form["status"])}), told)
 
 
-def _begin(storage: BaseStorage, header: Mapping[str, Any]) -> BaseStorage:
+class _Place:
+    """Where the two studies are. url: of their database, None for a journal. name: what theirs begin with there."""
+
+    def __init__(self, url: str | None = None, name: str | None = None) -> None:
+        self.url = url
+        self.name = name
+        self.sqlite = url is not None and database.parsed(url).drivername == "sqlite"
+
+    @classmethod
+    def new(cls, directory: Path, url: str) -> _Place:
+        stem = re.sub(r"[^\w.-]", "_", directory.name, flags=re.ASCII)[:100]
+        return cls(url, f"{stem}-{uuid.uuid4().hex[:12]}")
+
+    @classmethod
+    def recorded(cls, directory: Path, url: str | None) -> _Place:
+        """As a directory says it. Raises UserError where its file is not what `write` wrote."""
+        try:
+            form = json.loads((directory / STORAGE).read_text(encoding="utf-8"))
+            found, name = form["url"], form["study"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise UserError(f"{directory / STORAGE} is damaged: restore it from a copy") from None
+        if not (isinstance(found, str) and isinstance(name, str) and NAME.fullmatch(name)):
+            raise UserError(f"{directory / STORAGE} names no study of partune's")
+        return cls(url or found, name)
+
+    def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
+        """Writes the two studies, and into the draft of the directory where they are."""
+        if self.url is None:
+            _begin(_journal(draft), header)
+            return
+        form = {"url": database.public(self.url), "study": self.name}
+        (draft / STORAGE).write_text(json.dumps(form, indent=2) + "\n", encoding="utf-8")
+        with database.guarded(self.url):
+            _begin(database.opened(self.url), header, f"{self.name}/")
+
+    def reader(self, directory: Path) -> BaseStorage:
+        if self.url is not None:
+            return database.opened(self.url, create=False)
+        from optuna.storages import JournalStorage
+
+        return JournalStorage(_Reader(directory / JOURNAL))  # type: ignore[arg-type]
+
+    def opened(self, directory: Path) -> BaseStorage | None:
+        """The database; None for a journal, which has to be mended first."""
+        return None if self.url is None else database.opened(self.url)
+
+    def drivers(self, directory: Path, storage: BaseStorage | None, join: bool) -> Drivers:
+        if self.sqlite:
+            if join:
+                raise UserError(SQLITE)
+            return Alone(directory / ".driver")
+        if storage is not None:
+            return database.Advisory(database.engine_of(storage), str(self.name))
+        return Files(directory, functools.partial(_mend, directory / JOURNAL))
+
+    def refusal(self, directory: Path) -> str:
+        """Why nobody else can lead the study now."""
+        busy = f"{directory} is being run already"
+        return f"{busy}. {SQLITE}" if self.sqlite else f"{busy}: wait for that run, stop it, or join it"
+
+    def find(self, storage: BaseStorage, shelf: Shelf) -> int:
+        name = shelf if self.name is None else f"{self.name}/{shelf}"
+        try:
+            return storage.get_study_id_from_name(name)
+        except KeyError:
+            where = "the journal" if self.url is None else database.public(self.url)
+            raise UserError(f"{where} holds no study {name}") from None
+
+
+def _begin(storage: BaseStorage, header: Mapping[str, Any], prefix: str = "") -> BaseStorage:
     from optuna.study import StudyDirection
 
     with quiet():
-        storage.create_new_study([StudyDirection.MAXIMIZE], "anchors")
-        search = storage.create_new_study([StudyDirection.MAXIMIZE], "search")
+        storage.create_new_study([StudyDirection.MAXIMIZE], f"{prefix}anchors")
+        search = storage.create_new_study([StudyDirection.MAXIMIZE], f"{prefix}search")
     storage.set_study_user_attr(search, "partune", json.loads(json.dumps(header)))
     return storage
 
@@ -344,7 +495,7 @@ def _lines(content: bytes, journal: Path) -> list[dict[str, Any]]:
 
 
 def _mend(journal: Path) -> None:
-    """Cuts a torn last line, which Optuna could not read past, and a dead driver's lock; we hold the driver's lock."""
+    """Cuts a torn last line, which Optuna could not read past, and a dead driver's lock; it is our turn."""
     lock = journal.with_name(journal.name + ".lock")
     if lock.is_symlink():
         lock.unlink()

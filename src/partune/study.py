@@ -2,10 +2,14 @@
 
 Whatever happens is appended to the record before anything else learns of it. A resumed study therefore replays its
 optimiser from the record, runs what was interrupted once more, and goes on as if it had never stopped.
+
+Several processes may drive one study. Each asks and tells in its turn (`Record.turn`), after it has learned what the
+others appended, so that the record is as one process would have written it.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import json
@@ -25,7 +29,7 @@ from partune.objectives.base import Anchored, Objective, observed
 from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers import resolved
-from partune.optimizers.base import Optimizer
+from partune.optimizers.base import Optimizer, Sampler
 from partune.space import Space
 from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
@@ -35,6 +39,8 @@ from partune.winner import Worths, best, confirm_name, due, is_judged, judge, ra
 
 SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
 T = TypeVar("T")
+
+POLL = 1.0  # seconds between two looks at what other drivers do, at most
 
 SPARE = 3  # adapters kept beyond those asked for while a study runs, as its winner need not be the best score
 
@@ -74,6 +80,9 @@ class Study:
         more, and so on; the winner is then the best in the mean.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
     workers: worker processes (`partune.cluster`) that everything is evaluated in; by default this process does.
+    storage: the URL of a database for the record, in the place of a journal in the directory (`partune.database`); when
+        a study is resumed, only where the URL needs a password or has changed.
+    join: take part in a study that another process leads: search only. The leader scores anchors and winner.
     """
 
     def __init__(
@@ -93,6 +102,8 @@ class Study:
         config: str | None = None,
         watcher: Watcher | None = None,
         workers: Workers | None = None,
+        storage: str | None = None,
+        join: bool = False,
     ) -> None:
         if not isinstance(space, Space):
             raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
@@ -111,8 +122,14 @@ class Study:
             raise UserError("stop: rungs compares the trials of one process: use one worker")
         if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
             raise UserError(f"confirm >= 0 must hold, got {confirm!r}")
+        if stop == "rungs" and join:
+            raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
         self._rungs = Rungs() if stop == "rungs" else None
         self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
+        if isinstance(algorithm, Optimizer):
+            self._anew: Callable[[], Optimizer] = functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
+        else:
+            self._anew = functools.partial(make_optimizer, algorithm, space, seed=seed, **(options or {}))
         header = {
             "algorithm": _name(algorithm),
             "options": dict(options or {}),
@@ -125,29 +142,37 @@ class Study:
         if isinstance(self.objective, Anchored) and where is None:
             raise UserError("a fine-tuning study keeps adapters: give it a directory")
         there = where is not None and where.exists()
+        self._joined = join
+        if join and not there:
+            raise UserError(f"no study in {where} to join")
         if where is not None and there:
-            self._refuse_or_check(where, header, resume)
+            self._refuse_or_check(where, header, resume or join, storage)
         elif where is not None:
-            Record.check(where)
+            Record.check(where, storage)
         if isinstance(self.objective, Anchored):
             self.watcher.phase("loading")
             self.objective.declare(space)
             self._use(self.objective, lambda objective: objective.check(space))
-        self.record = Record.open(where) if where is not None and there else Record.create(where, space, header, config)
+        if where is not None and there:
+            self.record = Record.open(where, join=join, storage=storage)
+        else:
+            self.record = Record.create(where, space, header, config, storage)
         self._trials: dict[int, Trial] = {}
         self._open: set[int] = set()  # the numbers of those that are not final
-        for trial in self.record.trials():
-            self._learn(trial)
-        self._anchors = self.record.anchors()
+        with self.record.turn():
+            for trial in self.record.trials():
+                self._learn(trial)
+            self._anchors = self.record.anchors()
         self._running: dict[Future[Observation], Trial] = {}
+        self._under_way: set[int] = set()  # numbers of the trials that this driver runs
         self._leaders: list[Trial] = []
         self.optimizer.replay(self.trials)
         if self._rungs is not None:
             self._rungs.restore(self.trials)
 
-    def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool) -> None:
+    def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool, storage: str | None) -> None:
         """Raises UserError unless the directory holds this very study and is to be resumed."""
-        recorded = Record.open(directory, read_only=True)
+        recorded = Record.open(directory, read_only=True, storage=storage)
         if recorded.space != self.space:
             raise UserError(f"{directory} holds a study of a different space: choose another name")
         given = {"stop": "none", **json.loads(json.dumps(header))}
@@ -158,7 +183,7 @@ class Study:
         self.objective.recall(recorded.loaded)
 
     def close(self) -> None:
-        """Lets another process, or another `Study`, go on with the directory."""
+        """Ends this driver's part: another process, or another `Study`, may lead what is in the directory."""
         self.record.close()
 
     # ----- what is known
@@ -195,17 +220,22 @@ class Study:
 
         Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues. As many trials are
         under way as the workers have slots; with rungs a few more, which wait for the slots that rungs will empty.
+        The budget is common to all drivers. One that joined returns when the budget is spent and its own trials ended.
         workers: threads of this process; of no account where the study was given worker processes.
         """
         if budget < 1:
             raise UserError(f"budget >= 1 must hold, got {budget}")
         if workers < 1:
             raise UserError(f"workers >= 1 must hold, got {workers}")
-        self.record.plan(budget)
+        if not self._joined:
+            self.record.plan(budget)
         self.watcher.began(self, budget)
         try:
             if isinstance(self.objective, Anchored):
-                self._score_anchors(self.objective)
+                if self._joined:
+                    self._await_anchors(self.objective)
+                else:
+                    self._score_anchors(self.objective)
             self.watcher.phase("search")
             slots = self.objective.slots
             if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
@@ -214,11 +244,12 @@ class Study:
                 pool.hold(slots)
                 try:
                     self._search(pool, budget, slots)
-                    self._confirm(pool)
+                    if not self._joined:
+                        self._confirm(pool)
                 except BaseException:
                     self._give_up(pool)
                     raise
-            if isinstance(self.objective, Anchored):
+            if isinstance(self.objective, Anchored) and not self._joined:
                 self._score_winner(self.objective)
         except BaseException:
             self.objective.interrupt()
@@ -248,22 +279,27 @@ class Study:
         is run again. Worker processes never wait for each other's trials.
         """
         rounds = slots > 1 and self.objective.even and self._rungs is None and not pool.remote
-        interrupted = [trial for trial in self.trials if not trial.status.final]
         self._leaders = self._leading(self.trials, self._spared)
         running = self._running = dict[Future[Observation], Trial]()
+        self._under_way.clear()
+        pause = POLL / 16
         while True:
             begun: list[Trial] = []
             while len(running) + len(begun) < pool.count * slots:
-                if rounds and any(t.told_before < self._told for t in (*running.values(), *begun)) and not interrupted:
-                    break
-                if (trial := self._next(interrupted, budget)) is None:
+                wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *begun))
+                if (trial := self._next(budget, propose=not wait_for_round)) is None:
                     break
                 begun.append(trial)
             for trial in begun:  # all at once, so that they can make a pack
                 self.watcher.started(trial)
                 running[self._submit(pool, trial)] = trial
             if not running:
-                return
+                if not self._others_matter(budget):
+                    return
+                time.sleep(pause)
+                pause = min(2 * pause, POLL)
+                continue
+            pause = POLL / 16
             for future in sorted(pool.first(running), key=lambda each: running[each].number):
                 self._tell(running.pop(future), self._outcome(future))
 
@@ -274,31 +310,67 @@ class Study:
             self.objective.interrupt()
             wait(left, timeout=0.2)
 
-    def _next(self, interrupted: list[Trial], budget: int) -> Trial | None:
+    def _others_matter(self, budget: int) -> bool:
+        """Whether a driver with nothing to run waits for trials of the others: for their results, or their deaths."""
+        return bool(self._open) and not (self._joined and len(self._trials) >= budget)
+
+    def _next(self, budget: int, propose: bool = True) -> Trial | None:
         """The next trial, recorded as started: what was interrupted first, then what the optimiser proposes."""
-        if interrupted:
-            trial = interrupted.pop(0).started()
-            self.record.restart(trial)
-        else:
-            if len(self._trials) >= budget:
-                return None
-            proposals = self.optimizer.ask(1)
-            if not proposals:
-                if self.optimizer.finished:
-                    self.watcher.exhausted()
-                return None
-            (proposal,) = proposals
-            trial = Trial(
-                proposal.number,
-                proposal.config,
-                proposal.point,
-                seed=self._seed(SEARCH, proposal.number),
-                notes=proposal.notes,
-                told_before=self._told,
-            ).started()
-            self.record.propose(trial)
-        self._learn(trial)
+        with self.record.turn():
+            self._catch_up()
+            trial = self._interrupted()
+            if trial is not None:
+                trial = trial.started()
+                self.record.restart(trial)
+            elif propose and len(self._trials) < budget:
+                trial = self._proposed()
+            if trial is not None:
+                self._learn(trial)
+                self._under_way.add(trial.number)
+            return trial
+
+    def _interrupted(self) -> Trial | None:
+        """The first trial that nobody runs any more."""
+        waiting = sorted(self._open - self._under_way)
+        return next((self._trials[number] for number in waiting if self.record.abandoned(number)), None)
+
+    def _proposed(self) -> Trial | None:
+        """What the optimiser proposes, recorded as started."""
+        proposals = self.optimizer.ask(1)
+        if not proposals:
+            if self.optimizer.finished:
+                self.watcher.exhausted()
+            return None
+        (proposal,) = proposals
+        trial = Trial(
+            proposal.number,
+            proposal.config,
+            proposal.point,
+            seed=self._seed(SEARCH, proposal.number),
+            notes=proposal.notes,
+            told_before=self._told,
+        ).started()
+        self.record.propose(trial)
         return trial
+
+    def _catch_up(self) -> None:
+        """Learns what other drivers appended. Nobody else writes meanwhile: it is this driver's turn.
+
+        A sequential optimiser may have gone on beyond its last proposal, on a way that is not the one the others took:
+        it is made again from the record.
+        """
+        news = self.record.news(len(self._trials), self._open)
+        for trial in news.values():
+            self._learn(self._light(trial) if trial.status.final else trial)
+        asked, known = len(self.optimizer.proposals), len(self._trials)
+        if asked > known or (asked < known and not isinstance(self.optimizer, Sampler)):
+            self.optimizer = self._anew()
+        if news or asked != known:
+            self.optimizer.follow(self.trials)
+        for trial in news.values():
+            if trial.status.final:
+                self._leaders = self._leading([*self._leaders, self._light(trial)], self._spared)
+                self.watcher.finished(trial)
 
     def _submit(self, pool: Workers, trial: Trial) -> Future[Observation]:
         adapter = self.record.adapter(trial.number).absolute() if isinstance(self.objective, Anchored) else None
@@ -313,15 +385,24 @@ class Study:
             return Observation.failure(str(error))
 
     def _tell(self, trial: Trial, observation: Observation) -> None:
-        final = trial.finished(observation, told=self._told)
-        self.record.finish(final)
-        self._learn(self._light(final))
-        self.optimizer.tell(final.proposal, observation.blinded())
-        if self._rungs is not None:
-            self._rungs.end(final)
-        if isinstance(self.objective, Anchored) and self.keep != "all":
-            self._leaders = self._leading([*self._leaders, self._light(final)], self._spared)
-            self._prune(self._leaders)
+        """Records a result, in its place among those of all drivers.
+
+        It is dropped where this driver was taken for dead meanwhile and another runs, or ran, the trial.
+        """
+        self._under_way.discard(trial.number)
+        with self.record.turn():
+            self._catch_up()
+            if self._trials[trial.number].status.final or not self.record.mine(trial.number):
+                return
+            final = trial.finished(observation, told=self._told)
+            self.record.finish(final)
+            self._learn(self._light(final))
+            self.optimizer.tell(final.proposal, observation.blinded())
+            if self._rungs is not None:
+                self._rungs.end(final)
+            if isinstance(self.objective, Anchored) and self.keep != "all":
+                self._leaders = self._leading([*self._leaders, self._light(final)], self._spared)
+                self._prune(self._leaders)
         self.watcher.finished(final)
 
     def _learn(self, trial: Trial) -> None:
@@ -386,6 +467,20 @@ class Study:
         self._anchor(
             "defaults", defaults, lambda trial: self._use(objective, lambda each: each.score_defaults(trial, kept))
         )
+
+    def _await_anchors(self, objective: Anchored) -> None:
+        """Waits for the leader's: where learning rate 0 does not give the base's answers, no trial is worth running."""
+        self.watcher.phase("anchors")
+        while not {"base", "zero", "defaults"} <= set(self._anchors):
+            if not self.record.drivers.led():
+                raise UserError(
+                    f"base and defaults of {self.record.directory} are not scored, and nobody does it now: "
+                    "continue the study with partune resume"
+                )
+            time.sleep(POLL)
+            self._anchors = self.record.anchors()
+        objective.recall(self.record.loaded)
+        self.watcher.loaded(self.record.loaded)
 
     def _agreeing(self, objective: Anchored, trial: Trial) -> Observation:
         """The trial with learning rate 0; raises UntrustworthyError where it does not answer as the base does."""

@@ -101,13 +101,22 @@ class Optimizer(ABC):
         """
         if self.proposals:
             raise ValueError(f"a replay needs a fresh optimiser, this one made {len(self.proposals)} proposals")
+        self.follow(trials)
+
+    def follow(self, trials: Iterable[Trial]) -> None:
+        """As `replay`, from where this optimiser stands: what it proposed and was told is the record's beginning.
+
+        A `Sequential` optimiser follows results only, as it may have gone on beyond its last proposal.
+        """
         record = sorted(trials, key=lambda trial: trial.number)
         if [trial.number for trial in record] != list(range(len(record))):
             raise ReplayError(f"a record has proposals 0, 1, ..., got {[trial.number for trial in record]}")
         told = deque(sorted((trial for trial in record if trial.told is not None), key=lambda trial: trial.told or 0))
         if [trial.told for trial in told] != list(range(len(told))):
             raise ReplayError(f"a record has results 0, 1, ..., got {[trial.told for trial in told]}")
-        for trial in record:
+        for _ in range(len(self._scores)):
+            told.popleft()
+        for trial in record[len(self.proposals) :]:
             while len(self._scores) < trial.told_before:
                 self._retell(told, before=trial)
             self._repropose(trial)

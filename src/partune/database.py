@@ -1,0 +1,241 @@
+"""The record in a database: PostgreSQL for any number of drivers, SQLite for one; passwords stay out of sight.
+
+A password comes with the URL each time, or from where libpq looks for it (PGPASSWORD, ~/.pgpass). It is never written,
+and no message holds it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partune.drivers import Drivers
+from partune.errors import UserError
+
+if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+    from sqlalchemy import URL, Connection, Engine
+
+RULE = "a storage is postgresql://user@host/database or sqlite:///file"
+SECRET = re.compile("password|secret|scram")  # keys of a URL's query that are not shown
+WAIT = 10  # seconds for a connection
+KEEPALIVE = 10  # seconds of silence between two questions whether the other end is there; three of them end it
+
+
+def parsed(url: str) -> URL:
+    """A URL in SQLAlchemy's form, a file's path absolute. Raises UserError, which does not repeat what was given."""
+    from sqlalchemy import URL, make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        found = make_url(url)
+    except (ArgumentError, ValueError):
+        raise UserError(f"{RULE}, got something that is no URL") from None
+    if found.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
+        if "@" in (found.host or ""):
+            raise UserError("special characters in a storage's password are written in percent: @ is %40, / is %2F")
+        if not found.database:
+            raise UserError(f"{RULE}, got one without a database")
+        return found.set(drivername="postgresql+psycopg")
+    if found.drivername == "sqlite" and found.database not in (None, "", ":memory:"):
+        return URL.create("sqlite", database=str(Path(found.database or "").absolute()))
+    raise UserError(f"{RULE}, got {found.drivername}://...")
+
+
+def public(url: str) -> str:
+    """The URL without its secrets, to be written and shown."""
+    from sqlalchemy import URL
+
+    found = parsed(url)
+    query = {key: value for key, value in found.query.items() if not SECRET.search(key)}
+    shown = URL.create(
+        found.drivername.partition("+")[0],
+        username=found.username,
+        host=found.host,
+        port=found.port,
+        database=found.database,
+        query=query,
+    )
+    return shown.render_as_string(hide_password=False)
+
+
+def masked(text: str) -> str:
+    """A text in which no URL has a password."""
+    text = re.sub(r"(://[^\s:/@]*):[^\s]*@", r"\1:***@", text)
+    return re.sub(r"([?&][^\s=&]*(?:password|secret|scram)[^\s=&]*=)[^\s&'\"]*", r"\1***", text)
+
+
+def opened(url: str, create: bool = True) -> BaseStorage:
+    """Optuna's storage at a URL; create: its tables, where they are missing. Raises UserError where there is none."""
+    from optuna.storages import RDBStorage, get_storage
+
+    from partune.distributions import quiet
+
+    where = parsed(url)
+    sqlite = where.drivername == "sqlite"
+    options: dict[str, Any] = {"timeout": 3 * WAIT} if sqlite else _libpq(where)
+    if not sqlite:
+        _require_psycopg()
+    elif not create and not Path(str(where.database)).is_file():
+        raise UserError(f"there is no file {where.database}")
+    with guarded(url), quiet():
+        engine = {"connect_args": options, "pool_pre_ping": True}
+        text = where.render_as_string(hide_password=False)
+        return get_storage(RDBStorage(text, engine_kwargs=engine, skip_table_creation=not create))
+
+
+def engine_of(storage: BaseStorage) -> Engine:
+    """What `opened` is connected by."""
+    engine: Engine = storage._backend.engine  # type: ignore[attr-defined]
+    return engine
+
+
+@contextmanager
+def guarded(url: str | None) -> Iterator[None]:
+    """An error of the database within becomes a UserError of one line."""
+    if url is None:
+        yield
+        return
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+        raise UserError(f"{public(url)}: {_reason(cause, parsed(url).password)}") from None
+
+
+def _reason(error: BaseException, password: object) -> str:
+    """What a database said, in one line without the password."""
+    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    if password:
+        said = said.replace(str(password), "***")
+    return masked(said)
+
+
+def _libpq(where: URL) -> dict[str, Any]:
+    """Time limits, where the URL does not set them."""
+    limits = {
+        "connect_timeout": WAIT,
+        "keepalives_idle": KEEPALIVE,
+        "keepalives_interval": KEEPALIVE,
+        "keepalives_count": 3,
+    }
+    return {name: value for name, value in limits.items() if name not in where.query}
+
+
+def _require_psycopg() -> None:
+    try:
+        importlib.import_module("psycopg")
+    except ImportError:
+        raise UserError('PostgreSQL needs psycopg: pip install "partune[postgresql]"') from None
+
+
+class Advisory(Drivers):
+    """Drivers that know of each other by PostgreSQL's advisory locks, which end with the connection that holds them.
+
+    A pooler between must keep a session's connection (PgBouncer: pool_mode = session).
+    study: its name in the database.
+    """
+
+    def __init__(self, engine: Engine, study: str) -> None:
+        super().__init__()
+        self._engine = engine
+        self._study = study
+        self._leads = False
+        self._lost = False  # whether the turn's connection broke
+        self._enter()
+
+    def lead(self) -> bool:
+        self._leads = self._leads or bool(self._ask("SELECT pg_try_advisory_lock(:key)", "lead"))
+        return self._leads
+
+    def led(self) -> bool:
+        return self._held("lead")
+
+    def alive(self, name: str) -> bool:
+        return name == self.name or self._held(f"driver/{name}")
+
+    def confirm(self) -> None:
+        self._ask("SELECT 1 WHERE :key IS NOT NULL", "turn")
+        if self._lost:
+            raise UserError("the connection to the database broke while this driver wrote: continue it")
+
+    def leave(self) -> None:
+        self._end()
+
+    # ----- inside
+
+    def _enter(self) -> None:
+        """A connection of its own, whose lock is this driver's sign of life."""
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._connection: Connection = connection
+        self._end = weakref.finalize(self, _close, connection, self._engine)
+        for setting in ("idle", "interval"):
+            connection.exec_driver_sql(f"SET tcp_keepalives_{setting} = {KEEPALIVE}")
+        connection.exec_driver_sql("SET tcp_keepalives_count = 3")
+        self._do("SELECT pg_advisory_lock(:key)", f"driver/{self.name}")
+
+    def _take(self) -> None:
+        self._lost = False
+        self._ask("SELECT pg_advisory_lock(:key)", "turn")
+        self._lost = False  # a connection that broke before the turn was taken is no matter
+
+    def _give(self) -> None:
+        from sqlalchemy.exc import SQLAlchemyError
+
+        with suppress(SQLAlchemyError):  # what a broken connection held is free
+            self._do("SELECT pg_advisory_unlock(:key)", "turn")
+
+    def _held(self, purpose: str) -> bool:
+        """Whether any session holds a lock; asked of the server's table, as trying for it could be in one's way."""
+        question = (
+            "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            " AND (classid::bigint << 32) | objid::bigint = :key"
+        )
+        return bool(self._ask(question, purpose))
+
+    def _ask(self, question: str, purpose: str) -> Any:
+        """The answer, over a new connection where the old one broke."""
+        from sqlalchemy.exc import DBAPIError, InvalidRequestError
+
+        try:
+            return self._do(question, purpose)
+        except (DBAPIError, InvalidRequestError) as error:
+            if isinstance(error, DBAPIError) and not error.connection_invalidated:
+                raise
+        self._lost = True
+        self._end.detach()
+        with suppress(Exception):
+            self._connection.close()
+        self._enter()
+        if self._leads and not self._do("SELECT pg_try_advisory_lock(:key)", "lead"):
+            raise UserError("the connection to the database broke, and another driver leads now: join it")
+        return self._do(question, purpose)
+
+    def _do(self, question: str, purpose: str) -> Any:
+        from sqlalchemy import text
+
+        return self._connection.execute(text(question), {"key": self._key(purpose)}).scalar()
+
+    def _key(self, purpose: str) -> int:
+        digest = hashlib.sha256(f"partune/{self._study}/{purpose}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _close(connection: Connection, engine: Engine) -> None:
+    """Closes the session itself: a pool would keep it. Its locks first: the server learns late of a session's end."""
+    with suppress(Exception):
+        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
+    with suppress(Exception):
+        connection.invalidate()
+        connection.close()
+    engine.dispose()

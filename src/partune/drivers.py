@@ -1,0 +1,319 @@
+"""The processes that drive one study together: whose turn it is to write, who leads, and who is dead.
+
+A driver takes its turn, reads what the others appended, asks or tells, appends, and gives the turn back, so that the
+record is the same as if one process had written it. One driver leads: it scores the anchors, confirms and judges the
+winner. Each leaves a sign of life; the trials of one without it are run again by another.
+
+In files (`Files`), on a file system that all drivers share:
+
+    .driver        the leader holds a lock on it
+    .turn          a symbolic link that names whose turn it is; creating one is atomic on NFS too
+    .drivers/NAME  a count that its driver keeps raising, and the machine's boot; the driver holds a lock on it
+
+On the same machine a lock that can be had is a death that is certain, and known at once. Elsewhere a driver is dead
+when its count has stood still for `PATIENCE` seconds of the observer's own monotonic clock: no two clocks are compared.
+In PostgreSQL all three are advisory locks (`partune.database.Advisory`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import threading
+import time
+import uuid
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from partune.errors import UserError
+
+BEAT = 2.0  # seconds between two signs of life
+PATIENCE = 30.0  # seconds without one, after which a driver on another machine is dead
+
+
+class Drivers(ABC):
+    """This process among those that drive a study. name: unique to this driver of this study."""
+
+    def __init__(self) -> None:
+        self.name = uuid.uuid4().hex[:16]
+        self._depth = 0
+        self._mutex = threading.RLock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Nobody else writes within; a turn within a turn is the same one."""
+        with self._mutex:
+            if self._depth == 0:
+                self._take()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._give()
+
+    @abstractmethod
+    def lead(self) -> bool:
+        """Makes this driver the leader; False where there is one."""
+
+    @abstractmethod
+    def led(self) -> bool:
+        """Whether a driver leads, this one or another."""
+
+    @abstractmethod
+    def alive(self, name: str) -> bool:
+        """Whether a driver may still be at work; False only where it is known not to be."""
+
+    @abstractmethod
+    def confirm(self) -> None:
+        """Raises UserError where this driver lost its turn, as one that was suspended for long may have."""
+
+    def leave(self) -> None:  # noqa: B027
+        """Ends this driver's part in the study."""
+
+    def _take(self) -> None:  # noqa: B027
+        """Waits for the turn."""
+
+    def _give(self) -> None:  # noqa: B027
+        """Gives the turn back."""
+
+
+class Alone(Drivers):
+    """The only driver that there can be. lock: a file that tells others so; None for a study in memory."""
+
+    def __init__(self, lock: Path | None = None) -> None:
+        super().__init__()
+        self._path = lock
+        self._lock: IO[bytes] | None = None
+
+    def lead(self) -> bool:
+        if self._path is not None and self._lock is None:
+            self._lock = locked(self._path)
+            return self._lock is not None
+        return True
+
+    def led(self) -> bool:
+        return True
+
+    def alive(self, name: str) -> bool:
+        return name == self.name
+
+    def confirm(self) -> None:
+        """Nobody else takes a turn."""
+
+    def leave(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+class Files(Drivers):
+    """Drivers that know of each other by files in the study's directory.
+
+    recover: called, in this driver's turn, after one that died in its own: it may have left half a line.
+    Raises UserError where the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, recover: Callable[[], None], patience: float = PATIENCE) -> None:
+        super().__init__()
+        self._directory = directory
+        self._recover = recover
+        self._patience = patience
+        self._link = directory / ".turn"
+        self._counter = itertools.count()
+        self._token = ""
+        self._lock: IO[bytes] | None = None
+        self._seen: dict[str, tuple[str, float]] = {}  # by driver: its count, and when it was first read
+        self._leads = False
+        self._end: weakref.finalize[..., Files] | None = None
+        try:
+            self._enter()
+        except OSError as error:
+            raise UserError(f"cannot write {directory}: {error.strerror}") from None
+
+    def lead(self) -> bool:
+        if self._lock is None:
+            self._lock = locked(self._directory / ".driver")
+        if self._lock is not None and not self._leads:
+            self._leads = True
+            self._enter()
+        return self._leads
+
+    def led(self) -> bool:
+        """A leader's sign of life says that it leads, so that nobody has to try its lock and be in its way."""
+        names = [each.name for each in (self._directory / ".drivers").glob("lead-*")]
+        return any(self.alive(name) for name in names)
+
+    def alive(self, name: str) -> bool:
+        if name == self.name:
+            return True
+        path = self._sign(name)
+        try:
+            text = path.read_text(encoding="ascii")
+            if text.partition(" ")[2] == BOOT:
+                dead = _free(path)
+            else:
+                seen, since = self._seen.setdefault(name, (text, time.monotonic()))
+                if seen != text:
+                    self._seen[name] = text, time.monotonic()
+                dead = seen == text and time.monotonic() - since > self._patience
+            if dead:
+                path.unlink(missing_ok=True)
+        except FileNotFoundError:
+            return False
+        return not dead
+
+    def confirm(self) -> None:
+        if _target(self._link) != self._token:
+            raise UserError("this driver was suspended for so long that the others went on without it: join again")
+
+    def leave(self) -> None:
+        if self._end is not None:
+            self._end()
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # ----- signs of life
+
+    def _enter(self) -> None:
+        """A sign of life, and a thread that renews it; again, as the leader, or where the others took it away."""
+        if self._end is not None:
+            self._end()
+        if self._leads and not self.name.startswith("lead-"):
+            self.name = f"lead-{self.name}"
+        path = self._sign(self.name)
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("wb", buffering=0)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            boot = BOOT
+        except OSError:  # a file system without locks: the count alone has to tell
+            boot = "no locks here"
+        stop = threading.Event()
+        beat = threading.Thread(target=_beat, args=(file, boot, stop), name="driver", daemon=True)
+        _write(file, 0, boot)
+        beat.start()
+        self._end = weakref.finalize(self, _leave, stop, beat, file, path, self._link, self.name)
+
+    def _sign(self, name: str) -> Path:
+        return self._directory / ".drivers" / Path(name).name
+
+    # ----- turns
+
+    def _take(self) -> None:
+        if not self._sign(self.name).exists():
+            self._enter()
+        self._token = f"{self.name}.{next(self._counter)}"
+        broke, pause = False, 0.0005
+        while not self._linked():
+            broke = self._broken() or broke
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        if broke:
+            self._recover()
+
+    def _linked(self) -> bool:
+        try:
+            os.symlink(self._token, self._link)
+        except FileExistsError:  # also where NFS lost the answer to a request that was granted
+            return _target(self._link) == self._token
+        return True
+
+    def _broken(self) -> bool:
+        """Takes the turn from a driver that died in it. Only who makes the token's marker may, so that one does."""
+        token = _target(self._link)
+        holder = token.rpartition(".")[0]
+        if not token or (holder != self.name and self.alive(holder)):
+            return False
+        marker = self._link.with_name(f".turn-{token}")
+        try:
+            os.symlink(self.name, marker)
+        except FileExistsError:
+            if (other := _target(marker)) and not self.alive(other):
+                marker.unlink(missing_ok=True)
+            return False
+        broken = _target(self._link) == token
+        if broken:
+            self._link.unlink(missing_ok=True)
+        marker.unlink(missing_ok=True)
+        return broken
+
+    def _give(self) -> None:
+        if _target(self._link) == self._token:
+            self._link.unlink(missing_ok=True)
+
+
+def locked(path: Path) -> IO[bytes] | None:
+    """A file that this process has locked; None where another has. Raises UserError where it cannot be written."""
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise UserError(f"cannot write {path.parent}: {error.strerror}") from None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _free(path: Path) -> bool:
+    """Whether nobody on this machine has locked a file."""
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _beat(file: IO[bytes], boot: str, stop: threading.Event) -> None:
+    for count in itertools.count(1):
+        if stop.wait(BEAT):
+            return
+        with suppress(OSError):  # a full disk: the count stands still, and the others will see
+            _write(file, count, boot)
+
+
+def _write(file: IO[bytes], count: int, boot: str) -> None:
+    """Writes the count in place and flushes it, as NFS keeps what is written to an open file."""
+    os.pwrite(file.fileno(), f"{count:012d} {boot}".encode("ascii"), 0)
+    os.fsync(file.fileno())
+
+
+def _leave(stop: threading.Event, beat: threading.Thread, file: IO[bytes], path: Path, link: Path, name: str) -> None:
+    """Ends the thread before its file, takes the sign away, and a turn that an interrupt left behind."""
+    stop.set()
+    if beat is not threading.current_thread():
+        beat.join()
+    with suppress(OSError):
+        if _target(link).rpartition(".")[0] == name:
+            link.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
+    file.close()
+
+
+def _target(link: Path) -> str:
+    """What a symbolic link says; empty where there is none."""
+    try:
+        return os.readlink(link)
+    except FileNotFoundError:
+        return ""
+
+
+def _boot() -> str:
+    """This machine since it was started; unique to this process where that cannot be known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return uuid.uuid4().hex
+
+
+BOOT = _boot()
