@@ -247,6 +247,7 @@ class Study:
         interrupted = [trial for trial in self.trials if not trial.status.final]
         running = self._running = dict[Future[Observation], Trial]()
         while True:
+            pool.remain(max(0, budget - self._told))
             begun: list[Trial] = []
             while len(running) + len(begun) < pool.count * slots:
                 if rounds and any(t.told_before < self._told for t in (*running.values(), *begun)) and not interrupted:
@@ -258,6 +259,7 @@ class Study:
                 self.watcher.started(trial)
                 running[self._submit(pool, trial)] = trial
             if not running:
+                pool.remain(0)
                 return
             for future in sorted(pool.first(running), key=lambda each: running[each].number):
                 self._tell(running.pop(future), self._outcome(future))
