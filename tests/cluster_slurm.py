@@ -69,7 +69,9 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def jobs() -> list[str]:
     """The numbers of the jobs that wait, run or are ending."""
-    listed = subprocess.run(["squeue", "--noheader", "--format=%A"], capture_output=True, text=True, timeout=30, check=True)
+    listed = subprocess.run(
+        ["squeue", "--noheader", "--format=%A"], capture_output=True, text=True, timeout=30, check=True
+    )
     return listed.stdout.split()
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 
 import partune as pt
 from partune import cluster
+from partune.errors import UserError
 from partune.space import Float, Space
 from tests.cluster_slurm import jobs, slurm
 
@@ -100,3 +103,55 @@ def test_a_cancelled_job_loses_nothing_and_another_takes_its_place(here: Path) -
     assert len(noted) == 5  # one was begun twice
     assert len(set(noted)) == 2
     assert gone()
+
+
+def test_an_idle_job_ends_and_a_job_of_two_workers_is_one(here: Path) -> None:
+    notes = here / "notes"
+    with cluster.batch(file(here, maximum=4, each=2)) as workers:
+        workers.expect(2)
+        assert len(jobs()) == 1  # the minimum, in whole jobs
+        pt.Study(LINE, Noted(notes, 2.0), "sobol", seed=3, workers=workers).run(10)
+        assert len(set(notes.read_text().split())) == 2
+        deadline = time.monotonic() + 20
+        while len(jobs()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert len(jobs()) == 1
+    assert gone()
+
+
+def test_jobs_that_end_before_a_worker_comes_are_told(here: Path) -> None:
+    with (
+        cluster.batch(file(here, maximum=1, prologue="[exit 1]")) as workers,
+        pytest.raises(UserError, match="3 jobs ended before a worker came"),
+    ):
+        workers.submit(os.getpid).result(timeout=60)
+    assert gone()
+
+
+def test_what_sbatch_refuses_is_one_line(here: Path) -> None:
+    path = file(here)
+    path.write_text(path.read_text().replace("cores: 1", "cores: 1, queue: nowhere"))
+    with pytest.raises(UserError, match=r"slurm: .*invalid partition") as caught, cluster.batch(path):
+        pass
+    assert "\n" not in str(caught.value)
+    assert not list(here.glob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_end_with_the_process_that_started_them(here: Path, number: signal.Signals) -> None:
+    script = f"""
+import time
+from pathlib import Path
+from partune import cluster
+with cluster.batch(Path("{file(here)}")) as workers:
+    workers.expect(1)
+    print("there", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "there\n"
+        driver.send_signal(number)
+    assert gone(90.0)
+    if number == signal.SIGTERM:
+        assert not list(here.glob(".*"))

@@ -21,6 +21,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ from distributed import Client, Scheduler, Security, SpecCluster
 from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
-from partune.jobs import Jobs
+from partune.jobs import Jobs, job_class
 from partune.trial import Trial
 
 P = ParamSpec("P")
@@ -58,7 +59,10 @@ CERTIFICATE, KEY = "certificate.pem", "key.pem"
 FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
 PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
 DEVICES_EACH, WORKERS_EACH = "PARTUNE_DEVICES_PER_WORKER", "PARTUNE_WORKERS_PER_JOB"
-CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for, for each worker, where its file does not say; memory in GiB
+CORES_EACH, MEMORY_EACH = (
+    4,
+    32,
+)  # what a batch job asks for, for each worker, where its file does not say; memory in GiB
 SYSTEMS = {
     "slurm": "SLURMCluster",
     "oar": "OARCluster",
@@ -506,16 +510,35 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
     submitted.
     """
+    import dask_jobqueue
+
     settings = config.validated(config.Batch, config.load(file))
+    command = getattr(dask_jobqueue, SYSTEMS[settings.system]).job_cls.submit_command.split()[0]
+    if shutil.which(command) is None:
+        raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
     shared = settings.job.get("shared_temp_directory")
     folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
     with (
+        _terminated_as_interrupted(),
         _temporary_certificates(folder) as security,
         make_batch(settings, security) as jobs,
         Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
         Jobs(jobs, found, settings),
     ):
         yield found
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C is: a driver that is a job itself leaves no jobs when its time is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -535,7 +558,7 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     """The dask-jobqueue cluster of some settings, without jobs yet.
 
     A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
-    for the batch system to limit. Raises UserError for what dask-jobqueue does not take, or cannot submit.
+    for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
     """
     import dask_jobqueue
 
@@ -552,11 +575,7 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
             *settings.prologue,
         ],
         "silence_logs": "critical",
-        "job_cls": type(
-            kind.job_cls.__name__,
-            (kind.job_cls,),
-            {"worker_process_threads": THREADS, "worker_process_memory": "0"},
-        ),
+        "job_cls": job_class(kind.job_cls, THREADS),
     }
     defaults = {
         "cores": CORES_EACH * workers,
@@ -566,8 +585,6 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     }
     if clash := sorted(fixed.keys() & job.keys()):
         raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
-    if shutil.which(command := kind.job_cls.submit_command.split()[0]) is None:
-        raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
     try:
         return kind(**defaults | job | fixed)
     except (TypeError, ValueError, OSError, RuntimeError) as error:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Collection
 from typing import Any, Protocol
 
+from distributed import Status
+
 from partune.config import Batch
 from partune.errors import UserError
 
@@ -137,6 +139,28 @@ class Jobs:
 
     def _scale(self, jobs: int) -> None:
         self._jobs.sync(_scaled, self._jobs, jobs)
+
+
+def job_class(kind: Any, threads: int) -> Any:
+    """A class of dask-jobqueue's jobs whose cores and memory are only asked for.
+
+    threads: of each worker. Its memory is limited by the batch system, not by Dask. A submission that fails is told as
+    a failure, so that the cluster can be closed.
+    """
+
+    class Job(kind):  # type: ignore[misc]
+        worker_process_threads = threads
+        worker_process_memory = "0"
+
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except BaseException:
+                self.status = Status.failed
+                raise
+
+    Job.__name__ = kind.__name__  # errors speak of it
+    return Job
 
 
 async def _scaled(cluster: Any, jobs: int) -> None:
