@@ -17,9 +17,14 @@ import contextlib
 import functools
 import ipaddress
 import logging
+import math
 import os
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -29,13 +34,13 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import cloudpickle
-import dask
 import distributed
 from distributed import Client, Scheduler, Security, SpecCluster
 
 from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
+from partune.jobs import Jobs, job_class
 from partune.trial import Trial
 
 P = ParamSpec("P")
@@ -53,7 +58,8 @@ LOOPBACK = "127.0.0.1"
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
 PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
-DEVICES_EACH = "PARTUNE_DEVICES_PER_WORKER"
+DEVICES_EACH, WORKERS_EACH = "PARTUNE_DEVICES_PER_WORKER", "PARTUNE_WORKERS_PER_JOB"
+CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
 SYSTEMS = {
     "slurm": "SLURMCluster",
     "oar": "OARCluster",
@@ -85,6 +91,8 @@ class Room:
 
     address: str
     threads: int
+    name: str = ""
+    leaving: bool = False  # takes no more tasks
     tasks: set[Task] = field(default_factory=set)
 
     def taken_back(self) -> list[Task]:
@@ -112,6 +120,7 @@ class Cluster(Workers):
         self._connect = connect
         self._limit = time_limit
         self._slots = 1
+        self._remaining = 0  # trials that the search has still to finish
         self._lock = threading.RLock()
         self._rooms: dict[str, Room] = {}
         self._waiting: list[Task] = []
@@ -133,7 +142,7 @@ class Cluster(Workers):
     @property
     def count(self) -> int:
         """The workers of now; one where there is none yet, so that something waits for it."""
-        return max(1, len(self._rooms))
+        return max(1, sum(not room.leaving for room in list(self._rooms.values())))
 
     def expect(self, workers: int) -> None:
         """Waits until so many workers are there; raises UserError where they do not come."""
@@ -146,6 +155,9 @@ class Cluster(Workers):
 
     def hold(self, slots: int) -> None:
         self._slots = slots
+
+    def remain(self, trials: int) -> None:
+        self._remaining = trials
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has a call made by a worker; raises UserError for what cannot be pickled."""
@@ -179,6 +191,38 @@ class Cluster(Workers):
         self._closed.set()
         self.shutdown(cancel_futures=True)
         self._client.close()
+
+    # ----- what a batch system's jobs see
+
+    @property
+    def need(self) -> int:
+        """Workers that what is to be done can keep busy."""
+        with self._lock:
+            outstanding = len(self._waiting) + sum(len(room.tasks) for room in self._rooms.values())
+            return math.ceil(max(self._remaining, outstanding) / self._slots)
+
+    @property
+    def names(self) -> set[str]:
+        """The workers of now, by the names that they were started with."""
+        with self._lock:
+            return {room.name for room in self._rooms.values()}
+
+    def dismiss(self, names: Collection[str]) -> bool:
+        """Gives some workers no more tasks, where none of them has any now; whether that is so."""
+        with self._lock:
+            rooms = [room for room in self._rooms.values() if room.name in names]
+            if any(room.tasks for room in rooms):
+                return False
+            for room in rooms:
+                room.leaving = True
+            return True
+
+    def fail(self, error: UserError) -> None:
+        """Ends what waits for workers, of which none will come."""
+        with self._lock:
+            given_up, self._waiting = self._waiting, []
+        for task in given_up:
+            task.future.set_exception(error)
 
     # ----- the scheduler and its workers
 
@@ -227,7 +271,7 @@ class Cluster(Workers):
                 self._left.remove((when, room))
                 self._waiting += room.taken_back()
             for address in there.keys() - self._rooms.keys():
-                self._rooms[address] = Room(address, there[address]["nthreads"])
+                self._rooms[address] = Room(address, there[address]["nthreads"], str(there[address]["name"]))
             self._fill()
 
     def _taken_back(self) -> list[Task]:
@@ -245,7 +289,7 @@ class Cluster(Workers):
         if self._lost:
             return
         free = sorted(
-            (room for room in self._rooms.values() if not any(task.alone for task in room.tasks)),
+            (room for room in self._rooms.values() if not room.leaving and not any(task.alone for task in room.tasks)),
             key=lambda room: -len(room.tasks),
         )  # the emptiest last
         left = []
@@ -463,51 +507,110 @@ def joined(address: str, time_limit: float | None = None, tls: Path | None = Non
 def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     """Workers that a batch system starts and stops, between a least and a most number; file: of a `config.Batch`.
 
-    The scheduler runs in this process and speaks TLS, with a key of its own for each run.
+    The scheduler runs in this process and speaks TLS, with a key of its own for each run: in a folder that only its
+    owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
+    submitted.
     """
+    import dask_jobqueue
+
     settings = config.validated(config.Batch, config.load(file))
+    command = getattr(dask_jobqueue, SYSTEMS[settings.system]).job_cls.submit_command.split()[0]
+    if shutil.which(command) is None:
+        raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
+    shared = settings.job.get("shared_temp_directory")
+    folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
     with (
-        dask.config.set({"distributed.worker.memory.terminate": False}),
-        make_batch(settings) as cluster,
-        Cluster(lambda: Client(cluster, set_as_default=False), time_limit) as found,
+        _terminated_as_interrupted(),
+        _temporary_certificates(folder) as security,
+        make_batch(settings, security) as jobs,
+        Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
+        Jobs(jobs, found, settings),
     ):
-        cluster.adapt(minimum=settings.minimum, maximum=settings.maximum)
         yield found
 
 
-def make_batch(settings: config.Batch) -> Any:
-    """The dask-jobqueue cluster of some settings, without workers yet; raises UserError."""
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C is: a driver that is a job itself leaves no jobs when its time is over."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _temporary_certificates(shared: Path) -> Iterator[Security]:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=".partune-tls-", dir=shared)
+    except OSError as error:
+        raise UserError(f"cannot write certificates for the jobs in {shared}: {error.strerror}") from None
+    with folder as made:
+        if shlex.quote(made) != made:
+            raise UserError(f"{shared} stands in job scripts: give job: shared_temp_directory without blanks or quotes")
+        write_certificates(Path(made) / "tls")
+        yield read_certificates(Path(made) / "tls")
+
+
+def make_batch(settings: config.Batch, security: Security) -> Any:
+    """The dask-jobqueue cluster of some settings, without jobs yet.
+
+    A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
+    for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
+    """
     import dask_jobqueue
 
     kind = getattr(dask_jobqueue, SYSTEMS[settings.system])
-    arguments = {
-        "processes": settings.workers_per_job,
-        "cores": THREADS * settings.workers_per_job,
+    workers, job = settings.workers_per_job, dict(settings.job)
+    job.pop("shared_temp_directory", None)
+    fixed = {
+        "processes": workers,
         "protocol": "tls://",
-        "security": Security.temporary(),
-        "worker_extra_args": ["--preload", "partune.cluster", "--no-dashboard"],
-        "scheduler_options": {"dashboard": False},
-        "job_script_prologue": [f"export {DEVICES_EACH}={settings.devices_per_worker}", *settings.prologue],
+        "security": security,
+        "worker_extra_args": ["--preload", "partune.cluster", "--no-dashboard", *job.pop("worker_extra_args", [])],
+        "job_script_prologue": [
+            f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
+            *settings.prologue,
+        ],
         "silence_logs": "critical",
+        "job_cls": job_class(kind.job_cls, THREADS),
     }
+    defaults = {
+        "cores": CORES_EACH * workers,
+        "memory": f"{MEMORY_EACH * workers} GiB",
+        "scheduler_options": {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
+        **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
+    }
+    if clash := sorted(fixed.keys() & job.keys()):
+        raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
     try:
-        return kind(**arguments | settings.job)
-    except (TypeError, ValueError, OSError) as error:
-        raise UserError(f"{settings.system}: {' '.join(str(error).split())}") from None
+        return kind(**defaults | job | fixed)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        text = str(error).partition(". Very likely this unexpected")[0].replace("Got unexpected", "unexpected")
+        raise UserError(f"{settings.system}: {' '.join(text.split())}") from None
 
 
 def dask_setup(worker: distributed.Worker) -> None:
     """Called by Dask in each worker that preloads this module.
 
-    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs.
+    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs;
+    it ends where there are not enough.
     """
     if PARENT in os.environ:
         threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
         return
-    each, devices = int(os.environ.get(DEVICES_EACH, "1")), _devices()
-    number = str(worker.name).rpartition("-")[2]  # "SLURMCluster-3-1": the second worker of the fourth job
-    if devices and number.isdecimal() and (own := devices[int(number) * each : (int(number) + 1) * each]):
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+    if WORKERS_EACH not in os.environ or not (devices := _devices()):
+        return
+    each, workers = int(os.environ[DEVICES_EACH]), int(os.environ[WORKERS_EACH])
+    number = 0 if workers == 1 else int(str(worker.name).rpartition("-")[2])  # "SLURMCluster-3-1": 4th job, 2nd worker
+    if len(devices) < workers * each:
+        needed = f"{workers} workers with {each} GPU each need {workers * each}"
+        print(f"partune: {needed}, this job has {len(devices)}", file=sys.stderr, flush=True)
+        os._exit(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * each : (number + 1) * each])
 
 
 def _end_with(parent: int) -> None:

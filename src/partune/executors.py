@@ -31,6 +31,9 @@ class Workers(Executor):
     def hold(self, slots: int) -> None:
         """Told how many trials a worker holds at once, before the first is submitted."""
 
+    def remain(self, trials: int) -> None:
+        """Told how many trials a search has still to finish, so that no more workers are kept than these need."""
+
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
         """Waits for the first of some futures to end; those that have ended, none where the workers' number changed."""
         return wait(futures, return_when=FIRST_COMPLETED).done

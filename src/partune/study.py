@@ -284,6 +284,7 @@ class Study:
         self._under_way.clear()
         pause = POLL / 16
         while True:
+            pool.remain(max(0, budget - self._told))
             begun: list[Trial] = []
             while len(running) + len(begun) < pool.count * slots:
                 wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *begun))
@@ -295,6 +296,7 @@ class Study:
                 running[self._submit(pool, trial)] = trial
             if not running:
                 if not self._others_matter(budget):
+                    pool.remain(0)
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, POLL)

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+
+#OAR -n dask-worker
+#OAR -q default
+#OAR --project project42
+#OAR -l /nodes=1/gpu=4,walltime=08:00:00
+#OAR -p gpu_count=4
+#OAR -t besteffort
+export PARTUNE_WORKERS_PER_JOB=4 PARTUNE_DEVICES_PER_WORKER=1
+module load cuda
+source .venv/bin/activate
+PYTHON -m distributed.cli.dask_worker tls://ADDRESS --name dummy-name --nthreads 64 --memory-limit 0 --nworkers 4 --nanny --death-timeout 60 --preload partune.cluster --no-dashboard --interface lo --protocol tls:// --tls-ca-file FOLDER/tls/certificate.pem --tls-cert FOLDER/tls/certificate.pem --tls-key FOLDER/tls/key.pem

@@ -1,0 +1,157 @@
+"""A batch system's file: the job scripts that it makes, what is wrong with it, and which GPUs a job's workers see.
+
+Golden files: where a script is to change, delete its file in tests/golden and run the test twice.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from partune import cluster, config
+from partune.errors import UserError
+
+GOLDEN = Path(__file__).with_name("golden")
+NODES = {
+    "slurm": """
+        system: slurm
+        maximum: 16
+        workers_per_job: 4
+        prologue: [module load cuda, source .venv/bin/activate]
+        job:
+          queue: gpu
+          account: project42
+          walltime: "08:00:00"
+          cores: 32
+          memory: 256 GiB
+          interface: lo
+          job_extra_directives: ["--gres=gpu:4", "--requeue"]
+        """,
+    "oar": """
+        system: oar
+        maximum: 8
+        workers_per_job: 4
+        prologue: [module load cuda, source .venv/bin/activate]
+        job:
+          queue: default
+          project: project42
+          walltime: "08:00:00"
+          resource_spec: /nodes=1/gpu=4
+          interface: lo
+          job_extra_directives: ["-p gpu_count=4", "-t besteffort"]
+        """,
+    "slurm-defaults": "{system: slurm, maximum: 2, job: {interface: lo}}",
+}
+
+
+def script(text: str, folder: Path) -> str:
+    """The job script, without what differs between machines and runs."""
+    cluster.write_certificates(folder / "tls")
+    settings = config.validated(config.Batch, yaml.safe_load(text))
+    with cluster.make_batch(settings, cluster.read_certificates(folder / "tls")) as jobs:
+        found = jobs.job_script()
+    found = found.replace(str(folder), "FOLDER").replace(sys.executable, "PYTHON")
+    return re.sub(r"tls://[\d.]+:\d+", "tls://ADDRESS", found)
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_the_job_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
+    found, golden = script(NODES[name], tmp_path), GOLDEN / f"{name}.sh"
+    if not golden.exists():
+        golden.write_text(found)
+        pytest.fail(f"{golden.name} was not there and is now: read it")
+    assert found == golden.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{system: slrm, maximum: 2}", "slrm"),
+        ("{system: slurm, minimum: 3, maximum: 2}", "minimum <= maximum must hold, got minimum=3, maximum=2"),
+        ("{system: slurm, maximum: 2, job: {partition: gpu}}", "slurm: unexpected keyword argument 'partition'"),
+        ("{system: slurm, maximum: 2, job: {processes: 2}}", "job: processes is not for the file to set"),
+        ("{system: slurm, maximum: 2, job: {memory: much}}", "slurm: .*much"),
+    ],
+)
+def test_a_file_that_is_wrong_is_one_line(
+    text: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "batch.yaml").write_text(text)
+    with pytest.raises(UserError, match=reason) as caught, cluster.batch(tmp_path / "batch.yaml"):
+        pass
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_machine_that_cannot_submit_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "batch.yaml").write_text("{system: slurm, maximum: 2}")
+    with (
+        pytest.raises(UserError, match="sbatch is not there: start partune on a machine that can submit jobs"),
+        cluster.batch(tmp_path / "batch.yaml"),
+    ):
+        pass
+
+
+def test_a_folder_that_a_script_cannot_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    (tmp_path / "my runs").mkdir()
+    monkeypatch.chdir(tmp_path / "my runs")
+    (tmp_path / "batch.yaml").write_text("{system: slurm, maximum: 2}")
+    with pytest.raises(UserError, match="without blanks"), cluster.batch(tmp_path / "batch.yaml"):
+        pass
+
+
+# ----- GPUs
+
+
+def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int, each: int = 1) -> str:
+    """What CUDA_VISIBLE_DEVICES is in the worker of a name, in a job that the batch system gave some devices."""
+    monkeypatch.delenv(cluster.PARENT, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    monkeypatch.setenv(cluster.WORKERS_EACH, str(workers))
+    monkeypatch.setenv(cluster.DEVICES_EACH, str(each))
+    worker: Any = SimpleNamespace(name=name)
+    cluster.dask_setup(worker)
+    return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.parametrize("job", [0, 3])
+def test_each_worker_of_a_job_sees_its_own_devices(job: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"SLURMCluster-{job}-{number}" for number in range(4)]
+    assert [seen(monkeypatch, "0,1,2,3", name, 4) for name in names] == ["0", "1", "2", "3"]
+    by_uuid = "GPU-a1,GPU-b2,GPU-c3,GPU-d4"
+    assert [seen(monkeypatch, by_uuid, name, 4) for name in names] == by_uuid.split(",")
+    assert [seen(monkeypatch, "0,1,2,3", name, 2, 2) for name in names[:2]] == ["0,1", "2,3"]
+
+
+@pytest.mark.parametrize("job", [0, 3])
+def test_a_jobs_only_worker_sees_its_first_devices(job: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seen(monkeypatch, "4", f"SLURMCluster-{job}", 1) == "4"
+    assert seen(monkeypatch, "4,5", f"SLURMCluster-{job}", 1, 2) == "4,5"
+
+
+def test_a_job_without_devices_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seen(monkeypatch, "", "SLURMCluster-0-1", 4) == ""
+
+
+def test_a_job_with_too_few_devices_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def leave(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(SystemExit):
+        seen(monkeypatch, "0,1,2,3", "SLURMCluster-0-1", 4, 2)
+    assert "4 workers with 2 GPU each need 8, this job has 4" in capsys.readouterr().err

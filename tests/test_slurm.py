@@ -1,0 +1,157 @@
+"""Studies on a real SLURM: trials run in its jobs, a job that is cancelled loses nothing, no job is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import partune as pt
+from partune import cluster
+from partune.errors import UserError
+from partune.space import Float, Space
+from tests.cluster_slurm import jobs, slurm
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+LINE = Space(x=Float(0, 1))
+FILE = """\
+system: slurm
+minimum: 1
+maximum: {maximum}
+workers_per_job: {each}
+prologue: {prologue}
+job: {{cores: 1, memory: 500 MiB, interface: lo, walltime: "00:10:00"}}
+"""
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch, slurm(patch) as folder:
+        yield folder
+
+
+@pytest.fixture
+def here(node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to start from, of which the jobs' output and the certificates become part."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path
+
+
+def file(folder: Path, maximum: int = 2, each: int = 1, prologue: str = "[]") -> Path:
+    (folder / "slurm.yaml").write_text(FILE.format(maximum=maximum, each=each, prologue=prologue))
+    return folder / "slurm.yaml"
+
+
+class Noted:
+    """A function that notes in which job it was called, one line a call."""
+
+    def __init__(self, notes: Path, seconds: float) -> None:
+        self.notes, self.seconds = notes, seconds
+
+    def __call__(self, config: pt.Config) -> float:
+        with self.notes.open("a") as notes:
+            notes.write(f"{os.environ['SLURM_JOB_ID']}\n")
+        time.sleep(self.seconds)
+        return -((config["x"] - 0.3) ** 2)  # type: ignore[operator]
+
+
+def gone(seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while jobs() and time.monotonic() < deadline:
+        time.sleep(0.3)
+    return not jobs()
+
+
+def test_a_study_runs_in_jobs_and_leaves_none(here: Path) -> None:
+    notes = here / "notes"
+    with cluster.batch(file(here)) as workers:
+        study = pt.Study(LINE, Noted(notes, 3.0), "sobol", seed=3, workers=workers).run(12)
+        (folder,) = here.glob(".partune-tls-*")
+        assert folder.stat().st_mode & 0o077 == 0
+    assert [str(trial.status) for trial in study.trials] == ["done"] * 12
+    assert len(set(notes.read_text().split())) == 2  # it grew to the maximum
+    assert gone()
+    assert not list(here.glob(".*"))
+
+
+def test_a_cancelled_job_loses_nothing_and_another_takes_its_place(here: Path) -> None:
+    notes = here / "notes"
+
+    def cancel() -> None:
+        while not notes.exists():
+            time.sleep(0.2)
+        time.sleep(1.0)
+        subprocess.run(["scancel", notes.read_text().split()[0]], check=True, timeout=30)
+
+    with cluster.batch(file(here, maximum=1)) as workers:
+        canceller = threading.Thread(target=cancel)
+        canceller.start()
+        study = pt.Study(LINE, Noted(notes, 2.0), "sobol", seed=3, workers=workers).run(4)
+        canceller.join()
+    assert [str(trial.status) for trial in study.trials] == ["done"] * 4
+    noted = notes.read_text().split()
+    assert len(noted) == 5  # one was begun twice
+    assert len(set(noted)) == 2
+    assert gone()
+
+
+def test_an_idle_job_ends_and_a_job_of_two_workers_is_one(here: Path) -> None:
+    notes = here / "notes"
+    with cluster.batch(file(here, maximum=4, each=2)) as workers:
+        workers.expect(2)
+        assert len(jobs()) == 1  # the minimum, in whole jobs
+        pt.Study(LINE, Noted(notes, 2.0), "sobol", seed=3, workers=workers).run(10)
+        assert len(set(notes.read_text().split())) == 2
+        deadline = time.monotonic() + 20
+        while len(jobs()) > 1 and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert len(jobs()) == 1
+    assert gone()
+
+
+def test_jobs_that_end_before_a_worker_comes_are_told(here: Path) -> None:
+    with (
+        cluster.batch(file(here, maximum=1, prologue="[exit 1]")) as workers,
+        pytest.raises(UserError, match="3 jobs ended before a worker came"),
+    ):
+        workers.submit(os.getpid).result(timeout=60)
+    assert gone()
+
+
+def test_what_sbatch_refuses_is_one_line(here: Path) -> None:
+    path = file(here)
+    path.write_text(path.read_text().replace("cores: 1", "cores: 1, queue: nowhere"))
+    with pytest.raises(UserError, match=r"slurm: .*invalid partition") as caught, cluster.batch(path):
+        pass
+    assert "\n" not in str(caught.value)
+    assert not list(here.glob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_jobs_end_with_the_process_that_started_them(here: Path, number: signal.Signals) -> None:
+    script = f"""
+import time
+from pathlib import Path
+from partune import cluster
+with cluster.batch(Path("{file(here)}")) as workers:
+    workers.expect(1)
+    print("there", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "there\n"
+        driver.send_signal(number)
+    assert gone(90.0)
+    if number == signal.SIGTERM:
+        assert not list(here.glob(".*"))
