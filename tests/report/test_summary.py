@@ -83,7 +83,7 @@ def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None
     study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s")
     assert "No trials yet." in text(summary.summarise(study.record))
     study._score_anchors(SimulatedTuning())
-    trial = study._next([], budget=1)
+    trial = study._next(budget=1)
     assert trial is not None
     study._tell(trial, study.objective.evaluate(trial))
     found = summary.summarise(study.record)
