@@ -56,8 +56,12 @@ def broken(name: str) -> str:
 
 
 def scores(facts: Facts) -> Figure:
-    """Score over trials: phases, standard errors, best so far, base and defaults, further runs, the winner."""
+    """Score over trials: phases, standard errors, best so far, base and defaults, further runs, the winner.
+
+    Scores below `floor` lie at the lower edge, as triangles.
+    """
     done, n = facts.done, len(facts.trials)
+    low = floor([trial.score for trial in done])
     traces: list[Trace] = []
     for name, (label, colour, _) in list(SERIES.items())[:2]:
         if name in facts.scored and n:
@@ -65,26 +69,41 @@ def scores(facts: Facts) -> Figure:
             legend = f"{label} {words.measured(row['score'], row['stderr'])}"
             dash = "dot" if name == "base" else "dash"
             traces.append(_line([-0.5, n - 0.5], [row["score"]] * 2, legend, colour, dash))
-    start = [trial for trial in done if trial.number < facts.n_init]
-    search = [trial for trial in done if trial.number >= facts.n_init]
-    stopped = [trial for trial in facts.trials if trial.status is Status.STOPPED]
+    shown = [trial for trial in done if trial.score >= low]
+    stopped = [trial for trial in facts.trials if trial.status is Status.STOPPED and trial.score >= low]
+    below = [t for t in facts.trials if t.status in (Status.DONE, Status.STOPPED) and t.score < low]
+    start = [trial for trial in shown if trial.number < facts.n_init]
+    search = [trial for trial in shown if trial.number >= facts.n_init]
     traces += _marked(start, "start: initial design", SKY, "circle-open")
     traces += _marked(search, "search" if facts.n_init else "trial", BLUE, "circle")
-    traces += _marked(stopped, "stopped early, at its last rung", PURPLE, "triangle-down")
+    traces += _marked(stopped, "stopped early, at its last rung", PURPLE, "square-open")
+    if below:
+        trace = _points([t.number for t in below], [low] * len(below), f"below {words.number(low, 2)}", BLUE, below)
+        traces.append({**trace, "marker": _mark(BLUE, "triangle-down", 9)})
     again = [(number, each) for number, runs in facts.again.items() for each in runs if each.status is Status.DONE]
     if again:
         errors = [each.observation.stderr if each.observation is not None else None for _, each in again]
-        trace = _points([number for number, _ in again], [each.score for _, each in again], "confirmed: again", PURPLE)
+        x, y = [number for number, _ in again], [max(each.score, low) for _, each in again]
+        trace = _points(x, y, "confirmed: again", PURPLE)
         traces.append({**trace, "error_y": _bars(errors, PURPLE), "marker": _mark(PURPLE, "diamond-open", 9)})
     if facts.best_so_far:
         numbers, best = zip(*facts.best_so_far, strict=True)
-        trace = _line(list(numbers), list(best), "best so far", GREEN, "solid")
+        trace = _line(list(numbers), [max(each, low) for each in best], "best so far", GREEN, "solid")
         traces.append({**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}})
-    traces += _failed(facts, [trial.score for trial in done])
+    traces += _failed(facts, [max(trial.score, low) for trial in done])
     if (winner := facts.winner) is not None:
         trace = _points([winner.number], [winner.score], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": _mark(ORANGE, "star", 15)})
     return _figure(traces, x={"title": "trial", **_whole(n)}, y={"title": score_name(facts)})
+
+
+def floor(values: Sequence[float]) -> float:
+    """The least score that is drawn in its place: a few very bad ones would else squeeze all others together."""
+    if not values:
+        return -math.inf
+    median, best = float(np.median(values)), max(values)
+    low = median - 3 * (best - median)
+    return low if best > median and min(values) < low else -math.inf
 
 
 def score_name(facts: Facts) -> str:
@@ -131,9 +150,9 @@ def over_trials(facts: Facts, name: str) -> Figure:
     if (winner := facts.winner) is not None and name in winner.config:
         trace = _points([winner.number], [place(winner.config[name])], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": _mark(ORANGE, "star", 14)})
-    ends = [_bound(u) for u in (0, 1)]
+    marks = ticks(facts.space.hyperparameters[name])
     figure = _figure(traces, x={"title": "trial", **_whole(len(facts.trials))}, y=_axis(facts.space, name))
-    figure["layout"] |= {"shapes": ends, "showlegend": False}
+    figure["layout"] |= {"shapes": [_bound(tick.u) for tick in (marks[0], marks[-1])], "showlegend": False}
     return figure
 
 
@@ -175,7 +194,11 @@ def parallel(facts: Facts) -> Figure:
             "mode": "text",
             "x": [*places, *[len(names)] * 5],
             "y": [*(tick.u for tick in marks), *np.linspace(0, 1, 5).tolist()],
-            "text": [*(plain(tick.text) for tick in marks), *(words.number(score, 3) for score in score_ticks)],
+            "text": [
+                *(plain(tick.text) for tick in marks),
+                f"≤ {words.number(low, 3)}",
+                *(words.number(score, 3) for score in score_ticks[1:]),
+            ],
             "textposition": "middle right",
             "hoverinfo": "skip",
             "showlegend": False,
@@ -414,7 +437,7 @@ def spent(parts: Sequence[Part]) -> Figure:
         for part, colour in zip(parts, colours, strict=False)
     ]
     figure = _figure(traces, x={"title": f"time of all workers, {unit}"}, y={"visible": False})
-    figure["layout"] |= {"barmode": "stack", "bargap": 0.3, "showlegend": True}
+    figure["layout"] |= {"barmode": "stack", "bargap": 0.3, "showlegend": True, "legend": {"traceorder": "normal"}}
     return figure
 
 

@@ -128,7 +128,9 @@ class _Page:
         return text
 
     def scores(self) -> str:
-        caption = "Bars are standard errors, of the items that were scored. Higher is better."
+        caption = "Higher is better."
+        if any(trial.observation is not None and trial.observation.stderr for trial in self.facts.done):
+            caption += " Bars are standard errors, of the items that were scored."
         text = self._figure("scores", figures.scores(self.facts), 440, "Score over trials", caption)
         if confirmed := self.facts.summary["confirmed"]:
             rows = [
