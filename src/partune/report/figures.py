@@ -36,7 +36,7 @@ FAINT = "rgba(140,140,140,0.65)"
 LOWEST = 0.1  # quantile of the scores at which shading begins: a few very bad scores would else take all of it
 
 SERIES = {  # name: what the legend calls it, colour, mark
-    "base": ("untouched base", GREY, "circle"),
+    "base": ("base", GREY, "circle"),
     "defaults": ("defaults", BLUE, "square"),
     "best": ("winner", ORANGE, "star"),
 }
@@ -66,17 +66,16 @@ def scores(facts: Facts) -> Figure:
     for name, (label, colour, _) in list(SERIES.items())[:2]:
         if name in facts.scored and n:
             row = facts.scored[name]
-            legend = f"{label} {words.measured(row['score'], row['stderr'])}"
             dash = "dot" if name == "base" else "dash"
-            traces.append(_line([-0.5, n - 0.5], [row["score"]] * 2, legend, colour, dash))
+            traces.append(_line([-0.5, n - 0.5], [row["score"]] * 2, label, colour, dash))
     shown = [trial for trial in done if trial.score >= low]
     stopped = [trial for trial in facts.trials if trial.status is Status.STOPPED and trial.score >= low]
     below = [t for t in facts.trials if t.status in (Status.DONE, Status.STOPPED) and t.score < low]
     start = [trial for trial in shown if trial.number < facts.n_init]
     search = [trial for trial in shown if trial.number >= facts.n_init]
-    traces += _marked(start, "start: initial design", SKY, "circle-open")
+    traces += _marked(start, "start", SKY, "circle-open")
     traces += _marked(search, "search" if facts.n_init else "trial", BLUE, "circle")
-    traces += _marked(stopped, "stopped early, at its last rung", PURPLE, "square-open")
+    traces += _marked(stopped, "stopped early", PURPLE, "square-open")
     if below:
         trace = _points([t.number for t in below], [low] * len(below), f"below {words.number(low, 2)}", BLUE, below)
         traces.append({**trace, "marker": _mark(BLUE, "triangle-down", 9)})
@@ -84,7 +83,7 @@ def scores(facts: Facts) -> Figure:
     if again:
         errors = [each.observation.stderr if each.observation is not None else None for _, each in again]
         x, y = [number for number, _ in again], [max(each.score, low) for _, each in again]
-        trace = _points(x, y, "confirmed: again", PURPLE)
+        trace = _points(x, y, "confirmed", PURPLE)
         traces.append({**trace, "error_y": _bars(errors, PURPLE), "marker": _mark(PURPLE, "diamond-open", 9)})
     if facts.best_so_far:
         numbers, best = zip(*facts.best_so_far, strict=True)
@@ -126,7 +125,7 @@ def _failed(facts: Facts, scored: Sequence[float]) -> list[Trace]:
         return []
     low, high = min(scored, default=0.0), max(scored, default=1.0)
     y = low - 0.08 * ((high - low) or 1.0)
-    trace = _points([t.number for t in failed], [y] * len(failed), "failed (no score)", VERMILLION, failed)
+    trace = _points([t.number for t in failed], [y] * len(failed), "failed", VERMILLION, failed)
     return [{**trace, "marker": _mark(VERMILLION, "x", 8)}]
 
 
@@ -210,7 +209,7 @@ def parallel(facts: Facts) -> Figure:
         x={
             "tickvals": list(range(len(names) + 1)),
             "ticktext": [*map(broken, names), "score"],
-            "range": [-0.15, len(names) + 0.6],
+            "range": [-0.15, len(names) + 0.9],
             "side": "bottom",
             "showgrid": True,
         },
@@ -450,7 +449,10 @@ def over_time(facts: Facts) -> Figure:
     known = [(float(s) / size, float(b)) for s, b in zip(seconds, best, strict=True) if math.isfinite(b)]
     trace = _line([s for s, _ in known], [b for _, b in known], "best so far", GREEN, "solid")
     trace["line"] = {"color": GREEN, "width": 2, "shape": "hv"}
-    figure = _figure([trace], x={"title": f"time of the trials, {unit}"}, y={"title": "best score so far"})
+    reach = [0, 1.02 * max((s for s, _ in known), default=1.0) or 1.0]
+    figure = _figure(
+        [trace], x={"title": f"time of the trials, {unit}", "range": reach}, y={"title": "best score so far"}
+    )
     figure["layout"] |= {"showlegend": False}
     return figure
 

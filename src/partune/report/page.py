@@ -25,6 +25,7 @@ from partune.trial import Config, Status, Trial
 
 PAIRS = 3  # of hyperparameters, shown without asking
 MOST_PAIRS = 15
+LONG = 45  # characters of a table's cell that is broken into lines
 
 
 def page(facts: Facts, refresh: float | None = None) -> str:
@@ -123,8 +124,8 @@ class _Page:
             "Scores and standard errors. The search items chose the winner, so its score there is too good.", "soft"
         )
         if tested := sentences.comparisons(self.facts):
-            headers = ["winner over", "gain on the verdict items", "95 % interval", "p", "test"]
-            text += "<h3>How sure</h3>" + _table(headers, tested, numbers=(1, 2, 3))
+            headers = ["winner over", "gain", "95 % interval", "p", "test"]
+            text += "<h3>How sure, on the verdict items</h3>" + _table(headers, tested, numbers=(1, 2, 3))
         return text
 
     def scores(self) -> str:
@@ -355,10 +356,13 @@ def _table(
     right = set(numbers)
 
     def row(cells: Sequence[object], tag: str, kind: str = "") -> str:
-        set_ = "".join(
-            f"<{tag}{' class=n' if k in right else ''}>{escape(str(cell))}</{tag}>" for k, cell in enumerate(cells)
+        texts = [str(cell) for cell in cells]
+        looks = ["n" if k in right else "long" if len(text) > LONG else "" for k, text in enumerate(texts)]
+        inside = "".join(
+            f'<{tag} class="{look}">{escape(text)}</{tag}>' if look else f"<{tag}>{escape(text)}</{tag}>"
+            for text, look in zip(texts, looks, strict=True)
         )
-        return f'<tr class="{kind}">{set_}</tr>' if kind else f"<tr>{set_}</tr>"
+        return f'<tr class="{kind}">{inside}</tr>' if kind else f"<tr>{inside}</tr>"
 
     body = "".join(row(cells, "td", kind) for cells, kind in zip(rows, kinds or itertools.repeat(""), strict=False))
     return f'<div class="scroll"><table><thead>{row(headers, "th")}</thead><tbody>{body}</tbody></table></div>'
