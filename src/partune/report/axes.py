@@ -40,9 +40,10 @@ def ticks(parameter: Hyperparameter, most: int = MOST) -> list[Tick]:
     return sorted([*ends, *inner])
 
 
-def short(option: Value) -> str:
-    text = str(option)
-    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
+def short(name: Value, most: int = LONG) -> str:
+    """A name, or an option's, of so many characters at most."""
+    text = str(name)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _between(parameter: Float | Int, most: int) -> Sequence[float]:

@@ -257,9 +257,7 @@ class Facts:
     @property
     def unit(self) -> str:
         """What an hour of a worker is."""
-        if self.device is None:
-            return "hours"
-        return "CPU-hours" if self.device.startswith("cpu") else "GPU-hours"
+        return "CPU-hours" if self.device is None or self.device.startswith("cpu") else "GPU-hours"
 
 
 def _joint(*errors: float | None) -> float:

@@ -3,8 +3,9 @@
 Colours are Okabe and Ito's (2008), which people with any kind of colour vision tell apart, and differ in their marks
 too; scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). What depends on light or dark is the page's.
 
-A trace whose `meta.trials` lists numbers of trials has what is said of these when the pointer is on a mark: the page
-fills it in, once for all figures. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
+A trace whose `meta.trials` lists numbers of trials has what is said of these when the pointer is on a mark, and, where
+`meta.over` names hyperparameters, their places in the unit cube (None: their numbers): the page holds both once for all figures, and
+fills them in. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from partune.report import words
-from partune.report.axes import ticks
+from partune.report.axes import short, ticks
 from partune.report.cells import Partition, Region
 from partune.report.facts import Facts, Part
 from partune.report.importance import Importance
@@ -33,6 +34,7 @@ VERMILLION, PURPLE, GREY = "#D55E00", "#CC79A7", "#8C8C8C"
 SCALE = "Cividis"
 UNSURE = [[0, "#F7F4F9"], [0.5, "#B9A0CC"], [1, "#542788"]]  # of standard deviations: pale where the process is sure
 FAINT = "rgba(140,140,140,0.65)"
+TITLE = 26  # characters of an axis's title, at most
 LOWEST = 0.1  # quantile of the scores at which shading begins: a few very bad scores would else take all of it
 
 SERIES = {  # name: what the legend calls it, colour, mark
@@ -49,7 +51,7 @@ def plain(text: object) -> str:
 
 def broken(name: str) -> str:
     """A name in lines of few characters."""
-    return plain(name).replace("_", "<br>").replace("-", "-<br>")
+    return "<br>".join(plain(short(part)) for part in name.replace("-", "-_").split("_"))
 
 
 # ----- scores
@@ -139,13 +141,9 @@ def over_trials(facts: Facts, name: str) -> Figure:
     place = facts.space.hyperparameters[name].encode
     traces: list[Trace] = []
     if done:
-        trace = _points([t.number for t in done], [place(t.config[name]) for t in done], "done", BLUE, done)
-        traces.append({**trace, "marker": _shaded(facts, done)})
+        traces.append({**_placed(done, None, name), "name": "done", "marker": _shaded(facts, done)})
     if failed:
-        trace = _points(
-            [t.number for t in failed], [place(t.config[name]) for t in failed], "failed", VERMILLION, failed
-        )
-        traces.append({**trace, "marker": _mark(VERMILLION, "x", 7)})
+        traces.append({**_placed(failed, None, name), "name": "failed", "marker": _mark(VERMILLION, "x", 7)})
     if (winner := facts.winner) is not None and name in winner.config:
         trace = _points([winner.number], [place(winner.config[name])], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": _mark(ORANGE, "star", 14)})
@@ -182,7 +180,11 @@ def parallel(facts: Facts) -> Figure:
             ]
             y += [(max(trial.score, low) - low) / (high - low), None]
         traces.append(
-            {**_line(x, y, label, colour, "solid"), "line": {"color": colour, "width": width}, "hoverinfo": "skip"}
+            {
+                **_line(x, y, label, colour, "solid"),
+                "line": {"color": colour, "width": width if n < 200 else width / 2},
+                "hoverinfo": "skip",
+            }
         )
     marks = [tick for name in names for tick in ticks(facts.space.hyperparameters[name], 5)]
     places = [k for k, name in enumerate(names) for _ in ticks(facts.space.hyperparameters[name], 5)]
@@ -268,11 +270,10 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
 def _places(facts: Facts, across: str, up: str) -> list[Trace]:
     """The trials over two hyperparameters."""
     there = [trial for trial in facts.done if across in trial.config and up in trial.config]
-    x, y = (facts.space.hyperparameters[name].encode for name in (across, up))
-    points = _points([x(t.config[across]) for t in there], [y(t.config[up]) for t in there], "trials", GREY, there)
-    small = {"color": "#FFFFFF", "size": 5, "line": {"color": "#000000", "width": 1}}
-    traces = [{**points, "marker": small}]
+    small = {"color": "#FFFFFF", "size": 5 if len(there) < 300 else 3, "line": {"color": "#000000", "width": 1}}
+    traces = [{**_placed(there, across, up), "name": "trials", "marker": small}]
     if (winner := facts.winner) is not None and across in winner.config and up in winner.config:
+        x, y = (facts.space.hyperparameters[name].encode for name in (across, up))
         star = _points([x(winner.config[across])], [y(winner.config[up])], "winner", ORANGE, [winner])
         traces.append({**star, "marker": _mark(ORANGE, "star", 15)})
     return traces
@@ -487,6 +488,12 @@ def _points(
     return trace if trials is None else {**trace, "meta": {"trials": [trial.number for trial in trials]}}
 
 
+def _placed(trials: Sequence[Trial], across: str | None, up: str) -> Trace:
+    """Marks at the trials' places in the unit cube, which the page fills in; across: None for their numbers."""
+    meta = {"trials": [trial.number for trial in trials], "over": [across, up]}
+    return {"type": "scatter", "mode": "markers", "meta": meta}
+
+
 def _line(x: Sequence[float | None], y: Sequence[float | None], name: str, colour: str, dash: str) -> Trace:
     line = {"color": colour, "width": 1.6, "dash": dash}
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": plain(name), "line": line}
@@ -521,7 +528,7 @@ def _axis(space: Space, name: str) -> dict[str, Any]:
     """A hyperparameter's axis: the unit cube, with real values at its ticks."""
     marks = ticks(space.hyperparameters[name])
     return {
-        "title": plain(name),
+        "title": plain(short(name, TITLE)),
         "tickvals": [tick.u for tick in marks],
         "ticktext": [plain(tick.text) for tick in marks],
         "range": [-0.04, 1.04],

@@ -2,7 +2,7 @@
 // Draws the figures: those in sight at once, the others when the browser is idle; light or dark as the page is.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(`${id}-data`).textContent);
-  const figures = read("figures"), trials = read("trials");
+  const figures = read("figures"), trials = read("trials"), places = read("places");
   const plots = [...document.querySelectorAll(".plot")];
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const config = {
@@ -35,6 +35,7 @@
       if (!trace.meta?.trials) continue;
       trace.text = trace.meta.trials.map((number) => trials[number]);
       trace.hovertemplate = "%{text}<extra></extra>";
+      if (trace.meta.over) [trace.x, trace.y] = trace.meta.over.map((name) => trace.meta.trials.map((n) => (name === null ? n : places[name][n])));
     }
     Plotly.newPlot(plot, data, { ...layout, template: template() }, config).then(() => { plot.dataset.drawn = "yes"; });
   }

@@ -60,7 +60,11 @@ class _Page:
             f'<section id="{name}"><h2>{title}</h2>{write()}</section>' for name, (title, write) in sections.items()
         )
         links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in sections.items())
-        data = {"figures": self.figures, "trials": [_hover(trial) for trial in self.facts.trials]}
+        data = {
+            "figures": self.figures,
+            "trials": [_hover(trial) for trial in self.facts.trials],
+            "places": {name: self._places(name) for name in self.facts.space.names},
+        }
         stored = "".join(
             f'<script type="application/json" id="{name}-data">{_json(each)}</script>' for name, each in data.items()
         )
@@ -312,6 +316,11 @@ class _Page:
             f'<figure><div class="plot" data-figure="{name}" role="img" aria-label="{escape(label)}" '
             f'style="height:{height}px"></div>{below}</figure>'
         )
+
+    def _places(self, name: str) -> list[float | None]:
+        """Where a hyperparameter is on its axis, by trial."""
+        encode = self.facts.space.hyperparameters[name].encode
+        return [round(encode(trial.config[name]), 4) if name in trial.config else None for trial in self.facts.trials]
 
     def _ramp(self) -> str:
         if not self.facts.done:

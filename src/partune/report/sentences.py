@@ -111,9 +111,12 @@ def cost(facts: Facts) -> str:
     total = sum(part.seconds for part in facts.parts)
     where = f" on {facts.device}" if facts.device else ""
     rate = [row["seconds"] for row in facts.summary["trials"] if row["seconds"] is not None]
-    text = f"{words.number(total / 3600, 3)} {facts.unit} in all{where} ({span(total)} of a worker)"
+    text = f"{span(total)} of a worker's time in all{where}"
+    if facts.device:
+        text += f": {words.number(total / 3600, 2)} {facts.unit}"
     if rate:
-        text += f"; a trial took {span(sum(rate) / len(rate))} on average"
+        mean = sum(rate) / len(rate)
+        text += f"; a trial took {span(mean) if mean >= 0.05 else f'{1000 * mean:.2g} ms'} on average"
     return f"{text}."
 
 

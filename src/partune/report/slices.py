@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partune.optimizers.surrogate import Surrogate
+from partune.optimizers.surrogate import Surrogate, imputed, untamed
 from partune.space import Choice, Hyperparameter, Space
 from partune.threads import one_blas_thread
 from partune.trial import Trial
@@ -27,7 +27,8 @@ class Plane:
     """Two hyperparameters vary, the others are the winner's.
 
     across, up: their names; x (n,), y (m,): places in [0, 1].
-    mean, std: (m, n), in units of the score; std without the noise of an observation.
+    mean, std: (m, n), in units of the score: the middle of what is expected there, and half of what lies within one
+        standard deviation of the process, without the noise of an observation.
     """
 
     across: str
@@ -51,8 +52,9 @@ class Model:
         observations = [trial.observation for trial in self.trials if trial.observation is not None]
         errors = [math.nan if each.stderr is None else each.stderr for each in observations]
         points = [space.encode(trial.config) for trial in self.trials]
+        self._scores = imputed([trial.score for trial in self.trials])
         with one_blas_thread():
-            self._surrogate = Surrogate(space, points, [trial.score for trial in self.trials], errors)
+            self._surrogate = Surrogate(space, points, self._scores.tolist(), errors)
 
     @property
     def names(self) -> list[str]:
@@ -68,7 +70,8 @@ class Model:
         with one_blas_thread():
             mean, std = self._surrogate.posterior(flat)
         shape = len(y), len(x)
-        return Plane(across, up, x, y, mean.reshape(shape), std.reshape(shape))
+        low, middle, high = (untamed(mean + k * std, self._scores).reshape(shape) for k in (-1, 0, 1))
+        return Plane(across, up, x, y, middle, (high - low) / 2)
 
 
 def grid(parameter: Hyperparameter) -> list[float]:
