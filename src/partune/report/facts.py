@@ -143,6 +143,8 @@ class Facts:
                 found.append(f"{name} is at the top of its range, {words.value(parameter.high)}: widen it.")
             elif bottom and (parameter.low == 0):
                 found.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: try without it.")
+            elif bottom and isinstance(parameter, Int) and parameter.low == 1:
+                found.append(f"{name} is at the bottom of its range, 1.")
             elif bottom:
                 found.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: widen it.")
         return found

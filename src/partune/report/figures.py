@@ -4,8 +4,8 @@ Colours are Okabe and Ito's (2008), which people with any kind of colour vision 
 too; scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). What depends on light or dark is the page's.
 
 A trace whose `meta.trials` lists numbers of trials has what is said of these when the pointer is on a mark, and, where
-`meta.over` names hyperparameters, their places in the unit cube (None: their numbers): the page holds both once for all figures, and
-fills them in. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
+`meta.over` names hyperparameters, their places in the unit cube (None: their numbers): the page holds both once for all
+figures, and fills them in. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def scores(facts: Facts) -> Figure:
     Scores below `floor` lie at the lower edge, as triangles.
     """
     done, n = facts.done, len(facts.trials)
-    low = floor([trial.score for trial in done])
+    lines = [facts.scored[name]["score"] for name in ("base", "defaults") if name in facts.scored]
+    low = min([floor([trial.score for trial in done]), *lines])
     traces: list[Trace] = []
     for name, (label, colour, _) in list(SERIES.items())[:2]:
         if name in facts.scored and n:
@@ -91,20 +92,21 @@ def scores(facts: Facts) -> Figure:
         numbers, best = zip(*facts.best_so_far, strict=True)
         trace = _line(list(numbers), [max(each, low) for each in best], "best so far", GREEN, "solid")
         traces.append({**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}})
-    traces += _failed(facts, [max(trial.score, low) for trial in done])
+    traces += _failed(facts, [*lines, *(max(trial.score, low) for trial in done)])
     if (winner := facts.winner) is not None:
         trace = _points([winner.number], [winner.score], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": _mark(ORANGE, "star", 15)})
-    return _figure(traces, x={"title": "trial", **_whole(n)}, y={"title": score_name(facts)})
+    y = {"title": score_name(facts)} if done or lines else {"title": "no score", "showticklabels": False}
+    return _figure(traces, x={"title": "trial", **_whole(n)}, y=y)
 
 
 def floor(values: Sequence[float]) -> float:
     """The least score that is drawn in its place: a few very bad ones would else squeeze all others together."""
     if not values:
         return -math.inf
-    median, best = float(np.median(values)), max(values)
-    low = median - 3 * (best - median)
-    return low if best > median and min(values) < low else -math.inf
+    tenth, best = float(np.quantile(values, LOWEST)), max(values)
+    low = tenth - (best - tenth)
+    return low if min(values) < low else -math.inf
 
 
 def score_name(facts: Facts) -> str:
@@ -160,6 +162,7 @@ def parallel(facts: Facts) -> Figure:
     ordered = sorted(facts.done, key=lambda trial: trial.score)
     n = len(ordered)
     half, tenth = n - n // 2, n - max(1, n // 10)
+    thin = 1.0 if n < 200 else 0.5
     classes = (
         (ordered[:half] if n > 2 else [], "worse half", FAINT, 1.0),
         (ordered[half:tenth] if n > 2 else ordered[:tenth], "better half", SKY, 1.3),
@@ -256,9 +259,12 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
         "y": cut.y,
         "z": [[_digits(each) for each in row] for row in values.tolist()],
         "colorscale": UNSURE if uncertain else SCALE,
-        "colorbar": {"title": {"text": title, "side": "right"}, "thickness": 10, "outlinewidth": 0, "nticks": 6},
+        "colorbar": _bar(title),
         "hovertemplate": f"{title} %{{z:.4g}}<extra></extra>",
     }
+    found = [trial.score for trial in facts.done]
+    low, high = (0.0, min(float(values.max()), max(found) - min(found) or 1.0)) if uncertain else ends(found)
+    trace |= {"zmin": low, "zmax": high}
     if smooth:
         trace |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.6, "color": "rgba(255,255,255,0.45)"}}
     traces = [trace, *_places(facts, cut.across, cut.up)]
@@ -326,7 +332,7 @@ def _mosaic(facts: Facts, regions: Sequence[Region], axes: tuple[int, int]) -> l
             "zmin": low,
             "zmax": high,
             "colorscale": SCALE,
-            "colorbar": {"title": {"text": "score", "side": "right"}, "thickness": 10, "outlinewidth": 0, "nticks": 6},
+            "colorbar": _bar("score"),
             "hovertemplate": "cell's score %{z:.4g}<extra></extra>",
         }
     ]
@@ -460,7 +466,8 @@ def over_time(facts: Facts) -> Figure:
 
 def time_unit(seconds: float) -> tuple[str, float]:
     """The unit in which so long a time is told, and its seconds."""
-    return ("h", 3600.0) if seconds >= 7200 else ("min", 60.0) if seconds >= 180 else ("s", 1.0)
+    units = (("h", 3600.0, 7200.0), ("min", 60.0, 180.0), ("s", 1.0, 1.0))
+    return next(((unit, size) for unit, size, least in units if seconds >= least), ("ms", 0.001))
 
 
 # ----- what they are made of
@@ -522,6 +529,12 @@ def _bars(errors: Sequence[float | None], colour: str, faint: bool = True) -> di
     known = [each if each is not None and math.isfinite(each) else None for each in errors]
     look = {"color": colour, "thickness": 1 if faint else 1.6, "width": 0 if faint else 4}
     return {"type": "data", "array": known, "visible": any(known), **look}
+
+
+def _bar(title: str) -> dict[str, Any]:
+    """The scale of a shaded figure."""
+    look = {"thickness": 10, "outlinewidth": 0, "nticks": 6, "exponentformat": "e"}
+    return {"title": {"text": title, "side": "right"}, **look}
 
 
 def _axis(space: Space, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@
     const colour = (name) => css.getPropertyValue(name).trim();
     const axis = {
       gridcolor: colour("--grid"), linecolor: colour("--rule"), tickcolor: colour("--rule"), ticks: "outside",
-      showline: true, automargin: true, title: { standoff: 8 }, fixedrange: matchMedia("(pointer: coarse)").matches,
+      showline: true, automargin: true, exponentformat: "e", title: { standoff: 8 }, fixedrange: matchMedia("(pointer: coarse)").matches,
     };
     return { layout: {
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },

@@ -20,7 +20,7 @@ import yaml
 from partune.report import figures, sentences, words
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
-from partune.report.summary import remark, span
+from partune.report.summary import remark
 from partune.trial import Config, Status, Trial
 
 PAIRS = 3  # of hyperparameters, shown without asking
@@ -110,7 +110,7 @@ class _Page:
 
     def comparison(self) -> str:
         if not self.facts.scored:
-            return _p("Nothing is scored yet.")
+            return _p("Nothing has a score.")
         tests = self.facts.tests
         judged = any(row["verdict"] is not None for row in self.facts.scored.values())
         headers = ["", "search items", *(["verdict items"] if judged else []), *(f"test: {name}" for name in tests)]
@@ -202,8 +202,7 @@ class _Page:
             )
         text = _p(
             "A Gaussian process through the scores, cut at the winner (star): the other hyperparameters are the "
-            "winner's. Dots are all trials, also those beside the cut. Far below the median, scores count on a log "
-            "scale."
+            "winner's. Dots are all trials, also those beside the cut."
         )
         more = "".join(plots[PAIRS:])
         return text + "".join(plots[:PAIRS]) + (_details(f"{len(plots) - PAIRS} more pairs", more) if more else "")
@@ -254,7 +253,10 @@ class _Page:
         if not self.facts.parts:
             return _p("Nothing has run yet.")
         total = sum(part.seconds for part in self.facts.parts)
-        rows = [(part.name, span(part.seconds), f"{100 * part.seconds / total:.0f} %") for part in self.facts.parts]
+        rows = [
+            (part.name, sentences.took(part.seconds), f"{100 * part.seconds / total:.0f} %")
+            for part in self.facts.parts
+        ]
         text = _p(sentences.cost(self.facts))
         text += self._figure("spent", figures.spent(self.facts.parts), 150, "The study's time")
         text += _table(["", "time", "share"], rows, numbers=(1, 2))

@@ -111,13 +111,17 @@ def cost(facts: Facts) -> str:
     total = sum(part.seconds for part in facts.parts)
     where = f" on {facts.device}" if facts.device else ""
     rate = [row["seconds"] for row in facts.summary["trials"] if row["seconds"] is not None]
-    text = f"{span(total)} of a worker's time in all{where}"
+    text = f"{took(total)} of a worker's time in all{where}"
     if facts.device:
         text += f": {words.number(total / 3600, 2)} {facts.unit}"
     if rate:
         mean = sum(rate) / len(rate)
-        text += f"; a trial took {span(mean) if mean >= 0.05 else f'{1000 * mean:.2g} ms'} on average"
+        text += f"; a trial took {took(mean)} on average"
     return f"{text}."
+
+
+def took(seconds: float) -> str:
+    return span(seconds) if seconds >= 0.1 else f"{words.number(1000 * seconds, 2)} ms"
 
 
 def importance(facts: Facts) -> list[str]:
