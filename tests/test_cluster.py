@@ -26,6 +26,7 @@ from partune.cluster import Cluster
 from partune.errors import UserError
 from partune.executors import WorkerLostError
 from partune.objectives.base import Objective
+from partune.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.worker import PRELOAD, PRELOAD_NANNY
 
@@ -278,6 +279,56 @@ def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(mon
         time.sleep(0.5)
         os.kill(there, signal.SIGTERM)
         assert future.result(timeout=60) != there
+
+
+def saving(path: Path) -> None:
+    """What saves itself when it is told to go, and takes its time for it."""
+    with guarded():
+        path.with_suffix(".begun").touch()
+        while not noticed():
+            time.sleep(0.02)
+        time.sleep(1.5)
+        path.write_text("saved")
+    raise PreemptedError
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.02)
+
+
+def test_an_interrupted_driver_waits_for_what_saves_itself(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with cluster.local(1) as workers:
+            workers.submit(saving, tmp_path / "state")
+            wait_for(tmp_path / "state.begun")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "state").read_text() == "saved"
+
+
+def test_a_worker_that_outlives_its_driver_saves_what_it_runs(tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import pathlib, sys\n"
+            "from partune import cluster\n"
+            "from tests.test_cluster import saving\n"
+            "with cluster.local(1) as workers:\n"
+            "    workers.submit(saving, pathlib.Path(sys.argv[1])).result()\n",
+            str(tmp_path / "state"),
+        ],
+        cwd=Path(__file__).parent.parent,
+    )
+    wait_for(tmp_path / "state.begun")
+    driver.kill()
+    driver.wait()
+    wait_for(tmp_path / "state")
 
 
 def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(

@@ -41,7 +41,7 @@ from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, job_class
-from partune.preemption import PreemptedError, terminated_as_interrupted
+from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
 from partune.worker import (
     DEVICES_EACH,
@@ -52,6 +52,7 @@ from partune.worker import (
     PRELOAD,
     PRELOAD_NANNY,
     WORKERS_EACH,
+    HandedBackError,
     carried_out,
     devices,
 )
@@ -356,7 +357,7 @@ class Cluster(Workers):
                 if self._rooms.pop(room.address, None) is not None:  # the others' fates are told in a moment
                     self._left.append((time.monotonic(), room))
                 error = None if room.excused else self._fate(task)
-            preempted = isinstance(error, PreemptedError)
+            preempted = isinstance(error, HandedBackError)
             room.leaving |= preempted
             if again := lost or preempted or (killed and error is None):
                 self._waiting.append(task)
@@ -570,6 +571,8 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
         "memory": f"{MEMORY_EACH * workers} GiB",
         "scheduler_options": {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
+        # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
+        **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
     if clash := sorted(fixed.keys() & job.keys()):
         raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")

@@ -30,17 +30,25 @@ PRELOAD = ("--preload", __name__)
 PRELOAD_NANNY = ("--preload-nanny", __name__)
 
 
+class HandedBackError(Exception):
+    """What `PreemptedError` is between processes: Dask does not pass a BaseException on in peace."""
+
+
 def carried_out(call: bytes, task: int, limit: float | None) -> Any:
-    """Makes a (pickled) call; beyond the time limit, in seconds, the process ends."""
+    """Makes a (pickled) call; beyond the time limit, in seconds, the process ends.
+
+    Raises HandedBackError where the worker has to go before the call is done.
+    """
     if noticed():
-        raise PreemptedError("this worker is about to go")
-    if limit is None:
-        return cloudpickle.loads(call)()
-    watch = threading.Timer(limit, _leave_overdue, (distributed.get_worker(), task))
+        raise HandedBackError
+    watch = threading.Timer(limit or threading.TIMEOUT_MAX, _leave_overdue, (distributed.get_worker(), task))
     watch.daemon = True
-    watch.start()
+    if limit is not None:
+        watch.start()
     try:
         return cloudpickle.loads(call)()
+    except PreemptedError:
+        raise HandedBackError from None
     finally:
         watch.cancel()
 
