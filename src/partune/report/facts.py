@@ -53,6 +53,7 @@ class Facts:
 
     def __init__(self, record: Record) -> None:
         self.summary: Summary = summarise(record)
+        self.directory = record.directory
         self.name = "in memory" if record.directory is None else record.directory.absolute().name
         self.space: Space = record.space
         self.header = dict(record.header)

@@ -22,6 +22,7 @@ from partune.report.axes import short, ticks
 from partune.report.cells import Partition, Region
 from partune.report.facts import Facts, Part
 from partune.report.importance import Importance
+from partune.report.sentences import NAMES
 from partune.report.slices import Plane
 from partune.space import Space
 from partune.trial import Status, Trial
@@ -37,10 +38,10 @@ FAINT = "rgba(140,140,140,0.65)"
 TITLE = 26  # characters of an axis's title, at most
 LOWEST = 0.1  # quantile of the scores at which shading begins: a few very bad scores would else take all of it
 
-SERIES = {  # name: what the legend calls it, colour, mark
-    "base": ("base", GREY, "circle"),
-    "defaults": ("defaults", BLUE, "square"),
-    "best": ("winner", ORANGE, "star"),
+SERIES = {  # colour, mark
+    "base": (GREY, "circle"),
+    "defaults": (BLUE, "square"),
+    "best": (ORANGE, "star"),
 }
 
 
@@ -66,11 +67,11 @@ def scores(facts: Facts) -> Figure:
     lines = [facts.scored[name]["score"] for name in ("base", "defaults") if name in facts.scored]
     low = min([floor([trial.score for trial in done]), *lines])
     traces: list[Trace] = []
-    for name, (label, colour, _) in list(SERIES.items())[:2]:
+    for name in ("base", "defaults"):
         if name in facts.scored and n:
-            row = facts.scored[name]
+            row, (colour, _) = facts.scored[name], SERIES[name]
             dash = "dot" if name == "base" else "dash"
-            traces.append(_line([-0.5, n - 0.5], [row["score"]] * 2, label, colour, dash))
+            traces.append(_line([-0.5, n - 0.5], [row["score"]] * 2, NAMES[name], colour, dash))
     shown = [trial for trial in done if trial.score >= low]
     stopped = [trial for trial in facts.trials if trial.status is Status.STOPPED and trial.score >= low]
     below = [t for t in facts.trials if t.status in (Status.DONE, Status.STOPPED) and t.score < low]
@@ -96,8 +97,10 @@ def scores(facts: Facts) -> Figure:
     if (winner := facts.winner) is not None:
         trace = _points([winner.number], [winner.score], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": _mark(ORANGE, "star", 15)})
-    y = {"title": score_name(facts)} if done or lines else {"title": "no score", "showticklabels": False}
-    return _figure(traces, x={"title": "trial", **_whole(n)}, y=y)
+    axis: dict[str, Any] = {"title": score_name(facts)}
+    if not (done or lines):
+        axis = {"title": "no score", "showticklabels": False}
+    return _figure(traces, x={"title": "trial", **_whole(n)}, y=axis)
 
 
 def floor(values: Sequence[float]) -> float:
@@ -162,7 +165,6 @@ def parallel(facts: Facts) -> Figure:
     ordered = sorted(facts.done, key=lambda trial: trial.score)
     n = len(ordered)
     half, tenth = n - n // 2, n - max(1, n // 10)
-    thin = 1.0 if n < 200 else 0.5
     classes = (
         (ordered[:half] if n > 2 else [], "worse half", FAINT, 1.0),
         (ordered[half:tenth] if n > 2 else ordered[:tenth], "better half", SKY, 1.3),
@@ -387,7 +389,7 @@ def sides(facts: Facts) -> Figure:
     places |= {f"test/{task}": f"test:<br>{broken(task)}" for task in facts.tests}
     traces = []
     for k, (name, row) in enumerate(facts.scored.items()):
-        label, colour, symbol = SERIES[name]
+        label, (colour, symbol) = NAMES[name], SERIES[name]
         given = {"search": row, "verdict": row["verdict"]}
         given |= {f"test/{task}": row["test"].get(task) for task in facts.tests}
         known = [(x, part) for x, part in enumerate(given.values()) if part is not None]
@@ -417,7 +419,7 @@ def against_test(facts: Facts, task: str) -> Figure:
     traces = [{**trace, "error_y": _bars([part["stderr"] for _, part in tested], BLUE)}]
     for name, row in facts.scored.items():
         if task in row["test"]:
-            label, colour, symbol = SERIES[name]
+            label, (colour, symbol) = NAMES[name], SERIES[name]
             point = _points([row["score"]], [row["test"][task]["score"]], label, colour)
             traces.append({**point, "marker": _mark(colour, symbol, 13)})
     return _figure(traces, x={"title": score_name(facts)}, y={"title": f"score on {plain(task)}"})

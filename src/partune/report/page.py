@@ -15,8 +15,6 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-import yaml
-
 from partune.report import figures, sentences, words
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
@@ -111,16 +109,7 @@ class _Page:
     def comparison(self) -> str:
         if not self.facts.scored:
             return _p("Nothing has a score.")
-        tests = self.facts.tests
-        judged = any(row["verdict"] is not None for row in self.facts.scored.values())
-        headers = ["", "search items", *(["verdict items"] if judged else []), *(f"test: {name}" for name in tests)]
-        rows = []
-        for name, row in self.facts.scored.items():
-            cells = [_measured(row)]
-            if judged:
-                cells.append(words.NONE if row["verdict"] is None else _measured(row["verdict"]))
-            cells += [_measured(row["test"][test]) if test in row["test"] else words.NONE for test in tests]
-            rows.append((figures.SERIES[name][0], *cells))
+        headers, rows = sentences.standing(self.facts)
         text = _table(headers, rows, numbers=range(1, len(headers)))
         if self.facts.summary["base"] is None:
             return text + _p("This objective has no base model, so there are no base and no defaults.", "soft")
@@ -128,8 +117,7 @@ class _Page:
             "Scores and standard errors. The search items chose the winner, so its score there is too good.", "soft"
         )
         if tested := sentences.comparisons(self.facts):
-            headers = ["winner over", "gain", "95 % interval", "p", "test"]
-            text += "<h3>How sure, on the verdict items</h3>" + _table(headers, tested, numbers=(1, 2, 3))
+            text += "<h3>How sure, on the verdict items</h3>" + _table(sentences.COMPARED, tested, numbers=(1, 2, 3))
         return text
 
     def scores(self) -> str:
@@ -252,14 +240,9 @@ class _Page:
     def cost(self) -> str:
         if not self.facts.parts:
             return _p("Nothing has run yet.")
-        total = sum(part.seconds for part in self.facts.parts)
-        rows = [
-            (part.name, sentences.took(part.seconds), f"{100 * part.seconds / total:.0f} %")
-            for part in self.facts.parts
-        ]
         text = _p(sentences.cost(self.facts))
         text += self._figure("spent", figures.spent(self.facts.parts), 150, "The study's time")
-        text += _table(["", "time", "share"], rows, numbers=(1, 2))
+        text += _table(*sentences.time_table(self.facts), numbers=(1, 2))
         if self.facts.done:
             figure = figures.over_time(self.facts)
             text += "<h3>Best score for the time</h3>" + self._figure("over-time", figure, 300, "Best score over time")
@@ -276,19 +259,19 @@ class _Page:
         return text + _table(["cause", "trials", "which", "the first one's hyperparameters"], rows, numbers=(1,))
 
     def repeat(self) -> str:
-        facts, summary = self.facts, self.facts.summary
-        if facts.config is not None:
+        summary = self.facts.summary
+        settings = f"<pre>{escape(sentences.settings(self.facts))}</pre>"
+        if self.facts.config is not None:
             text = _p("Save this as study.yaml and run it again with the versions below:")
-            text += f"<pre>partune tune study.yaml --name again</pre><pre>{escape(facts.config)}</pre>"
+            text += f"<pre>partune tune study.yaml --name again</pre>{settings}"
         else:
-            header = {name: facts.header.get(name) for name in ("algorithm", "options", "seed", "objective", "space")}
             text = _p(
                 "The study was started from Python: "
                 "Study(Space.parse(space), objective, algorithm, seed, options=options).run(budget)."
             )
-            text += f"<pre>{escape(_yaml({**header, 'budget': facts.budget}))}</pre>"
+            text += settings
         if summary["loaded"]:
-            text += f"<h3>What was loaded</h3><pre>{escape(_yaml(summary['loaded']))}</pre>"
+            text += f"<h3>What was loaded</h3><pre>{escape(sentences.yaml_text(summary['loaded']))}</pre>"
         return text + "<h3>Versions</h3>" + _table(["package", "version"], summary["versions"].items())
 
     def trials(self) -> str:
@@ -409,11 +392,6 @@ def _hover(trial: Trial) -> str:
 
 def _plain(config: Config) -> dict[str, Any]:
     return {figures.plain(k): figures.plain(v) if isinstance(v, str) else v for k, v in config.items()}
-
-
-def _yaml(data: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    return text
 
 
 def _json(data: Any) -> str:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
 from partune.report import words
 from partune.report.facts import Facts
 from partune.report.summary import Summary, defaults_won, luckiest, span
 from partune.trial import Status
+
+NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
+COMPARED = ("winner over", "gain", "95 % interval", "p", "test")
 
 
 def badge(facts: Facts) -> tuple[str, str]:
@@ -73,8 +81,23 @@ def remarks(facts: Facts) -> list[str]:
     return found
 
 
+def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
+    """Base, defaults and winner on search items, verdict items and test tasks: the table's head, and its rows."""
+    judged = any(row["verdict"] is not None for row in facts.scored.values())
+    rows = []
+    for name, row in facts.scored.items():
+        given = [row, *([row["verdict"]] if judged else []), *(row["test"].get(task) for task in facts.tests)]
+        rows.append([NAMES[name], *(words.NONE if each is None else _measured(each) for each in given)])
+    return [
+        "",
+        "search items",
+        *(["verdict items"] if judged else []),
+        *(f"test: {name}" for name in facts.tests),
+    ], rows
+
+
 def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
-    """The paired tests on the verdict items: compared with, gain, 95 % interval, p, test."""
+    """The paired tests on the verdict items: rows under COMPARED."""
     verdict = facts.summary["verdict"]
     if verdict is None:
         return []
@@ -118,6 +141,25 @@ def cost(facts: Facts) -> str:
         mean = sum(rate) / len(rate)
         text += f"; a trial took {took(mean)} on average"
     return f"{text}."
+
+
+def time_table(facts: Facts) -> tuple[list[str], list[tuple[str, str, str]]]:
+    total = sum(part.seconds for part in facts.parts)
+    rows = [(part.name, took(part.seconds), f"{100 * part.seconds / total:.0f} %") for part in facts.parts]
+    return ["", "time", "share"], rows
+
+
+def settings(facts: Facts) -> str:
+    """What the study is, as YAML: its file; without one, what it was given in Python."""
+    if facts.config is not None:
+        return facts.config
+    header = {name: facts.header[name] for name in ("algorithm", "options", "seed", "objective", "space")}
+    return yaml_text({**header, "budget": facts.budget})
+
+
+def yaml_text(data: Mapping[str, Any]) -> str:
+    text: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
+    return text
 
 
 def took(seconds: float) -> str:
@@ -179,6 +221,10 @@ def _beats_all(verdict: Summary) -> bool:
 
 def _by(found: Summary) -> str:
     return f"{words.measured(found['gain'], found['stderr'])} ({words.chance(found['p'])})"
+
+
+def _measured(row: Summary) -> str:
+    return words.measured(row["score"], row["stderr"])
 
 
 def _gain(found: Summary) -> str:
