@@ -32,7 +32,11 @@ def test_the_tree_is_grown_again_from_the_record(algorithm: str) -> None:
         (cell.lower, cell.upper, cell.depth) for cell in cells
     ]
     for region in found.regions:
-        inside = [t for t in study.trials if all(a <= u <= b for a, u, b in zip(region.lower, t.point, region.upper, strict=True))]
+        inside = [
+            t
+            for t in study.trials
+            if all(a <= u <= b for a, u, b in zip(region.lower, t.point, region.upper, strict=True))
+        ]
         if not math.isnan(region.score) and not region.inferred and algorithm != "stroquool":
             assert region.score in {trial.score for trial in inside}
 

@@ -265,7 +265,7 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
         "hovertemplate": f"{title} %{{z:.4g}}<extra></extra>",
     }
     found = [trial.score for trial in facts.done]
-    low, high = (0.0, min(float(values.max()), max(found) - min(found) or 1.0)) if uncertain else ends(found)
+    low, high = (0.0, float(values.max()) or 1.0) if uncertain else ends(found)
     trace |= {"zmin": low, "zmax": high}
     if smooth:
         trace |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.6, "color": "rgba(255,255,255,0.45)"}}

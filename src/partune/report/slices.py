@@ -28,7 +28,7 @@ class Plane:
 
     across, up: their names; x (n,), y (m,): places in [0, 1].
     mean, std: (m, n), in units of the score: the middle of what is expected there, and half of what lies within one
-        standard deviation of the process, without the noise of an observation.
+        standard deviation of the process, without the noise of an observation; nothing below the worst score.
     """
 
     across: str
@@ -70,7 +70,9 @@ class Model:
         with one_blas_thread():
             mean, std = self._surrogate.posterior(flat)
         shape = len(y), len(x)
-        low, middle, high = (untamed(mean + k * std, self._scores).reshape(shape) for k in (-1, 0, 1))
+        values = (untamed(mean + k * std, self._scores) for k in (-1, 0, 1))
+        # A small step beyond the worst score on the process's log scale would be a huge one back on the score's.
+        low, middle, high = (np.maximum(each, self._scores.min()).reshape(shape) for each in values)
         return Plane(across, up, x, y, middle, (high - low) / 2)
 
 
