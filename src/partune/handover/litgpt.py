@@ -62,8 +62,8 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
 def _head(chosen: Chosen) -> list[str]:
     how = "litgpt download MODEL" if chosen.has_id else "litgpt convert_to_litgpt FOLDER"
     return [
-        f"Trains the winner of a partune study; written for LitGPT {VERSION}. The base has to be LitGPT's checkpoint first:",
-        f"{how} makes it.",
+        f"Trains the winner of a partune study; written for LitGPT {VERSION}.",
+        f"It needs the base as a checkpoint of its own: {how}",
         "",
         f"    litgpt finetune_lora --config {FILE}",
     ]

@@ -16,7 +16,7 @@ def commented(head: Sequence[str], differences: Sequence[str], settings: Mapping
 
     The comments are our own words; names of a study are in the values only, where YAML quotes them.
     """
-    lines = [f"# {line}" for line in head]
+    lines = [f"# {line}".rstrip() for line in head]
     if differences:
         lines += ["#", "# Other than in the study:", *bullets(differences, "# ")]
     given = {name: value for name, value in settings.items() if value is not None}

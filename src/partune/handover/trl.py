@@ -21,8 +21,7 @@ HEAD = '''\
     pip install trl peft
     python {file}
 
-More examples fit on a device, or fewer: per_device_train_batch_size x gradient_accumulation_steps x devices is to stay
-{batch}.
+per_device_train_batch_size x gradient_accumulation_steps x devices is to stay {batch}, whatever a device holds.
 
 Other than in the study:
 {differences}
@@ -36,8 +35,8 @@ DATA = {data}
 
 ALPACA = '''\
 MAX_LENGTH = {max_length}
-PROMPT = {prompt!r}
-PROMPT_WITH_INPUT = {prompt_with_input!r}
+PROMPT = """{prompt}"""
+PROMPT_WITH_INPUT = """{prompt_with_input}"""
 
 
 def tokenised(row):
