@@ -129,10 +129,12 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    from partune.export import TOOLS
     from partune.export import export as write
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
-    written = write(_existing(arguments.directory), Path(arguments.out), which, arguments.merge, arguments.storage)
+    out, recipes = Path(arguments.out), arguments.recipe or TOOLS
+    written = write(_existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes)
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     return 0
 
@@ -397,13 +399,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_storage(command)
     command.set_defaults(run=report)
 
-    command = commands.add_parser("export", help="write the best adapter in PEFT's format")
+    command = commands.add_parser("export", help="hand over the best adapter, its model card and recipes")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("out", help="folder to write, which must not exist yet")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
     which.add_argument("--defaults", action="store_true", help="the adapter of the field's defaults")
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
+    about = "{trl,litgpt,axolotl,llamafactory,none}: files that train the same with this tool only (default: all four)"
+    command.add_argument("--recipe", action="append", metavar="TOOL", help=about)
     _add_storage(command)
     command.set_defaults(run=export)
 

@@ -18,7 +18,7 @@ from partune.objectives.finetune import DATA_SETTINGS
 from partune.trial import Trial
 
 SECTIONS = ("model", "data", "training")
-HOMES = re.compile(r"(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
+HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,9 @@ class Chosen:
     here: Path
 
     @classmethod
-    def of(cls, header: Mapping[str, Any], loaded: Mapping[str, Any], trial: Trial, adapter: Path, here: Path) -> Chosen:
+    def of(
+        cls, header: Mapping[str, Any], loaded: Mapping[str, Any], trial: Trial, adapter: Path, here: Path
+    ) -> Chosen:
         """From a record's header, what it says was loaded, and the trial's adapter in PEFT's format."""
         sections = header["objective"]
         data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
@@ -128,7 +130,9 @@ class Chosen:
         if training.optimizer == "sgd" and training.momentum and training.weight_decay:
             found.append("Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled.")
         if self.micro_batch != (training.micro_batch_size or training.batch_size):
-            found.append(f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch.")
+            found.append(
+                f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch."
+            )
         return found
 
     @property
@@ -162,10 +166,15 @@ def shown(path: str, here: Path) -> str:
     if place.is_relative_to(working) and here.absolute().is_relative_to(working):
         up = here.absolute().relative_to(working).parts
         return Path(*[".."] * len(up), place.relative_to(working)).as_posix()
-    home = Path.home()
+    return tilde(place.as_posix())
+
+
+def tilde(path: str) -> str:
+    """An absolute path, with ~ for the home folder it lies in, whosever that is."""
+    place, home = Path(path), Path.home()
     if home != Path(home.anchor) and place.is_relative_to(home):
         return (Path("~") / place.relative_to(home)).as_posix()
-    return HOMES.sub("~", place.as_posix(), count=1) if HOMES.match(place.as_posix()) else place.as_posix()
+    return HOMES.sub("~", path, count=1)
 
 
 def number(value: float) -> int | float:

@@ -65,7 +65,12 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     return {FILE: commented(HEAD, differences, settings), DATA_FILE: _description(chosen)}
 
 
-_QUANTIZED = {"quantization_method": "bnb", "quantization_bit": 4, "quantization_type": "nf4", "double_quantization": True}
+_QUANTIZED = {
+    "quantization_method": "bnb",
+    "quantization_bit": 4,
+    "quantization_type": "nf4",
+    "double_quantization": True,
+}
 
 
 def _description(chosen: Chosen) -> str:

@@ -20,7 +20,9 @@ def commented(head: Sequence[str], differences: Sequence[str], settings: Mapping
     if differences:
         lines += ["#", "# Other than in the study:", *bullets(differences, "# ")]
     given = {name: value for name, value in settings.items() if value is not None}
-    return "\n".join(lines) + "\n\n" + yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    return (
+        "\n".join(lines) + "\n\n" + yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
+    )
 
 
 def bullets(texts: Sequence[str], margin: str = "") -> list[str]:

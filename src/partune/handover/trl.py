@@ -62,7 +62,7 @@ def has_loss(row):
 
 '''
 
-BODY = '''\
+BODY = """\
 tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 {prepare}
 trainer = SFTTrainer(
@@ -78,7 +78,7 @@ trainer = SFTTrainer(
 )
 trainer.train()
 trainer.save_model()
-'''
+"""
 
 QUANTIZATION = """
     quantization_config=BitsAndBytesConfig(
@@ -119,7 +119,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     dtype = DTYPES[chosen.dtype]
     differences = chosen.differences()
     if chat and data.loss_on == "answer":
-        differences.append("TRL finds the answers by marks in the chat template, which has to have or to be given them.")
+        differences.append(
+            "TRL finds the answers by marks in the chat template, which has to have or to be given them."
+        )
     alpha = training.lora_alpha
     lora = {
         "r": training.lora_r,
