@@ -6,14 +6,30 @@ from collections.abc import Mapping
 from typing import Any
 
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
-from partune.finetune.training import BETAS, EPSILON
-from partune.handover.chosen import Chosen, number
+from partune.handover.chosen import Chosen
 from partune.handover.pages import commented
-from partune.handover.trl import SCHEDULES
+from partune.handover.trl import trainer_arguments
 
 FILE = "axolotl.yaml"
 VERSION = "0.19.0"
 AUTOCAST = "LoRA's products are taken in the base's precision; the study's in fp32."
+NAMES = {  # what it calls the arguments of transformers' Trainer
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "num_train_epochs": "num_epochs",
+    "max_steps": "max_steps",
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler",
+    "warmup_steps": "warmup_steps",
+    "optim": "optimizer",
+    "optim_args": "optim_args",
+    "weight_decay": "weight_decay",
+    "adam_beta1": "adam_beta1",
+    "adam_beta2": "adam_beta2",
+    "adam_epsilon": "adam_epsilon",
+    "max_grad_norm": "max_grad_norm",
+    "seed": "seed",
+}
 HEAD = (
     f"Trains the winner of a partune study; written for axolotl {VERSION}.",
     "",
@@ -24,6 +40,7 @@ HEAD = (
 def recipe(chosen: Chosen) -> Mapping[str, str]:
     """The file by name."""
     training, data, model = chosen.training, chosen.data, chosen.model
+    same = trainer_arguments(chosen)
     quantized = model.quantize != "none"
     differences = [*chosen.differences(), *chosen.rounded_alpha, *chosen.homes()]
     if chosen.dtype != "fp32":
@@ -45,24 +62,10 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "excess_length_strategy": "truncate",
         "sample_packing": False,
         "pad_to_sequence_len": False,
-        "micro_batch_size": chosen.micro_batch,
-        "gradient_accumulation_steps": chosen.accumulation,
-        "num_epochs": number(training.epochs) if training.steps is None else None,
-        "max_steps": training.steps,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler": SCHEDULES[training.schedule],
-        "warmup_steps": chosen.warmup,
-        "optimizer": "adamw_torch" if training.optimizer == "adamw" else "sgd",
-        "optim_args": f"momentum={training.momentum}" if training.optimizer == "sgd" else None,
-        "weight_decay": training.weight_decay,
-        "adam_beta1": BETAS[0],
-        "adam_beta2": BETAS[1],
-        "adam_epsilon": EPSILON,
-        "max_grad_norm": training.max_grad_norm,
+        **{mine: same[theirs] for theirs, mine in NAMES.items() if theirs in same},
         "bf16": chosen.dtype == "bf16",
         "fp16": chosen.dtype == "fp16",
-        "seed": chosen.seed,
-        "output_dir": "axolotl",
+        "output_dir": "trained-axolotl",
     }
     return {FILE: commented(HEAD, differences, settings)}
 

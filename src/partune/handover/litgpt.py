@@ -23,7 +23,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     whole = math.ceil(chosen.examples / chosen.micro_batch) // chosen.accumulation  # steps an epoch
     settings: dict[str, Any] = {
         "checkpoint_dir": chosen.base if chosen.has_id else f"checkpoints/{Path(chosen.base).name}",
-        "out_dir": "litgpt",
+        "out_dir": "trained-litgpt",
         "precision": PRECISION[chosen.dtype],
         "quantize": "bnb.nf4-dq" if chosen.model.quantize != "none" else None,
         "lora_r": training.lora_r,

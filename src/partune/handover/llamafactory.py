@@ -55,7 +55,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "max_samples": data.limit,
         "train_on_prompt": data.loss_on == "all",
         "packing": False,
-        "output_dir": "llamafactory",
+        "output_dir": "trained-llamafactory",
         **trainer_arguments(chosen),
         "bf16": chosen.dtype == "bf16",
         "fp16": chosen.dtype == "fp16",

@@ -92,6 +92,8 @@ QUANTIZATION = """
 def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
     """Arguments that every Trainer of transformers takes by these names."""
     training = chosen.training
+    adamw = training.optimizer == "adamw"
+    betas = {"adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "adam_epsilon": EPSILON}
     return {
         "per_device_train_batch_size": chosen.micro_batch,
         "gradient_accumulation_steps": chosen.accumulation,
@@ -100,12 +102,10 @@ def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": SCHEDULES[training.schedule],
         "warmup_steps": chosen.warmup,
-        "optim": "adamw_torch" if training.optimizer == "adamw" else "sgd",
-        "optim_args": f"momentum={training.momentum}" if training.optimizer == "sgd" else None,
+        "optim": "adamw_torch" if adamw else "sgd",
+        "optim_args": None if adamw else f"momentum={training.momentum}",
         "weight_decay": training.weight_decay,
-        "adam_beta1": BETAS[0],
-        "adam_beta2": BETAS[1],
-        "adam_epsilon": EPSILON,
+        **(betas if adamw else {}),
         "max_grad_norm": training.max_grad_norm,
         "seed": chosen.seed,
         "data_seed": chosen.order_seed,
@@ -138,7 +138,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "dtype": dtype,
     }
     arguments = {
-        "output_dir": "trl",
+        "output_dir": "trained-trl",
         "model_init_kwargs": {name: value for name, value in loading.items() if value is not None},
         **trainer_arguments(chosen),
         "max_length": data.max_length,
