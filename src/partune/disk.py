@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from partune.errors import UserError
 T = TypeVar("T")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left for this user
+GONE = (errno.ENOENT, errno.ESTALE)
 PATIENCE = 600.0  # seconds to wait for space
 AGAIN = 1.0  # seconds between two attempts
 
@@ -41,14 +43,19 @@ def persistent(write: Callable[[], T]) -> T:
         time.sleep(AGAIN)
 
 
+def blamed(error: str) -> bool:
+    """Whether an error says, in the system's words, that a disk is full or cannot be written."""
+    return any(os.strerror(number) in error for number in (*FULL, errno.EROFS))
+
+
 @contextmanager
 def kept(study: Path) -> Iterator[None]:
     """What a study's directory refuses within becomes a UserError that says how to go on."""
     try:
         yield
     except OSError as error:
-        if not study.is_dir():
-            said = f"{study} has gone: put it back"
+        if error.errno in GONE:
+            said = f"{study}, or a part of it, has gone: put it back"
         else:
             said = f"cannot write {study}: {error.strerror or error}. Mend that"
         raise UserError(f"{said}, and continue with partune resume {study}: what has ended is on record") from None
