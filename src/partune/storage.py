@@ -319,13 +319,13 @@ class Record:
         return self.directory / "adapters" / (trial if isinstance(trial, str) else f"{trial:04d}")
 
     def prune(self, keep: Iterable[int]) -> None:
-        """Deletes all adapters, and drafts of them, but those of the given trials and of the defaults."""
+        """Deletes all adapters, their drafts and checkpoints, but those of the given trials and of the defaults."""
         if self.directory is None or not (self.directory / "adapters").is_dir():
             return
         spared = {"defaults", *(self.adapter(number).name for number in keep)}
         with kept(self.directory):
             for folder in (self.directory / "adapters").iterdir():
-                name = folder.name.removeprefix(".").partition("-")[0]  # a draft's begins with a dot: `adapter.written`
+                name = folder.name.lstrip(".").partition("-")[0]  # drafts and checkpoints begin with dots
                 if name not in spared:
                     shutil.rmtree(folder)
 

@@ -158,22 +158,22 @@ class Pack:
             for mine, theirs in zip(self.views(buffer)[1], other.views(source)[1], strict=True):
                 mine[:n, :r] = theirs[list(rows), :r]
 
-    def put(self, row: int, weights: Weights) -> None:
-        """Writes a trial's adapter; A (d_in, r) and B (r, d_out) by layer."""
-        r = self.ranks[row]
+    def put(self, row: int, weights: Weights, buffer: Tensor | None = None) -> None:
+        """Writes a trial's A (d_in, r) and B (r, d_out) by layer: its adapter, or its part of another buffer."""
+        r, buffer = self.ranks[row], self.values if buffer is None else buffer
         with torch.no_grad():
-            self.values[row] = 0
-            for place, site in enumerate(self.sites):
+            buffer[row] = 0
+            for site, A, B in zip(self.sites, *self.views(buffer), strict=True):
                 a, b = weights[site.name]
-                self.A[place][row, :, :r] = a.to(self.values)
-                self.B[place][row, :r] = b.to(self.values)
+                A[row, :, :r] = a.to(buffer)
+                B[row, :r] = b.to(buffer)
 
-    def take(self, row: int) -> Weights:
-        """A copy of a trial's adapter, without padding."""
+    def take(self, row: int, buffer: Tensor | None = None) -> Weights:
+        """A copy of a trial's adapter, or of its part of another buffer, without padding."""
         r = self.ranks[row]
         return {
             site.name: (a[row, :, :r].detach().clone(), b[row, :r].detach().clone())
-            for site, a, b in zip(self.sites, self.A, self.B, strict=True)
+            for site, a, b in zip(self.sites, *self.views(self.values if buffer is None else buffer), strict=True)
         }
 
 
