@@ -288,7 +288,7 @@ class Study:
             pool.remain(max(0, budget - self._told))
             self._meter.look()
             ready: list[Trial] = []
-            while len(running) + len(ready) < max(1, pool.count) * slots:
+            while len(running) + len(ready) < self._most(pool, budget, slots):
                 wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *ready))
                 if (trial := self._next(budget, propose=not wait_for_round)) is None:
                     break
@@ -306,6 +306,17 @@ class Study:
             pause = POLL / 16
             for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
                 self._tell(running.pop(future), self._outcome(future))
+
+    def _most(self, pool: Workers, budget: int, slots: int) -> int:
+        """How many trials to have under way: as many as there are slots.
+
+        Of worker processes with several slots each, an optimiser that learns is asked for half of what remains at
+        most, or for one a worker: what is asked for at once is asked for blindly (docs/scaling.md, "Slots").
+        """
+        workers = max(1, pool.count)
+        if not pool.remote or not self.optimizer.learns:
+            return workers * slots
+        return min(workers * slots, max(workers, math.ceil((budget - self._told) / 2)))
 
     def _begin(self, pool: Workers, ready: list[Trial]) -> None:
         """Hands trials to the workers, and takes them from the list."""
