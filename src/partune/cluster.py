@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
 import cloudpickle
+import dask
 import distributed
 from distributed import Client, Scheduler, Security, SpecCluster
 
@@ -413,9 +414,8 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
     Raises UserError where there are fewer GPUs than asked for.
     """
     environments = _environments(workers, devices_each)
-    inner = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
     with (
-        SpecCluster(scheduler={"cls": Scheduler, "options": inner}, silence_logs=logging.CRITICAL) as scheduler,
+        _scheduler() as scheduler,
         contextlib.ExitStack() as keepers,
         Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found,
     ):
@@ -433,6 +433,16 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
         found.expect(workers)
         needed = workers
         yield found
+
+
+def _scheduler() -> SpecCluster:
+    """A scheduler in this process. Its workers are gone when their connections are.
+
+    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does.
+    """
+    options = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        return SpecCluster(scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
 
 
 class Keeper:

@@ -456,8 +456,8 @@ class _Place:
         try:
             return storage.get_study_id_from_name(name)
         except KeyError:
-            where = "the journal" if self.url is None else database.public(self.url)
-            raise UserError(f"{where} holds no study {name}") from None
+            where = JOURNAL if self.url is None else database.public(self.url)
+            raise UserError(f"{where} holds no study {name}: restore it from a copy") from None
 
 
 def _begin(storage: BaseStorage, header: Mapping[str, Any], prefix: str = "") -> BaseStorage:
