@@ -17,6 +17,7 @@ import yaml
 
 from partune import cluster, config, worker
 from partune.errors import UserError
+from partune.objectives.finetune import DEVICES_EACH
 
 GOLDEN = Path(__file__).with_name("golden")
 NODES = {
@@ -122,7 +123,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int,
     monkeypatch.delenv(worker.PARENT, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     monkeypatch.setenv(worker.WORKERS_EACH, str(workers))
-    monkeypatch.setenv(worker.DEVICES_EACH, str(each))
+    monkeypatch.setenv(DEVICES_EACH, str(each))
     process: Any = SimpleNamespace(name=name)
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
     worker.dask_setup(process)
