@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import cluster, config
+from partune import cluster, config, worker
 from partune.errors import UserError
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -119,12 +119,13 @@ def test_a_folder_that_a_script_cannot_name_is_refused(tmp_path: Path, monkeypat
 
 def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int, each: int = 1) -> str:
     """What CUDA_VISIBLE_DEVICES is in the worker of a name, in a job that the batch system gave some devices."""
-    monkeypatch.delenv(cluster.PARENT, raising=False)
+    monkeypatch.delenv(worker.PARENT, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    monkeypatch.setenv(cluster.WORKERS_EACH, str(workers))
-    monkeypatch.setenv(cluster.DEVICES_EACH, str(each))
-    worker: Any = SimpleNamespace(name=name)
-    cluster.dask_setup(worker)
+    monkeypatch.setenv(worker.WORKERS_EACH, str(workers))
+    monkeypatch.setenv(worker.DEVICES_EACH, str(each))
+    process: Any = SimpleNamespace(name=name)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    worker.dask_setup(process)
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 

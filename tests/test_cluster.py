@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import psutil
 import pytest
 
 import partune as pt
@@ -27,7 +28,9 @@ from partune.cluster import Cluster
 from partune.errors import UserError
 from partune.executors import WorkerLostError
 from partune.objectives.base import Objective
+from partune.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
+from partune.worker import PRELOAD, PRELOAD_NANNY
 
 pytestmark = pytest.mark.slow
 
@@ -340,3 +343,86 @@ def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started
     cluster.write_certificates(other)
     with pytest.raises(UserError, match="no scheduler answers"), cluster.joined(f"tls://127.0.0.1:{port}", tls=other):
         pass
+
+
+# ----- workers that are told to go (what can save itself: tests/finetune/test_preemption.py)
+
+
+def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "STRIKES", 1)
+    with cluster.local(1) as workers:
+        there = workers.submit(pid).result(timeout=60)
+        future = workers.submit(pid, 3.0)
+        time.sleep(0.5)
+        os.kill(there, signal.SIGTERM)
+        assert future.result(timeout=60) != there
+
+
+def saving(path: Path) -> None:
+    """What saves itself when it is told to go, and takes its time for it."""
+    with guarded():
+        path.with_suffix(".begun").touch()
+        while not noticed():
+            time.sleep(0.02)
+        time.sleep(1.5)
+        path.write_text("saved")
+    raise PreemptedError
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.02)
+
+
+def test_an_interrupted_driver_waits_for_what_saves_itself(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        with cluster.local(1) as workers:
+            workers.submit(saving, tmp_path / "state")
+            wait_for(tmp_path / "state.begun")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "state").read_text() == "saved"
+
+
+def test_a_worker_that_outlives_its_driver_saves_what_it_runs(tmp_path: Path) -> None:
+    driver = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import pathlib, sys\n"
+            "from partune import cluster\n"
+            "from tests.test_cluster import saving\n"
+            "with cluster.local(1) as workers:\n"
+            "    workers.submit(saving, pathlib.Path(sys.argv[1])).result()\n",
+            str(tmp_path / "state"),
+        ],
+        cwd=Path(__file__).parent.parent,
+    )
+    wait_for(tmp_path / "state.begun")
+    driver.kill()
+    driver.wait()
+    wait_for(tmp_path / "state")
+
+
+def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(
+    started: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "STRIKES", 1)
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    started(*scheduler(port))
+    keeping = (*worker(address), "--nanny", *PRELOAD, *PRELOAD_NANNY)
+    with cluster.joined(address) as workers:
+        first = started(*keeping)
+        there = workers.submit(pid).result(timeout=60)
+        future = workers.submit(pid, 4.0)
+        time.sleep(0.5)
+        first.terminate()
+        started(*keeping)
+        assert future.result(timeout=60) != there
+        assert first.wait(timeout=20) == 0
+        assert not psutil.pid_exists(there)

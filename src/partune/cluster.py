@@ -6,9 +6,10 @@ each, so that packs form there by themselves.
 
 Any process may die at any moment. What a worker was running when it died is run again *alone*, on a worker with
 nothing else; only a task that dies alone counts a strike, and after STRIKES of them it is given up (`WorkerLostError`):
-a poison pill takes neither the cluster nor its neighbours down. A task beyond its time limit takes its worker along,
-since no thread can be stopped from outside; alone, once is enough. Dask's own retries are off. Where the scheduler goes
-away, tasks wait for one at the same address.
+a poison pill takes neither the cluster nor its neighbours down. A worker that is told to go (SIGTERM) hands back what
+it runs; a fine-tuning has saved where it stands, and goes on from there elsewhere. A task beyond its time limit takes
+its worker along, since no thread can be stopped from outside; alone, once is enough. Dask's own retries are off. Where
+the scheduler goes away, tasks wait for one at the same address.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import math
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -43,7 +43,21 @@ from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, job_class
+from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
+from partune.worker import (
+    DEVICES_EACH,
+    GRACE,
+    LEAVING,
+    OVERDUE,
+    PARENT,
+    PRELOAD,
+    PRELOAD_NANNY,
+    WORKERS_EACH,
+    HandedBackError,
+    carried_out,
+    devices,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,14 +69,11 @@ THREADS = 64  # of a worker process: the largest pack that it can hold
 PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
 LOOK = 2.0  # seconds after which a study looks again how many workers there are
 TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
-OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
 FETCH = 30.0  # seconds to wait for a result that is there
 CONNECT = 30.0  # seconds for a scheduler to answer
 LOOPBACK = "127.0.0.1"
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
-PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
-DEVICES_EACH, WORKERS_EACH = "PARTUNE_DEVICES_PER_WORKER", "PARTUNE_WORKERS_PER_JOB"
 CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
 SYSTEMS = {
     "slurm": "SLURMCluster",
@@ -97,6 +108,7 @@ class Room:
     threads: int
     name: str = ""
     leaving: bool = False  # takes no more tasks
+    excused: bool = False  # was told to go: what it takes along is no reason to suspect that
     tasks: set[Task] = field(default_factory=set)
 
     @property
@@ -250,6 +262,15 @@ class Cluster(Workers):
         """Tells a scheduler, a new one too, what it has to know: retries are ours."""
         self._client.run_on_scheduler(_no_retries)
         self._client.subscribe_topic(OVERDUE, lambda event: self._overdue.add(event[1]["task"]))
+        self._client.subscribe_topic(LEAVING, lambda event: self._excuse(event[1]["worker"]))
+
+    def _excuse(self, address: str) -> None:
+        """A worker was told to go: it takes nothing more, and what it does not hand back runs elsewhere."""
+        with self._lock:
+            room = self._rooms.get(address)
+            if room is not None and not room.excused:
+                room.leaving = room.excused = True
+                log.warning("A worker has to go; what it was running goes on elsewhere.")
 
     def _watch(self) -> None:
         """Until this is closed: looks which workers there are, and for a scheduler where it is gone."""
@@ -356,8 +377,10 @@ class Cluster(Workers):
             if killed := isinstance(error, distributed.KilledWorker):
                 if self._rooms.pop(room.address, None) is not None:  # the others' fates are told in a moment
                     self._left.append((time.monotonic(), room))
-                error = self._fate(task)
-            if again := lost or (killed and error is None):
+                error = None if room.excused else self._fate(task)
+            preempted = isinstance(error, HandedBackError)
+            room.leaving |= preempted
+            if again := lost or preempted or (killed and error is None):
                 self._waiting.append(task)
         if not again and error is None:
             task.future.set_result(found)
@@ -381,25 +404,6 @@ class Cluster(Workers):
         return None
 
 
-def carried_out(call: bytes, task: int, limit: float | None) -> Any:
-    """On a worker: makes the call; beyond the time limit (in seconds) the process ends."""
-    if limit is None:
-        return cloudpickle.loads(call)()
-    watch = threading.Timer(limit, _leave, (distributed.get_worker(), task))
-    watch.daemon = True
-    watch.start()
-    try:
-        return cloudpickle.loads(call)()
-    finally:
-        watch.cancel()
-
-
-def _leave(worker: distributed.Worker, task: int) -> None:
-    worker.loop.add_callback(worker.log_event, OVERDUE, {"task": task})
-    time.sleep(1.0)  # for the message to leave first
-    os._exit(1)
-
-
 def _no_retries(dask_scheduler: Scheduler) -> None:
     dask_scheduler.allowed_failures = 0
 
@@ -414,25 +418,30 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
     Raises UserError where there are fewer GPUs than asked for.
     """
     environments = _environments(workers, devices_each)
-    with (
-        _scheduler() as scheduler,
-        contextlib.ExitStack() as keepers,
-        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found,
-    ):
-        needed = 1  # keepers that cannot go on before the study cannot; at the start all have to
-        given_up: list[str] = []
+    keepers: list[Keeper] = []
+    given_up: list[str] = []
+    needed, grace = 1, GRACE  # keepers that may not give up: at the start none may, later not all
 
-        def give_up(reason: str) -> None:
-            log.warning("A worker is given up: %s", reason)
-            given_up.append(reason)
-            if len(given_up) >= needed:
-                found.fail(UserError(reason.splitlines()[0]))
+    def give_up(reason: str) -> None:
+        log.warning("A worker is given up: %s", reason)
+        given_up.append(reason)
+        if len(given_up) >= needed:
+            found.fail(UserError(reason.splitlines()[0]))
 
-        for environment in environments:
-            keepers.callback(Keeper(scheduler.scheduler_address, environment, found.came, give_up).stop)
-        found.expect(workers)
-        needed = workers
-        yield found
+    with _scheduler() as scheduler:
+        try:
+            with Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found:
+                for environment in environments:
+                    keepers.append(Keeper(scheduler.scheduler_address, environment, found.came, give_up))
+                found.expect(workers)
+                needed = workers
+                yield found
+            grace = 0.0  # nothing runs that has to be saved
+        finally:
+            for keeper in keepers:
+                keeper.terminate()
+            for keeper in keepers:
+                keeper.stop(grace)
 
 
 def _scheduler() -> SpecCluster:
@@ -461,8 +470,7 @@ class Keeper:
         give_up: Callable[[str], object] = lambda reason: None,
     ) -> None:
         options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--no-dashboard")
-        preload = ("--host", LOOPBACK, "--preload", __name__)
-        self._command = (sys.executable, "-m", "dask", "worker", address, *options, *preload)
+        self._command = (sys.executable, "-m", "dask", "worker", address, "--host", LOOPBACK, *options, *PRELOAD)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
         self._came, self._give_up = came, give_up
         self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
@@ -475,9 +483,16 @@ class Keeper:
         """Kills the process; another one follows."""
         self._process.kill()
 
-    def stop(self) -> None:
-        """Kills the process for good."""
+    def terminate(self) -> None:
+        """Tells the process to save what runs and to end; no other follows."""
         self._stopped.set()
+        self._process.terminate()
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Ends the process for good: kills it where it does not end by itself within some seconds."""
+        self._stopped.set()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
         self._process.kill()
         self._thread.join()
 
@@ -528,29 +543,17 @@ class Keeper:
 
 def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
     """The environment variables of each worker process."""
-    devices = _devices()
-    if not devices:
+    visible = devices()
+    if not visible:
         share = str(max(1, (os.cpu_count() or 1) // workers))
         return [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)] * workers
-    if workers * devices_each > len(devices):
+    if workers * devices_each > len(visible):
         raise UserError(
             f"{workers} workers with {devices_each} GPU each need {workers * devices_each}, "
-            f"this machine has {len(devices)}"
+            f"this machine has {len(visible)}"
         )
-    shares = [devices[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
+    shares = [visible[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
-
-
-def _devices() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
 
 
 @contextlib.contextmanager
@@ -595,26 +598,13 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     shared = settings.job.get("shared_temp_directory")
     folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
     with (
-        _terminated_as_interrupted(),
+        terminated_as_interrupted(),
         _temporary_certificates(folder) as security,
         make_batch(settings, security) as jobs,
         Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
         Jobs(jobs, found, settings),
     ):
         yield found
-
-
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C is: a driver that is a job itself leaves no jobs when its time is over."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -645,7 +635,7 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
         "processes": workers,
         "protocol": "tls://",
         "security": security,
-        "worker_extra_args": ["--preload", "partune.cluster", "--no-dashboard", *job.pop("worker_extra_args", [])],
+        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, "--no-dashboard", *job.pop("worker_extra_args", [])],
         "job_script_prologue": [
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
             *settings.prologue,
@@ -658,6 +648,8 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
         "memory": f"{MEMORY_EACH * workers} GiB",
         "scheduler_options": {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
+        # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
+        **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
     if clash := sorted(fixed.keys() & job.keys()):
         raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
@@ -666,32 +658,6 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         text = str(error).partition(". Very likely this unexpected")[0].replace("Got unexpected", "unexpected")
         raise UserError(f"{settings.system}: {' '.join(text.split())}") from None
-
-
-def dask_setup(worker: distributed.Worker) -> None:
-    """Called by Dask in each worker that preloads this module.
-
-    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs;
-    it ends where there are not enough.
-    """
-    if PARENT in os.environ:
-        threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
-        return
-    if WORKERS_EACH not in os.environ or not (devices := _devices()):
-        return
-    each, workers = int(os.environ[DEVICES_EACH]), int(os.environ[WORKERS_EACH])
-    number = 0 if workers == 1 else int(str(worker.name).rpartition("-")[2])  # "SLURMCluster-3-1": 4th job, 2nd worker
-    if len(devices) < workers * each:
-        needed = f"{workers} workers with {each} GPU each need {workers * each}"
-        print(f"partune: {needed}, this job has {len(devices)}", file=sys.stderr, flush=True)
-        os._exit(1)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * each : (number + 1) * each])
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 # ----- certificates

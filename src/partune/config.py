@@ -182,7 +182,7 @@ class Where(Section):
     workers: PositiveInt = 1
     """Worker processes of this machine, each with GPUs of its own, or with its share of the cores."""
     devices_per_worker: PositiveInt = 1
-    """GPUs each of them sees."""
+    """GPUs each of them has; with several, for a base that one cannot hold, its blocks are spread over them."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, whose workers are used instead (tcp://10.0.0.5:8786)."""
     tls: str | None = None

@@ -6,6 +6,7 @@ works within `guarded` and looks at `noticed` now and then; `wait_for_guarded` s
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,3 +50,16 @@ def wait_for_guarded(timeout: float) -> bool:
     """Waits until nothing is guarded, some seconds at most; whether that is so."""
     with _changed:
         return _changed.wait_for(lambda: _guarded == 0, timeout)
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM is taken as Ctrl-C is, so that a driver saves what runs, and leaves no workers."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

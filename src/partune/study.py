@@ -30,6 +30,7 @@ from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer, Sampler
+from partune.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
@@ -231,32 +232,37 @@ class Study:
             self.record.plan(budget)
         self.watcher.began(self, budget)
         try:
-            if isinstance(self.objective, Anchored):
-                if self._joined:
-                    self._await_anchors(self.objective)
-                else:
-                    self._score_anchors(self.objective)
-            self.watcher.phase("search")
-            slots = self.objective.slots
-            if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
-                slots += math.ceil(slots * (1 - 1 / ETA))
-            with self._workers_or(in_process(workers, workers * slots)) as pool:
-                pool.hold(slots)
-                try:
-                    self._search(pool, budget, slots)
-                    if not self._joined:
-                        self._confirm(pool)
-                except BaseException:
-                    self._give_up(pool)
-                    raise
-            if isinstance(self.objective, Anchored) and not self._joined:
-                self._score_winner(self.objective)
+            with terminated_as_interrupted():
+                self._run(budget, workers)
         except BaseException:
             self.objective.interrupt()
             raise
         finally:
             self.watcher.ended()
         return self
+
+    def _run(self, budget: int, workers: int) -> None:
+        """Anchors, search, confirmation, verdict."""
+        if isinstance(self.objective, Anchored):
+            if self._joined:
+                self._await_anchors(self.objective)
+            else:
+                self._score_anchors(self.objective)
+        self.watcher.phase("search")
+        slots = self.objective.slots
+        if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
+            slots += math.ceil(slots * (1 - 1 / ETA))
+        with self._workers_or(in_process(workers, workers * slots)) as pool:
+            pool.hold(slots)
+            try:
+                self._search(pool, budget, slots)
+                if not self._joined:
+                    self._confirm(pool)
+            except BaseException:
+                self._give_up(pool)
+                raise
+        if isinstance(self.objective, Anchored) and not self._joined:
+            self._score_winner(self.objective)
 
     def _workers_or(self, own: Workers) -> AbstractContextManager[Workers]:
         """The worker processes, which outlive a run, or workers of this process, which do not."""

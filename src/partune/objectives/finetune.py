@@ -475,7 +475,8 @@ class FineTune(Anchored):
         kind = find_dtype(dtype, find_device(self.config.run.device))
         with self._loading:
             if kind not in self._bases:
-                base = load(self.model, kind, self.config.run.device, self.config.run.compile)
+                run = self.config.run
+                base = load(self.model, kind, run.device, run.compile, run.devices_per_worker)
                 if self.packed:
                     self._bases[kind] = base, self._pack_answers(base)
                 else:
