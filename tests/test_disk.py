@@ -271,7 +271,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "vanishing.py").write_text(
         "import shutil\n"
         "from partune import Float, Space\n"
         "def f(config):\n"
@@ -279,7 +279,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(
         "    return config['x']\n"
         "f.space = Space(x=Float(0, 1))\n"
     )
-    status = main(["tune", "--objective", "mine:f", "--algorithm", "lhs", "--budget", "3", "--name", "a"])
+    status = main(["tune", "--objective", "vanishing:f", "--algorithm", "lhs", "--budget", "3", "--name", "a"])
     errors = capsys.readouterr().err
     assert status == 2
     assert errors.startswith("partune: error: runs/a, or a part of it, has gone: put it back")

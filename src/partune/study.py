@@ -288,11 +288,11 @@ class Study:
         self._leaders = self._leading(self.trials, self._spared)
         running = self._running = dict[Future[Observation], Trial]()
         self._under_way.clear()
-        self._meter = Meter(pool)
+        meter = Meter(pool)
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - self._told))
-            self._meter.look()
+            meter.look()
             ready: list[Trial] = []
             while len(running) + len(ready) < self._most(pool, budget, slots):
                 wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *ready))
@@ -311,7 +311,9 @@ class Study:
                 continue
             pause = POLL / 16
             for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
-                self._tell(running.pop(future), self._outcome(future))
+                outcome = self._outcome(future)
+                cost = {**outcome.cost, "worker_seconds": meter.take()}
+                self._tell(running.pop(future), dataclasses.replace(outcome, cost=cost))
 
     def _most(self, pool: Workers, budget: int, slots: int) -> int:
         """How many trials to have under way: as many as there are slots.
@@ -422,8 +424,7 @@ class Study:
             self._catch_up()
             if self._trials[trial.number].status.final or not self.record.mine(trial.number):
                 return
-            cost = {**observation.cost, "worker_seconds": self._meter.take()}
-            final = trial.finished(dataclasses.replace(observation, cost=cost), told=self._told)
+            final = trial.finished(observation, told=self._told)
             self.record.finish(final)
             self._learn(self._light(final))
             self.optimizer.tell(final.proposal, observation.blinded())
