@@ -42,7 +42,7 @@ from distributed import Client, Scheduler, Security, SpecCluster
 from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
-from partune.jobs import Jobs, job_class
+from partune.jobs import Jobs, cluster_class
 from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
@@ -224,8 +224,9 @@ class Cluster(Workers):
     def need(self) -> int:
         """Workers that what is to be done can keep busy."""
         with self._lock:
-            outstanding = len(self._waiting) + sum(len(room.tasks) for room in self._rooms.values())
-            return math.ceil(max(self._remaining, outstanding) / self._slots)
+            tasks = [*self._waiting, *(task for room in self._rooms.values() for task in room.tasks)]
+            alone = sum(task.alone for task in tasks)
+            return alone + math.ceil((max(self._remaining, len(tasks)) - alone) / self._slots)
 
     @property
     def names(self) -> set[str]:
@@ -599,10 +600,8 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
     submitted.
     """
-    import dask_jobqueue
-
     settings = config.validated(config.Batch, config.load(file))
-    command = getattr(dask_jobqueue, SYSTEMS[settings.system]).job_cls.submit_command.split()[0]
+    command = _system(settings).job_cls.submit_command.split()[0]
     if shutil.which(command) is None:
         raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
     shared = settings.job.get("shared_temp_directory")
@@ -615,6 +614,21 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
         Jobs(jobs, found, settings),
     ):
         yield found
+
+
+def _system(settings: config.Batch) -> Any:
+    """dask-jobqueue's class for a batch system.
+
+    The library's import lets SIGINT end the process, in place of KeyboardInterrupt: what was there before is put back.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    except ValueError:  # "signal only works in main thread": the first import has to be there
+        raise UserError("a batch system's workers are asked for from the main thread") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)
+    return getattr(dask_jobqueue, SYSTEMS[settings.system])
 
 
 @contextlib.contextmanager
@@ -636,11 +650,12 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
     for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
     """
-    import dask_jobqueue
-
-    kind = getattr(dask_jobqueue, SYSTEMS[settings.system])
+    kind = cluster_class(_system(settings), THREADS)
     workers, job = settings.workers_per_job, dict(settings.job)
     job.pop("shared_temp_directory", None)
+    if not isinstance(options := job.pop("scheduler_options", {}), dict):
+        raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
+    scheduler = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"} | options
     fixed = {
         "processes": workers,
         "protocol": "tls://",
@@ -650,18 +665,20 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
             *settings.prologue,
         ],
+        "scheduler_options": scheduler,
         "silence_logs": "critical",
-        "job_cls": job_class(kind.job_cls, THREADS),
+        "job_cls": kind.job_cls,
+        "n_workers": 0,
+        "asynchronous": False,
     }
     defaults = {
         "cores": CORES_EACH * workers,
         "memory": f"{MEMORY_EACH * workers} GiB",
-        "scheduler_options": {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
         # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
         **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
-    if clash := sorted(fixed.keys() & job.keys()):
+    if clash := sorted(fixed.keys() & job.keys()) or sorted({"protocol", "security"} & options.keys()):
         raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
     try:
         return kind(**defaults | job | fixed)

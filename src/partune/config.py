@@ -262,7 +262,7 @@ class Batch(Section):
     minimum: PositiveInt = 1
     """Workers at least, as long as the study runs."""
     maximum: PositiveInt
-    """Workers at most."""
+    """Workers at most: as many whole jobs as that holds."""
     workers_per_job: PositiveInt = 1
     """Worker processes a job starts: one for each GPU of its node, or for each few."""
     devices_per_worker: PositiveInt = 1
@@ -276,6 +276,9 @@ class Batch(Section):
     def _in_order(self) -> Batch:
         if self.minimum > self.maximum:
             raise ValueError(f"minimum <= maximum must hold, got minimum={self.minimum}, maximum={self.maximum}")
+        if self.workers_per_job > self.maximum:
+            got = f"workers_per_job={self.workers_per_job}, maximum={self.maximum}"
+            raise ValueError(f"workers_per_job <= maximum must hold, got {got}")
         return self
 
 
