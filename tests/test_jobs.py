@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +204,7 @@ def test_a_running_job_without_its_workers_is_ended_after_a_while(
     later(20.0)
     jobs.look()
     assert system.states == {"1": "CANCELLED", "2": "PENDING"}
+    assert not jobs._seen
 
 
 def test_jobs_that_end_before_a_worker_comes_are_given_up_and_named(
@@ -453,6 +457,64 @@ def test_a_job_whose_end_did_not_succeed_ends_at_the_next_look(
     monkeypatch.setitem(jobs._jobs.scheduler.handlers, "retire_workers", retire)
     jobs.look()
     assert system.states == {first: "PENDING", second: "CANCELLED"}
+
+
+# ----- a study's whole stay
+
+
+FILE = "{system: slurm, maximum: 2, job: {interface: lo}}"
+
+
+def test_two_at_once_in_one_folder_leave_each_other_alone(system: System) -> None:
+    file = system.put("batch.yaml", FILE)
+    with cluster.batch(file):
+        (first,) = system.folder.glob(".partune-tls-*")
+        with cluster.batch(file):
+            folders = set(system.folder.glob(".partune-tls-*"))
+            assert len(folders) == 2
+            assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
+            assert system.states == {"1": "PENDING", "2": "PENDING"}
+        assert system.states == {"1": "PENDING", "2": "CANCELLED"}
+        assert list(system.folder.glob(".partune-tls-*")) == [first]
+    assert system.states == {"1": "CANCELLED", "2": "CANCELLED"}
+
+
+def test_an_exception_leaves_no_job_and_no_key(system: System) -> None:
+    with pytest.raises(ZeroDivisionError), cluster.batch(system.put("batch.yaml", FILE)):
+        raise ZeroDivisionError
+    assert system.states == {"1": "CANCELLED"}
+    assert not list(system.folder.glob(".partune-tls-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interruption_and_leaves_no_job_and_no_key(number: signal.Signals, system: System) -> None:
+    script = f"""
+import time
+from pathlib import Path
+from partune import cluster
+try:
+    with cluster.batch(Path("{system.put("batch.yaml", FILE)}")):
+        print("there", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "there\n"
+        driver.send_signal(number)
+        assert driver.stdout.read() == "interrupted\n"
+    assert system.states == {"1": "CANCELLED"}
+    assert not list(system.folder.glob(".partune-tls-*"))
+
+
+def test_nohup_is_respected(system: System) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cluster.batch(system.put("batch.yaml", FILE)):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # ----- other batch systems
