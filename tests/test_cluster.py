@@ -5,6 +5,7 @@ The workers are real processes of a real Dask scheduler; one cluster serves the 
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import signal
@@ -102,6 +103,19 @@ def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Clust
     with pytest.raises(WorkerLostError, match="died 3 times while it ran alone"):
         poison.result(timeout=90)
     assert all(future.result(timeout=60) > 0 for future in neighbours)
+
+
+def test_calls_that_run_alone_need_a_worker_each() -> None:
+    """What a batch system is asked for."""
+    with cluster.local(1) as workers:
+        workers.hold(4)
+        for call in (die, *[functools.partial(time.sleep, 60.0)] * 3):
+            workers.submit(call)
+        assert workers.need == 1
+        deadline = time.monotonic() + 30.0
+        while workers.need == 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert workers.need == 4
 
 
 def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) -> None:

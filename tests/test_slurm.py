@@ -111,9 +111,8 @@ def test_a_cancelled_job_loses_nothing_and_another_takes_its_place(here: Path) -
     assert gone()
 
 
-def test_a_job_that_is_requeued_keeps_its_place_in_the_queue(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_requeued_keeps_its_place_in_the_queue(here: Path) -> None:
     """Dask would cancel it when its worker has been gone for a while."""
-    monkeypatch.setattr(partune.jobs, "GONE", 1.0)
     with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 s"}), cluster.batch(file(here)) as workers:
         workers.expect(1)
         (job,) = jobs()
