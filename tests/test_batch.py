@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import cluster, config
+from partune import cluster, config, worker
 from partune.errors import UserError
+from partune.objectives.finetune import DEVICES_EACH
 
 GOLDEN = Path(__file__).with_name("golden")
 NODES = {
@@ -70,11 +71,32 @@ def test_the_job_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
     assert found == golden.read_text()
 
 
+def test_a_scheduler_of_the_files_port_has_no_dashboard_for_others(tmp_path: Path) -> None:
+    """It would listen everywhere, and to everybody."""
+    cluster.write_certificates(tmp_path / "tls")
+    job = {"interface": "lo", "scheduler_options": {"idle_timeout": "1 h"}}
+    settings = config.validated(config.Batch, {"system": "slurm", "maximum": 1, "job": job})
+    with cluster.make_batch(settings, cluster.read_certificates(tmp_path / "tls")) as jobs:
+        assert jobs.scheduler.idle_timeout == 3600
+        addresses = [socket.getsockname()[0] for socket in jobs.scheduler.http_server._sockets.values()]
+        assert addresses == ["127.0.0.1"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("{system: slrm, maximum: 2}", "slrm"),
         ("{system: slurm, minimum: 3, maximum: 2}", "minimum <= maximum must hold, got minimum=3, maximum=2"),
+        (
+            "{system: slurm, maximum: 2, workers_per_job: 4}",
+            "workers_per_job <= maximum must hold, got workers_per_job=4, maximum=2",
+        ),
+        ("{system: slurm, maximum: 2, job: {n_workers: 2}}", "job: n_workers is not for the file to set"),
+        ("{system: slurm, maximum: 2, job: {scheduler_options: 8786}}", "scheduler_options is a mapping, got 8786"),
+        (
+            "{system: slurm, maximum: 2, job: {scheduler_options: {protocol: 'tcp://'}}}",
+            "job: protocol is not for the file to set",
+        ),
         ("{system: slurm, maximum: 2, job: {partition: gpu}}", "slurm: unexpected keyword argument 'partition'"),
         ("{system: slurm, maximum: 2, job: {processes: 2}}", "job: processes is not for the file to set"),
         ("{system: slurm, maximum: 2, job: {memory: much}}", "slurm: .*much"),
@@ -119,12 +141,13 @@ def test_a_folder_that_a_script_cannot_name_is_refused(tmp_path: Path, monkeypat
 
 def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int, each: int = 1) -> str:
     """What CUDA_VISIBLE_DEVICES is in the worker of a name, in a job that the batch system gave some devices."""
-    monkeypatch.delenv(cluster.PARENT, raising=False)
+    monkeypatch.delenv(worker.PARENT, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    monkeypatch.setenv(cluster.WORKERS_EACH, str(workers))
-    monkeypatch.setenv(cluster.DEVICES_EACH, str(each))
-    worker: Any = SimpleNamespace(name=name)
-    cluster.dask_setup(worker)
+    monkeypatch.setenv(worker.WORKERS_EACH, str(workers))
+    monkeypatch.setenv(DEVICES_EACH, str(each))
+    process: Any = SimpleNamespace(name=name)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    worker.dask_setup(process)
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 

@@ -98,7 +98,9 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     directory = _existing(arguments.directory)
-    study_config = _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
+    study_config = _moved(
+        _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
+    )
     with _workers(study_config.run) as workers:
         study = _study(study_config, directory, True, workers, arguments.storage)
         budget = arguments.budget or study.record.budget or study_config.search.budget
@@ -110,7 +112,9 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def join(arguments: argparse.Namespace) -> int:
     directory = _existing(arguments.directory)
-    study_config = _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage)
+    study_config = _moved(
+        _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
+    )
     with _workers(study_config.run) as workers:
         study = _study(study_config, directory, True, workers, arguments.storage, join=True)
         return _run(study, study.record.budget or study_config.search.budget)
@@ -177,7 +181,8 @@ def certificates(arguments: argparse.Namespace) -> int:
     files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in cluster.FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
     print(f"  dask scheduler --protocol tls {files}")
-    print(f"  dask worker tls://HOST:8786 --nthreads {cluster.THREADS} {files}")
+    options = " ".join(("--nthreads", str(cluster.THREADS), *cluster.PRELOAD, *cluster.PRELOAD_NANNY))
+    print(f"  dask worker tls://HOST:8786 {options} {files}")
     print(f"and the study with --scheduler tls://HOST:8786 --tls {folder}. Whoever has the folder can use the cluster.")
     return 0
 
@@ -254,6 +259,20 @@ def _recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConf
         Record.open(directory, read_only=True, storage=storage)
         raise UserError(f"{directory} was started from Python: {otherwise}")
     return config.parse(config.load(directory / CONFIG))
+
+
+def _moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
+    """The configuration with the flags of `config.Where` laid over what it says.
+
+    One that says which workers there are takes the place of all of it.
+    """
+    from partune import config
+
+    flags = config.located(_given(arguments), Path.cwd()).get("run", {})
+    recorded = study_config.model_dump(mode="json")
+    if flags.keys() & {"workers", "scheduler", "cluster"}:
+        recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
+    return config.parse(_merged(recorded, {"run": flags}))
 
 
 def _study(
@@ -386,11 +405,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
     _add_storage(command)
+    if "resume" in arguments:
+        _add_where(command)
     command.set_defaults(run=resume)
 
     command = commands.add_parser("join", help="take part in a study that another process runs", description=JOIN)
     command.add_argument("directory", help="the study's directory, runs/<name>")
     _add_storage(command)
+    if "join" in arguments:
+        _add_where(command)
     command.set_defaults(run=join)
 
     command = commands.add_parser("report", help="what a study found, and whether it is better")
@@ -445,6 +468,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 def _add_storage(parser: argparse.ArgumentParser) -> None:
     about = "URL of the study's database, where it needs a password (PGPASSWORD and ~/.pgpass serve too) or has moved"
     parser.add_argument("--storage", metavar="URL", help=about)
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    from partune.config import Where
+
+    group = parser.add_argument_group("run", f"{(Where.__doc__ or '').splitlines()[0]} By default as before.")
+    for name, field in Where.model_fields.items():
+        _add_flag(group, ("run", name), field)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

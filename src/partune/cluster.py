@@ -6,9 +6,10 @@ each, so that packs form there by themselves.
 
 Any process may die at any moment. What a worker was running when it died is run again *alone*, on a worker with
 nothing else; only a task that dies alone counts a strike, and after STRIKES of them it is given up (`WorkerLostError`):
-a poison pill takes neither the cluster nor its neighbours down. A task beyond its time limit takes its worker along,
-since no thread can be stopped from outside; alone, once is enough. Dask's own retries are off. Where the scheduler goes
-away, tasks wait for one at the same address.
+a poison pill takes neither the cluster nor its neighbours down. A worker that is told to go (SIGTERM) hands back what
+it runs; a fine-tuning has saved where it stands, and goes on from there elsewhere. A task beyond its time limit takes
+its worker along, since no thread can be stopped from outside; alone, once is enough. Dask's own retries are off. Where
+the scheduler goes away, tasks wait for one at the same address.
 """
 
 from __future__ import annotations
@@ -27,38 +28,53 @@ import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import cloudpickle
+import dask
 import distributed
 from distributed import Client, Scheduler, Security, SpecCluster
 
 from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
-from partune.jobs import Jobs, job_class
+from partune.jobs import Jobs, cluster_class
+from partune.objectives.finetune import DEVICES_EACH
+from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
+from partune.worker import (
+    GRACE,
+    LEAVING,
+    OVERDUE,
+    PARENT,
+    PRELOAD,
+    PRELOAD_NANNY,
+    WORKERS_EACH,
+    HandedBackError,
+    carried_out,
+    devices,
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 STRIKES = 3
+FRUITLESS = 3  # processes of a worker in a row that end before it has come: no more are started
+OUTPUT = 4096  # bytes of a worker process's output that are kept
 THREADS = 64  # of a worker process: the largest pack that it can hold
 PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
 LOOK = 2.0  # seconds after which a study looks again how many workers there are
 TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
-OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
 FETCH = 30.0  # seconds to wait for a result that is there
 CONNECT = 30.0  # seconds for a scheduler to answer
 LOOPBACK = "127.0.0.1"
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
-PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
-DEVICES_EACH, WORKERS_EACH = "PARTUNE_DEVICES_PER_WORKER", "PARTUNE_WORKERS_PER_JOB"
 CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
 SYSTEMS = {
     "slurm": "SLURMCluster",
@@ -93,7 +109,13 @@ class Room:
     threads: int
     name: str = ""
     leaving: bool = False  # takes no more tasks
+    excused: bool = False  # was told to go: what it takes along is no reason to suspect that
     tasks: set[Task] = field(default_factory=set)
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be sent tasks, where it has room."""
+        return not self.leaving and not any(task.alone for task in self.tasks)
 
     def taken_back(self) -> list[Task]:
         """All tasks, as if they had never been handed out; what becomes of them there is of no account."""
@@ -123,10 +145,12 @@ class Cluster(Workers):
         self._remaining = 0  # trials that the search has still to finish
         self._lock = threading.RLock()
         self._rooms: dict[str, Room] = {}
+        self._came: set[str] = set()  # names of the workers that ever were there
         self._waiting: list[Task] = []
         self._submitted = 0
         self._overdue: set[int] = set()  # numbers of the tasks that ran beyond the time limit
         self._left: list[tuple[float, Room]] = []  # workers that have gone, when, and what nobody knows the fate of
+        self._failed: UserError | None = None  # why no worker will come
         self._lost = 0.0  # since when the scheduler is gone; 0: it is there
         self._closed = threading.Event()
         self._client = connect()
@@ -141,13 +165,14 @@ class Cluster(Workers):
 
     @property
     def count(self) -> int:
-        """The workers of now; one where there is none yet, so that something waits for it."""
-        return max(1, sum(not room.leaving for room in list(self._rooms.values())))
+        return sum(not room.leaving for room in list(self._rooms.values()))
 
     def expect(self, workers: int) -> None:
         """Waits until so many workers are there; raises UserError where they do not come."""
         deadline = time.monotonic() + PATIENCE
         while len(self._rooms) < workers:
+            if self._failed is not None:
+                raise self._failed
             if time.monotonic() > deadline:
                 raise UserError(f"{len(self._rooms)} of {workers} workers came within {PATIENCE / 60:g} minutes")
             time.sleep(0.05)
@@ -169,6 +194,8 @@ class Cluster(Workers):
         future.set_running_or_notify_cancel()
         name = next((f"trial {each.number}" for each in args if isinstance(each, Trial)), "a task")
         with self._lock:
+            if self._failed is not None and not self._rooms:
+                raise self._failed
             self._submitted += 1
             self._waiting.append(Task(name, call, future, self._submitted))
             self._fill()
@@ -198,8 +225,9 @@ class Cluster(Workers):
     def need(self) -> int:
         """Workers that what is to be done can keep busy."""
         with self._lock:
-            outstanding = len(self._waiting) + sum(len(room.tasks) for room in self._rooms.values())
-            return math.ceil(max(self._remaining, outstanding) / self._slots)
+            tasks = [*self._waiting, *(task for room in self._rooms.values() for task in room.tasks)]
+            alone = sum(task.alone for task in tasks)
+            return alone + math.ceil((max(self._remaining, len(tasks)) - alone) / self._slots)
 
     @property
     def names(self) -> set[str]:
@@ -217,9 +245,15 @@ class Cluster(Workers):
                 room.leaving = True
             return True
 
+    def came(self, name: str) -> bool:
+        """Whether a worker of this name ever was there."""
+        with self._lock:
+            return name in self._came
+
     def fail(self, error: UserError) -> None:
         """Ends what waits for workers, of which none will come."""
         with self._lock:
+            self._failed = error
             given_up, self._waiting = self._waiting, []
         for task in given_up:
             task.future.set_exception(error)
@@ -230,6 +264,15 @@ class Cluster(Workers):
         """Tells a scheduler, a new one too, what it has to know: retries are ours."""
         self._client.run_on_scheduler(_no_retries)
         self._client.subscribe_topic(OVERDUE, lambda event: self._overdue.add(event[1]["task"]))
+        self._client.subscribe_topic(LEAVING, lambda event: self._excuse(event[1]["worker"]))
+
+    def _excuse(self, address: str) -> None:
+        """A worker was told to go: it takes nothing more, and what it does not hand back runs elsewhere."""
+        with self._lock:
+            room = self._rooms.get(address)
+            if room is not None and not room.excused:
+                room.leaving = room.excused = True
+                log.warning("A worker has to go; what it was running goes on elsewhere.")
 
     def _watch(self) -> None:
         """Until this is closed: looks which workers there are, and for a scheduler where it is gone."""
@@ -271,8 +314,12 @@ class Cluster(Workers):
                 self._left.remove((when, room))
                 self._waiting += room.taken_back()
             for address in there.keys() - self._rooms.keys():
+                self._failed = None
                 self._rooms[address] = Room(address, there[address]["nthreads"], str(there[address]["name"]))
+                self._came.add(self._rooms[address].name)
             self._fill()
+        if self._failed is not None and not self._rooms:
+            self.fail(self._failed)
 
     def _taken_back(self) -> list[Task]:
         rooms = [*self._rooms.values(), *(room for _, room in self._left)]
@@ -288,20 +335,17 @@ class Cluster(Workers):
         """
         if self._lost:
             return
-        free = sorted(
-            (room for room in self._rooms.values() if not room.leaving and not any(task.alone for task in room.tasks)),
-            key=lambda room: -len(room.tasks),
-        )  # the emptiest last
+        free = [room for room in self._rooms.values() if room.open]
         left = []
         for task in sorted(self._waiting, key=lambda task: (not task.alone, task.number)):
-            room = free[-1] if free else None
+            free = [room for room in free if len(room.tasks) < min(self._slots, room.threads)]
+            room = min(free, key=lambda room: len(room.tasks), default=None)
             if room is not None and task.alone:
-                free.pop()
-            if room is None or len(room.tasks) >= (1 if task.alone else min(self._slots, room.threads)):
+                free.remove(room)
+            if room is None or (task.alone and room.tasks):
                 left.append(task)
-                continue
-            self._send(task, room)
-            free.sort(key=lambda room: -len(room.tasks))
+            else:
+                self._send(task, room)
         self._waiting = left
 
     def _send(self, task: Task, room: Room) -> None:
@@ -335,8 +379,10 @@ class Cluster(Workers):
             if killed := isinstance(error, distributed.KilledWorker):
                 if self._rooms.pop(room.address, None) is not None:  # the others' fates are told in a moment
                     self._left.append((time.monotonic(), room))
-                error = self._fate(task)
-            if again := lost or (killed and error is None):
+                error = None if room.excused else self._fate(task)
+            preempted = isinstance(error, HandedBackError)
+            room.leaving |= preempted
+            if again := lost or preempted or (killed and error is None):
                 self._waiting.append(task)
         if not again and error is None:
             task.future.set_result(found)
@@ -360,25 +406,6 @@ class Cluster(Workers):
         return None
 
 
-def carried_out(call: bytes, task: int, limit: float | None) -> Any:
-    """On a worker: makes the call; beyond the time limit (in seconds) the process ends."""
-    if limit is None:
-        return cloudpickle.loads(call)()
-    watch = threading.Timer(limit, _leave, (distributed.get_worker(), task))
-    watch.daemon = True
-    watch.start()
-    try:
-        return cloudpickle.loads(call)()
-    finally:
-        watch.cancel()
-
-
-def _leave(worker: distributed.Worker, task: int) -> None:
-    worker.loop.add_callback(worker.log_event, OVERDUE, {"task": task})
-    time.sleep(1.0)  # for the message to leave first
-    os._exit(1)
-
-
 def _no_retries(dask_scheduler: Scheduler) -> None:
     dask_scheduler.allowed_failures = 0
 
@@ -393,29 +420,72 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
     Raises UserError where there are fewer GPUs than asked for.
     """
     environments = _environments(workers, devices_each)
-    inner = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
-    with SpecCluster(scheduler={"cls": Scheduler, "options": inner}, silence_logs=logging.CRITICAL) as scheduler:
-        keepers = [Keeper(scheduler.scheduler_address, environment) for environment in environments]
-        try:
-            with Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found:
-                found.expect(workers)
-                yield found
-        finally:
-            for keeper in keepers:
-                keeper.stop()
+    with (
+        _scheduler() as scheduler,
+        _kept() as keepers,
+        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found,
+    ):
+        needed = 1  # keepers that cannot go on before the study cannot; at the start all have to
+        given_up: list[str] = []
+
+        def give_up(reason: str) -> None:
+            log.warning("A worker is given up: %s", reason)
+            given_up.append(reason)
+            if len(given_up) >= needed:
+                found.fail(UserError(reason.splitlines()[0]))
+
+        for environment in environments:
+            keepers.append(Keeper(scheduler.scheduler_address, environment, found.came, give_up))
+        found.expect(workers)
+        needed = workers
+        yield found
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[list[Keeper]]:
+    """A list for keepers, whose processes end with the context; after an interrupt they save first what they run."""
+    keepers: list[Keeper] = []
+    grace = GRACE
+    try:
+        yield keepers
+        grace = 0.0
+    finally:
+        for keeper in keepers:
+            keeper.terminate()
+        for keeper in keepers:
+            keeper.stop(grace)
+
+
+def _scheduler() -> SpecCluster:
+    """A scheduler in this process. Its workers are gone when their connections are.
+
+    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does.
+    """
+    options = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        return SpecCluster(scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
 
 
 class Keeper:
     """Keeps one worker process running: one that ends is followed by another.
 
+    came: whether a worker of a name ever reached the scheduler. After FRUITLESS processes in a row that ended before
+    that, no more are started, and give_up is told why, in another thread; by default they are started for ever.
     (Dask's Nanny is not used: it gives up for good when a worker dies in the moment in which it starts.)
     """
 
-    def __init__(self, address: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        environment: Mapping[str, str],
+        came: Callable[[str], bool] = lambda name: True,
+        give_up: Callable[[str], object] = lambda reason: None,
+    ) -> None:
         options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--no-dashboard")
-        preload = ("--host", LOOPBACK, "--preload", __name__)
-        self._command = (sys.executable, "-m", "dask", "worker", address, *options, *preload)
+        self._command = (sys.executable, "-m", "dask", "worker", address, "--host", LOOPBACK, *options, *PRELOAD)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
+        self._came, self._give_up = came, give_up
+        self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
         self._stopped = threading.Event()
         self._process = self._start()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -425,57 +495,77 @@ class Keeper:
         """Kills the process; another one follows."""
         self._process.kill()
 
-    def stop(self) -> None:
-        """Kills the process for good."""
+    def terminate(self) -> None:
+        """Tells the process to save what runs and to end; no other follows."""
         self._stopped.set()
+        self._process.terminate()
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Ends the process for good: kills it where it does not end by itself within some seconds."""
+        self._stopped.set()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
         self._process.kill()
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._command,
+        self._name, self._said = f"partune-{uuid.uuid4().hex[:12]}", b""
+        process = subprocess.Popen(
+            (*self._command, "--name", self._name),
             env=self._environment,
             start_new_session=True,  # so that Ctrl-C is the driver's alone
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
+        self._listener = threading.Thread(target=self._listen, args=(process.stdout,), name="listener", daemon=True)
+        self._listener.start()
+        return process
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        """Keeps the end of what a process writes."""
+        with pipe:
+            while written := os.read(pipe.fileno(), 65536):
+                self._said = (self._said + written)[-OUTPUT:]
 
     def _keep(self) -> None:
+        fruitless = 0
         while True:
             began = time.monotonic()
             self._process.wait()
             if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):  # one that cannot start: no busy loop
                 return
-            self._process = self._start()
+            fruitless = 0 if self._came(self._name) else fruitless + 1
+            if fruitless == FRUITLESS:
+                self._give_up(self._reason())
+                return
+            try:
+                self._process = self._start()
+            except OSError as error:
+                self._said = str(error).encode()
             if self._stopped.is_set():
                 self._process.kill()
+
+    def _reason(self) -> str:
+        """Why no worker comes: a line, and below it all that is known."""
+        self._listener.join(1.0)  # a process of the process's own may still hold the pipe
+        said = self._said.decode(errors="replace").strip()
+        last = said.splitlines()[-1].strip()[:300] if said else "it wrote nothing"
+        return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{said}".strip()
 
 
 def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
     """The environment variables of each worker process."""
-    devices = _devices()
-    if not devices:
+    visible = devices()
+    if not visible:
         share = str(max(1, (os.cpu_count() or 1) // workers))
         return [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)] * workers
-    if workers * devices_each > len(devices):
+    if workers * devices_each > len(visible):
         raise UserError(
             f"{workers} workers with {devices_each} GPU each need {workers * devices_each}, "
-            f"this machine has {len(devices)}"
+            f"this machine has {len(visible)}"
         )
-    shares = [devices[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
+    shares = [visible[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]
-
-
-def _devices() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
 
 
 @contextlib.contextmanager
@@ -511,16 +601,14 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
     submitted.
     """
-    import dask_jobqueue
-
     settings = config.validated(config.Batch, config.load(file))
-    command = getattr(dask_jobqueue, SYSTEMS[settings.system]).job_cls.submit_command.split()[0]
+    command = _system(settings).job_cls.submit_command.split()[0]
     if shutil.which(command) is None:
         raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
     shared = settings.job.get("shared_temp_directory")
     folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
     with (
-        _terminated_as_interrupted(),
+        terminated_as_interrupted(),
         _temporary_certificates(folder) as security,
         make_batch(settings, security) as jobs,
         Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
@@ -529,17 +617,19 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
         yield found
 
 
-@contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C is: a driver that is a job itself leaves no jobs when its time is over."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _system(settings: config.Batch) -> Any:
+    """dask-jobqueue's class for a batch system.
+
+    The library's import lets SIGINT end the process, in place of KeyboardInterrupt: what was there before is put back.
+    """
+    before = signal.getsignal(signal.SIGINT)
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        import dask_jobqueue
+    except ValueError:  # "signal only works in main thread": the first import has to be there
+        raise UserError("a batch system's workers are asked for from the main thread") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)
+    return getattr(dask_jobqueue, SYSTEMS[settings.system])
 
 
 @contextlib.contextmanager
@@ -561,62 +651,41 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
     for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
     """
-    import dask_jobqueue
-
-    kind = getattr(dask_jobqueue, SYSTEMS[settings.system])
+    kind = cluster_class(_system(settings), THREADS)
     workers, job = settings.workers_per_job, dict(settings.job)
     job.pop("shared_temp_directory", None)
+    if not isinstance(options := job.pop("scheduler_options", {}), dict):
+        raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
+    scheduler = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"} | options
     fixed = {
         "processes": workers,
         "protocol": "tls://",
         "security": security,
-        "worker_extra_args": ["--preload", "partune.cluster", "--no-dashboard", *job.pop("worker_extra_args", [])],
+        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, "--no-dashboard", *job.pop("worker_extra_args", [])],
         "job_script_prologue": [
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
             *settings.prologue,
         ],
+        "scheduler_options": scheduler,
         "silence_logs": "critical",
-        "job_cls": job_class(kind.job_cls, THREADS),
+        "job_cls": kind.job_cls,
+        "n_workers": 0,
+        "asynchronous": False,
     }
     defaults = {
         "cores": CORES_EACH * workers,
         "memory": f"{MEMORY_EACH * workers} GiB",
-        "scheduler_options": {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
+        # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
+        **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
-    if clash := sorted(fixed.keys() & job.keys()):
+    if clash := sorted(fixed.keys() & job.keys()) or sorted({"protocol", "security"} & options.keys()):
         raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
     try:
         return kind(**defaults | job | fixed)
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         text = str(error).partition(". Very likely this unexpected")[0].replace("Got unexpected", "unexpected")
         raise UserError(f"{settings.system}: {' '.join(text.split())}") from None
-
-
-def dask_setup(worker: distributed.Worker) -> None:
-    """Called by Dask in each worker that preloads this module.
-
-    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs;
-    it ends where there are not enough.
-    """
-    if PARENT in os.environ:
-        threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
-        return
-    if WORKERS_EACH not in os.environ or not (devices := _devices()):
-        return
-    each, workers = int(os.environ[DEVICES_EACH]), int(os.environ[WORKERS_EACH])
-    number = 0 if workers == 1 else int(str(worker.name).rpartition("-")[2])  # "SLURMCluster-3-1": 4th job, 2nd worker
-    if len(devices) < workers * each:
-        needed = f"{workers} workers with {each} GPU each need {workers * each}"
-        print(f"partune: {needed}, this job has {len(devices)}", file=sys.stderr, flush=True)
-        os._exit(1)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices[number * each : (number + 1) * each])
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
 
 
 # ----- certificates

@@ -24,12 +24,13 @@ from typing import Any, TypeVar
 import numpy as np
 
 from partune.errors import UserError
-from partune.executors import WorkerLostError, Workers, in_process
-from partune.objectives.base import Anchored, Objective, observed
+from partune.executors import Meter, WorkerLostError, Workers, in_process
+from partune.objectives.base import Anchored, Objective, observed, unspoilt
 from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer, Sampler
+from partune.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
@@ -231,32 +232,37 @@ class Study:
             self.record.plan(budget)
         self.watcher.began(self, budget)
         try:
-            if isinstance(self.objective, Anchored):
-                if self._joined:
-                    self._await_anchors(self.objective)
-                else:
-                    self._score_anchors(self.objective)
-            self.watcher.phase("search")
-            slots = self.objective.slots
-            if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
-                slots += math.ceil(slots * (1 - 1 / ETA))
-            with self._workers_or(in_process(workers, workers * slots)) as pool:
-                pool.hold(slots)
-                try:
-                    self._search(pool, budget, slots)
-                    if not self._joined:
-                        self._confirm(pool)
-                except BaseException:
-                    self._give_up(pool)
-                    raise
-            if isinstance(self.objective, Anchored) and not self._joined:
-                self._score_winner(self.objective)
+            with terminated_as_interrupted():
+                self._run(budget, workers)
         except BaseException:
             self.objective.interrupt()
             raise
         finally:
             self.watcher.ended()
         return self
+
+    def _run(self, budget: int, workers: int) -> None:
+        """Anchors, search, confirmation, verdict."""
+        if isinstance(self.objective, Anchored):
+            if self._joined:
+                self._await_anchors(self.objective)
+            else:
+                self._score_anchors(self.objective)
+        self.watcher.phase("search")
+        slots = self.objective.slots
+        if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
+            slots += math.ceil(slots * (1 - 1 / ETA))
+        with self._workers_or(in_process(workers, workers * slots)) as pool:
+            pool.hold(slots)
+            try:
+                self._search(pool, budget, slots)
+                if not self._joined:
+                    self._confirm(pool)
+            except BaseException:
+                self._give_up(pool)
+                raise
+        if isinstance(self.objective, Anchored) and not self._joined:
+            self._score_winner(self.objective)
 
     def _workers_or(self, own: Workers) -> AbstractContextManager[Workers]:
         """The worker processes, which outlive a run, or workers of this process, which do not."""
@@ -282,18 +288,20 @@ class Study:
         self._leaders = self._leading(self.trials, self._spared)
         running = self._running = dict[Future[Observation], Trial]()
         self._under_way.clear()
+        meter = Meter(pool)
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - self._told))
-            begun: list[Trial] = []
-            while len(running) + len(begun) < pool.count * slots:
-                wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *begun))
+            meter.look()
+            ready: list[Trial] = []
+            while len(running) + len(ready) < self._most(pool, budget, slots):
+                wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *ready))
                 if (trial := self._next(budget, propose=not wait_for_round)) is None:
                     break
-                begun.append(trial)
-            for trial in begun:  # all at once, so that they can make a pack
-                self.watcher.started(trial)
-                running[self._submit(pool, trial)] = trial
+                ready.append(trial)
+                if pool.remote:  # it runs while the next is asked for
+                    self._begin(pool, ready)
+            self._begin(pool, ready)  # all at once, so that they can make a pack
             if not running:
                 if not self._others_matter(budget):
                     pool.remain(0)
@@ -302,8 +310,28 @@ class Study:
                 pause = min(2 * pause, POLL)
                 continue
             pause = POLL / 16
-            for future in sorted(pool.first(running), key=lambda each: running[each].number):
-                self._tell(running.pop(future), self._outcome(future))
+            for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
+                outcome = self._outcome(future)
+                cost = {**outcome.cost, "worker_seconds": meter.take()}
+                self._tell(running.pop(future), dataclasses.replace(outcome, cost=cost))
+
+    def _most(self, pool: Workers, budget: int, slots: int) -> int:
+        """How many trials to have under way: as many as there are slots.
+
+        Of worker processes with several slots each, an optimiser that learns is asked for half of what remains at
+        most, or for one a worker: what is asked for at once is asked for blindly (docs/scaling.md, "Slots").
+        """
+        workers = max(1, pool.count)
+        if not pool.remote or not self.optimizer.learns:
+            return workers * slots
+        return min(workers * slots, max(workers, math.ceil((budget - self._told) / 2)))
+
+    def _begin(self, pool: Workers, ready: list[Trial]) -> None:
+        """Hands trials to the workers, and takes them from the list."""
+        for trial in ready:
+            self.watcher.started(trial)
+            self._running[self._submit(pool, trial)] = trial
+        ready.clear()
 
     def _give_up(self, pool: Workers) -> None:
         """Ends what runs, again and again: a thread may only be about to hand its trial in."""
@@ -516,13 +544,18 @@ class Study:
         self.watcher.phase(name)
         began = time.perf_counter()
         trial = Trial(0, dict(config), seed=self._seed(ANCHOR, 0))
-        observation = score(trial)
+        observation = unspoilt(score(trial))
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
 
     def _note(self, name: str, final: Trial) -> None:
         self._anchors[name] = self._light(self.record.anchor(name, final))
         self.watcher.anchored(name, self._anchors[name])
+
+
+def _ends_the_run(future: Future[Observation]) -> bool:
+    """Whether a future has no result to tell, but a reason to stop."""
+    return not isinstance(future.exception(), (WorkerLostError, type(None)))
 
 
 class UntrustworthyError(RuntimeError):

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
-from partune.finetune import adapter
+from partune.finetune import adapter, checkpoint
 from partune.finetune.data import Examples, tokenise
-from partune.finetune.engine import DroppedError, Engine, Outcome
+from partune.finetune.engine import Engine, Outcome
 from partune.finetune.head import Head
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
@@ -30,6 +30,7 @@ from partune.finetune.packed import Carrier
 from partune.finetune.resident import Job, Residents
 from partune.finetune.scoring import NotFiniteError, Scorer, Scores, harness_model
 from partune.finetune.training import DivergedError
+from partune.preemption import PreemptedError
 from partune.stopping import Rungs, rung_steps
 from tests.finetune.oracle import losses_differ
 from tests.finetune.tiny import make_rows, write_jsonl
@@ -110,9 +111,9 @@ def test_a_full_pack_trains_and_is_scored_in_common_passes(
         widths.append(len(self))
         step(self)
 
-    def answer(self: Any, name: str, requests: Any, carrier: Any = None, pack: Any = None) -> Any:
+    def answer(self: Any, name: str, requests: Any, carrier: Any, pack: Any, *look: Any) -> Any:
         packs.append(len(pack))
-        return answers(self, name, requests, carrier, pack)
+        return answers(self, name, requests, carrier, pack, *look)
 
     monkeypatch.setattr(Residents, "step", spy)
     monkeypatch.setattr(PackedLikelihoods, "answers", answer)
@@ -270,7 +271,7 @@ def test_dropped_work_raises_at_once_and_leaves_the_base(engine: Engine, job: Ma
     began = time.monotonic()
     engine.drop()
     for future in futures:
-        with pytest.raises(DroppedError):
+        with pytest.raises(PreemptedError):
             future.result(timeout=1)
     assert time.monotonic() - began < 5
     assert dict(base.model.named_modules()) == modules
@@ -293,7 +294,7 @@ def test_what_is_handed_in_while_work_is_dropped_is_dropped_too(
     time.sleep(0.2)
     engine.drop()
     for each in (future, *late):
-        with pytest.raises(DroppedError):
+        with pytest.raises(PreemptedError):
             each.result(timeout=1)
 
 
@@ -374,3 +375,118 @@ def test_any_mix_of_trials_widths_and_arrivals(engine: Engine, job: Make, data: 
     engine.width = 1
     for mine, outcome in zip(jobs, found, strict=True):
         check_same(outcome, run(engine, [mine])[0])
+
+
+# ----- broken off, and gone on
+
+
+@pytest.fixture
+def broken_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs jobs until some forward pass of a kind, and breaks them off there."""
+
+    def broken(engine: Engine, jobs: Sequence[Job], steps: int = 10**6, passes: int = 10**6) -> None:
+        left = {"steps": steps, "passes": passes}
+
+        def counted(kind: str, then: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                left[kind] -= 1
+                engine._dropping = engine._dropping or left[kind] < 0
+                return then(*arguments)
+
+            return call
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Residents, "step", counted("steps", Residents.step))
+            patch.setattr(PackedLikelihoods, "_add", counted("passes", PackedLikelihoods._add))
+            futures = [engine.submit(each) for each in jobs]
+            for future in futures:
+                with pytest.raises(PreemptedError):
+                    future.result(timeout=60)
+        engine.drop()
+
+    return broken
+
+
+@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 1}, {"optimizer": "sgd", "learning_rate": 0.3}])
+@pytest.mark.parametrize("steps", [0, 1, 5])
+def test_a_trial_that_was_broken_off_ends_as_an_unbroken_one(
+    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], changes: dict[str, Any], steps: int
+) -> None:
+    jobs = [job(seed, folder=tmp_path / f"{seed}", steps=6 + seed, lora_r=4 * seed, **changes) for seed in (1, 2)]
+    broken_off(engine, jobs, steps=steps)
+    assert {each.name for each in tmp_path.iterdir()} == {".1-checkpoint", ".2-checkpoint"}
+    found = run(engine, jobs)
+    for mine, outcome in zip(jobs, found, strict=True):
+        check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
+        assert len(outcome.losses) == mine.settings.steps
+        assert mine.adapter is not None
+        assert (mine.adapter / "adapter_model.safetensors").is_file()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_progress_is_kept_and_paid_for_once(
+    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = job(0, folder=tmp_path / "a", steps=12)
+    broken_off(engine, [mine], steps=5)
+    broken_off(engine, [mine], steps=4)
+    steps, taken = Residents.step, []
+    monkeypatch.setattr(Residents, "step", lambda self: taken.append(steps(self)))
+    (outcome,) = run(engine, [mine])
+    assert len(taken) == 12 - 5 - 4 - 2  # the step that is under way when it is broken off counts
+    assert outcome.tokens == run(engine, [dataclasses.replace(mine, adapter=None)])[0].tokens
+
+
+def test_one_that_is_broken_off_while_it_is_scored_has_only_to_be_scored(
+    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [job(seed, folder=tmp_path / f"{seed}") for seed in range(2)]
+    broken_off(engine, jobs, passes=0)
+    monkeypatch.setattr(Residents, "step", lambda self: 1 / 0)
+    found = run(engine, jobs)
+    monkeypatch.undo()
+    for mine, outcome in zip(jobs, found, strict=True):
+        check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
+
+
+def test_rungs_that_were_passed_are_reported_again(
+    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None]
+) -> None:
+    steps = 16
+    whole = run(engine, [job(0, Rungs(), steps=steps)])[0]
+    broken_off(engine, [job(0, Rungs(), tmp_path / "a", steps=steps)], steps=steps - 1)
+    rungs = Rungs()  # a resumed study's
+    outcome = run(engine, [job(0, rungs, tmp_path / "a", steps=steps)])[0]
+    assert outcome.rungs == whole.rungs
+    assert [scores[0] for scores in rungs._scores] == list(whole.rungs)
+
+
+@pytest.mark.parametrize("change", ["settings", "torn", "unreadable"])
+def test_another_training_or_a_torn_file_is_not_gone_on_with(
+    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], change: str
+) -> None:
+    mine = job(0, folder=tmp_path / "a", steps=8)
+    broken_off(engine, [mine], steps=3)
+    (file,) = (tmp_path / ".a-checkpoint").iterdir()
+    if change == "torn":
+        file.write_bytes(file.read_bytes()[:-7])
+    elif change == "unreadable":
+        file.write_bytes(b"\0" * 100)
+    else:
+        mine = job(0, folder=tmp_path / "a", steps=9)
+    (outcome,) = run(engine, [mine])
+    check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
+
+
+def test_a_full_disk_costs_the_progress_alone(
+    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    mine = job(0, folder=tmp_path / "a")
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_file", full)
+        broken_off(engine, [mine], steps=3)
+    assert not list(tmp_path.iterdir())
+    assert isinstance(run(engine, [mine])[0].scores, Scores)

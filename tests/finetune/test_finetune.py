@@ -20,9 +20,9 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import capacity
 from partune.finetune import training as trainings
-from partune.finetune.engine import DroppedError
 from partune.finetune.resident import Residents
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
+from partune.preemption import PreemptedError
 from partune.space import Choice, Float, Int, Space
 from partune.study import Study
 from partune.trial import Observation, Status, Trial
@@ -294,7 +294,7 @@ def test_an_interrupt_ends_trials_in_packs(make: Any) -> None:
         time.sleep(0.5)
         tuner.interrupt()
         for future in futures:
-            with pytest.raises(DroppedError):
+            with pytest.raises(PreemptedError):
                 future.result(timeout=5)
 
 

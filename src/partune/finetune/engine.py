@@ -3,6 +3,7 @@
 One thread of the engine's own works while there are trials, and ends when there are none. Trials of the same targets
 train together, as many as the engine is wide; one that ends or diverges leaves its slot to the next that waits, or the
 pack shrinks. A pack that does not fit in memory is halved: half of it goes on, the other half starts again later.
+What is broken off is saved, and goes on from there when it is handed in again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from partune.finetune import checkpoint
 from partune.finetune.head import Head
 from partune.finetune.isolation import is_out_of_memory
 from partune.finetune.likelihoods import PackedLikelihoods
@@ -26,6 +28,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, carrier
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.scoring import Scorer, Scores
+from partune.preemption import PreemptedError, guarded, noticed
 from partune.threads import threads
 
 GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
@@ -49,10 +52,6 @@ class Outcome:
     score_seconds: float
     rungs: tuple[float, ...] = ()
     stopped: float | None = None
-
-
-class DroppedError(RuntimeError):
-    """The engine was told to drop its work."""
 
 
 class Engine:
@@ -89,7 +88,7 @@ class Engine:
         future: Future[Outcome] = Future()
         with self._changed:
             if self._dropping:
-                future.set_exception(DroppedError("the engine was told to stop"))
+                future.set_exception(PreemptedError("the engine was told to stop"))
                 return future
             self._waiting.append((job, future))
             self._changed.notify_all()
@@ -99,7 +98,7 @@ class Engine:
         return future
 
     def drop(self) -> None:
-        """Drops all work, waiting or resident: every future raises DroppedError. Returns when the engine is idle.
+        """Drops all work, waiting or resident: every future raises PreemptedError. Returns when the engine is idle.
 
         What is handed in meanwhile is dropped too.
         """
@@ -122,7 +121,7 @@ class Engine:
                         if not self._waiting:
                             self._thread = None
                             return
-                    with self.lend():
+                    with self.lend(), guarded():
                         self._session()
         except BaseException as error:
             with self._changed:
@@ -132,7 +131,7 @@ class Engine:
                 self._futures.clear()
             for future in left:
                 future.set_exception(error)
-            if not isinstance(error, Exception):
+            if not isinstance(error, (Exception, PreemptedError)):
                 raise
 
     def _gather(self) -> None:
@@ -147,33 +146,55 @@ class Engine:
         """Works on the trials of one kind of targets until none of them is resident or waiting."""
         targets = self._waiting[0][0].settings.targets
         with carrier(self.base, targets) as carrying:
-            residents, size = Residents(carrying, self.head), min(self.width, self._most or self.width)
-            trained: list[Slot] = []  # to be scored
-            while True:
-                size = self._admit(residents, targets, size)
-                if trained and (not len(residents) or not self._soon(residents, len(trained))):
-                    self._finish(carrying, trained)
-                    trained = []
-                elif not len(residents):
-                    return
-                else:
-                    try:
-                        trained += self._advance(residents)
-                        continue
-                    except Exception as error:
-                        if not is_out_of_memory(error) or len(residents) < 2:
-                            self._fail(residents, error)
-                            continue
-                    size = self._most = self._halve(residents)
+            residents, trained = Residents(carrying, self.head), list[Slot]()
+            try:
+                self._carry_out(residents, trained, targets)
+            except PreemptedError:
+                self._save(residents, trained)
+                raise
 
-    def _admit(self, residents: Residents, targets: str, size: int) -> int:
+    def _carry_out(self, residents: Residents, trained: list[Slot], targets: str) -> None:
+        """The same, in the pack that is given; trained: trials that are to be scored."""
+        size = min(self.width, self._most or self.width)
+        while True:
+            self._look()
+            size = self._admit(residents, trained, targets, size)
+            if trained and (not len(residents) or not self._soon(residents, len(trained))):
+                self._finish(residents.carrier, trained)
+                trained.clear()
+            elif not len(residents):
+                return
+            else:
+                try:
+                    trained += self._advance(residents)
+                    continue
+                except Exception as error:
+                    if not is_out_of_memory(error) or len(residents) < 2:
+                        self._fail(residents, error)
+                        continue
+                size = self._most = self._halve(residents)
+
+    def _look(self) -> None:
+        """Raises PreemptedError where the work is to be dropped, or this process has to go."""
+        if self._dropping or noticed():
+            raise PreemptedError("the engine was told to stop")
+
+    def _save(self, residents: Residents, trained: Sequence[Slot]) -> None:
+        """Saves all trials that have not ended."""
+        for row, slot in enumerate(residents.slots):
+            if not slot.ended:
+                slot.save(residents.weights(row), residents.moments(row))
+        for slot in trained:
+            if slot in self._futures:
+                slot.save(slot.weights)
+
+    def _admit(self, residents: Residents, trained: list[Slot], targets: str, size: int) -> int:
         """Fills the free slots of `size` with waiting trials of the same targets, those of like rank first.
 
-        Returns the size from now on: a smaller one where they do not fit in memory.
+        One that was broken off when it was trained already has only to be scored. Returns the size from now on: a
+        smaller one where they do not fit in memory.
         """
         with self._changed:
-            if self._dropping:
-                raise DroppedError("the engine was told to stop")
             free = size - len(residents)
             fitting = [each for each in self._waiting if each[0].settings.targets == targets]
             if free <= 0 or not fitting:
@@ -185,6 +206,13 @@ class Engine:
             self._waiting = [each for each in self._waiting if each not in chosen]
         slots = [Slot(job) for job, _ in chosen]
         self._futures.update(zip(slots, (future for _, future in chosen), strict=True))
+        for slot in slots:
+            slot.report()
+        for slot in [slot for slot in slots if slot.whole]:
+            assert slot.begin is not None
+            slot.weights, slot.begin = slot.begin.weights, None
+            trained.append(slot)
+        slots = [slot for slot in slots if not slot.whole]
         try:
             residents.arrange(range(len(residents)), slots)
             return size
@@ -194,11 +222,9 @@ class Engine:
                     self._give_back(slot, error)
                 return size
         with self._changed:
-            for slot in slots:
-                self._futures.pop(slot)
-            self._waiting = chosen + self._waiting
+            self._waiting = [(slot.job, self._futures.pop(slot)) for slot in slots] + self._waiting
         self._most = (len(residents) + len(slots)) // 2
-        return self._admit(residents, targets, self._most)
+        return self._admit(residents, trained, targets, self._most)
 
     def _soon(self, residents: Residents, trained: int) -> bool:
         """Whether trials that are trained should wait for others that soon will be, to be scored in the same passes."""
@@ -267,6 +293,8 @@ class Engine:
         stopped = slot.step / slot.steps if slot.stopped else None
         losses, rungs = np.array(slot.losses), tuple(slot.rungs)
         outcome = Outcome(scores, losses, slot.tokens, slot.train_seconds, slot.score_seconds, rungs, stopped)
+        if slot.job.adapter is not None:
+            checkpoint.remove(slot.job.adapter)
         self._futures.pop(slot).set_result(outcome)
 
     def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
@@ -274,7 +302,7 @@ class Engine:
         try:
             pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
             return self.scorer().score_all(
-                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack), parts
+                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack, self._look), parts
             )
         except Exception as error:
             if not is_out_of_memory(error) or len(slots) == 1:

@@ -14,7 +14,7 @@ part: there, each request is then a row of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -152,15 +152,21 @@ class PackedLikelihoods:
         self._trees: dict[str, tuple[int, list[Tree]]] = {}
 
     def answers(
-        self, name: str, requests: Sequence[Request], carrier: Carrier | None = None, pack: Pack | None = None
+        self,
+        name: str,
+        requests: Sequence[Request],
+        carrier: Carrier | None = None,
+        pack: Pack | None = None,
+        look: Callable[[], None] = lambda: None,
     ) -> list[list[Answer]]:
         """For every trial of a pack (or the base alone), each request's log-likelihood and whether it is greedy.
 
-        name: of the part that the requests make up, under which their plan is kept.
+        name: of the part that the requests make up, under which their plan is kept. look: called before each forward
+        pass, so that it may break off, by raising.
         """
         while True:
             try:
-                return self._answers(name, requests, carrier, pack)
+                return self._answers(name, requests, carrier, pack, look)
             except Exception as error:
                 if not is_out_of_memory(error) or not self._shrink(name, 1 if pack is None else len(pack)):
                     raise
@@ -168,13 +174,19 @@ class PackedLikelihoods:
                 torch.cuda.empty_cache()
 
     def _answers(
-        self, name: str, requests: Sequence[Request], carrier: Carrier | None, pack: Pack | None
+        self,
+        name: str,
+        requests: Sequence[Request],
+        carrier: Carrier | None,
+        pack: Pack | None,
+        look: Callable[[], None],
     ) -> list[list[Answer]]:
         K = 1 if pack is None else len(pack)
         trees = self._plan(name, requests)
         sums = np.zeros((K, len(requests)))
         greedy = np.ones((K, len(requests)), bool)
         for part in self._passes(trees, K):
+            look()
             self._add(part, carrier, pack, K, sums, greedy)
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
 

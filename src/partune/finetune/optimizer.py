@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from partune import config
-from partune.finetune.packed import Pack
+from partune.finetune.packed import Pack, Weights
 from partune.finetune.training import BETAS, EPSILON
 
 
@@ -47,6 +47,12 @@ class PackedOptimizer:
         ):
             self.pack.copy(mine, other.pack, theirs, rows)
         self.steps[: len(rows)] = [other.steps[row] for row in rows]
+
+    def put(self, row: int, steps: int, first: Weights, second: Weights) -> None:
+        """Writes the state of one trial's optimiser."""
+        self.pack.put(row, first, self.first)
+        self.pack.put(row, second, self.second)
+        self.steps[row] = steps
 
     @torch.no_grad()
     def step(self, rates: Sequence[float | None], losses: Tensor) -> Tensor:

@@ -158,22 +158,22 @@ class Pack:
             for mine, theirs in zip(self.views(buffer)[1], other.views(source)[1], strict=True):
                 mine[:n, :r] = theirs[list(rows), :r]
 
-    def put(self, row: int, weights: Weights) -> None:
-        """Writes a trial's adapter; A (d_in, r) and B (r, d_out) by layer."""
-        r = self.ranks[row]
+    def put(self, row: int, weights: Weights, buffer: Tensor | None = None) -> None:
+        """Writes a trial's A (d_in, r) and B (r, d_out) by layer: its adapter, or its part of another buffer."""
+        r, buffer = self.ranks[row], self.values if buffer is None else buffer
         with torch.no_grad():
-            self.values[row] = 0
-            for place, site in enumerate(self.sites):
+            buffer[row] = 0
+            for site, A, B in zip(self.sites, *self.views(buffer), strict=True):
                 a, b = weights[site.name]
-                self.A[place][row, :, :r] = a.to(self.values)
-                self.B[place][row, :r] = b.to(self.values)
+                A[row, :, :r] = a.to(buffer)
+                B[row, :r] = b.to(buffer)
 
-    def take(self, row: int) -> Weights:
-        """A copy of a trial's adapter, without padding."""
+    def take(self, row: int, buffer: Tensor | None = None) -> Weights:
+        """A copy of a trial's adapter, or of its part of another buffer, without padding."""
         r = self.ranks[row]
         return {
             site.name: (a[row, :, :r].detach().clone(), b[row, :r].detach().clone())
-            for site, a, b in zip(self.sites, self.A, self.B, strict=True)
+            for site, a, b in zip(self.sites, *self.views(self.values if buffer is None else buffer), strict=True)
         }
 
 
@@ -205,14 +205,13 @@ class PackedLinear(nn.Module):
         pack = self.carrier.pack
         if pack is None:
             return out
-        A, B = pack.A[self.place], pack.B[self.place]
-        if A.dtype != out.dtype:  # fp32 adapters on a base of half precision: its products, as under autocast
-            A, B = A.to(out.dtype), B.to(out.dtype)
-        rows = x.reshape(len(pack), -1, x.shape[-1])  # (K, N, d_in), N = b T
+        # Its products in the base's precision, as under autocast, and on the layer's device, wherever adapters are.
+        A, B = pack.A[self.place].to(out), pack.B[self.place].to(out)
+        rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T
         if pack.drops:
             assert self.carrier.at is not None
-            rows = rows * keep(self.carrier.at, self.place, pack.least, rows.shape[-1])
-        down = (torch.bmm(rows, A) * pack.scales).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
+            rows = rows * keep(self.carrier.at, self.place, pack.least.to(out.device), rows.shape[-1])
+        down = (torch.bmm(rows, A) * pack.scales.to(out.device)).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
         return torch.baddbmm(out.view(len(pack), -1, out.shape[-1]), down, B).view(out.shape)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor
 
 from partune import config
+from partune.finetune import checkpoint as checkpoints
+from partune.finetune.checkpoint import Checkpoint
 from partune.finetune.data import IGNORED, Examples
 from partune.finetune.dropout import Place
 from partune.finetune.head import Head
@@ -40,26 +44,46 @@ class Job:
     rungs: tuple[int, ...] = ()
     judge: Judge | None = None
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides how it trains, as plain data."""
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "seeds": [self.seed, self.order_seed],
+            "data": [len(self.examples), int(self.examples.lengths.sum()), int(self.examples.trained_lengths.sum())],
+        }
+
+    @property
+    def checkpoint(self) -> Checkpoint | None:
+        """What was saved when it was broken off."""
+        return None if self.adapter is None else checkpoints.load(self.adapter, self.identity)
+
 
 class Slot:
-    """A resident trial: where it stands in its data and its schedule, and what it has cost."""
+    """A resident trial: where it stands in its data and its schedule, and what it has cost.
+
+    It goes on where it was broken off, if it was.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
+        self.begin = begin = job.checkpoint  # where it starts, until it has; None at the beginning
         settings = job.settings
         self.steps = count_steps(len(job.examples), settings)
         self.warmup = count_warmup(self.steps, settings)
         self.micro = min(settings.micro_batch_size or settings.batch_size, len(job.examples))
-        self.step = 0
-        self.train_seconds = self.score_seconds = 0.0
-        self.tokens = 0
-        self.losses: list[float] = []
-        self.rungs: list[float] = []
+        self.step = 0 if begin is None else begin.step
+        self.train_seconds = 0.0 if begin is None else begin.train_seconds
+        self.score_seconds = 0.0 if begin is None else begin.score_seconds
+        self.tokens = 0 if begin is None else begin.tokens
+        self.losses: list[float] = [] if begin is None else begin.losses
+        self.rungs: list[float] = [] if begin is None else begin.rungs
         self.error: Exception | None = None
         self.stopped = False
         self.weights: Weights = {}  # once trained, or at a rung
         self._batches = batches(len(job.examples), job.settings.batch_size, self.steps, job.order_seed)
-        self._next_batch()
+        for _ in range(self.step + 1):
+            self._next_batch()
 
     def _next_batch(self) -> None:
         self.batch: Indices = next(self._batches, np.empty(0, np.int64))
@@ -87,6 +111,19 @@ class Slot:
         """The learning rate of the current step."""
         settings = self.job.settings
         return settings.learning_rate * schedule(self.step, self.steps, self.warmup, settings.schedule)
+
+    def report(self) -> None:
+        """Tells the judge, who may be a new one, of the rungs that were passed before the trial was broken off."""
+        if self.job.judge is not None:
+            for rung, score in enumerate(self.rungs):
+                self.job.judge.report(rung, score)
+
+    def save(self, weights: Weights, moments: tuple[Weights, Weights] = ({}, {})) -> None:
+        """Saves it as it is at the beginning of the current step, where it has a place on disk."""
+        if self.job.adapter is not None:
+            costs = self.tokens, self.train_seconds, self.score_seconds
+            state = Checkpoint(self.step, self.losses, self.rungs, *costs, weights, *moments)
+            checkpoints.save(self.job.adapter, self.job.identity, state)
 
     def share(self, micro: int) -> Indices:
         """The examples of the next forward pass, at most `micro`."""
@@ -144,7 +181,13 @@ class Residents:
             pack.copy(pack.values, self.pack, self.pack.values, kept)
             optimizer.copy(self.optimizer, kept)
         for row, slot in enumerate(new, len(kept)):
-            pack.put(row, initial(self.carrier.sites, slot.job.settings.lora_r, slot.job.seed))
+            if (begin := slot.begin) is None:
+                pack.put(row, initial(self.carrier.sites, slot.job.settings.lora_r, slot.job.seed))
+            else:
+                pack.put(row, begin.weights)
+                optimizer.put(row, begin.step, begin.first, begin.second)
+        for slot in new:
+            slot.begin = None
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
@@ -194,6 +237,12 @@ class Residents:
         """A copy of a trial's adapter."""
         assert self.pack is not None
         return self.pack.take(row)
+
+    def moments(self, row: int) -> tuple[Weights, Weights]:
+        """A copy of the state of a trial's optimiser."""
+        assert self.pack is not None
+        assert self.optimizer is not None
+        return self.pack.take(row, self.optimizer.first), self.pack.take(row, self.optimizer.second)
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,11 @@ class Optimizer(ABC):
     """Sees the space and the observations, never the objective. Higher scores are better.
 
     seeded: False for a deterministic algorithm, whose points are the same under every seed.
+    learns: False where what is proposed does not depend on results.
     """
 
     seeded: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

@@ -1,0 +1,95 @@
+"""Where a trial stands between two of its steps, in a folder: what was broken off goes on from there.
+
+The batches follow from the study's seed and dropout's masks from trial, step and position, so that step, adapter and
+optimiser state are all that a training consists of: one that goes on ends as an unbroken one does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from partune.finetune.adapter import written
+
+if TYPE_CHECKING:
+    from partune.finetune.packed import Weights
+
+FILE = "state.safetensors"
+PARTS = ("weights", "first", "second")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trial after `step` of its optimiser steps.
+
+    losses: of those steps; rungs: scores at the rungs that it passed; tokens, seconds: what it has cost.
+    weights, first, second: adapter and moments, A (d_in, r) and B (r, d_out) by layer; the moments are empty where no
+    step is left.
+    """
+
+    step: int
+    losses: list[float]
+    rungs: list[float]
+    tokens: int
+    train_seconds: float
+    score_seconds: float
+    weights: Weights
+    first: Weights
+    second: Weights
+
+
+def folder(adapter: Path) -> Path:
+    """Beside the adapter that the trial will have; a hidden folder, as drafts are."""
+    return adapter.parent / f".{adapter.name}-checkpoint"
+
+
+def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint in the place of one that is there; what goes wrong costs the progress alone.
+
+    identity: of the training, as plain data; one that differs does not go on from here.
+    """
+    numbers = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__ if name not in PARTS}
+    tensors = {
+        f"{part}/{layer}/{letter}": matrix.detach().cpu().contiguous()
+        for part in PARTS
+        for layer, pair in getattr(checkpoint, part).items()
+        for letter, matrix in zip("AB", pair, strict=True)
+    }
+    try:
+        with written(folder(adapter)) as draft:
+            save_file(tensors, str(draft / FILE), {"identity": json.dumps(identity), "numbers": json.dumps(numbers)})
+    except (OSError, SafetensorError) as error:
+        log.warning("A trial that was broken off could not be saved, and will start anew: %s", error)
+
+
+def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
+    """The checkpoint of a training; None where there is none that can be read."""
+    try:
+        with safe_open(str(folder(adapter) / FILE), framework="pt") as file:
+            metadata = file.metadata()
+            if json.loads(metadata["identity"]) != json.loads(json.dumps(identity)):
+                return None
+            parts: dict[str, Any] = {part: {} for part in PARTS}
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                if name.endswith("/A"):
+                    part, layer, _ = name.split("/")
+                    parts[part][layer] = file.get_tensor(name), file.get_tensor(f"{part}/{layer}/B")
+            return Checkpoint(**json.loads(metadata["numbers"]), **parts)
+    except FileNotFoundError:
+        return None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        log.warning("What was saved of a trial that was broken off cannot be read, it starts anew: %s", error)
+        return None
+
+
+def remove(adapter: Path) -> None:
+    shutil.rmtree(folder(adapter), ignore_errors=True)

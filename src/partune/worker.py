@@ -1,0 +1,122 @@
+"""What runs in a worker process: the calls that a cluster hands out, and how the process ends.
+
+Dask loads this module into workers, and into the nannies that keep them, with `--preload partune.worker` and
+`--preload-nanny partune.worker`. SIGTERM then makes a worker save what runs (`partune.preemption`) before it goes.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+import cloudpickle
+import distributed
+from distributed import Nanny, Worker
+
+from partune.objectives.finetune import DEVICES_EACH
+from partune.preemption import PreemptedError, noticed, notify, wait_for_guarded
+
+PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
+WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
+OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
+LEAVING = "partune-leaving"  # and because they were told to
+GRACE = 60.0  # seconds in which what runs can be saved; a batch system may kill before
+LINGER = 1.0  # seconds until what a worker said has left it
+PRELOAD = ("--preload", __name__)
+PRELOAD_NANNY = ("--preload-nanny", __name__)
+
+
+class HandedBackError(Exception):
+    """What `PreemptedError` is between processes: Dask does not pass a BaseException on in peace."""
+
+
+def carried_out(call: bytes, task: int, limit: float | None) -> Any:
+    """Makes a (pickled) call; beyond the time limit, in seconds, the process ends.
+
+    Raises HandedBackError where the worker has to go before the call is done.
+    """
+    if noticed():
+        raise HandedBackError
+    watch = threading.Timer(limit or threading.TIMEOUT_MAX, _leave_overdue, (distributed.get_worker(), task))
+    watch.daemon = True
+    if limit is not None:
+        watch.start()
+    try:
+        return cloudpickle.loads(call)()
+    except PreemptedError:
+        raise HandedBackError from None
+    finally:
+        watch.cancel()
+
+
+def dask_setup(process: Worker | Nanny) -> None:
+    """Called by Dask in each worker and nanny that preloads this module.
+
+    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs;
+    it ends where there are not enough.
+    """
+    if threading.current_thread() is threading.main_thread():  # in Dask's own commands it is
+        signal.signal(signal.SIGTERM, lambda *_: _terminate(process))
+    if isinstance(process, Nanny):
+        return
+    if PARENT in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
+        return
+    if WORKERS_EACH not in os.environ or not (visible := devices()):
+        return
+    each, workers = int(os.environ[DEVICES_EACH]), int(os.environ[WORKERS_EACH])
+    number = 0 if workers == 1 else int(str(process.name).rpartition("-")[2])  # "SLURMCluster-3-1": 4th job, 2nd worker
+    if len(visible) < workers * each:
+        needed = f"{workers} workers with {each} GPU each need {workers * each}"
+        print(f"partune: {needed}, this job has {len(visible)}", file=sys.stderr, flush=True)
+        os._exit(1)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * each : (number + 1) * each])
+
+
+def devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+
+
+def _terminate(process: Worker | Nanny) -> None:
+    """SIGTERM: a nanny passes it on, and ends with its worker; a worker saves what runs, and goes."""
+    if isinstance(process, Nanny):
+        process.close_gracefully(reason="SIGTERM")  # no other worker takes the place of this one
+        if (worker := process.pid) is not None:
+            os.kill(worker, signal.SIGTERM)
+    elif not noticed():
+        notify()
+        threading.Thread(target=_leave, args=(process, LEAVING, {"worker": process.address}), daemon=True).start()
+
+
+def _leave_overdue(worker: Worker, task: int) -> None:
+    _leave(worker, OVERDUE, {"task": task}, grace=0.0)
+
+
+def _leave(worker: Worker, topic: str, message: dict[str, Any], grace: float = GRACE) -> None:
+    """Tells the driver, and ends the process once what runs is saved, where it can be."""
+    worker.loop.add_callback(worker.log_event, topic, message)
+    wait_for_guarded(grace)
+    time.sleep(LINGER)
+    os._exit(1)
+
+
+def _end_with(parent: int) -> None:
+    """Ends the process when the driver has; what runs is saved for the one that continues the study."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    notify()
+    wait_for_guarded(GRACE)
+    os._exit(1)

@@ -1,0 +1,104 @@
+"""SIGTERM: what can save itself does, and goes on elsewhere, or when the study is resumed; it ends as if unbroken."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+import partune as pt
+from partune import cluster
+from partune.objectives.finetune import FineTune
+from partune.space import Float, Int, Space
+from partune.study import Watcher
+
+pytestmark = pytest.mark.slow
+
+SPACE = Space(lora_r=Int(2, 8), lora_dropout=Float(0.0, 0.3), learning_rate=Float(1e-4, 1e-2, log=True))
+
+
+STEPS = 150  # of a trial: long enough to be broken off
+
+
+@pytest.fixture(scope="module")
+def tuner(folders: dict[str, Path], data_file: Path, task_file: Path) -> FineTune:
+    return FineTune(folders["llama"], data_file, task_file, training={"steps": STEPS, "batch_size": 2}, run={"pack": 2})
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.02)
+    return found
+
+
+def saved(study: Path) -> list[Path]:
+    return list((study / "adapters").glob(".*-checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def whole(tuner: FineTune, tmp_path_factory: pytest.TempPathFactory) -> pt.Study:
+    """Two trials that nothing broke off."""
+    return pt.Study(SPACE, tuner, "sobol", 5, tmp_path_factory.mktemp("whole") / "s", keep="all").run(2)
+
+
+def check_same(study: pt.Study, whole: pt.Study) -> None:
+    assert not saved(study.record.directory or Path())
+    for mine, theirs in zip(study.trials, whole.trials, strict=True):
+        assert (mine.config, mine.score) == (theirs.config, theirs.score)
+        assert mine.observation is not None
+        assert theirs.observation is not None
+        assert mine.observation.cost["tokens"] == theirs.observation.cost["tokens"]
+
+
+def worker_processes() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children(recursive=True) if "worker" in each.cmdline()]
+
+
+class Terminated(Watcher):
+    """Sends SIGTERM to some process when the trials have been in training for a moment; notes what was saved."""
+
+    def __init__(self, study: Path, victim: Callable[[], int]) -> None:
+        self._study, self._victim = study, victim
+        self.saved: list[Path] = []
+
+    def started(self, trial: pt.Trial) -> None:
+        if trial.number == 1:
+            threading.Thread(target=self._terminate, daemon=True).start()
+
+    def _terminate(self) -> None:
+        time.sleep(0.5)
+        os.kill(self._victim(), signal.SIGTERM)
+        self.saved += wait_for(lambda: saved(self._study))
+
+
+def test_what_a_worker_was_running_goes_on_elsewhere(tuner: FineTune, whole: pt.Study, tmp_path: Path) -> None:
+    study = tmp_path / "s"
+    with cluster.local(1) as workers:
+        (victim,) = worker_processes()
+        watcher = Terminated(study, lambda: victim.pid)
+        found = pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", workers=workers, watcher=watcher).run(2)
+        assert victim.pid not in {each.pid for each in worker_processes()}
+    assert watcher.saved
+    check_same(found, whole)
+
+
+def test_a_driver_that_has_to_go_leaves_what_it_was_running_to_the_next(
+    tuner: FineTune, whole: pt.Study, tmp_path: Path
+) -> None:
+    study = tmp_path / "s"
+    watcher = Terminated(study, os.getpid)
+    broken = pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", watcher=watcher)
+    with pytest.raises(KeyboardInterrupt):
+        broken.run(2)
+    broken.close()
+    assert len(saved(study)) == 2
+    check_same(pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", resume=True).run(2), whole)
