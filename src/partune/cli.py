@@ -14,7 +14,7 @@ from partune.errors import UserError, suggestion
 if TYPE_CHECKING:
     from partune.config import Run, Section, StudyConfig
     from partune.executors import Workers
-    from partune.study import Study
+    from partune.study import Study, Watcher
 
 DESCRIPTION = "The best LoRA hyperparameters for the fewest GPU-hours."
 EPILOG = """\
@@ -25,6 +25,10 @@ examples:
   partune join runs/first
   partune report runs/first
   partune export runs/first adapter/
+  partune doctor
+
+exit status: 0 done; 1 nothing worth having came of it (no trial has a score, scores cannot be trusted, a check of
+doctor fails); 2 bad input, one line says what to do; 130 interrupted, and partune resume continues.
 """
 TUNE = """\
 Searches the hyperparameters of a LoRA fine-tuning: scores the untouched base model and the field's defaults, runs the
@@ -37,6 +41,13 @@ JOIN = """\
 Takes part in the search of a study that another process runs, on this machine or on one that shares the study's
 directory: no trial runs twice, the budget is common. The process that runs `tune` or `resume` leads: it scores base,
 defaults and winner. See docs/cluster.md."""
+DOCTOR = """\
+Says what this machine has, and whether partune works on it: devices, memory, libraries, network; and fine-tunes a tiny
+model for a few steps, with learning rate 0, in a pack and through PEFT. Exit status 1 where a line says FAIL."""
+COMPLETION = """\
+Prints the completion of commands, flags and their values for a shell, to be kept in a file:
+  partune completion bash > ~/.local/share/bash-completion/completions/partune
+  partune completion zsh > "${fpath[1]}/_partune" """
 BENCH = {
     "packing": """\
 Runs the same trials as LitGPT as shipped, in a process each, through a tuned PEFT, and in packs, one after the other in
@@ -102,12 +113,12 @@ def resume(arguments: argparse.Namespace) -> int:
         _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers, arguments.storage)
+        study = _study(study_config, directory, True, workers, arguments.storage, watcher=_watcher(arguments))
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
             raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
-        return _run(study, budget)
+        return _run(study, budget, arguments)
 
 
 def join(arguments: argparse.Namespace) -> int:
@@ -116,8 +127,9 @@ def join(arguments: argparse.Namespace) -> int:
         _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers, arguments.storage, join=True)
-        return _run(study, study.record.budget or study_config.search.budget)
+        watcher = _watcher(arguments)
+        study = _study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
+        return _run(study, study.record.budget or study_config.search.budget, arguments)
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -187,12 +199,34 @@ def certificates(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    from partune import doctor
+
+    if arguments.json:
+        found = list(doctor.examine(arguments.quick))
+        print(_as_json(doctor.as_data(found)))
+    else:
+        found = doctor.tell(doctor.examine(arguments.quick))
+    return 1 if any(each.verdict == "FAIL" for each in found) else 0
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    import shtab
+
+    parser = _parser(["tune", "demo", "resume", "join", "bench"])
+    print(shtab.complete(parser, arguments.shell))
+    return 0
+
+
 def spaces(arguments: argparse.Namespace) -> int:
     import yaml
 
     from partune.space import SPACES, Space
 
     chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
+    if arguments.json:
+        print(_as_json({name: space.describe() for name, space in chosen.items()}))
+        return 0
     for name, space in chosen.items():
         print(f"{name}:")
         for each, form in space.describe().items():
@@ -203,6 +237,10 @@ def spaces(arguments: argparse.Namespace) -> int:
 def algorithms(arguments: argparse.Namespace) -> int:
     from partune.optimizers import ALGORITHMS, AUTO
 
+    if arguments.json:
+        listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]
+        print(_as_json({"auto": AUTO, "algorithms": listed}))
+        return 0
     width = max(map(len, ALGORITHMS))
     print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
     for name, algorithm in ALGORITHMS.items():
@@ -211,6 +249,12 @@ def algorithms(arguments: argparse.Namespace) -> int:
 
 
 # ----- what the commands share
+
+
+def _as_json(data: Any) -> str:
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _cluster() -> Any:
@@ -227,10 +271,13 @@ def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
 
     flags = config.located(_given(arguments), Path.cwd())
     study_config = config.parse(_merged(mapping, flags))
+    if arguments.print_config:
+        print(config.dump(_with_space(study_config)), end="")
+        return 0
     with _workers(study_config.run) as workers:
         directory = _directory(arguments, study_config)
-        study = _study(study_config, directory, False, workers, study_config.run.storage)
-        return _run(study, study_config.search.budget)
+        study = _study(study_config, directory, False, workers, study_config.run.storage, watcher=_watcher(arguments))
+        return _run(study, study_config.search.budget, arguments)
 
 
 @contextlib.contextmanager
@@ -282,30 +329,25 @@ def _study(
     workers: Workers | None = None,
     storage: str | None = None,
     join: bool = False,
+    watcher: Watcher | None = None,
 ) -> Study:
     """storage: the database's URL with its password, as it was given now."""
     from partune import config
     from partune.objectives.finetune import FineTune
     from partune.objectives.function import named
     from partune.objectives.litgpt import LitGPT
-    from partune.progress import Terminal
-    from partune.space import SPACES, Space
+    from partune.space import Space
     from partune.study import Study
 
     objective: Any
-    own: Space | None
     if study_config.objective == "finetune":
         litgpt = study_config.run.engine == "litgpt"
         objective = LitGPT.of(study_config, scratch=directory / "litgpt") if litgpt else FineTune.of(study_config)
-        own = SPACES["lora"]
     else:
         objective = named(study_config.objective)
-        own = getattr(objective, "space", None)
-    space = own if study_config.space is None else Space.parse(_space_form(study_config.space))
-    if space is None:
-        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
+    study_config = _with_space(study_config)
     return Study(
-        space,
+        Space.parse(study_config.space or {}),
         objective,
         study_config.search.algorithm,
         study_config.search.seed,
@@ -315,12 +357,29 @@ def _study(
         confirm=study_config.search.confirm,
         stop=study_config.run.stop,
         resume=resume,
-        config=config.dump(study_config.model_copy(update={"space": space.describe()})),
-        watcher=Terminal(),
+        config=config.dump(study_config),
+        watcher=watcher,
         workers=workers,
         storage=storage,
         join=join,
     )
+
+
+def _with_space(study_config: StudyConfig) -> StudyConfig:
+    """The configuration with its space written out, the objective's own where none is given; raises UserError."""
+    from partune.objectives.function import named
+    from partune.space import SPACES, Space
+
+    own: Space | None
+    if study_config.space is not None:
+        own = Space.parse(_space_form(study_config.space))
+    elif study_config.objective == "finetune":
+        own = SPACES["lora"]
+    else:
+        own = getattr(named(study_config.objective), "space", None)
+    if own is None:
+        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
+    return study_config.model_copy(update={"space": own.describe()})
 
 
 def _space_form(form: Any) -> Any:
@@ -332,7 +391,19 @@ def _space_form(form: Any) -> Any:
     return form
 
 
-def _run(study: Study, budget: int) -> int:
+def _watcher(arguments: argparse.Namespace) -> Watcher:
+    """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
+    from rich.console import Console
+
+    from partune.progress import Terminal
+    from partune.study import Watcher
+
+    if arguments.quiet:
+        return Watcher()
+    return Terminal(Console(stderr=True, highlight=False, soft_wrap=True) if arguments.json else None)
+
+
+def _run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
     from partune.report import summary
     from partune.study import UntrustworthyError
 
@@ -341,7 +412,8 @@ def _run(study: Study, budget: int) -> int:
         study.run(budget)
     except KeyboardInterrupt:
         done = sum(trial.status.final for trial in study.trials)
-        print(f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}")
+        told = f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}"
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED
     except UntrustworthyError as error:
         print(f"partune: stopped: {error}", file=sys.stderr)
@@ -349,7 +421,12 @@ def _run(study: Study, budget: int) -> int:
     finally:
         study.close()
     found = summary.summarise(study.record)
-    summary.show(found)
+    if arguments.json:
+        print(summary.as_json(found))
+    elif arguments.quiet:
+        print(summary.brief(found))
+    else:
+        summary.show(found)
     return 0 if found["best"] is not None else 1
 
 
@@ -390,6 +467,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     command.set_defaults(run=tune)
     command.add_argument("file", nargs="?", metavar="FILE", help="a study's file (YAML); flags override it")
+    _add_starting(command)
     if "tune" in arguments:
         _add_flags(command)
 
@@ -398,12 +476,14 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "demo", help="a real study on the embedded factory world", description=DEMO, usage=usage
     )
     command.set_defaults(run=demo)
+    _add_starting(command)
     if "demo" in arguments:
         _add_flags(command)
 
     command = commands.add_parser("resume", help="continue a study that stopped, or extend it")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
+    _add_output(command)
     _add_storage(command)
     if "resume" in arguments:
         _add_where(command)
@@ -411,6 +491,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     command = commands.add_parser("join", help="take part in a study that another process runs", description=JOIN)
     command.add_argument("directory", help="the study's directory, runs/<name>")
+    _add_output(command)
     _add_storage(command)
     if "join" in arguments:
         _add_where(command)
@@ -456,13 +537,41 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("folder", help="where to, a new folder")
     command.set_defaults(run=certificates)
 
+    command = commands.add_parser(
+        "doctor", help="what this machine has, and whether partune works on it", description=DOCTOR
+    )
+    command.add_argument("--quick", action="store_true", help="without the self-check, which takes a minute")
+    command.add_argument("--json", action="store_true", help="for scripts")
+    command.set_defaults(run=doctor)
+
+    form = argparse.RawDescriptionHelpFormatter
+    command = commands.add_parser(
+        "completion", help="print a shell's completion", description=COMPLETION, formatter_class=form
+    )
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    command.set_defaults(run=completion)
+
     command = commands.add_parser("spaces", help="list the ready-made search spaces")
     command.add_argument("name", nargs="?")
+    command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=spaces)
 
     command = commands.add_parser("algorithms", help="list the optimisers")
+    command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=algorithms)
     return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the final summary for scripts; progress on standard error")
+    form.add_argument("--quiet", action="store_true", help="no progress, and of the summary the verdict only")
+
+
+def _add_starting(parser: argparse.ArgumentParser) -> None:
+    _add_output(parser)
+    about = "print the whole study's file that the flags and FILE make, every default in it, and stop"
+    parser.add_argument("--print-config", action="store_true", help=about)
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:
@@ -531,7 +640,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given, as the mapping of a study's file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
-        if dest in ("file", "name", "runs", "run"):
+        if dest in ("file", "name", "runs", "run", "json", "quiet", "print_config"):
             continue
         *sections, key = dest.split(".")
         place = mapping
@@ -577,6 +686,11 @@ class _Parser(argparse.ArgumentParser):
         return suggestion(argument.split("=")[0], [flag for each in command._actions for flag in each.option_strings])
 
     def error(self, message: str) -> NoReturn:
+        """With the nearest choice in the place of all of them, where a choice was none."""
+        before, known, listed = message.partition(" (choose from ")
+        if known:
+            given = before.rpartition(": ")[2].strip("'")
+            message = before + suggestion(given, [each.strip("'") for each in listed.removesuffix(")").split(", ")])
         raise UserError(message)
 
 

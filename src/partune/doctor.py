@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 UNCHECKED_EXTRAS = ("dev",)
 GIBIBYTE = 2**30
+STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 LITTLE_MEMORY, LITTLE_DISK = 4 * GIBIBYTE, 5 * GIBIBYTE
 PATIENCE = 3.0  # seconds that the Hub is waited for
 STEPS = 5  # of the self-check's trainings
@@ -53,8 +55,8 @@ def examine(quick: bool = False) -> Iterator[Check]:
     yield from extras()
     yield hub()
     if not quick:
-        yield attempted("self-check: learning rate 0", zero_is_base)
-        yield attempted("self-check: packed", packed_is_peft)
+        yield attempted("self-check", "learning rate 0 leaves the base's answers as they are", zero_is_base)
+        yield attempted("self-check", "trials of a pack answer as each does alone through PEFT", packed_is_peft)
 
 
 # ----- the machine
@@ -75,9 +77,10 @@ def machine() -> Check:
 def memory() -> tuple[float, float]:
     """Bytes in all, and bytes free; nan where the system does not tell."""
     try:
-        page = os.sysconf("SC_PAGE_SIZE")
-        return float(page * os.sysconf("SC_PHYS_PAGES")), float(page * os.sysconf("SC_AVPHYS_PAGES"))
-    except (AttributeError, OSError, ValueError):
+        lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+        kibibytes = {words[0].rstrip(":"): float(words[1]) for words in lines}
+        return 1024 * kibibytes["MemTotal"], 1024 * kibibytes["MemAvailable"]
+    except (OSError, KeyError):
         return float("nan"), float("nan")
 
 
@@ -107,7 +110,9 @@ def disk() -> Check:
     if not os.access(".", os.W_OK | os.X_OK):
         return Check("disk", "FAIL", f"{found}, which cannot be written in", "go elsewhere, or give --runs FOLDER")
     if free < LITTLE_DISK:
-        return Check("disk", "warn", found, "adapters and a merged model need room: --runs FOLDER puts studies elsewhere")
+        return Check(
+            "disk", "warn", found, "adapters and a merged model need room: --runs FOLDER puts studies elsewhere"
+        )
     return Check("disk", "ok", found)
 
 
@@ -149,7 +154,7 @@ def extras() -> Iterator[Check]:
 
 
 def requirements(extra: str | None) -> Iterator[tuple[str, str, tuple[str, bool] | None]]:
-    """What partune, or an extra of it, needs: name, which versions, and the one that is there and whether it will do."""
+    """What partune, or an extra of it, needs: name, which versions; the one that is there, and whether it will do."""
     from packaging.requirements import Requirement
 
     for text in importlib.metadata.requires("partune") or []:
@@ -173,7 +178,9 @@ def requirements(extra: str | None) -> Iterator[tuple[str, str, tuple[str, bool]
 
 def hub() -> Check:
     """Whether models, data and the harness's tasks come from Hugging Face or from this machine alone."""
-    told = [f"{name}={os.environ[name]}" for name in OFFLINE if os.environ.get(name, "0").lower() not in ("", "0", "false")]
+    told = [
+        f"{name}={os.environ[name]}" for name in OFFLINE if os.environ.get(name, "0").lower() not in ("", "0", "false")
+    ]
     if told:
         return Check("hub", "ok", f"offline ({', '.join(told)}): folders, and what is cached")
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
@@ -189,8 +196,8 @@ def hub() -> Check:
 # ----- does it work?
 
 
-def attempted(name: str, attempt: Callable[[], str | None]) -> Check:
-    """A self-check's line: attempt answers what is wrong, None where nothing is."""
+def attempted(name: str, holds: str, attempt: Callable[[], str | None]) -> Check:
+    """A self-check's line. holds: what has to be so; attempt: answers what is wrong, None where nothing is."""
     began = time.perf_counter()
     try:
         wrong = attempt()
@@ -198,13 +205,13 @@ def attempted(name: str, attempt: Callable[[], str | None]) -> Check:
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())}"
     took = f"{time.perf_counter() - began:.0f} s"
     if wrong is None:
-        return Check(name, "ok", f"{attempt.__doc__} ({took})")
-    todo = "scores of this machine cannot be trusted: try --engine peft or --device cpu, and report this with partune doctor --json"
-    return Check(name, "FAIL", wrong, todo)
+        return Check(name, "ok", f"{holds} ({took})")
+    todo = "scores cannot be trusted here: try --engine peft or --device cpu, and report what doctor --json says"
+    return Check(name, "FAIL", f"not so: {holds}: {wrong}", todo)
 
 
 def zero_is_base() -> str | None:
-    """training with learning rate 0 leaves the base's answers as they are"""
+    """How the base and a training with learning rate 0 differ, in the precision that trials would have."""
     tuner = demo_tuning("packed", "auto")
     base = tuner.score_base(frozenset({"search"}))
     zero = tuner.score_zero(trials()[0])
@@ -212,7 +219,7 @@ def zero_is_base() -> str | None:
 
 
 def packed_is_peft() -> str | None:
-    """trials of a pack answer as each does alone through PEFT"""
+    """How trials of a pack differ from the same trials alone through PEFT, in fp32."""
     packed, alone = demo_tuning("packed", "fp32"), demo_tuning("peft", "fp32")
     several = trials()
     with ThreadPoolExecutor(len(several)) as pool:
@@ -245,13 +252,37 @@ def trials() -> list[Trial]:
     """Two that differ in all that a pack has to keep apart."""
     from partune.trial import Trial
 
-    first: dict[str, float] = {"lora_r": 4, "lora_alpha": 8, "lora_dropout": 0.1, "learning_rate": 1e-3, "weight_decay": 0.01}
+    first: dict[str, float] = {
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "lora_dropout": 0.1,
+        "learning_rate": 1e-3,
+        "weight_decay": 0.01,
+    }
     return [
         Trial(0, first, seed=1),
         Trial(1, {**first, "lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.3, "learning_rate": 3e-4}, seed=2),
     ]
 
 
+def tell(checks: Iterator[Check]) -> list[Check]:
+    """Prints each line as soon as it is known; returns all."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console, told = Console(highlight=False, soft_wrap=True), []
+    for each in checks:
+        told.append(each)
+        line = Text.assemble((f"{each.verdict:<4}", STYLES[each.verdict]), f"  {each.name}: {each.found}")
+        console.print(line)
+        if each.todo:
+            console.print(Text(f"      -> {each.todo}"))
+    return told
+
+
 def as_data(checks: list[Check]) -> dict[str, object]:
     """All of it for scripts."""
-    return {"ok": all(each.verdict != "FAIL" for each in checks), "checks": [dataclasses.asdict(each) for each in checks]}
+    return {
+        "ok": all(each.verdict != "FAIL" for each in checks),
+        "checks": [dataclasses.asdict(each) for each in checks],
+    }
