@@ -14,6 +14,8 @@ from partune.errors import UserError, suggestion
 if TYPE_CHECKING:
     from partune.config import Run, Section, StudyConfig
     from partune.executors import Workers
+    from partune.report.summary import Summary
+    from partune.storage import Record
     from partune.study import Study
 
 DESCRIPTION = "The best LoRA hyperparameters for the fewest GPU-hours."
@@ -37,6 +39,9 @@ JOIN = """\
 Takes part in the search of a study that another process runs, on this machine or on one that shares the study's
 directory: no trial runs twice, the budget is common. The process that runs `tune` or `resume` leads: it scores base,
 defaults and winner. See docs/cluster.md."""
+REPORT = """\
+Prints what a study found, and writes DIRECTORY/report.html: one file with all figures, which needs no network. See
+docs/report.md."""
 BENCH = {
     "packing": """\
 Runs the same trials as LitGPT as shipped, in a process each, through a tuned PEFT, and in packs, one after the other in
@@ -107,7 +112,7 @@ def resume(arguments: argparse.Namespace) -> int:
         if budget < len(study.trials):
             study.close()
             raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
-        return _run(study, budget)
+        return _run(study, budget, arguments.live)
 
 
 def join(arguments: argparse.Namespace) -> int:
@@ -124,11 +129,22 @@ def report(arguments: argparse.Namespace) -> int:
     from partune.report import summary
     from partune.storage import Record
 
-    found = summary.summarise(Record.open(_existing(arguments.directory), read_only=True, storage=arguments.storage))
+    directory = _existing(arguments.directory)
+    record = Record.open(directory, read_only=True, storage=arguments.storage)
     if arguments.json:
-        print(summary.as_json(found))
+        print(summary.as_json(summary.summarise(record)))
+    elif arguments.markdown:
+        from partune.report.facts import Facts
+        from partune.report.markdown import markdown
+
+        print(markdown(Facts(record)), end="")
+    elif arguments.live:
+        from partune.report import files
+
+        print(f"Writing {directory / files.REPORT} until the study is over. Open it in a browser; Ctrl-C ends this.")
+        files.follow(directory, arguments.storage)
     else:
-        summary.show(found)
+        _show(record)
     return 0
 
 
@@ -228,7 +244,7 @@ def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     with _workers(study_config.run) as workers:
         directory = _directory(arguments, study_config)
         study = _study(study_config, directory, False, workers, study_config.run.storage)
-        return _run(study, study_config.search.budget)
+        return _run(study, study_config.search.budget, arguments.live)
 
 
 @contextlib.contextmanager
@@ -330,13 +346,13 @@ def _space_form(form: Any) -> Any:
     return form
 
 
-def _run(study: Study, budget: int) -> int:
-    from partune.report import summary
+def _run(study: Study, budget: int, live: bool = False) -> int:
     from partune.study import UntrustworthyError
 
     directory = study.record.directory
     try:
-        study.run(budget)
+        with _following(study, live):
+            study.run(budget)
     except KeyboardInterrupt:
         done = sum(trial.status.final for trial in study.trials)
         print(f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}")
@@ -346,9 +362,42 @@ def _run(study: Study, budget: int) -> int:
         return 1
     finally:
         study.close()
-    found = summary.summarise(study.record)
-    summary.show(found)
-    return 0 if found["best"] is not None else 1
+    return 0 if _show(study.record)["best"] is not None else 1
+
+
+def _show(record: Record) -> Summary:
+    """Shows what a study found and writes its report, where that can be."""
+    from partune.report import files, summary
+    from partune.report.facts import Facts
+
+    facts = Facts(record)
+    summary.show(facts.summary)
+    try:
+        print(f"Report: {files.write(facts)}")
+    except UserError as error:
+        print(f"partune: no report: {error}", file=sys.stderr)
+    return facts.summary
+
+
+@contextlib.contextmanager
+def _following(study: Study, live: bool) -> Iterator[None]:
+    """A process of its own writes the report again and again meanwhile, where asked to."""
+    if not live or study.record.directory is None:
+        yield
+        return
+    import multiprocessing
+    import os
+
+    from partune.report import files
+
+    arguments = study.record.directory, study.record.url, os.getpid()
+    writer = multiprocessing.get_context("spawn").Process(target=files.accompany, args=arguments, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.terminate()
+        writer.join()
 
 
 def _directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
@@ -402,6 +451,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser("resume", help="continue a study that stopped, or extend it")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
+    _add_live(command)
     _add_storage(command)
     if "resume" in arguments:
         _add_where(command)
@@ -414,9 +464,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         _add_where(command)
     command.set_defaults(run=join)
 
-    command = commands.add_parser("report", help="what a study found, and whether it is better")
+    command = commands.add_parser("report", help="what a study found, and whether it is better", description=REPORT)
     command.add_argument("directory", help="the study's directory, runs/<name>")
-    command.add_argument("--json", action="store_true", help="for scripts")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for scripts")
+    form.add_argument("--markdown", action="store_true", help="for a pull request")
+    form.add_argument("--live", action="store_true", help="write report.html again and again while the study runs")
     _add_storage(command)
     command.set_defaults(run=report)
 
@@ -474,11 +527,18 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
         _add_flag(group, ("run", name), field)
 
 
+def _add_live(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--live", action="store_true", help="write report.html while the study runs too; a browser on it refreshes"
+    )
+
+
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     from partune.config import Section, StudyConfig
 
     parser.add_argument("--name", help="the study's directory is RUNS/NAME")
     parser.add_argument("--runs", default="runs", help="folder of all studies (default: %(default)s)")
+    _add_live(parser)
     top = parser.add_argument_group("study")
     for name, field in StudyConfig.model_fields.items():
         section = _section_in(field.annotation, Section)
@@ -527,7 +587,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given, as the mapping of a study's file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
-        if dest in ("file", "name", "runs", "run"):
+        if dest in ("file", "name", "runs", "live", "run"):
             continue
         *sections, key = dest.split(".")
         place = mapping
