@@ -81,13 +81,18 @@ class Frame(NamedTuple):
         for tick in self.across.ticks():
             x = self.x(tick)
             yield f'<line x1="{x}" y1="{self.bottom}" x2="{x}" y2="{self.bottom + 4}" stroke="black"/>'
-            yield text(x, self.bottom + 18, f"{tick:.3g}", 'text-anchor="middle"')
+            yield text(x, self.bottom + 18, digits(tick), 'text-anchor="middle"')
         for tick in self.up.ticks():
             y = self.y(tick)
             if grid:
                 yield f'<line x1="{self.left}" y1="{y}" x2="{self.left + self.width}" y2="{y}" stroke="#e5e5e5"/>'
-            yield text(self.left - 7, y + 4, f"{tick:.3g}", 'text-anchor="end"')
+            yield text(self.left - 7, y + 4, digits(tick), 'text-anchor="end"')
         yield f'<path d="M{self.left},{self.top} V{self.bottom} H{self.left + self.width}" fill="none" stroke="black"/>'
+
+
+def digits(value: float) -> str:
+    """Three that count; no power of ten below a million."""
+    return f"{float(f'{value:.3g}'):g}".replace("-", "−")
 
 
 def text(x: float, y: float, words: str, style: str = "") -> str:
