@@ -1,15 +1,15 @@
 """The algorithms at work, one picture each, as SVG: what they did with Himmelblau's function.
 
 Every picture shows a real study of the real optimiser, the same every time: the points that it evaluated and, below
-them, their values in order. Colours are viridis (order, depth) and Okabe and Ito's, which people with any kind of colour
-vision tell apart.
+them, their values in order. Colours are viridis (order, depth) and Okabe and Ito's, which people with any kind of
+colour vision tell apart.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,10 +20,11 @@ from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers.annealing import Annealing
 from partune.optimizers.bayes import GPBO, acquisition
-from partune.optimizers.fractal import FDA, Hypersphere
+from partune.optimizers.fractal import FDA
 from partune.optimizers.genetic import Genetic
 from partune.optimizers.local_search import IteratedLocalSearch
 from partune.optimizers.partition import Cell, Partitioned, Tree
+from partune.optimizers.surrogate import Surrogate
 from partune.report.contours import outlines
 from partune.report.figures import BLUE, ORANGE, VERMILLION
 from partune.report.frame import Axis, Frame, sheet, text
@@ -35,10 +36,12 @@ PLANE = SYNTHETIC["himmelblau"]
 LOW, HIGH = -5.0, 5.0  # of both axes
 LEVELS = (340, 220, 150, 100, 60, 30, 12, 3)  # of the function: areas below them are shaded
 LATTICE = 61  # values an axis that the areas are drawn from
-FLOOR, CEILING = 0.01, 1000.0  # ends of the values' axis; what is smaller lies on its edge
+FLOOR, CEILING = 0.001, 1000.0  # ends of the values' axis; what is smaller lies on its edge
 
 WIDTH, LEFT, TOP, SIDE = 480, 58, 92, 400  # of the picture, and of its square; pixels
 GAP, STRIP = 58, 110  # between the square and the values, and their height
+ENDS = (25, 40, 50, 75, 100)  # where an axis of evaluations may end
+MANY = 40  # evaluations, beyond which points are smaller
 LIMIT = 20  # pixels of a cell's side, above which its depth is written into it
 
 VIRIDIS = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725")
@@ -49,6 +52,9 @@ Key = tuple[str, int, str]  # of a legend: a mark around (0, 0), its width in pi
 
 
 # ----- what happened
+
+
+SEED = 0
 
 
 class Course(Watcher):
@@ -69,12 +75,14 @@ class Course(Watcher):
         self.seen.append(self._look(self.study.optimizer))
 
 
-SEED = 0
-
-
 def place(trial: Trial) -> Place:
     x1, x2 = (float(trial.config[name]) for name in PLANE.space.names)
     return x1, x2
+
+
+def unscaled(point: Sequence[float]) -> Place:
+    """A point of the unit cube in the function's coordinates, as its space decodes it."""
+    return cast(Place, tuple(PLANE.space.decode(tuple(point)).values()))
 
 
 def leaves(tree: Tree) -> list[Cell]:
@@ -102,8 +110,8 @@ class Layers(NamedTuple):
 
     colours: list[str]
     legend: list[Key]
-    behind: list[str] = []
-    front: list[str] = []
+    behind: Sequence[str] = ()
+    front: Sequence[str] = ()
     hollow: frozenset[int] = frozenset()
 
 
@@ -131,15 +139,16 @@ def plane(scene: Scene, course: Course) -> str:
     frame = Frame(LEFT, TOP, SIDE, SIDE, Axis(LOW, HIGH), Axis(LOW, HIGH))
     layers = scene.layers(course, frame)
     best = int(np.argmin(course.values))
-    legend = [*layers.legend, (star(0, 0), 14, "best"), (plus(0, 0), 12, "maxima of −f")]
+    legend = [*layers.legend, (star(0, 0), 14, "best"), (plus(0, 0), 12, "minima of f")]
     note = f"{len(course.trials)} evaluations, the best f = {course.values[best]:.3g} at evaluation {best + 1}"
     lines = [text(10, 22, scene.title, 'font-size="15" font-weight="bold"'), text(10, 41, note, f'fill="{FAINT}"')]
     lines += keys(legend)
     function = list(shaded(frame) if scene.shaded else lined(frame))
     lines += [*function, *layers.behind] if scene.shaded else [*layers.behind, *function]
     lines += [plus(frame.x(x1), frame.y(x2)) for x1, x2 in PLANE.argmax]
+    r = 4.5 if len(course.trials) <= MANY else 3.4
     marks = [
-        ring(x, y, colour) if n in layers.hollow else dot(x, y, colour)
+        ring(x, y, colour, r) if n in layers.hollow else dot(x, y, colour, r)
         for n, ((x, y), colour) in enumerate(zip(frame.places(course.places), layers.colours, strict=True))
     ]
     lines += [*marks, *layers.front, star(*frame.places([course.places[best]])[0])]
@@ -150,8 +159,8 @@ def plane(scene: Scene, course: Course) -> str:
 
 def values(course: Course, layers: Layers) -> Iterator[str]:
     """The function's values by evaluation, and the best so far."""
-    n = len(course.values)
-    frame = Frame(LEFT, TOP + SIDE + GAP, SIDE, STRIP, Axis(0, 5 * math.ceil(n / 5)), Axis(FLOOR, CEILING, log=True))
+    end = next(end for end in ENDS if end >= len(course.values))
+    frame = Frame(LEFT, TOP + SIDE + GAP, SIDE, STRIP, Axis(0, end), Axis(FLOOR, CEILING, log=True))
     shown = [min(max(value, FLOOR), CEILING) for value in course.values]
     best = list(itertools.accumulate(shown, min))
     steps = [(i + move, value) for i, value in enumerate(best, start=1) for move in (0, 1)][:-1]
@@ -239,53 +248,60 @@ def bred(course: Course, frame: Frame) -> Layers:
     optimizer = cast(Genetic, course.study.optimizer)
     last = math.ceil(len(course.trials) / optimizer.size) - 1
     colours = [viridis(n // optimizer.size / last) for n in range(len(course.trials))]
-    alive = [circle(*at, 8, INK, 1.2) for at in frame.places(course.places[each.number] for each in optimizer.population)]
+    alive = [
+        circle(*at, 8, INK, 1.2) for at in frame.places(course.places[each.number] for each in optimizer.population)
+    ]
     legend = [(dot(0, 0, viridis(g / last)), 12, "generation 0" if g == 0 else str(g)) for g in range(last + 1)]
     return Layers(colours, [*legend, (circle(0, 0, 7, INK, 1.2), 16, "last population")], front=alive)
 
 
 def partitioned(course: Course, frame: Frame) -> Layers:
-    """The leaves of the tree, coloured by depth; points white. A cross: scored by a Gaussian process alone."""
+    """The leaves of the tree by depth, and each point by that of the first cell around it."""
     optimizer = cast(Partitioned, course.study.optimizer)
     tree = optimizer.tree
     assert tree is not None
+    tiles = leaves(tree)
+    depths = sorted({cell.depth for cell in tiles})
+    bottom = depths[-1]
     behind, crosses = [], []
-    bottom = max(cell.depth for cell in tree.cells)
-    for cell in leaves(tree):
-        left, right = (frame.x(LOW + (HIGH - LOW) * u) for u in (cell.lower[0], cell.upper[0]))
-        low, high = (frame.y(LOW + (HIGH - LOW) * u) for u in (cell.lower[1], cell.upper[1]))
+    for cell in tiles:
+        (left, low), (right, high) = frame.places(map(unscaled, (cell.lower, cell.upper)))
         width, height = round(right - left, 1), round(low - high, 1)
-        fill = viridis(cell.depth / bottom)
         behind.append(
-            f'<rect x="{left}" y="{high}" width="{width}" height="{height}" fill="{fill}" stroke="white" '
-            'stroke-width="0.8"/>'
+            f'<rect x="{left:g}" y="{high:g}" width="{width:g}" height="{height:g}" '
+            f'fill="{viridis(cell.depth / bottom)}" fill-opacity="0.6" stroke="white" stroke-width="1.2"/>'
         )
         if min(width, height) > LIMIT:
-            ink = "white" if cell.depth / bottom < 0.6 else INK
-            behind.append(text(left + 4, low - 5, str(cell.depth), f'fill="{ink}" font-size="11"'))
+            behind.append(text(left + 4, low - 5, str(cell.depth), f'fill="{INK}" font-size="11"'))
         if optimizer.known(cell.point) is None:
             crosses.append(cross((left + right) / 2, (low + high) / 2))
     legend = [
-        (box(viridis(depth / bottom)), 14, "depth 0" if depth == 0 else str(depth)) for depth in range(bottom + 1)
+        (box(viridis(depth / bottom), 0.6), 14, f"depth {depth}" if depth == depths[0] else str(depth))
+        for depth in depths
     ]
-    depths = {cell.depth for cell in leaves(tree)}
-    legend = [key for depth, key in enumerate(legend) if depth in depths or depth == 0]
     if crosses:
         legend.append((cross(0, 0), 12, "inferred"))
-    return Layers(["white"] * len(course.trials), legend, behind, crosses)
+    first: dict[Place, int] = {}
+    for cell in tree.cells:
+        first.setdefault(unscaled(cell.point), cell.depth)
+    return Layers([viridis(first[at] / bottom) for at in course.places], legend, behind, crosses)
+
+
+def divided(course: Course, frame: Frame) -> Layers:
+    """As `partitioned`, for DIRECT, which cuts the cells of an iteration when it goes on to the next."""
+    assert not course.study.optimizer.finished
+    return partitioned(course, frame)
 
 
 def decomposed(course: Course, frame: Frame) -> Layers:
-    """FDA's regions by level, round or square."""
-    optimizer = cast(FDA, course.study.optimizer)
-    behind = []
-    styles = {0: (INK, 1.2), 1: (BLUE, 1.6), 2: (VERMILLION, 1.6)}
-    for region in optimizer.regions:
-        (x, y) = (frame.x(LOW + (HIGH - LOW) * region.c[0]), frame.y(LOW + (HIGH - LOW) * region.c[1]))
-        colour, width = styles[region.level]
-        assert optimizer.shape is Hypersphere
-        behind.append(circle(x, y, round(region.r * SIDE, 1), colour, width))
-    levels = sorted({region.level for region in optimizer.regions})
+    """FDA's regions by level."""
+    styles = [(INK, 1.2), (BLUE, 1.6), (VERMILLION, 1.6)]
+    regions = cast(FDA, course.study.optimizer).regions
+    behind = [
+        circle(*at, region.r * SIDE, *styles[region.level])
+        for region, at in zip(regions, frame.places(unscaled(region.c) for region in regions), strict=True)
+    ]
+    levels = sorted({region.level for region in regions})
     legend = [(circle(0, 0, 7, *styles[level]), 16, f"level {level}") for level in levels]
     return Layers(by_order(course), [order_key(), *legend], behind)
 
@@ -295,27 +311,28 @@ def decomposed(course: Course, frame: Frame) -> Layers:
 
 def process() -> str:
     """The process after a few evaluations of `bo`, what it takes for likely, and where it evaluates next."""
-    function, budget = SYNTHETIC["sine-root"], 8
-    study = Study(function.space, function, "bo", seed=SEED, options={"n_init": 4}).run(budget)
+    function, budget = SYNTHETIC["sine-root"], 6
+    study = Study(function.space, function, "bo", seed=SEED, options={"n_init": 5}).run(budget)
     optimizer = cast(GPBO, study.optimizer)
     u = np.linspace(0, 1, 201)
     x = LOW + (HIGH - LOW) * u
     truth = [function({"x1": each}) for each in x.tolist()]
     with one_blas_thread():
-        surrogate = optimizer._surrogate()
+        surrogate = Surrogate(function.space, *optimizer.history, optimizer.errors)
         mean, std = surrogate.posterior(u[:, None])
         log_ei = acquisition(surrogate)(u[:, None])
+    improvement = np.exp(log_ei - log_ei.max())
     (following,) = optimizer.ask(1)
     next_x = float(following.config["x1"])
     tried = [(float(trial.config["x1"]), trial.score) for trial in study.trials]
-    upper = Frame(LEFT, TOP, SIDE, 300, Axis(LOW, HIGH), Axis(-1, 6))
-    lower = Frame(LEFT, TOP + 300 + GAP, SIDE, STRIP, Axis(LOW, HIGH), Axis.over(np.exp(log_ei).tolist(), log=False))
+    upper = Frame(LEFT, TOP, SIDE, 300, Axis(LOW, HIGH), Axis(0, 5))
+    lower = Frame(LEFT, TOP + 300 + GAP, SIDE, STRIP, Axis(LOW, HIGH), Axis(0, 1))
     band = [*zip(x, mean - 1.96 * std, strict=True), *zip(x[::-1], (mean + 1.96 * std)[::-1], strict=True)]
     edge = " ".join(f"{a},{b}" for a, b in upper.places(band))
     legend = [
         (stroke(-9, 0, 9, 0, INK, 1.6, "5 4"), 20, "function"),
         (stroke(-9, 0, 9, 0, BLUE, 2), 20, "posterior mean"),
-        (box(BLUE, 0.2), 14, "95 % of it"),
+        (box(BLUE, 0.2), 14, "95 % interval"),
         (dot(0, 0, "white"), 12, "evaluated"),
         (stroke(0, -7, 0, 7, VERMILLION, 2), 8, "evaluated next"),
     ]
@@ -333,9 +350,9 @@ def process() -> str:
         *(dot(*each, "white", 5) for each in upper.places(tried)),
         *lower.axes("x"),
         upright(lower, "EI"),
-        lower.line(zip(x, np.exp(log_ei), strict=True), f'stroke="{ORANGE}" stroke-width="2"'),
+        lower.line(zip(x, improvement, strict=True), f'stroke="{ORANGE}" stroke-width="2"'),
         stroke(at, lower.top, at, lower.bottom, VERMILLION, 1.5),
-        text(LEFT + SIDE, lower.top - 6, "expected improvement", 'text-anchor="end" font-size="11"'),
+        text(LEFT + SIDE, lower.top - 6, "expected improvement, of its maximum", 'text-anchor="end" font-size="11"'),
     ]
     return sheet(WIDTH, TOP + 300 + GAP + STRIP + 50, lines)
 
@@ -423,19 +440,24 @@ def path(colour: str, width: float, dash: str = "") -> str:
 
 def order_key() -> Key:
     dots = "".join(dot(7 * k - 14, 0, viridis(k / 4), 4) for k in range(5))
-    return dots, 38, "first to last"
+    return dots, 40, "first to last"
 
 
 def keys(legend: Iterable[Key]) -> Iterator[str]:
     """A legend in lines below the title."""
     x, y = 10.0, 60.0
     for mark, width, words in legend:
-        wide = width + 6 + 6.2 * len(words)
+        wide = width + 4 + breadth(words)
         if x + wide > WIDTH - 4:
             x, y = 10.0, y + 18
         yield f'<g transform="translate({x + width / 2:g},{y:g})">{mark}</g>'
         yield text(round(x + width + 4, 1), y + 4, words)
-        x += wide + 10
+        x += wide + 12
+
+
+def breadth(words: str) -> float:
+    """About so many pixels of text."""
+    return sum(3.2 if letter in " ,.:|fijlrt" else 6.8 for letter in words)
 
 
 def upright(frame: Frame, label: str) -> str:
@@ -456,11 +478,11 @@ SCENES: dict[str, Scene] = {
     ),
     "ils": Scene("Iterated local search", "ils", 70, climbed, look=lambda each: each.walk()[1].number),
     "genetic": Scene("Genetic algorithm", "genetic", 50, bred),
-    "direct": Scene("DIRECT", "direct", 49, partitioned, shaded=False),
+    "direct": Scene("DIRECT", "direct", 83, divided, shaded=False),
     "fda": Scene("Fractal decomposition (FDA)", "fda", 75, decomposed),
-    "soo": Scene("Simultaneous optimistic optimisation (SOO)", "soo", 49, partitioned, shaded=False),
-    "sequool": Scene("SequOOL", "sequool", 49, partitioned, {"budget": 50}, shaded=False),
-    "bamsoo": Scene("BaMSOO", "bamsoo", 49, partitioned, shaded=False),
+    "soo": Scene("Simultaneous optimistic optimisation (SOO)", "soo", 81, partitioned, shaded=False),
+    "sequool": Scene("SequOOL", "sequool", 79, partitioned, {"budget": 80}, shaded=False),
+    "bamsoo": Scene("BaMSOO", "bamsoo", 81, partitioned, shaded=False),
     "bo": Scene("Bayesian optimisation", "bo", 30, modelled),
 }
 PICTURES: dict[str, Callable[[], str]] = {**{name: scene.draw for name, scene in SCENES.items()}, "process": process}
