@@ -58,6 +58,9 @@ asynchronous and synchronous loops.""",
 Runs a study with scheduler, workers and driver in processes of their own, kills one of them every few seconds, and
 compares the record with that of the study left alone.""",
 }
+GALLERY = """\
+Runs the optimisers on Himmelblau's function and draws what each did, as SVG: points, paths, generations, cells; and a
+Gaussian process with its acquisition function. The same every time; docs/gallery.md says what is to be seen."""
 INTERRUPTED = 130
 
 
@@ -221,6 +224,14 @@ def algorithms(arguments: argparse.Namespace) -> int:
     print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
     for name, algorithm in ALGORITHMS.items():
         print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
+    return 0
+
+
+def gallery(arguments: argparse.Namespace) -> int:
+    from partune import gallery
+
+    written = gallery.write(Path(arguments.out))
+    print(f"wrote {len(written)} pictures to {arguments.out}: {', '.join(path.name for path in written)}")
     return 0
 
 
@@ -511,6 +522,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     command = commands.add_parser("algorithms", help="list the optimisers")
     command.set_defaults(run=algorithms)
+
+    command = commands.add_parser("gallery", help="draw the optimisers at work, one picture each", description=GALLERY)
+    command.add_argument("out", nargs="?", default="gallery", help="folder for the pictures (default: %(default)s)")
+    command.set_defaults(run=gallery)
     return parser
 
 
