@@ -20,6 +20,13 @@ from partune.errors import UserError
 from partune.objectives.finetune import DEVICES_EACH
 
 GOLDEN = Path(__file__).with_name("golden")
+DOCUMENTS = Path(__file__).parents[1] / "docs"
+RECIPES = {
+    f"{document.stem}-{number}": text
+    for document in sorted(DOCUMENTS.glob("*.md"))
+    for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL))
+    if re.search(r"^system:", text, re.MULTILINE)
+}
 NODES = {
     "slurm": """
         system: slurm
@@ -69,6 +76,24 @@ def test_the_job_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
         golden.write_text(found)
         pytest.fail(f"{golden.name} was not there and is now: read it")
     assert found == golden.read_text()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_documents_files_become_job_scripts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some name a folder for the jobs' output
+    form = yaml.safe_load(RECIPES[name])
+    found = script(RECIPES[name], tmp_path)
+    asked = form["job"].get("job_extra_directives", [])
+    prefix = {"slurm": "#SBATCH", "oar": "#OAR"}[form["system"]]
+    assert [line for line in found.splitlines() if line in [f"{prefix} {each}" for each in asked]]
+    assert all(line in found.splitlines() for line in form.get("prologue", []))
+    assert f"PARTUNE_WORKERS_PER_JOB={form.get('workers_per_job', 1)} " in found
+    assert form["job"]["walltime"] in found
+
+
+def test_there_are_files_for_slurm_and_oar() -> None:
+    assert {"cluster-0", "slurm-0", "slurm-1", "slurm-2"} <= RECIPES.keys()
+    assert {yaml.safe_load(text)["system"] for text in RECIPES.values()} == {"slurm", "oar"}
 
 
 def test_a_scheduler_of_the_files_port_has_no_dashboard_for_others(tmp_path: Path) -> None:

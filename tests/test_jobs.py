@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from partune import cluster, config
 from partune import jobs as module
 from partune.errors import UserError
 from partune.jobs import Jobs
+from tests.test_batch import RECIPES
 
 SCRIPTS = {
     "sbatch": """
@@ -89,6 +91,11 @@ class System:
         """The jobs' numbers by the order of their names: those submitted at once get theirs in any order."""
         return [jobs._jobs.workers[name].job_id for name in jobs._jobs.worker_spec]
 
+    def script(self, name: str, text: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
     def put(self, name: str, text: str = "") -> Path:
         (self.folder / name).write_text(text)
         return self.folder / name
@@ -99,16 +106,16 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     """Where every look asks the batch system, and the clock is `later`'s to move."""
     for name in ("jobs", "taken", "bin"):
         (tmp_path / name).mkdir()
+    found = System(tmp_path)
     for name, text in SCRIPTS.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{text}")
-        (tmp_path / "bin" / name).chmod(0o755)
+        found.script(name, text)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("PLAYED", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "ASK", 0.0)
     monkeypatch.setattr(module, "LOOK", 3600.0)
     cluster.write_certificates(tmp_path / "tls")
-    return System(tmp_path)
+    return found
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -520,13 +527,29 @@ def test_nohup_is_respected(system: System) -> None:
 # ----- other batch systems
 
 
-def test_what_oar_says_of_its_jobs_is_understood(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_oar_says_of_its_jobs_is_understood(system: System) -> None:
     answer = json.dumps({"12": {"state": "Running", "queue": "default"}, "13": {"state": "Waiting"}})
-    (system.folder / "bin" / "oarstat").write_text(f"#!/bin/sh\necho \"$@\" >&2\necho '{answer}'\n")
-    (system.folder / "bin" / "oarstat").chmod(0o755)
+    system.script("oarstat", f"echo '{answer}'")
     assert module.QUEUES["oar"]() == {"12": "Running", "13": "Waiting"}
-    (system.folder / "bin" / "oarstat").write_text("#!/bin/sh\n")
+    system.script("oarstat", "")
     assert module.QUEUES["oar"]() == {}
+
+
+def test_what_oarsub_and_oardel_are_given(system: System, started: Callable[..., Jobs]) -> None:
+    """The documentation's file as it stands."""
+    for name, text in {"oarsub": 'printf "%s\\n" "$@" > "$PLAYED/given"; echo OAR_JOB_ID=42', "oardel": "true"}.items():
+        system.script(name, text)
+    system.script("oarstat", """echo '{"42": {"state": "Waiting"}}'""")
+    form = yaml.safe_load(RECIPES["slurm-2"])
+    jobs = started(**form)
+    given = (system.folder / "given").read_text()
+    options = "-n first -q default --project project42 -l /nodes=1/gpu=4,walltime=12:00:00 -p gpu_count=4"
+    assert given.split()[:10] == options.split()
+    assert "source /shared/me/study/.venv/bin/activate" in given
+    assert f"exec {sys.executable} -m distributed.cli.dask_worker tls://" in given
+    assert "PRIVATE KEY" not in given
+    jobs.look()
+    assert system.numbers(jobs) == ["42"]
 
 
 def test_where_the_system_cannot_be_asked_a_job_has_ended_some_time_after_its_workers(

@@ -20,6 +20,7 @@ from partune import cluster
 from partune.errors import UserError
 from partune.space import Float, Space
 from tests.cluster_slurm import jobs, slurm
+from tests.test_batch import RECIPES
 from tests.test_cluster import saving, wait_for
 
 pytestmark = pytest.mark.slow
@@ -147,6 +148,22 @@ def test_an_idle_job_ends_and_a_job_of_two_workers_is_one(here: Path) -> None:
             time.sleep(0.3)
         assert len(jobs()) == 1
     assert gone()
+
+
+def test_the_documents_file_gives_each_worker_a_gpu(here: Path) -> None:
+    (here / "slurm.yaml").write_text(RECIPES["slurm-0"])
+    with cluster.batch(here / "slurm.yaml") as workers:
+        workers.expect(4)
+        workers.hold(1)
+        seen = [workers.submit(shown) for _ in range(4)]
+        assert sorted(future.result(timeout=60) for future in seen) == ["0", "1", "2", "3"]
+        assert len(list((here / "logs").glob("first-*.out"))) == 1
+    assert gone()
+
+
+def shown() -> str:
+    time.sleep(2.0)  # so that none runs two
+    return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def test_jobs_that_end_before_a_worker_comes_are_told(here: Path) -> None:

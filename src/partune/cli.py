@@ -14,6 +14,8 @@ from partune.errors import UserError, suggestion
 if TYPE_CHECKING:
     from partune.config import Run, Section, StudyConfig
     from partune.executors import Workers
+    from partune.report.summary import Summary
+    from partune.storage import Record
     from partune.study import Study, Watcher
 
 DESCRIPTION = "The best LoRA hyperparameters for the fewest GPU-hours."
@@ -48,6 +50,9 @@ COMPLETION = """\
 Prints the completion of commands, flags and their values for a shell, to be kept in a file:
   partune completion bash > ~/.local/share/bash-completion/completions/partune
   partune completion zsh > "${fpath[1]}/_partune" """
+REPORT = """\
+Prints what a study found, and writes DIRECTORY/report.html: one file with all figures, which needs no network. See
+docs/report.md."""
 BENCH = {
     "packing": """\
 Runs the same trials as LitGPT as shipped, in a process each, through a tuned PEFT, and in packs, one after the other in
@@ -64,6 +69,9 @@ asynchronous and synchronous loops.""",
 Runs a study with scheduler, workers and driver in processes of their own, kills one of them every few seconds, and
 compares the record with that of the study left alone.""",
 }
+GALLERY = """\
+Runs the optimisers on Himmelblau's function and draws what each did, as SVG: points, paths, generations, cells; and a
+Gaussian process with its acquisition function. The same every time; docs/gallery.md says what is to be seen."""
 INTERRUPTED = 130
 
 
@@ -136,11 +144,22 @@ def report(arguments: argparse.Namespace) -> int:
     from partune.report import summary
     from partune.storage import Record
 
-    found = summary.summarise(Record.open(_existing(arguments.directory), read_only=True, storage=arguments.storage))
+    directory = _existing(arguments.directory)
+    record = Record.open(directory, read_only=True, storage=arguments.storage)
     if arguments.json:
-        print(summary.as_json(found))
+        print(summary.as_json(summary.summarise(record)))
+    elif arguments.markdown:
+        from partune.report.facts import Facts
+        from partune.report.markdown import markdown
+
+        print(markdown(Facts(record)), end="")
+    elif arguments.live:
+        from partune.report import files
+
+        print(f"Writing {directory / files.REPORT} until the study is over. Open it in a browser; Ctrl-C ends this.")
+        files.follow(directory, arguments.storage)
     else:
-        summary.show(found)
+        _show(record, arguments)
     return 0
 
 
@@ -245,6 +264,14 @@ def algorithms(arguments: argparse.Namespace) -> int:
     print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
     for name, algorithm in ALGORITHMS.items():
         print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
+    return 0
+
+
+def gallery(arguments: argparse.Namespace) -> int:
+    from partune import gallery
+
+    written = gallery.write(Path(arguments.out))
+    print(f"wrote {len(written)} pictures to {arguments.out}: {', '.join(path.name for path in written)}")
     return 0
 
 
@@ -404,12 +431,12 @@ def _watcher(arguments: argparse.Namespace) -> Watcher:
 
 
 def _run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
-    from partune.report import summary
     from partune.study import UntrustworthyError
 
     directory = study.record.directory
     try:
-        study.run(budget)
+        with _following(study, arguments.live):
+            study.run(budget)
     except KeyboardInterrupt:
         done = sum(trial.status.final for trial in study.trials)
         told = f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}"
@@ -420,14 +447,50 @@ def _run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
         return 1
     finally:
         study.close()
-    found = summary.summarise(study.record)
+    return 0 if _show(study.record, arguments)["best"] is not None else 1
+
+
+def _show(record: Record, arguments: argparse.Namespace) -> Summary:
+    """Shows what a study found and writes its report, where that can be."""
+    from partune.report import files, summary
+    from partune.report.facts import Facts
+
+    facts = Facts(record)
     if arguments.json:
-        print(summary.as_json(found))
+        print(summary.as_json(facts.summary))
     elif arguments.quiet:
-        print(summary.brief(found))
+        print(summary.brief(facts.summary))
     else:
-        summary.show(found)
-    return 0 if found["best"] is not None else 1
+        summary.show(facts.summary)
+    try:
+        written = files.write(facts)
+    except UserError as error:
+        print(f"partune: no report: {error}", file=sys.stderr)
+    else:
+        if not (arguments.json or arguments.quiet):
+            print(f"Report: {written}")
+    return facts.summary
+
+
+@contextlib.contextmanager
+def _following(study: Study, live: bool) -> Iterator[None]:
+    """A process of its own writes the report again and again meanwhile, where asked to."""
+    if not live or study.record.directory is None:
+        yield
+        return
+    import multiprocessing
+    import os
+
+    from partune.report import files
+
+    arguments = study.record.directory, study.record.url, os.getpid()
+    writer = multiprocessing.get_context("spawn").Process(target=files.accompany, args=arguments, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.terminate()
+        writer.join()
 
 
 def _directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
@@ -483,6 +546,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser("resume", help="continue a study that stopped, or extend it")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
+    _add_live(command)
     _add_output(command)
     _add_storage(command)
     if "resume" in arguments:
@@ -495,11 +559,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_storage(command)
     if "join" in arguments:
         _add_where(command)
-    command.set_defaults(run=join)
+    command.set_defaults(run=join, live=False)
 
-    command = commands.add_parser("report", help="what a study found, and whether it is better")
+    command = commands.add_parser("report", help="what a study found, and whether it is better", description=REPORT)
     command.add_argument("directory", help="the study's directory, runs/<name>")
-    command.add_argument("--json", action="store_true", help="for scripts")
+    form = command.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for scripts")
+    form.add_argument("--quiet", action="store_true", help="the verdict only")
+    form.add_argument("--markdown", action="store_true", help="for a pull request")
+    form.add_argument("--live", action="store_true", help="write report.html again and again while the study runs")
     _add_storage(command)
     command.set_defaults(run=report)
 
@@ -544,10 +612,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=doctor)
 
-    form = argparse.RawDescriptionHelpFormatter
-    command = commands.add_parser(
-        "completion", help="print a shell's completion", description=COMPLETION, formatter_class=form
-    )
+    command = commands.add_parser("completion", help="print a shell's completion", description=COMPLETION)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
     command.set_defaults(run=completion)
 
@@ -559,6 +625,10 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command = commands.add_parser("algorithms", help="list the optimisers")
     command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=algorithms)
+
+    command = commands.add_parser("gallery", help="draw the optimisers at work, one picture each", description=GALLERY)
+    command.add_argument("out", nargs="?", default="gallery", help="folder for the pictures (default: %(default)s)")
+    command.set_defaults(run=gallery)
     return parser
 
 
@@ -587,11 +657,18 @@ def _add_where(parser: argparse.ArgumentParser) -> None:
         _add_flag(group, ("run", name), field)
 
 
+def _add_live(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--live", action="store_true", help="write report.html while the study runs too; a browser on it refreshes"
+    )
+
+
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     from partune.config import Section, StudyConfig
 
     parser.add_argument("--name", help="the study's directory is RUNS/NAME")
     parser.add_argument("--runs", default="runs", help="folder of all studies (default: %(default)s)")
+    _add_live(parser)
     top = parser.add_argument_group("study")
     for name, field in StudyConfig.model_fields.items():
         section = _section_in(field.annotation, Section)
@@ -640,7 +717,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given, as the mapping of a study's file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
-        if dest in ("file", "name", "runs", "run", "json", "quiet", "print_config"):
+        if dest in ("file", "name", "runs", "live", "run", "json", "quiet", "print_config"):
             continue
         *sections, key = dest.split(".")
         place = mapping

@@ -174,6 +174,11 @@ class Record:
         """Ends this process's part; another may lead the study."""
         self.drivers.leave()
 
+    @property
+    def url(self) -> str | None:
+        """Of the database, as it was opened, with its password; None for a journal."""
+        return self._place.url
+
     # ----- several drivers
 
     @contextmanager

@@ -35,10 +35,12 @@ class Optimizer(ABC):
 
     seeded: False for a deterministic algorithm, whose points are the same under every seed.
     learns: False where what is proposed does not depend on results.
+    n_init: proposals of an initial design, in which no result counts yet.
     """
 
     seeded: ClassVar[bool] = True
     learns: ClassVar[bool] = True
+    n_init: int = 0
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from partune.errors import UserError
-from partune.optimizers.base import Search, Sequential
-from partune.optimizers.partition import Cell, Tree
+from partune.optimizers.base import Search
+from partune.optimizers.partition import Cell, Partitioned, Tree
 from partune.space import Space
 from partune.trial import Point
 
 
-class DIRECT(Sequential):
+class DIRECT(Partitioned):
     """Divides, in each iteration, every cell whose bound would be the best for some Lipschitz constant.
 
     An iteration's points are one batch, and the next needs all of their scores.
@@ -42,7 +42,7 @@ class DIRECT(Sequential):
         self.epsilon = epsilon
 
     def search(self) -> Search:
-        tree = Tree(self.space, known=self.known, row=self.size)
+        tree = self.tree = Tree(self.space, known=self.known, row=self.size)
         yield [tree.root.point]
         tree.add([tree.root])
         while cells := self._potentially_optimal(tree):

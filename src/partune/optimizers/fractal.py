@@ -101,13 +101,15 @@ class FDA(Sequential):
         self.shape = self.shapes[shape]
         self.levels = levels
         self.precision = precision
+        self.regions = [Region((0.5,) * space.dimension, 0.5)]  # in the order in which they were made
 
     def search(self) -> Search:
-        frontier = [Region((0.5,) * self.space.dimension, 0.5)]
+        frontier = self.regions[:1]
         while frontier:
             region = max(frontier, key=lambda each: (each.level, each.q))
             frontier.remove(region)
             children = self.shape.children(region)
+            self.regions += children
             if region.level + 1 < self.levels:
                 yield from self._explore(children)
                 frontier += children

@@ -112,6 +112,7 @@ class TPE(OptunaSampler):
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, candidates: int = 24) -> None:
         super().__init__(space, seed, "TPESampler", {"n_startup_trials": n_init, "n_ei_candidates": candidates})
+        self.n_init = n_init
 
 
 class OptunaGP(OptunaSampler):
@@ -139,6 +140,7 @@ class CMAES(OptunaSampler):
     def __init__(self, space: Space, seed: int = 0, population: int | None = None, n_init: int = 1) -> None:
         settings = {"popsize": population, "n_startup_trials": n_init, "warn_independent_sampling": False}
         super().__init__(space, seed, "CmaEsSampler", settings)
+        self.n_init = n_init
 
 
 class NSGA2(OptunaSampler):
@@ -150,6 +152,7 @@ class NSGA2(OptunaSampler):
 
     def __init__(self, space: Space, seed: int = 0, population: int = 10) -> None:
         super().__init__(space, seed, "NSGAIISampler", {"population_size": population})
+        self.n_init = population
 
 
 def _load(name: str) -> type[BaseSampler]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from partune.errors import UserError
+from partune.optimizers.base import Sequential
 from partune.space import Space
 from partune.trial import Point, Value
 
@@ -68,6 +69,15 @@ class Cell:
         return (parts * self.indices[axis] + part) / (parts * whole)
 
 
+class Partitioned(Sequential):
+    """An optimiser whose search grows a tree of cells.
+
+    tree: the latest, once the search has begun.
+    """
+
+    tree: Tree | None = None
+
+
 class Tree:
     """A partition tree over a space; its leaves cover the unit cube.
 
@@ -81,6 +91,7 @@ class Tree:
     awaits it and is no candidate. A score that has come is taken over by `collect`, and the order of candidates is that
     of score and creation, so that nothing depends on when it was collected.
 
+    cells: the root and all parts of splits, in the order in which they were made.
     known: the score of the configuration at a point; None while there is none.
     worth: whether a cell with these children may be split now; None: always.
     row: where a cell is ranked; a number.
@@ -106,6 +117,7 @@ class Tree:
         self._conditions = any(each.when for each in space.hyperparameters.values())
         d = space.dimension
         self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d), range(d))
+        self.cells: dict[Cell, None] = {self.root: None}
         self._rows: dict[float, list[tuple[float, int, Cell]]] = {}  # heaps: the best score first, then the oldest
         self._awaiting: list[Cell] = []
         self._ages = itertools.count(1)
@@ -147,6 +159,7 @@ class Tree:
             raise ValueError(f"no side of the cell around {leaf.point} can be split, or not {axis}")
         children = self._children(leaf) if axis in (None, leaf.sides[0]) else self._parts(leaf, axis)
         self.depth = max(self.depth, children[0].depth)
+        self.cells.update(dict.fromkeys(children))
         return children
 
     def clear(self) -> None:

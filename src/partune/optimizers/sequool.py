@@ -22,13 +22,13 @@ from statistics import fmean as mean
 from typing import Any
 
 from partune.errors import UserError
-from partune.optimizers.base import Search, Sequential
-from partune.optimizers.partition import Cell, Tree
+from partune.optimizers.base import Search
+from partune.optimizers.partition import Cell, Partitioned, Tree
 from partune.space import Space
 from partune.trial import Point
 
 
-class Budgeted(Sequential):
+class Budgeted(Partitioned):
     """Runs with the budget, then again with twice as much, and so on: what is known costs nothing. (Ours.)
 
     A run that brings nothing new is followed by the next; at the latest when every cell is opened, the search ends.
@@ -52,7 +52,7 @@ class Budgeted(Sequential):
         return self.k - self.k % 2
 
     def search(self) -> Search:
-        tree = Tree(self.space, self.k, known=self.known)
+        tree = self.tree = Tree(self.space, self.k, known=self.known)
         budget, exhausted = self.budget, False
         while not exhausted:
             tree.clear()

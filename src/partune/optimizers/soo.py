@@ -15,14 +15,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 from partune.errors import UserError, suggestion
-from partune.optimizers.base import Search, Sequential
-from partune.optimizers.partition import Cell, Tree
+from partune.optimizers.base import Search
+from partune.optimizers.partition import Cell, Partitioned, Tree
 from partune.space import Space
 
 H_MAX: dict[str, Callable[[int], int]] = {"sqrt": math.isqrt, "none": lambda t: sys.maxsize}
 
 
-class SOO(Sequential):
+class SOO(Partitioned):
     """Each sweep expands, depth by depth, the best leaf, if no shallower one of the sweep was better.
 
     k: parts of a split; with an odd number the middle child is its parent's point and costs nothing.
@@ -44,7 +44,7 @@ class SOO(Sequential):
         self.compare = compare
 
     def search(self) -> Search:
-        tree = Tree(self.space, self.k, known=self.known, worth=self._worthwhile)
+        tree = self.tree = Tree(self.space, self.k, known=self.known, worth=self._worthwhile)
         yield from self.score(tree, [tree.root])
         t = 1
         while (top := tree.shallowest) is not None:

@@ -177,6 +177,16 @@ def tamed(y: Array) -> Array:
     return np.where(below > 0, median - h - h * np.log1p(below / h), y)
 
 
+def untamed(v: Array, y: Array) -> Array:
+    """The inverse of `tamed`, of scores y (n,): values v back in units of the score; any shape."""
+    median = float(np.median(y))
+    h = float(y.max()) - median
+    if not h > 0:
+        return v
+    below = np.maximum(median - h - v, 0.0)
+    return np.where(below > 0, median - h - h * np.expm1(np.minimum(below / h, 700.0)), v)
+
+
 def spread(y: Array) -> tuple[float, float]:
     """The mean and the standard deviation, 1 where there is none; of numbers of any size."""
     size = float(np.abs(y).max())

@@ -214,7 +214,7 @@ def _page(summary: Summary) -> list[RenderableType]:
     page.append(_spent(summary))
     if summary["verdict"] is not None:
         page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary["verdict"])]
-        if _defaults_won(summary["verdict"]):
+        if defaults_won(summary["verdict"]):
             page.append("The field's defaults did better: use them (partune export --defaults), or search on.")
     elif summary["base"] is not None:
         page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
@@ -240,13 +240,13 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
             "" if row["score"] is None else score_words(row["score"], row["stderr"]),
             *(value_words(row["config"].get(name, "")) for name in names),
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
-            mark or _remark(row),
+            mark or remark(row),
             style="bold green" if mark else ("red" if row["status"] == Status.FAILED else None),
         )
     return table
 
 
-def _remark(row: Summary) -> str:
+def remark(row: Summary) -> str:
     """What a row's last column says of a trial that did not simply end."""
     if row["status"] == Status.STOPPED:
         return f"stopped at {row['fidelity']:.0%}"
@@ -275,11 +275,17 @@ def _anchors_table(summary: Summary) -> RenderableType:
     return table
 
 
-def _luck_words(summary: Summary) -> str:
-    """Why the winner is not the best score, where it is not and nothing was confirmed."""
+def luckiest(summary: Summary) -> Summary | None:
+    """The row of the best score, where that is not the winner and nothing was confirmed."""
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
-    if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
+    return None if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"] else first
+
+
+def _luck_words(summary: Summary) -> str:
+    """Why the winner is not the best score."""
+    first = luckiest(summary)
+    if first is None:
         return ""
     return f". Trial {first['id']} scored {first['score']:.4f}, more of it by luck, judging by the trials around both."
 
@@ -310,7 +316,7 @@ def _spent(summary: Summary) -> str:
     return text + "."
 
 
-def _defaults_won(verdict: Summary) -> bool:
+def defaults_won(verdict: Summary) -> bool:
     return verdict["over_defaults"] is not None and verdict["over_defaults"]["gain"] < 0
 
 

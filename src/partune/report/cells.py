@@ -1,0 +1,69 @@
+"""What a search of the partition family has cut the space into, from its record: its tree, grown again."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from partune.optimizers.base import Optimizer
+from partune.trial import Point, Trial
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the unit cube: a box, or the ball within it; lower, upper: (d,).
+
+    score: what it is ranked by; NaN until it is known, and for balls.
+    inferred: that score is the lower bound of a Gaussian process, nothing was evaluated.
+    """
+
+    lower: Point
+    upper: Point
+    depth: int
+    score: float = math.nan
+    inferred: bool = False
+
+
+@dataclass(frozen=True)
+class Partition:
+    """regions: parents before their parts. round: they are balls.
+
+    depths: how deep the search was, (number of the trial, depth of its cell); inferred: the same of cells that only
+    a Gaussian process scored, by the trial that came next.
+    """
+
+    regions: Sequence[Region]
+    round: bool
+    depths: Sequence[tuple[int, int]]
+    inferred: Sequence[tuple[int, int]]
+
+
+def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None:
+    """None where the optimiser, fresh here and replayed, is not of the partition family."""
+    from partune.optimizers.fractal import FDA, Hypersphere
+    from partune.optimizers.partition import Partitioned
+
+    if not isinstance(optimizer, (Partitioned, FDA)):
+        return None
+    optimizer.replay(trials)
+    if isinstance(optimizer, FDA):
+        regions = [
+            Region(tuple(u - each.r for u in each.c), tuple(u + each.r for u in each.c), each.level)
+            for each in optimizer.regions
+        ]
+        return Partition(regions, optimizer.shape is Hypersphere, [], [])
+    if optimizer.tree is None:
+        return None
+    canonical = functools.cache(lambda point: optimizer.space.encode(optimizer.space.decode(point)))
+    first: dict[Point, int] = {}  # the depth of the first cell with a configuration at its centre
+    regions = []
+    for cell in optimizer.tree.cells:
+        first.setdefault(canonical(cell.point), cell.depth)
+        score = optimizer.known(cell.point)
+        inferred = score is None and math.isfinite(cell.score)
+        regions.append(Region(cell.lower, cell.upper, cell.depth, cell.score if score is None else score, inferred))
+    asked = [(trial.number, optimizer.space.encode(trial.config)) for trial in trials]
+    noted = [(trial.number, canonical(tuple(note["point"]))) for trial in trials for note in trial.notes]
+    return Partition(regions, False, *([(n, first[u]) for n, u in each if u in first] for each in (asked, noted)))

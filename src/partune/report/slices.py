@@ -1,0 +1,83 @@
+"""Cuts through the surrogate at the winner: what a Gaussian process through the scores expects, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partune.optimizers.surrogate import Surrogate, imputed, untamed
+from partune.space import Choice, Hyperparameter, Space
+from partune.threads import one_blas_thread
+from partune.trial import Trial
+from partune.winner import MOST, ranked
+
+Array = NDArray[np.float64]
+
+FINE = 25  # values of an axis at most
+FEWEST = 4  # scores below which a process says nothing
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Two hyperparameters vary, the others are the winner's.
+
+    across, up: their names; x (n,), y (m,): places in [0, 1].
+    mean, std: (m, n), in units of the score: the middle of what is expected there, and half of what lies within one
+        standard deviation of the process, without the noise of an observation; nothing below the worst score.
+    """
+
+    across: str
+    up: str
+    x: list[float]
+    y: list[float]
+    mean: Array
+    std: Array
+
+
+class Model:
+    """The process through the best scores of a study, and the point through which it is cut.
+
+    done: trials with a score, four at least; the best are taken where they are many.
+    """
+
+    def __init__(self, space: Space, done: Sequence[Trial], winner: Trial) -> None:
+        self.space = space
+        self.trials = ranked(done)[:MOST]
+        self.winner = winner
+        observations = [trial.observation for trial in self.trials if trial.observation is not None]
+        errors = [math.nan if each.stderr is None else each.stderr for each in observations]
+        points = [space.encode(trial.config) for trial in self.trials]
+        self._scores = imputed([trial.score for trial in self.trials])
+        with one_blas_thread():
+            self._surrogate = Surrogate(space, points, self._scores.tolist(), errors)
+
+    @property
+    def names(self) -> list[str]:
+        """The hyperparameters that can be varied: those that the winner has."""
+        return [name for name in self.space.names if name in self.winner.config]
+
+    def plane(self, across: str, up: str) -> Plane:
+        x, y = (grid(self.space.hyperparameters[name]) for name in (across, up))
+        points = np.tile(np.array(self.space.encode(self.winner.config)), (len(y), len(x), 1))  # (m, n, d)
+        points[:, :, self.space.names.index(across)] = np.array(x)
+        points[:, :, self.space.names.index(up)] = np.array(y)[:, None]
+        flat: NDArray[Any] = self.space.snap(points.reshape(len(y) * len(x), -1))
+        with one_blas_thread():
+            mean, std = self._surrogate.posterior(flat)
+        shape = len(y), len(x)
+        values = (untamed(mean + k * std, self._scores) for k in (-1, 0, 1))
+        # A small step beyond the worst score on the process's log scale would be a huge one back on the score's.
+        low, middle, high = (np.maximum(each, self._scores.min()).reshape(shape) for each in values)
+        return Plane(across, up, x, y, middle, (high - low) / 2)
+
+
+def grid(parameter: Hyperparameter) -> list[float]:
+    """Places along an axis, in order: all values of a discrete one where they are few."""
+    if isinstance(parameter, Choice):
+        return [parameter.encode(option) for option in parameter.options]
+    return sorted({parameter.encode(parameter.decode(u)) for u in np.linspace(0, 1, FINE).tolist()})

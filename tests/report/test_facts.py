@@ -1,0 +1,162 @@
+"""What a report says: where it comes from, and when it says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from partune import Choice, Float, Int, Space, Study
+from partune.report import sentences
+from partune.report.facts import Facts
+from partune.trial import Config, Observation
+from tests.report.studies import HOSTILE, PLANE, TUNED, hill
+from tests.simulated import SimulatedTuning
+
+
+def test_a_study_is_over_when_its_winner_is_judged(facts: dict[str, Facts]) -> None:
+    over = {name: each.over for name, each in facts.items()}
+    assert over == {**dict.fromkeys(facts, True), "empty": True} | {"empty": over["empty"]}
+    study = Study(PLANE, hill, "lhs")
+    study.record.plan(3)
+    assert not Facts(study.record).over
+
+
+def test_a_fine_tuning_is_not_over_before_its_verdict(tmp_path: Path) -> None:
+    study = Study(TUNED, SimulatedTuning(), "lhs", directory=tmp_path / "s")
+    study.record.plan(1)
+    study._score_anchors(SimulatedTuning())
+    trial = study._next(budget=1)
+    assert trial is not None
+    study._tell(trial, study.objective.evaluate(trial))
+    before = Facts(study.record)
+    assert not before.over
+    assert sentences.badge(before) == ("no verdict yet", "open")
+    assert sentences.headline(before).startswith("No verdict yet: trial 0 leads with 0.")
+    study.run(1)
+    assert Facts(study.record).over
+
+
+def test_the_initial_design_is_told_from_the_search(facts: dict[str, Facts]) -> None:
+    assert {name: facts[name].n_init for name in ("tuned", "conditional", "soo", "fda", "one")} == {
+        "tuned": 10,
+        "conditional": 10,
+        "soo": 0,
+        "fda": 0,
+        "one": 0,
+    }
+
+
+def test_best_so_far_never_falls(facts: dict[str, Facts]) -> None:
+    for each in facts.values():
+        best = [score for _, score in each.best_so_far]
+        assert best == sorted(best)
+        assert not each.done or best[-1] == max(trial.score for trial in each.done)
+
+
+@pytest.mark.parametrize(
+    ("space", "best", "hint"),
+    [
+        (Space(lora_r=Int(2, 64, log=True)), {"lora_r": 64}, "lora_r is at the top of its range, 64: widen it."),
+        (Space(lora_r=Int(2, 64, log=True)), {"lora_r": 2}, "lora_r is at the bottom of its range, 2: widen it."),
+        (Space(lora_r=Int(2, 64)), {"lora_r": 63}, None),
+        (Space(rate=Float(1e-6, 1e-2, log=True)), {"rate": 9.9e-3}, "rate is at the top of its range, 0.01: widen it."),
+        (Space(rate=Float(1e-6, 1e-2, log=True)), {"rate": 5e-3}, None),
+        (Space(dropout=Float(0, 0.5)), {"dropout": 0.001}, "dropout is at the bottom of its range, 0: try without it."),
+        (Space(k=Choice(["a", "b"])), {"k": "a"}, None),
+    ],
+)
+def test_a_winner_at_a_bound_is_a_hint(space: Space, best: Config, hint: str | None) -> None:
+    study = Study(space, lambda config: 0.0, "lhs")
+    encode = space.encode
+    trial = study._next(budget=1)
+    assert trial is not None
+    study.record.finish(trial.finished(Observation({"score": 1.0}), told=0))
+    found = Facts(study.record)
+    found.trials[0] = type(trial)(0, best, encode(best), observation=Observation({"score": 1.0}))
+    assert found.hints == ([] if hint is None else [hint])
+
+
+def test_failures_are_counted_by_cause_whatever_their_numbers(facts: dict[str, Facts]) -> None:
+    (failure,) = facts["conditional"].failures
+    assert len(failure.trials) > 1
+    assert failure.cause.startswith("FloatingPointError: loss diverged at step ")
+    assert HOSTILE in failure.cause
+    assert facts["failed"].failures[0].trials == [0, 1, 2]
+    assert facts["soo"].failures == []
+    assert sentences.failures(facts["failed"]) == "3 of 3 trials failed."
+    assert sentences.headline(facts["failed"]) == "No result: all 3 trials failed."
+
+
+def anchored(search: float, verdict: float, test: float) -> Mapping[str, object]:
+    stderr = 0.02
+    return {
+        "config": {},
+        "status": "done",
+        "score": search,
+        "stderr": stderr,
+        "verdict": {"score": verdict, "stderr": stderr},
+        "test": {"t": {"score": test, "stderr": stderr}},
+        "error": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("best", "flags"),
+    [
+        ((0.80, 0.80, 0.60), []),
+        ((0.85, 0.80, 0.58), []),  # within two standard errors
+        ((0.80, 0.62, 0.60), ["The winner gained 0.200"]),
+        ((0.80, 0.80, 0.50), ["On t the winner scores 0.100"]),
+        ((0.80, 0.62, 0.50), ["The winner gained", "On t the winner"]),
+    ],
+)
+def test_overfitting_is_flagged_beyond_chance(
+    facts: dict[str, Facts], best: tuple[float, float, float], flags: list[str]
+) -> None:
+    found = Facts.__new__(Facts)
+    base = anchored(0.6, 0.6, 0.6)
+    comparison = {"gain": best[1] - 0.6, "stderr": 0.02}
+    found.summary = {"base": base, "best": anchored(*best), "verdict": {"over_base": comparison}, "trials": []}
+    assert len(found.overfitting) == len(flags)
+    assert all(text.startswith(flag) for text, flag in zip(found.overfitting, flags, strict=True))
+
+
+def test_the_verdict_is_a_sentence_rounded_to_its_error(facts: dict[str, Facts]) -> None:
+    each = facts["tuned"]
+    verdict = each.summary["verdict"]
+    text = sentences.headline(each)
+    assert text.startswith(
+        f"Trial {each.summary['best']['trial']}, the winner, is better than the untouched base model by 0."
+    )
+    assert "on 400 items that no optimiser saw." in text
+    assert f"{verdict['over_base']['gain']:.3f}\u00a0±\u00a0{verdict['over_base']['stderr']:.3f}" in text
+    assert sentences.badge(each)[1] == "good"
+    nothing = {**each.summary, "verdict": {**verdict, "better_than": []}}
+    worse = Facts.__new__(Facts)
+    worse.__dict__.update({**each.__dict__, "summary": nothing})
+    assert "is not shown to be better than the untouched base model" in sentences.headline(worse)
+    assert sentences.badge(worse) == ("not shown better", "bad")
+
+
+def test_scores_that_go_together_on_the_test_task(facts: dict[str, Facts]) -> None:
+    each = Facts.__new__(Facts)
+    rows = [{"status": "done", "score": k, "test": {"t": {"score": k**3}}} for k in range(6)]
+    each.summary = {"trials": rows}
+    assert each.agreement("t") == (1.0, 6)
+    assert facts["tuned"].agreement("t") is None
+    each.summary = {"trials": rows[:4]}
+    assert each.agreement("t") is None
+
+
+def test_the_parts_of_the_time_add_up() -> None:
+    costs = [{"seconds": 4.0, "train_seconds": 2.5, "score_seconds": 1.0, "worker_seconds": 5.0}] * 3
+    study = Study(PLANE, lambda config: Observation({"score": 1.0}, cost=costs[0]), "lhs").run(3)
+    found = Facts(study.record)
+    seconds = {part.name: part.seconds for part in found.parts}
+    assert seconds["training"] == 7.5
+    assert seconds["scoring"] == 3.0
+    assert seconds["around them"] == pytest.approx(1.5)
+    assert sum(seconds.values()) >= 12.0
+    assert sentences.cost(found).endswith("a trial took 4.0 s on average.")

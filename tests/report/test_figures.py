@@ -1,0 +1,123 @@
+"""The figures are Plotly's: each is checked against its schema, for studies of all kinds."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import plotly.graph_objects as go
+import pytest
+
+from partune.report import figures
+from partune.report.facts import Facts
+from partune.report.page import _Page
+from tests.report.studies import HOSTILE, STUDIES
+
+OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"}
+
+
+def drawn(facts: Facts) -> dict[str, figures.Figure]:
+    page = _Page(facts)
+    page.text(None)
+    return page.figures
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_figure_is_what_plotly_takes(facts: dict[str, Facts], name: str) -> None:
+    found = drawn(facts[name])
+    assert "scores" in found
+    for figure in found.values():
+        go.Figure(figure)  # raises ValueError for anything that is not in its schema
+        for axis in ("xaxis", "yaxis"):
+            layout = figure["layout"][axis]
+            assert layout.get("visible") is False or "title" in layout or "ticktext" in layout or "automargin" in layout
+
+
+def test_what_a_full_study_draws(facts: dict[str, Facts]) -> None:
+    assert set(drawn(facts["tuned"])) == {
+        "scores",
+        "over-0",
+        "over-1",
+        "parallel",
+        "importance",
+        "mean-0",
+        "std-0",
+        "sides",
+        "spent",
+        "over-time",
+    }
+    assert {"cells-0", "depths"} <= set(drawn(facts["soo"]))
+    assert "cells-0" in drawn(facts["fda"])
+    assert "depths" not in drawn(facts["fda"])
+
+
+def traces(figure: figures.Figure) -> dict[str, dict[str, Any]]:
+    return {trace["name"]: trace for trace in figure["data"]}
+
+
+def test_scores_have_phases_errors_and_lines(facts: dict[str, Facts]) -> None:
+    each = facts["tuned"]
+    found = traces(figures.scores(each))
+    assert set(found) == {"base", "defaults", "start", "search", "confirmed", "best so far", "failed", "winner"} - (
+        set() if each.failures else {"failed"}
+    )
+    assert found["winner"]["x"] == [each.summary["best"]["trial"]]
+    assert all(number < 10 for number in found["start"]["x"])
+    assert all(number >= 10 for number in found["search"]["x"])
+    errors = [trial.observation.stderr for trial in each.done if trial.number >= 10 and trial.observation]
+    assert found["search"]["error_y"]["array"] == errors
+    assert len(found["confirmed"]["x"]) == sum(len(runs) for runs in each.again.values())
+
+
+def test_a_very_bad_score_lies_at_the_edge() -> None:
+    values = [0.8, 0.82, 0.85, 0.9, 0.79, 0.81, 0.83, 0.86, 0.88, 0.87, -30.0, 0.84]
+    low = figures.floor(values)
+    assert 0.6 < low < 0.8
+    assert figures.floor(values[:10]) == -float("inf")
+    assert figures.floor([]) == -float("inf")
+
+
+def test_colours_are_okabe_and_itos_and_marks_differ(facts: dict[str, Facts]) -> None:
+    for name in ("tuned", "conditional", "soo"):
+        for figure in drawn(facts[name]).values():
+            assert set(re.findall(r"#[0-9A-F]{6}", str(figure["data"]))) <= OKABE_ITO | {
+                *("#FFFFFF", "#000000"),
+                *(colour for _, colour in figures.UNSURE),
+            }
+    looks = [
+        (trace.get("marker", {}).get("symbol"), trace.get("line", {}).get("dash"))
+        for trace in figures.scores(facts["tuned"])["data"]
+    ]
+    assert all(a != b for a, b in itertools.combinations(looks, 2)), "told apart without colours"
+
+
+def test_names_are_text_in_plotlys_labels(facts: dict[str, Facts]) -> None:
+    labels = [
+        [figure["layout"], *({**trace, "meta": None} for trace in figure["data"])]
+        for figure in drawn(facts["conditional"]).values()
+    ]
+    text = str(labels)
+    assert HOSTILE not in text
+    assert "&lt;/script&gt;" in text
+
+
+def test_the_parallel_lines_have_gaps_where_a_hyperparameter_does_not_exist(facts: dict[str, Facts]) -> None:
+    each = facts["conditional"]
+    found = figures.parallel(each)
+    lines = [trace for trace in found["data"] if trace["mode"] == "lines" and trace["name"] != "winner"]
+    gaps = sum(trace["y"].count(None) for trace in lines)
+    absent = sum("momentum" not in trial.config for trial in each.done)
+    assert absent > 0
+    assert gaps == len(each.done) + absent
+
+
+def test_cells_tile_the_plane(facts: dict[str, Facts]) -> None:
+    each = facts["soo"]
+    assert each.partition is not None
+    mosaic = figures.cells(each, each.partition, "x", "y")["data"][0]
+    assert mosaic["type"] == "heatmap"
+    assert (mosaic["x"][0], mosaic["x"][-1], mosaic["y"][0], mosaic["y"][-1]) == (0, 1, 0, 1)
+    assert len(mosaic["z"]) == len(mosaic["y"]) - 1
+    best = max(value for row in mosaic["z"] for value in row if value is not None)
+    assert best == pytest.approx(max(trial.score for trial in each.done), rel=1e-4)
