@@ -230,10 +230,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def completion(arguments: argparse.Namespace) -> int:
-    import shtab
+    from partune.completion import script
 
-    parser = _parser(["tune", "demo", "resume", "join", "bench"])
-    print(shtab.complete(parser, arguments.shell))
+    print(script(_parser(["tune", "demo", "resume", "join", "bench"]), arguments.shell))
     return 0
 
 
