@@ -228,6 +228,12 @@ def test_every_flag_that_takes_a_place_is_completed_as_one() -> None:
 # ----- the document
 
 
+def test_what_is_not_there_is_answered_with_what_is() -> None:
+    assert run("report", "runs/b")[2] == "partune: error: no study in runs/b: partune tune --name b ... begins one\n"
+    Path("study.yaml").touch()
+    assert 'No such file or directory; did you mean "study.yaml"?' in run("tune", "stdy.yaml")[2]
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_document() -> None:
     blocks = re.findall(r"```(sh|python)\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)

@@ -509,7 +509,8 @@ def _existing(directory: str) -> Path:
     path = Path(directory)
     if not path.is_dir():
         near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"no study in {directory}{suggestion(path.name, sorted(near))}")
+        hint = suggestion(path.name, sorted(near)) or f": partune tune --name {path.name} ... begins one"
+        raise UserError(f"no study in {directory}{hint}")
     return path
 
 

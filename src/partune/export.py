@@ -113,7 +113,7 @@ def _describe(
     summary = summarise(record)
     trial: Trial = record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which]
     chosen = None
-    if (adapter / "adapter_config.json").is_file() and "data" in record.loaded:
+    if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)
         if tools:
             from partune.handover.recipes import write
