@@ -123,15 +123,13 @@ def libraries() -> Check:
     """Those that partune needs, against what it asks for."""
     found, wrong = [], []
     for name, asked, there in requirements(None):
-        if there is None:
+        if there is None or not there[1]:
             wrong.append(f'"{name}{asked}"')
-        elif not there[1]:
-            wrong.append(f'"{name}{asked}" ({there[0]} is there)')
         if there is not None:
             found.append(f"{name} {there[0]}")
     shown = ", ".join(found)
     if wrong:
-        return Check("libraries", "FAIL", shown, f"missing or too old: {', '.join(wrong)}: pip install -U partune")
+        return Check("libraries", "FAIL", shown, f"missing or too old: pip install {' '.join(wrong)}")
     return Check("libraries", "ok", shown)
 
 
