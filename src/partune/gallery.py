@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -27,7 +27,7 @@ from partune.optimizers.partition import Cell, Partitioned, Tree
 from partune.optimizers.surrogate import Surrogate
 from partune.report.contours import outlines
 from partune.report.figures import BLUE, ORANGE, VERMILLION
-from partune.report.frame import Axis, Frame, sheet, text
+from partune.report.frame import Axis, Frame, Key, keyed, sheet, text
 from partune.study import Study, Watcher
 from partune.threads import one_blas_thread
 from partune.trial import Trial
@@ -48,7 +48,6 @@ VIRIDIS = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#3
 INK, FAINT = "#222", "#666"
 
 Place = tuple[float, float]
-Key = tuple[str, int, str]  # of a legend: a mark around (0, 0), its width in pixels, words
 
 
 # ----- what happened
@@ -139,10 +138,10 @@ def plane(scene: Scene, course: Course) -> str:
     frame = Frame(LEFT, TOP, SIDE, SIDE, Axis(LOW, HIGH), Axis(LOW, HIGH))
     layers = scene.layers(course, frame)
     best = int(np.argmin(course.values))
-    legend = [*layers.legend, (star(0, 0), 14, "best"), (plus(0, 0), 12, "minima of f")]
+    legend = [*layers.legend, Key(star(0, 0), 14, "best"), Key(plus(0, 0), 12, "minima of f")]
     note = f"{len(course.trials)} evaluations, the best f = {course.values[best]:.3g} at evaluation {best + 1}"
     lines = [text(10, 22, scene.title, 'font-size="15" font-weight="bold"'), text(10, 41, note, f'fill="{FAINT}"')]
-    lines += keys(legend)
+    lines += keyed(legend, WIDTH)
     function = list(shaded(frame) if scene.shaded else lined(frame))
     lines += [*function, *layers.behind] if scene.shaded else [*layers.behind, *function]
     lines += [plus(frame.x(x1), frame.y(x2)) for x1, x2 in PLANE.argmax]
@@ -152,7 +151,7 @@ def plane(scene: Scene, course: Course) -> str:
         for n, ((x, y), colour) in enumerate(zip(frame.places(course.places), layers.colours, strict=True))
     ]
     lines += [*marks, *layers.front, star(*frame.places([course.places[best]])[0])]
-    lines += [*frame.axes("x1", grid=False), upright(frame, "x2")]
+    lines += [*frame.axes("x1", grid=False), frame.upright("x2")]
     lines += values(course, layers)
     return sheet(WIDTH, TOP + SIDE + GAP + STRIP + 50, lines)
 
@@ -165,7 +164,7 @@ def values(course: Course, layers: Layers) -> Iterator[str]:
     best = list(itertools.accumulate(shown, min))
     steps = [(i + move, value) for i, value in enumerate(best, start=1) for move in (0, 1)][:-1]
     yield from frame.axes("evaluation")
-    yield upright(frame, "f")
+    yield frame.upright("f")
     yield frame.line(steps, f'stroke="{VERMILLION}" stroke-width="1.5"')
     for number, (i, value) in enumerate(enumerate(shown, start=1)):
         draw = ring if number in layers.hollow else dot
@@ -183,7 +182,7 @@ def ordered(course: Course, frame: Frame) -> Layers:
         for x, y in frame.places(course.places)
         for line in (stroke(x, frame.bottom, x, frame.bottom - 9), stroke(LEFT, y, LEFT + 9, y))
     ]
-    return Layers(by_order(course), [order_key(), (stroke(0, -6, 0, 6), 6, "values of one axis")], strokes)
+    return Layers(by_order(course), [order_key(), Key(stroke(0, -6, 0, 6), 6, "values of one axis")], strokes)
 
 
 def stratified(course: Course, frame: Frame) -> Layers:
@@ -200,7 +199,7 @@ def stratified(course: Course, frame: Frame) -> Layers:
 def modelled(course: Course, frame: Frame) -> Layers:
     """The initial design hollow, the rest in order."""
     start = frozenset(range(cast(GPBO, course.study.optimizer).n_init))
-    return Layers(by_order(course), [(ring(0, 0, VIRIDIS[0]), 12, "initial design"), order_key()], hollow=start)
+    return Layers(by_order(course), [Key(ring(0, 0, VIRIDIS[0]), 12, "initial design"), order_key()], hollow=start)
 
 
 def annealed(course: Course, frame: Frame) -> Layers:
@@ -213,10 +212,10 @@ def annealed(course: Course, frame: Frame) -> Layers:
         style = path(INK, 1.6) if accepted else path(FAINT, 0.8, "2 3")
         behind.append(frame.line([course.places[stood], course.places[n]], style))
     legend = [
-        (ring(0, 0, VIRIDIS[0]), 12, "initial"),
+        Key(ring(0, 0, VIRIDIS[0]), 12, "initial"),
         order_key(),
-        (stroke(-9, 0, 9, 0, INK, 1.6), 20, "walk"),
-        (stroke(-9, 0, 9, 0, FAINT, 1, "2 3"), 20, "refused"),
+        Key(stroke(-9, 0, 9, 0, INK, 1.6), 20, "walk"),
+        Key(stroke(-9, 0, 9, 0, FAINT, 1, "2 3"), 20, "refused"),
     ]
     return Layers(by_order(course), legend, behind, hollow=frozenset(range(n_init)))
 
@@ -234,11 +233,11 @@ def climbed(course: Course, frame: Frame) -> Layers:
             behind.append(frame.line([course.places[stood], course.places[n]], style))
     found = [circle(*at, 8, VERMILLION, 1.6) for at in frame.places(course.places[n] for n in sorted(optima))]
     legend = [
-        (ring(0, 0, VIRIDIS[0]), 12, "initial"),
+        Key(ring(0, 0, VIRIDIS[0]), 12, "initial"),
         order_key(),
-        (stroke(-9, 0, 9, 0, INK, 1.6), 20, "climb"),
-        (stroke(-10, 0, 10, 0, VERMILLION, 1.6, "6 4"), 22, "leap"),
-        (circle(0, 0, 7, VERMILLION, 1.6), 16, "local optimum"),
+        Key(stroke(-9, 0, 9, 0, INK, 1.6), 20, "climb"),
+        Key(stroke(-10, 0, 10, 0, VERMILLION, 1.6, "6 4"), 22, "leap"),
+        Key(circle(0, 0, 7, VERMILLION, 1.6), 16, "local optimum"),
     ]
     return Layers(by_order(course), legend, behind, found, frozenset(range(optimizer.n_init)))
 
@@ -251,8 +250,8 @@ def bred(course: Course, frame: Frame) -> Layers:
     alive = [
         circle(*at, 8, INK, 1.2) for at in frame.places(course.places[each.number] for each in optimizer.population)
     ]
-    legend = [(dot(0, 0, viridis(g / last)), 12, "generation 0" if g == 0 else str(g)) for g in range(last + 1)]
-    return Layers(colours, [*legend, (circle(0, 0, 7, INK, 1.2), 16, "last population")], front=alive)
+    legend = [Key(dot(0, 0, viridis(g / last)), 12, "generation 0" if g == 0 else str(g)) for g in range(last + 1)]
+    return Layers(colours, [*legend, Key(circle(0, 0, 7, INK, 1.2), 16, "last population")], front=alive)
 
 
 def partitioned(course: Course, frame: Frame) -> Layers:
@@ -276,11 +275,11 @@ def partitioned(course: Course, frame: Frame) -> Layers:
         if optimizer.known(cell.point) is None:
             crosses.append(cross((left + right) / 2, (low + high) / 2))
     legend = [
-        (box(viridis(depth / bottom), 0.6), 14, f"depth {depth}" if depth == depths[0] else str(depth))
+        Key(box(viridis(depth / bottom), 0.6), 14, f"depth {depth}" if depth == depths[0] else str(depth))
         for depth in depths
     ]
     if crosses:
-        legend.append((cross(0, 0), 12, "inferred"))
+        legend.append(Key(cross(0, 0), 12, "inferred"))
     first: dict[Place, int] = {}
     for cell in tree.cells:
         first.setdefault(unscaled(cell.point), cell.depth)
@@ -302,7 +301,7 @@ def decomposed(course: Course, frame: Frame) -> Layers:
         for region, at in zip(regions, frame.places(unscaled(region.c) for region in regions), strict=True)
     ]
     levels = sorted({region.level for region in regions})
-    legend = [(circle(0, 0, 7, *styles[level]), 16, f"level {level}") for level in levels]
+    legend = [Key(circle(0, 0, 7, *styles[level]), 16, f"level {level}") for level in levels]
     return Layers(by_order(course), [order_key(), *legend], behind)
 
 
@@ -330,26 +329,26 @@ def process() -> str:
     band = [*zip(x, mean - 1.96 * std, strict=True), *zip(x[::-1], (mean + 1.96 * std)[::-1], strict=True)]
     edge = " ".join(f"{a},{b}" for a, b in upper.places(band))
     legend = [
-        (stroke(-9, 0, 9, 0, INK, 1.6, "5 4"), 20, "function"),
-        (stroke(-9, 0, 9, 0, BLUE, 2), 20, "posterior mean"),
-        (box(BLUE, 0.2), 14, "95 % interval"),
-        (dot(0, 0, "white"), 12, "evaluated"),
-        (stroke(0, -7, 0, 7, VERMILLION, 2), 8, "evaluated next"),
+        Key(stroke(-9, 0, 9, 0, INK, 1.6, "5 4"), 20, "function"),
+        Key(stroke(-9, 0, 9, 0, BLUE, 2), 20, "posterior mean"),
+        Key(box(BLUE, 0.2), 14, "95 % interval"),
+        Key(dot(0, 0, "white"), 12, "evaluated"),
+        Key(stroke(0, -7, 0, 7, VERMILLION, 2), 8, "evaluated next"),
     ]
     at = upper.x(next_x)
     lines = [
         text(10, 22, "A Gaussian process and its acquisition function", 'font-size="15" font-weight="bold"'),
         text(10, 41, f"sin(x)² + √(x + 5) after {budget} evaluations of bo", f'fill="{FAINT}"'),
-        *keys(legend),
+        *keyed(legend, WIDTH),
         *upper.axes("x"),
-        upright(upper, "f"),
+        upper.upright("f"),
         f'<polygon points="{edge}" fill="{BLUE}" fill-opacity="0.2"/>',
         stroke(at, TOP, at, upper.bottom, VERMILLION, 1.5),
         upper.line(zip(x, truth, strict=True), f'stroke="{INK}" stroke-width="1.6" stroke-dasharray="5 4"'),
         upper.line(zip(x, mean, strict=True), f'stroke="{BLUE}" stroke-width="2"'),
         *(dot(*each, "white", 5) for each in upper.places(tried)),
         *lower.axes("x"),
-        upright(lower, "EI"),
+        lower.upright("EI"),
         lower.line(zip(x, improvement, strict=True), f'stroke="{ORANGE}" stroke-width="2"'),
         stroke(at, lower.top, at, lower.bottom, VERMILLION, 1.5),
         text(LEFT + SIDE, lower.top - 6, "expected improvement, of its maximum", 'text-anchor="end" font-size="11"'),
@@ -440,30 +439,7 @@ def path(colour: str, width: float, dash: str = "") -> str:
 
 def order_key() -> Key:
     dots = "".join(dot(7 * k - 14, 0, viridis(k / 4), 4) for k in range(5))
-    return dots, 40, "first to last"
-
-
-def keys(legend: Iterable[Key]) -> Iterator[str]:
-    """A legend in lines below the title."""
-    x, y = 10.0, 60.0
-    for mark, width, words in legend:
-        wide = width + 4 + breadth(words)
-        if x + wide > WIDTH - 4:
-            x, y = 10.0, y + 18
-        yield f'<g transform="translate({x + width / 2:g},{y:g})">{mark}</g>'
-        yield text(round(x + width + 4, 1), y + 4, words)
-        x += wide + 12
-
-
-def breadth(words: str) -> float:
-    """About so many pixels of text."""
-    return sum(3.2 if letter in " ,.:|fijlrt" else 6.8 for letter in words)
-
-
-def upright(frame: Frame, label: str) -> str:
-    """The label of the axis that goes up."""
-    x, y = frame.left - 42, frame.top + frame.height / 2
-    return text(x, y, label, f'text-anchor="middle" transform="rotate(-90 {x:g} {y:g})"')
+    return Key(dots, 40, "first to last")
 
 
 # ----- all of them

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 TICKS = 5  # steps of an even axis
+LINE = 18  # pixels from one line of a legend to the next
 
 
 class Axis(NamedTuple):
@@ -25,6 +26,17 @@ class Axis(NamedTuple):
         if low == high:
             low, high = (low / 2, high * 2) if log else (low - 1, high + 1)
         return cls(low, high, log)
+
+    @classmethod
+    def rounded(cls, low: float, high: float) -> Axis:
+        """The shortest even axis over both whose ticks are round numbers."""
+        span = high - low or abs(high) or 1.0
+        rough = 10.0 ** math.floor(math.log10(span / TICKS))
+        for step in (rough * factor for factor in (1, 2, 2.5, 5, 10, 20)):
+            start = step * math.floor(low / step + 1e-9)
+            if start + TICKS * step >= high - 1e-9 * step:
+                break
+        return cls(start, start + TICKS * step)
 
     def shows(self, value: float) -> bool:
         return math.isfinite(value) and (value > 0 or not self.log)
@@ -44,6 +56,14 @@ class Axis(NamedTuple):
                 stride = math.ceil((last - first + 1) / 7)
                 return [float(base) ** k for k in range(first, last + 1, stride)]
         return [self.low, self.high]
+
+
+class Key(NamedTuple):
+    """What a legend says of a mark. mark: elements around (0, 0); width: of them, in pixels."""
+
+    mark: str
+    width: float
+    words: str
 
 
 class Frame(NamedTuple):
@@ -88,6 +108,34 @@ class Frame(NamedTuple):
                 yield f'<line x1="{self.left}" y1="{y}" x2="{self.left + self.width}" y2="{y}" stroke="#e5e5e5"/>'
             yield text(self.left - 7, y + 4, digits(tick), 'text-anchor="end"')
         yield f'<path d="M{self.left},{self.top} V{self.bottom} H{self.left + self.width}" fill="none" stroke="black"/>'
+
+    def upright(self, label: str) -> str:
+        """The label of the axis that goes up."""
+        x, y = self.left - 42, self.top + self.height / 2
+        return text(x, y, label, f'text-anchor="middle" transform="rotate(-90 {x:g} {y:g})"')
+
+
+def keyed(legend: Iterable[Key], width: float, top: float = 60) -> Iterator[str]:
+    """A legend in as many lines as it takes, the first at `top`, within a picture's width."""
+    for x, y, (mark, size, words) in arranged(legend, width):
+        yield f'<g transform="translate({x + size / 2:g},{top + LINE * y:g})">{mark}</g>'
+        yield text(round(x + size + 4, 1), top + LINE * y + 4, words)
+
+
+def arranged(legend: Iterable[Key], width: float) -> Iterator[tuple[float, int, Key]]:
+    """Where each key begins, in pixels from the left and in lines from the first."""
+    x, y = 10.0, 0
+    for key in legend:
+        wide = key.width + 4 + breadth(key.words)
+        if x + wide > width - 4:
+            x, y = 10.0, y + 1
+        yield x, y, key
+        x += wide + 12
+
+
+def breadth(words: str) -> float:
+    """About so many pixels of text."""
+    return sum(3.2 if letter in " ,.:|fijlrt" else 6.8 for letter in words)
 
 
 def digits(value: float) -> str:

@@ -21,7 +21,7 @@ class Curve(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A chart. y: the ends of its axis; by default those of the curves. A logarithmic axis shows no value <= 0."""
+    """A chart. x, y: the ends of its axes; by default those of the curves. A logarithmic axis shows no value <= 0."""
 
     title: str
     label: str
@@ -29,6 +29,7 @@ class Panel(NamedTuple):
     log_x: bool = False
     log_y: bool = False
     y: tuple[float, float] | None = None
+    x: tuple[float, float] | None = None
 
 
 def picture(title: str, note: str, panels: Sequence[Panel], legend: Sequence[tuple[str, str]]) -> str:
@@ -44,13 +45,13 @@ def picture(title: str, note: str, panels: Sequence[Panel], legend: Sequence[tup
     return sheet(width, height, lines)
 
 
-def drawn(panel: Panel, left: float) -> Iterator[str]:
-    """A panel whose axes begin at `left` pixels."""
+def drawn(panel: Panel, left: float, top: float = TOP) -> Iterator[str]:
+    """A panel whose axes begin at `left` and `top` pixels."""
     points = [point for curve in panel.curves for point in curve.points]
-    across = Axis.over([x for x, _ in points], panel.log_x)
+    across = Axis.over([x for x, _ in points] if panel.x is None else panel.x, panel.log_x)
     up = Axis.over([y for _, y in points] if panel.y is None else panel.y, panel.log_y)
-    frame = Frame(left, TOP, WIDTH, HEIGHT, across, up)
-    yield text(left, TOP - 12, panel.title, 'font-weight="bold"')
+    frame = Frame(left, top, WIDTH, HEIGHT, across, up)
+    yield text(left, top - 12, panel.title, 'font-weight="bold"')
     yield from frame.axes(panel.label)
     for curve in panel.curves:
         edge = frame.places([(x, low) for x, low, _ in curve.band] + [(x, high) for x, _, high in curve.band[::-1]])
