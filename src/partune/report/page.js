@@ -28,7 +28,7 @@
   }
 
   function draw(plot) {
-    if (plot.dataset.drawn) return;
+    if (plot.dataset.drawn) return undefined;
     plot.dataset.drawn = "begun";
     const { data, layout } = figures[plot.dataset.figure];
     for (const trace of data) {
@@ -37,7 +37,7 @@
       trace.hovertemplate = "%{text}<extra></extra>";
       if (trace.meta.over) [trace.x, trace.y] = trace.meta.over.map((name) => trace.meta.trials.map((n) => (name === null ? n : places[name][n])));
     }
-    Plotly.newPlot(plot, data, { ...layout, template: template() }, config).then(() => { plot.dataset.drawn = "yes"; });
+    return Plotly.newPlot(plot, data, { ...layout, template: template() }, config).then(() => { plot.dataset.drawn = "yes"; });
   }
 
   const sight = new IntersectionObserver((seen) => {
@@ -47,7 +47,7 @@
 
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 50));
   const shown = (plot) => !plot.dataset.drawn && plot.closest("details:not([open])") === null;
-  const next = () => { const plot = plots.find(shown); if (plot) { draw(plot); idle(next); } };
+  const next = () => { const plot = plots.find(shown); if (plot) draw(plot).then(() => idle(next)); };
   addEventListener("load", () => idle(next));
   addEventListener("beforeprint", () => plots.filter(shown).forEach(draw));
   dark.addEventListener("change", () => {
