@@ -251,9 +251,7 @@ def importances(found: Importance) -> Figure:
         "marker": {"color": BLUE},
         "hovertemplate": "%{y}: %{x:.0f} %<extra></extra>",
     }
-    figure = _figure(
-        [trace], x={"title": "share of variance, %", "range": [0, 112]}, y={"automargin": True}
-    )
+    figure = _figure([trace], x={"title": "share of variance, %", "range": [0, 112]}, y={})
     figure["layout"] |= {"showlegend": False}
     return figure
 

@@ -15,12 +15,12 @@
     const colour = (name) => css.getPropertyValue(name).trim();
     const axis = {
       gridcolor: colour("--grid"), linecolor: colour("--rule"), tickcolor: colour("--rule"), ticks: "outside",
-      showline: true, automargin: true, exponentformat: "e", title: { standoff: 8 }, fixedrange: matchMedia("(pointer: coarse)").matches,
+      showline: true, exponentformat: "e", title: { standoff: 8 }, fixedrange: matchMedia("(pointer: coarse)").matches,
     };
     return { layout: {
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      xaxis: axis, yaxis: axis, margin: { l: 50, r: 14, t: 12, b: 46 },
+      xaxis: { ...axis, automargin: "bottom" }, yaxis: { ...axis, automargin: "left" }, margin: { l: 50, r: 16, t: 12, b: 46 },
       legend: { orientation: "h", yref: "container", y: 1, yanchor: "top", xref: "paper", x: 0, bgcolor: "rgba(0,0,0,0)" },
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--rule"), font: { color: colour("--ink") }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink"), orientation: "v" },
