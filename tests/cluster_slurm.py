@@ -1,4 +1,7 @@
-"""A SLURM of one node on this machine: munged, slurmctld and slurmd on loopback, for a test."""
+"""A SLURM of one node on this machine: munged, slurmctld and slurmd on loopback, for a test.
+
+The node says that it has 64 cores and four GPUs.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
+DEVICES = ("null", "zero", "full", "random")  # that the node takes for its GPUs: only their numbers are of account
 CONFIGURATION = """\
 ClusterName=test
 SlurmctldHost=localhost(127.0.0.1)
@@ -25,7 +29,7 @@ SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 CredType=cred/munge
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
@@ -40,8 +44,11 @@ SlurmdPidFile={folder}/slurmd.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 KillWait=5
-NodeName=one NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=2 CoresPerSocket=2 RealMemory=4000 State=UNKNOWN
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName=one NodeHostname=localhost NodeAddr=127.0.0.1 CPUs=64 RealMemory=512000 Gres=gpu:4 State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
 """
 
 
@@ -81,6 +88,8 @@ def _written(folder: Path) -> Path:
     key.chmod(0o600)
     (folder / "state").mkdir()
     (folder / "spool").mkdir()
+    devices = "".join(f"NodeName=one Name=gpu File=/dev/{device}\n" for device in DEVICES)
+    (folder / "gres.conf").write_text(devices)
     (folder / "slurm.conf").write_text(CONFIGURATION.format(folder=folder, controller=_port(), daemon=_port()))
     return folder / "slurm.conf"
 

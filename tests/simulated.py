@@ -49,7 +49,7 @@ class SimulatedTuning(Anchored):
         if rate > 4e-3:
             raise FloatingPointError("loss diverged\nat step 3")
         if adapter is not None:
-            adapter.mkdir(parents=True)
+            adapter.mkdir(parents=True, exist_ok=True)
             (adapter / "rate").write_text(repr(rate))
         return self._score(self.accuracy(rate), parts)
 

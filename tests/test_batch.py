@@ -17,8 +17,16 @@ import yaml
 
 from partune import cluster, config, worker
 from partune.errors import UserError
+from partune.objectives.finetune import DEVICES_EACH
 
 GOLDEN = Path(__file__).with_name("golden")
+DOCUMENTS = Path(__file__).parents[1] / "docs"
+RECIPES = {
+    f"{document.stem}-{number}": text
+    for document in sorted(DOCUMENTS.glob("*.md"))
+    for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL))
+    if re.search(r"^system:", text, re.MULTILINE)
+}
 NODES = {
     "slurm": """
         system: slurm
@@ -70,11 +78,50 @@ def test_the_job_script_is_the_golden_one(name: str, tmp_path: Path) -> None:
     assert found == golden.read_text()
 
 
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_documents_files_become_job_scripts(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some name a folder for the jobs' output
+    form = yaml.safe_load(RECIPES[name])
+    found = script(RECIPES[name], tmp_path)
+    asked = form["job"].get("job_extra_directives", [])
+    prefix = {"slurm": "#SBATCH", "oar": "#OAR"}[form["system"]]
+    assert [line for line in found.splitlines() if line in [f"{prefix} {each}" for each in asked]]
+    assert all(line in found.splitlines() for line in form.get("prologue", []))
+    assert f"PARTUNE_WORKERS_PER_JOB={form.get('workers_per_job', 1)} " in found
+    assert form["job"]["walltime"] in found
+
+
+def test_there_are_files_for_slurm_and_oar() -> None:
+    assert {"cluster-0", "slurm-0", "slurm-1", "slurm-2"} <= RECIPES.keys()
+    assert {yaml.safe_load(text)["system"] for text in RECIPES.values()} == {"slurm", "oar"}
+
+
+def test_a_scheduler_of_the_files_port_has_no_dashboard_for_others(tmp_path: Path) -> None:
+    """It would listen everywhere, and to everybody."""
+    cluster.write_certificates(tmp_path / "tls")
+    job = {"interface": "lo", "scheduler_options": {"idle_timeout": "1 h"}}
+    settings = config.validated(config.Batch, {"system": "slurm", "maximum": 1, "job": job})
+    with cluster.make_batch(settings, cluster.read_certificates(tmp_path / "tls")) as jobs:
+        assert jobs.scheduler.idle_timeout == 3600
+        addresses = [socket.getsockname()[0] for socket in jobs.scheduler.http_server._sockets.values()]
+        assert addresses == ["127.0.0.1"]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("{system: slrm, maximum: 2}", "slrm"),
         ("{system: slurm, minimum: 3, maximum: 2}", "minimum <= maximum must hold, got minimum=3, maximum=2"),
+        (
+            "{system: slurm, maximum: 2, workers_per_job: 4}",
+            "workers_per_job <= maximum must hold, got workers_per_job=4, maximum=2",
+        ),
+        ("{system: slurm, maximum: 2, job: {n_workers: 2}}", "job: n_workers is not for the file to set"),
+        ("{system: slurm, maximum: 2, job: {scheduler_options: 8786}}", "scheduler_options is a mapping, got 8786"),
+        (
+            "{system: slurm, maximum: 2, job: {scheduler_options: {protocol: 'tcp://'}}}",
+            "job: protocol is not for the file to set",
+        ),
         ("{system: slurm, maximum: 2, job: {partition: gpu}}", "slurm: unexpected keyword argument 'partition'"),
         ("{system: slurm, maximum: 2, job: {processes: 2}}", "job: processes is not for the file to set"),
         ("{system: slurm, maximum: 2, job: {memory: much}}", "slurm: .*much"),
@@ -122,7 +169,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int,
     monkeypatch.delenv(worker.PARENT, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     monkeypatch.setenv(worker.WORKERS_EACH, str(workers))
-    monkeypatch.setenv(worker.DEVICES_EACH, str(each))
+    monkeypatch.setenv(DEVICES_EACH, str(each))
     process: Any = SimpleNamespace(name=name)
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
     worker.dask_setup(process)

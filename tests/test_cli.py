@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from partune import config
 from partune.cli import _add_flags, _given, _merged, _Parser, main
@@ -89,6 +91,58 @@ def test_resume_continues_to_a_larger_budget(run: Run) -> None:
         2,
         "partune: error: runs/b has 14 trials already: --budget is the total, got 3\n",
     )
+
+
+def test_a_study_may_be_resumed_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With flags that say where; one that says which workers there are takes the place of all that the file says."""
+    branin(run)
+    before = Path("runs/b/study.yaml").read_text()
+    seen: list[config.Run] = []
+
+    @contextlib.contextmanager
+    def workers(where: config.Run) -> Iterator[None]:
+        seen.append(where)
+        yield None
+
+    monkeypatch.setattr("partune.cli._workers", workers)
+    Path("tls").mkdir()
+    assert run("resume", "runs/b", "--budget", "10", "--workers", "4", "--time-limit", "60")[0] == 0
+    assert run("resume", "runs/b", "--scheduler", "tcp://127.0.0.1:8786", "--tls", "tls")[0] == 0
+    assert run("join", "runs/b", "--workers", "2")[0] == 0
+    assert run("resume", "runs/b")[0] == 0
+    found = [(each.workers, each.time_limit, each.scheduler, each.tls) for each in seen]
+    assert found == [
+        (4, 60.0, None, None),
+        (1, None, "tcp://127.0.0.1:8786", str(Path("tls").absolute())),
+        (2, None, None, None),
+        (1, None, None, None),
+    ]
+    assert Path("runs/b/study.yaml").read_text() == before
+    file = config.load("runs/b/study.yaml")
+    file["run"] |= {"workers": 3, "time_limit": 5.0}
+    Path("runs/b/study.yaml").write_text(yaml.safe_dump(file))
+    assert run("resume", "runs/b", "--time-limit", "7")[0] == 0
+    assert run("resume", "runs/b", "--workers", "1")[0] == 0
+    assert [(each.workers, each.time_limit) for each in seen[4:]] == [(3, 7.0), (1, None)]
+    status, _, errors = run("resume", "runs/b", "--workers", "2", "--cluster", "slurm.yaml")
+    assert (status, errors) == (
+        2,
+        "partune: error: workers, scheduler and cluster are three ways to have workers: give one\n",
+    )
+    assert 'unknown argument --wrokers; did you mean "--workers"?' in run("resume", "runs/b", "--wrokers", "2")[2]
+    assert "unknown argument --pack" in run("resume", "runs/b", "--pack", "2")[2]
+
+
+@pytest.mark.slow
+def test_a_study_of_one_process_is_continued_by_two(run: Run) -> None:
+    branin(run)
+    before = json.loads(run("report", "runs/b", "--json")[1])["trials"]
+    status, output, _ = run("resume", "runs/b", "--budget", "16", "--workers", "2")
+    assert status == 0, output
+    found = json.loads(run("report", "runs/b", "--json")[1])
+    assert found["trials"][:9] == before
+    assert len(found["trials"]) == 16
+    assert 0 < found["utilisation"] <= 1
 
 
 def test_an_unnamed_study_gets_the_next_free_name(run: Run) -> None:

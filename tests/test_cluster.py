@@ -5,6 +5,8 @@ The workers are real processes of a real Dask scheduler; one cluster serves the 
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import signal
 import stat
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import psutil
 import pytest
 
@@ -71,6 +74,12 @@ def test_a_worker_holds_as_many_as_it_has_slots_and_the_load_is_even(two: Cluste
     assert time.monotonic() - began < 1.9  # all at once
 
 
+def test_fewer_trials_than_slots_are_spread_evenly(two: Cluster) -> None:
+    two.hold(16)
+    found = Counter(future.result(timeout=60) for future in [two.submit(pid, 0.5) for _ in range(6)])
+    assert sorted(found.values()) == [3, 3]
+
+
 def test_an_error_is_the_calls_result_and_bad_input_stays_bad_input(two: Cluster) -> None:
     with pytest.raises(ValueError, match="no such thing"):
         two.submit(fail).result(timeout=60)
@@ -96,6 +105,19 @@ def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Clust
     assert all(future.result(timeout=60) > 0 for future in neighbours)
 
 
+def test_calls_that_run_alone_need_a_worker_each() -> None:
+    """What a batch system is asked for."""
+    with cluster.local(1) as workers:
+        workers.hold(4)
+        for call in (die, *[functools.partial(time.sleep, 60.0)] * 3):
+            workers.submit(call)
+        assert workers.need == 1
+        deadline = time.monotonic() + 30.0
+        while workers.need == 1 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert workers.need == 4
+
+
 def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) -> None:
     two.hold(1)
     futures = [two.submit(pid, 1.5) for _ in range(6)]
@@ -113,6 +135,75 @@ def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
         with pytest.raises(WorkerLostError, match="no result within 1 s"):
             hung.result(timeout=60)
         assert good.result(timeout=60) > 0
+
+
+# ----- workers that cannot start
+
+
+def test_a_worker_that_cannot_start_is_told_of_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cloudpickle.py").write_text("import no_such_module\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    began = time.monotonic()
+    said = r"status 1\): ModuleNotFoundError: No module named 'no_such_module'"
+    with pytest.raises(UserError, match=said) as caught, cluster.local(2):
+        pass
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - began < 60
+
+
+def test_workers_that_cannot_start_again_end_the_study_and_no_worker_alone_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+
+    def broken(config: pt.Config) -> float:
+        """The first trials break the environment and their workers, once both workers have one."""
+        (tmp_path / f"{os.getpid()}").touch()
+        while len(list(tmp_path.glob("[0-9]*"))) < 2:
+            time.sleep(0.01)
+        (tmp_path / "cloudpickle.py").write_text("import no_such_module\n")
+        die()
+        return 0.0
+
+    with cluster.local(2) as workers:
+        study = pt.Study(LINE, broken, "sobol", directory=tmp_path / "s", workers=workers)
+        with pytest.raises(UserError, match=r"worker processes end before they can begin.*no_such_module"):
+            study.run(6)
+        assert workers.count == 0
+        with pytest.raises(UserError, match="no_such_module"):
+            workers.submit(pid)
+        study.close()
+    assert caplog.text.count("A worker is given up: ") == 2
+    assert "Traceback (most recent call last)" in caplog.text  # all that is known is in the log
+    (tmp_path / "cloudpickle.py").unlink()
+    resumed = pt.Study(LINE, square, "sobol", directory=tmp_path / "s", resume=True).run(6)
+    assert [str(trial.status) for trial in resumed.trials] == ["done"] * 6
+
+
+def test_what_a_worker_writes_is_kept_and_bounded() -> None:
+    def chatter() -> None:
+        for number in range(5000):
+            print(f"line {number} of what a library has to say", flush=True)
+
+    with cluster.local(1) as workers:
+        keepers = [each for each in gc.get_objects() if isinstance(each, cluster.Keeper)]
+        workers.submit(chatter).result(timeout=60)
+        time.sleep(0.2)
+        said = max((keeper._said for keeper in keepers), key=len)
+    assert len(said) == cluster.OUTPUT
+    assert b"line 4999" in said
+
+
+def test_a_clock_that_jumps_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask measures the age of a heartbeat by a clock that can be set."""
+    with dask.config.set({"distributed.scheduler.worker-ttl": "1s"}), cluster.local(1) as workers:
+        before = workers.submit(pid).result(timeout=60)
+        running = workers.submit(pid, 3.0)
+        for hours in (30, -30):
+            monkeypatch.setattr("distributed.scheduler.time", lambda hours=hours: time.time() + 3600 * hours)
+            time.sleep(1.2)
+        assert running.result(timeout=60) == before
+        assert workers.submit(pid).result(timeout=60) == before
 
 
 # ----- studies

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError
+from partune.bench.scaling import Length, Simulated
 from partune.objectives.base import Objective
 from partune.optimizers import ALGORITHMS
 from partune.stopping import SHARES, Judge
@@ -190,3 +192,41 @@ def test_rungs_need_an_objective_that_can_stop(tmp_path: Path) -> None:
     Study(PLANE, Slotted(), "lhs", directory=tmp_path / "s").close()
     message = "holds another study: stop is none there, and rungs here"
     refused(lambda: Study(PLANE, Slotted(), "lhs", directory=tmp_path / "s", stop="rungs", resume=True), message)
+
+
+class Recorder(Simulated):
+    """Simulated workers that know what was submitted before what was proposed."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, lambda n: Length(60.0))
+        self.log: list[tuple[str, int]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self.log.append(("submit", args[1].number))
+        return super().submit(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "workers", "width", "blind"),
+    [("bo", 4, 16, 25), ("random", 4, 16, 50), ("bo", 4, 4, 16), ("bo", 30, 1, 30), ("bo", 30, 2, 30)],
+)
+def test_an_optimiser_that_learns_is_not_asked_for_a_small_budget_at_once(
+    algorithm: str, workers: int, width: int, blind: int
+) -> None:
+    """At most half of what remains is under way, or a trial a worker; at the end no worker has two."""
+    study = Study(PLANE, Slotted(width, jitter=0.0), algorithm, seed=1, workers=Recorder(workers)).run(50)
+    assert sum(trial.told_before == 0 for trial in study.trials) == blind
+    under_way = [trial.number - trial.told_before + 1 for trial in study.trials]
+    if algorithm == "bo":
+        remaining = [50 - trial.told_before for trial in study.trials]
+        assert all(n <= max(workers, -(-left // 2)) for n, left in zip(under_way, remaining, strict=True))
+
+
+def test_trials_of_worker_processes_begin_as_they_are_asked_for() -> None:
+    """So that they run while the optimiser thinks of the next; a pack's of this process begin together."""
+    workers = Recorder(3)
+    study = Study(PLANE, Slotted(1, jitter=0.0), "random", workers=workers)
+    ask = study.optimizer.ask
+    study.optimizer.ask = lambda n: (workers.log.append(("ask", 0)), ask(n))[1]  # type: ignore[method-assign]
+    study.run(6)
+    assert [what for what, _ in workers.log[:6]] == ["ask", "submit"] * 3

@@ -117,6 +117,82 @@ def test_a_damaged_line_is_named(directory: Path) -> None:
             Record.open(directory, read_only=read_only)
 
 
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        (b"5", "damaged in line 4: restore"),
+        (b'"op_code"', "damaged in line 4: restore"),
+        (b"", "damaged in line 4: restore"),
+        (b'{"op_code": 4}', "damaged in line 4, or that line is of a newer Optuna"),
+        (b'{"op_code": 99, "worker_id": "w", "study_id": 0}', "damaged in line 4, or that line is of a newer Optuna"),
+        (b'{"worker_id": "w", "study_id": 0}', "damaged in line 4, or that line is of a newer Optuna"),
+        (b"cos\nsystem\n(S'touch pwned'\ntR.", "damaged in line 4: restore"),  # a pickle: nobody reads one
+    ],
+)
+def test_a_line_that_is_none_of_optunas_is_named(
+    directory: Path, line: bytes, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(directory)
+    journal = directory / JOURNAL
+    lines = journal.read_bytes().split(b"\n")
+    journal.write_bytes(b"\n".join([*lines[:3], line, *lines[4:]]))
+    for read_only in (True, False):
+        with pytest.raises(UserError, match=read) as caught:
+            Record.open(directory, read_only=read_only)
+        assert "\n" not in str(caught.value)
+    journal.write_bytes(b"\n".join(lines))
+    assert len(Record.open(directory).trials()) == 3  # a refusal holds no lock
+    assert not (directory / "pwned").exists()
+
+
+@pytest.mark.parametrize("size", [0, 40])
+def test_a_journal_that_holds_nothing_is_one_line(directory: Path, size: int) -> None:
+    journal = directory / JOURNAL
+    journal.write_bytes(journal.read_bytes()[:size])
+    for read_only in (True, False):
+        with pytest.raises(UserError, match=r"journal\.log holds no study search: restore it from a copy"):
+            Record.open(directory, read_only=read_only)
+
+
+def test_a_torn_line_of_an_anchor_is_cut_and_the_anchor_is_recorded_again(directory: Path) -> None:
+    zero = Trial(0, {"learning_rate": 0.0}, seed=5).finished(Observation({"score": 0.4}), told=0)
+    record = Record.open(directory)
+    record.anchor("base", zero)
+    before = (directory / JOURNAL).stat().st_size
+    record.anchor("zero", zero)
+    record.close()
+    whole = (directory / JOURNAL).read_bytes()
+    for end in range(before, len(whole), 41):
+        (directory / JOURNAL).write_bytes(whole[:end])
+        assert set(Record.open(directory, read_only=True).anchors()) == {"base"}
+        record = Record.open(directory)
+        record.anchor("zero", zero)
+        record.close()
+        reader = Record.open(directory, read_only=True)
+        assert set(reader.anchors()) == {"base", "zero"}
+        assert [trial.status for trial in reader.trials()] == [Status.DONE, Status.DONE, Status.RUNNING]
+
+
+def test_a_study_that_partune_did_not_begin_is_refused(tmp_path: Path, directory: Path) -> None:
+    backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL))
+    for name in ("anchors", "search"):
+        optuna.create_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
+    with pytest.raises(UserError, match="a study of Optuna's that partune did not begin"):
+        Record.open(tmp_path)
+    backend = optuna.storages.journal.JournalFileBackend(str(directory / JOURNAL))
+    study = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
+    study.ask()
+    with pytest.raises(UserError, match=r"trial 3 of .* is not partune's: another program wrote to it"):
+        Record.open(directory).trials()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and no more", b"cos\nsystem\n(S'touch pwned'\ntR."])
+def test_damaged_per_item_results_are_named(directory: Path, content: bytes) -> None:
+    (directory / "items" / "0001.npz").write_bytes(content)
+    with pytest.raises(UserError, match=r"items/0001\.npz is damaged: restore it from a copy"):
+        Record.open(directory, read_only=True).items("search", 1)
+
+
 def test_one_driver_at_a_time(directory: Path) -> None:
     first = Record.open(directory)
     with pytest.raises(UserError, match="is being run already"):

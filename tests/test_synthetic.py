@@ -6,9 +6,22 @@ import pytest
 from partune.objectives.synthetic import SYNTHETIC
 
 # Surjanovic and Bingham, Virtual Library of Simulation Experiments (as minima there).
-OPTIMA = {"himmelblau": 0.0, "branin": -0.397887, "hartmann3": 3.86278, "hartmann6": 3.32237, "sphere": 0.0}
-# By hand: (0 + 0 - 11)^2 + (0 + 0 - 7)^2; 36 + 10 (1 - 1 / (8 pi)) + 10; 1 + 1 + 1.
-VALUES = {"himmelblau": ((0, 0), -170.0), "branin": ((0, 0), -55.602113), "sphere": ((1, -1, 1), -3.0)}
+# The maximum of sin(x)^2 + sqrt(x + 5) on [-5, 5]: where sin(2 x) = -1 / (2 sqrt(x + 5)), 4.7926.
+OPTIMA = {
+    "himmelblau": 0.0,
+    "branin": -0.397887,
+    "hartmann3": 3.86278,
+    "hartmann6": 3.32237,
+    "sine-root": 4.122893,
+    "sphere": 0.0,
+}
+# By hand: (0 + 0 - 11)^2 + (0 + 0 - 7)^2; 36 + 10 (1 - 1 / (8 pi)) + 10; sqrt(5); 1 + 1 + 1.
+VALUES = {
+    "himmelblau": ((0, 0), -170.0),
+    "branin": ((0, 0), -55.602113),
+    "sine-root": ((0,), 2.236068),
+    "sphere": ((1, -1, 1), -3.0),
+}
 
 
 @pytest.mark.parametrize("name", SYNTHETIC)

@@ -22,29 +22,32 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 import cloudpickle
+import dask
 import distributed
 from distributed import Client, Scheduler, Security, SpecCluster
 
 from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
-from partune.jobs import Jobs, job_class
+from partune.jobs import Jobs, cluster_class
+from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
 from partune.worker import (
-    DEVICES_EACH,
     GRACE,
     LEAVING,
     OVERDUE,
@@ -61,6 +64,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 STRIKES = 3
+FRUITLESS = 3  # processes of a worker in a row that end before it has come: no more are started
+OUTPUT = 4096  # bytes of a worker process's output that are kept
 THREADS = 64  # of a worker process: the largest pack that it can hold
 PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
 LOOK = 2.0  # seconds after which a study looks again how many workers there are
@@ -107,6 +112,11 @@ class Room:
     excused: bool = False  # was told to go: what it takes along is no reason to suspect that
     tasks: set[Task] = field(default_factory=set)
 
+    @property
+    def open(self) -> bool:
+        """Whether it may be sent tasks, where it has room."""
+        return not self.leaving and not any(task.alone for task in self.tasks)
+
     def taken_back(self) -> list[Task]:
         """All tasks, as if they had never been handed out; what becomes of them there is of no account."""
         tasks = sorted(self.tasks, key=lambda task: task.number)
@@ -135,10 +145,12 @@ class Cluster(Workers):
         self._remaining = 0  # trials that the search has still to finish
         self._lock = threading.RLock()
         self._rooms: dict[str, Room] = {}
+        self._came: set[str] = set()  # names of the workers that ever were there
         self._waiting: list[Task] = []
         self._submitted = 0
         self._overdue: set[int] = set()  # numbers of the tasks that ran beyond the time limit
         self._left: list[tuple[float, Room]] = []  # workers that have gone, when, and what nobody knows the fate of
+        self._failed: UserError | None = None  # why no worker will come
         self._lost = 0.0  # since when the scheduler is gone; 0: it is there
         self._closed = threading.Event()
         self._client = connect()
@@ -153,13 +165,14 @@ class Cluster(Workers):
 
     @property
     def count(self) -> int:
-        """The workers of now; one where there is none yet, so that something waits for it."""
-        return max(1, sum(not room.leaving for room in list(self._rooms.values())))
+        return sum(not room.leaving for room in list(self._rooms.values()))
 
     def expect(self, workers: int) -> None:
         """Waits until so many workers are there; raises UserError where they do not come."""
         deadline = time.monotonic() + PATIENCE
         while len(self._rooms) < workers:
+            if self._failed is not None:
+                raise self._failed
             if time.monotonic() > deadline:
                 raise UserError(f"{len(self._rooms)} of {workers} workers came within {PATIENCE / 60:g} minutes")
             time.sleep(0.05)
@@ -181,6 +194,8 @@ class Cluster(Workers):
         future.set_running_or_notify_cancel()
         name = next((f"trial {each.number}" for each in args if isinstance(each, Trial)), "a task")
         with self._lock:
+            if self._failed is not None and not self._rooms:
+                raise self._failed
             self._submitted += 1
             self._waiting.append(Task(name, call, future, self._submitted))
             self._fill()
@@ -210,8 +225,9 @@ class Cluster(Workers):
     def need(self) -> int:
         """Workers that what is to be done can keep busy."""
         with self._lock:
-            outstanding = len(self._waiting) + sum(len(room.tasks) for room in self._rooms.values())
-            return math.ceil(max(self._remaining, outstanding) / self._slots)
+            tasks = [*self._waiting, *(task for room in self._rooms.values() for task in room.tasks)]
+            alone = sum(task.alone for task in tasks)
+            return alone + math.ceil((max(self._remaining, len(tasks)) - alone) / self._slots)
 
     @property
     def names(self) -> set[str]:
@@ -229,9 +245,15 @@ class Cluster(Workers):
                 room.leaving = True
             return True
 
+    def came(self, name: str) -> bool:
+        """Whether a worker of this name ever was there."""
+        with self._lock:
+            return name in self._came
+
     def fail(self, error: UserError) -> None:
         """Ends what waits for workers, of which none will come."""
         with self._lock:
+            self._failed = error
             given_up, self._waiting = self._waiting, []
         for task in given_up:
             task.future.set_exception(error)
@@ -292,8 +314,12 @@ class Cluster(Workers):
                 self._left.remove((when, room))
                 self._waiting += room.taken_back()
             for address in there.keys() - self._rooms.keys():
+                self._failed = None
                 self._rooms[address] = Room(address, there[address]["nthreads"], str(there[address]["name"]))
+                self._came.add(self._rooms[address].name)
             self._fill()
+        if self._failed is not None and not self._rooms:
+            self.fail(self._failed)
 
     def _taken_back(self) -> list[Task]:
         rooms = [*self._rooms.values(), *(room for _, room in self._left)]
@@ -309,20 +335,17 @@ class Cluster(Workers):
         """
         if self._lost:
             return
-        free = sorted(
-            (room for room in self._rooms.values() if not room.leaving and not any(task.alone for task in room.tasks)),
-            key=lambda room: -len(room.tasks),
-        )  # the emptiest last
+        free = [room for room in self._rooms.values() if room.open]
         left = []
         for task in sorted(self._waiting, key=lambda task: (not task.alone, task.number)):
-            room = free[-1] if free else None
+            free = [room for room in free if len(room.tasks) < min(self._slots, room.threads)]
+            room = min(free, key=lambda room: len(room.tasks), default=None)
             if room is not None and task.alone:
-                free.pop()
-            if room is None or len(room.tasks) >= (1 if task.alone else min(self._slots, room.threads)):
+                free.remove(room)
+            if room is None or (task.alone and room.tasks):
                 left.append(task)
-                continue
-            self._send(task, room)
-            free.sort(key=lambda room: -len(room.tasks))
+            else:
+                self._send(task, room)
         self._waiting = left
 
     def _send(self, task: Task, room: Room) -> None:
@@ -397,31 +420,72 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
     Raises UserError where there are fewer GPUs than asked for.
     """
     environments = _environments(workers, devices_each)
-    inner = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
-    with SpecCluster(scheduler={"cls": Scheduler, "options": inner}, silence_logs=logging.CRITICAL) as scheduler:
-        keepers, grace = [Keeper(scheduler.scheduler_address, environment) for environment in environments], GRACE
-        try:
-            with Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found:
-                found.expect(workers)
-                yield found
-            grace = 0.0  # nothing runs that has to be saved
-        finally:
-            for keeper in keepers:
-                keeper.terminate()
-            for keeper in keepers:
-                keeper.stop(grace)
+    with (
+        _scheduler() as scheduler,
+        _kept() as keepers,
+        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found,
+    ):
+        needed = 1  # keepers that cannot go on before the study cannot; at the start all have to
+        given_up: list[str] = []
+
+        def give_up(reason: str) -> None:
+            log.warning("A worker is given up: %s", reason)
+            given_up.append(reason)
+            if len(given_up) >= needed:
+                found.fail(UserError(reason.splitlines()[0]))
+
+        for environment in environments:
+            keepers.append(Keeper(scheduler.scheduler_address, environment, found.came, give_up))
+        found.expect(workers)
+        needed = workers
+        yield found
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[list[Keeper]]:
+    """A list for keepers, whose processes end with the context; after an interrupt they save first what they run."""
+    keepers: list[Keeper] = []
+    grace = GRACE
+    try:
+        yield keepers
+        grace = 0.0
+    finally:
+        for keeper in keepers:
+            keeper.terminate()
+        for keeper in keepers:
+            keeper.stop(grace)
+
+
+def _scheduler() -> SpecCluster:
+    """A scheduler in this process. Its workers are gone when their connections are.
+
+    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does.
+    """
+    options = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+        return SpecCluster(scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
 
 
 class Keeper:
     """Keeps one worker process running: one that ends is followed by another.
 
+    came: whether a worker of a name ever reached the scheduler. After FRUITLESS processes in a row that ended before
+    that, no more are started, and give_up is told why, in another thread; by default they are started for ever.
     (Dask's Nanny is not used: it gives up for good when a worker dies in the moment in which it starts.)
     """
 
-    def __init__(self, address: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        address: str,
+        environment: Mapping[str, str],
+        came: Callable[[str], bool] = lambda name: True,
+        give_up: Callable[[str], object] = lambda reason: None,
+    ) -> None:
         options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--no-dashboard")
         self._command = (sys.executable, "-m", "dask", "worker", address, "--host", LOOPBACK, *options, *PRELOAD)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
+        self._came, self._give_up = came, give_up
+        self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
         self._stopped = threading.Event()
         self._process = self._start()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -445,23 +509,48 @@ class Keeper:
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            self._command,
+        self._name, self._said = f"partune-{uuid.uuid4().hex[:12]}", b""
+        process = subprocess.Popen(
+            (*self._command, "--name", self._name),
             env=self._environment,
             start_new_session=True,  # so that Ctrl-C is the driver's alone
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
+        self._listener = threading.Thread(target=self._listen, args=(process.stdout,), name="listener", daemon=True)
+        self._listener.start()
+        return process
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        """Keeps the end of what a process writes."""
+        with pipe:
+            while written := os.read(pipe.fileno(), 65536):
+                self._said = (self._said + written)[-OUTPUT:]
 
     def _keep(self) -> None:
+        fruitless = 0
         while True:
             began = time.monotonic()
             self._process.wait()
             if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):  # one that cannot start: no busy loop
                 return
-            self._process = self._start()
+            fruitless = 0 if self._came(self._name) else fruitless + 1
+            if fruitless == FRUITLESS:
+                self._give_up(self._reason())
+                return
+            try:
+                self._process = self._start()
+            except OSError as error:
+                self._said = str(error).encode()
             if self._stopped.is_set():
                 self._process.kill()
+
+    def _reason(self) -> str:
+        """Why no worker comes: a line, and below it all that is known."""
+        self._listener.join(1.0)  # a process of the process's own may still hold the pipe
+        said = self._said.decode(errors="replace").strip()
+        last = said.splitlines()[-1].strip()[:300] if said else "it wrote nothing"
+        return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{said}".strip()
 
 
 def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
@@ -512,10 +601,8 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
     submitted.
     """
-    import dask_jobqueue
-
     settings = config.validated(config.Batch, config.load(file))
-    command = getattr(dask_jobqueue, SYSTEMS[settings.system]).job_cls.submit_command.split()[0]
+    command = _system(settings).job_cls.submit_command.split()[0]
     if shutil.which(command) is None:
         raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
     shared = settings.job.get("shared_temp_directory")
@@ -528,6 +615,21 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
         Jobs(jobs, found, settings),
     ):
         yield found
+
+
+def _system(settings: config.Batch) -> Any:
+    """dask-jobqueue's class for a batch system.
+
+    The library's import lets SIGINT end the process, in place of KeyboardInterrupt: what was there before is put back.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    except ValueError:  # "signal only works in main thread": the first import has to be there
+        raise UserError("a batch system's workers are asked for from the main thread") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)
+    return getattr(dask_jobqueue, SYSTEMS[settings.system])
 
 
 @contextlib.contextmanager
@@ -549,11 +651,12 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
     for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
     """
-    import dask_jobqueue
-
-    kind = getattr(dask_jobqueue, SYSTEMS[settings.system])
+    kind = cluster_class(_system(settings), THREADS)
     workers, job = settings.workers_per_job, dict(settings.job)
     job.pop("shared_temp_directory", None)
+    if not isinstance(options := job.pop("scheduler_options", {}), dict):
+        raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
+    scheduler = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"} | options
     fixed = {
         "processes": workers,
         "protocol": "tls://",
@@ -563,18 +666,20 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
             *settings.prologue,
         ],
+        "scheduler_options": scheduler,
         "silence_logs": "critical",
-        "job_cls": job_class(kind.job_cls, THREADS),
+        "job_cls": kind.job_cls,
+        "n_workers": 0,
+        "asynchronous": False,
     }
     defaults = {
         "cores": CORES_EACH * workers,
         "memory": f"{MEMORY_EACH * workers} GiB",
-        "scheduler_options": {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"},
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
         # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
         **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
-    if clash := sorted(fixed.keys() & job.keys()):
+    if clash := sorted(fixed.keys() & job.keys()) or sorted({"protocol", "security"} & options.keys()):
         raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
     try:
         return kind(**defaults | job | fixed)

@@ -176,7 +176,26 @@ def _pack(value: Any) -> Any:
     return "auto" if text == "auto" else int(text)
 
 
-class Run(Section):
+class Where(Section):
+    """Where trials run: this process, or worker processes. A study that is resumed may run elsewhere."""
+
+    workers: PositiveInt = 1
+    """Worker processes of this machine, each with GPUs of its own, or with its share of the cores."""
+    devices_per_worker: PositiveInt = 1
+    """GPUs each of them has; with several, for a base that one cannot hold, its blocks are spread over them."""
+    scheduler: str | None = None
+    """Address of a running Dask scheduler, whose workers are used instead (tcp://10.0.0.5:8786)."""
+    tls: str | None = None
+    """Folder of certificates for it (partune certificates makes some)."""
+    cluster: str | None = None
+    """YAML file of a batch system (slurm, oar, pbs, lsf, htcondor) that is asked for workers instead."""
+    time_limit: PositiveFloat | None = None
+    """Seconds a trial may take on a worker process; one that hangs fails, and its worker begins anew."""
+
+
+class Run(Where):
+    """How trials run, and where."""
+
     engine: Literal["packed", "peft", "litgpt"] = "packed"
     """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
     litgpt: str = "litgpt"
@@ -193,18 +212,6 @@ class Run(Section):
     """CPU threads of training and scoring; by default one for a base of under 20 million parameters."""
     keep: PositiveInt | Literal["all"] = 1
     """How many of the best adapters stay on disk."""
-    workers: PositiveInt = 1
-    """Worker processes of this machine, each with GPUs of its own, or with its share of the cores."""
-    devices_per_worker: PositiveInt = 1
-    """GPUs each of them sees."""
-    scheduler: str | None = None
-    """Address of a running Dask scheduler, whose workers are used instead (tcp://10.0.0.5:8786)."""
-    tls: str | None = None
-    """Folder of certificates for it (partune certificates makes some)."""
-    cluster: str | None = None
-    """YAML file of a batch system (slurm, oar, pbs, lsf, htcondor) that is asked for workers instead."""
-    time_limit: PositiveFloat | None = None
-    """Seconds a trial may take on a worker process; one that hangs fails, and its worker begins anew."""
     storage: str | None = None
     """A database for the record: postgresql://user@host/database, or sqlite:///file; by default a journal file."""
 
@@ -255,7 +262,7 @@ class Batch(Section):
     minimum: PositiveInt = 1
     """Workers at least, as long as the study runs."""
     maximum: PositiveInt
-    """Workers at most."""
+    """Workers at most: as many whole jobs as that holds."""
     workers_per_job: PositiveInt = 1
     """Worker processes a job starts: one for each GPU of its node, or for each few."""
     devices_per_worker: PositiveInt = 1
@@ -269,6 +276,9 @@ class Batch(Section):
     def _in_order(self) -> Batch:
         if self.minimum > self.maximum:
             raise ValueError(f"minimum <= maximum must hold, got minimum={self.minimum}, maximum={self.maximum}")
+        if self.workers_per_job > self.maximum:
+            got = f"workers_per_job={self.workers_per_job}, maximum={self.maximum}"
+            raise ValueError(f"workers_per_job <= maximum must hold, got {got}")
         return self
 
 
@@ -303,7 +313,9 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        beside = sorted(each.name for each in Path(path).absolute().parent.glob("*.y*ml"))
+        hint = suggestion(Path(path).name, beside) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"cannot read {path}: {error.strerror}{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):

@@ -30,6 +30,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from partune.disk import kept, persistent
 from partune.errors import UserError
 
 BEAT = 2.0  # seconds between two signs of life
@@ -208,14 +209,15 @@ class Files(Drivers):
     # ----- turns
 
     def _take(self) -> None:
-        if not self._sign(self.name).exists():
-            self._enter()
         self._token = f"{self.name}.{next(self._counter)}"
         broke, pause = False, 0.0005
-        while not self._linked():
-            broke = self._broken() or broke
-            time.sleep(pause)
-            pause = min(2 * pause, 0.05)
+        with kept(self._directory):
+            if not self._sign(self.name).exists():
+                self._enter()
+            while not persistent(self._linked):
+                broke = self._broken() or broke
+                time.sleep(pause)
+                pause = min(2 * pause, 0.05)
         if broke:
             self._recover()
 
@@ -246,8 +248,9 @@ class Files(Drivers):
         return broken
 
     def _give(self) -> None:
-        if _target(self._link) == self._token:
-            self._link.unlink(missing_ok=True)
+        with kept(self._directory):
+            if _target(self._link) == self._token:
+                self._link.unlink(missing_ok=True)
 
 
 def locked(path: Path) -> IO[bytes] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -26,7 +27,11 @@ class Workers(Executor):
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many workers there are now; a cluster's number may change."""
+        """How many workers there are now; a cluster's number may change, and be 0."""
+
+    def clock(self) -> float:
+        """Seconds on the clock that tasks take their time by; only differences mean something, and they are >= 0."""
+        return time.monotonic()
 
     def hold(self, slots: int) -> None:
         """Told how many trials a worker holds at once, before the first is submitted."""
@@ -40,6 +45,29 @@ class Workers(Executor):
 
     def interrupt(self, objective: Any) -> None:
         """Makes what other processes evaluate end soon."""
+
+
+class Meter:
+    """The seconds of all workers: for how long each has been there, whether it had something to do or not.
+
+    The workers' number may change between two looks; for the time between them it counts as it is at the second.
+    """
+
+    def __init__(self, workers: Workers) -> None:
+        self._workers = workers
+        self._since = workers.clock()
+        self._seconds = 0.0
+
+    def look(self) -> None:
+        now = self._workers.clock()
+        self._seconds += self._workers.count * (now - self._since)
+        self._since = now
+
+    def take(self) -> float:
+        """The seconds since they were last taken, or since the beginning."""
+        self.look()
+        taken, self._seconds = self._seconds, 0.0
+        return taken
 
 
 class Inline(Workers):

@@ -1,26 +1,38 @@
-"""The jobs that give a cluster its workers: as many as there is work for, submitted again where they end."""
+"""The jobs that give a cluster its workers: as many as there is work for, submitted again where they end.
+
+What has become of a job is the batch system's to say, where it can be asked (QUEUES): a job whose workers are gone may
+have ended, or wait to be run once more.
+"""
 
 from __future__ import annotations
 
+import getpass
 import itertools
+import json
 import logging
 import math
+import os
 import subprocess
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
-from distributed import Status
+from distributed import SpecCluster, Status
 
 from partune.config import Batch
 from partune.errors import UserError
 
 LOOK = 2.0  # seconds between two looks at the jobs
-GONE = 20.0  # seconds without any of its workers after which a job that had some counts as ended
+ASK = 10.0  # seconds between two questions to the batch system
+GONE = 60.0  # seconds after which a worker that has left is not waited for any more
 AGAIN = 60.0  # seconds until a submission that failed is tried again
-FRUITLESS = 3  # jobs in a row that end before a worker has come: no more are submitted
-QUEUES = {"slurm": ("squeue", "--noheader", "--format=%A", "--me")}  # lists the jobs that wait or run, one a line
+FRUITLESS = 3  # jobs in a row that end by themselves before a worker has come: no more are submitted
+PATIENCE = 30.0  # seconds for the batch system to answer
+
+RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "Running", "Finishing"}
+ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}  # by themselves
+STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}  # a job in any other state waits
 
 log = logging.getLogger(__name__)
 
@@ -42,24 +54,26 @@ class Demand(Protocol):
 class Jobs:
     """Keeps the number of a dask-jobqueue cluster's jobs.
 
-    A context, which submits the first jobs as it begins (raises UserError where that fails); they end with the
-    dask-jobqueue cluster. Of Dask's own means `adapt` does not serve: it goes by the tasks that Dask knows, which are
-    only those that a worker has room for.
+    jobs: of a `cluster_class`. A context, which submits the first jobs as it begins (raises UserError where none can
+    be); they end with the dask-jobqueue cluster. Of Dask's own means `adapt` does not serve: it goes by the tasks that
+    Dask knows, which are only those that a worker has room for.
     """
 
     def __init__(self, jobs: Any, demand: Demand, settings: Batch) -> None:
         self._jobs, self._demand, self._settings = jobs, demand, settings
-        self._seen: dict[str, float] = {}  # jobs that had workers, and when last
-        self._fruitless = 0
+        self._seen: dict[str, float] = {}  # workers that came, and when they were last there
+        self._fruitless: list[str] = []  # numbers of the jobs in a row that ended before a worker came
+        self._ending: dict[str, Any] = {}  # jobs that were cancelled and may be there yet, by their numbers
+        self._asked = 0.0  # when the batch system was
         self._again = 0.0  # when to submit again
+        self._said = ""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jobs", daemon=True)
 
     def __enter__(self) -> Jobs:
-        try:
-            self._scale(self._wanted())
-        except RuntimeError as error:
-            raise UserError(f"{self._settings.system}: {_reason(error)}") from None
+        refusal = self._submit(self._wanted())
+        if refusal and not self._jobs.workers:
+            raise UserError(f"{self._settings.system}: {refusal}")
         self._thread.start()
         return self
 
@@ -70,85 +84,150 @@ class Jobs:
     def _watch(self) -> None:
         while not self._closed.wait(LOOK):
             try:
-                self._steer()
-            except RuntimeError as error:
-                log.warning("A job could not be submitted: %s", _reason(error))
-                self._again = time.monotonic() + AGAIN
-                self._drop([name for name, job in self._jobs.workers.items() if job.job_id is None])
-            except Exception as trouble:  # the next round knows more
-                log.debug("jobs: %s", trouble)
+                self.look()
+            except Exception as trouble:  # the next look knows more
+                self._warn(f"The jobs could not be looked after: {_reason(trouble)}")
 
-    def _steer(self) -> None:
+    def look(self) -> None:
         """Once: forgets jobs that have ended, ends those that have nothing to do, submits those that are missing."""
-        if ended := self._ended():
-            self._drop(ended)
-        if self._fruitless >= FRUITLESS:
-            self._demand.fail(UserError(f"{FRUITLESS} jobs ended before a worker came: their output says why"))
-            return
-        wanted = self._wanted()
-        if surplus := len(self._jobs.worker_spec) - wanted:
-            if surplus > 0:
-                self._drop(self._idle(), surplus)
-            elif time.monotonic() > self._again:
-                self._scale(wanted)
+        if self._jobs.workers.keys() - self._jobs.worker_spec.keys():  # an end that did not succeed
+            self._end([])
+        if ended := self._over():
+            self._end(ended)
+        if len(self._fruitless) >= FRUITLESS:
+            numbers = ", ".join(self._fruitless)
+            if not self._demand.names:
+                self._demand.fail(UserError(f"jobs {numbers} ended before a worker came: their output says why"))
+                return
+            log.warning("Jobs %s ended before a worker came: their output says why.", numbers)
+            self._fruitless.clear()
+            self._again = time.monotonic() + AGAIN
+        missing = self._wanted() - len(self._jobs.worker_spec)
+        if missing < 0:
+            self._dismiss(-missing)
+        elif missing and time.monotonic() >= self._again:
+            refusal = self._submit(self._wanted())
+            self._warn(f"A job could not be submitted: {refusal}" if refusal else "")
 
     def _wanted(self) -> int:
-        """Jobs to have: their workers lie between the least and the most, the last job's may be more."""
-        settings = self._settings
-        workers = min(max(self._demand.need, settings.minimum), settings.maximum)
-        return math.ceil(workers / settings.workers_per_job)
+        """Jobs to have: their workers are no fewer than asked for, and never more than the most."""
+        settings, lost = self._settings, self._lost()
+        needed = max(self._demand.need, settings.minimum) + lost
+        return min(math.ceil(needed / settings.workers_per_job), (settings.maximum + lost) // settings.workers_per_job)
 
     def _workers(self, job: str) -> set[str]:
         """The names of a job's workers."""
         count = self._settings.workers_per_job
         return {job} if count == 1 else {f"{job}-{number}" for number in range(count)}
 
-    def _ended(self) -> list[str]:
-        """Jobs that are not there any more."""
-        there, queued, now = self._demand.names, self._queued(), time.monotonic()
-        ended = []
-        for name, job in list(self._jobs.workers.items()):
-            if self._workers(name) & there:
-                self._seen[name], self._fruitless = now, 0
-            elif (queued is not None and job.job_id not in queued) or now - self._seen.get(name, now) > GONE:
-                self._fruitless += name not in self._seen
-                ended.append(name)
-        return ended
+    def _lost(self) -> int:
+        """Workers that have gone for good, of jobs that have others yet."""
+        there, now = self._demand.names, time.monotonic()
+        alive = [workers for workers in map(self._workers, self._jobs.worker_spec) if workers & there]
+        return sum(now - self._seen.get(worker, now) > GONE for workers in alive for worker in workers)
 
-    def _queued(self) -> set[str] | None:
-        """The numbers of the jobs that wait or run; None where the batch system does not tell."""
+    def _over(self) -> list[str]:
+        """Jobs that are not there any more; takes note of the workers that are."""
+        there, now, bare = self._demand.names, time.monotonic(), []
+        for name in list(self._jobs.workers):
+            workers = self._workers(name)
+            if workers & there and not workers & self._seen.keys():
+                self._fruitless.clear()
+            if not workers & there:
+                bare.append(name)
+            self._seen.update(dict.fromkeys(workers & there, now))
+        if not bare and not self._ending:
+            return []
         if self._settings.system not in QUEUES:
+            return [name for name in bare if now - self._last(name, now) > GONE]
+        states = self._states()
+        if states is None:
+            return []
+        self._cancel_again(states)
+        over = []
+        for name in bare:
+            number = self._jobs.workers[name].job_id
+            state = states.get(number, "Terminated")
+            if state in ENDED | STOPPED:
+                over.append(name)
+                if state in ENDED and not self._workers(name) & self._seen.keys():
+                    self._fruitless.append(number)
+            elif state in RUNNING and now - self._last(name, now) > GONE:
+                over.append(name)
+        return over
+
+    def _last(self, name: str, now: float) -> float:
+        """When a job last had a worker; now for one that waits for its first."""
+        return max((self._seen[worker] for worker in self._workers(name) & self._seen.keys()), default=now)
+
+    def _states(self) -> Mapping[str, str] | None:
+        """The state of each job, by its number; None where the system does not answer, or was asked a moment ago.
+
+        A job that is not among them has ended.
+        """
+        if time.monotonic() - self._asked < ASK:
             return None
         try:
-            command = QUEUES[self._settings.system]
-            listed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        except (OSError, subprocess.SubprocessError):
+            return QUEUES[self._settings.system]()
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            log.debug("%s does not say what its jobs do: %s", self._settings.system, error)
             return None
-        return set(listed.split())
+        finally:
+            self._asked = time.monotonic()
 
-    def _idle(self) -> list[str]:
-        """Jobs that can end: those without a worker yet first, then those whose workers have nothing to do."""
-        specs, there = list(self._jobs.worker_spec), self._demand.names
-        return sorted(specs, key=lambda name: bool(self._workers(name) & there))
+    def _cancel_again(self, states: Mapping[str, str]) -> None:
+        """Cancels jobs once more that were, and are there all the same: the batch system may have been out of reach."""
+        for number, job in list(self._ending.items()):
+            state = states.get(number, "Terminated")
+            if state in ENDED | STOPPED:
+                del self._ending[number]
+            elif state != "COMPLETING":
+                self._jobs.sync(job.close)
 
-    def _drop(self, names: list[str], most: int | None = None) -> None:
-        """Ends the first of some jobs, as many as can be and `most` at most: those whose workers have nothing to do."""
-        free = list(itertools.islice((name for name in names if self._demand.dismiss(self._workers(name))), most))
-        if free:
-            self._jobs.sync(self._jobs.scale_down, free)
+    def _dismiss(self, count: int) -> None:
+        """Ends so many jobs or as many as have nothing to do: the last that wait for a worker, then the oldest."""
+        there, names = self._demand.names, list(self._jobs.worker_spec)
+        bare = [name for name in reversed(names) if not self._workers(name) & there]
+        ordered = [*bare, *(name for name in names if name not in bare)]
+        idle = (name for name in ordered if self._demand.dismiss(self._workers(name)))
+        self._end(list(itertools.islice(idle, count)))
 
-    def _scale(self, jobs: int) -> None:
-        self._jobs.sync(_scaled, self._jobs, jobs)
+    def _end(self, names: list[str]) -> None:
+        """Cancels jobs, whether or not they are there yet, and forgets them."""
+        jobs = [self._jobs.workers[name] for name in names if name in self._jobs.workers]
+        self._jobs.sync(self._jobs.scale_down, names)
+        if self._settings.system in QUEUES:
+            self._ending |= {job.job_id: job for job in jobs if job.job_id is not None}
+        for name in names:
+            for worker in self._workers(name):
+                self._seen.pop(worker, None)
+
+    def _submit(self, jobs: int) -> str:
+        """Submits jobs until there are so many; what the batch system said against it, in one line."""
+        try:
+            self._jobs.sync(_scaled, self._jobs, jobs)
+        except (RuntimeError, OSError, ValueError) as error:
+            self._again = time.monotonic() + AGAIN
+            self._end([name for name, job in self._jobs.workers.items() if job.job_id is None])
+            return _reason(error)
+        return ""
+
+    def _warn(self, text: str) -> None:
+        """Says what is not in order, once as long as it stays so."""
+        if text and text != self._said:
+            log.warning("%s", text)
+        self._said = text
 
 
-def job_class(kind: Any, threads: int) -> Any:
-    """A class of dask-jobqueue's jobs whose cores and memory are only asked for.
+def cluster_class(kind: Any, threads: int) -> Any:
+    """A class of dask-jobqueue's clusters whose jobs are left to `Jobs`.
 
-    threads: of each worker. Its memory is limited by the batch system, not by Dask. A submission that fails is told as
-    a failure, so that the cluster can be closed.
+    threads: of each worker; a job's cores and memory are only asked for, and its memory is for the batch system to
+    limit. No two jobs have one name. Dask would cancel a job whose worker has been gone for a while: it may only wait
+    to be run once more. A submission that fails is told as a failure, so that the cluster can be closed.
     """
 
-    class Job(kind):  # type: ignore[misc]
+    class Job(kind.job_cls):  # type: ignore[misc]
         worker_process_threads = threads
         worker_process_memory = "0"
 
@@ -159,16 +238,55 @@ def job_class(kind: Any, threads: int) -> Any:
                 self.status = Status.failed
                 raise
 
-    Job.__name__ = kind.__name__  # errors speak of it
-    return Job
+        async def close(self) -> None:
+            await super().close()
+            self.status = Status.closed
+
+    class Cluster(kind):  # type: ignore[misc]
+        job_cls = Job
+
+        def __init__(self, **options: Any) -> None:
+            self._numbers = itertools.count()
+            super().__init__(**options)
+
+        def _new_worker_name(self, worker_number: int) -> str:
+            return f"{self._name}-{next(self._numbers)}"
+
+        def _update_worker_status(self, op: str, msg: Any) -> None:
+            super(SpecCluster, self)._update_worker_status(op, msg)
+
+    Job.__name__, Cluster.__name__ = kind.job_cls.__name__, kind.__name__  # errors speak of them
+    return Cluster
 
 
 async def _scaled(cluster: Any, jobs: int) -> None:
-    cluster.scale(jobs=jobs)
+    while len(cluster.worker_spec) < jobs:
+        cluster.worker_spec.update(cluster.new_worker_spec())
     await cluster  # raises what a submission raised
 
 
-def _reason(error: RuntimeError) -> str:
+def _reason(error: Exception) -> str:
     """What the batch system said, in one line."""
     text = str(error)
     return " ".join((text.partition("stderr:\n")[2] or text).split())
+
+
+# ----- what batch systems say of their jobs: the state of each by its number
+
+
+def _slurm() -> dict[str, str]:
+    """Those that have ended are among them for some minutes."""
+    listed = _answer("squeue", "--noheader", f"--user={os.getuid()}", "--states=all", "--format=%A %T")
+    return dict(line.split() for line in listed.splitlines())
+
+
+def _oar() -> dict[str, str]:
+    listed = json.loads(_answer("oarstat", "-J", "-u", getpass.getuser()) or "{}")
+    return {number: job.get("state", "") for number, job in listed.items()}
+
+
+def _answer(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
+
+
+QUEUES: Mapping[str, Callable[[], Mapping[str, str]]] = {"slurm": _slurm, "oar": _oar}

@@ -54,12 +54,17 @@ def wait_for_guarded(timeout: float) -> bool:
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C is, so that a driver saves what runs, and leaves no workers."""
+    """SIGTERM is taken as Ctrl-C is, so that a driver saves what runs, and leaves no workers.
+
+    So is SIGHUP, which a driver gets when its terminal closes, where nohup does not hold it off.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else [])]
+    before = [(number, signal.signal(number, signal.default_int_handler)) for number in numbers]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)

@@ -25,14 +25,16 @@ import platform
 import re
 import shutil
 import uuid
+import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from partune import database
+from partune.disk import kept, persistent
 from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
 from partune.errors import UserError
@@ -71,7 +73,10 @@ class Record:
         self.directory = directory
         self._place = place or _Place()
         self._studies = {shelf: self._place.find(storage, shelf) for shelf in SHELVES}
-        self.header: Mapping[str, Any] = storage.get_study_user_attrs(self._studies["search"])["partune"]
+        attributes = storage.get_study_user_attrs(self._studies["search"])
+        if "partune" not in attributes:
+            raise UserError(f"{directory} holds a study of Optuna's that partune did not begin: give it another name")
+        self.header: Mapping[str, Any] = attributes["partune"]
         if self.header["format"] > FORMAT:
             raise UserError(
                 f"{directory} was written by a newer partune (format {self.header['format']}, "
@@ -160,7 +165,7 @@ class Record:
                 if place.url is None:
                     with drivers.turn():
                         _mend(directory / JOURNAL)
-                return cls(opened or _journal(directory), directory, drivers, place)
+                return cls(opened or _journal(directory / JOURNAL), directory, drivers, place)
             except BaseException:
                 drivers.leave()
                 raise
@@ -306,8 +311,11 @@ class Record:
         path = self._items_path(shelf, number)
         if not path.exists():
             return {}
-        with np.load(path, allow_pickle=False) as packed:
-            return {name: packed[name] for name in packed.files}
+        try:
+            with np.load(path, allow_pickle=False) as packed:
+                return {name: packed[name] for name in packed.files}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is damaged: restore it from a copy ({' '.join(str(error).split())})") from None
 
     def adapter(self, trial: int | Literal["defaults"]) -> Path:
         """Where the adapter of a trial, or of the field's defaults, is kept, or would be."""
@@ -319,11 +327,12 @@ class Record:
         """Deletes all adapters, their drafts and checkpoints, but those of the given trials and of the defaults."""
         if self.directory is None or not (self.directory / "adapters").is_dir():
             return
-        kept = {"defaults", *(self.adapter(number).name for number in keep)}
-        for folder in (self.directory / "adapters").iterdir():
-            name = folder.name.lstrip(".").partition("-")[0]  # drafts and checkpoints begin with dots
-            if name not in kept:
-                shutil.rmtree(folder)
+        spared = {"defaults", *(self.adapter(number).name for number in keep)}
+        with kept(self.directory):
+            for folder in (self.directory / "adapters").iterdir():
+                name = folder.name.lstrip(".").partition("-")[0]  # drafts and checkpoints begin with dots
+                if name not in spared:
+                    shutil.rmtree(folder)
 
     # ----- inside
 
@@ -359,17 +368,13 @@ class Record:
         if self.directory is None:
             self._memory[shelf, number] = dict(items)
             return
-        path = self._items_path(shelf, number)
-        path.parent.mkdir(exist_ok=True)
-        draft = path.with_suffix(".tmp")
-        with draft.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **dict(items))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
+        with kept(self.directory):
+            persistent(lambda: _pack(self._items_path(shelf, number), items))
 
     def _thaw(self, frozen: FrozenTrial) -> Trial:
-        proposal = frozen.user_attrs["proposal"]
+        proposal = frozen.user_attrs.get("proposal")
+        if proposal is None:
+            raise UserError(f"trial {frozen.number} of {self.directory} is not partune's: another program wrote to it")
         trial = Trial(
             number=frozen.number,
             config={name: frozen.params[name] for name in self.space.names if name in frozen.params},
@@ -417,7 +422,9 @@ class _Place:
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
         """Writes the two studies, and into the draft of the directory where they are."""
         if self.url is None:
-            _begin(_journal(draft), header)
+            from partune import journal
+
+            _begin(journal.created(draft / JOURNAL), header)
             return
         form = {"url": database.public(self.url), "study": self.name}
         (draft / STORAGE).write_text(json.dumps(form, indent=2) + "\n", encoding="utf-8")
@@ -427,9 +434,9 @@ class _Place:
     def reader(self, directory: Path) -> BaseStorage:
         if self.url is not None:
             return database.opened(self.url, create=False)
-        from optuna.storages import JournalStorage
+        from partune import journal
 
-        return JournalStorage(_Reader(directory / JOURNAL))  # type: ignore[arg-type]
+        return journal.read(directory / JOURNAL)
 
     def opened(self, directory: Path) -> BaseStorage | None:
         """The database; None for a journal, which has to be mended first."""
@@ -454,8 +461,8 @@ class _Place:
         try:
             return storage.get_study_id_from_name(name)
         except KeyError:
-            where = "the journal" if self.url is None else database.public(self.url)
-            raise UserError(f"{where} holds no study {name}") from None
+            where = JOURNAL if self.url is None else database.public(self.url)
+            raise UserError(f"{where} holds no study {name}: restore it from a copy") from None
 
 
 def _begin(storage: BaseStorage, header: Mapping[str, Any], prefix: str = "") -> BaseStorage:
@@ -468,50 +475,32 @@ def _begin(storage: BaseStorage, header: Mapping[str, Any], prefix: str = "") ->
     return storage
 
 
-def _journal(directory: Path) -> BaseStorage:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return JournalStorage(JournalFileBackend(str(directory / JOURNAL)))
-
-
-class _Reader:
-    """A journal as it stands now, as a backend of Optuna's: reading neither waits for a writer nor disturbs it."""
-
-    def __init__(self, journal: Path) -> None:
-        self._logs = _lines(journal.read_bytes(), journal)
-
-    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        return iter(self._logs[log_number_from:])
-
-    def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        raise RuntimeError("this record was opened for reading only")
-
-
-def _lines(content: bytes, journal: Path) -> list[dict[str, Any]]:
-    """The journal's whole lines; a last one without an end was torn by a crash and never happened."""
-    logs = []
-    for number, line in enumerate(content.split(b"\n")[:-1], start=1):
-        try:
-            logs.append(json.loads(line))
-        except ValueError:
-            raise UserError(f"{journal} is damaged in line {number}: restore it from a copy") from None
-    return logs
-
-
-def _mend(journal: Path) -> None:
-    """Cuts a torn last line, which Optuna could not read past, and a dead driver's lock; it is our turn."""
-    lock = journal.with_name(journal.name + ".lock")
-    if lock.is_symlink():
-        lock.unlink()
-    with journal.open("rb+") as file:
-        content = file.read()
-        _lines(content, journal)
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            file.truncate(whole)
+def _pack(path: Path, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Writes a file of per-item results whole, or not at all; raises OSError."""
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_suffix(".tmp")
+    try:
+        with draft.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **dict(items))
             file.flush()
             os.fsync(file.fileno())
+        draft.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def _mend(path: Path) -> None:
+    from partune import journal
+
+    journal.mend(path)
+
+
+def _journal(path: Path) -> BaseStorage:
+    from partune import journal
+
+    return journal.opened(path)
 
 
 def _state(status: Status) -> TrialState:

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from partune.errors import UserError
-from partune.executors import WorkerLostError, Workers, in_process
-from partune.objectives.base import Anchored, Objective, observed
+from partune.executors import Meter, WorkerLostError, Workers, in_process
+from partune.objectives.base import Anchored, Objective, observed, unspoilt
 from partune.objectives.function import as_objective
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers import resolved
@@ -288,18 +288,20 @@ class Study:
         self._leaders = self._leading(self.trials, self._spared)
         running = self._running = dict[Future[Observation], Trial]()
         self._under_way.clear()
+        meter = Meter(pool)
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - self._told))
-            begun: list[Trial] = []
-            while len(running) + len(begun) < pool.count * slots:
-                wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *begun))
+            meter.look()
+            ready: list[Trial] = []
+            while len(running) + len(ready) < self._most(pool, budget, slots):
+                wait_for_round = rounds and any(t.told_before < self._told for t in (*running.values(), *ready))
                 if (trial := self._next(budget, propose=not wait_for_round)) is None:
                     break
-                begun.append(trial)
-            for trial in begun:  # all at once, so that they can make a pack
-                self.watcher.started(trial)
-                running[self._submit(pool, trial)] = trial
+                ready.append(trial)
+                if pool.remote:  # it runs while the next is asked for
+                    self._begin(pool, ready)
+            self._begin(pool, ready)  # all at once, so that they can make a pack
             if not running:
                 if not self._others_matter(budget):
                     pool.remain(0)
@@ -308,8 +310,28 @@ class Study:
                 pause = min(2 * pause, POLL)
                 continue
             pause = POLL / 16
-            for future in sorted(pool.first(running), key=lambda each: running[each].number):
-                self._tell(running.pop(future), self._outcome(future))
+            for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
+                outcome = self._outcome(future)
+                cost = {**outcome.cost, "worker_seconds": meter.take()}
+                self._tell(running.pop(future), dataclasses.replace(outcome, cost=cost))
+
+    def _most(self, pool: Workers, budget: int, slots: int) -> int:
+        """How many trials to have under way: as many as there are slots.
+
+        Of worker processes with several slots each, an optimiser that learns is asked for half of what remains at
+        most, or for one a worker: what is asked for at once is asked for blindly (docs/scaling.md, "Slots").
+        """
+        workers = max(1, pool.count)
+        if not pool.remote or not self.optimizer.learns:
+            return workers * slots
+        return min(workers * slots, max(workers, math.ceil((budget - self._told) / 2)))
+
+    def _begin(self, pool: Workers, ready: list[Trial]) -> None:
+        """Hands trials to the workers, and takes them from the list."""
+        for trial in ready:
+            self.watcher.started(trial)
+            self._running[self._submit(pool, trial)] = trial
+        ready.clear()
 
     def _give_up(self, pool: Workers) -> None:
         """Ends what runs, again and again: a thread may only be about to hand its trial in."""
@@ -522,13 +544,18 @@ class Study:
         self.watcher.phase(name)
         began = time.perf_counter()
         trial = Trial(0, dict(config), seed=self._seed(ANCHOR, 0))
-        observation = score(trial)
+        observation = unspoilt(score(trial))
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
 
     def _note(self, name: str, final: Trial) -> None:
         self._anchors[name] = self._light(self.record.anchor(name, final))
         self.watcher.anchored(name, self._anchors[name])
+
+
+def _ends_the_run(future: Future[Observation]) -> bool:
+    """Whether a future has no result to tell, but a reason to stop."""
+    return not isinstance(future.exception(), (WorkerLostError, type(None)))
 
 
 class UntrustworthyError(RuntimeError):

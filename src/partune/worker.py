@@ -18,10 +18,11 @@ import cloudpickle
 import distributed
 from distributed import Nanny, Worker
 
+from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import PreemptedError, noticed, notify, wait_for_guarded
 
 PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
-DEVICES_EACH, WORKERS_EACH = "PARTUNE_DEVICES_PER_WORKER", "PARTUNE_WORKERS_PER_JOB"
+WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
 OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
 LEAVING = "partune-leaving"  # and because they were told to
 GRACE = 60.0  # seconds in which what runs can be saved; a batch system may kill before

@@ -19,10 +19,11 @@ from partune import Float, Space, Status, Study
 from partune.bench import scaling
 from partune.bench.makespans import Case, Run, Task, batched, greedy, steps
 from partune.bench.options import Scaling
-from partune.bench.panels import HEIGHT, LEFT, RIGHT, TOP, WIDTH, Axis
 from partune.bench.scaling import Length, LogNormal, Simulated, simulate
 from partune.cli import main
 from partune.errors import UserError
+from partune.report.frame import Axis
+from partune.report.panels import HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 LINE = Space(x=Float(0, 1))
 SECONDS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=30)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from lm_eval.models.huggingface import HFLM
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from partune import config
+from partune import config, disk
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
 from partune.finetune import model as models
@@ -181,3 +183,27 @@ def test_what_is_no_adapter_of_this_base_is_a_user_error(
     ):
         pass
     assert not hasattr(bases["neox"].model, "peft_config")
+
+
+def test_a_full_disk_is_waited_for_and_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = 2
+
+    def save_file(tensors: dict[str, torch.Tensor], path: str, metadata: dict[str, str]) -> None:
+        nonlocal full
+        full -= 1
+        if full >= 0:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        really(tensors, path, metadata)
+
+    really = safetensors.torch.save_file
+    monkeypatch.setattr("safetensors.torch.save_file", save_file)
+    monkeypatch.setattr(disk, "AGAIN", 0.01)
+    lora, matrices = LoraConfig(r=2), {"layer": (torch.zeros(2, 3), torch.zeros(3, 2))}
+    adapters.write(tmp_path / "a", lora, matrices)
+    assert adapters.read(tmp_path / "a").keys() == {"layer"}
+    full = 1
+    monkeypatch.setattr(disk, "PATIENCE", 0.0)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        adapters.write(tmp_path / "b", lora, matrices)
+    assert disk.blamed(f"OSError: {caught.value}")
+    assert [each.name for each in tmp_path.iterdir()] == ["a"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -226,3 +227,25 @@ def test_compiled_blocks_give_the_same_numbers(folders: dict[str, Path], base: B
         ids = torch.arange(rows * 7).reshape(rows, 7)
         with torch.no_grad():
             torch.testing.assert_close(compiled.model(ids).logits, base.model(ids).logits, atol=1e-5, rtol=1e-4)
+
+
+# ----- several devices
+
+
+@pytest.mark.parametrize(("devices", "placed"), [(1, None), (2, "auto")])
+def test_a_base_for_several_devices_is_spread_over_them(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch, devices: int, placed: str | None
+) -> None:
+    asked: dict[str, Any] = {}
+
+    class Loader:
+        @staticmethod
+        def from_pretrained(path: str, **options: Any) -> None:
+            asked.update(options)
+            raise OSError("nothing is loaded here")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM", Loader)
+    monkeypatch.setattr(models, "find_device", lambda name: torch.device("cuda"))
+    with pytest.raises(UserError):
+        models.load(config.Model(path=str(folders["llama"])), "fp32", devices=devices)
+    assert asked.get("device_map") == placed

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -368,3 +369,16 @@ def test_over_seeds_dropout_ends_where_pefts_own_does(base: Base, examples: Exam
     theirs = [final(plain_loop(base, examples, trial, seed, ORDER).losses) for seed in seeds]
     assert min(p_value(ours(trial), theirs)) > 1e-3
     assert p_value(ours(trial.model_copy(update={"lora_dropout": 0.0})), theirs)[0] < 1e-3
+
+
+def test_packs_train_the_same_where_accelerate_moves_what_blocks_read(folders: Any, examples: Examples) -> None:
+    """As it does where a base is spread over several devices; here, all of them are the CPU."""
+    plain, spread = (models.load(config.Model(path=str(folders["llama"])), "fp32", "cpu") for _ in range(2))
+    for block in (*models.blocks(spread.model), spread.model.get_output_embeddings()):
+        add_hook_to_module(block, AlignDevicesHook(execution_device=torch.device("cpu"), place_submodules=False))
+    trials = [settings(lora_dropout=0.2), settings(lora_r=8, targets="attention")]
+    for (mine, weights), (theirs, expected) in zip(
+        train(spread, examples, trials, (1, 2)), train(plain, examples, trials, (1, 2)), strict=True
+    ):
+        assert mine.losses == theirs.losses
+        assert largest(weights, expected) == 0

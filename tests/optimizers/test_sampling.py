@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import qmc
 
 from partune.errors import UserError
+from partune.optimizers import ALGORITHMS, optimizer
 from partune.optimizers.sampling import Grid, LatinHypercube, RandomSearch, Sobol, Stream
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Point
@@ -163,3 +164,8 @@ def test_a_real_that_no_configuration_has_does_not_keep_a_search_alive(cls: type
         never=Float(0, 1, when={"x": 1, "kind": "poor"}),
     )
     assert len(drive(cls(space), lambda config: 0.0, budget=10)) == 3
+
+
+def test_whoever_is_no_mere_stream_learns() -> None:
+    deaf = {name for name in ALGORITHMS if not optimizer(name, SPACE).learns}
+    assert deaf == {"random", "lhs", "sobol", "grid"}

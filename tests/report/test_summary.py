@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
-from partune import Float, Int, Space, Study
+from partune import Float, Int, Observation, Space, Study
+from partune.bench.makespans import Case, Run
+from partune.bench.scaling import Length, LogNormal, Simulated
+from partune.objectives.base import Objective
 from partune.report import summary
 from partune.stopping import SHARES
 from partune.storage import Record
-from partune.trial import Config
+from partune.trial import Config, Trial
 from tests.simulated import SimulatedTuning
 from tests.test_slots import Slotted
 
@@ -126,3 +132,79 @@ def test_numbers_are_never_cut(study: Study, width: int) -> None:
 )
 def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
     assert summary.span(seconds) == words
+
+
+# ----- utilisation
+
+
+class Timed(Objective):
+    """Trials that take as long as the simulated workers say."""
+
+    def __init__(self, length: Callable[[int], Length]) -> None:
+        self.length = length
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+        return Observation({"score": float(trial.number)}, cost={"seconds": self.length(trial.number).seconds})
+
+
+def test_utilisation_is_that_of_the_simulated_study() -> None:
+    """Busy / (workers x makespan), as `partune bench scaling` has it; the driver takes no time here."""
+    length = LogNormal(60.0, 0.3)
+    workers = Simulated(8, length, clock=lambda: 0.0)
+    study = Study(SPACE, Timed(length), "random", workers=workers).run(48)
+    workers.end()
+    run = Run(Case("random", "async", 0.3, 8, 0), workers.tasks, [0.0] * 48, workers.driver, workers.now)
+    found = summary.summarise(study.record)
+    assert found["utilisation"] == pytest.approx(run.utilisation, rel=1e-9)
+    assert found["seconds"]["workers"] == pytest.approx(8 * run.makespan, rel=1e-9)
+    assert f"workers busy for {run.utilisation:.0%} of the search" in text(found)
+
+
+def test_utilisation_adds_up_over_the_runs_of_a_study_and_over_workers_that_come_and_go(tmp_path: Path) -> None:
+    """Of a run that was killed it knows all up to its last result; what nobody waited for is nobody's idle time."""
+    length = LogNormal(60.0, 0.3)
+
+    def run(count: int, budget: int) -> Study:
+        workers = Simulated(count, lambda n: length(n + begun), clock=lambda: 0.0)
+        there = tmp_path / "s"
+        study = Study(SPACE, Timed(length), "random", directory=there, workers=workers, resume=True).run(budget)
+        study.close()
+        capacity.append(count * workers.now)
+        return study
+
+    capacity: list[float] = []
+    begun = 0
+    run(2, 8)
+    begun = 8
+    study = run(4, 20)
+    busy = sum(length(n).seconds for n in range(20))
+    assert summary.utilisation(study.record.trials()) == pytest.approx(busy / sum(capacity), rel=1e-9)
+
+
+def test_a_packs_trials_have_shares_of_its_time_so_that_one_worker_is_never_busy_twice() -> None:
+    class Clocked(Simulated):
+        """One worker, whose pack of four takes 40 s."""
+
+        remote = False
+        packs = 0
+
+        def first(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
+            self.packs += 1
+            for each in self._running:
+                each.settle()
+            self._running.clear()
+            self.now = 40.0 * self.packs + 10.0 * (self.packs - 1)  # 10 s between packs
+            return {each for each in futures if each.done()}
+
+    class Pack(Slotted):
+        def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+            return Observation({"score": 0.0}, cost={"seconds": 10.0})
+
+    study = Study(SPACE, Pack(4), "random", workers=Clocked(1, lambda n: Length(40.0), clock=lambda: 0.0)).run(12)
+    assert summary.utilisation(study.record.trials()) == pytest.approx(120 / 140)
+
+
+def test_an_older_record_has_no_utilisation() -> None:
+    trial = Trial(0, {}).finished(Observation({"score": 0.0}, cost={"seconds": 1.0}), told=0)
+    assert summary.utilisation([trial]) is None
+    assert summary.utilisation([]) is None

@@ -22,8 +22,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from partune.bench.panels import Curve, Panel, picture
 from partune.bench.table import markdown, number
+from partune.report.panels import Curve, Panel, picture
 
 Mode = Literal["async", "sync"]
 HEADS = (

@@ -108,6 +108,9 @@ class Simulated(Workers):
     def count(self) -> int:
         return self._count
 
+    def clock(self) -> float:
+        return self.now
+
     def hold(self, slots: int) -> None:
         self._left = self._clock()
 

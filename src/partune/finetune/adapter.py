@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import SafetensorError
+
 from partune import config
+from partune.disk import persistent
 from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.model import Base, load, near
@@ -32,16 +36,23 @@ def written(folder: Path) -> Iterator[Path]:
         if folder.exists():
             shutil.rmtree(folder)
         os.replace(draft, folder)
+    except SafetensorError as error:  # the system's errors are in its words only
+        found = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) if found else error from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Writes the adapter's weights and configuration."""
-    with written(folder) as draft, quiet():
-        # The base is frozen, its embeddings included: "auto" would compare them with the hub's.
-        model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
-        (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, with nothing filled in
+    """Writes the adapter's weights and configuration; waits where the disk is full. Raises OSError."""
+
+    def write() -> None:
+        with written(folder) as draft, quiet():
+            # The base is frozen, its embeddings included: "auto" would compare them with the hub's.
+            model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
+            (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, with nothing filled in
+
+    persistent(write)
 
 
 def write(
@@ -49,7 +60,7 @@ def write(
 ) -> None:
     """Writes an adapter as PEFT would: its description, and A (r, d_in) and B (d_out, r) of each layer.
 
-    base: the model's name or path.
+    base: the model's name or path. Waits where the disk is full. Raises OSError.
     """
     from safetensors.torch import save_file
 
@@ -60,9 +71,13 @@ def write(
         for name, pair in matrices.items()
         for letter, matrix in zip("AB", pair, strict=True)
     }
-    with written(folder) as draft, quiet():
-        lora.save_pretrained(str(draft))
-        save_file(named, str(draft / "adapter_model.safetensors"), metadata={"format": "pt"})
+
+    def save() -> None:
+        with written(folder) as draft, quiet():
+            lora.save_pretrained(str(draft))
+            save_file(named, str(draft / "adapter_model.safetensors"), metadata={"format": "pt"})
+
+    persistent(save)
 
 
 def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:

@@ -74,7 +74,7 @@ class Place:
         if self._begun is None:
             words = [_signed(begun(*place)) for place in zip(self.seeds, self.steps, strict=True)]
             self._begun = torch.tensor(words, dtype=torch.int64, device=device).unsqueeze(1)
-        return _mix(self._begun + _signed((layer + 1) * GOLDEN & WORD))
+        return _mix(self._begun.to(device) + _signed((layer + 1) * GOLDEN & WORD))
 
     def tokens(self, device: torch.device) -> Tensor:
         """A 64-bit word for the place of every token in its trial's batch: (K, b T), or (K, n) of those chosen."""
@@ -83,8 +83,8 @@ class Place:
             first = torch.tensor(self.rows, dtype=torch.int64).view(-1, 1, 1)
             place = (first + torch.arange(b).view(-1, 1)) * (1 << 32) + torch.arange(t)  # (K, b, T)
             tokens = _mix(place.flatten(1)).to(device)
-            self._tokens = tokens if self.chosen is None else tokens.gather(1, self.chosen)
-        return self._tokens
+            self._tokens = tokens if self.chosen is None else tokens.gather(1, self.chosen.to(device))
+        return self._tokens.to(device)
 
 
 def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:

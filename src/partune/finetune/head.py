@@ -49,7 +49,7 @@ class Head:
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
         found: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-        return found
+        return found.to(ids.device)  # a base that is spread over several has its last block elsewhere
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., d) to (..., V)."""
@@ -58,7 +58,7 @@ class Head:
             found = found * self.factor
         if self.cap is not None:
             found = torch.tanh(found / self.cap) * self.cap
-        return found
+        return found.to(hidden.device)
 
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropies (K, n) of the states (K, n, d) with the tokens (K, n) that follow, in at least fp32.

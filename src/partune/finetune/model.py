@@ -87,17 +87,23 @@ def find_dtype(name: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
 
 
-def load(spec: config.Model, dtype: str = "auto", device: str = "auto", compiled: bool = False) -> Base:
+def load(
+    spec: config.Model, dtype: str = "auto", device: str = "auto", compiled: bool = False, devices: int = 1
+) -> Base:
     """The base model of a study; raises UserError where there is no such model.
 
-    compiled: its blocks by torch.compile, each when it first runs; layers with adapters stay outside.
+    compiled: its blocks by torch.compile, each when it first runs; layers with adapters stay outside. devices: with
+    several, its blocks are spread over the GPUs of this process by accelerate, one after another in a forward pass;
+    adapters, their optimisers and everything else stay on the first.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     where = find_device(device)
     kind = find_dtype(dtype, where)
-    quantized = quantization(spec, where, kind)
+    placed = quantization(spec, where, kind)
+    if devices > 1 and where.type == "cuda":
+        placed |= {"device_map": "auto"}
     tokenizer = load_tokenizer(spec)
     with quiet(), own_generators(where):
         try:
@@ -107,9 +113,9 @@ def load(spec: config.Model, dtype: str = "auto", device: str = "auto", compiled
                 dtype=getattr(torch, DTYPES[kind]),
                 trust_remote_code=spec.trust_remote_code,
                 use_safetensors=True if spec.safetensors else None,
-                **quantized,
+                **placed,
             )
-            if not quantized:
+            if not placed:
                 model.to(where)
         except (OSError, ValueError, ImportError) as error:
             raise _cannot_load(spec, error) from None

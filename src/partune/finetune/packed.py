@@ -205,14 +205,13 @@ class PackedLinear(nn.Module):
         pack = self.carrier.pack
         if pack is None:
             return out
-        A, B = pack.A[self.place], pack.B[self.place]
-        if A.dtype != out.dtype:  # fp32 adapters on a base of half precision: its products, as under autocast
-            A, B = A.to(out.dtype), B.to(out.dtype)
-        rows = x.reshape(len(pack), -1, x.shape[-1])  # (K, N, d_in), N = b T
+        # Its products in the base's precision, as under autocast, and on the layer's device, wherever adapters are.
+        A, B = pack.A[self.place].to(out), pack.B[self.place].to(out)
+        rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T
         if pack.drops:
             assert self.carrier.at is not None
-            rows = rows * keep(self.carrier.at, self.place, pack.least, rows.shape[-1])
-        down = (torch.bmm(rows, A) * pack.scales).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
+            rows = rows * keep(self.carrier.at, self.place, pack.least.to(out.device), rows.shape[-1])
+        down = (torch.bmm(rows, A) * pack.scales.to(out.device)).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
         return torch.baddbmm(out.view(len(pack), -1, out.shape[-1]), down, B).view(out.shape)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from partune.disk import blamed
 from partune.errors import UserError
 from partune.space import Space
 from partune.stopping import Judge
@@ -107,6 +108,12 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
         raise
     except Exception as error:
         observation = Observation.failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
-    if "seconds" in observation.cost:
-        return observation
-    return dataclasses.replace(observation, cost={"seconds": time.perf_counter() - began, **observation.cost})
+    cost = {"seconds": time.perf_counter() - began, **observation.cost}
+    return unspoilt(dataclasses.replace(observation, cost=cost))
+
+
+def unspoilt(observation: Observation) -> Observation:
+    """The observation; raises UserError for one that failed by no fault of its configuration: the disk's."""
+    if observation.error is not None and blamed(observation.error):
+        raise UserError(f"{observation.error}: mend that, and resume the study, which has lost nothing")
+    return observation

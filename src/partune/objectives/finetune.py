@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searche
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 
 ZERO_STEPS = 3
+DEVICES_EACH = "PARTUNE_DEVICES_PER_WORKER"  # the environment variable that tells a batch job's workers
 _REVIVING = threading.Lock()
 SMALL = 20_000_000  # parameters below which several threads only wait for each other
 
@@ -475,7 +477,9 @@ class FineTune(Anchored):
         kind = find_dtype(dtype, find_device(self.config.run.device))
         with self._loading:
             if kind not in self._bases:
-                base = load(self.model, kind, self.config.run.device, self.config.run.compile)
+                run = self.config.run
+                devices = max(run.devices_per_worker, int(os.environ.get(DEVICES_EACH, 1)))
+                base = load(self.model, kind, run.device, run.compile, devices)
                 if self.packed:
                     self._bases[kind] = base, self._pack_answers(base)
                 else:

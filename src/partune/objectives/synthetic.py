@@ -49,6 +49,11 @@ def _branin(x: Sequence[float]) -> float:
     return (x2 - b * x1**2 + c * x1 - 6) ** 2 + 10 * (1 - 1 / (8 * math.pi)) * math.cos(x1) + 10
 
 
+def _sine_root(x: Sequence[float]) -> float:
+    """-(sin(x1)^2 + sqrt(x1 + 5)), which the original study's report fits a Gaussian process to."""
+    return -(math.sin(x[0]) ** 2 + math.sqrt(x[0] + 5))
+
+
 def _sphere(x: Sequence[float]) -> float:
     """sum_i x_i^2."""
     return sum(x_i**2 for x_i in x)
@@ -120,5 +125,6 @@ SYNTHETIC: dict[str, Synthetic] = {
         optimum=3.32237,
         argmax=((0.20169, 0.150011, 0.476874, 0.275332, 0.311652, 0.6573),),
     ),
+    "sine-root": Synthetic(_sine_root, _box([(-5, 5)]), optimum=4.122893002616446, argmax=((4.79262251558448,),)),
     "sphere": Synthetic(_sphere, _box([(-4, 6)] * 3), optimum=0.0, argmax=((0.0, 0.0, 0.0),)),
 }

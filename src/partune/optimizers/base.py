@@ -34,10 +34,12 @@ class Optimizer(ABC):
     """Sees the space and the observations, never the objective. Higher scores are better.
 
     seeded: False for a deterministic algorithm, whose points are the same under every seed.
+    learns: False where what is proposed does not depend on results.
     n_init: proposals of an initial design, in which no result counts yet.
     """
 
     seeded: ClassVar[bool] = True
+    learns: ClassVar[bool] = True
     n_init: int = 0
 
     def __init__(self, space: Space, seed: int = 0) -> None:

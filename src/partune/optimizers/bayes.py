@@ -34,6 +34,8 @@ class GPBO(LatinHypercube):
     rounds: of refinement around the best of that look, with steps that shrink.
     """
 
+    learns = True
+
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, look: int = 2048, rounds: int = 8) -> None:
         if n_init < 1:
             raise UserError(f"n_init >= 1 must hold, got n_init={n_init}")

@@ -36,6 +36,8 @@ class Metaheuristic(LatinHypercube):
     While no finite score is told, and where no move leads to a new configuration, further hypercubes go on.
     """
 
+    learns = True
+
     def __init__(self, space: Space, seed: int, n_init: int) -> None:
         if n_init < 1:
             raise UserError(f"n_init >= 1 must hold, got n_init={n_init}")

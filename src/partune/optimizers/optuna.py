@@ -39,6 +39,8 @@ class OptunaSampler(RandomSearch):
     settings: its arguments but the seed.
     """
 
+    learns = True
+
     def __init__(
         self,
         space: Space,

@@ -28,6 +28,8 @@ LISTED = 100_000
 class Stream(Sampler):
     """The points of a stream, in order, each configuration once."""
 
+    learns = False
+
     def __init__(self, space: Space, seed: int = 0) -> None:
         super().__init__(space, seed)
         self._passed = 0

@@ -18,21 +18,21 @@ def markdown(facts: Facts) -> str:
     if facts.winner is not None:
         config = ((name, words.value(given)) for name, given in facts.winner.config.items())
         lines += [
-            *_table(["winner's hyperparameter", "value"], config),
+            *table(["winner's hyperparameter", "value"], config),
             *(f"- {plain(hint)}" for hint in facts.hints),
             "",
         ]
     if facts.scored:
-        lines += ["## Base, defaults, winner", "", *_table(*sentences.standing(facts))]
+        lines += ["## Base, defaults, winner", "", *table(*sentences.standing(facts))]
     if rows := sentences.comparisons(facts):
-        lines += _table(sentences.COMPARED, rows)
+        lines += table(sentences.COMPARED, rows)
     lines += ["## What matters", ""]
     if facts.importance is not None:
         shares = [(name, f"{100 * share:.0f} %") for name, share in facts.importance.shares.items()]
-        lines += _table(["hyperparameter", "share of the scores' variance"], shares)
+        lines += table(["hyperparameter", "share of the scores' variance"], shares)
     lines += [plain(" ".join(sentences.importance(facts))), ""]
     lines += ["## Validation against test", "", *(f"{plain(text)}\n" for text in sentences.overfitting(facts))]
-    lines += ["## Time and cost", "", plain(sentences.cost(facts)), "", *_table(*sentences.time_table(facts))]
+    lines += ["## Time and cost", "", plain(sentences.cost(facts)), "", *table(*sentences.time_table(facts))]
     lines += ["## Failures", "", plain(sentences.failures(facts)), ""]
     lines += [f"- {len(each.trials)}: {plain(each.cause)}" for each in facts.failures]
     versions = words.listed([f"{name} {version}" for name, version in facts.summary["versions"].items()])
@@ -45,7 +45,8 @@ def plain(text: object) -> str:
     return MARKS.sub(r"\\\1", " ".join(str(text).splitlines()))
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """The lines of a table, and an empty one."""
     body = [f"| {' | '.join(plain(cell) for cell in row)} |" for row in rows]
     return [f"| {' | '.join(map(plain, headers))} |", "|---" * len(headers) + "|", *body, ""]
 

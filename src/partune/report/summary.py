@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from partune.statistics import Comparison, Verdict
@@ -44,6 +44,7 @@ def summarise(record: Record) -> Summary:
         "confirmed": _confirmed(trials, anchors, worth),
         "verdict": None if found is None else _verdict(found),
         "seconds": _seconds(trials, anchors),
+        "utilisation": utilisation(trials),
         "trials": [_row(trial) for trial in trials],
     }
 
@@ -62,6 +63,15 @@ def show(summary: Summary, console: Console | None = None) -> None:
         console.soft_wrap = True
     for part in _page(summary):
         console.print(part)
+
+
+def brief(summary: Summary) -> str:
+    """The line that matters most: the verdict, else the best score, else that there is none."""
+    if summary["verdict"] is not None:
+        return f"Verdict: {summary['verdict']['sentence']}"
+    if (best := summary["best"]) is not None:
+        return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}"
+    return "No trial has a score."
 
 
 # ----- as data
@@ -160,15 +170,31 @@ def _row(trial: Trial) -> Summary:
 
 
 def _seconds(trials: list[Trial], anchors: Mapping[str, Trial]) -> Summary:
-    def total(part: list[Trial], name: str = "seconds") -> float:
-        return sum(trial.observation.cost.get(name, 0.0) for trial in part if trial.observation is not None)
-
     return {
-        "trials": total(trials),
-        "training": total(trials, "train_seconds"),
-        "scoring": total(trials, "score_seconds"),
-        "anchors": total(list(anchors.values())),
+        "trials": _total(trials, "seconds"),
+        "training": _total(trials, "train_seconds"),
+        "scoring": _total(trials, "score_seconds"),
+        "anchors": _total(anchors.values(), "seconds"),
+        "workers": _total(trials, "worker_seconds"),
     }
+
+
+def utilisation(trials: Iterable[Trial]) -> float | None:
+    """Busy / (workers x makespan) of the search, as `partune bench scaling` has it; None where that is not on record.
+
+    busy: seconds of the trials that ended; of a pack's trials each has its share of the pack's.
+    workers x makespan: the seconds for which workers were there, from a run's first ask to the last result that it
+    told. Each result has with it what was added since the one before ("worker_seconds"), so that workers may come and
+    go, and the runs of a resumed study, and several drivers, add up. Between them nothing counts; work that was lost
+    with a worker counts as idle.
+    """
+    known = [trial for trial in trials if trial.observation is not None and "worker_seconds" in trial.observation.cost]
+    there = _total(known, "worker_seconds")
+    return _total(known, "seconds") / there if there > 0 else None
+
+
+def _total(trials: Iterable[Trial], name: str) -> float:
+    return math.fsum(trial.observation.cost.get(name, 0.0) for trial in trials if trial.observation is not None)
 
 
 # ----- as text
@@ -283,6 +309,8 @@ def _spent(summary: Summary) -> str:
     text = f"{len(rows)} trials ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
     if seconds["training"]:
         text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
+    if summary["utilisation"] is not None:
+        text += f"; workers busy for {summary['utilisation']:.0%} of the search"
     if seconds["anchors"]:
         text += f"; anchors and verdict: {span(seconds['anchors'])}"
     return text + "."

@@ -1,0 +1,61 @@
+"""What a study keeps on disk, when the disk is full, became read-only, or has gone.
+
+A full disk is waited for, as somebody may make room; whatever else is wrong with it ends the run in one line. Nothing
+that has ended is lost then: it is on record, and the study can be resumed.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from partune.errors import UserError
+
+T = TypeVar("T")
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left for this user
+GONE = (errno.ENOENT, errno.ESTALE)
+PATIENCE = 600.0  # seconds to wait for space
+AGAIN = 1.0  # seconds between two attempts
+
+log = logging.getLogger(__name__)
+
+
+def persistent(write: Callable[[], T]) -> T:
+    """What a write answers; while the disk is full it is tried again, PATIENCE seconds at most. Raises OSError."""
+    since = time.monotonic()
+    told = False
+    while True:
+        try:
+            return write()
+        except OSError as error:
+            if error.errno not in FULL or time.monotonic() - since > PATIENCE:
+                raise
+            if not told:
+                log.warning("%s: waiting up to %.0f minutes for room.", error.strerror, PATIENCE / 60)
+                told = True
+        time.sleep(AGAIN)
+
+
+def blamed(error: str) -> bool:
+    """Whether an error says, in the system's words, that a disk is full or cannot be written."""
+    return any(os.strerror(number) in error for number in (*FULL, errno.EROFS))
+
+
+@contextmanager
+def kept(study: Path) -> Iterator[None]:
+    """What a study's directory refuses within becomes a UserError that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in GONE:
+            said = f"{study}, or a part of it, has gone: put it back"
+        else:
+            said = f"cannot write {study}: {error.strerror or error}. Mend that"
+        raise UserError(f"{said}, and continue with partune resume {study}: what has ended is on record") from None

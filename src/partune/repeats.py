@@ -1,0 +1,115 @@
+"""Do algorithms differ? Tests over repeats: studies that differ in the seed alone.
+
+A study is one draw of what its algorithm may find, so the repeats are the sample, not the trials. Two-sided tests, as
+nobody says beforehand which is the better one; Holm's correction (1979) over all pairs of algorithms.
+
+Where the same seeds ran both, the repeats make pairs (a seed decides the split of the items and the initial design):
+Wilcoxon's signed-rank test (1945). It takes more repeats than the rank-sum test of Mann and Whitney (1947) to show
+anything: five pairs cannot have a p below 1/16. So pairs are used where they are enough to be significant after the
+correction, and ranks of all repeats otherwise, which positive correlation within pairs only makes more careful. The
+choice follows from the numbers of repeats and of algorithms, never from the scores.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from partune.statistics import LEVEL
+
+Array = NDArray[np.float64]
+Results = Mapping[int, float]  # a study's result by its seed
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One algorithm's results less another's.
+
+    gain: of the means, in units of the score; repeats: of each.
+    p: two-sided; corrected: after Holm's correction; least: the smallest p that so many repeats can have.
+    shows: whether the test can show anything, whatever the scores: the smallest p, corrected, is at the level.
+    """
+
+    first: str
+    second: str
+    gain: float
+    repeats: tuple[int, int]
+    test: str
+    p: float
+    corrected: float
+    least: float
+    shows: bool
+
+    @property
+    def significant(self) -> bool:
+        return self.corrected <= LEVEL
+
+
+def differences(results: Mapping[str, Results]) -> list[Difference]:
+    """Every pair of algorithms with two repeats each at least; results: by algorithm, finite."""
+    names = [name for name, own in results.items() if len(own) > 1]
+    pairs = list(itertools.combinations(names, 2))
+    tested = [_tested(results[a], results[b], len(pairs)) for a, b in pairs]
+    corrected = holm([p for _, p, _ in tested])
+    return [
+        Difference(
+            a,
+            b,
+            float(np.mean([*results[a].values()]) - np.mean([*results[b].values()])),
+            (len(results[a]), len(results[b])),
+            test,
+            p,
+            adjusted,
+            least,
+            least * len(pairs) <= LEVEL,
+        )
+        for (a, b), (test, p, least), adjusted in zip(pairs, tested, corrected, strict=True)
+    ]
+
+
+def _tested(first: Results, second: Results, pairs: int) -> tuple[str, float, float]:
+    """The test, its p, and the smallest that it can have."""
+    paired = 2.0 ** (1 - len(first))
+    if first.keys() == second.keys() and paired * pairs <= LEVEL:
+        return "Wilcoxon, paired by seed", signed_rank([first[seed] - second[seed] for seed in first]), paired
+    least = 2 / math.comb(len(first) + len(second), len(first))
+    return "Mann-Whitney", rank_sum([*first.values()], [*second.values()]), least
+
+
+def signed_rank(differences: Sequence[float]) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; differences that are 0 count for neither."""
+    if not any(differences):
+        return 1.0
+    return float(stats.wilcoxon(differences).pvalue)
+
+
+def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p of Mann and Whitney's test, exact; with ties by permutations, all of them where they are few."""
+    if len({*first, *second}) == len(first) + len(second):
+        return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
+    method = stats.PermutationMethod(rng=np.random.default_rng(0))
+    return float(stats.mannwhitneyu(first, second, method=method).pvalue)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number, in the same order: Holm, A Simple Sequentially Rejective Test, 1979."""
+    corrected = [0.0] * len(ps)
+    most = 0.0
+    for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        most = corrected[i] = max(most, min(1.0, (len(ps) - k) * ps[i]))
+    return corrected
+
+
+def interval(values: Array) -> tuple[Array, Array]:
+    """The 95 % interval of each column's mean by Student's t; NaN for a single row. values: (repeats, n); each (n,)."""
+    n, mean = len(values), values.mean(axis=0)
+    if n < 2:
+        return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
+    half = stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    return mean - half, mean + half
