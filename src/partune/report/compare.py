@@ -37,7 +37,7 @@ Array = NDArray[np.float64]
 
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
 MEASURES = {"verdict": "winner on the verdict items", "score": "winner's score"}
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, "#000000")  # then the same with broken lines
+COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, "#000000")
 MOMENTS = 200  # points of a curve over seconds
 SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
 
@@ -289,8 +289,8 @@ def sections(found: Summary) -> list[Section]:
             algorithms,
             [
                 "Means over repeats; the interval is Student's t over them. The last five columns are the scores of "
-                "all trials that are done (on search items, where there are items): they say where an algorithm spends its "
-                "trials, not how good its winner is.",
+                "all trials that are done (on search items, where there are items): they say where an algorithm spends "
+                "its trials, not how good its winner is.",
                 *found["notes"],
             ],
         ),
@@ -418,15 +418,17 @@ def picture(found: Summary) -> str:
     panels = [_panel(algorithms, "by_trial", "trials")]
     if all(own["by_seconds"] for own in algorithms):
         panels.append(_panel(algorithms, "by_seconds", "seconds"))
-    width = max(2, len(panels)) * (LEFT + WIDTH + RIGHT)
+    each = WIDTH if len(panels) > 1 else 2 * WIDTH  # of axes
+    width = len(panels) * (LEFT + each + RIGHT)
     legend = [Key(_stroke(k), 20, f"{own['algorithm']} ({len(own['seeds'])})") for k, own in enumerate(algorithms)]
     top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
     several = any(len(own["seeds"]) > 1 for own in algorithms)
-    note = "mean over repeats (their number in brackets)" + ("; bands: 95 % intervals of the mean" if several else "")
+    note = "higher is better; mean over repeats, their number in brackets"
+    note += "; bands: 95 % intervals of the mean" if several else ""
     lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
     lines += keyed(legend, width)
     for i, panel in enumerate(panels):
-        lines += drawn(panel, LEFT + i * (LEFT + WIDTH + RIGHT), top)
+        lines += drawn(panel, LEFT + i * (LEFT + each + RIGHT), top, each)
     return sheet(width, top + HEIGHT + BOTTOM, lines)
 
 
@@ -447,9 +449,8 @@ def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
         upper = _steps([(point[unit], clipped(point["high"])) for point in banded])
         band = [(x, a, b) for (x, a), (_, b) in zip(lower, upper, strict=True)]
         curves.append(Curve(points, _colour(k), _broken(k), band))
-    last = max(x for curve in curves for x, _ in curve.points)
-    across = Axis.rounded(0, last)
-    return Panel("", unit, curves, x=(across.low, across.high), y=(up.low, up.high))
+    across = Axis.rounded(0, max(x for curve in curves for x, _ in curve.points))
+    return Panel("", unit, curves[::-1], x=(across.low, across.high), y=(up.low, up.high))  # the best on top
 
 
 def _reach(point: Mapping[str, float | None]) -> list[float]:
@@ -474,7 +475,8 @@ def _colour(k: int) -> str:
 
 
 def _broken(k: int) -> bool:
-    return k // len(COLOURS) % 2 == 1
+    """Every other one, so that of two that are the same both are seen."""
+    return (k + k // len(COLOURS)) % 2 == 1
 
 
 def write(found: Summary, folder: Path) -> list[Path]:
