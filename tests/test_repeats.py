@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from partune.repeats import differences, holm, interval, rank_sum, signed_rank
+from partune.repeats import differences, fewest, holm, interval, rank_sum, signed_rank
 
 
 def test_holm_by_hand() -> None:
@@ -65,6 +65,12 @@ def test_too_few_repeats_show_nothing() -> None:
     assert not found.shows
     assert not found.significant
     assert differences({"a": {0: 1.0}, "b": {0: 2.0, 1: 1.0}}) == []
+
+
+def test_the_fewest_repeats_that_can_show_something() -> None:
+    assert fewest(1) == 4  # 2 / 70; of three, 2 / 20
+    assert fewest(3) == 5  # 3 * 2 / 252; of four, 3 * 2 / 70
+    assert fewest(10) == 6
 
 
 @pytest.mark.parametrize("n", [5, 8])  # ranks, pairs

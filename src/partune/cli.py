@@ -69,6 +69,10 @@ asynchronous and synchronous loops.""",
 Runs a study with scheduler, workers and driver in processes of their own, kills one of them every few seconds, and
 compares the record with that of the study left alone.""",
 }
+COMPARE = """\
+Compares finished studies of one objective and space: trials' scores, winners' verdicts, time and cost; those of one
+algorithm with different seeds are its repeats, over which algorithms are tested against each other. See
+docs/compare.md."""
 GALLERY = """\
 Runs the optimisers on Himmelblau's function and draws what each did, as SVG: points, paths, generations, cells; and a
 Gaussian process with its acquisition function. The same every time; docs/gallery.md says what is to be seen."""
@@ -160,6 +164,23 @@ def report(arguments: argparse.Namespace) -> int:
         files.follow(directory, arguments.storage)
     else:
         _show(record, arguments)
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from partune.report import compare
+    from partune.report.facts import Facts
+    from partune.storage import Record
+
+    found = compare.compare([Facts(Record.open(_existing(each), read_only=True)) for each in arguments.directories])
+    if arguments.json:
+        print(compare.as_json(found))
+    else:
+        compare.show(found)
+    if arguments.out is not None:
+        written = compare.write(found, Path(arguments.out))
+        if not arguments.json:
+            print(f"wrote {', '.join(map(str, written))}")
     return 0
 
 
@@ -570,6 +591,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     form.add_argument("--live", action="store_true", help="write report.html again and again while the study runs")
     _add_storage(command)
     command.set_defaults(run=report)
+
+    command = commands.add_parser("compare", help="finished studies of one objective side by side", description=COMPARE)
+    command.add_argument("directories", nargs="+", metavar="DIRECTORY", help="a study's directory, runs/<name>")
+    command.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.svg and compare.json there")
+    command.add_argument("--json", action="store_true", help="for scripts")
+    command.set_defaults(run=compare)
 
     command = commands.add_parser("export", help="hand over the best adapter, its model card and recipes")
     command.add_argument("directory", help="the study's directory, runs/<name>")

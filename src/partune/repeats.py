@@ -78,8 +78,18 @@ def _tested(first: Results, second: Results, pairs: int) -> tuple[str, float, fl
     paired = 2.0 ** (1 - len(first))
     if first.keys() == second.keys() and paired * pairs <= LEVEL:
         return "Wilcoxon, paired by seed", signed_rank([first[seed] - second[seed] for seed in first]), paired
-    least = 2 / math.comb(len(first) + len(second), len(first))
-    return "Mann-Whitney", rank_sum([*first.values()], [*second.values()]), least
+    p = rank_sum([*first.values()], [*second.values()])
+    return "Mann-Whitney", p, least_of_ranks(len(first), len(second))
+
+
+def fewest(pairs: int) -> int:
+    """Repeats of each algorithm from which a test can show anything after the correction for so many pairs."""
+    return next(n for n in itertools.count(2) if least_of_ranks(n, n) * pairs <= LEVEL)
+
+
+def least_of_ranks(n: int, m: int) -> float:
+    """The smallest two-sided p of n and m values without ties: all of one are above all of the other."""
+    return 2 / math.comb(n + m, n)
 
 
 def signed_rank(differences: Sequence[float]) -> float:

@@ -70,8 +70,10 @@ class Facts:
 
     @property
     def over(self) -> bool:
-        """The budget is spent, all trials have ended, and a winner that can be judged is judged."""
-        ended = len(self.trials) >= self.budget and all(trial.status.final for trial in self.trials)
+        """The budget is spent, or the space, all trials have ended, and a winner that can be judged is judged."""
+        ended = len(self.trials) >= min(self.budget, self.space.size or math.inf) and all(
+            trial.status.final for trial in self.trials
+        )
         open_verdict = self.summary["base"] is not None and self.summary["verdict"] is None
         return ended and not (open_verdict and self.winner is not None)
 

@@ -32,7 +32,7 @@ class Axis(NamedTuple):
         """The shortest even axis over both whose ticks are round numbers."""
         span = high - low or abs(high) or 1.0
         rough = 10.0 ** math.floor(math.log10(span / TICKS))
-        for step in (rough * factor for factor in (1, 2, 2.5, 5, 10, 20)):
+        for step in (rough * factor for factor in (1, 2, 2.5, 3, 4, 5, 6, 8, 10, 20)):
             start = step * math.floor(low / step + 1e-9)
             if start + TICKS * step >= high - 1e-9 * step:
                 break

@@ -45,12 +45,12 @@ def picture(title: str, note: str, panels: Sequence[Panel], legend: Sequence[tup
     return sheet(width, height, lines)
 
 
-def drawn(panel: Panel, left: float, top: float = TOP) -> Iterator[str]:
-    """A panel whose axes begin at `left` and `top` pixels."""
+def drawn(panel: Panel, left: float, top: float = TOP, width: float = WIDTH) -> Iterator[str]:
+    """A panel whose axes begin at `left` and `top` pixels, and are so wide."""
     points = [point for curve in panel.curves for point in curve.points]
     across = Axis.over([x for x, _ in points] if panel.x is None else panel.x, panel.log_x)
     up = Axis.over([y for _, y in points] if panel.y is None else panel.y, panel.log_y)
-    frame = Frame(left, top, WIDTH, HEIGHT, across, up)
+    frame = Frame(left, top, width, HEIGHT, across, up)
     yield text(left, top - 12, panel.title, 'font-weight="bold"')
     yield from frame.axes(panel.label)
     for curve in panel.curves:

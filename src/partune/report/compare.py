@@ -1,0 +1,495 @@
+"""Finished studies of one objective and space side by side, from their records only.
+
+Studies of one algorithm with different seeds are its repeats. A study's result is what its winner scores on the verdict
+items, which no optimiser saw; where the objective has none, the winner's score. As data for scripts, as tables and a
+picture for people.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from partune.errors import UserError
+from partune.repeats import Difference, differences, fewest, interval
+from partune.report import sentences, words
+from partune.report.facts import Facts
+from partune.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, floor
+from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
+from partune.report.markdown import plain, table
+from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
+from partune.report.summary import Summary
+from partune.trial import Status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Array = NDArray[np.float64]
+
+QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
+MEASURES = {"verdict": "winner on the verdict items", "score": "winner's score"}
+COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, "#000000")
+MOMENTS = 200  # points of a curve over seconds
+SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
+
+
+def compare(studies: Sequence[Facts]) -> Summary:
+    """All numbers of the comparison as plain data; raises UserError where the studies cannot be compared.
+
+    algorithms: the best mean result first, each with its curves of the best score so far, in the mean over repeats.
+    """
+    _check(studies)
+    judged = all(study.summary["best"]["verdict"] is not None for study in studies)
+    measure = "verdict" if judged else "score"
+    groups: dict[str, list[Facts]] = {}
+    for study in studies:
+        groups.setdefault(label(study), []).append(study)
+    common = min(len(study.trials) for study in studies)
+    timed = all(_seconds(study) >= SHOWN for study in studies)
+    results = {name: {own.header["seed"]: _result(own, measure) for own in group} for name, group in groups.items()}
+    ordered = sorted(groups, key=lambda name: -np.mean([*results[name].values()]))
+    return {
+        "measure": measure,
+        "trials": common,
+        "algorithms": [_algorithm(name, groups[name], results[name], common, timed) for name in ordered],
+        "differences": [_plainly(each) for each in differences({name: results[name] for name in ordered})],
+        "studies": [_study(study, measure) for name in ordered for study in groups[name]],
+        "notes": _notes(studies, common, results),
+    }
+
+
+def label(study: Facts) -> str:
+    """The algorithm, and what it was given beyond its defaults: bo, soo (k=5), random (stop=rungs)."""
+    given = {**study.header["options"], **({"stop": stop} if (stop := study.header.get("stop")) else {})}
+    inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
+    return f"{study.header['algorithm']} ({inside})" if inside else str(study.header["algorithm"])
+
+
+def as_json(found: Summary) -> str:
+    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+# ----- what can be compared
+
+
+def _check(studies: Sequence[Facts]) -> None:
+    if len(studies) < 2:
+        raise UserError("a comparison takes two studies at least")
+    seen: dict[tuple[str, int], Facts] = {}
+    first, objective = studies[0], _objective(studies[0])
+    for study in studies:
+        if not study.trials or not study.over:
+            raise UserError(
+                f"{_name(study)} is not finished ({len(study.trials)} of {study.budget} trials begun): "
+                f"partune resume {_name(study)}"
+            )
+        if study.winner is None:
+            raise UserError(f"no trial of {_name(study)} has a score: there is nothing to compare")
+        if study.space != first.space:
+            raise UserError(f"{_name(first)} and {_name(study)} search different spaces")
+        if (where := differing(objective, _objective(study))) is not None:
+            raise UserError(f"{_name(first)} and {_name(study)} have different objectives: {where} differs")
+        other = seen.setdefault((label(study), study.header["seed"]), study)
+        if other is not study:
+            raise UserError(
+                f"{_name(other)} and {_name(study)} are the same study, {label(study)} with seed "
+                f"{study.header['seed']}: a repeat needs another seed"
+            )
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
+    """The first key, with those above it, whose values differ; None where there is none."""
+    for key in {**a, **b}:
+        x, y = a.get(key), b.get(key)
+        if isinstance(x, Mapping) and isinstance(y, Mapping):
+            if (below := differing(x, y)) is not None:
+                return f"{key}.{below}"
+        elif x != y:
+            return key
+    return None
+
+
+def _objective(study: Facts) -> dict[str, Any]:
+    """What decides what a trial scores. Of a function only its name is on record, where it was given by name."""
+    config = {} if study.config is None else yaml.safe_load(study.config)
+    name = {"objective": config["objective"]} if "objective" in config else {}
+    return {**name, **study.header["objective"]}
+
+
+def _name(study: Facts) -> str:
+    return study.name if study.directory is None else str(study.directory)
+
+
+# ----- as data
+
+
+def _result(study: Facts, measure: str) -> float:
+    best = study.summary["best"]
+    return float(best["score"] if measure == "score" else best["verdict"]["score"])
+
+
+def _seconds(study: Facts) -> float:
+    return float(study.summary["seconds"]["trials"])
+
+
+def _quartiles(study: Facts) -> dict[str, float]:
+    scores = [trial.score for trial in study.done]
+    return dict(
+        zip(QUARTILES, [float(np.mean(scores)), *np.quantile(scores, [0.25, 0.5, 0.75, 1]).tolist()], strict=True)
+    )
+
+
+def _study(study: Facts, measure: str) -> Summary:
+    best = study.summary["best"]
+    return {
+        "study": _name(study),
+        "algorithm": label(study),
+        "seed": study.header["seed"],
+        "trials": len(study.trials),
+        "done": len(study.done),
+        "scores": _quartiles(study),
+        "winner": {key: best[key] for key in ("trial", "score", "stderr", "verdict")},
+        "verdict": None if study.summary["verdict"] is None else sentences.badge(study)[0],
+        "sentence": None if study.summary["verdict"] is None else study.summary["verdict"]["sentence"],
+        "result": _result(study, measure),
+        "seconds": {part.name: part.seconds for part in study.parts},
+        "device": study.device,
+    }
+
+
+def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], common: int, timed: bool) -> Summary:
+    values = np.array([*results.values()])[:, None]
+    parts = [{part.name: part.seconds for part in study.parts} for study in group]
+    names = dict.fromkeys(part for each in parts for part in each)
+    return {
+        "algorithm": name,
+        "seeds": sorted(results),
+        "result": _mean(values)[0],
+        "scores": {each: float(np.mean([_quartiles(study)[each] for study in group])) for each in QUARTILES},
+        "by_trial": _by_trial(group, common),
+        "by_seconds": _by_seconds(group) if timed else [],
+        "seconds": {part: float(np.mean([each.get(part, 0.0) for each in parts])) for part in names},
+        "seconds_a_trial": float(np.mean([_seconds(study) / len(study.trials) for study in group])),
+    }
+
+
+def _mean(values: Array) -> list[Summary]:
+    """Of each column: the mean, and its 95 % interval, None for a single repeat. values: (repeats, n)."""
+    low, high = interval(values)
+    columns = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
+    return [
+        {"mean": mean, "low": None if math.isnan(a) else a, "high": None if math.isnan(b) else b}
+        for mean, a, b in columns
+    ]
+
+
+def _by_trial(group: Sequence[Facts], common: int) -> list[Summary]:
+    """The best score so far after so many trials, from where every repeat has one."""
+    curves = [dict(study.best_so_far) for study in group]
+    shared = [number for number in range(common) if all(number in curve for curve in curves)]
+    means = _mean(np.array([[curve[number] for number in shared] for curve in curves]))
+    return [{"trials": number + 1, **mean} for number, mean in zip(shared, means, strict=True)]
+
+
+def _by_seconds(group: Sequence[Facts]) -> list[Summary]:
+    """The best score so far by the seconds of trials that were told, from where every repeat has one."""
+    courses = [list(_course(study)) for study in group]
+    first, last = max(course[0][0] for course in courses), min(course[-1][0] for course in courses)
+    moments = sorted({at for course in courses for at, _ in course if first <= at <= last} | {first})
+    moments = moments[:: math.ceil(len(moments) / MOMENTS)]
+    best = [[next(score for at, score in reversed(course) if at <= moment) for moment in moments] for course in courses]
+    return [{"seconds": at, **mean} for at, mean in zip(moments, _mean(np.array(best)), strict=True)]
+
+
+def _course(study: Facts) -> Iterator[tuple[float, float]]:
+    """(seconds of the trials so far, best score), after each result from the first score on."""
+    spent, best = 0.0, -math.inf
+    for trial in sorted(study.trials, key=lambda trial: trial.told or 0):
+        spent += 0.0 if trial.observation is None else trial.observation.cost.get("seconds", 0.0)
+        best = max(best, trial.score) if trial.status is Status.DONE else best
+        if best > -math.inf:
+            yield spent, best
+
+
+def _plainly(difference: Difference) -> Summary:
+    return {**asdict(difference), "repeats": list(difference.repeats), "significant": difference.significant}
+
+
+def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """What a reader should know of what was compared."""
+    found = []
+    if any(len(study.trials) != common for study in studies):
+        counts = sorted({len(study.trials) for study in studies})
+        found.append(
+            f"The studies have {counts[0]:,} to {counts[-1]:,} trials: results are those of whole studies, which "
+            f"favours the longer ones; curves end after {common:,}."
+        )
+    for name, own in results.items():
+        if len(own) > 1 and len(set(own.values())) == 1:
+            found.append(f"The repeats of {name} have one result: it follows from no seed and no noise here.")
+    if not any(_objective(study) for study in studies):
+        found.append("That the studies have the same objective is not on record: it is a function from Python.")
+    devices = {study.device for study in studies if study.device is not None}
+    if len(devices) > 1:
+        found.append(f"Seconds are those of different devices: {words.listed(sorted(devices))}.")
+    return found
+
+
+# ----- as tables
+
+
+class Section(NamedTuple):
+    """A table, and what there is to say of it."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def sections(found: Summary) -> list[Section]:
+    measure = MEASURES[found["measure"]]
+    algorithms = [
+        [
+            own["algorithm"],
+            str(len(own["seeds"])),
+            words.number(own["result"]["mean"]),
+            _interval(own["result"]),
+            *(words.number(own["scores"][name]) for name in QUARTILES),
+        ]
+        for own in found["algorithms"]
+    ]
+    studies = [
+        [
+            own["study"],
+            own["algorithm"],
+            str(own["seed"]),
+            f"{own['trials']:,}" if own["done"] == own["trials"] else f"{own['trials']:,} ({own['done']:,} done)",
+            *(words.number(own["scores"][name]) for name in QUARTILES),
+            _score(own["winner"]),
+            words.NONE if own["winner"]["verdict"] is None else _score(own["winner"]["verdict"]),
+            own["verdict"] or words.NONE,
+        ]
+        for own in found["studies"]
+    ]
+    scores = [f"trials: {name}" for name in QUARTILES]
+    return [
+        Section(
+            "Algorithms",
+            ["algorithm", "repeats", measure, "95 % interval", *scores],
+            algorithms,
+            [
+                "Means over repeats; the interval is Student's t over them. The last five columns are the scores of "
+                "all trials that are done (on search items, where there are items): they say where an algorithm spends "
+                "its trials, not how good its winner is.",
+                *found["notes"],
+            ],
+        ),
+        _significance(found),
+        Section(
+            "Studies",
+            ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"],
+            studies,
+        ),
+        _cost(found),
+    ]
+
+
+def _score(given: Mapping[str, Any]) -> str:
+    return words.measured(given["score"], given["stderr"])
+
+
+def _interval(result: Mapping[str, float | None]) -> str:
+    low, high = result["low"], result["high"]
+    if low is None or high is None:
+        return words.NONE
+    return f"{words.number(low)} … {words.number(high)}"
+
+
+def _significance(found: Summary) -> Section:
+    rows = [
+        [
+            f"{own['first']} – {own['second']}",
+            words.measured(own["gain"], None, "+"),
+            " and ".join(map(str, own["repeats"])),
+            own["test"],
+            f"{own['p']:.2g}",
+            f"{own['corrected']:.2g}",
+            _reading(own),
+        ]
+        for own in found["differences"]
+    ]
+    headers = ["pair", "gain", "repeats", "test", "p", "corrected", ""]
+    if not rows:
+        return Section(
+            "Significance",
+            (),
+            (),
+            ["Nothing is tested: that takes repeats (the same study with another --seed) of two algorithms at least."],
+        )
+    notes = [
+        f"Two-sided tests of the {MEASURES[found['measure']]} over repeats, corrected after Holm for "
+        f"{words.several(len(rows), 'pair')}. They say nothing of other objectives or budgets, and what is not shown "
+        "is not shown to be equal."
+    ]
+    if any(not own["shows"] for own in found["differences"]):
+        least = min(own["least"] for own in found["differences"] if not own["shows"])
+        notes.append(
+            f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
+            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
+        )
+    return Section("Significance", headers, rows, notes)
+
+
+def _reading(own: Mapping[str, Any]) -> str:
+    if own["significant"]:
+        return f"{own['first'] if own['gain'] > 0 else own['second']} is better"
+    return "not shown" if own["shows"] else "too few repeats to tell"
+
+
+def _cost(found: Summary) -> Section:
+    parts = list(dict.fromkeys(name for own in found["algorithms"] for name in own["seconds"]))
+    rows = [
+        [
+            own["algorithm"],
+            *(sentences.took(own["seconds"].get(name, 0.0)) for name in parts),
+            sentences.took(sum(own["seconds"].values())),
+            sentences.took(own["seconds_a_trial"]),
+        ]
+        for own in found["algorithms"]
+    ]
+    note = "Seconds of a study's workers, in the mean over repeats."
+    return Section("Time and cost", ["algorithm", *parts, "in all", "a trial"], rows, [note])
+
+
+def markdown(found: Summary, picture: str | None = None) -> str:
+    """picture: where it is, to be shown below the first table."""
+    lines = ["# Comparison", ""]
+    for section in sections(found):
+        lines += [f"## {section.title}", ""]
+        if section.rows:
+            lines += table(section.headers, section.rows)
+        lines += [f"{plain(note)}\n" for note in section.notes]
+        if section.title == "Algorithms" and picture is not None:
+            lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def show(found: Summary, console: Console | None = None) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from partune.report.summary import WIDTH as COLUMNS
+
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, COLUMNS)
+    for section in sections(found):
+        console.print(Text(section.title, style="bold"))
+        if section.rows:
+            shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+            for header in section.headers:
+                shown.add_column(Text(header))
+            for row in section.rows:
+                shown.add_row(*map(Text, row))
+            console.print(shown)
+        for note in section.notes:
+            console.print(Text(note))
+        console.print()
+
+
+# ----- as a picture
+
+
+def picture(found: Summary) -> str:
+    """Best score so far by trial and, where trials take their time, by seconds; bands are 95 % intervals."""
+    algorithms = found["algorithms"]
+    panels = [_panel(algorithms, "by_trial", "trials")]
+    if all(own["by_seconds"] for own in algorithms):
+        panels.append(_panel(algorithms, "by_seconds", "seconds"))
+    each = WIDTH if len(panels) > 1 else 2 * WIDTH  # of axes
+    width = len(panels) * (LEFT + each + RIGHT)
+    legend = [Key(_stroke(k), 20, f"{own['algorithm']} ({len(own['seeds'])})") for k, own in enumerate(algorithms)]
+    top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
+    several = any(len(own["seeds"]) > 1 for own in algorithms)
+    note = "higher is better; mean over repeats, their number in brackets"
+    note += "; bands: 95 % intervals of the mean" if several else ""
+    lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
+    lines += keyed(legend, width)
+    for i, panel in enumerate(panels):
+        lines += drawn(panel, LEFT + i * (LEFT + each + RIGHT), top, each)
+    return sheet(width, top + HEIGHT + BOTTOM, lines)
+
+
+def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
+    """Steps; what lies below `floor` is drawn at the lower edge, so that a bad beginning does not hide the rest."""
+    low = floor([point["mean"] for own in algorithms for point in own[which]])
+    ends = [value for own in algorithms for point in own[which] for value in _reach(point) if value >= low]
+    up = Axis.rounded(min(ends), max(ends))
+
+    def clipped(value: float) -> float:
+        return min(max(value, up.low), up.high)
+
+    curves = []
+    for k, own in enumerate(algorithms):
+        points = list(_steps([(point[unit], clipped(point["mean"])) for point in own[which]]))
+        banded = [point for point in own[which] if point["low"] is not None]
+        lower = _steps([(point[unit], clipped(point["low"])) for point in banded])
+        upper = _steps([(point[unit], clipped(point["high"])) for point in banded])
+        band = [(x, a, b) for (x, a), (_, b) in zip(lower, upper, strict=True)]
+        curves.append(Curve(points, _colour(k), _broken(k), band))
+    across = Axis.rounded(0, max(x for curve in curves for x, _ in curve.points))
+    return Panel("", unit, curves[::-1], x=(across.low, across.high), y=(up.low, up.high))  # the best on top
+
+
+def _reach(point: Mapping[str, float | None]) -> list[float]:
+    return [value for value in (point["mean"], point["low"], point["high"]) if value is not None]
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """A best score holds until there is a better one."""
+    yield from points[:1]
+    for (_, before), (x, y) in itertools.pairwise(points):
+        yield x, before
+        yield x, y
+
+
+def _stroke(k: int) -> str:
+    dash = ' stroke-dasharray="6 4"' if _broken(k) else ""
+    return f'<path d="M-9,0h18" fill="none" stroke="{_colour(k)}" stroke-width="3"{dash}/>'
+
+
+def _colour(k: int) -> str:
+    return COLOURS[k % len(COLOURS)]
+
+
+def _broken(k: int) -> bool:
+    """Every other one, so that of two that are the same both are seen."""
+    return (k + k // len(COLOURS)) % 2 == 1
+
+
+def write(found: Summary, folder: Path) -> list[Path]:
+    """compare.md, compare.svg and compare.json; raises UserError where the folder cannot be written."""
+    files = {
+        "compare.md": markdown(found, "compare.svg"),
+        "compare.svg": picture(found),
+        "compare.json": as_json(found) + "\n",
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
+    return [folder / name for name in files]
