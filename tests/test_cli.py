@@ -50,6 +50,34 @@ def test_a_synthetic_study_from_start_to_report(run: Run) -> None:
     assert found["best"]["score"] == max(row["score"] for row in found["trials"])
 
 
+def test_a_study_ends_with_its_report(run: Run, tmp_path: Path) -> None:
+    _, output, _ = branin(run)
+    page = tmp_path / "runs" / "b" / "report.html"
+    assert output.rstrip().endswith("Report: runs/b/report.html")
+    assert "<h1>Study b</h1>" in page.read_text(encoding="utf-8")
+    page.unlink()
+    assert run("report", "runs/b", "--json")[0] == 0
+    status, output, _ = run("report", "runs/b", "--markdown")
+    assert (status, output.startswith("# Study b\n")) == (0, True)
+    assert not page.exists()
+    assert run("report", "runs/b")[1].rstrip().endswith("Report: runs/b/report.html")
+    assert page.exists()
+    page.unlink()
+    assert run("report", "runs/b", "--live")[0] == 0  # which ends at once, as the study is over
+    assert page.exists()
+
+
+def test_a_report_that_cannot_be_written_is_one_line_after_the_summary(run: Run, tmp_path: Path) -> None:
+    branin(run)
+    page = tmp_path / "runs" / "b" / "report.html"
+    page.unlink()
+    page.mkdir()
+    status, output, errors = run("report", "runs/b")
+    assert status == 0
+    assert "Best: trial" in output
+    assert errors == "partune: no report: cannot write runs/b/report.html: Is a directory\n"
+
+
 def test_resume_continues_to_a_larger_budget(run: Run) -> None:
     branin(run)
     status, output, _ = run("resume", "runs/b", "--budget", "14")
@@ -263,7 +291,19 @@ def modules_after(code: str) -> set[str]:
     return {name.partition(".")[0] for name in done.stdout.splitlines()}
 
 
-HEAVY = {"torch", "transformers", "peft", "lm_eval", "datasets", "scipy", "optuna", "rich", "numpy"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "lm_eval",
+    "datasets",
+    "scipy",
+    "optuna",
+    "rich",
+    "numpy",
+    "plotly",
+    "sklearn",
+}
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"], ["spaces"]])

@@ -35,10 +35,19 @@ def test_the_defaults_can_be_had_too(study: Study, tmp_path: Path) -> None:
     assert (out / "rate").read_text() == "0.0002"
 
 
+def test_a_card_goes_with_it_and_recipes_only_of_a_fine_tuning(study: Study, tmp_path: Path) -> None:
+    out = export(tmp_path / "s", tmp_path / "out")
+    assert study.verdict is not None
+    assert study.verdict.sentence.split(" (")[0] in (out / "README.md").read_text()
+    assert not (out / "recipes").exists()
+
+
 def test_refusals_are_one_line(study: Study, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there exists already and is never overwritten"):
         export(tmp_path / "s", tmp_path / "there")
+    with pytest.raises(UserError, match='no recipe for "tlr"; did you mean "trl"'):
+        export(tmp_path / "s", tmp_path / "out", recipes=["tlr"])
     worst = min(study.trials, key=lambda t: t.score).number
     with pytest.raises(UserError, match=rf"keeps no adapter of trial {worst}; kept: \d, \d \(--keep keeps more\)"):
         export(tmp_path / "s", tmp_path / "out", trial=worst)

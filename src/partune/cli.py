@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from partune.executors import Workers
     from partune.report.summary import Summary
     from partune.storage import Record
-    from partune.study import Study
+    from partune.study import Study, Watcher
 
 DESCRIPTION = "The best LoRA hyperparameters for the fewest GPU-hours."
 EPILOG = """\
@@ -27,6 +27,10 @@ examples:
   partune join runs/first
   partune report runs/first
   partune export runs/first adapter/
+  partune doctor
+
+exit status: 0 done; 1 nothing worth having came of it (no trial has a score, scores cannot be trusted, a check of
+doctor fails); 2 bad input, one line says what to do; 130 interrupted, and partune resume continues.
 """
 TUNE = """\
 Searches the hyperparameters of a LoRA fine-tuning: scores the untouched base model and the field's defaults, runs the
@@ -39,6 +43,13 @@ JOIN = """\
 Takes part in the search of a study that another process runs, on this machine or on one that shares the study's
 directory: no trial runs twice, the budget is common. The process that runs `tune` or `resume` leads: it scores base,
 defaults and winner. See docs/cluster.md."""
+DOCTOR = """\
+Says what this machine has, and whether partune works on it: devices, memory, libraries, network; and fine-tunes a tiny
+model for a few steps, with learning rate 0, in a pack and through PEFT. Exit status 1 where a line says FAIL."""
+COMPLETION = """\
+Prints the completion of commands, flags and their values for a shell, to be kept in a file:
+  partune completion bash > ~/.local/share/bash-completion/completions/partune
+  partune completion zsh > "${fpath[1]}/_partune" """
 REPORT = """\
 Prints what a study found, and writes DIRECTORY/report.html: one file with all figures, which needs no network. See
 docs/report.md."""
@@ -114,12 +125,12 @@ def resume(arguments: argparse.Namespace) -> int:
         _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers, arguments.storage)
+        study = _study(study_config, directory, True, workers, arguments.storage, watcher=_watcher(arguments))
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
             raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
-        return _run(study, budget, arguments.live)
+        return _run(study, budget, arguments)
 
 
 def join(arguments: argparse.Namespace) -> int:
@@ -128,8 +139,9 @@ def join(arguments: argparse.Namespace) -> int:
         _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers, arguments.storage, join=True)
-        return _run(study, study.record.budget or study_config.search.budget)
+        watcher = _watcher(arguments)
+        study = _study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
+        return _run(study, study.record.budget or study_config.search.budget, arguments)
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -151,7 +163,7 @@ def report(arguments: argparse.Namespace) -> int:
         print(f"Writing {directory / files.REPORT} until the study is over. Open it in a browser; Ctrl-C ends this.")
         files.follow(directory, arguments.storage)
     else:
-        _show(record)
+        _show(record, arguments)
     return 0
 
 
@@ -173,10 +185,12 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    from partune.export import TOOLS
     from partune.export import export as write
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
-    written = write(_existing(arguments.directory), Path(arguments.out), which, arguments.merge, arguments.storage)
+    out, recipes = Path(arguments.out), arguments.recipe or TOOLS
+    written = write(_existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes)
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     return 0
 
@@ -225,12 +239,33 @@ def certificates(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def doctor(arguments: argparse.Namespace) -> int:
+    from partune import doctor
+
+    if arguments.json:
+        found = list(doctor.examine(arguments.quick))
+        print(_as_json(doctor.as_data(found)))
+    else:
+        found = doctor.tell(doctor.examine(arguments.quick))
+    return 1 if any(each.verdict == "FAIL" for each in found) else 0
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    from partune.completion import script
+
+    print(script(_parser(["tune", "demo", "resume", "join", "bench"]), arguments.shell))
+    return 0
+
+
 def spaces(arguments: argparse.Namespace) -> int:
     import yaml
 
     from partune.space import SPACES, Space
 
     chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
+    if arguments.json:
+        print(_as_json({name: space.describe() for name, space in chosen.items()}))
+        return 0
     for name, space in chosen.items():
         print(f"{name}:")
         for each, form in space.describe().items():
@@ -241,6 +276,10 @@ def spaces(arguments: argparse.Namespace) -> int:
 def algorithms(arguments: argparse.Namespace) -> int:
     from partune.optimizers import ALGORITHMS, AUTO
 
+    if arguments.json:
+        listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]
+        print(_as_json({"auto": AUTO, "algorithms": listed}))
+        return 0
     width = max(map(len, ALGORITHMS))
     print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
     for name, algorithm in ALGORITHMS.items():
@@ -259,6 +298,12 @@ def gallery(arguments: argparse.Namespace) -> int:
 # ----- what the commands share
 
 
+def _as_json(data: Any) -> str:
+    import json
+
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+
+
 def _cluster() -> Any:
     try:
         from partune import cluster
@@ -273,10 +318,13 @@ def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
 
     flags = config.located(_given(arguments), Path.cwd())
     study_config = config.parse(_merged(mapping, flags))
+    if arguments.print_config:
+        print(config.dump(_with_space(study_config)), end="")
+        return 0
     with _workers(study_config.run) as workers:
         directory = _directory(arguments, study_config)
-        study = _study(study_config, directory, False, workers, study_config.run.storage)
-        return _run(study, study_config.search.budget, arguments.live)
+        study = _study(study_config, directory, False, workers, study_config.run.storage, watcher=_watcher(arguments))
+        return _run(study, study_config.search.budget, arguments)
 
 
 @contextlib.contextmanager
@@ -328,30 +376,25 @@ def _study(
     workers: Workers | None = None,
     storage: str | None = None,
     join: bool = False,
+    watcher: Watcher | None = None,
 ) -> Study:
     """storage: the database's URL with its password, as it was given now."""
     from partune import config
     from partune.objectives.finetune import FineTune
     from partune.objectives.function import named
     from partune.objectives.litgpt import LitGPT
-    from partune.progress import Terminal
-    from partune.space import SPACES, Space
+    from partune.space import Space
     from partune.study import Study
 
     objective: Any
-    own: Space | None
     if study_config.objective == "finetune":
         litgpt = study_config.run.engine == "litgpt"
         objective = LitGPT.of(study_config, scratch=directory / "litgpt") if litgpt else FineTune.of(study_config)
-        own = SPACES["lora"]
     else:
         objective = named(study_config.objective)
-        own = getattr(objective, "space", None)
-    space = own if study_config.space is None else Space.parse(_space_form(study_config.space))
-    if space is None:
-        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
+    study_config = _with_space(study_config)
     return Study(
-        space,
+        Space.parse(study_config.space or {}),
         objective,
         study_config.search.algorithm,
         study_config.search.seed,
@@ -361,12 +404,29 @@ def _study(
         confirm=study_config.search.confirm,
         stop=study_config.run.stop,
         resume=resume,
-        config=config.dump(study_config.model_copy(update={"space": space.describe()})),
-        watcher=Terminal(),
+        config=config.dump(study_config),
+        watcher=watcher,
         workers=workers,
         storage=storage,
         join=join,
     )
+
+
+def _with_space(study_config: StudyConfig) -> StudyConfig:
+    """The configuration with its space written out, the objective's own where none is given; raises UserError."""
+    from partune.objectives.function import named
+    from partune.space import SPACES, Space
+
+    own: Space | None
+    if study_config.space is not None:
+        own = Space.parse(_space_form(study_config.space))
+    elif study_config.objective == "finetune":
+        own = SPACES["lora"]
+    else:
+        own = getattr(named(study_config.objective), "space", None)
+    if own is None:
+        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
+    return study_config.model_copy(update={"space": own.describe()})
 
 
 def _space_form(form: Any) -> Any:
@@ -378,36 +438,57 @@ def _space_form(form: Any) -> Any:
     return form
 
 
-def _run(study: Study, budget: int, live: bool = False) -> int:
+def _watcher(arguments: argparse.Namespace) -> Watcher:
+    """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
+    from rich.console import Console
+
+    from partune.progress import Terminal
+    from partune.study import Watcher
+
+    if arguments.quiet:
+        return Watcher()
+    return Terminal(Console(stderr=True, highlight=False, soft_wrap=True) if arguments.json else None)
+
+
+def _run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
     from partune.study import UntrustworthyError
 
     directory = study.record.directory
     try:
-        with _following(study, live):
+        with _following(study, arguments.live):
             study.run(budget)
     except KeyboardInterrupt:
         done = sum(trial.status.final for trial in study.trials)
-        print(f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}")
+        told = f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}"
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED
     except UntrustworthyError as error:
         print(f"partune: stopped: {error}", file=sys.stderr)
         return 1
     finally:
         study.close()
-    return 0 if _show(study.record)["best"] is not None else 1
+    return 0 if _show(study.record, arguments)["best"] is not None else 1
 
 
-def _show(record: Record) -> Summary:
+def _show(record: Record, arguments: argparse.Namespace) -> Summary:
     """Shows what a study found and writes its report, where that can be."""
     from partune.report import files, summary
     from partune.report.facts import Facts
 
     facts = Facts(record)
-    summary.show(facts.summary)
+    if arguments.json:
+        print(summary.as_json(facts.summary))
+    elif arguments.quiet:
+        print(summary.brief(facts.summary))
+    else:
+        summary.show(facts.summary)
     try:
-        print(f"Report: {files.write(facts)}")
+        written = files.write(facts)
     except UserError as error:
         print(f"partune: no report: {error}", file=sys.stderr)
+    else:
+        if not (arguments.json or arguments.quiet):
+            print(f"Report: {written}")
     return facts.summary
 
 
@@ -449,7 +530,8 @@ def _existing(directory: str) -> Path:
     path = Path(directory)
     if not path.is_dir():
         near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UserError(f"no study in {directory}{suggestion(path.name, sorted(near))}")
+        hint = suggestion(path.name, sorted(near)) or f": partune tune --name {path.name} ... begins one"
+        raise UserError(f"no study in {directory}{hint}")
     return path
 
 
@@ -469,6 +551,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     )
     command.set_defaults(run=tune)
     command.add_argument("file", nargs="?", metavar="FILE", help="a study's file (YAML); flags override it")
+    _add_starting(command)
     if "tune" in arguments:
         _add_flags(command)
 
@@ -477,6 +560,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "demo", help="a real study on the embedded factory world", description=DEMO, usage=usage
     )
     command.set_defaults(run=demo)
+    _add_starting(command)
     if "demo" in arguments:
         _add_flags(command)
 
@@ -484,6 +568,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=_positive, help="trials in all, those already run included")
     _add_live(command)
+    _add_output(command)
     _add_storage(command)
     if "resume" in arguments:
         _add_where(command)
@@ -491,15 +576,17 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
     command = commands.add_parser("join", help="take part in a study that another process runs", description=JOIN)
     command.add_argument("directory", help="the study's directory, runs/<name>")
+    _add_output(command)
     _add_storage(command)
     if "join" in arguments:
         _add_where(command)
-    command.set_defaults(run=join)
+    command.set_defaults(run=join, live=False)
 
     command = commands.add_parser("report", help="what a study found, and whether it is better", description=REPORT)
     command.add_argument("directory", help="the study's directory, runs/<name>")
     form = command.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for scripts")
+    form.add_argument("--quiet", action="store_true", help="the verdict only")
     form.add_argument("--markdown", action="store_true", help="for a pull request")
     form.add_argument("--live", action="store_true", help="write report.html again and again while the study runs")
     _add_storage(command)
@@ -511,13 +598,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=compare)
 
-    command = commands.add_parser("export", help="write the best adapter in PEFT's format")
+    command = commands.add_parser("export", help="hand over the best adapter, its model card and recipes")
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("out", help="folder to write, which must not exist yet")
     which = command.add_mutually_exclusive_group()
     which.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
     which.add_argument("--defaults", action="store_true", help="the adapter of the field's defaults")
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
+    about = "{trl,litgpt,axolotl,llamafactory,none}: files that train the same with this tool only (default: all four)"
+    command.add_argument("--recipe", action="append", metavar="TOOL", help=about)
     _add_storage(command)
     command.set_defaults(run=export)
 
@@ -543,17 +632,43 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     command.add_argument("folder", help="where to, a new folder")
     command.set_defaults(run=certificates)
 
+    command = commands.add_parser(
+        "doctor", help="what this machine has, and whether partune works on it", description=DOCTOR
+    )
+    command.add_argument("--quick", action="store_true", help="without the self-check, which takes a minute")
+    command.add_argument("--json", action="store_true", help="for scripts")
+    command.set_defaults(run=doctor)
+
+    command = commands.add_parser("completion", help="print a shell's completion", description=COMPLETION)
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    command.set_defaults(run=completion)
+
     command = commands.add_parser("spaces", help="list the ready-made search spaces")
     command.add_argument("name", nargs="?")
+    command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=spaces)
 
     command = commands.add_parser("algorithms", help="list the optimisers")
+    command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=algorithms)
 
     command = commands.add_parser("gallery", help="draw the optimisers at work, one picture each", description=GALLERY)
     command.add_argument("out", nargs="?", default="gallery", help="folder for the pictures (default: %(default)s)")
     command.set_defaults(run=gallery)
     return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the final summary for scripts; progress on standard error")
+    form.add_argument("--quiet", action="store_true", help="no progress, and of the summary the verdict only")
+
+
+def _add_starting(parser: argparse.ArgumentParser) -> None:
+    _add_output(parser)
+    about = "print the whole study's file that the flags and FILE make, every default in it, and stop"
+    parser.add_argument("--print-config", action="store_true", help=about)
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:
@@ -629,7 +744,7 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given, as the mapping of a study's file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
-        if dest in ("file", "name", "runs", "live", "run"):
+        if dest in ("file", "name", "runs", "live", "run", "json", "quiet", "print_config"):
             continue
         *sections, key = dest.split(".")
         place = mapping
@@ -675,6 +790,11 @@ class _Parser(argparse.ArgumentParser):
         return suggestion(argument.split("=")[0], [flag for each in command._actions for flag in each.option_strings])
 
     def error(self, message: str) -> NoReturn:
+        """With the nearest choice in the place of all of them, where a choice was none."""
+        before, known, listed = message.partition(" (choose from ")
+        if known:
+            given = before.rpartition(": ")[2].strip("'")
+            message = before + suggestion(given, [each.strip("'") for each in listed.removesuffix(")").split(", ")])
         raise UserError(message)
 
 

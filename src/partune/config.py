@@ -313,7 +313,9 @@ def load(path: str | Path) -> dict[str, Any]:
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        beside = sorted(each.name for each in Path(path).absolute().parent.glob("*.y*ml"))
+        hint = suggestion(Path(path).name, beside) if isinstance(error, FileNotFoundError) else ""
+        raise UserError(f"cannot read {path}: {error.strerror}{hint}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):

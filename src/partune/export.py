@@ -1,15 +1,29 @@
-"""What a study hands over: the winner's adapter in PEFT's format, or the whole model with it merged in."""
+"""What a study hands over: the winner's adapter in PEFT's format, or the whole model with it merged in.
+
+adapter/
+  README.md                   the model card
+  adapter_config.json, ...    or model.safetensors, config.json, ... of the merged model
+  recipes/                    files that train the same with other tools
+"""
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from partune import config
-from partune.errors import UserError
-from partune.storage import CONFIG, Record
+from partune.errors import UserError, suggestion
+from partune.storage import Record
 from partune.winner import winner_of
+
+if TYPE_CHECKING:
+    from partune.trial import Trial
+
+RECIPES = "recipes"
+TOOLS = ("trl", "litgpt", "axolotl", "llamafactory")
 
 
 def export(
@@ -18,19 +32,24 @@ def export(
     trial: int | Literal["defaults"] | None = None,
     merge: bool = False,
     storage: str | None = None,
+    recipes: Collection[str] = TOOLS,
 ) -> Path:
-    """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`.
+    """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`, with its model card.
 
     `out` must not exist yet. storage: the URL of the study's database, where it needs a password or has moved.
+    recipes: the tools for which files are written that train the trial again; "none" for none.
     Raises UserError where the study has no such adapter.
     """
+    for tool in recipes:
+        if tool not in (*TOOLS, "none"):
+            raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*TOOLS, "none"))}')
     record = Record.open(directory, read_only=True, storage=storage)
     if out.exists():
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
     if trial is None:
         winner = winner_of(record)
         if winner is None:
-            raise UserError(f"{directory}: no trial has finished yet")
+            raise UserError(f"{directory}: no trial has finished yet: partune resume {directory} goes on")
         trial = winner.number
     adapter = record.adapter(trial)
     if not adapter.is_dir():
@@ -38,29 +57,67 @@ def export(
         names = ", ".join(map(str, kept)) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
-    if merge:
-        _merge(directory, adapter, out)
-    else:
-        _copy(adapter, out)
+    draft = out.with_name(f".{out.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if merge:
+            _merge(record, adapter, draft)
+        else:
+            _copy(adapter, draft)
+        _describe(record, trial, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
+        draft.rename(out)
+    except OSError as error:
+        raise UserError(f"cannot write {out}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return out
 
 
-def _merge(directory: Path, adapter: Path, out: Path) -> None:
+def _merge(record: Record, adapter: Path, out: Path) -> None:
     from partune.finetune.adapter import merge
 
-    study = config.parse(config.load(directory / CONFIG))
-    if study.model is None:
-        raise UserError(f"{directory} fine-tuned no model")
-    merge(study.model, adapter, out)
+    model = record.header["objective"].get("model")
+    if model is None:
+        raise UserError(f"{record.directory} fine-tuned no model")
+    merge(config.validated(config.Model, model), adapter, out)
 
 
 def _copy(adapter: Path, out: Path) -> None:
-    draft = out.with_name(f".{out.name}.draft")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.copytree(adapter, draft)
-        draft.rename(out)
-    except OSError as error:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise UserError(f"cannot write {out}: {error.strerror or error}") from None
+    """The adapter's files; a base that lies in somebody's home is named without the folders above it."""
+    from partune.handover.chosen import tilde
+
+    shutil.copytree(adapter, out)
+    settings = out / "adapter_config.json"
+    if settings.is_file():
+        lora: dict[str, Any] = json.loads(settings.read_text(encoding="utf-8"))
+        base = lora.get("base_model_name_or_path")
+        if base is not None and tilde(base) != base:
+            settings.write_text(json.dumps({**lora, "base_model_name_or_path": Path(base).name}, indent=2))
+
+
+def _describe(
+    record: Record,
+    which: int | Literal["defaults"],
+    adapter: Path,
+    draft: Path,
+    out: Path,
+    merged: bool,
+    tools: Collection[str],
+) -> None:
+    """Writes the model card and the recipes."""
+    from partune.handover.card import card
+    from partune.handover.chosen import Chosen
+    from partune.report.summary import summarise
+
+    summary = summarise(record)
+    trial: Trial = record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which]
+    chosen = None
+    if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
+        chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)
+        if tools:
+            from partune.handover.recipes import write
+
+            write(chosen, draft / RECIPES, tools)
+    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged)
+    (draft / "README.md").write_text(text, encoding="utf-8")

@@ -127,7 +127,7 @@ SPACES = [
 
 
 @given(seed=st.integers(0, 10**6), space=st.sampled_from(SPACES), compare=st.sampled_from([">=", ">"]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_an_ask_that_brought_nothing_left_no_trace(seed: int, space: Space, compare: str) -> None:
     """Cells of few values share configurations, run out, and wait for each other: the record alone gives the same."""
 

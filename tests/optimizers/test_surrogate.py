@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import check_grad
 from scipy.stats import multivariate_normal
 
-from partune.optimizers.surrogate import Surrogate, imputed, relative_variances, squares, tamed
+from partune.optimizers.surrogate import Surrogate, imputed, relative_variances, squares, tamed, untamed
 from partune.space import Choice, Float, Int, Space
 
 CUBE = Space({f"x{i}": Float(0, 1) for i in range(3)})
@@ -141,6 +141,12 @@ def test_the_lower_tail_is_on_a_log_scale() -> None:
     assert tamed(y)[:7].tolist() == y[:7].tolist()
     assert tamed(y)[7:] == pytest.approx([-np.log(2), -np.log(1 + 1e6)])
     assert tamed(np.array([1.0, 1.0, 0.0])).tolist() == [1.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("y", [[1.0, 0.9, 0.8, 0.5, -3.0, -1e4], [1.0, 1.0, 0.0], [2.0]])
+def test_what_was_tamed_is_found_again(y: list[float]) -> None:
+    scores = np.array(y)
+    assert untamed(tamed(scores), scores) == pytest.approx(scores)
 
 
 def test_a_disaster_does_not_hide_what_is_good() -> None:

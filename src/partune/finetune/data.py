@@ -159,6 +159,16 @@ def alpaca_prompt(row: Row) -> str:
     return template.format(instruction=row["instruction"] or "", input=row.get("input") or "")
 
 
+def template_text(given: str) -> str:
+    """A chat template, read from its file where that is what is given; raises UserError where there is none."""
+    if len(given) >= 1000 or "{" in given:
+        return given
+    try:
+        return Path(given).expanduser().read_text(encoding="utf-8")
+    except OSError:
+        raise UserError(f"no chat template file {given}{near(Path(given))}") from None
+
+
 @dataclass(frozen=True)
 class Chat:
     """A tokenizer with the template that writes its chats."""
@@ -169,12 +179,7 @@ class Chat:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, given: str | None) -> Chat:
         """given: a template, or a file of one; without it the tokenizer's own. Raises UserError where there is none."""
-        if given is not None and len(given) < 1000 and "{" not in given:
-            try:
-                given = Path(given).expanduser().read_text(encoding="utf-8")
-            except OSError:
-                raise UserError(f"no chat template file {given}{near(Path(given))}") from None
-        template = given if given is not None else tokenizer.chat_template
+        template = template_text(given) if given is not None else tokenizer.chat_template
         if not isinstance(template, str):
             raise UserError("the model's tokenizer has no chat template: give one with chat_template (--chat-template)")
         if not tokenizer.is_fast:
@@ -225,6 +230,7 @@ class Examples:
 
     tokens: (N,) ids; trained: (N,), which tokens the loss is on; starts: (n + 1,), where each begins and ends.
     rows, empty, truncated, untrainable: rows read, those that held nothing, were cut, had no token to train on left.
+    form: of the rows.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -234,6 +240,7 @@ class Examples:
     empty: int = 0
     truncated: int = 0
     untrainable: int = 0
+    form: Literal["alpaca", "chat"] = "alpaca"
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -272,6 +279,7 @@ class Examples:
             empty=self.empty,
             truncated=int((self.lengths > max_length).sum()),
             untrainable=int((~useful).sum()),
+            form=self.form,
         )
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -291,9 +299,10 @@ class Examples:
         return ids, attention, labels
 
     @property
-    def summary(self) -> dict[str, int]:
-        """The counts by name, for the record."""
+    def summary(self) -> dict[str, int | str]:
+        """The rows' format and the counts by name, for the record."""
         return {
+            "format": self.form,
             "rows": self.rows,
             "examples": len(self),
             "tokens": len(self.tokens),
@@ -321,6 +330,7 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
         starts=np.cumsum([0, *(len(tokens) for tokens, _ in pairs)], dtype=np.int64),
         rows=len(rows),
         empty=len(rows) - len(full),
+        form=form,
     )
 
 

@@ -170,19 +170,24 @@ def environment(device: str, threads: int | None) -> dict[str, str]:
 # ----- settings as arguments
 
 
-def refuse(training: config.Training) -> None:
-    """Raises UserError for a setting that LitGPT's finetune_lora has not, or reads differently."""
+def objections(training: config.Training) -> list[str]:
+    """The settings that LitGPT's finetune_lora has not, or reads differently."""
     alpha = training.lora_alpha
-    for holds, reason in (
+    rules = (
         (training.optimizer == "adamw", "optimizer sgd: its weight decay would be coupled; use adamw"),
         (training.schedule == "cosine", f"schedule {training.schedule}: it knows cosine only"),
         (training.max_grad_norm == 1.0, f"max_grad_norm {training.max_grad_norm}: it clips no gradients"),
         (alpha == int(alpha), f"lora_alpha {alpha}: it takes integers only"),
         (training.warmup_steps != 0, "warmup_steps 0: it divides by them; give at least 1"),
         (training.steps != 1, "steps 1: its schedule needs at least 2"),
-    ):
-        if not holds:
-            raise UserError(f"LitGPT cannot do {reason} (--engine packed can)")
+    )
+    return [reason for holds, reason in rules if not holds]
+
+
+def refuse(training: config.Training) -> None:
+    """Raises UserError for the first of them."""
+    for reason in objections(training):
+        raise UserError(f"LitGPT cannot do {reason} (--engine packed can)")
 
 
 def find_switches(model: nn.Module, targets: str) -> dict[str, bool]:

@@ -241,9 +241,8 @@ class Facts:
         """The study's time by what it went into; waiting is the workers' time without a trial."""
         seconds = self.summary["seconds"]
         other = seconds["trials"] - seconds["training"] - seconds["scoring"]
-        known = [trial.observation.cost for trial in self.trials if trial.observation is not None]
-        measured = [cost for cost in known if "worker_seconds" in cost and "seconds" in cost]
-        waiting = sum(cost["worker_seconds"] - cost["seconds"] for cost in measured)
+        busy = self.summary["utilisation"]
+        waiting = 0.0 if busy is None else (1 - busy) * seconds["workers"]
         split = seconds["training"] + seconds["scoring"] > 0
         parts = [
             Part("training", seconds["training"]),

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from partune.report import words
-from partune.report.axes import short, ticks
+from partune.report.axes import MOST, short, ticks
 from partune.report.cells import Partition, Region
 from partune.report.facts import Facts, Part
 from partune.report.importance import Importance
@@ -35,7 +35,8 @@ VERMILLION, PURPLE, GREY = "#D55E00", "#CC79A7", "#8C8C8C"
 SCALE = "Cividis"
 UNSURE = [[0, "#F7F4F9"], [0.5, "#B9A0CC"], [1, "#542788"]]  # of standard deviations: pale where the process is sure
 FAINT = "rgba(140,140,140,0.65)"
-TITLE = 26  # characters of an axis's title, at most
+MANY = 300  # trials, from which marks are small
+TITLE = 22  # characters of an axis's title, at most
 LOWEST = 0.1  # quantile of the scores at which shading begins: a few very bad scores would else take all of it
 
 SERIES = {  # colour, mark
@@ -52,7 +53,7 @@ def plain(text: object) -> str:
 
 def broken(name: str) -> str:
     """A name in lines of few characters."""
-    return "<br>".join(plain(short(part)) for part in name.replace("-", "-_").split("_"))
+    return "<br>".join(plain(short(part, 9)) for part in name.replace("-", "-_").split("_"))
 
 
 # ----- scores
@@ -92,7 +93,7 @@ def scores(facts: Facts) -> Figure:
     if facts.best_so_far:
         numbers, best = zip(*facts.best_so_far, strict=True)
         trace = _line(list(numbers), [max(each, low) for each in best], "best so far", GREEN, "solid")
-        traces.append({**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}})
+        traces.append({**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}, "hoverinfo": "skip"})
     traces += _failed(facts, [*lines, *(max(trial.score, low) for trial in done)])
     if (winner := facts.winner) is not None:
         trace = _points([winner.number], [winner.score], "winner", ORANGE, [winner])
@@ -118,11 +119,21 @@ def score_name(facts: Facts) -> str:
 
 
 def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> list[Trace]:
+    """Marks with standard errors; of many trials as one line with gaps, which a browser draws much faster."""
     if not trials:
         return []
     errors = [trial.observation.stderr if trial.observation is not None else None for trial in trials]
     trace = _points([t.number for t in trials], [t.score for t in trials], name, colour, trials)
-    return [{**trace, "error_y": _bars(errors, colour), "marker": _mark(colour, symbol, 8 if len(trials) < 300 else 5)}]
+    if len(trials) < MANY:
+        return [{**trace, "error_y": _bars(errors, colour), "marker": _mark(colour, symbol, 8)}]
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for trial, error in zip(trials, errors, strict=True):
+        if words.uncertain(error) and error is not None:
+            x += [trial.number, trial.number, None]
+            y += [_digits(trial.score - error), _digits(trial.score + error), None]
+    bars = {**_line(x, y, "standard errors", FAINT, "solid"), "line": {"color": FAINT, "width": 1}, "hoverinfo": "skip"}
+    return [*([bars] if x else []), {**trace, "marker": _mark(colour, symbol, 5)}]
 
 
 def _failed(facts: Facts, scored: Sequence[float]) -> list[Trace]:
@@ -216,7 +227,7 @@ def parallel(facts: Facts) -> Figure:
         x={
             "tickvals": list(range(len(names) + 1)),
             "ticktext": [*map(broken, names), "score"],
-            "range": [-0.15, len(names) + 0.9],
+            "range": [-0.45, len(names) + 0.9],
             "side": "bottom",
             "showgrid": True,
         },
@@ -233,16 +244,14 @@ def importances(found: Importance) -> Figure:
         "type": "bar",
         "orientation": "h",
         "x": shares,
-        "y": [plain(name) for name in names],
+        "y": [plain(short(name, TITLE)) for name in names],
         "text": [f"{share:.0f} %" for share in shares],
         "textposition": "outside",
         "cliponaxis": False,
         "marker": {"color": BLUE},
         "hovertemplate": "%{y}: %{x:.0f} %<extra></extra>",
     }
-    figure = _figure(
-        [trace], x={"title": "share of the scores' variance, %", "range": [0, 112]}, y={"automargin": True}
-    )
+    figure = _figure([trace], x={"title": "share of variance, %", "range": [0, 112]}, y={})
     figure["layout"] |= {"showlegend": False}
     return figure
 
@@ -270,7 +279,7 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
     if smooth:
         trace |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.6, "color": "rgba(255,255,255,0.45)"}}
     traces = [trace, *_places(facts, cut.across, cut.up)]
-    figure = _figure(traces, x=_axis(facts.space, cut.across), y=_axis(facts.space, cut.up))
+    figure = _figure(traces, x=_axis(facts.space, cut.across, 4), y=_axis(facts.space, cut.up))
     figure["layout"] |= {"showlegend": False}
     return figure
 
@@ -278,7 +287,7 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
 def _places(facts: Facts, across: str, up: str) -> list[Trace]:
     """The trials over two hyperparameters."""
     there = [trial for trial in facts.done if across in trial.config and up in trial.config]
-    small = {"color": "#FFFFFF", "size": 5 if len(there) < 300 else 3, "line": {"color": "#000000", "width": 1}}
+    small = {"color": "#FFFFFF", "size": 5 if len(there) < MANY else 3, "line": {"color": "#000000", "width": 1}}
     traces = [{**_placed(there, across, up), "name": "trials", "marker": small}]
     if (winner := facts.winner) is not None and across in winner.config and up in winner.config:
         x, y = (facts.space.hyperparameters[name].encode for name in (across, up))
@@ -301,7 +310,7 @@ def cells(facts: Facts, found: Partition, across: str, up: str) -> Figure:
         cut = [each for each in found.regions if _holds(each, point, axes)]
         boxes = [_box(each, axes) for each in cut]
         traces = [*_mosaic(facts, cut, axes), _outlines(boxes)]
-    figure = _figure([*traces, *_places(facts, across, up)], x=_axis(facts.space, across), y=_axis(facts.space, up))
+    figure = _figure([*traces, *_places(facts, across, up)], x=_axis(facts.space, across, 4), y=_axis(facts.space, up))
     figure["layout"] |= {"showlegend": False}
     return figure
 
@@ -516,7 +525,7 @@ def _mark(colour: str, symbol: str, size: int) -> dict[str, Any]:
 def _shaded(facts: Facts, trials: Sequence[Trial]) -> dict[str, Any]:
     low, high = ends([trial.score for trial in facts.done])
     shade = {"color": [_digits(t.score) for t in trials], "colorscale": SCALE, "cmin": low, "cmax": high}
-    return {**shade, "size": 8 if len(trials) < 300 else 5, "line": {"color": FAINT, "width": 1}}
+    return {**shade, "size": 8 if len(trials) < MANY else 5, "line": {"color": FAINT, "width": 1}}
 
 
 def ends(values: Sequence[float]) -> tuple[float, float]:
@@ -539,9 +548,9 @@ def _bar(title: str) -> dict[str, Any]:
     return {"title": {"text": title, "side": "right"}, **look}
 
 
-def _axis(space: Space, name: str) -> dict[str, Any]:
+def _axis(space: Space, name: str, most: int = MOST) -> dict[str, Any]:
     """A hyperparameter's axis: the unit cube, with real values at its ticks."""
-    marks = ticks(space.hyperparameters[name])
+    marks = ticks(space.hyperparameters[name], most)
     return {
         "title": plain(short(name, TITLE)),
         "tickvals": [tick.u for tick in marks],

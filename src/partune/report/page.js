@@ -15,12 +15,12 @@
     const colour = (name) => css.getPropertyValue(name).trim();
     const axis = {
       gridcolor: colour("--grid"), linecolor: colour("--rule"), tickcolor: colour("--rule"), ticks: "outside",
-      showline: true, automargin: true, exponentformat: "e", title: { standoff: 8 }, fixedrange: matchMedia("(pointer: coarse)").matches,
+      showline: true, exponentformat: "e", title: { standoff: 8 }, fixedrange: matchMedia("(pointer: coarse)").matches,
     };
     return { layout: {
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("--ink") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      xaxis: axis, yaxis: axis, margin: { l: 50, r: 14, t: 12, b: 46 },
+      xaxis: { ...axis, automargin: "bottom" }, yaxis: { ...axis, automargin: "left" }, margin: { l: 50, r: 16, t: 12, b: 46 },
       legend: { orientation: "h", yref: "container", y: 1, yanchor: "top", xref: "paper", x: 0, bgcolor: "rgba(0,0,0,0)" },
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--rule"), font: { color: colour("--ink") }, align: "left" },
       modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink"), orientation: "v" },
@@ -28,7 +28,7 @@
   }
 
   function draw(plot) {
-    if (plot.dataset.drawn) return;
+    if (plot.dataset.drawn) return undefined;
     plot.dataset.drawn = "begun";
     const { data, layout } = figures[plot.dataset.figure];
     for (const trace of data) {
@@ -37,7 +37,7 @@
       trace.hovertemplate = "%{text}<extra></extra>";
       if (trace.meta.over) [trace.x, trace.y] = trace.meta.over.map((name) => trace.meta.trials.map((n) => (name === null ? n : places[name][n])));
     }
-    Plotly.newPlot(plot, data, { ...layout, template: template() }, config).then(() => { plot.dataset.drawn = "yes"; });
+    return Plotly.newPlot(plot, data, { ...layout, template: template() }, config).then(() => { plot.dataset.drawn = "yes"; });
   }
 
   const sight = new IntersectionObserver((seen) => {
@@ -47,7 +47,7 @@
 
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 50));
   const shown = (plot) => !plot.dataset.drawn && plot.closest("details:not([open])") === null;
-  const next = () => { const plot = plots.find(shown); if (plot) { draw(plot); idle(next); } };
+  const next = () => { const plot = plots.find(shown); if (plot) draw(plot).then(() => idle(next)); };
   addEventListener("load", () => idle(next));
   addEventListener("beforeprint", () => plots.filter(shown).forEach(draw));
   dark.addEventListener("change", () => {

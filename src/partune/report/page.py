@@ -23,6 +23,7 @@ from partune.trial import Config, Status, Trial
 
 PAIRS = 3  # of hyperparameters, shown without asking
 MOST_PAIRS = 15
+ROOM = 78  # pixels between two parallel axes, at least
 LONG = 45  # characters of a table's cell that is broken into lines
 
 
@@ -157,7 +158,8 @@ class _Page:
         if not self.facts.done:
             return _p("No trial has a score yet.")
         caption = "A line is a trial; click on a group in the legend to hide it, twice to see it alone."
-        return self._figure("parallel", figures.parallel(self.facts), 420, "Parallel coordinates", caption)
+        wide = ROOM * (len(self.facts.space.names) + 1)
+        return self._figure("parallel", figures.parallel(self.facts), 420, "Parallel coordinates", caption, wide)
 
     def importance(self) -> str:
         text = _p(" ".join(sentences.importance(self.facts)))
@@ -293,14 +295,14 @@ class _Page:
 
     # ----- pieces
 
-    def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
-        """A place for a figure, which the page's script draws."""
+    def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "", wide: int = 0) -> str:
+        """A place for a figure, which the page's script draws; on a screen of fewer than `wide` pixels it scrolls."""
         self.figures[name] = figure
         below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        return (
-            f'<figure><div class="plot" data-figure="{name}" role="img" aria-label="{escape(label)}" '
-            f'style="height:{height}px"></div>{below}</figure>'
-        )
+        style = f"height:{height}px" + (f";min-width:{wide}px" if wide else "")
+        plot = f'<div class="plot" data-figure="{name}" role="img" aria-label="{escape(label)}" style="{style}"></div>'
+        scrolling = f'<div class="scroll">{plot}</div>' if wide else plot
+        return f"<figure>{scrolling}{below}</figure>"
 
     def _places(self, name: str) -> list[float | None]:
         """Where a hyperparameter is on its axis, by trial."""

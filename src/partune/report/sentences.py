@@ -140,6 +140,8 @@ def cost(facts: Facts) -> str:
     if rate:
         mean = sum(rate) / len(rate)
         text += f"; a trial took {took(mean)} on average"
+    if (busy := facts.summary["utilisation"]) is not None:
+        text += f"; workers were busy for {busy:.0%} of the search"
     return f"{text}."
 
 

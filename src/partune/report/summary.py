@@ -65,6 +65,15 @@ def show(summary: Summary, console: Console | None = None) -> None:
         console.print(part)
 
 
+def brief(summary: Summary) -> str:
+    """The line that matters most: the verdict, else the best score, else that there is none."""
+    if summary["verdict"] is not None:
+        return f"Verdict: {summary['verdict']['sentence']}"
+    if (best := summary["best"]) is not None:
+        return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}"
+    return "No trial has a score."
+
+
 # ----- as data
 
 

@@ -1,0 +1,95 @@
+"""axolotl's file: `axolotl train axolotl.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
+from partune.handover.chosen import Chosen
+from partune.handover.pages import commented
+from partune.handover.trl import trainer_arguments
+
+FILE = "axolotl.yaml"
+VERSION = "0.19.0"
+AUTOCAST = "LoRA's products are taken in the base's precision; the study's in fp32."
+NAMES = {  # what it calls the arguments of transformers' Trainer
+    "per_device_train_batch_size": "micro_batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation_steps",
+    "num_train_epochs": "num_epochs",
+    "max_steps": "max_steps",
+    "learning_rate": "learning_rate",
+    "lr_scheduler_type": "lr_scheduler",
+    "warmup_steps": "warmup_steps",
+    "optim": "optimizer",
+    "optim_args": "optim_args",
+    "weight_decay": "weight_decay",
+    "adam_beta1": "adam_beta1",
+    "adam_beta2": "adam_beta2",
+    "adam_epsilon": "adam_epsilon",
+    "max_grad_norm": "max_grad_norm",
+    "seed": "seed",
+}
+HEAD = (
+    f"Trains the winner of a partune study; written for axolotl {VERSION}.",
+    "",
+    f"    axolotl train {FILE}",
+)
+
+
+def recipe(chosen: Chosen) -> Mapping[str, str]:
+    """The file by name."""
+    training, data, model = chosen.training, chosen.data, chosen.model
+    same = trainer_arguments(chosen)
+    quantized = model.quantize != "none"
+    differences = [*chosen.differences(), *chosen.rounded_alpha, *chosen.homes()]
+    if chosen.dtype != "fp32":
+        differences.append(AUTOCAST)
+    settings = {
+        "base_model": chosen.base,
+        "revision_of_model": model.revision,
+        "trust_remote_code": model.trust_remote_code or None,
+        "load_in_4bit": quantized or None,
+        "adapter": "qlora" if quantized else "lora",
+        "lora_r": training.lora_r,
+        "lora_alpha": chosen.alpha,
+        "lora_dropout": training.lora_dropout,
+        "lora_target_modules": list(chosen.targets),
+        "datasets": [_dataset(chosen)],
+        "train_on_inputs": data.loss_on == "all",
+        "val_set_size": 0,
+        "sequence_len": data.max_length,
+        "excess_length_strategy": "truncate",
+        "sample_packing": False,
+        "pad_to_sequence_len": False,
+        **{mine: same[theirs] for theirs, mine in NAMES.items() if theirs in same},
+        "bf16": chosen.dtype == "bf16",
+        "fp16": chosen.dtype == "fp16",
+        "output_dir": "trained-axolotl",
+    }
+    return {FILE: commented(HEAD, differences, settings)}
+
+
+def _dataset(chosen: Chosen) -> dict[str, Any]:
+    data = chosen.data
+    where: dict[str, Any] = {"path": chosen.file or data.path}
+    if chosen.file is not None:
+        where["ds_type"] = "json"
+    where["split"] = chosen.split
+    if chosen.rows == "alpaca":
+        prompts = {
+            "system_prompt": "",
+            "system_format": "{system}",
+            "field_instruction": "instruction",
+            "field_input": "input",
+            "field_output": "output",
+            "format": PROMPT_WITH_INPUT,
+            "no_input_format": PROMPT,
+        }
+        return {**where, "type": prompts}
+    chat: dict[str, Any] = {"type": "chat_template", "field_messages": "messages", "chat_template": "tokenizer_default"}
+    if chosen.template is not None:
+        chat |= {"chat_template": "jinja", "chat_template_jinja": chosen.template}
+    if data.loss_on == "answer":
+        chat |= {"roles_to_train": ["assistant"], "train_on_eos": "turn"}
+    return {**where, **chat}

@@ -1,0 +1,236 @@
+"""The model card: README.md of what a study hands over, in the Hub's format. Nothing in it names a place on a disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partune import __version__, config
+from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
+from partune.handover.chosen import Chosen, is_file
+from partune.report.summary import Summary, score_words, span
+from partune.trial import Trial
+
+SMALL_PRINT = "{test}, on {items} items that no optimiser saw; another training seed would have given another adapter."
+
+
+def card(summary: Summary, header: Mapping[str, Any], trial: Trial | str, chosen: Chosen | None, merged: bool) -> str:
+    """The text of the card.
+
+    summary, header: of the study. trial: which one, or "defaults". chosen: how it was trained; None where the study was
+    no fine-tuning. merged: whether the whole model is handed over.
+    """
+    parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
+    if chosen is not None:
+        parts += ["## How to load it", _loading(chosen, merged), *_prompting(chosen)]
+        parts += ["## How it was trained", _table(("setting", "value"), _settings(chosen))]
+    parts += ["## What the search cost", _cost(summary)]
+    parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front(chosen: Chosen | None, merged: bool) -> str:
+    """The metadata that the Hub reads."""
+    data: dict[str, Any] = {}
+    tags = ["lora", "partune"]
+    if chosen is not None:
+        if chosen.has_id:
+            data["base_model"] = chosen.model.path
+            tags.append(f"base_model:{'finetune' if merged else 'adapter'}:{chosen.model.path}")
+        if not is_file(chosen.data.path):
+            data["datasets"] = [chosen.data.path]
+    data |= {
+        "library_name": "transformers" if merged else "peft",
+        "pipeline_tag": "text-generation",
+        "tags": tags,
+    }
+    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
+
+
+def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool) -> list[str]:
+    what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
+    of = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
+    which = "the field's defaults" if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
+    return [f"# {what}{of}", f"Found by partune {__version__}, which searches LoRA's hyperparameters: {which}."]
+
+
+# ----- is it better?
+
+
+def _scores(summary: Summary, trial: Trial | str) -> list[str]:
+    rows = {"base": summary["base"], "defaults": summary["defaults"]}
+    best = summary["best"]
+    is_best = best is not None and not isinstance(trial, str) and best["trial"] == trial.number
+    if is_best:
+        rows["this one"] = best
+    elif isinstance(trial, Trial) and trial.observation is not None:
+        score = {"score": trial.score, "stderr": trial.observation.stderr}
+        rows["this one"] = {**score, "verdict": None, "test": {}, "error": None}
+    else:
+        rows["this one"] = rows.pop("defaults")
+    tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
+    cells = [
+        (
+            name,
+            plain(str(row["error"])) if row["score"] is None else score_words(row["score"], row["stderr"]),
+            "" if row["verdict"] is None else score_words(**row["verdict"]),
+            *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
+        )
+        for name, row in rows.items()
+        if row is not None
+    ]
+    metric = summary["loaded"].get("scoring", {}).get("metric")
+    said = ["## Is it better?"]
+    if is_best and (verdict := summary["verdict"]) is not None:
+        over = verdict["over_base"]
+        said += [f"**{plain(verdict['sentence'])}**", SMALL_PRINT.format(test=over["test"], items=over["items"])]
+    elif is_best:
+        said.append("No verdict: the study did not run its budget.")
+    else:
+        said.append("The study's verdict is on its winner, which is another.")
+    names = ("", "search items", "verdict items", *(f"test: {code(name_of(test))}" for test in tests))
+    said.append(_table(names, cells))
+    if metric is not None:
+        said.append(f"{code(str(metric))}, ± one standard error. The search saw the search items only.")
+    return said
+
+
+# ----- how it was trained, how it is loaded
+
+
+def _settings(chosen: Chosen) -> list[tuple[str, str]]:
+    model, data, training = chosen.model, chosen.data, chosen.training
+    length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
+    optimizer = training.optimizer + (f", momentum {training.momentum:g}" if training.optimizer == "sgd" else "")
+    revision = "" if model.revision is None else f", revision {code(model.revision)}"
+    quantized = "" if model.quantize == "none" else f", kept in 4 bits ({model.quantize})"
+    return [
+        ("base", f"{code(name_of(model.path))}{revision}, {chosen.dtype}{quantized}"),
+        ("data", f"{code(name_of(data.path))}, {chosen.examples} examples, {chosen.rows} rows"),
+        ("loss on", "the answers" if data.loss_on == "answer" else "prompts and answers"),
+        ("maximum length", f"{data.max_length} tokens"),
+        ("rank r", f"{training.lora_r}"),
+        ("alpha", f"{training.lora_alpha:g}"),
+        ("dropout", f"{training.lora_dropout:g}"),
+        ("adapted layers", ", ".join(code(target) for target in chosen.targets)),
+        ("learning rate", f"{training.learning_rate:g} at its peak, {training.schedule} schedule"),
+        ("warm-up", f"{chosen.warmup} steps"),
+        ("length", length if training.steps is not None else f"{length}, {chosen.steps} steps"),
+        ("batch", f"{training.batch_size} examples a step"),
+        ("optimiser", f"{optimizer}, weight decay {training.weight_decay:g}, clipped at {training.max_grad_norm:g}"),
+        ("seed", f"{chosen.seed}; the data's order: {chosen.order_seed}"),
+    ]
+
+
+def _loading(chosen: Chosen, merged: bool) -> str:
+    source = chosen.model.path if chosen.has_id else f"path/to/{name_of(chosen.model.path)}"
+    base = "this/folder" if merged else source
+    given = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
+    lines = [
+        *([] if merged else ["from peft import PeftModel"]),
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f"tokenizer = AutoTokenizer.from_pretrained({base!r}{given})",
+        f"model = AutoModelForCausalLM.from_pretrained({base!r}{given})",
+        *([] if merged else ['model = PeftModel.from_pretrained(model, "this/folder")']),
+    ]
+    return fenced("\n".join(lines), "python")
+
+
+def _prompting(chosen: Chosen) -> list[str]:
+    if chosen.rows == "chat":
+        said = "It was trained on chats, written by "
+        if chosen.template is None:
+            return [f"{said}the tokenizer's chat template."]
+        return [f"{said}this template:", fenced(chosen.template)]
+    return ["Its prompts are Alpaca's:", fenced(PROMPT), "or, with an input:", fenced(PROMPT_WITH_INPUT)]
+
+
+# ----- what it cost, how to repeat it
+
+
+def _cost(summary: Summary) -> str:
+    seconds, loaded = summary["seconds"], summary["loaded"]
+    on = f" on {code(str(loaded['device']))}" if "device" in loaded else ""
+    return (
+        f"{len(summary['trials'])} trials by {code(str(summary['algorithm']))}{on}: {span(seconds['trials'])} of "
+        f"device time (training {span(seconds['training'])}, scoring {span(seconds['scoring'])}); "
+        f"base, defaults and verdict: {span(seconds['anchors'])}."
+    )
+
+
+def _repeating(summary: Summary, header: Mapping[str, Any], chosen: Chosen | None) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
+    said = [f"Versions: {plain(versions)}."]
+    if chosen is None:
+        return said
+    text = yaml.safe_dump(study_file(summary, header), sort_keys=False, allow_unicode=True)
+    return [
+        "With `partune tune study.yaml`, its paths set to where they are:",
+        fenced(text, "yaml"),
+        "`recipes/`, where it is beside this file, holds files that train the same with other tools.",
+        *said,
+    ]
+
+
+def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
+    """The study's file, without defaults; of a path the last name only."""
+    objective = dict(header["objective"])
+    engine = objective.pop("engine", None)
+    for section, key in (("model", "path"), ("data", "path")):
+        objective[section] = {**objective[section], key: name_of(objective[section][key])}
+    if (template := objective["data"].get("chat_template")) is not None and "{" not in template:
+        objective["data"]["chat_template"] = name_of(template)
+    for section in ("validation", "test"):
+        objective[section] = {**objective[section], "tasks": [name_of(task) for task in objective[section]["tasks"]]}
+    study = {
+        "version": 1,
+        **objective,
+        "space": summary["space"],
+        "search": {
+            "algorithm": summary["algorithm"],
+            "budget": summary["budget"] or len(summary["trials"]) or 1,
+            "seed": summary["seed"],
+            "options": header.get("options", {}),
+            "confirm": len(summary["confirmed"]),
+        },
+        "run": {} if engine is None else {"engine": engine},
+    }
+    return {"version": 1, **config.parse(study).model_dump(mode="json", exclude_defaults=True)}
+
+
+# ----- Markdown
+
+
+def name_of(path: str) -> str:
+    """The last name of a path; an id as it is."""
+    where = Path(path)
+    return where.name if where.is_absolute() or path.startswith(("~", ".")) else path
+
+
+def plain(text: str) -> str:
+    """One line of text in which Markdown finds nothing to do."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """Text as code, in a line or a table's cell."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    marks = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
+    room = " " if line.startswith("`") or line.endswith("`") or not line else ""
+    return f"{marks}{room}{line}{room}{marks}"
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A block of code, fenced with more backquotes than it holds in a row."""
+    marks = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{marks}{language}\n{text.rstrip()}\n{marks}"
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

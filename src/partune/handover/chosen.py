@@ -1,0 +1,182 @@
+"""A trial's fine-tuning, as other tools need to be told it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from partune import config
+from partune.finetune.data import SUFFIXES, template_text
+from partune.finetune.training import count_steps, count_warmup
+from partune.objectives.finetune import DATA_SETTINGS
+from partune.trial import Trial
+
+SECTIONS = ("model", "data", "training")
+HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One trial of a fine-tuning study.
+
+    model, data, training: the study's sections with the trial's settings laid over them.
+    rows: format of the data; examples: how many it trains on; dtype: precision of the base.
+    targets: names of the layers with an adapter, as PEFT takes them.
+    seed, order_seed: of initialisation and dropout, and of the data's order.
+    here: the folder that relative paths in its files are meant from.
+    """
+
+    model: config.Model
+    data: config.Data
+    training: config.Training
+    rows: Literal["alpaca", "chat"]
+    examples: int
+    dtype: str
+    targets: tuple[str, ...]
+    seed: int
+    order_seed: int
+    here: Path
+
+    @classmethod
+    def of(
+        cls, header: Mapping[str, Any], loaded: Mapping[str, Any], trial: Trial, adapter: Path, here: Path
+    ) -> Chosen:
+        """From a record's header, what it says was loaded, and the trial's adapter in PEFT's format."""
+        sections = header["objective"]
+        data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
+        training = {name: value for name, value in trial.config.items() if name not in DATA_SETTINGS}
+        whole = config.validated(config.Training, sections["training"] | training)
+        lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        return cls(
+            model=config.validated(config.Model, sections["model"]),
+            data=config.validated(config.Data, sections["data"] | data),
+            training=whole,
+            rows=loaded["data"]["format"],
+            examples=loaded["data"]["examples"],
+            dtype=loaded["dtype"],
+            targets=tuple(lora["target_modules"]),
+            seed=trial.seed if whole.seed is None else whole.seed,
+            order_seed=header["seed"],
+            here=here,
+        )
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        return count_steps(self.examples, self.training)
+
+    @cached_property
+    def warmup(self) -> int:
+        """Steps of warm-up."""
+        return count_warmup(self.steps, self.training)
+
+    @cached_property
+    def micro_batch(self) -> int:
+        """Examples a forward pass: the largest divisor of the batch that is no larger than the study's."""
+        batch = self.training.batch_size
+        most = min(batch, self.training.micro_batch_size or batch)
+        return next(size for size in range(most, 0, -1) if batch % size == 0)
+
+    @property
+    def accumulation(self) -> int:
+        return self.training.batch_size // self.micro_batch
+
+    @property
+    def alpha(self) -> int:
+        """Scale of the adapters times their rank, as a whole number: tools' command lines take no other."""
+        return max(1, round(self.training.lora_alpha))
+
+    @property
+    def base(self) -> str:
+        """The base model: its id, or the path of its folder."""
+        return shown(self.model.path, self.here)
+
+    @property
+    def has_id(self) -> bool:
+        """Whether the base is a Hugging Face id."""
+        return is_id(self.model.path)
+
+    @property
+    def file(self) -> str | None:
+        """The data's file; None for a data set id."""
+        return shown(self.data.path, self.here) if is_file(self.data.path) else None
+
+    @cached_property
+    def template(self) -> str | None:
+        """The chat template in the place of the tokenizer's, if the study was given one; raises UserError."""
+        return None if self.data.chat_template is None else template_text(self.data.chat_template)
+
+    @property
+    def split(self) -> str:
+        """The split, with the number of its first rows where not all are used."""
+        name = "train" if self.file is not None else self.data.split
+        return name if self.data.limit is None else f"{name}[:{self.data.limit}]"
+
+    def differences(self) -> list[str]:
+        """What holds for every tool that trains with the Trainer of transformers."""
+        training = self.training
+        found = [
+            f"Initialisation, dropout and the data's order are drawn by other generators than the study's: with seed "
+            f"{self.seed} they are fixed, not the same.",
+        ]
+        if self.warmup:
+            found.append("Warm-up begins at learning rate 0; the study's at the peak divided by the steps of warm-up.")
+        if training.optimizer == "sgd" and training.momentum and training.weight_decay:
+            found.append("Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled.")
+        if self.micro_batch != (training.micro_batch_size or training.batch_size):
+            found.append(
+                f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch."
+            )
+        return found
+
+    @property
+    def rounded_alpha(self) -> list[str]:
+        if self.alpha == self.training.lora_alpha:
+            return []
+        return [f"lora_alpha is {self.training.lora_alpha:g} in the study; this tool takes whole numbers only."]
+
+    def homes(self) -> list[str]:
+        """What to do about a path that begins at the home folder, where there is one."""
+        if any(path is not None and path.startswith("~") for path in (self.base, self.file)):
+            return ["Write the home folder out in place of ~, which this tool does not expand."]
+        return []
+
+
+def is_id(path: str) -> bool:
+    """Whether a model's path is a Hugging Face id: no folder of that name was there when the study began."""
+    return not Path(path).is_absolute() and not path.startswith((".", "~")) and path.count("/") <= 1
+
+
+def is_file(path: str) -> bool:
+    plain = Path(path.removesuffix(".gz"))
+    return plain.is_absolute() or plain.suffix in SUFFIXES
+
+
+def shown(path: str, here: Path) -> str:
+    """A path that may leave this machine: relative to `here` where both lie in the working folder, homes as ~."""
+    place, working = Path(path).expanduser(), Path.cwd()
+    if not place.is_absolute():
+        return path
+    if place.is_relative_to(working) and here.absolute().is_relative_to(working):
+        up = here.absolute().relative_to(working).parts
+        return Path(*[".."] * len(up), place.relative_to(working)).as_posix()
+    return tilde(place.as_posix())
+
+
+def tilde(path: str) -> str:
+    """An absolute path, with ~ for the home folder it lies in, whosever that is."""
+    place, home = Path(path), Path.home()
+    if home != Path(home.anchor) and place.is_relative_to(home):
+        return (Path("~") / place.relative_to(home)).as_posix()
+    return HOMES.sub("~", path, count=1)
+
+
+def number(value: float) -> int | float:
+    """A whole number as an integer."""
+    return int(value) if math.isfinite(value) and value == int(value) else value

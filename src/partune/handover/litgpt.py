@@ -1,0 +1,106 @@
+"""LitGPT's file: `litgpt finetune_lora --config litgpt.yaml`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from partune.finetune.litgpt import NEOX_SWITCHES, NEVER, PRECISION, SWITCHES, objections
+from partune.handover.chosen import Chosen
+from partune.handover.pages import commented
+
+FILE = "litgpt.yaml"
+VERSION = "0.5.13"
+
+
+def recipe(chosen: Chosen) -> Mapping[str, str]:
+    """The file by name."""
+    training, data = chosen.training, chosen.data
+    switches, missed = _switches(chosen.targets)
+    warmup = max(1, chosen.warmup)
+    whole = math.ceil(chosen.examples / chosen.micro_batch) // chosen.accumulation  # steps an epoch
+    settings: dict[str, Any] = {
+        "checkpoint_dir": chosen.base if chosen.has_id else f"checkpoints/{Path(chosen.base).name}",
+        "out_dir": "trained-litgpt",
+        "precision": PRECISION[chosen.dtype],
+        "quantize": "bnb.nf4-dq" if chosen.model.quantize != "none" else None,
+        "lora_r": training.lora_r,
+        "lora_alpha": chosen.alpha,
+        "lora_dropout": training.lora_dropout,
+        **switches,
+        "data": {
+            "class_path": "litgpt.data.JSON",
+            "init_args": {
+                "json_path": chosen.file or "data.json",
+                "mask_prompt": data.loss_on == "answer",
+                "val_split_fraction": 0.0,
+                "prompt_style": "alpaca",
+                "seed": chosen.order_seed,
+            },
+        },
+        "train": {
+            "global_batch_size": training.batch_size,
+            "micro_batch_size": chosen.micro_batch,
+            "epochs": math.ceil(chosen.steps / max(1, whole)),
+            "max_steps": chosen.steps,
+            "lr_warmup_steps": warmup,
+            "max_seq_length": data.max_length,
+            "save_interval": None,
+        },
+        "eval": {"interval": int(NEVER), "initial_validation": False, "final_validation": False},
+        "optimizer": {
+            "class_path": "torch.optim.AdamW",
+            "init_args": {"lr": training.learning_rate, "weight_decay": training.weight_decay},
+        },
+        "seed": chosen.seed,
+    }
+    return {FILE: commented(_head(chosen), [*_differences(chosen, warmup), *missed], settings)}
+
+
+def _head(chosen: Chosen) -> list[str]:
+    how = "litgpt download MODEL" if chosen.has_id else "litgpt convert_to_litgpt FOLDER"
+    return [
+        f"Trains the winner of a partune study; written for LitGPT {VERSION}.",
+        f"It needs the base as a checkpoint of its own: {how}",
+        "",
+        f"    litgpt finetune_lora --config {FILE}",
+    ]
+
+
+def _differences(chosen: Chosen, warmup: int) -> list[str]:
+    training, data = chosen.training, chosen.data
+    found = [
+        f"Initialisation, dropout and the data's order are drawn by other generators: with seed {chosen.seed} they are "
+        "fixed, not the same.",
+        *(f"LitGPT cannot do {reason}." for reason in objections(training)),
+        *chosen.homes(),
+    ]
+    if warmup != chosen.warmup:
+        found.append("One step of warm-up, where the study has none.")
+    if chosen.accumulation > 1:
+        found.append("Micro-batches count alike in a step, however many tokens are trained in each.")
+    if chosen.rows == "chat":
+        found.append("LitGPT reads no chat rows: turn them into instruction and output first.")
+    if chosen.file is None:
+        found.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
+    elif chosen.file.endswith(".gz"):
+        found.append("Unpack the data first and mend json_path: LitGPT reads .json and .jsonl.")
+    if data.limit is not None:
+        found.append(f"LitGPT reads all rows; the study used the first {data.limit}.")
+    return found
+
+
+def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
+    """LitGPT's switches for the layers, and what to say where they mean others too, or fewer."""
+    kinds = {target.rpartition(".")[2] for target in targets}
+    table = NEOX_SWITCHES if "query_key_value" in kinds else SWITCHES
+    switches = {switch: kinds >= set(of) for switch, of in table.items()}
+    covered = {kind for switch, on in switches.items() if on for kind in table[switch]}
+    said = []
+    if left := sorted(kinds - covered):
+        said.append(f"{len(left)} kinds of layers with an adapter in the study have no switch of their own here.")
+    if any("." in target for target in targets):
+        said.append("The study adapts single layers; LitGPT's switches adapt their kind in every block.")
+    return switches, said

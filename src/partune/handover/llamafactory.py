@@ -1,0 +1,94 @@
+"""LLaMA-Factory's files: `llamafactory-cli train llamafactory.yaml`, and the description of the data beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from partune.handover.axolotl import AUTOCAST
+from partune.handover.chosen import Chosen
+from partune.handover.pages import commented
+from partune.handover.trl import trainer_arguments
+
+FILE, DATA_FILE = "llamafactory.yaml", "dataset_info.json"
+VERSION = "0.9.5"
+HEAD = (
+    f"Trains the winner of a partune study; written for LLaMA-Factory {VERSION}. {DATA_FILE} says what the data are.",
+    "",
+    f"    llamafactory-cli train {FILE}",
+)
+
+
+def recipe(chosen: Chosen) -> Mapping[str, str]:
+    """The files by name."""
+    training, data, model = chosen.training, chosen.data, chosen.model
+    alpaca = chosen.rows == "alpaca"
+    differences = [*chosen.differences(), *chosen.rounded_alpha, *chosen.homes()]
+    if chosen.dtype != "fp32":
+        differences.append(AUTOCAST)
+    if alpaca:
+        differences += [
+            "An input follows its instruction on a line of its own; the study's prompt has it under a heading.",
+            "An empty line after the end of sequence is trained too.",
+        ]
+    elif chosen.template is not None:
+        differences.append("The chat template is the tokenizer's; the study was given another.")
+    if (chosen.file or "").endswith(".gz"):
+        differences.append(f"Unpack the data first and mend {DATA_FILE}: LLaMA-Factory reads .json and .jsonl.")
+    settings = {
+        "model_name_or_path": chosen.base,
+        "model_revision": model.revision,
+        "trust_remote_code": model.trust_remote_code or None,
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_rank": training.lora_r,
+        "lora_alpha": chosen.alpha,
+        "lora_dropout": training.lora_dropout,
+        "lora_target": ",".join(chosen.targets),
+        **(_QUANTIZED if model.quantize != "none" else {}),
+        "dataset_dir": ".",
+        "dataset": "study",
+        "template": "alpaca" if alpaca else None,
+        "cutoff_len": data.max_length,
+        "max_samples": data.limit,
+        "train_on_prompt": data.loss_on == "all",
+        "packing": False,
+        "output_dir": "trained-llamafactory",
+        **trainer_arguments(chosen),
+        "bf16": chosen.dtype == "bf16",
+        "fp16": chosen.dtype == "fp16",
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+    return {FILE: commented(HEAD, differences, settings), DATA_FILE: _description(chosen)}
+
+
+_QUANTIZED = {
+    "quantization_method": "bnb",
+    "quantization_bit": 4,
+    "quantization_type": "nf4",
+    "double_quantization": True,
+}
+
+
+def _description(chosen: Chosen) -> str:
+    """What dataset_info.json says of the data."""
+    where: dict[str, Any]
+    if chosen.file is not None:
+        where = {"file_name": chosen.file}
+    else:
+        where = {"hf_hub_url": chosen.data.path, "split": chosen.data.split}
+    if chosen.rows == "alpaca":
+        columns = {"prompt": "instruction", "query": "input", "response": "output"}
+        return json.dumps({"study": {**where, "formatting": "alpaca", "columns": columns}}, indent=2) + "\n"
+    tags = {
+        "role_tag": "role",
+        "content_tag": "content",
+        "user_tag": "user",
+        "assistant_tag": "assistant",
+        "system_tag": "system",
+    }
+    form = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
+    return json.dumps({"study": {**where, **form}}, indent=2) + "\n"

@@ -1,0 +1,24 @@
+"""Files that train a study's winner with other tools, by the tool's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+from partune.handover import axolotl, litgpt, llamafactory, trl
+from partune.handover.chosen import Chosen
+
+RECIPES: Mapping[str, Callable[[Chosen], Mapping[str, str]]] = {
+    "trl": trl.recipe,
+    "litgpt": litgpt.recipe,
+    "axolotl": axolotl.recipe,
+    "llamafactory": llamafactory.recipe,
+}
+
+
+def write(chosen: Chosen, folder: Path, tools: Collection[str]) -> None:
+    """Writes the files of some tools into a new folder."""
+    folder.mkdir()
+    for tool in tools:
+        for name, text in RECIPES[tool](chosen).items():
+            (folder / name).write_text(text, encoding="utf-8")

@@ -1,0 +1,206 @@
+"""A Python script that trains with TRL and PEFT, on the very tokens of the study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
+from partune.finetune.model import DTYPES
+from partune.finetune.training import BETAS, EPSILON
+from partune.handover.chosen import Chosen, number
+from partune.handover.pages import bullets
+
+FILE = "train_trl.py"  # run from its own folder, where a trl.py would stand in for the library
+VERSION = "1.16.0"
+SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
+
+HEAD = '''\
+"""Trains the winner of a partune study with TRL and PEFT; written for trl {version}.
+
+    pip install trl peft
+    python {file}
+
+per_device_train_batch_size x gradient_accumulation_steps x devices is to stay {batch}, whatever a device holds.
+
+Other than in the study:
+{differences}
+"""
+
+{imports}
+
+MODEL = {model}
+DATA = {data}
+'''
+
+ALPACA = '''\
+MAX_LENGTH = {max_length}
+PROMPT = """{prompt}"""
+PROMPT_WITH_INPUT = """{prompt_with_input}"""
+
+
+def tokenised(row):
+    """Prompt and answer encoded apart, so that an answer's tokens are exactly the answer and the end of sequence."""
+    template = PROMPT_WITH_INPUT if row.get("input") else PROMPT
+    text = template.format(instruction=row["instruction"] or "", input=row.get("input") or "")
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    prompt = tokenizer(text)["input_ids"]
+    if end and prompt[-1:] == end:
+        del prompt[-1]
+    answer = tokenizer(row["output"] or "", add_special_tokens=False)["input_ids"] + end
+    labels = {labels}
+    return {{"input_ids": (prompt + answer)[:MAX_LENGTH], "labels": labels[:MAX_LENGTH]}}
+
+
+def has_text(row):
+    return bool((row["instruction"] or "").strip() or (row["output"] or "").strip())
+
+
+def has_loss(row):
+    return any(label != -100 for label in row["labels"][1:])
+
+
+'''
+
+BODY = """\
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+{prepare}
+trainer = SFTTrainer(
+    model=MODEL,
+    processing_class=tokenizer,
+    train_dataset=dataset,
+    peft_config=LoraConfig(
+{lora}
+    ),{quantization}
+    args=SFTConfig(
+{arguments}
+    ),
+)
+trainer.train()
+trainer.save_model()
+"""
+
+QUANTIZATION = """
+    quantization_config=BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype={dtype!r},
+    ),"""
+
+
+def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
+    """Arguments that every Trainer of transformers takes by these names."""
+    training = chosen.training
+    adamw = training.optimizer == "adamw"
+    betas = {"adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "adam_epsilon": EPSILON}
+    return {
+        "per_device_train_batch_size": chosen.micro_batch,
+        "gradient_accumulation_steps": chosen.accumulation,
+        "num_train_epochs": number(training.epochs) if training.steps is None else None,
+        "max_steps": training.steps,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": SCHEDULES[training.schedule],
+        "warmup_steps": chosen.warmup,
+        "optim": "adamw_torch" if adamw else "sgd",
+        "optim_args": None if adamw else f"momentum={training.momentum}",
+        "weight_decay": training.weight_decay,
+        **(betas if adamw else {}),
+        "max_grad_norm": training.max_grad_norm,
+        "seed": chosen.seed,
+        "data_seed": chosen.order_seed,
+    }
+
+
+def recipe(chosen: Chosen) -> Mapping[str, str]:
+    """The files by name."""
+    training, data, model = chosen.training, chosen.data, chosen.model
+    chat = chosen.rows == "chat"
+    dtype = DTYPES[chosen.dtype]
+    differences = chosen.differences()
+    if chat and data.loss_on == "answer":
+        differences.append(
+            "TRL finds the answers by marks in the chat template, which has to have or to be given them."
+        )
+    alpha = training.lora_alpha
+    lora = {
+        "r": training.lora_r,
+        "lora_alpha": number(alpha),
+        "lora_dropout": training.lora_dropout,
+        "target_modules": list(chosen.targets),
+        "bias": "none",
+        "task_type": "CAUSAL_LM",
+    }
+    loading = {
+        "revision": model.revision,
+        "trust_remote_code": model.trust_remote_code or None,
+        "use_safetensors": True if model.safetensors else None,
+        "dtype": dtype,
+    }
+    arguments = {
+        "output_dir": "trained-trl",
+        "model_init_kwargs": {name: value for name, value in loading.items() if value is not None},
+        **trainer_arguments(chosen),
+        "max_length": data.max_length,
+        "packing": False,
+        "assistant_only_loss": data.loss_on == "answer" if chat else None,
+        "bf16": False,  # no autocast: the base is loaded in its precision, as in the study
+        "fp16": False,
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+    own = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
+    given = "".join(f", {name}={value!r}" for name, value in own.items() if value is not None)
+    quantized = model.quantize != "none"
+    imports = [
+        "from pathlib import Path\n",
+        "from datasets import load_dataset",
+        "from peft import LoraConfig",
+        f"from transformers import AutoTokenizer{', BitsAndBytesConfig' if quantized else ''}",
+        "from trl import SFTConfig, SFTTrainer",
+    ]
+    head = HEAD.format(
+        version=VERSION,
+        file=FILE,
+        batch=training.batch_size,
+        differences="\n".join(bullets(differences)),
+        imports="\n".join(imports if chosen.homes() else imports[1:]),
+        model=_path(chosen.base),
+        data=_path(chosen.file or data.path),
+    )
+    alpaca = ALPACA.format(
+        max_length=data.max_length,
+        prompt=PROMPT,
+        prompt_with_input=PROMPT_WITH_INPUT,
+        labels="[-100] * len(prompt) + answer" if data.loss_on == "answer" else "prompt + answer",
+    )
+    body = BODY.format(
+        tokenizer=f"MODEL{given}",
+        prepare="\n".join(_prepared(chosen)),
+        lora=_arguments(lora),
+        arguments=_arguments(arguments),
+        quantization=QUANTIZATION.format(dtype=dtype) if quantized else "",
+    )
+    return {FILE: head + ("\n\n" if chat else alpaca) + body}
+
+
+def _prepared(chosen: Chosen) -> list[str]:
+    """Statements that load the data set."""
+    where = '"json", data_files=DATA' if chosen.file is not None else "DATA"
+    lines = [f"dataset = load_dataset({where}, split={chosen.split!r})"]
+    if chosen.rows == "alpaca":
+        lines.append(
+            "dataset = dataset.filter(has_text).map(tokenised, remove_columns=dataset.column_names).filter(has_loss)"
+        )
+    elif chosen.template is not None:
+        lines.insert(0, f"tokenizer.chat_template = {chosen.template!r}")
+    return lines
+
+
+def _path(path: str) -> str:
+    """A path as Python reads it."""
+    return f"str(Path({path!r}).expanduser())" if path.startswith("~") else repr(path)
+
+
+def _arguments(values: Mapping[str, Any]) -> str:
+    return "\n".join(f"        {name}={value!r}," for name, value in values.items() if value is not None)

@@ -1,0 +1,146 @@
+"""The doctor: what it finds, what it advises, and that its self-check fails where something is wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import socket
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from partune import doctor
+from partune.cli import main
+from partune.doctor import Check
+
+
+def test_a_machine_that_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["doctor", "--quick", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] is True
+    names = [each["name"] for each in found["checks"]]
+    assert names[:5] == ["python", "machine", "devices", "disk", "libraries"]
+    assert {"extra: dask", "extra: litgpt", "extra: quantize", "hub"} <= set(names)
+    assert "extra: dev" not in names
+    libraries = found["checks"][4]["found"]
+    assert f"torch {importlib.metadata.version('torch')}" in libraries
+    assert "offline (HF_HUB_OFFLINE=1" in found["checks"][-1]["found"]
+
+
+def test_a_failure_is_status_1_with_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checks = [
+        Check("a", "ok", "fine"),
+        Check("b", "warn", "so so", "mend [it]"),
+        Check("c", "FAIL", "broken", "buy one"),
+    ]
+    monkeypatch.setattr(doctor, "examine", lambda quick: iter(checks))
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["ok    a: fine", "warn  b: so so", "      -> mend [it]", "FAIL  c: broken", "      -> buy one"]
+    monkeypatch.setattr(doctor, "examine", lambda quick: iter(checks[:2]))
+    assert main(["doctor", "--json"]) == 0
+
+
+def test_a_library_that_is_missing_or_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "peft":
+            raise importlib.metadata.PackageNotFoundError
+        return "0.1" if name == "transformers" else "9999"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = doctor.libraries()
+    assert found.verdict == "FAIL"
+    assert '"peft>=0.18"' in found.todo
+    assert '"transformers>=5"' in found.todo
+    assert "transformers 0.1" in found.found
+    assert "numpy" not in found.todo
+    dask = next(each for each in doctor.extras() if each.name == "extra: dask")
+    assert (dask.verdict, "distributed 9999" in dask.found) == ("ok", True)
+
+
+def test_an_extra_that_is_not_there_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    found = {each.name: each for each in doctor.extras()}
+    assert all(each.verdict == "ok" for each in found.values())
+    assert found["extra: quantize"].found == "not there (bitsandbytes): pip install 'partune[quantize]'"
+    assert "--litgpt PATH" in found["extra: litgpt"].found
+
+
+def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in doctor.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
+    asked: list[Any] = []
+
+    def refused(address: tuple[str, int], timeout: float) -> Any:
+        asked.append(address)
+        raise ConnectionRefusedError("refused")
+
+    monkeypatch.setattr(socket, "create_connection", refused)
+    monkeypatch.setenv("HF_ENDPOINT", "http://user:secret@mirror:8080/hub")
+    found = doctor.hub()
+    assert asked == [("mirror", 8080)]
+    assert (found.verdict, "HF_HUB_OFFLINE=1" in found.todo, "secret" in found.found) == ("warn", True, False)
+    monkeypatch.setattr(socket, "create_connection", lambda *_: socket.socket())
+    assert doctor.hub().verdict == "ok"
+
+
+def test_little_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "memory", lambda: (8e9, 1e9))
+    assert doctor.machine().verdict == "warn"
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1e12, 0, 1e9))
+    assert doctor.disk().verdict == "warn"
+    monkeypatch.setattr("os.access", lambda *_: False)
+    assert doctor.disk().verdict == "FAIL"
+
+
+def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert doctor.devices().verdict == "ok"
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    found = doctor.devices()
+    assert (found.verdict, "CUDA" in found.todo) == ("warn", True)
+
+
+@pytest.mark.slow
+def test_the_self_check_passes_here() -> None:
+    found = doctor.attempted("self-check", "it holds", doctor.zero_is_base)
+    assert (found.verdict, found.found.startswith("it holds (")) == ("ok", True)
+
+
+@pytest.mark.slow
+def test_the_self_check_fails_where_packs_train_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.packed_is_peft() is None
+    make = doctor.demo_tuning
+
+    def longer(engine: str, dtype: str) -> Any:
+        monkeypatch.setattr(doctor, "STEPS", 5 if engine == "packed" else 6)
+        return make(engine, dtype)
+
+    monkeypatch.setattr(doctor, "demo_tuning", longer)
+    found = doctor.attempted("self-check", "it holds", doctor.packed_is_peft)
+    assert found.verdict == "FAIL"
+    assert "items of search/factory_cloze differ" in found.found
+    assert "--engine peft" in found.todo
+
+
+def test_a_self_check_that_breaks_is_a_failure() -> None:
+    def broken() -> str | None:
+        raise RuntimeError("no\nkernel")
+
+    found = doctor.attempted("self-check", "it holds", broken)
+    assert (found.verdict, found.found) == ("FAIL", "not so: it holds: RuntimeError: no kernel")
