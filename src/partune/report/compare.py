@@ -400,7 +400,7 @@ def show(found: Summary, console: Console | None = None) -> None:
         if section.rows:
             shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
             for header in section.headers:
-                shown.add_column(Text(header))
+                shown.add_column(Text(header), overflow="fold")
             for row in section.rows:
                 shown.add_row(*map(Text, row))
             console.print(shown)
