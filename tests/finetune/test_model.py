@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 from pathlib import Path
@@ -246,6 +247,7 @@ def test_a_base_for_several_devices_is_spread_over_them(
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM", Loader)
     monkeypatch.setattr(models, "find_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(models, "own_generators", lambda device: contextlib.nullcontext())
     with pytest.raises(UserError):
         models.load(config.Model(path=str(folders["llama"])), "fp32", devices=devices)
     assert asked.get("device_map") == placed
