@@ -151,13 +151,19 @@ def started(system: System) -> Iterator[Callable[..., Jobs]]:
     (system.folder / "down").unlink(missing_ok=True)
 
 
-def test_a_job_that_ended_is_followed_by_another_which_may_wait_as_long_as_it_has_to(
-    system: System, started: Callable[..., Jobs], later: Callable[[float], None]
-) -> None:
+def bereft(system: System, started: Callable[..., Jobs]) -> Jobs:
+    """One job, whose worker has been there and is gone."""
     jobs = started(maximum=1)
     system.there["SLURMCluster-0"] = 1
     jobs.look()
     system.there.clear()
+    return jobs
+
+
+def test_a_job_that_ended_is_followed_by_another_which_may_wait_as_long_as_it_has_to(
+    system: System, started: Callable[..., Jobs], later: Callable[[float], None]
+) -> None:
+    jobs = bereft(system, started)
     system.turn(1, "TIMEOUT")
     jobs.look()
     assert system.states == {"1": "TIMEOUT", "2": "PENDING"}
@@ -184,10 +190,7 @@ def test_no_two_jobs_have_one_name(system: System, started: Callable[..., Jobs])
 def test_a_job_that_waits_to_run_once_more_is_left_in_the_queue(
     state: str, system: System, started: Callable[..., Jobs], later: Callable[[float], None]
 ) -> None:
-    jobs = started(maximum=1)
-    system.there["SLURMCluster-0"] = 1
-    jobs.look()
-    system.there.clear()
+    jobs = bereft(system, started)
     system.turn(1, state)
     later(1000.0)
     jobs.look()
@@ -270,10 +273,7 @@ def test_while_workers_are_there_fruitless_jobs_only_make_it_slower(
 def test_a_batch_system_that_does_not_answer_changes_nothing(
     system: System, started: Callable[..., Jobs], later: Callable[[float], None]
 ) -> None:
-    jobs = started(maximum=1)
-    system.there["SLURMCluster-0"] = 1
-    jobs.look()
-    system.there.clear()
+    jobs = bereft(system, started)
     down = system.put("down")
     later(1000.0)
     jobs.look()

@@ -170,11 +170,12 @@ def report(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     from partune.report import compare
     from partune.report.facts import Facts
+    from partune.report.summary import as_json
     from partune.storage import Record
 
     found = compare.compare([Facts(Record.open(_existing(each), read_only=True)) for each in arguments.directories])
     if arguments.json:
-        print(compare.as_json(found))
+        print(as_json(found))
     else:
         compare.show(found)
     if arguments.out is not None:
@@ -241,10 +242,11 @@ def certificates(arguments: argparse.Namespace) -> int:
 
 def doctor(arguments: argparse.Namespace) -> int:
     from partune import doctor
+    from partune.report.summary import as_json
 
     if arguments.json:
         found = list(doctor.examine(arguments.quick))
-        print(_as_json(doctor.as_data(found)))
+        print(as_json(doctor.as_data(found)))
     else:
         found = doctor.tell(doctor.examine(arguments.quick))
     return 1 if any(each.verdict == "FAIL" for each in found) else 0
@@ -260,11 +262,12 @@ def completion(arguments: argparse.Namespace) -> int:
 def spaces(arguments: argparse.Namespace) -> int:
     import yaml
 
+    from partune.report.summary import as_json
     from partune.space import SPACES, Space
 
     chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
     if arguments.json:
-        print(_as_json({name: space.describe() for name, space in chosen.items()}))
+        print(as_json({name: space.describe() for name, space in chosen.items()}))
         return 0
     for name, space in chosen.items():
         print(f"{name}:")
@@ -275,10 +278,11 @@ def spaces(arguments: argparse.Namespace) -> int:
 
 def algorithms(arguments: argparse.Namespace) -> int:
     from partune.optimizers import ALGORITHMS, AUTO
+    from partune.report.summary import as_json
 
     if arguments.json:
         listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]
-        print(_as_json({"auto": AUTO, "algorithms": listed}))
+        print(as_json({"auto": AUTO, "algorithms": listed}))
         return 0
     width = max(map(len, ALGORITHMS))
     print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
@@ -296,12 +300,6 @@ def gallery(arguments: argparse.Namespace) -> int:
 
 
 # ----- what the commands share
-
-
-def _as_json(data: Any) -> str:
-    import json
-
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _cluster() -> Any:

@@ -12,6 +12,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import cloudpickle
@@ -42,16 +44,11 @@ def carried_out(call: bytes, task: int, limit: float | None) -> Any:
     """
     if noticed():
         raise HandedBackError
-    watch = threading.Timer(limit or threading.TIMEOUT_MAX, _leave_overdue, (distributed.get_worker(), task))
-    watch.daemon = True
-    if limit is not None:
-        watch.start()
-    try:
-        return cloudpickle.loads(call)()
-    except PreemptedError:
-        raise HandedBackError from None
-    finally:
-        watch.cancel()
+    with nullcontext() if limit is None else _limited(limit, task):
+        try:
+            return cloudpickle.loads(call)()
+        except PreemptedError:
+            raise HandedBackError from None
 
 
 def dask_setup(process: Worker | Nanny) -> None:
@@ -101,8 +98,16 @@ def _terminate(process: Worker | Nanny) -> None:
         threading.Thread(target=_leave, args=(process, LEAVING, {"worker": process.address}), daemon=True).start()
 
 
-def _leave_overdue(worker: Worker, task: int) -> None:
-    _leave(worker, OVERDUE, {"task": task}, grace=0.0)
+@contextmanager
+def _limited(seconds: float, task: int) -> Iterator[None]:
+    """Ends the process when the context has lasted too long."""
+    watch = threading.Timer(seconds, _leave, (distributed.get_worker(), OVERDUE, {"task": task}, 0.0))
+    watch.daemon = True
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 def _leave(worker: Worker, topic: str, message: dict[str, Any], grace: float = GRACE) -> None:

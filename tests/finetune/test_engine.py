@@ -478,15 +478,29 @@ def test_another_training_or_a_torn_file_is_not_gone_on_with(
     check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
 
 
-def test_a_full_disk_costs_the_progress_alone(
-    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (checkpoint, "save_file", OSError(28, "No space left on device")),
+        (Residents, "moments", torch.OutOfMemoryError("no room for a copy")),
+    ],
+)
+def test_what_cannot_be_saved_costs_the_progress_alone(
+    engine: Engine,
+    job: Make,
+    tmp_path: Path,
+    broken_off: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    owner: Any,
+    name: str,
+    error: Exception,
 ) -> None:
-    def full(*arguments: object) -> None:
-        raise OSError(28, "No space left on device")
+    def failing(*arguments: object) -> None:
+        raise error
 
     mine = job(0, folder=tmp_path / "a")
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", full)
+        patch.setattr(owner, name, failing)
         broken_off(engine, [mine], steps=3)
     assert not list(tmp_path.iterdir())
     assert isinstance(run(engine, [mine])[0].scores, Scores)

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard
 
 from partune import Float, Int, Space, Study, config
 from partune.export import export
-from partune.handover.card import code, fenced, plain
+from partune.markdown import code, fenced, plain
 from partune.report.summary import score_words
 from tests.simulated import SimulatedTuning
 
@@ -147,4 +147,4 @@ def test_code(text: str, expected: str) -> None:
 
 def test_blocks_and_plain_text() -> None:
     assert fenced("a\n````\n") == "`````\na\n````\n`````"
-    assert plain("a_b *c* <d>\n# e") == r"a\_b \*c\* \<d\> \# e"
+    assert plain("a_b *c* <d>\n# e") == r"a_b \*c\* \<d\> \# e"  # within a word it means nothing

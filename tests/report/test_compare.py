@@ -230,6 +230,8 @@ def test_the_command(repeated: list[Path], tmp_path: Path, capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == json.loads((out / "compare.json").read_text(encoding="utf-8"))
     assert main(["compare", names[0]]) == 2
     assert "two studies at least" in capsys.readouterr().err
+    assert main(["compare", *names, "--out", str(out)]) == 2
+    assert "never overwritten" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert main(["compare", *names, "--out", str(tmp_path / "file")]) == 2
     assert "cannot write" in capsys.readouterr().err

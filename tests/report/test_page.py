@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from partune.markdown import plain
 from partune.report.facts import Facts
-from partune.report.markdown import markdown, plain
+from partune.report.markdown import markdown
 from partune.report.page import page
 from tests.report.studies import HOSTILE, STUDIES
 

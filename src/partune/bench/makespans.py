@@ -22,7 +22,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from partune.bench.table import markdown, number
+from partune import markdown
+from partune.bench.table import number
 from partune.report.panels import Curve, Panel, picture
 
 Mode = Literal["async", "sync"]
@@ -136,7 +137,7 @@ def batched(seconds: Sequence[float], workers: int) -> float:
 def write(folder: Path, head: Sequence[str], runs: Sequence[Run]) -> None:
     """table.md and table.csv, a row for each case, means over seeds; regrets.csv; a picture for each algorithm."""
     table = [HEADS, *rows(runs)]
-    parts = ["\n".join(f"- {text}" for text in head), "\n".join(markdown(table))]
+    parts = ["\n".join(f"- {text}" for text in head), markdown.table(table)]
     (folder / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(table)

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, studentized_range
 
+from partune import markdown
 from partune.bench.problems import SUITES
-from partune.bench.table import NOTHING, markdown, number
+from partune.bench.table import NOTHING, number
 
 CHECKPOINTS = (10, 20, 30, 50, 100)
 RESAMPLES = 2000
@@ -151,7 +152,7 @@ def write(folder: Path, head: Sequence[str], runs: Sequence[Run], budget: int) -
     for name, own in suites.items():
         parts += [f"## {name}", *tables(own, marks, SUITES[name].logarithmic)]
     if len(suites) > 1:
-        parts += ["## all", "\n".join(markdown(rank_rows(runs, marks)))]
+        parts += ["## all", markdown.table(rank_rows(runs, marks))]
     failed = [f"- {run.problem}, {run.contender}, seed {run.seed}: {run.error}" for run in runs if run.error]
     if failed:
         parts += ["## Failed", "\n".join(failed)]
@@ -178,11 +179,11 @@ def tables(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list
     return [
         f"{what} of the configuration named, by evaluations; mean and standard error of {len(values)} runs on "
         f"{problems} problem{'s' * (problems > 1)}",
-        "\n".join(markdown(regret_rows(runs, marks, logarithmic))),
+        markdown.table(regret_rows(runs, marks, logarithmic)),
         "Mean rank, and its 95 % interval",
-        "\n".join(markdown(rank_rows(runs, marks))),
+        markdown.table(rank_rows(runs, marks)),
         "Processor seconds a suggestion, medians, by the observations before it",
-        "\n".join(markdown(second_rows(runs, marks))),
+        markdown.table(second_rows(runs, marks)),
     ]
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from partune import markdown
 
 if TYPE_CHECKING:
     from partune.bench.contenders import Run
@@ -126,10 +128,10 @@ def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
         writer.writerows(
             [*cost, *(text for texts in gain for text in texts)] for cost, gain in zip(costs, gains, strict=True)
         )
-    parts = ["\n".join(f"- {text}" for text in head), "\n".join(markdown([COSTS, *costs]))]
+    parts = ["\n".join(f"- {text}" for text in head), markdown.table([COSTS, *costs])]
     if keys:
         joined = [[row.name, *map(_joined, gain)] for row, gain in zip(table, gains, strict=True) if row.ratios]
-        parts.append("\n".join(markdown([["line", *names], *joined])))
+        parts.append(markdown.table([["line", *names], *joined]))
     (folder / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
@@ -157,9 +159,3 @@ def number(value: float) -> str:
         return NOTHING
     digits = 2 - math.floor(math.log10(abs(value))) if value else 0
     return f"{round(value, digits):.{max(0, digits)}f}"
-
-
-def markdown(cells: Sequence[Sequence[str]]) -> Iterator[str]:
-    head, *body = cells
-    for row in (head, ["---"] * len(head), *body):
-        yield f"| {' | '.join(row)} |"

@@ -53,7 +53,7 @@ def folder(adapter: Path) -> Path:
 
 
 def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint in the place of one that is there; what goes wrong costs the progress alone.
+    """Writes a checkpoint in the place of one that is there.
 
     identity: of the training, as plain data; one that differs does not go on from here.
     """
@@ -64,11 +64,8 @@ def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> Non
         for layer, pair in getattr(checkpoint, part).items()
         for letter, matrix in zip("AB", pair, strict=True)
     }
-    try:
-        with written(folder(adapter)) as draft:
-            save_file(tensors, str(draft / FILE), {"identity": json.dumps(identity), "numbers": json.dumps(numbers)})
-    except (OSError, SafetensorError) as error:
-        log.warning("A trial that was broken off could not be saved, and will start anew: %s", error)
+    with written(folder(adapter)) as draft:
+        save_file(tensors, str(draft / FILE), {"identity": json.dumps(identity), "numbers": json.dumps(numbers)})
 
 
 def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:

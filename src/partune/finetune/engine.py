@@ -9,6 +9,7 @@ What is broken off is saved, and goes on from there when it is handed in again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ import torch
 
 from partune.finetune import checkpoint
 from partune.finetune.head import Head
-from partune.finetune.isolation import is_out_of_memory
+from partune.finetune.isolation import is_out_of_memory, one_line
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, carrier
@@ -34,6 +35,8 @@ from partune.threads import threads
 GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
 TOGETHER = 0.1  # a trained trial waits for those with less than this share of their steps to go, to be scored with them
 RUNG = frozenset({"rung"})
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -180,13 +183,16 @@ class Engine:
             raise PreemptedError("the engine was told to stop")
 
     def _save(self, residents: Residents, trained: Sequence[Slot]) -> None:
-        """Saves all trials that have not ended."""
-        for row, slot in enumerate(residents.slots):
-            if not slot.ended:
-                slot.save(residents.weights(row), residents.moments(row))
-        for slot in trained:
-            if slot in self._futures:
-                slot.save(slot.weights)
+        """Saves all trials that have not ended; what cannot be, for want of room, costs their progress alone."""
+        try:
+            for row, slot in enumerate(residents.slots):
+                if not slot.ended:
+                    slot.save(residents.weights(row), residents.moments(row))
+            for slot in trained:
+                if slot in self._futures:
+                    slot.save(slot.weights)
+        except Exception as error:
+            log.warning("Trials that were broken off could not be saved, and will start anew: %s", one_line(error))
 
     def _admit(self, residents: Residents, trained: list[Slot], targets: str, size: int) -> int:
         """Fills the free slots of `size` with waiting trials of the same targets, those of like rank first.

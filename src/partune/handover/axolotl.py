@@ -12,7 +12,6 @@ from partune.handover.trl import trainer_arguments
 
 FILE = "axolotl.yaml"
 VERSION = "0.19.0"
-AUTOCAST = "LoRA's products are taken in the base's precision; the study's in fp32."
 NAMES = {  # what it calls the arguments of transformers' Trainer
     "per_device_train_batch_size": "micro_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
@@ -42,9 +41,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     same = trainer_arguments(chosen)
     quantized = model.quantize != "none"
-    differences = [*chosen.differences(), *chosen.rounded_alpha, *chosen.homes()]
-    if chosen.dtype != "fp32":
-        differences.append(AUTOCAST)
+    differences = [*chosen.differences(), *chosen.command_line()]
     settings = {
         "base_model": chosen.base,
         "revision_of_model": model.revision,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import yaml
 from partune import __version__, config
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.handover.chosen import Chosen, is_file
+from partune.markdown import code, fenced, plain, table
 from partune.report.summary import Summary, score_words, span
 from partune.trial import Trial
 
@@ -27,7 +27,7 @@ def card(summary: Summary, header: Mapping[str, Any], trial: Trial | str, chosen
     parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
     if chosen is not None:
         parts += ["## How to load it", _loading(chosen, merged), *_prompting(chosen)]
-        parts += ["## How it was trained", _table(("setting", "value"), _settings(chosen))]
+        parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
     parts += ["## What the search cost", _cost(summary)]
     parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -93,7 +93,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     else:
         said.append("The study's verdict is on its winner, which is another.")
     names = ("", "search items", "verdict items", *(f"test: {code(name_of(test))}" for test in tests))
-    said.append(_table(names, cells))
+    said.append(table([names, *cells]))
     if metric is not None:
         said.append(f"{code(str(metric))}, ± one standard error. The search saw the search items only.")
     return said
@@ -203,34 +203,7 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
     return {"version": 1, **config.parse(study).model_dump(mode="json", exclude_defaults=True)}
 
 
-# ----- Markdown
-
-
 def name_of(path: str) -> str:
     """The last name of a path; an id as it is."""
     where = Path(path)
     return where.name if where.is_absolute() or path.startswith(("~", ".")) else path
-
-
-def plain(text: str) -> str:
-    """One line of text in which Markdown finds nothing to do."""
-    return re.sub(r"([\\`*_{}\[\]<>#|~&!$])", r"\\\1", " ".join(text.split()))
-
-
-def code(text: str) -> str:
-    """Text as code, in a line or a table's cell."""
-    line = " ".join(text.split()).replace("|", "\\|")
-    marks = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
-    room = " " if line.startswith("`") or line.endswith("`") or not line else ""
-    return f"{marks}{room}{line}{room}{marks}"
-
-
-def fenced(text: str, language: str = "") -> str:
-    """A block of code, fenced with more backquotes than it holds in a row."""
-    marks = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
-    return f"{marks}{language}\n{text.rstrip()}\n{marks}"
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

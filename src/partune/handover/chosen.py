@@ -135,11 +135,16 @@ class Chosen:
             )
         return found
 
-    @property
-    def rounded_alpha(self) -> list[str]:
-        if self.alpha == self.training.lora_alpha:
-            return []
-        return [f"lora_alpha is {self.training.lora_alpha:g} in the study; this tool takes whole numbers only."]
+    def command_line(self) -> list[str]:
+        """What holds for every tool that is a command and keeps adapters in the base's precision."""
+        found = []
+        if self.alpha != self.training.lora_alpha:
+            whole = "this tool takes whole numbers only"
+            found.append(f"lora_alpha is {self.training.lora_alpha:g} in the study; {whole}.")
+        found += self.homes()
+        if self.dtype != "fp32":
+            found.append("LoRA's products are taken in the base's precision; the study's in fp32.")
+        return found
 
     def homes(self) -> list[str]:
         """What to do about a path that begins at the home folder, where there is one."""

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from partune.handover.axolotl import AUTOCAST
 from partune.handover.chosen import Chosen
 from partune.handover.pages import commented
 from partune.handover.trl import trainer_arguments
@@ -24,9 +23,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     """The files by name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
-    differences = [*chosen.differences(), *chosen.rounded_alpha, *chosen.homes()]
-    if chosen.dtype != "fp32":
-        differences.append(AUTOCAST)
+    differences = [*chosen.differences(), *chosen.command_line()]
     if alpaca:
         differences += [
             "An input follows its instruction on a line of its own; the study's prompt has it under a heading.",

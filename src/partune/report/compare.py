@@ -8,7 +8,6 @@ picture for people.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -20,14 +19,15 @@ import yaml
 from numpy.typing import NDArray
 
 from partune.errors import UserError
+from partune.markdown import plain
 from partune.repeats import Difference, differences, fewest, interval
 from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, floor
 from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
-from partune.report.markdown import plain, table
+from partune.report.markdown import escaped
 from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
-from partune.report.summary import Summary
+from partune.report.summary import Summary, as_json
 from partune.trial import Status
 
 if TYPE_CHECKING:
@@ -72,10 +72,6 @@ def label(study: Facts) -> str:
     given = {**study.header["options"], **({"stop": stop} if (stop := study.header.get("stop")) else {})}
     inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
     return f"{study.header['algorithm']} ({inside})" if inside else str(study.header["algorithm"])
-
-
-def as_json(found: Summary) -> str:
-    return json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 # ----- what can be compared
@@ -377,7 +373,7 @@ def markdown(found: Summary, picture: str | None = None) -> str:
     for section in sections(found):
         lines += [f"## {section.title}", ""]
         if section.rows:
-            lines += table(section.headers, section.rows)
+            lines.append(escaped(section.headers, section.rows))
         lines += [f"{plain(note)}\n" for note in section.notes]
         if section.title == "Algorithms" and picture is not None:
             lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
@@ -480,12 +476,14 @@ def _broken(k: int) -> bool:
 
 
 def write(found: Summary, folder: Path) -> list[Path]:
-    """compare.md, compare.svg and compare.json; raises UserError where the folder cannot be written."""
+    """compare.md, compare.svg and compare.json; raises UserError where they are there, or cannot be written."""
     files = {
         "compare.md": markdown(found, "compare.svg"),
         "compare.svg": picture(found),
         "compare.json": as_json(found) + "\n",
     }
+    if there := [name for name in files if (folder / name).exists()]:
+        raise UserError(f"{folder / there[0]} exists already and is never overwritten: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
