@@ -146,12 +146,13 @@ def join(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     from partune.report import summary
+    from partune.report.data import as_json
     from partune.storage import Record
 
     directory = _existing(arguments.directory)
     record = Record.open(directory, read_only=True, storage=arguments.storage)
     if arguments.json:
-        print(summary.as_json(summary.summarise(record)))
+        print(as_json(summary.summarise(record)))
     elif arguments.markdown:
         from partune.report.facts import Facts
         from partune.report.markdown import markdown
@@ -169,8 +170,8 @@ def report(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     from partune.report import compare
+    from partune.report.data import as_json
     from partune.report.facts import Facts
-    from partune.report.summary import as_json
     from partune.storage import Record
 
     found = compare.compare([Facts(Record.open(_existing(each), read_only=True)) for each in arguments.directories])
@@ -242,7 +243,7 @@ def certificates(arguments: argparse.Namespace) -> int:
 
 def doctor(arguments: argparse.Namespace) -> int:
     from partune import doctor
-    from partune.report.summary import as_json
+    from partune.report.data import as_json
 
     if arguments.json:
         found = list(doctor.examine(arguments.quick))
@@ -262,7 +263,7 @@ def completion(arguments: argparse.Namespace) -> int:
 def spaces(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from partune.report.summary import as_json
+    from partune.report.data import as_json
     from partune.space import SPACES, Space
 
     chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
@@ -278,7 +279,7 @@ def spaces(arguments: argparse.Namespace) -> int:
 
 def algorithms(arguments: argparse.Namespace) -> int:
     from partune.optimizers import ALGORITHMS, AUTO
-    from partune.report.summary import as_json
+    from partune.report.data import as_json
 
     if arguments.json:
         listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]
@@ -471,11 +472,12 @@ def _run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
 def _show(record: Record, arguments: argparse.Namespace) -> Summary:
     """Shows what a study found and writes its report, where that can be."""
     from partune.report import files, summary
+    from partune.report.data import as_json
     from partune.report.facts import Facts
 
     facts = Facts(record)
     if arguments.json:
-        print(summary.as_json(facts.summary))
+        print(as_json(facts.summary))
     elif arguments.quiet:
         print(summary.brief(facts.summary))
     else:

@@ -17,6 +17,7 @@ from partune.bench.makespans import Case, Run
 from partune.bench.scaling import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
 from partune.report import summary
+from partune.report.data import as_json
 from partune.stopping import SHARES
 from partune.storage import Record
 from partune.trial import Config, Trial
@@ -69,7 +70,7 @@ def test_a_reader_beside_a_running_study_sees_the_same(study: Study) -> None:
 
 def test_scripts_get_plain_json(study: Study) -> None:
     found = summary.summarise(study.record)
-    assert json.loads(summary.as_json(found)) == json.loads(json.dumps(found))
+    assert json.loads(as_json(found)) == json.loads(json.dumps(found))
 
 
 def test_people_see_trials_scores_verdict_and_adapter(study: Study) -> None:

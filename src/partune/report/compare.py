@@ -22,12 +22,13 @@ from partune.errors import UserError
 from partune.markdown import plain
 from partune.repeats import Difference, differences, fewest, interval
 from partune.report import sentences, words
+from partune.report.data import as_json
 from partune.report.facts import Facts
 from partune.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, floor
 from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
 from partune.report.markdown import escaped
 from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
-from partune.report.summary import Summary, as_json
+from partune.report.summary import Summary
 from partune.trial import Status
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -47,10 +46,6 @@ def summarise(record: Record) -> Summary:
         "utilisation": utilisation(trials),
         "trials": [_row(trial) for trial in trials],
     }
-
-
-def as_json(summary: Summary) -> str:
-    return json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def show(summary: Summary, console: Console | None = None) -> None:
