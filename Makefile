@@ -5,6 +5,8 @@ RUNS ?= runs
 NAME ?= demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A file's tests share what they make, so that a file stays with one of the processes.
+TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # One thread a process: on a busy machine several fight each other (README, "Speed on a CPU").
 export OMP_NUM_THREADS ?= 1
@@ -16,10 +18,10 @@ demo: $(INSTALLED)  ## A real study on the embedded factory world; continues it 
 	@if [ -d $(RUNS)/$(NAME) ]; then $(BIN)/partune resume $(RUNS)/$(NAME); else $(BIN)/partune demo --runs $(RUNS) --name $(NAME); fi
 
 test: $(INSTALLED) lint  ## All tests, slow ones included.
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 fast: $(INSTALLED)  ## The tests that take less than a few seconds each.
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
