@@ -1,9 +1,10 @@
 """The documentation: its code runs, its commands are commands, its files are valid, its pages build and ask nobody.
 
-What a page's blocks are for is said by their language and title, and by a comment on the line above, which no reader sees:
+What a page's blocks are for is said by their language and title, and by a comment on the line above, which is in the
+source only:
 
-- `python` runs, the blocks of a page in order, in one namespace and in a folder of the page's own. `text` that follows is
-  what it prints.
+- `python` runs, the blocks of a page in order, in one namespace and in a folder of the page's own. `text` that follows
+  is what it prints.
 - `sh`: every `partune` command is parsed by the real parser. `<!-- run -->`: and runs.
 - A block with a title (```yaml title="study.yaml"```) is a file of that name in the page's folder.
 - `yaml` is a study's or a batch system's file where it looks like one, and valid then.
@@ -106,7 +107,7 @@ def test_the_blocks_of_a_page_are_read_as_they_are_marked(tmp_path: Path) -> Non
     page = tmp_path / "page.md"
     page.write_text(
         '<!-- run -->\n```sh\npartune a\n```\n- x\n\n  ```yaml title="a/b.yaml"\n  k:\n    - 1\n  ```\n'
-        "```python\nprint(1)\n```\n\n```text\n1\n```\n<!-- not run: why -->\n```python\nx\n```\n"
+        "```python\nprint(1)\n```\n\n```text\n1\n```\nand\n<!-- not run: why -->\n```python\nx\n```\n"
     )
     assert [(b.language, b.title, b.mark, b.text, b.follows) for b in blocks(page)] == [
         ("sh", None, "run", "partune a\n", False),
@@ -115,7 +116,7 @@ def test_the_blocks_of_a_page_are_read_as_they_are_marked(tmp_path: Path) -> Non
         ("text", None, "", "1\n", True),
         ("python", None, "not run: why", "x\n", False),
     ]
-    assert [block.line for block in blocks(page)] == [2, 7, 11, 15, 19]
+    assert [block.line for block in blocks(page)] == [2, 7, 11, 15, 20]
 
 
 def test_the_commands_of_a_script() -> None:
