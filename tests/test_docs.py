@@ -135,7 +135,7 @@ def test_every_block_is_closed(page: Path) -> None:
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, Python and marked commands, as a reader goes through them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     loaded = set(sys.modules)
     names: dict[str, Any] = {"__name__": "__main__"}
     printed = ""
@@ -149,6 +149,7 @@ def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest
             elif block.language == "python":
                 code = compile("\n" * block.line + block.text, str(page), "exec")
                 if not block.mark:
+                    sys.path.insert(0, "")  # as Python does
                     with contextlib.redirect_stdout(io.StringIO()) as output:
                         exec(code, names)
                     printed = output.getvalue()
@@ -169,6 +170,7 @@ def run(block: Block, place: str) -> Iterator[str]:
             _parser(arguments).parse_args(arguments)
         if block.mark not in ("run", "run slow"):
             continue
+        sys.path[:] = [place for place in sys.path if place]  # as of the entry point: without the current folder
         output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             status = main(arguments)
