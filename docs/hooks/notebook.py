@@ -1,4 +1,7 @@
-"""Makes a page of docs/notebook.ipynb, with the outputs that are stored in it, when the documentation is built."""
+"""Makes a page of docs/notebook.ipynb, with the outputs that are stored in it, when the documentation is built.
+
+To store them anew: run all cells in Jupyter with PLOTLY_RENDERER=plotly_mimetype, and save.
+"""
 
 from __future__ import annotations
 
