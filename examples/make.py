@@ -130,54 +130,64 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-# ----- quality control: which defect does a report describe; what does a customer's letter say
+# ----- quality control: which step of the work is at fault; what does a customer's letter say
 
 PRODUCTS = ("gears", "screws", "bottles", "cans", "tiles", "pipes", "lenses", "wheels", "plates", "boxes")
 NEW_PRODUCTS = ("knobs", "wires", "lids", "panels", "tubes", "brackets")
 STATIONS = ("foundry", "workshop", "depot", "annex", "laboratory", "garage", "hangar", "shed")
 INSTRUMENTS = ("camera", "microscope", "scale", "caliper", "gauge", "scanner", "laser", "probe")
 
-# A defect, and what people write who do not name it.
-SIGNS = {
-    "scratches": ("thin lines on the face", "long fine marks", "the coat is cut in lines", "marks from dragging"),
-    "dents": ("hollows from a blow", "pushed in at one side", "dips in the face", "looks hit by a tool"),
-    "burrs": ("sharp edges", "thin metal left at the cut", "it cuts the glove", "rough lips after drilling"),
-    "cracks": ("a split from edge to edge", "it breaks open under load", "it parts at the corner", "the wall has a gap"),
-    "bubbles": ("air under the coat", "round bumps that are empty", "air in the casting", "pockets of gas"),
-    "stains": ("dark spots", "oil that does not come off", "the colour is off in places", "marks of water"),
-    "warps": ("not flat any more", "it rocks on the table", "bent along its length", "the edges curl"),
-    "holes": ("open pores", "one can look through it", "pits down to the base", "material is missing in points"),
+# A step, and what its faults leave on the goods.
+FAULTS = {
+    "grinding": ("burrs", "ridges", "chatter marks", "scratches", "steel dust"),
+    "welding": ("cracks", "holes", "spatter", "gaps", "warps"),
+    "coating": ("blisters", "flakes", "bare spots", "bubbles", "gaps"),
+    "painting": ("streaks", "drips", "smears", "wrong colour", "bubbles"),
+    "cooling": ("warps", "folds", "cracks", "heat marks", "hollows"),
+    "cleaning": ("stains", "oil film", "smears", "white dust", "smell"),
+    "drying": ("moisture", "rust", "blisters", "soft label", "stains"),
+    "tightening": ("dents", "chips", "scratches", "bent corner", "bare spots"),
 }
-DEFECTS = tuple(SIGNS)
-ASIDES = ("A few have {} too, but that is allowed.", "There were {} last week, not now.", "At first it looked like {}.")
+STEPS = tuple(FAULTS)
+ASIDES = ("No {}.", "{}, but allowed.", "Last week {}.")
+
+
+def distinctive(signs: Mapping[str, Sequence[str]], right: str, rng: Rng) -> list[str]:
+    """Two or three of its signs that are together nobody else's."""
+    while True:
+        shown = some(signs[right], 2 + int(rng.integers(2)), rng)
+        if sum(set(shown) <= set(each) for each in signs.values()) == 1:
+            return shown
 
 
 def report(rng: Rng, n: int, new: bool) -> Case:
-    """One or two signs of the n-th defect; at times another defect is named that is not the one, and is a choice.
+    """Two or three signs of the n-th step; at times a sign of a wrong choice is named that does not count.
 
     new: of products that training never shows.
     """
-    right = DEFECTS[n % len(DEFECTS)]
+    right = STEPS[n % len(STEPS)]
     product, station = one(NEW_PRODUCTS if new else PRODUCTS, rng), one((*STATIONS, ""), rng)
-    signs = some(SIGNS[right], 1 + int(rng.integers(2)), rng)
-    wrong = others(DEFECTS, [right], CHOICES - 1, rng)
-    aside = one(ASIDES, rng) if rng.random() < 0.4 else ""
+    signs = distinctive(FAULTS, right, rng)
+    wrong = others(STEPS, [right], CHOICES - 1, rng)
+    decoy = one(others(FAULTS[wrong[0]], FAULTS[right], 5, rng), rng)
+    aside = one(ASIDES, rng).format(decoy) if rng.random() < 0.3 else ""
     told = [f"{product}, {station}" if station else product]
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         told.append(f"checked with the {one(INSTRUMENTS, rng)}")
-    told = [f"{capital(each)}." for each in (*told, *signs)] + ([aside.format(wrong[0])] if aside else [])
-    facts = (right, product, station, frozenset(signs), wrong[0] if aside else "")
+    told = [f"{capital(each)}." for each in (*told, ", ".join(signs))] + ([capital(aside)] if aside else [])
+    facts = (right, product, station, frozenset(signs), aside)
     return Case(facts, " ".join(told), tuple(f"{each}." for each in (right, *wrong)))
 
 
+DEFECTS = ("scratches", "dents", "burrs", "cracks", "bubbles", "stains", "warps", "holes")
 # What a customer wants in a summary's words, and in the customers'.
 WISHES = {
-    "the money back": ("We want our money back.", "Please pay us back.", "We expect a refund."),
-    "new goods": ("Send us new ones.", "Please replace them.", "We need other ones."),
-    "a visit": ("Somebody should come and look.", "Please send an engineer.", "When can you come here?"),
-    "a lower price": ("We keep them for less.", "Give us a discount.", "The price must come down."),
+    "spare goods": ("Send us new ones.", "Please replace them."),
+    "an engineer": ("Somebody should come.", "When can you be here?"),
+    "a report": ("We need it on paper.", "Send us your records."),
+    "help": ("What can we do?", "Tell us how to use them."),
 }
-GREETINGS = ("Hello.", "To whom it may concern.", "Good day.")
+GREETINGS = ("Hello.", "Good day.")
 COMPLAINTS = ("The {product} came with {defect}.", "Your {product} have {defect}.", "We found {defect} on the {product}.")
 
 
@@ -187,28 +197,24 @@ def feedback(rng: Rng, n: int, new: bool) -> Case:
     It is the same fact in all three: if each had its own, the summary that is most like the others would be right,
     unread. new: of products that training never shows.
     """
-    values: Mapping[str, Sequence[str]] = {
-        "product": NEW_PRODUCTS if new else PRODUCTS,
-        "defect": DEFECTS,
-        "wish": tuple(WISHES),
-    }
+    values: Mapping[str, Sequence[str]] = {"defect": DEFECTS, "wish": tuple(WISHES)}
     fact = tuple(values)[n % len(values)]
     right = {name: one(each, rng) for name, each in values.items()}
+    product, other = some(NEW_PRODUCTS if new else PRODUCTS, 2, rng)
     wrong = others(values[fact], [right[fact]], CHOICES - 1, rng)
-    decoy = {name: one(others(each, [right[name]], len(each), rng), rng) for name, each in values.items()}
-    if fact != "wish":
-        decoy[fact] = wrong[0]
-    aside = one(("", f"The {decoy['product']} are good.", f"No {decoy['defect']} this time."), rng)
+    decoy = wrong[0] if fact == "defect" else one(others(DEFECTS, [right["defect"]], 7, rng), rng)
+    aside = one(("", "", f"The {other} are good.", f"No {decoy} this time."), rng)
     wish = one(WISHES[right["wish"]], rng)
-    told = (one(GREETINGS, rng) if rng.random() < 0.3 else "", one(COMPLAINTS, rng).format(**right), aside, wish)
+    complaint = one(COMPLAINTS, rng).format(product=product, defect=right["defect"])
+    told = (one(GREETINGS, rng) if rng.random() < 0.2 else "", complaint, aside, wish)
     summaries = [right, *(right | {fact: value} for value in wrong)]
-    answers = tuple("{product} with {defect} and wants {wish}.".format(**each) for each in summaries)
-    return Case((*right.values(), aside, wish), " ".join(filter(None, told)), answers)
+    answers = tuple("{defect} on {product}, wants {wish}.".format(product=product, **each) for each in summaries)
+    return Case((product, right["defect"], aside, wish), " ".join(filter(None, told)), answers)
 
 
 # ----- supply chain: from which supplier does the plant order, as its orders show; how does demand go on
 
-# The parts of four families, what is asked of the order, and who is chosen for each pair of them.
+# The parts of four families, what an order's words say is needed, and who is chosen for each pair of them.
 FAMILIES = {
     "rubber": ("hose", "gasket", "washer", "bushing"),
     "electric": ("fuse", "coil", "relay", "sensor"),
@@ -216,10 +222,10 @@ FAMILIES = {
     "plastic": ("filter", "plug", "cable", "ring"),
 }
 NEEDS = {
-    "fast": ("the line stands still", "we need it today", "in a hurry", "the crew waits for it"),
-    "cheap": ("the price counts", "a large lot", "for the depot", "as cheap as can be"),
-    "exact": ("for the laboratory", "a tight fit", "with a certificate", "it goes to the gauge first"),
-    "rare": ("only one", "a special size", "for an old machine", "as a sample"),
+    "fast": ("the machine stands still", "the crew needs it today"),
+    "cheap": ("a large lot for the depot", "the price counts"),
+    "exact": ("for the laboratory", "to the gauge first"),
+    "rare": ("a special size", "just one, as a spare"),
 }
 SUPPLIERS = {
     "rubber": ("Norvik", "Altmann", "Kessler", "Dorling"),
@@ -227,12 +233,11 @@ SUPPLIERS = {
     "steel": ("Tarkan", "Boveri", "Hallam", "Quist"),
     "plastic": ("Sandoval", "Ferrante", "Ulrich", "Yamada"),
 }
-REQUESTS = ("We need the {}", "Order the {}", "Please order the {}")
-CLOSED = ("{} is closed.", "{} does not answer.", "Nothing comes from {} now.")
+REQUESTS = ("We need the {}", "Order the {}", "Please order the {}", "For {place}: the {}", "The {place} asks for the {}")
 
 
 def order(rng: Rng, n: int, new: bool) -> Case:
-    """A request, and the supplier of its family and need; where that one cannot, the family's next one stands in.
+    """A request; its part's family and what it needs say who is the supplier.
 
     Wrong are a supplier of the same family, one for the same need, and any other. new: a pair of part and need that
     training never shows.
@@ -240,39 +245,40 @@ def order(rng: Rng, n: int, new: bool) -> Case:
     family = tuple(FAMILIES)[n % len(FAMILIES)]
     need = n // len(FAMILIES) % len(NEEDS)
     part = one([each for i, each in enumerate(FAMILIES[family]) if ((i + need) % len(NEEDS) == 0) == new], rng)
-    signs = some(tuple(NEEDS.values())[need], 1 + int(rng.integers(2)), rng)
-    closed = bool(rng.random() < 0.2)
-    first, right = SUPPLIERS[family][need], SUPPLIERS[family][(need + closed) % len(NEEDS)]
-    like = first if closed else one(others(SUPPLIERS[family], [right], 3, rng), rng)
+    sign = one(tuple(NEEDS.values())[need], rng)
+    right = SUPPLIERS[family][need]
+    like = one(others(SUPPLIERS[family], [right], 3, rng), rng)
     other = SUPPLIERS[one(others(tuple(FAMILIES), [family], 3, rng), rng)][need]
     every = [name for names in SUPPLIERS.values() for name in names]
     wrong = [like, other, *others(every, [right, like, other], 1, rng)]
-    told = [f"{one(REQUESTS, rng).format(part)}, {', '.join(signs)}."]
-    if closed:
-        told.append(one(CLOSED, rng).format(first))
-    return Case((part, frozenset(signs), tuple(told)), " ".join(told), tuple(f"{each}." for each in (right, *wrong)))
+    text = f"{one(REQUESTS, rng).format(part, place=one(STATIONS, rng))}, {sign}."
+    return Case((text,), text, tuple(f"{each}." for each in (right, *wrong)))
 
 
-MOVES = {"rises": ("up", "well up"), "falls": ("down", "well down"), "is level": ("as before", "level")}
-TRENDS = (*MOVES, "follows the season")
-SPOILT = ("no record", "up for one large order", "down, the depot was closed", "up", "down", "level")
+# How to order a part, and what the history of one whose demand goes that way tells: it rises, falls, stays, has a season.
+HISTORY = {
+    "often": ("a new line", "second shift added", "large orders", "stock too small", "new customer"),
+    "one": ("a line closed", "one shift dropped", "orders taken back", "stock too large", "customer lost"),
+    "as usual": ("contract renewed", "no change of plan", "equal orders", "stock as planned", "machines as before"),
+    "for spring": ("peak in April", "quiet in winter", "rush after Easter", "half in autumn", "peak each May"),
+}
+TRENDS = tuple(HISTORY)
+CANCELLED = ("{}, but cancelled", "{} only planned")
 
 
 def history(rng: Rng, n: int, new: bool) -> Case:
-    """How orders moved in eight quarters, one of which may say nothing or something else. new: of new parts."""
+    """What happened in some quarters of two years, at times also what did not come about. new: of new parts."""
     trend = TRENDS[n % len(TRENDS)]
     known = [part for family in FAMILIES.values() for part in family[:-1]]
     late = [family[-1] for family in FAMILIES.values()]
     part = one(late if new else known, rng)
-    if trend in MOVES:
-        moves = [one(MOVES[trend], rng) for _ in range(8)]
-    else:
-        start = int(rng.integers(4))
-        moves = [one(MOVES["rises" if (quarter + start) % 4 < 2 else "falls"], rng) for quarter in range(8)]
-    if rng.random() < 0.6:
-        moves[int(rng.integers(8))] = one(SPOILT, rng)
-    text = f"Orders of the {part}. Last year: {', '.join(moves[:4])}. This year: {', '.join(moves[4:])}."
-    return Case((part, *moves), text, tuple(f"{each}." for each in (trend, *others(TRENDS, [trend], 3, rng))))
+    shown = some(HISTORY[trend], 2 + int(rng.integers(2)), rng)
+    wrong = others(TRENDS, [trend], CHOICES - 1, rng)
+    noise = one(CANCELLED, rng).format(one(HISTORY[wrong[0]], rng)) if rng.random() < 0.3 else ""
+    told = some(shown + [noise] * bool(noise), len(shown) + 1, rng)
+    quarters = np.sort(rng.choice(8, size=len(told), replace=False))
+    lines = [f"{2024 + quarter // 4} Q{quarter % 4 + 1} {each}" for quarter, each in zip(quarters, told, strict=True)]
+    return Case((part, frozenset(told)), f"{capital(part)}. {'; '.join(lines)}.", tuple(f"{each}." for each in (trend, *wrong)))
 
 
 # ----- predictive maintenance: the root cause behind a machine's log
@@ -309,10 +315,7 @@ def log(rng: Rng, n: int, new: bool) -> Case:
     """
     right = CAUSES[n % len(CAUSES)]
     component = one(NEW_COMPONENTS if new else COMPONENTS, rng)
-    while True:
-        shown = some(EVIDENCE[right], 2 + int(rng.integers(2)), rng)
-        if sum(set(shown) <= set(each) for each in EVIDENCE.values()) == 1:
-            break
+    shown = distinctive(EVIDENCE, right, rng)
     wrong = others(CAUSES, [right], CHOICES - 1, rng)
     plant = int(rng.integers(2))
     told = [f"{message}{reading(message, plant, rng) if rng.random() < 0.4 else ''}" for message in shown]
@@ -337,15 +340,15 @@ def reading(message: str, plant: int, rng: Rng) -> str:
 
 EXAMPLES = {
     "quality-control": {
-        "defects": Task("Name the defect in this report.", "The defect is", report, 800, 240),
-        "feedback": Task("Write down what this customer has and wants.", "The customer has", feedback, 800, 240),
+        "defects": Task("Name the step at fault in this report.", "The fault is in", report, 500, 160),
+        "feedback": Task("Sum up this letter.", "The customer has", feedback, 500, 160),
     },
     "supply-chain": {
-        "supplier": Task("Name the supplier for this order.", "Order from", order, 800, 240),
-        "demand": Task("How does the demand go on?", "The demand", history, 800, 240),
+        "supplier": Task("Name the supplier for this order.", "Order from", order, 500, 160),
+        "demand": Task("How is this part to be ordered?", "Order", history, 500, 160),
     },
     "predictive-maintenance": {
-        "cause": Task("Name the cause of this failure.", "The cause is", log, 1600, 400),
+        "cause": Task("Name the cause of this failure.", "The cause is", log, 800, 320),
     },
 }
 
