@@ -188,7 +188,11 @@ WISHES = {
     "help": ("What can we do?", "Tell us how to use them."),
 }
 GREETINGS = ("Hello.", "Good day.")
-COMPLAINTS = ("The {product} came with {defect}.", "Your {product} have {defect}.", "We found {defect} on the {product}.")
+COMPLAINTS = (
+    "The {product} came with {defect}.",
+    "Your {product} have {defect}.",
+    "We found {defect} on the {product}.",
+)
 
 
 def feedback(rng: Rng, n: int, new: bool) -> Case:
@@ -233,32 +237,36 @@ SUPPLIERS = {
     "steel": ("Tarkan", "Boveri", "Hallam", "Quist"),
     "plastic": ("Sandoval", "Ferrante", "Ulrich", "Yamada"),
 }
-REQUESTS = ("We need the {}", "Order the {}", "Please order the {}", "For {place}: the {}", "The {place} asks for the {}")
+REQUESTS = (
+    "We need the {}",
+    "Order the {}",
+    "Please order the {}",
+    "For {place}: the {}",
+    "The {place} asks for the {}",
+)
 
 
 def order(rng: Rng, n: int, new: bool) -> Case:
     """A request; its part's family and what it needs say who is the supplier.
 
-    Wrong are a supplier of the same family, one for the same need, and any other. new: a pair of part and need that
-    training never shows.
+    The choices are the suppliers of two families for two needs, so that none of them is right by its company. new: a
+    pair of part and need that training never shows.
     """
     family = tuple(FAMILIES)[n % len(FAMILIES)]
     need = n // len(FAMILIES) % len(NEEDS)
     part = one([each for i, each in enumerate(FAMILIES[family]) if ((i + need) % len(NEEDS) == 0) == new], rng)
     sign = one(tuple(NEEDS.values())[need], rng)
-    right = SUPPLIERS[family][need]
-    like = one(others(SUPPLIERS[family], [right], 3, rng), rng)
-    other = SUPPLIERS[one(others(tuple(FAMILIES), [family], 3, rng), rng)][need]
-    every = [name for names in SUPPLIERS.values() for name in names]
-    wrong = [like, other, *others(every, [right, like, other], 1, rng)]
+    rival = one(others(range(len(NEEDS)), [need], 3, rng), rng)
+    stranger = one(others(tuple(FAMILIES), [family], 3, rng), rng)
+    answers = (SUPPLIERS[kind][which] for kind in (family, stranger) for which in (need, rival))
     text = f"{one(REQUESTS, rng).format(part, place=one(STATIONS, rng))}, {sign}."
-    return Case((text,), text, tuple(f"{each}." for each in (right, *wrong)))
+    return Case((text,), text, tuple(f"{each}." for each in answers))
 
 
-# How to order a part, and what the history of one whose demand goes that way tells: it rises, falls, stays, has a season.
+# How to order a part, and what its history tells where demand rises, falls, stays as it was, or has a season.
 HISTORY = {
     "often": ("a new line", "second shift added", "large orders", "stock too small", "new customer"),
-    "one": ("a line closed", "one shift dropped", "orders taken back", "stock too large", "customer lost"),
+    "one": ("goods not sold", "lot sent back", "quiet weeks", "bought elsewhere", "shed is full"),
     "as usual": ("contract renewed", "no change of plan", "equal orders", "stock as planned", "machines as before"),
     "for spring": ("peak in April", "quiet in winter", "rush after Easter", "half in autumn", "peak each May"),
 }
@@ -278,7 +286,9 @@ def history(rng: Rng, n: int, new: bool) -> Case:
     told = some(shown + [noise] * bool(noise), len(shown) + 1, rng)
     quarters = np.sort(rng.choice(8, size=len(told), replace=False))
     lines = [f"{2024 + quarter // 4} Q{quarter % 4 + 1} {each}" for quarter, each in zip(quarters, told, strict=True)]
-    return Case((part, frozenset(told)), f"{capital(part)}. {'; '.join(lines)}.", tuple(f"{each}." for each in (trend, *wrong)))
+    return Case(
+        (part, frozenset(told)), f"{capital(part)}. {'; '.join(lines)}.", tuple(f"{each}." for each in (trend, *wrong))
+    )
 
 
 # ----- predictive maintenance: the root cause behind a machine's log
