@@ -1,4 +1,4 @@
-"""The worked examples: their files are what the generator writes, nothing leaks, no guess pays, and their studies run."""
+"""The worked examples: files are what the generator writes, nothing leaks, no guess pays, and the studies run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import yaml
 
 from partune import config
 from partune.cli import main
-from partune.storage import Record
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FOLDERS = sorted(path.parent for path in EXAMPLES.glob("*/study.yaml"))
@@ -33,7 +32,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def make() -> ModuleType:
     spec = spec_from_file_location("examples_make", EXAMPLES / "make.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[spec.name] = module_from_spec(spec)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
@@ -96,7 +96,7 @@ def test_the_test_is_about_what_training_never_shows(make: ModuleType, cases: di
 
 @pytest.mark.parametrize("path", TASKS, ids=identity)
 def test_no_guess_pays(path: Path) -> None:
-    """A place is right for a quarter of the items; so is, within its error, the longest or shortest or any fixed word."""
+    """Each place is right for a quarter of the items; the longest, the shortest or a fixed answer is so within error."""
     items = rows(path)
     right = np.array([item["answer"] for item in items])
     assert set(np.bincount(right, minlength=4)) == {len(items) // 4}
@@ -138,24 +138,15 @@ def test_the_tasks_ask_as_training_words_it(folder: Path, make: ModuleType) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=identity)
-def test_the_study_runs(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_study_runs(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """End to end, shortened: two trials of four steps, a few items."""
     monkeypatch.chdir(tmp_path)
-    short = [
-        "--steps",
-        "4",
-        "--warmup-steps",
-        "1",
-        "--limit",
-        "16",
-        "--test-limit",
-        "8",
-        "--budget",
-        "2",
-        "--name",
-        "short",
-    ]
+    short = "--steps 4 --warmup-steps 1 --limit 16 --test-limit 8 --budget 2 --name short".split()
     assert main(["tune", str(folder / "study.yaml"), *short]) == 0
-    record = Record.open(tmp_path / "runs" / "short")
-    assert record is not None
-    assert "report.html" in {path.name for path in (tmp_path / "runs" / "short").iterdir()}
+    capsys.readouterr()
+    assert main(["report", "runs/short", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [trial["status"] for trial in found["trials"]] == ["done", "done"]
+    assert (tmp_path / "runs" / "short" / "report.html").exists()
