@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 import yaml
 
 from partune import config
-from partune.cli import main
+from partune.cli import _parser, main
+from tests.test_docs import blocks, commands
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 FOLDERS = sorted(path.parent for path in EXAMPLES.glob("*/study.yaml"))
@@ -96,7 +98,7 @@ def test_the_test_is_about_what_training_never_shows(make: ModuleType, cases: di
 
 @pytest.mark.parametrize("path", TASKS, ids=identity)
 def test_no_guess_pays(path: Path) -> None:
-    """Each place is right for a quarter of the items; the longest, the shortest or a fixed answer is so within error."""
+    """Each place is right for a quarter of the items; the longest, the shortest, a fixed answer too, within error."""
     items = rows(path)
     right = np.array([item["answer"] for item in items])
     assert set(np.bincount(right, minlength=4)) == {len(items) // 4}
@@ -136,6 +138,21 @@ def test_the_tasks_ask_as_training_words_it(folder: Path, make: ModuleType) -> N
             assert (asked["task"], asked["doc_to_text"]) == (f"{name}_{part}", text)
 
 
+@pytest.mark.parametrize("folder", FOLDERS, ids=identity)
+def test_a_page_shows_rows_that_are_there_and_commands_that_parse(folder: Path) -> None:
+    page = folder / "README.md"
+    lines = {line for path in folder.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()}
+    shown = [block for block in blocks(page) if block.language == "json"]
+    assert len(shown) >= 2
+    assert [block.text for block in shown if block.text.strip() not in lines] == []
+    called = [arguments for block in blocks(page) if block.language == "sh" for arguments, _ in commands(block.text)]
+    assert called
+    for arguments in called:
+        _parser(arguments).parse_args(arguments)
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (folder / link).exists(), link
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=identity)
 def test_the_study_runs(
@@ -143,8 +160,8 @@ def test_the_study_runs(
 ) -> None:
     """End to end, shortened: two trials of four steps, a few items."""
     monkeypatch.chdir(tmp_path)
-    short = "--steps 4 --warmup-steps 1 --limit 16 --test-limit 8 --budget 2 --name short".split()
-    assert main(["tune", str(folder / "study.yaml"), *short]) == 0
+    few = ["--steps", "4", "--warmup-steps", "1", "--limit", "16", "--test-limit", "8", "--budget", "2"]
+    assert main(["tune", str(folder / "study.yaml"), *few, "--name", "short"]) == 0
     capsys.readouterr()
     assert main(["report", "runs/short", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
