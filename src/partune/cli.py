@@ -69,6 +69,9 @@ asynchronous and synchronous loops.""",
 Runs a study with scheduler, workers and driver in processes of their own, kills one of them every few seconds, and
 compares the record with that of the study left alone.""",
 }
+DASHBOARD = """\
+Shows a study in optuna-dashboard, at an address that only this machine reaches: charts, trials, importances, while it
+runs too. It reads the study's record and changes nothing in it. See docs/dashboard.md."""
 COMPARE = """\
 Compares finished studies of one objective and space: trials' scores, winners' verdicts, time and cost; those of one
 algorithm with different seeds are its repeats, over which algorithms are tested against each other. See
@@ -165,6 +168,19 @@ def report(arguments: argparse.Namespace) -> int:
         files.follow(directory, arguments.storage)
     else:
         _show(record, arguments)
+    return 0
+
+
+def dashboard(arguments: argparse.Namespace) -> int:
+    from partune import dashboard
+
+    directory = _existing(arguments.directory)
+    with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
+        print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
+        print("It follows the study and changes nothing in it. Ctrl-C ends it.", flush=True)
+        if sys.stdout.isatty() if arguments.open is None else arguments.open:
+            dashboard.opens(server.url)
+        server.serve_forever()
     return 0
 
 
@@ -592,6 +608,15 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_storage(command)
     command.set_defaults(run=report)
 
+    command = commands.add_parser("dashboard", help="a study in Optuna's dashboard, in a browser", description=DASHBOARD)
+    command.add_argument("directory", help="the study's directory, runs/<name>")
+    command.add_argument("--host", default="127.0.0.1", help="an address of this machine only (default: %(default)s)")
+    command.add_argument("--port", type=_port, help="0 for any free one (default: 8080, or any where that is taken)")
+    about = "open a browser, or not (default: where the output is a terminal)"
+    command.add_argument("--open", action=argparse.BooleanOptionalAction, default=None, help=about)
+    _add_storage(command)
+    command.set_defaults(run=dashboard)
+
     command = commands.add_parser("compare", help="finished studies of one objective side by side", description=COMPARE)
     command.add_argument("directories", nargs="+", metavar="DIRECTORY", help="a study's directory, runs/<name>")
     command.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.svg and compare.json there")
@@ -802,6 +827,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {value}")
     return value
 
 
