@@ -608,7 +608,9 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_storage(command)
     command.set_defaults(run=report)
 
-    command = commands.add_parser("dashboard", help="a study in Optuna's dashboard, in a browser", description=DASHBOARD)
+    command = commands.add_parser(
+        "dashboard", help="a study in Optuna's dashboard, in a browser", description=DASHBOARD
+    )
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--host", default="127.0.0.1", help="an address of this machine only (default: %(default)s)")
     command.add_argument("--port", type=_port, help="0 for any free one (default: 8080, or any where that is taken)")

@@ -101,7 +101,7 @@ class View(BaseStorage):
                 study_name=facts.name,
                 direction=StudyDirection.MAXIMIZE,
                 user_attrs=_told(facts),
-                system_attrs={},
+                system_attrs={"study:metric_names": ["score"], **_note(facts)},
                 study_id=STUDY,
             )
             self._trials = [_frozen(trial, facts, self._record, *times[trial.number]) for trial in facts.trials]
@@ -161,17 +161,15 @@ class View(BaseStorage):
     set_trial_user_attr = set_trial_system_attr = _refuse
 
 
-def _told(facts: Facts) -> dict[str, Any]:
-    """What the dashboard says of the study beside its trials: how it stands, in the report's words."""
-    headers, rows = sentences.standing(facts)
-    table = {row[0]: ", ".join(f"{header}: {cell}" for header, cell in zip(headers[1:], row[1:], strict=True)) for row in rows}
-    return {
-        "verdict": sentences.headline(facts),
-        **table,
-        "algorithm": facts.header["algorithm"],
-        "seed": facts.header["seed"],
-        "budget": facts.budget,
-    }
+def _note(facts: Facts) -> dict[str, Any]:
+    """The study's note in the dashboard, as Markdown: how it stands, in the report's words."""
+    lines = [f"**{plain(sentences.headline(facts))}**", *(plain(text) for text in sentences.remarks(facts))]
+    if facts.winner is not None:
+        lines.append(plain(f"Winner: trial {facts.winner.number}: {summary.words(facts.winner.config)}."))
+    if facts.scored:
+        lines.append(escaped(*sentences.standing(facts)))
+    lines.append("partune's note: what is written here would not be kept.")
+    return save_note...
 
 
 def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, end: datetime | None) -> FrozenTrial:
@@ -203,17 +201,15 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     for task, test in row["test"].items():
         yield f"test/{task}", test["score"]
         yield f"test/{task}_stderr", test["stderr"]
-    yield from ((name, each) for name, each in _cost(trial).items() if name.endswith("seconds"))
-    yield "fidelity", row["fidelity"]
-    yield "attempts", row["attempts"]
+    cost = {} if trial.observation is None else trial.observation.cost
+    for name in ("seconds", "train_seconds", "score_seconds"):
+        yield name, cost.get(name)
+    yield "fidelity", row["fidelity"] if trial.status is Status.STOPPED else None
+    yield "attempts", trial.attempts if trial.attempts > 1 else None
     yield "seed", trial.seed
     yield "error", row["error"]
     if record.directory is not None and (folder := record.adapter(trial.number)).is_dir():
         yield "adapter", str(folder)
-
-
-def _cost(trial: Trial) -> Mapping[str, float]:
-    return {} if trial.observation is None else trial.observation.cost
 
 
 # ----- on the web
@@ -224,7 +220,7 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [(name, value) for name, value in headers if name.title() not in HEADERS]
+            kept = [each for each in headers if each[0].title() not in (*HEADERS, "Content-Length", "Last-Modified")]
             return start_response(status, [*kept, *HEADERS.items()], *rest)
 
         def refuse(status: str, reason: str) -> list[bytes]:
@@ -239,9 +235,16 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
             view.refresh()
         except UserError as error:
             return refuse("503 Service Unavailable", database.masked(str(error)))
-        return dashboard(environ, start)
+        answered = dashboard(environ, start)
+        return _styled(answered) if environ["PATH_INFO"].startswith("/dashboard") else answered
 
     return answer
+
+
+def _styled(page: Iterable[bytes]) -> list[bytes]:
+    """The dashboard's page with partune's stylesheet laid over."""
+    style = Path(__file__).with_suffix(".css").read_bytes()
+    return [b"".join(page).replace(b"</head>", b"<style>%b</style></head>" % style)]
 
 
 def _is_here(host: str) -> bool:
