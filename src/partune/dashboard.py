@@ -30,9 +30,11 @@ from partune import database
 from partune.distributions import distribution
 from partune.errors import UserError
 from partune.loopback import LOOPBACK, is_loopback
-from partune.report import sentences, words
+from partune.markdown import plain
+from partune.report import sentences, summary, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
+from partune.report.markdown import escaped
 from partune.storage import Record, state
 from partune.trial import RUNG, Status, Trial
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 STUDY = 1  # the study's id in the dashboard
 PAGE = f"/dashboard/studies/{STUDY}"
 PORT = 8080  # where nobody else has it
+NOTE, NOTE_PART = "dashboard:note_ver", "dashboard:note_str:"  # where the dashboard keeps a study's note
 FRESH = 2.0  # seconds for which what was read of a record counts as new
 READ_ONLY = "partune's dashboard shows a study's record and changes nothing in it"
 
@@ -100,8 +103,12 @@ class View(BaseStorage):
             self._study = FrozenStudy(
                 study_name=facts.name,
                 direction=StudyDirection.MAXIMIZE,
-                user_attrs=_told(facts),
-                system_attrs={"study:metric_names": ["score"], **_note(facts)},
+                user_attrs={
+                    "algorithm": facts.header["algorithm"],
+                    "seed": facts.header["seed"],
+                    "budget": facts.budget,
+                },
+                system_attrs={"study:metric_names": ["score"], NOTE: 1, f"{NOTE_PART}0": _note(facts)},
                 study_id=STUDY,
             )
             self._trials = [_frozen(trial, facts, self._record, *times[trial.number]) for trial in facts.trials]
@@ -161,15 +168,14 @@ class View(BaseStorage):
     set_trial_user_attr = set_trial_system_attr = _refuse
 
 
-def _note(facts: Facts) -> dict[str, Any]:
-    """The study's note in the dashboard, as Markdown: how it stands, in the report's words."""
-    lines = [f"**{plain(sentences.headline(facts))}**", *(plain(text) for text in sentences.remarks(facts))]
+def _note(facts: Facts) -> str:
+    """How the study stands, in the report's words, as Markdown."""
+    parts = [f"**{plain(sentences.headline(facts))}**", *map(plain, sentences.remarks(facts))]
     if facts.winner is not None:
-        lines.append(plain(f"Winner: trial {facts.winner.number}: {summary.words(facts.winner.config)}."))
+        parts.append(plain(f"Trial {facts.winner.number}: {summary.words(facts.winner.config)}."))
     if facts.scored:
-        lines.append(escaped(*sentences.standing(facts)))
-    lines.append("partune's note: what is written here would not be kept.")
-    return save_note...
+        parts.append(escaped(*sentences.standing(facts)))
+    return "\n\n".join(parts)
 
 
 def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, end: datetime | None) -> FrozenTrial:
@@ -219,8 +225,11 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
     """The dashboard, for this machine and for reading only, over a view that is fresh."""
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        page = environ["PATH_INFO"].startswith("/dashboard")
+        ours = {*HEADERS, "Content-Length", "Last-Modified"} if page else {*HEADERS}
+
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            kept = [each for each in headers if each[0].title() not in (*HEADERS, "Content-Length", "Last-Modified")]
+            kept = [(name, value) for name, value in headers if name.title() not in ours]
             return start_response(status, [*kept, *HEADERS.items()], *rest)
 
         def refuse(status: str, reason: str) -> list[bytes]:
@@ -236,7 +245,7 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
         except UserError as error:
             return refuse("503 Service Unavailable", database.masked(str(error)))
         answered = dashboard(environ, start)
-        return _styled(answered) if environ["PATH_INFO"].startswith("/dashboard") else answered
+        return _styled(answered) if page else answered
 
     return answer
 
@@ -244,7 +253,10 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
 def _styled(page: Iterable[bytes]) -> list[bytes]:
     """The dashboard's page with partune's stylesheet laid over."""
     style = Path(__file__).with_suffix(".css").read_bytes()
-    return [b"".join(page).replace(b"</head>", b"<style>%b</style></head>" % style)]
+    text = b"".join(page)
+    if hasattr(page, "close"):
+        page.close()
+    return [text.replace(b"</head>", b"<style>%b</style></head>" % style)]
 
 
 def _is_here(host: str) -> bool:
