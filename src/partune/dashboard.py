@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import webbrowser
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from socket import AF_INET6
 from socketserver import ThreadingMixIn
@@ -212,7 +212,7 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
         yield name, cost.get(name)
     yield "fidelity", row["fidelity"] if trial.status is Status.STOPPED else None
     yield "attempts", trial.attempts if trial.attempts > 1 else None
-    yield "seed", trial.seed
+    yield "seed", str(trial.seed)  # a name, no quantity to be drawn
     yield "error", row["error"]
     if record.directory is not None and (folder := record.adapter(trial.number)).is_dir():
         yield "adapter", str(folder)
