@@ -274,9 +274,8 @@ class Server(ThreadingMixIn, WSGIServer):
 
     @property
     def url(self) -> str:
-        host, port = self.server_address[:2]
-        shown = f"[{host!s}]" if ":" in str(host) else host
-        return f"http://{shown}:{port}{PAGE}"
+        host = str(self.server_address[0])
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}{PAGE}"
 
 
 class ServerV6(Server):
