@@ -203,7 +203,8 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     again = facts.again.get(trial.number, [])
     yield "stderr", row["stderr"]
     yield "phase", "start" if trial.number < facts.n_init else "search"
-    yield "again", ", ".join(words.number(each.score) for each in again) or None  # with fresh seeds
+    told = [words.number(each.score) if each.status is Status.DONE else "failed" for each in again]
+    yield "again", ", ".join(told) or None  # with fresh seeds
     for task, test in row["test"].items():
         yield f"test/{task}", test["score"]
         yield f"test/{task}_stderr", test["stderr"]
