@@ -311,6 +311,14 @@ def test_the_command_serves_until_it_is_interrupted(directories: dict[str, Path]
 # ----- in a browser
 
 PAGES = ["", "/analytics", "/trials", "/smartSelection", "/note"]
+LOOKS = [
+    (width, scheme, background)
+    for width in (1280, 390)
+    for scheme, background in (("light", "rgb(255, 255, 255)"), ("dark", "rgb(18, 18, 18)"))
+]
+WRITING = ", ".join(
+    f"button:has([data-testid={icon}Icon])" for icon in ("Edit", "Delete", "DriveFileRenameOutline", "AddBox")
+)
 QUIET = re.compile(r"warning: \[\.WebGL")  # what a software renderer says of itself
 SPOKEN = "main :is(h4, h5, h6, p, td, th):not(:empty)"
 
@@ -356,50 +364,34 @@ def served(directories: dict[str, Path], request: pytest.FixtureRequest) -> Iter
         thread.join()
 
 
-def visit(tab: Tab, url: str) -> None:
-    tab.page.goto(url)
-    tab.page.wait_for_load_state("networkidle")
-    tab.page.wait_for_selector("main", timeout=30_000)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("served", ["tuned", "conditional"], indirect=True)
 def test_every_page_is_quiet_and_fits(tab: Tab, served: str) -> None:
     """No complaint, no request to anywhere else, nothing beyond the window's edge, readable; wide and narrow, both
-    schemes; hostile names are text."""
+    schemes; nothing to write with; hostile names are text."""
     tab.logged.clear()
     tab.asked.clear()
     root = served.partition("/dashboard")[0]
-    text = ""
+    text, writing = "", 0
     for url in (f"{root}/dashboard", *(f"{served}{page}" for page in PAGES)):
-        visit(tab, url)
-        for width, scheme, dark in ((1280, "light", False), (390, "light", False), (390, "dark", True)):
+        tab.page.goto(url)
+        tab.page.wait_for_load_state("networkidle")
+        tab.page.wait_for_selector("main", timeout=30_000)
+        for width, scheme, background in LOOKS:
             tab.page.set_viewport_size({"width": width, "height": 900})
             tab.page.emulate_media(color_scheme=scheme)
-            tab.page.wait_for_timeout(300)
+            tab.page.wait_for_function(f"getComputedStyle(document.body).backgroundColor === '{background}'")
+            tab.page.wait_for_timeout(100)
             assert tab.page.evaluate("document.documentElement.scrollWidth") == width, (url, width)
-            background = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
-            assert (background == "rgb(18, 18, 18)") == dark
             assert tab.page.evaluate(CONTRAST, SPOKEN) >= 4.5, (url, scheme)
         text += tab.page.locator("body").inner_text()
-        tab.page.set_viewport_size({"width": 1280, "height": 900})
+        found = tab.page.locator(WRITING).all()
+        writing += len(found)
+        assert not any(each.is_visible() for each in found), url
+    assert writing == 5  # three at the study's name, one at each kind of note
     assert ("tuned<script>window.pwned = 1" in text) or (f"kind{HOSTILE}" in text and f"sgd{HOSTILE}" in text)
+    assert ("the winner, is better than the untouched base model" in text) == ("tuned" in text)
     assert tab.page.evaluate("window.pwned") is None
     assert [line for line in tab.logged if not QUIET.match(line)] == []
     assert [url for url in tab.asked if not url.startswith((f"{root}/", "data:", "blob:"))] == []
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("served", ["tuned"], indirect=True)
-def test_what_would_write_is_not_offered(tab: Tab, served: str) -> None:
-    root = served.partition("/dashboard")[0]
-    icons = ("Edit", "Delete", "DriveFileRenameOutline", "AddBox")
-    for url, count in ((f"{root}/dashboard", 3), (f"{served}/note", 1), (f"{served}/trials", 1)):
-        visit(tab, url)
-        writing = tab.page.locator(", ".join(f"button:has([data-testid={icon}Icon])" for icon in icons))
-        writing.nth(count - 1).wait_for(state="attached", timeout=30_000)
-        assert not any(each.is_visible() for each in writing.all())
-    visit(tab, f"{served}/note")
-    assert "the winner, is better than the untouched base model" in tab.page.locator("main").inner_text()
