@@ -86,14 +86,14 @@ def scores(facts: Facts) -> Figure:
         traces.append({**trace, "marker": _mark(BLUE, "triangle-down", 9)})
     again = [(number, each) for number, runs in facts.again.items() for each in runs if each.status is Status.DONE]
     if again:
-        errors = [each.observation.stderr if each.observation is not None else None for _, each in again]
+        errors = [_stderr(each) for _, each in again]
         x, y = [number for number, _ in again], [max(each.score, low) for _, each in again]
         trace = _points(x, y, "confirmed", PURPLE)
         traces.append({**trace, "error_y": _bars(errors, PURPLE), "marker": _mark(PURPLE, "diamond-open", 9)})
     if facts.best_so_far:
         numbers, best = zip(*facts.best_so_far, strict=True)
-        trace = _line(list(numbers), [max(each, low) for each in best], "best so far", GREEN, "solid")
-        traces.append({**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}, "hoverinfo": "skip"})
+        steps = _steps(list(numbers), [max(each, low) for each in best], "best so far")
+        traces.append({**steps, "hoverinfo": "skip"})
     traces += _failed(facts, [*lines, *(max(trial.score, low) for trial in done)])
     if (winner := facts.winner) is not None:
         trace = _points([winner.number], [winner.score], "winner", ORANGE, [winner])
@@ -122,7 +122,7 @@ def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> lis
     """Marks with standard errors; of many trials as one line with gaps, which a browser draws much faster."""
     if not trials:
         return []
-    errors = [trial.observation.stderr if trial.observation is not None else None for trial in trials]
+    errors = [_stderr(trial) for trial in trials]
     trace = _points([t.number for t in trials], [t.score for t in trials], name, colour, trials)
     if len(trials) < MANY:
         return [{**trace, "error_y": _bars(errors, colour), "marker": _mark(colour, symbol, 8)}]
@@ -202,17 +202,16 @@ def parallel(facts: Facts) -> Figure:
                 "hoverinfo": "skip",
             }
         )
-    marks = [tick for name in names for tick in ticks(facts.space.hyperparameters[name], 5)]
-    places = [k for k, name in enumerate(names) for _ in ticks(facts.space.hyperparameters[name], 5)]
+    marks = [(k, tick) for k, name in enumerate(names) for tick in ticks(facts.space.hyperparameters[name], 5)]
     score_ticks = np.linspace(low, high, 5).tolist()
     traces.append(
         {
             "type": "scatter",
             "mode": "text",
-            "x": [*places, *[len(names)] * 5],
-            "y": [*(tick.u for tick in marks), *np.linspace(0, 1, 5).tolist()],
+            "x": [*(k for k, _ in marks), *[len(names)] * 5],
+            "y": [*(tick.u for _, tick in marks), *np.linspace(0, 1, 5).tolist()],
             "text": [
-                *(plain(tick.text) for tick in marks),
+                *(plain(tick.text) for _, tick in marks),
                 f"≤ {words.number(low, 3)}",
                 *(words.number(score, 3) for score in score_ticks[1:]),
             ],
@@ -382,9 +381,7 @@ def depths(found: Partition) -> Figure:
             traces.append({**_points(list(x), list(y), name, colour), "marker": _mark(colour, symbol, 7)})
     if found.depths:
         numbers, reached = zip(*found.depths, strict=True)
-        deepest = np.maximum.accumulate(reached).tolist()
-        trace = _line(list(numbers), deepest, "deepest so far", GREEN, "solid")
-        traces.insert(0, {**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}})
+        traces.insert(0, _steps(list(numbers), np.maximum.accumulate(reached).tolist(), "deepest so far"))
     whole = _whole(1 + max((number for number, _ in found.depths), default=0))
     return _figure(traces, x={"title": "trial", **whole}, y={"title": "depth (cuts)", "rangemode": "tozero"})
 
@@ -465,8 +462,7 @@ def over_time(facts: Facts) -> Figure:
     unit, size = time_unit(float(seconds[-1]) if len(seconds) else 0.0)
     best = np.maximum.accumulate([t.score if t.status is Status.DONE else -math.inf for t in told])
     known = [(float(s) / size, float(b)) for s, b in zip(seconds, best, strict=True) if math.isfinite(b)]
-    trace = _line([s for s, _ in known], [b for _, b in known], "best so far", GREEN, "solid")
-    trace["line"] = {"color": GREEN, "width": 2, "shape": "hv"}
+    trace = _steps([s for s, _ in known], [b for _, b in known], "best so far")
     reach = [0, 1.02 * max((s for s, _ in known), default=1.0) or 1.0]
     figure = _figure(
         [trace], x={"title": f"time of the trials, {unit}", "range": reach}, y={"title": "best score so far"}
@@ -517,6 +513,11 @@ def _line(x: Sequence[float | None], y: Sequence[float | None], name: str, colou
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": plain(name), "line": line}
 
 
+def _steps(x: Sequence[float], y: Sequence[float], name: str) -> Trace:
+    """The best so far of something: level until there is better."""
+    return {**_line(x, y, name, GREEN, "solid"), "line": {"color": GREEN, "width": 2, "shape": "hv"}}
+
+
 def _mark(colour: str, symbol: str, size: int) -> dict[str, Any]:
     outline = {"color": colour if symbol.endswith("open") else "rgba(0,0,0,0.75)"}
     return {"color": colour, "symbol": symbol, "size": size, "line": {**outline, "width": 1 if size > 7 else 0.5}}
@@ -534,6 +535,10 @@ def ends(values: Sequence[float]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = float(np.quantile(values, LOWEST)), max(values)
     return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _stderr(trial: Trial) -> float | None:
+    return None if trial.observation is None else trial.observation.stderr
 
 
 def _bars(errors: Sequence[float | None], colour: str, faint: bool = True) -> dict[str, Any]:
