@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from partune import Study, UserError, dashboard
 from partune.cli import main
 from partune.dashboard import STUDY, View, guarded, opens, server
+from partune.loopback import LOOPBACK
 from partune.report.summary import summarise
 from partune.storage import JOURNAL, Record
 from partune.trial import Config, Observation, Status
@@ -65,6 +67,18 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def _always_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dashboard, "FRESH", 0.0)
     monkeypatch.setattr(dashboard, "PATIENCE", 0)
+
+
+@contextlib.contextmanager
+def serving(directory: Path, host: str = LOOPBACK) -> Iterator[str]:
+    with server(directory, host, port=0) as found:
+        thread = threading.Thread(target=found.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield found.url
+        finally:
+            found.shutdown()
+            thread.join()
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -241,6 +255,14 @@ def test_other_machines_are_not_let_in(directories: dict[str, Path], host: str) 
         server(directories["empty"], host)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_it_listens_and_names_where(directories: dict[str, Path], host: str) -> None:
+    if host == "::1" and not Path("/proc/net/if_inet6").exists():
+        pytest.skip("no IPv6 on this machine")
+    with serving(directories["empty"], host) as url, urllib.request.urlopen(url, timeout=30) as answer:
+        assert b"</style></head>" in answer.read()
+
+
 def test_a_port_that_is_taken(directories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with server(directories["empty"], port=0) as first:
         taken = first.server_port
@@ -356,12 +378,8 @@ def tab() -> Iterator[Tab]:
 @pytest.fixture
 def served(directories: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[str]:
     """The address of a study's page."""
-    with server(directories[request.param], port=0) as found:
-        thread = threading.Thread(target=found.serve_forever, daemon=True)
-        thread.start()
-        yield found.url
-        found.shutdown()
-        thread.join()
+    with serving(directories[request.param]) as url:
+        yield url
 
 
 @pytest.mark.slow

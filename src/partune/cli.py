@@ -178,7 +178,7 @@ def dashboard(arguments: argparse.Namespace) -> int:
     with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
         print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
         print("It follows the study and changes nothing in it. Ctrl-C ends it.", flush=True)
-        if sys.stdout.isatty() if arguments.open is None else arguments.open:
+        if arguments.open or (arguments.open is None and sys.stdout.isatty()):
             dashboard.opens(server.url)
         server.serve_forever()
     return 0

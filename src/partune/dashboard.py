@@ -16,7 +16,7 @@ import webbrowser
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from socket import AF_INET6
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -273,10 +273,16 @@ class Server(ThreadingMixIn, WSGIServer):
 
     daemon_threads = True
 
+    def server_bind(self) -> None:
+        """Without asking a name server what the address is called, as wsgiref's would."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
     @property
     def url(self) -> str:
-        host = str(self.server_address[0])
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}{PAGE}"
+        host = f"[{self.server_name}]" if ":" in self.server_name else self.server_name
+        return f"http://{host}:{self.server_port}{PAGE}"
 
 
 class ServerV6(Server):
