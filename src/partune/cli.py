@@ -120,12 +120,14 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
+    from partune import configured
+
     directory = _existing(arguments.directory)
     study_config = _moved(
         _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers, arguments.storage, watcher=_watcher(arguments))
+        study = configured.study(study_config, directory, True, workers, arguments.storage, watcher=_watcher(arguments))
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
@@ -134,13 +136,15 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def join(arguments: argparse.Namespace) -> int:
+    from partune import configured
+
     directory = _existing(arguments.directory)
     study_config = _moved(
         _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
         watcher = _watcher(arguments)
-        study = _study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
+        study = configured.study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
         return _run(study, study.record.budget or study_config.search.budget, arguments)
 
 
@@ -313,16 +317,18 @@ def _cluster() -> Any:
 
 def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begins and runs a study: the file's mapping with the flags laid over it."""
-    from partune import config
+    from partune import config, configured
 
     flags = config.located(_given(arguments), Path.cwd())
     study_config = config.parse(_merged(mapping, flags))
     if arguments.print_config:
-        print(config.dump(_with_space(study_config)), end="")
+        print(config.dump(configured.with_space(study_config)), end="")
         return 0
     with _workers(study_config.run) as workers:
         directory = _directory(arguments, study_config)
-        study = _study(study_config, directory, False, workers, study_config.run.storage, watcher=_watcher(arguments))
+        study = configured.study(
+            study_config, directory, False, workers, study_config.run.storage, watcher=_watcher(arguments)
+        )
         return _run(study, study_config.search.budget, arguments)
 
 
@@ -366,75 +372,6 @@ def _moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyCon
     if flags.keys() & {"workers", "scheduler", "cluster"}:
         recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
     return config.parse(_merged(recorded, {"run": flags}))
-
-
-def _study(
-    study_config: StudyConfig,
-    directory: Path,
-    resume: bool,
-    workers: Workers | None = None,
-    storage: str | None = None,
-    join: bool = False,
-    watcher: Watcher | None = None,
-) -> Study:
-    """storage: the database's URL with its password, as it was given now."""
-    from partune import config
-    from partune.objectives.finetune import FineTune
-    from partune.objectives.function import named
-    from partune.objectives.litgpt import LitGPT
-    from partune.space import Space
-    from partune.study import Study
-
-    objective: Any
-    if study_config.objective == "finetune":
-        litgpt = study_config.run.engine == "litgpt"
-        objective = LitGPT.of(study_config, scratch=directory / "litgpt") if litgpt else FineTune.of(study_config)
-    else:
-        objective = named(study_config.objective)
-    study_config = _with_space(study_config)
-    return Study(
-        Space.parse(study_config.space or {}),
-        objective,
-        study_config.search.algorithm,
-        study_config.search.seed,
-        directory,
-        options=study_config.search.options,
-        keep=study_config.run.keep,
-        confirm=study_config.search.confirm,
-        stop=study_config.run.stop,
-        resume=resume,
-        config=config.dump(study_config),
-        watcher=watcher,
-        workers=workers,
-        storage=storage,
-        join=join,
-    )
-
-
-def _with_space(study_config: StudyConfig) -> StudyConfig:
-    """The configuration with its space written out, the objective's own where none is given; raises UserError."""
-    from partune.objectives.function import named
-    from partune.space import SPACES, Space
-
-    own: Space | None
-    if study_config.space is not None:
-        own = Space.parse(_space_form(study_config.space))
-    elif study_config.objective == "finetune":
-        own = SPACES["lora"]
-    else:
-        own = getattr(named(study_config.objective), "space", None)
-    if own is None:
-        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
-    return study_config.model_copy(update={"space": own.describe()})
-
-
-def _space_form(form: Any) -> Any:
-    """A space's mapping, read from its YAML file where the form names one."""
-    from partune import config
-
-    if isinstance(form, str) and form.endswith((".yaml", ".yml")):
-        return config.load(form)
-    return form
 
 
 def _watcher(arguments: argparse.Namespace) -> Watcher:
