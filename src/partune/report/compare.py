@@ -372,16 +372,24 @@ def markdown(found: Summary, picture: str | None = None) -> str:
     """picture: where it is, to be shown below the first table."""
     lines = ["# Comparison", ""]
     for section in sections(found):
-        lines += [f"## {section.title}", ""]
-        if section.rows:
-            lines.append(escaped(section.headers, section.rows))
-        lines += [f"{plain(note)}\n" for note in section.notes]
+        lines += marked(section)
         if section.title == "Algorithms" and picture is not None:
             lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def marked(section: Section) -> list[str]:
+    """The lines of a section in Markdown."""
+    rows = [escaped(section.headers, section.rows)] if section.rows else []
+    return [f"## {section.title}", "", *rows, *(f"{plain(note)}\n" for note in section.notes)]
+
+
 def show(found: Summary, console: Console | None = None) -> None:
+    tell(sections(found), console)
+
+
+def tell(listed: Sequence[Section], console: Console | None = None) -> None:
+    """Prints sections."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -392,7 +400,7 @@ def show(found: Summary, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, COLUMNS)
-    for section in sections(found):
+    for section in listed:
         console.print(Text(section.title, style="bold"))
         if section.rows:
             shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
