@@ -5,21 +5,23 @@ RUNS ?= runs
 NAME ?= demo
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# A file's tests share what they make, so that a file stays with one of the processes.
+TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # One thread a process: on a busy machine several fight each other (README, "Speed on a CPU").
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test fast lint format clean
+.PHONY: demo test fast lint format docs clean
 
 demo: $(INSTALLED)  ## A real study on the embedded factory world; continues it if it was interrupted.
 	@if [ -d $(RUNS)/$(NAME) ]; then $(BIN)/partune resume $(RUNS)/$(NAME); else $(BIN)/partune demo --runs $(RUNS) --name $(NAME); fi
 
 test: $(INSTALLED) lint  ## All tests, slow ones included.
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 fast: $(INSTALLED)  ## The tests that take less than a few seconds each.
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -30,8 +32,11 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(INSTALLED)  ## The documentation, into site/; a warning is an error.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11 or later, or call make PYTHON=..." >&2; exit 1; }

@@ -1,8 +1,11 @@
-"""One thread a process, no network: set before any library is imported."""
+"""One thread a process, no network: set before any library is imported. The longest files of tests come first."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -10,3 +13,9 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 pytest_plugins = ["tests.postgres"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests first, so that processes which share the files out among them end together."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])

@@ -50,10 +50,10 @@ def test_a_study_takes_a_name() -> None:
     ("name", "message"),
     [
         ("brannin", 'no objective "brannin"; did you mean "branin"?'),
-        ("nowhere:f", "objective nowhere:f: No module named 'nowhere'"),
-        ("shapes:f", "objective shapes:f: module 'shapes' has no attribute 'f'"),
+        ("nowhere:f", "cannot load the objective nowhere:f: No module named 'nowhere'"),
+        ("shapes:f", "cannot load the objective shapes:f: module 'shapes' has no attribute 'f'"),
         ("shapes:number", "objective shapes:number is neither a function of a configuration nor an Objective"),
-        (":f", "objective :f: Empty module name"),
+        (":f", "cannot load the objective :f: Empty module name"),
     ],
 )
 def test_what_is_no_objective_is_one_line(name: str, message: str) -> None:

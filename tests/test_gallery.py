@@ -134,7 +134,7 @@ def test_the_command_draws_what_the_documentation_shows(tmp_path: Path, capsys: 
     written = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "out").iterdir()}
     assert set(written) == {f"{name}.svg" for name in PICTURES} == {path.name for path in DOCS.iterdir()}
     assert all(name in said for name in written)
-    page = (DOCS.parent / "gallery.md").read_text(encoding="utf-8")
+    page = (DOCS.parent / "algorithms.md").read_text(encoding="utf-8")
     for name, picture in written.items():
         assert len(picture.encode()) < 150_000
         assert f"(gallery/{name})" in page

@@ -1,4 +1,4 @@
-"""What scripts and people may rely on: JSON, quiet, no colours, the whole configuration, completion, the document."""
+"""What scripts and people may rely on: JSON, quiet, no colours, the whole configuration, completion."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import io
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -225,32 +223,7 @@ def test_every_flag_that_takes_a_place_is_completed_as_one() -> None:
     assert there >= FILES | FOLDERS
 
 
-# ----- the document
-
-
 def test_what_is_not_there_is_answered_with_what_is() -> None:
     assert run("report", "runs/b")[2] == "partune: error: no study in runs/b: partune tune --name b ... begins one\n"
     Path("study.yaml").touch()
     assert 'No such file or directory; did you mean "study.yaml"?' in run("tune", "stdy.yaml")[2]
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_document() -> None:
-    blocks = re.findall(r"```(sh|python)\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
-    assert [kind for kind, _ in blocks].count("sh") >= 5
-    for kind, text in blocks:
-        if kind == "python":
-            names: dict[str, Any] = {}
-            exec(text, names)
-            assert len(names["summary"]["trials"]) == 12
-            continue
-        for line in text.splitlines():
-            command, _, target = line.partition(" > ")
-            program, *arguments = shlex.split(command)
-            assert program == "partune"
-            status, output, errors = run(*arguments)
-            assert status == 0, errors
-            if target:
-                Path(target).write_text(output)
-    assert Path("runs/second").is_dir()
-    assert "_shtab_partune" in Path("partune.bash").read_text()

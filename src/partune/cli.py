@@ -75,7 +75,7 @@ algorithm with different seeds are its repeats, over which algorithms are tested
 docs/compare.md."""
 GALLERY = """\
 Runs the optimisers on Himmelblau's function and draws what each did, as SVG: points, paths, generations, cells; and a
-Gaussian process with its acquisition function. The same every time; docs/gallery.md says what is to be seen."""
+Gaussian process with its acquisition function. The same every time; docs/algorithms.md says what is to be seen."""
 INTERRUPTED = 130
 
 

@@ -222,6 +222,7 @@ class Study:
         Failed trials count, anchors do not. Interrupted, it leaves a record that `run` continues. As many trials are
         under way as the workers have slots; with rungs a few more, which wait for the slots that rungs will empty.
         The budget is common to all drivers. One that joined returns when the budget is spent and its own trials ended.
+
         workers: threads of this process; of no account where the study was given worker processes.
         """
         if budget < 1:

@@ -122,7 +122,7 @@ def test_options_that_are_not_there() -> None:
 SPACES = [
     Space(a=Choice(["x", "y"]), b=Int(1, 4), c=Int(1, 5)),
     Space(a=Choice(["x", "y"]), f=Float(0, 1)),
-    Space(a=Choice(["x", "y", "z", "w"]), b=Int(1, 2), c=Int(1, 40, log=True)),
+    Space(a=Choice(["x", "y", "z", "w"]), b=Int(1, 2), c=Int(1, 12, log=True)),
 ]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from partune.errors import UserError, suggestion
+from partune.named import named as imported
 from partune.objectives.base import Objective
 from partune.trial import Config, Observation, Trial
 
@@ -32,13 +31,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
             known = ["finetune", *SYNTHETIC, "package.module:function"]
             raise UserError(f'no objective "{name}"{suggestion(name, known)}')
         return SYNTHETIC[name]
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"objective {name}: {error}") from None
+    found = imported(name, "objective")
     made: Objective | Callable[[Config], Observation | float] = found() if isinstance(found, type) else found
     if not (isinstance(made, Objective) or callable(made)):
         raise UserError(f"objective {name} is neither a function of a configuration nor an Objective")

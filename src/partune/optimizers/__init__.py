@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from partune.errors import UserError, suggestion
+from partune.named import named
 from partune.optimizers.base import Optimizer, ReplayError
 from partune.space import Space
 
@@ -181,8 +181,4 @@ def _load(name: str) -> Any:
     name = resolved(name)
     if ":" not in name and name not in ALGORITHMS:
         raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')
-    module, _, attribute = (ALGORITHMS[name].path if name in ALGORITHMS else name).partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f'cannot load the algorithm "{name}": {error}') from error
+    return named(ALGORITHMS[name].path if name in ALGORITHMS else name, "algorithm")
