@@ -180,16 +180,24 @@ def noisy(config: Config) -> Observation:
     return Observation({"score": score + float(config["weight_decay"]) / 7}, stderr=0.015)
 
 
+# When the first words were painted and when Plotly began to be there, in milliseconds.
+WATCHED = """let plotly;
+Object.defineProperty(window, 'Plotly', {
+  get: () => plotly, set: (value) => { plotly = value; window.ready = performance.now(); }, configurable: true });
+window.requestIdleCallback = (call) => { window.later = call; };"""
+ORDER = "[performance.getEntriesByName('first-contentful-paint')[0].startTime, window.ready]"
+
+
 def test_a_thousand_trials_open_within_three_seconds(browser: Any, tmp_path: Path) -> None:
-    """Until the first figure is there, of the browser's own time: the machine may be busy with something else."""
+    """Until the first figure is there, of the browser's own time; the words are on the screen before Plotly is read."""
     found = Facts(Study(SPACES["lora"], noisy, "soo").run(1000).record)
     path = tmp_path / "report.html"
     path.write_text(page(found), encoding="utf-8")
-    assert path.stat().st_size < 6_000_000
+    assert path.stat().st_size < 3_000_000
     tries = 3  # the machine may be busy with something else
     for left in range(tries)[::-1]:
         tab = Tab(browser)
-        tab.page.add_init_script("window.requestIdleCallback = (call) => { window.later = call; }")
+        tab.page.add_init_script(WATCHED)
         clock = tab.page.context.new_cdp_session(tab.page)
         clock.send("Performance.enable", {"timeDomain": "threadTicks"})
         tab.page.goto(path.as_uri())
@@ -198,6 +206,8 @@ def test_a_thousand_trials_open_within_three_seconds(browser: Any, tmp_path: Pat
         if metrics["TaskDuration"] < 3:
             break
         assert left, metrics["TaskDuration"]
+    painted, ready = tab.page.evaluate(ORDER)
+    assert 0 < painted < ready
     more = tab.page.locator("#slices details")
     assert more.locator(".plot[data-drawn]").count() == 0
     more.locator("summary").click()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 import re
+from importlib import resources
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from plotly.offline import get_plotlyjs_version
 
 from partune.report import figures
 from partune.report.facts import Facts
 from partune.report.page import _Page
 from tests.report.studies import HOSTILE, STUDIES
 
+CARTESIAN = {"scatter", "bar", "heatmap", "contour"}  # of those that the bundle in the report draws
 OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8C8C8C"}
 
 
@@ -23,6 +26,11 @@ def drawn(facts: Facts) -> dict[str, figures.Figure]:
     return page.figures
 
 
+def test_the_plotly_that_draws_is_of_the_schemas_version() -> None:
+    head = resources.files("partune.report").joinpath("plotly/plotly-cartesian.min.js").read_text(encoding="utf-8")[:200]
+    assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}" in head
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_figure_is_what_plotly_takes(facts: dict[str, Facts], name: str) -> None:
     found = drawn(facts[name])
@@ -30,6 +38,7 @@ def test_every_figure_is_what_plotly_takes(facts: dict[str, Facts], name: str) -
     for figure in found.values():
         bars = any(trace["type"] == "bar" for trace in figure["data"])
         go.Figure(figure)  # raises ValueError for anything that is not in its schema
+        assert {trace["type"] for trace in figure["data"]} <= CARTESIAN
         for axis in ("xaxis", "yaxis"):
             layout = figure["layout"][axis]
             assert layout.get("visible") is False or "title" in layout or "ticktext" in layout or bars

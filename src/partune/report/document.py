@@ -45,18 +45,17 @@ def document(
     stored = "".join(
         f'<script type="application/json" id="{name}-data">{_json(each)}</script>' for name, each in data.items()
     )
-    scripts = [_plotly(), _asset("page.js")]
+    plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("page.js")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy([plotly, script])}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_asset('page.css')}</style>\n</head>\n"
         f'<body data-refresh="{refresh or 0:g}">\n'
         f'<header><h1>{escape(heading)}</h1><div class="soft">{escape(below)}</div></header>\n'
         f'<nav aria-label="Sections">{links}</nav>\n<main>{body}</main>\n'
         f'<footer class="soft">{escape(footer)}</footer>\n{stored}\n'
-        + "\n".join(f"<script>{script}</script>" for script in scripts)
-        + "\n</body>\n</html>\n"
+        f'<script type="text/plain" id="plotly">{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n'
     )
 
 
@@ -126,10 +125,3 @@ def _policy(scripts: Sequence[str]) -> str:
 
 def _asset(name: str) -> str:
     return resources.files("partune.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    source: str = get_plotlyjs()
-    return source

@@ -1,5 +1,6 @@
 "use strict";
-// Draws the figures: those in sight at once, the others when the browser is idle; light or dark as the page is.
+// Draws the figures once the words are on the screen: those in sight first, the others when the browser is idle;
+// light or dark as the page is.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(`${id}-data`).textContent);
   const figures = read("figures"), trials = read("trials"), places = read("places");
@@ -9,6 +10,14 @@
     responsive: true, displaylogo: false,
     modeBarButtonsToRemove: ["lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toggleSpikelines"],
   };
+
+  // Plotly lies in the page as text; as a script it runs at once.
+  function start() {
+    if (window.Plotly) return;
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.head.append(script);
+  }
 
   function template() {
     const css = getComputedStyle(document.documentElement);
@@ -43,13 +52,13 @@
   const sight = new IntersectionObserver((seen) => {
     for (const each of seen) if (each.isIntersecting) { draw(each.target); sight.unobserve(each.target); }
   }, { rootMargin: "300px" });
-  plots.forEach((plot) => sight.observe(plot));
 
   const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 50));
   const shown = (plot) => !plot.dataset.drawn && plot.closest("details:not([open])") === null;
   const next = () => { const plot = plots.find(shown); if (plot) draw(plot).then(() => idle(next)); };
-  addEventListener("load", () => idle(next));
-  addEventListener("beforeprint", () => plots.filter(shown).forEach(draw));
+  const begin = () => { start(); plots.forEach((plot) => sight.observe(plot)); idle(next); };
+  requestAnimationFrame(() => setTimeout(begin));  // the words are painted in between
+  addEventListener("beforeprint", () => { start(); plots.filter(shown).forEach(draw); });
   dark.addEventListener("change", () => {
     for (const plot of plots) if (plot.dataset.drawn) Plotly.relayout(plot, { template: template() });
   });
