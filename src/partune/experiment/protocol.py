@@ -16,77 +16,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from partune import config, configured
-from partune.config import StudyConfig, flag
+from partune.config import StudyConfig
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
+from partune.experiment.options import Experiment, Protocol
 from partune.optimizers import optimizer, resolved
 from partune.report.compare import differing
 from partune.space import Int, Space
 
 FILE = "experiment.yaml"
 CALIBRATION = "calibration"
-ALGORITHMS = ("lhs", "bo", "soo", "bamsoo")
 SAMPLING = ("lhs", "random", "sobol", "grid")  # what learns nothing: the best of its samples is a lower bound
 TOGETHER = SAMPLING  # may run in packs; the others run as in their papers, one trial at a time
-
-Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
-Seeds = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(config.parts)]
-
-
-class Protocol(config.Section):
-    """The experiment: how many studies of which algorithms, and how the number of epochs is found."""
-
-    repeats: PositiveInt | None = None
-    """Studies of each algorithm, which differ in the seed; 3 if not given."""
-    seeds: Seeds = ()
-    """Their seeds, with commas between; 0, 1, ... if not given."""
-    algorithms: Annotated[Names, Field(min_length=1)] = ALGORITHMS
-    """The algorithms, with commas between."""
-    calibration: Annotated[int, Field(ge=0)] = 6
-    """Configurations that find the number of epochs, three at least; 0 takes the epochs as they are given."""
-    most_epochs: Annotated[int, Field(ge=2)] = 5
-    """Epochs of the full training that the calibration compares fewer with."""
-    sufficient: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Rank correlation with the full training from which a number of epochs is enough."""
-    upper: str | None = None
-    """YAML file of scores by task, of a published model for instance: the upper bound."""
-    processes: PositiveInt = 1
-    """Studies beside each other, each in a process of its own."""
-    out: str = "experiment"
-    """The experiment's folder; one that was interrupted there is continued."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Protocol:
-        for name in ("seeds", "algorithms"):
-            given = getattr(self, name)
-            if len(set(given)) < len(given):
-                raise ValueError(f"{name} are given twice: {','.join(map(str, given))}")
-        if self.seeds and self.repeats not in (None, len(self.seeds)):
-            raise ValueError(f"{len(self.seeds)} seeds are given for {self.repeats} repeats: leave one of them out")
-        if self.calibration in (1, 2):
-            raise ValueError(f"a rank correlation takes three configurations at least: calibration {self.calibration}")
-        return self
-
-
-class Experiment(StudyConfig):
-    """An experiment's file, whole."""
-
-    protocol: Protocol = Protocol()
-
-    @model_validator(mode="after")
-    def _apart(self) -> Experiment:
-        given = self.search.model_fields_set & {"algorithm", "seed", "options"}
-        if given:
-            raise ValueError(f"search.{min(given)} is the experiment's own: give --algorithms and --seeds")
-        if self.run.storage is not None:
-            raise ValueError("run.storage: an experiment's studies keep their records in its folder")
-        return self
 
 
 @dataclass(frozen=True)
@@ -105,7 +51,7 @@ class Plan:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        return self.protocol.seeds or tuple(range(self.protocol.repeats or 3))
+        return self.protocol.seeds or tuple(range(self.protocol.repeats or 5))
 
     @cached_property
     def base(self) -> StudyConfig:
@@ -169,7 +115,8 @@ class Plan:
         if len(self.seeds) * len(self.protocol.algorithms) < 2:
             raise UserError("an experiment compares two studies at least: give more --algorithms or --repeats")
         self.upper()
-        if self.directory.is_dir() and any(self.directory.iterdir()):
+        there = [each for each in self.directory.iterdir() if each.name != FILE] if self.directory.is_dir() else []
+        if there:
             self._check_recorded()
 
     def _check_recorded(self) -> None:
@@ -228,6 +175,41 @@ def dump(experiment: Experiment) -> str:
         experiment.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True
     )
     return text
+
+
+def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
+    """What a user gives, the flags over the file, with the preset under it; raises UserError with one line.
+
+    Nothing is under a function's experiment. Without a model, data and tasks it is the embedded default's.
+    """
+    given = config.merged(file, flags, Experiment)
+    if given.get("objective", "finetune") != "finetune":
+        return parse(given)
+    below = preset()
+    if not any(
+        _names(given.get(name), key) for name, key in (("model", "path"), ("data", "path"), ("validation", "tasks"))
+    ):
+        below = config.merged(below, preset("demo"), Experiment)
+    whole = config.merged(below, given, Experiment)
+    if not _names(whole.get("data"), "path"):
+        del whole["data"]  # the preset's alone
+    return parse(whole)
+
+
+def _names(section: Any, key: str) -> bool:
+    """Whether a section, or what it stands for, names something."""
+    return section is not None and (not isinstance(section, Mapping) or key in section)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The mapping in an experiment's file, as `config.load` reads a study's."""
+    value = config.load(path)
+    given = value.get("protocol")
+    if isinstance(given, Mapping) and isinstance(given.get("upper"), str):
+        upper = Path(path).absolute().parent / given["upper"]
+        if upper.is_file():
+            value["protocol"] = {**given, "upper": str(upper)}
+    return value
 
 
 def preset(name: str = "protocol") -> dict[str, Any]:

@@ -20,11 +20,11 @@ from partune import configured
 from partune.config import StudyConfig
 from partune.errors import UserError
 from partune.experiment import calibration
+from partune.experiment.findings import opened
 from partune.experiment.protocol import CALIBRATION, Plan
 from partune.preemption import terminated_as_interrupted
 from partune.report.facts import Facts
-from partune.storage import Record
-from partune.study import Study, UntrustworthyError, Watcher
+from partune.study import UntrustworthyError, Watcher
 from partune.trial import Trial
 
 PATIENCE = 30.0  # seconds for a study to save what it runs, when it is told to stop
@@ -53,6 +53,9 @@ class Teller:
 
     def ended(self, name: str, facts: Facts) -> None: ...
 
+    def over(self) -> None:
+        """The experiment ended, or was interrupted."""
+
 
 def run(plan: Plan, teller: Teller) -> int | None:
     """Runs what is missing; returns the number of epochs that the calibration found, None without one.
@@ -79,10 +82,6 @@ def run(plan: Plan, teller: Teller) -> int | None:
             teller,
         )
     return epochs
-
-
-def opened(directory: Path) -> Facts:
-    return Facts(Record.open(directory, read_only=True))
 
 
 def _calibration(plan: Plan) -> list[Job]:
@@ -177,10 +176,13 @@ def _workers(count: int) -> Iterator[list[_Worker]]:
             theirs.close()
             workers.append(_Worker(process, ours))
         yield workers
+    except BaseException:
+        for worker in workers:
+            worker.process.terminate()
+        raise
     finally:
         for worker in workers:
             worker.pipe.close()
-            worker.process.terminate()
         for worker in workers:
             worker.process.join(PATIENCE)
             worker.process.kill()
