@@ -312,7 +312,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any], whole: type[Secti
         section = section_in(whole.model_fields[name].annotation) if name in whole.model_fields else None
         under, over = (_expanded(each, section) for each in (found.get(name), value))
         together = section is not None and isinstance(under, Mapping) and isinstance(over, Mapping)
-        found[name] = {**under, **over} if together else value  # type: ignore[dict-item]
+        found[name] = {**under, **over} if together else value
     return found
 
 

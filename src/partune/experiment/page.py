@@ -49,7 +49,7 @@ class _Page:
         name = self.outcome.plan.directory.absolute().name
         return document(
             f"{name}: partune experiment",
-            f"Experiment {name}",
+            "Experiment" if name == "experiment" else f"Experiment {name}",
             self.line(),
             {name: (title, write()) for name, (title, write) in sections.items()},
             f"Written by partune {self.found['versions'].get('partune', '')} from the studies' records.",

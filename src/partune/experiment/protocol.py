@@ -190,6 +190,8 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
         _names(given.get(name), key) for name, key in (("model", "path"), ("data", "path"), ("validation", "tasks"))
     ):
         below = config.merged(below, preset("demo"), Experiment)
+    if (given.get("run") or {}).get("engine") == "litgpt":
+        del below["training"]["max_grad_norm"]  # it has no such setting, and never clips
     whole = config.merged(below, given, Experiment)
     if not _names(whole.get("data"), "path"):
         del whole["data"]  # the preset's alone

@@ -514,16 +514,18 @@ def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
             {**line, "hovertemplate": f"{plain(own['algorithm'])}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>"}
         )
         if course[0]["low"] is not None:
-            for edge, fill in (("low", {}), ("high", {"fill": "tonexty", "fillcolor": f"{hue(k)}2B"})):
+            for edge, fill in (("low", {}), ("high", {"fill": "tonexty", "fillcolor": f"{hue(k)}1F"})):
                 band = _line(x, [_digits(point[edge]) for point in course], "", hue(k), "solid")
                 band |= {"line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
                 bands.append({**band, **fill})
     room = 0.04 * (high - low or 1.0)
-    return _figure(
+    figure = _figure(
         [*bands, *lines],
         x={"title": unit if which == "by_trial" else f"time of the trials, {unit}", "rangemode": "tozero"},
         y={"title": "best score so far", "range": [low - room, high + room]},
     )
+    figure["layout"]["legend"] = {"traceorder": "normal"}  # not reversed, as it would be of filled traces
+    return figure
 
 
 def _least(point: Summary) -> float:
