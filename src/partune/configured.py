@@ -23,16 +23,7 @@ def study(
     watcher: Watcher | None = None,
 ) -> Study:
     """A study as `Study` takes it. storage: the database's URL with its password, as it was given now."""
-    from partune.objectives.finetune import FineTune
-    from partune.objectives.function import named
-    from partune.objectives.litgpt import LitGPT
-
-    objective: Any
-    if study_config.objective == "finetune":
-        litgpt = study_config.run.engine == "litgpt"
-        objective = LitGPT.of(study_config, scratch=directory / "litgpt") if litgpt else FineTune.of(study_config)
-    else:
-        objective = named(study_config.objective)
+    objective = _objective(study_config, directory)
     study_config = with_space(study_config)
     return Study(
         Space.parse(study_config.space or {}),
@@ -51,6 +42,20 @@ def study(
         storage=storage,
         join=join,
     )
+
+
+def _objective(study_config: StudyConfig, directory: Path) -> Any:
+    if study_config.objective != "finetune":
+        from partune.objectives.function import named
+
+        return named(study_config.objective)
+    if study_config.run.engine == "litgpt":
+        from partune.objectives.litgpt import LitGPT
+
+        return LitGPT.of(study_config, scratch=directory / "litgpt")
+    from partune.objectives.finetune import FineTune
+
+    return FineTune.of(study_config)
 
 
 def with_space(study_config: StudyConfig) -> StudyConfig:
