@@ -732,7 +732,8 @@ def _add_flag(group: Any, path: tuple[str, ...], field: Any) -> None:
     if field.annotation is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **about)
     elif "tuple" in str(field.annotation):
-        group.add_argument(flag, action="append", metavar="NAME", **about)
+        metavar = "NAME" if "str" in str(field.annotation) else path[-1].upper()
+        group.add_argument(flag, action="append", metavar=metavar, **about)
     else:
         group.add_argument(flag, metavar=_metavar(path[-1], field.annotation), **about)
 

@@ -75,7 +75,7 @@ def test_the_pointer_tells_of_the_study_that_it_is_on(tab: Tab, tmp_path: Path) 
     tab.page.set_viewport_size({"width": 1280, "height": 900})
     read = """(name) => document.querySelector(`[data-figure=${name}]`).data.filter((t) => t.meta?.trials)
         .map((t) => t.text.map((text, i) => [t.y[i], text]))"""
-    for k, study in enumerate(outcome.first.values()):
+    for k, study in enumerate(outcome.courses.values()):
         told = [pair for trace in tab.page.evaluate(read, f"scores-{k}") for pair in trace]
         rates = [pair for trace in tab.page.evaluate(read, f"over-0-{k}") for pair in trace]
         assert {text.split("<br>")[0].split("</b>")[0] for _, text in told} == {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,12 +50,12 @@ class Outcome:
         return [study for study in self.studies.values() if study.winner is not None]
 
     @property
-    def first(self) -> dict[str, Facts]:
-        """Of each algorithm the study of the first seed that has a score."""
+    def courses(self) -> dict[str, Facts]:
+        """The studies that are drawn, by algorithm: the first seed's of those that learn; of all where none does."""
         found: dict[str, Facts] = {}
         for study in self.scored:
             found.setdefault(study.header["algorithm"], study)
-        return found
+        return {name: study for name, study in found.items() if name not in SAMPLING} or found
 
     @property
     def tests(self) -> list[str]:
@@ -299,8 +299,13 @@ def sections(found: Summary) -> dict[str, list[Section]]:
         "algorithms": [of_comparison["Algorithms"], of_comparison["Significance"]],
         "tests": [each for task, own in found["tests"].items() for each in _test_tables(task, own)],
         "cost": [of_comparison["Time and cost"]],
-        "studies": [of_comparison["Studies"]],
+        "studies": [_unnamed(of_comparison["Studies"])],
     }
+
+
+def _unnamed(studies: Section) -> Section:
+    """Without the studies' folders, which are those of their algorithms and seeds."""
+    return studies._replace(headers=studies.headers[1:], rows=[row[1:] for row in studies.rows])
 
 
 def _bound_table(found: Summary) -> Section:
@@ -403,9 +408,3 @@ def show(outcome: Outcome, quiet: bool = False, console: Console | None = None) 
         return
     compare.tell([each for part in sections(outcome.summary).values() for each in part], console)
     print(outcome.summary["headline"])
-
-
-def learned(outcome: Outcome, among: Callable[[str], bool] = lambda name: name not in SAMPLING) -> dict[str, Facts]:
-    """The studies whose course is drawn: of each algorithm that learns the first seed's, of all where none does."""
-    found = {name: study for name, study in outcome.first.items() if among(name)}
-    return found or outcome.first

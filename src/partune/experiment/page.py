@@ -39,7 +39,7 @@ class _Page:
             **({"tests": ("On test tasks", self.tests)} if self.outcome.tests else {}),
             **{
                 f"course-{k}": (f"Course of {name}", lambda study=study, k=k: self.course(study, k))  # type: ignore[misc]
-                for k, (name, study) in enumerate(findings.learned(self.outcome).items())
+                for k, (name, study) in enumerate(self.outcome.courses.items())
             },
             **({"calibration": ("How many epochs", self.calibration)} if self.outcome.calibration else {}),
             "cost": ("Time and cost", lambda: self._tables("cost")),

@@ -22,6 +22,7 @@ import yaml
 
 from partune import config, configured
 from partune.config import StudyConfig
+from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
 from partune.experiment.options import Experiment, Protocol
@@ -189,7 +190,7 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
     if not any(
         _names(given.get(name), key) for name, key in (("model", "path"), ("data", "path"), ("validation", "tasks"))
     ):
-        below = config.merged(below, preset("demo"), Experiment)
+        below = config.merged(below, embedded(), Experiment)
     if (given.get("run") or {}).get("engine") == "litgpt":
         del below["training"]["max_grad_norm"]  # it has no such setting, and never clips
     whole = config.merged(below, given, Experiment)
@@ -214,6 +215,11 @@ def load(path: str | Path) -> dict[str, Any]:
     return value
 
 
-def preset(name: str = "protocol") -> dict[str, Any]:
-    """The mapping of a file that comes with partune: the study's protocol, or the embedded default."""
-    return config.load(Path(__file__).parent / f"{name}.yaml")
+def preset() -> dict[str, Any]:
+    """The mapping of the study's protocol as a study's file."""
+    return config.load(Path(__file__).parent / "protocol.yaml")
+
+
+def embedded() -> dict[str, Any]:
+    """The mapping of the embedded default's file."""
+    return config.load(DIRECTORY.parent / "experiment.yaml")

@@ -57,8 +57,8 @@ class Teller:
         """The experiment ended, or was interrupted."""
 
 
-def run(plan: Plan, teller: Teller) -> int | None:
-    """Runs what is missing; returns the number of epochs that the calibration found, None without one.
+def run(plan: Plan, teller: Teller) -> None:
+    """Runs what is missing.
 
     Raises UserError for bad input, before anything is begun, and UntrustworthyError where a study does.
     """
@@ -69,18 +69,23 @@ def run(plan: Plan, teller: Teller) -> int | None:
     directories = [plan.directory / name for name, _ in jobs] + [job.directory for job in ladder]
     budget = len(jobs) * plan.base.search.budget + sum(job.config.search.budget for job in ladder)
     teller.planned(budget, sum(map(_ended, directories)))
-    with terminated_as_interrupted():
-        epochs = None
-        if ladder:
-            _conduct(ladder, 1, teller)
-            found = calibration.steps(calibration.scores(opened(ladder[0].directory).trials)[1])
-            epochs = calibration.enough(found, plan.protocol.sufficient)
-            teller.calibrated(found, epochs)
-        _conduct(
-            [Job(name, each, plan.directory / name) for name, each in plan.studies(epochs).items()],
-            plan.protocol.processes,
-            teller,
-        )
+    try:
+        with terminated_as_interrupted():
+            epochs = _calibrate(plan, ladder, teller)
+            studies = [Job(name, each, plan.directory / name) for name, each in plan.studies(epochs).items()]
+            _conduct(studies, plan.protocol.processes, teller)
+    finally:
+        teller.over()
+
+
+def _calibrate(plan: Plan, ladder: list[Job], teller: Teller) -> int | None:
+    """The number of epochs that is enough; None where they are as given."""
+    if not ladder:
+        return None
+    _conduct(ladder, 1, teller)
+    found = calibration.steps(calibration.scores(opened(ladder[0].directory).trials)[1])
+    epochs = calibration.enough(found, plan.protocol.sufficient)
+    teller.calibrated(found, epochs)
     return epochs
 
 
