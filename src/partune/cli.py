@@ -201,9 +201,10 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune import config
     from partune.experiment import protocol
     from partune.experiment.files import write
-    from partune.experiment.findings import Outcome, show
+    from partune.experiment.findings import Outcome
     from partune.experiment.progress import Terminal
     from partune.experiment.run import Teller, run
+    from partune.experiment.sentences import show
     from partune.report.data import as_json
     from partune.study import UntrustworthyError
 
@@ -229,7 +230,7 @@ def experiment(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(as_json(outcome.summary))
     else:
-        show(outcome, arguments.quiet)
+        show(outcome.summary, arguments.quiet)
     written = write(outcome)
     if not (arguments.json or arguments.quiet):
         print(f"wrote {', '.join(map(str, written))}")

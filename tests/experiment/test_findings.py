@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partune.experiment import files, findings
-from partune.experiment.findings import SEARCH, TEST, VERDICT, Outcome
+from partune.experiment import files, sentences
+from partune.experiment.findings import Outcome
+from partune.experiment.sentences import SEARCH, TEST, VERDICT
 from partune.report import compare
 from partune.report.data import as_json
 from partune.report.summary import Summary
@@ -83,7 +84,7 @@ def test_of_a_single_repeat_the_errors_are_those_of_its_items(tmp_path: Path) ->
     record = Record.open(tmp_path / "single" / "soo-0", read_only=True)
     base = record.anchors()["base"]
     assert bound(single.summary, "untouched base", SEARCH) == (score(base), score(base, "score_stderr"))
-    assert findings.badge(single.summary) == ("too few repeats to tell", "open")
+    assert sentences.badge(single.summary) == ("too few repeats to tell", "open")
     assert single.summary["headline"].startswith("Whether algorithms differ is not tested")
 
 
@@ -103,7 +104,7 @@ def test_both_tasks_have_their_table_and_tests(outcome: Outcome, found: Summary)
 
 
 def test_the_first_sentence_says_who_is_better_and_whether_the_base_is_beaten(outcome: Outcome, found: Summary) -> None:
-    assert findings.badge(found) == ("algorithms differ", "good")
+    assert sentences.badge(found) == ("algorithms differ", "good")
     verdicts = [study.summary["verdict"]["better_than"] for study in outcome.studies.values()]
     than_base, than_defaults = sum(map(bool, verdicts)), sum("defaults" in each for each in verdicts)
     assert found["better"] == {"studies": 10, "than_base": than_base, "than_defaults": than_defaults}
@@ -113,10 +114,10 @@ def test_the_first_sentence_says_who_is_better_and_whether_the_base_is_beaten(ou
 
 def test_what_is_not_shown_is_said_to_be_not_shown(tmp_path: Path) -> None:
     same = tuned(tmp_path / "same", {"lhs": 0.2, "random": 0.2}).summary
-    assert findings.badge(same) == ("no difference shown", "open")
+    assert sentences.badge(same) == ("no difference shown", "open")
     assert "differ is not shown over 5 repeats" in same["headline"]
     few = tuned(tmp_path / "few", {"lhs": 0.2, "random": 0.2}, seeds=(0, 1)).summary
-    assert findings.badge(few) == ("too few repeats to tell", "open")
+    assert sentences.badge(few) == ("too few repeats to tell", "open")
     assert few["headline"].startswith("2 repeats cannot show that")
 
 
@@ -130,7 +131,7 @@ def test_the_calibration_is_there_with_what_it_chose(found: Summary) -> None:
 def test_every_number_of_the_tables_is_in_the_data_that_scripts_read(outcome: Outcome, tmp_path: Path) -> None:
     assert json.loads(as_json(outcome.summary)) == json.loads(json.dumps(outcome.summary))
     text = files.markdown(outcome.summary)
-    for section in itertools.chain(*findings.sections(outcome.summary).values()):
+    for section in itertools.chain(*sentences.sections(outcome.summary).values()):
         assert f"## {section.title}" in text
     assert f"**{outcome.summary['headline'].split(':')[0]}" in text
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from partune.errors import UserError
-from partune.experiment import findings
 from partune.experiment.findings import Outcome
 from partune.experiment.page import page
+from partune.experiment.sentences import sections
 from partune.markdown import fenced, plain
 from partune.report import compare
 from partune.report.compare import marked
@@ -40,7 +40,7 @@ def write(outcome: Outcome) -> list[Path]:
 
 
 def markdown(found: Summary) -> str:
-    parts = findings.sections(found)
+    parts = sections(found)
     lines = ["# Experiment", "", f"**{plain(found['headline'])}**", ""]
     for part in ("bounds", "algorithms", "tests"):
         for section in parts[part]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from partune.experiment import findings
 from partune.experiment.findings import Outcome
+from partune.experiment.sentences import badge, sections
 from partune.report import figures, sentences, words
 from partune.report.compare import Section
 from partune.report.document import details, document, paragraph, place, table
@@ -27,12 +27,12 @@ class _Page:
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.found = outcome.summary
-        self.tables = findings.sections(self.found)
+        self.tables = sections(self.found)
         self.figures: dict[str, Figure] = {}
         self.hovers: list[str] = []  # of all studies whose course is drawn
 
     def text(self) -> str:
-        sections: dict[str, tuple[str, Callable[[], str]]] = {
+        parts: dict[str, tuple[str, Callable[[], str]]] = {
             "result": ("Result", self.result),
             "bounds": ("Bounds", lambda: self._tables("bounds")),
             "algorithms": ("Algorithms", self.algorithms),
@@ -51,7 +51,7 @@ class _Page:
             f"{name}: partune experiment",
             "Experiment" if name == "experiment" else f"Experiment {name}",
             self.line(),
-            {name: (title, write()) for name, (title, write) in sections.items()},
+            {name: (title, write()) for name, (title, write) in parts.items()},
             f"Written by partune {self.found['versions'].get('partune', '')} from the studies' records.",
             self.figures,
             self.hovers,
@@ -69,7 +69,7 @@ class _Page:
     # ----- the sections, in their order
 
     def result(self) -> str:
-        text, kind = findings.badge(self.found)
+        text, kind = badge(self.found)
         return (
             f'<span class="badge {kind}">{escape(text)}</span><p class="headline">{escape(self.found["headline"])}</p>'
         )

@@ -116,8 +116,8 @@ class Plan:
         if len(self.seeds) * len(self.protocol.algorithms) < 2:
             raise UserError("an experiment compares two studies at least: give more --algorithms or --repeats")
         self.upper()
-        there = [each for each in self.directory.iterdir() if each.name != FILE] if self.directory.is_dir() else []
-        if there:
+        there = {each.name for each in self.directory.iterdir()} if self.directory.is_dir() else set()
+        if any(name != FILE and not name.startswith(".") for name in there):  # what begins with a dot is a draft
             self._check_recorded()
 
     def _check_recorded(self) -> None:
