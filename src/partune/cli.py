@@ -227,11 +227,11 @@ def experiment(arguments: argparse.Namespace) -> int:
     if len(outcome.scored) < 2:
         print(f"partune: the trials of {plan.directory} failed: there is nothing to compare", file=sys.stderr)
         return 1
+    written = write(outcome)
     if arguments.json:
         print(as_json(outcome.summary))
     else:
         show(outcome.summary, arguments.quiet)
-    written = write(outcome)
     if not (arguments.json or arguments.quiet):
         print(f"wrote {', '.join(map(str, written))}")
     return 0
