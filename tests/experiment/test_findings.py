@@ -148,3 +148,8 @@ def test_the_outcome_is_written_and_written_over(outcome: Outcome) -> None:
     before = [path.read_bytes() for path in written]
     assert [path.read_bytes() for path in files.write(outcome)] == before
     assert not list(outcome.plan.directory.glob(".*"))
+
+
+def test_where_no_winner_is_better_the_first_line_says_so(tmp_path: Path) -> None:
+    nothing = tuned(tmp_path / "nothing", {"lhs": 0.0, "random": 0.0}, seeds=(0, 1)).summary
+    assert nothing["headline"].endswith("Of 4 winners none is shown to be better than the untouched base model.")

@@ -77,6 +77,10 @@ def _leading(found: Summary) -> str:
 def _judged(better: Summary | None) -> str:
     if better is None:
         return ""
+    if not better["than_base"]:
+        return (
+            f"Of {words.several(better['studies'], 'winner')} none is shown to be better than the untouched base model."
+        )
     return (
         f"{better['than_base']:,} of {words.several(better['studies'], 'winner')} are shown to be better than the "
         f"untouched base model, {better['than_defaults']:,} than the defaults too."
