@@ -30,6 +30,7 @@ from partune.loopback import LOOPBACK
 from partune.report.summary import summarise
 from partune.storage import JOURNAL, Record
 from partune.trial import Config, Observation, Status
+from tests.postgres import PASSWORD
 from tests.report import studies
 from tests.report.studies import HOSTILE, PLANE
 from tests.report.test_browser import CHROMIUM, FLAGS, Tab
@@ -70,8 +71,8 @@ def _always_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, host: str = LOOPBACK) -> Iterator[str]:
-    with server(directory, host, port=0) as found:
+def serving(directory: Path, host: str = LOOPBACK, storage: str | None = None) -> Iterator[str]:
+    with server(directory, host, 0, storage) as found:
         thread = threading.Thread(target=found.serve_forever, daemon=True)
         thread.start()
         try:
@@ -154,14 +155,17 @@ def test_a_running_study_is_followed(tmp_path: Path) -> None:
     assert [each.state.name for each in view.get_all_trials(STUDY)] == ["COMPLETE"] * 3
 
 
-def test_a_database_is_shown_and_followed_too(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'studies.db'}"
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_database_is_shown_and_followed_too(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = f"sqlite:///{tmp_path / 'db'}" if kind == "sqlite" else request.getfixturevalue("postgres").url
     study = Study(PLANE, studies.hill, "lhs", directory=tmp_path / "first", storage=url).run(3)
-    view = View(tmp_path / "first")
-    assert view.get_best_trial(STUDY).values == [study.best.score]
-    study.run(4)
-    view.refresh()
-    assert [each.values for each in view.get_all_trials(STUDY)] == [[each.score] for each in study.trials]
+    assert View(tmp_path / "first", url).get_best_trial(STUDY).values == [study.best.score]
+    with serving(tmp_path / "first", storage=url) as page:
+        study.run(4)
+        with urllib.request.urlopen(page.replace("/dashboard/", "/api/"), timeout=30) as answer:  # in another thread
+            shown = answer.read().decode()
+    assert [each["values"] for each in json.loads(shown)["trials"]] == [[each.score] for each in study.trials]
+    assert PASSWORD not in shown
     study.close()
 
 
