@@ -48,7 +48,10 @@ def check(study: Study, calls: list[list[str]], interrupted: int = 0) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("storage", "algorithms"),
-    [("journal", ["lhs", "annealing", "genetic", "soo", "bo", "bamsoo", "optuna-tpe"]), ("postgresql", ["soo", "bamsoo"])],
+    [
+        ("journal", ["lhs", "annealing", "genetic", "soo", "bo", "bamsoo", "optuna-tpe"]),
+        ("postgresql", ["soo", "bamsoo"]),
+    ],
     indirect=["storage"],
 )
 def test_three_drivers_do_what_one_does(storage: str | None, algorithms: list[str], tmp_path: Path) -> None:
