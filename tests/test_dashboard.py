@@ -388,8 +388,8 @@ def served(directories: dict[str, Path], request: pytest.FixtureRequest) -> Iter
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("served", ["tuned", "conditional"], indirect=True)
-def test_every_page_is_quiet_and_fits(tab: Tab, served: str) -> None:
+@pytest.mark.parametrize(("served", "looks"), [("tuned", LOOKS), ("conditional", LOOKS[::3])], indirect=["served"])
+def test_every_page_is_quiet_and_fits(tab: Tab, served: str, looks: list[tuple[int, str, str]]) -> None:
     """No complaint, no request to anywhere else, nothing beyond the window's edge, readable; wide and narrow, both
     schemes; nothing to write with; hostile names are text."""
     tab.logged.clear()
@@ -400,7 +400,7 @@ def test_every_page_is_quiet_and_fits(tab: Tab, served: str) -> None:
         tab.page.goto(url)
         tab.page.wait_for_load_state("networkidle")
         tab.page.wait_for_selector("main", timeout=30_000)
-        for width, scheme, background in LOOKS:
+        for width, scheme, background in looks:
             tab.page.set_viewport_size({"width": width, "height": 900})
             tab.page.emulate_media(color_scheme=scheme)
             tab.page.wait_for_function(f"getComputedStyle(document.body).backgroundColor === '{background}'")
