@@ -12,10 +12,13 @@ TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loa
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo test fast lint format docs clean
+.PHONY: demo experiment test fast lint format docs clean
 
 demo: $(INSTALLED)  ## A real study on the embedded factory world; continues it if it was interrupted.
 	@if [ -d $(RUNS)/$(NAME) ]; then $(BIN)/partune resume $(RUNS)/$(NAME); else $(BIN)/partune demo --runs $(RUNS) --name $(NAME); fi
+
+experiment: $(INSTALLED)  ## The original study on the embedded factory world, under twenty minutes; continues it if it was interrupted.
+	$(BIN)/partune experiment report --out $(RUNS)/experiment
 
 test: $(INSTALLED) lint  ## All tests, slow ones included.
 	$(TESTS)

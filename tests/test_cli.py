@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from partune import config
-from partune.cli import _add_flags, _given, _merged, _Parser, main
+from partune.cli import _add_flags, _given, _Parser, main
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -195,7 +195,7 @@ def test_an_interrupt_while_loading_is_no_traceback(run: Run, monkeypatch: pytes
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("partune.cli._study", interrupted)
+    monkeypatch.setattr("partune.configured.study", interrupted)
     assert branin(run) == (130, "", "\nInterrupted.\n")
 
 
@@ -275,7 +275,7 @@ def test_every_field_of_the_definition_has_a_flag_of_its_own() -> None:
 def test_flags_override_the_file() -> None:
     file = {"model": "file-model", "data": {"path": "d", "max_length": 64}, "validation": {"tasks": ["a"]}}
     given = flags("--max-length", "128", "--task", "b", "--task", "c", "--trust-remote-code", "--keep", "all")
-    found = config.parse(_merged(file, given))
+    found = config.parse(config.merged(file, given))
     assert found.model == config.Model(path="file-model", trust_remote_code=True)
     assert found.data == config.Data(path="d", max_length=128)
     assert found.validation == config.Validation(tasks=("b", "c"))

@@ -182,3 +182,16 @@ def test_a_pack_is_a_number_of_trials_or_auto(pack: Any) -> None:
         8,
         3,
     ]
+
+
+def test_a_mapping_is_laid_over_another_section_by_section() -> None:
+    below = {"model": "a", "data": {"path": "d", "loss_on": "all"}, "space": {"x": {"float": [0, 1]}}, "version": 1}
+    above = {"model": {"revision": "r"}, "data": "e", "space": {"y": {"int": [1, 2]}}, "run": {"keep": 2}}
+    assert config.merged(below, above) == {
+        "model": {"path": "a", "revision": "r"},
+        "data": {"path": "e", "loss_on": "all"},
+        "space": {"y": {"int": [1, 2]}},  # a space is a whole
+        "version": 1,
+        "run": {"keep": 2},
+    }
+    assert below["model"] == "a"

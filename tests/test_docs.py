@@ -7,7 +7,7 @@ source only:
   is what it prints.
 - `sh`: every `partune` command is parsed by the real parser. `<!-- run -->`: and runs.
 - A block with a title (```yaml title="study.yaml"```) is a file of that name in the page's folder.
-- `yaml` is a study's or a batch system's file where it looks like one, and valid then.
+- `yaml` is a study's, an experiment's or a batch system's file where it looks like one, and valid then.
 - `<!-- not run: why -->`: a `python` block that needs what a test has not. `<!-- run slow -->`: the page takes a while.
 """
 
@@ -33,6 +33,7 @@ import yaml
 import partune
 from partune import config
 from partune.cli import _parser, main
+from partune.experiment.protocol import composed, load
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -196,7 +197,7 @@ def test_the_files_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
         elif {"version", "objective", "model"} & set(value):
             path = tmp_path / "study.yaml"
             path.write_text(block.text, encoding="utf-8")
-            config.parse(config.load(path))
+            (composed(load(path), {}) if "protocol" in value else config.parse(config.load(path)))
 
 
 # ----- the notebook

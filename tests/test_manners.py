@@ -219,7 +219,7 @@ def test_completion_for_other_shells(shell: str) -> None:
 def test_every_flag_that_takes_a_place_is_completed_as_one() -> None:
     from partune.completion import FILES, FOLDERS
 
-    there = {action.dest for action in actions(_parser(["tune", "demo", "bench"]))}
+    there = {action.dest for action in actions(_parser(["tune", "demo", "bench", "experiment"]))}
     assert there >= FILES | FOLDERS
 
 

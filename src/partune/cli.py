@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from partune.errors import UserError, suggestion
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from partune.config import Run, Section, StudyConfig
     from partune.executors import Workers
     from partune.report.summary import Summary
@@ -69,10 +71,18 @@ asynchronous and synchronous loops.""",
 Runs a study with scheduler, workers and driver in processes of their own, kills one of them every few seconds, and
 compares the record with that of the study left alone.""",
 }
+DASHBOARD = """\
+Shows a study in optuna-dashboard, at an address that only this machine reaches: charts, trials, importances, while it
+runs too. It reads the study's record and changes nothing in it. See docs/dashboard.md."""
 COMPARE = """\
 Compares finished studies of one objective and space: trials' scores, winners' verdicts, time and cost; those of one
 algorithm with different seeds are its repeats, over which algorithms are tested against each other. See
 docs/compare.md."""
+EXPERIMENT = """\
+Runs the protocol of the study that partune goes back to, and writes one page: how many epochs are enough, bounds by
+sampling, then every algorithm with several seeds, tested against each other. Begun again it continues. Without a model,
+data and tasks it runs on the embedded factory world. Where a flag is not given, the protocol's value counts, not the
+default shown here. See docs/experiment.md."""
 GALLERY = """\
 Runs the optimisers on Himmelblau's function and draws what each did, as SVG: points, paths, generations, cells; and a
 Gaussian process with its acquisition function. The same every time; docs/algorithms.md says what is to be seen."""
@@ -120,12 +130,14 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
+    from partune import configured
+
     directory = _existing(arguments.directory)
     study_config = _moved(
         _recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
-        study = _study(study_config, directory, True, workers, arguments.storage, watcher=_watcher(arguments))
+        study = configured.study(study_config, directory, True, workers, arguments.storage, watcher=_watcher(arguments))
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
@@ -134,13 +146,15 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def join(arguments: argparse.Namespace) -> int:
+    from partune import configured
+
     directory = _existing(arguments.directory)
     study_config = _moved(
         _recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
     )
     with _workers(study_config.run) as workers:
         watcher = _watcher(arguments)
-        study = _study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
+        study = configured.study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
         return _run(study, study.record.budget or study_config.search.budget, arguments)
 
 
@@ -168,6 +182,19 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def dashboard(arguments: argparse.Namespace) -> int:
+    from partune import dashboard
+
+    directory = _existing(arguments.directory)
+    with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
+        print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
+        print("It follows the study and changes nothing in it. Ctrl-C ends it.", flush=True)
+        if arguments.open or (arguments.open is None and sys.stdout.isatty()):
+            dashboard.opens(server.url)
+        server.serve_forever()
+    return 0
+
+
 def compare(arguments: argparse.Namespace) -> int:
     from partune.report import compare
     from partune.report.data import as_json
@@ -183,6 +210,46 @@ def compare(arguments: argparse.Namespace) -> int:
         written = compare.write(found, Path(arguments.out))
         if not arguments.json:
             print(f"wrote {', '.join(map(str, written))}")
+    return 0
+
+
+def experiment(arguments: argparse.Namespace) -> int:
+    from partune import config
+    from partune.experiment import protocol
+    from partune.experiment.files import write
+    from partune.experiment.findings import Outcome
+    from partune.experiment.progress import Terminal
+    from partune.experiment.run import Teller, run
+    from partune.experiment.sentences import show
+    from partune.report.data import as_json
+    from partune.study import UntrustworthyError
+
+    flags = config.located(_given(arguments), Path.cwd())
+    plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, flags))
+    if arguments.print_config:
+        print(protocol.dump(plan.experiment), end="")
+        return 0
+    teller = Teller() if arguments.quiet else Terminal(_console(arguments))
+    try:
+        run(plan, teller)
+    except KeyboardInterrupt:
+        told = f"\nInterrupted: what ended is recorded in {plan.directory}. The same command continues."
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
+        return INTERRUPTED
+    except UntrustworthyError as error:
+        print(f"partune: stopped: {error}", file=sys.stderr)
+        return 1
+    outcome = Outcome.read(plan)
+    if len(outcome.scored) < 2:
+        print(f"partune: the trials of {plan.directory} failed: there is nothing to compare", file=sys.stderr)
+        return 1
+    written = write(outcome)
+    if arguments.json:
+        print(as_json(outcome.summary))
+    else:
+        show(outcome.summary, arguments.quiet)
+    if not (arguments.json or arguments.quiet):
+        print(f"wrote {', '.join(map(str, written))}")
     return 0
 
 
@@ -256,7 +323,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 def completion(arguments: argparse.Namespace) -> int:
     from partune.completion import script
 
-    print(script(_parser(["tune", "demo", "resume", "join", "bench"]), arguments.shell))
+    print(script(_parser(["tune", "demo", "resume", "join", "bench", "experiment"]), arguments.shell))
     return 0
 
 
@@ -313,16 +380,18 @@ def _cluster() -> Any:
 
 def _start(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begins and runs a study: the file's mapping with the flags laid over it."""
-    from partune import config
+    from partune import config, configured
 
     flags = config.located(_given(arguments), Path.cwd())
-    study_config = config.parse(_merged(mapping, flags))
+    study_config = config.parse(config.merged(mapping, flags))
     if arguments.print_config:
-        print(config.dump(_with_space(study_config)), end="")
+        print(config.dump(configured.with_space(study_config)), end="")
         return 0
     with _workers(study_config.run) as workers:
         directory = _directory(arguments, study_config)
-        study = _study(study_config, directory, False, workers, study_config.run.storage, watcher=_watcher(arguments))
+        study = configured.study(
+            study_config, directory, False, workers, study_config.run.storage, watcher=_watcher(arguments)
+        )
         return _run(study, study_config.search.budget, arguments)
 
 
@@ -365,88 +434,22 @@ def _moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyCon
     recorded = study_config.model_dump(mode="json")
     if flags.keys() & {"workers", "scheduler", "cluster"}:
         recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
-    return config.parse(_merged(recorded, {"run": flags}))
-
-
-def _study(
-    study_config: StudyConfig,
-    directory: Path,
-    resume: bool,
-    workers: Workers | None = None,
-    storage: str | None = None,
-    join: bool = False,
-    watcher: Watcher | None = None,
-) -> Study:
-    """storage: the database's URL with its password, as it was given now."""
-    from partune import config
-    from partune.objectives.finetune import FineTune
-    from partune.objectives.function import named
-    from partune.objectives.litgpt import LitGPT
-    from partune.space import Space
-    from partune.study import Study
-
-    objective: Any
-    if study_config.objective == "finetune":
-        litgpt = study_config.run.engine == "litgpt"
-        objective = LitGPT.of(study_config, scratch=directory / "litgpt") if litgpt else FineTune.of(study_config)
-    else:
-        objective = named(study_config.objective)
-    study_config = _with_space(study_config)
-    return Study(
-        Space.parse(study_config.space or {}),
-        objective,
-        study_config.search.algorithm,
-        study_config.search.seed,
-        directory,
-        options=study_config.search.options,
-        keep=study_config.run.keep,
-        confirm=study_config.search.confirm,
-        stop=study_config.run.stop,
-        resume=resume,
-        config=config.dump(study_config),
-        watcher=watcher,
-        workers=workers,
-        storage=storage,
-        join=join,
-    )
-
-
-def _with_space(study_config: StudyConfig) -> StudyConfig:
-    """The configuration with its space written out, the objective's own where none is given; raises UserError."""
-    from partune.objectives.function import named
-    from partune.space import SPACES, Space
-
-    own: Space | None
-    if study_config.space is not None:
-        own = Space.parse(_space_form(study_config.space))
-    elif study_config.objective == "finetune":
-        own = SPACES["lora"]
-    else:
-        own = getattr(named(study_config.objective), "space", None)
-    if own is None:
-        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
-    return study_config.model_copy(update={"space": own.describe()})
-
-
-def _space_form(form: Any) -> Any:
-    """A space's mapping, read from its YAML file where the form names one."""
-    from partune import config
-
-    if isinstance(form, str) and form.endswith((".yaml", ".yml")):
-        return config.load(form)
-    return form
+    return config.parse(config.merged(recorded, {"run": flags}))
 
 
 def _watcher(arguments: argparse.Namespace) -> Watcher:
     """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
-    from rich.console import Console
-
     from partune.progress import Terminal
     from partune.study import Watcher
 
-    if arguments.quiet:
-        return Watcher()
-    return Terminal(Console(stderr=True, highlight=False, soft_wrap=True) if arguments.json else None)
+    return Watcher() if arguments.quiet else Terminal(_console(arguments))
+
+
+def _console(arguments: argparse.Namespace) -> Console | None:
+    """Where progress is told: beside the output where that is JSON; None for the usual place."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True) if arguments.json else None
 
 
 def _run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
@@ -592,11 +595,37 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_storage(command)
     command.set_defaults(run=report)
 
+    command = commands.add_parser(
+        "dashboard", help="a study in Optuna's dashboard, in a browser", description=DASHBOARD
+    )
+    command.add_argument("directory", help="the study's directory, runs/<name>")
+    command.add_argument("--host", default="127.0.0.1", help="an address of this machine only (default: %(default)s)")
+    command.add_argument("--port", type=_port, help="0 for any free one (default: 8080, or any where that is taken)")
+    about = "open a browser, or not (default: where the output is a terminal)"
+    command.add_argument("--open", action=argparse.BooleanOptionalAction, default=None, help=about)
+    _add_storage(command)
+    command.set_defaults(run=dashboard)
+
     command = commands.add_parser("compare", help="finished studies of one objective side by side", description=COMPARE)
     command.add_argument("directories", nargs="+", metavar="DIRECTORY", help="a study's directory, runs/<name>")
     command.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.svg and compare.json there")
     command.add_argument("--json", action="store_true", help="for scripts")
     command.set_defaults(run=compare)
+
+    usage = "%(prog)s report [FILE] [--out FOLDER] [options]"
+    command = commands.add_parser(
+        "experiment", help="the original study as one command", description=EXPERIMENT, usage=usage
+    )
+    command.set_defaults(run=experiment)
+    command.add_argument("what", choices=["report"], help="run what is missing, and report on all")
+    command.add_argument("file", nargs="?", metavar="FILE", help="an experiment's file (YAML); flags override it")
+    _add_output(command)
+    about = "print the experiment's file that the preset, FILE and flags make, and stop"
+    command.add_argument("--print-config", action="store_true", help=about)
+    if "experiment" in arguments:
+        from partune.experiment.options import OWN, Experiment
+
+        _add_sections(command, Experiment, OWN)
 
     command = commands.add_parser("export", help="hand over the best adapter, its model card and recipes")
     command.add_argument("directory", help="the study's directory, runs/<name>")
@@ -691,21 +720,28 @@ def _add_live(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    from partune.config import Section, StudyConfig
+    from partune.config import StudyConfig
 
     parser.add_argument("--name", help="the study's directory is RUNS/NAME")
     parser.add_argument("--runs", default="runs", help="folder of all studies (default: %(default)s)")
     _add_live(parser)
+    _add_sections(parser, StudyConfig)
+
+
+def _add_sections(parser: argparse.ArgumentParser, whole: type[Section], without: Collection[str] = ()) -> None:
+    """Every field of a file as a flag. without: those that have none, with their section and a dot before."""
+    from partune.config import section_in
+
     top = parser.add_argument_group("study")
-    for name, field in StudyConfig.model_fields.items():
-        section = _section_in(field.annotation, Section)
+    for name, field in whole.model_fields.items():
+        section = section_in(field.annotation)
         if section is None:
             if name != "version":
                 _add_flag(top, (name,), field)
             continue
         group = parser.add_argument_group(name, (section.__doc__ or "").splitlines()[0] if section.__doc__ else None)
         for inner, inner_field in section.model_fields.items():
-            if inner_field.annotation != dict[str, Any]:
+            if inner_field.annotation != dict[str, Any] and f"{name}.{inner}" not in without:
                 _add_flag(group, (name, inner), inner_field)
 
 
@@ -724,7 +760,8 @@ def _add_flag(group: Any, path: tuple[str, ...], field: Any) -> None:
     if field.annotation is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **about)
     elif "tuple" in str(field.annotation):
-        group.add_argument(flag, action="append", metavar="NAME", **about)
+        metavar = "NAME" if "str" in str(field.annotation) else path[-1].upper()
+        group.add_argument(flag, action="append", metavar=metavar, **about)
     else:
         group.add_argument(flag, metavar=_metavar(path[-1], field.annotation), **about)
 
@@ -735,16 +772,11 @@ def _metavar(name: str, annotation: Any) -> str:
     return f"{{{','.join(options)}}}" if options and get_origin(annotation) is Literal else name.upper()
 
 
-def _section_in(annotation: Any, base: type[Section]) -> type[Section] | None:
-    candidates = (annotation, *getattr(annotation, "__args__", ()))
-    return next((each for each in candidates if isinstance(each, type) and issubclass(each, base)), None)
-
-
 def _given(arguments: argparse.Namespace) -> dict[str, Any]:
     """The flags that were given, as the mapping of a study's file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
-        if dest in ("file", "name", "runs", "live", "run", "json", "quiet", "print_config"):
+        if dest in ("file", "name", "runs", "live", "run", "what", "json", "quiet", "print_config"):
             continue
         *sections, key = dest.split(".")
         place = mapping
@@ -752,24 +784,6 @@ def _given(arguments: argparse.Namespace) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[key] = value
     return mapping
-
-
-def _merged(file: dict[str, Any], flags: dict[str, Any]) -> dict[str, Any]:
-    """The file's mapping with the flags laid over it, section by section."""
-    from partune.config import StudyConfig
-
-    merged = dict(file)
-    for name, value in flags.items():
-        below = merged.get(name)
-        if isinstance(value, dict) and below is not None:
-            if isinstance(below, str):
-                from partune.config import Section
-
-                section = _section_in(StudyConfig.model_fields[name].annotation, Section)
-                below = {section.shorthand: below} if section is not None else {}
-            value = {**below, **value}
-        merged[name] = value
-    return merged
 
 
 class _Parser(argparse.ArgumentParser):
@@ -802,6 +816,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**16:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {value}")
     return value
 
 

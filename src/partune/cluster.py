@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import logging
 import math
 import os
@@ -44,6 +43,7 @@ from partune import config
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, cluster_class
+from partune.loopback import LOOPBACK, is_loopback
 from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
@@ -72,7 +72,6 @@ LOOK = 2.0  # seconds after which a study looks again how many workers there are
 TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
 FETCH = 30.0  # seconds to wait for a result that is there
 CONNECT = 30.0  # seconds for a scheduler to answer
-LOOPBACK = "127.0.0.1"
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
 CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
@@ -575,7 +574,7 @@ def joined(address: str, time_limit: float | None = None, tls: Path | None = Non
     Raises UserError where none answers, or where its traffic would cross a network in the clear.
     """
     host, _ = _host_and_port(address)
-    if tls is None and not _is_loopback(host):
+    if tls is None and not is_loopback(host):
         raise UserError(
             f"{address} is not on this machine, and whoever reaches a scheduler can run code: give --tls FOLDER with "
             "the certificates that it was started with (partune certificates FOLDER makes some)"
@@ -719,10 +718,3 @@ def _host_and_port(address: str) -> tuple[str, int]:
     except ValueError as error:
         raise UserError(f"{address} is no address of a scheduler, as tcp://10.0.0.5:8786 is: {error}") from None
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

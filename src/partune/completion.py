@@ -5,8 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-FILES = {"file", "model.path", "data.path", "data.chat_template", "validation.tasks", "test.tasks", "run.cluster"}
-FOLDERS = {"directory", "out", "folder", "runs", "run.tls"}
+FILES = {
+    "file",
+    "model.path",
+    "data.path",
+    "data.chat_template",
+    "validation.tasks",
+    "test.tasks",
+    "run.cluster",
+    "protocol.upper",
+}
+FOLDERS = {"directory", "out", "folder", "runs", "run.tls", "protocol.out"}
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:

@@ -313,6 +313,23 @@ def parts(value: Any) -> Any:
     return [part.strip() for text in texts for part in text.split(",")]
 
 
+def merged(below: Mapping[str, Any], above: Mapping[str, Any], whole: type[Section] = StudyConfig) -> dict[str, Any]:
+    """A file's mapping with another laid over it, section by section."""
+    found = dict(below)
+    for name, value in above.items():
+        section = section_in(whole.model_fields[name].annotation) if name in whole.model_fields else None
+        under, over = (_expanded(each, section) for each in (found.get(name), value))
+        together = section is not None and isinstance(under, Mapping) and isinstance(over, Mapping)
+        found[name] = {**under, **over} if together else value
+    return found
+
+
+def _expanded(value: Any, section: type[Section] | None) -> Any:
+    """A section's mapping, where its shorthand stands for it."""
+    shorthand = None if section is None else section.shorthand
+    return {shorthand: value} if shorthand is not None and isinstance(value, (str, os.PathLike)) else value
+
+
 def load(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, unvalidated (flags may still complete it); raises UserError.
 
@@ -394,9 +411,15 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
 def _section(section: type[Section], path: list[int | str]) -> type[Section]:
     """The section class at a path of keys from the top."""
     for key in path:
-        annotation = section.model_fields[str(key)].annotation
-        section = next(part for part in (annotation, *getattr(annotation, "__args__", ())) if _is_section(part))
+        inner = section_in(section.model_fields[str(key)].annotation)
+        assert inner is not None
+        section = inner
     return section
+
+
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that a field holds; None where it is none."""
+    return next((part for part in (annotation, *getattr(annotation, "__args__", ())) if _is_section(part)), None)
 
 
 def _is_list(value: Any) -> bool:

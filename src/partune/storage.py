@@ -42,6 +42,8 @@ from partune.space import Space
 from partune.trial import Observation, Status, Trial
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial, TrialState
 
@@ -240,6 +242,11 @@ class Record:
         """The optimiser's trials in the order of their numbers, without per-item results."""
         return [self._thaw(frozen) for frozen in self._storage.get_all_trials(self._studies["search"])]
 
+    def times(self) -> list[tuple[datetime | None, datetime | None]]:
+        """When each of the optimiser's trials was proposed, and when its result was recorded, by number."""
+        found = self._storage.get_all_trials(self._studies["search"], deepcopy=False)
+        return [(each.datetime_start, each.datetime_complete) for each in found]
+
     def propose(self, trial: Trial) -> None:
         """Appends a proposal, before it runs."""
         from optuna.trial import TrialState, create_trial
@@ -362,7 +369,7 @@ class Record:
             self.drivers.confirm()
             trial_id = self._id(shelf, trial.number)
             self._storage.set_trial_user_attr(trial_id, "observation", form)
-            self._storage.set_trial_state_values(trial_id, _state(observation.status), values)
+            self._storage.set_trial_state_values(trial_id, state(observation.status), values)
 
     def _write_items(self, shelf: Shelf, number: int, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
         if self.directory is None:
@@ -503,10 +510,12 @@ def _journal(path: Path) -> BaseStorage:
     return journal.opened(path)
 
 
-def _state(status: Status) -> TrialState:
+def state(status: Status) -> TrialState:
+    """Optuna's word for where a trial of a record stands."""
     from optuna.trial import TrialState
 
     return {
+        Status.RUNNING: TrialState.RUNNING,
         Status.DONE: TrialState.COMPLETE,
         Status.FAILED: TrialState.FAIL,
         Status.STOPPED: TrialState.PRUNED,

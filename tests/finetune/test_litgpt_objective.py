@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
-from partune.cli import _study
 from partune.config import located
+from partune.configured import study as make_study
 from partune.errors import UserError
 from partune.export import export
 from partune.finetune.litgpt import Program, convert, environment
@@ -299,7 +299,7 @@ def test_a_study_stops_where_the_base_is_not_learning_rate_zero(
 def test_the_engine_is_chosen_by_its_name(make: Any, command: Path, tmp_path: Path) -> None:
     study_config = make().config
     chosen = study_config.model_copy(update={"run": study_config.run.model_copy(update={"engine": "litgpt"})})
-    study = _study(chosen, tmp_path / "run", resume=False)
+    study = make_study(chosen, tmp_path / "run", resume=False)
     assert isinstance(study.objective, LitGPT)
     assert study.objective.scratch == tmp_path / "run" / "litgpt"
     assert study.objective.config.run.litgpt == str(command)

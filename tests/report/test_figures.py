@@ -27,7 +27,9 @@ def drawn(facts: Facts) -> dict[str, figures.Figure]:
 
 
 def test_the_plotly_that_draws_is_of_the_schemas_version() -> None:
-    head = resources.files("partune.report").joinpath("plotly/plotly-cartesian.min.js").read_text(encoding="utf-8")[:200]
+    head = (
+        resources.files("partune.report").joinpath("plotly/plotly-cartesian.min.js").read_text(encoding="utf-8")[:200]
+    )
     assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}" in head
 
 

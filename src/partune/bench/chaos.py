@@ -21,8 +21,9 @@ from pathlib import Path
 
 from partune.bench.meter import machine, versions
 from partune.bench.options import Chaos, repeated_by
-from partune.cluster import LOOPBACK, Keeper
+from partune.cluster import Keeper
 from partune.errors import UserError
+from partune.loopback import LOOPBACK
 from partune.space import Space
 from partune.storage import JOURNAL, Record
 from partune.study import Study

@@ -24,7 +24,7 @@ from partune.repeats import Difference, differences, fewest, interval
 from partune.report import sentences, words
 from partune.report.data import as_json
 from partune.report.facts import Facts
-from partune.report.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, floor
+from partune.report.figures import dashed, floor, hue
 from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
 from partune.report.markdown import escaped
 from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
@@ -38,7 +38,6 @@ Array = NDArray[np.float64]
 
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
 MEASURES = {"verdict": "winner on the verdict items", "score": "winner's score"}
-COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY, "#000000")
 MOMENTS = 200  # points of a curve over seconds
 SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
 
@@ -62,7 +61,7 @@ def compare(studies: Sequence[Facts]) -> Summary:
         "measure": measure,
         "trials": common,
         "algorithms": [_algorithm(name, groups[name], results[name], common, timed) for name in ordered],
-        "differences": [_plainly(each) for each in differences({name: results[name] for name in ordered})],
+        "differences": [plainly(each) for each in differences({name: results[name] for name in ordered})],
         "studies": [_study(study, measure) for name in ordered for study in groups[name]],
         "notes": _notes(studies, common, results),
     }
@@ -138,11 +137,15 @@ def _seconds(study: Facts) -> float:
     return float(study.summary["seconds"]["trials"])
 
 
-def _quartiles(study: Facts) -> dict[str, float]:
-    scores = [trial.score for trial in study.done]
+def quartiles(scores: Sequence[float]) -> dict[str, float]:
+    """By the names of QUARTILES."""
     return dict(
         zip(QUARTILES, [float(np.mean(scores)), *np.quantile(scores, [0.25, 0.5, 0.75, 1]).tolist()], strict=True)
     )
+
+
+def _scores(study: Facts) -> list[float]:
+    return [trial.score for trial in study.done]
 
 
 def _study(study: Facts, measure: str) -> Summary:
@@ -153,7 +156,7 @@ def _study(study: Facts, measure: str) -> Summary:
         "seed": study.header["seed"],
         "trials": len(study.trials),
         "done": len(study.done),
-        "scores": _quartiles(study),
+        "scores": quartiles(_scores(study)),
         "winner": {key: best[key] for key in ("trial", "score", "stderr", "verdict")},
         "verdict": None if study.summary["verdict"] is None else sentences.badge(study)[0],
         "sentence": None if study.summary["verdict"] is None else study.summary["verdict"]["sentence"],
@@ -171,7 +174,7 @@ def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], 
         "algorithm": name,
         "seeds": sorted(results),
         "result": _mean(values)[0],
-        "scores": {each: float(np.mean([_quartiles(study)[each] for study in group])) for each in QUARTILES},
+        "scores": {each: float(np.mean([quartiles(_scores(study))[each] for study in group])) for each in QUARTILES},
         "by_trial": _by_trial(group, common),
         "by_seconds": _by_seconds(group) if timed else [],
         "seconds": {part: float(np.mean([each.get(part, 0.0) for each in parts])) for part in names},
@@ -217,7 +220,7 @@ def _course(study: Facts) -> Iterator[tuple[float, float]]:
             yield spent, best
 
 
-def _plainly(difference: Difference) -> Summary:
+def plainly(difference: Difference) -> Summary:
     return {**asdict(difference), "repeats": list(difference.repeats), "significant": difference.significant}
 
 
@@ -291,7 +294,7 @@ def sections(found: Summary) -> list[Section]:
                 *found["notes"],
             ],
         ),
-        _significance(found),
+        significance(found["differences"], MEASURES[found["measure"]]),
         Section(
             "Studies",
             ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"],
@@ -312,7 +315,8 @@ def _interval(result: Mapping[str, float | None]) -> str:
     return f"{words.number(low)} … {words.number(high)}"
 
 
-def _significance(found: Summary) -> Section:
+def significance(differences: Sequence[Summary], measure: str, title: str = "Significance") -> Section:
+    """The tests over repeats. measure: what was tested, in words."""
     rows = [
         [
             f"{own['first']} – {own['second']}",
@@ -323,28 +327,28 @@ def _significance(found: Summary) -> Section:
             f"{own['corrected']:.2g}",
             _reading(own),
         ]
-        for own in found["differences"]
+        for own in differences
     ]
     headers = ["pair", "gain", "repeats", "test", "p", "corrected", ""]
     if not rows:
         return Section(
-            "Significance",
+            title,
             (),
             (),
             ["Nothing is tested: that takes repeats (the same study with another --seed) of two algorithms at least."],
         )
     notes = [
-        f"Two-sided tests of the {MEASURES[found['measure']]} over repeats, corrected after Holm for "
+        f"Two-sided tests of the {measure} over repeats, corrected after Holm for "
         f"{words.several(len(rows), 'pair')}. They say nothing of other objectives or budgets, and what is not shown "
         "is not shown to be equal."
     ]
-    if any(not own["shows"] for own in found["differences"]):
-        least = min(own["least"] for own in found["differences"] if not own["shows"])
+    if any(not own["shows"] for own in differences):
+        least = min(own["least"] for own in differences if not own["shows"])
         notes.append(
             f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
             f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
         )
-    return Section("Significance", headers, rows, notes)
+    return Section(title, headers, rows, notes)
 
 
 def _reading(own: Mapping[str, Any]) -> str:
@@ -372,16 +376,24 @@ def markdown(found: Summary, picture: str | None = None) -> str:
     """picture: where it is, to be shown below the first table."""
     lines = ["# Comparison", ""]
     for section in sections(found):
-        lines += [f"## {section.title}", ""]
-        if section.rows:
-            lines.append(escaped(section.headers, section.rows))
-        lines += [f"{plain(note)}\n" for note in section.notes]
+        lines += marked(section)
         if section.title == "Algorithms" and picture is not None:
             lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def marked(section: Section) -> list[str]:
+    """The lines of a section in Markdown."""
+    rows = [escaped(section.headers, section.rows)] if section.rows else []
+    return [f"## {section.title}", "", *rows, *(f"{plain(note)}\n" for note in section.notes)]
+
+
 def show(found: Summary, console: Console | None = None) -> None:
+    tell(sections(found), console)
+
+
+def tell(listed: Sequence[Section], console: Console | None = None) -> None:
+    """Prints sections."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -392,7 +404,7 @@ def show(found: Summary, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     if not console.is_terminal:
         console.width = max(console.width, COLUMNS)
-    for section in sections(found):
+    for section in listed:
         console.print(Text(section.title, style="bold"))
         if section.rows:
             shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
@@ -445,7 +457,7 @@ def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
         lower = _steps([(point[unit], clipped(point["low"])) for point in banded])
         upper = _steps([(point[unit], clipped(point["high"])) for point in banded])
         band = [(x, a, b) for (x, a), (_, b) in zip(lower, upper, strict=True)]
-        curves.append(Curve(points, _colour(k), _broken(k), band))
+        curves.append(Curve(points, hue(k), dashed(k), band))
     across = Axis.rounded(0, max(x for curve in curves for x, _ in curve.points))
     return Panel("", unit, curves[::-1], x=(across.low, across.high), y=(up.low, up.high))  # the best on top
 
@@ -463,17 +475,8 @@ def _steps(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float
 
 
 def _stroke(k: int) -> str:
-    dash = ' stroke-dasharray="6 4"' if _broken(k) else ""
-    return f'<path d="M-9,0h18" fill="none" stroke="{_colour(k)}" stroke-width="3"{dash}/>'
-
-
-def _colour(k: int) -> str:
-    return COLOURS[k % len(COLOURS)]
-
-
-def _broken(k: int) -> bool:
-    """Every other one, so that of two that are the same both are seen."""
-    return (k + k // len(COLOURS)) % 2 == 1
+    dash = ' stroke-dasharray="6 4"' if dashed(k) else ""
+    return f'<path d="M-9,0h18" fill="none" stroke="{hue(k)}" stroke-width="3"{dash}/>'
 
 
 def write(found: Summary, folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from partune.report.facts import Facts, Part
 from partune.report.importance import Importance
 from partune.report.sentences import NAMES
 from partune.report.slices import Plane
+from partune.report.summary import Summary
 from partune.space import Space
 from partune.trial import Status, Trial
 
@@ -38,6 +39,8 @@ FAINT = "rgba(140,140,140,0.65)"
 MANY = 300  # trials, from which marks are small
 TITLE = 22  # characters of an axis's title, at most
 LOWEST = 0.1  # quantile of the scores at which shading begins: a few very bad scores would else take all of it
+
+HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)  # of algorithms
 
 SERIES = {  # colour, mark
     "base": (GREY, "circle"),
@@ -86,14 +89,14 @@ def scores(facts: Facts) -> Figure:
         traces.append({**trace, "marker": _mark(BLUE, "triangle-down", 9)})
     again = [(number, each) for number, runs in facts.again.items() for each in runs if each.status is Status.DONE]
     if again:
-        errors = [each.observation.stderr if each.observation is not None else None for _, each in again]
+        errors = [_stderr(each) for _, each in again]
         x, y = [number for number, _ in again], [max(each.score, low) for _, each in again]
         trace = _points(x, y, "confirmed", PURPLE)
         traces.append({**trace, "error_y": _bars(errors, PURPLE), "marker": _mark(PURPLE, "diamond-open", 9)})
     if facts.best_so_far:
         numbers, best = zip(*facts.best_so_far, strict=True)
-        trace = _line(list(numbers), [max(each, low) for each in best], "best so far", GREEN, "solid")
-        traces.append({**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}, "hoverinfo": "skip"})
+        steps = _steps(list(numbers), [max(each, low) for each in best], "best so far")
+        traces.append({**steps, "hoverinfo": "skip"})
     traces += _failed(facts, [*lines, *(max(trial.score, low) for trial in done)])
     if (winner := facts.winner) is not None:
         trace = _points([winner.number], [winner.score], "winner", ORANGE, [winner])
@@ -122,7 +125,7 @@ def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> lis
     """Marks with standard errors; of many trials as one line with gaps, which a browser draws much faster."""
     if not trials:
         return []
-    errors = [trial.observation.stderr if trial.observation is not None else None for trial in trials]
+    errors = [_stderr(trial) for trial in trials]
     trace = _points([t.number for t in trials], [t.score for t in trials], name, colour, trials)
     if len(trials) < MANY:
         return [{**trace, "error_y": _bars(errors, colour), "marker": _mark(colour, symbol, 8)}]
@@ -202,17 +205,16 @@ def parallel(facts: Facts) -> Figure:
                 "hoverinfo": "skip",
             }
         )
-    marks = [tick for name in names for tick in ticks(facts.space.hyperparameters[name], 5)]
-    places = [k for k, name in enumerate(names) for _ in ticks(facts.space.hyperparameters[name], 5)]
+    marks = [(k, tick) for k, name in enumerate(names) for tick in ticks(facts.space.hyperparameters[name], 5)]
     score_ticks = np.linspace(low, high, 5).tolist()
     traces.append(
         {
             "type": "scatter",
             "mode": "text",
-            "x": [*places, *[len(names)] * 5],
-            "y": [*(tick.u for tick in marks), *np.linspace(0, 1, 5).tolist()],
+            "x": [*(k for k, _ in marks), *[len(names)] * 5],
+            "y": [*(tick.u for _, tick in marks), *np.linspace(0, 1, 5).tolist()],
             "text": [
-                *(plain(tick.text) for tick in marks),
+                *(plain(tick.text) for _, tick in marks),
                 f"≤ {words.number(low, 3)}",
                 *(words.number(score, 3) for score in score_ticks[1:]),
             ],
@@ -382,9 +384,7 @@ def depths(found: Partition) -> Figure:
             traces.append({**_points(list(x), list(y), name, colour), "marker": _mark(colour, symbol, 7)})
     if found.depths:
         numbers, reached = zip(*found.depths, strict=True)
-        deepest = np.maximum.accumulate(reached).tolist()
-        trace = _line(list(numbers), deepest, "deepest so far", GREEN, "solid")
-        traces.insert(0, {**trace, "line": {"color": GREEN, "width": 2, "shape": "hv"}})
+        traces.insert(0, _steps(list(numbers), np.maximum.accumulate(reached).tolist(), "deepest so far"))
     whole = _whole(1 + max((number for number, _ in found.depths), default=0))
     return _figure(traces, x={"title": "trial", **whole}, y={"title": "depth (cuts)", "rangemode": "tozero"})
 
@@ -465,8 +465,7 @@ def over_time(facts: Facts) -> Figure:
     unit, size = time_unit(float(seconds[-1]) if len(seconds) else 0.0)
     best = np.maximum.accumulate([t.score if t.status is Status.DONE else -math.inf for t in told])
     known = [(float(s) / size, float(b)) for s, b in zip(seconds, best, strict=True) if math.isfinite(b)]
-    trace = _line([s for s, _ in known], [b for _, b in known], "best so far", GREEN, "solid")
-    trace["line"] = {"color": GREEN, "width": 2, "shape": "hv"}
+    trace = _steps([s for s, _ in known], [b for _, b in known], "best so far")
     reach = [0, 1.02 * max((s for s, _ in known), default=1.0) or 1.0]
     figure = _figure(
         [trace], x={"title": f"time of the trials, {unit}", "range": reach}, y={"title": "best score so far"}
@@ -479,6 +478,107 @@ def time_unit(seconds: float) -> tuple[str, float]:
     """The unit in which so long a time is told, and its seconds."""
     units = (("h", 3600.0, 7200.0), ("min", 60.0, 180.0), ("s", 1.0, 1.0))
     return next(((unit, size) for unit, size, least in units if seconds >= least), ("ms", 0.001))
+
+
+# ----- several studies
+
+
+def hue(k: int) -> str:
+    """The colour of algorithm k."""
+    return HUES[k % len(HUES)]
+
+
+def dashed(k: int) -> bool:
+    """Every other one, so that of two that are the same both are seen."""
+    return (k + k // len(HUES)) % 2 == 1
+
+
+def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
+    """Best score so far of a comparison's algorithms, with 95 % intervals; which: by_trial or by_seconds."""
+    unit, size = ("trials", 1.0) if which == "by_trial" else time_unit(max(a[which][-1]["seconds"] for a in algorithms))
+    points = [point for own in algorithms for point in own[which]]
+    low = floor([point["mean"] for point in points])
+    low = low if math.isfinite(low) else min(_least(point) for point in points)
+    high = max(point["mean"] if point["high"] is None else point["high"] for point in points)
+    bands, lines = [], []
+    for k, own in enumerate(algorithms):
+        course = own[which]
+        x = [_digits(point["trials" if which == "by_trial" else "seconds"] / size) for point in course]
+        line = _line(x, [_digits(point["mean"]) for point in course], own["algorithm"], hue(k), "solid")
+        line["line"] |= {"width": 2.4, "shape": "hv", "dash": "dash" if dashed(k) else "solid"}
+        lines.append(
+            {**line, "hovertemplate": f"{plain(own['algorithm'])}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>"}
+        )
+        if course[0]["low"] is not None:
+            for edge, fill in (("low", {}), ("high", {"fill": "tonexty", "fillcolor": f"{hue(k)}1F"})):
+                band = _line(x, [_digits(point[edge]) for point in course], "", hue(k), "solid")
+                band |= {"line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
+                bands.append({**band, **fill})
+    room = 0.04 * (high - low or 1.0)
+    figure = _figure(
+        [*bands, *lines],
+        x={"title": unit if which == "by_trial" else f"time of the trials, {unit}", "rangemode": "tozero"},
+        y={"title": "best score so far", "range": [low - room, high + room]},
+    )
+    figure["layout"]["legend"] = {"traceorder": "normal"}  # not reversed, as it would be of filled traces
+    return figure
+
+
+def _least(point: Summary) -> float:
+    return float(point["mean"] if point["low"] is None else point["low"])
+
+
+def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], enough: int) -> Figure:
+    """Scores of configurations after 1, 2, ... epochs, (n, epochs), None for a failure; a rule at what is enough."""
+    epochs = list(range(1, len(scores[0]) + 1))
+    traces = [
+        {
+            **_line(epochs, [None if each is None else _digits(each) for each in row], name, hue(k), "solid"),
+            "mode": "lines+markers",
+            "marker": _mark(hue(k), "circle", 8),
+            "showlegend": False,
+            "hovertemplate": f"{plain(name)}<br>%{{y:.4g}} after %{{x}} epochs<extra></extra>",
+        }
+        for k, (row, name) in enumerate(zip(scores, names, strict=True))
+    ]
+    figure = _figure(traces, x={"title": "epochs", "dtick": 1, "range": [0.8, len(epochs) + 0.2]}, y={"title": "score"})
+    rule = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": enough, "x1": enough}
+    figure["layout"]["shapes"] = [{**rule, "line": {"color": FAINT, "dash": "dot", "width": 2}}]
+    return figure
+
+
+def tested(facts: Facts, task: str) -> Figure:
+    """Score on a test task over trials, of every trial that was tested."""
+    rows = [row for row in facts.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
+    n = len(facts.trials)
+    traces: list[Trace] = []
+    for name in ("base", "defaults"):
+        if name in facts.scored and task in facts.scored[name]["test"]:
+            score, dash = facts.scored[name]["test"][task]["score"], "dot" if name == "base" else "dash"
+            traces.append(_line([-0.5, n - 0.5], [score] * 2, NAMES[name], SERIES[name][0], dash))
+    trials, given = [facts.trials[row["id"]] for row in rows], [row["test"][task] for row in rows]
+    trace = _points([t.number for t in trials], [part["score"] for part in given], "trial", PURPLE, trials)
+    traces.append({**trace, "error_y": _bars([part["stderr"] for part in given], PURPLE)})
+    if (winner := facts.winner) is not None and task in (found := facts.summary["best"]["test"]):
+        trace = _points([winner.number], [found[task]["score"]], "winner", ORANGE, [winner])
+        traces.append({**trace, "marker": _mark(ORANGE, "star", 15)})
+    return _figure(traces, x={"title": "trial", **_whole(n)}, y={"title": f"score on {plain(task)}"})
+
+
+def apart(figure: Figure, facts: Facts, first: int) -> Figure:
+    """The figure for a page of several studies, on which the trials of this one are counted from `first`."""
+    encode = {name: each.encode for name, each in facts.space.hyperparameters.items()}
+    for trace in figure["data"]:
+        meta = trace.get("meta", {})
+        numbers = meta.get("trials", [])
+        if over := meta.pop("over", None):
+            trials = [facts.trials[number] for number in numbers]
+            trace["x"], trace["y"] = (
+                [t.number if name is None else _digits(encode[name](t.config[name])) for t in trials] for name in over
+            )
+        if numbers:
+            meta["trials"] = [first + number for number in numbers]
+    return figure
 
 
 # ----- what they are made of
@@ -517,6 +617,11 @@ def _line(x: Sequence[float | None], y: Sequence[float | None], name: str, colou
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": plain(name), "line": line}
 
 
+def _steps(x: Sequence[float], y: Sequence[float], name: str) -> Trace:
+    """The best so far of something: level until there is better."""
+    return {**_line(x, y, name, GREEN, "solid"), "line": {"color": GREEN, "width": 2, "shape": "hv"}}
+
+
 def _mark(colour: str, symbol: str, size: int) -> dict[str, Any]:
     outline = {"color": colour if symbol.endswith("open") else "rgba(0,0,0,0.75)"}
     return {"color": colour, "symbol": symbol, "size": size, "line": {**outline, "width": 1 if size > 7 else 0.5}}
@@ -534,6 +639,10 @@ def ends(values: Sequence[float]) -> tuple[float, float]:
         return 0.0, 1.0
     low, high = float(np.quantile(values, LOWEST)), max(values)
     return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _stderr(trial: Trial) -> float | None:
+    return None if trial.observation is None else trial.observation.stderr
 
 
 def _bars(errors: Sequence[float | None], colour: str, faint: bool = True) -> dict[str, Any]:

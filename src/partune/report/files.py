@@ -46,13 +46,17 @@ def follow(directory: Path, storage: str | None = None, wanted: Callable[[], boo
     while wanted():
         began = time.monotonic()
         record = Record.open(directory, read_only=True, storage=storage)
-        news = [trial.status for trial in record.trials()], len(record.anchors()), record.budget
-        if news != told:
-            facts, told = Facts(record), news
+        if (found := news(record)) != told:
+            facts, told = Facts(record), found
             write(facts, REFRESH)
             if facts.over:
                 return
         time.sleep(max(REFRESH / 2, PATIENCE * (time.monotonic() - began)))
+
+
+def news(record: Record) -> object:
+    """What is another once a record has something new to show."""
+    return [trial.status for trial in record.trials()], len(record.anchors()), record.budget
 
 
 def accompany(directory: Path, storage: str | None, parent: int) -> None:

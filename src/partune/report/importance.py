@@ -6,7 +6,6 @@ has it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,8 +58,7 @@ def _fanova(space: Space, trials: Sequence[Trial], names: Sequence[str]) -> dict
     from optuna.trial import create_trial
 
     distributions = {name: distribution(space.hyperparameters[name]) for name in names}
-    with quiet(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         study = optuna.create_study(direction="maximize")
         study.add_trials(
             create_trial(

@@ -1,21 +1,17 @@
-"""The report as one HTML file: no request leaves it, it works offline, in light and dark, on a phone.
+"""A study's report as one HTML file: its sections and figures, in their order.
 
-Everything that comes from a study is escaped where it is set into the page. Should that ever fail, nothing runs but
-the two scripts whose hashes the page's own policy names, and nothing is loaded from anywhere.
+Everything that comes from a study is escaped where it is set into the page (`partune.report.document`).
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from partune.report import figures, sentences, words
+from partune.report.document import details, document, paragraph, place, table
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.summary import remark
@@ -24,7 +20,6 @@ from partune.trial import Config, Status, Trial
 PAIRS = 3  # of hyperparameters, shown without asking
 MOST_PAIRS = 15
 ROOM = 78  # pixels between two parallel axes, at least
-LONG = 45  # characters of a table's cell that is broken into lines
 
 
 def page(facts: Facts, refresh: float | None = None) -> str:
@@ -55,43 +50,24 @@ class _Page:
             "repeat": ("Repeat it", self.repeat),
             "trials": ("Every trial", self.trials),
         }
-        body = "".join(
-            f'<section id="{name}"><h2>{title}</h2>{write()}</section>' for name, (title, write) in sections.items()
-        )
-        links = "".join(f'<a href="#{name}">{title}</a>' for name, (title, _) in sections.items())
-        data = {
-            "figures": self.figures,
-            "trials": [_hover(trial) for trial in self.facts.trials],
-            "places": {name: self._places(name) for name in self.facts.space.names},
-        }
-        stored = "".join(
-            f'<script type="application/json" id="{name}-data">{_json(each)}</script>' for name, each in data.items()
-        )
-        plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("page.js")
-        name = escape(self.facts.name)
-        return (
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f'<meta http-equiv="Content-Security-Policy" content="{_policy([plotly, script])}">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f"<title>{name}: partune report</title>\n<style>{_asset('page.css')}</style>\n</head>\n"
-            f'<body data-refresh="{refresh or 0:g}">\n{self.header()}\n<nav aria-label="Sections">{links}</nav>\n'
-            f"<main>{body}</main>\n{self.footer()}\n{stored}\n"
-            f'<script type="text/plain" id="plotly">{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n'
+        return document(
+            f"{self.facts.name}: partune report",
+            f"Study {self.facts.name}",
+            self.line(),
+            {name: (title, write()) for name, (title, write) in sections.items()},
+            f"Written by partune {self.facts.summary['versions'].get('partune', '')} from the study's record.",
+            self.figures,
+            [hover(trial) for trial in self.facts.trials],
+            {name: self._places(name) for name in self.facts.space.names},
+            refresh,
         )
 
-    # ----- around the sections
-
-    def header(self) -> str:
+    def line(self) -> str:
         summary = self.facts.summary
-        line = (
+        return (
             f"{len(self.facts.trials):,} of {words.several(self.facts.budget, 'trial')} ({counts(self.facts.trials)}) "
             f"by {summary['algorithm']}, seed {summary['seed']}"
         )
-        return f'<header><h1>Study {escape(self.facts.name)}</h1><div class="soft">{escape(line)}</div></header>'
-
-    def footer(self) -> str:
-        version = self.facts.summary["versions"].get("partune", "")
-        return f'<footer class="soft">Written by partune {escape(version)} from the study\'s record.</footer>'
 
     # ----- the sections, in their order
 
@@ -100,24 +76,24 @@ class _Page:
         parts = [f'<span class="badge {kind}">{escape(text)}</span>']
         parts.append(f'<p class="headline">{escape(sentences.headline(self.facts))}</p>')
         if self.facts.winner is not None:
-            parts.append(_table(["winner's hyperparameter", "value"], _settings(self.facts.winner.config)))
-        parts += [_p(text) for text in sentences.remarks(self.facts)]
+            parts.append(table(["winner's hyperparameter", "value"], _settings(self.facts.winner.config)))
+        parts += [paragraph(text) for text in sentences.remarks(self.facts)]
         if self.facts.summary["best"] is not None and self.facts.summary["best"]["adapter"]:
             parts.append(f"<p>Its adapter: <code>{escape(self.facts.summary['best']['adapter'])}</code></p>")
         return "".join(parts)
 
     def comparison(self) -> str:
         if not self.facts.scored:
-            return _p("Nothing has a score.")
+            return paragraph("Nothing has a score.")
         headers, rows = sentences.standing(self.facts)
-        text = _table(headers, rows, numbers=range(1, len(headers)))
+        text = table(headers, rows, numbers=range(1, len(headers)))
         if self.facts.summary["base"] is None:
-            return text + _p("This objective has no base model, so there are no base and no defaults.", "soft")
-        text += _p(
+            return text + paragraph("This objective has no base model, so there are no base and no defaults.", "soft")
+        text += paragraph(
             "Scores and standard errors. The search items chose the winner, so its score there is too good.", "soft"
         )
         if tested := sentences.comparisons(self.facts):
-            text += "<h3>How sure, on the verdict items</h3>" + _table(sentences.COMPARED, tested, numbers=(1, 2, 3))
+            text += "<h3>How sure, on the verdict items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
         return text
 
     def scores(self) -> str:
@@ -134,16 +110,16 @@ class _Page:
                 )
                 for row in confirmed
             ]
-            text += "<h3>Again, with fresh seeds</h3>" + _table(
+            text += "<h3>Again, with fresh seeds</h3>" + table(
                 ["", "first score", "further scores"], rows, numbers=(1,)
             )
-            text += _p(sentences.curse(self.facts))
+            text += paragraph(sentences.curse(self.facts))
         return text
 
     def hyperparameters(self) -> str:
         text = "".join(f'<p class="note">{escape(hint)}</p>' for hint in self.facts.hints)
         if self.facts.winner is not None and not text:
-            text = _p("The winner is at no bound of its range.")
+            text = paragraph("The winner is at no bound of its range.")
         text += self._ramp()
         plots = [
             f"<div><h3>{escape(name)}</h3>"
@@ -155,13 +131,13 @@ class _Page:
 
     def parallel(self) -> str:
         if not self.facts.done:
-            return _p("No trial has a score yet.")
+            return paragraph("No trial has a score yet.")
         caption = "A line is a trial; click on a group in the legend to hide it, twice to see it alone."
         wide = ROOM * (len(self.facts.space.names) + 1)
         return self._figure("parallel", figures.parallel(self.facts), 420, "Parallel coordinates", caption, wide)
 
     def importance(self) -> str:
-        text = _p(" ".join(sentences.importance(self.facts)))
+        text = paragraph(" ".join(sentences.importance(self.facts)))
         if (found := self.facts.importance) is None:
             return text
         height = 90 + 34 * len(found.shares)
@@ -172,12 +148,12 @@ class _Page:
     def slices(self) -> str:
         model = self.facts.model
         if model is None:
-            return _p("A Gaussian process through the scores takes four of them.")
+            return paragraph("A Gaussian process through the scores takes four of them.")
         names = [name for name in self.facts.leading if name in model.names]
         pairs = list(itertools.combinations(names, 2))
         pairs.sort(key=lambda pair: max(map(names.index, pair)))
         if not pairs:
-            return _p("It takes two hyperparameters for a plane.")
+            return paragraph("It takes two hyperparameters for a plane.")
         plots = []
         for k, (across, up) in enumerate(pairs[:MOST_PAIRS]):
             plane = model.plane(across, up)
@@ -189,12 +165,12 @@ class _Page:
                 f'<div class="pair"><div><h3>{title}: mean</h3>{mean}</div>'
                 f"<div><h3>± one standard deviation</h3>{std}</div></div>"
             )
-        text = _p(
+        text = paragraph(
             "A Gaussian process through the scores, cut at the winner (star): the other hyperparameters are the "
             "winner's. Dots are all trials, also those beside the cut."
         )
         more = "".join(plots[PAIRS:])
-        return text + "".join(plots[:PAIRS]) + (_details(f"{len(plots) - PAIRS} more pairs", more) if more else "")
+        return text + "".join(plots[:PAIRS]) + (details(f"{len(plots) - PAIRS} more pairs", more) if more else "")
 
     def partition(self) -> str:
         found = self.facts.partition
@@ -218,14 +194,14 @@ class _Page:
             else "The cells that a plane through the winner cuts, shaded by the score that each is ranked by."
         )
         return (
-            _p(f"{what} {len(found.regions):,} in all. Dots are all trials.")
+            paragraph(f"{what} {len(found.regions):,} in all. Dots are all trials.")
             + f'<div class="pair">{"".join(plots)}</div>'
         )
 
     def overfitting(self) -> str:
         notes = sentences.overfitting(self.facts)
         flagged = bool(self.facts.overfitting)
-        text = "".join(f'<p class="note">{escape(note)}</p>' if flagged else _p(note) for note in notes)
+        text = "".join(f'<p class="note">{escape(note)}</p>' if flagged else paragraph(note) for note in notes)
         if self.facts.summary["base"] is None:
             return text
         text += self._figure("sides", figures.sides(self.facts), 380, "Base, defaults and winner on all items")
@@ -240,45 +216,45 @@ class _Page:
 
     def cost(self) -> str:
         if not self.facts.parts:
-            return _p("Nothing has run yet.")
-        text = _p(sentences.cost(self.facts))
+            return paragraph("Nothing has run yet.")
+        text = paragraph(sentences.cost(self.facts))
         text += self._figure("spent", figures.spent(self.facts.parts), 150, "The study's time")
-        text += _table(*sentences.time_table(self.facts), numbers=(1, 2))
+        text += table(*sentences.time_table(self.facts), numbers=(1, 2))
         if self.facts.done:
             figure = figures.over_time(self.facts)
             text += "<h3>Best score for the time</h3>" + self._figure("over-time", figure, 300, "Best score over time")
         return text
 
     def failures(self) -> str:
-        text = _p(sentences.failures(self.facts))
+        text = paragraph(sentences.failures(self.facts))
         if not self.facts.failures:
             return text
         rows = [
             (failure.cause, len(failure.trials), _numbers(failure.trials), _inline(failure.config))
             for failure in self.facts.failures
         ]
-        return text + _table(["cause", "trials", "which", "the first one's hyperparameters"], rows, numbers=(1,))
+        return text + table(["cause", "trials", "which", "the first one's hyperparameters"], rows, numbers=(1,))
 
     def repeat(self) -> str:
         summary = self.facts.summary
         settings = f"<pre>{escape(sentences.settings(self.facts))}</pre>"
         if self.facts.config is not None:
-            text = _p("Save this as study.yaml and run it again with the versions below:")
+            text = paragraph("Save this as study.yaml and run it again with the versions below:")
             text += f"<pre>partune tune study.yaml --name again</pre>{settings}"
         else:
-            text = _p(
+            text = paragraph(
                 "The study was started from Python: "
                 "Study(Space.parse(space), objective, algorithm, seed, options=options).run(budget)."
             )
             text += settings
         if summary["loaded"]:
             text += f"<h3>What was loaded</h3><pre>{escape(sentences.yaml_text(summary['loaded']))}</pre>"
-        return text + "<h3>Versions</h3>" + _table(["package", "version"], summary["versions"].items())
+        return text + "<h3>Versions</h3>" + table(["package", "version"], summary["versions"].items())
 
     def trials(self) -> str:
         facts = self.facts
         if not facts.trials:
-            return _p("No trial yet.")
+            return paragraph("No trial yet.")
         names = facts.space.names
         body = []
         for row in facts.summary["trials"]:
@@ -289,19 +265,15 @@ class _Page:
             cells = [row["id"], _measured(row), *values, seconds, "winner" if best else remark(row)]
             body.append((kind, cells))
         headers = ["trial", "score", *names, "seconds", ""]
-        table = _table(headers, [cells for _, cells in body], range(len(headers) - 1), [kind for kind, _ in body])
-        return _details(f"All {words.several(len(body), 'trial')}", table)
+        rows = table(headers, [cells for _, cells in body], range(len(headers) - 1), [kind for kind, _ in body])
+        return details(f"All {words.several(len(body), 'trial')}", rows)
 
     # ----- pieces
 
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "", wide: int = 0) -> str:
-        """A place for a figure, which the page's script draws; on a screen of fewer than `wide` pixels it scrolls."""
+        """Keeps the figure for the page, and says where it goes."""
         self.figures[name] = figure
-        below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
-        style = f"height:{height}px" + (f";min-width:{wide}px" if wide else "")
-        plot = f'<div class="plot" data-figure="{name}" role="img" aria-label="{escape(label)}" style="{style}"></div>'
-        scrolling = f'<div class="scroll">{plot}</div>' if wide else plot
-        return f"<figure>{scrolling}{below}</figure>"
+        return place(name, height, label, caption, wide)
 
     def _places(self, name: str) -> list[float | None]:
         """Where a hyperparameter is on its axis, by trial."""
@@ -330,37 +302,7 @@ class _Page:
         ]
 
 
-# ----- HTML
-
-
-def _p(text: str, kind: str = "") -> str:
-    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
-
-
-def _details(title: str, body: str) -> str:
-    return f"<details><summary>{escape(title)}</summary>{body}</details>"
-
-
-def _table(
-    headers: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    numbers: Iterable[int] = (),
-    kinds: Iterable[str] | None = None,
-) -> str:
-    """numbers: the columns that are set to the right; kinds: a class for each row."""
-    right = set(numbers)
-
-    def row(cells: Sequence[object], tag: str, kind: str = "") -> str:
-        texts = [str(cell) for cell in cells]
-        looks = ["n" if k in right else "long" if len(text) > LONG else "" for k, text in enumerate(texts)]
-        inside = "".join(
-            f'<{tag} class="{look}">{escape(text)}</{tag}>' if look else f"<{tag}>{escape(text)}</{tag}>"
-            for text, look in zip(texts, looks, strict=True)
-        )
-        return f'<tr class="{kind}">{inside}</tr>' if kind else f"<tr>{inside}</tr>"
-
-    body = "".join(row(cells, "td", kind) for cells, kind in zip(rows, kinds or itertools.repeat(""), strict=False))
-    return f'<div class="scroll"><table><thead>{row(headers, "th")}</thead><tbody>{body}</tbody></table></div>'
+# ----- words
 
 
 def _measured(row: Mapping[str, Any]) -> str:
@@ -380,7 +322,7 @@ def _numbers(trials: Sequence[int], most: int = 20) -> str:
     return shown if len(trials) <= most else f"{shown}, …"
 
 
-def _hover(trial: Trial) -> str:
+def hover(trial: Trial) -> str:
     """What is said of a trial where the pointer is on it, as Plotly's markup."""
     score = ""
     if trial.observation is not None and trial.status is not Status.FAILED:
@@ -393,26 +335,3 @@ def _hover(trial: Trial) -> str:
 
 def _plain(config: Config) -> dict[str, Any]:
     return {figures.plain(k): figures.plain(v) if isinstance(v, str) else v for k, v in config.items()}
-
-
-def _json(data: Any) -> str:
-    """For a script element: nothing in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
-    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-
-
-def _number(value: Any) -> Any:
-    """NumPy's numbers."""
-    return value.item()
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Nothing is loaded; these scripts run, and no others."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
-    )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
-
-
-def _asset(name: str) -> str:
-    return resources.files("partune.report").joinpath(name).read_text(encoding="utf-8")

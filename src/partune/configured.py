@@ -1,0 +1,81 @@
+"""Studies of their files: the objective, space and search that a configuration describes, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from partune import config
+from partune.config import StudyConfig
+from partune.errors import UserError
+from partune.executors import Workers
+from partune.space import SPACES, Space
+from partune.study import Study, Watcher
+
+
+def study(
+    study_config: StudyConfig,
+    directory: Path,
+    resume: bool,
+    workers: Workers | None = None,
+    storage: str | None = None,
+    join: bool = False,
+    watcher: Watcher | None = None,
+) -> Study:
+    """A study as `Study` takes it. storage: the database's URL with its password, as it was given now."""
+    objective = _objective(study_config, directory)
+    study_config = with_space(study_config)
+    return Study(
+        Space.parse(study_config.space or {}),
+        objective,
+        study_config.search.algorithm,
+        study_config.search.seed,
+        directory,
+        options=study_config.search.options,
+        keep=study_config.run.keep,
+        confirm=study_config.search.confirm,
+        stop=study_config.run.stop,
+        resume=resume,
+        config=config.dump(study_config),
+        watcher=watcher,
+        workers=workers,
+        storage=storage,
+        join=join,
+    )
+
+
+def _objective(study_config: StudyConfig, directory: Path) -> Any:
+    if study_config.objective != "finetune":
+        from partune.objectives.function import named
+
+        return named(study_config.objective)
+    if study_config.run.engine == "litgpt":
+        from partune.objectives.litgpt import LitGPT
+
+        return LitGPT.of(study_config, scratch=directory / "litgpt")
+    from partune.objectives.finetune import FineTune
+
+    return FineTune.of(study_config)
+
+
+def with_space(study_config: StudyConfig) -> StudyConfig:
+    """The configuration with its space written out, the objective's own where none is given; raises UserError."""
+    from partune.objectives.function import named
+
+    own: Space | None
+    if study_config.space is not None:
+        own = Space.parse(_space_form(study_config.space))
+    elif study_config.objective == "finetune":
+        own = SPACES["lora"]
+    else:
+        own = getattr(named(study_config.objective), "space", None)
+    if own is None:
+        raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
+    return study_config.model_copy(update={"space": own.describe()})
+
+
+def _space_form(form: Any) -> Any:
+    """A space's mapping, read from its YAML file where the form names one."""
+    if isinstance(form, str) and form.endswith((".yaml", ".yml")):
+        return config.load(form)
+    return form

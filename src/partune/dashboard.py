@@ -1,0 +1,329 @@
+"""A study in Optuna's dashboard: the record shown as an Optuna study, which nothing in a browser can change.
+
+`View` is that study, read from the record again and again while it runs. `guarded` stands before the dashboard: only a
+browser on this machine is answered, nothing is written, and no page of another site sees or asks anything here.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Container, Iterable, Iterator
+from pathlib import Path
+from socket import AF_INET6
+from socketserver import TCPServer, ThreadingMixIn
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import urlsplit
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+
+from partune import database
+from partune.distributions import distribution
+from partune.errors import UserError
+from partune.loopback import LOOPBACK, is_loopback
+from partune.markdown import plain
+from partune.report import sentences, summary, words
+from partune.report.facts import Facts
+from partune.report.files import PATIENCE, news
+from partune.report.markdown import escaped
+from partune.storage import Record, state
+from partune.trial import RUNG, Status, Trial
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+STUDY = 1  # the study's id in the dashboard
+PAGE = f"/dashboard/studies/{STUDY}"
+PORT = 8080  # where nobody else has it
+NOTE, NOTE_PART = "dashboard:note_ver", "dashboard:note_str:"  # where the dashboard keeps a study's note
+FRESH = 2.0  # seconds for which what was read of a record counts as new
+READ_ONLY = "partune's dashboard shows a study's record and changes nothing in it"
+
+HEADERS = {
+    # The dashboard's own policy, on every answer, and no frame around it. Its parallel coordinates need eval.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; connect-src 'self'; "
+    "style-src 'self' data: 'unsafe-inline'; script-src 'self' 'unsafe-eval'; frame-ancestors 'none'; "
+    "base-uri 'none'; form-action 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class View(BaseStorage):
+    """A study's record as an Optuna storage with one study, named as its directory, which cannot be written.
+
+    The best trial is the study's winner, which need not be the best score (`partune.winner`).
+    """
+
+    def __init__(self, directory: Path, storage: str | None = None) -> None:
+        """storage: the database's URL, where it needs a password. Raises UserError where there is no study."""
+        self._directory = directory
+        self._url = storage
+        self._record: Record | None = None
+        self._news: object = None
+        self._due = 0.0
+        self._reading = threading.Lock()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads what is new on record, where that is due; raises UserError where it cannot be read.
+
+        Reading takes little of the machine's time, whatever the study's length: the next waits so much longer.
+        """
+        if time.monotonic() < self._due or not self._reading.acquire(blocking=False):
+            return
+        try:
+            began = time.monotonic()
+            self._read()
+            self._due = time.monotonic() + max(FRESH, PATIENCE * (time.monotonic() - began))
+        finally:
+            self._reading.release()
+
+    def _read(self) -> None:
+        if self._record is None or self._record.url is None:  # a journal is read as it stands now, a database answers
+            self._record = Record.open(self._directory, read_only=True, storage=self._url)
+        with database.guarded(self._record.url):
+            found = news(self._record)
+            if found == self._news:
+                return
+            facts, times = Facts(self._record), self._record.times()
+            winner = facts.winner
+            self._study = FrozenStudy(
+                study_name=facts.name,
+                direction=StudyDirection.MAXIMIZE,
+                user_attrs={
+                    "algorithm": facts.header["algorithm"],
+                    "seed": facts.header["seed"],
+                    "budget": facts.budget,
+                },
+                system_attrs={"study:metric_names": ["score"], NOTE: 1, f"{NOTE_PART}0": _note(facts)},
+                study_id=STUDY,
+            )
+            self._trials = [_frozen(trial, facts, self._record, *times[trial.number]) for trial in facts.trials]
+            self._winner = None if winner is None else winner.number
+        self._news = found
+
+    # ----- what Optuna asks
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        return [copy.deepcopy(self._study)]
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        if study_name != self._study.study_name:
+            raise KeyError(study_name)
+        return STUDY
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._known(study_id).study_name
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._known(study_id).directions
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return copy.deepcopy(self._known(study_id).user_attrs)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return copy.deepcopy(self._known(study_id).system_attrs)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        if not 0 <= trial_id < len(self._trials):
+            raise KeyError(trial_id)
+        return copy.deepcopy(self._trials[trial_id])
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        self._known(study_id)
+        found = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        self._known(study_id)
+        if self._winner is None:
+            raise ValueError("no trial is done yet")
+        return self.get_trial(self._winner)
+
+    def _known(self, study_id: int) -> FrozenStudy:
+        if study_id != STUDY:
+            raise KeyError(study_id)
+        return self._study
+
+    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
+        raise UserError(READ_ONLY)
+
+    create_new_study = delete_study = set_study_user_attr = set_study_system_attr = _refuse
+    create_new_trial = set_trial_param = set_trial_state_values = set_trial_intermediate_value = _refuse
+    set_trial_user_attr = set_trial_system_attr = _refuse
+
+
+def _note(facts: Facts) -> str:
+    """How the study stands, in the report's words, as Markdown."""
+    parts = [f"**{plain(sentences.headline(facts))}**", *map(plain, sentences.remarks(facts))]
+    if facts.winner is not None:
+        parts.append(plain(f"Trial {facts.winner.number}: {summary.words(facts.winner.config)}."))
+    if facts.scored:
+        parts.append(escaped(*sentences.standing(facts)))
+    return "\n\n".join(parts)
+
+
+def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, end: datetime | None) -> FrozenTrial:
+    """A trial in Optuna's form; rungs are its intermediate values, what else is known of it its attributes."""
+    scores = {} if trial.observation is None or trial.status is Status.FAILED else trial.observation.scores
+    hyperparameters = facts.space.hyperparameters
+    return FrozenTrial(
+        number=trial.number,
+        trial_id=trial.number,
+        state=state(trial.status),
+        value=scores.get("score"),
+        datetime_start=start,
+        datetime_complete=end,
+        params=dict(trial.config),
+        distributions={name: distribution(hyperparameters[name]) for name in trial.config},
+        user_attrs={name: each for name, each in _attributes(trial, facts, record) if each is not None},
+        system_attrs={},
+        intermediate_values={int(k.removeprefix(RUNG)): v for k, v in scores.items() if k.startswith(RUNG)},
+    )
+
+
+def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[str, Any]]:
+    """Names and values, in the words of `partune report --json`; None where there is nothing to say."""
+    row = facts.summary["trials"][trial.number]
+    again = facts.again.get(trial.number, [])
+    yield "stderr", row["stderr"]
+    yield "phase", "start" if trial.number < facts.n_init else "search"
+    told = [words.number(each.score) if each.status is Status.DONE else "failed" for each in again]
+    yield "again", ", ".join(told) or None  # with fresh seeds
+    for task, test in row["test"].items():
+        yield f"test/{task}", test["score"]
+        yield f"test/{task}_stderr", test["stderr"]
+    cost = {} if trial.observation is None else trial.observation.cost
+    for name in ("seconds", "train_seconds", "score_seconds"):
+        yield name, cost.get(name)
+    yield "fidelity", row["fidelity"] if trial.status is Status.STOPPED else None
+    yield "attempts", trial.attempts if trial.attempts > 1 else None
+    yield "seed", str(trial.seed)  # a name, no quantity to be drawn
+    yield "error", row["error"]
+    if record.directory is not None and (folder := record.adapter(trial.number)).is_dir():
+        yield "adapter", str(folder)
+
+
+# ----- on the web
+
+
+def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
+    """The dashboard, for this machine and for reading only, over a view that is fresh."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        page = environ["PATH_INFO"].startswith("/dashboard")
+        ours = {*HEADERS, "Content-Length", "Last-Modified"} if page else {*HEADERS}
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            kept = [(name, value) for name, value in headers if name.title() not in ours]
+            return start_response(status, [*kept, *HEADERS.items()], *rest)
+
+        def refuse(status: str, reason: str) -> list[bytes]:
+            start(status, [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
+            return [json.dumps({"reason": reason}).encode()]
+
+        if not _is_here(environ.get("HTTP_HOST", "")):  # another's name for this address: DNS rebinding
+            return refuse("421 Misdirected Request", "the dashboard is at a loopback address, such as 127.0.0.1")
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            return refuse("405 Method Not Allowed", READ_ONLY)
+        try:
+            view.refresh()
+        except UserError as error:
+            return refuse("503 Service Unavailable", database.masked(str(error)))
+        answered = dashboard(environ, start)
+        return _styled(answered) if page else answered
+
+    return answer
+
+
+def _styled(page: Iterable[bytes]) -> list[bytes]:
+    """The dashboard's page with partune's stylesheet laid over."""
+    style = Path(__file__).with_suffix(".css").read_bytes()
+    text = b"".join(page)
+    if hasattr(page, "close"):
+        page.close()
+    return [text.replace(b"</head>", b"<style>%b</style></head>" % style)]
+
+
+def _is_here(host: str) -> bool:
+    """Whether a request's Host is this machine's own name for itself; the port is another behind a tunnel."""
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    """wsgiref's, with a thread for each request."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Without asking a name server what the address is called, as wsgiref's would."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.server_name}]" if ":" in self.server_name else self.server_name
+        return f"http://{host}:{self.server_port}{PAGE}"
+
+
+class ServerV6(Server):
+    address_family = AF_INET6
+
+
+class Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing: the terminal is its user's."""
+
+
+def server(directory: Path, host: str = LOOPBACK, port: int | None = None, storage: str | None = None) -> Server:
+    """A server of the study's dashboard, bound but not serving yet.
+
+    port: 0 for any; None for the usual one, or any where that is taken.
+    storage: the database's URL, where it needs a password.
+
+    Raises UserError where the dashboard is not installed, the address is not this machine's own or cannot be had, or
+    there is no study.
+    """
+    if not is_loopback(host):
+        raise UserError(
+            f"{host} is not of this machine only, and whoever reaches the dashboard can read the study: leave --host "
+            f"out, and come from another machine by SSH: ssh -L {port or PORT}:{LOOPBACK}:{port or PORT} HOST"
+        )
+    try:
+        import optuna_dashboard
+    except ImportError:
+        raise UserError('the dashboard is Optuna\'s: pip install "partune[dashboard]"') from None
+    view = View(directory, storage)
+    app = guarded(optuna_dashboard.wsgi(view), view)
+    kind = ServerV6 if ":" in host else Server
+    for chosen in (PORT, 0) if port is None else (port,):
+        try:
+            return make_server(host, chosen, app, kind, Handler)
+        except OSError as error:
+            refusal = error
+    raise UserError(f"cannot listen at {host}, port {port}: {refusal.strerror or refusal}")
+
+
+def opens(url: str) -> bool:
+    """Opens a browser at a URL where there is one with a window; in a terminal alone it would be in the way."""
+    windows = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
+    return bool(windows) and webbrowser.open(url)

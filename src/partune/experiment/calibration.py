@@ -1,0 +1,101 @@
+"""How many epochs are enough: configurations trained for 1, 2, ... epochs, each with a schedule of its own.
+
+A search compares configurations, so what fewer epochs have to keep is their order: enough is the smallest number after
+which the scores correlate in rank with those of the full training. Its study is an ordinary one, over the space with
+the number of epochs as one hyperparameter more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from partune.optimizers.base import Sampler
+from partune.optimizers.sampling import LatinHypercube
+from partune.space import Int, Space
+from partune.trial import Config, Point, Status, Trial
+
+EPOCHS = "epochs"  # the setting's name
+
+Array = NDArray[np.float64]
+
+
+class Ladder(Sampler):
+    """A Latin hypercube of configurations, each with every number of epochs; the longest trainings first.
+
+    space: with `epochs`, an integer from 1. configurations: how many, fewer where the space has not as many.
+    """
+
+    learns = False
+
+    def __init__(self, space: Space, seed: int = 0, configurations: int = 6) -> None:
+        super().__init__(space, seed)
+        rest = Space({name: each for name, each in space.hyperparameters.items() if name != EPOCHS})
+        design = LatinHypercube(rest, seed, size=configurations).ask(configurations)
+        most = space.hyperparameters[EPOCHS]
+        assert isinstance(most, Int)
+        self._points = [
+            space.encode({**proposal.config, EPOCHS: epochs})
+            for epochs in range(most.high, 0, -1)
+            for proposal in design
+        ]
+
+    def next_point(self) -> Point | None:
+        return next(iter(self._points[len(self.proposals) :]), None)
+
+
+class Step(NamedTuple):
+    """What so many epochs are worth.
+
+    correlation: Spearman's, of the scores after them with those of the full training; None where all scores are equal.
+    leader: what their best configuration scores after the full training; None where it failed there.
+    """
+
+    epochs: int
+    correlation: float | None
+    leader: float | None
+
+
+def scores(trials: Iterable[Trial]) -> tuple[list[Config], Array]:
+    """The configurations, n, and their scores by epochs, (n, epochs); NaN where a training failed."""
+    found: dict[tuple[tuple[str, object], ...], dict[int, float]] = {}
+    for trial in trials:
+        key = tuple((name, value) for name, value in trial.config.items() if name != EPOCHS)
+        score = trial.score if trial.status is Status.DONE else math.nan
+        found.setdefault(key, {})[int(trial.config[EPOCHS])] = score
+    most = max(epochs for own in found.values() for epochs in own)
+    rows = [[own.get(epochs, math.nan) for epochs in range(1, most + 1)] for own in found.values()]
+    return [dict(key) for key in found], np.array(rows)  # type: ignore[arg-type]
+
+
+def steps(table: Array) -> list[Step]:
+    """Every number of epochs against the last; table: (n, epochs), NaN for a failure, which counts as the worst."""
+    worst = np.where(np.isnan(table), -np.inf, table)
+    full = table[:, -1]
+    found = []
+    for k, column in enumerate(worst.T):
+        leader = float(full[int(column.argmax())])
+        found.append(Step(k + 1, rank_correlation(column, worst[:, -1]), None if math.isnan(leader) else leader))
+    return found
+
+
+def rank_correlation(a: Array, b: Array) -> float | None:
+    """Spearman's (1904): Pearson's of the ranks, equal values sharing theirs; None where one side is constant."""
+    x, y = (rankdata(side) - (len(side) + 1) / 2 for side in (a, b))  # (n,), of mean 0
+    spread = math.sqrt(float(x @ x) * float(y @ y))
+    return None if spread == 0 else float(x @ y) / spread
+
+
+def enough(found: Sequence[Step], sufficient: float) -> int:
+    """The smallest number of epochs whose correlation is sufficient, and so is that of all larger ones."""
+    chosen = found[-1].epochs
+    for step in reversed(found[:-1]):
+        if step.correlation is None or step.correlation < sufficient:
+            break
+        chosen = step.epochs
+    return chosen

@@ -1,0 +1,68 @@
+"""What an experiment leaves in its folder beside its studies: a page, Markdown with two pictures, data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from partune.errors import UserError
+from partune.experiment.findings import Outcome
+from partune.experiment.page import page
+from partune.experiment.sentences import sections
+from partune.markdown import fenced, plain
+from partune.report import compare
+from partune.report.compare import marked
+from partune.report.data import as_json
+from partune.report.figures import dashed, hue
+from partune.report.panels import Curve, Panel, picture
+from partune.report.summary import Summary
+
+PAGE, WORDS, DATA = "experiment.html", "experiment.md", "experiment.json"
+COMPARED, EPOCHS = "experiment.svg", "epochs.svg"
+
+
+def write(outcome: Outcome) -> list[Path]:
+    """Writes them, and over those of an earlier run; raises UserError where that cannot be."""
+    found = outcome.summary
+    files = {PAGE: page(outcome), WORDS: markdown(found), DATA: as_json(found) + "\n"}
+    files[COMPARED] = compare.picture(found["comparison"])
+    if found["calibration"] is not None:
+        files[EPOCHS] = over_epochs(found["calibration"])
+    folder = outcome.plan.directory
+    try:
+        for name, content in files.items():
+            draft = folder / f".{name}"
+            draft.write_text(content, encoding="utf-8")
+            draft.replace(folder / name)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
+    return [folder / name for name in files]
+
+
+def markdown(found: Summary) -> str:
+    parts = sections(found)
+    lines = ["# Experiment", "", f"**{plain(found['headline'])}**", ""]
+    for part in ("bounds", "algorithms", "tests"):
+        for section in parts[part]:
+            lines += marked(section)
+            if section.title == "Algorithms":
+                lines += [f"![Best score so far, in the mean over repeats]({COMPARED})", ""]
+    if found["calibration"] is not None:
+        lines += [*_all(parts["calibration"]), f"![Score over epochs]({EPOCHS})", ""]
+    lines += [*_all(parts["cost"]), *_all(parts["studies"])]
+    lines += ["<details><summary>The experiment's file</summary>", "", fenced(found["file"], "yaml"), "", "</details>"]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _all(listed: Sequence[compare.Section]) -> list[str]:
+    return [line for section in listed for line in marked(section)]
+
+
+def over_epochs(found: Summary) -> str:
+    """Score over epochs, a line a configuration, as SVG."""
+    curves = [
+        Curve([(k + 1, each) for k, each in enumerate(row) if each is not None], hue(i), dashed(i))
+        for i, row in enumerate(found["scores"])
+    ]
+    most = len(found["steps"])
+    return picture("Score over epochs", "a line a configuration", [Panel("", "epochs", curves, x=(1, most))], [])

@@ -1,0 +1,72 @@
+"""What an experiment can be told: its file's sections, which are its flags too."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from partune import config
+from partune.config import StudyConfig, Where
+
+ALGORITHMS = ("lhs", "bo", "soo", "bamsoo")
+
+OWN = {  # a study's settings that an experiment has in hand, and what to give instead
+    "search.algorithm": "give --algorithms",
+    "search.seed": "give --seeds",
+    "search.options": "algorithms run with their defaults",
+    "run.storage": "its studies keep their records in its folder",
+    **{f"run.{name}": "it runs in processes of this machine, give --processes" for name in Where.model_fields},
+}
+
+Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
+Seeds = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(config.parts)]
+
+
+class Protocol(config.Section):
+    """The experiment: how many studies of which algorithms, and how the number of epochs is found."""
+
+    repeats: PositiveInt | None = None
+    """Studies of each algorithm, which differ in the seed; 5 if not given, which can show a difference of four."""
+    seeds: Seeds = ()
+    """Their seeds, with commas between; 0, 1, ... if not given."""
+    algorithms: Annotated[Names, Field(min_length=1)] = ALGORITHMS
+    """The algorithms, with commas between."""
+    calibration: Annotated[int, Field(ge=0)] = 6
+    """Configurations that find the number of epochs, three at least; 0 takes the epochs as they are given."""
+    most_epochs: Annotated[int, Field(ge=2)] = 5
+    """Epochs of the full training that the calibration compares fewer with."""
+    sufficient: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Rank correlation with the full training from which a number of epochs is enough."""
+    upper: str | None = None
+    """YAML file of scores by task, of a published model for instance: the upper bound."""
+    processes: PositiveInt = 1
+    """Studies beside each other, each in a process of its own."""
+    out: str = "runs/experiment"
+    """The experiment's folder; one that was interrupted there is continued."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        for name in ("seeds", "algorithms"):
+            given = getattr(self, name)
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} are given twice: {','.join(map(str, given))}")
+        if self.seeds and self.repeats not in (None, len(self.seeds)):
+            raise ValueError(f"{len(self.seeds)} seeds are given for {self.repeats} repeats: leave one of them out")
+        if self.calibration in (1, 2):
+            raise ValueError(f"a rank correlation takes three configurations at least: calibration {self.calibration}")
+        return self
+
+
+class Experiment(StudyConfig):
+    """An experiment's file, whole."""
+
+    protocol: Protocol = Protocol()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Experiment:
+        for name, instead in OWN.items():
+            section, key = name.split(".")
+            if key in getattr(self, section).model_fields_set:
+                raise ValueError(f"{name} is the experiment's own: {instead}")
+        return self

@@ -1,0 +1,173 @@
+"""An experiment's page: one HTML file in the frame of a study's report (`partune.report.document`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from html import escape
+from typing import Any
+
+from partune.experiment.findings import Outcome
+from partune.experiment.sentences import badge, sections
+from partune.report import figures, sentences, words
+from partune.report.compare import Section
+from partune.report.document import details, document, paragraph, place, table
+from partune.report.facts import Facts
+from partune.report.figures import Figure
+from partune.report.page import hover
+
+
+def page(outcome: Outcome) -> str:
+    """The whole file's text."""
+    return _Page(outcome).text()
+
+
+class _Page:
+    """Collects the figures while the sections are written."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.found = outcome.summary
+        self.tables = sections(self.found)
+        self.figures: dict[str, Figure] = {}
+        self.hovers: list[str] = []  # of all studies whose course is drawn
+
+    def text(self) -> str:
+        parts: dict[str, tuple[str, Callable[[], str]]] = {
+            "result": ("Result", self.result),
+            "bounds": ("Bounds", lambda: self._tables("bounds")),
+            "algorithms": ("Algorithms", self.algorithms),
+            **({"tests": ("On test tasks", self.tests)} if self.outcome.tests else {}),
+            **{
+                f"course-{k}": (f"Course of {name}", lambda study=study, k=k: self.course(study, k))  # type: ignore[misc]
+                for k, (name, study) in enumerate(self.outcome.courses.items())
+            },
+            **({"calibration": ("How many epochs", self.calibration)} if self.outcome.calibration else {}),
+            "cost": ("Time and cost", lambda: self._tables("cost")),
+            "studies": ("Every study", lambda: self._tables("studies")),
+            "repeat": ("Repeat it", self.repeat),
+        }
+        name = self.outcome.plan.directory.absolute().name
+        return document(
+            f"{name}: partune experiment",
+            "Experiment" if name == "experiment" else f"Experiment {name}",
+            self.line(),
+            {name: (title, write()) for name, (title, write) in parts.items()},
+            f"Written by partune {self.found['versions'].get('partune', '')} from the studies' records.",
+            self.figures,
+            self.hovers,
+        )
+
+    def line(self) -> str:
+        base, seeds = self.outcome.plan.base, self.outcome.plan.seeds
+        what = base.objective if base.model is None else base.model.path.rstrip("/").rpartition("/")[2]
+        return (
+            f"{what}: {words.listed(list(self.outcome.plan.protocol.algorithms))}, "
+            f"{words.several(base.search.budget, 'evaluation')} each, {words.several(len(seeds), 'repeat')} "
+            f"(seeds {', '.join(map(str, seeds))})"
+        )
+
+    # ----- the sections, in their order
+
+    def result(self) -> str:
+        text, kind = badge(self.found)
+        return (
+            f'<span class="badge {kind}">{escape(text)}</span><p class="headline">{escape(self.found["headline"])}</p>'
+        )
+
+    def algorithms(self) -> str:
+        compared = self.found["comparison"]["algorithms"]
+        caption = "Mean over repeats; bands are 95 % intervals of the mean. Higher is better."
+        text = self._figure(
+            "compared", figures.best_so_far(compared, "by_trial"), 400, "Best score so far by algorithm", caption
+        )
+        text += self._tables("algorithms")
+        if all(own["by_seconds"] for own in compared):
+            figure = figures.best_so_far(compared, "by_seconds")
+            text += "<h3>Best score for the time</h3>" + self._figure(
+                "compared-time", figure, 340, "Best score so far by time", "Without anchors, verdicts and waiting."
+            )
+        return text
+
+    def tests(self) -> str:
+        return self._tables("tests")
+
+    def course(self, study: Facts, k: int) -> str:
+        """Score over trials on both kinds of tasks, and each hyperparameter over trials, of one study."""
+        first = len(self.hovers)
+        self.hovers += [hover(trial) for trial in study.trials]
+
+        def drawn(name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
+            return self._figure(f"{name}-{k}", figures.apart(figure, study, first), height, label, caption)
+
+        caption = f"The study with seed {study.header['seed']}. Higher is better."
+        if any(trial.observation is not None and trial.observation.stderr for trial in study.done):
+            caption += " Bars are standard errors, of the items that were scored."
+        text = paragraph(sentences.headline(study))
+        text += drawn("scores", figures.scores(study), 420, "Score over trials", caption)
+        for i, task in enumerate(study.tests):
+            if any(task in row["test"] for row in study.summary["trials"]):
+                text += f"<h3>{escape(task)}, a test task</h3>"
+                text += drawn(f"test-{i}", figures.tested(study, task), 320, f"Score on {task} over trials")
+        plots = [
+            f"<div><h3>{escape(name)}</h3>"
+            + drawn(f"over-{i}", figures.over_trials(study, name), 250, f"{name} over trials")
+            + "</div>"
+            for i, name in enumerate(study.space.names)
+        ]
+        low, high = figures.ends([trial.score for trial in study.done])
+        return (
+            f'{text}<p class="ramp">score ≤ {words.number(low, 3)} <i></i> {words.number(high, 3)}; crosses failed, '
+            f'the star is the winner</p><div class="pair">{"".join(plots)}</div>'
+        )
+
+    def calibration(self) -> str:
+        found = self.found["calibration"]
+        names = [_inline(config) for config in found["configurations"]]
+        figure = figures.over_epochs(found["scores"], names, found["epochs"])
+        caption = "A line is a configuration; the dotted rule is the number of epochs that is enough."
+        rows = [
+            [name, *(words.NONE if each is None else words.number(each) for each in row)]
+            for name, row in zip(names, found["scores"], strict=True)
+        ]
+        heads = ["configuration", *(words.several(k + 1, "epoch") for k in range(len(rows[0]) - 1))]
+        return (
+            self._figure("epochs", figure, 340, "Score over epochs", caption)
+            + self._tables("calibration")
+            + details("Every configuration", table(heads, rows, range(1, len(heads))))
+        )
+
+    def repeat(self) -> str:
+        return (
+            paragraph("Save this as experiment.yaml and run it again with the versions below:")
+            + f"<pre>partune experiment report experiment.yaml --out again</pre><pre>{escape(self.found['file'])}</pre>"
+            + "<h3>Versions</h3>"
+            + table(["package", "version"], self.found["versions"].items())
+        )
+
+    # ----- pieces
+
+    def _tables(self, part: str) -> str:
+        listed = self.tables[part]
+        return "".join(_table(each, headed=len(listed) > 1) for each in listed)
+
+    def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
+        """Keeps the figure for the page, and says where it goes."""
+        self.figures[name] = figure
+        return place(name, height, label, caption)
+
+
+def _table(section: Section, headed: bool) -> str:
+    numbers = [k for k in range(len(section.headers)) if _numeric([row[k] for row in section.rows])]
+    text = f"<h3>{escape(section.title)}</h3>" if headed else ""
+    if section.rows:
+        text += table(section.headers, section.rows, numbers)
+    return text + "".join(paragraph(note, "soft") for note in section.notes)
+
+
+def _numeric(column: list[str]) -> bool:
+    """Whether a column is of numbers, which stand to the right."""
+    return all(not cell or cell == words.NONE or cell.lstrip("+-−")[:1].isdigit() for cell in column)
+
+
+def _inline(config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {words.value(value)}" for name, value in config.items())

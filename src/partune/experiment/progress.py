@@ -1,0 +1,81 @@
+"""What a person sees while an experiment runs: a line a study, and in a terminal a bar with the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from partune.experiment.calibration import Step
+from partune.experiment.protocol import CALIBRATION
+from partune.experiment.run import Teller
+from partune.report import sentences, words
+from partune.report.facts import Facts
+from partune.report.summary import span
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+class Terminal(Teller):
+    """Prints to a console; the bar is only drawn where that is a terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        from rich.console import Console
+
+        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._running: list[str] = []
+        self._all = self._done = self._new = 0
+        self._began = time.monotonic()
+
+    def planned(self, trials: int, done: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        self._all, self._done, self._began = trials, done, time.monotonic()
+        told = f", {done:,} of which are on record" if done else ""
+        self.console.print(f"Experiment: {words.several(trials, 'trial')}{told}")
+        if self.console.is_terminal and done < trials:
+            columns = (SpinnerColumn(), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=trials, completed=done)
+            self._bar.start()
+
+    def calibrated(self, steps: Sequence[Step], epochs: int) -> None:
+        told = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
+        self.console.print(
+            f"{words.several(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} enough: rank correlation {told}"
+        )
+
+    def began(self, name: str) -> None:
+        self._running.append(name)
+        if self._bar is None:
+            self.console.print(f"{name} ...")
+        self._show()
+
+    def trial(self, name: str) -> None:
+        self._done, self._new = self._done + 1, self._new + 1
+        self._show()
+
+    def ended(self, name: str, facts: Facts) -> None:
+        self._running.remove(name)
+        took = span(sum(part.seconds for part in facts.parts))
+        if name != CALIBRATION:
+            self.console.print(f"{name:>14}  {sentences.headline(facts)}  [dim]{took}[/]")
+        self._show()
+
+    def over(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _show(self) -> None:
+        if self._bar is not None and self._task is not None:
+            text = words.listed(self._running)
+            if self._new:
+                left = (time.monotonic() - self._began) / self._new * (self._all - self._done)
+                text += f", {span(left)} left"
+            self._bar.update(self._task, completed=self._done, description=text, refresh=True)

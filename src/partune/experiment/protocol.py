@@ -1,0 +1,225 @@
+"""The protocol: which studies an experiment is made of, with which settings, and where.
+
+An experiment's file is a study's file with a section more. A directory holds one experiment:
+
+    experiment/
+      experiment.yaml   the experiment's file, whole
+      calibration/      an ordinary study: configurations trained for 1, 2, ... epochs
+      bo-0/, soo-0/     ordinary studies, by algorithm and seed
+      experiment.html   what came of it; experiment.md and experiment.json, and two pictures for the former
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partune import config, configured
+from partune.config import StudyConfig
+from partune.demo import DIRECTORY
+from partune.errors import UserError
+from partune.experiment.calibration import EPOCHS
+from partune.experiment.options import Experiment, Protocol
+from partune.optimizers import optimizer, resolved
+from partune.report.compare import differing
+from partune.space import Int, Space
+
+FILE = "experiment.yaml"
+CALIBRATION = "calibration"
+SAMPLING = ("lhs", "random", "sobol", "grid")  # what learns nothing: the best of its samples is a lower bound
+TOGETHER = SAMPLING  # may run in packs; the others run as in their papers, one trial at a time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An experiment's studies. base: the settings that all have."""
+
+    experiment: Experiment
+
+    @property
+    def protocol(self) -> Protocol:
+        return self.experiment.protocol
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.protocol.out)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return self.protocol.seeds or tuple(range(self.protocol.repeats or 5))
+
+    @cached_property
+    def base(self) -> StudyConfig:
+        whole = self.experiment.model_dump(exclude={"protocol"}, exclude_unset=True)
+        return configured.with_space(config.parse(whole))
+
+    @cached_property
+    def space(self) -> Space:
+        return Space.parse(self.base.space or {})
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the number of epochs is to be found: of trainings, unless they are counted otherwise."""
+        counted = self.base.training.steps is not None or {EPOCHS, "steps"} & set(self.space.names)
+        return self.base.objective == "finetune" and self.protocol.calibration > 0 and not counted
+
+    def calibration(self) -> StudyConfig:
+        """The study that finds the number of epochs; needs no test tasks."""
+        count, most = self.protocol.calibration, self.protocol.most_epochs
+        space = Space({**self.space.hyperparameters, EPOCHS: Int(1, most)})
+        search = {
+            "algorithm": "partune.experiment.calibration:Ladder",
+            "options": {"configurations": count},
+            "budget": count * most,
+            "seed": self.seeds[0],
+        }
+        return self._with(space=space.describe(), search=search, test={"tasks": ()})
+
+    def studies(self, epochs: int | None) -> dict[str, StudyConfig]:
+        """The studies by their folders' names, all algorithms of the first seed first. epochs: None as given."""
+        training = {} if epochs is None else {"training": {**self.base.training.model_dump(), EPOCHS: epochs}}
+        return {
+            f"{name}-{seed}": self._with(
+                **training,
+                search={**self.base.search.model_dump(), **self._options(name), "algorithm": name, "seed": seed},
+                run={**self.base.run.model_dump(), **({} if self._packed(name) else {"pack": 1})},
+            )
+            for seed in self.seeds
+            for name in self.protocol.algorithms
+        }
+
+    def _with(self, **sections: Any) -> StudyConfig:
+        return config.parse({**self.base.model_dump(exclude_unset=True), **sections})
+
+    def _options(self, name: str) -> dict[str, Any]:
+        """A hypercube as large as the budget, so that its strata are those of all samples."""
+        budget = self.base.search.budget
+        return {"options": {"size": budget}} if name == "lhs" and budget != 50 else {}
+
+    def _packed(self, name: str) -> bool:
+        return name in TOGETHER or "pack" in self.base.run.model_fields_set
+
+    # ----- before any work
+
+    def check(self) -> None:
+        """Raises UserError for what could not work later, and unless the folder is free or this experiment's."""
+        for name in self.protocol.algorithms:
+            if resolved(name) != name or Path(name).name != name:
+                raise UserError(f"algorithms: give each by its name in partune algorithms, got {name!r}")
+            optimizer(name, self.space)
+        if len(self.seeds) * len(self.protocol.algorithms) < 2:
+            raise UserError("an experiment compares two studies at least: give more --algorithms or --repeats")
+        self.upper()
+        there = {each.name for each in self.directory.iterdir()} if self.directory.is_dir() else set()
+        if any(name != FILE and not name.startswith(".") for name in there):  # what begins with a dot is a draft
+            self._check_recorded()
+
+    def _check_recorded(self) -> None:
+        if not (self.directory / FILE).is_file():
+            raise UserError(f"{self.directory} holds something else than an experiment: choose another --out")
+        recorded = Plan(parse(config.load(self.directory / FILE)))
+        if (where := differing(recorded._identity, self._identity)) is not None:
+            raise UserError(
+                f"{self.directory} holds another experiment: {where} differs; choose another --out, or give the same"
+            )
+
+    @property
+    def _identity(self) -> Mapping[str, Any]:
+        """What cannot change when an experiment goes on: not where it runs, nor how many studies it has."""
+        plain = self.experiment.model_dump(mode="json", exclude={"run", "protocol"})
+        kept = self.protocol.model_dump(mode="json", include={"calibration", "most_epochs"})
+        kept["first seed"] = self.seeds[0]  # the calibration's
+        return {**plain, "space": self.base.space, "protocol": kept}
+
+    def begin(self) -> None:
+        """Notes the experiment in its folder."""
+        draft = self.directory / f".{FILE}.{os.getpid()}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            draft.write_text(dump(self.experiment), encoding="utf-8")
+            draft.replace(self.directory / FILE)
+        except OSError as error:
+            raise UserError(f"cannot write {self.directory}: {error.strerror or error}") from None
+
+    def upper(self) -> dict[str, float]:
+        """The scores of the upper bound by task; raises UserError where these are no tasks of the experiment."""
+        if self.protocol.upper is None:
+            return {}
+        given, tasks = config.load(self.protocol.upper), self.tasks
+        for name, score in given.items():
+            if name not in tasks:
+                raise UserError(f"{self.protocol.upper}: {name} is no task here; there are {', '.join(tasks)}")
+            if isinstance(score, bool) or not isinstance(score, (int, float)):
+                raise UserError(f"{self.protocol.upper}: the score of {name} must be a number, got {score!r}")
+        return {name: float(score) for name, score in given.items()}
+
+    @property
+    def tasks(self) -> list[str]:
+        validation = () if self.base.validation is None else self.base.validation.tasks
+        return [Path(name).stem for name in (*validation, *self.base.test.tasks)]
+
+
+def parse(value: Any) -> Experiment:
+    """An experiment from its file's mapping; raises UserError with one line."""
+    return config.validated(Experiment, value)
+
+
+def dump(experiment: Experiment) -> str:
+    """The YAML text of what was given; `parse` of it gives the same experiment."""
+    text: str = yaml.safe_dump(
+        experiment.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True
+    )
+    return text
+
+
+def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
+    """What a user gives, the flags over the file, with the preset under it; raises UserError with one line.
+
+    Nothing is under a function's experiment. Without a model, data and tasks it is the embedded default's.
+    """
+    given = config.merged(file, flags, Experiment)
+    if given.get("objective", "finetune") != "finetune":
+        return parse(given)
+    below = preset()
+    if not any(
+        _names(given.get(name), key) for name, key in (("model", "path"), ("data", "path"), ("validation", "tasks"))
+    ):
+        below = config.merged(below, embedded(), Experiment)
+    if (given.get("run") or {}).get("engine") == "litgpt":
+        del below["training"]["max_grad_norm"]  # it has no such setting, and never clips
+    whole = config.merged(below, given, Experiment)
+    if not _names(whole.get("data"), "path"):
+        del whole["data"]  # the preset's alone
+    return parse(whole)
+
+
+def _names(section: Any, key: str) -> bool:
+    """Whether a section, or what it stands for, names something."""
+    return section is not None and (not isinstance(section, Mapping) or key in section)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """The mapping in an experiment's file, as `config.load` reads a study's."""
+    value = config.load(path)
+    given = value.get("protocol")
+    if isinstance(given, Mapping) and isinstance(given.get("upper"), str):
+        upper = Path(path).absolute().parent / given["upper"]
+        if upper.is_file():
+            value["protocol"] = {**given, "upper": str(upper)}
+    return value
+
+
+def preset() -> dict[str, Any]:
+    """The mapping of the study's protocol as a study's file."""
+    return config.load(Path(__file__).parent / "protocol.yaml")
+
+
+def embedded() -> dict[str, Any]:
+    """The mapping of the embedded default's file."""
+    return config.load(DIRECTORY.parent / "experiment.yaml")

@@ -1,0 +1,215 @@
+"""The studies of an experiment, run one after the other or some beside each other, and continued where they stopped.
+
+All that has to last is in the studies' own records. A worker process has one study at a time and ends with this one.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+from partune import configured
+from partune.config import StudyConfig
+from partune.errors import UserError
+from partune.experiment import calibration
+from partune.experiment.findings import opened
+from partune.experiment.protocol import CALIBRATION, Plan
+from partune.preemption import terminated_as_interrupted
+from partune.report.facts import Facts
+from partune.study import UntrustworthyError, Watcher
+from partune.trial import Trial
+
+PATIENCE = 30.0  # seconds for a study to save what it runs, when it is told to stop
+
+
+class Job(NamedTuple):
+    """A study to run, or to go on with."""
+
+    name: str
+    config: StudyConfig
+    directory: Path
+
+
+class Teller:
+    """Told of an experiment's progress; does nothing. Front ends derive from it."""
+
+    def planned(self, trials: int, done: int) -> None:
+        """So many trials in all, so many of which are on record."""
+
+    def calibrated(self, steps: list[calibration.Step], epochs: int) -> None: ...
+
+    def began(self, name: str) -> None: ...
+
+    def trial(self, name: str) -> None:
+        """A trial of a study ended."""
+
+    def ended(self, name: str, facts: Facts) -> None: ...
+
+    def over(self) -> None:
+        """The experiment ended, or was interrupted."""
+
+
+def run(plan: Plan, teller: Teller) -> None:
+    """Runs what is missing.
+
+    Raises UserError for bad input, before anything is begun, and UntrustworthyError where a study does.
+    """
+    plan.check()
+    plan.begin()
+    jobs = list(plan.studies(None).items())
+    ladder = _calibration(plan)
+    directories = [plan.directory / name for name, _ in jobs] + [job.directory for job in ladder]
+    budget = len(jobs) * plan.base.search.budget + sum(job.config.search.budget for job in ladder)
+    teller.planned(budget, sum(map(_ended, directories)))
+    try:
+        with terminated_as_interrupted():
+            epochs = _calibrate(plan, ladder, teller)
+            studies = [Job(name, each, plan.directory / name) for name, each in plan.studies(epochs).items()]
+            _conduct(studies, plan.protocol.processes, teller)
+    finally:
+        teller.over()
+
+
+def _calibrate(plan: Plan, ladder: list[Job], teller: Teller) -> int | None:
+    """The number of epochs that is enough; None where they are as given."""
+    if not ladder:
+        return None
+    _conduct(ladder, 1, teller)
+    found = calibration.steps(calibration.scores(opened(ladder[0].directory).trials)[1])
+    epochs = calibration.enough(found, plan.protocol.sufficient)
+    teller.calibrated(found, epochs)
+    return epochs
+
+
+def _calibration(plan: Plan) -> list[Job]:
+    return [Job(CALIBRATION, plan.calibration(), plan.directory / CALIBRATION)] if plan.calibrated else []
+
+
+def _ended(directory: Path) -> int:
+    return sum(trial.status.final for trial in opened(directory).trials) if directory.is_dir() else 0
+
+
+def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
+    """Runs studies that are not over yet."""
+    missing = [job for job in jobs if not (job.directory.is_dir() and opened(job.directory).over)]
+    if processes == 1 or len(missing) < 2:
+        for job in missing:
+            teller.began(job.name)
+            conduct(job, lambda: teller.trial(job.name))  # noqa: B023
+            teller.ended(job.name, opened(job.directory))
+    else:
+        with _workers(min(processes, len(missing))) as workers:
+            _share(missing, workers, teller)
+
+
+def conduct(job: Job, told: Callable[[], None]) -> None:
+    """Runs a study to its end, in this process; told: called after each trial."""
+    study = configured.study(job.config, job.directory, job.directory.is_dir(), watcher=_Counter(told))
+    try:
+        study.run(job.config.search.budget)
+    finally:
+        study.close()
+        del study
+        gc.collect()  # a base and its engine know each other; the next study loads one of its own
+
+
+class _Counter(Watcher):
+    def __init__(self, told: Callable[[], None]) -> None:
+        self._told = told
+
+    def finished(self, trial: Trial) -> None:
+        self._told()
+
+
+# ----- beside each other
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    pipe: Connection
+
+
+def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
+    """Hands a study to each worker, and another when it is done; raises what a study raised."""
+    waiting = iter(jobs)
+    busy: dict[Connection, Job] = {}
+
+    def hand(pipe: Connection) -> None:
+        if (job := next(waiting, None)) is not None:
+            pipe.send(job)
+            busy[pipe] = job
+            teller.began(job.name)
+
+    for worker in workers:
+        hand(worker.pipe)
+    while busy:
+        for pipe in wait([*busy]):
+            assert isinstance(pipe, Connection)
+            job = busy[pipe]
+            try:
+                news = pipe.recv()
+            except EOFError:
+                raise UserError(f"the process of {job.name} died (out of memory?): the same command goes on") from None
+            if news == "trial":
+                teller.trial(job.name)
+                continue
+            del busy[pipe]
+            if isinstance(news, BaseException):
+                raise news
+            teller.ended(job.name, opened(job.directory))
+            hand(pipe)
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[list[_Worker]]:
+    """Processes that run what comes through their pipes; told to stop they save what they run."""
+    context = multiprocessing.get_context("spawn")
+    workers: list[_Worker] = []
+    try:
+        for _ in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs,))
+            process.start()
+            theirs.close()
+            workers.append(_Worker(process, ours))
+        yield workers
+    except BaseException:
+        for worker in workers:
+            worker.process.terminate()
+        raise
+    finally:
+        for worker in workers:
+            worker.pipe.close()
+        for worker in workers:
+            worker.process.join(PATIENCE)
+            worker.process.kill()
+
+
+def _work(pipe: Connection) -> None:
+    """A worker's whole life."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
+        while True:
+            job: Job = pipe.recv()
+            try:
+                conduct(job, lambda: pipe.send("trial"))
+            except (UserError, UntrustworthyError) as error:
+                pipe.send(error)
+            else:
+                pipe.send("done")
+
+
+def _end_with_parent() -> None:
+    """A study that nobody waits for would go on, and keep whoever continues the experiment from it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,205 @@
+"""What an experiment found in sentences and tables, from its data (`partune.experiment.findings`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from partune.report import words
+from partune.report.compare import MEASURES, QUARTILES, Section, significance, tell
+from partune.report.compare import sections as comparison_sections
+from partune.report.summary import Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SEARCH, VERDICT, TEST = "search items", "verdict items", "test: "  # before a test task's name
+LOWER, UPPER = "lower bound", "upper bound"
+BASE, DEFAULTS = "untouched base", "the field's defaults"
+
+
+def headline(found: Summary) -> str:
+    """Do algorithms differ, and are their winners better than the base?"""
+    return " ".join(filter(None, [_differing(found["comparison"]), _leading(found), _judged(found["better"])]))
+
+
+def badge(found: Summary) -> tuple[str, str]:
+    """The first answer in a few words, and its kind: good or open."""
+    tested = found["comparison"]["differences"]
+    if any(each["significant"] for each in tested):
+        return "algorithms differ", "good"
+    if any(each["shows"] for each in tested):
+        return "no difference shown", "open"
+    return "too few repeats to tell", "open"
+
+
+def _differing(compared: Summary) -> str:
+    tested = compared["differences"]
+    if not tested:
+        return "Whether algorithms differ is not tested: it takes two repeats of two algorithms."
+    worse: dict[str, list[str]] = {}
+    for each in tested:
+        if each["significant"]:
+            better, other = (each["first"], each["second"]) if each["gain"] > 0 else (each["second"], each["first"])
+            worse.setdefault(better, []).append(other)
+    if worse:
+        told = [f"{better} is better than {words.listed(others)}" for better, others in worse.items()]
+        most = max(each["corrected"] for each in tested if each["significant"])
+        return f"The algorithms differ: {'; '.join(told)} (p ≤ {words.number(most, 2)}, corrected)."
+    least = min(each["corrected"] for each in tested)
+    repeats = max(len(own["seeds"]) for own in compared["algorithms"])
+    names = words.listed([own["algorithm"] for own in compared["algorithms"]])
+    if any(each["shows"] for each in tested):
+        return (
+            f"That {names} differ is not shown over {words.several(repeats, 'repeat')} "
+            f"(smallest corrected {words.chance(least)})."
+        )
+    return f"{words.several(repeats, 'repeat')} cannot show that {names} differ, whatever the scores."
+
+
+def _leading(found: Summary) -> str:
+    """Who leads, in numbers."""
+    compared = found["comparison"]
+    best, kind = compared["algorithms"][0], VERDICT if compared["measure"] == "verdict" else SEARCH
+    text = f"{best['algorithm']} leads in the mean with {words.number(best['result']['mean'], 3)}"
+    others = {row["name"]: row["scores"][kind] for row in found["bounds"] if kind in row["scores"]}
+    told = [
+        f"{label} {words.number(others[name]['score'], 3)}"
+        for name, label in ((BASE, BASE), (DEFAULTS, "defaults"))
+        if name in others
+    ]
+    return f"{text} ({', '.join([MEASURES[compared['measure']], *told])})."
+
+
+def _judged(better: Summary | None) -> str:
+    if better is None:
+        return ""
+    if not better["than_base"]:
+        return (
+            f"Of {words.several(better['studies'], 'winner')} none is shown to be better than the untouched base model."
+        )
+    return (
+        f"{better['than_base']:,} of {words.several(better['studies'], 'winner')} are shown to be better than the "
+        f"untouched base model, {better['than_defaults']:,} than the defaults too."
+    )
+
+
+# ----- as tables
+
+
+def sections(found: Summary) -> dict[str, list[Section]]:
+    """The tables, by the part of the report that they belong to."""
+    of_comparison = {each.title: each for each in comparison_sections(found["comparison"])}
+    return {
+        **({"calibration": [_epochs(found["calibration"])]} if found["calibration"] is not None else {}),
+        "bounds": [_bound_table(found)],
+        "algorithms": [of_comparison["Algorithms"], of_comparison["Significance"]],
+        "tests": [each for task, own in found["tests"].items() for each in _test_tables(task, own)],
+        "cost": [of_comparison["Time and cost"]],
+        "studies": [_unnamed(of_comparison["Studies"])],
+    }
+
+
+def _unnamed(studies: Section) -> Section:
+    """Without the studies' folders, which are those of their algorithms and seeds."""
+    return studies._replace(headers=studies.headers[1:], rows=[row[1:] for row in studies.rows])
+
+
+def _bound_table(found: Summary) -> Section:
+    rows = found["bounds"]
+    kinds = list(dict.fromkeys(kind for row in rows for kind in row["scores"]))
+    kinds.sort(key=lambda kind: (kind != SEARCH, kind != VERDICT))
+    heads = [kind if len(kinds) > 1 else "score" for kind in kinds]
+    cells = [
+        [
+            row["name"],
+            str(row["repeats"]) if row["repeats"] else words.NONE,
+            *(_cell(row["scores"].get(kind)) for kind in kinds),
+        ]
+        for row in rows
+    ]
+    notes = [
+        "Means over repeats with the standard error over them; of a single repeat with that of its items. A seed "
+        "decides which items are kept for the verdict, so that base and defaults vary too."
+        if VERDICT in kinds
+        else "Means over repeats with the standard error over them."
+    ]
+    if VERDICT in kinds:
+        notes.append("The search items chose the winners, so their scores there are too good.")
+    if any(row["name"].startswith(UPPER) for row in rows):
+        notes.append("The upper bound is what the user's table says of whole tasks.")
+    notes += [f"Every trial of {name} failed: it is left out." for name in found["failed"]]
+    return Section("Bounds", ["", "repeats", *heads], cells, notes)
+
+
+def _cell(scored: Mapping[str, Any] | None) -> str:
+    return words.NONE if scored is None else words.measured(scored["score"], scored["stderr"])
+
+
+def _epochs(found: Summary) -> Section:
+    scores = np.array([[math.nan if each is None else each for each in row] for row in found["scores"]])
+    rows = []
+    for k, step in enumerate(found["steps"]):
+        column = scores[:, k][~np.isnan(scores[:, k])]
+        correlation = step["correlation"]
+        rows.append(
+            [
+                str(step["epochs"]),
+                *(
+                    [words.number(float(column.mean())), words.number(float(column.max()))]
+                    if len(column)
+                    else [words.NONE] * 2
+                ),
+                words.NONE if correlation is None else f"{correlation:.2f}",
+                words.NONE if step["leader"] is None else words.number(step["leader"]),
+                "enough" if step["epochs"] == found["epochs"] else "",
+            ]
+        )
+    most = found["steps"][-1]["epochs"]
+    n = len(found["configurations"])
+    note = (
+        f"{words.several(n, 'configuration')} from a Latin hypercube, each trained for 1 to {most} epochs with a "
+        f"schedule of its own. Enough is the smallest number from which the rank correlation (Spearman) with the "
+        f"training of {most} epochs is {found['sufficient']:g} or more: {found['epochs']}, which all studies have."
+    )
+    notes = [note]
+    if found["epochs"] == most:
+        notes.append("Fewer do not keep the order, so the full number is taken.")
+    heads = ["epochs", "mean score", "best", "rank correlation", "its best one, fully trained", ""]
+    return Section("How many epochs are enough", heads, rows, notes)
+
+
+def _test_tables(task: str, own: Summary) -> list[Section]:
+    tried = any(each["scores"] is not None for each in own["algorithms"])
+    rows = [
+        [
+            each["algorithm"],
+            str(len(each["seeds"])),
+            words.number(each["result"]),
+            *(
+                [words.NONE if each["scores"] is None else words.number(each["scores"][name]) for name in QUARTILES]
+                if tried
+                else []
+            ),
+        ]
+        for each in own["algorithms"]
+    ]
+    heads = [
+        "algorithm",
+        "repeats",
+        "winner's score",
+        *([f"trials: {name}" for name in QUARTILES] if tried else []),
+    ]
+    note = "Means over repeats. No optimiser saw this task: it chose no winner."
+    tested = significance(own["differences"], f"winners' scores on {task}", f"Significance on {task}")
+    return [Section(f"Test task {task}", heads, rows, [note]), tested]
+
+
+def show(found: Summary, quiet: bool = False, console: Console | None = None) -> None:
+    """Prints the tables and the headline; quiet: the headline only."""
+    if not quiet:
+        tell([each for part in sections(found).values() for each in part], console)
+    print(found["headline"])

@@ -1,0 +1,14 @@
+"""The addresses by which a machine reaches itself, and nobody else does."""
+
+from __future__ import annotations
+
+import ipaddress
+
+LOOPBACK = "127.0.0.1"
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,127 @@
+"""An HTML file that needs nothing else: no request leaves it, it works offline, in light and dark, on a phone.
+
+What is given as text is escaped. Should that ever fail, nothing runs but the two scripts whose hashes the page's own
+policy names, and nothing is loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from partune.report.figures import Figure
+
+LONG = 45  # characters of a table's cell that is broken into lines
+
+
+def document(
+    title: str,
+    heading: str,
+    below: str,
+    sections: Mapping[str, tuple[str, str]],
+    footer: str,
+    figures: Mapping[str, Figure],
+    trials: Sequence[str] = (),
+    places: Mapping[str, Sequence[float | None]] | None = None,
+    refresh: float | None = None,
+) -> str:
+    """The whole file's text.
+
+    below: a line below the heading; sections: by id, their titles and HTML; figures: by the names of their `place`.
+    trials, places: what figures say of a trial, and where it lies (`partune.report.figures`).
+    refresh: seconds after which a browser reads it again.
+    """
+    body = "".join(
+        f'<section id="{name}"><h2>{escape(words)}</h2>{inside}</section>' for name, (words, inside) in sections.items()
+    )
+    links = "".join(f'<a href="#{name}">{escape(words)}</a>' for name, (words, _) in sections.items())
+    data = {"figures": figures, "trials": trials, "places": places or {}}
+    stored = "".join(
+        f'<script type="application/json" id="{name}-data">{_json(each)}</script>' for name, each in data.items()
+    )
+    plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("page.js")
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy([plotly, script])}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{_asset('page.css')}</style>\n</head>\n"
+        f'<body data-refresh="{refresh or 0:g}">\n'
+        f'<header><h1>{escape(heading)}</h1><div class="soft">{escape(below)}</div></header>\n'
+        f'<nav aria-label="Sections">{links}</nav>\n<main>{body}</main>\n'
+        f'<footer class="soft">{escape(footer)}</footer>\n{stored}\n'
+        f'<script type="text/plain" id="plotly">{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n'
+    )
+
+
+# ----- pieces
+
+
+def place(name: str, height: int, label: str, caption: str = "", wide: int = 0) -> str:
+    """Where a figure goes, which the page's script draws; on a screen of fewer than `wide` pixels it scrolls."""
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    style = f"height:{height}px" + (f";min-width:{wide}px" if wide else "")
+    plot = f'<div class="plot" data-figure="{name}" role="img" aria-label="{escape(label)}" style="{style}"></div>'
+    scrolling = f'<div class="scroll">{plot}</div>' if wide else plot
+    return f"<figure>{scrolling}{below}</figure>"
+
+
+def paragraph(text: str, kind: str = "") -> str:
+    return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
+
+
+def details(title: str, body: str) -> str:
+    return f"<details><summary>{escape(title)}</summary>{body}</details>"
+
+
+def table(
+    headers: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    numbers: Iterable[int] = (),
+    kinds: Iterable[str] | None = None,
+) -> str:
+    """Cells are text. numbers: the columns that are set to the right; kinds: a class for each row."""
+    right = set(numbers)
+
+    def row(cells: Sequence[object], tag: str, kind: str = "") -> str:
+        texts = [str(cell) for cell in cells]
+        looks = ["n" if k in right else "long" if len(text) > LONG else "" for k, text in enumerate(texts)]
+        inside = "".join(
+            f'<{tag} class="{look}">{escape(text)}</{tag}>' if look else f"<{tag}>{escape(text)}</{tag}>"
+            for text, look in zip(texts, looks, strict=True)
+        )
+        return f'<tr class="{kind}">{inside}</tr>' if kind else f"<tr>{inside}</tr>"
+
+    body = "".join(row(cells, "td", kind) for cells, kind in zip(rows, kinds or itertools.repeat(""), strict=False))
+    return f'<div class="scroll"><table><thead>{row(headers, "th")}</thead><tbody>{body}</tbody></table></div>'
+
+
+# ----- what is in the file
+
+
+def _json(data: Any) -> str:
+    """For a script element: nothing in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _number(value: Any) -> Any:
+    """NumPy's numbers."""
+    return value.item()
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """Nothing is loaded; these scripts run, and no others."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
+    )
+    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+def _asset(name: str) -> str:
+    return resources.files("partune.report").joinpath(name).read_text(encoding="utf-8")
