@@ -261,7 +261,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 
 class Command(NamedTuple):
-    """help: its line in the list of commands; add: gives it its arguments, a file's sections only where it is called."""
+    """help: its line in the list; add: gives it its arguments, those of a file's sections only where it is called."""
 
     help: str
     description: str | None
