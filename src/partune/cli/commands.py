@@ -220,10 +220,9 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def completion(arguments: argparse.Namespace) -> int:
-    from partune.cli.parser import build_parser
     from partune.completion import script
 
-    print(script(build_parser(["tune", "demo", "resume", "join", "bench", "experiment"]), arguments.shell))
+    print(script(arguments.build(["tune", "demo", "resume", "join", "bench", "experiment"]), arguments.shell))
     return 0
 
 

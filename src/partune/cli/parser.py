@@ -199,6 +199,7 @@ def _doctor(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
 def _completion(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    command.set_defaults(build=build_parser)  # what is to be completed
 
 
 def _spaces(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
