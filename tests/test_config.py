@@ -9,12 +9,13 @@ import pytest
 import yaml
 
 from partune import config
+from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.space import Space
 
 MINIMAL: dict[str, Any] = {"model": "m", "data": "d.json", "validation": {"tasks": ["hellaswag"]}}
 SHIPPED = sorted(Path(config.__file__).parent.rglob("study.yaml")) + sorted(
-    (Path(__file__).parents[1] / "examples").rglob("*.yaml")
+    (Path(__file__).parents[1] / "examples").rglob("study.yaml")
 )
 
 DESIGN = """\
@@ -53,6 +54,22 @@ def test_every_shipped_file_loads(path: Path) -> None:
     assert found.model is not None
     assert Path(found.model.path).is_absolute()
     assert Space.parse(found.space or "lora").dimension > 1
+
+
+def test_the_name_demo_is_the_embedded_model_unless_a_folder_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL | {"model": "demo"}))
+    found = config.parse(config.load(path)).model
+    assert found is not None
+    assert found.path == str(DIRECTORY / "model")
+    (tmp_path / "demo").mkdir()
+    for mapping, expected in ((config.load(path), str(tmp_path / "demo")), (MINIMAL | {"model": "demo"}, "demo")):
+        found = config.parse(mapping).model
+        assert found is not None
+        assert found.path == expected
 
 
 def test_a_configuration_survives_its_own_file(tmp_path: Path) -> None:

@@ -24,10 +24,12 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from partune.database import masked, public
+from partune.demo import DIRECTORY as DEMO
 from partune.errors import UserError, suggestion
 
 
@@ -57,7 +59,7 @@ class Model(Section):
     shorthand = "path"
 
     path: Annotated[str, flag("model")]
-    """Hugging Face model id, or a folder in its format."""
+    """Hugging Face model id, or a folder in its format; demo: the embedded demo's model."""
     revision: Annotated[str | None, flag("model-revision")] = None
     """Branch, tag or commit of a model id."""
     trust_remote_code: bool = False
@@ -66,6 +68,12 @@ class Model(Section):
     """Load safetensors only; false also admits pickled weights, which can run code."""
     quantize: Literal["none", "nf4"] = "none"
     """Keep the frozen base in 4 bits (bitsandbytes; needs a CUDA device)."""
+
+    @field_validator("path")
+    @classmethod
+    def _embedded(cls, path: str) -> str:
+        """The name `demo` is a folder of that name where there is one."""
+        return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
 
 class Data(Section):
