@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from partune import config
-from partune.cli import _add_flags, _given, _Parser, main
+from partune.cli import main
+from partune.cli.flags import Parser, given
+from partune.cli.parser import add_study
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -104,7 +106,7 @@ def test_a_study_may_be_resumed_elsewhere(run: Run, monkeypatch: pytest.MonkeyPa
         seen.append(where)
         yield None
 
-    monkeypatch.setattr("partune.cli._workers", workers)
+    monkeypatch.setattr("partune.cli.studies.workers_of", workers)
     Path("tls").mkdir()
     assert run("resume", "runs/b", "--budget", "10", "--workers", "4", "--time-limit", "60")[0] == 0
     assert run("resume", "runs/b", "--scheduler", "tcp://127.0.0.1:8786", "--tls", "tls")[0] == 0
@@ -248,14 +250,14 @@ def test_spaces_and_algorithms_are_listed(run: Run) -> None:
 
 
 def flags(*arguments: str) -> dict[str, object]:
-    parser = _Parser()
-    _add_flags(parser)
-    return _given(parser.parse_args(arguments))
+    parser = Parser()
+    add_study(parser)
+    return given(parser.parse_args(arguments))
 
 
 def test_every_field_of_the_definition_has_a_flag_of_its_own() -> None:
-    parser = _Parser()
-    _add_flags(parser)  # argparse refuses two flags of one name
+    parser = Parser()
+    add_study(parser)  # argparse refuses two flags of one name
     dests = {action.dest for action in parser._actions}
     for name, field in config.StudyConfig.model_fields.items():
         section = next(

@@ -32,7 +32,8 @@ import yaml
 
 import partune
 from partune import config
-from partune.cli import _parser, main
+from partune.cli import main
+from partune.cli.parser import build_parser
 from partune.experiment.protocol import composed, load
 
 ROOT = Path(__file__).parents[1]
@@ -168,7 +169,7 @@ def run(block: Block, place: str) -> Iterator[str]:
     """Parses every command, and runs them where the block says so; yields what they print."""
     for arguments, target in commands(block.text):
         if "--help" not in arguments:
-            _parser(arguments).parse_args(arguments)
+            build_parser(arguments).parse_args(arguments)
         if block.mark not in ("run", "run slow"):
             continue
         sys.path[:] = [place for place in sys.path if place]  # as of the entry point: without the current folder

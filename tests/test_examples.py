@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from partune import config
-from partune.cli import _parser, main
+from partune.cli import main
+from partune.cli.parser import build_parser
 from tests.test_docs import blocks, commands
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -148,7 +149,7 @@ def test_a_page_shows_rows_that_are_there_and_commands_that_parse(folder: Path) 
     called = [arguments for block in blocks(page) if block.language == "sh" for arguments, _ in commands(block.text)]
     assert called
     for arguments in called:
-        _parser(arguments).parse_args(arguments)
+        build_parser(arguments).parse_args(arguments)
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (folder / link).exists(), link
 

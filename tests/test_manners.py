@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from partune import cli, config
-from partune.cli import _parser, main
+from partune import config
+from partune.cli import main
+from partune.cli.parser import build_parser
+from partune.cli.studies import INTERRUPTED
 from partune.completion import actions, script
 from partune.report.summary import summarise
 from partune.storage import Record
@@ -167,12 +169,12 @@ def test_a_mistyped_command_is_answered_with_the_nearest() -> None:
 
 
 def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = _parser([])
+    parser = build_parser([])
     commands = next(each for each in parser._actions if each.dest == "==SUPPRESS==" and each.choices)
     assert set(commands.choices or ()) >= {"tune", "doctor", "completion", "export"}
     told = parser.format_help()
     assert "exit status: 0 done" in told
-    for status in ("0", "1", "2", str(cli.INTERRUPTED)):
+    for status in ("0", "1", "2", str(INTERRUPTED)):
         assert f"| {status} |" in DOCUMENT.read_text(encoding="utf-8")
     for command in commands.choices or ():
         assert f"`{command}" in DOCUMENT.read_text(encoding="utf-8") or command in (
@@ -193,7 +195,7 @@ def test_help_takes_no_time() -> None:
 
 
 def test_completion_knows_commands_flags_names_and_places() -> None:
-    text = script(_parser(["tune", "demo", "resume", "join", "bench"]), "bash")
+    text = script(build_parser(["tune", "demo", "resume", "join", "bench"]), "bash")
     Path("partune.bash").write_text(text)
     Path("results").mkdir()
     program = """
@@ -219,7 +221,7 @@ def test_completion_for_other_shells(shell: str) -> None:
 def test_every_flag_that_takes_a_place_is_completed_as_one() -> None:
     from partune.completion import FILES, FOLDERS
 
-    there = {action.dest for action in actions(_parser(["tune", "demo", "bench", "experiment"]))}
+    there = {action.dest for action in actions(build_parser(["tune", "demo", "bench", "experiment"]))}
     assert there >= FILES | FOLDERS
 
 

@@ -1,0 +1,7 @@
+"""`python -m partune.cli`"""
+
+import sys
+
+from partune.cli import main
+
+sys.exit(main())

@@ -1,0 +1,266 @@
+"""The commands: each takes the arguments and returns the exit status, 0, 1 (failed) or 130 (interrupted)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Literal
+
+from partune.cli import flags, studies
+from partune.errors import UserError
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    from partune import config
+
+    return studies.begin(arguments, config.load(arguments.file) if arguments.file else {})
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from partune import config
+    from partune.demo import DIRECTORY
+
+    return studies.begin(arguments, config.load(DIRECTORY.parent / "study.yaml"))
+
+
+def resume(arguments: argparse.Namespace) -> int:
+    from partune import configured
+
+    directory = studies.existing(arguments.directory)
+    study_config = studies.moved(
+        studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
+    )
+    with studies.workers_of(study_config.run) as workers:
+        study = configured.study(
+            study_config, directory, True, workers, arguments.storage, watcher=studies.watcher_of(arguments)
+        )
+        budget = arguments.budget or study.record.budget or study_config.search.budget
+        if budget < len(study.trials):
+            study.close()
+            raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
+        return studies.run(study, budget, arguments)
+
+
+def join(arguments: argparse.Namespace) -> int:
+    from partune import configured
+
+    directory = studies.existing(arguments.directory)
+    study_config = studies.moved(
+        studies.recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
+    )
+    with studies.workers_of(study_config.run) as workers:
+        watcher = studies.watcher_of(arguments)
+        study = configured.study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
+        return studies.run(study, study.record.budget or study_config.search.budget, arguments)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from partune.report import summary
+    from partune.report.data import as_json
+    from partune.storage import Record
+
+    directory = studies.existing(arguments.directory)
+    record = Record.open(directory, read_only=True, storage=arguments.storage)
+    if arguments.json:
+        print(as_json(summary.summarise(record)))
+    elif arguments.markdown:
+        from partune.report.facts import Facts
+        from partune.report.markdown import markdown
+
+        print(markdown(Facts(record)), end="")
+    elif arguments.live:
+        from partune.report import files
+
+        print(f"Writing {directory / files.REPORT} until the study is over. Open it in a browser; Ctrl-C ends this.")
+        files.follow(directory, arguments.storage)
+    else:
+        studies.show(record, arguments)
+    return 0
+
+
+def dashboard(arguments: argparse.Namespace) -> int:
+    from partune import dashboard
+
+    directory = studies.existing(arguments.directory)
+    with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
+        print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
+        print("It follows the study and changes nothing in it. Ctrl-C ends it.", flush=True)
+        if arguments.open or (arguments.open is None and sys.stdout.isatty()):
+            dashboard.opens(server.url)
+        server.serve_forever()
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from partune.report import compare
+    from partune.report.data import as_json
+    from partune.report.facts import Facts
+    from partune.storage import Record
+
+    found = compare.compare(
+        [Facts(Record.open(studies.existing(each), read_only=True)) for each in arguments.directories]
+    )
+    if arguments.json:
+        print(as_json(found))
+    else:
+        compare.show(found)
+    if arguments.out is not None:
+        written = compare.write(found, Path(arguments.out))
+        if not arguments.json:
+            print(f"wrote {', '.join(map(str, written))}")
+    return 0
+
+
+def experiment(arguments: argparse.Namespace) -> int:
+    from partune import config
+    from partune.experiment import protocol
+    from partune.experiment.files import write
+    from partune.experiment.findings import Outcome
+    from partune.experiment.progress import Terminal
+    from partune.experiment.run import Teller, run
+    from partune.experiment.sentences import show
+    from partune.report.data import as_json
+    from partune.study import UntrustworthyError
+
+    given = config.located(flags.given(arguments), Path.cwd())
+    plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, given))
+    if arguments.print_config:
+        print(protocol.dump(plan.experiment), end="")
+        return 0
+    teller = Teller() if arguments.quiet else Terminal(studies.console_of(arguments))
+    try:
+        run(plan, teller)
+    except KeyboardInterrupt:
+        told = f"\nInterrupted: what ended is recorded in {plan.directory}. The same command continues."
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
+        return studies.INTERRUPTED
+    except UntrustworthyError as error:
+        print(f"partune: stopped: {error}", file=sys.stderr)
+        return 1
+    outcome = Outcome.read(plan)
+    if len(outcome.scored) < 2:
+        print(f"partune: the trials of {plan.directory} failed: there is nothing to compare", file=sys.stderr)
+        return 1
+    written = write(outcome)
+    if arguments.json:
+        print(as_json(outcome.summary))
+    else:
+        show(outcome.summary, arguments.quiet)
+    if not (arguments.json or arguments.quiet):
+        print(f"wrote {', '.join(map(str, written))}")
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from partune.export import TOOLS
+    from partune.export import export as write
+
+    which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
+    out, recipes = Path(arguments.out), arguments.recipe or TOOLS
+    written = write(studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes)
+    print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from partune import config
+    from partune.bench.options import Chaos, Packing, Scaling, Searching
+
+    console = Console(highlight=False, soft_wrap=True)
+    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
+    with console.status("", refresh_per_second=1) as status:
+        tell = status.update if console.is_terminal else console.print
+        if arguments.what == "packing":
+            from partune.bench import packing
+
+            out = packing.bench(config.validated(Packing, given), tell)
+        elif arguments.what == "search":
+            from partune.bench import search
+
+            out = search.bench(config.validated(Searching, given), tell)
+        elif arguments.what == "scaling":
+            from partune.bench import scaling
+
+            out = scaling.bench(config.validated(Scaling, given), tell)
+        else:
+            studies.dask_cluster()
+            from partune.bench import chaos
+
+            out = chaos.bench(config.validated(Chaos, given), tell)
+    print((out / "table.md").read_text(encoding="utf-8"))
+    print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")
+    return 0
+
+
+def certificates(arguments: argparse.Namespace) -> int:
+    cluster = studies.dask_cluster()
+    cluster.write_certificates(folder := Path(arguments.folder))
+    files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in cluster.FILES.items())
+    print(f"wrote {folder}; start the scheduler and every worker with")
+    print(f"  dask scheduler --protocol tls {files}")
+    options = " ".join(("--nthreads", str(cluster.THREADS), *cluster.PRELOAD, *cluster.PRELOAD_NANNY))
+    print(f"  dask worker tls://HOST:8786 {options} {files}")
+    print(f"and the study with --scheduler tls://HOST:8786 --tls {folder}. Whoever has the folder can use the cluster.")
+    return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    from partune import doctor
+    from partune.report.data import as_json
+
+    if arguments.json:
+        found = list(doctor.examine(arguments.quick))
+        print(as_json(doctor.as_data(found)))
+    else:
+        found = doctor.tell(doctor.examine(arguments.quick))
+    return 1 if any(each.verdict == "FAIL" for each in found) else 0
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    from partune.completion import script
+
+    print(script(arguments.build(["tune", "demo", "resume", "join", "bench", "experiment"]), arguments.shell))
+    return 0
+
+
+def spaces(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from partune.report.data import as_json
+    from partune.space import SPACES, Space
+
+    chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
+    if arguments.json:
+        print(as_json({name: space.describe() for name, space in chosen.items()}))
+        return 0
+    for name, space in chosen.items():
+        print(f"{name}:")
+        for each, form in space.describe().items():
+            print(f"  {each}: {yaml.safe_dump(form, default_flow_style=True, sort_keys=False).strip()}")
+    return 0
+
+
+def algorithms(arguments: argparse.Namespace) -> int:
+    from partune.optimizers import ALGORITHMS, AUTO
+    from partune.report.data import as_json
+
+    if arguments.json:
+        listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]
+        print(as_json({"auto": AUTO, "algorithms": listed}))
+        return 0
+    width = max(map(len, ALGORITHMS))
+    print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
+    for name, algorithm in ALGORITHMS.items():
+        print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
+    return 0
+
+
+def gallery(arguments: argparse.Namespace) -> int:
+    from partune import gallery
+
+    written = gallery.write(Path(arguments.out))
+    print(f"wrote {len(written)} pictures to {arguments.out}: {', '.join(path.name for path in written)}")
+    return 0

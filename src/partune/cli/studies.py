@@ -1,0 +1,192 @@
+"""Studies of the command line: begun, continued and shown."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partune.cli import flags
+from partune.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from partune.config import Run, StudyConfig
+    from partune.executors import Workers
+    from partune.report.summary import Summary
+    from partune.storage import Record
+    from partune.study import Study, Watcher
+
+INTERRUPTED = 130  # the exit status
+
+
+def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
+    """Begins and runs a study: the file's mapping with the flags laid over it."""
+    from partune import config, configured
+
+    given = config.located(flags.given(arguments), Path.cwd())
+    study_config = config.parse(config.merged(mapping, given))
+    if arguments.print_config:
+        print(config.dump(configured.with_space(study_config)), end="")
+        return 0
+    with workers_of(study_config.run) as workers:
+        directory = new_directory(arguments, study_config)
+        study = configured.study(
+            study_config, directory, False, workers, study_config.run.storage, watcher=watcher_of(arguments)
+        )
+        return run(study, study_config.search.budget, arguments)
+
+
+@contextlib.contextmanager
+def workers_of(run: Run) -> Iterator[Workers | None]:
+    """The worker processes of a study's file; None where it runs in this process."""
+    if run.scheduler is None and run.cluster is None and run.workers == 1:
+        yield None
+        return
+    cluster = dask_cluster()
+    if run.scheduler is not None:
+        found = cluster.joined(run.scheduler, run.time_limit, None if run.tls is None else Path(run.tls))
+    elif run.cluster is not None:
+        found = cluster.batch(Path(run.cluster), run.time_limit)
+    else:
+        found = cluster.local(run.workers, run.time_limit, run.devices_per_worker)
+    with found as workers:
+        yield workers
+
+
+def dask_cluster() -> Any:
+    try:
+        from partune import cluster
+    except ImportError as error:
+        raise UserError(f'worker processes need Dask: pip install "partune[dask]" ({error})') from None
+    return cluster
+
+
+def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
+    """The configuration that a study was started from; raises UserError where it was started from Python."""
+    from partune import config
+    from partune.storage import CONFIG, Record
+
+    if not (directory / CONFIG).is_file():
+        Record.open(directory, read_only=True, storage=storage)
+        raise UserError(f"{directory} was started from Python: {otherwise}")
+    return config.parse(config.load(directory / CONFIG))
+
+
+def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
+    """The configuration with the flags of `config.Where` laid over what it says.
+
+    One that says which workers there are takes the place of all of it.
+    """
+    from partune import config
+
+    given = config.located(flags.given(arguments), Path.cwd()).get("run", {})
+    recorded = study_config.model_dump(mode="json")
+    if given.keys() & {"workers", "scheduler", "cluster"}:
+        recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
+    return config.parse(config.merged(recorded, {"run": given}))
+
+
+def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
+    """runs/<name>; without a name, the model's or objective's and the first free number."""
+    runs = Path(arguments.runs)
+    if arguments.name is None:
+        source = study_config.model.path if study_config.model is not None else study_config.objective
+        stem = Path(source).name.lower().replace(":", "-")
+        number = next(n for n in range(1, 100_000) if not (runs / f"{stem}-{n}").exists())
+        return runs / f"{stem}-{number}"
+    if not arguments.name or Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
+        raise UserError(f"a name is a plain folder name, got {arguments.name!r}: give the parent folder with --runs")
+    return runs / str(arguments.name)
+
+
+def existing(directory: str) -> Path:
+    path = Path(directory)
+    if not path.is_dir():
+        near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = suggestion(path.name, sorted(near)) or f": partune tune --name {path.name} ... begins one"
+        raise UserError(f"no study in {directory}{hint}")
+    return path
+
+
+def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
+    from partune.study import UntrustworthyError
+
+    directory = study.record.directory
+    try:
+        with _following(study, arguments.live):
+            study.run(budget)
+    except KeyboardInterrupt:
+        done = sum(trial.status.final for trial in study.trials)
+        told = f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}"
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
+        return INTERRUPTED
+    except UntrustworthyError as error:
+        print(f"partune: stopped: {error}", file=sys.stderr)
+        return 1
+    finally:
+        study.close()
+    return 0 if show(study.record, arguments)["best"] is not None else 1
+
+
+def show(record: Record, arguments: argparse.Namespace) -> Summary:
+    """Shows what a study found and writes its report, where that can be."""
+    from partune.report import files, summary
+    from partune.report.data import as_json
+    from partune.report.facts import Facts
+
+    facts = Facts(record)
+    if arguments.json:
+        print(as_json(facts.summary))
+    elif arguments.quiet:
+        print(summary.brief(facts.summary))
+    else:
+        summary.show(facts.summary)
+    try:
+        written = files.write(facts)
+    except UserError as error:
+        print(f"partune: no report: {error}", file=sys.stderr)
+    else:
+        if not (arguments.json or arguments.quiet):
+            print(f"Report: {written}")
+    return facts.summary
+
+
+@contextlib.contextmanager
+def _following(study: Study, live: bool) -> Iterator[None]:
+    """A process of its own writes the report again and again meanwhile, where asked to."""
+    if not live or study.record.directory is None:
+        yield
+        return
+    import multiprocessing
+    import os
+
+    from partune.report import files
+
+    arguments = study.record.directory, study.record.url, os.getpid()
+    writer = multiprocessing.get_context("spawn").Process(target=files.accompany, args=arguments, daemon=True)
+    writer.start()
+    try:
+        yield
+    finally:
+        writer.terminate()
+        writer.join()
+
+
+def watcher_of(arguments: argparse.Namespace) -> Watcher:
+    """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
+    from partune.progress import Terminal
+    from partune.study import Watcher
+
+    return Watcher() if arguments.quiet else Terminal(console_of(arguments))
+
+
+def console_of(arguments: argparse.Namespace) -> Console | None:
+    """Where progress is told: beside the output where that is JSON; None for the usual place."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True) if arguments.json else None
