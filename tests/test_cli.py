@@ -95,6 +95,23 @@ def test_resume_continues_to_a_larger_budget(run: Run) -> None:
     )
 
 
+def test_the_leaders_of_a_finished_study_may_be_confirmed(run: Run) -> None:
+    """As if it had been asked for at the beginning; the study's file says so from then on."""
+    assert branin(run)[0] == 0
+    status, output, _ = run("resume", "runs/b", "--confirm", "2")
+    assert status == 0
+    assert "Again with fresh seeds: trial" in output
+    assert yaml.safe_load(Path("runs/b/study.yaml").read_text())["search"]["confirm"] == 2
+    assert run("tune", "runs/b/study.yaml", "--name", "c")[0] == 0
+    later, whole = (json.loads(run("report", f"runs/{name}", "--json")[1]) for name in "bc")
+    assert later["confirmed"] == whole["confirmed"]
+    assert len(later["confirmed"]) == 2
+    assert run("resume", "runs/b")[0] == 0
+    assert json.loads(run("report", "runs/b", "--json")[1])["confirmed"] == later["confirmed"]
+    error = "partune: error: argument --confirm: must be at least 0, got -1\n"
+    assert run("resume", "runs/b", "--confirm", "-1") == (2, "", error)
+
+
 def test_a_study_may_be_resumed_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """With flags that say where; one that says which workers there are takes the place of all that the file says."""
     branin(run)

@@ -172,6 +172,17 @@ class Record:
                 drivers.leave()
                 raise
 
+    def configure(self, config: str) -> None:
+        """Replaces the text of study.yaml; raises UserError where it cannot be written."""
+        assert self.directory is not None
+        path = self.directory / CONFIG
+        draft = path.with_name(f".{CONFIG}.{os.getpid()}")
+        try:
+            draft.write_text(config, encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
     def close(self) -> None:
         """Ends this process's part; another may lead the study."""
         self.drivers.leave()

@@ -25,12 +25,12 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    from partune import configured
+    from partune import config, configured
 
     directory = studies.existing(arguments.directory)
-    study_config = studies.moved(
-        studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage), arguments
-    )
+    recorded = studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
+    recorded = studies.confirming(recorded, arguments.confirm)
+    study_config = studies.moved(recorded, arguments)
     with studies.workers_of(study_config.run) as workers:
         study = configured.study(
             study_config, directory, True, workers, arguments.storage, watcher=studies.watcher_of(arguments)
@@ -39,6 +39,8 @@ def resume(arguments: argparse.Namespace) -> int:
         if budget < len(study.trials):
             study.close()
             raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
+        if arguments.confirm is not None:
+            study.record.configure(config.dump(recorded))
         return studies.run(study, budget, arguments)
 
 

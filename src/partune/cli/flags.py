@@ -77,6 +77,13 @@ def positive(text: str) -> int:
     return value
 
 
+def not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
 def port(text: str) -> int:
     value = int(text)
     if not 0 <= value < 2**16:

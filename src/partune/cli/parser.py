@@ -100,6 +100,8 @@ def _demo(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
 def _resume(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=flags.positive, help="trials in all, those already run included")
+    about = "so many of the best run again with fresh seeds, from now on (default: as before)"
+    command.add_argument("--confirm", type=flags.not_negative, help=about)
     _add_live(command)
     _add_output(command)
     _add_storage(command)

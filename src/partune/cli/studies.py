@@ -91,6 +91,14 @@ def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConf
     return config.parse(config.merged(recorded, {"run": given}))
 
 
+def confirming(study_config: StudyConfig, leaders: int | None) -> StudyConfig:
+    """The configuration with so many leaders to be confirmed; None for as many as before."""
+    if leaders is None:
+        return study_config
+    search = study_config.search.model_copy(update={"confirm": leaders})
+    return study_config.model_copy(update={"search": search})
+
+
 def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
     """runs/<name>; without a name, the model's or objective's and the first free number."""
     runs = Path(arguments.runs)

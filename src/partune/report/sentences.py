@@ -9,7 +9,7 @@ import yaml
 
 from partune.report import words
 from partune.report.facts import Facts
-from partune.report.summary import Summary, defaults_won, luckiest, span
+from partune.report.summary import Summary, defaults_won, luckiest, seed_words, span
 from partune.trial import Status
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
@@ -77,7 +77,7 @@ def remarks(facts: Facts) -> list[str]:
     if summary["verdict"] is not None:
         if defaults_won(summary["verdict"]):
             found.append("The field's defaults did better: use them (partune export --defaults), or search on.")
-        found.append("The test leaves out how much another training seed would change the winner.")
+        found.append(f"The test {seed_words(summary)}")
     return found
 
 

@@ -208,7 +208,7 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(_confirmed_words(summary["confirmed"]))
     page.append(_spent(summary))
     if summary["verdict"] is not None:
-        page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary["verdict"])]
+        page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary)]
         if defaults_won(summary["verdict"]):
             page.append("The field's defaults did better: use them (partune export --defaults), or search on.")
     elif summary["base"] is not None:
@@ -315,12 +315,15 @@ def defaults_won(verdict: Summary) -> bool:
     return verdict["over_defaults"] is not None and verdict["over_defaults"]["gain"] < 0
 
 
-def _small_print(verdict: Summary) -> str:
-    over = verdict["over_base"]
-    return (
-        f"  {over['test']}, on {over['items']} items that no optimiser saw; "
-        "it leaves out how much another training seed would change the winner."
-    )
+def _small_print(summary: Summary) -> str:
+    over = summary["verdict"]["over_base"]
+    return f"  {over['test']}, on {over['items']} items that no optimiser saw; it {seed_words(summary)}"
+
+
+def seed_words(summary: Summary) -> str:
+    """What the verdict's test leaves out, and how to learn it where it was not measured."""
+    how = "" if summary["confirmed"] else ": partune resume --confirm 4 measures that"
+    return f"leaves out how much another training seed would change the winner{how}."
 
 
 def score_words(score: float, stderr: float | None) -> str:
