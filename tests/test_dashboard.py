@@ -30,10 +30,10 @@ from partune.loopback import LOOPBACK
 from partune.report.summary import summarise
 from partune.storage import JOURNAL, Record
 from partune.trial import Config, Observation, Status
+from tests.browser import NEEDED, Tab
 from tests.postgres import PASSWORD
 from tests.report import studies
 from tests.report.studies import HOSTILE, PLANE
-from tests.report.test_browser import CHROMIUM, FLAGS, Tab
 
 optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="pip install 'partune[dashboard]'")
 
@@ -348,36 +348,6 @@ WRITING = ", ".join(
 QUIET = re.compile(r"warning: \[\.WebGL")  # what a software renderer says of itself
 SPOKEN = "main :is(h4, h5, h6, p, td, th):not(:empty)"
 
-# Of what is written, the least contrast with what lies behind it, WCAG 2.1; letters that are half transparent count so.
-CONTRAST = """(spoken) => {
-  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
-  const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => a * c + (1 - a) * below[i]);
-  const behind = (e) => {
-    const layers = [];
-    for (; e; e = e.parentElement) layers.unshift(numbers(getComputedStyle(e).backgroundColor));
-    return layers.reduce((below, layer) => over(layer, below), [255, 255, 255]);
-  };
-  const light = (rgb) => {
-    const [r, g, b] = rgb.map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  return Math.min(...[...document.querySelectorAll(spoken)].map((e) => {
-    const below = behind(e);
-    const pair = [light(over(numbers(getComputedStyle(e).color), below)), light(below)].sort((x, y) => y - x);
-    return (pair[0] + 0.05) / (pair[1] + 0.05);
-  }));
-}"""
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Tab]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield Tab(browser)
-        browser.close()
-
 
 @pytest.fixture
 def served(directories: dict[str, Path], request: pytest.FixtureRequest) -> Iterator[str]:
@@ -387,7 +357,7 @@ def served(directories: dict[str, Path], request: pytest.FixtureRequest) -> Iter
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@NEEDED
 @pytest.mark.parametrize(("served", "looks"), [("tuned", LOOKS), ("conditional", LOOKS[::3])], indirect=["served"])
 def test_every_page_is_quiet_and_fits(tab: Tab, served: str, looks: list[tuple[int, str, str]]) -> None:
     """No complaint, no request to anywhere else, nothing beyond the window's edge, readable; wide and narrow, both
@@ -406,7 +376,7 @@ def test_every_page_is_quiet_and_fits(tab: Tab, served: str, looks: list[tuple[i
             tab.page.wait_for_function(f"getComputedStyle(document.body).backgroundColor === '{background}'")
             tab.page.wait_for_timeout(100)
             assert tab.page.evaluate("document.documentElement.scrollWidth") == width, (url, width)
-            assert tab.page.evaluate(CONTRAST, SPOKEN) >= 4.5, (url, scheme)
+            assert tab.contrast(SPOKEN) >= 4.5, (url, scheme)
         text += tab.page.locator("body").inner_text()
         found = tab.page.locator(WRITING).all()
         writing += len(found)

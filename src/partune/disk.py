@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -41,6 +41,19 @@ def persistent(write: Callable[[], T]) -> T:
                 log.warning("%s: waiting up to %.0f minutes for room.", error.strerror, PATIENCE / 60)
                 told = True
         time.sleep(AGAIN)
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, in the place of one that is there; raises UserError where that cannot be."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def blamed(error: str) -> bool:

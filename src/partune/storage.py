@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from partune import database
-from partune.disk import kept, persistent
+from partune.disk import kept, persistent, replace
 from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
 from partune.errors import UserError
@@ -175,13 +175,7 @@ class Record:
     def configure(self, config: str) -> None:
         """Replaces the text of study.yaml; raises UserError where it cannot be written."""
         assert self.directory is not None
-        path = self.directory / CONFIG
-        draft = path.with_name(f".{CONFIG}.{os.getpid()}")
-        try:
-            draft.write_text(config, encoding="utf-8")
-            draft.replace(path)
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        replace(self.directory / CONFIG, config)
 
     def close(self) -> None:
         """Ends this process's part; another may lead the study."""

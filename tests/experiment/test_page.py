@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,11 @@ from partune import Study
 from partune.experiment.findings import Outcome
 from partune.experiment.page import page
 from partune.experiment.protocol import Plan, composed
+from tests.browser import CROWDED, NEEDED, Tab
 from tests.experiment.outcomes import tuned
 from tests.report.studies import CONDITIONAL, HOSTILE, failing
-from tests.report.test_browser import CHROMIUM, CONTRAST, CROWDED, FLAGS, Tab
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")]
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[Tab]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield Tab(found)
-        found.close()
+pytestmark = [pytest.mark.slow, NEEDED]
 
 
 def hostile(folder: Path) -> Outcome:
@@ -54,7 +43,7 @@ def test_it_opens_without_a_complaint_and_fits(tab: Tab, tmp_path: Path, name: s
         tab.look(width, scheme)
         assert tab.page.evaluate("document.documentElement.scrollWidth") == width
         assert tab.page.evaluate(CROWDED) == []
-        assert tab.page.evaluate(CONTRAST) >= 4.5
+        assert tab.contrast() >= 4.5
     sections = [section.get_attribute("id") for section in tab.page.locator("section").all()]
     whole = ["result", "bounds", "algorithms", "tests", "course-0", "calibration", "cost", "studies", "repeat"]
     assert sections == [each for each in whole if name == "tuned" or each not in ("tests", "calibration")]

@@ -29,6 +29,22 @@ def plan(**given: Any) -> Plan:
 # ----- the preset
 
 
+# The defaults of `litgpt finetune_lora`, and whether its loss leaves prompts out: LitGPT 0.5.13, finetune/lora.py.
+SIGNATURE: dict[str, Any] = {
+    "train.global_batch_size": 16,
+    "train.lr_warmup_steps": 100,
+    "train.epochs": 5,
+    "optimizer": "AdamW",
+    "lora_query": True,
+    "lora_key": False,
+    "lora_value": True,
+    "lora_projection": False,
+    "lora_mlp": False,
+    "lora_head": False,
+}
+MASKED = False
+
+
 def litgpt() -> Path | None:
     """Where LitGPT's package is: beside this Python, or in the environment whose command PARTUNE_LITGPT names."""
     if (spec := importlib.util.find_spec("litgpt")) is not None and spec.origin is not None:
@@ -67,29 +83,27 @@ def _literal(node: ast.expr) -> Any:
 
 def test_the_preset_is_what_litgpt_does_by_itself() -> None:
     """Where it departs, the study that it repeats did: one epoch, LoRA on q, k, v and the head."""
+    ours = parse_study({**preset(), **OWN, "data": {**preset()["data"], "path": "d"}})
+    assert ours.training.batch_size == SIGNATURE["train.global_batch_size"]
+    assert ours.training.warmup_steps == SIGNATURE["train.lr_warmup_steps"]
+    assert ours.training.optimizer == SIGNATURE["optimizer"].lower()
+    assert (ours.data is not None and ours.data.loss_on == "all") is not MASKED
+    assert (ours.training.schedule, ours.training.max_grad_norm) == ("cosine", 1e9)
+    assert (ours.training.epochs, SIGNATURE["train.epochs"]) == (1, 5)
+    assert preset()["training"]["targets"] == "q_proj,k_proj,v_proj,lm_head"
+
+
+def test_so_says_litgpts_own_source() -> None:
     folder = litgpt()
     if folder is None:
         pytest.skip("LitGPT is not here: PARTUNE_LITGPT names its command in an environment of its own")
     source = folder / "finetune" / "lora.py"
     theirs, loop = defaults(source, "setup"), source.read_text(encoding="utf-8")
-    ours, file = parse_study({**preset(), **OWN, "data": {**preset()["data"], "path": "d"}}), preset()
-    assert ours.training.batch_size == theirs["train.global_batch_size"] == 16
-    assert ours.training.warmup_steps == theirs["train.lr_warmup_steps"] == 100
-    assert ours.training.optimizer == theirs["optimizer"].lower()
-    assert (ours.data is not None and ours.data.loss_on == "all") is not defaults(
-        folder / "data" / "alpaca.py", "Alpaca"
-    )["mask_prompt"]
+    assert {name: theirs[name] for name in SIGNATURE} == SIGNATURE
+    assert {name for name in theirs if name.startswith("lora_") and isinstance(theirs[name], bool)} <= SIGNATURE.keys()
+    assert defaults(folder / "data" / "alpaca.py", "Alpaca")["mask_prompt"] is MASKED
     assert "CosineAnnealingLR" in loop
-    assert ours.training.schedule == "cosine"
     assert "clip_grad" not in loop
-    assert ours.training.max_grad_norm >= 1e9
-    assert {name for name in theirs if theirs[name] is True and name.startswith("lora_")} == {
-        "lora_query",
-        "lora_value",
-    }
-    assert file["training"]["targets"] == "q_proj,k_proj,v_proj,lm_head"
-    assert theirs["train.epochs"] == 5
-    assert ours.training.epochs == 1
 
 
 def test_the_preset_is_the_protocols() -> None:

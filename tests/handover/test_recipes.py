@@ -217,14 +217,14 @@ def test_whatever_is_in_a_name_stays_a_value(tool: str) -> None:
 def test_paths_are_from_the_recipes_folder_and_homes_are_not_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home, work = tmp_path / "home" / "ada", tmp_path / "home" / "ada" / "work"
+    home, work = tmp_path / "home" / "ada", tmp_path / "home" / "ada" / "lora"
     work.mkdir(parents=True)
     monkeypatch.chdir(work)
     monkeypatch.setenv("HOME", str(home))
     given = {"model": {"path": str(home / "models" / "base")}, "data": {"path": str(work / "rows.json")}}
     inside = chosen(**given, here=work / "out" / "recipes")
     assert (inside.base, inside.file) == ("~/models/base", "../../rows.json")
-    assert chosen(**given, here=tmp_path / "out").file == "~/work/rows.json"
+    assert chosen(**given, here=tmp_path / "out").file == "~/lora/rows.json"
     assert chosen(model={"path": "/home/bob/base"}).base == "~/base"
     assert chosen(model={"path": "/srv/base"}).base == "/srv/base"
     for text in _texts(inside).values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin
 
 from partune.errors import UserError, suggestion
@@ -70,25 +70,18 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
     return mapping
 
 
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def integer(least: int, most: int | None = None) -> Callable[[str], int]:
+    """The type of a flag that takes an integer from a range."""
 
+    def read(text: str) -> int:
+        value = int(text)
+        if value < least or (most is not None and value > most):
+            limits = f"at least {least}" if most is None else f"between {least} and {most}"
+            raise argparse.ArgumentTypeError(f"must be {limits}, got {value}")
+        return value
 
-def not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
-
-
-def port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value < 2**16:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 65535, got {value}")
-    return value
+    read.__name__ = "integer"  # as argparse calls what it cannot read
+    return read
 
 
 class Parser(argparse.ArgumentParser):

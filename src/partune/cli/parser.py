@@ -99,9 +99,9 @@ def _demo(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
 
 def _resume(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     command.add_argument("directory", help="the study's directory, runs/<name>")
-    command.add_argument("--budget", type=flags.positive, help="trials in all, those already run included")
+    command.add_argument("--budget", type=flags.integer(1), help="trials in all, those already run included")
     about = "so many of the best run again with fresh seeds, from now on (default: as before)"
-    command.add_argument("--confirm", type=flags.not_negative, help=about)
+    command.add_argument("--confirm", type=flags.integer(0), help=about)
     _add_live(command)
     _add_output(command)
     _add_storage(command)
@@ -132,7 +132,7 @@ def _dashboard(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--host", default="127.0.0.1", help="an address of this machine only (default: %(default)s)")
     command.add_argument(
-        "--port", type=flags.port, help="0 for any free one (default: 8080, or any where that is taken)"
+        "--port", type=flags.integer(0, 65535), help="0 for any free one (default: 8080, or any where that is taken)"
     )
     about = "open a browser, or not (default: where the output is a terminal)"
     command.add_argument("--open", action=argparse.BooleanOptionalAction, default=None, help=about)

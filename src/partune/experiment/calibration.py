@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import spearmanr
 
 from partune.optimizers.base import Sampler
 from partune.optimizers.sampling import LatinHypercube
@@ -85,10 +85,9 @@ def steps(table: Array) -> list[Step]:
 
 
 def rank_correlation(a: Array, b: Array) -> float | None:
-    """Spearman's (1904): Pearson's of the ranks, equal values sharing theirs; None where one side is constant."""
-    x, y = (rankdata(side) - (len(side) + 1) / 2 for side in (a, b))  # (n,), of mean 0
-    spread = math.sqrt(float(x @ x) * float(y @ y))
-    return None if spread == 0 else float(x @ y) / spread
+    """Spearman's (1904); None where one side is constant."""
+    constant = any(len(np.unique(side)) == 1 for side in (a, b))
+    return None if constant else float(spearmanr(a, b).statistic)
 
 
 def enough(found: Sequence[Step], sufficient: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from partune.errors import UserError
+from partune.disk import replace
 from partune.experiment.findings import Outcome
 from partune.experiment.page import page
 from partune.experiment.sentences import sections
@@ -29,13 +29,8 @@ def write(outcome: Outcome) -> list[Path]:
     if found["calibration"] is not None:
         files[EPOCHS] = over_epochs(found["calibration"])
     folder = outcome.plan.directory
-    try:
-        for name, content in files.items():
-            draft = folder / f".{name}"
-            draft.write_text(content, encoding="utf-8")
-            draft.replace(folder / name)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
+    for name, content in files.items():
+        replace(folder / name, content)
     return [folder / name for name in files]
 
 

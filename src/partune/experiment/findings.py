@@ -12,7 +12,7 @@ import numpy as np
 
 from partune.experiment import calibration
 from partune.experiment.calibration import EPOCHS
-from partune.experiment.protocol import CALIBRATION, SAMPLING, Plan, dump
+from partune.experiment.protocol import CALIBRATION, Plan, dump, samples
 from partune.experiment.sentences import BASE, DEFAULTS, LOWER, SEARCH, TEST, UPPER, VERDICT, headline
 from partune.repeats import differences
 from partune.report import compare
@@ -48,7 +48,7 @@ class Outcome:
         found: dict[str, Facts] = {}
         for study in self.scored:
             found.setdefault(study.header["algorithm"], study)
-        return {name: study for name, study in found.items() if name not in SAMPLING} or found
+        return {name: study for name, study in found.items() if not samples(name)} or found
 
     @property
     def tests(self) -> list[str]:
@@ -102,14 +102,14 @@ def _bounds(outcome: Outcome) -> list[Summary]:
     by_name: dict[str, list[Facts]] = {}
     for study in studies:
         by_name.setdefault(study.header["algorithm"], []).append(study)
-    samplers = [name for name in by_name if name in SAMPLING]
+    samplers = [name for name in by_name if samples(name)]
     rows = [_row(f"{LOWER}: {name}, the mean sample", map(_samples, by_name[name])) for name in samplers]
     rows += [_row(f"{LOWER}: {name}, its winner", map(_winner, by_name[name])) for name in samplers]
     one_a_seed = list({study.header["seed"]: study for study in studies}.values())  # the same whatever searched
     for name, label in (("base", BASE), ("defaults", DEFAULTS)):
         if scored := [study.scored[name] for study in one_a_seed if name in study.scored]:
             rows.append(_row(label, map(_anchor, scored)))
-    rows += [_row(f"{name}, its winner", map(_winner, own)) for name, own in by_name.items() if name not in SAMPLING]
+    rows += [_row(f"{name}, its winner", map(_winner, own)) for name, own in by_name.items() if name not in samplers]
     if upper := outcome.plan.upper():
         rows.append({"name": f"{UPPER}: as given", "repeats": 0, "scores": _given(upper, outcome)})
     return rows

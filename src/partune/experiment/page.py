@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any
 
 from partune.experiment.findings import Outcome
 from partune.experiment.sentences import badge, sections
@@ -32,26 +30,26 @@ class _Page:
         self.hovers: list[str] = []  # of all studies whose course is drawn
 
     def text(self) -> str:
-        parts: dict[str, tuple[str, Callable[[], str]]] = {
-            "result": ("Result", self.result),
-            "bounds": ("Bounds", lambda: self._tables("bounds")),
-            "algorithms": ("Algorithms", self.algorithms),
-            **({"tests": ("On test tasks", self.tests)} if self.outcome.tests else {}),
+        parts = {
+            "result": ("Result", self.result()),
+            "bounds": ("Bounds", self._tables("bounds")),
+            "algorithms": ("Algorithms", self.algorithms()),
+            **({"tests": ("On test tasks", self._tables("tests"))} if self.outcome.tests else {}),
             **{
-                f"course-{k}": (f"Course of {name}", lambda study=study, k=k: self.course(study, k))  # type: ignore[misc]
+                f"course-{k}": (f"Course of {name}", self.course(study, k))
                 for k, (name, study) in enumerate(self.outcome.courses.items())
             },
-            **({"calibration": ("How many epochs", self.calibration)} if self.outcome.calibration else {}),
-            "cost": ("Time and cost", lambda: self._tables("cost")),
-            "studies": ("Every study", lambda: self._tables("studies")),
-            "repeat": ("Repeat it", self.repeat),
+            **({"calibration": ("How many epochs", self.calibration())} if self.outcome.calibration else {}),
+            "cost": ("Time and cost", self._tables("cost")),
+            "studies": ("Every study", self._tables("studies")),
+            "repeat": ("Repeat it", self.repeat()),
         }
         name = self.outcome.plan.directory.absolute().name
         return document(
             f"{name}: partune experiment",
             "Experiment" if name == "experiment" else f"Experiment {name}",
             self.line(),
-            {name: (title, write()) for name, (title, write) in parts.items()},
+            parts,
             f"Written by partune {self.found['versions'].get('partune', '')} from the studies' records.",
             self.figures,
             self.hovers,
@@ -88,9 +86,6 @@ class _Page:
             )
         return text
 
-    def tests(self) -> str:
-        return self._tables("tests")
-
     def course(self, study: Facts, k: int) -> str:
         """Score over trials on both kinds of tasks, and each hyperparameter over trials, of one study."""
         first = len(self.hovers)
@@ -122,7 +117,7 @@ class _Page:
 
     def calibration(self) -> str:
         found = self.found["calibration"]
-        names = [_inline(config) for config in found["configurations"]]
+        names = [words.settings(config) for config in found["configurations"]]
         figure = figures.over_epochs(found["scores"], names, found["epochs"])
         caption = "A line is a configuration; the dotted rule is the number of epochs that is enough."
         rows = [
@@ -167,7 +162,3 @@ def _table(section: Section, headed: bool) -> str:
 def _numeric(column: list[str]) -> bool:
     """Whether a column is of numbers, which stand to the right."""
     return all(not cell or cell == words.NONE or cell.lstrip("+-−")[:1].isdigit() for cell in column)
-
-
-def _inline(config: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {words.value(value)}" for name, value in config.items())

@@ -11,7 +11,6 @@ An experiment's file is a study's file with a section more. A directory holds on
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,17 +22,16 @@ import yaml
 from partune import config, configured
 from partune.config import StudyConfig
 from partune.demo import DIRECTORY
+from partune.disk import replace
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
 from partune.experiment.options import Experiment, Protocol
-from partune.optimizers import optimizer, resolved
+from partune.optimizers import algorithm_of, optimizer, resolved
 from partune.report.compare import differing
 from partune.space import Int, Space
 
 FILE = "experiment.yaml"
 CALIBRATION = "calibration"
-SAMPLING = ("lhs", "random", "sobol", "grid")  # what learns nothing: the best of its samples is a lower bound
-TOGETHER = SAMPLING  # may run in packs; the others run as in their papers, one trial at a time
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,8 @@ class Plan:
         return {"options": {"size": budget}} if name == "lhs" and budget != 50 else {}
 
     def _packed(self, name: str) -> bool:
-        return name in TOGETHER or "pack" in self.base.run.model_fields_set
+        """Whether trials may share a pack: those of an algorithm that learns run as in its paper, one at a time."""
+        return samples(name) or "pack" in self.base.run.model_fields_set
 
     # ----- before any work
 
@@ -139,13 +138,11 @@ class Plan:
 
     def begin(self) -> None:
         """Notes the experiment in its folder."""
-        draft = self.directory / f".{FILE}.{os.getpid()}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            draft.write_text(dump(self.experiment), encoding="utf-8")
-            draft.replace(self.directory / FILE)
         except OSError as error:
             raise UserError(f"cannot write {self.directory}: {error.strerror or error}") from None
+        replace(self.directory / FILE, dump(self.experiment))
 
     def upper(self) -> dict[str, float]:
         """The scores of the upper bound by task; raises UserError where these are no tasks of the experiment."""
@@ -163,6 +160,11 @@ class Plan:
     def tasks(self) -> list[str]:
         validation = () if self.base.validation is None else self.base.validation.tasks
         return [Path(name).stem for name in (*validation, *self.base.test.tasks)]
+
+
+def samples(name: str) -> bool:
+    """Whether an algorithm learns nothing, so that the best of its samples is a lower bound."""
+    return not algorithm_of(name).learns
 
 
 def parse(value: Any) -> Experiment:

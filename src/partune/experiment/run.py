@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -103,7 +104,7 @@ def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
     if processes == 1 or len(missing) < 2:
         for job in missing:
             teller.began(job.name)
-            conduct(job, lambda: teller.trial(job.name))  # noqa: B023
+            conduct(job, partial(teller.trial, job.name))
             teller.ended(job.name, opened(job.directory))
     else:
         with _workers(min(processes, len(missing))) as workers:

@@ -146,7 +146,7 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
         if options or algorithm.space != space:
             raise UserError("a ready-made optimiser takes no options, and must have the study's space")
         return algorithm
-    chosen = _load(algorithm) if isinstance(algorithm, str) else algorithm
+    chosen = algorithm_of(algorithm) if isinstance(algorithm, str) else algorithm
     if not (isinstance(chosen, type) and issubclass(chosen, Optimizer)):
         raise UserError(f"an algorithm is a name or a subclass of partune.optimizers.Optimizer, got {chosen!r}")
     known = {name: each for name, each in _annotations(chosen).items() if name not in ("space", "seed")}
@@ -176,8 +176,8 @@ def _is(value: object, kind: type) -> bool:
     return isinstance(value, (int, float) if kind is float else kind)
 
 
-def _load(name: str) -> Any:
-    """The class of a name of the registry, or at "package.module:Class"."""
+def algorithm_of(name: str) -> Any:
+    """The class of a name of the registry, or what is at "package.module:Class"; raises UserError."""
     name = resolved(name)
     if ":" not in name and name not in ALGORITHMS:
         raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')

@@ -7,9 +7,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
+from partune.disk import replace
 from partune.errors import UserError
 from partune.report.facts import Facts
 from partune.report.page import page
@@ -28,15 +28,7 @@ def write(facts: Facts, refresh: float | None = None) -> Path:
     if facts.directory is None:
         raise UserError("a study in memory has no report: give it a directory")
     path = facts.directory / REPORT
-    draft = path.with_name(f".{REPORT}.{os.getpid()}")
-    try:
-        draft.write_text(page(facts, None if facts.over else refresh), encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+    replace(path, page(facts, None if facts.over else refresh))
     return path
 
 

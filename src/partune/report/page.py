@@ -230,7 +230,7 @@ class _Page:
         if not self.facts.failures:
             return text
         rows = [
-            (failure.cause, len(failure.trials), _numbers(failure.trials), _inline(failure.config))
+            (failure.cause, len(failure.trials), _numbers(failure.trials), words.settings(failure.config))
             for failure in self.facts.failures
         ]
         return text + table(["cause", "trials", "which", "the first one's hyperparameters"], rows, numbers=(1,))
@@ -311,10 +311,6 @@ def _measured(row: Mapping[str, Any]) -> str:
 
 def _settings(config: Config) -> list[tuple[str, str]]:
     return [(name, words.value(given)) for name, given in config.items()]
-
-
-def _inline(config: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {words.value(given)}" for name, given in config.items())
 
 
 def _numbers(trials: Sequence[int], most: int = 20) -> str:

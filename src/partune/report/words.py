@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 NONE = "–"  # where there is no number
 
@@ -54,3 +55,8 @@ def listed(words: list[str]) -> str:
 def value(given: object) -> str:
     """A hyperparameter's value."""
     return number(given, 3) if isinstance(given, float) else str(given)
+
+
+def settings(config: Mapping[str, object]) -> str:
+    """A configuration in a line."""
+    return ", ".join(f"{name} {value(given)}" for name, given in config.items())
