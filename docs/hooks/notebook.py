@@ -16,16 +16,15 @@ from mkdocs.structure.files import File, Files
 
 NOTEBOOK = "notebook.ipynb"
 PLOTLY = "plotly.min.js"
+BUNDLE = Path(__file__).parents[2] / "src/partune/report/plotly/plotly-cartesian.min.js"  # as in reports
 FIGURE = "application/vnd.plotly.v1+json"
 DRAW = "Plotly.newPlot({name}, {data}, {layout}, {{responsive: true, displayModeBar: false}})"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    from plotly.offline import get_plotlyjs
-
     notebook = json.loads((Path(config.docs_dir) / NOTEBOOK).read_text(encoding="utf-8"))
     files.append(File.generated(config, "notebook.md", content=page(notebook["cells"])))
-    files.append(File.generated(config, PLOTLY, content=get_plotlyjs()))
+    files.append(File.generated(config, PLOTLY, content=BUNDLE.read_text(encoding="utf-8")))
     return files
 
 
