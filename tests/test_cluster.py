@@ -31,6 +31,7 @@ from partune.executors import WorkerLostError
 from partune.objectives.base import Objective
 from partune.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
+from partune.trial import Observation, Trial
 from partune.worker import PRELOAD, PRELOAD_NANNY
 
 pytestmark = pytest.mark.slow
@@ -227,6 +228,34 @@ def test_a_study_is_the_same_with_worker_processes(two: Cluster, tmp_path: Path)
     there.close()
     again = pt.Study(LINE, square, "sobol", seed=3, directory=tmp_path / "s", resume=True)
     assert again.trials == there.trials
+
+
+class Loading(Objective):
+    """Leaves a file for each process that has loaded it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def prepare(self) -> None:
+        (self.folder / str(os.getpid())).touch()
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+        return Observation({"score": 0.0})
+
+
+def test_every_worker_loads_before_its_first_trial_and_so_does_its_successor(tmp_path: Path) -> None:
+    def loaded(count: int) -> set[int]:
+        deadline = time.monotonic() + 60.0
+        while len(found := {int(path.name) for path in tmp_path.iterdir()}) < count:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.05)
+        return found
+
+    with cluster.local(2) as workers:
+        pt.Study(LINE, Loading(tmp_path), "random", workers=workers)
+        first = loaded(2)
+        os.kill(min(first), signal.SIGKILL)
+        assert len(loaded(3)) == 3
 
 
 def test_poison_trials_fail_and_the_others_are_done() -> None:

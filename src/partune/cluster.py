@@ -32,7 +32,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar, cast
 
 import cloudpickle
 import dask
@@ -44,6 +44,7 @@ from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, cluster_class
 from partune.loopback import LOOPBACK, is_loopback
+from partune.objectives.base import Objective
 from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
@@ -110,6 +111,7 @@ class Room:
     leaving: bool = False  # takes no more tasks
     excused: bool = False  # was told to go: what it takes along is no reason to suspect that
     tasks: set[Task] = field(default_factory=set)
+    prepared: distributed.Future | None = field(default=None, repr=False)
 
     @property
     def open(self) -> bool:
@@ -140,6 +142,7 @@ class Cluster(Workers):
     def __init__(self, connect: Callable[[], Client], time_limit: float | None = None) -> None:
         self._connect = connect
         self._limit = time_limit
+        self._preparation: bytes | None = None  # the call, pickled, that makes a worker ready for trials
         self._slots = 1
         self._remaining = 0  # trials that the search has still to finish
         self._lock = threading.RLock()
@@ -177,6 +180,12 @@ class Cluster(Workers):
             time.sleep(0.05)
             self._look()
 
+    def prepare(self, objective: Objective) -> None:
+        with self._lock:
+            self._preparation = pickled(objective.prepare)
+            for room in self._rooms.values():
+                self._make_ready(room)
+
     def hold(self, slots: int) -> None:
         self._slots = slots
 
@@ -185,10 +194,7 @@ class Cluster(Workers):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Has a call made by a worker; raises UserError for what cannot be pickled."""
-        try:
-            call = cloudpickle.dumps(functools.partial(fn, *args, **kwargs))
-        except Exception as error:
-            raise UserError(f"worker processes need an objective that can be pickled: {error}") from None
+        call = pickled(functools.partial(fn, *args, **kwargs))
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
         name = next((f"trial {each.number}" for each in args if isinstance(each, Trial)), "a task")
@@ -316,6 +322,7 @@ class Cluster(Workers):
                 self._failed = None
                 self._rooms[address] = Room(address, there[address]["nthreads"], str(there[address]["name"]))
                 self._came.add(self._rooms[address].name)
+                self._make_ready(self._rooms[address])
             self._fill()
         if self._failed is not None and not self._rooms:
             self.fail(self._failed)
@@ -347,19 +354,25 @@ class Cluster(Workers):
                 self._send(task, room)
         self._waiting = left
 
+    def _make_ready(self, room: Room) -> None:
+        """Has a worker load what its trials will need; what goes wrong there goes wrong in the trials, and is told."""
+        if self._preparation is not None:
+            room.prepared = self._call(room, "preparation", self._preparation, 0, None)
+
     def _send(self, task: Task, room: Room) -> None:
         room.tasks.add(task)
-        task.handed = self._client.submit(
+        task.handed = self._call(room, f"{task.name}-{task.number}", task.call, task.number, self._limit)
+        task.handed.add_done_callback(functools.partial(self._ended, task, room))
+
+    def _call(self, room: Room, name: str, *arguments: Any) -> distributed.Future:
+        return self._client.submit(
             carried_out,
-            task.call,
-            task.number,
-            self._limit,
-            key=f"{task.name.replace(' ', '-')}-{task.number}-{time.monotonic_ns()}",
+            *arguments,
+            key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
             workers=[room.address],
             pure=False,
             retries=0,
         )
-        task.handed.add_done_callback(functools.partial(self._ended, task, room))
 
     def _ended(self, task: Task, room: Room, handed: distributed.Future) -> None:
         """Passes a result on, or keeps the task for another worker; called by Dask, in a thread of its own."""
@@ -403,6 +416,14 @@ class Cluster(Workers):
         log.warning("The worker of %s %s; it runs once more%s.", task.name, why, "" if alone else ", alone")
         task.alone = True
         return None
+
+
+def pickled(call: Callable[[], object]) -> bytes:
+    """A call for other processes; raises UserError for what cannot be sent to them."""
+    try:
+        return cast(bytes, cloudpickle.dumps(call))
+    except Exception as error:
+        raise UserError(f"worker processes need an objective that can be pickled: {error}") from None
 
 
 def _no_retries(dask_scheduler: Scheduler) -> None:

@@ -33,6 +33,9 @@ class Workers(Executor):
         """Seconds on the clock that tasks take their time by; only differences mean something, and they are >= 0."""
         return time.monotonic()
 
+    def prepare(self, objective: Any) -> None:
+        """Told what trials will be evaluated by: workers load it when they come, not when their first trial does."""
+
     def hold(self, slots: int) -> None:
         """Told how many trials a worker holds at once, before the first is submitted."""
 

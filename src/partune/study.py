@@ -154,6 +154,8 @@ class Study:
             self.watcher.phase("loading")
             self.objective.declare(space)
             self._use(self.objective, lambda objective: objective.check(space))
+        if self._workers is not None:  # what one has downloaded, all load while one scores the anchors
+            self._workers.prepare(self.objective)
         if where is not None and there:
             self.record = Record.open(where, join=join, storage=storage)
         else:

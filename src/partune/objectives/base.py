@@ -39,6 +39,9 @@ class Objective(ABC):
         """Whether it has `evaluate_judged`."""
         return False
 
+    def prepare(self) -> None:  # noqa: B027
+        """Loads what all evaluations need, once."""
+
     @abstractmethod
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
         """Scores a trial; what it trains may be left in the folder `adapter`."""
