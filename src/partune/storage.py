@@ -26,7 +26,7 @@ import re
 import shutil
 import uuid
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -329,24 +329,33 @@ class Record:
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged: restore it from a copy ({' '.join(str(error).split())})") from None
 
-    def adapter(self, trial: int | Literal["defaults"]) -> Path:
-        """Where the adapter of a trial, or of the field's defaults, is kept, or would be."""
+    def adapter(self, trial: int | str) -> Path:
+        """Where the adapter of a trial, by its number, or of an anchor, by its name, is kept, or would be."""
         if self.directory is None:
             raise UserError("a study in memory keeps no adapters: give it a directory")
-        return self.directory / "adapters" / (trial if isinstance(trial, str) else f"{trial:04d}")
+        return self.directory / "adapters" / (trial.replace("/", ".") if isinstance(trial, str) else f"{trial:04d}")
 
     def prune(self, keep: Iterable[int]) -> None:
         """Deletes all adapters, their drafts and checkpoints, but those of the given trials and of the defaults."""
-        if self.directory is None or not (self.directory / "adapters").is_dir():
-            return
-        spared = {"defaults", *(self.adapter(number).name for number in keep)}
-        with kept(self.directory):
-            for folder in (self.directory / "adapters").iterdir():
-                name = folder.name.lstrip(".").partition("-")[0]  # drafts and checkpoints begin with dots
-                if name not in spared:
-                    shutil.rmtree(folder)
+        if self.directory is not None:
+            spared = {"defaults", *(self.adapter(number).name for number in keep)}
+            self._delete_adapters(self.directory, lambda name: name not in spared)
+
+    def discard(self, anchor: str) -> None:
+        """Deletes the adapter of an anchor, its drafts and checkpoint."""
+        if self.directory is not None:
+            self._delete_adapters(self.directory, lambda name: name == self.adapter(anchor).name)
 
     # ----- inside
+
+    @staticmethod
+    def _delete_adapters(directory: Path, which: Callable[[str], bool]) -> None:
+        if not (directory / "adapters").is_dir():
+            return
+        with kept(directory):
+            for folder in (directory / "adapters").iterdir():
+                if which(folder.name.lstrip(".").partition("-")[0]):  # drafts and checkpoints: .<name>-<what>
+                    shutil.rmtree(folder)
 
     def _id(self, shelf: Shelf, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._studies[shelf], number)

@@ -405,9 +405,10 @@ class Study:
                 self._leaders = self._leading([*self._leaders, self._light(trial)], self._spared)
                 self.watcher.finished(trial)
 
-    def _submit(self, pool: Workers, trial: Trial) -> Future[Observation]:
-        adapter = self.record.adapter(trial.number).absolute() if isinstance(self.objective, Anchored) else None
-        judge = None if self._rungs is None else self._rungs.judge(trial.number)
+    def _submit(self, pool: Workers, trial: Trial, anchor: str | None = None) -> Future[Observation]:
+        place = trial.number if anchor is None else anchor
+        adapter = self.record.adapter(place).absolute() if isinstance(self.objective, Anchored) else None
+        judge = None if self._rungs is None or anchor is not None else self._rungs.judge(trial.number)
         return pool.submit(observed, self.objective, trial, adapter, judge)
 
     @staticmethod
@@ -484,9 +485,11 @@ class Study:
                 break
             self.watcher.phase("confirm")
             again = [Trial(each.number, each.config, seed=self._seed(AGAIN, each.number, run)) for each in trials]
-            self._running = {pool.submit(observed, self.objective, each, None): each for each in again}
+            self._running = {self._submit(pool, each, confirm_name(each, run)): each for each in again}
             for future, each in self._running.items():
-                self._note(confirm_name(each, run), each.finished(self._outcome(future), told=0))
+                name = confirm_name(each, run)
+                self._note(name, each.finished(self._outcome(future), told=0))
+                self.record.discard(name)  # had a place for what a preempted one saves
 
     def _score_anchors(self, objective: Anchored) -> None:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""

@@ -46,13 +46,20 @@ def saved(study: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def whole(tuner: FineTune, tmp_path_factory: pytest.TempPathFactory) -> pt.Study:
-    """Two trials that nothing broke off."""
-    return pt.Study(SPACE, tuner, "sobol", 5, tmp_path_factory.mktemp("whole") / "s", keep="all").run(2)
+    """Two trials, and each once more to confirm it, that nothing broke off."""
+    folder = tmp_path_factory.mktemp("whole") / "s"
+    return pt.Study(SPACE, tuner, "sobol", 5, folder, keep="all", confirm=2).run(2)
 
 
 def check_same(study: pt.Study, whole: pt.Study) -> None:
-    assert not saved(study.record.directory or Path())
-    for mine, theirs in zip(study.trials, whole.trials, strict=True):
+    assert study.record.directory is not None
+    kept = {each.name for each in (study.record.directory / "adapters").iterdir()}
+    assert kept == {"defaults", *(f"{each.number:04d}" for each in study.trials)}
+    assert study.anchors.keys() == whole.anchors.keys()
+    pairs = [*zip(study.trials, whole.trials, strict=True)]
+    pairs += [(study.anchors[name], again) for name, again in whole.anchors.items()]
+    assert len(pairs) == 2 + 3 + 2 + 1  # trials; base, zero, defaults; confirmations; winner
+    for mine, theirs in pairs:
         assert (mine.config, mine.score) == (theirs.config, theirs.score)
         assert mine.observation is not None
         assert theirs.observation is not None
@@ -66,12 +73,16 @@ def worker_processes() -> list[psutil.Process]:
 class Terminated(Watcher):
     """Sends SIGTERM to some process when the trials have been in training for a moment; notes what was saved."""
 
-    def __init__(self, study: Path, victim: Callable[[], int]) -> None:
-        self._study, self._victim = study, victim
+    def __init__(self, study: Path, victim: Callable[[], int], when: str) -> None:
+        self._study, self._victim, self._when = study, victim, when
         self.saved: list[Path] = []
 
     def started(self, trial: pt.Trial) -> None:
-        if trial.number == 1:
+        if trial.number == 1 and self._when == "search":
+            threading.Thread(target=self._terminate, daemon=True).start()
+
+    def phase(self, name: str) -> None:
+        if name == self._when == "confirm":
             threading.Thread(target=self._terminate, daemon=True).start()
 
     def _terminate(self) -> None:
@@ -80,25 +91,31 @@ class Terminated(Watcher):
         self.saved += wait_for(lambda: saved(self._study))
 
 
-def test_what_a_worker_was_running_goes_on_elsewhere(tuner: FineTune, whole: pt.Study, tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["search", "confirm"])
+def test_what_a_worker_was_running_goes_on_elsewhere(
+    tuner: FineTune, whole: pt.Study, tmp_path: Path, when: str
+) -> None:
     study = tmp_path / "s"
     with cluster.local(1) as workers:
         (victim,) = worker_processes()
-        watcher = Terminated(study, lambda: victim.pid)
-        found = pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", workers=workers, watcher=watcher).run(2)
+        watcher = Terminated(study, lambda: victim.pid, when)
+        found = pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", confirm=2, workers=workers, watcher=watcher).run(
+            2
+        )
         assert victim.pid not in {each.pid for each in worker_processes()}
     assert watcher.saved
     check_same(found, whole)
 
 
+@pytest.mark.parametrize("when", ["search", "confirm"])
 def test_a_driver_that_has_to_go_leaves_what_it_was_running_to_the_next(
-    tuner: FineTune, whole: pt.Study, tmp_path: Path
+    tuner: FineTune, whole: pt.Study, tmp_path: Path, when: str
 ) -> None:
     study = tmp_path / "s"
-    watcher = Terminated(study, os.getpid)
-    broken = pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", watcher=watcher)
+    watcher = Terminated(study, os.getpid, when)
+    broken = pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", confirm=2, watcher=watcher)
     with pytest.raises(KeyboardInterrupt):
         broken.run(2)
     broken.close()
     assert len(saved(study)) == 2
-    check_same(pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", resume=True).run(2), whole)
+    check_same(pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", confirm=2, resume=True).run(2), whole)
