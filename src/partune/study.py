@@ -153,9 +153,10 @@ class Study:
         if isinstance(self.objective, Anchored):
             self.watcher.phase("loading")
             self.objective.declare(space)
-            self._use(self.objective, lambda objective: objective.check(space))
-        if self._workers is not None:  # what one has downloaded, all load while one scores the anchors
+        if self._workers is not None:  # all load at once
             self._workers.prepare(self.objective)
+        if isinstance(self.objective, Anchored):
+            self._use(self.objective, lambda objective: objective.check(space))
         if where is not None and there:
             self.record = Record.open(where, join=join, storage=storage)
         else:

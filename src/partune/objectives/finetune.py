@@ -227,8 +227,11 @@ class FineTune(Anchored):
 
     def prepare(self) -> None:
         """Loads the base model, tokenises the data and builds the tasks' requests, once; raises UserError."""
-        if "_scorer" in vars(self):
-            return
+        with self._loading:  # whole, imports included: others wait for it
+            if "_scorer" not in vars(self):
+                self._load()
+
+    def _load(self) -> None:
         from partune.finetune.data import find_file
         from partune.finetune.isolation import own_generators
         from partune.finetune.model import check_exists, find_device, find_dtype, quantization
@@ -242,7 +245,7 @@ class FineTune(Anchored):
             check_file(name)
         import torch
 
-        with self._loading, own_generators(torch.device("cpu")):
+        with own_generators(torch.device("cpu")):
             self._examples  # noqa: B018
             self._scorer  # noqa: B018
 
@@ -305,11 +308,11 @@ class FineTune(Anchored):
         self, trial: Trial, adapter: Path | None, parts: Collection[str], judge: Judge | None = None
     ) -> Observation:
         """Hands the trial to the resident engine and waits for it."""
+        training, max_length, loss_on = self.settings(trial.config)
+        self.prepare()
         from partune.finetune.resident import Job
         from partune.finetune.training import count_steps
 
-        training, max_length, loss_on = self.settings(trial.config)
-        self.prepare()
         base, _ = self._base(training.dtype)
         examples, engine = self._cut(base, max_length, loss_on), self._engines[base.dtype]
         engine.width = self.slots
