@@ -170,7 +170,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int,
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
     monkeypatch.setenv(worker.WORKERS_EACH, str(workers))
     monkeypatch.setenv(DEVICES_EACH, str(each))
-    process: Any = SimpleNamespace(name=name)
+    process: Any = SimpleNamespace(name=name, periodic_callbacks={})
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
     worker.dask_setup(process)
     return os.environ["CUDA_VISIBLE_DEVICES"]

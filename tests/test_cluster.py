@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
+import distributed
 import psutil
 import pytest
 
@@ -32,7 +33,7 @@ from partune.objectives.base import Objective
 from partune.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.trial import Observation, Trial
-from partune.worker import PRELOAD, PRELOAD_NANNY
+from partune.worker import PRELOAD, PRELOAD_NANNY, PROFILER
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +66,12 @@ def test_calls_run_in_other_processes_side_by_side(two: Cluster) -> None:
     found = Counter(future.result(timeout=60) for future in futures)
     assert os.getpid() not in found
     assert set(found.values()) == {2}
+
+
+def test_no_profiler_holds_up_what_a_worker_runs(two: Cluster) -> None:
+    callbacks = two.submit(lambda: set(distributed.get_worker().periodic_callbacks)).result(timeout=60)
+    assert "heartbeat" in callbacks
+    assert not callbacks & set(PROFILER)
 
 
 def test_a_worker_holds_as_many_as_it_has_slots_and_the_load_is_even(two: Cluster) -> None:
