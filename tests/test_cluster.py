@@ -33,7 +33,7 @@ from partune.objectives.base import Objective
 from partune.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.trial import Observation, Trial
-from partune.worker import PRELOAD, PRELOAD_NANNY, PROFILER
+from partune.worker import PRELOAD, PRELOAD_NANNY, WATCHES
 
 pytestmark = pytest.mark.slow
 
@@ -68,10 +68,10 @@ def test_calls_run_in_other_processes_side_by_side(two: Cluster) -> None:
     assert set(found.values()) == {2}
 
 
-def test_no_profiler_holds_up_what_a_worker_runs(two: Cluster) -> None:
+def test_no_watch_of_dask_holds_up_what_a_worker_runs(two: Cluster) -> None:
     callbacks = two.submit(lambda: set(distributed.get_worker().periodic_callbacks)).result(timeout=60)
     assert "heartbeat" in callbacks
-    assert not callbacks & set(PROFILER)
+    assert not callbacks & set(WATCHES)
 
 
 def test_a_worker_holds_as_many_as_it_has_slots_and_the_load_is_even(two: Cluster) -> None:

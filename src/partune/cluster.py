@@ -479,10 +479,11 @@ def _kept() -> Iterator[list[Keeper]]:
 def _scheduler() -> SpecCluster:
     """A scheduler in this process. Its workers are gone when their connections are.
 
-    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does.
+    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does. Its
+    look at the loop, 50 times a second, takes from workers that need every core.
     """
     options = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
-    with dask.config.set({"distributed.scheduler.worker-ttl": None}):
+    with dask.config.set({"distributed.scheduler.worker-ttl": None, "distributed.admin.tick.interval": "1s"}):
         return SpecCluster(scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
 
 

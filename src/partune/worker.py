@@ -28,7 +28,7 @@ WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
 OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
 LEAVING = "partune-leaving"  # and because they were told to
 GRACE = 60.0  # seconds in which what runs can be saved; a batch system may kill before
-PROFILER = ("profile", "profile-cycle")  # of Dask: holds all threads up, 100 times a second, to read their stacks
+WATCHES = ("profile", "profile-cycle", "tick", "ticks")  # of Dask: hold all threads up 150 times a second
 LINGER = 1.0  # seconds until what a worker said has left it
 PRELOAD = ("--preload", __name__)
 PRELOAD_NANNY = ("--preload-nanny", __name__)
@@ -62,7 +62,7 @@ def dask_setup(process: Worker | Nanny) -> None:
         signal.signal(signal.SIGTERM, lambda *_: _terminate(process))
     if isinstance(process, Nanny):
         return
-    for name in PROFILER:
+    for name in WATCHES:
         process.periodic_callbacks.pop(name, None)
     if PARENT in os.environ:
         threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
