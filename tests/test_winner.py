@@ -244,7 +244,7 @@ class Lucky(SimulatedTuning):
         if adapter is not None:
             adapter.mkdir(parents=True)
             (adapter / "rate").write_text(repr(float(trial.config["learning_rate"])))
-        first = "verdict" in parts or adapter is not None and adapter.name.isdigit()  # a confirmation: "confirm.2.1"
+        first = "verdict" in parts or (adapter is not None and adapter.name.isdigit())  # a confirmation: "confirm.2.1"
         accuracies = (0.6, 0.8) if first else (0.75, 0.4)
         return self._score(0.5 if not trial.config["learning_rate"] else accuracies[trial.number >= 8], parts)
 
