@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, on a free port of the loopback; tests skip where none starts."""
+"""A PostgreSQL server of the tests' own, on a free port of the loopback; tests skip where none is installed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def postgres() -> Iterator[Server]:
             [folder / "initdb", "-D", root / "data", *options], cwd=root, capture_output=True, text=True, **who
         )
         if made.returncode:
-            pytest.skip(f"initdb does not run here: {made.stderr.strip()}")
+            pytest.fail(f"initdb does not run here: {made.stderr.strip()}")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -101,4 +101,4 @@ def await_port(port: int, server: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
         else:
             return
-    pytest.skip("the PostgreSQL server did not start")
+    pytest.fail("PostgreSQL is installed and does not start")

@@ -44,7 +44,6 @@ from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, cluster_class
 from partune.loopback import LOOPBACK, is_loopback
-from partune.objectives.base import Objective
 from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import terminated_as_interrupted
 from partune.trial import Trial
@@ -180,9 +179,9 @@ class Cluster(Workers):
             time.sleep(0.05)
             self._look()
 
-    def prepare(self, objective: Objective) -> None:
+    def prepare(self, load: Callable[[], object]) -> None:
         with self._lock:
-            self._preparation = pickled(objective.prepare)
+            self._preparation = pickled(load)
             for room in self._rooms.values():
                 self._make_ready(room)
 

@@ -33,8 +33,8 @@ class Workers(Executor):
         """Seconds on the clock that tasks take their time by; only differences mean something, and they are >= 0."""
         return time.monotonic()
 
-    def prepare(self, objective: Any) -> None:
-        """Told what trials will be evaluated by: workers load it when they come, not when their first trial does."""
+    def prepare(self, load: Callable[[], object]) -> None:
+        """Told what loads all that trials need: workers make the call when they come, not with their first trial."""
 
     def hold(self, slots: int) -> None:
         """Told how many trials a worker holds at once, before the first is submitted."""

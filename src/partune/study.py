@@ -154,7 +154,7 @@ class Study:
             self.watcher.phase("loading")
             self.objective.declare(space)
         if self._workers is not None:  # all load at once
-            self._workers.prepare(self.objective)
+            self._workers.prepare(self.objective.prepare)
         if isinstance(self.objective, Anchored):
             self._use(self.objective, lambda objective: objective.check(space))
         if where is not None and there:
