@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
+from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError, study
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
 from partune.study import SPARE, UntrustworthyError, Watcher
@@ -44,6 +44,14 @@ def test_a_study_in_memory_finds_the_best() -> None:
     assert len(study.trials) == 25
     assert study.best.score == max(himmelblau(t.config) for t in study.trials)
     assert study.verdict is None
+
+
+def test_the_optimisers_seconds_are_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of proposals and of what it does with results; that of the last result is nobody's."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(study.time, "perf_counter", lambda: next(clock))  # a second from look to look
+    found = Study(PLANE, himmelblau, "random").run(4)
+    assert [t.observation.cost["search_seconds"] for t in found.trials if t.observation is not None] == [1, 2, 2, 2]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -15,9 +15,9 @@ import functools
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -126,6 +126,7 @@ class Study:
         if stop == "rungs" and join:
             raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
         self._rungs = Rungs() if stop == "rungs" else None
+        self._search_seconds = 0.0  # not yet on record
         self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
         if isinstance(algorithm, Optimizer):
             self._anew: Callable[[], Optimizer] = functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
@@ -316,7 +317,8 @@ class Study:
             pause = POLL / 16
             for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
                 outcome = self._outcome(future)
-                cost = {**outcome.cost, "worker_seconds": meter.take()}
+                cost = {**outcome.cost, "worker_seconds": meter.take(), "search_seconds": self._search_seconds}
+                self._search_seconds = 0.0
                 self._tell(running.pop(future), dataclasses.replace(outcome, cost=cost))
 
     def _most(self, pool: Workers, budget: int, slots: int) -> int:
@@ -370,7 +372,8 @@ class Study:
 
     def _proposed(self) -> Trial | None:
         """What the optimiser proposes, recorded as started."""
-        proposals = self.optimizer.ask(1)
+        with self._searching():
+            proposals = self.optimizer.ask(1)
         if not proposals:
             if self.optimizer.finished:
                 self.watcher.exhausted()
@@ -400,7 +403,8 @@ class Study:
         if asked > known or (asked < known and not isinstance(self.optimizer, Sampler)):
             self.optimizer = self._anew()
         if news or asked != known:
-            self.optimizer.follow(self.trials)
+            with self._searching():
+                self.optimizer.follow(self.trials)
         for trial in news.values():
             if trial.status.final:
                 self._leaders = self._leading([*self._leaders, self._light(trial)], self._spared)
@@ -432,13 +436,21 @@ class Study:
             final = trial.finished(observation, told=self._told)
             self.record.finish(final)
             self._learn(self._light(final))
-            self.optimizer.tell(final.proposal, observation.blinded())
+            with self._searching():
+                self.optimizer.tell(final.proposal, observation.blinded())
             if self._rungs is not None:
                 self._rungs.end(final)
             if isinstance(self.objective, Anchored) and self.keep != "all":
                 self._leaders = self._leading([*self._leaders, self._light(final)], self._spared)
                 self._prune(self._leaders)
         self.watcher.finished(final)
+
+    @contextmanager
+    def _searching(self) -> Iterator[None]:
+        """Counts the seconds in which the optimiser works."""
+        began = time.perf_counter()
+        yield
+        self._search_seconds += time.perf_counter() - began
 
     def _learn(self, trial: Trial) -> None:
         """The latest state of a trial."""

@@ -238,18 +238,24 @@ class Facts:
 
     @property
     def parts(self) -> list[Part]:
-        """The study's time by what it went into; waiting is the workers' time without a trial."""
+        """The study's time by what it went into.
+
+        Waiting is the workers' time without a trial. What the optimiser took of it counts for one worker: others may
+        have had something to do meanwhile.
+        """
         seconds = self.summary["seconds"]
         other = seconds["trials"] - seconds["training"] - seconds["scoring"]
         busy = self.summary["utilisation"]
-        waiting = 0.0 if busy is None else (1 - busy) * seconds["workers"]
+        waiting = 0.0 if busy is None else max(0.0, (1 - busy) * seconds["workers"])
+        search = min(waiting, seconds["search"])
         split = seconds["training"] + seconds["scoring"] > 0
         parts = [
             Part("training", seconds["training"]),
             Part("scoring", seconds["scoring"]),
             Part("around them" if split else "trials", max(0.0, other)),
             Part("base, defaults, confirmation, verdict", seconds["anchors"]),
-            Part("proposals and waiting", max(0.0, waiting)),
+            Part("search", search),
+            Part("waiting", waiting - search),
         ]
         return [part for part in parts if part.seconds > 0]
 

@@ -440,7 +440,7 @@ def against_test(facts: Facts, task: str) -> Figure:
 def spent(parts: Sequence[Part]) -> Figure:
     """One bar of the study's time."""
     unit, size = time_unit(sum(part.seconds for part in parts))
-    colours = (BLUE, SKY, PURPLE, GREEN, GREY)
+    colours = (BLUE, SKY, PURPLE, GREEN, ORANGE, GREY)
     traces = [
         {
             "type": "bar",

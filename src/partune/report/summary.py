@@ -171,6 +171,7 @@ def _seconds(trials: list[Trial], anchors: Mapping[str, Trial]) -> Summary:
         "scoring": _total(trials, "score_seconds"),
         "anchors": _total(anchors.values(), "seconds"),
         "workers": _total(trials, "worker_seconds"),
+        "search": _total(trials, "search_seconds"),
     }
 
 
