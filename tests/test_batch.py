@@ -203,3 +203,17 @@ def test_a_job_with_too_few_devices_ends(monkeypatch: pytest.MonkeyPatch, capsys
     with pytest.raises(SystemExit):
         seen(monkeypatch, "0,1,2,3", "SLURMCluster-0-1", 4, 2)
     assert "4 workers with 2 GPU each need 8, this job has 4" in capsys.readouterr().err
+
+
+def test_each_worker_of_this_machine_has_its_own_devices_or_its_share_of_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(4, 1)] == ["4", "5", "6", "7"]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(2, 2)] == ["4,5", "6,7"]
+    with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, this machine has 4"):
+        cluster._environments(3, 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    assert [each["OMP_NUM_THREADS"] for each in cluster._environments(2, 1)] == ["4", "4"]
+    assert cluster._environments(16, 1)[0]["OMP_NUM_THREADS"] == "1"

@@ -191,6 +191,8 @@ def test_a_functions_module_is_found_in_the_current_folder(run: Run, tmp_path: P
         (("tune", "--objective", "branin", "--algorithm", "bamso"), 'no algorithm "bamso"; did you mean "bamsoo"?'),
         (("tune", "--objective", "branin", "--space", "lorra"), 'no ready-made space "lorra"; did you mean "lora"?'),
         (("tune", "--objective", "branin", "--name", "../up"), "a name is a plain folder name, got '../up'"),
+        (("tune", "--objective", "branin", "--name", ".."), "a name is a plain folder name, got '..'"),
+        (("tune", "--objective", "branin", "--name", "/up"), "a name is a plain folder name, got '/up'"),
         (("tune", "--objective", "branin", "--name", ""), "a name is a plain folder name, got ''"),
         (("tune", "nothing.yaml"), "cannot read nothing.yaml: No such file or directory"),
         (("resume", "runs/none"), "no study in runs/none"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -66,6 +67,14 @@ def test_calls_run_in_other_processes_side_by_side(two: Cluster) -> None:
     found = Counter(future.result(timeout=60) for future in futures)
     assert os.getpid() not in found
     assert set(found.values()) == {2}
+
+
+def test_nothing_listens_where_other_machines_are(two: Cluster) -> None:
+    here = psutil.Process()
+    everybody = [here, *here.children(recursive=True)]
+    listening = [each.laddr.ip for one in everybody for each in one.net_connections() if each.status == "LISTEN"]
+    assert len(listening) >= 3  # the scheduler and two workers
+    assert set(listening) == {"127.0.0.1"}
 
 
 def test_no_watch_of_dask_holds_up_what_a_worker_runs(two: Cluster) -> None:
@@ -143,6 +152,15 @@ def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
         with pytest.raises(WorkerLostError, match="no result within 1 s"):
             hung.result(timeout=60)
         assert good.result(timeout=60) > 0
+
+
+def test_a_call_that_lets_no_thread_run_ends_with_its_time_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "FROZEN", 2.0)
+    with cluster.local(1, time_limit=1.0) as workers:
+        hung = workers.submit(re.match, "(a+)+$", "a" * 40 + "b")  # for ages, and with the interpreter's lock
+        with pytest.raises(WorkerLostError, match="no result within 1 s"):
+            hung.result(timeout=60)
+        assert workers.submit(pid).result(timeout=60) > 0
 
 
 # ----- workers that cannot start
@@ -328,7 +346,9 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def test_a_scheduler_that_dies_and_comes_back_loses_nothing(started: Callable[..., Any]) -> None:
+def test_a_scheduler_that_dies_and_comes_back_loses_nothing(
+    started: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     first = started(*scheduler(port))
@@ -342,6 +362,36 @@ def test_a_scheduler_that_dies_and_comes_back_loses_nothing(started: Callable[..
         started(*scheduler(port))
         started(*worker(address))
         assert all(future.result(timeout=90) > 0 for future in futures)
+    assert caplog.text.count("The scheduler is gone; waiting up to 10 minutes for it.") == 1
+    assert caplog.text.count("The scheduler is back.") == 1
+
+
+def test_a_scheduler_that_stays_away_is_one_line(started: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    scheduler_ = started(*scheduler(port))
+    with cluster.joined(f"tcp://127.0.0.1:{port}") as workers:
+        future = workers.submit(pid)
+        monkeypatch.setattr(cluster, "PATIENCE", 3.0)
+        os.killpg(scheduler_.pid, signal.SIGKILL)
+        with pytest.raises(UserError, match="the scheduler is gone, and did not come back"):
+            future.result(timeout=60)
+
+
+def test_what_a_frozen_worker_was_running_goes_on_elsewhere(
+    started: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "FROZEN", 2.0)
+    port = free_port()
+    address = f"tcp://127.0.0.1:{port}"
+    started(*scheduler(port))
+    started(*worker(address))
+    with cluster.joined(address, time_limit=2.0) as workers:
+        workers.hold(2)
+        frozen = workers.submit(pid).result(timeout=60)
+        os.kill(frozen, signal.SIGSTOP)
+        future = workers.submit(pid)
+        started(*worker(address))
+        assert future.result(timeout=60) != frozen
 
 
 def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any]) -> None:
@@ -367,6 +417,13 @@ def test_an_address_that_is_unsafe_or_none_is_one_line(address: str, reason: str
     with pytest.raises(UserError, match=reason) as caught, cluster.joined(address):
         pass
     assert "\n" not in str(caught.value)
+
+
+def test_certificates_ask_for_an_address_that_says_so(tmp_path: Path) -> None:
+    cluster.write_certificates(tmp_path / "tls")
+    unencrypted = cluster.joined("tcp://10.1.2.3:8786", tls=tmp_path / "tls")
+    with pytest.raises(UserError, match=r"is not encrypted.*: give tls://10.1.2.3:8786"), unencrypted:
+        pass
 
 
 def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,7 +455,9 @@ def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started
 # ----- workers that are told to go (what can save itself: tests/finetune/test_preemption.py)
 
 
-def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(cluster, "STRIKES", 1)
     with cluster.local(1) as workers:
         there = workers.submit(pid).result(timeout=60)
@@ -406,6 +465,7 @@ def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(mon
         time.sleep(0.5)
         os.kill(there, signal.SIGTERM)
         assert future.result(timeout=60) != there
+    assert caplog.text.count("A worker has to go; what it was running goes on elsewhere.") == 1
 
 
 def saving(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 from pathlib import Path
 
@@ -200,6 +202,17 @@ def test_one_driver_at_a_time(directory: Path) -> None:
     assert len(Record.open(directory, read_only=True).trials()) == 3
     first.close()
     Record.open(directory).close()
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_driver(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\): put the study where they can be"):
+        Record.open(directory)
 
 
 def test_a_record_that_exists_is_never_overwritten(directory: Path) -> None:

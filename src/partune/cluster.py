@@ -70,8 +70,10 @@ THREADS = 64  # of a worker process: the largest pack that it can hold
 PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
 LOOK = 2.0  # seconds after which a study looks again how many workers there are
 TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
+FROZEN = 30.0  # seconds beyond the time limit after which a worker that has not ended itself is ended
 FETCH = 30.0  # seconds to wait for a result that is there
 CONNECT = 30.0  # seconds for a scheduler to answer
+UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0")  # without the address, pages stay, for everybody
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
 FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
 CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
@@ -98,6 +100,7 @@ class Task:
     alone: bool = False
     strikes: int = 0
     handed: distributed.Future | None = field(default=None, repr=False)
+    since: float = 0.0  # when it was handed
 
 
 @dataclass(eq=False)
@@ -133,14 +136,21 @@ class Cluster(Workers):
     know what it was running.
 
     connect: gives a client of the scheduler, and another one when that has gone. time_limit: seconds that a task may
-    take on its worker (the first one there loads model and data, too); None for any. A context; `close` ends it.
+    take on its worker (the first one there loads model and data, too); None for any. end: ends a worker, by its name,
+    that is frozen; without it the scheduler forgets that. A context; `close` ends it.
     """
 
     remote = True
 
-    def __init__(self, connect: Callable[[], Client], time_limit: float | None = None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        time_limit: float | None = None,
+        end: Callable[[str], object] | None = None,
+    ) -> None:
         self._connect = connect
         self._limit = time_limit
+        self._end = end
         self._preparation: bytes | None = None  # the call, pickled, that makes a worker ready for trials
         self._slots = 1
         self._remaining = 0  # trials that the search has still to finish
@@ -288,6 +298,7 @@ class Cluster(Workers):
                         self._lost = 0.0
                         log.warning("The scheduler is back.")
                     self._look()
+                    self._end_frozen()
                 else:
                     self._seek()
             except Exception as trouble:  # it has just gone: the next round knows more
@@ -326,6 +337,20 @@ class Cluster(Workers):
         if self._failed is not None and not self._rooms:
             self.fail(self._failed)
 
+    def _end_frozen(self) -> None:
+        """Ends workers that should have ended by themselves: stopped, or held up by a call that lets no thread run."""
+        if self._limit is None:
+            return
+        latest = time.monotonic() - self._limit - FROZEN
+        with self._lock:
+            frozen = [room for room in self._rooms.values() if any(task.since < latest for task in room.tasks)]
+            self._overdue |= {task.number for room in frozen for task in room.tasks if task.since < latest}
+        for room in frozen:
+            if self._end is not None:
+                self._end(room.name)
+            else:
+                self._client.run_on_scheduler(_forget, address=room.address)
+
     def _taken_back(self) -> list[Task]:
         rooms = [*self._rooms.values(), *(room for _, room in self._left)]
         self._left.clear()
@@ -360,6 +385,7 @@ class Cluster(Workers):
 
     def _send(self, task: Task, room: Room) -> None:
         room.tasks.add(task)
+        task.since = time.monotonic()
         task.handed = self._call(room, f"{task.name}-{task.number}", task.call, task.number, self._limit)
         task.handed.add_done_callback(functools.partial(self._ended, task, room))
 
@@ -429,6 +455,10 @@ def _no_retries(dask_scheduler: Scheduler) -> None:
     dask_scheduler.allowed_failures = 0
 
 
+async def _forget(dask_scheduler: Scheduler, address: str) -> None:
+    await dask_scheduler.remove_worker(address, stimulus_id="frozen")
+
+
 # ----- where workers come from
 
 
@@ -442,7 +472,7 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
     with (
         _scheduler() as scheduler,
         _kept() as keepers,
-        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit) as found,
+        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as found,
     ):
         needed = 1  # keepers that cannot go on before the study cannot; at the start all have to
         given_up: list[str] = []
@@ -461,9 +491,9 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[list[Keeper]]:
-    """A list for keepers, whose processes end with the context; after an interrupt they save first what they run."""
-    keepers: list[Keeper] = []
+def _kept() -> Iterator[Keepers]:
+    """Room for keepers, whose processes end with the context; after an interrupt they save first what they run."""
+    keepers = Keepers()
     grace = GRACE
     try:
         yield keepers
@@ -489,9 +519,10 @@ def _scheduler() -> SpecCluster:
 class Keeper:
     """Keeps one worker process running: one that ends is followed by another.
 
-    came: whether a worker of a name ever reached the scheduler. After FRUITLESS processes in a row that ended before
-    that, no more are started, and give_up is told why, in another thread; by default they are started for ever.
-    (Dask's Nanny is not used: it gives up for good when a worker dies in the moment in which it starts.)
+    name: of the process of now. came: whether a worker of a name ever reached the scheduler. After FRUITLESS processes
+    in a row that ended before that, no more are started, and give_up is told why, in another thread; by default they
+    are started for ever. (Dask's Nanny is not used: it gives up for good when a worker dies in the moment in which it
+    starts.)
     """
 
     def __init__(
@@ -501,7 +532,7 @@ class Keeper:
         came: Callable[[str], bool] = lambda name: True,
         give_up: Callable[[str], object] = lambda reason: None,
     ) -> None:
-        options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--no-dashboard")
+        options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", *UNSEEN)
         self._command = (sys.executable, "-m", "dask", "worker", address, "--host", LOOPBACK, *options, *PRELOAD)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
         self._came, self._give_up = came, give_up
@@ -511,9 +542,11 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._thread.start()
 
-    def kill(self) -> None:
-        """Kills the process; another one follows."""
+    def kill(self) -> bool:
+        """Kills the process, and another one follows; whether it was alive."""
+        alive = self._process.poll() is None
         self._process.kill()
+        return alive
 
     def terminate(self) -> None:
         """Tells the process to save what runs and to end; no other follows."""
@@ -529,9 +562,9 @@ class Keeper:
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._name, self._said = f"partune-{uuid.uuid4().hex[:12]}", b""
+        self.name, self._said = f"partune-{uuid.uuid4().hex[:12]}", b""
         process = subprocess.Popen(
-            (*self._command, "--name", self._name),
+            (*self._command, "--name", self.name),
             env=self._environment,
             start_new_session=True,  # so that Ctrl-C is the driver's alone
             stdout=subprocess.PIPE,
@@ -554,7 +587,7 @@ class Keeper:
             self._process.wait()
             if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):  # one that cannot start: no busy loop
                 return
-            fruitless = 0 if self._came(self._name) else fruitless + 1
+            fruitless = 0 if self._came(self.name) else fruitless + 1
             if fruitless == FRUITLESS:
                 self._give_up(self._reason())
                 return
@@ -571,6 +604,16 @@ class Keeper:
         said = self._said.decode(errors="replace").strip()
         last = said.splitlines()[-1].strip()[:300] if said else "it wrote nothing"
         return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{said}".strip()
+
+
+class Keepers(list[Keeper]):
+    """The keepers of this machine's workers."""
+
+    def kill(self, name: str) -> None:
+        """Kills the process of a name; another one follows."""
+        for keeper in self:
+            if keeper.name == name:
+                keeper.kill()
 
 
 def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
@@ -595,6 +638,8 @@ def joined(address: str, time_limit: float | None = None, tls: Path | None = Non
     Raises UserError where none answers, or where its traffic would cross a network in the clear.
     """
     host, _ = _host_and_port(address)
+    if tls is not None and not address.startswith("tls://"):
+        raise UserError(f"{address} is not encrypted, and --tls says that it is: give tls://{address.split('://')[-1]}")
     if tls is None and not is_loopback(host):
         raise UserError(
             f"{address} is not on this machine, and whoever reaches a scheduler can run code: give --tls FOLDER with "
@@ -681,7 +726,7 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
         "processes": workers,
         "protocol": "tls://",
         "security": security,
-        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, "--no-dashboard", *job.pop("worker_extra_args", [])],
+        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, *UNSEEN, *job.pop("worker_extra_args", [])],
         "job_script_prologue": [
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
             *settings.prologue,

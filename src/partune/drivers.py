@@ -17,6 +17,7 @@ In PostgreSQL all three are advisory locks (`partune.database.Advisory`).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -254,16 +255,21 @@ class Files(Drivers):
 
 
 def locked(path: Path) -> IO[bytes] | None:
-    """A file that this process has locked; None where another has. Raises UserError where it cannot be written."""
+    """A file that this process has locked; None where another has. Raises UserError where it cannot be."""
     try:
         file = path.open("ab")
     except OSError as error:
         raise UserError(f"cannot write {path.parent}: {error.strerror}") from None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         file.close()
-        return None
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise UserError(
+            f"files in {path.parent} cannot be locked ({error.strerror}): put the study where they can be "
+            "(Lustre does it when mounted with flock)"
+        ) from None
     return file
 
 

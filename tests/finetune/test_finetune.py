@@ -466,7 +466,14 @@ def test_an_objective_travels_without_its_resident_parts(tuner: FineTune) -> Non
     packed = pickle.dumps(tuner)
     assert len(packed) < 20_000
     trial = Trial(0, {"learning_rate": 0.05}, seed=1)
-    assert same(pickle.loads(packed).evaluate(trial), tuner.evaluate(trial))
+    there = pickle.loads(packed)
+    assert same(there.evaluate(trial), tuner.evaluate(trial))
+    assert pickle.loads(packed) is there  # loaded once, however often it is sent
+
+
+def test_no_password_goes_to_workers(make: Any) -> None:
+    tuner = make(run={"storage": "postgresql://tuner:s3cr3t@127.0.0.1/studies"})
+    assert b"s3cr3t" not in pickle.dumps(tuner)
 
 
 def test_a_summary_counts_what_was_loaded(make: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -12,9 +13,12 @@ from typing import Any
 
 import psutil
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import partune as pt
 from partune import cluster
+from partune.finetune.checkpoint import FILE
 from partune.objectives.finetune import FineTune
 from partune.space import Float, Int, Space
 from partune.study import Watcher
@@ -51,7 +55,21 @@ def whole(tuner: FineTune, tmp_path_factory: pytest.TempPathFactory) -> pt.Study
     return pt.Study(SPACE, tuner, "sobol", 5, folder, keep="all", confirm=2).run(2)
 
 
+PAID = 10**6
+
+
+def pay(checkpoint: Path) -> None:
+    """Puts a mark on a checkpoint: tokens that nobody trained. Only a trial that goes on from there has them."""
+    path = checkpoint / FILE
+    with safe_open(str(path), framework="pt") as file:
+        metadata = file.metadata()
+    numbers = json.loads(metadata["numbers"])
+    numbers["tokens"] += PAID
+    save_file(load_file(path), str(path), {**metadata, "numbers": json.dumps(numbers)})
+
+
 def check_same(study: pt.Study, whole: pt.Study) -> None:
+    """As the unbroken one; two trials, or their confirmations, went on from where they were."""
     assert study.record.directory is not None
     kept = {each.name for each in (study.record.directory / "adapters").iterdir()}
     assert kept == {"defaults", *(f"{each.number:04d}" for each in study.trials)}
@@ -59,11 +77,13 @@ def check_same(study: pt.Study, whole: pt.Study) -> None:
     pairs = [*zip(study.trials, whole.trials, strict=True)]
     pairs += [(study.anchors[name], again) for name, again in whole.anchors.items()]
     assert len(pairs) == 2 + 3 + 2 + 1  # trials; base, zero, defaults; confirmations; winner
+    paid = 0.0
     for mine, theirs in pairs:
         assert (mine.config, mine.score) == (theirs.config, theirs.score)
         assert mine.observation is not None
         assert theirs.observation is not None
-        assert mine.observation.cost["tokens"] == theirs.observation.cost["tokens"]
+        paid += mine.observation.cost["tokens"] - theirs.observation.cost["tokens"]
+    assert paid == 2 * PAID
 
 
 def worker_processes() -> list[psutil.Process]:
@@ -88,7 +108,9 @@ class Terminated(Watcher):
     def _terminate(self) -> None:
         time.sleep(0.5)
         os.kill(self._victim(), signal.SIGTERM)
-        self.saved += wait_for(lambda: saved(self._study))
+        self.saved += wait_for(lambda: saved(self._study) if len(saved(self._study)) == 2 else [])
+        for each in self.saved:
+            pay(each)
 
 
 @pytest.mark.parametrize("when", ["search", "confirm"])

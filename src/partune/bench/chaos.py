@@ -21,7 +21,7 @@ from pathlib import Path
 
 from partune.bench.meter import machine, versions
 from partune.bench.options import Chaos, repeated_by
-from partune.cluster import Keeper
+from partune.cluster import UNSEEN, Keeper
 from partune.errors import UserError
 from partune.loopback import LOOPBACK
 from partune.space import Space
@@ -58,9 +58,12 @@ class Service:
         self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
-    def kill(self) -> None:
+    def kill(self) -> bool:
+        """Whether there was a process to kill."""
+        alive = self._process is not None and self._process.poll() is None
         if self._process is not None:
             self._process.kill()
+        return alive
 
     def stop(self) -> None:
         self._stopped.set()
@@ -126,7 +129,7 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
     directory = out / "study"
     (out / "space.yaml").write_text(json.dumps(SPACE), encoding="utf-8")
     python = (sys.executable, "-m")
-    scheduler = (*python, "dask", "scheduler", "--host", LOOPBACK, "--port", str(port), "--no-dashboard", "--no-show")
+    scheduler = (*python, "dask", "scheduler", "--host", LOOPBACK, "--port", str(port), *UNSEEN, "--no-show")
     begin = (
         *(*python, "partune.cli", "tune", "--objective", f"{__name__}:work", "--space", str(out / "space.yaml")),
         *("--algorithm", "sobol", "--seed", str(options.seed), "--budget", str(options.trials)),
@@ -151,8 +154,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
             if services["driver"].finished:
                 break
             kind = chance.choice(KINDS)
-            chance.choice(workers).kill() if kind == "worker" else services[kind].kill()
-            kills[kind] += 1
+            victim = chance.choice(workers) if kind == "worker" else services[kind]
+            kills[kind] += victim.kill()
             tell(f"{done} of {options.trials} trials done, {sum(kills.values())} kills, the last of a {kind}")
     finally:
         services["driver"].stop()

@@ -202,8 +202,8 @@ def certificates(arguments: argparse.Namespace) -> int:
     cluster.write_certificates(folder := Path(arguments.folder))
     files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in cluster.FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
-    print(f"  dask scheduler --protocol tls {files}")
-    options = " ".join(("--nthreads", str(cluster.THREADS), *cluster.PRELOAD, *cluster.PRELOAD_NANNY))
+    print(f"  dask scheduler --protocol tls {' '.join(cluster.UNSEEN)} {files}")
+    options = " ".join(("--nthreads", str(cluster.THREADS), *cluster.UNSEEN, *cluster.PRELOAD, *cluster.PRELOAD_NANNY))
     print(f"  dask worker tls://HOST:8786 {options} {files}")
     print(f"and the study with --scheduler tls://HOST:8786 --tls {folder}. Whoever has the folder can use the cluster.")
     return 0

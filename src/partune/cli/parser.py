@@ -66,9 +66,9 @@ DASHBOARD = """\
 Shows a study in optuna-dashboard, at an address that only this machine reaches: charts, trials, importances, while it
 runs too. It reads the study's record and changes nothing in it. See docs/dashboard.md."""
 COMPARE = """\
-Compares finished studies of one objective and space: trials' scores, winners' verdicts, time and cost; those of one
-algorithm with different seeds are its repeats, over which algorithms are tested against each other. See
-docs/compare.md."""
+Compares finished studies of one objective and space: trials' scores, winners' verdicts, base and defaults, test tasks,
+time and cost; those of one algorithm with different seeds are its repeats, over which algorithms are tested against
+each other. See docs/compare.md."""
 EXPERIMENT = """\
 Runs the protocol of the study that partune goes back to, and writes one page: how many epochs are enough, bounds by
 sampling, then every algorithm with several seeds, tested against each other. Begun again it continues. Without a model,

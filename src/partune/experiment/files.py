@@ -11,11 +11,11 @@ from partune.experiment.page import page
 from partune.experiment.sentences import sections
 from partune.markdown import fenced, plain
 from partune.report import compare
-from partune.report.compare import marked
 from partune.report.data import as_json
 from partune.report.figures import dashed, hue
 from partune.report.panels import Curve, Panel, picture
 from partune.report.summary import Summary
+from partune.report.tables import Section, marked
 
 PAGE, WORDS, DATA = "experiment.html", "experiment.md", "experiment.json"
 COMPARED, EPOCHS = "experiment.svg", "epochs.svg"
@@ -49,7 +49,7 @@ def markdown(found: Summary) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _all(listed: Sequence[compare.Section]) -> list[str]:
+def _all(listed: Sequence[Section]) -> list[str]:
     return [line for section in listed for line in marked(section)]
 
 

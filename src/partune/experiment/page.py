@@ -7,11 +7,11 @@ from html import escape
 from partune.experiment.findings import Outcome
 from partune.experiment.sentences import badge, sections
 from partune.report import figures, sentences, words
-from partune.report.compare import Section
 from partune.report.document import details, document, paragraph, place, table
 from partune.report.facts import Facts
 from partune.report.figures import Figure
 from partune.report.page import hover
+from partune.report.tables import Section
 
 
 def page(outcome: Outcome) -> str:
@@ -34,7 +34,7 @@ class _Page:
             "result": ("Result", self.result()),
             "bounds": ("Bounds", self._tables("bounds")),
             "algorithms": ("Algorithms", self.algorithms()),
-            **({"tests": ("On test tasks", self._tables("tests"))} if self.outcome.tests else {}),
+            **({"tests": ("On test tasks", self._tables("tests"))} if self.found["tests"] else {}),
             **{
                 f"course-{k}": (f"Course of {name}", self.course(study, k))
                 for k, (name, study) in enumerate(self.outcome.courses.items())

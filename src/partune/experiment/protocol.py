@@ -26,7 +26,8 @@ from partune.disk import replace
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
 from partune.experiment.options import Experiment, Protocol
-from partune.optimizers import algorithm_of, optimizer, resolved
+from partune.optimizers import optimizer, resolved
+from partune.report.bounds import samples
 from partune.report.compare import differing
 from partune.space import Int, Space
 
@@ -160,11 +161,6 @@ class Plan:
     def tasks(self) -> list[str]:
         validation = () if self.base.validation is None else self.base.validation.tasks
         return [Path(name).stem for name in (*validation, *self.base.test.tasks)]
-
-
-def samples(name: str) -> bool:
-    """Whether an algorithm learns nothing, so that the best of its samples is a lower bound."""
-    return not algorithm_of(name).learns
 
 
 def parse(value: Any) -> Experiment:

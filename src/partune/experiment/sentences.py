@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from partune.report import words
-from partune.report.compare import MEASURES, QUARTILES, Section, significance, tell
-from partune.report.compare import sections as comparison_sections
+from partune.report import bounds, compare, words
+from partune.report.bounds import BASE, DEFAULTS, SEARCH, VERDICT
+from partune.report.compare import MEASURES
 from partune.report.summary import Summary
+from partune.report.tables import Section, tell
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-SEARCH, VERDICT, TEST = "search items", "verdict items", "test: "  # before a test task's name
-LOWER, UPPER = "lower bound", "upper bound"
-BASE, DEFAULTS = "untouched base", "the field's defaults"
+UPPER = "upper bound"
 
 
 def headline(found: Summary) -> str:
@@ -92,14 +90,17 @@ def _judged(better: Summary | None) -> str:
 
 def sections(found: Summary) -> dict[str, list[Section]]:
     """The tables, by the part of the report that they belong to."""
-    of_comparison = {each.title: each for each in comparison_sections(found["comparison"])}
+    compared = found["comparison"]
     return {
         **({"calibration": [_epochs(found["calibration"])]} if found["calibration"] is not None else {}),
         "bounds": [_bound_table(found)],
-        "algorithms": [of_comparison["Algorithms"], of_comparison["Significance"]],
-        "tests": [each for task, own in found["tests"].items() for each in _test_tables(task, own)],
-        "cost": [of_comparison["Time and cost"]],
-        "studies": [_unnamed(of_comparison["Studies"])],
+        "algorithms": [
+            compare.algorithm_table(compared),
+            compare.significance(compared["differences"], MEASURES[compared["measure"]]),
+        ],
+        "tests": compare.test_tables(found["tests"]),
+        "cost": [compare.cost_table(compared)],
+        "studies": [_unnamed(compare.study_table(compared))],
     }
 
 
@@ -109,34 +110,12 @@ def _unnamed(studies: Section) -> Section:
 
 
 def _bound_table(found: Summary) -> Section:
-    rows = found["bounds"]
-    kinds = list(dict.fromkeys(kind for row in rows for kind in row["scores"]))
-    kinds.sort(key=lambda kind: (kind != SEARCH, kind != VERDICT))
-    heads = [kind if len(kinds) > 1 else "score" for kind in kinds]
-    cells = [
-        [
-            row["name"],
-            str(row["repeats"]) if row["repeats"] else words.NONE,
-            *(_cell(row["scores"].get(kind)) for kind in kinds),
-        ]
-        for row in rows
-    ]
-    notes = [
-        "Means over repeats with the standard error over them; of a single repeat with that of its items. A seed "
-        "decides which items are kept for the verdict, so that base and defaults vary too."
-        if VERDICT in kinds
-        else "Means over repeats with the standard error over them."
-    ]
-    if VERDICT in kinds:
-        notes.append("The search items chose the winners, so their scores there are too good.")
-    if any(row["name"].startswith(UPPER) for row in rows):
+    section = bounds.table(found["bounds"])
+    notes = [*section.notes]
+    if any(row["name"].startswith(UPPER) for row in found["bounds"]):
         notes.append("The upper bound is what the user's table says of whole tasks.")
     notes += [f"Every trial of {name} failed: it is left out." for name in found["failed"]]
-    return Section("Bounds", ["", "repeats", *heads], cells, notes)
-
-
-def _cell(scored: Mapping[str, Any] | None) -> str:
-    return words.NONE if scored is None else words.measured(scored["score"], scored["stderr"])
+    return section._replace(notes=notes)
 
 
 def _epochs(found: Summary) -> Section:
@@ -170,32 +149,6 @@ def _epochs(found: Summary) -> Section:
         notes.append("Fewer do not keep the order, so the full number is taken.")
     heads = ["epochs", "mean score", "best", "rank correlation", "its best one, fully trained", ""]
     return Section("How many epochs are enough", heads, rows, notes)
-
-
-def _test_tables(task: str, own: Summary) -> list[Section]:
-    tried = any(each["scores"] is not None for each in own["algorithms"])
-    rows = [
-        [
-            each["algorithm"],
-            str(len(each["seeds"])),
-            words.number(each["result"]),
-            *(
-                [words.NONE if each["scores"] is None else words.number(each["scores"][name]) for name in QUARTILES]
-                if tried
-                else []
-            ),
-        ]
-        for each in own["algorithms"]
-    ]
-    heads = [
-        "algorithm",
-        "repeats",
-        "winner's score",
-        *([f"trials: {name}" for name in QUARTILES] if tried else []),
-    ]
-    note = "Means over repeats. No optimiser saw this task: it chose no winner."
-    tested = significance(own["differences"], f"winners' scores on {task}", f"Significance on {task}")
-    return [Section(f"Test task {task}", heads, rows, [note]), tested]
 
 
 def show(found: Summary, quiet: bool = False, console: Console | None = None) -> None:

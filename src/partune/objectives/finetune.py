@@ -109,8 +109,12 @@ class FineTune(Anchored):
         return f"FineTune(model={self.model.path!r}, data={self.data.path!r}, task={list(self.validation.tasks)!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """The settings alone: another process loads for itself, once, however often it is handed the same settings."""
-        return resident, (type(self), self.config.model_dump_json(), self._own), self._learnt
+        """The settings alone: another process loads for itself, once, however often it is handed the same settings.
+
+        Without the storage's URL, which may hold a password.
+        """
+        settings = self.config.model_dump_json(exclude={"run": {"storage"}})
+        return resident, (type(self), settings, self._own), self._learnt
 
     def __setstate__(self, learnt: dict[str, Any]) -> None:
         self.__dict__.update(learnt)

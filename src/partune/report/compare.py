@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from partune.errors import UserError
-from partune.markdown import plain
 from partune.repeats import Difference, differences, fewest, interval
-from partune.report import sentences, words
+from partune.report import bounds, sentences, words
 from partune.report.data import as_json
 from partune.report.facts import Facts
 from partune.report.figures import dashed, floor, hue
 from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
-from partune.report.markdown import escaped
 from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
 from partune.report.summary import Summary
+from partune.report.tables import Section, marked, tell
 from partune.trial import Status
 
 if TYPE_CHECKING:
@@ -37,22 +36,31 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
+TRIALS = [f"trials: {name}" for name in QUARTILES]  # the heads of their columns
 MEASURES = {"verdict": "winner on the verdict items", "score": "winner's score"}
 MOMENTS = 200  # points of a curve over seconds
 SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
 
 
 def compare(studies: Sequence[Facts]) -> Summary:
-    """All numbers of the comparison as plain data; raises UserError where the studies cannot be compared.
+    """All numbers of the tables and the picture as plain data; raises UserError where the studies cannot be compared.
+
+    bounds: none where there are but winners, which the algorithms have.
+    """
+    found, groups = comparison(studies), grouped(studies)
+    rows = bounds.bounds(groups)
+    return {**found, "bounds": rows if len(rows) > len(groups) else [], "tests": on_tests(studies)}
+
+
+def comparison(studies: Sequence[Facts]) -> Summary:
+    """The algorithms against each other; raises UserError where the studies cannot be compared.
 
     algorithms: the best mean result first, each with its curves of the best score so far, in the mean over repeats.
     """
     _check(studies)
     judged = all(study.summary["best"]["verdict"] is not None for study in studies)
     measure = "verdict" if judged else "score"
-    groups: dict[str, list[Facts]] = {}
-    for study in studies:
-        groups.setdefault(label(study), []).append(study)
+    groups = grouped(studies)
     common = min(len(study.trials) for study in studies)
     timed = all(_seconds(study) >= SHOWN for study in studies)
     results = {name: {own.header["seed"]: _result(own, measure) for own in group} for name, group in groups.items()}
@@ -61,7 +69,7 @@ def compare(studies: Sequence[Facts]) -> Summary:
         "measure": measure,
         "trials": common,
         "algorithms": [_algorithm(name, groups[name], results[name], common, timed) for name in ordered],
-        "differences": [plainly(each) for each in differences({name: results[name] for name in ordered})],
+        "differences": [_plainly(each) for each in differences({name: results[name] for name in ordered})],
         "studies": [_study(study, measure) for name in ordered for study in groups[name]],
         "notes": _notes(studies, common, results),
     }
@@ -72,6 +80,14 @@ def label(study: Facts) -> str:
     given = {**study.header["options"], **({"stop": stop} if (stop := study.header.get("stop")) else {})}
     inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
     return f"{study.header['algorithm']} ({inside})" if inside else str(study.header["algorithm"])
+
+
+def grouped(studies: Sequence[Facts], name: Callable[[Facts], str] = label) -> dict[str, list[Facts]]:
+    """The repeats, by the name of their algorithm."""
+    groups: dict[str, list[Facts]] = {}
+    for study in studies:
+        groups.setdefault(name(study), []).append(study)
+    return groups
 
 
 # ----- what can be compared
@@ -137,7 +153,7 @@ def _seconds(study: Facts) -> float:
     return float(study.summary["seconds"]["trials"])
 
 
-def quartiles(scores: Sequence[float]) -> dict[str, float]:
+def _quartiles(scores: Sequence[float]) -> dict[str, float]:
     """By the names of QUARTILES."""
     return dict(
         zip(QUARTILES, [float(np.mean(scores)), *np.quantile(scores, [0.25, 0.5, 0.75, 1]).tolist()], strict=True)
@@ -156,7 +172,7 @@ def _study(study: Facts, measure: str) -> Summary:
         "seed": study.header["seed"],
         "trials": len(study.trials),
         "done": len(study.done),
-        "scores": quartiles(_scores(study)),
+        "scores": _quartiles(_scores(study)),
         "winner": {key: best[key] for key in ("trial", "score", "stderr", "verdict")},
         "verdict": None if study.summary["verdict"] is None else sentences.badge(study)[0],
         "sentence": None if study.summary["verdict"] is None else study.summary["verdict"]["sentence"],
@@ -174,7 +190,7 @@ def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], 
         "algorithm": name,
         "seeds": sorted(results),
         "result": _mean(values)[0],
-        "scores": {each: float(np.mean([quartiles(_scores(study))[each] for study in group])) for each in QUARTILES},
+        "scores": _spread([_scores(study) for study in group]),
         "by_trial": _by_trial(group, common),
         "by_seconds": _by_seconds(group) if timed else [],
         "seconds": {part: float(np.mean([each.get(part, 0.0) for each in parts])) for part in names},
@@ -220,8 +236,40 @@ def _course(study: Facts) -> Iterator[tuple[float, float]]:
             yield spent, best
 
 
-def plainly(difference: Difference) -> Summary:
+def _plainly(difference: Difference) -> Summary:
     return {**asdict(difference), "repeats": list(difference.repeats), "significant": difference.significant}
+
+
+def on_tests(studies: Sequence[Facts]) -> dict[str, Summary]:
+    """By test task: mean, quartiles and maximum of the trials by algorithm; the winners, tested against each other."""
+    return {task: _on_test(studies, task) for task in dict.fromkeys(task for study in studies for task in study.tests)}
+
+
+def _on_test(studies: Sequence[Facts], task: str) -> Summary:
+    groups = grouped([study for study in studies if task in study.summary["best"]["test"]])
+    results = {
+        name: {study.header["seed"]: float(study.summary["best"]["test"][task]["score"]) for study in own}
+        for name, own in groups.items()
+    }
+    ordered = sorted(groups, key=lambda name: -np.mean([*results[name].values()]))
+    return {
+        "algorithms": [
+            {
+                "algorithm": name,
+                "seeds": sorted(results[name]),
+                "result": float(np.mean([*results[name].values()])),
+                "scores": _spread([bounds.tested(study, task) for study in groups[name]]),
+            }
+            for name in ordered
+        ],
+        "differences": [_plainly(each) for each in differences({name: results[name] for name in ordered})],
+    }
+
+
+def _spread(repeats: Sequence[Sequence[float]]) -> dict[str, float] | None:
+    """Mean, quartiles and maximum, in the mean over repeats; None where there are no scores."""
+    found = [_quartiles(scores) for scores in repeats if scores]
+    return {name: float(np.mean([each[name] for each in found])) for name in QUARTILES} if found else None
 
 
 def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[int, float]]) -> list[str]:
@@ -247,18 +295,19 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
 # ----- as tables
 
 
-class Section(NamedTuple):
-    """A table, and what there is to say of it."""
-
-    title: str
-    headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
-
-
 def sections(found: Summary) -> list[Section]:
-    measure = MEASURES[found["measure"]]
-    algorithms = [
+    return [
+        algorithm_table(found),
+        significance(found["differences"], MEASURES[found["measure"]]),
+        *([bounds.table(found["bounds"])] if found["bounds"] else []),
+        *test_tables(found["tests"]),
+        study_table(found),
+        cost_table(found),
+    ]
+
+
+def algorithm_table(found: Summary) -> Section:
+    rows = [
         [
             own["algorithm"],
             str(len(own["seeds"])),
@@ -268,7 +317,43 @@ def sections(found: Summary) -> list[Section]:
         ]
         for own in found["algorithms"]
     ]
-    studies = [
+    note = (
+        "Means over repeats; the interval is Student's t over them. The last five columns are the scores of all "
+        "trials that are done (on search items, where there are items): they say where an algorithm spends its "
+        "trials, not how good its winner is."
+    )
+    heads = ["algorithm", "repeats", MEASURES[found["measure"]], "95 % interval", *TRIALS]
+    return Section("Algorithms", heads, rows, [note, *found["notes"]])
+
+
+def test_tables(found: Mapping[str, Summary]) -> list[Section]:
+    """Two of each test task; found: by its name."""
+    return [table for task, own in found.items() for table in _test_tables(task, own)]
+
+
+def _test_tables(task: str, own: Summary) -> list[Section]:
+    tried = any(each["scores"] is not None for each in own["algorithms"])
+    rows = [
+        [
+            each["algorithm"],
+            str(len(each["seeds"])),
+            words.number(each["result"]),
+            *(
+                [words.NONE if each["scores"] is None else words.number(each["scores"][name]) for name in QUARTILES]
+                if tried
+                else []
+            ),
+        ]
+        for each in own["algorithms"]
+    ]
+    heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
+    note = "Means over repeats. No optimiser saw this task: it chose no winner."
+    tested = significance(own["differences"], f"winners' scores on {task}", f"Significance on {task}")
+    return [Section(f"Test task {task}", heads, rows, [note]), tested]
+
+
+def study_table(found: Summary) -> Section:
+    rows = [
         [
             own["study"],
             own["algorithm"],
@@ -281,27 +366,8 @@ def sections(found: Summary) -> list[Section]:
         ]
         for own in found["studies"]
     ]
-    scores = [f"trials: {name}" for name in QUARTILES]
-    return [
-        Section(
-            "Algorithms",
-            ["algorithm", "repeats", measure, "95 % interval", *scores],
-            algorithms,
-            [
-                "Means over repeats; the interval is Student's t over them. The last five columns are the scores of "
-                "all trials that are done (on search items, where there are items): they say where an algorithm spends "
-                "its trials, not how good its winner is.",
-                *found["notes"],
-            ],
-        ),
-        significance(found["differences"], MEASURES[found["measure"]]),
-        Section(
-            "Studies",
-            ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"],
-            studies,
-        ),
-        _cost(found),
-    ]
+    heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"]
+    return Section("Studies", heads, rows)
 
 
 def _score(given: Mapping[str, Any]) -> str:
@@ -357,7 +423,7 @@ def _reading(own: Mapping[str, Any]) -> str:
     return "not shown" if own["shows"] else "too few repeats to tell"
 
 
-def _cost(found: Summary) -> Section:
+def cost_table(found: Summary) -> Section:
     parts = list(dict.fromkeys(name for own in found["algorithms"] for name in own["seconds"]))
     rows = [
         [
@@ -382,40 +448,8 @@ def markdown(found: Summary, picture: str | None = None) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def marked(section: Section) -> list[str]:
-    """The lines of a section in Markdown."""
-    rows = [escaped(section.headers, section.rows)] if section.rows else []
-    return [f"## {section.title}", "", *rows, *(f"{plain(note)}\n" for note in section.notes)]
-
-
 def show(found: Summary, console: Console | None = None) -> None:
     tell(sections(found), console)
-
-
-def tell(listed: Sequence[Section], console: Console | None = None) -> None:
-    """Prints sections."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from partune.report.summary import WIDTH as COLUMNS
-
-    console = console or Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(console.width, COLUMNS)
-    for section in listed:
-        console.print(Text(section.title, style="bold"))
-        if section.rows:
-            shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-            for header in section.headers:
-                shown.add_column(Text(header), overflow="fold")
-            for row in section.rows:
-                shown.add_row(*map(Text, row))
-            console.print(shown)
-        for note in section.notes:
-            console.print(Text(note))
-        console.print()
 
 
 # ----- as a picture

@@ -1,0 +1,52 @@
+"""Tables with what there is to say of them, in Markdown and in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from partune.markdown import plain
+from partune.report.markdown import escaped
+from partune.report.summary import WIDTH
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Section(NamedTuple):
+    """A table, and what there is to say of it."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+
+def marked(section: Section) -> list[str]:
+    """The lines of a section in Markdown."""
+    rows = [escaped(section.headers, section.rows)] if section.rows else []
+    return [f"## {section.title}", "", *rows, *(f"{plain(note)}\n" for note in section.notes)]
+
+
+def tell(listed: Sequence[Section], console: Console | None = None) -> None:
+    """Prints sections."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    for section in listed:
+        console.print(Text(section.title, style="bold"))
+        if section.rows:
+            shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+            for header in section.headers:
+                shown.add_column(Text(header), overflow="fold")
+            for row in section.rows:
+                shown.add_row(*map(Text, row))
+            console.print(shown)
+        for note in section.notes:
+            console.print(Text(note))
+        console.print()
