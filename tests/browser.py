@@ -18,20 +18,18 @@ DRAWN = ".plot:not(details .plot):not([data-drawn=yes])"
 SETTLED = """() => [...document.querySelectorAll('.plot[data-drawn=yes]')].every(
   (plot) => Math.abs(plot.querySelector('.main-svg').getBoundingClientRect().width - plot.clientWidth) < 2)"""
 
-# Pairs of labels of one axis or legend that lie upon each other, and labels that the figure's edge cuts.
+# Pairs of labels of one figure that lie upon each other, and labels that the figure's edge cuts.
 CROWDED = """() => {
   const found = [];
   const box = (e) => e.getBoundingClientRect();
   for (const plot of document.querySelectorAll('.plot[data-drawn=yes]')) {
     const frame = box(plot);
-    for (const kind of ['.xtick text', '.ytick text', '.legendtext', '.xtitle, .ytitle']) {
-      const boxes = [...plot.querySelectorAll(kind)].map((e) => [e.textContent, box(e)]);
-      for (const [i, [a, p]] of boxes.entries()) {
-        if (p.left < frame.left - 2 || p.right > frame.right + 2) found.push(`${plot.dataset.figure}: ${a} is cut`);
-        for (const [b, q] of boxes.slice(i + 1))
-          if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 2 && q.top < p.bottom - 2)
-            found.push(`${plot.dataset.figure}: ${a} on ${b}`);
-      }
+    const boxes = [...plot.querySelectorAll('.main-svg text')].map((e) => [e.textContent, box(e)]);
+    for (const [i, [a, p]] of boxes.entries()) {
+      if (p.left < frame.left - 2 || p.right > frame.right + 2) found.push(`${plot.dataset.figure}: ${a} is cut`);
+      for (const [b, q] of boxes.slice(i + 1))
+        if (p.left < q.right - 1 && q.left < p.right - 1 && p.top < q.bottom - 2 && q.top < p.bottom - 2)
+          found.push(`${plot.dataset.figure}: ${a} on ${b}`);
     }
   }
   return found;
@@ -57,7 +55,7 @@ CONTRAST = """(written) => {
     return (pair[0] + 0.05) / (pair[1] + 0.05);
   }));
 }"""
-REPORTED = "h1, h2, p, td, th, a, summary, figcaption, .badge, pre, .plot .xtick text, .plot .ytick text"
+REPORTED = "h1, h2, p, td, th, a, summary, figcaption, .badge, pre, .plot .main-svg text"
 
 
 class Tab:

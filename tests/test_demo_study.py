@@ -16,6 +16,7 @@ import pytest
 
 from partune.demo import DIRECTORY
 from partune.storage import Record
+from tests.test_docs import blocks
 
 pytestmark = pytest.mark.slow
 
@@ -126,21 +127,31 @@ def test_the_exported_adapter_scores_what_was_recorded(folder: Path, monkeypatch
     assert all(right[int(item)] == value for item, value in recorded)
 
 
-def test_the_merged_model_answers_as_the_adapter(folder: Path) -> None:
+def test_the_merged_model_answers_as_the_adapter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both loaded by the code of their cards."""
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    def loaded(out: Path) -> Any:
+        code = next(block.text for block in blocks(out / "README.md") if block.language == "python")
+        places = out.with_name(f"{out.name}-places")
+        for place, target in (("path/to/model", DIRECTORY / "model"), ("this/folder", out)):
+            (places / place).parent.mkdir(parents=True)
+            (places / place).symlink_to(target)
+        monkeypatch.chdir(places)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        ids = names["tokenizer"]("Maintenance: the answer is", return_tensors="pt").input_ids
+        return names["model"].eval(), ids
 
     if not (folder / "adapter").exists():
         finish(partune("export", "runs/whole", "adapter", cwd=folder))
     finish(partune("export", "runs/whole", "merged", "--merge", cwd=folder))
-    base = AutoModelForCausalLM.from_pretrained(DIRECTORY / "model")
-    adapted = PeftModel.from_pretrained(base, folder / "adapter").eval()
-    merged = AutoModelForCausalLM.from_pretrained(folder / "merged").eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder / "merged")
-    ids = tokenizer("Maintenance: the answer is", return_tensors="pt").input_ids
+    (adapted, ids), (merged, same) = loaded(folder / "adapter"), loaded(folder / "merged")
+    assert torch.equal(ids, same)
     with torch.no_grad():
         assert np.allclose(adapted(ids).logits, merged(ids).logits, atol=1e-4)
+        with adapted.disable_adapter():
+            assert not np.allclose(adapted(ids).logits, merged(ids).logits, atol=1e-2)
 
 
 BAD = {

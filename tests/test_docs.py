@@ -201,6 +201,18 @@ def test_the_files_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
             (composed(load(path), {}) if "protocol" in value else config.parse(config.load(path)))
 
 
+def test_extending_takes_no_more_lines_than_its_headings_promise() -> None:
+    """Of the first block below each, imports and comments aside."""
+    page = (DOCS / "extending.md").read_text(encoding="utf-8")
+    found = re.findall(r"^## (An \w+) in (\d+) lines\n(.*?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    assert [what for what, _, _ in found] == ["An objective", "An optimiser"]
+    for what, most, section in found:
+        block = BLOCK.search(section)
+        assert block is not None
+        lines = [line for line in block["text"].splitlines() if re.match(r" *(?!import |from |#)[^ ]", line)]
+        assert 0 < len(lines) <= int(most), what
+
+
 # ----- the notebook
 
 

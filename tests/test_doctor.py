@@ -117,14 +117,28 @@ def test_a_driver_without_a_torch_for_it(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.slow
-def test_the_self_check_passes_here() -> None:
-    found = doctor.attempted("self-check", "it holds", doctor.zero_is_base)
-    assert (found.verdict, found.found.startswith("it holds (")) == ("ok", True)
+def test_the_self_checks_pass_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    zero, packed = (each for each in json.loads(capsys.readouterr().out)["checks"] if each["name"] == "self-check")
+    assert (zero["verdict"], packed["verdict"]) == ("ok", "ok")
+    assert zero["found"].startswith("learning rate 0 leaves the base's answers as they are (")
+    assert packed["found"].startswith("trials of a pack answer as each does alone through PEFT (")
+
+
+@pytest.mark.slow
+def test_the_self_check_fails_where_learning_rate_0_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    from partune.objectives.finetune import FineTune
+
+    monkeypatch.setattr(FineTune, "score_zero", FineTune.evaluate)  # with the trial's own rate
+    monkeypatch.setattr(doctor, "packed_is_peft", lambda: None)
+    *_, zero, packed = doctor.examine()
+    assert (zero.verdict, packed.verdict) == ("FAIL", "ok")
+    assert zero.found.startswith("not so: learning rate 0 leaves the base's answers as they are: ")
+    assert "items of search/factory_cloze differ" in zero.found
 
 
 @pytest.mark.slow
 def test_the_self_check_fails_where_packs_train_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.packed_is_peft() is None
     make = doctor.demo_tuning
 
     def longer(engine: str, dtype: str) -> Any:

@@ -167,4 +167,8 @@ def test_the_study_runs(
     assert main(["report", "runs/short", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [trial["status"] for trial in found["trials"]] == ["done", "done"]
+    for name in ("base", "defaults", "best"):
+        assert None not in (found[name]["score"], found[name]["verdict"]), name
+        assert set(found[name]["test"]) == {path.stem for path in folder.glob("*_test.yaml")}, name
+    assert found["verdict"]["sentence"]
     assert (tmp_path / "runs" / "short" / "report.html").exists()

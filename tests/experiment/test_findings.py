@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -14,14 +15,15 @@ import pytest
 
 from partune.experiment import files, sentences
 from partune.experiment.findings import Outcome
-from partune.experiment.sentences import SEARCH, TEST, VERDICT
-from partune.report import compare
+from partune.report import compare, figures
+from partune.report.bounds import SEARCH, TEST, VERDICT
 from partune.report.data import as_json
 from partune.report.summary import Summary
 from partune.storage import Record
 from partune.trial import Trial
 from tests.experiment.outcomes import BUDGET, SEEDS, tuned
 
+near = functools.partial(pytest.approx, rel=1e-4)  # figures have five digits
 GAINS = {"lhs": 0.05, "soo": 0.45}
 
 
@@ -74,7 +76,8 @@ def test_base_defaults_and_winners_lie_between_the_bounds(outcome: Outcome, foun
     for name, label in (("defaults", "the field's defaults"), ("winner", "soo, its winner")):
         assert bound(found, label, VERDICT) == over_repeats([score(own[name], "verdict") for own in anchors])
         assert bound(found, label, TEST + "t") == over_repeats([score(own[name], "test/t") for own in anchors])
-    assert bound(found, "untouched base", SEARCH)[0] == pytest.approx(score(anchors[0]["base"]))
+    assert bound(found, "untouched base", SEARCH) == (pytest.approx(score(anchors[0]["base"])), 0)  # exactly 0
+    assert bound(found, "untouched base", VERDICT) == (pytest.approx(score(anchors[0]["base"], "verdict")), 0)
     assert bound(found, "upper bound: as given", VERDICT) == (0.99, None)
     assert bound(found, "upper bound: as given", TEST + "t") == (0.9, None)
 
@@ -89,16 +92,19 @@ def test_of_a_single_repeat_the_errors_are_those_of_its_items(tmp_path: Path) ->
 
 
 def test_the_comparison_is_that_of_partune_compare(outcome: Outcome, found: Summary) -> None:
-    assert found["comparison"] == compare.compare(list(outcome.studies.values()))
+    compared = compare.compare(list(outcome.studies.values()))
+    assert {**found["comparison"], "tests": found["tests"]} == {k: v for k, v in compared.items() if k != "bounds"}
+    short = [{**row, "name": row["name"].replace(f" (size={BUDGET})", "")} for row in compared["bounds"]]
+    assert found["bounds"][:-1] == short  # the last one is the upper bound
 
 
 def test_both_tasks_have_their_table_and_tests(outcome: Outcome, found: Summary) -> None:
     own = found["tests"]["t"]
     assert [each["algorithm"] for each in own["algorithms"]] == ["soo", f"lhs (size={BUDGET})"]
-    trials = [[score(trial, "test/t") for trial in record.trials()] for record in records(outcome, "soo")]
-    expected = np.mean([np.quantile(scores, [0.25, 0.5, 0.75, 1]) for scores in trials], axis=0)
-    given = own["algorithms"][0]["scores"]
-    assert [given[name] for name in ("first quartile", "median", "third quartile", "max")] == pytest.approx(expected)
+    for each, name in zip(own["algorithms"], ("soo", "lhs"), strict=True):
+        trials = [[score(trial, "test/t") for trial in record.trials()] for record in records(outcome, name)]
+        spread = [[np.mean(scores), *np.quantile(scores, [0.25, 0.5, 0.75, 1])] for scores in trials]
+        assert [each["scores"][name] for name in compare.QUARTILES] == pytest.approx(np.mean(spread, axis=0))
     (difference,) = own["differences"]
     assert difference["significant"]
 
@@ -126,6 +132,28 @@ def test_the_calibration_is_there_with_what_it_chose(found: Summary) -> None:
     assert [len(row) for row in own["scores"]] == [2, 2, 2]
     assert [step["correlation"] for step in own["steps"]] == [pytest.approx(1), pytest.approx(1)]
     assert own["epochs"] == 1  # twice a logarithm is in the same order
+
+
+def test_the_figure_of_the_algorithms_is_their_best_so_far_in_the_mean(outcome: Outcome, found: Summary) -> None:
+    compared = found["comparison"]["algorithms"]
+    for which in ("by_trial", "by_seconds"):  # a trial takes a second
+        lines = [each for each in figures.best_so_far(compared, which)["data"] if each["name"]]
+        assert [line["name"] for line in lines] == ["soo", f"lhs (size={BUDGET})"]
+        for line, name in zip(lines, ("soo", "lhs"), strict=True):
+            scores = np.array([[score(trial) for trial in record.trials()] for record in records(outcome, name)])
+            assert line["x"] == list(range(1, BUDGET + 1))
+            assert line["y"] == near(np.maximum.accumulate(scores, axis=1).mean(axis=0))
+
+
+def test_the_figure_of_a_test_task_has_every_trials_score(outcome: Outcome) -> None:
+    (record, *_), study = records(outcome, "soo"), outcome.studies["soo-0"]
+    traces = {trace["name"]: trace for trace in figures.tested(study, "t")["data"]}
+    assert traces["trial"]["x"] == list(range(BUDGET))
+    assert traces["trial"]["y"] == near([score(trial, "test/t") for trial in record.trials()])
+    assert study.winner is not None
+    assert traces["winner"]["x"] == [study.winner.number]
+    for name in ("base", "defaults", "winner"):
+        assert all(y == near(score(record.anchors()[name], "test/t")) for y in traces[name]["y"])
 
 
 def test_every_number_of_the_tables_is_in_the_data_that_scripts_read(outcome: Outcome, tmp_path: Path) -> None:

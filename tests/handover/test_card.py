@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from partune.markdown import code, fenced, plain
 from partune.report.summary import score_words
 from tests.simulated import SimulatedTuning
 
-SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True))
+SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True), lora_alpha=Int(8, 128))
 LORA = {"target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": "acme/base-1b"}
 
 
@@ -41,7 +41,8 @@ class Tuning(SimulatedTuning):
         return {**super().summary, "data": {"format": "alpaca", "examples": 100}, "dtype": "fp32", "device": "cpu"}
 
     def evaluate(self, trial: Any, adapter: Path | None = None, parts: Any = frozenset({"search"})) -> Any:
-        found = super().evaluate(trial, adapter, parts)
+        cost = {"seconds": 30.0, "train_seconds": 25.0, "score_seconds": 4.0}
+        found = replace(super().evaluate(trial, adapter, parts), cost=cost)
         if adapter is not None:
             base = {"base_model_name_or_path": self.model["path"]}
             (adapter / "adapter_config.json").write_text(json.dumps(LORA | base))
@@ -71,15 +72,32 @@ def test_scores_verdict_and_hyperparameters_are_the_records(tmp_path: Path) -> N
     study, text = hand_over(tmp_path, Tuning())
     assert study.verdict is not None
     assert plain(study.verdict.sentence) in text
-    winner = study.anchors["winner"].observation
-    assert winner is not None
-    row = next(line for line in text.splitlines() if line.startswith("| this one"))
-    assert score_words(study.best.score, winner.stderr) in row
-    assert score_words(winner.scores["verdict"], winner.scores["verdict_stderr"]) in row
+    for name, anchor in (("base", "base"), ("defaults", "defaults"), ("this one", "winner")):
+        observation = study.anchors[anchor].observation
+        assert observation is not None
+        parts = ("score", "verdict", "test/t")
+        scores = (score_words(observation.scores[part], observation.scores[f"{part}_stderr"]) for part in parts)
+        assert f"| {' | '.join((name, *scores))} |" in text
     assert f"| rank r | {study.best.config['lora_r']} |" in text
+    assert f"| alpha | {study.best.config['lora_alpha']} |" in text
     assert f"{study.best.config['learning_rate']:g} at its peak" in text
     assert f"trial {study.best.number} of 5" in text
     assert f"| seed | {study.best.seed}; the data's order: 0 |" in text
+
+
+def test_what_the_search_cost_is_the_records(tmp_path: Path) -> None:
+    _, text = hand_over(tmp_path, Tuning())  # learning rate 0 and the defaults are trained too
+    assert (
+        "5 trials by `lhs` on `cpu`: 2 min 30 s of device time (training 2 min 05 s, scoring 20.0 s); "
+        "base, defaults and verdict: 1 min 00 s."
+    ) in text
+
+
+def test_the_code_that_loads_it_names_the_base_and_its_revision(tmp_path: Path) -> None:
+    _, text = hand_over(tmp_path, Tuning(model={"path": "acme/base-1b", "revision": "v2"}))
+    for loader in ("AutoTokenizer", "AutoModelForCausalLM"):
+        assert f"{loader}.from_pretrained('acme/base-1b', revision='v2')\n" in text
+    assert 'PeftModel.from_pretrained(model, "this/folder")\n' in text
 
 
 def test_the_study_in_it_can_be_run_again(tmp_path: Path) -> None:

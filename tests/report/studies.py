@@ -9,7 +9,9 @@ from pathlib import Path
 from partune import Choice, Float, Int, Space, Study
 from partune.storage import Record
 from partune.trial import Config, Observation
+from tests.experiment.outcomes import Tested
 from tests.simulated import SimulatedTuning
+from tests.test_slots import Slotted
 
 HOSTILE = "</script><script>window.pwned = 1</script>"
 TUNED = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
@@ -40,6 +42,13 @@ def broken(config: Config) -> float:
     raise MemoryError("CUDA out of memory")
 
 
+class Tiring(Tested):
+    """Each run scores a little less than the one before: the further runs of a trial differ from its first."""
+
+    def accuracy(self, rate: float) -> float:
+        return super().accuracy(rate) - (0.005 * len(self.calls) if rate else 0)
+
+
 def tuned(folder: Path) -> Study:
     """Base, defaults, winner, verdict, tests, confirmations, failures; a hostile name and data file."""
     config = f"objective: finetune\ndata: '{HOSTILE}.json'\n"
@@ -54,6 +63,10 @@ def conditional(folder: Path) -> Study:
 
 STUDIES: dict[str, Callable[[Path], Study]] = {
     "tuned": tuned,
+    "tested": lambda folder: Study(TUNED, Tiring(gain=0.4), "random", directory=folder / "tested", confirm=2).run(8),
+    "stopped": lambda folder: Study(
+        PLANE, Slotted(width=1, jitter=0), "lhs", directory=folder / "stopped", stop="rungs"
+    ).run(16),
     "conditional": conditional,
     "soo": lambda folder: Study(PLANE, hill, "soo", directory=folder / "soo").run(25),
     "bamsoo": lambda folder: Study(PLANE, hill, "bamsoo", directory=folder / "bamsoo").run(25),

@@ -67,6 +67,17 @@ def found(repeated: list[Path]) -> compare.Summary:
     return compare.compare(facts(*repeated))
 
 
+def spread(scores: list[float]) -> list[float]:
+    """Mean, quartiles and maximum."""
+    return [float(np.mean(scores)), *np.quantile(scores, [0.25, 0.5, 0.75, 1])]
+
+
+def table(found: compare.Summary, title: str) -> list[dict[str, str]]:
+    """The rows of a table, each cell under its header."""
+    (section,) = [each for each in compare.sections(found) if each.title == title]
+    return [dict(zip(section.headers, row, strict=True)) for row in section.rows]
+
+
 def test_studies_of_one_algorithm_are_its_repeats(found: compare.Summary) -> None:
     assert [(own["algorithm"], own["seeds"]) for own in found["algorithms"]] == [
         ("lhs", list(SEEDS)),
@@ -80,11 +91,13 @@ def test_scores_are_those_of_the_record(repeated: list[Path], found: compare.Sum
     scores = {str(f.directory): [trial.score for trial in f.trials] for f in facts(*repeated)}
     for own in found["studies"]:
         values = scores[own["study"]]
-        assert own["scores"]["mean"] == pytest.approx(sum(values) / len(values))
-        assert own["scores"]["median"] == pytest.approx(statistics.median(values))
-        assert own["scores"]["max"] == own["result"] == max(values)
-    randoms = [max(scores[str(path)]) for path in repeated if "random" in path.name]
-    result = found["algorithms"][1]["result"]
+        assert [own["scores"][name] for name in compare.QUARTILES] == pytest.approx(spread(values))
+        assert own["result"] == max(values)
+    trials = [scores[str(path)] for path in repeated if "random" in path.name]
+    random = found["algorithms"][1]
+    in_the_mean = np.mean([spread(values) for values in trials], axis=0)
+    assert [random["scores"][name] for name in compare.QUARTILES] == pytest.approx(in_the_mean)
+    randoms, result = [*map(max, trials)], random["result"]
     assert result["mean"] == pytest.approx(np.mean(randoms))
     low, high = stats.t.interval(0.95, 3, np.mean(randoms), stats.sem(randoms))
     assert (result["low"], result["high"]) == pytest.approx((low, high))
@@ -109,8 +122,19 @@ def test_curves_over_seconds_hold_between_results(repeated: list[Path], found: c
     for point in curve:
         assert point["mean"] == pytest.approx(np.mean([best(f, point["seconds"]) for f in randoms]))
     assert curve[0]["seconds"] == max(2.0 if f.trials[0].score > 0 else 3.0 for f in randoms)
-    seconds = found["algorithms"][1]["seconds"]
-    assert seconds["trials"] == pytest.approx(np.mean([f.summary["seconds"]["trials"] for f in randoms]))
+
+
+def test_the_cost_is_that_of_the_record(repeated: list[Path], found: compare.Summary) -> None:
+    costs = [[trial.observation.cost["seconds"] for trial in f.trials if trial.observation] for f in facts(*repeated)]
+    for own, row, repeats in zip(
+        found["algorithms"], table(found, "Time and cost"), (costs[4:], costs[:4]), strict=True
+    ):
+        trials, each = np.mean([sum(cost) for cost in repeats]), np.mean([np.mean(cost) for cost in repeats])
+        assert own["seconds"]["trials"] == pytest.approx(trials)
+        assert own["seconds_a_trial"] == pytest.approx(each)
+        assert row["algorithm"] == own["algorithm"]
+        assert (row["trials"], row["a trial"]) == (f"{trials:.1f} s", f"{each:.1f} s")
+        assert row["in all"] == f"{sum(own['seconds'].values()):.1f} s"
 
 
 def test_a_difference_is_tested_over_repeats(found: compare.Summary) -> None:
@@ -159,9 +183,57 @@ def test_verdicts_decide_where_there_are_items_that_no_optimiser_saw(tmp_path: P
     assert "better than base" in text or "not shown better" in text
 
 
-def test_options_make_another_algorithm(tmp_path: Path) -> None:
+def test_base_defaults_and_winners_are_side_by_side_on_each_kind_of_items(tmp_path: Path) -> None:
+    """Also on the test task, of which nothing but these was scored; a search that learns nothing is a lower bound."""
+    algorithms = ("random", "soo")
+    paths = [
+        study(tmp_path / f"{name}-{seed}", name, seed, space=TUNED, objective=SimulatedTuning(gain=0.4), config=None)
+        for name in algorithms
+        for seed in range(2)
+    ]
+    found = compare.compare(facts(*paths))
+    anchors = [Record.open(path, read_only=True).anchors() for path in paths]
+
+    def mean(name: str, of: list[int], score: str) -> Any:
+        values = [anchors[k][name].observation.scores[score] for k in of]  # type: ignore[union-attr]
+        stderr = statistics.stdev(values) / math.sqrt(2)
+        return {"score": pytest.approx(statistics.mean(values)), "stderr": pytest.approx(stderr)}
+
+    rows = {row["name"]: row["scores"] for row in found["bounds"]}
+    assert list(rows) == [
+        "lower bound: random, the mean sample",
+        "lower bound: random, its winner",
+        "untouched base",
+        "the field's defaults",
+        "soo, its winner",
+    ]
+    for label, name, of in [
+        ("lower bound: random, its winner", "winner", [0, 1]),
+        ("untouched base", "base", [2, 3]),
+        ("the field's defaults", "defaults", [2, 3]),
+        ("soo, its winner", "winner", [2, 3]),
+    ]:
+        assert rows[label]["verdict items"] == mean(name, of, "verdict")
+        assert rows[label]["test: t"] == mean(name, of, "test/t")
+    assert table(found, "Bounds")[0]["test: t"] == "–"
+    results = {own["algorithm"]: own["result"] for own in found["tests"]["t"]["algorithms"]}
+    assert results == {name: mean("winner", [2 * k, 2 * k + 1], "test/t")["score"] for k, name in enumerate(algorithms)}
+    for row in table(found, "Test task t"):
+        assert row == {
+            "algorithm": row["algorithm"],
+            "repeats": "2",
+            "winner's score": f"{results[row['algorithm']]:.4g}",
+        }
+
+
+def test_where_nothing_but_winners_is_there_they_have_no_bounds(tmp_path: Path, found: compare.Summary) -> None:
+    """Options make another algorithm."""
     paths = [study(tmp_path / "k3", "soo"), study(tmp_path / "k5", "soo", options={"k": 5})]
-    assert {own["algorithm"] for own in compare.compare(facts(*paths))["algorithms"]} == {"soo", "soo (k=5)"}
+    learned = compare.compare(facts(*paths))
+    assert {own["algorithm"] for own in learned["algorithms"]} == {"soo", "soo (k=5)"}
+    assert (learned["bounds"], learned["tests"]) == ([], {})
+    assert "Bounds" not in compare.markdown(learned)
+    assert len(found["bounds"]) == 4  # two searches that learn nothing: the mean sample and the winner of each
 
 
 def test_an_exhausted_space_is_a_finished_study(tmp_path: Path) -> None:

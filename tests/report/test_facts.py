@@ -133,11 +133,45 @@ def test_the_verdict_is_a_sentence_rounded_to_its_error(facts: dict[str, Facts])
     assert "on 400 items that no optimiser saw." in text
     assert f"{verdict['over_base']['gain']:.3f}\u00a0±\u00a0{verdict['over_base']['stderr']:.3f}" in text
     assert sentences.badge(each)[1] == "good"
-    nothing = {**each.summary, "verdict": {**verdict, "better_than": []}}
-    worse = Facts.__new__(Facts)
-    worse.__dict__.update({**each.__dict__, "summary": nothing})
-    assert "is not shown to be better than the untouched base model" in sentences.headline(worse)
-    assert sentences.badge(worse) == ("not shown better", "bad")
+    assert "is not shown" not in text
+
+
+@pytest.mark.parametrize(
+    ("better_than", "gain", "badge", "headline"),
+    [
+        ([], 0.1, ("not shown better", "bad"), "is not shown to be better than the untouched base model: gain +"),
+        (["base"], 0.1, ("better than base", "good"), ", but not shown to be better than the field's defaults: gain +"),
+        (
+            ["base"],
+            -0.1,
+            ("better than base", "good"),
+            ", but not shown to be better than the field's defaults: gain -",
+        ),
+        (["base", "defaults"], 0.1, ("better than base and defaults", "good"), " and than the field's defaults by 0.1"),
+    ],
+)
+def test_what_the_winner_beats_is_said_in_the_headline(
+    facts: dict[str, Facts], better_than: list[str], gain: float, badge: tuple[str, str], headline: str
+) -> None:
+    """And where the defaults scored higher, a remark says so."""
+    each, found = facts["tuned"], Facts.__new__(Facts)
+    verdict = each.summary["verdict"]
+    given = {**verdict, "better_than": better_than, "over_defaults": {**verdict["over_defaults"], "gain": gain}}
+    found.__dict__.update({**each.__dict__, "summary": {**each.summary, "verdict": given}})
+    assert sentences.badge(found) == badge
+    assert headline in sentences.headline(found)
+    assert any(text.startswith("The field's defaults did better") for text in sentences.remarks(found)) == (gain < 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "unit"), [("cuda", "GPU-hours"), ("cuda:1", "GPU-hours"), ("cpu", "CPU-hours"), (None, "CPU-hours")]
+)
+def test_an_hour_of_a_worker_is_one_of_its_device(facts: dict[str, Facts], device: str | None, unit: str) -> None:
+    each, found = facts["tuned"], Facts.__new__(Facts)
+    loaded = {} if device is None else {"device": device}
+    found.__dict__.update({**each.__dict__, "summary": {**each.summary, "loaded": loaded}})
+    assert found.unit == unit
+    assert (f" on {device}: " in sentences.cost(found)) == (device is not None)
 
 
 def test_scores_that_go_together_on_the_test_task(facts: dict[str, Facts]) -> None:
@@ -153,13 +187,15 @@ def test_scores_that_go_together_on_the_test_task(facts: dict[str, Facts]) -> No
 def test_the_parts_of_the_time_add_up() -> None:
     cost = {"seconds": 4.0, "train_seconds": 2.5, "score_seconds": 1.0}
     found = Facts(Study(PLANE, lambda config: Observation({"score": 1.0}, cost=cost), "lhs").run(3).record)
-    found.summary = {**found.summary, "seconds": {**found.summary["seconds"], "workers": 15.0}, "utilisation": 0.8}
+    took = {**found.summary["seconds"], "workers": 15.0, "search": 1.0}
+    found.summary = {**found.summary, "seconds": took, "utilisation": 0.8}
     seconds = {part.name: part.seconds for part in found.parts}
     assert seconds == {
         "training": 7.5,
         "scoring": 3.0,
         "around them": pytest.approx(1.5),
-        "proposals and waiting": pytest.approx(3.0),
+        "search": 1.0,
+        "waiting": pytest.approx(2.0),
     }
     assert sentences.cost(found) == (
         "15.0 s of a worker's time in all; a trial took 4.0 s on average; workers were busy for 80% of the search."

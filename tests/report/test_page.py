@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from partune.markdown import plain
+from partune.report import words
 from partune.report.facts import Facts
 from partune.report.markdown import markdown
 from partune.report.page import page
@@ -26,6 +27,7 @@ SECTIONS = (
     "parallel",
     "importance",
     "slices",
+    "partition",
     "overfitting",
     "cost",
     "failures",
@@ -80,9 +82,43 @@ def readers(pages: dict[str, str]) -> dict[str, Reader]:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_section_is_there_in_the_order_of_reading(readers: dict[str, Reader], name: str) -> None:
-    found = readers[name].ids("section")
-    assert [each for each in found if each != "partition"] == list(SECTIONS)
-    assert ("partition" in found) == (name in ("soo", "bamsoo", "fda"))
+    family = name in ("soo", "bamsoo", "fda")
+    assert readers[name].ids("section") == [each for each in SECTIONS if family or each != "partition"]
+
+
+def section(text: str, name: str) -> str:
+    """What a person sees of it."""
+    found = re.search(f'<section id="{name}">.*?</section>', text, re.DOTALL)
+    assert found is not None
+    return Reader(found[0]).shown
+
+
+def test_trials_that_ran_again_have_their_first_and_their_further_scores(
+    facts: dict[str, Facts], pages: dict[str, str]
+) -> None:
+    each = facts["tested"]
+    shown = section(pages["tested"], "scores")
+    assert each.again
+    for number, runs in each.again.items():
+        first, *further = (
+            words.measured(t.score, t.observation.stderr) for t in (each.trials[number], *runs) if t.observation
+        )
+        assert f"trial {number}{first}{', '.join(further)}" in shown
+
+
+def test_the_versions_are_in_the_section_that_repeats_it(facts: dict[str, Facts], pages: dict[str, str]) -> None:
+    versions = "".join(f"{name}{version}" for name, version in facts["tuned"].summary["versions"].items())
+    assert versions
+    assert section(pages["tuned"], "repeat").endswith(f"packageversion{versions}")
+
+
+def test_the_page_has_every_trials_place_on_every_axis(facts: dict[str, Facts], readers: dict[str, Reader]) -> None:
+    each = facts["conditional"]
+    places = json.loads(readers["conditional"].scripts[2])
+    assert list(places) == list(each.space.names)
+    for name, axis in each.space.hyperparameters.items():
+        for place, trial in zip(places[name], each.trials, strict=True):
+            assert place == (pytest.approx(axis.encode(trial.config[name]), abs=1e-4) if name in trial.config else None)
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -144,6 +180,12 @@ def test_markdown_says_what_the_page_says(facts: dict[str, Facts], name: str) ->
 
 def cells(line: str) -> int:
     return len(re.findall(r"(?<!\\)\|", line))
+
+
+def test_a_winner_at_a_bound_is_told_in_both(facts: dict[str, Facts], pages: dict[str, str]) -> None:
+    (hint,) = facts["conditional"].hints
+    assert f"\n- {hint}\n" in markdown(facts["conditional"])
+    assert hint in section(pages["conditional"], "hyperparameters")
 
 
 def test_markdown_has_the_numbers(facts: dict[str, Facts]) -> None:
