@@ -29,7 +29,9 @@ def written(facts: dict[str, Facts], tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("name", ["tuned", "tested", "conditional", "bamsoo", "failed", "single"])
-def test_it_opens_without_a_complaint_and_fits(tab: Tab, written: dict[str, Path], name: str) -> None:
+def test_it_opens_without_a_complaint_and_fits(
+    tab: Tab, facts: dict[str, Facts], written: dict[str, Path], name: str
+) -> None:
     """No error, no request but for the file, all figures, no label upon another; wide and narrow, light and dark."""
     tab.open(written[name])
     for width, scheme in ((390, "light"), (390, "dark"), (1280, "dark"), (1280, "light")):
@@ -41,6 +43,8 @@ def test_it_opens_without_a_complaint_and_fits(tab: Tab, written: dict[str, Path
     assert all(box["height"] > 20 for box in (each.bounding_box() for each in tab.page.locator("section").all()))
     if name == "tuned":
         hostile_names_are_text(tab)
+    if name == "tested":
+        dots_are_where_the_trials_are(tab, facts[name])
     if name == "conditional":
         marks_and_errors_are_text(tab)
     assert tab.page.evaluate("window.pwned") is None
@@ -52,6 +56,14 @@ def hostile_names_are_text(tab: Tab) -> None:
     assert tab.page.title() == "tuned<script>window.pwned = 1: partune report"
     assert tab.page.locator("h1").inner_text() == "Study tuned<script>window.pwned = 1"
     assert f"{HOSTILE}.json" in tab.page.locator("#repeat").inner_text()
+
+
+def dots_are_where_the_trials_are(tab: Tab, facts: Facts) -> None:
+    """In a slice, where the page fills their places in."""
+    dots = "document.querySelector('[data-figure=mean-0]').data.find((trace) => trace.meta?.over)"
+    for axis, name in zip("xy", facts.leading, strict=True):
+        places = [facts.space.hyperparameters[name].encode(trial.config[name]) for trial in facts.done]
+        assert tab.page.evaluate(f"{dots}.{axis}") == pytest.approx(places, abs=1e-4)
 
 
 def marks_and_errors_are_text(tab: Tab) -> None:
