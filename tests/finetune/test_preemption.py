@@ -96,14 +96,15 @@ class Terminated(Watcher):
     def __init__(self, study: Path, victim: Callable[[], int], when: str) -> None:
         self._study, self._victim, self._when = study, victim, when
         self.saved: list[Path] = []
+        self.thread = threading.Thread(target=self._terminate, daemon=True)
 
     def started(self, trial: pt.Trial) -> None:
         if trial.number == 1 and self._when == "search":
-            threading.Thread(target=self._terminate, daemon=True).start()
+            self.thread.start()
 
     def phase(self, name: str) -> None:
         if name == self._when == "confirm":
-            threading.Thread(target=self._terminate, daemon=True).start()
+            self.thread.start()
 
     def _terminate(self) -> None:
         time.sleep(0.5)
@@ -139,5 +140,6 @@ def test_a_driver_that_has_to_go_leaves_what_it_was_running_to_the_next(
     with pytest.raises(KeyboardInterrupt):
         broken.run(2)
     broken.close()
+    watcher.thread.join()
     assert len(saved(study)) == 2
     check_same(pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", confirm=2, resume=True).run(2), whole)
