@@ -530,9 +530,9 @@ def test_nohup_is_respected(system: System) -> None:
 def test_what_oar_says_of_its_jobs_is_understood(system: System) -> None:
     answer = json.dumps({"12": {"state": "Running", "queue": "default"}, "13": {"state": "Waiting"}})
     system.script("oarstat", f"echo '{answer}'")
-    assert module.QUEUES["oar"]() == {"12": "Running", "13": "Waiting"}
+    assert module.QUEUES["oar"](()) == {"12": "Running", "13": "Waiting"}
     system.script("oarstat", "")
-    assert module.QUEUES["oar"]() == {}
+    assert module.QUEUES["oar"](()) == {}
 
 
 def test_what_oarsub_and_oardel_are_given(system: System, started: Callable[..., Jobs]) -> None:
@@ -565,3 +565,62 @@ def test_where_the_system_cannot_be_asked_a_job_has_ended_some_time_after_its_wo
     later(module.GONE + 1)
     jobs.look()
     assert list(jobs._jobs.worker_spec) == ["PBSCluster-1"]
+
+
+# ----- which job a system says it has taken
+
+NOISE = "Sun Jul  7 03:08:22 2019 [INFO4] [euid=5534,pid=5818] auks_api: cred added\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "job"),
+    [
+        ("slurm", f"{NOISE}Submitted batch job 4711\n", ("4711", "")),
+        ("slurm", f"Submitted batch job 4711\n{NOISE}", ("4711", "")),
+        ("slurm", f"{NOISE}Submitted batch job 4711 on cluster foo\n", ("4711", "foo")),
+        ("slurm", f"{NOISE}4711\n", ("4711", "")),
+        ("slurm", f"17 jobs of yours wait\n{NOISE}4711;foo\n\n", ("4711", "foo")),
+        ("oar", f"[ADMISSION RULE 12] adds -t 2\n{NOISE}OAR_JOB_ID=4711\n", ("4711", "")),
+        ("pbs", f"{NOISE}4711.pbs01.site.org\n", ("4711.pbs01.site.org", "")),
+        ("pbs", f"{NOISE}4711\n", ("4711", "")),
+        ("lsf", f"{NOISE}Job <4711> is submitted to default queue <normal2>.\n", ("4711", "")),
+        ("htcondor", f"{NOISE}Submitting job(s).\n1 job(s) submitted to cluster 4711.\n", ("4711", "")),
+        ("sge", f'{NOISE}Your job 4711 ("first-2") has been submitted\n', ("4711", "")),
+        ("sge", f"{NOISE}4711\n", ("4711", "")),
+    ],
+)
+def test_a_jobs_number_is_the_one_that_the_system_says(kind: str, said: str, job: tuple[str, str]) -> None:
+    """Digits of a site's own lines are none; the first is of jupyterhub/batchspawner #148."""
+    assert module.submitted(kind, said) == job
+
+
+@pytest.mark.parametrize("kind", module.SENTENCES)
+@pytest.mark.parametrize("said", ["", NOISE, "job 12 of 30 was refused\n", f"4711\n{NOISE}"])
+def test_a_number_that_is_not_surely_the_jobs_is_none(kind: str, said: str) -> None:
+    with pytest.raises(ValueError, match="did not say which job it took"):
+        module.submitted(kind, said)
+
+
+def test_what_is_cancelled_is_the_job_whatever_a_site_prints(system: System, started: Callable[..., Jobs]) -> None:
+    system.script("sbatch", f"echo '{NOISE.strip()}'\n{SCRIPTS['sbatch']}")
+    system.script("scancel", f'echo "$@" >> "$PLAYED/cancelled"\n{SCRIPTS["scancel"]}')
+    for number in range(1, 8):  # jobs of the user's that are not ours
+        (system.folder / "taken" / str(number)).mkdir()
+        system.turn(number, "RUNNING")
+    jobs = started(maximum=1)
+    assert system.numbers(jobs) == ["8"]
+    jobs._end(list(jobs._jobs.worker_spec))
+    assert (system.folder / "cancelled").read_text() == "8\n"
+    assert [state for number, state in system.states.items() if number != "8"] == ["RUNNING"] * 7
+
+
+def test_a_job_on_another_cluster_is_asked_for_and_cancelled_there(
+    system: System, started: Callable[..., Jobs]
+) -> None:
+    system.script("sbatch", f'{SCRIPTS["sbatch"].rstrip()} on cluster foo"'.replace('$number" on', "$number on"))
+    system.script("scancel", 'echo "$SLURM_CLUSTERS $@" >> "$PLAYED/cancelled"')
+    jobs = started(maximum=1)
+    jobs.look()
+    assert "--clusters=foo" in (system.folder / "questions").read_text()
+    jobs._end(list(jobs._jobs.worker_spec))
+    assert (system.folder / "cancelled").read_text() == "foo 1\n"

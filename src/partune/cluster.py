@@ -716,7 +716,7 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
     for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
     """
-    kind = cluster_class(_system(settings), THREADS)
+    kind = cluster_class(_system(settings), THREADS, settings.system)
     workers, job = settings.workers_per_job, dict(settings.job)
     job.pop("shared_temp_directory", None)
     if not isinstance(options := job.pop("scheduler_options", {}), dict):

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import subprocess
 import threading
 import time
@@ -33,6 +34,20 @@ PATIENCE = 30.0  # seconds for the batch system to answer
 RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "Running", "Finishing"}
 ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}  # by themselves
 STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}  # a job in any other state waits
+
+SENTENCES = {  # in which a system says which job it has taken; others may print what they like around it
+    "slurm": r"^\s*Submitted batch job (?P<number>\d+)(?: on cluster (?P<cluster>[\w.-]+))?\s*$",
+    "oar": r"^\s*OAR_JOB_ID\s*=\s*(?P<number>\d+)\s*$",
+    "pbs": r"^\s*(?P<number>\d+(?:\[\d*\])?\.[A-Za-z][\w.-]*)\s*$",
+    "lsf": r"\bJob <(?P<number>\d+)> is submitted\b",
+    "htcondor": r"\bsubmitted to cluster (?P<number>\d+)\b",
+    "sge": r"^\s*Your job (?P<number>\d+) \(",
+}
+TERSE = {  # what is the last line where a site has the system say no more than that
+    "slurm": r"\s*(?P<number>\d+)(?:;(?P<cluster>[\w.-]+))?\s*",
+    "pbs": r"\s*(?P<number>\d+)\s*",
+    "sge": r"\s*(?P<number>\d+)\s*",
+}
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +183,8 @@ class Jobs:
         if time.monotonic() - self._asked < ASK:
             return None
         try:
-            return QUEUES[self._settings.system]()
+            clusters = {job.cluster for job in [*self._jobs.workers.values(), *self._ending.values()]} - {""}
+            return QUEUES[self._settings.system](clusters)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             log.debug("%s does not say what its jobs do: %s", self._settings.system, error)
             return None
@@ -219,7 +235,30 @@ class Jobs:
         self._said = text
 
 
-def cluster_class(kind: Any, threads: int) -> Any:
+def submitted(system: str, said: str) -> tuple[str, str]:
+    """Return the number of the job that a batch system has just taken, and the cluster it is on: empty for the usual.
+
+    A site's own lines may stand around the system's, with digits in them. No number is taken for the job's that is not
+    surely: it would be another job that is cancelled.
+
+    Args:
+        system: A key of `SENTENCES`.
+        said: What the command that submits printed.
+
+    Raises:
+        ValueError: The system did not say.
+    """
+    found = list(re.finditer(SENTENCES[system], said, re.MULTILINE))
+    lines = said.strip().splitlines()
+    if not found and system in TERSE and lines:
+        found = [match for match in [re.fullmatch(TERSE[system], lines[-1])] if match is not None]
+    if not found:
+        raise ValueError(f"{system} did not say which job it took: {' '.join(said.split())[:200] or 'it said nothing'}")
+    told = found[-1].groupdict()
+    return told["number"], told.get("cluster") or ""
+
+
+def cluster_class(kind: Any, threads: int, system: str) -> Any:
     """A class of dask-jobqueue's clusters whose jobs are left to `Jobs`.
 
     threads: of each worker; a job's cores and memory are only asked for, and its memory is for the batch system to
@@ -230,6 +269,8 @@ def cluster_class(kind: Any, threads: int) -> Any:
     class Job(kind.job_cls):  # type: ignore[misc]
         worker_process_threads = threads
         worker_process_memory = "0"
+        cancel_command: str
+        cluster = ""  # of several that SLURM joins; the number says nothing on another
 
         async def start(self) -> None:
             try:
@@ -237,6 +278,12 @@ def cluster_class(kind: Any, threads: int) -> Any:
             except BaseException:
                 self.status = Status.failed
                 raise
+
+        def _job_id_from_submit_output(self, out: str) -> str:
+            number, self.cluster = submitted(system, out)
+            if self.cluster:
+                self.cancel_command = f"env SLURM_CLUSTERS={self.cluster} {self.cancel_command}"
+            return f"{number}.0" if system == "htcondor" else number
 
         async def close(self) -> None:
             await super().close()
@@ -274,13 +321,15 @@ def _reason(error: Exception) -> str:
 # ----- what batch systems say of their jobs: the state of each by its number
 
 
-def _slurm() -> dict[str, str]:
-    """Those that have ended are among them for some minutes."""
-    listed = _answer("squeue", "--noheader", f"--user={os.getuid()}", "--states=all", "--format=%A %T")
-    return dict(line.split() for line in listed.splitlines())
+def _slurm(clusters: Collection[str] = ()) -> dict[str, str]:
+    """Those that have ended are among them for some minutes; clusters: to ask, where it is not the usual one."""
+    where = [f"--clusters={','.join(sorted(clusters))}"] if clusters else []
+    listed = _answer("squeue", "--noheader", f"--user={os.getuid()}", "--states=all", "--format=%A %T", *where)
+    pairs = [line.split() for line in listed.splitlines()]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0].isdecimal()}
 
 
-def _oar() -> dict[str, str]:
+def _oar(clusters: Collection[str] = ()) -> dict[str, str]:
     listed = json.loads(_answer("oarstat", "-J", "-u", getpass.getuser()) or "{}")
     return {number: job.get("state", "") for number, job in listed.items()}
 
@@ -289,4 +338,4 @@ def _answer(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
 
 
-QUEUES: Mapping[str, Callable[[], Mapping[str, str]]] = {"slurm": _slurm, "oar": _oar}
+QUEUES: Mapping[str, Callable[[Collection[str]], Mapping[str, str]]] = {"slurm": _slurm, "oar": _oar}
