@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import cluster, config, worker
+from partune import certificates, cluster, config, worker
 from partune.errors import UserError
 from partune.objectives.finetune import DEVICES_EACH
 
@@ -61,9 +61,9 @@ NODES = {
 
 def script(text: str, folder: Path) -> str:
     """The job script, without what differs between machines and runs."""
-    cluster.write_certificates(folder / "tls")
+    certificates.write_certificates(folder / "tls")
     settings = config.validated(config.Batch, yaml.safe_load(text))
-    with cluster.make_batch(settings, cluster.read_certificates(folder / "tls")) as jobs:
+    with cluster.make_batch(settings, certificates.read_certificates(folder / "tls"), folder) as jobs:
         found = jobs.job_script()
     found = found.replace(str(folder), "FOLDER").replace(sys.executable, "PYTHON")
     return re.sub(r"tls://[\d.]+:\d+", "tls://ADDRESS", found)
@@ -98,11 +98,19 @@ def test_there_are_files_for_slurm_and_oar() -> None:
 
 def test_a_scheduler_of_the_files_port_has_no_dashboard_for_others(tmp_path: Path) -> None:
     """It would listen everywhere, and to everybody."""
-    cluster.write_certificates(tmp_path / "tls")
+    certificates.write_certificates(tmp_path / "tls")
     job = {"interface": "lo", "scheduler_options": {"idle_timeout": "1 h"}}
     settings = config.validated(config.Batch, {"system": "slurm", "maximum": 1, "job": job})
-    with cluster.make_batch(settings, cluster.read_certificates(tmp_path / "tls")) as jobs:
+    with cluster.make_batch(settings, certificates.read_certificates(tmp_path / "tls"), tmp_path) as jobs:
         assert jobs.scheduler.idle_timeout == 3600
+        assert not hasattr(jobs.scheduler, "http_server")
+
+
+def test_pages_that_a_file_asks_for_are_there(tmp_path: Path) -> None:
+    certificates.write_certificates(tmp_path / "tls")
+    job = {"interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
+    settings = config.validated(config.Batch, {"system": "slurm", "maximum": 1, "job": job})
+    with cluster.make_batch(settings, certificates.read_certificates(tmp_path / "tls"), tmp_path) as jobs:
         addresses = [socket.getsockname()[0] for socket in jobs.scheduler.http_server._sockets.values()]
         assert addresses == ["127.0.0.1"]
 

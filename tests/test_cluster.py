@@ -26,7 +26,7 @@ import psutil
 import pytest
 
 import partune as pt
-from partune import cluster
+from partune import certificates, cluster
 from partune.cluster import Cluster
 from partune.errors import UserError
 from partune.executors import WorkerLostError
@@ -75,6 +75,40 @@ def test_nothing_listens_where_other_machines_are(two: Cluster) -> None:
     listening = [each.laddr.ip for one in everybody for each in one.net_connections() if each.status == "LISTEN"]
     assert len(listening) >= 3  # the scheduler and two workers
     assert set(listening) == {"127.0.0.1"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_another_user_of_this_machine_runs_nothing_and_reads_nothing(two: Cluster) -> None:
+    here = psutil.Process()
+    everybody = [here, *here.children(recursive=True)]
+    ports = {each.laddr.port for one in everybody for each in one.net_connections() if each.status == "LISTEN"}
+    lists = (",".join(map(str, ports)), ",".join(str(one.pid) for one in everybody))
+    command = [sys.executable, "-m", "tests.neighbour", *lists]
+    found = subprocess.run(
+        command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, timeout=120, check=True
+    )
+    assert found.stdout.splitlines() == []
+    assert two.submit(pid).result(timeout=60) > 0
+
+
+def test_what_a_worker_starts_does_not_inherit_its_certificate(two: Cluster) -> None:
+    inherited = two.submit(lambda: subprocess.run(["env"], capture_output=True, text=True).stdout).result(timeout=60)
+    assert "PATH=" in inherited
+    assert "PRIVATE KEY" not in inherited
+
+
+def test_a_cluster_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where a worker could not tidy up."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.chdir(tmp_path)
+    with cluster.local(1) as workers:
+        (folder,) = tmp_path.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert any(folder.iterdir())
+        with pytest.raises(WorkerLostError):
+            workers.submit(os._exit, 1).result(timeout=60)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_watch_of_dask_holds_up_what_a_worker_runs(two: Cluster) -> None:
@@ -394,10 +428,11 @@ def test_what_a_frozen_worker_was_running_goes_on_elsewhere(
         assert future.result(timeout=60) != frozen
 
 
-def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any]) -> None:
+def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     started(*scheduler(port))
     with cluster.joined(f"tcp://127.0.0.1:{port}") as workers:
+        assert "every user of this machine can run code as you there" in caplog.text
         future = workers.submit(pid)
         time.sleep(0.5)
         assert not future.done()
@@ -420,7 +455,7 @@ def test_an_address_that_is_unsafe_or_none_is_one_line(address: str, reason: str
 
 
 def test_certificates_ask_for_an_address_that_says_so(tmp_path: Path) -> None:
-    cluster.write_certificates(tmp_path / "tls")
+    certificates.write_certificates(tmp_path / "tls")
     unencrypted = cluster.joined("tcp://10.1.2.3:8786", tls=tmp_path / "tls")
     with pytest.raises(UserError, match=r"is not encrypted.*: give tls://10.1.2.3:8786"), unencrypted:
         pass
@@ -435,19 +470,21 @@ def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started: Callable[..., Any]) -> None:
     folder = tmp_path / "tls"
-    cluster.write_certificates(folder)
+    certificates.write_certificates(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
     with pytest.raises(UserError, match="cannot write"):
-        cluster.write_certificates(folder)
+        certificates.write_certificates(folder)
     port = free_port()
-    tls = [part for kind, name in cluster.FILES.items() for part in (f"--tls-{kind}", str(folder / name))]
-    started(*scheduler(port), "--protocol", "tls", *tls)
+    tls = [part for kind, name in certificates.FILES.items() for part in (f"--tls-{kind}", str(folder / name))]
+    process = started(*scheduler(port), *cluster.UNSEEN, "--protocol", "tls", *tls)
     started(*worker(f"tls://127.0.0.1:{port}"), *tls)
     with cluster.joined(f"tls://127.0.0.1:{port}", tls=folder) as workers:
         assert workers.submit(pid).result(timeout=60) > 0
+        listening = [each for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"]
+        assert [each.laddr.port for each in listening] == [port]  # no pages
     other = tmp_path / "other"
-    cluster.write_certificates(other)
+    certificates.write_certificates(other)
     with pytest.raises(UserError, match="no scheduler answers"), cluster.joined(f"tls://127.0.0.1:{port}", tls=other):
         pass
 
@@ -510,12 +547,17 @@ def test_a_worker_that_outlives_its_driver_saves_what_it_runs(tmp_path: Path) ->
             "    workers.submit(saving, pathlib.Path(sys.argv[1])).result()\n",
             str(tmp_path / "state"),
         ],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
         cwd=Path(__file__).parent.parent,
     )
     wait_for(tmp_path / "state.begun")
     driver.kill()
     driver.wait()
     wait_for(tmp_path / "state")
+    deadline = time.monotonic() + 30
+    while list(tmp_path.glob("partune-workers-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(

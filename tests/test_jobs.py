@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import cluster, config
+from partune import certificates, cluster, config
 from partune import jobs as module
 from partune.errors import UserError
 from partune.jobs import Jobs
@@ -114,7 +114,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(module, "ASK", 0.0)
     monkeypatch.setattr(module, "LOOK", 3600.0)
-    cluster.write_certificates(tmp_path / "tls")
+    certificates.write_certificates(tmp_path / "tls")
     return found
 
 
@@ -138,7 +138,7 @@ def started(system: System) -> Iterator[Callable[..., Jobs]]:
     def start(**settings: Any) -> Jobs:
         form = {"system": "slurm", "maximum": 4, "job": {"interface": "lo"}} | settings
         batch = config.validated(config.Batch, form)
-        made = cluster.make_batch(batch, cluster.read_certificates(system.folder / "tls"))
+        made = cluster.make_batch(batch, certificates.read_certificates(system.folder / "tls"), system.folder)
         open_ones.append(made)
         jobs = Jobs(made, system, batch)
         jobs.__enter__()

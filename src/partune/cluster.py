@@ -19,7 +19,6 @@ import functools
 import logging
 import math
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -40,6 +39,7 @@ import distributed
 from distributed import Client, Scheduler, Security, SpecCluster
 
 from partune import config
+from partune.certificates import certified, environment_of, read_certificates, security_of, temporary_certificates
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, cluster_class
@@ -54,8 +54,11 @@ from partune.worker import (
     PARENT,
     PRELOAD,
     PRELOAD_NANNY,
+    SCRATCH,
+    WITHOUT_PAGES,
     WORKERS_EACH,
     HandedBackError,
+    Pageless,
     carried_out,
     devices,
 )
@@ -65,17 +68,16 @@ T = TypeVar("T")
 
 STRIKES = 3
 FRUITLESS = 3  # processes of a worker in a row that end before it has come: no more are started
+PREFIX = "partune-workers-"  # of the folder for what Dask keeps beside its workers
 OUTPUT = 4096  # bytes of a worker process's output that are kept
 THREADS = 64  # of a worker process: the largest pack that it can hold
 PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
 LOOK = 2.0  # seconds after which a study looks again how many workers there are
 TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
 FROZEN = 30.0  # seconds beyond the time limit after which a worker that has not ended itself is ended
+UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0", *PRELOAD)  # a scheduler that serves no pages
 FETCH = 30.0  # seconds to wait for a result that is there
 CONNECT = 30.0  # seconds for a scheduler to answer
-UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0")  # without the address, pages stay, for everybody
-CERTIFICATE, KEY = "certificate.pem", "key.pem"
-FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
 CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
 SYSTEMS = {
     "slurm": "SLURMCluster",
@@ -466,11 +468,14 @@ async def _forget(dask_scheduler: Scheduler, address: str) -> None:
 def local(workers: int, time_limit: float | None = None, devices_each: int = 1) -> Iterator[Cluster]:
     """Worker processes of this machine: each with its own GPUs where there are any, else its share of the cores.
 
-    Raises UserError where there are fewer GPUs than asked for.
+    Nobody else can talk to them, other users of this machine included. Raises UserError where there are fewer GPUs than
+    asked for.
     """
     environments = _environments(workers, devices_each)
+    security = security_of(*certified())
     with (
-        _scheduler() as scheduler,
+        scratch() as folder,
+        _scheduler(security, folder) as scheduler,
         _kept() as keepers,
         Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as found,
     ):
@@ -484,7 +489,8 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
                 found.fail(UserError(reason.splitlines()[0]))
 
         for environment in environments:
-            keepers.append(Keeper(scheduler.scheduler_address, environment, found.came, give_up))
+            settings = {**environment, **environment_of(security)}
+            keepers.append(Keeper(scheduler.scheduler_address, settings, folder, found.came, give_up))
         found.expect(workers)
         needed = workers
         yield found
@@ -505,35 +511,61 @@ def _kept() -> Iterator[Keepers]:
             keeper.stop(grace)
 
 
-def _scheduler() -> SpecCluster:
-    """A scheduler in this process. Its workers are gone when their connections are.
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Lend a folder for what Dask keeps beside its workers, which only this user can read; it goes with the context.
+
+    By default Dask's own would stay, under a name in the machine's temporary folder that anybody could take first; and
+    processes import modules from it.
+
+    Raises:
+        UserError: No folder for temporary files can be written.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(f"worker processes need a folder for temporary files (TMPDIR): {error.strerror}") from None
+    with folder as made:
+        yield Path(made)
+
+
+def _scheduler(security: Security, folder: Path) -> SpecCluster:
+    """A scheduler in this process, without pages. Its workers are gone when their connections are.
 
     Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does. Its
     look at the loop, 50 times a second, takes from workers that need every core.
     """
-    options = {"host": LOOPBACK, "port": 0, "dashboard": False, "dashboard_address": f"{LOOPBACK}:0"}
+    place = {"host": LOOPBACK, "port": 0, "protocol": "tls://", "local_directory": str(folder)}
+    scheduler = {"cls": PagelessScheduler, "options": {**place, "security": security, "dashboard": False}}
     with dask.config.set({"distributed.scheduler.worker-ttl": None, "distributed.admin.tick.interval": "1s"}):
-        return SpecCluster(scheduler={"cls": Scheduler, "options": options}, silence_logs=logging.CRITICAL)
+        return SpecCluster(scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
+
+
+class PagelessScheduler(Pageless, Scheduler):  # type: ignore[misc]
+    """A scheduler that serves no pages."""
 
 
 class Keeper:
     """Keeps one worker process running: one that ends is followed by another.
 
-    name: of the process of now. came: whether a worker of a name ever reached the scheduler. After FRUITLESS processes
-    in a row that ended before that, no more are started, and give_up is told why, in another thread; by default they
-    are started for ever. (Dask's Nanny is not used: it gives up for good when a worker dies in the moment in which it
-    starts.)
+    environment: variables of the process, its certificate (`environment_of`) among them. folder: for what Dask keeps
+    there. name: of the process of now. came: whether a worker of a name ever reached the scheduler. After FRUITLESS
+    processes in a row that ended before that, no more are started, and give_up is told why, in another thread; by
+    default they are started for ever. (Dask's Nanny is not used: it gives up for good when a worker dies in the moment
+    in which it starts.)
     """
 
     def __init__(
         self,
         address: str,
         environment: Mapping[str, str],
+        folder: Path,
         came: Callable[[str], bool] = lambda name: True,
         give_up: Callable[[str], object] = lambda reason: None,
     ) -> None:
-        options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", *UNSEEN)
-        self._command = (sys.executable, "-m", "dask", "worker", address, "--host", LOOPBACK, *options, *PRELOAD)
+        options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--local-directory", str(folder))
+        place = ("--host", LOOPBACK, *options, *WITHOUT_PAGES, *PRELOAD)
+        self._command = (sys.executable, "-m", "dask", "worker", address, *place)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
         self._came, self._give_up = came, give_up
         self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
@@ -645,6 +677,12 @@ def joined(address: str, time_limit: float | None = None, tls: Path | None = Non
             f"{address} is not on this machine, and whoever reaches a scheduler can run code: give --tls FOLDER with "
             "the certificates that it was started with (partune certificates FOLDER makes some)"
         )
+    if tls is None:
+        log.warning(
+            "%s asks nobody who they are: every user of this machine can run code as you there. "
+            "partune certificates FOLDER closes it to them.",
+            address,
+        )
     security = None if tls is None else read_certificates(tls)
 
     def connect() -> Client:
@@ -674,8 +712,9 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
     with (
         terminated_as_interrupted(),
-        _temporary_certificates(folder) as security,
-        make_batch(settings, security) as jobs,
+        temporary_certificates(folder) as security,
+        scratch() as own,
+        make_batch(settings, security, own) as jobs,
         Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
         Jobs(jobs, found, settings),
     ):
@@ -697,21 +736,8 @@ def _system(settings: config.Batch) -> Any:
     return getattr(dask_jobqueue, SYSTEMS[settings.system])
 
 
-@contextlib.contextmanager
-def _temporary_certificates(shared: Path) -> Iterator[Security]:
-    try:
-        folder = tempfile.TemporaryDirectory(prefix=".partune-tls-", dir=shared)
-    except OSError as error:
-        raise UserError(f"cannot write certificates for the jobs in {shared}: {error.strerror}") from None
-    with folder as made:
-        if shlex.quote(made) != made:
-            raise UserError(f"{shared} stands in job scripts: give job: shared_temp_directory without blanks or quotes")
-        write_certificates(Path(made) / "tls")
-        yield read_certificates(Path(made) / "tls")
-
-
-def make_batch(settings: config.Batch, security: Security) -> Any:
-    """The dask-jobqueue cluster of some settings, without jobs yet.
+def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
+    """The dask-jobqueue cluster of some settings, without jobs yet; folder: for what Dask keeps beside the scheduler.
 
     A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
     for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
@@ -721,17 +747,20 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     job.pop("shared_temp_directory", None)
     if not isinstance(options := job.pop("scheduler_options", {}), dict):
         raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
-    scheduler = {"dashboard": False, "dashboard_address": f"{LOOPBACK}:0"} | options
+    pages = options.get("dashboard") or "dashboard_address" in options  # where the file asks for them
+    place = {"dashboard_address": f"{LOOPBACK}:0", "local_directory": str(folder)}
     fixed = {
         "processes": workers,
         "protocol": "tls://",
         "security": security,
-        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, *UNSEEN, *job.pop("worker_extra_args", [])],
+        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, *WITHOUT_PAGES, *job.pop("worker_extra_args", [])],
         "job_script_prologue": [
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
+            *([] if settings.system == "htcondor" else [f"export {SCRATCH}=$(mktemp -d -t {PREFIX}XXXXXXXX)"]),
             *settings.prologue,
         ],
-        "scheduler_options": scheduler,
+        "scheduler_options": {"dashboard": False, **place, **options},
+        "scheduler_cls": Scheduler if pages else PagelessScheduler,
         "silence_logs": "critical",
         "job_cls": kind.job_cls,
         "n_workers": 0,
@@ -751,31 +780,6 @@ def make_batch(settings: config.Batch, security: Security) -> Any:
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         text = str(error).partition(". Very likely this unexpected")[0].replace("Got unexpected", "unexpected")
         raise UserError(f"{settings.system}: {' '.join(text.split())}") from None
-
-
-# ----- certificates
-
-
-def write_certificates(folder: Path) -> None:
-    """A key and a certificate for scheduler, workers and drivers, in a new folder that only its owner can read."""
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from None
-    made = Security.temporary().get_tls_config_for_role("client")
-    for name, text in ((CERTIFICATE, made["cert"]), (KEY, made["key"])):
-        with os.fdopen(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-
-
-def read_certificates(folder: Path) -> Security:
-    certificate, key = folder / CERTIFICATE, folder / KEY
-    for path in (certificate, key):
-        if not path.is_file():
-            raise UserError(f"no certificates in {folder}: {path.name} is missing (partune certificates makes some)")
-    roles = ("client", "scheduler", "worker")
-    files = {f"tls_{role}_{kind}": str(path) for role in roles for kind, path in (("cert", certificate), ("key", key))}
-    return Security(require_encryption=True, tls_ca_file=str(certificate), **files)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

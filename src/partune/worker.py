@@ -6,7 +6,9 @@ Dask loads this module into workers, and into the nannies that keep them, with `
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,17 +16,20 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import distributed
-from distributed import Nanny, Worker
+from distributed import Nanny, Scheduler, Worker
 
+from partune.certificates import VARIABLES
 from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import PreemptedError, noticed, notify, wait_for_guarded
 
 PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
 WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
+SCRATCH = "DASK_TEMPORARY_DIRECTORY"  # Dask's own: where a job's workers keep files; it goes when they do
 OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
 LEAVING = "partune-leaving"  # and because they were told to
 GRACE = 60.0  # seconds in which what runs can be saved; a batch system may kill before
@@ -32,6 +37,18 @@ WATCHES = ("profile", "profile-cycle", "tick", "ticks")  # of Dask: hold all thr
 LINGER = 1.0  # seconds until what a worker said has left it
 PRELOAD = ("--preload", __name__)
 PRELOAD_NANNY = ("--preload-nanny", __name__)
+WITHOUT_PAGES = ("--no-dashboard", "--worker-class", f"{__name__}.PagelessWorker")
+
+
+class Pageless:
+    """A scheduler or worker of Dask that serves no pages: they show what runs, and its logs, to whoever asks."""
+
+    def start_http_server(self, *arguments: Any, **options: Any) -> None:
+        """Listen to nobody."""
+
+
+class PagelessWorker(Pageless, Worker):  # type: ignore[misc]
+    """A worker that serves no pages."""
 
 
 class HandedBackError(Exception):
@@ -52,20 +69,28 @@ def carried_out(call: bytes, task: int, limit: float | None) -> Any:
             raise HandedBackError from None
 
 
-def dask_setup(process: Worker | Nanny) -> None:
-    """Called by Dask in each worker and nanny that preloads this module.
+def dask_setup(process: Worker | Nanny | Scheduler) -> None:
+    """Called by Dask in each worker, nanny and scheduler that preloads this module.
 
-    A worker of this machine ends with the driver that started it. One of a batch job sees its own of its node's GPUs;
-    it ends where there are not enough.
+    A scheduler stops serving pages. A worker of this machine ends with the driver that started it. One of a batch job
+    sees its own of its node's GPUs; it ends where there are not enough.
     """
+    if isinstance(process, Scheduler):
+        process.http_server.stop()
+        return
     if threading.current_thread() is threading.main_thread():  # in Dask's own commands it is
         signal.signal(signal.SIGTERM, lambda *_: _terminate(process))
     if isinstance(process, Nanny):
+        if WORKERS_EACH in os.environ and os.environ.get(SCRATCH):
+            atexit.register(shutil.rmtree, os.environ[SCRATCH], ignore_errors=True)
         return
     for name in WATCHES:
         process.periodic_callbacks.pop(name, None)
+    for name in VARIABLES:  # its certificate is not for the programs that trials start
+        os.environ.pop(name, None)
     if PARENT in os.environ:
-        threading.Thread(target=_end_with, args=(int(os.environ[PARENT]),), name="parent", daemon=True).start()
+        scratch = Path(process.local_directory).parents[1]
+        threading.Thread(target=_end_with, args=(int(os.environ[PARENT]), scratch), name="parent", daemon=True).start()
         return
     if WORKERS_EACH not in os.environ or not (visible := devices()):
         return
@@ -121,10 +146,14 @@ def _leave(worker: Worker, topic: str, message: dict[str, Any], grace: float = G
     os._exit(1)
 
 
-def _end_with(parent: int) -> None:
-    """Ends the process when the driver has; what runs is saved for the one that continues the study."""
+def _end_with(parent: int, scratch: Path) -> None:
+    """Ends the process when the driver has; what runs is saved for the one that continues the study.
+
+    scratch: the folder that the driver lent its workers, and can no longer remove.
+    """
     while os.getppid() == parent:
         time.sleep(1.0)
     notify()
     wait_for_guarded(GRACE)
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(1)

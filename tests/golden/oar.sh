@@ -7,6 +7,7 @@
 #OAR -p gpu_count=4
 #OAR -t besteffort
 export PARTUNE_WORKERS_PER_JOB=4 PARTUNE_DEVICES_PER_WORKER=1
+export DASK_TEMPORARY_DIRECTORY=$(mktemp -d -t partune-workers-XXXXXXXX)
 module load cuda
 source .venv/bin/activate
-exec PYTHON -m distributed.cli.dask_worker tls://ADDRESS --name dummy-name --nthreads 64 --memory-limit 0 --nworkers 4 --nanny --death-timeout 60 --preload partune.worker --preload-nanny partune.worker --no-dashboard --dashboard-address 127.0.0.1:0 --interface lo --protocol tls:// --tls-ca-file FOLDER/tls/certificate.pem --tls-cert FOLDER/tls/certificate.pem --tls-key FOLDER/tls/key.pem
+exec PYTHON -m distributed.cli.dask_worker tls://ADDRESS --name dummy-name --nthreads 64 --memory-limit 0 --nworkers 4 --nanny --death-timeout 60 --preload partune.worker --preload-nanny partune.worker --no-dashboard --worker-class partune.worker.PagelessWorker --interface lo --protocol tls:// --tls-ca-file FOLDER/tls/certificate.pem --tls-cert FOLDER/tls/certificate.pem --tls-key FOLDER/tls/key.pem

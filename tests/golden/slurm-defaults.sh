@@ -6,4 +6,5 @@
 #SBATCH --mem=32G
 #SBATCH -t 00:30:00
 export PARTUNE_WORKERS_PER_JOB=1 PARTUNE_DEVICES_PER_WORKER=1
-exec PYTHON -m distributed.cli.dask_worker tls://ADDRESS --name dummy-name --nthreads 64 --memory-limit 0 --nanny --death-timeout 60 --preload partune.worker --preload-nanny partune.worker --no-dashboard --dashboard-address 127.0.0.1:0 --interface lo --protocol tls:// --tls-ca-file FOLDER/tls/certificate.pem --tls-cert FOLDER/tls/certificate.pem --tls-key FOLDER/tls/key.pem
+export DASK_TEMPORARY_DIRECTORY=$(mktemp -d -t partune-workers-XXXXXXXX)
+exec PYTHON -m distributed.cli.dask_worker tls://ADDRESS --name dummy-name --nthreads 64 --memory-limit 0 --nanny --death-timeout 60 --preload partune.worker --preload-nanny partune.worker --no-dashboard --worker-class partune.worker.PagelessWorker --interface lo --protocol tls:// --tls-ca-file FOLDER/tls/certificate.pem --tls-cert FOLDER/tls/certificate.pem --tls-key FOLDER/tls/key.pem

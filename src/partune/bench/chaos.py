@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from partune.bench.meter import machine, versions
 from partune.bench.options import Chaos, repeated_by
+from partune.certificates import FILES, environment_of, read_certificates, write_certificates
 from partune.cluster import UNSEEN, Keeper
 from partune.errors import UserError
 from partune.loopback import LOOPBACK
@@ -125,15 +127,19 @@ def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
 def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Damage:
     """The study with kills, until it is done; raises UserError where it is stuck."""
     port, began = free_port(), time.monotonic()
-    address = f"tcp://{LOOPBACK}:{port}"
+    address = f"tls://{LOOPBACK}:{port}"
+    tls = out / "tls"
+    write_certificates(tls)
+    files = [part for kind, name in FILES.items() for part in (f"--tls-{kind}", str(tls / name))]
     directory = out / "study"
     (out / "space.yaml").write_text(json.dumps(SPACE), encoding="utf-8")
     python = (sys.executable, "-m")
-    scheduler = (*python, "dask", "scheduler", "--host", LOOPBACK, "--port", str(port), *UNSEEN, "--no-show")
+    place = ("--host", LOOPBACK, "--port", str(port), "--protocol", "tls", *files)
+    scheduler = (*python, "dask", "scheduler", *place, *UNSEEN, "--no-show")
     begin = (
         *(*python, "partune.cli", "tune", "--objective", f"{__name__}:work", "--space", str(out / "space.yaml")),
         *("--algorithm", "sobol", "--seed", str(options.seed), "--budget", str(options.trials)),
-        *("--scheduler", address, "--runs", str(out), "--name", directory.name),
+        *("--scheduler", address, "--tls", str(tls), "--runs", str(out), "--name", directory.name),
     )
     again = (*python, "partune.cli", "resume", str(directory))
     environment = {SECONDS: str(options.seconds), "OMP_NUM_THREADS": "1"}
@@ -141,7 +147,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
         "scheduler": Service(lambda: scheduler, out / "scheduler.log"),
         "driver": Service(lambda: again if directory.is_dir() else begin, out / "driver.log"),
     }
-    workers = [Keeper(address, environment) for _ in range(options.workers)]
+    settings = {**environment, **environment_of(read_certificates(tls))}
+    workers = [Keeper(address, settings, out / "scratch") for _ in range(options.workers)]
     kills: Counter[str] = Counter()
     chance = random.Random(options.seed)
     watch = Watch(directory)
@@ -162,6 +169,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
         for worker in workers:
             worker.stop()
         services["scheduler"].stop()
+        for left in (tls, out / "scratch"):
+            shutil.rmtree(left, ignore_errors=True)
     return damage(directory, options, kills, time.monotonic() - began)
 
 

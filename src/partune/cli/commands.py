@@ -198,12 +198,15 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def certificates(arguments: argparse.Namespace) -> int:
+    from partune.certificates import FILES, write_certificates
+
     cluster = studies.dask_cluster()
-    cluster.write_certificates(folder := Path(arguments.folder))
-    files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in cluster.FILES.items())
+    write_certificates(folder := Path(arguments.folder))
+    files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
     print(f"  dask scheduler --protocol tls {' '.join(cluster.UNSEEN)} {files}")
-    options = " ".join(("--nthreads", str(cluster.THREADS), *cluster.UNSEEN, *cluster.PRELOAD, *cluster.PRELOAD_NANNY))
+    loaded = (*cluster.WITHOUT_PAGES, *cluster.PRELOAD, *cluster.PRELOAD_NANNY)
+    options = " ".join(("--nthreads", str(cluster.THREADS), *loaded))
     print(f"  dask worker tls://HOST:8786 {options} {files}")
     print(f"and the study with --scheduler tls://HOST:8786 --tls {folder}. Whoever has the folder can use the cluster.")
     return 0
