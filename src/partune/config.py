@@ -127,7 +127,7 @@ class Training(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """SGD's momentum."""
     targets: str = "attention"
-    """Which linear layers get an adapter: attention, all-linear, or names with commas between."""
+    """Which linear layers get an adapter: attention (what mixes tokens), all-linear, or names with commas between."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 where the device has it, else fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None

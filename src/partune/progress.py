@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from partune.report.summary import score_words, span, words
+from partune.report.summary import coverage_words, score_words, span, words
 from partune.study import Study, Watcher
 from partune.trial import Status, Trial
 from partune.winner import CONFIRM, ranked
@@ -74,6 +74,8 @@ class Terminal(Watcher):
             told = "".join(f", {count} {what}" for what, count in lost.items() if count)
             self.console.print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
             items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
+            for targets, covered in summary.get("adapted", {}).items():
+                self.console.print(f"{targets}: {coverage_words(covered)}", markup=False)
             metric = summary["scoring"]["metric"]
             pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
             self.console.print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")

@@ -28,7 +28,8 @@ from partune.errors import UserError
 from partune.finetune.adapter import written
 from partune.finetune.data import Row
 from partune.finetune.isolation import one_line, quiet
-from partune.finetune.model import find_targets, linear_layers, short_targets
+from partune.finetune.layers import linear_layers
+from partune.finetune.model import find_targets, short_targets
 from partune.finetune.training import WARMUP_SHARE, count_steps
 
 if TYPE_CHECKING:

@@ -5,15 +5,26 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from partune import config
 from partune.errors import UserError, suggestion
+from partune.finetune.acceptance import refusal
 from partune.finetune.isolation import one_line, own_generators, quiet
+from partune.finetune.layers import (
+    block_names,
+    block_of,
+    body_layers,
+    linear_layers,
+    mixing_layers,
+    once_per_model,
+    put_back,
+    trained_layers,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -42,21 +53,9 @@ class Base:
 
     @contextmanager
     def lent(self) -> Iterator[PreTrainedModel]:
-        """The model, for adapters to be put in; afterwards every module stands again where it stood.
-
-        Layers are put back by identity, not by PEFT's `unload`: a failure half-way through attaching leaves nothing.
-        """
-        before = [(module, dict(module._modules)) for module in self.model.modules()]
-        try:
+        """Lend the model, for adapters to be put in; afterwards every module stands again where it stood."""
+        with put_back(self.model):
             yield self.model
-        finally:
-            for module, children in before:
-                for name, child in children.items():
-                    if module._modules[name] is not child:
-                        module._modules[name] = child
-            if hasattr(self.model, "peft_config"):
-                del self.model.peft_config
-            self.model.eval()
 
 
 def find_device(name: str) -> torch.device:
@@ -153,11 +152,8 @@ def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[s
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a model: the children of its body's first list of modules."""
-    from torch import nn
-
-    body = cast(Any, model).base_model
-    return next((list(each) for each in body.children() if isinstance(each, nn.ModuleList)), [])
+    """Return the repeated blocks of a model that a text passes through."""
+    return [model.get_submodule(name) for name in block_names(model)]
 
 
 def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
@@ -210,53 +206,122 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
 # ----- which layers get an adapter
 
 
-def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Every linear layer by full name, the head (output embeddings) too; GPT-2's Conv1D is one."""
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    return {name: module for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
-
-
-def body_layers(model: nn.Module) -> list[str]:
-    """The linear layers' names without the head."""
-    head = cast(Any, model).get_output_embeddings()
-    return [name for name, module in linear_layers(model).items() if module is not head]
-
-
-def attention_layers(model: nn.Module) -> list[str]:
-    """The linear layers within attention modules: q, k, v and o, or the fused projections of a model that has them."""
-    inside = tuple(f"{name}." for name, module in model.named_modules() if "attention" in type(module).__name__.lower())
-    return [name for name in body_layers(model) if name.startswith(inside)] if inside else []
-
-
 def find_targets(model: nn.Module, targets: str) -> list[str]:
-    """Full names of the layers that `targets` means: attention, all-linear, or names with commas between.
+    """Return the full names of the layers that `targets` means, in the model's order.
 
-    The head gets an adapter only where it is named. A name is a full one or its end ("q_proj", "mlp.up_proj"). Raises
-    UserError, with some layers, where one fits none.
+    Never one that a pass of text does not train, such as those of a tower for images.
+
+    Args:
+        model: The base, its layers as they were loaded.
+        targets: "attention": the projections of attention, and in a block without attention those of what it has in
+            its place (linear attention, a state-space mixer, a short convolution), as far as PEFT takes them.
+            "all-linear": every linear layer but the head. Else names with commas between; a name is a full one or its
+            end ("q_proj", "mlp.up_proj"), and the head gets an adapter only like this.
+
+    Raises:
+        UserError: With some layers, where a name fits none, or only such as no text trains.
     """
-    linear = linear_layers(model)
+    linear, trained = linear_layers(model), trained_layers(model)
     if targets == "all-linear":
-        found = body_layers(model)
+        found = [name for name in body_layers(model) if name in trained]
     elif targets == "attention":
         found = attention_layers(model)
     else:
         wanted = [name.strip() for name in targets.split(",") if name.strip()]
         for name in wanted:
-            if not any(_fits(layer, name) for layer in linear):
+            fitting = [layer for layer in linear if _fits(layer, name)]
+            if not fitting:
                 known = ["attention", "all-linear", *dict.fromkeys(layer.rpartition(".")[2] for layer in linear)]
                 raise UserError(f'targets: the model has no linear layer "{name}"{_offer(name, known)}')
-        found = [layer for layer in linear if any(_fits(layer, name) for name in wanted)]
+            if trained.isdisjoint(fitting):
+                raise UserError(f'targets: a pass of text trains no layer "{name}" ({fitting[0]}): leave it out')
+        found = [layer for layer in linear if layer in trained and any(_fits(layer, name) for name in wanted)]
     if not found:
         known = list(dict.fromkeys(layer.rpartition(".")[2] for layer in linear))
         raise UserError(f'targets: "{targets}" fits no linear layer; the model has {", ".join(known[:8]) or "none"}')
     return found
 
 
+@once_per_model
+def attention_layers(model: nn.Module) -> list[str]:
+    """Return what `targets: attention` means; see `find_targets`."""
+    attention, others = mixing_layers(model)
+    if others:
+        others = [layer for _, layers in _taken(model, others) for layer in layers]
+    return [name for name in linear_layers(model) if name in {*attention, *others}]
+
+
+def check_accepted(model: nn.Module, targets: str) -> None:
+    """Raise UserError, with the targets that remain, where PEFT would not load an adapter on these layers."""
+    layers = find_targets(model, targets)
+    if (reason := refusal(model, layers, short_targets(model, layers))) is None:
+        return
+    left = ",".join(name for name, _ in _taken(model, layers))
+    way_out = f"--targets {left}" if left else "other layers, such as --targets attention"
+    raise UserError(f"targets {targets}: PEFT could not load the adapters ({reason.rstrip('.')}); it takes {way_out}")
+
+
+def _taken(model: nn.Module, layers: list[str]) -> list[tuple[str, list[str]]]:
+    """Return those of the layers that PEFT takes, kind by kind: a name that means them, and the layers."""
+    kinds: dict[str, list[str]] = {}
+    for layer in layers:
+        kinds.setdefault(_kind(model, layer, layers), []).append(layer)
+    if refusal(model, layers, short_targets(model, layers)) is None:
+        return list(kinds.items())
+    return [(kind, own) for kind, own in kinds.items() if refusal(model, own, short_targets(model, own)) is None]
+
+
+def _kind(model: nn.Module, layer: str, among: list[str]) -> str:
+    """Return the shortest end of a layer's name that means none but layers of a list."""
+    parts = layer.split(".")
+    trained = trained_layers(model)
+    ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
+    return next(end for end in ends if all(each in among for each in trained if _fits(each, end)))
+
+
+def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
+    """Return what `targets` covers, for the record.
+
+    Returns:
+        layers: how many have adapters; blocks, of: in how many blocks, of how many; names: the layers' last names;
+        left_out: last names of what was meant and has none, by the reason.
+    """
+    layers = find_targets(model, targets)
+    blocks = {block_of(model, layer) for layer in layers} - {None}
+    return {
+        "layers": len(layers),
+        "blocks": len(blocks),
+        "of": len(block_names(model)),
+        "names": _last_names(layers),
+        "left_out": _left_out(model, targets, layers),
+    }
+
+
+def _left_out(model: nn.Module, targets: str, layers: list[str]) -> dict[str, list[str]]:
+    """Return the last names of the layers that `targets` means by its words and leaves out, by the reason."""
+    trained = trained_layers(model)
+    if targets == "attention":
+        meant = [name for kind in mixing_layers(model) for name in kind]
+    elif targets == "all-linear":
+        meant = body_layers(model)
+    else:
+        ends = [name.strip() for name in targets.split(",")]
+        meant = [layer for layer in linear_layers(model) if any(_fits(layer, end) for end in ends)]
+    absent = [name for name in meant if name not in layers]
+    reasons = {
+        "a pass of text does not train": [name for name in absent if name not in trained],
+        "PEFT does not take": [name for name in absent if name in trained],
+    }
+    return {reason: _last_names(names) for reason, names in reasons.items() if names}
+
+
+def _last_names(layers: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(layer.rpartition(".")[2] for layer in layers))
+
+
 def short_targets(model: nn.Module, found: list[str]) -> list[str]:
-    """The layers' last names, as adapter files have them, where these mean exactly the same; else the full names."""
-    short = list(dict.fromkeys(name.rpartition(".")[2] for name in found))
+    """Return the layers' last names, as adapter files have them, where these mean exactly the same; else full names."""
+    short = _last_names(found)
     meant = [layer for layer, _ in model.named_modules() if any(_fits(layer, name) for name in short)]
     return short if meant == found else found
 

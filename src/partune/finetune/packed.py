@@ -27,7 +27,8 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
 from partune.finetune.dropout import Place, keep, thresholds
-from partune.finetune.model import Base, find_targets, linear_layers
+from partune.finetune.layers import linear_layers
+from partune.finetune.model import Base, find_targets
 from partune.finetune.training import lora_config
 
 if TYPE_CHECKING:

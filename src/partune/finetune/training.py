@@ -24,7 +24,8 @@ import numpy.typing as npt
 from partune import config
 from partune.finetune.data import IGNORED, Examples
 from partune.finetune.isolation import own_generators, quiet
-from partune.finetune.model import Base, find_targets, linear_layers, short_targets
+from partune.finetune.layers import linear_layers
+from partune.finetune.model import Base, find_targets, short_targets
 
 if TYPE_CHECKING:
     import torch

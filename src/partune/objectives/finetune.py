@@ -82,6 +82,7 @@ class FineTune(Anchored):
         }
         self.config = config.parse({"objective": "finetune", **sections})
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
+        self._targets: tuple[str, ...] = (self.config.training.targets,)  # all that a trial may have
         self._lock = threading.RLock()  # held by whoever uses a base
         self._loading = threading.RLock()  # guards what is loaded, and is never held while a base works
         self._bases: dict[str, tuple[Base, PackAnswers]] = {}
@@ -126,8 +127,9 @@ class FineTune(Anchored):
 
     @property
     def _learnt(self) -> dict[str, Any]:
-        """What a study found out since: the hyperparameters that are searched, and the size of a pack."""
-        return {"_searched": self._searched} | ({} if self._pack is None else {"_pack": self._pack})
+        """What a study found out since: what is searched, which targets that means, and the size of a pack."""
+        known = {"_searched": self._searched, "_targets": self._targets}
+        return known | ({} if self._pack is None else {"_pack": self._pack})
 
     @property
     def model(self) -> config.Model:
@@ -200,6 +202,9 @@ class FineTune(Anchored):
             if name not in SETTINGS:
                 raise UserError(f'the space has "{name}", which is no training setting{suggestion(name, SETTINGS)}')
         self._searched = frozenset(names)
+        parameter = searched.hyperparameters.get("targets") if isinstance(searched, Space) else None
+        options = parameter.options if isinstance(parameter, Choice) else (self.training.targets,)
+        self._targets = tuple(str(option) for option in options)
 
     def check(self, searched: Space | Iterable[str] = ()) -> None:
         """Raises UserError for what could not work later: names and bounds of the space, model, data, targets, tasks.
@@ -209,23 +214,20 @@ class FineTune(Anchored):
         self.declare(searched)
         parameters: Mapping[str, Hyperparameter | None]
         parameters = searched.hyperparameters if isinstance(searched, Space) else dict.fromkeys(searched)
-        targets = set() if "targets" in parameters else {self.training.targets}
         lengths = {(self.data.max_length, self.data.loss_on)}
         for name, parameter in parameters.items():
             for value in _ends(parameter):
-                training, max_length, loss_on = self.settings({name: value})
-                if name == "targets":
-                    targets.add(training.targets)
+                _, max_length, loss_on = self.settings({name: value})
                 lengths.add((max_length, loss_on))
         self.prepare()
-        from partune.finetune.model import find_targets
+        from partune.finetune.model import check_accepted
         from partune.finetune.packed import find_sites
 
         base, _ = self._base(self.training.dtype)
-        for each in sorted(targets):
-            find_targets(base.model, each)
+        for targets in self._targets:
             if self.packed:
-                find_sites(base, each)
+                find_sites(base, targets)
+            check_accepted(base.model, targets)
         for max_length, loss_on in lengths:
             self._cut(base, max_length, loss_on)
 
@@ -438,6 +440,8 @@ class FineTune(Anchored):
     def summary(self) -> dict[str, Any]:
         """What was loaded, for the record: counts of the data, items and metric, device and precision."""
         self.prepare()
+        from partune.finetune.model import coverage
+
         base, _ = self._base(self.training.dtype)
         examples = self._cut(base, self.data.max_length, self.data.loss_on)
         return {
@@ -445,6 +449,7 @@ class FineTune(Anchored):
             "dtype": base.dtype,
             **({"pack": self.slots} if self.packed else {}),
             "data": examples.summary,
+            "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**self._scorer.summary, "chat_template": False},
         }
 

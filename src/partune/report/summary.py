@@ -208,6 +208,8 @@ def _page(summary: Summary) -> list[RenderableType]:
     if summary["confirmed"]:
         page.append(_confirmed_words(summary["confirmed"]))
     page.append(_spent(summary))
+    for targets, covered in summary["loaded"].get("adapted", {}).items():
+        page.append(Text(f"Targets {targets}: {coverage_words(covered)}."))
     if summary["verdict"] is not None:
         page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary)]
         if defaults_won(summary["verdict"]):
@@ -333,6 +335,13 @@ def score_words(score: float, stderr: float | None) -> str:
 
 def value_words(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def coverage_words(covered: Mapping[str, Any]) -> str:
+    """Return which layers have adapters, and which have none, as a person says it."""
+    where = f"adapters on {covered['layers']} layers in {covered['blocks']} of {covered['of']} blocks"
+    without = [f"not on {', '.join(names)}, which {reason}" for reason, names in covered["left_out"].items()]
+    return "; ".join([f"{where} ({', '.join(covered['names'])})", *without])
 
 
 def words(config: Mapping[str, object]) -> str:
