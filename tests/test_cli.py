@@ -84,14 +84,15 @@ def test_resume_continues_to_a_larger_budget(run: Run) -> None:
     branin(run)
     status, output, _ = run("resume", "runs/b", "--budget", "14")
     assert status == 0
-    assert "14 trials, 9 trials already done" in output
+    assert "Study runs/b: 9 of 14 trials have ended\n" in output
     assert len(json.loads(run("report", "runs/b", "--json")[1])["trials"]) == 14
     status, output, _ = run("resume", "runs/b")  # the larger budget is remembered, and nothing to do is no error
-    assert (status, "14 trials, 14 trials already done" in output) == (0, True)
+    assert (status, "14 of 14 trials have ended" in output) == (0, True)
     status, _, errors = run("resume", "runs/b", "--budget", "3")
     assert (status, errors) == (
         2,
-        "partune: error: runs/b has 14 trials already: --budget is the total, got 3\n",
+        "partune: error: --budget 3 is too small for runs/b, where 14 of 14 trials have ended: it is the total, "
+        "14 at least\n",
     )
 
 
@@ -246,6 +247,39 @@ def test_a_study_without_any_result_is_status_1(run: Run, tmp_path: Path) -> Non
     status, output, _ = run("tune", *flags)
     assert status == 1
     assert "2 trials (2 failed)" in output
+
+
+def test_a_study_that_fails_in_the_same_way_again_and_again_stops(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "unable.py").write_text("def f(config):\n    raise KeyError('[/INST]')\n")
+    (tmp_path / "space.yaml").write_text("x: {float: [-1, 1]}\n")
+    flags = ("--objective", "unable:f", "--space", "space.yaml", "--algorithm", "random", "--name", "u")
+    status, output, errors = run("tune", *flags)
+    assert status == 1
+    assert errors == (
+        "partune: stopped: 3 trials failed with the same error before any had a score: KeyError: '[/INST]'. "
+        "Mend that, and continue: partune resume runs/u\n"
+    )
+    assert output.count("failed: KeyError") == 3
+    status, output, _ = run("report", "runs/u")
+    assert "3 of 50 trials have ended (3 failed) by " in output
+
+
+def test_numbers_that_json_does_not_know_are_null(run: Run, tmp_path: Path) -> None:
+    from partune import Float, Observation, Space, Study
+
+    def odd(config: object) -> Observation:
+        nan = float("nan")
+        return Observation({"score": 1.0, "test/t": nan, "test/t_stderr": nan, "test/u": 0.5, "test/u_stderr": nan})
+
+    for seed, name in enumerate(("p", "q")):
+        Study(Space(x=Float(0, 1)), odd, "random", seed, tmp_path / name).run(3).close()
+    for arguments in (("report", "p"), ("compare", "p", "q")):
+        status, output, errors = run(*arguments, "--json")
+        assert (status, errors) == (0, "")
+        json.loads(output, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert json.loads(run("report", "p", "--json")[1])["trials"][0]["test"] == {"u": {"score": 0.5, "stderr": None}}
+    assert run("report", "p")[0] == run("report", "p", "--markdown")[0] == run("compare", "p", "q")[0] == 0
+    assert (tmp_path / "p" / "report.html").is_file()
 
 
 def test_a_study_from_python_is_continued_there(run: Run, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "of 24 trials are recorded. Continue with: partune resume runs/first" in output
+    assert "of 24 trials have ended, 1 more has begun. Continue with: partune resume runs/first" in output
     assert "Traceback" not in output
     finish(partune("resume", "runs/first", cwd=tmp_path))
     assert len(report(tmp_path, "first")) == 24

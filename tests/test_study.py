@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError, study
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
-from partune.study import SPARE, UntrustworthyError, Watcher
+from partune.study import SPARE, FutileError, UntrustworthyError, Watcher
 from partune.trial import Config, Trial
 from partune.winner import judge
 from tests.simulated import SimulatedTuning
@@ -269,3 +271,50 @@ def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no learning_rate"):
         Study(PLANE, SimulatedTuning(), "random", directory=tmp_path / "new")
     assert not (tmp_path / "new").exists()  # refused before anything is written
+
+
+# ----- an objective that always fails
+
+
+def unable(config: Config) -> float:
+    raise KeyError(f"no column {int(float(config['x']) * 1000)}")
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_the_same_error_three_times_before_anything_has_a_score_stops_the_study(tmp_path: Path, workers: int) -> None:
+    """The record is kept; another run is three trials more, as the cause may be mended."""
+    study = Study(PLANE, unable, "random", directory=tmp_path / "s")
+    with pytest.raises(
+        FutileError, match=r"^3 trials failed with the same error before any had a score: KeyError: 'no"
+    ):
+        study.run(40, workers=workers)
+    assert sum(trial.status is Status.FAILED for trial in study.trials) == 3
+    study.close()
+    study = Study(PLANE, unable, "random", directory=tmp_path / "s", resume=True)
+    with pytest.raises(FutileError, match=f"partune resume {tmp_path / 's'}$"):
+        study.run(40)
+    assert sum(trial.status is Status.FAILED for trial in study.trials) == 6
+    study.close()
+    mended = Study(PLANE, himmelblau, "random", directory=tmp_path / "s", resume=True).run(12)
+    assert sum(trial.status is Status.DONE for trial in mended.trials) == 6
+
+
+def test_other_failures_stop_no_study() -> None:
+    """Errors that differ; those after a score; a score that is none; memory that ran out; a budget that is spent."""
+    kinds = (ValueError, KeyError, TypeError, RuntimeError, OSError, IndexError, ArithmeticError, LookupError)
+    count, first = itertools.count(), itertools.count()
+
+    def differing(config: Config) -> float:
+        raise kinds[next(count) % len(kinds)]("no")
+
+    def later(config: Config) -> float:
+        return unable(config) if next(first) else 1.0
+
+    def nan(config: Config) -> float:
+        return math.nan
+
+    def full(config: Config) -> Observation:
+        return Observation.failure("out of memory: tried to allocate 3 GiB")
+
+    for objective, budget in ((differing, 8), (later, 8), (nan, 8), (full, 8), (unable, 3)):
+        assert len(Study(PLANE, objective, "random").run(budget).trials) == budget

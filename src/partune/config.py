@@ -381,15 +381,15 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return found
 
 
-def dump(config: StudyConfig) -> str:
-    """The YAML text of a configuration, defaults included; `parse` of it gives the same configuration.
+def dump(config: StudyConfig, ascii_only: bool = False) -> str:
+    """Return the YAML text of a configuration, defaults included; `parse` of it gives the same configuration.
 
     Without the password of a storage's URL.
     """
     plain = config.model_dump(mode="json")
     if config.run.storage is not None:
         plain["run"]["storage"] = public(config.run.storage)
-    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=not ascii_only)
     return text
 
 

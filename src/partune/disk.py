@@ -47,7 +47,7 @@ def replace(path: Path, text: str) -> None:
     """Writes a file whole or not at all, in the place of one that is there; raises UserError where that cannot be."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
         draft.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None

@@ -265,16 +265,14 @@ def trials() -> list[Trial]:
 
 def tell(checks: Iterator[Check]) -> list[Check]:
     """Prints each line as soon as it is known; returns all."""
-    from rich.console import Console
-    from rich.text import Text
+    from partune.console import Console, line, text
 
-    console, told = Console(highlight=False, soft_wrap=True), []
+    console, told = Console(soft_wrap=True), []
     for each in checks:
         told.append(each)
-        line = Text.assemble((f"{each.verdict:<4}", STYLES[each.verdict]), f"  {each.name}: {each.found}")
-        console.print(line)
+        console.print(line((f"{each.verdict:<4}", STYLES[each.verdict]), f"  {each.name}: {each.found}"))
         if each.todo:
-            console.print(Text(f"      -> {each.todo}"))
+            console.print(text(f"      -> {each.todo}"))
     return told
 
 

@@ -5,24 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from partune.terminal import visible
+
 MARKS = re.compile(r"([\\`*\[\]|<>~#&$]|(?<!\w)_|_(?!\w))")
 
 
 def plain(text: object) -> str:
     """One line of text in which Markdown finds nothing to do."""
-    return MARKS.sub(r"\\\1", " ".join(str(text).splitlines()))
+    return MARKS.sub(r"\\\1", visible(" ".join(str(text).splitlines())))
 
 
 def code(text: str) -> str:
     """Text as code, in a line or a table's cell."""
-    line = " ".join(text.split()).replace("|", "\\|")
+    line = visible(" ".join(text.split())).replace("|", "\\|")
     marks = "`" * (max(map(len, re.findall("`+", line)), default=0) + 1)
     room = " " if line.startswith("`") or line.endswith("`") or not line else ""
     return f"{marks}{room}{line}{room}{marks}"
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A block of code, fenced with more backquotes than it holds in a row."""
+    """Return a block of code, fenced with more backquotes than it holds in a row."""
+    text = visible(text)
     marks = "`" * max(3, max(map(len, re.findall("`+", text)), default=0) + 1)
     return f"{marks}{language}\n{text.rstrip()}\n{marks}"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from partune.report.summary import coverage_words, score_words, span, words
+from partune.report.words import progress
 from partune.study import Study, Watcher
 from partune.trial import Status, Trial
 from partune.winner import CONFIRM, ranked
@@ -32,10 +32,10 @@ class Terminal(Watcher):
     """Prints to a console; the bar is only drawn where that is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
+        from partune.console import log
 
         # The stream of now: the engine silences libraries by redirecting stdout while it works.
-        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console = console or log()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._study: Study | None = None
@@ -43,16 +43,15 @@ class Terminal(Watcher):
         self._began = 0.0
 
     def began(self, study: Study, budget: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from partune.console import bar
 
         self._study, self._budget, self._began = study, budget, time.monotonic()
         done = self._done()
         if study.record.directory is not None:
-            told = f", {done} trials already done" if done else ""
-            self.console.print(f"Study {study.record.directory}: {budget} trials{told}")
+            told = progress([trial.status for trial in study.trials], budget) if study.trials else f"{budget} trials"
+            self._print(f"Study {study.record.directory}: {told}")
         if self.console.is_terminal:
-            columns = (SpinnerColumn(), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+            self._bar = bar(self.console)
             self._task = self._bar.add_task("loading", total=budget, completed=done)
             self._bar.start()
 
@@ -61,7 +60,7 @@ class Terminal(Watcher):
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
         elif name != "search":
-            self.console.print(f"{text} ...")
+            self._print(f"{text} ...")
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
         """What was loaded, and what became of the data: nothing is dropped or cut in silence."""
@@ -72,28 +71,28 @@ class Terminal(Watcher):
                 "without a token to train on": data["untrainable"],
             }
             told = "".join(f", {count} {what}" for what, count in lost.items() if count)
-            self.console.print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
+            self._print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
             items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
             for targets, covered in summary.get("adapted", {}).items():
-                self.console.print(f"{targets}: {coverage_words(covered)}", markup=False)
+                self._print(f"{targets}: {coverage_words(covered)}")
             metric = summary["scoring"]["metric"]
             pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
-            self.console.print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
+            self._print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
 
     def anchored(self, name: str, trial: Trial) -> None:
         assert trial.observation is not None
         if name == "zero":
-            self.console.print(f"{'lr 0':>9}  gives the base's answers, as it must")
+            self._print(f"{'lr 0':>9}  gives the base's answers, as it must")
         elif name.startswith(CONFIRM):
             told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._score(trial)
             number, _, run = name.removeprefix(CONFIRM).partition("/")
-            self.console.print(f"trial {number:>3}  {told}  run {int(run) + 1}")
+            self._print(f"trial {number:>3}  {told}  run {int(run) + 1}")
         elif trial.status is Status.FAILED:
-            self.console.print(f"{name:>9}  failed: {trial.observation.error}")
+            self._print(f"{name:>9}  failed: {trial.observation.error}")
         elif name == "winner":
-            self.console.print(f"{name:>9}  {trial.observation.scores['verdict']:.4f} on the verdict items")
+            self._print(f"{name:>9}  {trial.observation.scores['verdict']:.4f} on the verdict items")
         else:
-            self.console.print(f"{name:>9}  {self._score(trial)}")
+            self._print(f"{name:>9}  {self._score(trial)}")
 
     def finished(self, trial: Trial) -> None:
         assert trial.observation is not None
@@ -104,8 +103,8 @@ class Terminal(Watcher):
         told = f"failed: {trial.observation.error}" if failed else self._score(trial)
         if trial.status is Status.STOPPED:
             told = f"stopped at {trial.observation.fidelity:.0%}, {told}"
-        mark = "[bold green]best[/]" if leader is not None and leader.number == trial.number else "    "
-        self.console.print(f"trial {trial.number:>3}  {told}  {mark}  {words(trial.config)}  [dim]{took}[/]")
+        mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
+        self._print(f"trial {trial.number:>3}  {told}  ", mark, f"  {words(trial.config)}  ", (took, "dim"))
         if self._bar is not None and self._task is not None:
             text = f"searching, best {leader.score:.4f}" if leader is not None else "searching"
             self._bar.update(
@@ -113,12 +112,17 @@ class Terminal(Watcher):
             )
 
     def exhausted(self) -> None:
-        self.console.print("Every configuration of the space has been tried: nothing is left to propose.")
+        self._print("Every configuration of the space has been tried: nothing is left to propose.")
 
     def ended(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _print(self, *parts: str | tuple[str, str]) -> None:
+        from partune.console import line
+
+        self.console.print(line(*parts))
 
     def _score(self, trial: Trial) -> str:
         assert trial.observation is not None

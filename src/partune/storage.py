@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
@@ -378,7 +379,7 @@ class Record:
             "error": observation.error,
             "told": trial.told,
         }
-        values = [observation.scores["score"]] if observation.status is not Status.FAILED else None
+        values = [observation.score] if math.isfinite(observation.score) else None
         with self.turn():
             self.drivers.confirm()
             trial_id = self._id(shelf, trial.number)
@@ -502,7 +503,10 @@ def _pack(path: Path, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
     draft = path.with_suffix(".tmp")
     try:
         with draft.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **dict(items))
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:  # as np.savez has it, whatever the names
+                for name, values in items.items():
+                    with packed.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, values, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
         draft.rename(path)

@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at what other drivers do, at most
 
+SAME = 3  # trials that one exception may end before any has a score
+
 SPARE = 3  # adapters kept beyond those asked for while a study runs, as its winner need not be the best score
 
 
@@ -170,6 +172,7 @@ class Study:
             self._anchors = self.record.anchors()
         self._running: dict[Future[Observation], Trial] = {}
         self._under_way: set[int] = set()  # numbers of the trials that this driver runs
+        self._ended_before: set[int] = set()  # numbers of the trials that ended before this run
         self._leaders: list[Trial] = []
         self.optimizer.replay(self.trials)
         if self._rungs is not None:
@@ -289,6 +292,7 @@ class Study:
         all of one are told, whatever the order in which they arrive, so that a study of packs proposes the same when it
         is run again. Worker processes never wait for each other's trials.
         """
+        self._ended_before = {trial.number for trial in self.trials if trial.status.final}
         rounds = slots > 1 and self.objective.even and self._rungs is None and not pool.remote
         self._leaders = self._leading(self.trials, self._spared)
         running = self._running = dict[Future[Observation], Trial]()
@@ -320,6 +324,28 @@ class Study:
                 cost = {**outcome.cost, "worker_seconds": meter.take(), "search_seconds": self._search_seconds}
                 self._search_seconds = 0.0
                 self._tell(running.pop(future), dataclasses.replace(outcome, cost=cost))
+                if self._told < budget:
+                    self._stop_where_futile()
+
+    def _stop_where_futile(self) -> None:
+        """Raise FutileError where one exception ended SAME trials of this run, and no trial has ever had a score.
+
+        What a configuration alone may be to blame for, a loss that is not finite or memory that ran out, is no
+        exception's failure (`Observation.cause`).
+        """
+        if any(trial.status in (Status.DONE, Status.STOPPED) for trial in self._trials.values()):
+            return
+        failures: dict[str, list[str]] = {}
+        for trial in self.trials:
+            if trial.number not in self._ended_before and (seen := trial.observation) and seen.cause and seen.error:
+                failures.setdefault(seen.cause, []).append(seen.error)
+        for errors in failures.values():
+            if len(errors) >= SAME:
+                again = "run it again" if self.record.directory is None else f"partune resume {self.record.directory}"
+                raise FutileError(
+                    f"{len(errors)} trials failed with the same error before any had a score: {errors[0]}. "
+                    f"Mend that, and continue: {again}"
+                )
 
     def _most(self, pool: Workers, budget: int, slots: int) -> int:
         """How many trials to have under way: as many as there are slots.
@@ -577,8 +603,16 @@ def _ends_the_run(future: Future[Observation]) -> bool:
     return not isinstance(future.exception(), (WorkerLostError, type(None)))
 
 
-class UntrustworthyError(RuntimeError):
+class StoppedError(RuntimeError):
+    """A study stopped itself, as nothing worth having could come of it; its record is whole."""
+
+
+class UntrustworthyError(StoppedError):
     """The objective's scores cannot be what they claim to be."""
+
+
+class FutileError(StoppedError):
+    """The objective fails in the same way again and again, and nothing has a score."""
 
 
 def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: str = "") -> str | None:

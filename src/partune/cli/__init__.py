@@ -14,13 +14,27 @@ from collections.abc import Sequence
 from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
 from partune.errors import UserError
+from partune.terminal import OutputError, guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 1 (failed), 2 (bad input, one line) or 130 (interrupted)."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
-    parser = build_parser(arguments)
+    """Run one command.
+
+    Returns:
+        The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input, one line), 130 (interrupted).
+    """
     try:
+        with guarded():
+            return _run(sys.argv[1:] if argv is None else list(argv))
+    except OutputError as error:
+        if not error.silent:
+            print(f"partune: error: standard output cannot be written: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: Sequence[str]) -> int:
+    try:
+        parser = build_parser(arguments)
         namespace = parser.parse_args(arguments)
         if not hasattr(namespace, "run"):
             parser.print_help()
@@ -29,12 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         from partune.database import masked
 
-        print(f"partune: error: {masked(str(error))}", file=sys.stderr)
+        print(f"partune: error: {' '.join(masked(str(error)).splitlines())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:  # before a study began, or after it ended
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone: `partune report ... | head`
-        sys.stderr.close()
-        return 1
     return status

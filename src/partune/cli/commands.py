@@ -26,6 +26,7 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def resume(arguments: argparse.Namespace) -> int:
     from partune import config, configured
+    from partune.report import words
 
     directory = studies.existing(arguments.directory)
     recorded = studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
@@ -38,7 +39,9 @@ def resume(arguments: argparse.Namespace) -> int:
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
-            raise UserError(f"{directory} has {len(study.trials)} trials already: --budget is the total, got {budget}")
+            there = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
+            least = f"it is the total, {len(study.trials)} at least"
+            raise UserError(f"--budget {budget} is too small for {directory}, where {there}: {least}")
         if arguments.confirm is not None:
             study.record.configure(config.dump(recorded))
         return studies.run(study, budget, arguments)
@@ -59,13 +62,13 @@ def join(arguments: argparse.Namespace) -> int:
 
 def report(arguments: argparse.Namespace) -> int:
     from partune.report import summary
-    from partune.report.data import as_json
+    from partune.report.data import print_json
     from partune.storage import Record
 
     directory = studies.existing(arguments.directory)
     record = Record.open(directory, read_only=True, storage=arguments.storage)
     if arguments.json:
-        print(as_json(summary.summarise(record)))
+        print_json(summary.summarise(record))
     elif arguments.markdown:
         from partune.report.facts import Facts
         from partune.report.markdown import markdown
@@ -96,7 +99,7 @@ def dashboard(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     from partune.report import compare
-    from partune.report.data import as_json
+    from partune.report.data import print_json
     from partune.report.facts import Facts
     from partune.storage import Record
 
@@ -104,7 +107,7 @@ def compare(arguments: argparse.Namespace) -> int:
         [Facts(Record.open(studies.existing(each), read_only=True)) for each in arguments.directories]
     )
     if arguments.json:
-        print(as_json(found))
+        print_json(found)
     else:
         compare.show(found)
     if arguments.out is not None:
@@ -122,13 +125,13 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune.experiment.progress import Terminal
     from partune.experiment.run import Teller, run
     from partune.experiment.sentences import show
-    from partune.report.data import as_json
-    from partune.study import UntrustworthyError
+    from partune.report.data import print_json
+    from partune.study import StoppedError
 
     given = config.located(flags.given(arguments), Path.cwd())
     plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, given))
     if arguments.print_config:
-        print(protocol.dump(plan.experiment), end="")
+        studies.print_yaml(lambda ascii_only: protocol.dump(plan.experiment, ascii_only))
         return 0
     teller = Teller() if arguments.quiet else Terminal(studies.console_of(arguments))
     try:
@@ -137,7 +140,7 @@ def experiment(arguments: argparse.Namespace) -> int:
         told = f"\nInterrupted: what ended is recorded in {plan.directory}. The same command continues."
         print(told, file=sys.stderr if arguments.json else sys.stdout)
         return studies.INTERRUPTED
-    except UntrustworthyError as error:
+    except StoppedError as error:
         print(f"partune: stopped: {error}", file=sys.stderr)
         return 1
     outcome = Outcome.read(plan)
@@ -146,7 +149,7 @@ def experiment(arguments: argparse.Namespace) -> int:
         return 1
     written = write(outcome)
     if arguments.json:
-        print(as_json(outcome.summary))
+        print_json(outcome.summary)
     else:
         show(outcome.summary, arguments.quiet)
     if not (arguments.json or arguments.quiet):
@@ -166,15 +169,17 @@ def export(arguments: argparse.Namespace) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from partune import config
     from partune.bench.options import Chaos, Packing, Scaling, Searching
+    from partune.console import log, text
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = log()
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
     with console.status("", refresh_per_second=1) as status:
-        tell = status.update if console.is_terminal else console.print
+
+        def tell(line: str) -> None:
+            (status.update if console.is_terminal else console.print)(text(line))
+
         if arguments.what == "packing":
             from partune.bench import packing
 
@@ -214,11 +219,11 @@ def certificates(arguments: argparse.Namespace) -> int:
 
 def doctor(arguments: argparse.Namespace) -> int:
     from partune import doctor
-    from partune.report.data import as_json
+    from partune.report.data import print_json
 
     if arguments.json:
         found = list(doctor.examine(arguments.quick))
-        print(as_json(doctor.as_data(found)))
+        print_json(doctor.as_data(found))
     else:
         found = doctor.tell(doctor.examine(arguments.quick))
     return 1 if any(each.verdict == "FAIL" for each in found) else 0
@@ -234,12 +239,12 @@ def completion(arguments: argparse.Namespace) -> int:
 def spaces(arguments: argparse.Namespace) -> int:
     import yaml
 
-    from partune.report.data import as_json
+    from partune.report.data import print_json
     from partune.space import SPACES, Space
 
     chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
     if arguments.json:
-        print(as_json({name: space.describe() for name, space in chosen.items()}))
+        print_json({name: space.describe() for name, space in chosen.items()})
         return 0
     for name, space in chosen.items():
         print(f"{name}:")
@@ -250,11 +255,11 @@ def spaces(arguments: argparse.Namespace) -> int:
 
 def algorithms(arguments: argparse.Namespace) -> int:
     from partune.optimizers import ALGORITHMS, AUTO
-    from partune.report.data import as_json
+    from partune.report.data import print_json
 
     if arguments.json:
         listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]
-        print(as_json({"auto": AUTO, "algorithms": listed}))
+        print_json({"auto": AUTO, "algorithms": listed})
         return 0
     width = max(map(len, ALGORITHMS))
     print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")

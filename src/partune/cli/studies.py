@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partune.cli import flags
 from partune.errors import UserError, suggestion
+from partune.terminal import admits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     given = config.located(flags.given(arguments), Path.cwd())
     study_config = config.parse(config.merged(mapping, given))
     if arguments.print_config:
-        print(config.dump(configured.with_space(study_config)), end="")
+        print_yaml(lambda ascii_only: config.dump(configured.with_space(study_config), ascii_only))
         return 0
     with workers_of(study_config.run) as workers:
         directory = new_directory(arguments, study_config)
@@ -39,6 +40,12 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
             study_config, directory, False, workers, study_config.run.storage, watcher=watcher_of(arguments)
         )
         return run(study, study_config.search.budget, arguments)
+
+
+def print_yaml(dump: Callable[[bool], str]) -> None:
+    """Print a file, with escapes where standard output cannot write a character itself: it is to be read back."""
+    text = dump(False)
+    print(text if admits(text) else dump(True), end="")
 
 
 @contextlib.contextmanager
@@ -122,18 +129,20 @@ def existing(directory: str) -> Path:
 
 
 def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
-    from partune.study import UntrustworthyError
+    from partune.study import StoppedError
 
     directory = study.record.directory
     try:
         with _following(study, arguments.live):
             study.run(budget)
     except KeyboardInterrupt:
-        done = sum(trial.status.final for trial in study.trials)
-        told = f"\nInterrupted: {done} of {budget} trials are recorded. Continue with: partune resume {directory}"
+        from partune.report.words import progress
+
+        there = progress([trial.status for trial in study.trials], budget)
+        told = f"\nInterrupted: {there}. Continue with: partune resume {directory}"
         print(told, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED
-    except UntrustworthyError as error:
+    except StoppedError as error:
         print(f"partune: stopped: {error}", file=sys.stderr)
         return 1
     finally:
@@ -142,25 +151,28 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
 
 
 def show(record: Record, arguments: argparse.Namespace) -> Summary:
-    """Shows what a study found and writes its report, where that can be."""
+    """Write a study's report, where that can be, and show what it found.
+
+    The report comes first, as the output may be a full disk, or nobody's any more.
+    """
     from partune.report import files, summary
-    from partune.report.data import as_json
+    from partune.report.data import print_json
     from partune.report.facts import Facts
 
     facts = Facts(record)
+    try:
+        told = f"Report: {files.write(facts)}"
+    except UserError as error:
+        print(f"partune: no report: {error}", file=sys.stderr)
+        told = ""
     if arguments.json:
-        print(as_json(facts.summary))
+        print_json(facts.summary)
     elif arguments.quiet:
         print(summary.brief(facts.summary))
     else:
         summary.show(facts.summary)
-    try:
-        written = files.write(facts)
-    except UserError as error:
-        print(f"partune: no report: {error}", file=sys.stderr)
-    else:
-        if not (arguments.json or arguments.quiet):
-            print(f"Report: {written}")
+        if told:
+            print(told)
     return facts.summary
 
 
@@ -195,6 +207,6 @@ def watcher_of(arguments: argparse.Namespace) -> Watcher:
 
 def console_of(arguments: argparse.Namespace) -> Console | None:
     """Where progress is told: beside the output where that is JSON; None for the usual place."""
-    from rich.console import Console
+    from partune.console import log
 
-    return Console(stderr=True, highlight=False, soft_wrap=True) if arguments.json else None
+    return log(sys.stderr) if arguments.json else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -23,9 +22,9 @@ class Terminal(Teller):
     """Prints to a console; the bar is only drawn where that is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from rich.console import Console
+        from partune.console import log
 
-        self.console = console or Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console = console or log()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._running: list[str] = []
@@ -33,27 +32,26 @@ class Terminal(Teller):
         self._began = time.monotonic()
 
     def planned(self, trials: int, done: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from partune.console import bar
 
         self._all, self._done, self._began = trials, done, time.monotonic()
         told = f", {done:,} of which are on record" if done else ""
-        self.console.print(f"Experiment: {words.several(trials, 'trial')}{told}")
+        self._print(f"Experiment: {words.several(trials, 'trial')}{told}")
         if self.console.is_terminal and done < trials:
-            columns = (SpinnerColumn(), BarColumn(24), MofNCompleteColumn(), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True)
+            self._bar = bar(self.console)
             self._task = self._bar.add_task("", total=trials, completed=done)
             self._bar.start()
 
     def calibrated(self, steps: Sequence[Step], epochs: int) -> None:
         told = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
-        self.console.print(
+        self._print(
             f"{words.several(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} enough: rank correlation {told}"
         )
 
     def began(self, name: str) -> None:
         self._running.append(name)
         if self._bar is None:
-            self.console.print(f"{name} ...")
+            self._print(f"{name} ...")
         self._show()
 
     def trial(self, name: str) -> None:
@@ -64,13 +62,18 @@ class Terminal(Teller):
         self._running.remove(name)
         took = span(sum(part.seconds for part in facts.parts))
         if name != CALIBRATION:
-            self.console.print(f"{name:>14}  {sentences.headline(facts)}  [dim]{took}[/]")
+            self._print(f"{name:>14}  {sentences.headline(facts)}  ", (took, "dim"))
         self._show()
 
     def over(self) -> None:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _print(self, *parts: str | tuple[str, str]) -> None:
+        from partune.console import line
+
+        self.console.print(line(*parts))
 
     def _show(self) -> None:
         if self._bar is not None and self._task is not None:

@@ -168,10 +168,10 @@ def parse(value: Any) -> Experiment:
     return config.validated(Experiment, value)
 
 
-def dump(experiment: Experiment) -> str:
-    """The YAML text of what was given; `parse` of it gives the same experiment."""
+def dump(experiment: Experiment, ascii_only: bool = False) -> str:
+    """Return the YAML text of what was given; `parse` of it gives the same experiment."""
     text: str = yaml.safe_dump(
-        experiment.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=True
+        experiment.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=not ascii_only
     )
     return text
 

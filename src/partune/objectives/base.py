@@ -104,13 +104,13 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
     began = time.perf_counter()
     try:
         if judge is None:
-            observation = objective.evaluate(trial, adapter)
+            observation = Observation.of(objective.evaluate(trial, adapter))
         else:
-            observation = objective.evaluate_judged(trial, adapter, judge)
+            observation = Observation.of(objective.evaluate_judged(trial, adapter, judge))
     except UserError:
         raise
     except Exception as error:
-        observation = Observation.failure(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        observation = Observation.raised(error)
     cost = {"seconds": time.perf_counter() - began, **observation.cost}
     return unspoilt(dataclasses.replace(observation, cost=cost))
 

@@ -15,6 +15,7 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from partune.report.data import finite
 from partune.report.figures import Figure
 
 LONG = 45  # characters of a table's cell that is broken into lines
@@ -106,7 +107,7 @@ def table(
 
 def _json(data: Any) -> str:
     """For a script element: nothing in it can end the element."""
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
+    text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 

@@ -65,8 +65,8 @@ class _Page:
     def line(self) -> str:
         summary = self.facts.summary
         return (
-            f"{len(self.facts.trials):,} of {words.several(self.facts.budget, 'trial')} ({counts(self.facts.trials)}) "
-            f"by {summary['algorithm']}, seed {summary['seed']}"
+            f"{words.progress([trial.status for trial in self.facts.trials], self.facts.budget)} "
+            f"({counts(self.facts.trials)}) by {summary['algorithm']}, seed {summary['seed']}"
         )
 
     # ----- the sections, in their order

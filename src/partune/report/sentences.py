@@ -69,8 +69,9 @@ def remarks(facts: Facts) -> list[str]:
     summary = facts.summary
     found = []
     if not facts.over:
-        ended = sum(trial.status.final for trial in facts.trials)
-        found.append(f"{ended:,} of {words.several(facts.budget, 'trial')} have ended: what follows is how it stands.")
+        found.append(
+            f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: what follows is how it stands."
+        )
     if facts.winner is not None and (first := luckiest(summary)) is not None:
         score = words.measured(first["score"], first["stderr"])
         found.append(f"Trial {first['id']} scored {score}, more of it by luck, judging by the trials around both.")

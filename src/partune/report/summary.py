@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
 from partune.trial import Status, Trial
@@ -50,14 +51,14 @@ def summarise(record: Record) -> Summary:
 
 def show(summary: Summary, console: Console | None = None) -> None:
     """Prints the summary: the trials, then the table of base, defaults and best, the verdict last."""
-    from rich.console import Console
+    from partune.console import Console, text
 
-    console = console or Console(highlight=False)
+    console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
         console.soft_wrap = True
     for part in _page(summary):
-        console.print(part)
+        console.print(text(part) if isinstance(part, str) else part)
 
 
 def brief(summary: Summary) -> str:
@@ -119,11 +120,11 @@ def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
 
 
 def _test(scores: Mapping[str, float]) -> Summary:
-    """The test tasks' scores, by task: score and stderr."""
+    """Return the test tasks' scores, by task: score and stderr; none of a task whose score is no number."""
     found: Summary = {}
     for name, value in scores.items():
         part, _, task = name.partition("/")
-        if part == "test" and f"{name}_stderr" in scores and "/" not in task:
+        if part == "test" and f"{name}_stderr" in scores and "/" not in task and math.isfinite(value):
             found[task] = {"score": value, "stderr": scores[f"{name}_stderr"]}
     return found
 
@@ -197,7 +198,7 @@ def _total(trials: Iterable[Trial], name: str) -> float:
 
 
 def _page(summary: Summary) -> list[RenderableType]:
-    from rich.text import Text
+    from partune.console import text
 
     page: list[RenderableType] = [_trials_table(summary["trials"], summary["best"])]
     if summary["base"] is not None:
@@ -209,9 +210,9 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(_confirmed_words(summary["confirmed"]))
     page.append(_spent(summary))
     for targets, covered in summary["loaded"].get("adapted", {}).items():
-        page.append(Text(f"Targets {targets}: {coverage_words(covered)}."))
+        page.append(text(f"Targets {targets}: {coverage_words(covered)}."))
     if summary["verdict"] is not None:
-        page += [Text("Verdict: " + summary["verdict"]["sentence"], style="bold"), _small_print(summary)]
+        page += [text("Verdict: " + summary["verdict"]["sentence"], "bold"), _small_print(summary)]
         if defaults_won(summary["verdict"]):
             page.append("The field's defaults did better: use them (partune export --defaults), or search on.")
     elif summary["base"] is not None:
@@ -222,26 +223,26 @@ def _page(summary: Summary) -> list[RenderableType]:
 
 
 def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType:
-    from rich.table import Table
+    from partune.console import table, text
 
     if not rows:
         return "No trials yet."
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
     headers = [name.replace("_", " ") for name in names]  # so that they can be broken
-    table = Table("trial", "score", *headers, "seconds", "", box=None, pad_edge=False, header_style="bold")
-    for column in table.columns[:-1]:
+    shown = table(["trial", "score", *headers, "seconds", ""], box=None)
+    for column in shown.columns[:-1]:
         column.justify = "right"
     for row in rows:
         mark = "best" if winner is not None and row["id"] == winner["trial"] else ""
-        table.add_row(
+        shown.add_row(
             str(row["id"]),
             "" if row["score"] is None else score_words(row["score"], row["stderr"]),
-            *(value_words(row["config"].get(name, "")) for name in names),
+            *(text(value_words(row["config"].get(name, ""))) for name in names),
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
-            mark or remark(row),
+            text(mark or remark(row)),
             style="bold green" if mark else ("red" if row["status"] == Status.FAILED else None),
         )
-    return table
+    return shown
 
 
 def remark(row: Summary) -> str:
@@ -253,24 +254,25 @@ def remark(row: Summary) -> str:
 
 def _anchors_table(summary: Summary) -> RenderableType:
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
+
+    from partune.console import table, text
 
     rows = {"base": summary["base"], "defaults": summary["defaults"], "best": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
     headers = ("", "search items", "verdict items", *(f"test: {name}" for name in tests))
-    table = Table(*headers, box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in table.columns[1:]:
+    shown = table(headers, box=SIMPLE_HEAD)
+    for column in shown.columns[1:]:
         column.justify = "right"
     for name, row in rows.items():
         if row is None:
             continue
-        table.add_row(
+        shown.add_row(
             name,
-            row["error"] if row["score"] is None else score_words(row["score"], row["stderr"]),
+            text(row["error"]) if row["score"] is None else score_words(row["score"], row["stderr"]),
             "" if row["verdict"] is None else score_words(**row["verdict"]),
             *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
         )
-    return table
+    return shown
 
 
 def luckiest(summary: Summary) -> Summary | None:
@@ -304,7 +306,10 @@ def _spent(summary: Summary) -> str:
     seconds, rows = summary["seconds"], summary["trials"]
     counts = {status: sum(row["status"] == status for row in rows) for status in Status}
     ended = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
-    text = f"{len(rows)} trials ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
+    open_trials = [row for row in rows if not Status(row["status"]).final]
+    short = summary["budget"] is not None and (open_trials or len(rows) < summary["budget"])
+    said = progress([Status(row["status"]) for row in rows], summary["budget"]) if short else f"{len(rows)} trials"
+    text = f"{said} ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
     if seconds["training"]:
         text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
     if summary["utilisation"] is not None:

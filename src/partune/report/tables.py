@@ -31,22 +31,21 @@ def marked(section: Section) -> list[str]:
 def tell(listed: Sequence[Section], console: Console | None = None) -> None:
     """Prints sections."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
-    console = console or Console(highlight=False)
+    from partune.console import Console, table, text
+
+    console = console or Console()
     if not console.is_terminal:
         console.width = max(console.width, WIDTH)
     for section in listed:
-        console.print(Text(section.title, style="bold"))
+        console.print(text(section.title, "bold"))
         if section.rows:
-            shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-            for header in section.headers:
-                shown.add_column(Text(header), overflow="fold")
+            shown = table(section.headers, box=SIMPLE_HEAD)
+            for column in shown.columns:
+                column.overflow = "fold"
             for row in section.rows:
-                shown.add_row(*map(Text, row))
+                shown.add_row(*map(text, row))
             console.print(shown)
         for note in section.notes:
-            console.print(Text(note))
+            console.print(text(note))
         console.print()

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from partune.trial import Status
 
 NONE = "–"  # where there is no number
 
@@ -45,6 +49,17 @@ def chance(p: float) -> str:
 
 def several(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def progress(stands: Sequence[Status], budget: int) -> str:
+    """Return how far a search is: how many trials of its budget have ended, and how many more have begun.
+
+    stands: where each of its trials stands.
+    """
+    ended = sum(each.final for each in stands)
+    begun = len(stands) - ended
+    text = f"{ended:,} of {several(budget, 'trial')} {'has' if ended == 1 else 'have'} ended"
+    return f"{text}, {begun:,} more {'has' if begun == 1 else 'have'} begun" if begun else text
 
 
 def listed(words: list[str]) -> str:
