@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from partune.report.summary import coverage_words, score_words, span, words
+from partune.report.summary import coverage_words, reloaded_words, score_words, span, words
 from partune.report.words import progress
 from partune.study import Study, Watcher
 from partune.trial import Status, Trial
-from partune.winner import CONFIRM, ranked
+from partune.winner import CONFIRM, RELOADED, ranked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,6 +87,8 @@ class Terminal(Watcher):
             told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._score(trial)
             number, _, run = name.removeprefix(CONFIRM).partition("/")
             self._print(f"trial {number:>3}  {told}  run {int(run) + 1}")
+        elif name == RELOADED:
+            self._print(f"{'adapter':>9}  {reloaded_words(trial.observation)}")
         elif trial.status is Status.FAILED:
             self._print(f"{name:>9}  failed: {trial.observation.error}")
         elif name == "winner":

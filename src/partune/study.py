@@ -36,7 +36,7 @@ from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
-from partune.winner import Worths, best, confirm_name, due, is_judged, judge, ranked, worths
+from partune.winner import RELOADED, Worths, best, confirm_name, due, is_judged, judge, ranked, reloaded, worths
 
 SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
 T = TypeVar("T")
@@ -582,6 +582,18 @@ class Study:
             adapter = self.record.adapter(winner.number).absolute()
             score = functools.partial(self._use, objective, lambda each: each.score_winner(winner, adapter))
             self._anchor("winner", winner.config, lambda _: score(), again=True)
+        if winner is not None and reloaded(winner, self._anchors) is None:
+            self._reload(objective, winner)
+
+    def _reload(self, objective: Anchored, winner: Trial) -> None:
+        """Notes whether the winner's adapter, loaded from disk as others will load it, answers as it was scored."""
+        scored, adapter = self._anchors["winner"], self.record.adapter(winner.number).absolute()
+        if scored.observation is None or scored.status is not Status.DONE or not adapter.is_dir():
+            return
+        before = dataclasses.replace(scored.observation, items=self.record.items("anchors", scored.number))
+        found = self._use(objective, lambda each: each.reload(winner, adapter, before))
+        if found is not None:
+            self._note(RELOADED, Trial(0, dict(winner.config), seed=winner.seed).finished(found, told=0))
 
     def _anchor(self, name: str, config: Config, score: Callable[[Trial], Observation], again: bool = False) -> None:
         if name in self._anchors and not again:

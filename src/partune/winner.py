@@ -28,6 +28,7 @@ from partune.trial import Status, Trial
 Worths = Mapping[int, float]  # by the number of the trial
 
 CONFIRM = "confirm/"  # the name of a further run: confirm/<number of the trial>/<which, from 1>
+RELOADED = "reloaded"  # the name of the winner's adapter, loaded from disk as others will load it
 MOST = 500  # scores that a process is fitted to, the best ones, so that a long study's winner is found in seconds
 
 
@@ -128,6 +129,12 @@ def winner_of(record: Record) -> Trial | None:
 def is_judged(winner: Trial, anchors: Mapping[str, Trial]) -> bool:
     """Whether the anchors hold this winner's scores on the verdict items and test tasks."""
     return "winner" in anchors and dict(anchors["winner"].config) == dict(winner.config)
+
+
+def reloaded(winner: Trial | None, anchors: Mapping[str, Trial]) -> Trial | None:
+    """Return what came of loading this winner's adapter from disk once more; None where that was not done."""
+    again = anchors.get(RELOADED)
+    return again if again is not None and winner is not None and dict(again.config) == dict(winner.config) else None
 
 
 def judge(record: Record) -> Verdict | None:

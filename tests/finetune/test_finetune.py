@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import io
+import json
 import pickle
 import random
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,14 +19,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
+from safetensors.torch import load_file, save_file
 
 from partune import config
 from partune.errors import UserError
+from partune.finetune import adapter as adapters
 from partune.finetune import capacity
 from partune.finetune import training as trainings
 from partune.finetune.resident import Residents
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
 from partune.preemption import PreemptedError
+from partune.report.summary import brief, show, summarise
 from partune.space import Choice, Float, Int, Space
 from partune.study import Study
 from partune.trial import Observation, Status, Trial
@@ -64,6 +72,101 @@ def near(a: Observation, b: Observation) -> bool:
     """The same but for the last bits, as a pack's products are not summed in PEFT's order."""
     shared = [name for name in a.items if name in b.items]
     return bool(shared) and all(np.allclose(a.items[n], b.items[n], atol=1e-4, equal_nan=True) for n in shared)
+
+
+# ----- what is handed over
+
+
+TRAINED = Trial(0, {"learning_rate": 1e-2, "lora_r": 3, "lora_alpha": 8, "steps": 3}, seed=1)
+
+
+def half_the_scale(adapter: Path) -> None:
+    file = adapter / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps(settings | {"lora_alpha": settings["lora_alpha"] / 2}))
+
+
+def fewer_layers(adapter: Path) -> None:
+    file = adapter / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"target_modules": ["q_proj", "k_proj", "v_proj"]}))
+
+
+def another_name(adapter: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    weights = load_file(file)
+    first = min(weights)
+    save_file({first.replace("q_proj", "x_proj").replace("k_proj", "x_proj"): weights.pop(first), **weights}, file)
+
+
+def cut(adapter: Path) -> None:
+    file = adapter / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:2000])
+
+
+def gone(adapter: Path) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (half_the_scale, r"items of search/choices differ, most of all log-likelihood"),
+        (fewer_layers, r"weights are not those that PEFT has in the model: .* is in the file alone"),
+        (another_name, r"weights are not those that PEFT has in the model"),
+        (cut, r"."),
+        (gone, r"."),
+    ],
+)
+def test_an_adapter_that_does_not_load_as_it_was_scored_is_told(
+    tuner: FineTune, tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    adapter = tmp_path / "adapter"
+    scored = tuner.evaluate(TRAINED, adapter)
+    same = tuner.reload(TRAINED, adapter, scored)
+    assert same is not None
+    assert (same.error, same.scores["items"]) == (None, 8)
+    damage(adapter)
+    other = tuner.reload(TRAINED, adapter, scored)
+    assert other is not None
+    assert other.status is Status.FAILED
+    assert re.search(reason, str(other.error))
+    assert "\n" not in str(other.error)
+    assert near(tuner.evaluate(TRAINED), scored)  # the base is as it was
+
+
+def test_a_study_loads_its_winner_from_disk_once_more(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def study(name: str) -> Study:
+        return Study(SPACE, make(), "random", directory=tmp_path / name).run(1)
+
+    summary = summarise(study("whole").record)
+    assert summary["reloaded"] == {
+        "same": True,
+        "words": "PEFT loads it from disk, and 8 items have the scores on record",
+    }
+    assert summary["reloaded"]["words"] in printed(summary)
+    save = adapters.write
+
+    def wrong(folder: Path, lora: Any, matrices: Any, base: str | None = None) -> None:
+        """As one that writes the scale of another adapter."""
+        lora.lora_alpha *= 3
+        save(folder, lora, matrices, base)
+
+    monkeypatch.setattr(adapters, "write", wrong)
+    summary = summarise(study("broken").record)
+    assert not summary["reloaded"]["same"]
+    assert "But do not rely on the winner's adapter: loaded from disk by PEFT, it is not what was scored" in brief(
+        summary
+    )
+    assert "do not rely on the winner's adapter" in printed(summary)
+
+
+def printed(summary: Any) -> str:
+    console = Console(file=io.StringIO(), width=300)
+    show(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
 
 
 # ----- construction and checks

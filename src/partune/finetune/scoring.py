@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
 PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 
 RUNG_SHARE, RUNG_ITEMS = 0.25, 64  # of the search items that a rung scores; at least so many, where they are there
+HANDFUL = 8  # items of a task that tell whether two models are the same
 CONTINUOUS = ("loss", "margin")
 
 
@@ -152,6 +153,14 @@ class Scorer:
             named["verdict"], named["verdict_stderr"] = means["verdict"]
         score, stderr = means.get("search", means.get("rung", (None, None)))
         return Scores(named, items, score, stderr)
+
+    def handful(self, loglikelihoods: LogLikelihoods) -> dict[str, Floats]:
+        """Return the choices' log-likelihoods of each task's first search items, named as `Scores.items` names them.
+
+        Raises NotFiniteError.
+        """
+        parts = [replace(part, indices=part.indices[:HANDFUL]) for part in self.parts if part.name == "search"]
+        return {f"{part.place}/loglikelihood": results(part, loglikelihoods(part.requests))[1] for part in parts}
 
     @property
     def summary(self) -> dict[str, Any]:

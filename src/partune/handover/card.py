@@ -12,7 +12,7 @@ from partune import __version__, config
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.handover.chosen import Chosen, is_file
 from partune.markdown import code, fenced, plain, table
-from partune.report.summary import Summary, score_words, span
+from partune.report.summary import Summary, lost_words, score_words, span
 from partune.trial import Trial
 
 SMALL_PRINT = "{test}, on {items} items that no optimiser saw; another training seed would have given another adapter."
@@ -88,6 +88,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     if is_best and (verdict := summary["verdict"]) is not None:
         over = verdict["over_base"]
         said += [f"**{plain(verdict['sentence'])}**", SMALL_PRINT.format(test=over["test"], items=over["items"])]
+        said += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
     elif is_best:
         said.append("No verdict: the study did not run its budget.")
     else:

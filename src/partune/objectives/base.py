@@ -94,6 +94,20 @@ class Anchored(Objective):
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
         """Scores a kept adapter, or trains the trial again where it is gone."""
 
+    def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
+        """Load a kept adapter from disk as others will load it, and score a handful of items again.
+
+        Args:
+            trial: Whose adapter it is.
+            adapter: Its folder.
+            scored: What it was scored before, with per-item results.
+
+        Returns:
+            How many items were scored (`scores["items"]`), or a failure with the reason where the adapter does not load
+            or does not answer as it did. None where there is nothing to load.
+        """
+        return None
+
     @abstractmethod
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
         """Why the two are not the same model's answers; None where they are."""

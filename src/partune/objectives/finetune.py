@@ -394,6 +394,34 @@ class FineTune(Anchored):
         with resident as (base, answer), adapters.loaded(base, Path(path)):
             return self._untrained(answer, parts)
 
+    def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
+        """Load a kept adapter through PEFT, and let the harness score a handful of search items once more.
+
+        The answers have to be those that are on record, within TOLERANCE, whatever engine and passes they came from.
+        """
+        self.prepare()
+        training, _, _ = self.settings(trial.config)
+        with self._resident(training.dtype) as (base, _):
+            return self._reload(base, adapter, scored)
+
+    def _reload(self, base: Base, adapter: Path, scored: Observation) -> Observation:
+        from partune.finetune import adapter as adapters
+        from partune.finetune.isolation import one_line
+        from partune.finetune.scoring import harness_model
+
+        try:
+            with adapters.loaded(base, adapter) as adapted:
+                reason = adapters.unlike(adapted, adapter)
+                found = self._scorer.handful(harness_model(base, self.validation.batch_size))
+        except Exception as error:  # whatever it is, others will meet it as well
+            return Observation.failure(one_line(error))
+        recorded = {name: scored.items[name] for name in found if name in scored.items}
+        expected = {name: rows[: len(found[name]), : found[name].shape[1]] for name, rows in recorded.items()}
+        count = sum(map(len, found.values()))
+        before, after = (dataclasses.replace(scored, items=items) for items in (expected, found))
+        reason = reason or self.disagreement(before, after)
+        return Observation.failure(reason) if reason else Observation({"score": 1.0, "items": count})
+
     def _untrained(self, answer: PackAnswers, parts: Collection[str]) -> Observation:
         """Scores the model that is there; what fails here would fail in every trial, and is the user's to mend."""
         started = time.perf_counter()

@@ -23,6 +23,7 @@ from partune import config
 from partune.errors import UserError
 from partune.objectives.finetune import ALL, SEARCH, SMALL, ZERO_STEPS, FineTune, _cause, _observation
 from partune.space import Space
+from partune.threads import threads
 from partune.trial import Config, Observation, Status, Trial
 
 if TYPE_CHECKING:
@@ -169,6 +170,18 @@ class LitGPT(FineTune):
             except StepError as error:
                 raise UserError(f"{path} cannot be merged: {error}") from None
             return self._score_checkpoint(folder / "final", parts, f"{path.name}-scored", dtype)
+
+    def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
+        """As FineTune's, on a base that is loaded for it; None where the adapter has LitGPT's form alone."""
+        from partune.finetune.model import load
+
+        if not (adapter / "adapter_config.json").is_file():
+            return None
+        self.prepare()
+        training, _, _ = self.settings(trial.config)
+        base = load(self.model, training.dtype, self.config.run.device)
+        with self._lock, threads(self._threads(base)):
+            return self._reload(base, adapter, scored)
 
     def _score_checkpoint(
         self, checkpoint: Path, parts: Collection[str], name: str, dtype: str | None = None

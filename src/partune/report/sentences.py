@@ -9,7 +9,7 @@ import yaml
 
 from partune.report import words
 from partune.report.facts import Facts
-from partune.report.summary import Summary, defaults_won, luckiest, seed_words, span
+from partune.report.summary import Summary, defaults_won, lost_words, luckiest, seed_words, span
 from partune.trial import Status
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
@@ -75,6 +75,8 @@ def remarks(facts: Facts) -> list[str]:
     if facts.winner is not None and (first := luckiest(summary)) is not None:
         score = words.measured(first["score"], first["stderr"])
         found.append(f"Trial {first['id']} scored {score}, more of it by luck, judging by the trials around both.")
+    if lost := lost_words(summary):
+        found.append(lost.strip())
     if summary["verdict"] is not None:
         if defaults_won(summary["verdict"]):
             found.append("The field's defaults did better: use them (partune export --defaults), or search on.")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
-from partune.trial import Status, Trial
-from partune.winner import Worths, best, confirmations, is_judged, judge, pooled, worths
+from partune.trial import Observation, Status, Trial
+from partune.winner import Worths, best, confirmations, is_judged, judge, pooled, reloaded, worths
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,6 +43,7 @@ def summarise(record: Record) -> Summary:
         "best": None if winner is None else _best(winner, worth, judged, record),
         "confirmed": _confirmed(trials, anchors, worth),
         "verdict": None if found is None else _verdict(found),
+        "reloaded": _reloaded(reloaded(winner, anchors)),
         "seconds": _seconds(trials, anchors),
         "utilisation": utilisation(trials),
         "trials": [_row(trial) for trial in trials],
@@ -64,7 +65,7 @@ def show(summary: Summary, console: Console | None = None) -> None:
 def brief(summary: Summary) -> str:
     """The line that matters most: the verdict, else the best score, else that there is none."""
     if summary["verdict"] is not None:
-        return f"Verdict: {summary['verdict']['sentence']}"
+        return f"Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
     if (best := summary["best"]) is not None:
         return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}"
     return "No trial has a score."
@@ -99,6 +100,26 @@ def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) ->
         summary["verdict"] = _on_verdict_items(judged.observation.scores)
         summary["test"] = _test(judged.observation.scores)
     return summary
+
+
+def _reloaded(again: Trial | None) -> Summary | None:
+    """What came of loading the winner's adapter from disk once more, as others will."""
+    if again is None or again.observation is None:
+        return None
+    return {"same": again.status is Status.DONE, "words": reloaded_words(again.observation)}
+
+
+def reloaded_words(observation: Observation) -> str:
+    """Return in words whether an adapter, loaded from disk by PEFT, answers as it was scored."""
+    if observation.error is None:
+        return f"PEFT loads it from disk, and {observation.scores['items']:g} items have the scores on record"
+    return f"loaded from disk by PEFT, it is not what was scored: {observation.error}"
+
+
+def lost_words(summary: Summary) -> str:
+    """Return what is wrong with the winner's adapter, to follow the verdict; nothing where nothing is known to be."""
+    again = summary["reloaded"]
+    return "" if again is None or again["same"] else f" But do not rely on the winner's adapter: {again['words']}."
 
 
 def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial], worth: Worths) -> list[Summary]:
@@ -213,12 +234,16 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(text(f"Targets {targets}: {coverage_words(covered)}."))
     if summary["verdict"] is not None:
         page += [text("Verdict: " + summary["verdict"]["sentence"], "bold"), _small_print(summary)]
+        if lost := lost_words(summary):
+            page.append(text(lost.strip(), "bold red"))
         if defaults_won(summary["verdict"]):
             page.append("The field's defaults did better: use them (partune export --defaults), or search on.")
     elif summary["base"] is not None:
         page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
     if summary["best"] is not None and summary["best"].get("adapter"):
         page.append(f"Best adapter: {summary['best']['adapter']}")
+        if summary["reloaded"] is not None and summary["reloaded"]["same"]:
+            page.append(f"  {summary['reloaded']['words']}")
     return page
 
 
