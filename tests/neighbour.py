@@ -51,7 +51,7 @@ async def calls(ports: list[int]) -> list[str]:
             there = rpc(f"{kind}://127.0.0.1:{port}", timeout=1, connection_args=security.get_connection_args("client"))
             try:
                 found.append(f"call {(await asyncio.wait_for(there.identity(), 2.0))['type']}")
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError, ValueError):
                 pass
             finally:
                 await there.close_rpc()
@@ -64,7 +64,7 @@ def pickles(ports: list[int]) -> Iterator[str]:
             try:
                 with Client(f"{kind}://127.0.0.1:{port}", timeout=1, security=security) as client:
                     yield f"code as user {client.submit(os.getuid).result(timeout=10)}"
-            except (OSError, TimeoutError):
+            except (OSError, TimeoutError, ValueError):
                 continue
 
 

@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_study_goes_on(
     broken.close()
     assert "\n" not in str(caught.value)
     assert (small / "s" / "journal.log").read_bytes().endswith(b"\n")  # what was torn is taken back
-    assert not list((small / "s" / "items").glob("*.tmp"))
+    assert all(path.suffix == ".npz" and path.name[0] != "." for path in (small / "s" / "items").iterdir())
     (small / "filler").unlink()
     resumed = study("s", resume=True)
     there = ended(resumed)
@@ -316,3 +316,27 @@ def test_a_clock_that_jumps_changes_nothing(hours: float, tmp_path: Path, monkey
     assert Counter(trial.attempts for trial in resumed.trials) == {1: 15}
     costs = [trial.observation.cost for trial in resumed.trials if trial.observation is not None]
     assert all(0 <= value < 60 for cost in costs for value in cost.values())
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_is_in_a_folders_way_is_put_aside(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine").write_text("mine")
+    place = tmp_path / "0003"
+    place.write_text("mine") if kind == "file" else place.symlink_to(tmp_path / "other")
+    disk.make_way(place)
+    assert not place.exists()
+    (aside,) = tmp_path.glob("0003.aside-*")
+    assert aside.read_text() == "mine" if kind == "file" else aside.is_symlink()
+    assert (tmp_path / "other" / "mine").read_text() == "mine"
+    assert f"0003 was in the way, and is {aside.name} now." in caplog.text
+
+
+def test_a_file_is_not_written_through_a_link_that_lies_where_drafts_did(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    for name in (f".page.{os.getpid()}", ".page.tmp", "page.tmp"):
+        (tmp_path / name).symlink_to(tmp_path / "precious")
+    disk.replace(tmp_path / "page", "text")
+    assert (tmp_path / "page").read_text() == "text"
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 5

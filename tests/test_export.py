@@ -42,6 +42,19 @@ def test_a_card_goes_with_it_and_recipes_only_of_a_fine_tuning(study: Study, tmp
     assert not (out / "recipes").exists()
 
 
+def test_what_lies_beside_is_nobodys_draft(study: Study, tmp_path: Path) -> None:
+    """Neither a folder of a name that a draft could have, nor what a link leads to."""
+    for name in (".out.draft", ".out.tmp", "out.draft"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("mine")
+    export(tmp_path / "s", tmp_path / "out")
+    assert [path.read_text() for path in sorted(tmp_path.glob("*/thesis.tex"))] == ["mine"] * 3
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="link exists already and is never overwritten"):
+        export(tmp_path / "s", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_refusals_are_one_line(study: Study, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there exists already and is never overwritten"):

@@ -288,7 +288,7 @@ def test_items_are_small_and_read_without_pickle(directory: Path) -> None:
     packed = record.items("search", 0)
     assert packed["search/t/acc"].tolist() == [1.0, 0.0]
     assert record.items("search", 2) == {}
-    assert not list((directory / "items").glob("*.tmp"))
+    assert all(path.suffix == ".npz" and path.name[0] != "." for path in (directory / "items").iterdir())
     with pytest.raises(ValueError, match="allow_pickle"):
         record._write_items("search", 9, {"x": np.array([object()])})
 

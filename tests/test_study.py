@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError, study
+from partune.export import export
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
 from partune.study import SPARE, FutileError, UntrustworthyError, Watcher
@@ -201,6 +203,74 @@ def test_only_the_best_adapters_stay(keep: int | str, kept: int, tmp_path: Path)
     folders = {each.name for each in (tmp_path / "s" / "adapters").iterdir()}
     expected = done if keep == "all" else done[:kept]
     assert folders == {"defaults", *(f"{t.number:04d}" for t in expected)}
+
+
+def strewn(folder: Path, elsewhere: Path, links: tuple[str, ...]) -> dict[str, str]:
+    """Puts what is not partune's into a folder, links of some names too; by path, what it says."""
+    folder.mkdir(parents=True, exist_ok=True)
+    elsewhere.mkdir(parents=True)
+    for name in ("my-best", ".git", "0001-mine", "2024", "notes", "0002 copy", ".0003-draft", "readme.d"):
+        (folder / name).mkdir()
+        (folder / name / "text").write_text(f"{name} is mine")
+    for name in (".DS_Store", "0001.txt", "07", ".nfs0001"):
+        (folder / name).write_text(f"{name} is mine")
+    for name in links:
+        (elsewhere / name).mkdir()
+        (elsewhere / name / "text").write_text(f"{name} is mine")
+        (folder / name).symlink_to(elsewhere / name)
+    (folder / "nowhere").symlink_to(elsewhere / "gone")
+    return said(folder) | said(elsewhere)
+
+
+def said(folder: Path) -> dict[str, str]:
+    texts = {str(path): path.read_bytes().decode(errors="replace") for path in folder.rglob("*") if path.is_file()}
+    return {path: text for path, text in texts.items() if "is mine" in text}
+
+
+@pytest.mark.parametrize("shelf", ["adapters", "items"])
+def test_what_is_not_partunes_is_neither_deleted_nor_in_the_way(shelf: str, tmp_path: Path) -> None:
+    watcher = Interrupt(6)
+    study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=1, watcher=watcher)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(12)
+    study.close()
+    lost = sorted((trial for trial in study.trials if trial.status.final), key=lambda trial: trial.score)[:2]
+    links = tuple(f"{trial.number:04d}" for trial in lost)  # of trials whose adapters are not needed
+    for name in links:
+        shutil.rmtree(tmp_path / "s" / shelf / name, ignore_errors=True)
+    there = strewn(tmp_path / "s" / shelf, tmp_path / "elsewhere", (*links, "a-link", ".0004-checkpoint"))
+    for _ in range(2):
+        study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=1, resume=True).run(12)
+        study.close()
+    left = said(tmp_path / "s" / shelf) | said(tmp_path / "elsewhere")
+    assert there.items() <= left.items()
+    assert (tmp_path / "s" / shelf / "nowhere").is_symlink()
+    with pytest.raises(UserError, match="keeps no adapter of trial 99; kept: "):
+        export(tmp_path / "s", tmp_path / "out", trial=99)
+
+
+def test_nothing_is_deleted_through_a_folder_that_is_a_link(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep="all").run(4).close()
+    (tmp_path / "s" / "adapters").rename(tmp_path / "shared")
+    (tmp_path / "s" / "adapters").symlink_to(tmp_path / "shared")
+    before = {path.name for path in (tmp_path / "shared").iterdir()}
+    Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=1, resume=True).run(8).close()
+    assert before <= {path.name for path in (tmp_path / "shared").iterdir()}
+    assert caplog.text.count("adapters is a link: what is there stays") == 1
+
+
+def test_drafts_and_checkpoints_of_trials_that_fell_out_go(tmp_path: Path) -> None:
+    study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep="all").run(4)
+    study.close()
+    worst = min(study.trials, key=lambda trial: trial.score).number
+    names = [f".{worst:04d}-checkpoint", f".{worst:04d}-{'0f' * 16}", f"..{worst:04d}-checkpoint-{'0f' * 16}"]
+    for name in (*names, "confirm.3.1"):
+        (tmp_path / "s" / "adapters" / name).mkdir()
+    Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=1, resume=True).run(5).close()
+    assert {path.name for path in (tmp_path / "s" / "adapters").iterdir()} == {
+        "defaults",
+        *(f"{trial.number:04d}" for trial in [study.best]),
+    }
 
 
 def test_while_a_study_runs_the_leaders_adapters_and_what_runs_stay(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,17 +45,36 @@ def persistent(write: Callable[[], T]) -> T:
         time.sleep(AGAIN)
 
 
+def draft_of(path: Path) -> Path:
+    """Return a path beside another that nobody else has taken: for what takes the other's place once it is complete."""
+    return path.with_name(f".partune-{uuid.uuid4().hex}")
+
+
 def replace(path: Path, text: str) -> None:
     """Writes a file whole or not at all, in the place of one that is there; raises UserError where that cannot be."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = draft_of(path)
     try:
-        draft.write_text(text, encoding="utf-8", errors="backslashreplace")
+        with draft.open("x", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(text)
         draft.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
+
+
+def make_way(path: Path) -> None:
+    """Clear a path for a folder that takes its place: delete a folder, and put aside what was never one.
+
+    A link is not followed. A file or a link is somebody's own, and is kept under another name.
+    """
+    if path.is_symlink() or path.is_file():
+        aside = path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}")
+        path.rename(aside)
+        log.warning("%s was in the way, and is %s now.", path, aside.name)
+    elif path.exists():
+        shutil.rmtree(path)
 
 
 def blamed(error: str) -> bool:

@@ -9,12 +9,14 @@ adapter/
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from partune import config
+from partune.disk import draft_of
 from partune.errors import UserError, suggestion
 from partune.storage import Record
 from partune.winner import winner_of
@@ -44,7 +46,7 @@ def export(
         if tool not in (*TOOLS, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*TOOLS, "none"))}')
     record = Record.open(directory, read_only=True, storage=storage)
-    if out.exists():
+    if os.path.lexists(out):
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
     if trial is None:
         winner = winner_of(record)
@@ -53,12 +55,10 @@ def export(
         trial = winner.number
     adapter = record.adapter(trial)
     if not adapter.is_dir():
-        kept = sorted(int(each.name) for each in adapter.parent.glob("[0-9]*"))
-        names = ", ".join(map(str, kept)) or "none"
+        names = ", ".join(map(str, record.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
-    draft = out.with_name(f".{out.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = draft_of(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if merge:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from partune import database
-from partune.disk import kept, persistent, replace
+from partune.disk import draft_of, kept, persistent, replace
 from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
 from partune.errors import UserError
@@ -53,12 +54,18 @@ JOURNAL = "journal.log"
 STORAGE = "storage.json"
 CONFIG = "study.yaml"
 NAME = re.compile(r"[\w.-]{1,100}-[0-9a-f]{12}")  # of a study in a database: its directory's, and what makes it unique
+CONFIRMED = re.compile(r"confirm\.\d+\.\d+")  # the name of a further run's adapter, which goes once it is scored
+FOLDERS = re.compile(  # in adapters/: an adapter's own, its checkpoint or draft, its checkpoint's draft
+    r"([^.].*)|\.([^.].*)-(?:checkpoint|[0-9a-f]{32})|\.\.(.+)-checkpoint-[0-9a-f]{32}"
+)
 Shelf = Literal["search", "anchors"]
 SHELVES: tuple[Shelf, ...] = ("search", "anchors")
 SQLITE = (
     "SQLite takes one driver at a time, as each write locks its whole file, and its locks do not hold on network file "
     "systems. For several, leave --storage out or give it PostgreSQL"
 )
+
+log = logging.getLogger(__name__)
 
 
 class Record:
@@ -88,6 +95,7 @@ class Record:
         self.space = Space.parse(self.header["space"])
         self.noisy: bool | None = self.header.get("noisy")  # as the user said; None: not said
         self._distributions = {name: distribution(each) for name, each in self.space.hyperparameters.items()}
+        self._warned = False  # that adapters/ is a link
         self._memory: dict[tuple[Shelf, int], Mapping[str, Any]] = {}
 
     # ----- begin, open, close
@@ -115,7 +123,7 @@ class Record:
             return cls(_begin(InMemoryStorage(), complete), None)
         if directory.exists():
             raise UserError(f"{directory} exists already and is never overwritten: choose another name")
-        draft = directory.with_name(f".{directory.name}.{os.getpid()}")
+        draft = draft_of(directory)
         place = _Place() if storage is None else _Place.new(directory, storage)
         try:
             draft.mkdir(parents=True)
@@ -336,11 +344,19 @@ class Record:
             raise UserError("a study in memory keeps no adapters: give it a directory")
         return self.directory / "adapters" / (trial.replace("/", ".") if isinstance(trial, str) else f"{trial:04d}")
 
+    def adapters(self) -> list[int]:
+        """Return the numbers of the trials whose adapters are there."""
+        return [number for number in range(self._count) if self.adapter(number).is_dir()]
+
     def prune(self, keep: Iterable[int]) -> None:
-        """Deletes all adapters, their drafts and checkpoints, but those of the given trials and of the defaults."""
+        """Delete the adapters of trials and confirmations, with drafts and checkpoints, but those of the given trials.
+
+        What has another name was made by somebody else, and stays; so does what a link leads to.
+        """
         if self.directory is not None:
-            spared = {"defaults", *(self.adapter(number).name for number in keep)}
-            self._delete_adapters(self.directory, lambda name: name not in spared)
+            spared = set(keep)
+            made = {self.adapter(number).name for number in range(self._count) if number not in spared}
+            self._delete_adapters(self.directory, lambda name: name in made or CONFIRMED.fullmatch(name) is not None)
 
     def discard(self, anchor: str) -> None:
         """Deletes the adapter of an anchor, its drafts and checkpoint."""
@@ -349,14 +365,25 @@ class Record:
 
     # ----- inside
 
-    @staticmethod
-    def _delete_adapters(directory: Path, which: Callable[[str], bool]) -> None:
-        if not (directory / "adapters").is_dir():
+    @property
+    def _count(self) -> int:
+        """How many trials are on record."""
+        return self._storage.get_n_trials(self._studies["search"])
+
+    def _delete_adapters(self, directory: Path, which: Callable[[str], bool]) -> None:
+        folder = directory / "adapters"
+        if folder.is_symlink():
+            if not self._warned:
+                log.warning("%s is a link: what is there stays, adapters that are not needed any more too.", folder)
+            self._warned = True
+            return
+        if not folder.is_dir():
             return
         with kept(directory):
-            for folder in (directory / "adapters").iterdir():
-                if which(folder.name.lstrip(".").partition("-")[0]):  # drafts and checkpoints: .<name>-<what>
-                    shutil.rmtree(folder)
+            for entry in sorted(os.scandir(folder), key=lambda each: each.name):
+                made = FOLDERS.fullmatch(entry.name)
+                if entry.is_dir(follow_symlinks=False) and made and which(next(filter(None, made.groups()))):
+                    shutil.rmtree(entry.path)
 
     def _id(self, shelf: Shelf, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._studies[shelf], number)
@@ -500,9 +527,9 @@ def _begin(storage: BaseStorage, header: Mapping[str, Any], prefix: str = "") ->
 def _pack(path: Path, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
     """Writes a file of per-item results whole, or not at all; raises OSError."""
     path.parent.mkdir(exist_ok=True)
-    draft = path.with_suffix(".tmp")
+    draft = draft_of(path)
     try:
-        with draft.open("wb") as file:
+        with draft.open("xb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:  # as np.savez has it, whatever the names
                 for name, values in items.items():
                     with packed.open(f"{name}.npy", "w", force_zip64=True) as member:

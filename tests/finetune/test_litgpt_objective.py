@@ -72,6 +72,15 @@ def test_nothing_is_converted_or_trained_by_a_check(make: Any, command: Path) ->
     assert all(parameter.is_meta for parameter in tuner._base("fp32")[0].model.parameters())
 
 
+@pytest.mark.parametrize("place", ["notes.txt", "data/rows.jsonl"])
+def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine" / place).parent.mkdir(parents=True)
+    (tmp_path / "mine" / place).write_text("mine")
+    with pytest.raises(UserError, match="a scratch folder's content may be replaced: give a new one"):
+        make(scratch=tmp_path / "mine").check(SPACE)
+    assert (tmp_path / "mine" / place).read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("changes", "space", "message"),
     [

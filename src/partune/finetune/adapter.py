@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from partune import config
-from partune.disk import persistent
+from partune.disk import make_way, persistent
 from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.model import Base, load, near
@@ -33,8 +33,7 @@ def written(folder: Path) -> Iterator[Path]:
     draft.mkdir()
     try:
         yield draft
-        if folder.exists():
-            shutil.rmtree(folder)
+        make_way(folder)
         os.replace(draft, folder)
     except SafetensorError as error:  # the system's errors are in its words only
         found = re.search(r"os error (\d+)", str(error))

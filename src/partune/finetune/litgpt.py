@@ -462,6 +462,17 @@ def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> No
     ).save_pretrained(str(folder))
 
 
+def require_own(scratch: Path) -> None:
+    """Raise UserError where a scratch folder holds what partune did not make, and might replace."""
+    own = {"base", "data", "trials", "convert_to_litgpt.log"}
+    for folder, names in ((scratch, own), (scratch / "data", {"train.json", "val.json"})):
+        there = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+        if foreign := [name for name in there if name not in names]:
+            raise UserError(
+                f"{folder} holds {foreign[0]}, and a scratch folder's content may be replaced: give a new one"
+            )
+
+
 @contextlib.contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
     """A trial's scratch folder, empty at first; afterwards only its logs are there."""

@@ -39,7 +39,8 @@ class LitGPT(FineTune):
 
     >>> LitGPT(model="checkpoints/llama", data="alpaca_data.json", task="hellaswag", run={"litgpt": "V/bin/litgpt"})
 
-    scratch: folder of the converted base, the data and the trials' logs; by default a temporary one. Raises UserError.
+    scratch: folder of the converted base, the data and the trials' logs; by default a temporary one. What is
+    there may be replaced. Raises UserError.
     """
 
     def __init__(self, *arguments: Any, scratch: str | Path | None = None, **sections: Any) -> None:
@@ -83,8 +84,10 @@ class LitGPT(FineTune):
         ):
             if not holds:
                 raise UserError(f"LitGPT cannot {reason}")
-        from partune.finetune.litgpt import Program, find_switches
+        from partune.finetune.litgpt import Program, find_switches, require_own
 
+        if self._scratch is not None:
+            require_own(self._scratch)
         Program.find(run.litgpt, {})
         self.settings(self.defaults)
         self._check_tasks()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -520,7 +521,7 @@ def write(found: Summary, folder: Path) -> list[Path]:
         "compare.svg": picture(found),
         "compare.json": as_json(found) + "\n",
     }
-    if there := [name for name in files if (folder / name).exists()]:
+    if there := [name for name in files if os.path.lexists(folder / name)]:
         raise UserError(f"{folder / there[0]} exists already and is never overwritten: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
