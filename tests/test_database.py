@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shlex
+import socket
 import threading
 from pathlib import Path
 
@@ -165,12 +168,17 @@ def test_no_password_is_written_or_said(
     assert main(["report", directory]) == 2  # no password from anywhere
     assert "no password supplied" in capsys.readouterr().err
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
-    assert main(["report", directory, "--json"]) == 0
+    assert main(["report", directory]) == 2  # the folder names the host, and its writer may be anybody
+    refusal = capsys.readouterr().err
+    assert refusal.endswith(f"where you trust it, repeat the command with --storage {postgres.public}\n")
+    assert refusal.count("\n") == 1
+    assert main(["report", directory, "--json", "--storage", postgres.public]) == 0
     assert len(json.loads(capsys.readouterr().out)["trials"]) == 4
-    assert main(["resume", directory, "--budget", "6"]) == 0
+    assert main(["resume", directory, "--budget", "6", "--storage", postgres.public]) == 0
     monkeypatch.delenv("PGPASSWORD")
     assert main(["resume", directory, "--budget", "7", "--storage", postgres.url]) == 0
     assert main(["report", directory, "--json", "--storage", postgres.url]) == 0
+    assert main(["compare", directory, directory, "--storage", postgres.url]) in (0, 2)
     assert main(["join", directory, "--storage", postgres.url.replace(ENCODED, "s3cr3t-but-wrong")]) == 2
     out, err = capsys.readouterr()
     assert "password authentication failed" in err
@@ -186,6 +194,96 @@ def test_a_password_file_is_read_by_libpq(postgres: Server, tmp_path: Path, monk
     monkeypatch.delenv("PGPASSWORD", raising=False)
     monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
     assert tune(tmp_path, postgres.public) == 0
+    assert main(["report", str(tmp_path / "runs" / "s")]) == 0  # by a line for this host
+
+
+class Stranger:
+    """Who says to be a PostgreSQL server, asks for the password, and keeps what he hears."""
+
+    def __init__(self) -> None:
+        self.heard, self.hung_up = b"", threading.Event()
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        while True:
+            with contextlib.suppress(OSError), self._socket.accept()[0] as connection:
+                connection.settimeout(5)
+                while (said := connection.recv(4096))[4:8] in (b"\x04\xd2\x16\x2f", b"\x04\xd2\x16\x30"):
+                    connection.sendall(b"N")  # neither TLS nor GSS here
+                connection.sendall(b"R\0\0\0\x08\0\0\0\x03")  # in the clear, please
+                self.heard += said + connection.recv(4096)
+                self.hung_up.set()
+
+
+@pytest.fixture
+def stranger() -> Stranger:
+    pytest.importorskip("psycopg")
+    return Stranger()
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        *(("PGPASSWORD", command) for command in ("report", "resume", "join", "export", "dashboard")),
+        *((kind, "report") for kind in ("any host", "another host", "service", "hostaddr")),
+    ],
+)
+def test_no_password_goes_to_a_host_that_a_folder_names(
+    kind: str,
+    command: str,
+    stranger: Stranger,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("PGPASSWORD", "PGSERVICE", "PGHOST"):
+        monkeypatch.delenv(name, raising=False)
+    Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=f"sqlite:///{tmp_path}/x.db").close()
+    (tmp_path / "s" / "study.yaml").write_text("objective: branin\nspace: {x: {float: [0, 1]}}\n")
+    url = f"postgresql://tuner@127.0.0.1:{stranger.port}/postgres"
+    passfile, pgpass = "", tmp_path / "pgpass"
+    if kind == "PGPASSWORD":
+        monkeypatch.setenv("PGPASSWORD", "s3cr3t")
+    elif kind == "any host":
+        passfile = "*:*:*:tuner:s3cr3t\n"
+    elif kind == "another host":
+        passfile = "db.example.org:*:*:*:s3cr3t\n"
+    elif kind == "service":
+        (tmp_path / "service").write_text("[mine]\npassword=s3cr3t\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "service"))
+        monkeypatch.setenv("PGSERVICE", "mine")
+    else:  # the user's own host, at the stranger's address
+        passfile = "db.example.org:*:*:*:s3cr3t\n"
+        url = f"postgresql://tuner@db.example.org:{stranger.port}/postgres?hostaddr=127.0.0.1"
+    pgpass.write_text(passfile)
+    pgpass.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(pgpass))
+    form = {"url": url, "study": "s-0123456789ab"}
+    (tmp_path / "s" / STORAGE).write_text(json.dumps(form))
+    more = {"export": [str(tmp_path / "out")], "dashboard": ["--port", "0"]}.get(command, [])
+    assert main([command, str(tmp_path / "s"), *more]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    stranger.hung_up.wait(10)
+    assert b"tuner" in stranger.heard  # a connection was tried
+    assert b"s3cr3t" not in stranger.heard
+    assert f"repeat the command with --storage {shlex.quote(url)}" in err
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("localhost", "1")])
+def test_a_host_that_the_environment_names_is_the_users(
+    host: str, port: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGHOST", host)
+    monkeypatch.setenv("PGPORT", port) if port else monkeypatch.delenv("PGPORT", raising=False)
+    asked = f"postgresql://me@{host}:{port or 5432}/db"
+    assert database._bare(database.parsed(asked)) == {}
+    assert database._bare(database.parsed("postgresql://me@elsewhere:5432/db")) != {}
+    assert database._bare(database.parsed(f"{asked}?hostaddr=6.6.6.6")) != {}
+    assert database._bare(database.parsed("postgresql://me@elsewhere/db?sslmode=verify-full")) == {}
+    assert database._bare(database.parsed("postgresql://me@elsewhere/db?sslmode=verify-full&sslrootcert=system")) != {}
 
 
 def test_the_studys_file_has_no_password() -> None:
@@ -203,6 +301,10 @@ def test_the_studys_file_has_no_password() -> None:
         ("postgresql://me:s3cr3t@host:port/db", "something that is no URL"),
         ("postgresql://me:s3cr3t@host", "without a database"),
         ("postgresql://me:s3cr3t@x@host/db", "in percent"),
+        ("postgresql://me:s@s3cr3t/x@host/db", "in percent"),
+        ("postgresql://me:s?@s3cr3t/x@host/db", "in percent"),
+        ("postgresql://me@corp:s3cr3t@host/db", "in percent"),
+        ("postgresql://me/s3cr3t:x@host/db", "in percent"),
         ("sqlite://", "got sqlite://"),
         ("sqlite:////nowhere/s3cr3t-not/x.db", "unable to open database file"),
         ("postgresql://me:s3cr3t@127.0.0.1:1/db", "127.0.0.1.*port 1"),
@@ -232,6 +334,27 @@ def test_messages_mask_passwords() -> None:
     assert database.masked("at postgresql://me:a@b:c@host/db?sslpassword=x&y=1: no") == (
         "at postgresql://me:***@host/db?sslpassword=***&y=1: no"
     )
+    for password in (
+        "p@s3cr3t",
+        "s3cr3t/x@y",
+        "a b s3cr3t",
+        "#s3cr3t",
+        "s3cr3t%",
+        "x?s3cr3t",
+        "@:/s3cr3t",
+        "a'@s3cr3t",
+    ):
+        for user in ("me", "me@corp", "first.last"):
+            shown = database.masked(f"got {{'storage': 'postgresql://{user}:{password}@host/db'}}")
+            assert "s3cr3t" not in shown
+            assert shown.endswith("***@host/db'}")
+    assert silent(database.masked("postgres://me:s3cr3t is no URL"))
+    for plain in (
+        "postgresql://first.last@host:5432/db",
+        "postgresql://me%40corp@[::1]/db?sslmode=require",
+        "http://a:80",
+    ):
+        assert database.masked(f"at {plain}: no") == f"at {plain}: no"
     with pytest.raises(UserError, match=r"postgresql://me:\*\*\*@host/db") as refused:
         parse({"objective": "branin", "run": "postgresql://me:s3cr3t@host/db"})
     assert silent(str(refused.value))

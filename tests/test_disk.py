@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_study_goes_on(
     broken.close()
     assert "\n" not in str(caught.value)
     assert (small / "s" / "journal.log").read_bytes().endswith(b"\n")  # what was torn is taken back
-    assert all(path.suffix == ".npz" and path.name[0] != "." for path in (small / "s" / "items").iterdir())
+    assert all(path.suffix == ".npz" and path.name[0] != "." for path in (small / "s" / "items").glob("*"))
     (small / "filler").unlink()
     resumed = study("s", resume=True)
     there = ended(resumed)

@@ -1,14 +1,17 @@
 """The record in a database: PostgreSQL for any number of drivers, SQLite for one; passwords stay out of sight.
 
 A password comes with the URL each time, or from where libpq looks for it (PGPASSWORD, ~/.pgpass). It is never written,
-and no message holds it.
+and no message holds it. Which host a study's folder names is its writer's to say, who may be anybody: what libpq finds
+by itself goes only to hosts that the user named.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import re
+import shlex
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 RULE = "a storage is postgresql://user@host/database or sqlite:///file"
 SECRET = re.compile("password|secret|scram")  # keys of a URL's query that are not shown
+DATABASE = r"postgres\w*(?:\+\w+)?://"  # how its URL begins
 WAIT = 10  # seconds for a connection
 KEEPALIVE = 10  # seconds of silence between two questions whether the other end is there; three of them end it
 
@@ -38,7 +42,7 @@ def parsed(url: str) -> URL:
     except (ArgumentError, ValueError):
         raise UserError(f"{RULE}, got something that is no URL") from None
     if found.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
-        if "@" in (found.host or ""):
+        if any("@" in (part or "") for part in (found.username, found.host, found.database)):
             raise UserError("special characters in a storage's password are written in percent: @ is %40, / is %2F")
         if not found.database:
             raise UserError(f"{RULE}, got one without a database")
@@ -66,25 +70,51 @@ def public(url: str) -> str:
 
 
 def masked(text: str) -> str:
-    """A text in which no URL has a password."""
+    """A text in which no URL has a password, nor a part of one that was not written in percent.
+
+    Rather too much than too little: of a database's URL, all up to its last @.
+    """
+    for quote in "'\"":  # in quotes there may be blanks
+        text = re.sub(rf"(?i)(?<={quote}){DATABASE}[^\n]*?(?={quote}(?:[\s,:)}}\]]|$))", _hidden, text)
+    text = re.sub(rf"(?i){DATABASE}[^\s]*", _hidden, text)
     text = re.sub(r"(://[^\s:/@]*):[^\s]*@", r"\1:***@", text)
-    return re.sub(r"([?&][^\s=&]*(?:password|secret|scram)[^\s=&]*=)[^\s&'\"]*", r"\1***", text)
+    return re.sub(r"(?i)([?&][^\s=&]*(?:password|secret|scram)[^\s=&]*=)[^\s&'\"]*", r"\1***", text)
 
 
-def opened(url: str, create: bool = True) -> BaseStorage:
-    """Optuna's storage at a URL; create: its tables, where they are missing. Raises UserError where there is none."""
+def _hidden(found: re.Match[str]) -> str:
+    scheme, _, rest = found[0].partition("://")
+    secret, at, place = rest.rpartition("@")
+    user = re.split("[:@/?#]", rest, maxsplit=1)[0]
+    if at:
+        return found[0] if secret == user else f"{scheme}://{user}:***@{place}"
+    host, colon, port = rest.partition(":")
+    is_port = not colon or host.startswith("[") or re.match(r"\d*(?!\w)", port)
+    return found[0] if is_port else f"{scheme}://{host}:***"  # a password, and the host forgotten
+
+
+def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
+    """Return Optuna's storage at a URL.
+
+    Args:
+        url: Of the database.
+        create: Whether tables that are missing are made.
+        named: Whether the user named the host, and not a file that anybody may have written.
+
+    Raises:
+        UserError: There is none, or it cannot be reached.
+    """
     from optuna.storages import RDBStorage, get_storage
 
     from partune.distributions import quiet
 
     where = parsed(url)
     sqlite = where.drivername == "sqlite"
-    options: dict[str, Any] = {"timeout": 3 * WAIT} if sqlite else _libpq(where)
+    options: dict[str, Any] = {"timeout": 3 * WAIT} if sqlite else {**_libpq(where), **({} if named else _bare(where))}
     if not sqlite:
         _require_psycopg()
     elif not create and not Path(str(where.database)).is_file():
         raise UserError(f"there is no file {where.database}")
-    with guarded(url), quiet():
+    with guarded(url, named), quiet():
         engine = {"connect_args": options, "pool_pre_ping": True}
         text = where.render_as_string(hide_password=False)
         return get_storage(RDBStorage(text, engine_kwargs=engine, skip_table_creation=not create))
@@ -97,8 +127,8 @@ def engine_of(storage: BaseStorage) -> Engine:
 
 
 @contextmanager
-def guarded(url: str | None) -> Iterator[None]:
-    """An error of the database within becomes a UserError of one line."""
+def guarded(url: str | None, named: bool = True) -> Iterator[None]:
+    """An error of the database within becomes a UserError of one line; named: as of `opened`."""
     if url is None:
         yield
         return
@@ -109,7 +139,8 @@ def guarded(url: str | None) -> Iterator[None]:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-        raise UserError(f"{public(url)}: {_reason(cause, parsed(url).password)}") from None
+        advice = "" if named else _advice(parsed(url), public(url))
+        raise UserError(f"{public(url)}: {_reason(cause, parsed(url).password)}{advice}") from None
 
 
 def _reason(error: BaseException, password: object) -> str:
@@ -129,6 +160,53 @@ def _libpq(where: URL) -> dict[str, Any]:
         "keepalives_count": 3,
     }
     return {name: value for name, value in limits.items() if name not in where.query}
+
+
+def _bare(where: URL) -> dict[str, Any]:
+    """Return the options by which libpq keeps to itself what it would offer a host: a password that it finds.
+
+    They are empty where the user named the host all the same: in PGHOST, by leaving it to libpq, or by a certificate
+    that vouches for it to those whom the user trusts. In the password file he may have.
+    """
+    query = where.query
+    host, port = where.host, str(where.port or 5432)
+    if not {"host", "hostaddr", "port", "service"} & query.keys():
+        if host is None or (host, port) == (os.environ.get("PGHOST"), os.environ.get("PGPORT", "5432")):
+            return {}
+        own = "sslrootcert" not in query and os.environ.get("PGSSLROOTCERT") != "system"
+        if query.get("sslmode") == "verify-full" and own:
+            return {}
+        if host in _password_file_hosts() and "passfile" not in query:
+            return {"password": where.password or ""}
+    delegation = {"gssdelegation": "0"} if "gssdelegation" in query else {}
+    return {"password": where.password or "", "passfile": str(Path(os.devnull) / "none"), **delegation}
+
+
+def _password_file() -> Path:
+    return Path(os.environ.get("PGPASSFILE") or "~/.pgpass").expanduser()
+
+
+def _password_file_hosts() -> set[str]:
+    """Return the hosts that the user's password file names; a line for any host names none."""
+    try:
+        lines = _password_file().read_text(encoding="utf-8", errors="replace").splitlines()
+    except (OSError, RuntimeError):  # no such file, or no home
+        return set()
+    return {line.partition(":")[0] for line in lines if not line.startswith(("#", "*"))} - {""}
+
+
+def _advice(where: URL, shown: str) -> str:
+    """Return what helps where a password was kept back: the end of a message, or nothing."""
+    try:
+        kept_back = "PGPASSWORD" in os.environ or "PGSERVICE" in os.environ or _password_file().is_file()
+    except RuntimeError:
+        kept_back = False
+    if where.drivername == "sqlite" or not kept_back or "passfile" not in _bare(where):
+        return ""
+    return (
+        ". No password of yours was sent, as the study's folder names this host, and you did not: where you trust it, "
+        f"repeat the command with --storage {shlex.quote(shown)}"
+    )
 
 
 def _require_psycopg() -> None:

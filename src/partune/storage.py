@@ -165,7 +165,7 @@ class Record:
             raise UserError(f"{directory} keeps its record in {JOURNAL}, in no database: leave --storage out")
         else:
             place = _Place()
-        with database.guarded(place.url):
+        with database.guarded(place.url, place.named):
             if read_only:
                 return cls(place.reader(directory), directory, None, place)
             opened = place.opened(directory)
@@ -194,6 +194,11 @@ class Record:
     def url(self) -> str | None:
         """Of the database, as it was opened, with its password; None for a journal."""
         return self._place.url
+
+    @property
+    def given(self) -> str | None:
+        """The database's URL as the user gave it; None where only the study's folder names it."""
+        return self._place.url if self._place.named else None
 
     # ----- several drivers
 
@@ -444,10 +449,15 @@ class Record:
 
 
 class _Place:
-    """Where the two studies are. url: of their database, None for a journal. name: what theirs begin with there."""
+    """Where the two studies are.
 
-    def __init__(self, url: str | None = None, name: str | None = None) -> None:
+    url: of their database, None for a journal. name: what theirs begin with there. named: whether the user gave the
+    URL, and not the study's folder, which somebody else may have written.
+    """
+
+    def __init__(self, url: str | None = None, name: str | None = None, named: bool = True) -> None:
         self.url = url
+        self.named = named
         self.name = name
         self.sqlite = url is not None and database.parsed(url).drivername == "sqlite"
 
@@ -466,7 +476,7 @@ class _Place:
             raise UserError(f"{directory / STORAGE} is damaged: restore it from a copy") from None
         if not (isinstance(found, str) and isinstance(name, str) and NAME.fullmatch(name)):
             raise UserError(f"{directory / STORAGE} names no study of partune's")
-        return cls(url or found, name)
+        return cls(url or found, name, named=url is not None)
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
         """Writes the two studies, and into the draft of the directory where they are."""
@@ -482,14 +492,14 @@ class _Place:
 
     def reader(self, directory: Path) -> BaseStorage:
         if self.url is not None:
-            return database.opened(self.url, create=False)
+            return database.opened(self.url, create=False, named=self.named)
         from partune import journal
 
         return journal.read(directory / JOURNAL)
 
     def opened(self, directory: Path) -> BaseStorage | None:
         """The database; None for a journal, which has to be mended first."""
-        return None if self.url is None else database.opened(self.url)
+        return None if self.url is None else database.opened(self.url, named=self.named)
 
     def drivers(self, directory: Path, storage: BaseStorage | None, join: bool) -> Drivers:
         if self.sqlite:

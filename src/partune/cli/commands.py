@@ -101,11 +101,12 @@ def compare(arguments: argparse.Namespace) -> int:
     from partune.report import compare
     from partune.report.data import print_json
     from partune.report.facts import Facts
-    from partune.storage import Record
+    from partune.storage import STORAGE, Record
 
-    found = compare.compare(
-        [Facts(Record.open(studies.existing(each), read_only=True)) for each in arguments.directories]
-    )
+    directories = [studies.existing(each) for each in arguments.directories]
+    storages = [arguments.storage if (each / STORAGE).is_file() else None for each in directories]
+    records = [Record.open(each, True, storage=url) for each, url in zip(directories, storages, strict=True)]
+    found = compare.compare([Facts(record) for record in records])
     if arguments.json:
         print_json(found)
     else:

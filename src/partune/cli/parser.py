@@ -143,6 +143,7 @@ def _compare(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
     command.add_argument("directories", nargs="+", metavar="DIRECTORY", help="a study's directory, runs/<name>")
     command.add_argument("--out", metavar="FOLDER", help="write compare.md, compare.svg and compare.json there")
     command.add_argument("--json", action="store_true", help="for scripts")
+    _add_storage(command)
 
 
 def _experiment(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
@@ -233,7 +234,7 @@ def _add_starting(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_storage(parser: argparse.ArgumentParser) -> None:
-    about = "URL of the study's database, where it needs a password (PGPASSWORD and ~/.pgpass serve too) or has moved"
+    about = "URL of the study's database: a password (of the URL, PGPASSWORD, ~/.pgpass) goes only to a host named here"
     parser.add_argument("--storage", metavar="URL", help=about)
 
 

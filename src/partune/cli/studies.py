@@ -187,7 +187,7 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
     from partune.report import files
 
-    arguments = study.record.directory, study.record.url, os.getpid()
+    arguments = study.record.directory, study.record.given, os.getpid()
     writer = multiprocessing.get_context("spawn").Process(target=files.accompany, args=arguments, daemon=True)
     writer.start()
     try:
