@@ -3,6 +3,7 @@
 adapter/
   README.md                   the model card
   adapter_config.json, ...    or model.safetensors, config.json, ... of the merged model
+  tokenizer.json, ...         the tokenizer, with the chat template of the training
   recipes/                    files that train the same with other tools
 """
 
@@ -22,9 +23,11 @@ from partune.storage import Record
 from partune.winner import winner_of
 
 if TYPE_CHECKING:
+    from partune.handover.chosen import Chosen
     from partune.trial import Trial
 
 RECIPES = "recipes"
+TOKENIZER = "tokenizer_config.json"  # the file that a tokenizer's folder has
 TOOLS = ("trl", "litgpt", "axolotl", "llamafactory")
 
 
@@ -115,9 +118,26 @@ def _describe(
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)
+        _give_tokenizer(chosen, draft)
         if tools:
             from partune.handover.recipes import write
 
             write(chosen, draft / RECIPES, tools)
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged)
+    given = (draft / TOKENIZER).is_file()
+    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, given)
     (draft / "README.md").write_text(text, encoding="utf-8")
+
+
+def _give_tokenizer(chosen: Chosen, draft: Path) -> None:
+    """Write the base's tokenizer, with the chat template that it was trained with; none where the base is not here."""
+    from partune.finetune.isolation import quiet
+    from partune.finetune.model import load_tokenizer
+
+    try:
+        tokenizer = load_tokenizer(chosen.model)
+    except UserError:  # moved, or of another machine: the adapter can be had all the same
+        return
+    if chosen.template is not None and chosen.rows == "chat":
+        tokenizer.chat_template = chosen.template
+    with quiet():
+        tokenizer.save_pretrained(str(draft))

@@ -264,7 +264,7 @@ def test_a_trial_is_scored_saved_and_scored_again(tuner: FineTune, tmp_path: Pat
     assert found.score == found.scores["search/choices/acc_norm"]
     assert found.stderr == found.scores["search/choices/acc_norm_stderr"]
     assert not any(name.startswith(("verdict", "test")) for name in found.scores)
-    assert set(found.cost) == {"seconds", "train_seconds", "score_seconds", "tokens"}
+    assert set(found.cost) == {"seconds", "train_seconds", "score_seconds", "tokens", "examples"}
     assert found.cost["seconds"] >= found.cost["train_seconds"] + found.cost["score_seconds"] > 0
     assert near(tuner.score_adapter(tmp_path / "adapter"), found)
     assert not near(tuner.score_base(), found)

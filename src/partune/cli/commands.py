@@ -159,13 +159,15 @@ def experiment(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from partune.export import TOOLS
+    from partune.export import TOKENIZER, TOOLS
     from partune.export import export as write
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
     out, recipes = Path(arguments.out), arguments.recipe or TOOLS
     written = write(studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes)
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
+    if (written / "adapter_config.json").is_file() and not (written / TOKENIZER).is_file():
+        print("its tokenizer is not there, as the base cannot be loaded here")
     return 0
 
 

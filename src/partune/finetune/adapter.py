@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,11 +19,15 @@ from partune import config
 from partune.disk import make_way, persistent
 from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
+from partune.finetune.layers import read_text
 from partune.finetune.model import Base, load, near
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from torch import Tensor
+    from transformers import PreTrainedModel
+
+ALIKE = 1e-3  # of the largest logit: how far two sums of the same products in fp32 may lie apart
 
 
 @contextmanager
@@ -140,11 +145,23 @@ def unlike(adapted: PeftModel, folder: Path) -> str | None:
 
 
 def merge(model: config.Model, folder: Path, out: Path) -> None:
-    """Writes the base with the adapter merged into its weights, and the tokenizer: a model folder that needs no PEFT.
+    """Write the base with the adapter merged into its weights, and the tokenizer: a model folder that needs no PEFT.
 
-    The sum is taken in fp32 and rounded once, to the precision in which the base is stored. Raises UserError where the
-    head has an adapter and shares its weights with the input embeddings: merging would change both.
+    The sum is taken in fp32 and rounded once, to the precision in which the base is stored.
+
+    Raises:
+        UserError: Where the merged model does not answer as the base with the adapter does, or does not load as it was
+            written. So it is where a layer with an adapter shares its weights with another one, as a head does with the
+            input embeddings: merging would change both.
     """
+    with written(out) as draft:
+        expected = _write_merged(model, folder, draft)
+        again = load(model.model_copy(update={"path": str(draft), "revision": None, "quantize": "none"}), "fp32", "cpu")
+        _check_alike(expected, again.model, f"{folder}: the merged model does not load as it was written")
+
+
+def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
+    """Write the merged model into a folder, and return its logits of a few tokens, weights rounded as written."""
     from peft.tuners.lora import LoraLayer
     from transformers import AutoConfig
 
@@ -156,8 +173,18 @@ def merge(model: config.Model, folder: Path, out: Path) -> None:
         head, embeddings = base.model.get_output_embeddings(), base.model.get_input_embeddings()
         if isinstance(head, LoraLayer) and head.weight is embeddings.weight:
             raise UserError(f"{folder} adapts the head of a model with tied embeddings, which cannot be merged")
+        expected = read_text(base.model).detach()
         merged = adapted.merge_and_unload(safe_merge=True)
+        _check_alike(expected, merged, f"{folder} cannot be merged: the merged model answers otherwise")
         merged.to(stored or base.model.dtype)
-        with written(out) as draft:
-            merged.save_pretrained(str(draft), safe_serialization=True)
-            base.tokenizer.save_pretrained(str(draft))
+        merged.save_pretrained(str(draft), safe_serialization=True)
+        base.tokenizer.save_pretrained(str(draft))
+        return read_text(merged.float()).detach()
+
+
+def _check_alike(expected: Tensor, model: PreTrainedModel, otherwise: str) -> None:
+    """Raise UserError, which begins with `otherwise`, where the model's logits of a few tokens are not these."""
+    found = read_text(model).detach()
+    most = float((found - expected).abs().max()) if found.shape == expected.shape else math.inf
+    if not most <= ALIKE * (1 + float(expected.abs().max())):
+        raise UserError(f"{otherwise} (logits of a few tokens differ by up to {most:.3g})")

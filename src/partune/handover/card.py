@@ -12,21 +12,28 @@ from partune import __version__, config
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.handover.chosen import Chosen, is_file
 from partune.markdown import code, fenced, plain, table
-from partune.report.summary import Summary, lost_words, score_words, span
+from partune.report.summary import Summary, coverage_words, lost_words, score_words, span
 from partune.trial import Trial
 
 SMALL_PRINT = "{test}, on {items} items that no optimiser saw; another training seed would have given another adapter."
 
 
-def card(summary: Summary, header: Mapping[str, Any], trial: Trial | str, chosen: Chosen | None, merged: bool) -> str:
+def card(
+    summary: Summary,
+    header: Mapping[str, Any],
+    trial: Trial | str,
+    chosen: Chosen | None,
+    merged: bool,
+    tokenizer: bool = False,
+) -> str:
     """The text of the card.
 
     summary, header: of the study. trial: which one, or "defaults". chosen: how it was trained; None where the study was
-    no fine-tuning. merged: whether the whole model is handed over.
+    no fine-tuning. merged: whether the whole model is handed over. tokenizer: whether one is.
     """
     parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
     if chosen is not None:
-        parts += ["## How to load it", _loading(chosen, merged), *_prompting(chosen)]
+        parts += ["## How to load it", _loading(chosen, merged, tokenizer), *_prompting(chosen)]
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
     parts += ["## What the search cost", _cost(summary)]
     parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
@@ -117,7 +124,7 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
         ("rank r", f"{training.lora_r}"),
         ("alpha", f"{training.lora_alpha:g}"),
         ("dropout", f"{training.lora_dropout:g}"),
-        ("adapted layers", ", ".join(code(target) for target in chosen.targets)),
+        ("adapted layers", _adapted(chosen)),
         ("learning rate", f"{training.learning_rate:g} at its peak, {training.schedule} schedule"),
         ("warm-up", f"{chosen.warmup} steps"),
         ("length", length if training.steps is not None else f"{length}, {chosen.steps} steps"),
@@ -127,15 +134,22 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
     ]
 
 
-def _loading(chosen: Chosen, merged: bool) -> str:
+def _adapted(chosen: Chosen) -> str:
+    """The layers with adapters, as PEFT is told, and where they are."""
+    told = ", ".join(code(target) for target in chosen.targets)
+    return told if chosen.covered is None else f"{told}: {plain(coverage_words(chosen.covered))}"
+
+
+def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
     source = chosen.model.path if chosen.has_id else f"path/to/{name_of(chosen.model.path)}"
     base = "this/folder" if merged else source
     given = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
+    texts = "'this/folder'" if tokenizer else f"{base!r}{given}"
     lines = [
         *([] if merged else ["from peft import PeftModel"]),
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        f"tokenizer = AutoTokenizer.from_pretrained({base!r}{given})",
+        f"tokenizer = AutoTokenizer.from_pretrained({texts})",
         f"model = AutoModelForCausalLM.from_pretrained({base!r}{given})",
         *([] if merged else ['model = PeftModel.from_pretrained(model, "this/folder")']),
     ]

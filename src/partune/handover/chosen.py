@@ -26,8 +26,9 @@ class Chosen:
     """One trial of a fine-tuning study.
 
     model, data, training: the study's sections with the trial's settings laid over them.
-    rows: format of the data; examples: how many it trains on; dtype: precision of the base.
-    targets: names of the layers with an adapter, as PEFT takes them.
+    rows: format of the data; examples: how many the trial trained on, which its own maximum length and loss decide;
+    dtype: precision of the base.
+    targets: names of the layers with an adapter, as PEFT takes them; covered: where these are, as the record has it.
     seed, order_seed: of initialisation and dropout, and of the data's order.
     here: the folder that relative paths in its files are meant from.
     """
@@ -42,6 +43,7 @@ class Chosen:
     seed: int
     order_seed: int
     here: Path
+    covered: Mapping[str, Any] | None = None
 
     @classmethod
     def of(
@@ -52,18 +54,20 @@ class Chosen:
         data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
         training = {name: value for name, value in trial.config.items() if name not in DATA_SETTINGS}
         whole = config.validated(config.Training, sections["training"] | training)
+        cost = {} if trial.observation is None else trial.observation.cost
         lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         return cls(
             model=config.validated(config.Model, sections["model"]),
-            data=config.validated(config.Data, sections["data"] | data),
+            data=config.validated(config.Data, _readable(sections["data"] | data, loaded.get("context"))),
             training=whole,
             rows=loaded["data"]["format"],
-            examples=loaded["data"]["examples"],
-            dtype=loaded["dtype"],
+            examples=int(cost.get("examples", loaded["data"]["examples"])),
+            dtype=loaded["dtype"] if whole.dtype == "auto" else whole.dtype,
             targets=tuple(lora["target_modules"]),
             seed=trial.seed if whole.seed is None else whole.seed,
             order_seed=header["seed"],
             here=here,
+            covered=loaded.get("adapted", {}).get(whole.targets),
         )
 
     @cached_property
@@ -151,6 +155,12 @@ class Chosen:
         if any(path is not None and path.startswith("~") for path in (self.base, self.file)):
             return ["Write the home folder out in place of ~, which this tool does not expand."]
         return []
+
+
+def _readable(data: dict[str, Any], context: int | None) -> dict[str, Any]:
+    """Return the section of the data, with no more tokens than the base can read: longer rows were cut there."""
+    longest = data.get("max_length", config.Data.model_fields["max_length"].default)
+    return data if context is None else data | {"max_length": min(longest, context)}
 
 
 def is_id(path: str) -> bool:

@@ -290,6 +290,7 @@ class FineTune(Anchored):
             with self._resident(training.dtype) as (base, answer):
                 started = time.perf_counter()
                 examples = self._cut(base, max_length, loss_on)
+                cost["examples"] = float(len(examples))
                 with trained(base, examples, training, seed, self.config.search.seed) as tuned:
                     cost |= {"train_seconds": time.perf_counter() - started, "tokens": float(tuned.tokens)}
                     scored = time.perf_counter()
@@ -332,15 +333,19 @@ class FineTune(Anchored):
             rungs=() if judge is None else rung_steps(count_steps(len(examples), training)),
             judge=judge,
         )
-        return self._observed(engine.submit(job).result(), trial)
+        return self._observed(engine.submit(job).result(), trial, len(examples))
 
-    def _observed(self, outcome: Outcome, trial: Trial) -> Observation:
-        """What an engine answered, as an observation. A trial's seconds are its share of its packs' time."""
+    def _observed(self, outcome: Outcome, trial: Trial, examples: int) -> Observation:
+        """What an engine answered, as an observation. A trial's seconds are its share of its packs' time.
+
+        examples: how many the trial's own settings leave of the data.
+        """
         cost = {
             "seconds": outcome.train_seconds + outcome.score_seconds,
             "train_seconds": outcome.train_seconds,
             "score_seconds": outcome.score_seconds,
             "tokens": float(outcome.tokens),
+            "examples": float(examples),
         }
         if isinstance(outcome.scores, UserError):
             raise outcome.scores
@@ -477,6 +482,7 @@ class FineTune(Anchored):
             "dtype": base.dtype,
             **({"pack": self.slots} if self.packed else {}),
             "data": examples.summary,
+            **({} if base.context == 2**31 else {"context": base.context}),
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**self._scorer.summary, "chat_template": False},
         }
