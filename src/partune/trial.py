@@ -100,8 +100,8 @@ class Observation:
 
     scores: named scores; "score" is the one that the optimiser is told (of a stopped trial, its last on the way).
     stderr: standard error of "score", in its units; None if unknown.
-    cost: what it took, by name ("seconds", "train_seconds", "examples", ...); "worker_seconds" are those of all workers, busy or
-        not, since the result that was told before it, and "search_seconds" the optimiser's.
+    cost: what it took, by name ("seconds", "train_seconds", "examples", ...); "worker_seconds" are those of all
+        workers, busy or not, since the result that was told before it, and "search_seconds" the optimiser's.
     error: why it failed, in one line.
     items: per-item results by name, arrays of equal order for every trial of a study (for the paired tests).
 
