@@ -18,7 +18,7 @@ from partune.errors import UserError
 from partune.optimizers.base import Search
 from partune.optimizers.partition import Cell, Tree
 from partune.optimizers.soo import SOO
-from partune.optimizers.surrogate import Surrogate
+from partune.optimizers.surrogate import MOST, Surrogate, subset
 from partune.space import Space
 from partune.threads import one_blas_thread
 from partune.trial import Point
@@ -92,11 +92,11 @@ class BaMSOO(SOO):
         """Fitted to what was told, and taking its own mean for what is pending."""
         told, asked = len(self._scores), len(self.proposals)
         if self._fitted is None or self._fitted[0] != told:
-            self._fitted = told, Surrogate(self.space, *self.history, self.errors)
+            self._fitted = told, Surrogate(self.space, *subset(*self.history, self.errors))
         if told == asked:
             return self._fitted[1]
         if self._believed is None or self._believed[:2] != (told, asked):
-            pending = [self.space.encode(each.config) for each in self.pending]
+            pending = [self.space.encode(each.config) for each in self.pending[-MOST:]]
             self._believed = told, asked, self._fitted[1].believing(pending)
         return self._believed[2]
 

@@ -15,7 +15,7 @@ from scipy.stats import qmc
 
 from partune.errors import UserError
 from partune.optimizers.sampling import LatinHypercube
-from partune.optimizers.surrogate import Surrogate
+from partune.optimizers.surrogate import MOST, Surrogate, subset
 from partune.space import Space
 from partune.threads import one_blas_thread
 from partune.trial import Point
@@ -58,7 +58,8 @@ class GPBO(LatinHypercube):
         if self.cheap:
             return super().next_point()
         rng = np.random.default_rng([self.seed, len(self.proposals), 2])
-        surrogate = self._surrogate().believing([self.space.encode(each.config) for each in self.pending])
+        pending = [self.space.encode(each.config) for each in self.pending[-MOST:]]
+        surrogate = self._surrogate().believing(pending)
         points = self._new(self._best(acquisition(surrogate), leaders(surrogate), rng))
         return next(points, None) or super().next_point()
 
@@ -66,7 +67,7 @@ class GPBO(LatinHypercube):
         """Fitted from the priors' modes each time, never from the fit before: the state is the history alone."""
         told = len(self._scores)
         if self._fitted is None or self._fitted[0] != told:
-            self._fitted = told, Surrogate(self.space, *self.history, self.errors)
+            self._fitted = told, Surrogate(self.space, *subset(*self.history, self.errors))
         return self._fitted[1]
 
     def _best(self, log_ei: Acquisition, leaders: Points, rng: np.random.Generator) -> Points:

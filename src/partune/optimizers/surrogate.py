@@ -35,6 +35,9 @@ Array = NDArray[np.float64]
 
 # Bounds of l, s and v, and what keeps a Cholesky factor well conditioned; of the cube, of the scores' variance.
 LENGTHS, SIGNALS, NOISES, JITTER = (1e-3, 1e3), (1e-2, 1e2), (1e-8, 10.0), 1e-8
+# Observations that a search's process is fitted to, and pending points that it believes, so that an ask stays below a
+# second however long the history is: a fit takes time in n^3 and memory in n^2.
+MOST = 400
 
 
 class Surrogate:
@@ -152,6 +155,32 @@ class Surrogate:
         for axis in np.flatnonzero(self.choices):
             columns.append((points[:, [axis]] == self.options[axis]) / (np.sqrt(2) * self.lengths[axis]))
         return np.concatenate(columns, axis=1)
+
+
+def subset(
+    points: Sequence[Point], scores: Sequence[float], errors: Sequence[float], most: int = MOST
+) -> tuple[list[Point], list[float], list[float]]:
+    """Return the observations that a search's process is fitted to: all of them while there are no more than `most`.
+
+    Beyond that the best half of `most` says where the optimum is, and as many at even steps down the ranks of the others
+    say where it is not: a process of the best alone takes the rest of the space for unexplored.
+
+    Args:
+        points: Where the scores were observed, n of (d,).
+        scores: The scores, (n,); -inf for a failure.
+        errors: Their standard errors, (n,).
+        most: How many observations to keep, at least 2.
+
+    Returns:
+        Points, scores and errors of those that are kept, in the order in which they came.
+    """
+    n, best = len(scores), most // 2
+    kept: Sequence[int] = range(n)
+    if n > most:
+        ranks = sorted(range(n), key=lambda k: (-scores[k], k))
+        others, places = ranks[best:], most - best
+        kept = sorted([*ranks[:best], *(others[i * len(others) // places] for i in range(places))])
+    return [points[k] for k in kept], [scores[k] for k in kept], [errors[k] for k in kept]
 
 
 def imputed(scores: Sequence[float]) -> Array:
