@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
+from random import Random
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ unit = st.floats(0, 1)
 def floats(draw: st.DrawFn) -> Float:
     log = draw(st.booleans())
     low, high = sorted((draw(positive if log else finite), draw(positive if log else finite)))
-    return Float(low, high if high > low else low + abs(low) + 1, log=log)
+    apart = high - low > 1e-10 * max(abs(low), abs(high))
+    return Float(low, high if apart else low + abs(low) + 1, log=log)
 
 
 @st.composite
@@ -193,6 +196,111 @@ def test_size_counts_configurations() -> None:
     points = np.random.default_rng(0).random((4000, 3))
     assert space.size == len({tuple(space.decode(p).items()) for p in points}) == (3 + 1) * 5
     assert SPACES["lora"].size is None
+
+
+def counted(space: Space) -> int:
+    """Every configuration, one by one."""
+    return len(list(space.configurations({name: each.values or () for name, each in space.hyperparameters.items()})))
+
+
+@given(st.randoms(use_true_random=False))
+def test_size_is_the_number_of_configurations_however_conditions_tie(random: Random) -> None:
+    parameters: dict[str, Choice | Int] = {}
+    for k in range(random.randint(1, 6)):
+        when = {
+            parent: random.sample(list(parameters[parent].values), random.randint(1, len(parameters[parent].values)))
+            for parent in random.sample(list(parameters), random.randint(0, min(2, len(parameters))))
+        }
+        own = Int(0, random.randint(1, 3), when=when) if random.random() < 0.5 else Choice([True, "a", 2], when=when)
+        parameters[f"x{k}"] = own
+    space = Space(dict(random.sample(list(parameters.items()), len(parameters))))
+    assert space.size == counted(space)
+
+
+def test_a_large_conditional_space_is_counted_without_going_through_it() -> None:
+    """Twelve parents of a million values, each with two children under one value of it: a product of twelve sums."""
+    parents = {f"p{k}": Int(1, 10**6) for k in range(12)}
+    children = {f"{kind}{k}": Int(1, 4, when={f"p{k}": 7}) for kind in "ab" for k in range(12)}
+    assert Space({**parents, **children}).size == (10**6 - 1 + 4 * 4) ** 12
+    chain = {"c0": Int(0, 1), **{f"c{k}": Int(0, 1, when={f"c{k - 1}": 1}) for k in range(1, 200)}}
+    assert Space(dict(chain)).size == 201
+
+
+def test_what_is_tied_too_much_is_not_counted_instead_of_for_ever() -> None:
+    parents = [f"p{k}" for k in range(40)]
+    tie = Int(0, 1, when=dict.fromkeys(parents, 1))
+    assert Space({**{name: Int(0, 1) for name in parents}, "tie": tie}).size in (2**40 + 1, None)
+
+
+# ----- what cannot be searched
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Int(0, 2**63), "an integer has fewer than 2^63 values"),
+        (lambda: Int(-(2**63), 2**63 - 1), "an integer has fewer than 2^63 values"),
+        (lambda: Int(10**400, 10**400 + 3), "all below 2^63 in size"),
+        (lambda: Int(0, 10**5000), "high=int too long to show"),
+        (lambda: Int(1, 2**60, log=True), "needs high <= 2^46, got high=1152921504606846976: take a float"),
+        (lambda: Int(1.0, 4.0), "a bound must be an integer, got 1.0"),  # type: ignore[arg-type]
+        (lambda: Int(False, True), "a bound must be an integer, got False"),
+        (lambda: Float(False, True), "a bound must be a finite number, got False"),
+        (lambda: Float(-1e308, 1e308), "high - low must be a finite number, got low=-1e+308, high=1e+308"),
+        (lambda: Float(1e-300, 1e300, log=True), "high / low must be a finite number, got low=1e-300"),
+        (lambda: Float(5e-324, 1, log=True), "high / low must be a finite number"),
+        (lambda: Float(0, 10**400), "a bound must be a finite number, got 1000"),
+        (lambda: Float(1, 1 + 1e-14), "low and high must differ in 12 digits, got low=1, high=1.00000000000001"),
+        (lambda: Float(math.nan, 1), "a bound must be a finite number, got nan"),
+        (lambda: Float(0, math.inf), "a bound must be a finite number, got inf"),
+        (lambda: Float(None, 1), "a bound must be a finite number, got None"),  # type: ignore[arg-type]
+        (lambda: Choice([1, math.nan]), "an option must be a finite number, got nan"),
+        (lambda: Choice([-math.inf, 1]), "an option must be a finite number, got -inf"),
+        (lambda: Choice([10**400, 1]), "an option must be a finite number, got 1000"),
+        (lambda: Choice([1, "a", 1.0]), "options must differ"),
+        (lambda: Choice([0, False]), "options must differ"),
+        (lambda: Choice(["\ud800"]), "an option must be valid Unicode"),
+        (lambda: Choice(b"ab"), "a choice needs a list of options, got b'ab'"),
+        (lambda: Choice(range(2**62)), "a choice has at most 10000 options"),
+        (lambda: Space(), "a space needs at least one hyperparameter"),
+        (lambda: Space({"": Int(0, 1)}), "printable characters, without space around them, got ''"),
+        (lambda: Space({"a\nb": Int(0, 1)}), r"got 'a\nb'"),
+        (lambda: Space({" a": Int(0, 1)}), "got ' a'"),
+        (lambda: Space({"\ud800": Int(0, 1)}), "a hyperparameter's name has 1 to 500 printable characters"),
+        (lambda: Space({"a" * 501: Int(0, 1)}), "aaa..."),
+        (lambda: Space({1: Int(0, 1)}), "a hyperparameter's name is a text, got 1"),  # type: ignore[dict-item]
+        (lambda: Space.parse({1: {"int": [0, 1]}, "1": {"int": [0, 2]}}), "a hyperparameter's name is a text, got 1"),
+        (lambda: Space({"a": Int(0, 1)}, a=Int(0, 2)), 'the hyperparameter "a" is given twice'),
+        (lambda: Space({"a": 3}), "a must be a Float, an Int or a Choice, got 3"),  # type: ignore[dict-item]
+        (lambda: Space("lora"), "a space is a mapping of names to"),  # type: ignore[arg-type]
+        (lambda: Space(a=Int(0, 1, when={"a": 1})), "conditions go in a circle: a"),
+        (lambda: Space(a=Int(0, 1, when="b"), b=Int(0, 1)), "when is a mapping of names to values, got 'b'"),  # type: ignore[arg-type]
+        (lambda: Space(a=Int(0, 1, when={"b": []}), b=Int(0, 1)), "a value, or a list of 1 to 10000, got []"),
+        (lambda: Space(a=Int(0, 1, when={"b": None}), b=Int(0, 1)), "a value, or a list of"),  # type: ignore[dict-item]
+        (lambda: Space(a=Int(0, 1, when={"b": range(2**62)}), b=Int(0, 2**62)), "a value, or a list of"),
+        (lambda: Space.parse({"x": {"int": [0, 1], "a\nb": 1}}), "x: unknown key"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_at_once_in_one_line(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        make()
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@given(unit)
+def test_the_largest_ranges_round_trip(u: float) -> None:
+    for parameter in (Int(-5, 2**63 - 7), Int(0, 2**53 + 1), Int(1, 2**46, log=True), Float(-8e307, 8e307)):
+        value = parameter.decode(u)
+        assert parameter.contains(value)
+        assert parameter.decode(parameter.encode(value)) == value
+    assert Int(-5, 2**63 - 7).decode(1) == 2**63 - 7
+
+
+def test_numbers_of_numpy_are_taken_as_pythons() -> None:
+    assert Int(np.int64(1), np.int32(4)).describe() == {"int": [1, 4]}  # type: ignore[arg-type]
+    assert type(Float(np.float32(0), np.float64(1)).low) is float  # type: ignore[arg-type]
+    assert Choice([np.float64(0.5), np.str_("a")]).describe() == {"choice": [0.5, "a"]}
 
 
 # ----- the form in a file

@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """Bad input: one line that says what is wrong and what to do; the command line prints it and exits with 2."""
+    """Bad input: one line that says what is wrong and what to do; the command line prints it and exits with 2.
+
+    What the message quotes may have line breaks; they become spaces.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(filter(None, map(str.strip, message.splitlines()))))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -17,3 +23,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     if near:
         return f'; did you mean "{near[0]}"?'
     return f"; known: {', '.join(names)}" if names else ""
+
+
+def shown(value: object, most: int = 80) -> str:
+    """Return what a message shows of a value: its beginning where the whole is long, and never a line break."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"{type(value).__name__} too long to show"
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -13,21 +13,33 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from partune.errors import UserError, suggestion
+from partune.errors import UserError, shown, suggestion
 from partune.trial import Config, Point, Value
 
 Array = NDArray[np.float64]
 Condition = Mapping[str, Value | Sequence[Value]]
 
 DIGITS = 12
+# Values of an integer: as many as a range's length can count. On a log scale neighbours further up have the same
+# logarithm in double precision, so that they could not be told apart.
+MOST_VALUES, MOST_LOG = 2**63 - 1, 2**46
+# An integer of more values than that is placed on the axis in exact arithmetic.
+EXACT = 2**51
+# Options of a choice: each trial's record names them all.
+MOST_OPTIONS = 10_000
+# Cases that counting a conditional space looks at. A space with more of them has about as many configurations at least.
+MOST_CASES = 10_000
+# Of a name: what a database's column holds.
+LONGEST = 500
 # A cell's interior, as a share of its width: a value that only touches the cell's edge is not in it.
 _EDGE = 1e-9
 
@@ -75,6 +87,11 @@ class Float(Hyperparameter):
         _check_bounds(self, numbers=(int, float))
         if self.log and self.low <= 0:
             raise UserError(f"a log scale needs low > 0, got low={self.low}")
+        measure, extent = ("high / low", operator.truediv) if self.log else ("high - low", operator.sub)
+        if not math.isfinite(extent(float(self.high), float(self.low))):
+            raise UserError(f"{measure} must be a finite number, got low={self.low}, high={self.high}")
+        if self.decode(1 / 3) == self.decode(2 / 3):
+            raise UserError(f"low and high must differ in {DIGITS} digits, got low={self.low}, high={self.high}")
 
     def decode(self, u: float) -> float:
         if u <= 0:
@@ -118,14 +135,22 @@ class Int(Hyperparameter):
     def __post_init__(self) -> None:
         _check_bounds(self, numbers=(int,))
         if self.log and self.low < 1:
-            raise UserError(f"a log scale of integers needs low >= 1, got low={self.low}")
+            raise UserError(f"a log scale of integers needs low >= 1, got low={shown(self.low)}")
+        if self.log and self.high > MOST_LOG:
+            raise UserError(f"a log scale of integers needs high <= 2^46, got high={shown(self.high)}: take a float")
+        if max(-self.low, self.high, self._count) > MOST_VALUES:
+            rule = "an integer has fewer than 2^63 values, all below 2^63 in size"
+            raise UserError(f"{rule}, got low={shown(self.low)}, high={shown(self.high)}: take a float")
 
     def decode(self, u: float) -> int:
         if self.log:
             bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
             value = math.floor(math.exp(bottom + u * (top - bottom)) + 0.5)
+        elif self._count > EXACT:
+            part, whole = float(u).as_integer_ratio()
+            value = self.low + part * self._count // whole
         else:
-            value = self.low + math.floor(u * (self.high - self.low + 1))
+            value = self.low + math.floor(u * self._count)
         return min(max(value, self.low), self.high)
 
     def encode(self, value: Value) -> float:
@@ -133,11 +158,11 @@ class Int(Hyperparameter):
         if self.log:
             bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
             return (0.5 * (math.log(k - 0.5) + math.log(k + 0.5)) - bottom) / (top - bottom)
-        return (k - self.low + 0.5) / (self.high - self.low + 1)
+        return (2 * (k - self.low) + 1) / (2 * self._count)
 
     def snap(self, u: Array) -> Array:
         if not self.log:
-            return _middles(u, self.high - self.low + 1)
+            return _middles(u, self._count)
         bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
         k = np.clip(np.floor(np.exp(bottom + u * (top - bottom)) + 0.5), self.low, self.high)
         return (0.5 * (np.log(k - 0.5) + np.log(k + 0.5)) - bottom) / (top - bottom)
@@ -152,6 +177,10 @@ class Int(Hyperparameter):
     def values(self) -> range:
         return range(self.low, self.high + 1)
 
+    @property
+    def _count(self) -> int:
+        return self.high - self.low + 1
+
 
 @dataclass(frozen=True)
 class Choice(Hyperparameter):
@@ -160,13 +189,19 @@ class Choice(Hyperparameter):
     options: Sequence[Value]
 
     def __post_init__(self) -> None:
-        if isinstance(self.options, str) or not isinstance(self.options, Sequence) or not self.options:
+        if isinstance(self.options, (str, bytes)) or not isinstance(self.options, Sequence) or not self.options:
             raise UserError(f"a choice needs a list of options, got {self.options!r}")
-        object.__setattr__(self, "options", tuple(self.options))
+        object.__setattr__(self, "options", tuple(map(_python, itertools.islice(self.options, MOST_OPTIONS + 1))))
+        if len(self.options) > MOST_OPTIONS:
+            raise UserError(f"a choice has at most {MOST_OPTIONS} options: take an integer for more")
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise UserError(f"options are numbers, texts or booleans, got {option!r}")
-        if any(a == b for a, b in itertools.combinations(self.options, 2)):  # a record cannot tell True from 1
+            if isinstance(option, str):
+                _check_text("an option", option)
+            elif not _is_finite(option):
+                raise UserError(f"an option must be a finite number, got {shown(option)}")
+        if len(set(self.options)) < len(self.options):  # a record cannot tell True from 1, nor 1 from 1.0
             raise UserError(f"options must differ, got {list(self.options)}")
 
     def decode(self, u: float) -> Value:
@@ -198,9 +233,9 @@ class Space:
     """
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter] | None = None, /, **named: Hyperparameter) -> None:
-        self.hyperparameters: Mapping[str, Hyperparameter] = {**(hyperparameters or {}), **named}
-        if not self.hyperparameters:
-            raise UserError("a space needs at least one hyperparameter")
+        self.hyperparameters: Mapping[str, Hyperparameter] = _named(
+            {} if hyperparameters is None else hyperparameters, named
+        )
         self.names = tuple(self.hyperparameters)
         self._conditions = {name: self._allowed(name) for name in self.names}
         self._order = tuple(self._parents_first())
@@ -296,23 +331,68 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """How many configurations there are; None where a real hyperparameter leaves them uncounted."""
+        """Return how many configurations there are.
+
+        None where a real hyperparameter, or conditions that tie very many others together, leave them uncounted.
+        """
         if any(each.values is None for each in self.hyperparameters.values()):
             return None
-        parents = {parent for conditions in self._conditions.values() for parent in conditions}
+        try:
+            return self._count(self._order, {}, itertools.count(1))
+        except (_UncountedError, RecursionError):
+            return None
 
-        def count(names: tuple[str, ...], config: dict[str, Value]) -> int:
-            if not names:
-                return 1
-            name, *rest = names
-            if not self._active(name, config):
-                return count(tuple(rest), config)
-            values = self.hyperparameters[name].values or ()
-            if name in parents:
-                return sum(count(tuple(rest), {**config, name: value}) for value in values)
-            return len(values) * count(tuple(rest), config)
+    def _count(self, names: Iterable[str], known: Mapping[str, Value | None], cases: Iterator[int]) -> int:
+        """Return the number of configurations of some hyperparameters, given those that they depend on.
 
-        return count(self._order, {})
+        Args:
+            names: The hyperparameters to count, parents first.
+            known: The values of the others; None for one that does not exist, or whose value no condition names.
+            cases: Counts the cases of all calls together.
+
+        Raises:
+            _UncountedError: There are too many cases.
+        """
+        if next(cases) > MOST_CASES:
+            raise _UncountedError
+        decided, left = dict(known), list[str]()
+        for name in names:
+            if all(decided[each] in values for each, values in self._conditions[name].items() if each in decided):
+                left.append(name)
+            else:
+                decided[name] = None
+        return math.prod(self._count_tied(group, decided, cases) for group in self._tied(left))
+
+    def _count_tied(self, names: Sequence[str], known: Mapping[str, Value | None], cases: Iterator[int]) -> int:
+        """Return the number of configurations of a tied group: the values of its first that meet the same conditions
+        make one case.
+        """
+        first, *others = names
+        allowed = [set(self._conditions[name][first]) for name in others if first in self._conditions[name]]
+        alike: dict[tuple[bool, ...], list[Value]] = {}
+        for value in set().union(*allowed):
+            alike.setdefault(tuple(value in each for each in allowed), []).append(value)
+        named = sum(map(len, alike.values()))
+        rest: tuple[int, Value | None] = (len(self.hyperparameters[first].values or ()) - named, None)
+        ways = [rest, *((len(values), values[0]) for values in alike.values())]
+        return sum(n * self._count(others, {**known, first: value}, cases) for n, value in ways if n)
+
+    def _tied(self, names: Sequence[str]) -> list[list[str]]:
+        """Return the names in groups that no condition connects with each other; the order is kept within each."""
+        leader = {name: name for name in names}
+
+        def lead(name: str) -> str:
+            while leader[name] != name:
+                leader[name] = name = leader[leader[name]]
+            return name
+
+        for name in names:
+            for parent in leader.keys() & self._conditions[name].keys():
+                leader[lead(parent)] = lead(name)
+        groups: dict[str, list[str]] = {}
+        for name in names:
+            groups.setdefault(lead(name), []).append(name)
+        return list(groups.values())
 
     def configurations(self, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
         """Every configuration made of the given values of each hyperparameter, once; the last name varies fastest."""
@@ -338,7 +418,7 @@ class Space:
             return SPACES[form]
         if not isinstance(form, Mapping):
             raise UserError(f"a space is a name or a mapping of hyperparameters, got {form!r}")
-        return cls({str(name): _parse(str(name), spec) for name, spec in form.items()})
+        return cls({_checked_name(name): _parse(name, spec) for name, spec in form.items()})
 
     def describe(self) -> dict[str, Any]:
         """The mapping that `parse` reads."""
@@ -352,12 +432,18 @@ class Space:
     def _allowed(self, name: str) -> dict[str, tuple[Value, ...]]:
         """The conditions of a hyperparameter, each checked: parent -> the values under which it exists."""
         conditions: dict[str, tuple[Value, ...]] = {}
-        for parent, values in (self.hyperparameters[name].when or {}).items():
+        when = self.hyperparameters[name].when or {}
+        if not isinstance(when, Mapping):
+            raise UserError(f"{name}: when is a mapping of names to values, got {when!r}")
+        for parent, values in when.items():
             if parent not in self.hyperparameters:
                 raise UserError(f'{name} depends on "{parent}", which is not there{suggestion(parent, self.names)}')
             if self.hyperparameters[parent].values is None:
                 raise UserError(f"{name} depends on {parent}: conditions are on choices or integers, not on reals")
             allowed = _listed(values)
+            if not 1 <= len(allowed) <= MOST_OPTIONS:
+                rule = f"a value, or a list of 1 to {MOST_OPTIONS}"
+                raise UserError(f"{name} depends on {parent}: when takes {rule}, got {shown(values)}")
             for value in allowed:
                 if not self.hyperparameters[parent].contains(value):
                     raise UserError(f"{name} exists when {parent} is {value!r}, but {parent} never is")
@@ -381,16 +467,69 @@ class Space:
         )
 
 
+class _UncountedError(Exception):
+    """A space has more cases than are counted."""
+
+
+def _named(given: Mapping[str, Hyperparameter], named: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
+    """Return a space's hyperparameters; raises UserError where they cannot make one."""
+    if not isinstance(given, Mapping):
+        raise UserError(f"a space is a mapping of names to Float, Int or Choice, got {given!r}")
+    for name in named:
+        if name in given:
+            raise UserError(f'the hyperparameter "{name}" is given twice')
+    found = {**given, **named}
+    if not found:
+        raise UserError("a space needs at least one hyperparameter")
+    for name, parameter in found.items():
+        _checked_name(name)
+        if not isinstance(parameter, Hyperparameter):
+            raise UserError(f"{name} must be a Float, an Int or a Choice, got {parameter!r}")
+    return found
+
+
+def _checked_name(name: object) -> str:
+    """Return a hyperparameter's name; raises UserError where it cannot be one."""
+    if not isinstance(name, str):
+        raise UserError(f"a hyperparameter's name is a text, got {name!r}")
+    if not name or name != name.strip() or not name.isprintable() or len(name) > LONGEST:
+        rule = f"1 to {LONGEST} printable characters, without space around them"
+        raise UserError(f"a hyperparameter's name has {rule}, got {shown(name)}")
+    return name
+
+
+def _check_text(what: str, text: str) -> None:
+    """Raises UserError for a text that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} must be valid Unicode, got {text!r}") from None
+
+
 def _check_bounds(parameter: Float | Int, numbers: tuple[type, ...]) -> None:
-    low, high = parameter.low, parameter.high
-    for bound in (low, high):
-        if isinstance(bound, bool) or not isinstance(bound, numbers) or not math.isfinite(bound):
-            kind = "an integer" if numbers == (int,) else "a finite number"
-            raise UserError(f"a bound must be {kind}, got {bound!r}")
-    if not low < high:
-        raise UserError(f"low < high must hold, got low={low}, high={high}")
+    whole = float not in numbers
+    for name in ("low", "high"):
+        bound = _python(getattr(parameter, name))
+        if isinstance(bound, bool) or not isinstance(bound, numbers) or not (whole or _is_finite(bound)):
+            raise UserError(f"a bound must be {'an integer' if whole else 'a finite number'}, got {shown(bound)}")
+        object.__setattr__(parameter, name, bound)
+    if not parameter.low < parameter.high:
+        raise UserError(f"low < high must hold, got low={shown(parameter.low)}, high={shown(parameter.high)}")
     if not isinstance(parameter.log, bool):
         raise UserError(f"log is true or false, got {parameter.log!r}")
+
+
+def _python(value: Any) -> Any:
+    """Return Python's own number or text for a scalar of NumPy's, and anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_finite(number: Any) -> bool:
+    """Return whether a number is finite in double precision."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
 
 
 def _middles(u: Array, n: int) -> Array:
@@ -415,7 +554,10 @@ def _index(values: Sequence[Value], value: Value) -> int:
 
 
 def _listed(values: Value | Sequence[Value]) -> tuple[Value, ...]:
-    return (values,) if isinstance(values, (bool, int, float, str)) else tuple(values)
+    """Return the values of a condition, and one more than there can be where they are too many; none for no list."""
+    if isinstance(values, (bool, int, float, str)):
+        return (values,)
+    return tuple(itertools.islice(values, MOST_OPTIONS + 1)) if isinstance(values, Sequence) else ()
 
 
 def _plain(when: Condition) -> dict[str, Any]:

@@ -23,11 +23,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from partune.errors import UserError
+from partune.errors import UserError, shown
 from partune.executors import Meter, WorkerLostError, Workers, in_process
 from partune.objectives.base import Anchored, Objective, observed, unspoilt
 from partune.objectives.function import as_objective
-from partune.optimizers import optimizer as make_optimizer
+from partune.optimizers import made as make_optimizer
 from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer, Sampler
 from partune.preemption import terminated_as_interrupted
@@ -129,14 +129,16 @@ class Study:
             raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
         self._rungs = Rungs() if stop == "rungs" else None
         self._search_seconds = 0.0  # not yet on record
-        self.optimizer = make_optimizer(algorithm, space, seed=seed, **(options or {}))
+        options = {} if options is None else options
+        _check_settings(directory, keep, noisy, options)
+        self.optimizer = make_optimizer(algorithm, space, seed, options)
         if isinstance(algorithm, Optimizer):
             self._anew: Callable[[], Optimizer] = functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
         else:
-            self._anew = functools.partial(make_optimizer, algorithm, space, seed=seed, **(options or {}))
+            self._anew = functools.partial(make_optimizer, algorithm, space, seed, options)
         header = {
             "algorithm": _name(algorithm),
-            "options": dict(options or {}),
+            "options": dict(options),
             "seed": seed,
             "objective": dict(self.objective.identity),
             **({"stop": stop} if stop != "none" else {}),
@@ -232,10 +234,9 @@ class Study:
 
         workers: threads of this process; of no account where the study was given worker processes.
         """
-        if budget < 1:
-            raise UserError(f"budget >= 1 must hold, got {budget}")
-        if workers < 1:
-            raise UserError(f"workers >= 1 must hold, got {workers}")
+        for name, value in (("budget", budget), ("workers", workers)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} must be an integer, and {name} >= 1 must hold, got {shown(value)}")
         if not self._joined:
             self.record.plan(budget)
         self.watcher.began(self, budget)
@@ -642,6 +643,21 @@ def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: st
         elif there != here:
             return f"{place}{key} is {there} there, and {here} here"
     return None
+
+
+def _check_settings(directory: object, keep: object, noisy: object, options: object) -> None:
+    """Raises UserError for what a study cannot keep to, or not put on record."""
+    if not isinstance(directory, str | Path | None):
+        raise UserError(f"a study's directory is a path, or None for memory, got {shown(directory)}")
+    if keep != "all" and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
+        raise UserError(f'keep is the number of adapters that stay, at least 1, or "all", got {shown(keep)}')
+    if not isinstance(noisy, bool | None):
+        raise UserError(f"noisy is true, false or None, got {shown(noisy)}")
+    try:
+        json.dumps(options, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        rule = "finite numbers, texts, true, false, null, and lists and mappings of them"
+        raise UserError(f"an algorithm's options are put on record: they are {rule}, got {shown(options)}") from None
 
 
 def _name(algorithm: str | type[Optimizer] | Optimizer) -> str:

@@ -1,19 +1,25 @@
 import subprocess
 import sys
 from collections.abc import Sequence
+from inspect import signature
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from partune.errors import UserError
-from partune.optimizers import ALGORITHMS, AUTO, Optimizer, optimizer
+from partune.optimizers import ALGORITHMS, AUTO, Optimizer, algorithm_of, optimizer
 from partune.optimizers.bayes import GPBO
 from partune.optimizers.sampling import RandomSearch
 from partune.optimizers.soo import SOO
 from partune.space import Float, Space
 
 SPACE = Space(x=Float(0, 1))
+
+
+def options_of(name: str) -> list[str]:
+    return [each for each in signature(algorithm_of(name)).parameters if each not in ("space", "seed")]
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -54,6 +60,30 @@ def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
         ("partune.nowhere:X", {}, "cannot load the algorithm"),
         ("partune.optimizers.soo:Missing", {}, "cannot load the algorithm"),
         ("partune.space:Space", {}, "a name or a subclass of"),
+        ("soo", {"k": 1}, "a cell is cut into 2 to 100 parts, got k=1"),
+        ("bamsoo", {"k": 10**6}, "a cell is cut into 2 to 100 parts, got k=1000000"),
+        ("sequool", {"k": 0}, "a cell is cut into 2 to 100 parts, got k=0"),
+        ("stroquool", {"k": -3}, "a cell is cut into 2 to 100 parts, got k=-3"),
+        ("bo", {"n_init": 10**9}, "n_init must be at most 1000000 in size, got 1000000000"),
+        ("bo", {"n_init": 500_000}, "n_init <= 100000 must hold, got n_init=500000"),
+        ("bo", {"n_init": 1e9}, "GPBO: n_init must be an integer, got 1000000000.0"),
+        ("bo", {"look": 2**20}, "GPBO: look must be at most|power of two, at most 65536"),
+        ("bo", {"rounds": 10**5}, "rounds <= 1000 must hold"),
+        ("lhs", {"size": 10**6}, "size <= 100000 must hold"),
+        ("grid", {"points": 10**6}, "points <= 100000 must hold"),
+        ("annealing", {"n_init": 10**6}, "n_init <= 100000 must hold"),
+        ("annealing", {"step": nan}, "Annealing: step must be a finite number, got nan"),
+        ("genetic", {"eta_c": inf}, "Genetic: eta_c must be a finite number, got inf"),
+        ("genetic", {"size": 10**6}, "size <= 100000 must hold"),
+        ("direct", {"epsilon": nan}, "DIRECT: epsilon must be a finite number, got nan"),
+        ("fda", {"levels": 1000}, "levels <= 50 must hold"),
+        ("optuna-tpe", {"n_init": -1}, "n_init >= 1 must hold, got n_init=-1"),
+        ("optuna-tpe", {"candidates": 0}, "candidates >= 1 must hold"),
+        ("optuna-gp", {"n_init": 0}, "n_init >= 1 must hold"),
+        ("optuna-cmaes", {"population": 1}, "population >= 2 must hold, got population=1"),
+        ("optuna-nsga2", {"population": 10**6}, "population <= 100000 must hold"),
+        ("partune.optimizers.optuna:OptunaSampler", {"settings": [1]}, "settings are a mapping"),
+        ("partune.optimizers.optuna:OptunaSampler", {"settings": {"nothing": 1}}, "the sampler does not take"),
         (RandomSearch(SPACE), {"k": 3}, "takes no options"),
         (RandomSearch(Space(y=Float(0, 1))), {}, "must have the study's space"),
     ],
@@ -61,6 +91,72 @@ def test_a_class_its_path_and_an_instance_are_as_good_as_a_name() -> None:
 def test_what_is_not_known_is_said_in_one_line(algorithm: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         optimizer(algorithm, SPACE, **options)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("option", ["seed", "space", "algorithm", "nothing", "", "a\nb"])
+def test_options_that_no_algorithm_has_are_refused_in_one_line_before_a_folder_is_made(
+    name: str, option: str, tmp_path: Path
+) -> None:
+    from partune import Study
+
+    with pytest.raises(UserError, match="is the study's own|has no option") as caught:
+        Study(SPACE, lambda config: 0.0, name, directory=tmp_path / "s", options={option: 1})
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if options_of(name)])
+@pytest.mark.parametrize("value", [nan, -(10**9), 10**30, [1], {"a": 1}, object(), "\ud800"], ids=type)
+def test_no_option_of_any_algorithm_takes_just_anything(name: str, value: Any) -> None:
+    for option in options_of(name):
+        with pytest.raises(UserError) as caught:
+            optimizer(name, SPACE, **{option: value})
+        assert len(str(caught.value).splitlines()) == 1
+
+
+class Own(RandomSearch):
+    """An algorithm of a user's, that takes any option and fails with some."""
+
+    def __init__(self, space: Space, seed: int = 0, **others: Any) -> None:
+        super().__init__(space, seed)
+        if "bad" in others:
+            raise KeyError("no\nsuch")
+
+
+class NoSeed(RandomSearch):
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+
+
+def test_a_class_of_a_users_that_cannot_be_made_is_one_line() -> None:
+    assert isinstance(optimizer(Own, SPACE, anything=1), Own)
+    for algorithm, options in ((Own, {"bad": 1}), (NoSeed, {}), (Optimizer, {})):
+        with pytest.raises(UserError, match="cannot be made") as caught:
+            optimizer(algorithm, SPACE, **options)
+        assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"rate": nan}, {"layers": [inf]}, {"rate": object()}, {"rate": {1, 2}}, [1], 3, "x"]
+)
+def test_options_that_a_record_cannot_hold_are_refused_before_a_folder_is_made(options: Any, tmp_path: Path) -> None:
+    from partune import Study
+
+    with pytest.raises(UserError, match="put on record|a mapping of names"):
+        Study(SPACE, lambda config: 0.0, Own, directory=tmp_path / "s", options=options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("n", [0, -1, 2.5, True, 10**9, nan, "3", None])
+def test_an_ask_is_for_a_number_that_can_be_answered(n: Any) -> None:
+    with pytest.raises(UserError, match="an ask is for 1 to 100000 proposals"):
+        optimizer("random", SPACE).ask(n)
+
+
+def test_a_result_is_told_of_a_proposal() -> None:
+    with pytest.raises(UserError, match="a result is told of a Proposal"):
+        optimizer("random", SPACE).tell(0, 1.0)  # type: ignore[arg-type]
 
 
 def test_an_integer_is_a_number_and_options_of_other_types_are_the_algorithms_own() -> None:

@@ -194,7 +194,7 @@ def test_however_long_the_history_and_however_many_are_pending_a_search_fits_and
 
 @pytest.mark.slow
 def test_with_a_capped_process_the_optimum_of_branin_is_still_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Regret below 0.15, of a range of 300, on each of three seeds, as without a cap: 80 evaluations, a process of 20."""
+    """Regret below 0.15, of a range of 300, on each of three seeds: 80 evaluations, a process of 20."""
     branin = SYNTHETIC["branin"]
     monkeypatch.setattr(bayes, "subset", functools.partial(subset, most=20))
     for seed in range(3):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from partune.errors import UserError, suggestion
+from partune.errors import UserError, shown, suggestion
 from partune.named import named as imported
 from partune.objectives.base import Objective
 from partune.trial import Config, Observation, Trial
@@ -41,4 +41,6 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
 def as_objective(given: str | Objective | Callable[[Config], Observation | float]) -> Objective:
     """A name, an objective or a function, as an objective."""
     found = named(given) if isinstance(given, str) else given
+    if not (isinstance(found, Objective) or callable(found)):
+        raise UserError(f"an objective is a function of a configuration, an Objective or a name, got {shown(found)}")
     return found if isinstance(found, Objective) else Function(found)

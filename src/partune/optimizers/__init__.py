@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import Parameter
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
-from partune.errors import UserError, suggestion
+from partune.errors import UserError, shown, suggestion
 from partune.named import named
 from partune.optimizers.base import Optimizer, ReplayError
 from partune.space import Space
@@ -131,6 +134,9 @@ KINDS: dict[Any, str] = {
     NoneType: "null",
 }
 
+# No option that counts something is larger: a design of a thousand million points would fill the memory.
+LARGEST = 1_000_000
+
 # What "auto" stands for: the best that measurement found (docs/search-log.md). A study records the name behind it.
 AUTO = "bo"
 
@@ -142,31 +148,68 @@ def resolved(name: str) -> str:
 
 def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int = 0, **options: Any) -> Optimizer:
     """An optimiser by name, "package.module:Class", class or instance. Raises UserError for what is not known."""
+    return made(algorithm, space, seed, options)
+
+
+def made(
+    algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int, options: Mapping[str, Any]
+) -> Optimizer:
+    """Return an optimiser whose options came as a mapping, in which any name may stand; see `optimizer`.
+
+    Raises:
+        UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
+    """
+    if not isinstance(options, Mapping):
+        raise UserError(f"an algorithm's options are a mapping of names to values, got {shown(options)}")
     if isinstance(algorithm, Optimizer):
         if options or algorithm.space != space:
             raise UserError("a ready-made optimiser takes no options, and must have the study's space")
         return algorithm
     chosen = algorithm_of(algorithm) if isinstance(algorithm, str) else algorithm
     if not (isinstance(chosen, type) and issubclass(chosen, Optimizer)):
-        raise UserError(f"an algorithm is a name or a subclass of partune.optimizers.Optimizer, got {chosen!r}")
-    known = {name: each for name, each in _annotations(chosen).items() if name not in ("space", "seed")}
+        raise UserError(f"an algorithm is a name or a subclass of partune.optimizers.Optimizer, got {shown(chosen)}")
+    known, any_name = _options(chosen)
     for name, value in options.items():
-        if name not in known:
-            raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(name, known)}')
-        kinds = get_args(known[name]) if get_origin(known[name]) in (Union, UnionType) else (known[name],)
-        if KINDS.keys() >= set(kinds) and not any(_is(value, kind) for kind in kinds):
-            wanted = " or ".join(KINDS[kind] for kind in kinds)
-            raise UserError(f"{chosen.__name__}: {name} must be {wanted}, got {value!r}")
-    return chosen(space, seed=seed, **options)
-
-
-def _annotations(kind: type[Optimizer]) -> dict[str, Any]:
-    """The parameters of a constructor with their types; with text where a type is there for type checkers alone."""
+        if name in ("space", "seed"):
+            raise UserError(f"{chosen.__name__}: {name} is the study's own, not an option: give it there")
+        if not isinstance(name, str) or not (name in known or any_name):
+            raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(str(name), known)}')
+        _check(chosen.__name__, name, value, known.get(name))
     try:
-        signature = inspect.signature(kind, eval_str=True)
+        return chosen(space, seed=seed, **options)
+    except UserError:
+        raise
+    except Exception as error:  # of a class that is not ours
+        raise UserError(f"{chosen.__name__} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _check(algorithm: str, option: str, value: object, annotation: Any) -> None:
+    """Raises UserError where an option's value is not of its type, or beyond all sense."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if KINDS.keys() >= set(kinds) and not any(_is(value, kind) for kind in kinds):
+        wanted = " or ".join(KINDS[kind] for kind in kinds)
+        raise UserError(f"{algorithm}: {option} must be {wanted}, got {shown(value)}")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
+        raise UserError(f"{algorithm}: {option} must be at most {LARGEST} in size, got {shown(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{algorithm}: {option} must be a finite number, got {value}")
+
+
+def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
+    """Return an algorithm's options with their types, and whether its constructor takes any other name."""
+    parameters = _parameters(kind)
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    known = {each.name: each.annotation for each in parameters if each.kind in named}
+    any_name = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
+    return {name: each for name, each in known.items() if name not in ("space", "seed")}, any_name
+
+
+def _parameters(kind: type[Optimizer]) -> list[Parameter]:
+    """Return the parameters of a constructor with their types; with text where a type is for type checkers alone."""
+    try:
+        return list(inspect.signature(kind, eval_str=True).parameters.values())
     except NameError:
-        signature = inspect.signature(kind)
-    return {name: each.annotation for name, each in signature.parameters.items()}
+        return list(inspect.signature(kind).parameters.values())
 
 
 def _is(value: object, kind: type) -> bool:

@@ -19,11 +19,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, ClassVar
 
-from partune.errors import UserError
+from partune.errors import UserError, shown
 from partune.space import Space
 from partune.trial import RUNG, Config, Observation, Point, Proposal, Status, Trial
 
 Search = Generator[list[Point], list[float], None]
+
+
+BATCH = 100_000  # proposals that one ask can be for
 
 
 class ReplayError(UserError):
@@ -58,8 +61,8 @@ class Optimizer(ABC):
 
     def ask(self, n: int = 1) -> list[Proposal]:
         """Up to n new proposals; fewer, or none, while pending results are needed or when the search is finished."""
-        if n < 1:
-            raise ValueError(f"n >= 1 must hold, got n={n}")
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= BATCH:
+            raise UserError(f"an ask is for 1 to {BATCH} proposals, an integer n >= 1, got n={shown(n)}")
         asked: list[Proposal] = []
         while len(asked) < n and (proposal := self._propose()) is not None:
             asked.append(self._register(proposal))
@@ -67,6 +70,8 @@ class Optimizer(ABC):
 
     def tell(self, proposal: Proposal, result: Observation | float) -> None:
         """The result of a proposal, in any order. Raises ValueError where it is not pending."""
+        if not isinstance(proposal, Proposal):
+            raise UserError(f"a result is told of a Proposal that ask() gave, got {shown(proposal)}")
         number = proposal.number
         if not 0 <= number < len(self.proposals) or self.proposals[number].point != proposal.point:
             raise ValueError(f"proposal {number} at {proposal.point} is none of this optimiser's")

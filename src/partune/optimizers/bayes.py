@@ -14,13 +14,14 @@ from scipy.special import erfcx, ndtr
 from scipy.stats import qmc
 
 from partune.errors import UserError
-from partune.optimizers.sampling import LatinHypercube
+from partune.optimizers.sampling import LatinHypercube, check_design
 from partune.optimizers.surrogate import MOST, Surrogate, subset
 from partune.space import Space
 from partune.threads import one_blas_thread
 from partune.trial import Point
 
 Points = NDArray[np.float64]
+MOST_LOOKED, MOST_ROUNDS = 2**16, 1000  # of `look`, which takes memory, and of `rounds`, which halve a step of 0.1
 Acquisition = Callable[[Points], Points]  # (m, d) to (m,)
 
 
@@ -37,12 +38,13 @@ class GPBO(LatinHypercube):
     learns = True
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, look: int = 2048, rounds: int = 8) -> None:
-        if n_init < 1:
-            raise UserError(f"n_init >= 1 must hold, got n_init={n_init}")
-        if look < 2 or look & (look - 1):
-            raise UserError(f"look must be a power of two, got look={look}")
+        check_design("n_init", n_init)
+        if not 2 <= look <= MOST_LOOKED or look & (look - 1):
+            raise UserError(f"look must be a power of two, at most {MOST_LOOKED}, got look={look}")
         if rounds < 0:
             raise UserError(f"rounds >= 0 must hold, got rounds={rounds}")
+        if rounds > MOST_ROUNDS:
+            raise UserError(f"rounds <= {MOST_ROUNDS} must hold, got rounds={rounds}")
         super().__init__(space, seed, size=n_init)
         self.n_init = n_init
         self.look = look

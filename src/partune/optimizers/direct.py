@@ -37,7 +37,7 @@ class DIRECT(Partitioned):
 
     def __init__(self, space: Space, seed: int = 0, epsilon: float = 1e-4) -> None:
         super().__init__(space, seed)
-        if epsilon < 0:
+        if not 0 <= epsilon < math.inf:
             raise UserError(f"epsilon >= 0 must hold, got epsilon={epsilon}")
         self.epsilon = epsilon
 

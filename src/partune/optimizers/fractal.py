@@ -69,6 +69,9 @@ class Hypercube:
         ]
 
 
+DEEPEST = 50  # levels: a region below is smaller than any float tells
+
+
 class FDA(Sequential):
     """Decomposes the best region of the deepest level, again and again; searches those of the last level locally.
 
@@ -96,6 +99,8 @@ class FDA(Sequential):
             )
         if levels < 1:
             raise UserError(f"levels >= 1 must hold, got levels={levels}")
+        if levels > DEEPEST:
+            raise UserError(f"levels <= {DEEPEST} must hold, got levels={levels}: a region's radius halves with each")
         if not 0 < precision < 0.5:
             raise UserError(f"0 < precision < 0.5 must hold, got precision={precision}")
         self.shape = self.shapes[shape]

@@ -17,6 +17,7 @@ import numpy as np
 
 from partune.errors import UserError, suggestion
 from partune.optimizers.metaheuristic import Metaheuristic, Told
+from partune.optimizers.sampling import check_design
 from partune.space import Choice, Space
 from partune.trial import Point
 
@@ -49,6 +50,7 @@ class Genetic(Metaheuristic):
     ) -> None:
         if size < 2:
             raise UserError(f"size >= 2 must hold, got size={size}")
+        check_design("size", size)
         super().__init__(space, seed, n_init=size)
         if tournament < 1:
             raise UserError(f"tournament >= 1 must hold, got tournament={tournament}")
@@ -56,7 +58,7 @@ class Genetic(Metaheuristic):
             raise UserError(f'no crossover "{crossover}"{suggestion(crossover, CROSSOVERS)}')
         if mutation is not None and not 0 <= mutation <= 1:
             raise UserError(f"0 <= mutation <= 1 must hold, got mutation={mutation}")
-        if min(eta_c, eta_m) < 0:
+        if not (0 <= eta_c < math.inf and 0 <= eta_m < math.inf):
             raise UserError(f"eta_c, eta_m >= 0 must hold, got eta_c={eta_c}, eta_m={eta_m}")
         self.tournament = tournament
         self.crossover = crossover

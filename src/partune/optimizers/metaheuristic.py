@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from partune.errors import UserError
-from partune.optimizers.sampling import LatinHypercube
+from partune.optimizers.sampling import LatinHypercube, check_design
 from partune.space import Choice, Hyperparameter, Int, Space
 from partune.trial import Point
 
@@ -39,8 +38,7 @@ class Metaheuristic(LatinHypercube):
     learns = True
 
     def __init__(self, space: Space, seed: int, n_init: int) -> None:
-        if n_init < 1:
-            raise UserError(f"n_init >= 1 must hold, got n_init={n_init}")
+        check_design("n_init", n_init)
         super().__init__(space, seed, size=n_init)
         self.n_init = n_init
 

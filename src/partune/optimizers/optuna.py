@@ -22,7 +22,7 @@ from optuna.trial import TrialState, create_trial
 
 from partune.distributions import distribution, quiet
 from partune.errors import UserError
-from partune.optimizers.sampling import RandomSearch
+from partune.optimizers.sampling import RandomSearch, check_design
 from partune.space import Float, Hyperparameter, Int, Space
 from partune.trial import Observation, Point, Proposal, Value
 
@@ -50,6 +50,8 @@ class OptunaSampler(RandomSearch):
     ) -> None:
         super().__init__(space, seed)
         self._kind: Callable[..., BaseSampler] = _load(sampler)
+        if not isinstance(settings, Mapping | None):
+            raise UserError(f"a sampler's settings are a mapping, got {settings!r}")
         self._settings = dict(settings or {})
         self._distributions = {name: distribution(each) for name, each in space.hyperparameters.items()}
         self._recorded: list[int] = []  # the trial of proposal 0, 1, ... in Optuna's study
@@ -99,7 +101,7 @@ class OptunaSampler(RandomSearch):
     def _sampler(self, seed: int) -> BaseSampler:
         try:
             return self._kind(seed=seed, **self._settings)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"the sampler does not take {self._settings} and a seed: {error}") from None
 
 
@@ -111,6 +113,8 @@ class TPE(OptunaSampler):
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, candidates: int = 24) -> None:
+        check_design("n_init", n_init)
+        check_design("candidates", candidates)
         super().__init__(space, seed, "TPESampler", {"n_startup_trials": n_init, "n_ei_candidates": candidates})
         self.n_init = n_init
 
@@ -122,6 +126,7 @@ class OptunaGP(OptunaSampler):
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10) -> None:
+        check_design("n_init", n_init)
         super().__init__(space, seed, "GPSampler", {"n_startup_trials": n_init, "warn_independent_sampling": False})
         self.n_init = n_init
 
@@ -138,6 +143,9 @@ class CMAES(OptunaSampler):
     """
 
     def __init__(self, space: Space, seed: int = 0, population: int | None = None, n_init: int = 1) -> None:
+        check_design("n_init", n_init)
+        if population is not None:
+            _check_population(population)
         settings = {"popsize": population, "n_startup_trials": n_init, "warn_independent_sampling": False}
         super().__init__(space, seed, "CmaEsSampler", settings)
         self.n_init = n_init
@@ -151,8 +159,16 @@ class NSGA2(OptunaSampler):
     """
 
     def __init__(self, space: Space, seed: int = 0, population: int = 10) -> None:
+        _check_population(population)
         super().__init__(space, seed, "NSGAIISampler", {"population_size": population})
         self.n_init = population
+
+
+def _check_population(size: int) -> None:
+    """Raises UserError unless a generation can have so many points."""
+    if size < 2:
+        raise UserError(f"population >= 2 must hold, got population={size}")
+    check_design("population", size)
 
 
 def _load(name: str) -> type[BaseSampler]:

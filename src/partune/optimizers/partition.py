@@ -19,6 +19,8 @@ from partune.trial import Point, Value
 
 # Configurations of a cell that are listed, at most.
 FEW = 64
+# Parts of a split, at most: each is a cell in memory.
+MOST_PARTS = 100
 # A value counts as inside a cell where it reaches further in than this part of a side.
 FINE = 10**9
 
@@ -69,6 +71,12 @@ class Cell:
         return (parts * self.indices[axis] + part) / (parts * whole)
 
 
+def check_parts(k: int) -> None:
+    """Raises UserError unless a cell can be cut into k parts."""
+    if not 2 <= k <= MOST_PARTS:
+        raise UserError(f"a cell is cut into 2 to {MOST_PARTS} parts, got k={k}")
+
+
 class Partitioned(Sequential):
     """An optimiser whose search grows a tree of cells.
 
@@ -105,8 +113,7 @@ class Tree:
         worth: Callable[[Sequence[Cell]], bool] | None = None,
         row: Callable[[Cell], float] = lambda cell: cell.depth,
     ) -> None:
-        if base < 2:
-            raise UserError(f"a cell is cut into 2 parts or more, got {base}")
+        check_parts(base)
         self.space = space
         self.base = base
         self.known = known

@@ -23,6 +23,16 @@ from partune.trial import Point, Value
 PATIENCE = 1000
 # As many of them at most, so that a huge space is never listed whole.
 LISTED = 100_000
+# Points of a design that is drawn whole, at most.
+DESIGN = 100_000
+
+
+def check_design(option: str, size: int) -> None:
+    """Raises UserError unless a design can have so many points."""
+    if size < 1:
+        raise UserError(f"{option} >= 1 must hold, got {option}={size}")
+    if size > DESIGN:
+        raise UserError(f"{option} <= {DESIGN} must hold, got {option}={size}")
 
 
 class Stream(Sampler):
@@ -74,8 +84,7 @@ class LatinHypercube(Stream):
 
     def __init__(self, space: Space, seed: int = 0, size: int = 50) -> None:
         super().__init__(space, seed)
-        if size < 1:
-            raise UserError(f"size >= 1 must hold, got size={size}")
+        check_design("size", size)
         self.size = size
         self._hypercubes: list[list[Point]] = []
 
@@ -124,6 +133,8 @@ class Grid(Sobol):
         super().__init__(space, seed)
         if points < 2:
             raise UserError(f"points >= 2 must hold, got points={points}")
+        if points > DESIGN:
+            raise UserError(f"points <= {DESIGN} must hold, got points={points}")
         self.points = points
         self._fine = points
         self._axes = self._values(points)

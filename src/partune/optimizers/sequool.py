@@ -23,7 +23,7 @@ from typing import Any
 
 from partune.errors import UserError
 from partune.optimizers.base import Search
-from partune.optimizers.partition import Cell, Partitioned, Tree
+from partune.optimizers.partition import Cell, Partitioned, Tree, check_parts
 from partune.space import Space
 from partune.trial import Point
 
@@ -41,6 +41,7 @@ class Budgeted(Partitioned):
 
     def __init__(self, space: Space, seed: int = 0, budget: int = 50, k: int = 3) -> None:
         super().__init__(space, seed)
+        check_parts(k)
         if budget < 1:
             raise UserError(f"budget >= 1 must hold, got budget={budget}")
         self.budget = budget

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from partune.errors import UserError, suggestion
 from partune.optimizers.base import Search
-from partune.optimizers.partition import Cell, Partitioned, Tree
+from partune.optimizers.partition import Cell, Partitioned, Tree, check_parts
 from partune.space import Space
 
 H_MAX: dict[str, Callable[[int], int]] = {"sqrt": math.isqrt, "none": lambda t: sys.maxsize}
@@ -35,6 +35,7 @@ class SOO(Partitioned):
 
     def __init__(self, space: Space, seed: int = 0, k: int = 3, h_max: str = "none", compare: str = ">=") -> None:
         super().__init__(space, seed)
+        check_parts(k)
         if h_max not in H_MAX:
             raise UserError(f'no depth bound "{h_max}"{suggestion(h_max, H_MAX)}')
         if compare not in (">=", ">"):
