@@ -8,12 +8,10 @@ where the field's own name would be ambiguous.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -28,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from partune import strict_yaml
 from partune.database import masked, public
 from partune.demo import DIRECTORY as DEMO
 from partune.errors import UserError, suggestion
@@ -41,7 +40,7 @@ def flag(name: str) -> Any:
 class Section(BaseModel):
     """A part of the file. `shorthand` names the field that a bare string stands for."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     shorthand: ClassVar[str | None] = None
 
     @model_validator(mode="before")
@@ -336,15 +335,14 @@ def load(path: str | Path) -> dict[str, Any]:
     Paths in a file are relative to the file: those that exist there come back absolute.
     """
     try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        value = strict_yaml.read(Path(path))
     except OSError as error:
         beside = sorted(each.name for each in Path(path).absolute().parent.glob("*.y*ml"))
         hint = suggestion(Path(path).name, beside) if isinstance(error, FileNotFoundError) else ""
         raise UserError(f"cannot read {path}: {error.strerror}{hint}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: a study's file is a mapping of sections, got {type(value).__name__}")
+        got = "an empty file" if value is None else type(value).__name__
+        raise UserError(f"{path}: a study's file is a mapping of sections, got {got}")
     return located(value, Path(path).absolute().parent)
 
 
@@ -389,8 +387,7 @@ def dump(config: StudyConfig, ascii_only: bool = False) -> str:
     plain = config.model_dump(mode="json")
     if config.run.storage is not None:
         plain["run"]["storage"] = public(config.run.storage)
-    text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=not ascii_only)
-    return text
+    return strict_yaml.dump(plain, ascii_only)
 
 
 def _one_line(error: ValidationError, whole: type[Section]) -> str:
@@ -424,22 +421,6 @@ def section_in(annotation: Any) -> type[Section] | None:
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: 1e-6 is one, though YAML 1.1 asks for a dot. A key given twice is an error, not the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(problem=f'the key "{key}" is given twice')
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+0123456789.")
-)
 
 
 def _is_section(annotation: Any) -> bool:

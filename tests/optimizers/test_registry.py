@@ -100,7 +100,7 @@ def test_options_that_no_algorithm_has_are_refused_in_one_line_before_a_folder_i
 ) -> None:
     from partune import Study
 
-    with pytest.raises(UserError, match="is the study's own|has no option") as caught:
+    with pytest.raises(UserError, match=r"is the study's own|has no option") as caught:
         Study(SPACE, lambda config: 0.0, name, directory=tmp_path / "s", options={option: 1})
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
@@ -137,13 +137,11 @@ def test_a_class_of_a_users_that_cannot_be_made_is_one_line() -> None:
         assert len(str(caught.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    "options", [{"rate": nan}, {"layers": [inf]}, {"rate": object()}, {"rate": {1, 2}}, [1], 3, "x"]
-)
+@pytest.mark.parametrize("options", [{"a": nan}, {"a": [inf]}, {"a": object()}, {"a": {1, 2}}, [1], 3, "x"])
 def test_options_that_a_record_cannot_hold_are_refused_before_a_folder_is_made(options: Any, tmp_path: Path) -> None:
     from partune import Study
 
-    with pytest.raises(UserError, match="put on record|a mapping of names"):
+    with pytest.raises(UserError, match=r"put on record|a mapping of names"):
         Study(SPACE, lambda config: 0.0, Own, directory=tmp_path / "s", options=options)
     assert not list(tmp_path.iterdir())
 

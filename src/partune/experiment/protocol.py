@@ -17,9 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from partune import config, configured
+from partune import config, configured, strict_yaml
 from partune.config import StudyConfig
 from partune.demo import DIRECTORY
 from partune.disk import replace
@@ -170,10 +168,7 @@ def parse(value: Any) -> Experiment:
 
 def dump(experiment: Experiment, ascii_only: bool = False) -> str:
     """Return the YAML text of what was given; `parse` of it gives the same experiment."""
-    text: str = yaml.safe_dump(
-        experiment.model_dump(mode="json", exclude_unset=True), sort_keys=False, allow_unicode=not ascii_only
-    )
-    return text
+    return strict_yaml.dump(experiment.model_dump(mode="json", exclude_unset=True), ascii_only)
 
 
 def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:

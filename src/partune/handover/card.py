@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from partune import __version__, config
+from partune import __version__, config, strict_yaml
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.handover.chosen import Chosen, is_file
 from partune.markdown import code, fenced, plain, table
@@ -183,7 +183,7 @@ def _repeating(summary: Summary, header: Mapping[str, Any], chosen: Chosen | Non
     said = [f"Versions: {plain(versions)}."]
     if chosen is None:
         return said
-    text = yaml.safe_dump(study_file(summary, header), sort_keys=False, allow_unicode=True)
+    text = strict_yaml.dump(study_file(summary, header))
     return [
         "With `partune tune study.yaml`, its paths set to where they are:",
         fenced(text, "yaml"),

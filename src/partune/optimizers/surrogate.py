@@ -162,8 +162,8 @@ def subset(
 ) -> tuple[list[Point], list[float], list[float]]:
     """Return the observations that a search's process is fitted to: all of them while there are no more than `most`.
 
-    Beyond that the best half of `most` says where the optimum is, and as many at even steps down the ranks of the others
-    say where it is not: a process of the best alone takes the rest of the space for unexplored.
+    Beyond that the best half of `most` says where the optimum is, and as many at even steps down the others' ranks say
+    where it is not: a process of the best alone takes the rest of the space for unexplored.
 
     Args:
         points: Where the scores were observed, n of (d,).

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
+from partune import strict_yaml
 from partune.report import words
 from partune.report.facts import Facts
 from partune.report.summary import Summary, defaults_won, lost_words, luckiest, seed_words, span
@@ -163,8 +162,7 @@ def settings(facts: Facts) -> str:
 
 
 def yaml_text(data: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)
-    return text
+    return strict_yaml.dump(dict(data))
 
 
 def took(seconds: float) -> str:

@@ -1,0 +1,161 @@
+"""YAML as partune reads and writes it: what a file says in silence, or at great length, is one line instead.
+
+Scalars are those of YAML 1.2, so that 1e-6 is a number, 12:30:00 a text and no number of seconds, 2024-01-01 a text and
+no date. true and false may also be written yes and no, as in YAML 1.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from partune.errors import UserError, shown
+
+LARGEST = 2**18  # bytes of a file
+DEEPEST = 50  # collections within each other
+MOST = 100_000  # values, with what aliases stand for
+BOOLEANS = {"yes", "no", "on", "off"}  # true and false in YAML 1.1, texts in 1.2
+TAG = "tag:yaml.org,2002:"
+
+
+def read(path: Path) -> Any:
+    """Return what a YAML file holds, None for an empty one.
+
+    Raises:
+        UserError: It is no YAML, or none that is read here: too large, too deep, more than one document.
+        OSError: It cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise UserError(f"{path} is larger than {LARGEST // 1024} KiB: a study's file is a few settings")
+    try:
+        return yaml.load(content.decode(), _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}") from None
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # PyYAML, of a tag that does not fit
+        raise UserError(f"{path} is no valid YAML: {error}") from None
+
+
+def dump(value: Any, ascii_only: bool = False) -> str:
+    """Return the YAML text of plain data; `read` of it gives the same data."""
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
+    return text
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what would be read otherwise than it was meant, or would take very long."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own form)
+        first: [(tag, form) for tag, form in resolvers if tag.removeprefix(TAG) not in ("int", "float", "timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise yaml.composer.ComposerError(problem=f"it is nested more than {DEEPEST} deep")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return a mapping whose keys are texts, each given once; what it merges (<<) stands below its own."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            text = key.value if key.tag == f"{TAG}merge" else self.construct_object(key, deep=True)
+            if not isinstance(text, str):
+                raise yaml.constructor.ConstructorError(
+                    problem=f"a key is a text, got {shown(text)}: put it in quotes", problem_mark=key.start_mark
+                )
+            if text in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f'the key "{text}" is given twice', problem_mark=key.start_mark
+                )
+            seen.add(text)
+        return super().construct_mapping(node, deep)
+
+    def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> list[Any]:
+        """Return a list; one of texts and a bare yes, no, on or off does not say what these are."""
+        texts = [each for each in node.value if each.tag == f"{TAG}str"]
+        for each in node.value:
+            if texts and each.tag == f"{TAG}bool" and each.value.lower() in BOOLEANS:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{each.value} among texts is read as true or false: put it in quotes, or write that",
+                    problem_mark=each.start_mark,
+                )
+        return super().construct_sequence(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """Return an integer; with leading zeros it is octal in YAML 1.1 and decimal in 1.2."""
+        text = node.value.replace("_", "")
+        if re.fullmatch(r"[-+]?0[0-9]+", text):
+            raise yaml.constructor.ConstructorError(
+                problem=f"{node.value} begins with a zero: leave it out, or put the text in quotes",
+                problem_mark=node.start_mark,
+            )
+        return int(text, 0)
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Return how many values a node stands for, each alias as often as it is used, and how deep they are nested.
+
+    Args:
+        node: Of the tree that PyYAML composed, where an alias is the node that it names once more.
+        known: The measures of nodes by identity; None for one whose parts are being measured.
+
+    Raises:
+        YAMLError: They are too many or too deep, or a node is within itself.
+    """
+    if id(node) in known:
+        if (measure := known[id(node)]) is None:
+            raise yaml.composer.ComposerError(problem="an alias is within what it stands for")
+        return measure
+    known[id(node)] = None
+    parts: Iterable[yaml.Node] = node.value if isinstance(node, yaml.SequenceNode) else ()
+    if isinstance(node, yaml.MappingNode):
+        parts = itertools.chain(*node.value)
+    measures = [_measure(part, known) for part in parts]
+    count, depth = 1 + sum(count for count, _ in measures), 1 + max((depth for _, depth in measures), default=0)
+    if count > MOST:
+        raise yaml.composer.ComposerError(problem=f"its aliases stand for more than {MOST} values")
+    if depth > DEEPEST:
+        raise yaml.composer.ComposerError(problem=f"its aliases are nested more than {DEEPEST} deep")
+    known[id(node)] = count, depth
+    return count, depth
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that YAML 1.1 would read as something else, and one that only 1.2 would."""
+
+
+for _tag, _form in (
+    ("int", r"[-+]?[0-9][0-9_]*|[-+]?0x[0-9a-fA-F_]+|0o[0-7_]+"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+):
+    for _each in (_Loader, _Dumper):
+        _each.add_implicit_resolver(TAG + _tag, re.compile(rf"(?:{_form})\Z"), list("-+0123456789."))
+_Loader.add_constructor(f"{TAG}int", _Loader.construct_yaml_int)
