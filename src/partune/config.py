@@ -133,6 +133,29 @@ class Training(Section):
     """Seed of initialisation and dropout for all trials; by default each trial has its own."""
 
 
+DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")  # that the field has
+DATA_SETTINGS = ("max_length", "loss_on")  # of `Data`, which a space may search
+
+
+def given(training: Training, data: Data | None) -> dict[str, Any]:
+    """Return the settings that a study's file or flags give, of those that a space may search, by name."""
+    found = {name: getattr(training, name) for name in Training.model_fields if name in training.model_fields_set}
+    if data is not None:
+        found |= {name: getattr(data, name) for name in DATA_SETTINGS if name in data.model_fields_set}
+    return found
+
+
+def baseline(defaults: Mapping[str, Any]) -> str:
+    """Return what a configuration of the defaults is called: with what was given in the place of the field's values."""
+    own = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _of_the_field(name)}
+    told = ", ".join(f"{name}={value}" for name, value in own.items())
+    return f"the field's defaults with {told} as given" if own else "the field's defaults"
+
+
+def _of_the_field(name: str) -> Any:
+    return Training.model_fields[name].default
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
@@ -239,6 +262,19 @@ class StudyConfig(Section):
     """A ready-made space, a YAML file of one, or (in a study's file) hyperparameters by name; by default lora."""
     search: Search = Search()
     run: Run = Run()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_searched(cls, value: Any) -> Any:
+        """What a space has may be null in its section, as `dump` writes it: each trial has its own."""
+        space = value.get("space") if isinstance(value, Mapping) else None
+        if not isinstance(space, Mapping):
+            return value
+        return value | {
+            name: {key: each for key, each in value[name].items() if each is not None or key not in space}
+            for name in ("training", "data")
+            if isinstance(value.get(name), Mapping)
+        }
 
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
@@ -380,13 +416,21 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def dump(config: StudyConfig, ascii_only: bool = False) -> str:
-    """Return the YAML text of a configuration, defaults included; `parse` of it gives the same configuration.
+    """Return the YAML text of a configuration, defaults included; `parse` reads it back.
+
+    What is searched is null in its section: a value would fix it.
 
     Without the password of a storage's URL.
     """
     plain = config.model_dump(mode="json")
     if config.run.storage is not None:
         plain["run"]["storage"] = public(config.run.storage)
+    searched = config.space if isinstance(config.space, Mapping) else {}
+    for section, kind in (("training", Training), ("data", Data)):
+        fields = kind.model_fields
+        for name in searched:  # given, it would be fixed
+            if name in fields and plain[section] is not None and plain[section][name] == fields[name].default:
+                plain[section][name] = None
     return strict_yaml.dump(plain, ascii_only)
 
 

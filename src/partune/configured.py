@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from partune import config
+from partune import config, unused
 from partune.config import StudyConfig
 from partune.errors import UserError
 from partune.executors import Workers
@@ -24,7 +25,9 @@ def study(
 ) -> Study:
     """A study as `Study` takes it. storage: the database's URL with its password, as it was given now."""
     objective = _objective(study_config, directory)
-    study_config = with_space(study_config)
+    study_config = with_space(study_config, resume)
+    if not resume:
+        unused.refuse(study_config, study_config.space or ())
     return Study(
         Space.parse(study_config.space or {}),
         objective,
@@ -58,8 +61,40 @@ def _objective(study_config: StudyConfig, directory: Path) -> Any:
     return FineTune.of(study_config)
 
 
-def with_space(study_config: StudyConfig) -> StudyConfig:
-    """The configuration with its space written out, the objective's own where none is given; raises UserError."""
+def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:
+    """Return the configuration with its space written out, the objective's own where none is given; raises UserError.
+
+    What is given of the space's hyperparameters is fixed, and not searched. resume: the space is that of the record.
+    """
+    own = _space(study_config)
+    values = {} if resume else _fixed(study_config, own)
+    return study_config.model_copy(update={"space": (own.fixing(values) if values else own).describe()})
+
+
+def fixed(study_config: StudyConfig) -> dict[str, Any]:
+    """Return the hyperparameters of a study's space that its file or flags give a value, which fixes them."""
+    return _fixed(study_config, _space(study_config))
+
+
+def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset's mapping without the settings that what is laid over it searches: nobody gave them."""
+    form = given.get("space")
+    names = () if form is None else Space.parse(_space_form(form)).names
+    return preset | {
+        section: {key: value for key, value in preset[section].items() if key not in names}
+        for section in ("training", "data")
+        if isinstance(preset.get(section), dict)
+    }
+
+
+def _fixed(study_config: StudyConfig, own: Space) -> dict[str, Any]:
+    if study_config.objective != "finetune":
+        return {}
+    values = config.given(study_config.training, study_config.data)
+    return {name: values[name] for name in own.names if name in values}
+
+
+def _space(study_config: StudyConfig) -> Space:
     from partune.objectives.function import named
 
     own: Space | None
@@ -71,7 +106,7 @@ def with_space(study_config: StudyConfig) -> StudyConfig:
         own = getattr(named(study_config.objective), "space", None)
     if own is None:
         raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
-    return study_config.model_copy(update={"space": own.describe()})
+    return own
 
 
 def _space_form(form: Any) -> Any:

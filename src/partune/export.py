@@ -45,6 +45,8 @@ def export(
     recipes: the tools for which files are written that train the trial again; "none" for none.
     Raises UserError where the study has no such adapter.
     """
+    if "none" in recipes and len(set(recipes)) > 1:
+        raise UserError(f"recipes are none or some tools', got {', '.join(recipes)}")
     for tool in recipes:
         if tool not in (*TOOLS, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*TOOLS, "none"))}')

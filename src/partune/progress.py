@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from partune.config import baseline
+from partune.objectives.base import Anchored
 from partune.report.summary import coverage_words, reloaded_words, score_words, span, words
 from partune.report.words import progress
 from partune.study import Study, Watcher
@@ -26,6 +28,12 @@ PHASES = {
     "confirm": "running the best again, with fresh seeds",
     "winner": "scoring the winner on verdict items and test tasks",
 }
+
+
+class Quiet(Watcher):
+    """Tells nothing."""
+
+    def noted(self, line: str) -> None: ...
 
 
 class Terminal(Watcher):
@@ -55,8 +63,13 @@ class Terminal(Watcher):
             self._task = self._bar.add_task("loading", total=budget, completed=done)
             self._bar.start()
 
+    def noted(self, line: str) -> None:
+        self._print(line)
+
     def phase(self, name: str) -> None:
         text = PHASES.get(name, name)
+        if name == "defaults" and self._study is not None and isinstance(self._study.objective, Anchored):
+            text = f"scoring {baseline(self._study.objective.defaults)}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
         elif name != "search":
@@ -64,6 +77,8 @@ class Terminal(Watcher):
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
         """What was loaded, and what became of the data: nothing is dropped or cut in silence."""
+        for note in summary.get("notes", ()):
+            self._print(note)
         if data := summary.get("data"):
             lost = {
                 "empty": data["empty"],
@@ -94,7 +109,8 @@ class Terminal(Watcher):
         elif name == "winner":
             self._print(f"{name:>9}  {trial.observation.scores['verdict']:.4f} on the verdict items")
         else:
-            self._print(f"{name:>9}  {self._score(trial)}")
+            own = baseline(trial.config) if name == "defaults" else ""
+            self._print(f"{name:>9}  {self._score(trial)}", f"  {own}" if " as given" in own else "")
 
     def finished(self, trial: Trial) -> None:
         assert trial.observation is not None

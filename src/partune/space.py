@@ -11,6 +11,7 @@ to its canonical point. `decode(encode(c)) == c` holds exactly for every configu
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import operator
@@ -302,6 +303,27 @@ class Space:
                 raise UserError(f"{name} is missing in {dict(config)}")
             elif not self.hyperparameters[name].contains(config[name]):
                 raise UserError(f"{name}={config[name]!r} is not in {self.hyperparameters[name].describe()}")
+
+    def fixing(self, values: Mapping[str, Value]) -> Space:
+        """Return the space of what remains to be searched where some hyperparameters have fixed values.
+
+        What exists only under other values of theirs is gone too; a value may lie outside its hyperparameter's range.
+        Raises UserError where nothing remains.
+        """
+        left: dict[str, Hyperparameter] = {}
+        for name in self._order:
+            conditions = self._conditions[name]
+            met = all(
+                parent in left or (parent in values and any(_same(values[parent], each) for each in allowed))
+                for parent, allowed in conditions.items()
+            )
+            if name not in values and met:
+                when = {parent: allowed for parent, allowed in conditions.items() if parent in left}
+                left[name] = dataclasses.replace(self.hyperparameters[name], when=when or None)
+        if not left:
+            given = ", ".join(name for name in self.names if name in values)
+            raise UserError(f"nothing is left to search: {given} are given; leave out what is to be searched")
+        return Space({name: left[name] for name in self.names if name in left})
 
     # ----- cells of the cube
 

@@ -15,6 +15,7 @@ import functools
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -25,7 +26,7 @@ import numpy as np
 
 from partune.errors import UserError, shown
 from partune.executors import Meter, WorkerLostError, Workers, in_process
-from partune.objectives.base import Anchored, Objective, observed, unspoilt
+from partune.objectives.base import Anchored, Objective, not_searched, observed, unspoilt
 from partune.objectives.function import as_objective
 from partune.optimizers import made as make_optimizer
 from partune.optimizers import resolved
@@ -49,7 +50,11 @@ SPARE = 3  # adapters kept beyond those asked for while a study runs, as its win
 
 
 class Watcher:
-    """Told of a study's progress; does nothing. Front ends derive from it."""
+    """Told of a study's progress; does nothing but warn. Front ends derive from it."""
+
+    def noted(self, line: str) -> None:
+        """Told, before anything runs, what a study does otherwise than its user may expect."""
+        warnings.warn(line, stacklevel=4)
 
     def began(self, study: Study, budget: int) -> None: ...
 
@@ -127,6 +132,10 @@ class Study:
             raise UserError(f"confirm >= 0 must hold, got {confirm!r}")
         if stop == "rungs" and join:
             raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
+        where = None if directory is None else Path(directory)
+        there = where is not None and where.exists()
+        if isinstance(self.objective, Anchored):
+            self.space = space = self._to_search(space, self.objective, where if there else None, storage)
         self._rungs = Rungs() if stop == "rungs" else None
         self._search_seconds = 0.0  # not yet on record
         options = {} if options is None else options
@@ -144,10 +153,8 @@ class Study:
             **({"stop": stop} if stop != "none" else {}),
             **({"noisy": noisy} if noisy is not None else {}),
         }
-        where = None if directory is None else Path(directory)
         if isinstance(self.objective, Anchored) and where is None:
             raise UserError("a fine-tuning study keeps adapters: give it a directory")
-        there = where is not None and where.exists()
         self._joined = join
         if join and not there:
             raise UserError(f"no study in {where} to join")
@@ -156,6 +163,8 @@ class Study:
         elif where is not None:
             Record.check(where, storage)
         if isinstance(self.objective, Anchored):
+            if not there:
+                self.objective.vet(space)
             self.watcher.phase("loading")
             self.objective.declare(space)
         if self._workers is not None:  # all load at once
@@ -179,6 +188,18 @@ class Study:
         self.optimizer.replay(self.trials)
         if self._rungs is not None:
             self._rungs.restore(self.trials)
+
+    def _to_search(self, space: Space, objective: Anchored, there: Path | None, storage: str | None) -> Space:
+        """Return the space without what the objective's settings fix; a space on record is what it is.
+
+        there: the study's directory, where there is one.
+        """
+        fixed = objective.fixed(space)
+        recorded = fixed and there is not None and Record.open(there, read_only=True, storage=storage).space
+        if not fixed or recorded == space:
+            return space
+        self.watcher.noted(not_searched(fixed))
+        return space.fixing(fixed)
 
     def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool, storage: str | None) -> None:
         """Raises UserError unless the directory holds this very study and is to be resumed."""

@@ -18,10 +18,11 @@ def tune(arguments: argparse.Namespace) -> int:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    from partune import config
+    from partune import config, configured
     from partune.demo import DIRECTORY
 
-    return studies.begin(arguments, config.load(DIRECTORY.parent / "study.yaml"))
+    given = config.located(flags.given(arguments), Path.cwd())
+    return studies.begin(arguments, configured.beneath(config.load(DIRECTORY.parent / "study.yaml"), given))
 
 
 def resume(arguments: argparse.Namespace) -> int:
@@ -126,6 +127,7 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune.experiment.progress import Terminal
     from partune.experiment.run import Teller, run
     from partune.experiment.sentences import show
+    from partune.objectives.base import not_searched
     from partune.report.data import print_json
     from partune.study import StoppedError
 
@@ -135,6 +137,8 @@ def experiment(arguments: argparse.Namespace) -> int:
         studies.print_yaml(lambda ascii_only: protocol.dump(plan.experiment, ascii_only))
         return 0
     teller = Teller() if arguments.quiet else Terminal(studies.console_of(arguments))
+    if plan.fixed:
+        teller.noted(not_searched(plan.fixed))
     try:
         run(plan, teller)
     except KeyboardInterrupt:

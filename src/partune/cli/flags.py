@@ -98,7 +98,10 @@ class Parser(argparse.ArgumentParser):
 
     def _near(self, argument: str, found: argparse.Namespace) -> str:
         commands = next(each for each in self._actions if isinstance(each, argparse._SubParsersAction))
-        command = commands.choices.get(getattr(getattr(found, "run", None), "__name__", ""), self)
+        name = getattr(getattr(found, "run", None), "__name__", "")
+        command = commands.choices.get(name, self)
+        if name in ("resume", "join") and argument.split("=")[0] in _settings():
+            return ": a study goes on with the settings that it began with"
         return suggestion(argument.split("=")[0], [flag for each in command._actions for flag in each.option_strings])
 
     def error(self, message: str) -> NoReturn:
@@ -108,6 +111,15 @@ class Parser(argparse.ArgumentParser):
             given = before.rpartition(": ")[2].strip("'")
             message = before + suggestion(given, [each.strip("'") for each in listed.removesuffix(")").split(", ")])
         raise UserError(message)
+
+
+def _settings() -> Collection[str]:
+    """Return the flags of a study's settings."""
+    from partune.config import StudyConfig
+
+    parser = argparse.ArgumentParser()
+    add_sections(parser, StudyConfig)
+    return parser._option_string_actions
 
 
 class Version(argparse.Action):

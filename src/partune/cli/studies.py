@@ -27,18 +27,22 @@ INTERRUPTED = 130  # the exit status
 
 def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begins and runs a study: the file's mapping with the flags laid over it."""
-    from partune import config, configured
+    from partune import config, configured, unused
+    from partune.objectives.base import not_searched
 
     given = config.located(flags.given(arguments), Path.cwd())
     study_config = config.parse(config.merged(mapping, given))
+    fixed, study_config = configured.fixed(study_config), configured.with_space(study_config)
     if arguments.print_config:
-        print_yaml(lambda ascii_only: config.dump(configured.with_space(study_config), ascii_only))
+        print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
         return 0
+    unused.refuse(study_config, study_config.space or ())
+    watcher = watcher_of(arguments)
+    if fixed:
+        watcher.noted(not_searched(fixed))
     with workers_of(study_config.run) as workers:
         directory = new_directory(arguments, study_config)
-        study = configured.study(
-            study_config, directory, False, workers, study_config.run.storage, watcher=watcher_of(arguments)
-        )
+        study = configured.study(study_config, directory, False, workers, study_config.run.storage, watcher=watcher)
         return run(study, study_config.search.budget, arguments)
 
 
@@ -199,10 +203,9 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
 def watcher_of(arguments: argparse.Namespace) -> Watcher:
     """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
-    from partune.progress import Terminal
-    from partune.study import Watcher
+    from partune.progress import Quiet, Terminal
 
-    return Watcher() if arguments.quiet else Terminal(console_of(arguments))
+    return Quiet() if arguments.quiet else Terminal(console_of(arguments))
 
 
 def console_of(arguments: argparse.Namespace) -> Console | None:

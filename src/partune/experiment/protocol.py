@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from partune import config, configured, strict_yaml
+from partune import config, configured, strict_yaml, unused
 from partune.config import StudyConfig
 from partune.demo import DIRECTORY
 from partune.disk import replace
@@ -54,7 +54,14 @@ class Plan:
     @cached_property
     def base(self) -> StudyConfig:
         whole = self.experiment.model_dump(exclude={"protocol"}, exclude_unset=True)
+        if not self.experiment.test.tasks:
+            whole.get("test", {}).pop("every_trial", None)  # the preset's alone
         return configured.with_space(config.parse(whole))
+
+    @property
+    def fixed(self) -> Mapping[str, Any]:
+        """The hyperparameters of the space that are given, and not searched."""
+        return configured.fixed(config.parse(self.experiment.model_dump(exclude={"protocol"}, exclude_unset=True)))
 
     @cached_property
     def space(self) -> Space:
@@ -70,17 +77,22 @@ class Plan:
         """The study that finds the number of epochs; needs no test tasks."""
         count, most = self.protocol.calibration, self.protocol.most_epochs
         space = Space({**self.space.hyperparameters, EPOCHS: Int(1, most)})
+        training = self.base.training.model_dump(exclude_unset=True, exclude={EPOCHS})
         search = {
             "algorithm": "partune.experiment.calibration:Ladder",
             "options": {"configurations": count},
             "budget": count * most,
             "seed": self.seeds[0],
         }
-        return self._with(space=space.describe(), search=search, test={"tasks": ()})
+        return self._with(space=space.describe(), training=training, search=search, test={"tasks": ()})
 
     def studies(self, epochs: int | None) -> dict[str, StudyConfig]:
         """The studies by their folders' names, all algorithms of the first seed first. epochs: None as given."""
-        training = {} if epochs is None else {"training": {**self.base.training.model_dump(), EPOCHS: epochs}}
+        training = (
+            {}
+            if epochs is None
+            else {"training": {**self.base.training.model_dump(exclude_unset=True), EPOCHS: epochs}}
+        )
         return {
             f"{name}-{seed}": self._with(
                 **training,
@@ -101,12 +113,18 @@ class Plan:
 
     def _packed(self, name: str) -> bool:
         """Whether trials may share a pack: those of an algorithm that learns run as in its paper, one at a time."""
-        return samples(name) or "pack" in self.base.run.model_fields_set
+        return self.base.objective != "finetune" or samples(name) or "pack" in self.base.run.model_fields_set
 
     # ----- before any work
 
     def check(self) -> None:
         """Raises UserError for what could not work later, and unless the folder is free or this experiment's."""
+        unused.refuse(self.base, self.space.names)
+        if self.calibrated and self.base.training.epochs != 1:
+            raise UserError(
+                f"training.epochs {self.base.training.epochs:g} would have no effect, as the calibration finds the "
+                "number of epochs: leave it out, or add --calibration 0"
+            )
         for name in self.protocol.algorithms:
             if resolved(name) != name or Path(name).name != name:
                 raise UserError(f"algorithms: give each by its name in partune algorithms, got {name!r}")
@@ -186,6 +204,7 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
         below = config.merged(below, embedded(), Experiment)
     if (given.get("run") or {}).get("engine") == "litgpt":
         del below["training"]["max_grad_norm"]  # it has no such setting, and never clips
+    below = configured.beneath(below, given)
     whole = config.merged(below, given, Experiment)
     if not _names(whole.get("data"), "path"):
         del whole["data"]  # the preset's alone

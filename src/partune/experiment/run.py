@@ -42,6 +42,8 @@ class Job(NamedTuple):
 class Teller:
     """Told of an experiment's progress; does nothing. Front ends derive from it."""
 
+    def noted(self, line: str) -> None: ...
+
     def planned(self, trials: int, done: int) -> None:
         """So many trials in all, so many of which are on record."""
 

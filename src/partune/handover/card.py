@@ -12,7 +12,7 @@ from partune import __version__, config, strict_yaml
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.handover.chosen import Chosen, is_file
 from partune.markdown import code, fenced, plain, table
-from partune.report.summary import Summary, coverage_words, lost_words, score_words, span
+from partune.report.summary import Summary, coverage_words, defaults_called, lost_words, score_words, span
 from partune.trial import Trial
 
 SMALL_PRINT = "{test}, on {items} items that no optimiser saw; another training seed would have given another adapter."
@@ -61,7 +61,7 @@ def _front(chosen: Chosen | None, merged: bool) -> str:
 def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool) -> list[str]:
     what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
     of = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
-    which = "the field's defaults" if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
+    which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
     return [f"# {what}{of}", f"Found by partune {__version__}, which searches LoRA's hyperparameters: {which}."]
 
 

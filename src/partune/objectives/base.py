@@ -13,7 +13,7 @@ from partune.disk import blamed
 from partune.errors import UserError
 from partune.space import Space
 from partune.stopping import Judge
-from partune.trial import Config, Observation, Trial
+from partune.trial import Config, Observation, Trial, Value
 
 
 class Objective(ABC):
@@ -73,6 +73,13 @@ class Anchored(Objective):
     def summary(self) -> Mapping[str, Any]:
         """What was loaded, for the record; summary["scoring"]["metric"] names the verdict's per-item results."""
 
+    def fixed(self, searched: Space) -> Mapping[str, Value]:
+        """Return the hyperparameters of a space that have a value here already, which fixes them."""
+        return {}
+
+    def vet(self, searched: Space) -> None:
+        """Told the space of a study that begins; raises UserError for a setting that would have no effect."""
+
     def declare(self, searched: Space) -> None:
         """Told the space; raises UserError where it cannot be searched. Loads nothing."""
 
@@ -111,6 +118,11 @@ class Anchored(Objective):
     @abstractmethod
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
         """Why the two are not the same model's answers; None where they are."""
+
+
+def not_searched(fixed: Mapping[str, Value]) -> str:
+    """Return what a person is told of hyperparameters that a space has, and a setting fixes."""
+    return f"Not searched, as given: {', '.join(f'{name}={value}' for name, value in fixed.items())}."
 
 
 def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Judge | None = None) -> Observation:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from partune import config
+from partune import config, unused
 from partune.errors import UserError, suggestion
 from partune.objectives.base import Anchored
 from partune.space import Choice, Float, Hyperparameter, Int, Space
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 SEARCH = frozenset({"search"})
 ALL = frozenset({"search", "verdict", "test"})
 
-FIELD_DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
-DATA_SETTINGS = ("max_length", "loss_on")
+FIELD_DEFAULTS, DATA_SETTINGS = config.DEFAULTS, config.DATA_SETTINGS
 UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searched, trials end at different times
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 
@@ -195,6 +194,13 @@ class FineTune(Anchored):
         return {name: own[name] if name in kept else fields[name].default for name in FIELD_DEFAULTS}
 
     # ----- before any training
+
+    def fixed(self, searched: Space) -> dict[str, Value]:
+        values = config.given(self.training, self.data)
+        return {name: values[name] for name in searched.names if name in values}
+
+    def vet(self, searched: Space) -> None:
+        unused.refuse(self.config, searched.names)
 
     def declare(self, searched: Space | Iterable[str]) -> None:
         names = searched.names if isinstance(searched, Space) else tuple(searched)
@@ -474,10 +480,16 @@ class FineTune(Anchored):
         """What was loaded, for the record: counts of the data, items and metric, device and precision."""
         self.prepare()
         from partune.finetune.model import coverage
+        from partune.finetune.training import count_steps, count_warmup
 
         base, _ = self._base(self.training.dtype)
         examples = self._cut(base, self.data.max_length, self.data.loss_on)
+        steps = count_steps(len(examples), self.training)
+        rows = str(examples.summary["format"])
+        loaded = unused.Loaded(steps, count_warmup(steps, self.training), rows, base.device.type == "cpu")
+        notes = unused.notes(self.config, self._searched, loaded)
         return {
+            **({"notes": notes} if notes else {}),
             "device": str(base.device),
             "dtype": base.dtype,
             **({"pack": self.slots} if self.packed else {}),

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from partune import config
+from partune import config, unused
 from partune.errors import UserError
 from partune.objectives.finetune import ALL, SEARCH, SMALL, ZERO_STEPS, FineTune, _cause, _observation
 from partune.space import Space
@@ -72,6 +72,11 @@ class LitGPT(FineTune):
         return self._scratch or Path(tempfile.mkdtemp(prefix="partune-litgpt-"))
 
     # ----- before any training
+
+    def vet(self, searched: Space) -> None:
+        # In Python the class says which engine it is, whatever `run` says.
+        run = self.config.run.model_copy(update={"engine": "litgpt"})
+        unused.refuse(self.config.model_copy(update={"run": run}), searched.names)
 
     def check(self, searched: Space | Iterable[str] = ()) -> None:
         """As FineTune's, and raises UserError for what LitGPT cannot do, or where its command does not work."""

@@ -8,7 +8,16 @@ from typing import Any
 from partune import strict_yaml
 from partune.report import words
 from partune.report.facts import Facts
-from partune.report.summary import Summary, defaults_won, lost_words, luckiest, seed_words, span
+from partune.report.summary import (
+    Summary,
+    better_defaults,
+    defaults_called,
+    defaults_won,
+    lost_words,
+    luckiest,
+    seed_words,
+    span,
+)
 from partune.trial import Status
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
@@ -57,9 +66,9 @@ def headline(facts: Facts) -> str:
         )
     text = f"Trial {winner.number}, the winner, is better than the untouched base model by {_by(over_base)}"
     if over_defaults is not None and _beats_all(verdict):
-        text += f" and than the field's defaults by {_by(over_defaults)}"
+        text += f" and than {defaults_called(summary)} by {_by(over_defaults)}"
     elif over_defaults is not None:
-        text += f", but not shown to be better than the field's defaults: {_gain(over_defaults)}"
+        text += f", but not shown to be better than {defaults_called(summary)}: {_gain(over_defaults)}"
     return f"{text}, on {_items(verdict)}."
 
 
@@ -78,7 +87,7 @@ def remarks(facts: Facts) -> list[str]:
         found.append(lost.strip())
     if summary["verdict"] is not None:
         if defaults_won(summary["verdict"]):
-            found.append("The field's defaults did better: use them (partune export --defaults), or search on.")
+            found.append(better_defaults(summary))
         found.append(f"The test {seed_words(summary)}")
     return found
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from partune.config import baseline
 from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
@@ -39,7 +40,7 @@ def summarise(record: Record) -> Summary:
         "versions": dict(record.header["versions"]),
         "loaded": dict(record.loaded),
         "base": _scored(anchors.get("base")),
-        "defaults": _scored(anchors.get("defaults")),
+        "defaults": _defaults(anchors.get("defaults")),
         "best": None if winner is None else _best(winner, worth, judged, record),
         "confirmed": _confirmed(trials, anchors, worth),
         "verdict": None if found is None else _verdict(found),
@@ -87,6 +88,17 @@ def _scored(trial: Trial | None) -> Summary | None:
         "test": _test(scores),
         "error": trial.observation.error,
     }
+
+
+def _defaults(trial: Trial | None) -> Summary | None:
+    """called: what they are, where a setting that was given is in the place of one of the field's."""
+    summary = _scored(trial)
+    return None if summary is None else summary | {"called": baseline(summary["config"])}
+
+
+def defaults_called(summary: Summary) -> str:
+    """Return what a study's defaults are called."""
+    return "the field's defaults" if summary["defaults"] is None else str(summary["defaults"]["called"])
 
 
 def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) -> Summary:
@@ -224,6 +236,8 @@ def _page(summary: Summary) -> list[RenderableType]:
     page: list[RenderableType] = [_trials_table(summary["trials"], summary["best"])]
     if summary["base"] is not None:
         page.append(_anchors_table(summary))
+        if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
+            page.append(f"Here the defaults are {summary['defaults']['called']}.")
     if (found := summary["best"]) is not None:
         score = "" if summary["base"] is not None else f", {score_words(found['score'], found['stderr'])}"
         page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}{_luck_words(summary)}")
@@ -237,7 +251,7 @@ def _page(summary: Summary) -> list[RenderableType]:
         if lost := lost_words(summary):
             page.append(text(lost.strip(), "bold red"))
         if defaults_won(summary["verdict"]):
-            page.append("The field's defaults did better: use them (partune export --defaults), or search on.")
+            page.append(better_defaults(summary))
     elif summary["base"] is not None:
         page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
     if summary["best"] is not None and summary["best"].get("adapter"):
@@ -298,6 +312,12 @@ def _anchors_table(summary: Summary) -> RenderableType:
             *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
         )
     return shown
+
+
+def better_defaults(summary: Summary) -> str:
+    """Return what to do where the defaults did better than the winner."""
+    called = defaults_called(summary)
+    return f"{called[0].upper()}{called[1:]} did better: use them (partune export --defaults), or search on."
 
 
 def luckiest(summary: Summary) -> Summary | None:

@@ -1,0 +1,116 @@
+"""Settings that would have no effect: refused when a study begins, as whoever gives one believes that it has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from partune.config import Run, Section, StudyConfig, Training, Validation
+from partune.errors import UserError
+
+ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage")  # of `run`, for any objective
+
+
+class Unused(NamedTuple):
+    """A setting without effect, and why it has none."""
+
+    setting: str
+    reason: str
+
+
+class Loaded(NamedTuple):
+    """What settings may have no effect on.
+
+    Attributes:
+        steps, warmup: Of a training with the study's own settings.
+        rows: The format of the data.
+    """
+
+    steps: int
+    warmup: int
+    rows: str
+    on_cpu: bool
+
+
+def refuse(study: StudyConfig, searched: Collection[str]) -> None:
+    """Raise UserError where a setting that is not the default has no effect.
+
+    Args:
+        study: The settings of a study that is to begin.
+        searched: The names of its hyperparameters.
+    """
+    found = next(_of_a_function(study) if study.objective != "finetune" else _of_a_training(study, searched), None)
+    if found is None and study.run.tls is not None and study.run.scheduler is None:
+        found = Unused("run.tls", "it is for a running Dask scheduler (run.scheduler)")
+    if found is not None:
+        raise UserError(f"{found.setting} would have no effect: {found.reason}; leave it out")
+
+
+def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list[str]:
+    """Return what a person is told of settings that have no effect on what was loaded, or not the one expected."""
+    training, run = study.training, study.run
+    said = []
+    if training.steps is not None and training.epochs != _default(Training, "epochs") and "steps" not in searched:
+        said.append(f"training.steps {training.steps} is in place of training.epochs {training.epochs:g}.")
+    if loaded.warmup >= loaded.steps and not {"steps", "epochs", "batch_size", "warmup_steps"} & set(searched):
+        every = f"all {loaded.steps} steps are warm-up" if loaded.steps > 1 else "the one step is warm-up"
+        said.append(f"training.warmup_steps {loaded.warmup}: {every}, the learning rate does not fall afterwards.")
+    if not loaded.on_cpu and run.threads is not None:
+        said.append(f"run.threads {run.threads} has no effect: the base is on no CPU.")
+    if loaded.on_cpu and run.devices_per_worker > 1:
+        said.append(f"run.devices_per_worker {run.devices_per_worker} has no effect: the base is on the CPU.")
+    if study.data is not None and study.data.chat_template is not None and loaded.rows != "chat":
+        said.append(f"data.chat_template has no effect: the rows are {loaded.rows} rows.")
+    return said
+
+
+def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
+    reason = f"objective {study.objective} trains no model"
+    for name in ("model", "data", "validation"):
+        if getattr(study, name) is not None:
+            yield Unused(name, reason)
+    for name, section in (("training", study.training), ("test", study.test), ("run", study.run)):
+        for key in _given(section):
+            if not (name == "run" and key in ELSEWHERE):
+                yield Unused(f"{name}.{key}", reason)
+
+
+def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Unused]:
+    training, run, test = study.training, study.run, study.test
+    if training.optimizer == "adamw" and "optimizer" not in searched:
+        if training.momentum != _default(Training, "momentum"):
+            yield Unused("training.momentum", "it is SGD's, and training.optimizer is adamw")
+        if "momentum" in searched:
+            yield Unused("momentum in the space", "it is SGD's, and training.optimizer is adamw")
+    if "epochs" in searched and training.steps is not None and "steps" not in searched:
+        yield Unused("epochs in the space", f"training.steps {training.steps} is in place of epochs")
+    micro = training.micro_batch_size
+    if micro is not None and micro > training.batch_size and not {"batch_size", "micro_batch_size"} & set(searched):
+        yield Unused(f"training.micro_batch_size {micro}", f"training.batch_size is {training.batch_size}")
+    if not test.tasks:
+        for key in _given(test):
+            yield Unused(f"test.{key}", "there are no test tasks (--test-task)")
+    if run.engine != "packed" and run.pack not in ("auto", 1):
+        yield Unused("run.pack", f"engine {run.engine} runs one trial at a time")
+    if run.engine != "litgpt" and run.litgpt != _default(Run, "litgpt"):
+        yield Unused("run.litgpt", f"run.engine is {run.engine}")
+    batch = study.validation.batch_size if study.validation is not None else None
+    if run.engine == "packed" and batch not in (None, _default(Validation, "batch_size")):
+        yield Unused("validation.batch_size", "packs find their own size when scoring")
+    if study.model is not None and study.model.revision is not None and Path(study.model.path).expanduser().is_dir():
+        yield Unused("model.revision", f"{study.model.path} is a folder")
+    if study.data is not None and study.data.split != "train" and Path(study.data.path).expanduser().is_file():
+        yield Unused("data.split", f"{study.data.path} is a file")
+
+
+def _given(section: Section) -> list[str]:
+    """Return the names of the settings that are not the defaults."""
+    fields = type(section).model_fields
+    return [
+        name for name, field in fields.items() if getattr(section, name) != field.get_default(call_default_factory=True)
+    ]
+
+
+def _default(section: type[Section], name: str) -> object:
+    return section.model_fields[name].default
