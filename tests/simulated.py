@@ -16,7 +16,8 @@ from partune.space import Space
 from partune.trial import Config, Observation, Trial
 
 SEARCH = frozenset({"search"})
-ALL = frozenset({"search", "verdict", "test"})
+JUDGED = frozenset({"search", "verdict"})
+ALL = JUDGED | {"test"}
 
 
 @dataclass
@@ -62,6 +63,9 @@ class SimulatedTuning(Anchored):
 
     def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
         return self.evaluate(trial, adapter, ALL)
+
+    def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
+        return self.evaluate(trial, adapter, JUDGED)
 
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
         if not adapter.is_dir():

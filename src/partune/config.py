@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -185,6 +186,12 @@ class Test(Section):
     """Use the first so many items of a task only."""
 
 
+def _seeds(value: int) -> int:
+    if value < 0 or value == 1:
+        raise ValueError("must be 0 or at least 2, as one run says nothing of other seeds")
+    return value
+
+
 class Search(Section):
     algorithm: str = "auto"
     """An optimiser's name (auto: the best by measurement), or package.module:Class."""
@@ -196,6 +203,16 @@ class Search(Section):
     """The optimiser's own options."""
     confirm: NonNegativeInt = 0
     """So many of the best run again with fresh seeds, then the better half, ...; the winner is the best in the mean."""
+    seeds: Annotated[int, AfterValidator(_seeds)] = 4
+    """Runs of winner and defaults with fresh seeds, for a verdict on hyperparameters; 0: on the two adapters only."""
+    ship: Literal["first", "median", "best"] = "first"
+    """Adapter of the winner to hand over: its first run's, or of the fresh runs the median or best on search items."""
+
+    @model_validator(mode="after")
+    def _can_ship(self) -> Search:
+        if self.ship != "first" and not self.seeds:
+            raise ValueError(f"ship: {self.ship} chooses among fresh runs, and seeds: 0 makes none")
+        return self
 
 
 def _pack(value: Any) -> Any:

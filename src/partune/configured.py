@@ -37,6 +37,8 @@ def study(
         options=study_config.search.options,
         keep=study_config.run.keep,
         confirm=study_config.search.confirm,
+        seeds=study_config.search.seeds,
+        ship=study_config.search.ship,
         stop=study_config.run.stop,
         resume=resume,
         config=config.dump(study_config),

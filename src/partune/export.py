@@ -9,6 +9,7 @@ adapter/
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from partune import config
 from partune.disk import draft_of
 from partune.errors import UserError, suggestion
 from partune.storage import Record
-from partune.winner import winner_of
+from partune.winner import is_judged, judge, ships_fresh, winner_of
 
 if TYPE_CHECKING:
     from partune.handover.chosen import Chosen
@@ -38,11 +39,13 @@ def export(
     merge: bool = False,
     storage: str | None = None,
     recipes: Collection[str] = TOOLS,
+    anyway: bool = False,
 ) -> Path:
     """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`, with its model card.
 
     `out` must not exist yet. storage: the URL of the study's database, where it needs a password or has moved.
     recipes: the tools for which files are written that train the trial again; "none" for none.
+    anyway: hand over the best trial's adapter even where the verdict shows it worse than the untouched base.
     Raises UserError where the study has no such adapter.
     """
     if "none" in recipes and len(set(recipes)) > 1:
@@ -53,12 +56,15 @@ def export(
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
+    run: Trial | None = None  # of fresh seeds, whose adapter ships in the place of the trial's own
     if trial is None:
         winner = winner_of(record)
         if winner is None:
             raise UserError(f"{directory}: no trial has finished yet: partune resume {directory} goes on")
         trial = winner.number
-    adapter = record.adapter(trial)
+        _refuse_worse(record, directory, anyway)
+        run = _shipped(record, winner)
+    adapter = record.adapter("winner" if run is not None else trial)
     if not adapter.is_dir():
         names = ", ".join(map(str, record.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
@@ -70,13 +76,31 @@ def export(
             _merge(record, adapter, draft)
         else:
             _copy(adapter, draft)
-        _describe(record, trial, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
+        _describe(record, trial, run, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
         draft.rename(out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out
+
+
+def _refuse_worse(record: Record, directory: Path, anyway: bool) -> None:
+    """Raise UserError where the verdict shows the winner worse than the untouched base."""
+    verdict = None if anyway else judge(record)
+    if verdict is not None and "base" in verdict.worse_than:
+        raise UserError(
+            f"the winner of {directory} is shown worse than the untouched base model: search on "
+            f"(partune resume {directory} --budget N), or export it all the same with --anyway"
+        )
+
+
+def _shipped(record: Record, winner: Trial) -> Trial | None:
+    """Return the fresh run whose adapter ships, as a run of the winner; None where the winner's own ships."""
+    anchors = record.anchors()
+    if not (is_judged(winner, anchors) and ships_fresh(anchors)):
+        return None
+    return dataclasses.replace(winner, seed=anchors["winner"].seed, order=anchors["winner"].order)
 
 
 def _merge(record: Record, adapter: Path, out: Path) -> None:
@@ -104,6 +128,7 @@ def _copy(adapter: Path, out: Path) -> None:
 def _describe(
     record: Record,
     which: int | Literal["defaults"],
+    run: Trial | None,
     adapter: Path,
     draft: Path,
     out: Path,
@@ -116,7 +141,7 @@ def _describe(
     from partune.report.summary import summarise
 
     summary = summarise(record)
-    trial: Trial = record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which]
+    trial = run or (record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which])
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)

@@ -13,7 +13,7 @@ from partune.report.summary import coverage_words, reloaded_words, score_words, 
 from partune.report.words import progress
 from partune.study import Study, Watcher
 from partune.trial import Status, Trial
-from partune.winner import CONFIRM, RELOADED, ranked
+from partune.winner import CONFIRM, FRESH, RELOADED, ranked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +26,7 @@ PHASES = {
     "defaults": "scoring the field's defaults",
     "search": "searching",
     "confirm": "running the best again, with fresh seeds",
+    "fresh": "running winner and defaults with fresh seeds, for the verdict",
     "winner": "scoring the winner on verdict items and test tasks",
 }
 
@@ -94,6 +95,9 @@ class Terminal(Watcher):
             pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
             self._print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
 
+    def note(self, sentence: str) -> None:
+        self._print(sentence)
+
     def anchored(self, name: str, trial: Trial) -> None:
         assert trial.observation is not None
         if name == "zero":
@@ -104,10 +108,15 @@ class Terminal(Watcher):
             self._print(f"trial {number:>3}  {told}  run {int(run) + 1}")
         elif name == RELOADED:
             self._print(f"{'adapter':>9}  {reloaded_words(trial.observation)}")
+        elif name.startswith(FRESH):
+            whose, _, run = name.removeprefix(FRESH).partition("/")
+            what = "defaults" if whose == "defaults" else "winner"
+            told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._judged(trial)
+            self._print(f"{what:>9}  {told}  fresh run {run}")
         elif trial.status is Status.FAILED:
             self._print(f"{name:>9}  failed: {trial.observation.error}")
         elif name == "winner":
-            self._print(f"{name:>9}  {trial.observation.scores['verdict']:.4f} on the verdict items")
+            self._print(f"{name:>9}  {self._judged(trial)}")
         else:
             own = baseline(trial.config) if name == "defaults" else ""
             self._print(f"{name:>9}  {self._score(trial)}", f"  {own}" if " as given" in own else "")
@@ -141,6 +150,11 @@ class Terminal(Watcher):
         from partune.console import line
 
         self.console.print(line(*parts))
+
+    @staticmethod
+    def _judged(trial: Trial) -> str:
+        assert trial.observation is not None
+        return f"{trial.observation.scores['verdict']:.4f} on the verdict items"
 
     def _score(self, trial: Trial) -> str:
         assert trial.observation is not None

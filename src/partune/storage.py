@@ -17,6 +17,7 @@ importances are computed over: anchors live in a study of their own, their confi
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import json
@@ -54,7 +55,9 @@ JOURNAL = "journal.log"
 STORAGE = "storage.json"
 CONFIG = "study.yaml"
 NAME = re.compile(r"[\w.-]{1,100}-[0-9a-f]{12}")  # of a study in a database: its directory's, and what makes it unique
-CONFIRMED = re.compile(r"confirm\.\d+\.\d+")  # the name of a further run's adapter, which goes once it is scored
+AGAIN = re.compile(
+    r"(confirm|fresh)\.(\d+|defaults)\.\d+"
+)  # the name of a further run's adapter, which goes once it is scored
 FOLDERS = re.compile(  # in adapters/: an adapter's own, its checkpoint or draft, its checkpoint's draft
     r"([^.].*)|\.([^.].*)-(?:checkpoint|[0-9a-f]{32})|\.\.(.+)-checkpoint-[0-9a-f]{32}"
 )
@@ -255,6 +258,19 @@ class Record:
             with self.turn():
                 self._storage.set_study_user_attr(self._studies["search"], "budget", budget)
 
+    @property
+    def looks(self) -> list[Mapping[str, Any]]:
+        """The verdicts that were given, each on other runs: the winner's number and its fresh runs ("seeds")."""
+        found = self._storage.get_study_user_attrs(self._studies["search"]).get("looks", [])
+        return list(found)
+
+    def look(self, trial: int, seeds: int) -> None:
+        """Note a verdict on a winner, where it is not the one that was given last."""
+        look, before = {"trial": trial, "seeds": seeds}, self.looks
+        if before[-1:] != [look]:
+            with self.turn():
+                self._storage.set_study_user_attr(self._studies["search"], "looks", [*before, look])
+
     # ----- trials
 
     def trials(self) -> list[Trial]:
@@ -309,7 +325,9 @@ class Record:
         for frozen in self._storage.get_all_trials(self._studies["anchors"]):
             attributes = frozen.user_attrs
             if frozen.state.is_finished():
-                trial = Trial(frozen.number, attributes["config"], seed=attributes["seed"])
+                trial = Trial(
+                    frozen.number, attributes["config"], seed=attributes["seed"], order=attributes.get("order")
+                )
                 found[attributes["name"]] = self._observed(trial, frozen)
         return found
 
@@ -317,12 +335,13 @@ class Record:
         """Appends a final anchor under a name; returns it with its number."""
         from optuna.trial import TrialState, create_trial
 
-        frozen = create_trial(
-            state=TrialState.RUNNING, user_attrs={"name": name, "config": dict(trial.config), "seed": trial.seed}
-        )
+        attributes = {"name": name, "config": dict(trial.config), "seed": trial.seed}
+        if trial.order is not None:
+            attributes["order"] = trial.order
+        frozen = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
         with self.turn():
             trial_id = self._storage.create_new_trial(self._studies["anchors"], frozen)
-        numbered = Trial(self._storage.get_trial(trial_id).number, trial.config, seed=trial.seed)
+        numbered = dataclasses.replace(trial, number=self._storage.get_trial(trial_id).number)
         assert trial.observation is not None
         final = numbered.finished(trial.observation, told=numbered.number)
         self._commit("anchors", final)
@@ -354,19 +373,25 @@ class Record:
         return [number for number in range(self._count) if self.adapter(number).is_dir()]
 
     def prune(self, keep: Iterable[int]) -> None:
-        """Delete the adapters of trials and confirmations, with drafts and checkpoints, but those of the given trials.
+        """Delete the adapters of trials and of runs again, with drafts and checkpoints, but those of the given trials.
 
         What has another name was made by somebody else, and stays; so does what a link leads to.
         """
         if self.directory is not None:
             spared = set(keep)
             made = {self.adapter(number).name for number in range(self._count) if number not in spared}
-            self._delete_adapters(self.directory, lambda name: name in made or CONFIRMED.fullmatch(name) is not None)
+            self._delete_adapters(self.directory, lambda name: name in made or AGAIN.fullmatch(name) is not None)
 
     def discard(self, anchor: str) -> None:
         """Deletes the adapter of an anchor, its drafts and checkpoint."""
         if self.directory is not None:
             self._delete_adapters(self.directory, lambda name: name == self.adapter(anchor).name)
+
+    def ship(self, anchor: str) -> None:
+        """Make the adapter of an anchor the winner's, where it is on disk."""
+        if self.directory is not None and (source := self.adapter(anchor)).is_dir():
+            self.discard("winner")
+            source.rename(self.adapter("winner"))
 
     # ----- inside
 

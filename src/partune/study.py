@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from partune.errors import UserError, shown
 from partune.executors import Meter, WorkerLostError, Workers, in_process
-from partune.objectives.base import Anchored, Objective, not_searched, observed, unspoilt
+from partune.objectives.base import Anchored, Objective, not_searched, observed, observed_fresh, unspoilt
 from partune.objectives.function import as_objective
 from partune.optimizers import made as make_optimizer
 from partune.optimizers import resolved
@@ -37,9 +37,27 @@ from partune.statistics import Verdict
 from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
-from partune.winner import RELOADED, Worths, best, confirm_name, due, is_judged, judge, ranked, reloaded, worths
+from partune.winner import (
+    RELOADED,
+    Ship,
+    Worths,
+    best,
+    confirm_name,
+    due,
+    fresh_due,
+    fresh_name,
+    fresh_runs,
+    is_judged,
+    judge,
+    ranked,
+    reloaded,
+    shipped,
+    ships_fresh,
+    what_items_show,
+    worths,
+)
 
-SEARCH, ANCHOR, AGAIN = 0, 1, 2  # what a seed is for
+SEARCH, ANCHOR, AGAIN, FRESH, ORDER = range(5)  # what a seed is for
 T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at what other drivers do, at most
@@ -61,6 +79,8 @@ class Watcher:
     def phase(self, name: str) -> None: ...
 
     def loaded(self, summary: Mapping[str, Any]) -> None: ...
+
+    def note(self, sentence: str) -> None: ...
 
     def anchored(self, name: str, trial: Trial) -> None: ...
 
@@ -86,6 +106,10 @@ class Study:
         errors. Then the winner is not the best score, part of which is luck (`partune.winner`).
     confirm: how many of the best run again with fresh seeds, when the budget is spent, the better half of them once
         more, and so on; the winner is then the best in the mean.
+    seeds: how often the winner and the field's defaults run again with fresh seeds of initialisation, dropout and data
+        order, for a verdict on hyperparameters; 0 for one on the adapters that the search left.
+    ship: which adapter of the winner is handed over: "first", of the run that won, or of the fresh runs the "median" or
+        the "best" on the search items.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
     workers: worker processes (`partune.cluster`) that everything is evaluated in; by default this process does.
     storage: the URL of a database for the record, in the place of a journal in the directory (`partune.database`); when
@@ -105,6 +129,8 @@ class Study:
         keep: int | str = 1,
         noisy: bool | None = None,
         confirm: int = 0,
+        seeds: int = 4,
+        ship: Ship = "first",
         stop: str = "none",
         resume: bool = False,
         config: str | None = None,
@@ -120,6 +146,8 @@ class Study:
         self.seed = seed
         self.keep = keep
         self.confirm = confirm
+        self.seeds = seeds
+        self.ship: Ship = ship
         self.watcher = watcher or Watcher()
         self._workers = workers
         if stop not in ("none", "rungs"):
@@ -130,6 +158,12 @@ class Study:
             raise UserError("stop: rungs compares the trials of one process: use one worker")
         if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
             raise UserError(f"confirm >= 0 must hold, got {confirm!r}")
+        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0 or seeds == 1:
+            raise UserError(f"seeds is 0 or at least 2, as one run says nothing of other seeds, got {seeds!r}")
+        if ship not in get_args(Ship):
+            raise UserError(f'ship is first, median or best, got "{ship}"')
+        if ship != "first" and not seeds:
+            raise UserError(f"ship: {ship} chooses among fresh runs, and seeds: 0 makes none")
         if stop == "rungs" and join:
             raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
         where = None if directory is None else Path(directory)
@@ -288,6 +322,8 @@ class Study:
                 self._search(pool, budget, slots)
                 if not self._joined:
                     self._confirm(pool)
+                if isinstance(self.objective, Anchored) and not self._joined:
+                    self._run_fresh(self.objective, pool)
             except BaseException:
                 self._give_up(pool)
                 raise
@@ -464,6 +500,11 @@ class Study:
         judge = None if self._rungs is None or anchor is not None else self._rungs.judge(trial.number)
         return pool.submit(observed, self.objective, trial, adapter, judge)
 
+    def _again(self, number: int, config: Config, purpose: int, *run: int) -> Trial:
+        """Return a run with fresh seeds of initialisation, dropout and data order."""
+        order = self._seed(ORDER, purpose, *run)
+        return Trial(number, config, seed=self._seed(purpose, *run), order=order)
+
     @staticmethod
     def _outcome(future: Future[Observation]) -> Observation:
         try:
@@ -545,11 +586,31 @@ class Study:
             if not trials:
                 break
             self.watcher.phase("confirm")
-            again = [Trial(each.number, each.config, seed=self._seed(AGAIN, each.number, run)) for each in trials]
+            again = [self._again(each.number, each.config, AGAIN, each.number, run) for each in trials]
             self._running = {self._submit(pool, each, confirm_name(each, run)): each for each in again}
             for future, each in self._running.items():
                 name = confirm_name(each, run)
                 self._note(name, each.finished(self._outcome(future), told=0))
+                self.record.discard(name)  # had a place for what a preempted one saves
+
+    def _run_fresh(self, objective: Anchored, pool: Workers) -> None:
+        """Run the winner and the defaults with fresh seeds, all at once, so that they can make a pack."""
+        winner = best(self.trials, self._anchors, self._worths())
+        due = [] if winner is None else fresh_due(winner, self._anchors, self.seeds)
+        if winner is None or not due:
+            return
+        self.watcher.phase("fresh")
+        names: dict[Future[Observation], str] = {}
+        for whose, run in due:
+            of_winner = whose != "defaults"
+            number, config = (winner.number, winner.config) if of_winner else (0, self._anchors["defaults"].config)
+            trial = self._again(number, config, FRESH, number + of_winner, run)
+            name = fresh_name(whose, run)
+            future = pool.submit(observed_fresh, objective, trial, self.record.adapter(name).absolute())
+            self._running[future], names[future] = trial, name
+        for future, name in names.items():
+            self._note(name, self._running[future].finished(self._outcome(future), told=0))
+            if self.ship == "first" or names[future].startswith(fresh_name("defaults", 0)[:-1]):
                 self.record.discard(name)  # had a place for what a preempted one saves
 
     def _score_anchors(self, objective: Anchored) -> None:
@@ -559,6 +620,8 @@ class Study:
         self.watcher.loaded(self.record.loaded)
         defaults = objective.defaults
         self._anchor("base", {}, lambda trial: self._use(objective, lambda each: each.score_base()))
+        if (limits := what_items_show(self.record)) is not None:
+            self.watcher.note(limits.sentence)
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
         kept = self.record.adapter("defaults").absolute()
         self._anchor(
@@ -596,33 +659,58 @@ class Study:
         return zero
 
     def _score_winner(self, objective: Anchored) -> None:
-        """Scores the winner on what no optimiser saw, and keeps the adapters that were asked for."""
+        """Score the winner on what no optimiser saw, and keep the adapters that were asked for."""
         winner = best(self.trials, self._anchors, self._worths())
+        if winner is not None:
+            run = shipped(winner, self._anchors, self.ship)
+            if not is_judged(winner, self._anchors) or self._anchors["winner"].seed != run.seed:
+                adapter = self._place_of(winner, run)
+                score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter))
+                self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
+            self.record.look(winner.number, len(fresh_runs(self._anchors, winner.number)))
         if self.keep != "all":
             self._prune(self._leading(self.trials, int(self.keep), winner))
-        if winner is not None and not is_judged(winner, self._anchors):
-            adapter = self.record.adapter(winner.number).absolute()
-            score = functools.partial(self._use, objective, lambda each: each.score_winner(winner, adapter))
-            self._anchor("winner", winner.config, lambda _: score(), again=True)
         if winner is not None and reloaded(winner, self._anchors) is None:
             self._reload(objective, winner)
 
     def _reload(self, objective: Anchored, winner: Trial) -> None:
         """Notes whether the winner's adapter, loaded from disk as others will load it, answers as it was scored."""
-        scored, adapter = self._anchors["winner"], self.record.adapter(winner.number).absolute()
+        scored = self._anchors["winner"]
+        adapter = self.record.adapter("winner" if ships_fresh(self._anchors) else winner.number).absolute()
         if scored.observation is None or scored.status is not Status.DONE or not adapter.is_dir():
             return
         before = dataclasses.replace(scored.observation, items=self.record.items("anchors", scored.number))
         found = self._use(objective, lambda each: each.reload(winner, adapter, before))
         if found is not None:
-            self._note(RELOADED, Trial(0, dict(winner.config), seed=winner.seed).finished(found, told=0))
+            self._note(RELOADED, Trial(0, dict(winner.config), seed=scored.seed).finished(found, told=0))
 
-    def _anchor(self, name: str, config: Config, score: Callable[[Trial], Observation], again: bool = False) -> None:
+    def _place_of(self, winner: Trial, run: Trial) -> Path:
+        """Return where the adapter that ships lies: the trial's own place, or the winner's for one of a fresh run."""
+        runs = fresh_runs(self._anchors, winner.number)
+        names = [fresh_name(winner.number, place) for place in range(1, len(runs) + 1)]
+        if run is winner:
+            self.record.discard("winner")  # of a fresh run that shipped before
+        else:
+            self.record.ship(names[[each.seed for each in runs].index(run.seed)])
+        for name in names:
+            self.record.discard(name)
+        return self.record.adapter(winner.number if run is winner else "winner").absolute()
+
+    def _anchor(
+        self,
+        name: str,
+        config: Config,
+        score: Callable[[Trial], Observation],
+        again: bool = False,
+        run: Trial | None = None,
+    ) -> None:
+        """Score an anchor and note it. run: whose adapter is scored, where it was trained already."""
         if name in self._anchors and not again:
             return
         self.watcher.phase(name)
         began = time.perf_counter()
-        trial = Trial(0, dict(config), seed=self._seed(ANCHOR, 0))
+        seed, order = (self._seed(ANCHOR, 0), None) if run is None else (run.seed, run.order)
+        trial = Trial(0, dict(config), seed=seed, order=order)
         observation = unspoilt(score(trial))
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))

@@ -200,6 +200,7 @@ class Trial:
     """A proposal on its way: proposed, running -> done, failed or stopped.
 
     seed: of the trial's own randomness (initialisation, dropout).
+    order: seed of the data's order in a run with fresh seeds; None for the study's order, which its trials share.
     told_before: how many results the optimiser had been told when it proposed this.
     told: this result's place in the order of telling; None until it is final.
     attempts: how often it was started.
@@ -209,6 +210,7 @@ class Trial:
     config: Config
     point: Point = ()
     seed: int = 0
+    order: int | None = None
     fidelity: float = 1.0
     status: Status = Status.PROPOSED
     notes: tuple[Mapping[str, Any], ...] = ()

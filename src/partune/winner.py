@@ -10,18 +10,22 @@ The best of many noisy scores is too good: part of it is luck (the winner's curs
 The winner is the trial of the highest worth, or, where the leaders were confirmed, the last round's best mean of worth
 and further scores.
 What both gain is measured in docs/search-log.md.
+
+Whether it is better than the base and the defaults is asked of fresh runs of both, with other seeds of initialisation,
+dropout and order, on the verdict items. The winner's first run chose it and does not count; that of the defaults chose
+nothing and does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from partune.space import Space
-from partune.statistics import Verdict, verdict
+from partune.statistics import Limits, Runs, Verdict, verdict
 from partune.storage import Record
 from partune.trial import Status, Trial
 
@@ -29,6 +33,9 @@ Worths = Mapping[int, float]  # by the number of the trial
 
 CONFIRM = "confirm/"  # the name of a further run: confirm/<number of the trial>/<which, from 1>
 RELOADED = "reloaded"  # the name of the winner's adapter, loaded from disk as others will load it
+FRESH = "fresh/"  # of one for the verdict: fresh/<number of the winner, or defaults>/<which, from 1>
+Whose = int | Literal["defaults"]
+Ship = Literal["first", "median", "best"]
 MOST = 500  # scores that a process is fitted to, the best ones, so that a long study's winner is found in seconds
 
 
@@ -134,22 +141,92 @@ def is_judged(winner: Trial, anchors: Mapping[str, Trial]) -> bool:
 def reloaded(winner: Trial | None, anchors: Mapping[str, Trial]) -> Trial | None:
     """Return what came of loading this winner's adapter from disk once more; None where that was not done."""
     again = anchors.get(RELOADED)
-    return again if again is not None and winner is not None and dict(again.config) == dict(winner.config) else None
+    if again is None or winner is None or "winner" not in anchors:
+        return None
+    same = dict(again.config) == dict(winner.config) and again.seed == anchors["winner"].seed
+    return again if same else None
+
+
+# ----- fresh runs
+
+
+def fresh_name(whose: Whose, run: int) -> str:
+    return f"{FRESH}{whose}/{run}"
+
+
+def fresh_runs(anchors: Mapping[str, Trial], whose: Whose) -> list[Trial]:
+    """Return the runs with fresh seeds of a trial, by its number, or of the defaults, in their order."""
+    own = f"{FRESH}{whose}/"
+    names = [name for name in anchors if name.startswith(own)]
+    return [anchors[name] for name in sorted(names, key=lambda name: int(name.removeprefix(own)))]
+
+
+def fresh_due(winner: Trial, anchors: Mapping[str, Trial], seeds: int) -> list[tuple[Whose, int]]:
+    """Return the fresh runs that a verdict on a winner lacks: whose, and which run, from 1.
+
+    The defaults run again where their first run has a score.
+    """
+    scored = "defaults" in anchors and anchors["defaults"].status is Status.DONE
+    everybody: list[Whose] = [winner.number, "defaults"] if scored else [winner.number]
+    pairs = ((whose, run) for whose in everybody for run in range(1, seeds + 1))
+    return [(whose, run) for whose, run in pairs if fresh_name(whose, run) not in anchors]
+
+
+def shipped(winner: Trial, anchors: Mapping[str, Trial], ship: Ship) -> Trial:
+    """Return the run whose adapter is handed over: the winner's first, or one of the fresh ones by its search score."""
+    runs = sorted(
+        (run for run in fresh_runs(anchors, winner.number) if run.status is Status.DONE), key=lambda run: -run.score
+    )
+    if ship == "first" or not runs:
+        return winner
+    return runs[0 if ship == "best" else len(runs) // 2]
+
+
+def ships_fresh(anchors: Mapping[str, Trial]) -> bool:
+    """Return whether the adapter that ships is that of a fresh run."""
+    return "winner" in anchors and anchors["winner"].order is not None
 
 
 def judge(record: Record) -> Verdict | None:
-    """The verdict on a record's winner; None while it is not scored on the verdict items."""
+    """Return the verdict on a record's winner; None while it is not scored on the verdict items."""
     anchors = record.anchors()
     winner = winner_of(record)
     if winner is None or not is_judged(winner, anchors):
         return None
     metric = record.loaded["scoring"]["metric"]
+    again = fresh_runs(anchors, winner.number)
+    fresh = [run for run in again if run.status is Status.DONE]
+    first_defaults = [anchors["defaults"]] if "defaults" in anchors else []
 
-    def items(name: str) -> dict[str, np.ndarray[Any, Any]] | None:
-        if name not in anchors or anchors[name].status is not Status.DONE:
-            return None
-        packed = record.items("anchors", anchors[name].number)
-        return {key: packed[key] for key in packed if key.startswith("verdict/") and key.endswith(f"/{metric}")}
+    def runs(trials: Iterable[Trial]) -> Runs | None:
+        packed = [record.items("anchors", trial.number) for trial in trials if trial.status is Status.DONE]
+        return on_verdict_items(packed, metric) if packed else None
 
-    winning, base = items("winner"), items("base")
-    return None if winning is None or base is None else verdict(winning, base, items("defaults"))
+    winning, base = runs(fresh or [anchors["winner"]]), runs([anchors["base"]] if "base" in anchors else [])
+    if winning is None or base is None:
+        return None
+    defaults = runs([*first_defaults, *(fresh_runs(anchors, "defaults") if fresh else [])])
+    return verdict(
+        winning, base, defaults, seeds=len(fresh), failed=len(again) - len(fresh), look=max(1, len(record.looks))
+    )
+
+
+def what_items_show(record: Record) -> Limits | None:
+    """Return what the verdict items of a record can show, from the base's scores; None while it has none."""
+    base = record.anchors().get("base")
+    if base is None or base.status is not Status.DONE or "scoring" not in record.loaded:
+        return None
+    packed = record.items("anchors", base.number)
+    runs = on_verdict_items([packed], record.loaded["scoring"]["metric"]) if packed else None
+    return None if runs is None else Limits.of(runs)
+
+
+def on_verdict_items(packed: Sequence[Mapping[str, np.ndarray[Any, Any]]], metric: str) -> Runs:
+    """Return the scores of some runs on the verdict items. packed: per run, its per-item results by name."""
+
+    def named(items: Mapping[str, np.ndarray[Any, Any]], what: str) -> dict[str, np.ndarray[Any, Any]]:
+        keys = [key for key in items if key.startswith("verdict/") and key.endswith(f"/{what}")]
+        return {key.removesuffix(f"/{what}"): items[key] for key in keys}
+
+    first = packed[0]
+    return Runs.of([named(items, metric) for items in packed], named(first, "weight"), named(first, "leaf"))

@@ -113,7 +113,7 @@ def test_the_first_sentence_says_who_is_better_and_whether_the_base_is_beaten(ou
     assert sentences.badge(found) == ("algorithms differ", "good")
     verdicts = [study.summary["verdict"]["better_than"] for study in outcome.studies.values()]
     than_base, than_defaults = sum(map(bool, verdicts)), sum("defaults" in each for each in verdicts)
-    assert found["better"] == {"studies": 10, "than_base": than_base, "than_defaults": than_defaults}
+    assert found["better"] == {"studies": 10, "than_base": than_base, "than_defaults": than_defaults, "adapters": 0}
     assert found["headline"].startswith(f"The algorithms differ: soo is better than lhs (size={BUDGET}) (p ≤ 0.0079")
     assert f"{than_base} of 10 winners are shown to be better than the untouched base model" in found["headline"]
 

@@ -10,7 +10,7 @@ import pytest
 from partune import Choice, Float, Int, Space, Study
 from partune.report import sentences
 from partune.report.facts import Facts
-from partune.trial import Config, Observation
+from partune.trial import Config, Observation, Trial
 from tests.report.studies import HOSTILE, PLANE, TUNED, hill
 from tests.simulated import SimulatedTuning
 
@@ -68,13 +68,12 @@ def test_best_so_far_never_falls(facts: dict[str, Facts]) -> None:
     ],
 )
 def test_a_winner_at_a_bound_is_a_hint(space: Space, best: Config, hint: str | None) -> None:
-    study = Study(space, lambda config: 0.0, "lhs")
-    encode = space.encode
-    trial = study._next(budget=1)
-    assert trial is not None
-    study.record.finish(trial.finished(Observation({"score": 1.0}), told=0))
-    found = Facts(study.record)
-    found.trials[0] = type(trial)(0, best, encode(best), observation=Observation({"score": 1.0}))
+    """Of three trials that are done, the other two next to the winner."""
+    found = Facts(Study(space, lambda config: 0.0, "random").run(1).record)
+    found.trials = [
+        Trial(number, best, space.encode(best)).finished(Observation({"score": -float(number)}), told=number)
+        for number in range(3)
+    ]
     assert found.hints == ([] if hint is None else [hint])
 
 
@@ -136,31 +135,32 @@ def test_the_verdict_is_a_sentence_rounded_to_its_error(facts: dict[str, Facts])
     assert "is not shown" not in text
 
 
+OPEN = ("better than base, shown worse than defaults", "open")
+
+
 @pytest.mark.parametrize(
     ("better_than", "gain", "badge", "headline"),
     [
         ([], 0.1, ("not shown better", "bad"), "is not shown to be better than the untouched base model: gain +"),
         (["base"], 0.1, ("better than base", "good"), ", but not shown to be better than the field's defaults: gain +"),
-        (
-            ["base"],
-            -0.1,
-            ("better than base", "good"),
-            ", but not shown to be better than the field's defaults: gain -",
-        ),
+        (["base"], -0.1, OPEN, ", and shown to be worse than the field's defaults: gain -"),
         (["base", "defaults"], 0.1, ("better than base and defaults", "good"), " and than the field's defaults by 0.1"),
     ],
 )
 def test_what_the_winner_beats_is_said_in_the_headline(
     facts: dict[str, Facts], better_than: list[str], gain: float, badge: tuple[str, str], headline: str
 ) -> None:
-    """And where the defaults scored higher, a remark says so."""
+    """And where the defaults are shown better, a remark says so."""
     each, found = facts["tuned"], Facts.__new__(Facts)
     verdict = each.summary["verdict"]
-    given = {**verdict, "better_than": better_than, "over_defaults": {**verdict["over_defaults"], "gain": gain}}
+    worse = gain < 0
+    over = {**verdict["over_defaults"], "gain": gain, "relation": "worse" if worse else "open"}
+    told = {"better_than": better_than, "worse_than": ["defaults"] if worse else [], "use_defaults": worse}
+    given = {**verdict, **told, "over_defaults": over}
     found.__dict__.update({**each.__dict__, "summary": {**each.summary, "verdict": given}})
     assert sentences.badge(found) == badge
     assert headline in sentences.headline(found)
-    assert any(text.startswith("The field's defaults did better") for text in sentences.remarks(found)) == (gain < 0)
+    assert any(text.startswith("The field's defaults are shown better") for text in sentences.remarks(found)) == worse
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from partune import trial as trials
 from partune.bench.meter import Cost, Stopwatch, peak_memory
 from partune.bench.workload import METRIC, Trial, Workload
 from partune.finetune.adapter import save
@@ -106,7 +107,7 @@ class Shipped:
             with tempfile.TemporaryDirectory(dir=work.folder) as folder:
                 settings = trial.settings.model_dump(include=set(SEARCHED))
                 watch = Stopwatch(work.base.device, children=True)
-                final = self.tuner.train(settings, self.checkpoint, Path(folder), trial.seed)
+                final = self.tuner.train(trials.Trial(0, settings, seed=trial.seed), self.checkpoint, Path(folder))
                 run.train += watch.lap()
                 scores = self.tuner.score(final, ("search", "verdict"), Path(folder))
                 run.score += watch.lap()

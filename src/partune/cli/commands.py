@@ -31,7 +31,8 @@ def resume(arguments: argparse.Namespace) -> int:
 
     directory = studies.existing(arguments.directory)
     recorded = studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
-    recorded = studies.confirming(recorded, arguments.confirm)
+    changed = studies.changes_the_end(arguments)
+    recorded = studies.ending(recorded, changed)
     study_config = studies.moved(recorded, arguments)
     with studies.workers_of(study_config.run) as workers:
         study = configured.study(
@@ -43,7 +44,7 @@ def resume(arguments: argparse.Namespace) -> int:
             there = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
             least = f"it is the total, {len(study.trials)} at least"
             raise UserError(f"--budget {budget} is too small for {directory}, where {there}: {least}")
-        if arguments.confirm is not None:
+        if changed:
             study.record.configure(config.dump(recorded))
         return studies.run(study, budget, arguments)
 
@@ -168,7 +169,9 @@ def export(arguments: argparse.Namespace) -> int:
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
     out, recipes = Path(arguments.out), arguments.recipe or TOOLS
-    written = write(studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes)
+    written = write(
+        studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes, arguments.anyway
+    )
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     if (written / "adapter_config.json").is_file() and not (written / TOKENIZER).is_file():
         print("its tokenizer is not there, as the base cannot be loaded here")

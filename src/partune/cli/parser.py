@@ -102,6 +102,10 @@ def _resume(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     command.add_argument("--budget", type=flags.integer(1), help="trials in all, those already run included")
     about = "so many of the best run again with fresh seeds, from now on (default: as before)"
     command.add_argument("--confirm", type=flags.integer(0), help=about)
+    about = "runs of winner and defaults with fresh seeds, for the verdict, from now on (default: as before)"
+    command.add_argument("--seeds", type=flags.integer(0), help=about)
+    about = "which adapter of the winner to hand over, from now on (default: as before)"
+    command.add_argument("--ship", choices=("first", "median", "best"), help=about)
     _add_live(command)
     _add_output(command)
     _add_storage(command)
@@ -154,9 +158,9 @@ def _experiment(command: argparse.ArgumentParser, arguments: Sequence[str]) -> N
     about = "print the experiment's file that the preset, FILE and flags make, and stop"
     command.add_argument("--print-config", action="store_true", help=about)
     if "experiment" in arguments:
-        from partune.experiment.options import OWN, Experiment
+        from partune.experiment.options import FLAGLESS, OWN, Experiment
 
-        flags.add_sections(command, Experiment, OWN)
+        flags.add_sections(command, Experiment, [*OWN, *FLAGLESS])
 
 
 def _export(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
@@ -166,6 +170,8 @@ def _export(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
     which.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
     which.add_argument("--defaults", action="store_true", help="the adapter of the field's defaults")
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
+    about = "hand over the winner even where it is shown worse than the untouched base model"
+    command.add_argument("--anyway", action="store_true", help=about)
     about = "{trl,litgpt,axolotl,llamafactory,none}: files that train the same with this tool only (default: all four)"
     command.add_argument("--recipe", action="append", metavar="TOOL", help=about)
     _add_storage(command)

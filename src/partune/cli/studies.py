@@ -102,12 +102,20 @@ def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConf
     return config.parse(config.merged(recorded, {"run": given}))
 
 
-def confirming(study_config: StudyConfig, leaders: int | None) -> StudyConfig:
-    """The configuration with so many leaders to be confirmed; None for as many as before."""
-    if leaders is None:
-        return study_config
-    search = study_config.search.model_copy(update={"confirm": leaders})
-    return study_config.model_copy(update={"search": search})
+AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings of the search that a study may be resumed with
+
+
+def changes_the_end(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the given settings of what follows the search; those that were not given stay as on record."""
+    return {name: given for name in AFTER_SEARCH if (given := getattr(arguments, name)) is not None}
+
+
+def ending(study_config: StudyConfig, given: dict[str, Any]) -> StudyConfig:
+    """Return the configuration with other settings of what follows the search."""
+    from partune import config
+
+    recorded = study_config.model_dump(mode="json")
+    return config.parse(config.merged(recorded, {"search": given})) if given else study_config
 
 
 def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:

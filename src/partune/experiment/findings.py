@@ -113,4 +113,5 @@ def _better(studies: Sequence[Facts]) -> Summary | None:
         "studies": len(verdicts),
         "than_base": sum(bool(verdict["better_than"]) for verdict in verdicts),
         "than_defaults": sum("defaults" in verdict["better_than"] for verdict in verdicts),
+        "adapters": sum(not verdict["seeds"] for verdict in verdicts),
     }

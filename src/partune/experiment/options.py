@@ -19,6 +19,8 @@ OWN = {  # a study's settings that an experiment has in hand, and what to give i
     **{f"run.{name}": "it runs in processes of this machine, give --processes" for name in Where.model_fields},
 }
 
+FLAGLESS = ("search.seeds",)  # --seeds are those of the studies
+
 Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
 Seeds = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(config.parts)]
 

@@ -82,6 +82,7 @@ class Plan:
             "algorithm": "partune.experiment.calibration:Ladder",
             "options": {"configurations": count},
             "budget": count * most,
+            "seeds": 0,
             "seed": self.seeds[0],
         }
         return self._with(space=space.describe(), training=training, search=search, test={"tasks": ()})

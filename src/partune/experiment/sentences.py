@@ -81,8 +81,14 @@ def _judged(better: Summary | None) -> str:
         )
     return (
         f"{better['than_base']:,} of {words.several(better['studies'], 'winner')} are shown to be better than the "
-        f"untouched base model, {better['than_defaults']:,} than the defaults too."
+        f"untouched base model, {better['than_defaults']:,} than the defaults too.{_about(better)}"
     )
+
+
+def _about(better: Summary) -> str:
+    """Say which verdicts are about one adapter of each configuration."""
+    alone = better["adapters"]
+    return f" {words.several(alone, 'verdict')} by one adapter of each: other seeds would give others." if alone else ""
 
 
 # ----- as tables

@@ -59,6 +59,20 @@ class Part:
         return f"{self.name}/{self.task.name}"
 
     @cached_property
+    def leaf(self) -> npt.NDArray[np.int64]:
+        """(n,), number of the leaf of a group that each item belongs to."""
+        return np.array([self.task.items[i].leaf for i in self.indices])
+
+    @cached_property
+    def weights(self) -> Floats:
+        """(n,), share of each item in the task's score, as `aggregate` weighs items that all have a value."""
+        if self.task.by_size:
+            return np.full(len(self.indices), 1 / len(self.indices))
+        _, places, sizes = np.unique(self.leaf, return_inverse=True, return_counts=True)
+        shares: Floats = 1 / (len(sizes) * sizes[places])
+        return shares
+
+    @cached_property
     def requests(self) -> list[Request]:
         return [request for i in self.indices for request in self.task.requests[self.task.items[i].requests]]
 
@@ -139,6 +153,8 @@ class Scorer:
             place = part.place
             items[f"{place}/doc_id"] = part.indices
             items[f"{place}/loglikelihood"] = likelihoods
+            if len(part.task.leaves) > 1:
+                items[f"{place}/leaf"], items[f"{place}/weight"] = part.leaf, part.weights
             for metric, each in values.items():
                 mean, error = aggregate(part, each)
                 items[f"{place}/{metric}"] = each
@@ -258,7 +274,7 @@ def aggregate(part: Part, values: Floats) -> tuple[float, float]:
     """Mean and standard error of per-item values, (n,), as the harness has them; a group's from its leaves'."""
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
-    leaf = np.array([part.task.items[i].leaf for i in part.indices])
+    leaf = part.leaf
     known = ~np.isnan(values)
     groups = [own for place in range(len(part.task.leaves)) if len(own := values[(leaf == place) & known])]
     if not groups:

@@ -12,10 +12,17 @@ from partune import __version__, config, strict_yaml
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.handover.chosen import Chosen, is_file
 from partune.markdown import code, fenced, plain, table
-from partune.report.summary import Summary, coverage_words, defaults_called, lost_words, score_words, span
+from partune.report.summary import (
+    Summary,
+    advice,
+    coverage_words,
+    defaults_called,
+    lost_words,
+    score_words,
+    small_print,
+    span,
+)
 from partune.trial import Trial
-
-SMALL_PRINT = "{test}, on {items} items that no optimiser saw; another training seed would have given another adapter."
 
 
 def card(
@@ -93,9 +100,9 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     metric = summary["loaded"].get("scoring", {}).get("metric")
     said = ["## Is it better?"]
     if is_best and (verdict := summary["verdict"]) is not None:
-        over = verdict["over_base"]
-        said += [f"**{plain(verdict['sentence'])}**", SMALL_PRINT.format(test=over["test"], items=over["items"])]
+        said += [f"**{plain(verdict['sentence'])}**", small_print(summary)]
         said += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
+        said += advice(summary)
     elif is_best:
         said.append("No verdict: the study did not run its budget.")
     else:

@@ -64,8 +64,8 @@ class Chosen:
             examples=int(cost.get("examples", loaded["data"]["examples"])),
             dtype=loaded["dtype"] if whole.dtype == "auto" else whole.dtype,
             targets=tuple(lora["target_modules"]),
-            seed=trial.seed if whole.seed is None else whole.seed,
-            order_seed=header["seed"],
+            seed=trial.seed if whole.seed is None or trial.order is not None else whole.seed,
+            order_seed=header["seed"] if trial.order is None else trial.order,
             here=here,
             covered=loaded.get("adapted", {}).get(whole.targets),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ class Anchored(Objective):
     def score_defaults(self, trial: Trial, adapter: Path) -> Observation: ...
 
     @abstractmethod
+    def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
+        """Train a trial with its own seed and order, whatever the settings fix, and score search and verdict items."""
+
+    @abstractmethod
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
         """Scores a kept adapter, or trains the trial again where it is gone."""
 
@@ -127,12 +131,20 @@ def not_searched(fixed: Mapping[str, Value]) -> str:
 
 def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Judge | None = None) -> Observation:
     """A trial's evaluation and the seconds it took; whatever goes wrong in it, but for bad input, is its result."""
+    if judge is None:
+        return _timed(lambda: objective.evaluate(trial, adapter))
+    return _timed(lambda: objective.evaluate_judged(trial, adapter, judge))
+
+
+def observed_fresh(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
+    """Return the result of a fresh run, and the seconds it took, as `observed` does for a trial."""
+    return _timed(lambda: objective.score_fresh(trial, adapter))
+
+
+def _timed(evaluate: Callable[[], Observation]) -> Observation:
     began = time.perf_counter()
     try:
-        if judge is None:
-            observation = Observation.of(objective.evaluate(trial, adapter))
-        else:
-            observation = Observation.of(objective.evaluate_judged(trial, adapter, judge))
+        observation = Observation.of(evaluate())
     except UserError:
         raise
     except Exception as error:

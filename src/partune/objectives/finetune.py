@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from partune.finetune.scoring import PackAnswers, Scorer, Scores
 
 SEARCH = frozenset({"search"})
-ALL = frozenset({"search", "verdict", "test"})
+JUDGED = frozenset({"search", "verdict"})
+ALL = JUDGED | {"test"}
 
 FIELD_DEFAULTS, DATA_SETTINGS = config.DEFAULTS, config.DATA_SETTINGS
 UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searched, trials end at different times
@@ -274,6 +275,15 @@ class FineTune(Anchored):
         )
         return whole.training, cast(config.Data, whole.data).max_length, cast(config.Data, whole.data).loss_on
 
+    def seeds(self, trial: Trial, training: config.Training) -> tuple[int, int]:
+        """Return the seed of initialisation and dropout, and that of the data's order.
+
+        A run with fresh seeds has its own of both, whatever seed is configured: it would be a copy.
+        """
+        if trial.order is not None:
+            return trial.seed, trial.order
+        return trial.seed if training.seed is None else training.seed, self.config.search.seed
+
     # ----- what a trial pays for
 
     def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
@@ -285,7 +295,7 @@ class FineTune(Anchored):
         if self.packed:
             return self._evaluate_packed(trial, adapter, parts)
         training, max_length, loss_on = self.settings(trial.config)
-        seed = trial.seed if training.seed is None else training.seed
+        seeds = self.seeds(trial, training)
         cost = {"seconds": 0.0}
         started = time.perf_counter()
         self.prepare()
@@ -297,7 +307,7 @@ class FineTune(Anchored):
                 started = time.perf_counter()
                 examples = self._cut(base, max_length, loss_on)
                 cost["examples"] = float(len(examples))
-                with trained(base, examples, training, seed, self.config.search.seed) as tuned:
+                with trained(base, examples, training, *seeds) as tuned:
                     cost |= {"train_seconds": time.perf_counter() - started, "tokens": float(tuned.tokens)}
                     scored = time.perf_counter()
                     scores = self._scorer.score_one(answer, self._parts(parts))
@@ -329,11 +339,12 @@ class FineTune(Anchored):
         base, _ = self._base(training.dtype)
         examples, engine = self._cut(base, max_length, loss_on), self._engines[base.dtype]
         engine.width = self.slots
+        seed, order_seed = self.seeds(trial, training)
         job = Job(
             training,
             examples,
-            seed=trial.seed if training.seed is None else training.seed,
-            order_seed=self.config.search.seed,
+            seed=seed,
+            order_seed=order_seed,
             parts=self._parts(parts),
             adapter=None if adapter is None else Path(adapter),
             rungs=() if judge is None else rung_steps(count_steps(len(examples), training)),
@@ -378,6 +389,10 @@ class FineTune(Anchored):
     def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
         """Trains the field's defaults, keeps their adapter and scores all parts."""
         return self.evaluate(trial, adapter, ALL)
+
+    def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
+        """Train a trial with its own seed and order, keep its adapter, score search and verdict items."""
+        return self.evaluate(trial, adapter, JUDGED)
 
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
         """Scores all parts of a trial by its kept adapter, or trains it again where that is gone."""

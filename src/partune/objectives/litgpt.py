@@ -104,7 +104,7 @@ class LitGPT(FineTune):
         for each in targets:
             find_switches(base.model, str(each))
         for configuration in ({}, self.defaults):
-            self.arguments(configuration, Path(), Path(), Path())
+            self.arguments(Trial(0, configuration), Path(), Path(), Path())
         self._program.check()
 
     def settings(self, configuration: Config) -> tuple[config.Training, int, Literal["answer", "all"]]:
@@ -137,7 +137,7 @@ class LitGPT(FineTune):
         started = time.perf_counter()
         try:
             with self._workplace(f"trial-{trial.number}" if adapter is None else adapter.name) as folder:
-                final = self.train(trial.config, checkpoint, folder, trial.seed)
+                final = self.train(trial, checkpoint, folder)
                 scored = time.perf_counter()
                 cost["train_seconds"] = scored - started
                 scores = self.score(final, parts, folder)
@@ -226,11 +226,12 @@ class LitGPT(FineTune):
             except StepError as error:
                 raise UserError(f"model {self.model.path} cannot be converted: {error}") from None
 
-    def arguments(self, configuration: Config, checkpoint: Path, data: Path, out: Path, seed: int = 0) -> list[str]:
-        """Arguments of `litgpt finetune_lora` for a configuration; raises UserError where LitGPT cannot train so."""
+    def arguments(self, trial: Trial, checkpoint: Path, data: Path, out: Path) -> list[str]:
+        """Arguments of `litgpt finetune_lora` for a trial; raises UserError where LitGPT cannot train so."""
         from partune.finetune.litgpt import find_switches, finetune_arguments
 
-        training, max_length, loss_on = self.settings(configuration)
+        training, max_length, loss_on = self.settings(trial.config)
+        seed, order_seed = self.seeds(trial, training)
         base, _ = self._base(training.dtype)
         return finetune_arguments(
             checkpoint,
@@ -242,16 +243,16 @@ class LitGPT(FineTune):
             max_length=min(max_length, base.context),
             loss_on=loss_on,
             dtype=base.dtype,
-            seed=seed if training.seed is None else training.seed,
-            order_seed=self.config.search.seed,
+            seed=seed,
+            order_seed=order_seed,
         )
 
-    def train(self, configuration: Config, checkpoint: Path, folder: Path, seed: int) -> Path:
+    def train(self, trial: Trial, checkpoint: Path, folder: Path) -> Path:
         """Runs `finetune_lora` with its log in `folder`; returns the checkpoint with the adapter merged into it.
 
         Raises StepError.
         """
-        arguments = self.arguments(configuration, checkpoint, self._data_folder, folder / "out", seed)
+        arguments = self.arguments(trial, checkpoint, self._data_folder, folder / "out")
         self._program.run("finetune_lora", arguments, folder / "finetune_lora.log")
         return folder / "out" / "final"
 

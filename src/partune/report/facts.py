@@ -25,9 +25,11 @@ from partune.report.summary import Summary, summarise
 from partune.space import Choice, Float, Int, Space
 from partune.storage import CONFIG, Record
 from partune.trial import Status, Trial
-from partune.winner import confirmations
+from partune.winner import confirmations, ranked
 
 EDGE = 0.02  # of a range: what counts as its end
+NEAR = 0.2  # of a range: what counts as near its end
+LEADERS = 3  # trials that have to be there for an end to be where the good ones are
 SURE = 2.0  # standard errors, beyond which a difference is taken for one
 
 
@@ -130,8 +132,11 @@ class Facts:
 
     @property
     def hints(self) -> list[str]:
-        """What to do where the winner sits at a bound of the space."""
-        if self.winner is None:
+        """Return what to do where the winner and half of the best trials sit near a bound of the space.
+
+        A winner that is not above the base, or that leads alone, is no reason to search further out.
+        """
+        if self.winner is None or not self._above_base:
             return []
         found = []
         for name, given in self.winner.config.items():
@@ -142,6 +147,8 @@ class Facts:
             u = parameter.encode(given)
             top = given == parameter.high if isinstance(parameter, Int) else u >= 1 - EDGE
             bottom = given == parameter.low if isinstance(parameter, Int) else u <= EDGE
+            if not self._crowded(name, parameter, 1.0 if top else 0.0):
+                continue
             if top:
                 found.append(f"{name} is at the top of its range, {words.value(parameter.high)}: widen it.")
             elif bottom and (parameter.low == 0):
@@ -151,6 +158,21 @@ class Facts:
             elif bottom:
                 found.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: widen it.")
         return found
+
+    @property
+    def _above_base(self) -> bool:
+        """Whether the winner's search score is above the base's by more than chance; so where there is no base."""
+        base, best = self.summary["base"], self.summary["best"]
+        if base is None or best is None or base["score"] is None:
+            return True
+        return bool(best["score"] - base["score"] > _joint(best["stderr"], base["stderr"]))
+
+    def _crowded(self, name: str, parameter: Float | Int, end: float) -> bool:
+        """Return whether half of the best quarter of the trials, of LEADERS at least, lie near an end of a range."""
+        leaders = [trial for trial in ranked(self.trials) if name in trial.config]
+        leaders = leaders[: max(LEADERS, len(leaders) // 4)]
+        near = sum(abs(parameter.encode(trial.config[name]) - end) <= NEAR for trial in leaders)
+        return len(leaders) >= LEADERS and 2 * near >= len(leaders)
 
     @functools.cached_property
     def importance(self) -> Importance | None:

@@ -10,9 +10,9 @@ from partune.report import words
 from partune.report.facts import Facts
 from partune.report.summary import (
     Summary,
-    better_defaults,
+    advice,
     defaults_called,
-    defaults_won,
+    equal_words,
     lost_words,
     luckiest,
     seed_words,
@@ -33,8 +33,12 @@ def badge(facts: Facts) -> tuple[str, str]:
         return ("finished" if facts.over else "running or stopped"), "open"
     if verdict is None:
         return "no verdict yet", "open"
+    if "base" in verdict["worse_than"]:
+        return "shown worse than base", "bad"
     if not verdict["better_than"]:
         return "not shown better", "bad"
+    if "defaults" in verdict["worse_than"]:
+        return "better than base, shown worse than defaults", "open"
     return ("better than base and defaults", "good") if _beats_all(verdict) else ("better than base", "good")
 
 
@@ -58,18 +62,36 @@ def headline(facts: Facts) -> str:
             f"No verdict yet: trial {winner.number} leads with {score} on the search items "
             f"(untouched base {words.measured(base['score'], base['stderr'])})."
         )
+    equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
+    return f"{equal}{_judged(winner.number, verdict, defaults_called(summary))}, on {_items(verdict)}."
+
+
+def _judged(number: int, verdict: Summary, defaults: str) -> str:
+    """Say what the tests of a verdict show of a trial."""
     over_base, over_defaults = verdict["over_base"], verdict["over_defaults"]
-    if not verdict["better_than"]:
+    what = "the winner" if verdict["seeds"] else "the winner, in the one adapter that the search left of it"
+    text = f"Trial {number}, {what}, is"
+    if verdict["failed"]:
+        runs = verdict["failed"] + verdict["seeds"]
         return (
-            f"Trial {winner.number}, the winner, is not shown to be better than the untouched base model: "
-            f"{_gain(over_base)} on {_items(verdict)}."
+            f"{text} not shown to be better than the untouched base model, as {verdict['failed']} of its {runs} fresh "
+            f"runs failed: {_gain(over_base)} of those that did not"
         )
-    text = f"Trial {winner.number}, the winner, is better than the untouched base model by {_by(over_base)}"
-    if over_defaults is not None and _beats_all(verdict):
-        text += f" and than {defaults_called(summary)} by {_by(over_defaults)}"
-    elif over_defaults is not None:
-        text += f", but not shown to be better than {defaults_called(summary)}: {_gain(over_defaults)}"
-    return f"{text}, on {_items(verdict)}."
+    if "base" in verdict["worse_than"]:
+        text += f" shown to be worse than the untouched base model: {_gain(over_base)}"
+    elif not verdict["better_than"]:
+        text += f" not shown to be better than the untouched base model: {_gain(over_base)}"
+    else:
+        text += f" better than the untouched base model by {_by(over_base)}"
+    if over_defaults is None:
+        return text
+    if "defaults" in verdict["worse_than"]:
+        text += f", and shown to be worse than {defaults}: {_gain(over_defaults)}"
+    elif _beats_all(verdict):
+        text += f" and than {defaults} by {_by(over_defaults)}"
+    elif verdict["better_than"]:
+        text += f", but not shown to be better than {defaults}: {_gain(over_defaults)}"
+    return text
 
 
 def remarks(facts: Facts) -> list[str]:
@@ -86,8 +108,7 @@ def remarks(facts: Facts) -> list[str]:
     if lost := lost_words(summary):
         found.append(lost.strip())
     if summary["verdict"] is not None:
-        if defaults_won(summary["verdict"]):
-            found.append(better_defaults(summary))
+        found += advice(summary)
         found.append(f"The test {seed_words(summary)}")
     return found
 
@@ -118,8 +139,8 @@ def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
             name,
             words.measured(found["gain"], found["stderr"], "+"),
             _interval(found),
-            words.chance(found["p"]),
-            f"{found['test']}, {found['items']:,} items",
+            f"{words.chance(_chance(found))}{' of a loss' if found['relation'] == 'worse' else ''}",
+            f"{found['test']}; {found['items']:,} items",
         )
         for name, found in rows
         if found is not None
@@ -231,6 +252,11 @@ def _beats_all(verdict: Summary) -> bool:
     return "defaults" in verdict["better_than"]
 
 
+def _chance(found: Summary) -> float:
+    """Return the p of what is claimed: of a loss where one is shown, else of a gain."""
+    return float(found["p_worse"] if found["relation"] == "worse" else found["p"])
+
+
 def _by(found: Summary) -> str:
     return f"{words.measured(found['gain'], found['stderr'])} ({words.chance(found['p'])})"
 
@@ -240,12 +266,14 @@ def _measured(row: Summary) -> str:
 
 
 def _gain(found: Summary) -> str:
-    return f"gain {words.measured(found['gain'], found['stderr'], '+')} ({words.chance(found['p'])})"
+    return f"gain {words.measured(found['gain'], found['stderr'], '+')} ({words.chance(_chance(found))})"
 
 
 def _interval(found: Summary) -> str:
-    places = words.decimals(found["stderr"]) if words.uncertain(found["stderr"]) else 4
     low, high = found["interval"]
+    if low is None or high is None:
+        return words.NONE
+    places = words.decimals(found["stderr"]) if words.uncertain(found["stderr"]) else 4
     return f"{low:+.{places}f} … {high:+.{places}f}"
 
 

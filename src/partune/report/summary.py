@@ -11,7 +11,19 @@ from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
 from partune.trial import Observation, Status, Trial
-from partune.winner import Worths, best, confirmations, is_judged, judge, pooled, reloaded, worths
+from partune.winner import (
+    Worths,
+    best,
+    confirmations,
+    fresh_runs,
+    is_judged,
+    judge,
+    pooled,
+    reloaded,
+    ships_fresh,
+    what_items_show,
+    worths,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,6 +55,9 @@ def summarise(record: Record) -> Summary:
         "defaults": _defaults(anchors.get("defaults")),
         "best": None if winner is None else _best(winner, worth, judged, record),
         "confirmed": _confirmed(trials, anchors, worth),
+        "fresh": None if winner is None else _fresh(winner, anchors),
+        "equal": equal_score(trials),
+        "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
         "verdict": None if found is None else _verdict(found),
         "reloaded": _reloaded(reloaded(winner, anchors)),
         "seconds": _seconds(trials, anchors),
@@ -66,7 +81,8 @@ def show(summary: Summary, console: Console | None = None) -> None:
 def brief(summary: Summary) -> str:
     """The line that matters most: the verdict, else the best score, else that there is none."""
     if summary["verdict"] is not None:
-        return f"Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
+        equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
+        return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
     if (best := summary["best"]) is not None:
         return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}"
     return "No trial has a score."
@@ -104,8 +120,10 @@ def defaults_called(summary: Summary) -> str:
 def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) -> Summary:
     summary = _scored(winner)
     assert summary is not None
-    folder = None if record.directory is None else record.adapter(winner.number)
+    fresh = judged is not None and ships_fresh(record.anchors())
+    folder = None if record.directory is None else record.adapter("winner" if fresh else winner.number)
     summary["trial"] = winner.number
+    summary["ships"] = "fresh" if fresh else "first"
     summary["worth"] = worth[winner.number]
     summary["adapter"] = str(folder) if folder is not None and folder.is_dir() else None
     if judged is not None and judged.observation is not None:
@@ -148,6 +166,29 @@ def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial], worth: Worths)
     ]
 
 
+def _fresh(winner: Trial, anchors: Mapping[str, Trial]) -> Summary:
+    """Return the fresh runs' scores on the verdict items, of the winner and the defaults; None for one that failed."""
+
+    def scores(runs: list[Trial]) -> list[float | None]:
+        return [_verdict_score(run) for run in runs]
+
+    return {
+        "winner": scores(fresh_runs(anchors, winner.number)),
+        "defaults": scores(fresh_runs(anchors, "defaults")),
+    }
+
+
+def _verdict_score(run: Trial) -> float | None:
+    done = run.status is Status.DONE and run.observation is not None
+    return run.observation.scores.get("verdict") if done and run.observation is not None else None
+
+
+def equal_score(trials: list[Trial]) -> float | None:
+    """Return the score that all trials have, to the last digit; None where they differ or only one has any."""
+    scores = [trial.score for trial in trials if trial.status is Status.DONE]
+    return scores[0] if len(scores) > 1 and len(set(scores)) == 1 else None
+
+
 def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
     return {"score": scores["verdict"], "stderr": scores["verdict_stderr"]} if "verdict" in scores else None
 
@@ -165,7 +206,13 @@ def _test(scores: Mapping[str, float]) -> Summary:
 def _verdict(found: Verdict) -> Summary:
     return {
         "better_than": list(found.better_than),
+        "worse_than": list(found.worse_than),
+        "use_defaults": found.use_defaults,
         "sentence": found.sentence,
+        "seeds": found.seeds,
+        "failed": found.failed,
+        "look": found.look,
+        "level": found.over_base.level,
         "over_base": _comparison(found.over_base),
         "over_defaults": None if found.over_defaults is None else _comparison(found.over_defaults),
     }
@@ -174,9 +221,15 @@ def _verdict(found: Verdict) -> Summary:
 def _comparison(comparison: Comparison) -> Summary:
     return {
         "gain": comparison.gain,
-        "stderr": comparison.stderr,
-        "interval": list(comparison.interval),
+        "stderr": comparison.stderr if math.isfinite(comparison.stderr) else None,
+        "interval": [end if math.isfinite(end) else None for end in comparison.interval],
+        "relation": comparison.relation,
         "p": comparison.p,
+        "p_worse": comparison.p_worse,
+        "df": comparison.df if math.isfinite(comparison.df) else None,
+        "runs": list(comparison.runs),
+        "by_items": comparison.by_items if math.isfinite(comparison.by_items) else None,
+        "by_seeds": comparison.by_seeds,
         "items": comparison.items,
         "test": comparison.test,
     }
@@ -233,7 +286,10 @@ def _total(trials: Iterable[Trial], name: str) -> float:
 def _page(summary: Summary) -> list[RenderableType]:
     from partune.console import text
 
-    page: list[RenderableType] = [_trials_table(summary["trials"], summary["best"])]
+    page: list[RenderableType] = []
+    if summary["equal"] is not None:
+        page.append(text(equal_words(summary), "bold"))
+    page.append(_trials_table(summary["trials"], summary["best"]))
     if summary["base"] is not None:
         page.append(_anchors_table(summary))
         if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
@@ -247,11 +303,10 @@ def _page(summary: Summary) -> list[RenderableType]:
     for targets, covered in summary["loaded"].get("adapted", {}).items():
         page.append(text(f"Targets {targets}: {coverage_words(covered)}."))
     if summary["verdict"] is not None:
-        page += [text("Verdict: " + summary["verdict"]["sentence"], "bold"), _small_print(summary)]
+        page += [text("Verdict: " + summary["verdict"]["sentence"], "bold"), text("  " + small_print(summary))]
         if lost := lost_words(summary):
             page.append(text(lost.strip(), "bold red"))
-        if defaults_won(summary["verdict"]):
-            page.append(better_defaults(summary))
+        page += [text(line) for line in advice(summary)]
     elif summary["base"] is not None:
         page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
     if summary["best"] is not None and summary["best"].get("adapter"):
@@ -315,9 +370,12 @@ def _anchors_table(summary: Summary) -> RenderableType:
 
 
 def better_defaults(summary: Summary) -> str:
-    """Return what to do where the defaults did better than the winner."""
+    """Return what to do where the defaults are shown better than the winner and than the base."""
     called = defaults_called(summary)
-    return f"{called[0].upper()}{called[1:]} did better: use them (partune export --defaults), or search on."
+    return (
+        f"{called[0].upper()}{called[1:]} are shown better than the winner and than the base: use them "
+        "(partune export --defaults), or search on."
+    )
 
 
 def luckiest(summary: Summary) -> Summary | None:
@@ -364,19 +422,74 @@ def _spent(summary: Summary) -> str:
     return text + "."
 
 
-def defaults_won(verdict: Summary) -> bool:
-    return verdict["over_defaults"] is not None and verdict["over_defaults"]["gain"] < 0
-
-
-def _small_print(summary: Summary) -> str:
+def small_print(summary: Summary) -> str:
+    """Say which test the verdict is by, and what it is about."""
     over = summary["verdict"]["over_base"]
-    return f"  {over['test']}, on {over['items']} items that no optimiser saw; it {seed_words(summary)}"
+    return f"{over['test']}, on {over['items']} items that no optimiser saw; it {seed_words(summary)}"
 
 
 def seed_words(summary: Summary) -> str:
-    """What the verdict's test leaves out, and how to learn it where it was not measured."""
-    how = "" if summary["confirmed"] else ": partune resume --confirm 4 measures that"
-    return f"leaves out how much another training seed would change the winner{how}."
+    """Say what the verdict's test is about: seeds are in its error, or how to have them there; and which look it is."""
+    verdict = summary["verdict"]
+    if verdict["seeds"]:
+        defaults = verdict["over_defaults"]
+        against = "" if defaults is None else f" and {defaults['runs'][1]} of the defaults"
+        text = (
+            f"is about the hyperparameters: {verdict['seeds']} fresh runs of the winner{against}, with other seeds of "
+            "initialisation, dropout and data order, are in its error."
+        )
+    else:
+        text = (
+            "leaves out how much another training seed would change the winner: partune resume --seeds 4 puts that "
+            "into its error."
+        )
+    if verdict["look"] > 1:
+        text += (
+            f" This is look {verdict['look']} at the study, held against p = {verdict['level']:.2g}, so that all looks "
+            'together say "better" by chance in one study of twenty at most.'
+        )
+    return text
+
+
+def advice(summary: Summary) -> list[str]:
+    """Return what follows from the verdict: the adapter that ships among its sisters, and when to take the defaults."""
+    lines = []
+    if (fresh := summary["fresh"]) is not None and any(fresh.values()):
+        lines.append(_fresh_words(summary))
+    if summary["verdict"]["use_defaults"]:
+        lines.append(better_defaults(summary))
+    return lines
+
+
+def _fresh_words(summary: Summary) -> str:
+    best, fresh = summary["best"], summary["fresh"]
+    told = []
+    for name, scores in fresh.items():
+        if scores:
+            listed = ", ".join("failed" if score is None else f"{score:.4f}" for score in scores)
+            told.append(f"{name} {listed}")
+    text = f"Fresh runs on the verdict items: {'; '.join(told)}."
+    if best is None or best["verdict"] is None:
+        return text
+    own = best["verdict"]["score"]
+    sisters = [score for score in fresh["winner"] if score is not None]
+    if best["ships"] == "first":
+        runs, which = [*sisters, own], "the winner's first run"
+    else:
+        runs, which = sisters, "a fresh run of the winner, chosen on search items"
+    rank = 1 + sum(score > own for score in runs)
+    return f"{text} The adapter that ships, of {which}, has {own:.4f}: number {rank} of {len(runs)} runs."
+
+
+def equal_words(summary: Summary) -> str:
+    """Say that all scores are the same, and what that can mean."""
+    count = sum(row["status"] == Status.DONE for row in summary["trials"])
+    base = summary["base"]
+    same = " and the untouched base's" if base is not None and base["score"] == summary["equal"] else ""
+    return (
+        f"All {count} scores{same} are equal to the last digit ({summary['equal']:.4f}): these items do not tell the "
+        "trials apart, or training changes nothing (learning rates too low, too few steps)."
+    )
 
 
 def score_words(score: float, stderr: float | None) -> str:

@@ -1,0 +1,335 @@
+"""Fresh runs for the verdict: their seeds, what is scored, which adapter ships, what later looks cost."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partune import Float, Int, Observation, Space, Study, UserError
+from partune.export import export
+from partune.report.facts import Facts
+from partune.report.sentences import badge, headline, remarks
+from partune.report.summary import brief, equal_words, show, summarise
+from partune.statistics import level
+from partune.storage import Record
+from partune.study import Watcher
+from partune.trial import Status, Trial
+from partune.winner import fresh_due, fresh_name, fresh_runs, judge, shipped
+from tests.simulated import SimulatedTuning
+
+SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "verdict_errors.py"))
+SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True))
+
+
+@dataclass
+class Seeded(SimulatedTuning):
+    """Answers that depend on the run's seeds. runs: every run's (number, seed, order, parts)."""
+
+    runs: list[tuple[int, int, int | None, frozenset[str]]] = field(default_factory=list)
+    failing: int = 0  # fresh runs of the winner that diverge
+
+    def evaluate(
+        self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = frozenset({"search"})
+    ) -> Observation:
+        self.runs.append((trial.number, trial.seed, trial.order, frozenset(parts)))
+        if self.failing and trial.order is not None and dict(trial.config) != self.defaults:
+            self.failing -= 1
+            raise FloatingPointError("loss diverged at step 3")
+        found = super().evaluate(trial, adapter, parts)
+        if adapter is not None:
+            (adapter / "seed").write_text(str(trial.seed))
+        return found
+
+    def _score(self, accuracy: float, parts: Collection[str]) -> Observation:
+        if self.runs and accuracy != 0.5:
+            number = len(self.runs)
+            accuracy += 0.002 * (number % 7)  # another run, other scores
+        return super()._score(accuracy, parts)
+
+
+def run(folder: Path, objective: SimulatedTuning | None = None, budget: int = 6, **options: Any) -> Study:
+    return Study(SPACE, objective or Seeded(), "random", directory=folder / "s", **options).run(budget)
+
+
+def again(folder: Path, objective: SimulatedTuning, budget: int, **options: Any) -> Study:
+    return Study(SPACE, objective, "random", directory=folder / "s", resume=True, **options).run(budget)
+
+
+def test_winner_and_defaults_run_again_with_other_seeds_and_orders(tmp_path: Path) -> None:
+    objective = Seeded()
+    study = run(tmp_path, objective)
+    fresh = [each for each in objective.runs if each[2] is not None]
+    assert len(fresh) == 8
+    assert len({seed for _, seed, _, _ in fresh}) == len({order for _, _, order, _ in fresh}) == 8
+    assert not {seed for _, seed, _, _ in fresh} & {trial.seed for trial in study.trials}
+    assert {parts for _, _, _, parts in fresh} == {frozenset({"search", "verdict"})}  # test tasks are for one adapter
+    assert len(fresh_runs(study.anchors, study.best.number)) == len(fresh_runs(study.anchors, "defaults")) == 4
+    found = study.verdict
+    assert found is not None
+    assert found.seeds == 4
+    assert found.over_base.runs == (4, 1)
+    assert found.over_defaults is not None
+    assert found.over_defaults.runs == (4, 5)  # the first of the defaults chose nothing
+    adapters = {folder.name for folder in (tmp_path / "s" / "adapters").iterdir()}
+    assert adapters == {"defaults", f"{study.best.number:04d}"}
+
+
+def test_the_winners_first_run_does_not_count(tmp_path: Path) -> None:
+    study = run(tmp_path)
+    found = study.verdict
+    assert found is not None
+    names = [fresh_name(study.best.number, each) for each in range(1, 5)]
+    scores = [study.anchors[name].observation.scores["verdict"] for name in names]  # type: ignore[union-attr]
+    base = study.anchors["base"].observation
+    assert base is not None
+    assert found.over_base.gain == pytest.approx(np.mean(scores) - base.scores["verdict"])
+
+
+def test_nothing_runs_twice_and_more_seeds_are_added(tmp_path: Path) -> None:
+    run(tmp_path).close()
+    for seeds, further in ((4, 0), (6, 4)):
+        objective = Seeded()
+        study = again(tmp_path, objective, 6, seeds=seeds)
+        assert len(objective.runs) == further
+        assert study.verdict is not None
+        assert study.verdict.seeds == seeds
+        study.close()
+
+
+def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_path: Path) -> None:
+    study = run(tmp_path, seeds=0)
+    assert set(study.anchors) == {"base", "zero", "defaults", "winner"}
+    found = study.verdict
+    assert found is not None
+    assert found.seeds == 0
+    assert found.over_base.test.startswith("McNemar")
+    assert found.sentence.endswith("One adapter of each: other seeds would give others.")
+    summary = summarise(study.record)
+    facts = Facts(study.record)
+    assert "in the one adapter that the search left of it" in headline(facts)
+    assert any("partune resume --seeds 4" in line for line in remarks(facts))
+    assert summary["fresh"] == {"winner": [], "defaults": []}
+    study.close()
+    assert (later := again(tmp_path, Seeded(), 6)).verdict is not None  # they can be had later
+    assert later.verdict is not None
+    assert later.verdict.seeds == 4
+
+
+class Stop(Watcher):
+    """Interrupts a study in the midst of its fresh runs."""
+
+    def anchored(self, name: str, trial: Trial) -> None:
+        if name.startswith("fresh/") and name.endswith("/3"):
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_study_goes_on_with_the_fresh_runs_that_are_missing(tmp_path: Path) -> None:
+    study = Study(SPACE, Seeded(), "random", directory=tmp_path / "s", watcher=Stop())
+    with pytest.raises(KeyboardInterrupt):
+        study.run(6)
+    assert study.verdict is None
+    left = fresh_due(study.best, study.anchors, 4)
+    assert 0 < len(left) < 8
+    study.close()
+    objective = Seeded()
+    finished = again(tmp_path, objective, 6)
+    assert len(objective.runs) == len(left)
+    seeds = [trial.seed for name, trial in finished.anchors.items() if name.startswith("fresh/")]
+    assert len(set(seeds)) == 8
+
+
+@pytest.mark.parametrize("ship", ["first", "median", "best"])
+def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: Any) -> None:
+    study = run(tmp_path, ship=ship)
+    number = study.best.number
+    scores = sorted(each.score for each in fresh_runs(study.anchors, number))
+    run_shipped = shipped(study.best, study.anchors, ship)
+    wanted = run_shipped.seed
+    assert run_shipped.score == {"first": study.best.score, "median": scores[1], "best": scores[-1]}[ship]
+    assert (run_shipped is study.best) == (ship == "first")
+    study.close()
+    out = export(tmp_path / "s", tmp_path / "out")
+    assert (out / "seed").read_text() == str(wanted)
+    adapters = {folder.name for folder in (tmp_path / "s" / "adapters").iterdir()}
+    assert adapters == {"defaults", f"{number:04d}"} | (set() if ship == "first" else {"winner"})
+    summary = summarise(study.record)
+    assert summary["best"]["adapter"] == str(
+        tmp_path / "s" / "adapters" / ("winner" if ship != "first" else f"{number:04d}")
+    )
+    (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the verdict items"))
+    assert ("the winner's first run" in line) == (ship == "first")
+    assert f"of {4 + (ship == 'first')} runs" in line
+    again(tmp_path, Seeded(), 6, ship="first").close()  # the choice may change
+    (tmp_path / "out" / "seed").unlink()
+    assert (export(tmp_path / "s", tmp_path / "second") / "seed").read_text() == str(study.best.seed)
+
+
+def test_a_winner_that_fails_with_other_seeds_is_not_better(tmp_path: Path) -> None:
+    study = run(tmp_path, Seeded(failing=1))
+    found = study.verdict
+    assert found is not None
+    assert (found.failed, found.seeds, found.better_than) == (1, 3, ())
+    assert "1 of 4 fresh runs of the winner failed" in found.sentence
+    facts = Facts(study.record)
+    assert "1 of its 4 fresh runs failed" in headline(facts)
+    assert badge(facts) == ("not shown better", "bad")
+
+
+@pytest.mark.parametrize(("seeds", "ship"), [(1, "first"), (-1, "first"), (True, "first"), (1.5, "first")])
+def test_bad_numbers_of_seeds_are_refused(tmp_path: Path, seeds: Any, ship: Any) -> None:
+    with pytest.raises(UserError, match="seeds is 0 or at least 2"):
+        Study(SPACE, Seeded(), "random", directory=tmp_path / "s", seeds=seeds, ship=ship)
+    with pytest.raises(UserError, match="ship is first, median or best"):
+        Study(SPACE, Seeded(), "random", directory=tmp_path / "s", ship="worst")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="chooses among fresh runs"):
+        Study(SPACE, Seeded(), "random", directory=tmp_path / "s", seeds=0, ship="best")
+    assert not (tmp_path / "s").exists()
+
+
+# ----- looks
+
+
+def test_another_look_has_less_of_the_level_left(tmp_path: Path) -> None:
+    study = run(tmp_path, budget=3)
+    assert [study.record.looks[0]["trial"], len(study.record.looks)] == [study.best.number, 1]
+    study.close()
+    same = again(tmp_path, Seeded(), 3)
+    assert len(same.record.looks) == 1  # the same runs, the same verdict
+    first = same.best.number
+    same.close()
+    for budget in range(4, 40):
+        study = again(tmp_path, Seeded(), budget)
+        if study.best.number != first:
+            break
+        study.close()
+    assert len(study.record.looks) == 2
+    found = study.verdict
+    assert found is not None
+    assert found.look == 2
+    assert found.over_base.level == level(2)
+    assert any("This is look 2 at the study" in line for line in remarks(Facts(study.record)))
+
+
+# ----- sentences hang on tests
+
+
+@dataclass
+class Ruined(SimulatedTuning):
+    """All trials answer at chance; the base does not."""
+
+    def score_base(self) -> Observation:
+        return self._score(0.76, frozenset({"search", "verdict", "test"}))
+
+    def accuracy(self, rate: float) -> float:
+        return 0.76 if rate == 0 else 0.216
+
+
+def test_a_ruined_winner_is_shown_worse_and_not_exported(tmp_path: Path) -> None:
+    study = run(tmp_path, Ruined())
+    found = study.verdict
+    assert found is not None
+    assert found.sentence.startswith("SHOWN WORSE than the untouched base model (gain -0.5")
+    facts = Facts(study.record)
+    assert badge(facts) == ("shown worse than base", "bad")
+    assert "is shown to be worse than the untouched base model" in headline(facts)
+    study.close()
+    with pytest.raises(UserError, match=r"shown worse than the untouched base model.*--anyway"):
+        export(tmp_path / "s", tmp_path / "out")
+    assert export(tmp_path / "s", tmp_path / "out", anyway=True).is_dir()
+
+
+def test_equal_scores_are_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = run(tmp_path, Ruined())
+    summary = summarise(study.record)
+    assert summary["equal"] == study.best.score
+    assert brief(summary).startswith("All 6 scores are equal to the last digit (0.2")
+    show(summary)
+    assert capsys.readouterr().out.startswith(equal_words(summary)[:40])
+    assert headline(Facts(study.record)).startswith("All 6 scores are equal")
+    assert summarise(run(tmp_path / "other").record)["equal"] is None
+
+
+class Cliff(SimulatedTuning):
+    """The higher the rate the better, up to the end of the range."""
+
+    def accuracy(self, rate: float) -> float:
+        return 0.5 if rate == 0 else 0.5 + 0.06 * max(0.0, np.log10(rate) + 6)
+
+
+def test_a_bound_is_widened_where_the_good_trials_lie_at_it(tmp_path: Path) -> None:
+    space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
+    climbing = Study(space, Cliff(), "grid", options={"points": 40}, directory=tmp_path / "a").run(40)
+    assert [hint for hint in Facts(climbing.record).hints if "widen it" in hint] == [
+        "learning_rate is at the top of its range, 0.001: widen it."
+    ]
+
+
+def test_one_ruined_trial_at_the_top_is_no_reason_to_widen(tmp_path: Path) -> None:
+    space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
+    for objective, name in ((Ruined(), "ruined"), (Cliff(), "alone")):
+        study = Study(space, objective, "grid", options={"points": 2}, directory=tmp_path / name).run(2)
+        assert Facts(study.record).hints == []
+
+
+# ----- records of the version before
+
+
+def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) -> None:
+    """As it was written when a winner was judged by its one adapter."""
+    study = run(tmp_path, seeds=0)
+    journal = tmp_path / "s" / "journal.log"
+    study.close()
+    lines = [line for line in journal.read_text().splitlines(keepends=True) if '"looks"' not in line]
+    journal.write_text("".join(lines))
+    record = Record.open(tmp_path / "s", read_only=True)
+    assert record.looks == []
+    found = judge(record)
+    assert found is not None
+    assert (found.look, found.seeds) == (1, 0)
+
+
+# ----- whole studies, simulated
+
+
+@pytest.mark.slow
+def test_a_landscape_of_equals_gives_no_false_better_and_a_gain_is_seen(tmp_path: Path) -> None:
+    """Short; docs/report.md has 400 studies a row. Without fresh runs .7 of the first kind say BETTER."""
+    most, simulate = SCRIPT["most"], SCRIPT["run"]
+    flat = [simulate(0.03, 0.0, world, 12, "lhs") for world in range(40)]
+    assert sum(each.better[0] for each in flat) <= most(40, 0.05)
+    low, high = zip(*(each.verdicts[0].interval for each in flat), strict=True)
+    missed = sum(not a <= 0 <= b for a, b in zip(low, high, strict=True))
+    assert missed <= most(40, 0.07)
+    assert sum(each.adapters.better for each in flat) > 2 * most(40, 0.05)  # what the adapters alone would say
+    gained = [simulate(0.0, 0.03, world, 12, "lhs") for world in range(25)]
+    assert sum(not each.better[0] for each in gained) <= most(25, 0.30)
+
+
+def test_the_simulated_objective_is_what_it_says() -> None:
+    objective = SCRIPT["Flat"](0.0, 0.03, 1)
+    trial = Trial(0, SCRIPT["DEFAULTS"])
+    first = objective.score_defaults(trial, None)
+    assert first.items["verdict/t/acc"].shape == (SCRIPT["ITEMS"],)
+    other = objective.score_defaults(replace(trial, seed=1), None)
+    assert 0 < (first.items["verdict/t/acc"] != other.items["verdict/t/acc"]).mean() < 0.4
+    assert first.status is Status.DONE
+    means: Mapping[bool, float] = {
+        better: float(
+            np.mean(
+                [
+                    objective.score_defaults(
+                        Trial(0, {**SCRIPT["DEFAULTS"], "lora_r": 3 if better else 16}, seed=seed), None
+                    ).scores["verdict"]
+                    for seed in range(60)
+                ]
+            )
+        )
+        for better in (False, True)
+    }
+    assert means[True] - means[False] == pytest.approx(0.03, abs=3 * 0.021 / np.sqrt(60))
