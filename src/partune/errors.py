@@ -9,11 +9,13 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input: one line that says what is wrong and what to do; the command line prints it and exits with 2.
 
-    What the message quotes may have line breaks; they become spaces.
+    What the message quotes may have line breaks, which become spaces, and halves of surrogate pairs (in names of files
+    or fields), which no output can encode and which are written as escapes.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(filter(None, map(str.strip, message.splitlines()))))
+        line = " ".join(filter(None, map(str.strip, message.splitlines())))
+        super().__init__(line.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

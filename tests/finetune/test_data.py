@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
@@ -173,25 +174,103 @@ def test_empty_records_are_dropped_and_counted(tmp_path: Path, tokenizer: PreTra
         tokenise(data(write_jsonl(tmp_path / "none.jsonl", [empty, empty])), tokenizer)
 
 
+def spaced_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a space before every text: as Llama 2's, SentencePiece's newer form, GPT-2's option."""
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    specials = ["<unk>", "<s>", "</s>"]
+    if kind == "byte-level":
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+    else:
+        tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        if kind == "llama":
+            replaced = normalizers.Replace(" ", "▁")
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replaced])
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+        steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = decoders.Sequence(steps)
+        specials, alphabet = [*specials, *bytes_], []
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(
+        ["Below is an instruction. ### Response: the red pump leaks, it is static"] * 3, trainer
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("kind", ["llama", "metaspace", "byte-level"])
+def test_no_space_is_put_before_an_answer(tmp_path: Path, kind: str) -> None:
+    tokenizer = spaced_tokenizer(kind)
+    outputs = ["static.", " spaced", "\nline", "a\n\nb ", "Größe ✓ 🙂", "", "\tcode\n    x = 1"]
+    rows = [{"instruction": "Say it", "output": output} for output in outputs]
+    examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", rows)), tokenizer)
+    for i, output in enumerate(outputs):
+        tokens, trained = examples.example(i)
+        assert tokenizer.decode(tokens) == tokenizer.decode(tokens[~trained]) + output + "</s>"
+    chat = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "static."}] * 2
+    assert chat_answers(tmp_path, tokenizer, CHATML, chat) == ["static.</s>static.</s>"]
+
+
+def test_an_answers_tokens_never_merge_with_what_is_around_it(tmp_path: Path) -> None:
+    """Line breaks at a border would be one token, which belongs to neither side."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(["a\n\n", ".\n\n\n"] * 9, trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    template = (
+        "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n\n{% endfor %}"
+        "{% if add_generation_prompt %}### assistant\n{% endif %}"
+    )
+    chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\na."}] * 2
+    assert len(fast("\n\n")["input_ids"]) == 1
+    assert chat_answers(tmp_path, fast, template, chat) == ["\na.\na."]
+
+
+def test_tokens_for_unknown_characters_are_counted(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "Say": 1}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+    rows = [{"instruction": "Say", "output": "Say no more"}]
+    summary = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", rows)), fast).summary
+    words = instructions.alpaca_prompt(rows[0]).split()
+    assert summary["unknown_tokens"] == len(words) - words.count("Say") + 2
+
+
 # ----- chat
 
 
-def test_answers_are_found_by_prefix_difference(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokens, answer = Chat(tokenizer, CHATML).encode(CHAT)
+def chat_answers(path: Path, tokenizer: PreTrainedTokenizerFast, template: str, *rows: Any) -> list[str]:
+    """The trained text of each example of chat rows, given as rows or as their messages."""
+    whole = [row if isinstance(row, dict) else {"messages": row} for row in rows]
+    examples = tokenise(data(write_jsonl(path / "chats.jsonl", whole), chat_template=template), tokenizer)
+    return answers(examples, tokenizer)
+
+
+def test_answers_are_found_by_prefix_difference(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    examples = tokenise(data(write_jsonl(tmp_path / "c.jsonl", [{"messages": CHAT}]), chat_template=CHATML), tokenizer)
     text = tokenizer.apply_chat_template(CHAT, chat_template=CHATML, tokenize=False)
-    assert tokenizer.decode(tokens) == text
-    assert tokenizer.decode(np.array(tokens)[answer]) == "Because of ✓ oil.</s>yes</s>"
+    assert tokenizer.decode(examples.tokens) == text
+    assert answers(examples, tokenizer) == ["Because of ✓ oil.</s>yes</s>"]
 
 
-def test_answers_are_found_by_the_templates_own_marks(tokenizer: PreTrainedTokenizerFast) -> None:
-    tokens, answer = Chat(tokenizer, MARKED).encode(CHAT)
-    assert tokenizer.decode(np.array(tokens)[answer]) == "Because of ✓ oil.</s>yes</s>"
+def test_answers_are_found_by_the_templates_own_marks(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    assert chat_answers(tmp_path, tokenizer, MARKED, CHAT) == ["Because of ✓ oil.</s>yes</s>"]
 
 
-def test_marks_and_prefixes_agree(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_marks_and_prefixes_agree(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     plain = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     plain += "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-    assert Chat(tokenizer, MARKED).encode(CHAT) == Chat(tokenizer, plain).encode(CHAT)
+    path = write_jsonl(tmp_path / "c.jsonl", [{"messages": CHAT}])
+    marked, found = (tokenise(data(path, chat_template=template), tokenizer) for template in (MARKED, plain))
+    assert marked.tokens.tolist() == found.tokens.tolist()
+    assert marked.trained.tolist() == found.trained.tolist()
 
 
 def test_the_chat_template_is_a_text_a_file_or_the_tokenizers(tmp_path: Path) -> None:
@@ -217,19 +296,10 @@ def test_chat_rows_become_examples(tmp_path: Path, tokenizer: PreTrainedTokenize
     assert answers(cut, tokenizer) == ["Because of ✓ oil.</s>yes</s>", "Because of ✓ oil.</s>"]
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        "{{ raise_exception('no system turn') }}",
-        "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}",
-    ],
-)
-def test_a_template_that_fails_is_named_with_its_row(
-    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, template: str
-) -> None:
+def test_a_template_that_fails_is_named_with_its_row(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     path = write_jsonl(tmp_path / "chat.jsonl", [{"messages": CHAT}])
-    with pytest.raises(UserError, match="row 1: the chat template fails: "):
-        tokenise(data(path, chat_template=template), tokenizer)
+    with pytest.raises(UserError, match="row 1: the chat template fails: no system turn"):
+        tokenise(data(path, chat_template="{{ raise_exception('no system turn') }}"), tokenizer)
 
 
 # ----- examples

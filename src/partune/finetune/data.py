@@ -1,19 +1,17 @@
-"""Instruction data: rows from files, their prompts, and the tokens and masks that training reads.
+"""Instruction data: prompts, and the tokens and masks that training reads.
 
-Prompts are Stanford Alpaca's as LitGPT writes them (a line break ends "### Response:"), or a chat template. A prompt
+Prompts are Stanford Alpaca's as LitGPT writes them (a line break ends "### Response:"), or a chat template's. A prompt
 and its answer are encoded apart, so that an answer's tokens are exactly the answer and the end of sequence. Nothing
 here needs torch.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,204 +19,71 @@ import numpy.typing as npt
 
 from partune import config
 from partune.errors import UserError
+from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.isolation import one_line, quiet
-from partune.finetune.model import near
+from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, find_format, normalise, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Row = dict[str, Any]
-Message = dict[str, Any]
-# Tokens of an example, and which of them are the answer.
-Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]
+__all__ = [
+    "IGNORED",
+    "PROMPT",
+    "PROMPT_WITH_INPUT",
+    "SUFFIXES",
+    "Chat",
+    "Examples",
+    "Row",
+    "alpaca_pieces",
+    "alpaca_prompt",
+    "continued",
+    "find_file",
+    "find_format",
+    "read_rows",
+    "template_text",
+    "tokenise",
+]
+
+# Tokens of an example, which of them are trained on, and which never are.
+Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 
 IGNORED = -100
 CHUNK = 1000
-SUFFIXES = (".json", ".jsonl", ".ndjson")
 
-PROMPT = (
+OPENING = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Response:\n"
 )
-PROMPT_WITH_INPUT = (
+OPENING_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
     "Write a response that appropriately completes the request.\n\n"
-    "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
 )
-GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-
-
-# ----- rows
-
-
-def read_rows(data: config.Data) -> list[Row]:
-    """The rows of a file or of a data set's split, in order; raises UserError that names the file, and a bad line."""
-    path = find_file(data)
-    rows = _read_dataset(data) if path is None else _read_file(path)
-    if not rows:
-        raise UserError(f"{data.path} has no rows")
-    return rows[: data.limit]
-
-
-def find_file(data: config.Data) -> Path | None:
-    """The file that the data's path means, None for a data set id; raises UserError where it is not there."""
-    path = Path(data.path).expanduser()
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if path.is_file():
-        if plain.suffix not in SUFFIXES:
-            raise UserError(f"{data.path}: instruction data is a .json or .jsonl file (either .gz), or a data set id")
-        return path
-    if not path.is_dir() and (plain.suffix in SUFFIXES or path.is_absolute() or data.path.startswith((".", "~"))):
-        raise UserError(f"no data file {data.path}{near(path)}")
-    return None
-
-
-def _read_file(path: Path) -> list[Row]:
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
-    except (OSError, EOFError) as error:
-        raise UserError(f"cannot read {path}: {one_line(error)}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8: byte {error.start}") from None
-    if text.lstrip().startswith("["):
-        return list(_parse(text, str(path)))
-    # Only "\n" ends a line of JSON lines: str.splitlines would also cut at characters that JSON admits within a text.
-    return [_parse(line, f"{path}, line {n}") for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-
-
-def _parse(text: str, place: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place} is no valid JSON: {error}") from None
-
-
-def _read_dataset(data: config.Data) -> list[Row]:
-    import datasets
-
-    with quiet():
-        try:
-            split = datasets.load_dataset(data.path, split=data.split)
-        except Exception as error:
-            raise UserError(f"no data file {data.path}, and no such data set: {one_line(error)}") from None
-        return [dict(row) for row in split]
-
-
-def find_format(data: config.Data, rows: Sequence[Row]) -> Literal["alpaca", "chat"]:
-    """The rows' format, checked row by row; raises UserError that names the first bad row and what it lacks."""
-    form = data.format
-    if form == "auto":
-        first = rows[0] if isinstance(rows[0], dict) else {}
-        if "messages" not in first and "instruction" not in first:
-            raise UserError(
-                f"{data.path}, row 1: neither Alpaca (instruction, output) nor chat (messages); it has {_keys(rows[0])}"
-            )
-        form = "chat" if "messages" in first else "alpaca"
-    check = _check_chat if form == "chat" else _check_alpaca
-    for number, row in enumerate(rows, 1):
-        if not isinstance(row, dict):
-            raise UserError(f"{data.path}, row {number}: a row is a mapping, got {type(row).__name__}")
-        if problem := check(row):
-            raise UserError(f"{data.path}, row {number}: {problem}")
-    return form
-
-
-def _check_alpaca(row: Row) -> str | None:
-    for name in ("instruction", "output"):
-        if name not in row:
-            return f'"{name}" is missing; it has {_keys(row)}'
-    for name in ("instruction", "input", "output"):
-        if not isinstance(row.get(name) or "", str):
-            return f'"{name}" must be text, got {row[name]!r:.50}'
-    return None
-
-
-def _check_chat(row: Row) -> str | None:
-    if "messages" not in row:
-        return f'"messages" is missing; it has {_keys(row)}'
-    if not isinstance(row["messages"], list):
-        return f'"messages" must be a list, got {row["messages"]!r:.50}'
-    for place, message in enumerate(row["messages"], 1):
-        for name in ("role", "content"):
-            if not isinstance(message, dict) or not isinstance(message.get(name), str):
-                return f'message {place} has no text "{name}": {message!r:.50}'
-    return None
-
-
-def _keys(row: Any) -> str:
-    return ", ".join(map(str, row)) if isinstance(row, dict) and row else "nothing"
+TURN = "### Instruction:\n{instruction}\n\n### Response:\n"
+TURN_WITH_INPUT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+PROMPT_END = "\n\n### Response:\n"
+PROMPT = OPENING + TURN
+PROMPT_WITH_INPUT = OPENING_WITH_INPUT + TURN_WITH_INPUT
 
 
 # ----- prompts
 
 
+def alpaca_pieces(row: Row) -> list[tuple[str, str]]:
+    """Return the turns of an Alpaca row: the text before each answer, and the answer.
+
+    A system prompt stands in place of the opening sentence. Earlier turns (`history`) come first, and their answers
+    are trained on too, as LLaMA-Factory does, whose fields these are.
+    """
+    system = row.get("system")
+    opening = f"{system}\n\n" if system else OPENING_WITH_INPUT if row.get("input") else OPENING
+    own = TURN_WITH_INPUT if row.get("input") else TURN
+    turns = [(TURN.format(instruction=said), answer) for said, answer in row.get("history") or ()]
+    turns.append((own.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"] or ""))
+    return [(("\n\n" if place else opening) + prompt, answer) for place, (prompt, answer) in enumerate(turns)]
+
+
 def alpaca_prompt(row: Row) -> str:
-    """The text before the answer."""
-    template = PROMPT_WITH_INPUT if row.get("input") else PROMPT
-    return template.format(instruction=row["instruction"] or "", input=row.get("input") or "")
-
-
-def template_text(given: str) -> str:
-    """A chat template, read from its file where that is what is given; raises UserError where there is none."""
-    if len(given) >= 1000 or "{" in given:
-        return given
-    try:
-        return Path(given).expanduser().read_text(encoding="utf-8")
-    except OSError:
-        raise UserError(f"no chat template file {given}{near(Path(given))}") from None
-
-
-@dataclass(frozen=True)
-class Chat:
-    """A tokenizer with the template that writes its chats."""
-
-    tokenizer: PreTrainedTokenizerBase
-    template: str
-
-    @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, given: str | None) -> Chat:
-        """given: a template, or a file of one; without it the tokenizer's own. Raises UserError where there is none."""
-        template = template_text(given) if given is not None else tokenizer.chat_template
-        if not isinstance(template, str):
-            raise UserError("the model's tokenizer has no chat template: give one with chat_template (--chat-template)")
-        if not tokenizer.is_fast:
-            raise UserError("chat rows need a fast tokenizer (one with character offsets), and the model's is not")
-        return cls(tokenizer, template)
-
-    def encode(self, messages: list[Message]) -> tuple[list[int], list[bool]]:
-        """Tokens of a chat, and which of them are answers; raises ValueError where the template cannot tell."""
-        if GENERATION.search(self.template):
-            marked = self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, return_dict=True, return_assistant_tokens_mask=True
-            )
-            return list(marked["input_ids"]), [bool(mark) for mark in marked["assistant_masks"]]
-        text = self._render(messages)
-        answers = list(self._answers(messages, text))
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        inside = [any(start <= a and b <= end for start, end in answers) for a, b in encoded["offset_mapping"]]
-        return list(encoded["input_ids"]), inside
-
-    def _answers(self, messages: list[Message], text: str) -> Iterator[tuple[int, int]]:
-        """Where the answers lie in the chat's text, by prefix difference, less white space after them."""
-        for place, message in enumerate(messages):
-            if message["role"] == "assistant":
-                before = self._render(messages[:place], add_generation_prompt=True)
-                upto = self._render(messages[: place + 1])
-                if not (upto.startswith(before) and text.startswith(upto)):
-                    raise ValueError(
-                        "it renders a chat's beginning differently by itself; mark answers with {% generation %}"
-                    )
-                yield len(before), max(len(before), len(upto.rstrip()))
-
-    def _render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
-        if not messages and not add_generation_prompt:
-            return ""
-        return str(
-            self.tokenizer.apply_chat_template(
-                messages, chat_template=self.template, tokenize=False, add_generation_prompt=add_generation_prompt
-            )
-        )
+    """The text before the answer, of a row without earlier turns."""
+    return alpaca_pieces({"output": "", **row})[-1][0]
 
 
 # ----- tokens
@@ -230,7 +95,8 @@ class Examples:
 
     tokens: (N,) ids; trained: (N,), which tokens the loss is on; starts: (n + 1,), where each begins and ends.
     rows, empty, truncated, untrainable: rows read, those that held nothing, were cut, had no token to train on left.
-    form: of the rows.
+    form: of the rows. never: (N,), tokens that the loss is never on, with the prompts neither; None for no token.
+    reading: what became of the rows' fields, for the record.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -240,7 +106,9 @@ class Examples:
     empty: int = 0
     truncated: int = 0
     untrainable: int = 0
-    form: Literal["alpaca", "chat"] = "alpaca"
+    form: Format = "alpaca"
+    never: npt.NDArray[np.bool_] | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -268,18 +136,19 @@ class Examples:
         position = np.arange(len(self.tokens)) - self.starts[owner]
         kept = position < max_length
         trained = (self.trained | (loss_on == "all")) & kept & (position > 0)
+        if self.never is not None:
+            trained &= ~self.never
         useful = np.bincount(owner[trained], minlength=len(self)) > 0
         kept &= useful[owner]
         lengths = np.minimum(self.lengths, max_length)
-        return Examples(
+        return replace(
+            self,
             tokens=self.tokens[kept],
             trained=trained[kept],
+            never=None if self.never is None else self.never[kept],
             starts=np.concatenate([[0], np.cumsum(lengths[useful])]),
-            rows=self.rows,
-            empty=self.empty,
             truncated=int((self.lengths > max_length).sum()),
             untrainable=int((~useful).sum()),
-            form=self.form,
         )
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -299,8 +168,8 @@ class Examples:
         return ids, attention, labels
 
     @property
-    def summary(self) -> dict[str, int | str]:
-        """The rows' format and the counts by name, for the record."""
+    def summary(self) -> dict[str, Any]:
+        """The rows' format, the counts by name and what became of the fields, for the record."""
         return {
             "format": self.form,
             "rows": self.rows,
@@ -309,55 +178,155 @@ class Examples:
             "empty": self.empty,
             "truncated": self.truncated,
             "untrainable": self.untrainable,
+            **self.reading,
         }
 
 
 def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     """All examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial trains on."""
-    rows = read_rows(data)
-    form = find_format(data, rows)
-    full = [(number, row) for number, row in enumerate(rows, 1) if not _is_empty(row, form)]
+    rows = normalise(data, read_rows(data))
+    full = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
     if not full:
-        raise UserError(f"{data.path}: all {len(rows)} rows are empty")
+        raise UserError(f"{data.path}: all {len(rows.rows)} rows are empty")
     with quiet():
-        if form == "alpaca":
-            pairs = list(_encode_alpaca([row for _, row in full], tokenizer))
+        if rows.form == "alpaca":
+            reading = _read_alpaca(rows, full)
+            encoded = list(_encode((_alpaca_example(row) for _, row in full), tokenizer, bounded=True))
         else:
-            pairs = list(_encode_chats(data, full, Chat.of(tokenizer, data.chat_template)))
+            written = list(_write_chats(data, full, Chat.of(tokenizer, data.chat_template)))
+            reading = _read_chats(rows, full, written)
+            encoded = list(_encode((pieces for chat in written for pieces in chat.examples), tokenizer, bounded=False))
+    tokens = np.concatenate([tokens for tokens, _, _ in encoded])
     return Examples(
-        tokens=np.concatenate([tokens for tokens, _ in pairs]),
-        trained=np.concatenate([answer for _, answer in pairs]),
-        starts=np.cumsum([0, *(len(tokens) for tokens, _ in pairs)], dtype=np.int64),
-        rows=len(rows),
-        empty=len(rows) - len(full),
-        form=form,
+        tokens=tokens,
+        trained=np.concatenate([trained for _, trained, _ in encoded]),
+        never=np.concatenate([never for _, _, never in encoded]),
+        starts=np.cumsum([0, *(len(tokens) for tokens, _, _ in encoded)], dtype=np.int64),
+        rows=len(rows.rows),
+        empty=len(rows.rows) - len(full),
+        form=rows.form,
+        reading={**reading, **_unknown(tokens, tokenizer)},
     )
 
 
-def _is_empty(row: Row, form: Literal["alpaca", "chat"]) -> bool:
+def _is_empty(row: Row, form: Format) -> bool:
     if form == "alpaca":
-        return not (row["instruction"] or "").strip() and not (row["output"] or "").strip()
-    return not any(message["content"].strip() for message in row["messages"])
+        return not row["instruction"].strip() and not row["output"].strip() and not row["history"]
+    return not any((message.get("content") or "").strip() or message.get("tool_calls") for message in row["messages"])
 
 
-def _encode_alpaca(rows: list[Row], tokenizer: PreTrainedTokenizerBase) -> Iterator[Encoded]:
-    """Chunk by chunk, since lists of ids take many times the memory of arrays."""
-    eos = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        prompts = tokenizer([alpaca_prompt(row) for row in chunk])["input_ids"]
-        answers = tokenizer([row["output"] or "" for row in chunk], add_special_tokens=False)["input_ids"]
-        for prompt, answer in zip(prompts, answers, strict=True):
-            if eos and prompt[-1:] == eos:  # a tokenizer that ends every text
-                del prompt[-1]
-            tokens = np.array(prompt + answer + eos, np.int32)
-            yield tokens, np.arange(len(tokens)) >= len(prompt)
+def _alpaca_example(row: Row) -> list[Piece]:
+    pairs: list[tuple[Piece, Piece]] = [
+        ((before, "prompt"), (answer, "answer")) for before, answer in alpaca_pieces(row)
+    ]
+    return [piece for pair in pairs for piece in pair]
 
 
-def _encode_chats(data: config.Data, rows: list[tuple[int, Row]], chat: Chat) -> Iterator[Encoded]:
+def _write_chats(data: config.Data, rows: list[tuple[int, Row]], chat: Chat) -> Iterator[Written]:
     for number, row in rows:
         try:
-            tokens, answer = chat.encode(row["messages"])
+            yield chat.write(row)
         except Exception as error:  # a template raises what it likes
             raise UserError(f"{data.path}, row {number}: the chat template fails: {one_line(error)}") from None
-        yield np.array(tokens, np.int32), np.array(answer, np.bool_)
+
+
+def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase, bounded: bool) -> Iterator[Encoded]:
+    """Yield the tokens of examples and their masks, the pieces of an example encoded apart.
+
+    Chunk by chunk, since lists of ids take many times the memory of arrays.
+
+    Args:
+        examples: Pieces of text, each with what becomes of it.
+        tokenizer: The model's.
+        bounded: Whether the tokenizer's tokens go before the first piece, and the end of sequence behind each answer;
+            a chat template writes its own.
+    """
+    eos = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    for chunk in _chunks(examples):
+        firsts = tokenizer([pieces[0][0] for pieces in chunk], add_special_tokens=bounded)["input_ids"]
+        rest = [piece for pieces in chunk for piece in pieces[1:]]
+        answers = iter(continued(tokenizer, [t for t, kind in rest if kind == "answer"], PROMPT_END if bounded else ""))
+        others = iter(continued(tokenizer, [t for t, kind in rest if kind != "answer"]))
+        for pieces, first in zip(chunk, firsts, strict=True):
+            if bounded and eos and first[-1:] == eos:  # a tokenizer that ends every text
+                del first[-1]
+            encoded = [first, *(next(answers if kind == "answer" else others) for _, kind in pieces[1:])]
+            ends = [eos if bounded and kind == "answer" else [] for _, kind in pieces]
+            lengths = [len(ids) + len(end) for ids, end in zip(encoded, ends, strict=True)]
+            tokens = [token for ids, end in zip(encoded, ends, strict=True) for token in (*ids, *end)]
+            kinds = np.repeat([kind for _, kind in pieces], lengths)
+            yield np.array(tokens, np.int32), kinds == "answer", kinds == "never"
+
+
+def _chunks(examples: Iterable[list[Piece]]) -> Iterator[list[list[Piece]]]:
+    rest = iter(examples)
+    while chunk := list(itertools.islice(rest, CHUNK)):
+        yield chunk
+
+
+def continued(tokenizer: Any, texts: list[str], behind: str = "") -> list[list[int]]:
+    """Return the tokens of texts that go on behind others.
+
+    Some tokenizers put a space before every text's first word, which a text that goes on does not have: there a text
+    is encoded behind `behind` (the end of Alpaca's prompts, which a tokenizer may know as one token and follow by a
+    space), or behind a character where it would merge with that, and what it stands behind is taken off again.
+    """
+    tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    letter = tokenizer("x", add_special_tokens=False)["input_ids"]
+    if " " not in tokenizer.decode(letter + letter):
+        return tokens
+    left = list(range(len(texts)))
+    for anchor in (behind, "\n", ":", ";", "x"):
+        before = tokenizer(anchor, add_special_tokens=False)["input_ids"]
+        probe = tokenizer(anchor + "x", add_special_tokens=False)["input_ids"]
+        exact = tokenizer.decode(probe) == tokenizer.decode(before) + "x"
+        if left and before and (exact or anchor == behind):
+            found = tokenizer([anchor + texts[i] for i in left], add_special_tokens=False)["input_ids"]
+            whole = dict(zip(left, found, strict=True))
+            left = [i for i in left if whole[i][: len(before)] != before]
+            for i in whole.keys() - set(left):
+                tokens[i] = whole[i][len(before) :]
+    return tokens
+
+
+# ----- what became of the rows, for the record
+
+
+def _read_alpaca(rows: Rows, full: list[tuple[int, Row]]) -> Mapping[str, Any]:
+    used = {mine: theirs for mine, theirs in rows.names.items() if any(row[mine] for _, row in full)}
+    return _reading(used, rows.unused, sum(not row["output"].strip() for _, row in full))
+
+
+def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written]) -> Mapping[str, Any]:
+    used: set[str] = set()
+    unused = {number: set(names) for number, names in rows.unused.items()}
+    for (number, row), chat in zip(full, written, strict=True):
+        fields = {name for message in row["messages"] for name in message} - {"role", "content"}
+        fields |= {name for name in rows.names if name in row} | ({"weight"} if row["untrained"] else set())
+        used |= fields - chat.unused
+        if chat.unused:
+            unused.setdefault(number, set()).update(chat.unused)
+    blank = sum(
+        message["role"] == "assistant" and not (message.get("content") or "").strip() and not message.get("tool_calls")
+        for _, row in full
+        for message in row["messages"]
+    )
+    told = {
+        "cut_by_template": sum(chat.cut for chat in written),
+        "answers_apart": sum(len(chat.examples) for chat in written) - len(written),
+    }
+    return _reading({name: name for name in sorted(used)}, unused, blank) | {key: n for key, n in told.items() if n}
+
+
+def _unknown(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return how many tokens stand for characters that the tokenizer does not know, where there are any."""
+    unknown = tokenizer.unk_token_id
+    count = 0 if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id) else int((tokens == unknown).sum())
+    return {"unknown_tokens": count} if count else {}
+
+
+def _reading(used: Mapping[str, str], unused: Mapping[int, Collection[str]], blank: int) -> dict[str, Any]:
+    """Return what the record says of the rows' fields; what is nought is left out."""
+    names = Counter(name for fields in unused.values() for name in fields)
+    told = {"unused": dict(sorted(names.items())), "rows_with_unused": len(unused), "empty_answers": blank}
+    return {"fields": dict(used)} | {name: value for name, value in told.items() if value}

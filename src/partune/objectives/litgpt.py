@@ -325,12 +325,18 @@ class LitGPT(FineTune):
     @cached_property
     def _rows(self) -> list[Row]:
         """The rows that hold something, as `tokenise` has them; raises UserError for others than Alpaca's."""
-        from partune.finetune.data import find_format, read_rows
+        from partune.finetune.rows import normalise, read_rows
 
-        rows = read_rows(self.data)
-        if find_format(self.data, rows) != "alpaca":
+        rows = normalise(self.data, read_rows(self.data))
+        if rows.form != "alpaca":
             raise UserError(f"{self.data.path}: LitGPT's JSON data are Alpaca rows (instruction, input, output)")
-        return [row for row in rows if (row["instruction"] or "").strip() or (row["output"] or "").strip()]
+        for number, row in rows.rows:
+            if more := [name for name in ("system", "history") if row[name]]:
+                raise UserError(
+                    f"{self.data.path}, row {number}: LitGPT's JSON data have no place for {' and '.join(more)}: "
+                    "take the packed engine, or rows without"
+                )
+        return [row for _, row in rows.rows if row["instruction"].strip() or row["output"].strip()]
 
     @cached_property
     def _data_folder(self) -> Path:

@@ -1,0 +1,265 @@
+"""Rows as they are: what each field becomes, and what is refused by number."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.data import alpaca_pieces, tokenise
+from partune.finetune.rows import normalise, read_rows
+from partune.report.rows import row_notes
+from tests.finetune.test_data import CHAT, CHATML, answers, chat_answers
+from tests.finetune.tiny import write_jsonl
+
+ROW = {"instruction": "a", "output": "b"}
+USER = {"role": "user", "content": "q"}
+ANSWER = {"role": "assistant", "content": "a"}
+
+
+def refusal(path: Path) -> str:
+    """The one line that a file's rows are refused with, from the name of the file on."""
+    data = config.Data(path=str(path))
+    with pytest.raises(UserError) as caught:
+        normalise(data, read_rows(data))
+    message = str(caught.value)
+    assert "\n" not in message
+    message.encode()  # fit for any output
+    return message[message.index(path.name) :] if path.name in message else message
+
+
+# ----- answers that are no text
+
+
+@pytest.mark.parametrize("name", ["instruction", "input", "output", "system"])
+@pytest.mark.parametrize("value", [0, 1, False, True, 0.0, [], {}, float("nan")])
+def test_what_is_no_text_is_refused_whether_it_is_true_or_not(tmp_path: Path, name: str, value: Any) -> None:
+    message = refusal(write_jsonl(tmp_path / "rows.jsonl", [ROW, {**ROW, name: value}]))
+    assert message == f'rows.jsonl, row 2: "{name}" must be text, got {value}'
+
+
+@pytest.mark.parametrize("content", [0, False, [], {}, None, [0], [{"type": "text"}]])
+def test_contents_of_messages_are_texts(tmp_path: Path, content: Any) -> None:
+    row = {"messages": [USER, {"role": "assistant", "content": content}]}
+    assert refusal(write_jsonl(tmp_path / "rows.jsonl", [row])).startswith("rows.jsonl, row 1: message 2 has ")
+
+
+def test_answers_that_are_empty_are_counted(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [ROW, {"instruction": "a", "output": ""}, {"instruction": "a", "output": None}]
+    examples = tokenise(config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", rows))), tokenizer)
+    assert answers(examples, tokenizer) == ["b</s>", "</s>", "</s>"]
+    assert examples.cut(1000, "answer").summary["empty_answers"] == 2
+
+
+# ----- fields
+
+
+def test_a_system_prompt_and_earlier_turns_are_part_of_the_prompt(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    row = {**ROW, "system": "You are terse.", "history": [["Which part?", "The bearing."], ["Why?", "Rust."]]}
+    text = (
+        "<s>You are terse.\n\n### Instruction:\nWhich part?\n\n### Response:\nThe bearing.</s>"
+        "\n\n### Instruction:\nWhy?\n\n### Response:\nRust.</s>\n\n### Instruction:\na\n\n### Response:\nb</s>"
+    )
+    examples = tokenise(config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", [row]))), tokenizer)
+    assert tokenizer.decode(examples.tokens) == text
+    assert answers(examples, tokenizer) == ["The bearing.</s>Rust.</s>b</s>"]
+    assert "unused" not in examples.summary
+
+
+def test_dollys_names_stand_for_alpacas(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    dolly = {"instruction": "When?", "context": "It was May.", "response": "In May.", "category": "closed_qa"}
+    alpaca = {"instruction": "When?", "input": "It was May.", "output": "In May."}
+    found, expected = (
+        tokenise(config.Data(path=str(write_jsonl(tmp_path / f"{name}.jsonl", [row]))), tokenizer)
+        for name, row in (("dolly", dolly), ("alpaca", alpaca))
+    )
+    assert found.tokens.tolist() == expected.tokens.tolist()
+    assert found.trained.tolist() == expected.trained.tolist()
+    assert found.summary["fields"] == {"instruction": "instruction", "input": "context", "output": "response"}
+    assert found.summary["unused"] == {"category": 1}
+
+
+def test_what_is_not_used_is_counted_and_told(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [{**ROW, "weight": 0, "context": "c", "input": "i"}, {**ROW, "tools": [{}], "id": 0}, {**ROW, "id": None}]
+    summary = tokenise(config.Data(path=str(write_jsonl(tmp_path / "r.jsonl", rows))), tokenizer).summary
+    assert summary["unused"] == {"context": 1, "id": 1, "tools": 1, "weight": 1}
+    assert row_notes(summary) == ["2 rows have fields that are not used: context, id, tools, weight."]
+    assert row_notes({"rows": 3}) == []
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"weight": 0.0}, {"train": False}, {"loss": False}])
+@pytest.mark.parametrize("loss_on", ["answer", "all"])
+def test_an_answer_of_weight_nought_is_never_trained_on(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, mark: dict[str, Any], loss_on: Any
+) -> None:
+    messages = [CHAT[0], {**CHAT[1], **mark}, CHAT[2], {**CHAT[3], "weight": 1}]
+    path = write_jsonl(tmp_path / "c.jsonl", [{"messages": messages}])
+    examples = tokenise(config.Data(path=str(path), chat_template=CHATML), tokenizer)
+    (found,) = answers(examples.cut(1000, loss_on), tokenizer)
+    assert "yes</s>" in found
+    assert "Because" not in found
+    assert ("why?" in found) == (loss_on == "all")
+    assert examples.summary["fields"] == {"messages": "messages", "weight": "weight"}
+
+
+@pytest.mark.parametrize("weight", [0.5, 2, -1, "0", [0]])
+def test_other_weights_are_refused(tmp_path: Path, weight: Any) -> None:
+    row = {"messages": [USER, {**ANSWER, "weight": weight}]}
+    message = refusal(write_jsonl(tmp_path / "rows.jsonl", [row]))
+    assert message == (
+        f"rows.jsonl, row 1: message 2 has weight {weight!r}: it is 1 (trained on) or 0 (not trained on)"
+    )
+
+
+def test_a_content_in_parts_is_their_text(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    parts = [{"type": "text", "text": "Because of ✓ "}, {"type": "text", "text": "oil."}]
+    assert chat_answers(tmp_path, tokenizer, CHATML, [CHAT[0], {**CHAT[1], "content": parts}]) == [
+        "Because of ✓ oil.</s>"
+    ]
+    image = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
+    message = refusal(write_jsonl(tmp_path / "rows.jsonl", [{"messages": [image, ANSWER]}]))
+    assert message == 'rows.jsonl, row 1: message 1 has a part of the type "image_url": only text is trained on'
+
+
+def test_a_system_prompt_beside_messages_begins_them(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    beside = {"system": "Be terse.", "messages": CHAT[:2]}
+    within = {"messages": [{"role": "system", "content": "Be terse."}, *CHAT[:2]]}
+    examples = tokenise(
+        config.Data(path=str(write_jsonl(tmp_path / "c.jsonl", [beside, within])), chat_template=CHATML), tokenizer
+    )
+    assert examples.example(0)[0].tolist() == examples.example(1)[0].tolist()
+
+
+# ----- roles
+
+
+@pytest.mark.parametrize(
+    ("roles", "message"),
+    [
+        (("human", "gpt"), "row 1: no message has the role assistant; it has human, gpt"),
+        (("user", "model"), 'row 1: no message has the role assistant; it has user, model ("model" is "assistant"'),
+        (("user", "Assistant"), "row 1: no message has the role assistant; it has user, Assistant"),
+        (("user", "assistant", "user", "gpt"), 'row 1: a message has the role "gpt" ("gpt" is "assistant" here)'),
+        (("user", "user"), "no message has the role assistant, so there is no answer to train on; the roles are user"),
+    ],
+)
+def test_roles_of_other_formats_are_named(tmp_path: Path, roles: tuple[str, ...], message: str) -> None:
+    row = {"messages": [{"role": role, "content": "text"} for role in roles]}
+    assert message in refusal(write_jsonl(tmp_path / "rows.jsonl", [row]))
+
+
+# ----- broken characters
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (r'{"instruction": "a", "output": "x\ud800y"}', r"""row 2: "output" has a broken character, '\ud800'"""),
+        (r'{"instruction": "a\udfff", "output": "x"}', r"""row 2: "instruction" has a broken character, '\udfff'"""),
+        (r'{"instruction": "a", "output": "x\u0000"}', r"""row 2: "output" has a broken character, '\x00' (NUL)"""),
+        (r'{"instruction": "a", "output": "b", "history": [["\ud800", "d"]]}', 'row 2: "history" has a broken'),
+    ],
+)
+def test_broken_characters_are_named_with_their_row(tmp_path: Path, row: str, message: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(ROW)}\n{row}\n")
+    assert message in refusal(tmp_path / "rows.jsonl")
+
+
+def test_broken_characters_are_found_however_deep(tmp_path: Path) -> None:
+    call = {"type": "function", "function": {"name": "f", "arguments": {"city": ["\ud800"]}}}
+    messages = [USER, {**ANSWER, "tool_calls": [call]}]
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}))
+    assert 'row 1: "message 2" has a broken character' in refusal(tmp_path / "rows.jsonl")
+
+
+def test_whole_pairs_and_separators_are_texts_as_any(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(r'{"instruction": "\ud83d\ude42", "output": "a\u2028b\ufeff"}')
+    data = config.Data(path=str(tmp_path / "rows.jsonl"))
+    ((_, row),) = normalise(data, read_rows(data)).rows
+    assert (row["instruction"], row["output"]) == ("🙂", "a\u2028b\ufeff")
+
+
+def test_a_broken_name_of_a_file_or_field_is_written_as_an_escape(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jsonl"))
+    path.write_text(r'{"instr\ud800": 1}')
+    assert refusal(path).endswith(
+        r"bad\udcff.jsonl, row 1: neither Alpaca (instruction, output) nor chat (messages); it has instr\ud800"
+    )
+
+
+# ----- hostile files
+
+HOSTILE = {
+    "comma.json": (b'[{"instruction": "a", "output": "b"},]', "comma.json is no valid JSON: "),
+    "comma.jsonl": (b'{"instruction": "a", "output": "b",}', "comma.jsonl, line 1 is no valid JSON: "),
+    "quotes.jsonl": (b"{'instruction': 'a'}", "quotes.jsonl, line 1 is no valid JSON: "),
+    "python.jsonl": (b'{"instruction": "a", "output": None}', "python.jsonl, line 1 is no valid JSON: "),
+    "two.jsonl": (
+        b'{"instruction": "a"}{"output": "b"}',
+        "two.jsonl, line 1 is no valid JSON: Extra data at column 21",
+    ),
+    "one.json": (b'{\n"instruction": "a",\n"output": "b"}', "one.json is one mapping, not rows: write a row a line"),
+    "within.json": (
+        b'{\n"data": [{"output": "b"}]}',
+        'within.json is one mapping, not rows (its "data" is a list of 1)',
+    ),
+    "line.json": (b'{"data": [{"output": "b"}]}', 'it has data (its "data" is a list of 1)'),
+    "twice.jsonl": (b'{"output": "a", "output": "b"}', 'line 1 is no valid JSON: the key "output" is given twice'),
+    "huge.jsonl": (b'{"output": ' + b"9" * 6000 + b"}", "huge.jsonl, line 1 is no valid JSON: Exceeds the limit"),
+    "deep.jsonl": (b'{"a": 1}\n' + b"[" * 100_000, "deep.jsonl, line 2 nests too deeply to be read"),
+    "nested.jsonl": (
+        b'{"instruction": "a", "output": ' + b"[" * 500 + b"]" * 500 + b"}",
+        'row 1: "output" must be text, got [[[',
+    ),
+    "infinite.jsonl": (b'{"instruction": "a", "output": Infinity}', 'row 1: "output" must be text, got inf'),
+    "empty.jsonl": (b"", "empty.jsonl has no rows"),
+    "blank.json": (b" \n\n", "blank.json has no rows"),
+    "null.json": (b"null", "row 1: a row is a mapping, got NoneType"),
+    "lists.json": (b"[[1], [2]]", "row 1: a row is a mapping, got list"),
+    "mixed.json": (b'[{"instruction": "a", "output": "b"}, 5]', "row 2: a row is a mapping, got int"),
+    "wide.json": ("[]".encode("utf-16"), "line 1, is not UTF-8: byte 0 of the file (it begins like UTF-16"),
+    "latin.jsonl": (b'{"output": "a"}\n{"output": "\xe4"}', "latin.jsonl, line 2, is not UTF-8: byte 28 of the file"),
+    "marked.jsonl": (b"\xef\xbb\xbf{}\n\xff", "marked.jsonl, line 2, is not UTF-8: byte 6 of the file"),
+    "cut.jsonl.gz": (gzip.compress(b'{"output": "b"}')[:-9], "Compressed file ended"),
+    "corrupt.json.gz": (gzip.compress(b"{}" * 99)[:12] + b"\xff\x13garbage" * 9, "Error -3 while decompressing"),
+    "history.jsonl": (
+        b'{"instruction": "a", "output": "b", "history": ["c", "d"]}',
+        '"history" must be a list of pairs',
+    ),
+    "tools.jsonl": (b'{"messages": [], "tools": "weather"}', '"tools" must be a list of mappings, or JSON of one'),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_is_one_line_that_names_the_place(tmp_path: Path, name: str) -> None:
+    content, message = HOSTILE[name]
+    (tmp_path / name).write_bytes(content)
+    assert message in refusal(tmp_path / name)
+
+
+def test_marks_at_the_beginning_of_joined_files_are_no_part_of_the_data(tmp_path: Path) -> None:
+    line = json.dumps(ROW).encode()
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\xef\xbb\xbf" + line + b"\r\n")
+    assert read_rows(config.Data(path=str(tmp_path / "rows.jsonl"))) == [ROW, ROW]
+
+
+@pytest.mark.parametrize("path", ["x" * 300 + ".jsonl", "~nobody-of-this-name/rows.jsonl", "./a\0b.jsonl"])
+def test_a_path_that_cannot_be_is_no_file(path: str) -> None:
+    with pytest.raises(UserError, match="no data file "):
+        read_rows(config.Data(path=path))
+
+
+def test_earlier_turns_come_before_the_input() -> None:
+    row = {**ROW, "input": "i", "history": [["c", "d"]]}
+    (first, _), (last, _) = alpaca_pieces(row)
+    assert first.startswith("Below is an instruction that describes a task, paired with an input")
+    assert last == "\n\n### Instruction:\na\n\n### Input:\ni\n\n### Response:\n"
