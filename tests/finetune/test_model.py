@@ -18,7 +18,8 @@ from partune.errors import UserError
 from partune.finetune import model as models
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
-from tests.finetune.tiny import CONTEXT, KINDS
+from partune.objectives.finetune import FineTune
+from tests.finetune.tiny import CONTEXT, KINDS, make_items, write_jsonl, write_task
 
 
 def last_names(names: list[str]) -> set[str]:
@@ -251,3 +252,24 @@ def test_a_base_for_several_devices_is_spread_over_them(
     with pytest.raises(UserError):
         models.load(config.Model(path=str(folders["llama"])), "fp32", devices=devices)
     assert asked.get("device_map") == placed
+
+
+def test_a_token_beyond_the_embeddings_is_named_before_training(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Tokens that were added to the tokenizer alone, in the data or in a task's items."""
+    shutil.copytree(folders["llama"], tmp_path / "added")
+    tokenizer = models.load_tokenizer(config.Model(path=str(tmp_path / "added")))
+    last = len(tokenizer) - 1
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<a>", "<|im_end|>"]})
+    tokenizer.save_pretrained(tmp_path / "added")
+    row = {"instruction": "why", "output": "oil"}
+    ended = [{**item, "question": "why <|im_end|>"} for item in make_items(8)]
+    task = write_task(tmp_path, "plain", make_items(8))
+    message = rf'has token {last + 2} \("<\|im_end\|>"\), the model\'s embeddings end at {last}: '
+    for name, rows, items in (
+        ("the data", [{**row, "output": "oil<|im_end|>"}], task),
+        ("the task ended", [row], write_task(tmp_path, "ended", ended)),
+    ):
+        data = write_jsonl(tmp_path / "rows.jsonl", rows)
+        with pytest.raises(UserError, match=f"^{name} {message}"):
+            FineTune(str(tmp_path / "added"), str(data), items).prepare()
+    FineTune(str(tmp_path / "added"), str(write_jsonl(tmp_path / "rows.jsonl", [row])), task).prepare()

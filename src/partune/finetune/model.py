@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from partune import config
 from partune.errors import UserError, suggestion
@@ -201,6 +201,26 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
     hint = near(Path(spec.path))
     return UserError(f'no folder "{spec.path}", and no such model from Hugging Face{offline}{hint}: {text}')
+
+
+def check_vocabulary(base: Base, what: str, largest: int) -> None:
+    """Check that a model has an embedding for each of some tokens.
+
+    Args:
+        base: The model.
+        what: Where the tokens come from, for the message.
+        largest: The largest id of them.
+
+    Raises:
+        UserError: Where that is beyond the embeddings: a token that was added to the tokenizer alone.
+    """
+    last = cast(Any, base.model).get_input_embeddings().weight.shape[0] - 1
+    if largest > last:
+        token = base.tokenizer.convert_ids_to_tokens(largest)
+        raise UserError(
+            f'{what} has token {largest} ("{token}"), the model\'s embeddings end at {last}: take the tokenizer that '
+            "belongs to the model, or resize these (model.resize_token_embeddings(len(tokenizer))) and save it"
+        )
 
 
 # ----- which layers get an adapter

@@ -247,7 +247,7 @@ class FineTune(Anchored):
     def _load(self) -> None:
         from partune.finetune.data import find_file
         from partune.finetune.isolation import own_generators
-        from partune.finetune.model import check_exists, find_device, find_dtype, quantization
+        from partune.finetune.model import check_exists, check_vocabulary, find_device, find_dtype, quantization
         from partune.finetune.tasks import check_file
 
         check_exists(self.model)
@@ -259,8 +259,13 @@ class FineTune(Anchored):
         import torch
 
         with own_generators(torch.device("cpu")):
-            self._examples  # noqa: B018
-            self._scorer  # noqa: B018
+            largest = int(self._examples.tokens.max())
+            parts = self._scorer.parts
+            base, _ = self._base(self.training.dtype)
+            check_vocabulary(base, "the data", largest)
+            for part in parts:
+                tokens = (token for _, *texts in part.requests for text in texts for token in text)
+                check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
 
     def settings(self, configuration: Config) -> tuple[config.Training, int, Literal["answer", "all"]]:
         """How a configuration trains: training section, maximum length, what the loss is on. Raises UserError."""
