@@ -23,6 +23,7 @@ from partune.finetune.data import alpaca_prompt, tokenise
 from partune.handover import axolotl, litgpt, llamafactory, trl
 from partune.handover.chosen import Chosen
 from partune.handover.recipes import RECIPES
+from tests.finetune.test_data import spaced_tokenizer
 from tests.handover.chosen import chosen
 
 KEYS: dict[str, dict[str, str]] = json.loads((Path(__file__).parent / "keys.json").read_text())
@@ -143,24 +144,35 @@ def test_prompts_are_the_studys() -> None:
     assert prompts["no_input_format"].format(**row) == alpaca_prompt({**row, "input": ""})
 
 
+ROWS = [
+    {"instruction": "Name a pump.", "output": "P-1"},
+    {"instruction": "What is wrong?", "input": "Pump P-1 is loud.", "output": "A bearing."},
+    {"instruction": "Say nothing.", "input": None, "output": ""},
+    {"instruction": "Be long. " * 40, "output": "Cut."},
+    {"instruction": " ", "output": ""},
+]
+DOLLYS = [
+    {"instruction": "When?", "context": "It was May.", "response": "In May."},
+    {"instruction": "Now?", "response": "No.", "system": "Be terse.", "history": [["Why?", "Rust."], ["So?", " Oil."]]},
+]
+
+
 @pytest.mark.parametrize("loss_on", ["answer", "all"])
-def test_the_script_trains_on_the_very_tokens_of_the_study(loss_on: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows", [ROWS, DOLLYS])
+@pytest.mark.parametrize("spaced", [False, True])
+def test_the_script_trains_on_the_very_tokens_of_the_study(
+    loss_on: str, rows: list[dict[str, Any]], spaced: bool, tmp_path: Path
+) -> None:
     from transformers import AutoTokenizer
 
     from partune.demo import DIRECTORY
 
-    tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
-    rows = [
-        {"instruction": "Name a pump.", "output": "P-1"},
-        {"instruction": "What is wrong?", "input": "Pump P-1 is loud.", "output": "A bearing."},
-        {"instruction": "Say nothing.", "input": None, "output": ""},
-        {"instruction": "Be long. " * 40, "output": "Cut."},
-        {"instruction": " ", "output": ""},
-    ]
+    tokenizer = spaced_tokenizer("llama") if spaced else AutoTokenizer.from_pretrained(DIRECTORY / "model")
     (tmp_path / "rows.json").write_text(json.dumps(rows))
     data = config.Data(path=str(tmp_path / "rows.json"), max_length=60, loss_on=loss_on)  # type: ignore[arg-type]
     expected = tokenise(data, tokenizer).cut(60, data.loss_on)
-    text = trl.recipe(chosen(data={"path": "rows.json", "max_length": 60, "loss_on": loss_on}))[trl.FILE]
+    section = {"path": "rows.json", "max_length": 60, "loss_on": loss_on}
+    text = trl.recipe(chosen(data=section, fields=expected.summary["fields"]))[trl.FILE]
     functions = [node for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.Assign))]
     known: dict[str, Any] = {"tokenizer": tokenizer}
     plain = [each for each in functions if isinstance(each, ast.FunctionDef) or isinstance(each.value, ast.Constant)]
@@ -172,6 +184,27 @@ def test_the_script_trains_on_the_very_tokens_of_the_study(loss_on: str, tmp_pat
         tokens, trained = expected.example(i)
         assert each["input_ids"] == tokens.tolist()
         assert [label != -100 for label in each["labels"]][1:] == trained.tolist()[1:]
+
+
+def test_fields_of_the_rows_are_handed_on_or_what_is_not_is_said() -> None:
+    fields = {"instruction": "instruction", "input": "context", "output": "response", "history": "history"}
+    texts = _texts(chosen(fields=fields))
+    prompts = yaml.safe_load(texts["axolotl"])["datasets"][0]["type"]
+    assert (prompts["field_input"], prompts["field_output"]) == ("context", "response")
+    columns = json.loads(llamafactory.recipe(chosen(fields=fields))[llamafactory.DATA_FILE])["study"]["columns"]
+    known = {"prompt": "instruction", "query": "context", "response": "response", "history": "history"}
+    assert columns == known
+    said = {tool: " ".join(text.replace("\n#", " ").split()) for tool, text in texts.items()}
+    for tool, name in (("axolotl", "axolotl"), ("litgpt", "LitGPT")):
+        assert f"The study used the rows' history; {name} does not" in said[tool]
+    for tool in ("trl", "llamafactory"):
+        assert "The study used the rows'" not in said[tool]
+    assert "Rename the rows' fields first: context to input, response to output." in said["litgpt"]
+    chats = _texts(chosen(rows="chat", fields={"messages": "messages", "tools": "tools", "weight": "weight"}, apart=3))
+    for tool, text in chats.items():
+        flat = " ".join(text.replace("\n#", " ").split())
+        assert f"The study used the rows' {'weight' if tool == 'trl' else 'tools, weight'};" in flat
+        assert "3 answers that the chat template writes otherwise once a chat goes on" in flat
 
 
 def test_what_a_tool_cannot_do_is_said() -> None:

@@ -41,7 +41,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     same = trainer_arguments(chosen)
     quantized = model.quantize != "none"
-    differences = [*chosen.differences(), *chosen.command_line()]
+    differences = [*chosen.differences(), *chosen.command_line(), *chosen.unread("axolotl")]
     settings = {
         "base_model": chosen.base,
         "revision_of_model": model.revision,
@@ -78,8 +78,8 @@ def _dataset(chosen: Chosen) -> dict[str, Any]:
             "system_prompt": "",
             "system_format": "{system}",
             "field_instruction": "instruction",
-            "field_input": "input",
-            "field_output": "output",
+            "field_input": chosen.name_of("input"),
+            "field_output": chosen.name_of("output"),
             "format": PROMPT_WITH_INPUT,
             "no_input_format": PROMPT,
         }

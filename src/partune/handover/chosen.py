@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,8 @@ class Chosen:
     targets: names of the layers with an adapter, as PEFT takes them; covered: where these are, as the record has it.
     seed, order_seed: of initialisation and dropout, and of the data's order.
     here: the folder that relative paths in its files are meant from.
+    fields: the data's fields that were used, by the format's names for them.
+    apart: how many answers were trained as the end of the chat so far, in examples of their own.
     """
 
     model: config.Model
@@ -44,6 +46,8 @@ class Chosen:
     order_seed: int
     here: Path
     covered: Mapping[str, Any] | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
+    apart: int = 0
 
     @classmethod
     def of(
@@ -68,6 +72,8 @@ class Chosen:
             order_seed=header["seed"] if trial.order is None else trial.order,
             here=here,
             covered=loaded.get("adapted", {}).get(whole.targets),
+            fields=loaded["data"].get("fields", {}),
+            apart=loaded["data"].get("answers_apart", 0),
         )
 
     @cached_property
@@ -138,6 +144,28 @@ class Chosen:
                 f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch."
             )
         return found
+
+    def name_of(self, field: str) -> str:
+        """Return the data's name of a field of the format."""
+        return self.fields.get(field, field)
+
+    def unread(self, tool: str, *read: str) -> list[str]:
+        """Return what to say of fields that the study used and a tool does not, and of answers trained apart.
+
+        Args:
+            tool: The tool's name.
+            read: The fields that it reads as the study does, beside those that every row has.
+        """
+        plain = ("instruction", "input", "output") if self.rows == "alpaca" else ("messages", "tool_calls")
+        said = []
+        if left := [name for mine, name in self.fields.items() if mine not in (*plain, *read)]:
+            said.append(f"The study used the rows' {', '.join(left)}; {tool} does not, or not in this way.")
+        if self.apart:
+            said.append(
+                f"{self.apart} answers that the chat template writes otherwise once a chat goes on were trained as the "
+                f"end of the chat so far in the study; {tool} trains whole chats."
+            )
+        return said
 
     def command_line(self) -> list[str]:
         """What holds for every tool that is a command and keeps adapters in the base's precision."""

@@ -83,6 +83,9 @@ def _differences(chosen: Chosen, warmup: int) -> list[str]:
         found.append("Micro-batches count alike in a step, however many tokens are trained in each.")
     if chosen.rows == "chat":
         found.append("LitGPT reads no chat rows: turn them into instruction and output first.")
+    found += chosen.unread("LitGPT")
+    if renamed := {name: mine for mine, name in chosen.fields.items() if mine != name}:
+        found.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
     if chosen.file is None:
         found.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
     elif chosen.file.endswith(".gz"):

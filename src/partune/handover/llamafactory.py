@@ -23,7 +23,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     """The files by name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
-    differences = [*chosen.differences(), *chosen.command_line()]
+    differences = [*chosen.differences(), *chosen.command_line(), *chosen.unread("LLaMA-Factory", "system", "history")]
     if alpaca:
         differences += [
             "An input follows its instruction on a line of its own; the study's prompt has it under a heading.",
@@ -78,7 +78,8 @@ def _description(chosen: Chosen) -> str:
     else:
         where = {"hf_hub_url": chosen.data.path, "split": chosen.data.split}
     if chosen.rows == "alpaca":
-        columns = {"prompt": "instruction", "query": "input", "response": "output"}
+        columns = {"prompt": "instruction", "query": chosen.name_of("input"), "response": chosen.name_of("output")}
+        columns |= {name: name for name in ("system", "history") if name in chosen.fields}
         return json.dumps({"study": {**where, "formatting": "alpaca", "columns": columns}}, indent=2) + "\n"
     tags = {
         "role_tag": "role",

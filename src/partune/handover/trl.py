@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
+from partune.finetune import data as instructions
 from partune.finetune.model import DTYPES
 from partune.finetune.training import BETAS, EPSILON
 from partune.handover.chosen import Chosen, number
@@ -13,6 +15,7 @@ from partune.handover.pages import bullets
 
 FILE = "train_trl.py"  # run from its own folder, where a trl.py would stand in for the library
 VERSION = "1.16.0"
+READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs")}  # of the rows, as the study does
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 HEAD = '''\
@@ -35,25 +38,33 @@ DATA = {data}
 
 ALPACA = '''\
 MAX_LENGTH = {max_length}
-PROMPT = """{prompt}"""
-PROMPT_WITH_INPUT = """{prompt_with_input}"""
+PROMPT_END = """{end}"""
+OPENING = """{opening}"""
+OPENING_WITH_INPUT = """{opening_with_input}"""
+TURN = """{turn}"""
+TURN_WITH_INPUT = """{turn_with_input}"""
+
+
+{functions}
 
 
 def tokenised(row):
     """Prompt and answer encoded apart, so that an answer's tokens are exactly the answer and the end of sequence."""
-    template = PROMPT_WITH_INPUT if row.get("input") else PROMPT
-    text = template.format(instruction=row["instruction"] or "", input=row.get("input") or "")
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-    prompt = tokenizer(text)["input_ids"]
-    if end and prompt[-1:] == end:
-        del prompt[-1]
-    answer = tokenizer(row["output"] or "", add_special_tokens=False)["input_ids"] + end
-    labels = {labels}
-    return {{"input_ids": (prompt + answer)[:MAX_LENGTH], "labels": labels[:MAX_LENGTH]}}
+    tokens, labels = [], []
+    for prompt, answer in alpaca_pieces({fields}):
+        prompt = continued(tokenizer, [prompt])[0] if tokens else tokenizer(prompt)["input_ids"]
+        if not tokens and end and prompt[-1:] == end:
+            del prompt[-1]
+        answer = continued(tokenizer, [answer], PROMPT_END)[0] + end
+        tokens += prompt + answer
+        labels += {labels}
+    return {{"input_ids": tokens[:MAX_LENGTH], "labels": labels[:MAX_LENGTH]}}
 
 
 def has_text(row):
-    return bool((row["instruction"] or "").strip() or (row["output"] or "").strip())
+    texts = {texts}
+    return any((text or "").strip() for text in texts) or bool(row.get("history"))
 
 
 def has_loss(row):
@@ -117,7 +128,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
-    differences = chosen.differences()
+    differences = [*chosen.differences(), *chosen.unread("TRL", *READ[chosen.rows])]
     if chat and data.loss_on == "answer":
         differences.append(
             "TRL finds the answers by marks in the chat template, which has to have or to be given them."
@@ -170,8 +181,14 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     )
     alpaca = ALPACA.format(
         max_length=data.max_length,
-        prompt=PROMPT,
-        prompt_with_input=PROMPT_WITH_INPUT,
+        end=instructions.PROMPT_END,
+        opening=instructions.OPENING,
+        opening_with_input=instructions.OPENING_WITH_INPUT,
+        turn=instructions.TURN,
+        turn_with_input=instructions.TURN_WITH_INPUT,
+        functions=f"{_source(instructions.alpaca_pieces)}\n\n{_source(instructions.continued)}".rstrip(),
+        fields=_row(chosen),
+        texts=f'(row["instruction"], row[{chosen.name_of("output")!r}])',
         labels="[-100] * len(prompt) + answer" if data.loss_on == "answer" else "prompt + answer",
     )
     body = BODY.format(
@@ -182,6 +199,24 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         quantization=QUANTIZATION.format(dtype=dtype) if quantized else "",
     )
     return {FILE: head + ("\n\n" if chat else alpaca) + body}
+
+
+def _source(function: Callable[..., Any]) -> str:
+    """Return a function of the study's as it stands, without the types of its arguments."""
+    return re.sub(r"(?m)^(def \w+)\((.*)\) -> .*:$", _untyped, inspect.getsource(function))
+
+
+def _untyped(signature: re.Match[str]) -> str:
+    arguments = re.split(r", (?=\w+:)", signature[2])
+    plain = [re.sub(r": [^=]+?(?= = |$)", "", argument) for argument in arguments]
+    return f"{signature[1]}({', '.join(plain)}):".replace(" = ", "=")
+
+
+def _row(chosen: Chosen) -> str:
+    """Return a row by the study's names for its fields, as Python writes it; unchanged where those are the data's."""
+    renamed = {mine: name for mine, name in chosen.fields.items() if mine != name}
+    pairs = "".join(f", {mine!r}: row.get({name!r})" for mine, name in renamed.items())
+    return f"{{**row{pairs}}}" if renamed else "row"
 
 
 def _prepared(chosen: Chosen) -> list[str]:
