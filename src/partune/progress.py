@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from partune.config import baseline
 from partune.objectives.base import Anchored
+from partune.report.rows import row_notes
 from partune.report.summary import coverage_words, reloaded_words, score_words, span, words
 from partune.report.words import progress
 from partune.study import Study, Watcher
@@ -88,6 +89,8 @@ class Terminal(Watcher):
             }
             told = "".join(f", {count} {what}" for what, count in lost.items() if count)
             self._print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
+            for note in row_notes(data):
+                self._print(note)
             items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
             for targets, covered in summary.get("adapted", {}).items():
                 self._print(f"{targets}: {coverage_words(covered)}")

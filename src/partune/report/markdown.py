@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from partune.markdown import fenced, plain, table
 from partune.report import sentences, words
 from partune.report.facts import Facts
+from partune.report.rows import row_notes
 
 
 def markdown(facts: Facts) -> str:
@@ -33,6 +34,8 @@ def markdown(facts: Facts) -> str:
     lines += ["## Failures", "", plain(sentences.failures(facts)), ""]
     lines += [f"- {len(each.trials)}: {plain(each.cause)}" for each in facts.failures]
     versions = words.listed([f"{name} {version}" for name, version in facts.summary["versions"].items()])
+    if notes := row_notes(facts.summary["loaded"].get("data", {})):
+        lines += ["", "## The data", "", plain(" ".join(notes))]
     lines += ["", "## Repeat it", "", plain(f"With {versions}."), ""]
     lines += ["<details><summary>The study</summary>", "", fenced(sentences.settings(facts), "yaml"), "", "</details>"]
     return "\n".join(lines).rstrip() + "\n"

@@ -14,6 +14,7 @@ from partune.report import figures, sentences, words
 from partune.report.document import details, document, paragraph, place, table
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
+from partune.report.rows import row_notes
 from partune.report.summary import remark
 from partune.trial import Config, Status, Trial
 
@@ -248,7 +249,9 @@ class _Page:
             )
             text += settings
         if summary["loaded"]:
-            text += f"<h3>What was loaded</h3><pre>{escape(sentences.yaml_text(summary['loaded']))}</pre>"
+            notes = "".join(map(paragraph, row_notes(summary["loaded"].get("data", {}))))
+            loaded = escape(sentences.yaml_text(summary["loaded"]))
+            text += f"<h3>What was loaded</h3>{notes}<pre>{loaded}</pre>"
         return text + "<h3>Versions</h3>" + table(["package", "version"], summary["versions"].items())
 
     def trials(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from partune.config import baseline
+from partune.report.rows import row_notes
 from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
 from partune.storage import Record
@@ -299,6 +300,7 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}{_luck_words(summary)}")
     if summary["confirmed"]:
         page.append(_confirmed_words(summary["confirmed"]))
+    page += [text(note) for note in row_notes(summary["loaded"].get("data", {}))]
     page.append(_spent(summary))
     for targets, covered in summary["loaded"].get("adapted", {}).items():
         page.append(text(f"Targets {targets}: {coverage_words(covered)}."))

@@ -1,0 +1,49 @@
+"""What became of the data's rows is told where a study starts and in each form of its report."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from partune import Float, Int, Space, Study
+from partune.progress import Terminal
+from partune.report import markdown, summary
+from partune.report.facts import Facts
+from partune.report.files import write
+from partune.report.rows import row_notes
+from tests.simulated import SimulatedTuning
+
+SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
+COUNTS = {"rows": 20, "examples": 19, "tokens": 300, "empty": 1, "truncated": 0, "untrainable": 0}
+NOTE = "12 rows have fields that are not used: [bold]tools, weight."
+
+
+class OfRows(SimulatedTuning):
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        data = {**COUNTS, "unused": {"[bold]tools": 12, "weight": 3}, "rows_with_unused": 12}
+        scoring = {"metric": "acc", "items": {"search": 4}}
+        return {"data": data, "scoring": scoring, "dtype": "fp32", "device": "cpu"}
+
+
+def test_fields_that_are_not_used_are_told(tmp_path: Path) -> None:
+    start, report = (Console(file=io.StringIO(), width=120, highlight=False, soft_wrap=True) for _ in range(2))
+    study = Study(SPACE, OfRows(), "lhs", options={"size": 4}, directory=tmp_path / "s", watcher=Terminal(start)).run(4)
+    summary.show(summary.summarise(study.record), report)
+    facts = Facts(study.record)
+    told = [console.file.getvalue() for console in (start, report)]  # type: ignore[attr-defined]
+    for text in (*told, write(facts).read_text(), markdown.markdown(facts).replace("\\", "")):
+        assert NOTE in text
+
+
+def test_each_count_has_its_sentence() -> None:
+    counts = {"empty_answers": 2, "cut_by_template": 1, "answers_apart": 3, "unknown_tokens": 1}
+    for name, count in counts.items():
+        (note,) = row_notes({name: count})
+        assert str(count) in note
+    assert len(row_notes(counts)) == 4
+    assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
