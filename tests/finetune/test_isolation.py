@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import random
+import subprocess
 import sys
+import threading
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
+from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
 
 CPU = torch.device("cpu")
@@ -75,6 +78,58 @@ def test_libraries_are_silent_and_errors_are_not(capfd: pytest.CaptureFixture[st
     assert logger.level == level
     print("on")
     assert capfd.readouterr().out == "on\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Found missing adapter keys while loading the checkpoint: ['a.lora_A.weight'].",
+        "Some weights of X were not initialized from the model checkpoint at y and are newly initialized: ['z']",
+        "Already found a `peft_config` attribute in the model.",
+        "You passed `quantization_config` but the model you're loading already has a `quantization_config` attribute.",
+    ],
+)
+def test_a_warning_that_voids_the_result_is_an_error(text: str) -> None:
+    for say in (lambda: warnings.warn(text, stacklevel=1), lambda: logging.getLogger("transformers.a").warning(text)):
+        with pytest.raises(UserError) as caught, quiet():
+            say()
+        assert str(caught.value) == text
+
+
+def test_a_warning_that_matters_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    text = f"This will lead to incorrect tokenization ({random.random()})."
+    for _ in range(2):
+        with quiet():
+            logging.getLogger("transformers.tokens").warning(text)
+            logging.getLogger("lm_eval.tasks").warning("of no account")
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("partune")] == [text]
+
+
+def test_our_own_warnings_pass_and_threads_do_not_mix(capfd: pytest.CaptureFixture[str]) -> None:
+    """Two threads within at once, the first in leaves first: the terminal is its own again after the last."""
+    inside, leave, stdout = threading.Event(), threading.Event(), sys.stdout
+
+    def other() -> None:
+        with quiet():
+            inside.set()
+            leave.wait(10)
+            warnings.warn("incorrect, says the other thread", stacklevel=1)
+
+    thread = threading.Thread(target=other)
+    with quiet():
+        thread.start()
+        assert inside.wait(10)
+    assert sys.stdout is not stdout
+    leave.set()
+    thread.join()
+    assert sys.stdout is stdout
+    code = (
+        "import logging; from partune.finetune.isolation import quiet\n"
+        "with quiet(): logging.getLogger('partune.disk').warning('the disk is full')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stderr == "the disk is full\n"
+    capfd.readouterr()
 
 
 def test_errors_become_one_line() -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 import io
 import logging
 import random
+import re
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -15,10 +18,48 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from partune.errors import UserError
+
 if TYPE_CHECKING:
     import torch
 
-TALKATIVE = ("transformers", "peft", "datasets", "lm_eval", "lm-eval", "huggingface_hub", "httpx", "fsspec", "filelock")
+TALKATIVE = (
+    "transformers",
+    "peft",
+    "datasets",
+    "lm_eval",
+    "lm-eval",
+    "accelerate",
+    "bitsandbytes",
+    "huggingface_hub",
+    "httpx",
+    "fsspec",
+    "filelock",
+)
+
+# What a library only warns of, although it voids what comes after: an error here.
+VOIDING = re.compile(
+    "missing adapter keys"
+    "|were not initialized from the model checkpoint"
+    "|newly initialized"
+    "|already found a `peft_config`"
+    "|already has a `quantization_config`"
+    "|unknown quantization type"
+)
+# What may spoil it: told, once.
+TELLING = re.compile(
+    "incorrect|corrupted|unexpected (behaviou?r|results)|undefined behaviou?r"
+    "|does not match|did not match any|unexpected keyword arguments .* ignored|unsupported layer type"
+    "|`rope_parameters`'s|in `rope_parameters`|no rope parameters"
+    "|different values, so we will not tie|model weights are not tied|model of type .* to instantiate"
+    "|not properly dequantized|offloaded to the (cpu|disk)|consider using .* instead to enable"
+    "|falling back to (tiktoken|raw)"
+    "|references unknown task|using test_docs as fewshot_docs|prompt returns empty string"
+)
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -46,21 +87,90 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, warnings or log lines of libraries; exceptions pass."""
-    with ExitStack() as stack:
+    """Show no progress bars, warnings or log lines of libraries, but for what spoils a result.
+
+    Warnings that match `TELLING` are logged, each once in a process; one that matches `VOIDING` is an error. Several
+    threads may be within at once: what one of them hears is its own.
+
+    Raises:
+        UserError: When a library warned of what voids what it did.
+    """
+    with _EARS.listening() as heard:
+        yield
+    for text in heard:
+        if VOIDING.search(text.lower()):
+            raise UserError(one_line(text))
+        if text not in _TOLD:
+            _TOLD.add(text)
+            log.warning("%s", one_line(text))
+
+
+_TOLD: set[str] = set()
+
+
+class _Ears(logging.Handler):
+    """What libraries say, kept from the terminal as long as somebody listens; what matters of it, by thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._mutex = threading.Lock()
+        self._listeners: list[tuple[int, list[str]]] = []  # threads, and what they heard
+        self._silence: ExitStack | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[list[str]]:
+        """Keep libraries silent; give what this thread hears that matters, in its order."""
+        own: tuple[int, list[str]] = threading.get_ident(), []
+        with self._mutex:
+            if not self._listeners:
+                self._silence = self._silenced()
+            self._listeners.append(own)
+        try:
+            yield own[1]
+        finally:
+            with self._mutex:
+                self._listeners = [each for each in self._listeners if each is not own]
+                if not self._listeners and self._silence is not None:
+                    self._silence.close()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(record.getMessage())
+
+    def _hear(self, said: str) -> None:
+        text = COLOURS.sub("", said)
+        if VOIDING.search(text.lower()) or TELLING.search(text.lower()):
+            for thread, heard in self._listeners:
+                if thread == threading.get_ident():
+                    heard.append(text)
+
+    def _silenced(self) -> ExitStack:
+        """Redirect what goes to the terminal; closing the stack puts all back."""
+        stack = ExitStack()
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: self._hear(str(message))
+        own = logging.getLogger("partune")
+        if not own.hasHandlers():  # the handler of last resort would write into the redirected stream
+            handler = logging.StreamHandler(sys.stderr)
+            own.addHandler(handler)
+            stack.callback(own.removeHandler, handler)
         stack.enter_context(redirect_stderr(io.StringIO()))
         stack.enter_context(redirect_stdout(io.StringIO()))
         for name in TALKATIVE:
             logger = logging.getLogger(name)
+            for attribute in ("handlers", "propagate"):
+                stack.callback(setattr, logger, attribute, getattr(logger, attribute))
             stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.CRITICAL)
-        yield
+            logger.handlers, logger.propagate = [self], False
+            logger.setLevel(logging.WARNING)
+        return stack
 
 
-def one_line(error: BaseException) -> str:
-    """What an error says, in one line that fits a terminal."""
+_EARS = _Ears()
+
+
+def one_line(error: object) -> str:
+    """What an error or a warning says, in one line that fits a terminal."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:297]}..."
 
