@@ -97,6 +97,8 @@ class Terminal(Watcher):
             metric = summary["scoring"]["metric"]
             pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
             self._print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
+        for note in summary.get("notes", []):
+            self._print(f"note: {note}")
 
     def note(self, sentence: str) -> None:
         self._print(sentence)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,6 +70,38 @@ def test_a_loaded_adapter_leaves_the_base_as_it_was(
     with adapters.loaded(bases[kind], folder), torch.no_grad():
         assert torch.equal(bases[kind].model(IDS).logits, logits)
     assert dict(bases[kind].model.named_modules()) == modules
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda own: dict(list(own.items())[1:]), r"missing adapter keys .*layers\.0\.self_attn"),
+        (
+            lambda own: own | {name.replace("layers.0", "layers.9"): t.clone() for name, t in own.items()},
+            r"it has no place for base_model\.model\.model\.layers\.9\.self_attn.* and \d+ more",
+        ),
+    ],
+)
+def test_an_adapter_that_is_not_taken_whole_is_refused(
+    base: Base, saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path, change: Any, message: str
+) -> None:
+    """PEFT warns of what is missing and drops what has no place; either is another adapter than the one in the file."""
+    folder = shutil.copytree(saved["llama"][0], tmp_path / "adapter")
+    file = folder / "adapter_model.safetensors"
+    safetensors.torch.save_file(change(load_file(file)), file)
+    with pytest.raises(UserError, match=f"does not fit the base model: .*{message}"), adapters.loaded(base, folder):
+        pass
+
+
+def test_nothing_is_merged_into_a_base_that_lacks_weights(
+    folders: dict[str, Path], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(folders["llama"], tmp_path / "base")
+    weights = load_file(folder / "model.safetensors")
+    safetensors.torch.save_file(dict(list(weights.items())[1:]), folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"base lacks 1 of its \d+ weights"):
+        adapters.merge(config.Model(path=str(folder)), saved["llama"][0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_harness_scores_the_exported_adapter_alike(

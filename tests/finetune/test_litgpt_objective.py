@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 
 from partune.config import located
 from partune.configured import study as make_study
@@ -110,6 +112,18 @@ def test_bad_input_is_one_line_before_any_work(
     with pytest.raises(UserError, match=message) as caught:
         make(**changes).check(space)
     assert "\n" not in str(caught.value)
+    assert not calls(command)
+
+
+def test_a_checkpoint_that_lacks_weights_is_never_converted(
+    make: Any, command: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """LitGPT loads a checkpoint beside LoRA's own weights, and so takes whatever is missing for new."""
+    folder = shutil.copytree(folders["llama"], tmp_path / "lacking")
+    weights = load_file(folder / "model.safetensors")
+    save_file(dict(list(weights.items())[1:]), folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"lacking lacks 1 of its \d+ weights, which would be random numbers: lm_head"):
+        make(model=folder).check(SPACE)
     assert not calls(command)
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import AutoModelForCausalLM
 
 from partune import config
 from partune.errors import UserError
@@ -190,6 +195,107 @@ def test_a_lent_base_comes_back_exactly_as_it_was(bases: dict[str, Base], kind: 
     assert not base.model.training
     with torch.no_grad():
         assert torch.equal(base.model(ids).logits, logits)
+
+
+# ----- a checkpoint that is not the model
+
+
+def changed(source: Path, to: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Path:
+    """A copy of a model's folder with other weights in it."""
+    shutil.copytree(source, to)
+    save_file(change(load_file(source / "model.safetensors")), to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+def configured(folder: Path, **settings: Any) -> Path:
+    known = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(known | settings))
+    return folder
+
+
+DOWN = "model.layers.1.mlp.down_proj.weight"
+INCOMPLETE: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], str]] = {
+    "one": ("llama", lambda w: {n: t for n, t in w.items() if n != DOWN}, DOWN),
+    "compiled": ("llama", lambda w: {f"_orig_mod.{n}": t for n, t in w.items()}, 'begin with "_orig_mod.", as in'),
+    "wrapped": ("neox", lambda w: {f"module.{n}": t for n, t in w.items()}, 'its names begin with "module."'),
+    "tied": ("qwen2", lambda w: {n: t for n, t in w.items() if "embed" not in n}, "model.embed_tokens.weight"),
+    "bias": ("gpt2", lambda w: {n: t for n, t in w.items() if "h.1.ln_2.bias" not in n}, "transformer.h.1.ln_2.bias"),
+    "shape": ("llama", lambda w: {n: t[:-1].clone() if n == DOWN else t for n, t in w.items()}, DOWN),
+}
+
+
+@pytest.mark.parametrize("case", list(INCOMPLETE))
+@pytest.mark.parametrize("how", ["load", "outline"])
+def test_weights_that_a_checkpoint_lacks_are_named(
+    folders: dict[str, Path], tmp_path: Path, case: str, how: str
+) -> None:
+    kind, change, named = INCOMPLETE[case]
+    spec = config.Model(path=str(changed(folders[kind], tmp_path / "model", change)))
+    with pytest.raises(UserError, match=re.escape(named)) as caught:
+        models.load(spec, "fp32", "cpu") if how == "load" else models.outline(spec)
+    if case != "shape":  # the loader's own report is the judge of how many
+        _, report = AutoModelForCausalLM.from_pretrained(spec.path, output_loading_info=True)
+        assert f"lacks {len(report['missing_keys'])} of its" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_of_its_own_that_is_not_there_is_missed(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["gpt2"], tmp_path / "model")  # tied, and so saved without a head
+    configured(tmp_path / "model", tie_word_embeddings=False)
+    with pytest.raises(UserError, match=r"lacks 1 of its \d+ weights, which would be random numbers: lm_head.weight"):
+        models.load(config.Model(path=str(tmp_path / "model")), "fp32", "cpu")
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "gpt2"])
+def test_what_a_checkpoint_need_not_hold_is_not_missed(
+    folders: dict[str, Path], bases: dict[str, Base], tmp_path: Path, kind: str
+) -> None:
+    """A tied head, and the name of the whole before each weight's."""
+    prefix = {"qwen2": "model.", "gpt2": "transformer."}[kind]
+    bare = changed(folders[kind], tmp_path / kind, lambda w: {n.removeprefix(prefix): t for n, t in w.items()})
+    loaded = models.load(config.Model(path=str(bare)), "fp32", "cpu")
+    for name, expected in bases[kind].model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], expected), name
+
+
+def test_what_has_no_place_in_the_model_is_told(folders: dict[str, Path], tmp_path: Path, base: Base) -> None:
+    shutil.copytree(folders["llama"], tmp_path / "model")
+    configured(tmp_path / "model", num_hidden_layers=1)
+    (note,) = models.load(config.Model(path=str(tmp_path / "model")), "fp32", "cpu").notes
+    assert note.startswith("9 tensors of the checkpoint have no place in the model, and are left out: model.layers.1.")
+    assert base.notes == ()
+
+
+def test_an_adapter_in_the_base_folder_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    """The loader would put it into the base, and say nothing."""
+    folder = tmp_path / "both"
+    shutil.copytree(folders["llama"], folder)
+    with quiet():
+        plain = AutoModelForCausalLM.from_pretrained(folder)
+        get_peft_model(plain, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(folder)
+        assert AutoModelForCausalLM.from_pretrained(folder).peft_config
+    for ask in (models.check_exists, models.load_tokenizer, models.load, models.outline):
+        with pytest.raises(UserError, match="both holds an adapter too"):
+            ask(config.Model(path=str(folder)))
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="both is an adapter's folder: give the folder of its base"):
+        models.check_exists(config.Model(path=str(folder)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_with_dropout_of_its_own_is_told_and_trained_without(bases: dict[str, Base], kind: str) -> None:
+    """Oracle: whether the model in training mode, as Trainer has it, answers otherwise than in evaluation mode."""
+    model, ids = bases[kind].model, torch.arange(12).reshape(1, 12)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        still = model(ids).logits
+        try:
+            moves = not torch.equal(model.train()(ids).logits, still)
+        finally:
+            model.eval()
+    assert moves == bool(models.dropouts(model.config)) == bool(bases[kind].notes)
+    if moves:
+        assert models.dropouts(model.config) == {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
+        assert "the base's own dropout (" in bases[kind].notes[0]
 
 
 # ----- 4 bits, compiled blocks

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from partune import config
 from partune.disk import make_way, persistent
 from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.layers import read_text
-from partune.finetune.model import Base, load, near
+from partune.finetune.model import Base, load, near, some
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -119,11 +119,12 @@ def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
 
     check(folder)
     with base.lent() as model, own_generators(base.device):
-        with quiet():
-            try:
+        try:
+            with quiet():
                 adapted = PeftModel.from_pretrained(model, str(folder))
-            except (OSError, ValueError, RuntimeError, KeyError) as error:
-                raise UserError(f"adapter {folder} does not fit the base model: {one_line(error)}") from None
+                _check_used(adapted, folder)
+        except (OSError, ValueError, RuntimeError, KeyError, UserError) as error:
+            raise UserError(f"adapter {folder} does not fit the base model: {one_line(error)}") from None
         adapted.eval()
         yield adapted
 
@@ -142,6 +143,19 @@ def unlike(adapted: PeftModel, folder: Path) -> str | None:
         return f"{len(odd)} weights are not those that PEFT has in the model: {odd[0]} {where}"
     changed = [name for name, weight in kept.items() if not torch.equal(weight.float(), held[name].float().cpu())]
     return f"PEFT loads {len(changed)} weights otherwise than they were saved, as {changed[0]}" if changed else None
+
+
+def _check_used(adapted: PeftModel, folder: Path) -> None:
+    """Raise ValueError where the adapter's file has tensors that the model did not take: PEFT drops them in silence."""
+    from peft import get_peft_model_state_dict
+
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        return
+    with safe_open(str(path), framework="pt") as file:
+        there = set(file.keys())
+    if unused := sorted(there - set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
+        raise ValueError(f"it has no place for {some(unused)}")
 
 
 def merge(model: config.Model, folder: Path, out: Path) -> None:

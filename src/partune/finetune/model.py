@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.acceptance import refusal
-from partune.finetune.isolation import one_line, own_generators, quiet
+from partune.finetune.isolation import is_out_of_memory, one_line, own_generators, quiet
 from partune.finetune.layers import (
     block_names,
     block_of,
@@ -29,19 +30,23 @@ from partune.finetune.layers import (
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen causal language model with its tokenizer, on its device."""
+    """A frozen causal language model with its tokenizer, on its device.
+
+    notes: what a user should know of how it was loaded.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: str
+    notes: tuple[str, ...] = ()
 
     @property
     def context(self) -> int:
@@ -96,7 +101,6 @@ def load(
     adapters, their optimisers and everything else stay on the first.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
     where = find_device(device)
     kind = find_dtype(dtype, where)
@@ -106,18 +110,9 @@ def load(
     tokenizer = load_tokenizer(spec)
     with quiet(), own_generators(where):
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                spec.path,
-                revision=spec.revision,
-                dtype=getattr(torch, DTYPES[kind]),
-                trust_remote_code=spec.trust_remote_code,
-                use_safetensors=True if spec.safetensors else None,
-                **placed,
-            )
+            model, unused = _pretrained(spec, dtype=getattr(torch, DTYPES[kind]), **placed)
             if not placed:
                 model.to(where)
-        except (OSError, ValueError, ImportError) as error:
-            raise _cannot_load(spec, error) from None
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(f"model {spec.path} does not fit on {where} in {kind}: {one_line(error)}") from None
         model.requires_grad_(False)
@@ -125,7 +120,113 @@ def load(
         if compiled:
             for block in blocks(model):
                 block.compile(dynamic=True)
-    return Base(model, tokenizer, next(model.parameters()).device, kind)
+    notes = (*unused, *_without_dropout(model))
+    return Base(model, tokenizer, next(model.parameters()).device, kind, notes)
+
+
+def outline(spec: config.Model) -> PreTrainedModel:
+    """Return the base model on the meta device: names and shapes, without the weights themselves.
+
+    Raises:
+        UserError: As `load` does; the checkpoint has to hold all weights here too.
+    """
+    with quiet():
+        model, _ = _pretrained(spec, device_map={"": "meta"})
+    return model.eval()
+
+
+def _pretrained(spec: config.Model, **placement: Any) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model of a checkpoint that holds it whole, and notes on what of the checkpoint is not used.
+
+    The loader of transformers would put random numbers in the place of weights that are not there, other ones in each
+    process, and an adapter that lies beside them into the base.
+
+    Args:
+        spec: Which model.
+        placement: Further arguments of `from_pretrained`: dtype, device map, quantization.
+
+    Raises:
+        UserError: When there is no such model, or it is not the checkpoint's.
+        torch.OutOfMemoryError: When it does not fit.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            revision=spec.revision,
+            trust_remote_code=spec.trust_remote_code,
+            use_safetensors=True if spec.safetensors else None,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **placement,
+        )
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise torch.OutOfMemoryError(str(error)) from None
+        raise _cannot_load(spec, error) from None
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise UserError(f"model {spec.path} {ADAPTER_BESIDE}")
+    missing, unused = sorted(report["missing_keys"]), sorted(report["unexpected_keys"])
+    wrong = [
+        f"{name}, {tuple(there)} in the checkpoint and {tuple(here)} by config.json"
+        for name, there, here in sorted(report["mismatched_keys"])
+    ]
+    if missing or wrong:
+        raise UserError(f"model {spec.path} {_not_whole(missing, wrong, unused, len(model.state_dict()))}")
+    if not unused:
+        return model, []
+    return model, [
+        f"{len(unused)} tensors of the checkpoint have no place in the model, and are left out: {some(unused)}"
+    ]
+
+
+ADAPTER_BESIDE = (
+    "holds an adapter too (adapter_config.json), which would be loaded into the base: merge it first, or keep the two "
+    "in folders of their own"
+)
+
+
+def _not_whole(missing: list[str], wrong: list[str], unused: list[str], weights: int) -> str:
+    """Say which weights a checkpoint lacks or has in another shape, and what helps."""
+    if not missing:
+        return f"has weights of another shape than its config.json says: {some(wrong)}"
+    lacks = f"lacks {len(missing)} of its {weights} weights, which would be random numbers: {some(missing)}"
+    wrapped = (name.removesuffix(lost) for lost in missing[:50] for name in unused if name.endswith(f".{lost}"))
+    prefix = next(wrapped, "")
+    if prefix:
+        compiled = ", as in the state of a compiled model" if prefix == "_orig_mod." else ""
+        return f'{lacks}; its names begin with "{prefix}"{compiled}: save it again without'
+    return f"{lacks}: get the whole checkpoint"
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """Return the first of some names, and how many there are beyond these."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def dropouts(settings: PretrainedConfig) -> dict[str, float]:
+    """Return the settings of a base's own dropout (or jitter) that are not zero, by their names in config.json."""
+    named = settings.get_text_config().to_dict().items()
+    return {
+        name: float(value)
+        for name, value in named
+        if re.search(r"drop|jitter", name) and not re.match(r"summary|classifier", name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    }
+
+
+def _without_dropout(model: PreTrainedModel) -> list[str]:
+    """Note that a base's own dropout is off, where it has any."""
+    if not (found := dropouts(model.config)):
+        return []
+    listed = ", ".join(f"{name} {value:g}" for name, value in found.items())
+    return [f"the base's own dropout ({listed}) is off in training here, and on in the Trainer of transformers"]
 
 
 def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[str, Any]:
@@ -174,8 +275,16 @@ def check_exists(spec: config.Model) -> None:
     """Raises UserError for a folder that is no model's, without loading anything; an id passes."""
     path = Path(spec.path).expanduser()
     if path.is_dir():
+        adapter = (path / "adapter_config.json").is_file()
         if not (path / "config.json").is_file():
-            raise UserError(f"{spec.path} is no model folder: it has no config.json")
+            what = (
+                "an adapter's folder: give the folder of its base"
+                if adapter
+                else "no model folder: it has no config.json"
+            )
+            raise UserError(f"{spec.path} is {what}")
+        if adapter:
+            raise UserError(f"model {spec.path} {ADAPTER_BESIDE}")
     elif path.exists():
         raise UserError(f"{spec.path} is a file: a model is a folder or a Hugging Face id")
     elif path.is_absolute() or spec.path.startswith((".", "~")) or spec.path.count("/") > 1:

@@ -498,6 +498,8 @@ class FineTune(Anchored):
     @property
     def summary(self) -> dict[str, Any]:
         """What was loaded, for the record: counts of the data, items and metric, device and precision."""
+        from partune.finetune.model import dropouts
+
         self.prepare()
         from partune.finetune.model import coverage
         from partune.finetune.training import count_steps, count_warmup
@@ -517,6 +519,8 @@ class FineTune(Anchored):
             **({} if base.context == 2**31 else {"context": base.context}),
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**self._scorer.summary, "chat_template": False},
+            **({"dropout": off} if (off := dropouts(base.model.config)) else {}),
+            **({"notes": list(base.notes)} if base.notes else {}),
         }
 
     # ----- resident parts

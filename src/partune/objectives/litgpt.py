@@ -27,6 +27,8 @@ from partune.threads import threads
 from partune.trial import Config, Observation, Status, Trial
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from partune.finetune.data import Row
     from partune.finetune.litgpt import Answers, Program
     from partune.finetune.model import Base
@@ -362,24 +364,33 @@ class LitGPT(FineTune):
 
     def _base(self, dtype: str) -> tuple[Base, PackAnswers]:
         """The model without its weights: what names, shapes and tokens need. LitGPT's processes hold the weights."""
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        from partune.finetune.isolation import one_line, quiet
         from partune.finetune.model import Base, find_device, find_dtype, load_tokenizer
 
         device = find_device(self.config.run.device)
         kind = find_dtype(dtype, device)
         if kind not in self._bases:
             tokenizer = load_tokenizer(self.model)
-            with quiet(), torch.device("meta"):
-                try:
-                    settings = AutoConfig.from_pretrained(self.model.path, revision=self.model.revision)
-                    model = AutoModelForCausalLM.from_config(settings)
-                except (OSError, ValueError, ImportError) as error:
-                    raise UserError(f"model {self.model.path} cannot be read: {one_line(error)}") from None
-            self._bases[kind] = Base(model.eval(), tokenizer, device, kind), _unanswered
+            self._bases[kind] = Base(self._outline(), tokenizer, device, kind), _unanswered
         return self._bases[kind]
+
+    def _outline(self) -> PreTrainedModel:
+        """Return the model without its weights; what LitGPT has converted already, it has checked itself."""
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        from partune.finetune.isolation import one_line, quiet
+        from partune.finetune.litgpt import WEIGHTS
+        from partune.finetune.model import outline
+
+        if not (Path(self.model.path).expanduser() / WEIGHTS).is_file():
+            return outline(self.model)
+        with quiet(), torch.device("meta"):
+            try:
+                settings = AutoConfig.from_pretrained(self.model.path, revision=self.model.revision)
+                model: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
+            except (OSError, ValueError, ImportError) as error:
+                raise UserError(f"model {self.model.path} cannot be read: {one_line(error)}") from None
+        return model.eval()
 
 
 def _unanswered(name: str, requests: Sequence[Request]) -> list[list[Answer]]:
