@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import logging
 import os
 import re
 import signal
@@ -140,6 +141,21 @@ def test_an_error_is_the_calls_result_and_bad_input_stays_bad_input(two: Cluster
 
     with pytest.raises(UserError, match="one line"):
         two.submit(refuse).result(timeout=60)
+
+
+def warn() -> None:
+    logging.getLogger("partune.anything").warning("the disk of this node is full")
+
+
+def test_what_a_worker_warns_of_is_told_once_by_the_driver(two: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    for future in [two.submit(warn) for _ in range(4)]:
+        future.result(timeout=60)
+    deadline = time.monotonic() + 60
+    while not (told := [each for each in caplog.records if "disk of this node" in each.getMessage()]):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    two.submit(pid).result(timeout=60)
+    assert [each.name for each in told] == ["partune.cluster"]
 
 
 def test_what_cannot_be_pickled_is_refused_at_once(two: Cluster) -> None:

@@ -55,6 +55,7 @@ from partune.worker import (
     PRELOAD,
     PRELOAD_NANNY,
     SCRATCH,
+    TOLD,
     WITHOUT_PAGES,
     WORKERS_EACH,
     HandedBackError,
@@ -161,6 +162,7 @@ class Cluster(Workers):
         self._came: set[str] = set()  # names of the workers that ever were there
         self._waiting: list[Task] = []
         self._submitted = 0
+        self._told: set[str] = set()  # what workers said
         self._overdue: set[int] = set()  # numbers of the tasks that ran beyond the time limit
         self._left: list[tuple[float, Room]] = []  # workers that have gone, when, and what nobody knows the fate of
         self._failed: UserError | None = None  # why no worker will come
@@ -281,6 +283,13 @@ class Cluster(Workers):
         self._client.run_on_scheduler(_no_retries)
         self._client.subscribe_topic(OVERDUE, lambda event: self._overdue.add(event[1]["task"]))
         self._client.subscribe_topic(LEAVING, lambda event: self._excuse(event[1]["worker"]))
+        self._client.subscribe_topic(TOLD, lambda event: self._pass_on(event[1]["text"]))
+
+    def _pass_on(self, text: str) -> None:
+        """Tells what a worker has to say, once, whichever say it."""
+        if text not in self._told:
+            self._told.add(text)
+            log.warning("%s", text)
 
     def _excuse(self, address: str) -> None:
         """A worker was told to go: it takes nothing more, and what it does not hand back runs elsewhere."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from partune import config
+from partune.contents import differences
 from partune.disk import draft_of
 from partune.errors import UserError, suggestion
 from partune.storage import Record
@@ -105,11 +106,16 @@ def _shipped(record: Record, winner: Trial) -> Trial | None:
 
 def _merge(record: Record, adapter: Path, out: Path) -> None:
     from partune.finetune.adapter import merge
+    from partune.finetune.digests import of_model
 
     model = record.header["objective"].get("model")
     if model is None:
         raise UserError(f"{record.directory} fine-tuned no model")
-    merge(config.validated(config.Model, model), adapter, out)
+    spec = config.validated(config.Model, model)
+    changed, _ = differences(record.contents, of_model(spec))
+    if changed:
+        raise UserError(f"{spec.path} is not the base that the study fine-tuned: put back {' and '.join(changed)}")
+    merge(spec, adapter, out)
 
 
 def _copy(adapter: Path, out: Path) -> None:

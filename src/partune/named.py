@@ -9,6 +9,12 @@ from typing import Any
 from partune.errors import UserError
 
 
+def qualified(thing: Any) -> str:
+    """Return the name of a function or class as `named` takes it; of partune's own, without the module."""
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", type(thing).__qualname__)
+    return name if module is None or module.partition(".")[0] == "partune" else f"{module}:{name}"
+
+
 def named(path: str, what: str) -> Any:
     """The object at `package.module:name`, in the current folder too; raises UserError that says `what` it is."""
     module, _, attribute = path.partition(":")

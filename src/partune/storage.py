@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from partune import database
+from partune.contents import VERSIONS, Content, Contents, as_data, of_data
 from partune.disk import draft_of, kept, persistent, replace
 from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
@@ -183,6 +184,24 @@ class Record:
             except BaseException:
                 drivers.leave()
                 raise
+
+    @property
+    def contents(self) -> Contents:
+        """What the study stands on, with the versions that it was begun with; of an old record these alone."""
+        attributes = self._storage.get_study_user_attrs(self._studies["search"])
+        versions = self.header.get("versions", {})
+        known = {name: Content(versions[name], versions[name], False) for name in VERSIONS if name in versions}
+        return {**known, **of_data(self.header.get("contents") or attributes.get("contents", {}))}
+
+    @property
+    def dated(self) -> bool:
+        """Whether an older partune began the study, which noted neither its objective's name nor what it stands on."""
+        return "function" not in self.header
+
+    def adopt(self, contents: Contents) -> None:
+        """Note what a study stands on that was begun without."""
+        with self.turn():
+            self._storage.set_study_user_attr(self._studies["search"], "contents", as_data(contents))
 
     def configure(self, config: str) -> None:
         """Replaces the text of study.yaml; raises UserError where it cannot be written."""

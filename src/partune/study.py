@@ -24,6 +24,7 @@ from typing import Any, TypeVar, get_args
 
 import numpy as np
 
+from partune.contents import Contents, as_data, check, versions
 from partune.errors import UserError, shown
 from partune.executors import Meter, WorkerLostError, Workers, in_process
 from partune.objectives.base import Anchored, Objective, not_searched, observed, observed_fresh, unspoilt
@@ -61,6 +62,11 @@ SEARCH, ANCHOR, AGAIN, FRESH, ORDER = range(5)  # what a seed is for
 T = TypeVar("T")
 
 POLL = 1.0  # seconds between two looks at what other drivers do, at most
+
+DATED = (
+    "{directory} was begun by an older partune, which noted neither its objective nor digests of what its scores "
+    "stand on: whether these are the same cannot be checked before now"
+)
 
 SAME = 3  # trials that one exception may end before any has a score
 
@@ -183,6 +189,7 @@ class Study:
             "algorithm": _name(algorithm),
             "options": dict(options),
             "seed": seed,
+            "function": self.objective.name,
             "objective": dict(self.objective.identity),
             **({"stop": stop} if stop != "none" else {}),
             **({"noisy": noisy} if noisy is not None else {}),
@@ -192,8 +199,9 @@ class Study:
         self._joined = join
         if join and not there:
             raise UserError(f"no study in {where} to join")
+        recorded = None
         if where is not None and there:
-            self._refuse_or_check(where, header, resume or join, storage)
+            recorded = self._refuse_or_check(where, header, resume or join, storage)
         elif where is not None:
             Record.check(where, storage)
         if isinstance(self.objective, Anchored):
@@ -205,10 +213,14 @@ class Study:
             self._workers.prepare(self.objective.prepare)
         if isinstance(self.objective, Anchored):
             self._use(self.objective, lambda objective: objective.check(space))
+        contents = self._contents(recorded)
         if where is not None and there:
             self.record = Record.open(where, join=join, storage=storage)
+            if recorded is not None and recorded.dated and not join:
+                self.record.adopt(contents)
         else:
-            self.record = Record.create(where, space, header, config, storage)
+            self.record = Record.create(where, space, {**header, "contents": as_data(contents)}, config, storage)
+        self.objective.expect(self.record.contents)
         self._trials: dict[int, Trial] = {}
         self._open: set[int] = set()  # the numbers of those that are not final
         with self.record.turn():
@@ -235,17 +247,36 @@ class Study:
         self.watcher.noted(not_searched(fixed))
         return space.fixing(fixed)
 
-    def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool, storage: str | None) -> None:
-        """Raises UserError unless the directory holds this very study and is to be resumed."""
+    def _contents(self, recorded: Record | None) -> Contents:
+        """What the study stands on; raises UserError where that is not what the record says, and tells what may be."""
+        objective = self.objective
+        if isinstance(objective, Anchored):
+            found = self._use(objective, lambda each: each.contents)
+        else:
+            found = objective.contents
+        if recorded is not None:
+            if note := check(recorded.contents, {**found, **versions()}):
+                self.watcher.noted(note)
+            if recorded.dated:
+                self.watcher.noted(DATED.format(directory=recorded.directory))
+        return found
+
+    def _refuse_or_check(self, directory: Path, header: Mapping[str, Any], resume: bool, storage: str | None) -> Record:
+        """The record in the directory; raises UserError unless it is of this very study, which is to be resumed."""
         recorded = Record.open(directory, read_only=True, storage=storage)
         if recorded.space != self.space:
             raise UserError(f"{directory} holds a study of a different space: choose another name")
         given = {"stop": "none", **json.loads(json.dumps(header))}
-        if (found := _difference({"stop": "none", **recorded.header}, given)) is not None:
+        known = {"stop": "none", "function": given["function"], **recorded.header}
+        if _same_function(known["function"], given["function"]):
+            known["function"] = given["function"]
+        if (found := _difference(known, given)) is not None:
             raise UserError(f"{directory} holds another study: {found}")
         if not resume:
             raise UserError(f"{directory} holds a study already: resume it, or choose another name")
         self.objective.recall(recorded.loaded)
+        self.objective.expect(recorded.contents)
+        return recorded
 
     def close(self) -> None:
         """Ends this driver's part: another process, or another `Study`, may lead what is in the directory."""
@@ -767,6 +798,12 @@ def _check_settings(directory: object, keep: object, noisy: object, options: obj
     except (TypeError, ValueError, RecursionError):
         rule = "finite numbers, texts, true, false, null, and lists and mappings of them"
         raise UserError(f"an algorithm's options are put on record: they are {rule}, got {shown(options)}") from None
+
+
+def _same_function(there: str, here: str) -> bool:
+    """Whether two names are of one function: a script that is run has no name of its own."""
+    (module, name), (other, same) = (each.rpartition(":")[::2] for each in (there, here))
+    return name == same and (module == other or "__main__" in (module, other))
 
 
 def _name(algorithm: str | type[Optimizer] | Optimizer) -> str:

@@ -7,6 +7,7 @@ Dask loads this module into workers, and into the nannies that keep them, with `
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
 SCRATCH = "DASK_TEMPORARY_DIRECTORY"  # Dask's own: where a job's workers keep files; it goes when they do
 OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
 LEAVING = "partune-leaving"  # and because they were told to
+TOLD = "partune-told"  # and what the user should know
 GRACE = 60.0  # seconds in which what runs can be saved; a batch system may kill before
 WATCHES = ("profile", "profile-cycle", "tick", "ticks")  # of Dask: hold all threads up 150 times a second
 LINGER = 1.0  # seconds until what a worker said has left it
@@ -69,6 +71,17 @@ def carried_out(call: bytes, task: int, limit: float | None) -> Any:
             raise HandedBackError from None
 
 
+class Telling(logging.Handler):
+    """Passes partune's own warnings on to the driver: a worker's terminal is nobody's."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__(logging.WARNING)
+        self._worker = worker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._worker.loop.add_callback(self._worker.log_event, TOLD, {"text": record.getMessage()})
+
+
 def dask_setup(process: Worker | Nanny | Scheduler) -> None:
     """Called by Dask in each worker, nanny and scheduler that preloads this module.
 
@@ -84,6 +97,7 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
         if WORKERS_EACH in os.environ and os.environ.get(SCRATCH):
             atexit.register(shutil.rmtree, os.environ[SCRATCH], ignore_errors=True)
         return
+    logging.getLogger("partune").addHandler(Telling(process))
     for name in WATCHES:
         process.periodic_callbacks.pop(name, None)
     for name in VARIABLES:  # its certificate is not for the programs that trials start

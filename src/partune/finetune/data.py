@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from partune import config
+from partune.contents import digest
 from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.isolation import one_line, quiet
@@ -121,6 +122,12 @@ class Examples:
     def trained_lengths(self) -> npt.NDArray[np.int64]:
         """Tokens of each example that the loss is on, (n,)."""
         return np.add.reduceat(self.trained.astype(np.int64), self.starts[:-1])
+
+    @cached_property
+    def digest(self) -> str:
+        """Equal where all arrays are."""
+        held = (getattr(self, each.name) for each in fields(self))
+        return digest(*(np.ascontiguousarray(each).tobytes() for each in held if isinstance(each, np.ndarray)))
 
     def example(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
         """Tokens and mask of one example, each (T,)."""

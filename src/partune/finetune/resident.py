@@ -50,7 +50,7 @@ class Job:
         return {
             "settings": self.settings.model_dump(mode="json"),
             "seeds": [self.seed, self.order_seed],
-            "data": [len(self.examples), int(self.examples.lengths.sum()), int(self.examples.trained_lengths.sum())],
+            "data": self.examples.digest,
         }
 
     @property

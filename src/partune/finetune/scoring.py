@@ -105,6 +105,7 @@ class Scorer:
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
             check_requests(task, base.context)
+        self.tasks = (*tasks, *tests)
         self.metric = choose_metric(tasks, validation.metric)
         self.context = base.context
         self.parts: list[Part] = []

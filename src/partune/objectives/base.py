@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from partune.contents import Contents
 from partune.disk import blamed
 from partune.errors import UserError
+from partune.named import qualified
 from partune.space import Space
 from partune.stopping import Judge
 from partune.trial import Config, Observation, Trial, Value
@@ -23,6 +25,19 @@ class Objective(ABC):
     def identity(self) -> Mapping[str, Any]:
         """What makes it this objective, as plain data: recorded, and compared when a study is resumed."""
         return {}
+
+    @property
+    def name(self) -> str:
+        """Which objective it is, by its class's name: recorded, and compared when a study is resumed."""
+        return qualified(type(self))
+
+    @property
+    def contents(self) -> Contents:
+        """What its scores stand on beyond its identity, such as what is in the files that it reads."""
+        return {}
+
+    def expect(self, contents: Contents) -> None:  # noqa: B027
+        """Told what the study stands on: whoever loads it elsewhere has to find the same."""
 
     @property
     def slots(self) -> int:

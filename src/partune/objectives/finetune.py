@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+import socket
 import threading
 import time
+import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 import numpy as np
 
 from partune import config, unused
+from partune.contents import Content, Contents, check, versions
 from partune.errors import UserError, suggestion
 from partune.objectives.base import Anchored
 from partune.space import Choice, Float, Hyperparameter, Int, Space
@@ -35,6 +39,8 @@ ALL = JUDGED | {"test"}
 FIELD_DEFAULTS, DATA_SETTINGS = config.DEFAULTS, config.DATA_SETTINGS
 UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searched, trials end at different times
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
+
+log = logging.getLogger(__name__)
 
 ZERO_STEPS = 3
 DEVICES_EACH = "PARTUNE_DEVICES_PER_WORKER"  # the environment variable that tells a batch job's workers
@@ -89,6 +95,10 @@ class FineTune(Anchored):
         self._engines: dict[str, Engine] = {}
         self._pack: int | None = self.config.run.pack if isinstance(self.config.run.pack, int) else None
         self._cuts: dict[tuple[int, str], Examples] = {}
+        self._expected: Contents = {}  # what the study stands on
+        self._compared: Contents | None = None  # what this process was compared with
+        self._key = uuid.uuid4().hex  # what other processes have loaded for this very objective
+        self._abroad = False  # whether this is another process's objective
 
     @classmethod
     def of(cls, study: config.StudyConfig, **own: Any) -> Self:
@@ -115,7 +125,7 @@ class FineTune(Anchored):
         Without the storage's URL, which may hold a password.
         """
         settings = self.config.model_dump_json(exclude={"run": {"storage"}})
-        return resident, (type(self), settings, self._own), self._learnt
+        return resident, (type(self), settings, self._own, self._key), self._learnt
 
     def __setstate__(self, learnt: dict[str, Any]) -> None:
         self.__dict__.update(learnt)
@@ -127,8 +137,8 @@ class FineTune(Anchored):
 
     @property
     def _learnt(self) -> dict[str, Any]:
-        """What a study found out since: what is searched, which targets that means, and the size of a pack."""
-        known = {"_searched": self._searched, "_targets": self._targets}
+        """What a study found out since: what is searched, which targets that means, contents, the size of a pack."""
+        known = {"_searched": self._searched, "_targets": self._targets, "_expected": self._expected}
         return known | ({} if self._pack is None else {"_pack": self._pack})
 
     @property
@@ -154,6 +164,15 @@ class FineTune(Anchored):
             mode="json", include={"model", "data", "training", "validation", "test"}
         )
         return sections
+
+    @property
+    def contents(self) -> Contents:
+        """The model's files, the tokenizer, the rows as they are trained on, and the items as they are scored."""
+        self.prepare()
+        return self._contents
+
+    def expect(self, contents: Contents) -> None:
+        self._expected = contents
 
     @property
     def packed(self) -> bool:
@@ -243,6 +262,16 @@ class FineTune(Anchored):
         with self._loading:  # whole, imports included: others wait for it
             if "_scorer" not in vars(self):
                 self._load()
+            if self._expected and self._compared != self._expected:
+                self._compare()
+
+    def _compare(self) -> None:
+        """Refuse to go on where this process loaded something else than the study stands on."""
+        where = f"on {socket.gethostname()}: " if self._abroad else ""
+        note = check(self._expected, {**self._contents, **versions()}, where)
+        if note is not None and self._abroad:  # of its own process a study tells itself
+            log.warning("%s", note)
+        self._compared = self._expected
 
     def _load(self) -> None:
         from partune.finetune.data import find_file
@@ -533,6 +562,35 @@ class FineTune(Anchored):
         return tokenise(self.data, load_tokenizer(self.model))
 
     @cached_property
+    def _contents(self) -> Contents:
+        import torch
+
+        from partune.finetune.isolation import own_generators
+
+        with own_generators(torch.device("cpu")):
+            return self._digested()
+
+    def _digested(self) -> Contents:
+        """Compute what it stands on."""
+        from partune.finetune import digests
+        from partune.finetune.chats import template_text
+        from partune.finetune.model import load_tokenizer
+
+        tokenizer = load_tokenizer(self.model)
+        dtype = self._base(self.training.dtype)[0].dtype
+        found = {
+            **digests.of_model(self.model),
+            "the tokenizer": digests.of_tokenizer(tokenizer),
+            "the base's precision": Content(dtype, dtype, decisive=False),
+        }
+        if self._examples.form == "chat":
+            given = self.data.chat_template
+            template = tokenizer.chat_template if given is None else template_text(given)
+            found["the chat template"] = digests.of_template(template)
+        found["the training rows"] = digests.of_rows(self._examples)
+        return {**found, **digests.of_tasks(self._scorer.tasks)}
+
+    @cached_property
     def _scorer(self) -> Scorer:
         from partune.finetune.scoring import Scorer
 
@@ -649,15 +707,20 @@ def _ends(parameter: Hyperparameter | None) -> Sequence[Value]:
     return (parameter.low, parameter.high, parameter.decode(0.381966)) if isinstance(parameter, (Float, Int)) else ()
 
 
-def resident(kind: type[FineTune], settings: str, own: tuple[tuple[str, Any], ...]) -> FineTune:
-    """This process's objective of a study's settings (JSON); pickled objectives come back as this one."""
+def resident(kind: type[FineTune], settings: str, own: tuple[tuple[str, Any], ...], key: str) -> FineTune:
+    """This process's objective of a study's settings (JSON); pickled objectives come back as this one.
+
+    key: of the objective that was pickled. Another study may have the same settings, and other rows in the same file.
+    """
     with _REVIVING:
-        return _revived(kind, settings, own)
+        return _revived(kind, settings, own, key)
 
 
 @lru_cache(maxsize=1)  # a base may fill the device
-def _revived(kind: type[FineTune], settings: str, own: tuple[tuple[str, Any], ...]) -> FineTune:
-    return kind.of(config.StudyConfig.model_validate_json(settings), **dict(own))
+def _revived(kind: type[FineTune], settings: str, own: tuple[tuple[str, Any], ...], key: str) -> FineTune:
+    found = kind.of(config.StudyConfig.model_validate_json(settings), **dict(own))
+    found._key, found._abroad = key, True
+    return found
 
 
 def _plain(section: Any) -> Any:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from partune.contents import Content, Contents, digest
 from partune.errors import UserError, shown, suggestion
 from partune.named import named as imported
+from partune.named import qualified
 from partune.objectives.base import Objective
 from partune.trial import Config, Observation, Trial
 
@@ -18,8 +23,35 @@ class Function(Objective):
 
     function: Callable[[Config], Observation | float]
 
+    @property
+    def name(self) -> str:
+        """The function's name, as `named` takes it."""
+        from partune.objectives.synthetic import SYNTHETIC
+
+        known = (name for name, each in SYNTHETIC.items() if each is self.function)
+        return next(known, None) or _name(self.function)
+
+    @property
+    def contents(self) -> Contents:
+        """The function's code, where it can be read; another one may only be a tidier one."""
+        function = self.function.func if isinstance(self.function, functools.partial) else self.function
+        try:
+            code = inspect.getsource(function if hasattr(function, "__code__") else type(function))
+        except (OSError, TypeError):
+            return {}
+        return {f"the code of {self.name}": Content(digest(code), decisive=False)}
+
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
         return Observation.of(self.function(dict(trial.config)))
+
+
+def _name(function: Any) -> str:
+    """Return a callable's name; of a partial function with the plain values that it fixes."""
+    if isinstance(function, functools.partial):
+        fixed = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        plain = [each for each in fixed if " at 0x" not in each]
+        return f"{_name(function.func)}({', '.join(plain)})"
+    return qualified(function if hasattr(function, "__qualname__") else type(function))
 
 
 def named(name: str) -> Objective | Callable[[Config], Observation | float]:

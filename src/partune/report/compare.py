@@ -19,6 +19,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from partune import contents
 from partune.errors import UserError
 from partune.repeats import Difference, differences, fewest, interval
 from partune.report import bounds, sentences, words
@@ -111,6 +112,9 @@ def _check(studies: Sequence[Facts]) -> None:
             raise UserError(f"{_name(first)} and {_name(study)} search different spaces")
         if (where := differing(objective, _objective(study))) is not None:
             raise UserError(f"{_name(first)} and {_name(study)} have different objectives: {where} differs")
+        unlike, _ = contents.differences(first.contents, study.contents)
+        if unlike:
+            raise UserError(f"{_name(first)} and {_name(study)} do not stand on the same: {', '.join(unlike)}")
         other = seen.setdefault((label(study), study.header["seed"]), study)
         if other is not study:
             raise UserError(
@@ -285,8 +289,9 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
     for name, own in results.items():
         if len(own) > 1 and len(set(own.values())) == 1:
             found.append(f"The repeats of {name} have one result: it follows from no seed and no noise here.")
-    if not any(_objective(study) for study in studies):
-        found.append("That the studies have the same objective is not on record: it is a function from Python.")
+    functions = {str(study.header.get("function", "one whose name is not on record")) for study in studies}
+    if len(functions) > 1:
+        found.append(f"The studies' objectives have different names: {words.listed(sorted(functions))}.")
     devices = {study.device for study in studies if study.device is not None}
     if len(devices) > 1:
         found.append(f"Seconds are those of different devices: {words.listed(sorted(devices))}.")

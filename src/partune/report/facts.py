@@ -59,6 +59,7 @@ class Facts:
         self.name = "in memory" if record.directory is None else record.directory.absolute().name
         self.space: Space = record.space
         self.header = dict(record.header)
+        self.contents = record.contents
         self.trials: list[Trial] = record.trials()[: len(self.summary["trials"])]
         self.anchors = record.anchors()
         path = None if record.directory is None else record.directory / CONFIG

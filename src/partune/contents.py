@@ -1,0 +1,106 @@
+"""What a study's scores stand on beyond its settings: the contents of files, as digests in the record.
+
+A path says where rows, items and weights are, not what they are. Whoever goes on with a study (`resume`, `join`, a
+worker that loads for itself) compares what is there with what the record noted when the study began.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from partune.errors import UserError
+
+VERSIONS = ("partune", "torch", "transformers", "peft", "lm-eval")  # those that may change scores
+
+
+@dataclass(frozen=True)
+class Content:
+    """Something that scores stand on.
+
+    Attributes:
+        digest: Equal where it is the same.
+        told: What to say of it beside its name, such as "60 rows"; empty for nothing.
+        decisive: Whether scores of another one cannot be compared; else they may differ, and it is told.
+    """
+
+    digest: str
+    told: str = ""
+    decisive: bool = True
+
+
+Contents = Mapping[str, Content]  # by the name that a user reads
+
+
+def versions(names: Iterable[str] = VERSIONS) -> Contents:
+    """Return the versions of the libraries that are installed, of those named."""
+    found = {}
+    for name in names:
+        try:
+            version = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found[name] = Content(version, version, decisive=False)
+    return found
+
+
+def differences(recorded: Contents, found: Contents) -> tuple[list[str], list[str]]:
+    """Return what is other than recorded, in words: what scores cannot be compared over, and what may matter.
+
+    What only one of the two knows of is no difference: an older partune noted less.
+    """
+    sides: tuple[list[str], list[str]] = [], []
+    for name in recorded.keys() & found.keys():
+        there, here = recorded[name], found[name]
+        if there.digest != here.digest:
+            counts = f" ({there.told} then, {here.told} now)" if there.told != here.told else ""
+            sides[0 if there.decisive else 1].append(f"{name}{counts}")
+    return sorted(sides[0]), sorted(sides[1])
+
+
+def check(recorded: Contents, found: Contents, where: str = "") -> str | None:
+    """Compare what is there with what a study was begun with; return what to tell of it, None for nothing.
+
+    Args:
+        recorded: What the record noted.
+        found: What is there now.
+        where: Put before what is said: the machine, where it is not obvious.
+
+    Raises:
+        UserError: When scores of the two cannot be compared.
+    """
+    decisive, minor = differences(recorded, found)
+    if decisive:
+        besides = f" (and {', '.join(minor)})" if minor else ""
+        raise UserError(
+            f"{where}not what this study was begun with: {', '.join(decisive)}{besides}. New scores could not be "
+            "compared with those on record: put back what was there, or begin another study"
+        )
+    if minor:
+        return f"{where}other than when this study was begun: {', '.join(minor)}. Scores may differ a little"
+    return None
+
+
+def as_data(contents: Contents) -> dict[str, dict[str, Any]]:
+    """Return contents as the record keeps them."""
+    return {name: dataclasses.asdict(each) for name, each in contents.items()}
+
+
+def of_data(data: Mapping[str, Mapping[str, Any]]) -> Contents:
+    """Return contents from what the record keeps."""
+    return {name: Content(**each) for name, each in data.items()}
+
+
+def digest(*parts: Any) -> str:
+    """Return a digest of bytes, and of what JSON can say."""
+    found = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        raw = part if isinstance(part, (bytes, memoryview)) else json.dumps(part, sort_keys=True).encode()
+        found.update(len(raw).to_bytes(8, "little"))
+        found.update(raw)
+    return found.hexdigest()

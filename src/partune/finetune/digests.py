@@ -1,0 +1,155 @@
+"""Digests of what a fine-tuning stands on: the model's files, its tokenizer, the rows and the tasks' items.
+
+They are of contents, never of places or times: a folder that was copied or moved, and weights that were divided among
+files in another way, are the same. Of weights in safetensors up to `WHOLE` bytes every byte counts; of larger ones
+`SAMPLES` blocks of each tensor, evenly spaced, its first and last among them, besides all names, shapes and types: a
+training, a merge or a quantization changes them everywhere. Pickled weights count by their file, in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partune import config
+from partune.contents import Content, Contents, digest
+from partune.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from partune.finetune.data import Examples
+    from partune.finetune.tasks import Task
+
+WHOLE = 2**31  # bytes of weights that are read whole
+BLOCK, SAMPLES = 4096, 16
+# Of config.json what says nothing of the function that the model is.
+IDLE = frozenset({"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"})
+
+
+def of_rows(examples: Examples) -> Content:
+    """Return the content of the training rows, as the tokens that are trained on."""
+    return Content(examples.digest, f"{examples.rows} rows")
+
+
+def of_tasks(tasks: Sequence[Task]) -> Contents:
+    """Return the contents of tasks' items: prompts, choices, the right ones, and what else their metrics look at."""
+    return {f"the items of task {task.name}": _items(task) for task in tasks}
+
+
+def _items(task: Task) -> Content:
+    own = [getattr(leaf.config, "process_results", None) is not None for leaf in task.leaves]
+    said = [
+        (
+            task.leaves[item.leaf].task_name,
+            item.gold,
+            item.choices,
+            task.requests[item.requests],
+            _plain(item.document) if own[item.leaf] else None,  # a function of the task's own may look anywhere
+        )
+        for item in task.items
+    ]
+    return Content(digest(*said, task.metrics, task.by_size), f"{len(task.items)} items")
+
+
+def _plain(value: Any) -> Any:
+    """Return a document as JSON can say it; what it cannot (pictures) counts by its type."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+
+
+def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:
+    """Return the content of a tokenizer; what it makes of rows and items counts there, and decides."""
+    said: list[Any] = [tokenizer.get_vocab(), {name: str(each) for name, each in tokenizer.special_tokens_map.items()}]
+    if tokenizer.is_fast:
+        made = json.loads(tokenizer.backend_tokenizer.to_str())
+        said.append({key: value for key, value in made.items() if key not in ("truncation", "padding")})  # set by calls
+    return Content(digest(*said), decisive=False)
+
+
+def of_template(template: Any) -> Content:
+    """Return the content of a chat template; what it makes of rows counts there, and decides."""
+    return Content(digest(template), decisive=False)
+
+
+def of_model(spec: config.Model) -> Contents:
+    """Return the contents of a model's files: its weights, its configuration, and code that comes with it.
+
+    Raises:
+        UserError: When a file cannot be read.
+    """
+    folder = find_folder(spec)
+    if folder is None:
+        return {}
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = {"the model's config.json": Content(digest({k: v for k, v in settings.items() if k not in IDLE}))}
+        if spec.trust_remote_code and (code := sorted(folder.glob("*.py"))):
+            found["the model's code"] = Content(
+                digest(*(part for each in code for part in (each.name, each.read_bytes())))
+            )
+        files = weight_files(folder, settings)
+        if files:
+            found["the model's weights"] = Content(_weights(files))
+        return found
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the files of model {spec.path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def find_folder(spec: config.Model) -> Path | None:
+    """Return the folder of a model's files; of an id, that of the cache, and None where there is none."""
+    folder = Path(spec.path).expanduser()
+    if folder.is_dir():
+        return folder
+    from transformers.utils import cached_file
+
+    settings = cached_file(spec.path, "config.json", revision=spec.revision, local_files_only=True)
+    return None if settings is None else Path(settings).parent
+
+
+def weight_files(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
+    """Return the files that a loader takes the weights from, by its order of preference."""
+    names = [settings.get("transformers_weights"), "model.safetensors", "pytorch_model.bin", "lit_model.pth"]
+    for name in filter(None, names):
+        if (folder / name).is_file():
+            return [folder / name]
+        if (index := folder / f"{name}.index.json").is_file():
+            parts = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / part for part in sorted(set(parts))]
+    return []
+
+
+def _weights(files: Sequence[Path]) -> str:
+    """Return the digest of weights, whatever files they are divided among."""
+    whole = sum(path.stat().st_size for path in files) <= WHOLE
+    tensors: dict[str, str] = {}
+    for path in files:
+        with path.open("rb") as file:
+            if path.suffix == ".safetensors":
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size))
+                for name, entry in header.items():
+                    if name != "__metadata__":
+                        start, end = (8 + size + offset for offset in entry["data_offsets"])
+                        blocks = _blocks(file.fileno(), start, end, whole)
+                        tensors[name] = digest(entry["dtype"], entry["shape"], *blocks)
+            else:
+                end = path.stat().st_size
+                tensors[path.name] = digest(end, *_blocks(file.fileno(), 0, end, whole))
+    return digest(tensors)
+
+
+def _blocks(file: int, start: int, end: int, whole: bool) -> Iterator[bytes]:
+    """Give the bytes of a file from start to end: all of them, or evenly spaced samples."""
+    if whole or end - start <= SAMPLES * BLOCK:
+        for place in range(start, end, 2**24):
+            yield os.pread(file, min(2**24, end - place), place)
+        return
+    for sample in range(SAMPLES):
+        yield os.pread(file, BLOCK, start + (end - start - BLOCK) * sample // (SAMPLES - 1))
