@@ -152,6 +152,22 @@ def test_the_self_check_fails_where_packs_train_otherwise(monkeypatch: pytest.Mo
     assert "--engine peft" in found.todo
 
 
+@pytest.mark.slow
+def test_the_self_check_fails_where_an_adapter_is_not_what_was_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    from partune.finetune import adapter
+
+    write = adapter.write
+
+    def wrong(folder: Path, lora: Any, *given: Any) -> None:
+        lora.lora_alpha *= 3
+        write(folder, lora, *given)
+
+    monkeypatch.setattr(adapter, "write", wrong)
+    found = doctor.attempted("self-check", "it holds", doctor.packed_is_peft)
+    assert found.verdict == "FAIL"
+    assert "an adapter on disk, loaded by PEFT: " in found.found
+
+
 def test_a_self_check_that_breaks_is_a_failure() -> None:
     def broken() -> str | None:
         raise RuntimeError("no\nkernel")

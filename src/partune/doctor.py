@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -217,11 +218,16 @@ def zero_is_base() -> str | None:
 
 
 def packed_is_peft() -> str | None:
-    """How trials of a pack differ from the same trials alone through PEFT, in fp32."""
+    """How trials of a pack differ from the same trials alone through PEFT, in fp32, or from their adapters on disk."""
     packed, alone = demo_tuning("packed", "fp32"), demo_tuning("peft", "fp32")
     several = trials()
-    with ThreadPoolExecutor(len(several)) as pool:
-        together = list(pool.map(packed.evaluate, several))
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(several)) as pool:
+        adapters = [Path(folder) / str(each.number) for each in several]
+        together = list(pool.map(packed.evaluate, several, adapters))
+        for trial, adapter, scored in zip(several, adapters, together, strict=True):
+            again = packed.reload(trial, adapter, scored)
+            if scored.error is None and again is not None and again.error is not None:
+                return f"an adapter on disk, loaded by PEFT: {again.error}"
     apart: list[Observation] = [alone.evaluate(each) for each in several]
     for mine, theirs in zip(together, apart, strict=True):
         if wrong := mine.error or theirs.error or alone.disagreement(theirs, mine):
