@@ -54,7 +54,7 @@ def study(folders: dict[str, Path], task_file: Path, tmp_path_factory: pytest.Te
     """Four trials over data settings, on chats with a template of the study's own."""
     root = tmp_path_factory.mktemp("handed")
     shutil.copytree(folders["llama"], root / "base")
-    data = {"path": str(write_jsonl(root / "chats.jsonl", chats(40))), "chat_template": TEMPLATE, "max_length": 500}
+    data = {"path": str(write_jsonl(root / "chats.jsonl", chats(40))), "chat_template": TEMPLATE}
     tuner = FineTune(root / "base", data, task_file, run={"device": "cpu", "pack": 2})
     return Study(SPACE, tuner, "random", directory=root / "study", keep="all").run(4)
 

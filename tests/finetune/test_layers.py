@@ -79,6 +79,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 0}
         | {"num_experts": 2, "num_experts_per_tok": 1, "mamba_d_state": 4, "use_mamba_kernels": False},
     ),
+    "gpt2": ("gpt2", {"vocab_size": 64, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}),
+    "mixtral": ("mixtral", COMMON | {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "mamba": ("mamba", {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 4}),
     "deepseek_v32": (
         "deepseek_v32",
@@ -229,6 +231,11 @@ def test_what_peft_does_not_take_is_left_out_of_attention_and_said() -> None:
     assert coverage_words(covered).endswith("; not on out_proj, which PEFT does not take")
 
 
+def test_experts_that_are_no_layers_are_said_to_have_no_adapters() -> None:
+    said = coverage_words(models.coverage(made("mixtral"), "all-linear"))
+    assert said.endswith("; not on a mixture's experts, which have no layers of their own")
+
+
 # ----- what PEFT takes
 
 
@@ -303,19 +310,37 @@ def test_a_study_asks_before_it_trains_and_records_what_is_covered(
     assert "attention: adapters on 5 layers in 2 of 4 blocks (in_proj, q_proj, k_proj" in console.file.getvalue()
 
 
-@pytest.mark.parametrize("name", ["qwen3_5", "granite4", "lfm2", "nemotron_h", "jamba", "mamba", "gemma3", "mllama"])
-def test_a_packs_adapter_on_attention_answers_through_peft_as_it_did(name: str, tmp_path: Path) -> None:
+def tied() -> PreTrainedModel:
+    """A model whose two blocks have one layer between them, by two names."""
+    model = copy.deepcopy(made("llama"))
+    model.model.layers[1].mlp.up_proj = model.model.layers[0].mlp.up_proj
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "targets"),
+    [
+        *((name, "attention") for name in ("qwen3_5", "granite4", "lfm2", "nemotron_h", "jamba", "mamba")),
+        *((name, "attention") for name in ("gemma3", "mllama", "mixtral")),
+        ("gpt2", "attn.c_attn,lm_head"),  # transposed weights, and others: PEFT has one switch for both
+        ("gpt2", "mlp.c_proj"),  # attention has a layer of that name too
+        ("llama", "q_proj,layers.1.mlp.up_proj,lm_head"),
+        ("tied", "up_proj"),
+    ],
+)
+def test_a_packs_adapter_answers_through_peft_as_it_did(name: str, targets: str, tmp_path: Path) -> None:
     """Written by a pack, read by PEFT into another copy of the model."""
-    model = made(name)
+    model = tied() if name == "tied" else made(name)
+    models.check_accepted(model, targets)
     base = Base(model, make_tokenizer(), torch.device("cpu"), "fp32")
-    settings = config.Training(lora_r=3, lora_alpha=8, targets="attention")
+    settings = config.Training(lora_r=3, lora_alpha=8, targets=targets)
     ids = torch.arange(8, 24)[None]
     generator = torch.Generator().manual_seed(1)
 
     def drawn(*shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=generator) / 5
 
-    with carrier(base, "attention") as carrying, torch.no_grad():
+    with carrier(base, targets) as carrying, torch.no_grad():
         weights = {site.name: (drawn(site.d_in, 3), drawn(3, site.d_out)) for site in carrying.sites}
         carrying.save(settings, weights, tmp_path / "adapter")
         with carrying.carrying(carrying.loaded([(settings, weights)])) as carried:

@@ -76,6 +76,11 @@ def body_layers(model: nn.Module) -> list[str]:
     return [name for name, module in linear_layers(model).items() if module is not head]
 
 
+def has_expert_tensors(model: nn.Module) -> bool:
+    """Return whether experts' weights are three-dimensional tensors, as in transformers' mixtures."""
+    return any(parameter.dim() == 3 and "expert" in name for name, parameter in model.named_parameters())
+
+
 # ----- what a pass of text trains
 
 

@@ -20,6 +20,7 @@ from partune.finetune.layers import (
     block_names,
     block_of,
     body_layers,
+    has_expert_tensors,
     linear_layers,
     mixing_layers,
     once_per_model,
@@ -441,7 +442,10 @@ def _left_out(model: nn.Module, targets: str, layers: list[str]) -> dict[str, li
         "a pass of text does not train": [name for name in absent if name not in trained],
         "PEFT does not take": [name for name in absent if name in trained],
     }
-    return {reason: _last_names(names) for reason, names in reasons.items() if names}
+    left_out = {reason: _last_names(names) for reason, names in reasons.items() if names}
+    if targets == "all-linear" and has_expert_tensors(model):
+        left_out["have no layers of their own"] = ["a mixture's experts"]
+    return left_out
 
 
 def _last_names(layers: Iterable[str]) -> list[str]:

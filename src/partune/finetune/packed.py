@@ -27,7 +27,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
 from partune.finetune.dropout import Place, keep, thresholds
-from partune.finetune.layers import linear_layers
+from partune.finetune.layers import has_expert_tensors, linear_layers
 from partune.finetune.model import Base, find_targets
 from partune.finetune.training import lora_config
 
@@ -60,11 +60,6 @@ def find_sites(base: Base, targets: str) -> tuple[Site, ...]:
             "name other layers, such as attention"
         )
     return tuple(Site(name, *features(linear[name])) for name in names)
-
-
-def has_expert_tensors(model: nn.Module) -> bool:
-    """Whether the model keeps its experts' weights in three-dimensional tensors, as transformers' mixtures do."""
-    return any(parameter.dim() == 3 and "expert" in name for name, parameter in model.named_parameters())
 
 
 def features(layer: nn.Module) -> tuple[int, int]:
