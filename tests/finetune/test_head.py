@@ -22,7 +22,7 @@ from partune.errors import UserError
 from partune.finetune import head as heads
 from partune.finetune.head import Head
 from partune.finetune.model import Base
-from tests.finetune.tiny import KINDS
+from tests.finetune.tiny import KINDS, make_base
 
 SHAPE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -80,6 +80,80 @@ def test_a_model_that_does_something_else_is_refused(
     with pytest.raises(UserError, match=r"LlamaForCausalLM computes its logits .* use --engine peft") as caught:
         Head(base)
     assert "\n" not in str(caught.value)
+
+
+def test_a_body_that_is_the_whole_model_is_refused_in_one_line(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Llama 4's `base_model_prefix` names no attribute of it, so that its base model is itself."""
+    base = make_base(
+        "llama4_text", tokenizer, num_local_experts=2, num_experts_per_tok=1, head_dim=8, intermediate_size_mlp=48
+    )
+    assert base.model.base_model is base.model
+    with pytest.raises(UserError, match=r"^Llama4ForCausalLM computes its logits .* use --engine peft$"):
+        Head(base)
+
+
+def test_what_a_model_multiplies_its_logits_by_without_saying_so_is_found_out(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However small the logits are: a fresh model's are near zero, and so is what a factor makes of them."""
+    plain, base = LlamaForCausalLM.forward, make_base("llama", tokenizer, initializer_range=1e-4)
+    Head(base)
+
+    def more(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = plain(self, *arguments, **options)
+        found.logits = found.logits * 1.1
+        return found
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", more)
+    with pytest.raises(UserError, match="use --engine peft"):
+        Head(base)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, IndexError, AssertionError, NotImplementedError])
+@pytest.mark.parametrize("whole", [False, True])
+def test_whatever_a_model_raises_is_one_line(
+    base: Base, error: type[Exception], whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise error("sizes of\ntensors")
+
+    monkeypatch.setattr(LlamaForCausalLM if whole else Head, "forward" if whole else "hidden", broken)
+    expected = "does not run in fp32 on cpu: sizes of tensors" if whole else "use --engine peft"
+    with pytest.raises(UserError, match=expected) as caught:
+        Head(base)
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_that_are_no_numbers_are_said_to_be(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = LlamaForCausalLM.forward
+
+    def overflown(self: Any, *arguments: Any, **options: Any) -> Any:
+        found = plain(self, *arguments, **options)
+        found.logits = found.logits * float("nan")
+        return found
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", overflown)
+    with pytest.raises(
+        UserError, match="LlamaForCausalLM gives logits that are no numbers in fp32: try another --dtype"
+    ):
+        Head(base)
+
+
+def test_want_of_memory_is_no_refusal(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Head, "hidden", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        Head(base)
+
+
+def test_a_model_that_sees_what_follows_is_refused(tokenizer: PreTrainedTokenizerFast) -> None:
+    base = make_base("bert", tokenizer, is_decoder=False)
+    with pytest.raises(UserError, match="BertLMHeadModel, as it is configured, sees the tokens after one"):
+        Head(base)
+    with pytest.raises(UserError, match="use --engine peft"):  # its head is more than a matrix, but it is causal
+        Head(make_base("bert", tokenizer, is_decoder=True))
 
 
 @pytest.mark.parametrize("elements", [1, 2_000, 1 << 24])

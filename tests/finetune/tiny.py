@@ -11,6 +11,8 @@ import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as bpe
 from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -22,6 +24,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+
+from partune.finetune.isolation import quiet
+from partune.finetune.model import Base
 
 TEXT = "the pump valve motor gasket fails leaks needs oil water red blue green why what which answer is of a machine"
 WORDS = TEXT.split()
@@ -74,6 +79,31 @@ def make_model(kind: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
 
 
 KINDS = ("llama", "qwen2", "neox", "gpt2")
+
+
+def make_base(kind: str, tokenizer: PreTrainedTokenizerFast, dtype: str = "fp32", **settings: Any) -> Base:
+    """A frozen base of another of transformers' architectures, as tiny; settings: of its configuration."""
+    shape: dict[str, Any] = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2,
+    }  # fmt: skip
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[kind](**shape | settings)).eval()
+    model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
+    return Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), dtype)
+
+
+# LongRoPE (Phi-3.5, Phi-4-mini) with an original context of 40 tokens.
+LONGROPE: dict[str, Any] = {
+    "sliding_window": None,
+    "original_max_position_embeddings": 40,
+    "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 40,
+        "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0],
+    },
+}  # fmt: skip
 
 
 def make_rows(count: int, seed: int = 0) -> list[Row]:

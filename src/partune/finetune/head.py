@@ -6,6 +6,7 @@ training needs logits where a token is trained on, scoring where a continuation 
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 import torch
@@ -14,11 +15,17 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from partune.errors import UserError
+from partune.finetune.isolation import is_out_of_memory, one_line
 from partune.finetune.model import Base
 from partune.finetune.packed import PackedLinear
 
 ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits held at once
-PROBE = 7  # tokens of the check
+PROBE = "A model is taken apart here, and has to say the same of this sentence as it says when it is whole."
+LONGEST = 32  # tokens of it
+# The mean difference of logits that are the same, as a share of their spread: above rounding, below a forgotten factor.
+TOLERANCE, TOLERANCE_HALF = 1e-4, 5e-2
+
+log = logging.getLogger(__name__)
 
 
 class Head:
@@ -85,18 +92,52 @@ class Head:
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
     def _check(self) -> None:
-        """Raises UserError unless logits by parts are the model's own, on a few tokens."""
-        model = self.base.model
-        vocabulary = int(cast(Any, model.get_input_embeddings()).weight.shape[0])
-        ids = (torch.arange(PROBE, device=self.base.device) * 7919 % vocabulary).unsqueeze(0)
+        """Raise UserError unless logits by parts are the model's own, on a sentence, and no token sees later ones."""
+        model, ids = self.base.model, self._sentence()
         with torch.no_grad():
-            whole = model(input_ids=ids, use_cache=False).logits.float()
             try:
-                found = self.logits(self.hidden(ids)).float()
-                same = found.shape == whole.shape and torch.allclose(found, whole, rtol=1e-2, atol=1e-2)
-            except (TypeError, AttributeError, ValueError, KeyError):
-                same = False
-        if not same:
+                whole = model(input_ids=ids, use_cache=False).logits.float()
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                raise UserError(
+                    f"{type(model).__name__} does not run in {self.base.dtype} on {self.base.device}: {one_line(error)}"
+                ) from error
+            if whole.isnan().any():
+                raise UserError(
+                    f"{type(model).__name__} gives logits that are no numbers in {self.base.dtype}: "
+                    "try another --dtype; if that does not help, its weights are broken"
+                )
+            half = ids.shape[1] // 2
+            otherwise = torch.cat([ids[:, :half], ids[:, half:].flip(1)], 1)  # as long, as a length may matter
+            if not self._same(model(input_ids=otherwise, use_cache=False).logits[:, :half].float(), whole):
+                raise UserError(
+                    f"{type(model).__name__}, as it is configured, sees the tokens after one: "
+                    "it is no causal language model"
+                )
+            try:
+                by_parts = self.logits(self.hidden(ids)).float()
+            except Exception as error:  # a model can refuse in any way
+                if is_out_of_memory(error):
+                    raise
+                log.debug("%s cannot be taken apart: %s", type(model).__name__, one_line(error))
+                by_parts = whole[..., :0]
+        if by_parts.shape != whole.shape or not self._same(by_parts, whole):
             raise UserError(
                 f"{type(model).__name__} computes its logits in a way that packs do not know: use --engine peft"
             )
+
+    def _sentence(self) -> Tensor:
+        """Return tokens to try the model on, (1, T): a sentence's, less what the embeddings do not know."""
+        known = int(cast(Any, self.base.model.get_input_embeddings()).weight.shape[0])
+        tokens = [token for token in self.base.tokenizer(PROBE)["input_ids"] if token < known]
+        tokens = tokens[: min(LONGEST, self.base.context)]
+        return torch.tensor([tokens if len(tokens) > 2 else [0, 1, 2]], device=self.base.device)
+
+    def _same(self, logits: Tensor, whole: Tensor) -> bool:
+        """Return whether logits (1, t, V) are the first of (1, T, V) others, but for rounding."""
+        whole = whole[:, : logits.shape[1]]
+        known = whole[whole.isfinite()]
+        apart = torch.where(logits == whole, 0.0, (logits - whole).abs()).mean()
+        share = TOLERANCE_HALF if self.base.model.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
+        return bool(apart <= share * (known - known.mean()).abs().mean())
