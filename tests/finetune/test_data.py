@@ -153,14 +153,16 @@ def test_trained_tokens_are_exactly_the_answer_and_its_end(tmp_path: Path, token
     assert examples.summary["examples"] == examples.rows == 3
 
 
-def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("template", ["<s> $A </s>", "<s> $A <pad>", "<s> $A <pad> </s>"])
+def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt(tmp_path: Path, template: str) -> None:
     from tokenizers import processors
 
-    tokenizer = make_tokenizer()
-    ends = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
+    tokenizer, path = make_tokenizer(), write_jsonl(tmp_path / "rows.jsonl", ROWS[:1])
+    expected = tokenise(data(path), tokenizer)
+    ends = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 0), ("</s>", 1), ("<pad>", 2)])
     tokenizer._tokenizer.post_processor = ends
-    examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", ROWS[:1])), tokenizer)
-    assert examples.tokens.tolist().count(tokenizer.eos_token_id) == 1
+    examples = tokenise(data(path), tokenizer)
+    assert examples.tokens.tolist() == expected.tokens.tolist()
     assert answers(examples, tokenizer) == ["The red pump</s>"]
 
 

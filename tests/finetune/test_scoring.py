@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from lm_eval import evaluator
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
 
 from partune import config
 from partune.errors import UserError
@@ -22,7 +25,7 @@ from partune.finetune.model import Base
 from partune.finetune.scoring import Item, Part, Scorer, aggregate, choose_metric, continuous, harness_model, mean_of
 from partune.finetune.tasks import Loader, find_own
 from partune.objectives.finetune import TOLERANCE
-from tests.finetune.tiny import make_items, write_jsonl, write_task
+from tests.finetune.tiny import make_items, make_tokenizer, write_jsonl, write_task
 
 EVERYTHING = {"search", "verdict", "test"}
 
@@ -151,6 +154,63 @@ def test_a_parts_numbers_do_not_depend_on_the_others(base: Base, task_file: Path
     for name, array in alone.items.items():
         np.testing.assert_array_equal(array, together.items[name])
     assert (alone.score, alone.stderr) == (together.score, together.stderr)
+
+
+# ----- tokenizers that add to a text
+
+
+def ended(template: str, pair: tuple[str, int]) -> PreTrainedTokenizerFast:
+    """The tests' tokenizer with another template of what stands around a text."""
+    tokenizer = make_tokenizer()
+    rust = tokenizer.backend_tokenizer
+    named = [("<s>", 0), pair] if "<s>" in template else [pair]
+    rust.post_processor = processors.TemplateProcessing(single=template, special_tokens=named)
+    return tokenizer
+
+
+@pytest.mark.parametrize("fewshot", [0, 2])
+@pytest.mark.parametrize("template", ["$A </s>", "<s> $A </s>", "<s> $A <pad>", "<s> $A </s> </s>"])
+def test_what_a_tokenizer_puts_after_every_text_is_no_part_of_a_choice(
+    base: Base, task_file: Path, template: str, fewshot: int
+) -> None:
+    """Requests are those of the same tokenizer without it."""
+    last = template.split()[-1]
+    name = (last, {"</s>": 1, "<pad>": 2}[last])
+    marked = dataclasses.replace(base, tokenizer=ended(template, name))
+    plain = dataclasses.replace(base, tokenizer=ended(template.split("$A")[0] + "$A", name))
+    expected, found = (scorer(each, task_file, fewshot=fewshot) for each in (plain, marked))
+    assert marked.tokenizer("oil")["input_ids"][-1] == name[1]
+    for mine, theirs in zip(found.parts, expected.parts, strict=True):
+        assert mine.requests == theirs.requests
+        for (context, choice), before, continuation in mine.requests:
+            assert plain.tokenizer.decode(continuation) == choice
+            assert before == plain.tokenizer(context)["input_ids"]
+
+
+def test_a_text_that_itself_ends_with_the_token_keeps_it(base: Base, tmp_path: Path) -> None:
+    items = make_items(6)
+    for item in items:
+        item["choices"] = [f"{choice}</s>" for choice in item["choices"]]
+    path = write_task(tmp_path, "marked", items)
+    marked = dataclasses.replace(base, tokenizer=ended("<s> $A </s>", ("</s>", 1)))
+    requests = scorer(marked, path).parts[0].requests
+    assert all(continuation.count(1) == 1 and continuation[-1] == 1 for _, _, continuation in requests)
+
+
+def test_a_token_that_comes_in_all_the_same_is_an_error(
+    base: Base, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tokenizer whose own code ends every text, whether it is to add tokens or not."""
+    tokenizer = make_tokenizer()
+    plain = type(tokenizer).encode
+
+    def ending(self: Any, text: str, **options: Any) -> list[int]:
+        return [*plain(self, text, **options), 1]
+
+    monkeypatch.setattr(type(tokenizer), "encode", ending)
+    with pytest.raises(UserError, match=r"the tokenizer puts </s> among the tokens of the choice .*") as caught:
+        scorer(dataclasses.replace(base, tokenizer=tokenizer), task_file)
+    assert "\n" not in str(caught.value)
 
 
 # ----- the metrics that move with every bit

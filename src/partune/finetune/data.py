@@ -22,6 +22,7 @@ from partune.contents import digest
 from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.isolation import one_line, quiet
+from partune.finetune.model import ending
 from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, find_format, normalise, read_rows
 
 if TYPE_CHECKING:
@@ -249,14 +250,15 @@ def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase,
             a chat template writes its own.
     """
     eos = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    after = ending(tokenizer)
     for chunk in _chunks(examples):
         firsts = tokenizer([pieces[0][0] for pieces in chunk], add_special_tokens=bounded)["input_ids"]
         rest = [piece for pieces in chunk for piece in pieces[1:]]
         answers = iter(continued(tokenizer, [t for t, kind in rest if kind == "answer"], PROMPT_END if bounded else ""))
         others = iter(continued(tokenizer, [t for t, kind in rest if kind != "answer"]))
         for pieces, first in zip(chunk, firsts, strict=True):
-            if bounded and eos and first[-1:] == eos:  # a tokenizer that ends every text
-                del first[-1]
+            if bounded and after and first[-len(after) :] == after:  # a tokenizer that ends every text
+                del first[-len(after) :]
             encoded = [first, *(next(answers if kind == "answer" else others) for _, kind in pieces[1:])]
             ends = [eos if bounded and kind == "answer" else [] for _, kind in pieces]
             lengths = [len(ids) + len(end) for ids, end in zip(encoded, ends, strict=True)]

@@ -272,6 +272,13 @@ def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
             raise _cannot_load(spec, error) from None
 
 
+def ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the tokens that a tokenizer puts after every text, such as EOS or SEP; a text goes on without them."""
+    marked, plain = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
+    starts = [start for start in range(len(marked)) if marked[start : start + len(plain)] == plain]
+    return list(marked[starts[-1] + len(plain) :]) if starts else []
+
+
 def check_exists(spec: config.Model) -> None:
     """Raises UserError for a folder that is no model's, without loading anything; an id passes."""
     path = Path(spec.path).expanduser()

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.isolation import own_generators, quiet
-from partune.finetune.model import Base
+from partune.finetune.model import Base, ending
 from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, compiled_once
 
 if TYPE_CHECKING:
@@ -319,17 +319,54 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
 
 
 def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
-    """Tokenises the harness's requests as HFLM does."""
+    """Tokenise the harness's requests as HFLM does, but for what a tokenizer puts after every text.
+
+    HFLM takes as many tokens off a text as its context has by itself, EOS included: the choice would lose its first
+    token and gain EOS.
+    """
     from lm_eval.models.huggingface import HFLM
 
+    end = ending(base.tokenizer)
+
     class Encoder(HFLM):  # type: ignore[misc]
+        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
+            tokens: list[int] = super().tok_encode(string, add_special_tokens, **options)
+            return (
+                tokens[: -len(end)]
+                if end and tokens[-len(end) :] == end and self._ends(string, add_special_tokens)
+                else tokens
+            )
+
+        def _ends(self, string: str, add_special_tokens: bool | None) -> bool:
+            """Return whether HFLM lets the tokenizer add tokens: by default where a text does not begin with BOS."""
+            begun = string.startswith(self.tokenizer.decode(self.prefix_token_id))
+            return not begun if add_special_tokens is None else add_special_tokens
+
         def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
             """The requests where their log-likelihoods would be computed."""
             return requests
 
     with quiet():
         model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
-    return lambda instances: model.loglikelihood(instances, disable_tqdm=True)
+
+    def encode(instances: list[Any]) -> list[Request]:
+        requests: list[Request] = model.loglikelihood(instances, disable_tqdm=True)
+        check_special(requests, base.tokenizer)
+        return requests
+
+    return encode
+
+
+def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise UserError where a choice's tokens hold a special one that its text has not: they are not the choice's."""
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    for (_, text), _, continuation in requests:
+        added = special.intersection(continuation)
+        if added and not added <= set(tokenizer(text, add_special_tokens=False)["input_ids"]):
+            raise UserError(
+                f"the tokenizer puts {tokenizer.decode(sorted(added))} among the tokens of the choice {text[:50]!r}: "
+                "its likelihood would be another text's; take it off the tokenizer (add_eos_token: false)"
+            )
 
 
 def _copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
