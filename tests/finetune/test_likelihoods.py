@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from partune import config
 from partune.finetune.head import Head
-from partune.finetune.likelihoods import ROW, TRUNK, PackedLikelihoods, grow
+from partune.finetune.isolation import quiet
+from partune.finetune.likelihoods import ROW, TRUNK, PackedLikelihoods, Pass, grow
 from partune.finetune.model import Base
 from partune.finetune.packed import Site, Weights, carrier
 from partune.finetune.scoring import Scorer, harness_model
 from partune.finetune.tasks import Answer, Request
-from tests.finetune.tiny import KINDS, make_items, write_task
+from tests.finetune.tiny import CONTEXT, KINDS, LONGROPE, WORDS, make_base, make_items, write_task
 
 RANKS = (3, 8, 1)
 
@@ -58,6 +62,21 @@ def alone(base: Base, requests: Sequence[Request], folder: Path, targets: str = 
             PeftModel.from_pretrained(model, str(folder / str(seed))).eval()
             found.append(harness_model(base, 8)(requests))
     return found
+
+
+def drawn_requests(*shapes: tuple[int, int, int]) -> list[Request]:
+    """Requests of random tokens; shapes: tokens of a context, of its first choice (others have fewer), choices."""
+    draw = torch.Generator().manual_seed(0)
+
+    def tokens(n: int) -> list[int]:
+        return torch.randint(3, 200, (n,), generator=draw).tolist()
+
+    contexts = [(tokens(length), longest, choices) for length, longest, choices in shapes]
+    return [
+        (("", ""), context, tokens(max(1, longest - choice)))
+        for context, longest, choices in contexts
+        for choice in range(choices)
+    ]
 
 
 def check_same(found: Sequence[Answer], expected: Sequence[Answer], tolerance: float = 1e-4) -> None:
@@ -173,35 +192,162 @@ def test_any_requests_in_any_packs_and_batches_are_hflms(bases: dict[str, Base],
     check_same(likelihoods.answers("p", requests)[0], harness_model(base, 3)(requests))
 
 
-def windowed(tokenizer: PreTrainedTokenizerFast, window: int) -> Base:
-    """A model whose tokens see so many before them."""
-    shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
-    shape |= {"num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 192}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = MistralForCausalLM(MistralConfig(**shape, sliding_window=window, initializer_range=0.2)).eval()
-    return Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), "fp32")
-
-
 def test_a_model_with_windows_is_found_out(tokenizer: PreTrainedTokenizerFast, task_file: Path) -> None:
     """Whatever a model does with a mask of trees, its answers are HFLM's."""
-    base = windowed(tokenizer, 4)
+    base = make_base("mistral", tokenizer, sliding_window=4)
     requests = Scorer(base, config.Validation(tasks=(str(task_file),)), config.Test(), 0).parts[0].requests
     likelihoods = PackedLikelihoods(base, Head(base))
     check_same(likelihoods.answers("p", requests)[0], harness_model(base, 8)(requests))
     assert likelihoods.shared == {"p": False}
 
 
-def test_windows_that_only_long_items_outgrow_are_found_out(tokenizer: PreTrainedTokenizerFast) -> None:
-    """A part whose rows fit in the window says nothing of another whose rows do not."""
-    base = windowed(tokenizer, 24)
+@pytest.mark.parametrize(("window", "shared"), [(None, True), (84, True), (83, True), (82, False), (60, False)])
+def test_trees_are_used_where_every_window_is_deeper_than_the_deepest_position(
+    tokenizer: PreTrainedTokenizerFast, window: int | None, shared: bool
+) -> None:
+    base = make_base("mistral", tokenizer, sliding_window=window)
     likelihoods = PackedLikelihoods(base, Head(base))
-    draw = torch.Generator().manual_seed(0)
-    for name, length, shared in (("short", 8, True), ("long", 80, False)):
-        context = torch.randint(3, 200, (length,), generator=draw).tolist()
-        requests: list[Request] = [((name, str(i)), context, [10 + i, 20, 30 + i, 7]) for i in range(4)]
-        check_same(likelihoods.answers(name, requests)[0], harness_model(base, 8)(requests))
-        assert likelihoods.shared[name] == shared
+    requests = drawn_requests((80, 4, 4))  # the last token of a choice is not read: 83 are
+    check_same(likelihoods.answers("p", requests)[0], harness_model(base, 1)(requests))
+    assert likelihoods.shared == {"p": shared}
+
+
+SLIDING = {"sliding_window": 40, "head_dim": 8, "layer_types": ["sliding_attention", "full_attention"]}
+# Models of which some layer, or every one, sees no further than 40 tokens; or keeps a state, or a bias by distance.
+SHORT_SIGHTED: dict[str, dict[str, Any]] = {
+    "mistral": {"sliding_window": 40},
+    "phi3": {"sliding_window": 40},
+    "gemma2": SLIDING | {"query_pre_attn_scalar": 8},
+    "gemma3_text": SLIDING,
+    "gpt_oss": SLIDING | {"num_local_experts": 2, "num_experts_per_tok": 1},
+    "gpt_neo": {
+        "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]], "window_size": 40,
+    },
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": CONTEXT},
+    "bloom": {"n_layer": 2, "n_head": 4},
+    "lfm2": {"layer_types": ["conv", "full_attention"]},
+    "mamba": {"state_size": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SHORT_SIGHTED)
+def test_long_contexts_with_few_short_choices_are_seen_beside_short_ones_with_many_long(
+    tokenizer: PreTrainedTokenizerFast, kind: str
+) -> None:
+    """The trees with the most tokens lie within the window, while the deepest do not."""
+    base = make_base(kind, tokenizer, **SHORT_SIGHTED[kind])
+    likelihoods = PackedLikelihoods(base, Head(base))
+    requests = drawn_requests((10, 25, 6), (12, 24, 6), (14, 22, 6), (60, 3, 2), (70, 3, 2))
+    check_same(likelihoods.answers("p", requests)[0], harness_model(base, 1)(requests))
+    assert likelihoods.shared == {"p": False}
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_a_window_that_no_configuration_tells_is_found_out_on_the_deepest_trees(
+    tokenizer: PreTrainedTokenizerFast, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("partune.finetune.likelihoods.deepest", lambda config: math.inf)
+    base = make_base("mistral", tokenizer, dtype, sliding_window=40)
+    likelihoods = PackedLikelihoods(base, Head(base))
+    likelihoods.answers("within", drawn_requests((10, 25, 6), (12, 24, 6), (14, 22, 6)))
+    likelihoods.answers("beyond", drawn_requests((10, 25, 6), (12, 24, 6), (14, 22, 6), (60, 3, 2)))
+    assert likelihoods.shared == {"within": True, "beyond": False}
+
+
+def test_a_difference_that_is_no_rounding_does_not_pass_in_half_precision(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a wrong mask that moves likelihoods by a few tenths of a nat, on long choices, whose sums are large."""
+    monkeypatch.setattr("partune.finetune.likelihoods.deepest", lambda config: math.inf)
+    base = make_base("mistral", tokenizer, "bf16", sliding_window=60, initializer_range=0.08)
+    requests = drawn_requests((44, 24, 3), (45, 24, 3))
+    likelihoods = PackedLikelihoods(base, Head(base))
+    likelihoods.answers("p", requests)
+    assert likelihoods.shared == {"p": False}
+    shared = likelihoods._sums([Pass.over(grow(requests, CONTEXT, True), base.device)], len(requests))
+    expected = np.array([value for value, _ in harness_model(base, 1)(requests)])
+    assert (np.abs(shared - expected) < 0.1 + 0.02 * np.abs(expected)).all()  # what was let pass
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
+def test_trees_stay_in_use_where_all_tokens_see_all_before(
+    tokenizer: PreTrainedTokenizerFast, kind: str, dtype: str
+) -> None:
+    base = make_base(kind, tokenizer, dtype, **({"n_positions": CONTEXT, "n_head": 4} if kind == "gpt2" else {}))
+    likelihoods = PackedLikelihoods(base, Head(base))
+    likelihoods.answers("p", drawn_requests((10, 25, 4), (80, 5, 4), (150, 3, 2)))
+    assert likelihoods.shared == {"p": True}
+
+
+# ----- frequencies that a pass's longest row chooses
+
+
+def one_by_one(base: Base, requests: Sequence[Request]) -> list[Answer]:
+    """HFLM's answers, one request a call."""
+    with quiet():
+        model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1, softmax_dtype="float32")
+        return [model._loglikelihood_tokens([request], disable_tqdm=True)[0] for request in requests]
+
+
+# Some on each side of LongRoPE's original context of 40 tokens, and trees whose branches lie on both.
+BOTH_SIDES = ((20, 6, 3), (70, 6, 3), (36, 4, 2), (38, 6, 4), (39, 2, 2))
+DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}, "max_position_embeddings": 40}
+
+
+@pytest.mark.parametrize(("kind", "rope"), [("phi3", LONGROPE), ("llama", DYNAMIC)])
+@pytest.mark.parametrize("tokens", [1, 100, 100_000])
+def test_no_other_row_of_a_pass_changes_an_answer(
+    tokenizer: PreTrainedTokenizerFast, kind: str, rope: dict[str, Any], tokens: int
+) -> None:
+    base = make_base(kind, tokenizer, **rope)
+    requests = drawn_requests(*BOTH_SIDES)
+    expected = one_by_one(base, requests)
+    likelihoods = PackedLikelihoods(base, Head(base), tokens)
+    check_same(likelihoods.answers("p", requests)[0], expected)
+    assert likelihoods.shared == {"p": True}
+    check_same(harness_model(base, 8)(requests), expected)
+    for found in packed(base, requests, (1,) * 8, tokens=tokens, targets="all-linear"):
+        assert found != expected
+    alone = packed(base, requests, (3,), tokens=tokens, targets="all-linear")
+    check_same(packed(base, requests, (3, 1, 1, 1, 1), tokens=tokens, targets="all-linear")[0], alone[0])
+
+
+# ----- equal choices
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_equal_choices_have_equal_likelihoods(
+    base: Base, shared: bool, tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In trees, in rows, and where a context's choices fill several rows; also through HFLM, whatever its batches."""
+    monkeypatch.setattr(PackedLikelihoods, "_admits_trees", lambda self, requests: shared)
+    requests = drawn_requests((20, 6, 5), (90, 40, 5), (7, 30, 5))
+    twice = [(text, context, continuation[:]) for text, context, continuation in requests]
+    mixed = [request for pair in zip(requests, reversed(twice), strict=True) for request in pair]
+    answers = packed(base, mixed)
+    answers.append(harness_model(base, 3)(mixed))
+    for own in answers:
+        by_tokens: dict[Any, set[Answer]] = {}
+        for (_, context, continuation), answer in zip(mixed, own, strict=True):
+            by_tokens.setdefault((tuple(context), tuple(continuation)), set()).add(answer)
+        assert len(by_tokens) == len(requests)
+        assert all(len(found) == 1 for found in by_tokens.values())
+
+
+def test_of_equal_choices_the_first_wins(base: Base, tmp_path: Path) -> None:
+    """All choices of an item are one text: the first is right by HFLM's rule, by either accuracy."""
+    items = [
+        {"question": f"which pump {word}", "choices": [f"oil valve {word}"] * 4, "answer": place % 2}
+        for place, word in enumerate(WORDS)
+    ]
+    scorer = Scorer(base, config.Validation(tasks=(str(write_task(tmp_path, "same", items)),)), config.Test(), 0)
+    likelihoods = PackedLikelihoods(base, Head(base))
+    scores = scorer.score_one(likelihoods.answers, {"search", "verdict"})
+    for part in scorer.parts:
+        first = [int(part.task.items[i].gold == (0,)) for i in part.indices]
+        for metric in ("acc", "acc_norm"):
+            assert scores.items[f"{part.place}/{metric}"].tolist() == first
 
 
 def test_a_context_of_very_many_choices_is_read_again_after_some() -> None:

@@ -30,7 +30,7 @@ from partune.finetune.packed import carrier, find_sites, initial
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.training import attach, trained
 from tests.finetune.oracle import Weights, adapters, as_peft, largest, losses_differ, plain_loop, plain_peft
-from tests.finetune.tiny import KINDS, make_rows, write_jsonl
+from tests.finetune.tiny import KINDS, LONGROPE, make_base, make_rows, write_jsonl
 
 ORDER = 3
 
@@ -90,6 +90,26 @@ def test_in_fp32_losses_are_pefts_within_1e_5_over_50_steps(base: Base, examples
     found = train(base, examples, TRIALS, seeds=(7, 8, 9))
     for trial, seed, (slot, _) in zip(TRIALS, (7, 8, 9), found, strict=True):
         assert losses_differ(slot.losses, plain_loop(base, examples, trial, seed, ORDER).losses) < 1e-5
+
+
+def test_no_other_trials_rows_choose_frequencies(tokenizer: PreTrainedTokenizerFast, examples: Examples) -> None:
+    """LongRoPE takes those of the longest row in a forward pass; in PEFT, of the trial's own (micro-)batch."""
+    base = make_base("phi3", tokenizer, **LONGROPE)
+    base.model.double()
+    base.model.config.rope_parameters["original_max_position_embeddings"] = int(np.median(examples.lengths))
+    trials = [
+        settings(targets="all-linear", batch_size=size, micro_batch_size=micro)
+        for size, micro in ((1, None), (2, None), (4, None), (6, 3))
+    ]
+    for trial, seed, (slot, weights) in zip(trials, range(4), train(base, examples, trials, range(4)), strict=True):
+        with trained(base, examples, trial, seed, ORDER) as tuned:
+            expected = adapters(tuned.model)
+            assert losses_differ(slot.losses, tuned.losses) < 1e-5  # summed in fp32 there
+        assert largest(weights, expected) < 1e-10
+        if trial.micro_batch_size is None:
+            plain = plain_loop(base, examples, trial, seed, ORDER)
+            assert losses_differ(slot.losses, plain.losses) < 1e-10
+            assert largest(weights, plain.weights) < 1e-10
 
 
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,lm_head", "down_proj"])

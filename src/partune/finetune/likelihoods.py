@@ -8,13 +8,17 @@ What lm-evaluation-harness's HFLM computes request by request is planned once pe
 - logits are computed where a continuation's token is predicted and nowhere else, and at the end of a context once for
   all of its choices.
 
-A model that does not take such masks (it has windows, or no attention at all) is found out on the longest trees of each
-part: there, each request is then a row of its own.
+Where a model does not take such masks (it has windows that are not deeper than the deepest position, a state, a bias by
+distance, or no attention at all), each request is a row of its own. Its configuration tells, and a trial on the longest
+and the deepest trees of each part: they have to give what their requests have as rows, but for what two computations of
+these rows differ by.
+
+Rows share a forward pass where their lengths have the same rotary frequencies: another row would change them otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,11 +30,15 @@ from partune.finetune.head import Head
 from partune.finetune.isolation import is_out_of_memory
 from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, Pack
-from partune.finetune.tasks import Answer, Request
+from partune.finetune.positions import Frequencies, deepest, frequencies
+from partune.finetune.tasks import Answer, Request, distinct
 
 TRUNK = -1  # a token of the context
 ROW = 256  # tokens of a tree, unless its context is long: attention to a longer row costs more than sharing saves
 TOKENS = {"cpu": 4096, "cuda": 65536}  # of all trials' rows in a forward pass, padding included
+TRIED = 2  # of the longest trees, and of the deepest, on which a model is tried
+NOISE = 4  # times what two computations of the same rows differ by that trees may differ from them
+ROUNDING = 16 * float(np.finfo(np.float32).eps)  # the same, as a share of the log-likelihoods: sums are in fp32
 
 Ints = npt.NDArray[np.int64]
 
@@ -59,6 +67,11 @@ class Tree:
         """Branches that have a token."""
         return len(set(self.branch) - {TRUNK})
 
+    @property
+    def depth(self) -> int:
+        """Return the tokens of the context and its longest branch: what the longest request has as a row."""
+        return max(self.positions) + 1
+
     def add(self, place: int, continuation: list[int]) -> None:
         """The last token of a continuation predicts nothing that is asked for, and is not read."""
         read, start, end = continuation[:-1], len(self.tokens), len(self.context)
@@ -69,18 +82,22 @@ class Tree:
         self.requests.append((place, [end - 1, *range(start, start + len(read))], continuation))
 
 
-def grow(requests: Sequence[Request], context: int, shared: bool) -> list[Tree]:
-    """The trees of some requests. context: tokens that the model reads at most; longer ones lose their beginning.
+def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: Frequencies | None = None) -> list[Tree]:
+    """Return the trees of some requests.
 
-    shared: whether requests of one context share its row, as long as it is not much longer than the context.
+    Args:
+        context: Tokens that the model reads at most; longer requests lose their beginning.
+        shared: Whether requests of one context share its row, as long as it is not much longer than the context.
+        frequencies: What tells apart lengths whose requests cannot share a row.
     """
     trees: list[Tree] = []
-    growing: dict[tuple[int, ...], Tree] = {}
+    growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
     for place, (_, before, continuation) in enumerate(requests):
         kept = (before + continuation)[-(context + 1) :][: -len(continuation)]
-        tree = growing.get(tuple(kept)) if shared else None
+        key = tuple(kept), frequencies and frequencies(len(kept) + len(continuation) - 1)
+        tree = growing.get(key) if shared else None
         if tree is None or len(tree.tokens) + len(continuation) > max(ROW, 2 * len(kept)):
-            tree = growing[tuple(kept)] = Tree(kept)
+            tree = growing[key] = Tree(kept)
             trees.append(tree)
         tree.add(place, continuation)
     return trees
@@ -105,8 +122,9 @@ class Pass:
     request: Tensor
 
     @classmethod
-    def over(cls, trees: Sequence[Tree], device: torch.device) -> Pass:
-        longest = max(len(tree.tokens) for tree in trees)
+    def over(cls, trees: Sequence[Tree], device: torch.device, width: int = 0) -> Pass:
+        """Return the pass over some trees; width: at least so many tokens, padding included."""
+        longest = max(width, *(len(tree.tokens) for tree in trees))
         ids, positions = np.zeros((2, len(trees), longest), np.int64)
         branch = np.full((len(trees), longest), TRUNK - 1, np.int64)
         states: dict[int, int] = {}
@@ -142,6 +160,22 @@ class Pass:
         return sees.unsqueeze(1).repeat(K, 1, 1, 1)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """How a part is scored.
+
+    trees: over its different requests, the longest first. places: for every request, the place of its own among them.
+    """
+
+    trees: list[Tree]
+    places: list[int]
+
+    @property
+    def different(self) -> int:
+        """Return the number of different requests."""
+        return max(self.places, default=-1) + 1
+
+
 class PackedLikelihoods:
     """Scores requests of a base and of packs on it; plans are kept, as the same parts come again and again."""
 
@@ -149,7 +183,9 @@ class PackedLikelihoods:
         self.base, self.head = base, head
         self.tokens = tokens or TOKENS.get(base.device.type, TOKENS["cpu"])
         self.shared: dict[str, bool] = {}  # whether a part's requests share rows, by its name
-        self._trees: dict[str, tuple[int, list[Tree]]] = {}
+        self._plans: dict[str, Plan] = {}
+        self._deepest = deepest(base.model.config)
+        self._frequencies = frequencies(base.model.config)
 
     def answers(
         self,
@@ -168,7 +204,7 @@ class PackedLikelihoods:
             try:
                 return self._answers(name, requests, carrier, pack, look)
             except Exception as error:
-                if not is_out_of_memory(error) or not self._shrink(name, 1 if pack is None else len(pack)):
+                if not is_out_of_memory(error) or not self._shrink(name, requests, 1 if pack is None else len(pack)):
                     raise
             if self.base.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -182,37 +218,61 @@ class PackedLikelihoods:
         look: Callable[[], None],
     ) -> list[list[Answer]]:
         K = 1 if pack is None else len(pack)
-        trees = self._plan(name, requests)
-        sums = np.zeros((K, len(requests)))
-        greedy = np.ones((K, len(requests)), bool)
-        for part in self._passes(trees, K):
+        plan = self._plan(name, requests)
+        sums = np.zeros((K, plan.different))
+        greedy = np.ones((K, plan.different), bool)
+        for part in self._passes(plan.trees, K):
             look()
             self._add(part, carrier, pack, K, sums, greedy)
+        sums, greedy = sums[:, plan.places], greedy[:, plan.places]
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
 
-    def _shrink(self, name: str, K: int) -> bool:
-        """Halves the forward passes; False where the longest is one tree for each of K trials already."""
-        trees = self._trees.get(name, (0, []))[1]
-        if not trees or self.tokens < 2 * K * len(trees[0].tokens):
+    def _shrink(self, name: str, requests: Sequence[Request], K: int) -> bool:
+        """Halve the forward passes; False where the longest is one row, or one tree for each of K trials, already."""
+        if name in self._plans:
+            least = K * len(self._plans[name].trees[0].tokens)
+        else:  # it was being tried whether requests share rows, on the base
+            least = max(len(context) + len(continuation) for _, context, continuation in requests)
+        if self.tokens < 2 * least:
             return False
         self.tokens //= 2
         return True
 
-    def _plan(self, name: str, requests: Sequence[Request]) -> list[Tree]:
+    def _plan(self, name: str, requests: Sequence[Request]) -> Plan:
         """Trees by length, the longest first: what does not fit in memory shows at once."""
-        if name not in self._trees or self._trees[name][0] != len(requests):
-            self.shared[name] = self._admits_trees(requests)
-            trees = grow(requests, self.base.context, self.shared[name])
-            self._trees[name] = len(requests), sorted(trees, key=lambda tree: -len(tree.tokens))
-        return self._trees[name][1]
+        if name not in self._plans or len(self._plans[name].places) != len(requests):
+            asked, places = distinct(requests)
+            self.shared[name] = self._admits_trees(asked)
+            self._plans[name] = Plan(by_length(self._grow(asked, self.shared[name])), places)
+        return self._plans[name]
 
-    def _passes(self, trees: Sequence[Tree], K: int) -> list[Pass]:
-        found, start = [], 0
-        while start < len(trees):
-            rows = max(1, self.tokens // (K * len(trees[start].tokens)))
-            found.append(Pass.over(trees[start : start + rows], self.base.device))
-            start += rows
-        return found
+    def _grow(self, requests: Sequence[Request], shared: bool) -> list[Tree]:
+        return grow(requests, self.base.context, shared, self._frequencies)
+
+    def _passes(
+        self, trees: Sequence[Tree], K: int, alike: Callable[[Tree], Hashable] | None = None, width: int = 0
+    ) -> list[Pass]:
+        """Return passes over trees, which come by length.
+
+        Args:
+            trees: Of which those of the same rotary frequencies share passes.
+            K: Trials.
+            alike: What trees have to share instead, to share a pass.
+            width: Tokens of a pass's rows, at least.
+        """
+        groups: dict[Hashable, list[Tree]] = {}
+        for tree in trees:
+            groups.setdefault(alike(tree) if alike else self._frequencies and self._frequencies(tree.depth), []).append(
+                tree
+            )
+        passes = []
+        for group in groups.values():
+            start = 0
+            while start < len(group):
+                rows = max(1, self.tokens // (K * max(width, len(group[start].tokens))))
+                passes.append(Pass.over(group[start : start + rows], self.base.device, width))
+                start += rows
+        return passes
 
     @torch.inference_mode()
     def _add(
@@ -266,22 +326,42 @@ class PackedLikelihoods:
         return None if self.base.model.config._attn_implementation == "sdpa" else self.base.model.dtype
 
     def _admits_trees(self, requests: Sequence[Request]) -> bool:
-        """Whether the base gives the longest trees' requests the same likelihoods as it gives them by themselves."""
-        trees = sorted(grow(requests, self.base.context, True), key=lambda tree: -len(tree.tokens))
-        branching = [tree for tree in trees if tree.branches > 1][:2]
-        if not branching:
+        """Return whether requests that share a context may share its row.
+
+        Every layer has to see as far back as the trees are deep, and the longest and deepest trees have to give their
+        requests the log-likelihoods that these have as rows of their own, up to what two computations of those differ
+        by: rows of one length together, and rows padded to the length of the trees.
+        """
+        trees = [tree for tree in self._grow(requests, True) if tree.branches > 1]
+        if not trees:
             return True
-        picked = [requests[place] for tree in branching for place, _, _ in tree.requests]
-        found = []
-        for shared in (True, False):
-            sums, greedy = np.zeros((1, len(picked))), np.ones((1, len(picked)), bool)
-            try:
-                for part in self._passes(grow(picked, self.base.context, shared), 1):
-                    self._add(part, None, None, 1, sums, greedy)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                if isinstance(error, torch.OutOfMemoryError) or not shared:
-                    raise
-                return False
-            found.append(sums)
-        absolute, relative = (1e-3, 1e-4) if self.base.model.dtype in (torch.float32, torch.float64) else (0.1, 0.02)
-        return bool(np.allclose(found[0], found[1], atol=absolute, rtol=relative))
+        if max(tree.depth for tree in trees) > self._deepest:
+            return False
+        deep = sorted(trees, key=lambda tree: -tree.depth)
+        tried = {id(tree): tree for tree in (*by_length(trees)[:TRIED], *deep[:TRIED])}.values()
+        chosen = [requests[place] for tree in tried for place, _, _ in tree.requests]
+        rows, width = by_length(self._grow(chosen, False)), max(len(tree.tokens) for tree in tried)
+        width = 0 if self._frequencies else min(width, self.base.positions)
+        plain = self._sums(self._passes(rows, 1, lambda tree: len(tree.tokens)), len(chosen))
+        padded = self._sums(self._passes(rows, 1, width=width), len(chosen))
+        try:
+            shared = self._sums(self._passes(by_length(self._grow(chosen, True)), 1), len(chosen))
+        except Exception as error:  # a model can refuse a mask in any way
+            if is_out_of_memory(error):
+                raise
+            return False
+        tolerance = NOISE * np.abs(padded - plain).max() + ROUNDING * np.abs(plain).max()
+        return bool(np.abs(shared - plain).max() <= tolerance)
+
+    def _sums(self, passes: Sequence[Pass], requests: int) -> npt.NDArray[np.float64]:
+        """Return the base's log-likelihoods of requests, (requests,)."""
+        sums: npt.NDArray[np.float64] = np.zeros((1, requests))
+        greedy = np.ones((1, requests), bool)
+        for part in passes:
+            self._add(part, None, None, 1, sums, greedy)
+        return sums.reshape(-1)
+
+
+def by_length(trees: Sequence[Tree]) -> list[Tree]:
+    """Return trees, the longest first."""
+    return sorted(trees, key=lambda tree: -len(tree.tokens))

@@ -21,6 +21,7 @@ from partune.finetune.dropout import Place
 from partune.finetune.head import Head
 from partune.finetune.optimizer import PackedOptimizer
 from partune.finetune.packed import Carrier, Pack, Weights, initial
+from partune.finetune.positions import Frequencies, frequencies
 from partune.finetune.training import DivergedError, batches, count_steps, count_warmup, schedule
 from partune.stopping import Judge
 
@@ -129,6 +130,15 @@ class Slot:
         """The examples of the next forward pass, at most `micro`."""
         return self.batch[self.row : self.row + micro]
 
+    def lengths(self, micro: int) -> Indices:
+        """Return the length to which each of these examples is padded in the trial's own micro-batches."""
+        padded = [
+            np.full(len(part), self.job.examples.lengths[part].max())
+            for start in range(0, len(self.batch), self.micro)
+            for part in [self.batch[start : start + self.micro]]
+        ]
+        return np.concatenate([*padded, np.empty(0, np.int64)])[self.row : self.row + micro]
+
     def completes(self, micro: int) -> bool:
         """Whether the next forward pass is the last of a step."""
         return self.row + micro >= len(self.batch)
@@ -160,6 +170,7 @@ class Residents:
         self.slots: list[Slot] = []
         self.pack: Pack | None = None
         self.optimizer: PackedOptimizer | None = None
+        self._frequencies = frequencies(carrier.base.model.config)
         self.sound = True  # False while optimisers step: a step that breaks off leaves their numbers half done
 
     def __len__(self) -> int:
@@ -191,20 +202,24 @@ class Residents:
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
-        """One forward and backward pass over the next micro-batch of every trial, and the optimisers' steps due."""
+        """One forward and backward pass over the next micro-batch of every trial, and the optimisers' steps due.
+
+        Several passes where its rows' lengths have different rotary frequencies.
+        """
         assert self.pack is not None
         assert self.optimizer is not None
         micro = min(slot.micro for slot in self.slots)
-        batch = Batch.of(self.slots, micro, self.carrier.base.device)
-        place = Place(
-            [slot.job.seed for slot in self.slots],
-            [slot.step for slot in self.slots],
-            [slot.row for slot in self.slots],
-            (micro, batch.ids.shape[1]),
-        )
-        losses = self._losses(batch, place)
-        self.pack.accumulate(losses)
-        losses = losses.detach()
+        losses = torch.zeros(len(self), device=self.carrier.base.device, dtype=self.pack.values.dtype)
+        for batch in Batch.all(self.slots, micro, self.carrier.base.device, self._frequencies):
+            place = Place(
+                [slot.job.seed for slot in self.slots],
+                [slot.step for slot in self.slots],
+                [slot.row for slot in self.slots],
+                (micro, batch.ids.shape[1]),
+            )
+            found = self._losses(batch, place)
+            self.pack.accumulate(found)
+            losses = losses + found.detach()
         due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
         self.sound = False
         if any(rate is not None for rate in due):
@@ -246,6 +261,40 @@ class Residents:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A trial's part of a batch: some examples, each in a row of its micro-batch.
+
+    indices, rows: (n,). longest: the tokens of the longest row, padding of the trial's own micro-batch included where
+    it matters. trained: trained tokens of the whole step.
+    """
+
+    examples: Examples
+    indices: Indices
+    rows: Indices
+    longest: int
+    trained: int
+
+    @classmethod
+    def of(cls, slot: Slot, micro: int) -> Share:
+        examples, indices = slot.job.examples, slot.share(micro)
+        longest = int(examples.lengths[indices].max(initial=1))
+        return cls(examples, indices, np.arange(len(indices)), longest, max(1, slot.trained))
+
+    def only(self, chosen: npt.NDArray[np.bool_], lengths: Indices) -> Share:
+        """Return the share with some of its rows alone; lengths: (n,), to which rows are padded."""
+        longest = int(lengths[chosen].max(initial=1))
+        return Share(self.examples, self.indices[chosen], self.rows[chosen], longest, self.trained)
+
+    def alike(self, other: Share) -> bool:
+        """Return whether both put the same tokens in the same rows."""
+        return (
+            self.examples is other.examples
+            and np.array_equal(self.indices, other.indices)
+            and np.array_equal(self.rows, other.rows)
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """The micro-batches of all trials in one forward pass, padded on the right.
 
@@ -260,20 +309,44 @@ class Batch:
     trained: Tensor
 
     @classmethod
-    def of(cls, slots: Sequence[Slot], micro: int, device: torch.device) -> Batch:
-        shares = [(slot.job.examples, slot.share(micro)) for slot in slots]
-        longest = max(int(examples.lengths[share].max(initial=1)) for examples, share in shares)
-        first = shares[0]
-        if all(examples is first[0] and np.array_equal(share, first[1]) for examples, share in shares[1:]):
-            shares = [first]  # trials in step read the same tokens
+    def all(
+        cls, slots: Sequence[Slot], micro: int, device: torch.device, frequencies: Frequencies | None
+    ) -> list[Batch]:
+        """Return the batches that the next micro-batches of all trials make up: one, unless frequencies differ.
+
+        These are chosen by the longest row of a forward pass: rows share one where their trials' own micro-batches are
+        as long, as far as frequencies go. The others' rows are blank in it.
+        """
+        if frequencies is None:
+            return [cls.of([Share.of(slot, micro) for slot in slots], micro, device)]
+        lengths = [slot.lengths(micro) for slot in slots]
+        kinds = [[frequencies(int(length)) for length in of_slot] for of_slot in lengths]
+        return [
+            cls.of(
+                [
+                    Share.of(slot, micro).only(np.array([each == kind for each in own], bool), of_slot)
+                    for slot, own, of_slot in zip(slots, kinds, lengths, strict=True)
+                ],
+                micro,
+                device,
+            )
+            for kind in dict.fromkeys(kind for own in kinds for kind in own)
+        ]
+
+    @classmethod
+    def of(cls, shares: Sequence[Share], micro: int, device: torch.device) -> Batch:
+        trained = torch.tensor([share.trained for share in shares], device=device)
+        trials, longest = len(shares), max(1, *(share.longest for share in shares))
+        if all(share.alike(shares[0]) for share in shares[1:]):
+            shares = shares[:1]  # trials in step read the same tokens
         ids = np.zeros((len(shares), micro, longest), np.int64)
         found = []
-        for row, (examples, share) in enumerate(shares):
-            if len(share):
-                tokens, _, labels = examples.batch(share)  # (b, T_k)
-                ids[row, : tokens.shape[0], : tokens.shape[1]] = tokens
+        for row, share in enumerate(shares):
+            if len(share.indices):
+                tokens, _, labels = share.examples.batch(share.indices)  # (n, T_k)
+                ids[row, share.rows, : tokens.shape[1]] = tokens
                 i, t = np.nonzero(labels[:, 1:] != IGNORED)
-                found.append((i * longest + t, labels[i, t + 1]))
+                found.append((share.rows[i] * longest + t, labels[i, t + 1]))
             else:
                 found.append((np.empty(0, np.int64), np.empty(0, np.int64)))
         most = max(1, max(len(where) for where, _ in found))
@@ -283,12 +356,12 @@ class Batch:
 
         def spread(array: npt.NDArray[np.generic]) -> Tensor:
             tensor = torch.from_numpy(array).to(device)
-            return tensor.expand(len(slots), *tensor.shape[1:]) if len(shares) < len(slots) else tensor
+            return tensor.expand(trials, *tensor.shape[1:]) if len(shares) < trials else tensor
 
         return cls(
             spread(ids).reshape(-1, longest),
             spread(where),
             spread(targets),
             spread(real),
-            torch.tensor([max(1, slot.trained) for slot in slots], device=device),
+            trained,
         )

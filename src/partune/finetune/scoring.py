@@ -4,15 +4,15 @@ Metrics are the task's own (accuracies), and two that move with every bit of the
 
     loss     minus the negative log-likelihood of the right choice, per token of it (nats), the mean over items
     margin   tanh(m / 2), m the log-likelihood of the right choice less that of the best wrong one (nats): for their
-             likelihoods p and q it is (p - q) / (p + q), in (-1, 1), and positive exactly where `acc` counts the item.
-             Bounded, so that no single item outweighs the others.
+             likelihoods p and q it is (p - q) / (p + q), in (-1, 1), positive only where `acc` counts the item, and 0
+             where a wrong choice is as likely. Bounded, so that no single item outweighs the others.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.isolation import own_generators, quiet
 from partune.finetune.model import Base, ending
-from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, compiled_once
+from partune.finetune.positions import frequencies
+from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, compiled_once, distinct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -306,14 +307,25 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
         model = HFLM(
             pretrained=base.model,
             tokenizer=_copy(base.tokenizer),
+            max_length=base.context,
             batch_size=batch_size,
             softmax_dtype="float32",  # sums in bf16 would tie choices that are not alike
         )
 
-    def loglikelihoods(requests: Sequence[Request]) -> list[tuple[float, bool]]:
+    tell_apart = frequencies(base.model.config)
+
+    def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
+        asked, places = distinct(requests)
+        batches: dict[Hashable, list[int]] = {}  # requests whose lengths have the same rotary frequencies
+        for place, (_, context, continuation) in enumerate(asked):
+            length = min(len(context) + len(continuation) - 1, base.context)
+            batches.setdefault(tell_apart and tell_apart(length), []).append(place)
+        answers: dict[int, Answer] = {}
         with quiet():
-            answers: list[tuple[float, bool]] = model._loglikelihood_tokens(list(requests), disable_tqdm=True)
-        return answers
+            for batch in batches.values():
+                found = model._loglikelihood_tokens([asked[place] for place in batch], disable_tqdm=True)
+                answers.update(zip(batch, found, strict=True))
+        return [answers[place] for place in places]
 
     return loglikelihoods
 

@@ -140,6 +140,22 @@ class Loader:
         return self._own
 
 
+def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
+    """Return requests without those whose tokens came before, and for every request the place of its own among them.
+
+    Computed once, equal choices have equal likelihoods: in a tree or a batch, rounding would tell them apart.
+    """
+    kept: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    asked: list[Request] = []
+    places = []
+    for request in requests:
+        place = kept.setdefault((tuple(request[1]), tuple(request[2])), len(asked))
+        if place == len(asked):
+            asked.append(request)
+        places.append(place)
+    return asked, places
+
+
 def check_file(name: str) -> Path | None:
     """The file that a task's name means, None for a name of the harness; raises UserError where it is not there."""
     path = Path(name).expanduser()
