@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from lm_eval.models.huggingface import HFLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from partune.finetune.isolation import quiet
+from partune.finetune.model import Base
 from partune.finetune.positions import deepest, frequencies
+from tests.finetune.tiny import make_tokenizer
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -116,3 +120,42 @@ def test_of_an_unknown_scaling_every_length_is_its_own() -> None:
     tell_apart = frequencies(config)
     assert tell_apart is not None
     assert tell_apart(5) != tell_apart(6)
+
+
+# ----- how much is read
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "unlimited"),
+    [
+        ("llama", SHAPE | {"max_position_embeddings": 70}, False),
+        ("gpt2", {"vocab_size": 400, "n_embd": 32, "n_head": 4, "n_layer": 2, "n_positions": 70}, False),
+        ("gemma3", {"text_config": SHAPE | {"max_position_embeddings": 70}, "vision_config": VISION}, False),
+        ("rwkv", RWKV, False),
+        ("bloom", ALIBI, True),
+        ("mamba", MAMBA, True),
+    ],
+)
+@pytest.mark.parametrize("said", [None, 90])
+def test_as_much_of_a_request_is_read_as_the_harness_reads(
+    kind: str, settings: dict[str, Any], unlimited: bool, said: int | None
+) -> None:
+    """said: by the tokenizer; one that says nothing has 10^30."""
+    tokenizer = make_tokenizer()
+    if said is not None:
+        tokenizer.model_max_length = said
+    base = unweighted(config_of(kind, **settings), tokenizer)
+    with quiet():
+        assert base.context == HFLM(pretrained=base.model, tokenizer=tokenizer).max_length
+    assert (base.positions > 10**9) == unlimited
+
+
+def test_no_more_is_read_than_the_model_has_positions_for() -> None:
+    """The harness would read 2,048 tokens, for which MPT has no bias."""
+    assert unweighted(config_of("mpt", **MPT), make_tokenizer()).context == 48
+
+
+def unweighted(config: Any, tokenizer: PreTrainedTokenizerFast) -> Base:
+    """A base whose weights take no memory."""
+    with torch.device("meta"), quiet():
+        return Base(AutoModelForCausalLM.from_config(config), tokenizer, torch.device("meta"), "fp32")

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+# Where a configuration states how many tokens a model reads: the names that lm-evaluation-harness knows, in its order,
+# and others; and its answers where neither configuration nor tokenizer says (a tokenizer without a limit has 10^30).
+LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
+OTHER_LENGTHS = ("max_seq_len", "max_sequence_length", "max_seq_length", "seq_length")
+HARNESS_LENGTH, UNSET = 2048, 1e29
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,25 @@ class Base:
 
     @property
     def context(self) -> int:
-        """Tokens that the model can read at once."""
-        for name in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
-            if isinstance(length := getattr(self.model.config, name, None), int):
-                return length
-        return 2**31
+        """Return how many tokens of a request are read; longer ones lose their beginning.
+
+        As lm-evaluation-harness has it: what the configuration of the text part says, else what the tokenizer says,
+        else 2,048; never more than the model has positions for.
+        """
+        config = self.model.config
+        config = getattr(config, "text_config", None) or config
+        stated = next((length for name in LENGTHS if (length := getattr(config, name, None)) is not None), None)
+        if stated is not None:
+            return int(stated)
+        length = getattr(self.tokenizer, "model_max_length", None)
+        return min(int(length) if length is not None and length < UNSET else HARNESS_LENGTH, self.positions)
+
+    @property
+    def positions(self) -> int:
+        """Return how many tokens the model can read at once; without a limit (a state, ALiBi), a very large number."""
+        config = self.model.config.get_text_config()
+        lengths = (getattr(config, name, None) for name in (*LENGTHS, *OTHER_LENGTHS))
+        return next((length for length in lengths if isinstance(length, int)), 2**31)
 
     @contextmanager
     def lent(self) -> Iterator[PreTrainedModel]:

@@ -658,7 +658,7 @@ class FineTune(Anchored):
 
     def _cut(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
         """The examples as a setting wants them, no longer than the base can read."""
-        key = (min(max_length, base.context), loss_on)
+        key = (min(max_length, base.positions), loss_on)
         with self._loading:
             if key not in self._cuts:
                 cut = self._examples.cut(*key)

@@ -242,7 +242,7 @@ class LitGPT(FineTune):
             len(self._rows),
             training,
             find_switches(base.model, training.targets),
-            max_length=min(max_length, base.context),
+            max_length=min(max_length, base.positions),
             loss_on=loss_on,
             dtype=base.dtype,
             seed=seed,
