@@ -545,7 +545,7 @@ class FineTune(Anchored):
             "dtype": base.dtype,
             **({"pack": self.slots} if self.packed else {}),
             "data": examples.summary,
-            **({} if base.context == 2**31 else {"context": base.context}),
+            **({} if base.positions == 2**31 else {"context": base.positions}),
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**self._scorer.summary, "chat_template": False},
             **({"dropout": off} if (off := dropouts(base.model.config)) else {}),
