@@ -26,6 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from partune import Study, UserError, dashboard
 from partune.cli import main
 from partune.dashboard import STUDY, View, guarded, opens, server
+from partune.extras import command
 from partune.loopback import LOOPBACK
 from partune.report.summary import summarise
 from partune.storage import JOURNAL, Record
@@ -35,7 +36,7 @@ from tests.postgres import PASSWORD
 from tests.report import studies
 from tests.report.studies import HOSTILE, PLANE
 
-optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="pip install 'partune[dashboard]'")
+optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="pip install -e '.[dashboard]'")
 
 
 def stopping(config: Config) -> Observation:
@@ -279,7 +280,7 @@ def test_a_port_that_is_taken(directories: dict[str, Path], monkeypatch: pytest.
 
 def test_without_the_extra(directories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    with pytest.raises(UserError, match=r'pip install "partune\[dashboard\]"'):
+    with pytest.raises(UserError, match=re.escape(command("dashboard"))):
         server(directories["empty"])
 
 

@@ -15,6 +15,7 @@ import pytest
 from partune import doctor
 from partune.cli import main
 from partune.doctor import Check
+from partune.extras import command
 
 
 def test_a_machine_that_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +73,7 @@ def test_an_extra_that_is_not_there_is_no_fault(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     found = {each.name: each for each in doctor.extras()}
     assert all(each.verdict == "ok" for each in found.values())
-    assert found["extra: quantize"].found == "not there (bitsandbytes): pip install 'partune[quantize]'"
+    assert found["extra: quantize"].found == f"not there (bitsandbytes): {command('quantize')}"
     assert "--litgpt PATH" in found["extra: litgpt"].found
 
 

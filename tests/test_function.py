@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
 
 from partune import Observation, Status, Study, Trial, UserError
-from partune.objectives.function import as_objective
+from partune.objectives.function import as_objective, named
 from partune.objectives.synthetic import SYNTHETIC
 
 MODULE = """\
@@ -60,3 +61,27 @@ def test_what_is_no_objective_is_one_line(name: str, message: str) -> None:
     with pytest.raises(UserError) as caught:
         as_objective(name)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("def f(config) 1", "cannot load the objective broken_one:f: SyntaxError: "),
+        ("f = 1 / 0", "cannot load the objective broken_one:f: ZeroDivisionError: division by zero"),
+        ("import nowhere_at_all", "cannot load the objective broken_one:f: No module named 'nowhere_at_all'"),
+        (
+            "class f:\n    def __init__(self):\n        raise OSError('no file')",
+            "cannot make the objective broken_one:f: OSErr",
+        ),
+    ],
+)
+def test_code_that_cannot_be_loaded_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
+) -> None:
+    (tmp_path / "broken_one.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken_one", raising=False)
+    with pytest.raises(UserError) as caught:
+        named("broken_one:f")
+    assert str(caught.value).startswith(told)
+    assert "\n" not in str(caught.value)

@@ -14,7 +14,7 @@ from partune import Choice, Float, Int, Observation, Space, Status, Study, UserE
 from partune.export import export
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
-from partune.study import SPARE, FutileError, UntrustworthyError, Watcher
+from partune.study import SPARE, FutileError, StoppedError, UntrustworthyError, Watcher
 from partune.trial import Config, Trial
 from partune.winner import judge
 from tests.simulated import SimulatedTuning
@@ -392,3 +392,53 @@ def test_other_failures_stop_no_study() -> None:
 
     for objective, budget in ((differing, 8), (later, 8), (nan, 8), (full, 8), (unable, 3)):
         assert len(Study(PLANE, objective, "random").run(budget).trials) == budget
+
+
+# ----- who is to blame
+
+
+class Failing(SimulatedTuning):
+    """Its base or its training with learning rate 0 fails for a reason of its own."""
+
+    where: str = "zero"
+    failure: str = "IndexError: index out of range in self"
+
+    def score_base(self) -> Observation:
+        return Observation.failure(self.failure) if self.where == "base" else super().score_base()
+
+    def score_zero(self, trial: Trial) -> Observation:
+        return Observation.failure(self.failure) if self.where == "zero" else super().score_zero(trial)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    ["IndexError: index out of range in self", "out of memory: tried to allocate 3 GiB", "the score is nan"],
+)
+def test_a_failure_with_learning_rate_0_is_no_disagreement(tmp_path: Path, failure: str) -> None:
+    tuned = Failing()
+    tuned.failure = failure
+    with pytest.raises(StoppedError) as caught:
+        Study(SPACE, tuned, "random", directory=tmp_path / "s").run(2)
+    assert not isinstance(caught.value, UntrustworthyError)
+    assert f"of a few steps with learning rate 0, failed, as all would: {failure}. " in str(caught.value)
+    assert "report" not in str(caught.value)
+
+
+def test_a_full_disk_is_blamed_on_the_disk(tmp_path: Path) -> None:
+    tuned = Failing()
+    tuned.failure = "OSError: [Errno 28] No space left on device"
+    with pytest.raises(UserError, match="No space left on device: mend that, and resume the study"):
+        Study(SPACE, tuned, "random", directory=tmp_path / "s").run(2)
+
+
+def test_a_base_without_a_score_stops_the_study_and_is_scored_again(tmp_path: Path) -> None:
+    tuned = Failing()
+    tuned.where, tuned.failure = "base", "the score is nan"
+    study = Study(SPACE, tuned, "random", directory=tmp_path / "s")
+    with pytest.raises(
+        StoppedError, match=r"^the untouched base model has no score to compare with: the score is nan$"
+    ):
+        study.run(2)
+    study.close()
+    mended = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", resume=True).run(2)
+    assert mended.anchors["base"].status is Status.DONE

@@ -26,7 +26,7 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from partune import database
+from partune import database, extras
 from partune.distributions import distribution
 from partune.errors import UserError
 from partune.loopback import LOOPBACK, is_loopback
@@ -310,8 +310,8 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
         )
     try:
         import optuna_dashboard
-    except ImportError:
-        raise UserError('the dashboard is Optuna\'s: pip install "partune[dashboard]"') from None
+    except ImportError as error:
+        raise UserError(f"the dashboard is Optuna's: {extras.command('dashboard')} ({error})") from None
     view = View(directory, storage)
     app = guarded(optuna_dashboard.wsgi(view), view)
     kind = ServerV6 if ":" in host else Server

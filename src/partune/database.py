@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from partune import extras
 from partune.drivers import Drivers
 from partune.errors import UserError
 
@@ -212,8 +213,8 @@ def _advice(where: URL, shown: str) -> str:
 def _require_psycopg() -> None:
     try:
         importlib.import_module("psycopg")
-    except ImportError:
-        raise UserError('PostgreSQL needs psycopg: pip install "partune[postgresql]"') from None
+    except ImportError as error:  # also where psycopg misses a library of its own
+        raise UserError(f"PostgreSQL needs psycopg: {extras.command('postgresql')} ({error})") from None
 
 
 class Advisory(Drivers):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from partune.errors import UserError
+from partune.extras import command
 
 if TYPE_CHECKING:
     from partune.objectives.finetune import FineTune
@@ -141,14 +142,14 @@ def extras() -> Iterator[Check]:
         if name in UNCHECKED_EXTRAS:
             continue
         if name == "litgpt":  # lives in an environment of its own
-            command = shutil.which("litgpt")
-            told = "litgpt is there" if command else "not there; --litgpt PATH names one (docs/litgpt.md)"
+            found = shutil.which("litgpt")
+            told = "litgpt is there" if found else "not there; --litgpt PATH names one (docs/litgpt.md)"
             yield Check("extra: litgpt", "ok", told)
             continue
         needed = list(requirements(name))
         lacking = [each for each, _, there in needed if there is None or not there[1]]
         there_are = ", ".join(f"{each} {there[0]}" for each, _, there in needed if there is not None)
-        told = there_are if not lacking else f"not there ({', '.join(lacking)}): pip install 'partune[{name}]'"
+        told = there_are if not lacking else f"not there ({', '.join(lacking)}): {command(name)}"
         yield Check(f"extra: {name}", "ok", told)
 
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from partune.errors import UserError
+from partune.trial import reason
 
 
 def qualified(thing: Any) -> str:
@@ -24,3 +25,5 @@ def named(path: str, what: str) -> Any:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"cannot load the {what} {path}: {error}") from error
+    except Exception as error:  # whatever code of the user's raises
+        raise UserError(f"cannot load the {what} {path}: {reason(error)}") from error

@@ -76,7 +76,7 @@ SPARE = 3  # adapters kept beyond those asked for while a study runs, as its win
 class Watcher:
     """Told of a study's progress; does nothing but warn. Front ends derive from it."""
 
-    def noted(self, line: str) -> None:
+    def warned(self, line: str) -> None:
         """Told, before anything runs, what a study does otherwise than its user may expect."""
         warnings.warn(line, stacklevel=4)
 
@@ -244,7 +244,7 @@ class Study:
         recorded = fixed and there is not None and Record.open(there, read_only=True, storage=storage).space
         if not fixed or recorded == space:
             return space
-        self.watcher.noted(not_searched(fixed))
+        self.watcher.warned(not_searched(fixed))
         return space.fixing(fixed)
 
     def _contents(self, recorded: Record | None) -> Contents:
@@ -650,7 +650,7 @@ class Study:
         objective.recall(self.record.loaded)
         self.watcher.loaded(self.record.loaded)
         defaults = objective.defaults
-        self._anchor("base", {}, lambda trial: self._use(objective, lambda each: each.score_base()))
+        self._anchor("base", {}, lambda trial: self._base(objective))
         if (limits := what_items_show(self.record)) is not None:
             self.watcher.note(limits.sentence)
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
@@ -673,16 +673,28 @@ class Study:
         objective.recall(self.record.loaded)
         self.watcher.loaded(self.record.loaded)
 
+    def _base(self, objective: Anchored) -> Observation:
+        """Return the untouched base; raises StoppedError where it has no score."""
+        base = unspoilt(self._use(objective, lambda each: each.score_base()))
+        if base.status is Status.FAILED:
+            raise StoppedError(f"the untouched base model has no score to compare with: {base.error}")
+        return base
+
     def _agreeing(self, objective: Anchored, trial: Trial) -> Observation:
-        """The trial with learning rate 0; raises UntrustworthyError where it does not answer as the base does."""
-        zero = self._use(objective, lambda each: each.score_zero(trial))
+        """Return the trial with learning rate 0.
+
+        Raises StoppedError where it fails, and UntrustworthyError where it does not answer as the base does.
+        """
+        zero = unspoilt(self._use(objective, lambda each: each.score_zero(trial)))
+        if zero.status is Status.FAILED:
+            raise StoppedError(
+                f"the first training, of a few steps with learning rate 0, failed, as all would: {zero.error}. "
+                "Mend that, and begin again, or go on with partune resume"
+            )
         base = self._anchors["base"]
         assert base.observation is not None
         with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
-        reason = zero.error
-        if zero.status is not Status.FAILED:
-            reason = self._use(objective, lambda each: each.disagreement(with_items, zero))
-        if reason:
+        if reason := self._use(objective, lambda each: each.disagreement(with_items, zero)):
             raise UntrustworthyError(
                 f"training with learning rate 0 must leave the base model's answers as they are, but: {reason}. "
                 "Every trial would be scored wrongly. Please report the model and the versions."

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from partune import config
 from partune.errors import UserError
+from partune.extras import command
 from partune.finetune import model as models
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
@@ -310,7 +311,7 @@ def test_four_bits_need_a_cuda_device(folders: dict[str, Path]) -> None:
 def test_four_bits_need_their_library_and_tell_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, device = config.Model(path="m", quantize="nf4"), torch.device("cuda:1")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"needs bitsandbytes: pip install 'partune\[quantize\]'"):
+    with pytest.raises(UserError, match=re.escape(f"needs bitsandbytes: {command('quantize')}")):
         models.quantization(spec, device, "bf16")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     told = models.quantization(spec, device, "bf16")

@@ -25,7 +25,7 @@ from partune.experiment.findings import opened
 from partune.experiment.protocol import CALIBRATION, Plan
 from partune.preemption import terminated_as_interrupted
 from partune.report.facts import Facts
-from partune.study import UntrustworthyError, Watcher
+from partune.study import StoppedError, Watcher
 from partune.trial import Trial
 
 PATIENCE = 30.0  # seconds for a study to save what it runs, when it is told to stop
@@ -42,7 +42,7 @@ class Job(NamedTuple):
 class Teller:
     """Told of an experiment's progress; does nothing. Front ends derive from it."""
 
-    def noted(self, line: str) -> None: ...
+    def warned(self, line: str) -> None: ...
 
     def planned(self, trials: int, done: int) -> None:
         """So many trials in all, so many of which are on record."""
@@ -63,7 +63,7 @@ class Teller:
 def run(plan: Plan, teller: Teller) -> None:
     """Runs what is missing.
 
-    Raises UserError for bad input, before anything is begun, and UntrustworthyError where a study does.
+    Raises UserError for bad input, before anything is begun, and StoppedError where a study does.
     """
     plan.check()
     plan.begin()
@@ -204,7 +204,7 @@ def _work(pipe: Connection) -> None:
             job: Job = pipe.recv()
             try:
                 conduct(job, lambda: pipe.send("trial"))
-            except (UserError, UntrustworthyError) as error:
+            except (UserError, StoppedError) as error:
                 pipe.send(error)
             else:
                 pipe.send("done")

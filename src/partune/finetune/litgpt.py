@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
-from partune import config
+from partune import config, extras
 from partune.errors import UserError
 from partune.finetune.adapter import written
 from partune.finetune.data import Row
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 INSTALL = (
-    "install it in a virtual environment of its own (python -m venv V; V/bin/pip install 'partune[litgpt]') "
-    "and give --litgpt V/bin/litgpt"
+    "install it in a virtual environment of its own "
+    f"(python -m venv V; {extras.command('litgpt', 'V/bin/pip install')}) and give --litgpt V/bin/litgpt"
 )
 WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.yaml"
 PRECISION = {"fp32": "32-true", "bf16": "bf16-true", "fp16": "16-true"}

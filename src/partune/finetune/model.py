@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from partune import config
+from partune import config, extras
 from partune.errors import UserError, suggestion
 from partune.finetune.acceptance import refusal
 from partune.finetune.isolation import is_out_of_memory, one_line, own_generators, quiet
@@ -259,7 +259,7 @@ def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[s
     if device.type != "cuda":
         raise UserError(f"quantize: nf4 needs a CUDA device, and this is {device}: leave it out, or give --device cuda")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError("quantize: nf4 needs bitsandbytes: pip install 'partune[quantize]'")
+        raise UserError(f"quantize: nf4 needs bitsandbytes: {extras.command('quantize')}")
     import torch
     from transformers import BitsAndBytesConfig
 

@@ -14,7 +14,7 @@ from partune.errors import UserError, shown, suggestion
 from partune.named import named as imported
 from partune.named import qualified
 from partune.objectives.base import Objective
-from partune.trial import Config, Observation, Trial
+from partune.trial import Config, Observation, Trial, reason
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,12 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
             raise UserError(f'no objective "{name}"{suggestion(name, known)}')
         return SYNTHETIC[name]
     found = imported(name, "objective")
-    made: Objective | Callable[[Config], Observation | float] = found() if isinstance(found, type) else found
+    try:
+        made: Objective | Callable[[Config], Observation | float] = found() if isinstance(found, type) else found
+    except UserError:
+        raise
+    except Exception as error:  # whatever code of the user's raises
+        raise UserError(f"cannot make the objective {name}: {reason(error)}") from error
     if not (isinstance(made, Objective) or callable(made)):
         raise UserError(f"objective {name} is neither a function of a configuration nor an Objective")
     return made

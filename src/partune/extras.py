@@ -1,0 +1,40 @@
+"""How the optional parts are installed: by a command that works where partune itself came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shlex
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+HERE = Path(__file__).parents[2]  # the clone, where partune runs from one
+
+
+def command(extra: str, pip: str = "pip install") -> str:
+    """Return the command that installs an optional part of partune, whole and ready to paste."""
+    return f"{pip} {_source(extra)}"
+
+
+def _source(extra: str) -> str:
+    """Return what pip is to install: the clone, the folder or repository that it came from, or the released package."""
+    if (HERE / "pyproject.toml").is_file() and (HERE / "src" / "partune").is_dir():
+        return f"-e {shlex.quote(f'{HERE}[{extra}]')}"
+    url, kind = _origin()
+    parts = urlsplit(url)
+    if parts.scheme == "file" and (folder := Path(url2pathname(parts.path))).is_dir():
+        return shlex.quote(f"{folder}[{extra}]")
+    if kind:
+        return shlex.quote(f"partune[{extra}] @ {kind}+{url}")
+    return f'"partune[{extra}]"'
+
+
+def _origin() -> tuple[str, str]:
+    """Return the address that partune was installed from, and the kind of its repository; empty for an index."""
+    try:
+        text = importlib.metadata.distribution("partune").read_text("direct_url.json")
+        form = json.loads(text or "{}")
+        return str(form.get("url", "")), str(form.get("vcs_info", {}).get("vcs", ""))
+    except (importlib.metadata.PackageNotFoundError, ValueError, AttributeError):
+        return "", ""
