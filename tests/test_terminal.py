@@ -30,11 +30,12 @@ from partune.trial import Config
 MARKUP = ("[/INST]", "[bold]", "[link=https://x.example]here[/link]", ":smile:", "\\[", "[")
 CONTROL = ("\x1b]8;;https://x.example\x1b\\", "\x1b[2J", "\x07", "\x9b31m", "\x7f", "\r")
 HOSTILE = "".join((*MARKUP, *CONTROL, "<script>|`"))
-SPACE = Space({f"x{HOSTILE}": Float(0, 1), "tag": Choice([f"{each}{k}" for k, each in enumerate((*MARKUP, HOSTILE))])})
+NAME = "".join((*MARKUP, "<script>|`"))
+SPACE = Space({f"x{NAME}": Float(0, 1), "tag": Choice([f"{each}{k}" for k, each in enumerate((*MARKUP, HOSTILE))])})
 
 
 def hostile(config: Config) -> float:
-    score = float(config[f"x{HOSTILE}"])
+    score = float(config[f"x{NAME}"])
     if score > 0.7:
         raise ValueError(f"no template for {HOSTILE} here")
     return score

@@ -130,7 +130,7 @@ def test_the_defaults_are_called_what_they_are(tmp_path: Path) -> None:
     facts = Facts(Record.open(tmp_path / "s", read_only=True))
     called = "the field's defaults with lora_r=2 as given"
     assert facts.summary["defaults"]["called"] == called
-    assert summary.better_defaults(facts.summary).startswith("The field's defaults with lora_r=2 as given did better")
+    assert summary.better_defaults(facts.summary).startswith("The field's defaults with lora_r=2 as given ")
     assert called in sentences.headline(facts) or not facts.summary["verdict"]["better_than"]
 
 
