@@ -238,4 +238,4 @@ def test_a_study_that_goes_on_takes_no_settings(capsys: pytest.CaptureFixture[st
 
 def test_watchers_of_ones_own_need_not_know_of_notes() -> None:
     with pytest.warns(UserWarning, match="so"):
-        Watcher().warned("so")
+        Watcher().noted("so")

@@ -35,7 +35,7 @@ PHASES = {
 class Quiet(Watcher):
     """Tells nothing."""
 
-    def warned(self, line: str) -> None: ...
+    def noted(self, line: str) -> None: ...
 
 
 class Terminal(Watcher):
@@ -65,7 +65,7 @@ class Terminal(Watcher):
             self._task = self._bar.add_task("loading", total=budget, completed=done)
             self._bar.start()
 
-    def warned(self, line: str) -> None:
+    def noted(self, line: str) -> None:
         self._print(line)
 
     def phase(self, name: str) -> None:

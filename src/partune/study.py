@@ -76,7 +76,7 @@ SPARE = 3  # adapters kept beyond those asked for while a study runs, as its win
 class Watcher:
     """Told of a study's progress; does nothing but warn. Front ends derive from it."""
 
-    def warned(self, line: str) -> None:
+    def noted(self, line: str) -> None:
         """Told, before anything runs, what a study does otherwise than its user may expect."""
         warnings.warn(line, stacklevel=4)
 
@@ -244,7 +244,7 @@ class Study:
         recorded = fixed and there is not None and Record.open(there, read_only=True, storage=storage).space
         if not fixed or recorded == space:
             return space
-        self.watcher.warned(not_searched(fixed))
+        self.watcher.noted(not_searched(fixed))
         return space.fixing(fixed)
 
     def _contents(self, recorded: Record | None) -> Contents:

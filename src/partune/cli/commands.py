@@ -139,7 +139,7 @@ def experiment(arguments: argparse.Namespace) -> int:
         return 0
     teller = Teller() if arguments.quiet else Terminal(studies.console_of(arguments))
     if plan.fixed:
-        teller.warned(not_searched(plan.fixed))
+        teller.noted(not_searched(plan.fixed))
     try:
         run(plan, teller)
     except KeyboardInterrupt:

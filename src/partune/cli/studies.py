@@ -39,7 +39,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     unused.refuse(study_config, study_config.space or ())
     watcher = watcher_of(arguments)
     if fixed:
-        watcher.warned(not_searched(fixed))
+        watcher.noted(not_searched(fixed))
     with workers_of(study_config.run) as workers:
         directory = new_directory(arguments, study_config)
         study = configured.study(study_config, directory, False, workers, study_config.run.storage, watcher=watcher)

@@ -31,7 +31,7 @@ class Terminal(Teller):
         self._all = self._done = self._new = 0
         self._began = time.monotonic()
 
-    def warned(self, line: str) -> None:
+    def noted(self, line: str) -> None:
         self._print(line)
 
     def planned(self, trials: int, done: int) -> None:

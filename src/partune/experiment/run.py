@@ -42,7 +42,7 @@ class Job(NamedTuple):
 class Teller:
     """Told of an experiment's progress; does nothing. Front ends derive from it."""
 
-    def warned(self, line: str) -> None: ...
+    def noted(self, line: str) -> None: ...
 
     def planned(self, trials: int, done: int) -> None:
         """So many trials in all, so many of which are on record."""
