@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +302,12 @@ def test_memory_holds_the_same(tmp_path: Path) -> None:
     assert record.items("search", 0)["search/t/acc"].tolist() == [1.0, 0.0]
     with pytest.raises(UserError, match="keeps no adapters"):
         record.adapter(0)
+
+
+def test_a_folder_whose_name_is_no_utf_8_is_refused_before_the_work(tmp_path: Path) -> None:
+    """safetensors reads no file there, and that would show only when the winner's adapter is loaded."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/s\xff"))
+    for begin in (lambda: Record.check(folder), lambda: Record.create(folder, Space(x=Float(0, 1)), {})):
+        with pytest.raises(UserError, match=r"cannot write .*/s\\udcff: its name is not UTF-8"):
+            begin()
+    assert list(tmp_path.iterdir()) == []

@@ -125,6 +125,7 @@ class Record:
             from optuna.storages import InMemoryStorage
 
             return cls(_begin(InMemoryStorage(), complete), None)
+        _check_name(directory)
         if directory.exists():
             raise UserError(f"{directory} exists already and is never overwritten: choose another name")
         draft = draft_of(directory)
@@ -146,6 +147,7 @@ class Record:
     @staticmethod
     def check(directory: Path, storage: str | None = None) -> None:
         """Raises UserError where a new record could not be written, before the work that it is for."""
+        _check_name(directory)
         place = next(parent for parent in directory.absolute().parents if parent.exists())
         if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
             raise UserError(f"cannot write {directory}: {place} is no folder that can be written in")
@@ -566,6 +568,16 @@ class _Place:
         except KeyError:
             where = JOURNAL if self.url is None else database.public(self.url)
             raise UserError(f"{where} holds no study {name}: restore it from a copy") from None
+
+
+def _check_name(directory: Path) -> None:
+    """Raises UserError for a path whose bytes are no UTF-8: no adapter could be read from there."""
+    try:
+        str(directory.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"cannot write {directory.absolute()}: its name is not UTF-8, and weights are read by such names only"
+        ) from None
 
 
 def _begin(storage: BaseStorage, header: Mapping[str, Any], prefix: str = "") -> BaseStorage:
