@@ -193,6 +193,21 @@ def test_messages_that_are_not_written_are_counted(tmp_path: Path, tokenizer: Pr
     assert row_notes(examples.summary) == ["Of 1 chat the chat template leaves out or changes a part of a message."]
 
 
+@pytest.mark.parametrize(
+    "template",
+    [
+        CHATML.replace("</s>\n", "{{ '' if loop.last else '</s>' }}"),
+        MARKED.replace("</s>{% endgeneration %}", "{% endgeneration %}</s>"),
+    ],
+)
+def test_answers_whose_end_is_not_trained_on_are_counted(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, template: str
+) -> None:
+    examples = examples_of(tmp_path, tokenizer, template, TWO, [USER, RAIN])
+    assert examples.summary["endless_answers"] == 2
+    assert "endless_answers" not in examples_of(tmp_path, tokenizer, MARKED, TWO).summary
+
+
 # ----- the templates that TRL carries
 
 

@@ -55,11 +55,13 @@ class Written:
         examples: The pieces of each example.
         unused: Fields of its messages, or beside them, that do not change what is written.
         cut: Whether a message's content is written nowhere in full.
+        endless: Whether nothing is trained on behind what the last answer says.
     """
 
     examples: list[list[Piece]]
     unused: frozenset[str] = frozenset()
     cut: bool = False
+    endless: bool = False
 
     @property
     def texts(self) -> list[str]:
@@ -111,7 +113,7 @@ class Chat:
         squeezed = "\n".join(_squeezed(text) for text in texts)
         unused = frozenset(name for name, without in _without_each(chat) if self._texts(without) == texts)
         cut = any(not _is_written(message, squeezed) for message in chat["messages"])
-        return Written(examples, unused, cut)
+        return Written(examples, unused, cut, _is_endless(chat["messages"], examples))
 
     def _texts(self, chat: Row) -> list[str] | None:
         """Return the texts of a chat's examples; None where the template cannot write it."""
@@ -271,6 +273,13 @@ def _is_written(message: Message, squeezed: str) -> bool:
     content = message.get("content") or ""
     forms = [content, json.dumps(content, ensure_ascii=False)[1:-1], json.dumps(content)[1:-1]]
     return any(_squeezed(form) in squeezed for form in forms)
+
+
+def _is_endless(messages: Sequence[Message], examples: Sequence[Sequence[Piece]]) -> bool:
+    """Whether the last message is an answer whose end is not trained on: a model would not learn to stop."""
+    said = str(messages[-1].get("content") or "").rstrip() if messages else ""
+    ends = [text.rstrip() for pieces in examples for text, kind in pieces if kind == "answer"]
+    return bool(said) and messages[-1]["role"] == "assistant" and any(end.endswith(said) for end in ends)
 
 
 def _squeezed(text: str) -> str:

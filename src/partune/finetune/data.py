@@ -322,6 +322,7 @@ def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written])
     )
     told = {
         "cut_by_template": sum(chat.cut for chat in written),
+        "endless_answers": sum(chat.endless for chat in written),
         "answers_apart": sum(len(chat.examples) for chat in written) - len(written),
     }
     return _reading({name: name for name in sorted(used)}, unused, blank) | {key: n for key, n in told.items() if n}

@@ -24,6 +24,11 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
         notes.append(f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} empty.")
     if count := data.get("cut_by_template"):
         notes.append(f"Of {words.several(count, 'chat')} the chat template leaves out or changes a part of a message.")
+    if count := data.get("endless_answers"):
+        notes.append(
+            f"In {words.several(count, 'chat')} nothing behind the last answer is trained on: where answers "
+            "end is not learned."
+        )
     if count := data.get("answers_apart"):
         notes.append(
             f"{words.several(count, 'answer')} that the chat template writes otherwise once a chat goes on: trained as "
