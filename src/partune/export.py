@@ -46,7 +46,8 @@ def export(
 
     `out` must not exist yet. storage: the URL of the study's database, where it needs a password or has moved.
     recipes: the tools for which files are written that train the trial again; "none" for none.
-    anyway: hand over the best trial's adapter even where the verdict shows it worse than the untouched base.
+    anyway: hand over the best trial's adapter even where the verdict shows it worse than the untouched base, or merge
+        it into a base that the study had in 4 bits.
     Raises UserError where the study has no such adapter.
     """
     if "none" in recipes and len(set(recipes)) > 1:
@@ -74,7 +75,7 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if merge:
-            _merge(record, adapter, draft)
+            _merge(record, adapter, draft, anyway)
         else:
             _copy(adapter, draft)
         _describe(record, trial, run, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
@@ -104,7 +105,8 @@ def _shipped(record: Record, winner: Trial) -> Trial | None:
     return dataclasses.replace(winner, seed=anchors["winner"].seed, order=anchors["winner"].order)
 
 
-def _merge(record: Record, adapter: Path, out: Path) -> None:
+def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
+    """Write the merged model; raise UserError where it would be on another base than the study's."""
     from partune.finetune.adapter import merge
     from partune.finetune.digests import of_model
 
@@ -112,6 +114,12 @@ def _merge(record: Record, adapter: Path, out: Path) -> None:
     if model is None:
         raise UserError(f"{record.directory} fine-tuned no model")
     spec = config.validated(config.Model, model)
+    if spec.quantize != "none" and not anyway:
+        raise UserError(
+            f"{record.directory} trained and scored on the base in 4 bits ({spec.quantize}); merged into the base in "
+            "full precision the adapter was never scored: export it without --merge (its model card loads the base in "
+            "4 bits), or give --anyway, and the card says so"
+        )
     changed, _ = differences(record.contents, of_model(spec))
     if changed:
         raise UserError(f"{spec.path} is not the base that the study fine-tuned: put back {' and '.join(changed)}")

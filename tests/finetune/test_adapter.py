@@ -104,6 +104,24 @@ def test_nothing_is_merged_into_a_base_that_lacks_weights(
     assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_merged_into_quantized_weights(
+    folders: dict[str, Path],
+    saved: dict[str, tuple[Path, torch.Tensor]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PEFT would round each sum to the base's few values, and warn."""
+
+    def quantized(*arguments: Any, **options: Any) -> Base:
+        base = models.load(*arguments, **options)
+        base.model.hf_quantizer = object()
+        return base
+
+    monkeypatch.setattr(adapters, "load", quantized)
+    with pytest.raises(UserError, match="is quantized: merging would round each weight again, to another model"):
+        adapters.merge(config.Model(path=str(folders["llama"])), saved["llama"][0], tmp_path / "out")
+
+
 def test_the_harness_scores_the_exported_adapter_alike(
     folders: dict[str, Path], base: Base, saved: dict[str, tuple[Path, torch.Tensor]], task_file: Path
 ) -> None:

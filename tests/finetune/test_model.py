@@ -16,7 +16,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3Config,
+    LlamaConfig,
+    OPTConfig,
+    PhimoeConfig,
+    PretrainedConfig,
+)
 
 from partune import config
 from partune.errors import UserError
@@ -380,3 +387,16 @@ def test_a_token_beyond_the_embeddings_is_named_before_training(folders: dict[st
         with pytest.raises(UserError, match=f"^{name} {message}"):
             FineTune(str(tmp_path / "added"), str(data), items).prepare()
     FineTune(str(tmp_path / "added"), str(write_jsonl(tmp_path / "rows.jsonl", [row])), task).prepare()
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        (OPTConfig(dropout=0.1, layerdrop=0.0), {"dropout": 0.1}),
+        (PhimoeConfig(router_jitter_noise=0.01, input_jitter_noise=0.0), {"router_jitter_noise": 0.01}),
+        (Gemma3Config(text_config={"attention_dropout": 0.3}), {"text_config.attention_dropout": 0.3}),
+        (LlamaConfig(), {}),
+    ],
+)
+def test_a_bases_own_dropout_is_found_by_its_settings(settings: PretrainedConfig, found: dict[str, float]) -> None:
+    assert models.dropouts(settings) == found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import re
 from collections.abc import Mapping
@@ -10,11 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import ModelCard
+from transformers import BitsAndBytesConfig
 
-from partune import Float, Int, Space, Study, config
+from partune import Float, Int, Space, Study, UserError, config
+from partune.contents import Content
 from partune.export import export
+from partune.finetune.model import quantization
 from partune.markdown import code, fenced, plain
 from partune.report.summary import score_words
 from tests.simulated import SimulatedTuning
@@ -98,6 +104,53 @@ def test_the_code_that_loads_it_names_the_base_and_its_revision(tmp_path: Path) 
     for loader in ("AutoTokenizer", "AutoModelForCausalLM"):
         assert f"{loader}.from_pretrained('acme/base-1b', revision='v2')\n" in text
     assert 'PeftModel.from_pretrained(model, "this/folder")\n' in text
+
+
+def test_a_base_in_four_bits_is_loaded_as_it_was_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, text = hand_over(tmp_path, Tuning(model={"path": "acme/base-1b", "quantize": "nf4"}))
+    found = re.search(r"```python\n(.*?)```", text, re.S)
+    assert found is not None
+    code = ast.parse(found[1])
+    assigned = {ast.unparse(each.targets[0]): each.value for each in code.body if isinstance(each, ast.Assign)}
+    known = {"BitsAndBytesConfig": BitsAndBytesConfig, "torch": torch}
+    settings = eval(compile(ast.Expression(assigned["four_bits"]), "card", "eval"), known)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    expected = quantization(config.Model(path="m", quantize="nf4"), torch.device("cuda"), "fp32")["quantization_config"]
+    assert settings.to_dict() == expected.to_dict()
+    assert "AutoModelForCausalLM.from_pretrained('acme/base-1b', quantization_config=four_bits)\n" in text
+    assert "AutoTokenizer.from_pretrained('acme/base-1b')\n" in text
+    assert "not of this model" not in text
+
+
+def test_what_was_scored_in_four_bits_is_merged_only_with_the_cards_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The full base with the adapter is a model that nobody scored."""
+    hand_over(tmp_path, Tuning(model={"path": "acme/base-1b", "quantize": "nf4"}))
+    with pytest.raises(UserError, match=r"base in 4 bits \(nf4\); merged .* never scored: export it without --merge"):
+        export(tmp_path / "s", tmp_path / "merged", merge=True)
+    assert not (tmp_path / "merged").exists()
+    monkeypatch.setattr("partune.finetune.digests.of_model", lambda spec: {})
+    monkeypatch.setattr("partune.finetune.adapter.merge", lambda model, adapter, out: out.mkdir())
+    text = (export(tmp_path / "s", tmp_path / "merged", merge=True, anyway=True) / "README.md").read_text()
+    assert (
+        "**The scores below are not of this model.** The study trained and scored the adapter on the base in 4" in text
+    )
+    plainly = Study(SPACE, Tuning(), "lhs", directory=tmp_path / "plain", keep="all").run(5)
+    plainly.close()
+    text = (export(tmp_path / "plain", tmp_path / "whole", merge=True) / "README.md").read_text()
+    assert "not of this model" not in text
+
+
+def test_nothing_is_merged_into_a_base_that_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"the model's weights": Content("then")}
+    monkeypatch.setattr(Tuning, "contents", weights)
+    hand_over(tmp_path, Tuning())
+    monkeypatch.setattr("partune.finetune.digests.of_model", lambda spec: {"the model's weights": Content("now")})
+    with pytest.raises(
+        UserError, match="acme/base-1b is not the base that the study fine-tuned: put back the model's w"
+    ):
+        export(tmp_path / "s", tmp_path / "merged", merge=True)
 
 
 def test_the_study_in_it_can_be_run_again(tmp_path: Path) -> None:

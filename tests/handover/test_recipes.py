@@ -36,6 +36,7 @@ CASES = {
     "all": chosen(data={"path": "rows.jsonl.gz", "loss_on": "all", "limit": 9}, dtype="fp32", targets=NEOX),
     "quantized": chosen(model={"path": "acme/base", "revision": "v2", "quantize": "nf4", "trust_remote_code": True}),
     "chat": chosen(rows="chat", data=CHATS),
+    "dropout": chosen(dropout={"resid_pdrop": 0.1, "embd_pdrop": 0.1}),
     "whole": chosen(dtype="fp16", targets=("model.layers.0.self_attn.q_proj", "lm_head")),
 }
 
@@ -268,3 +269,23 @@ def test_paths_are_from_the_recipes_folder_and_homes_are_not_named(
 
 def _texts(case: Chosen) -> dict[str, str]:
     return {tool: "\n".join(recipe(case).values()) for tool, recipe in RECIPES.items()}
+
+
+def test_a_bases_own_dropout_is_off_in_every_recipe() -> None:
+    """As in the study. Oracle: what transformers makes of the arguments that a recipe gives it."""
+    from transformers import GPT2Config
+
+    case = chosen(dropout={"resid_pdrop": 0.1, "attn_pdrop": 0.1, "text_config.attention_dropout": 0.1})
+    loaded, _ = script(case)
+    given = {name: value for name, value in loaded["model_init_kwargs"].items() if "drop" in name}
+    settings, unknown = GPT2Config.from_dict(GPT2Config().to_dict(), return_unused_kwargs=True, **given)
+    assert (settings.resid_pdrop, settings.attn_pdrop, settings.embd_pdrop, unknown) == (0.0, 0.0, 0.1, {})
+    texts = _texts(case)
+    assert yaml.safe_load(texts["axolotl"])["overrides_of_model_config"] == {"resid_pdrop": 0.0, "attn_pdrop": 0.0}
+    said = {tool: " ".join(text.replace("\n#", " ").split()) for tool, text in texts.items()}
+    for tool in ("trl", "axolotl"):
+        assert "Set text_config.attention_dropout to 0 in the base's config.json first" in said[tool]
+    everything = "Set resid_pdrop, attn_pdrop, text_config.attention_dropout to 0 in the base's config.json first"
+    assert everything in said["llamafactory"]
+    assert "config.json first" not in said["litgpt"]  # its models have no dropout
+    assert not any("config.json first" in text for text in _texts(chosen()).values())

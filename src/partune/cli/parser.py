@@ -170,7 +170,7 @@ def _export(command: argparse.ArgumentParser, _: Sequence[str]) -> None:
     which.add_argument("--trial", type=int, help="this trial's adapter in place of the best one's")
     which.add_argument("--defaults", action="store_true", help="the adapter of the field's defaults")
     command.add_argument("--merge", action="store_true", help="write the whole model with the adapter merged into it")
-    about = "hand over the winner even where it is shown worse than the untouched base model"
+    about = "hand over what is shown worse than the untouched base, or was never scored as it is merged"
     command.add_argument("--anyway", action="store_true", help=about)
     about = "{trl,litgpt,axolotl,llamafactory,none}: files that train the same with this tool only (default: all four)"
     command.add_argument("--recipe", action="append", metavar="TOOL", help=about)

@@ -180,6 +180,8 @@ def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
     from transformers import AutoConfig
 
     base = load(model.model_copy(update={"quantize": "none"}), dtype="fp32", device="cpu")
+    if getattr(base.model, "hf_quantizer", None) is not None:
+        raise UserError(f"model {model.path} is quantized: merging would round each weight again, to another model")
     with loaded(base, folder) as adapted, quiet():
         stored = AutoConfig.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code

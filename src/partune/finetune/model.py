@@ -6,7 +6,7 @@ import difflib
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,14 +231,25 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def dropouts(settings: PretrainedConfig) -> dict[str, float]:
-    """Return the settings of a base's own dropout (or jitter) that are not zero, by their names in config.json."""
-    named = settings.get_text_config().to_dict().items()
+    """Return the settings of a base's own dropout (or jitter) that are not zero, by their names in config.json.
+
+    A setting within a section has the section's name and a dot before its own.
+    """
+    text = settings.get_text_config()
     return {
-        name: float(value)
-        for name, value in named
-        if re.search(r"drop|jitter", name) and not re.match(r"summary|classifier", name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+        name: value
+        for name, value in _numbers(text.to_dict(), "" if text is settings else "text_config.")
+        if re.search(r"drop|jitter", name) and not re.match(r"(.*\.)?(summary|classifier)_", name) and value > 0
     }
+
+
+def _numbers(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Give all settings that are numbers, those of sections too."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield f"{prefix}{name}", float(value)
 
 
 def _without_dropout(model: PreTrainedModel) -> list[str]:

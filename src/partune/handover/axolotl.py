@@ -41,11 +41,17 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     same = trainer_arguments(chosen)
     quantized = model.quantize != "none"
-    differences = [*chosen.differences(), *chosen.command_line(), *chosen.unread("axolotl")]
+    differences = [
+        *chosen.differences(),
+        *chosen.dropping(takes=True),
+        *chosen.command_line(),
+        *chosen.unread("axolotl"),
+    ]
     settings = {
         "base_model": chosen.base,
         "revision_of_model": model.revision,
         "trust_remote_code": model.trust_remote_code or None,
+        "overrides_of_model_config": chosen.still or None,
         "load_in_4bit": quantized or None,
         "adapter": "qlora" if quantized else "lora",
         "lora_r": training.lora_r,

@@ -10,6 +10,7 @@ import yaml
 
 from partune import __version__, config, strict_yaml
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
+from partune.finetune.model import DTYPES
 from partune.handover.chosen import Chosen, is_file
 from partune.markdown import code, fenced, plain, table
 from partune.report.summary import (
@@ -23,6 +24,11 @@ from partune.report.summary import (
     span,
 )
 from partune.trial import Trial
+
+NEVER_JUDGED = (
+    "**The scores below are not of this model.** The study trained and scored the adapter on the base in 4 bits (nf4); "
+    "here it is merged into the base in full precision, which nobody scored."
+)
 
 
 def card(
@@ -69,7 +75,8 @@ def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged
     what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
     of = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
     which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
-    return [f"# {what}{of}", f"Found by partune {__version__}, which searches LoRA's hyperparameters: {which}."]
+    never = [NEVER_JUDGED] if merged and chosen is not None and chosen.model.quantize != "none" else []
+    return [f"# {what}{of}", *never, f"Found by partune {__version__}, which searches LoRA's hyperparameters: {which}."]
 
 
 # ----- is it better?
@@ -147,15 +154,29 @@ def _adapted(chosen: Chosen) -> str:
     return told if chosen.covered is None else f"{told}: {plain(coverage_words(chosen.covered))}"
 
 
+FOUR_BITS = """\
+four_bits = BitsAndBytesConfig(  # the base as it was trained and scored on
+    load_in_4bit=True,
+    bnb_4bit_quant_type="nf4",
+    bnb_4bit_use_double_quant=True,
+    bnb_4bit_compute_dtype=torch.{dtype},
+)"""
+
+
 def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
     source = chosen.model.path if chosen.has_id else f"path/to/{name_of(chosen.model.path)}"
     base = "this/folder" if merged else source
     given = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
     texts = "'this/folder'" if tokenizer else f"{base!r}{given}"
+    four_bits = not merged and chosen.model.quantize != "none"
+    if four_bits:
+        given += ", quantization_config=four_bits"
     lines = [
+        *(["import torch"] if four_bits else []),
         *([] if merged else ["from peft import PeftModel"]),
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if four_bits else ''}",
         "",
+        *(FOUR_BITS.format(dtype=DTYPES[chosen.dtype]).splitlines() if four_bits else []),
         f"tokenizer = AutoTokenizer.from_pretrained({texts})",
         f"model = AutoModelForCausalLM.from_pretrained({base!r}{given})",
         *([] if merged else ['model = PeftModel.from_pretrained(model, "this/folder")']),

@@ -32,6 +32,7 @@ class Chosen:
     seed, order_seed: of initialisation and dropout, and of the data's order.
     here: the folder that relative paths in its files are meant from.
     fields: the data's fields that were used, by the format's names for them.
+    dropout: settings of the base's own dropout, which the study has off, by their names in its config.json.
     apart: how many answers were trained as the end of the chat so far, in examples of their own.
     """
 
@@ -48,6 +49,7 @@ class Chosen:
     covered: Mapping[str, Any] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     apart: int = 0
+    dropout: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -74,6 +76,7 @@ class Chosen:
             covered=loaded.get("adapted", {}).get(whole.targets),
             fields=loaded["data"].get("fields", {}),
             apart=loaded["data"].get("answers_apart", 0),
+            dropout=loaded.get("dropout", {}),
         )
 
     @cached_property
@@ -166,6 +169,24 @@ class Chosen:
                 f"end of the chat so far in the study; {tool} trains whole chats."
             )
         return said
+
+    @property
+    def still(self) -> dict[str, float]:
+        """Settings of the base that turn its own dropout off; of a section's settings tools know no way."""
+        return {name: 0.0 for name in self.dropout if "." not in name}
+
+    def dropping(self, takes: bool) -> list[str]:
+        """Say what to do about the base's own dropout.
+
+        Args:
+            takes: Whether the tool's file turns off what `still` names.
+        """
+        left = [name for name in self.dropout if not takes or name not in self.still]
+        if not left:
+            return []
+        return [
+            f"Set {', '.join(left)} to 0 in the base's config.json first: the study has the base's own dropout off."
+        ]
 
     def command_line(self) -> list[str]:
         """What holds for every tool that is a command and keeps adapters in the base's precision."""

@@ -23,7 +23,12 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     """The files by name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
-    differences = [*chosen.differences(), *chosen.command_line(), *chosen.unread("LLaMA-Factory", "system", "history")]
+    differences = [
+        *chosen.differences(),
+        *chosen.dropping(takes=False),
+        *chosen.command_line(),
+        *chosen.unread("LLaMA-Factory", "system", "history"),
+    ]
     if alpaca:
         differences += [
             "An input follows its instruction on a line of its own; the study's prompt has it under a heading.",

@@ -128,7 +128,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
-    differences = [*chosen.differences(), *chosen.unread("TRL", *READ[chosen.rows])]
+    differences = [*chosen.differences(), *chosen.dropping(takes=True), *chosen.unread("TRL", *READ[chosen.rows])]
     if chat and data.loss_on == "answer":
         differences.append(
             "TRL finds the answers by marks in the chat template, which has to have or to be given them."
@@ -147,6 +147,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "trust_remote_code": model.trust_remote_code or None,
         "use_safetensors": True if model.safetensors else None,
         "dtype": dtype,
+        **chosen.still,
     }
     arguments = {
         "output_dir": "trained-trl",
