@@ -175,6 +175,8 @@ class Validation(Section):
     """Examples shown before each question; by default the task's own number."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
     """Continuations a forward pass when scoring with engine peft or litgpt; packs find their own size."""
+    trust_task_code: bool = False
+    """Run Python code that local task files name (!function), also of test tasks, and render their templates freely."""
 
 
 class Test(Section):

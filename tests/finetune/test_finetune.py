@@ -34,7 +34,7 @@ from partune.report.summary import brief, show, summarise
 from partune.space import Choice, Float, Int, Space
 from partune.study import Study
 from partune.trial import Observation, Status, Trial
-from tests.finetune.tiny import make_rows, write_jsonl
+from tests.finetune.tiny import make_items, make_rows, write_jsonl, write_task
 
 SPACE = Space(learning_rate=Float(1e-5, 1e-1, log=True), lora_r=Int(2, 8))
 
@@ -639,3 +639,40 @@ def test_a_study_is_resumed_with_its_own_model_and_data_only(folders: dict[str, 
             study(model=str(folders["gpt2"]))
         with pytest.raises(UserError, match=r"objective\.training\.steps is None there, and 5 here"):
             study(training={"steps": 5})
+
+
+# ----- tasks that cannot be scored
+
+
+@pytest.mark.parametrize("engine", TRAINING)
+def test_an_item_that_a_tasks_code_cannot_score_ends_a_study_before_it_trains(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    path = write_task(tmp_path, "coded", make_items(8), metrics=("acc",))
+    path.write_text(path.read_text() + "process_results: !function code.results\n")
+    answer = "{'acc': float('nan') if document['answer'] else 1.0}"
+    (tmp_path / "code.py").write_text(f"def results(document, answers):\n    return {answer}\n")
+    where, name = TRAINING[engine]
+    monkeypatch.setattr(where, name, lambda *_, **__: pytest.fail("trained"))
+    tuner = make(
+        task=path,
+        validation={"trust_task_code": True},
+        run={"engine": engine, "pack": 2 if engine == "packed" else "auto"},
+    )
+    study = Study(SPACE, tuner, "random", directory=tmp_path / "study")
+    with pytest.raises(UserError, match=r"^task coded, item \d+: its acc is nan, no number$"):
+        study.run(2)
+    study.close()
+
+
+def test_a_study_whose_task_has_code_asks_for_the_users_word_when_it_goes_on(make: Any, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "coded", make_items(8))
+    path.write_text(path.read_text() + "process_docs: !function code.documents\n")
+    (tmp_path / "code.py").write_text("def documents(rows):\n    return rows\n")
+    trusting = make(task=path, validation={"trust_task_code": True})
+    Study(SPACE, trusting, "random", directory=tmp_path / "study").close()
+    careful = make(task=path)
+    assert careful.identity == trusting.identity  # it is the same study
+    with pytest.raises(UserError, match=r"runs code .*documents.*give --trust-task-code"):
+        Study(SPACE, careful, "random", directory=tmp_path / "study", resume=True)
+    Study(SPACE, trusting, "random", directory=tmp_path / "study", resume=True).close()

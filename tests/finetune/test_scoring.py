@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -20,10 +21,21 @@ from transformers import PreTrainedTokenizerFast
 from partune import config
 from partune.errors import UserError
 from partune.finetune import model as models
+from partune.finetune.definitions import find_own
 from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
-from partune.finetune.scoring import Item, Part, Scorer, aggregate, choose_metric, continuous, harness_model, mean_of
-from partune.finetune.tasks import Loader, find_own
+from partune.finetune.scoring import (
+    Item,
+    Part,
+    Scorer,
+    UndefinedScoreError,
+    aggregate,
+    choose_metric,
+    continuous,
+    harness_model,
+    mean_of,
+)
+from partune.finetune.tasks import Loader, Task
 from partune.objectives.finetune import TOLERANCE
 from tests.finetune.tiny import make_items, make_tokenizer, write_jsonl, write_task
 
@@ -132,7 +144,7 @@ def test_search_and_verdict_part_the_items(base: Base, task_file: Path) -> None:
     assert split(0) == (search, verdict)
     assert split(1) != (search, verdict)
     assert [len(part) for part in split(0, share=0.2)] == [24, 6]
-    assert [len(part) for part in split(0, share=0.001)] == [29, 1]
+    assert [len(part) for part in split(0, share=0.05)] == [28, 2]
 
 
 def test_the_score_is_the_mean_of_the_tasks(base: Base, task_file: Path, test_file: Path) -> None:
@@ -346,9 +358,200 @@ def test_a_task_without_its_fields_is_one_clear_line(base: Base, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
-def test_a_task_of_one_item_cannot_be_split(base: Base, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="task single has 1 items: too few"):
-        scorer(base, write_task(tmp_path, "single", make_items(1)))
+@pytest.mark.parametrize(
+    ("count", "settings"),
+    [(1, {}), (2, {}), (3, {}), (9, {"limit": 2}), (10, {"verdict_share": 0.1}), (10, {"verdict_share": 0.95})],
+)
+def test_search_and_verdict_need_two_items_each(
+    base: Base, tmp_path: Path, count: int, settings: dict[str, Any]
+) -> None:
+    few = min(count, settings.get("limit", count))
+    with pytest.raises(UserError, match=rf"task few has {few} items: too few, .*--limit, --verdict-share"):
+        scorer(base, write_task(tmp_path, "few", make_items(count)), **settings)
+
+
+# ----- items without a right answer, or without a score
+
+
+def load(path: Path) -> Task:
+    """The task of a file, without a tokenizer."""
+    return Loader().load(str(path), lambda instances: [(instance.args, [0], [1]) for instance in instances])
+
+
+WRONG = {
+    "letter": ("C", r"task odd, item 0: the right answer 'C' is none of the 3 choices; give its text, or its number"),
+    "from one": (3, "task odd, item 0: the right answer 3 is none of the 3 choices; labels count from 0"),
+    "hidden": (-1, "item 0: the right answer '-1' is none of the 3 choices"),
+    "real": (1.0, "item 0: the right answer '1.0' is none of the 3 choices"),
+    "missing": (None, "item 0: the right answer 'None' is none of the 3 choices"),
+    "none": ([], "item 0: it has no right answer"),
+    "one of two": ([0, 7], "item 0: the right answer 7 is none of the 3 choices"),
+    "long": ("word " * 50, r"item 0: the right answer 'word .*\.\.\. is none"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("place", [0, 3])
+def test_an_answer_that_names_no_choice_is_named(tmp_path: Path, kind: str, place: int) -> None:
+    items = make_items(6)
+    answer, message = WRONG[kind]
+    if isinstance(answer, list):  # the data have one type
+        for item in items:
+            item["answer"] = [0]
+    items[place] |= {"choices": ["oil", "water", "air"], "answer": answer}
+    if not isinstance(answer, (int, list)):
+        items = [item | {"answer": None if item["answer"] is None else str(item["answer"])} for item in items]
+    with pytest.raises(UserError, match=message.replace("item 0", f"item {place}")) as caught:
+        load(write_task(tmp_path, "odd", items))
+    assert "\n" not in str(caught.value)
+
+
+def test_such_items_are_counted(tmp_path: Path) -> None:
+    items = [item | {"answer": 4 * (place > 1)} for place, item in enumerate(make_items(6))]
+    with pytest.raises(UserError, match=r"item 2: the right answer 4 .*; 4 of its 6 items are so"):
+        load(write_task(tmp_path, "odd", items))
+
+
+def test_an_answer_may_be_the_choices_text_or_several(tmp_path: Path) -> None:
+    texts = [item | {"answer": item["choices"][2]} for item in make_items(6)]
+    assert {item.gold for item in load(write_task(tmp_path, "texts", texts)).items} == {(2,)}
+    several = [item | {"answer": [0, 2]} for item in make_items(6)]
+    assert {item.gold for item in load(write_task(tmp_path, "several", several)).items} == {(0, 2)}
+
+
+@pytest.mark.parametrize("choices", [[1, 2, 3], ["", "water"]])
+@pytest.mark.parametrize("place", [0, 3])
+def test_choices_that_are_no_texts_are_named(base: Base, tmp_path: Path, choices: list[Any], place: int) -> None:
+    items = [item | {"choices": choices, "answer": 0} for item in make_items(6)]
+    if choices[0] == "":
+        items = [item | {"choices": ["oil", "water"]} for item in items]
+        items[place]["choices"] = choices
+    path = write_task(tmp_path, "odd", items)
+    path.write_text(path.read_text() + 'target_delimiter: ""\n')
+    with pytest.raises(UserError, match=r"task odd, item \d: (its choices are no list of texts: \[1|.*choice)"):
+        scorer(base, path)
+
+
+def test_items_without_a_wrong_choice_are_left_out_of_a_margin_and_counted(base: Base, tmp_path: Path) -> None:
+    items = [item | {"answer": [item["answer"]]} for item in make_items(20)]
+    for place in (4, 7, 11):
+        items[place]["answer"] = list(range(len(items[place]["choices"])))
+    path = write_task(tmp_path, "some", items)
+    test = write_task(tmp_path, "other", items)
+    built = scorer(base, path, tests=(test,), metric="margin")
+    assert built.summary["left_out"] == {"some": 3, "other": 3}
+    scores = built.score(harness_model(base, 16), EVERYTHING)
+    everything = [number for number in range(20) if number not in (4, 7, 11)]
+    split = np.concatenate([scores.items[f"{part}/some/doc_id"] for part in ("search", "verdict")])
+    assert sorted(split.tolist()) == scores.items["test/other/doc_id"].tolist() == everything
+    assert all(np.isfinite(scores.items[f"{part}/margin"]).all() for part in ("search/some", "verdict/some"))
+    for metric in ("loss", "acc"):
+        whole = scorer(base, path, metric=metric)
+        assert whole.summary["left_out"] == {}
+        assert np.isfinite(merged(whole.score(harness_model(base, 16), EVERYTHING), "some", metric, 20)).all()
+
+
+def test_a_task_without_any_wrong_choice_has_no_margin_but_a_loss(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "one", [item | {"choices": ["oil"], "answer": 0} for item in make_items(6)])
+    with pytest.raises(UserError, match="task one has no wrong choice, which metric margin needs: take --metric loss"):
+        scorer(base, path, metric="margin")
+    assert np.isfinite(scorer(base, path, metric="loss").score(harness_model(base, 16), {"search"}).score)
+
+
+def test_items_of_the_harness_that_name_no_choice_are_left_out(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = make_items(12)
+    items[5]["answer"] = 4
+    path = write_task(tmp_path, "theirs", items)
+    path.write_text(path.read_text().replace("theirs.jsonl", str(tmp_path / "theirs.jsonl")))
+    monkeypatch.setattr("partune.finetune.definitions.harness_folder", lambda: tmp_path)
+    monkeypatch.chdir("/")
+    for metric in ("acc", "loss", "margin"):
+        validation = config.Validation(tasks=("theirs",), metric=metric)
+        built = Scorer(base, validation, config.Test(), 0)
+        assert built.summary["left_out"] == {"theirs": 1}
+        assert 5 not in np.concatenate([part.indices for part in built.parts])
+
+
+CODE = """\
+def results(document, answers):
+    return {"acc": RESULT}
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("float('nan') if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan, no number"),
+        ("None if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan"),
+        ("float('inf')", r"task coded, item \d+: its acc is inf"),
+        ("1 / (document['answer'] - 2)", r"task coded, item \d+: it cannot be scored \(ZeroDivisionError: "),
+    ],
+)
+def test_what_a_tasks_code_cannot_score_is_named(base: Base, tmp_path: Path, result: str, message: str) -> None:
+    path = write_task(tmp_path, "coded", make_items(20), metrics=("acc",))
+    path.write_text(path.read_text() + "process_results: !function code.results\n")
+    (tmp_path / "code.py").write_text(CODE.replace("RESULT", result))
+    built = scorer(base, path, trust_task_code=True)
+    with pytest.raises(UndefinedScoreError, match=message) as caught:
+        built.score(harness_model(base, 16), EVERYTHING)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_scores_itself_needs_no_right_choice_for_its_metrics(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "coded", [item | {"answer": 9} for item in make_items(8)], metrics=("acc",))
+    path.write_text(path.read_text().replace('"{{answer}}"', "question") + "process_results: !function code.results\n")
+    (tmp_path / "code.py").write_text(CODE.replace("RESULT", "answers[0][0] > answers[1][0]"))
+    scores = scorer(base, path, trust_task_code=True).score(harness_model(base, 16), EVERYTHING)
+    assert set(scores.items["search/coded/acc"].tolist()) <= {0.0, 1.0}
+    with pytest.raises(UserError, match="task coded has no right choice, which metric margin needs"):
+        scorer(base, path, trust_task_code=True, metric="margin")
+
+
+def test_the_harness_warnings_do_not_flood_the_log(
+    base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = scorer(base, write_task(tmp_path, "some", make_items(8)))
+    leaf = built.parts[0].task.leaves[0]
+    monkeypatch.setattr(leaf, "doc_to_target", lambda _: 9)
+    built.score(harness_model(base, 16), EVERYTHING)
+    assert not caplog.records
+
+
+def test_two_tasks_of_a_name_are_refused(base: Base, tmp_path: Path) -> None:
+    paths = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        write_task(folder, f"leaf{number}", make_items(6))
+        (folder / "group.yaml").write_text(f"group: both\ntask: [leaf{number}]\n")
+        paths.append(folder / "group.yaml")
+    with pytest.raises(UserError, match="2 validation tasks have the name both: their scores could not be told apart"):
+        scorer(base, *paths)
+
+
+def test_each_metric_has_the_weights_that_its_group_gives(
+    base: Base, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_task(tmp_path, "first", make_items(8, seed=2))
+    write_task(tmp_path, "second", make_items(20, seed=3))
+    (tmp_path / "both.yaml").write_text(
+        "group: both\ntask: [{group: inner, task: [first]}, second]\naggregate_metric_list:\n"
+        "  - {metric: acc, aggregation: mean, weight_by_size: true}\n"
+        "  - {metric: acc_norm, aggregation: mean, weight_by_size: false}\n"
+    )
+    expected = harness(base, tmp_path / "both.yaml", monkeypatch)["results"]["both"]
+    named = scorer(base, task_file, tests=(tmp_path / "both.yaml",)).score(harness_model(base, 16), {"test"}).named
+    for metric in ("acc", "acc_norm"):
+        assert named[f"test/both/{metric}"] == pytest.approx(expected[f"{metric},none"], abs=1e-12)
+        assert named[f"test/both/{metric}_stderr"] == pytest.approx(expected[f"{metric}_stderr,none"], abs=1e-12)
+
+
+def test_a_tokenizer_without_a_first_token_is_refused_with_advice(base: Base, task_file: Path) -> None:
+    bare = copy.deepcopy(base.tokenizer)
+    bare.bos_token = bare.eos_token = None
+    with pytest.raises(UserError, match=r"neither a BOS nor an EOS token.*tokenizer_config\.json"):
+        scorer(dataclasses.replace(base, tokenizer=bare), task_file)
 
 
 def test_a_plain_task_of_the_harness_is_found_without_its_index(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,11 @@ from partune.bench.options import Packing
 from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row, alpaca_prompt, tokenise
+from partune.finetune.definitions import rendering
 from partune.finetune.isolation import own_generators, quiet
 from partune.finetune.model import DTYPES, Base, find_device, find_dtype, load, load_tokenizer
 from partune.finetune.scoring import Part, aggregate, encoder, results
-from partune.finetune.tasks import Answer, Loader, Request, compiled_once
+from partune.finetune.tasks import Answer, Loader, Request
 from partune.finetune.training import batches
 from partune.optimizers.sampling import LatinHypercube
 from partune.space import SPACES
@@ -112,7 +113,7 @@ class Workload:
 
     def score(self, answers: Sequence[Answer]) -> float:
         """The mean METRIC of a model's answers to the requests."""
-        with compiled_once():
+        with rendering(self.part.task.trusted):
             values, _ = results(self.part, answers)
             return aggregate(self.part, values[METRIC])[0]
 

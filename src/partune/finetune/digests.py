@@ -52,7 +52,7 @@ def _items(task: Task) -> Content:
         )
         for item in task.items
     ]
-    return Content(digest(*said, task.metrics, task.by_size), f"{len(task.items)} items")
+    return Content(digest(*said, task.metrics, sorted(task.weights.items())), f"{len(task.items)} items")
 
 
 def _plain(value: Any) -> Any:

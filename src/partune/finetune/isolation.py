@@ -86,6 +86,21 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
 
 
 @contextmanager
+def hushed(name: str) -> Iterator[None]:
+    """Drop what a library's logger of this name says; the terminal stays as it is, as other threads may write there."""
+
+    def drop(_: logging.LogRecord) -> bool:
+        return False
+
+    logger = logging.getLogger(name)
+    logger.addFilter(drop)
+    try:
+        yield
+    finally:
+        logger.removeFilter(drop)
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """Show no progress bars, warnings or log lines of libraries, but for what spoils a result.
 

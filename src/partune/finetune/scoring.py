@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,10 +23,11 @@ import numpy.typing as npt
 
 from partune import config
 from partune.errors import UserError, suggestion
-from partune.finetune.isolation import own_generators, quiet
+from partune.finetune.definitions import rendering
+from partune.finetune.isolation import hushed, one_line, own_generators, quiet
 from partune.finetune.model import Base, ending
 from partune.finetune.positions import frequencies
-from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, compiled_once, distinct
+from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, distinct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,6 +45,10 @@ CONTINUOUS = ("loss", "margin")
 
 class NotFiniteError(Exception):
     """The model's log-likelihoods are no numbers."""
+
+
+class UndefinedScoreError(NotFiniteError):
+    """A task's own code gives no number for an item, or fails on it."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Part:
     @cached_property
     def weights(self) -> Floats:
         """(n,), share of each item in the task's score, as `aggregate` weighs items that all have a value."""
-        if self.task.by_size:
+        if self.task.weighs_by_size(self.metric):
             return np.full(len(self.indices), 1 / len(self.indices))
         _, places, sizes = np.unique(self.leaf, return_inverse=True, return_counts=True)
         shares: Floats = 1 / (len(sizes) * sizes[places])
@@ -100,9 +106,13 @@ class Scorer:
         """Raises UserError for a task that cannot be had, is not of choices, lacks the metric, or is given twice."""
         loader = loader or Loader()
         with own_generators(base.device):
+            check_first_token(base)
             encode = encoder(base)
-            tasks = [loader.load(name, encode, validation.limit, validation.fewshot) for name in validation.tasks]
-            tests = [loader.load(name, encode, test.limit) for name in test.tasks]
+            trusted = validation.trust_task_code
+            tasks = [
+                loader.load(name, encode, validation.limit, validation.fewshot, trusted) for name in validation.tasks
+            ]
+            tests = [loader.load(name, encode, test.limit, trusted=trusted) for name in test.tasks]
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
             check_requests(task, base.context)
@@ -112,14 +122,14 @@ class Scorer:
         self.parts: list[Part] = []
         self.rungs: list[Part] = []  # some of the search items, the same for all trials
         for task in tasks:
-            search, verdict = task.split(seed, validation.verdict_share)
+            search, verdict = task.split(seed, validation.verdict_share, self.metric)
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts += [Part("search", task, search, self.metric), Part("verdict", task, verdict, self.metric)]
             self.rungs.append(Part("rung", task, rung, self.metric))
         for task in tests:
-            everything = np.arange(len(task.items))
-            self.parts.append(Part("test", task, everything, choose_metric([task], None, preferred=self.metric)))
+            metric = choose_metric([task], None, preferred=self.metric)
+            self.parts.append(Part("test", task, np.array(task.scorable(metric)), metric))
 
     def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
         """Scores of one model; raises NotFiniteError."""
@@ -148,7 +158,7 @@ class Scorer:
         chosen: dict[str, list[tuple[float, float]]] = {}
         for part, answers in answered:
             try:
-                with compiled_once():
+                with rendering(part.task.trusted), hushed("lm_eval.api.task"):
                     values, likelihoods = results(part, answers)
             except NotFiniteError as broken:
                 return broken
@@ -158,7 +168,7 @@ class Scorer:
             if len(part.task.leaves) > 1:
                 items[f"{place}/leaf"], items[f"{place}/weight"] = part.leaf, part.weights
             for metric, each in values.items():
-                mean, error = aggregate(part, each)
+                mean, error = aggregate(part, each, metric)
                 items[f"{place}/{metric}"] = each
                 named[f"{place}/{metric}"] = mean
                 named[f"{place}/{metric}_stderr"] = error
@@ -181,11 +191,22 @@ class Scorer:
         return {f"{part.place}/loglikelihood": results(part, loglikelihoods(part.requests))[1] for part in parts}
 
     @property
+    def left_out(self) -> dict[str, int]:
+        """How many items of each task, if any, have no score in its metric."""
+        counts: Counter[str] = Counter()
+        for part in self.parts:
+            counts[part.task.name] -= len(part.indices)
+            if part.name != "verdict":  # search and verdict share a task's items
+                counts[part.task.name] += len(part.task.items)
+        return {name: count for name, count in counts.items() if count}
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What is scored, for the record."""
         return {
             "metric": self.metric,
             "items": {part.place: len(part.indices) for part in self.parts},
+            "left_out": self.left_out,
             "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
         }
 
@@ -201,6 +222,18 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
                     joint = "validation and test" if both == "both" else f"the {kind} tasks"
                     raise UserError(f"task {leaf.task_name} is {both} {joint}: the same items would be scored twice")
             seen.update((leaf.task_name, kind) for leaf in task.leaves)
+        for name, count in Counter(task.name for task in group).items():
+            if count > 1:
+                raise UserError(f"{count} {kind} tasks have the name {name}: their scores could not be told apart")
+
+
+def check_first_token(base: Base) -> None:
+    """Raises UserError for a tokenizer without a token that a text can begin with: the harness needs one."""
+    if base.tokenizer.bos_token_id is None and base.tokenizer.eos_token_id is None:
+        raise UserError(
+            "the tokenizer has neither a BOS nor an EOS token, so that a scored text has no token to begin with: "
+            'name one in the model\'s tokenizer_config.json ("bos_token": "<s>", a token of its vocabulary)'
+        )
 
 
 def check_requests(task: Task, context: int) -> None:
@@ -234,7 +267,7 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
     """Per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices).
 
     answers: of the part's requests, in their order. nan stands where an item has no such metric or choice.
-    Raises NotFiniteError where a log-likelihood is nan: accuracies would not show it.
+    Raises NotFiniteError where a log-likelihood is nan (accuracies would not show it) or the part's metric no number.
     """
     task = part.task
     chosen = [task.items[i] for i in part.indices]
@@ -249,31 +282,55 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
             raise NotFiniteError(
                 f"the model's log-likelihoods are not finite (task {task.name}, item {part.indices[row]})"
             )
-        metrics = task.leaves[item.leaf].process_results(item.document, own)
+        metrics = own_metrics(task, item, own)
         for name in names:
-            values[name][row] = metrics.get(name, math.nan)
+            values[name][row] = metrics[name]
         tokens = [len(request[2]) for request in task.requests[item.requests][: item.choices]]
         values["loss"][row], values["margin"][row] = continuous(item, own_likelihoods, tokens)
         likelihoods[row, : item.choices] = own_likelihoods
+        if not math.isfinite(score := values[part.metric][row]):
+            leaf = task.leaves[item.leaf].task_name
+            raise UndefinedScoreError(f"task {leaf}, item {item.number}: its {part.metric} is {score}, no number")
     return values, likelihoods
+
+
+def own_metrics(task: Task, item: Item, answers: list[Answer]) -> dict[str, float]:
+    """The task's own metrics of an item; nan for what is no number. Raises UndefinedScoreError where its code fails."""
+    leaf = task.leaves[item.leaf]
+    try:
+        found = leaf.process_results(item.document, answers)
+        return {name: _number(found.get(name)) for name in task.metrics}
+    except Exception as error:
+        fault = f"it cannot be scored ({type(error).__name__}: {one_line(error)})"
+        raise UndefinedScoreError(f"task {leaf.task_name}, item {item.number}: {fault}") from error
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
     """The metrics `loss` and `margin` of an item; likelihoods, tokens: (choices,).
 
-    nan where no choice, or every one, is right.
+    Both are nan where no choice is right, the margin too where every one is.
     """
     right = list(item.gold)
     wrong = [i for i in range(len(likelihoods)) if i not in right]
-    if not right or not wrong:
+    if not right:
         return math.nan, math.nan
     best = max(right, key=lambda i: float(likelihoods[i]))
-    margin = math.tanh(float(likelihoods[best] - likelihoods[wrong].max()) / 2)
+    margin = math.tanh(float(likelihoods[best] - likelihoods[wrong].max()) / 2) if wrong else math.nan
     return float(likelihoods[best]) / tokens[best], margin
 
 
-def aggregate(part: Part, values: Floats) -> tuple[float, float]:
-    """Mean and standard error of per-item values, (n,), as the harness has them; a group's from its leaves'."""
+def aggregate(part: Part, values: Floats, metric: str | None = None) -> tuple[float, float]:
+    """Mean and standard error of per-item values, (n,), of a metric, as the harness has them; a group's of its leaves.
+
+    metric: by which a group's leaves are weighed; by default the part's.
+    """
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
     leaf = part.leaf
@@ -285,7 +342,7 @@ def aggregate(part: Part, values: Floats) -> tuple[float, float]:
     errors = [float(own.std(ddof=1)) / math.sqrt(len(own)) if len(own) > 1 else math.nan for own in groups]
     if len(groups) == 1:
         return float(groups[0].mean()), errors[0]
-    if part.task.by_size:
+    if part.task.weighs_by_size(metric or part.metric):
         return float(np.concatenate(groups).mean()), float(pooled_sample_stderr(errors, sizes))
     return float(np.mean([own.mean() for own in groups])), float(unweighted_mean_stderr(errors))
 

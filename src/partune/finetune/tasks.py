@@ -7,12 +7,11 @@ task, with the weights that the group asks for.
 from __future__ import annotations
 
 import difflib
-import functools
-import re
+import traceback
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from partune.errors import UserError, suggestion
-from partune.finetune.isolation import one_line, quiet
-from partune.finetune.model import near
+from partune.finetune.definitions import check_file, find_own, load_file, reason, rendering, ships_with_harness
+from partune.finetune.isolation import quiet
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task as HarnessTask
@@ -35,6 +34,11 @@ Encode = Callable[[list[Any]], list[Request]]
 
 FEWSHOT_SEED = 1234  # the harness's own default, so that prompts are those of published numbers
 ACCURACIES = ("acc_norm", "acc")
+LEAST = 2  # items that a paired test and a standard error need
+
+
+class ItemError(Exception):
+    """A document is no question with a right answer among its choices."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +60,17 @@ class Item:
 class Task:
     """A task as the user names it.
 
-    leaves: the harness's task objects; by_size: whether subtasks weigh by their number of items, or equally.
+    leaves: the harness's task objects; items, requests: theirs, in the leaves' order.
+    weights: by metric, whether subtasks weigh by their number of items (True) or equally, as a group's file says it.
+    trusted: whether its templates are rendered outside the sandbox.
     """
 
     name: str
     leaves: tuple[HarnessTask, ...]
-    by_size: bool
     items: tuple[Item, ...]
     requests: tuple[Request, ...]
+    weights: Mapping[str, bool] = field(default_factory=dict)
+    trusted: bool = False
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -73,21 +80,60 @@ class Task:
         means = [[name for name, how in leaf.aggregation().items() if how is mean] for leaf in self.leaves]
         return tuple(name for name in means[0] if all(name in names for names in means))
 
-    def split(self, seed: int, verdict_share: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Indices of the search items and of the verdict items, each in the items' order.
+    def weighs_by_size(self, metric: str) -> bool:
+        """Return whether subtasks weigh by their number of items in a metric.
+
+        Where the group does not name the metric they do, unless they do in none that it names.
+        """
+        return self.weights.get(metric, not self.weights or any(self.weights.values()))
+
+    def scorable(self, metric: str) -> list[int]:
+        """Return the indices of the items for which a metric is defined; raises UserError where it is for none.
+
+        The loss needs a right choice, the margin a wrong one too, and the harness's accuracies a right one: no model
+        can do well on an item without. A task's own `process_results` knows what is right by itself.
+        """
+
+        def defined(item: Item) -> bool:
+            if metric == "margin":
+                return 0 < len(set(item.gold)) < item.choices
+            return bool(item.gold) or (metric != "loss" and _scores_itself(self.leaves[item.leaf]))
+
+        found = [index for index, item in enumerate(self.items) if defined(item)]
+        if not found:
+            lacking, advice = "right", ""
+            if any(item.gold for item in self.items):
+                lacking, advice = "wrong", ": take --metric loss"
+            raise UserError(f"task {self.name} has no {lacking} choice, which metric {metric} needs{advice}")
+        return found
+
+    def split(
+        self, seed: int, verdict_share: float, metric: str = "acc"
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Split the items for which a metric is defined.
 
         A function of the seed, the leaves' names and sizes alone; every leaf gives its share of verdict items.
+
+        Returns:
+            Indices of the search items and of the verdict items, each in the items' order.
+
+        Raises:
+            UserError: There are too few for either.
         """
         search: list[int] = []
         verdict: list[int] = []
+        scorable = self.scorable(metric)
         for place, leaf in enumerate(self.leaves):
-            own = [i for i, item in enumerate(self.items) if item.leaf == place]
+            own = [i for i in scorable if self.items[i].leaf == place]
             order = np.random.default_rng([seed, zlib.crc32(leaf.task_name.encode()), len(own)]).permutation(own)
-            cut = min(max(round(verdict_share * len(own)), 1), len(own) - 1)
+            cut = max(min(max(round(verdict_share * len(own)), 1), len(own) - 1), 0)
             verdict += order[:cut].tolist()
             search += order[cut:].tolist()
-        if not verdict:
-            raise UserError(f"task {self.name} has {len(self.items)} items: too few to keep some for the verdict")
+        if min(len(search), len(verdict)) < LEAST:
+            raise UserError(
+                f"task {self.name} has {len(scorable)} items: too few, as {len(search)} would be searched on and "
+                f"{len(verdict)} kept for the verdict, and each needs {LEAST} at least (--limit, --verdict-share)"
+            )
         return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))
 
 
@@ -97,47 +143,73 @@ class Loader:
     def __init__(self) -> None:
         self._own: TaskManager | None = None
 
-    def load(self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None) -> Task:
-        """The task of a name or a YAML file, its first `limit` documents of each leaf; raises UserError."""
-        with quiet(), compiled_once():
-            label, leaves, by_size = self._build(name)
+    def load(
+        self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None, trusted: bool = False
+    ) -> Task:
+        """Build the task of a name or a YAML file.
+
+        Args:
+            name: of the harness, or of a file.
+            encode: tokenises the harness's requests.
+            limit: takes the first so many documents of each leaf.
+            fewshot: examples shown before each question.
+            trusted: whether code that local files name may run.
+
+        Raises:
+            UserError: There is no such task, it is none of choices, or one of its items has no right answer.
+        """
+        path = check_file(name)
+        trusted = trusted or path is None
+        with quiet(), rendering(trusted):
+            label, leaves, weights = self._build(name, path, trusted)
             for leaf in leaves:
                 _check(name, leaf)
                 _set_fewshot(leaf, fewshot)
+            for leaf in leaves:
+                _build_requests(name, leaf, limit)
             try:
-                for leaf in leaves:
-                    leaf.build_all_requests(limit=limit, rank=0, world_size=1)
-                items, requests = _items(leaves, encode)
+                items, requests = _items(leaves, encode, shipped=path is None)
+            except UserError:
+                raise
             except Exception as error:
-                raise UserError(f"task {name}: its requests cannot be built: {one_line(error)}") from None
-        return Task(label, tuple(leaves), by_size, tuple(items), tuple(requests))
+                raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
+        return Task(label, tuple(leaves), tuple(items), tuple(requests), weights, trusted)
 
-    def _build(self, name: str) -> tuple[str, list[HarnessTask], bool]:
-        """A task's label, its leaves, and whether they weigh by size."""
-        path = check_file(name) or find_own(name)
+    def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[HarnessTask], dict[str, bool]]:
+        """Return a task's label, its leaves, and the metrics in which they weigh by size, or do not."""
+        place = path or find_own(name)
         try:
-            if path is not None:
-                label, loaded = _load_file(path)
+            if place is not None:
+                label, loaded = load_file(place, trusted, lambda: self._harness.task_index)
             else:
                 label, loaded = name, self._manager(name).load([name])
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"task {name} cannot be loaded: {one_line(error)}") from None
+            raise UserError(_why_not_loaded(name, error)) from None
         group = loaded.get("groups", {}).get(label)
-        weights = {each.weight_by_size for each in group.aggregate_metric_list or ()} if group else set()
-        return label, list(loaded["tasks"].values()), weights != {False}
+        if group is None:
+            return label, list(loaded["tasks"].values()), {}
+        leaves = group.get_all_tasks()
+        for leaf, count in Counter(leaf.task_name for leaf in leaves).items():
+            if count > 1:
+                raise UserError(f"group {label} has the task {leaf} {count} times: its items would count {count}-fold")
+        return label, leaves, {each.metric: each.weight_by_size for each in group.aggregate_metric_list or ()}
 
-    def _manager(self, name: str) -> TaskManager:
+    @property
+    def _harness(self) -> TaskManager:
         from lm_eval.tasks import TaskManager
 
         if self._own is None:
             self._own = TaskManager()
-        known = self._own.all_tasks
+        return self._own
+
+    def _manager(self, name: str) -> TaskManager:
+        known = self._harness.all_tasks
         if name not in known:
             offer = suggestion(name, difflib.get_close_matches(name, known, n=1))
             raise UserError(f'no task "{name}"{offer or "; give a task of lm-evaluation-harness or a YAML file"}')
-        return self._own
+        return self._harness
 
 
 def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
@@ -156,66 +228,30 @@ def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
     return asked, places
 
 
-def check_file(name: str) -> Path | None:
-    """The file that a task's name means, None for a name of the harness; raises UserError where it is not there."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    if path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith((".", "~")):
-        raise UserError(f"no task file {name}{near(path)}")
-    return None
+def _why_not_loaded(name: str, error: Exception) -> str:
+    """Return what to say of an error of the harness while it built a task, its first document in particular."""
+    from lm_eval.api.task import Task as HarnessTask
+
+    running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    failed = next((each for each in reversed(running) if isinstance(each, HarnessTask)), None)
+    if failed is None:
+        return f"task {name} cannot be loaded: {reason(error)}"
+    documents: Any = getattr(failed, "task_docs", ())
+    if len(documents) and (fault := _fault(failed, documents[0])):
+        return f"task {failed.task_name}, item 0: {fault}"
+    subtask = "" if failed.task_name == name else f"{failed.task_name}: "
+    return f"task {name} cannot be loaded: {subtask}{reason(error)}"
 
 
-def find_own(name: str) -> Path | None:
-    """The file in which the harness defines a plain task, found by its text: parsing all of its files takes long."""
-    import lm_eval.tasks
-
-    line = re.compile(rf"""^["']?task["']?:[ \t]*["']?{re.escape(name)}["']?[ \t]*$""", re.MULTILINE)
-    root = Path(lm_eval.tasks.__file__).parent
-    files = sorted(root.glob("**/*.yaml"), key=Path.as_posix)  # the harness's order: the first one counts
-    return next((path for path in files if line.search(path.read_text(encoding="utf-8", errors="replace"))), None)
-
-
-def _load_file(path: Path) -> tuple[str, Any]:
-    """The label and the harness's loaded tasks of a YAML file; a group finds its subtasks in the file's folder."""
-    from lm_eval.tasks import TaskManager
-    from lm_eval.tasks._yaml_loader import load_yaml
-
+def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
+    """Build a leaf's requests; raises UserError, which names the item that is at fault, where it can be told."""
     try:
-        settings = load_yaml(path)
+        leaf.build_all_requests(limit=limit, rank=0, world_size=1)
     except Exception as error:
-        raise UserError(f"task file {path} cannot be read: {one_line(error)}") from None
-    label = settings.get("group") or settings.get("task")
-    if not isinstance(label, str):
-        raise UserError(f"{path} is no task: it has neither task nor group")
-    if "group" not in settings:
-        return label, TaskManager(include_defaults=False).load([_anchored(settings, path)])
-    manager = TaskManager(include_defaults=False, include_path=str(path.parent))
-    for entry in manager.task_index.values():
-        if entry.yaml_path is not None:
-            entry.cfg = _anchored(load_yaml(entry.yaml_path), entry.yaml_path)
-            entry.yaml_path = None  # built from `cfg`, then
-    return label, manager.load([label])
-
-
-def _anchored(settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The task's settings with data files relative to its YAML file, where they are there.
-
-    The harness takes them from the working directory.
-    """
-
-    def anchor(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: anchor(each) for key, each in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [anchor(each) for each in value]
-        beside = path.resolve().parent / str(value)
-        return str(beside) if beside.exists() else value
-
-    options = settings.get("dataset_kwargs")
-    if not isinstance(options, Mapping) or "data_files" not in options:
-        return settings
-    return {**settings, "dataset_kwargs": {**options, "data_files": anchor(options["data_files"])}}
+        for number, document in leaf.doc_iterator(rank=0, limit=limit, world_size=1):
+            if fault := _fault(leaf, document):
+                raise UserError(f"task {leaf.task_name}, item {number}: {fault}") from None
+        raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
 
 
 def _check(name: str, leaf: HarnessTask) -> None:
@@ -235,36 +271,96 @@ def _set_fewshot(leaf: HarnessTask, fewshot: int | None) -> None:
     leaf.set_fewshot_seed(FEWSHOT_SEED)
 
 
-def _items(leaves: Sequence[HarnessTask], encode: Encode) -> tuple[list[Item], list[Request]]:
+def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
+    """Return the leaves' items and tokenised requests.
+
+    An item of the user's own whose answer names no choice is an error. One that comes with the harness cannot be
+    mended: it stays without a right choice. So does one of a task that knows by itself what is right.
+    """
     items: list[Item] = []
     requests: list[Request] = []
     for place, leaf in enumerate(leaves):
         by_document: dict[int, list[tuple[Any, Request]]] = {}
         for instance, request in zip(leaf.instances, encode(leaf.instances), strict=True):
             by_document.setdefault(instance.doc_id, []).append((instance, request))
+        faults: list[str] = []
         for number, pairs in sorted(by_document.items()):
             pairs.sort(key=lambda pair: pair[0].idx)
             document = pairs[0][0].doc
             place_of = slice(len(requests), len(requests) + len(pairs))
             requests += [request for _, request in pairs]
-            items.append(
-                Item(place, number, document, _gold(leaf, document), len(leaf.doc_to_choice(document)), place_of)
-            )
+            try:
+                gold = _gold(leaf, document)
+            except ItemError as fault:
+                gold = ()
+                faults.append(f"task {leaf.task_name}, item {number}: {fault}")
+            items.append(Item(place, number, document, gold, len(leaf.doc_to_choice(document)), place_of))
+        if faults and not (shipped or _ships(leaf) or _scores_itself(leaf)):
+            others = f"; {len(faults)} of its {len(by_document)} items are so" if len(faults) > 1 else ""
+            raise UserError(f"{faults[0]}{others}")
         leaf._instances = None  # what is needed of them is in `requests`
         remember(leaf)
     return items, requests
 
 
+def _ships(leaf: HarnessTask) -> bool:
+    """Return whether a leaf was built from a file of the harness's own."""
+    source = (leaf.get_config("metadata") or {}).get("config_source", "inline")
+    return source != "inline" and ships_with_harness(source)
+
+
+def _scores_itself(leaf: HarnessTask) -> bool:
+    """Return whether a task's own code, not the harness's, says what an answer is worth."""
+    from lm_eval.api.task import ConfigurableTask
+
+    return callable(leaf.get_config("process_results")) or (
+        type(leaf).process_results is not ConfigurableTask.process_results
+    )
+
+
+def _fault(leaf: HarnessTask, document: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a document on which the harness stumbled; None where nothing can be told."""
+    try:
+        _gold(leaf, document)
+        empty = [number for number, choice in enumerate(leaf.doc_to_choice(document)) if not choice]
+    except ItemError as fault:
+        return str(fault)
+    except Exception:
+        return None
+    return f"choice {empty[0]} is empty" if empty else None
+
+
 def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
-    """The right choices; none where the document does not say."""
+    """Return the right choices, as the harness understands the answer; raises ItemError where it names no choice."""
     choices = leaf.doc_to_choice(document)
-    gold = leaf.doc_to_text(document) if getattr(leaf, "multiple_input", 0) else leaf.doc_to_target(document)
-    found = [choices.index(each) if each in choices else each for each in (gold if isinstance(gold, list) else [gold])]
-    return tuple(each for each in found if isinstance(each, int) and 0 <= each < len(choices))
+    if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
+        raise ItemError(f"its choices are no list of texts: {_shown(choices)}")
+    answer = leaf.doc_to_text(document) if getattr(leaf, "multiple_input", 0) else leaf.doc_to_target(document)
+    if not isinstance(answer, list):
+        return (_place(choices, answer),)
+    if not answer:
+        raise ItemError("it has no right answer")
+    return tuple(_place(choices, each) for each in answer)
+
+
+def _place(choices: Sequence[str], answer: Any) -> int:
+    """Return the number of the choice that an answer names by its text or its number."""
+    if isinstance(answer, str) and answer in choices:
+        return choices.index(answer)
+    whole = isinstance(answer, (int, np.integer))
+    if whole and 0 <= answer < len(choices):
+        return int(answer)
+    hint = "; labels count from 0" if whole else "; give its text, or its number from 0"
+    raise ItemError(f"the right answer {_shown(answer)} is none of the {len(choices)} choices{hint}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def remember(leaf: HarnessTask) -> None:
-    """Makes a task render what it says of a document once, not again for every model that is scored on it.
+    """Make a task render what it says of a document once, not again for every model that is scored on it.
 
     The documents have to stay: they are known by their identity.
     """
@@ -283,15 +379,3 @@ def remember(leaf: HarnessTask) -> None:
 
     for name in ("doc_to_text", "doc_to_choice", "doc_to_target"):
         setattr(leaf, name, kept(getattr(leaf, name)))
-
-
-@contextmanager
-def compiled_once() -> Iterator[None]:
-    """Within, the harness compiles a template when it first meets it, not once more for every document."""
-    from lm_eval.utils import env
-
-    env.from_string = functools.cache(env.from_string)
-    try:
-        yield
-    finally:
-        del env.from_string  # the class's own again

@@ -161,7 +161,9 @@ class FineTune(Anchored):
     def identity(self) -> dict[str, Any]:
         """The sections that decide what a trial scores; where it runs does not."""
         sections: dict[str, Any] = self.config.model_dump(
-            mode="json", include={"model", "data", "training", "validation", "test"}
+            mode="json",
+            include={"model", "data", "training", "validation", "test"},
+            exclude={"validation": {"trust_task_code"}},
         )
         return sections
 
@@ -275,9 +277,9 @@ class FineTune(Anchored):
 
     def _load(self) -> None:
         from partune.finetune.data import find_file
+        from partune.finetune.definitions import check_file
         from partune.finetune.isolation import own_generators
         from partune.finetune.model import check_exists, check_vocabulary, find_device, find_dtype, quantization
-        from partune.finetune.tasks import check_file
 
         check_exists(self.model)
         device = find_device(self.config.run.device)
@@ -484,9 +486,13 @@ class FineTune(Anchored):
 
     def _untrained(self, answer: PackAnswers, parts: Collection[str]) -> Observation:
         """Scores the model that is there; what fails here would fail in every trial, and is the user's to mend."""
+        from partune.finetune.scoring import UndefinedScoreError
+
         started = time.perf_counter()
         try:
             scores = self._scorer.score_one(answer, self._parts(parts))
+        except UndefinedScoreError as error:
+            raise UserError(str(error)) from error
         except Exception as error:
             batch = "" if self.packed else f"batch_size {self.validation.batch_size}, "
             sizes = f"{batch}dtype {self.training.dtype}"
