@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from partune import config
-from partune.cli import main
+from partune.cli import main, studies
 from partune.cli.flags import Parser, given
-from partune.cli.parser import add_study
+from partune.cli.parser import add_study, build_parser
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -335,6 +335,16 @@ def test_flags_override_the_file() -> None:
     assert found.data == config.Data(path="d", max_length=128)
     assert found.validation == config.Validation(tasks=("b", "c"))
     assert found.run.keep == "all"
+
+
+def test_the_users_word_for_a_tasks_code_may_be_given_when_a_study_goes_on() -> None:
+    recorded = config.parse({"model": "m", "data": "d", "validation": {"tasks": ["t.yaml"], "limit": 9}})
+    for command in ("resume", "join"):
+        for word, trusts in (("--trust-task-code", True), ("--no-trust-task-code", False)):
+            given = build_parser([command]).parse_args([command, "runs/first", word])
+            found = studies.moved(recorded, given)
+            assert found.validation == config.Validation(tasks=("t.yaml",), limit=9, trust_task_code=trusts)
+        assert studies.moved(recorded, build_parser([command]).parse_args([command, "runs/first"])) == recorded
 
 
 # ----- light

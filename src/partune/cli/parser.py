@@ -245,11 +245,13 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_where(parser: argparse.ArgumentParser) -> None:
-    from partune.config import Where
+    from partune.config import Validation, Where
 
     group = parser.add_argument_group("run", f"{(Where.__doc__ or '').splitlines()[0]} By default as before.")
     for name, field in Where.model_fields.items():
         flags.add_flag(group, ("run", name), field)
+    trust = parser.add_argument_group("validation", "By default as before.")
+    flags.add_flag(trust, ("validation", "trust_task_code"), Validation.model_fields["trust_task_code"])
 
 
 def _add_live(parser: argparse.ArgumentParser) -> None:

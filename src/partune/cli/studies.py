@@ -91,17 +91,19 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
 
 
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
-    """The configuration with the flags of `config.Where` laid over what it says.
+    """The configuration with the flags of `config.Where`, and whether code of tasks is trusted, laid over what it says.
 
-    One that says which workers there are takes the place of all of it.
+    A flag that says which workers there are takes the place of all that it says of them.
     """
     from partune import config
 
-    given = config.located(flags.given(arguments), Path.cwd()).get("run", {})
+    flagged = config.located(flags.given(arguments), Path.cwd())
+    given = flagged.get("run", {})
     recorded = study_config.model_dump(mode="json")
     if given.keys() & {"workers", "scheduler", "cluster"}:
         recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
-    return config.parse(config.merged(recorded, {"run": given}))
+    trust = {"validation": flagged["validation"]} if "validation" in flagged else {}
+    return config.parse(config.merged(recorded, {"run": given, **trust}))
 
 
 AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings of the search that a study may be resumed with
