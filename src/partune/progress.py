@@ -95,8 +95,12 @@ class Terminal(Watcher):
             for targets, covered in summary.get("adapted", {}).items():
                 self._print(f"{targets}: {coverage_words(covered)}")
             metric = summary["scoring"]["metric"]
+            left_out = summary["scoring"].get("left_out", {}).items()
+            items += " items" + "".join(
+                f", {count} of {name} left out: no score in {metric}" for name, count in left_out
+            )
             pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
-            self._print(f"{items} items; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
+            self._print(f"{items}; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
             self._print(f"note: {note}")
 

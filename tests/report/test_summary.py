@@ -209,3 +209,8 @@ def test_an_older_record_has_no_utilisation() -> None:
     trial = Trial(0, {}).finished(Observation({"score": 0.0}, cost={"seconds": 1.0}), told=0)
     assert summary.utilisation([trial]) is None
     assert summary.utilisation([]) is None
+
+
+def test_a_test_tasks_name_may_have_a_slash() -> None:
+    scores = {"test/a/b": 0.5, "test/a/b_stderr": 0.1, "test/a/b/acc": 0.5, "test/a/b/acc_stderr": 0.1}
+    assert summary._test(scores) == {"a/b": {"score": 0.5, "stderr": 0.1}}

@@ -199,7 +199,8 @@ def _test(scores: Mapping[str, float]) -> Summary:
     found: Summary = {}
     for name, value in scores.items():
         part, _, task = name.partition("/")
-        if part == "test" and f"{name}_stderr" in scores and "/" not in task and math.isfinite(value):
+        metric = name.rpartition("/")[0] in scores  # one of a task's: a task's name may have a slash itself
+        if part == "test" and f"{name}_stderr" in scores and not metric and math.isfinite(value):
             found[task] = {"score": value, "stderr": scores[f"{name}_stderr"]}
     return found
 
