@@ -83,8 +83,10 @@ def test_what_depends_on_a_fixed_value_stays_or_goes() -> None:
 class Given(SimulatedTuning):
     """One whose settings fix the rank."""
 
+    given = True
+
     def fixed(self, searched: Space) -> dict[str, Value]:
-        return {"lora_r": 2} if "lora_r" in searched.names else {}
+        return {"lora_r": 2} if self.given and "lora_r" in searched.names else {}
 
     @property
     def defaults(self) -> Config:
@@ -107,7 +109,9 @@ def test_python_warns_of_it_and_a_resumed_study_is_the_same(tmp_path: Path) -> N
 
 
 def test_a_study_on_record_keeps_the_space_that_it_was_begun_with(tmp_path: Path) -> None:
-    Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(2).close()
+    free = Given()
+    free.given = False
+    Study(SPACE, free, "random", directory=tmp_path / "s").run(2).close()
     assert Study(SPACE, Given(), "random", directory=tmp_path / "s", resume=True).space == SPACE
 
 

@@ -79,8 +79,6 @@ class Terminal(Watcher):
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
         """What was loaded, and what became of the data: nothing is dropped or cut in silence."""
-        for note in summary.get("notes", ()):
-            self._print(note)
         if data := summary.get("data"):
             lost = {
                 "empty": data["empty"],

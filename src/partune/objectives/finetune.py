@@ -544,7 +544,7 @@ class FineTune(Anchored):
         steps = count_steps(len(examples), self.training)
         rows = str(examples.summary["format"])
         loaded = unused.Loaded(steps, count_warmup(steps, self.training), rows, base.device.type == "cpu")
-        notes = unused.notes(self.config, self._searched, loaded)
+        notes = [*unused.notes(self.config, self._searched, loaded), *base.notes]
         return {
             **({"notes": notes} if notes else {}),
             "device": str(base.device),
@@ -555,7 +555,6 @@ class FineTune(Anchored):
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**self._scorer.summary, "chat_template": False},
             **({"dropout": off} if (off := dropouts(base.model.config)) else {}),
-            **({"notes": list(base.notes)} if base.notes else {}),
         }
 
     # ----- resident parts
