@@ -56,6 +56,11 @@ PARTS = (
 )
 # The first message is looked at, so there is no chat without one.
 FIRST = "{% if messages[0]['role'] == 'system' %}{% endif %}" + CHATML
+# A question is wanted in every chat (Qwen3.5).
+ASKED = (
+    "{% if 'user' not in messages | map(attribute='role') | list %}{{ raise_exception('no question') }}{% endif %}"
+    + THINKING
+)
 TOOLS = (
     "{% if tools %}<tools>{{ tools | tojson }}</tools>{% endif %}{% for m in messages %}<{{ m.role }}>"
     "{{ m.content if m.content else '' }}{% for call in m.tool_calls or [] %}"
@@ -103,6 +108,14 @@ def test_a_chat_may_begin_with_the_assistant(tmp_path: Path, tokenizer: PreTrain
     assert "Rain." in text
     assert "Sun." in text
     assert "assistant" not in text
+
+
+def test_a_first_answer_is_found_where_no_chat_may_end_with_it(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    assert chat_answers(tmp_path, tokenizer, ASKED, [RAIN, THEN, SUN]) == ["Rain.<end>[]\nSun.<end>"]
+    with pytest.raises(UserError, match="row 1: the chat template fails: no question"):
+        chat_answers(tmp_path, tokenizer, ASKED, [RAIN])
 
 
 def test_an_answer_that_is_written_otherwise_later_is_trained_as_the_last(

@@ -128,11 +128,14 @@ class Chat:
             return [_pieces(text, self._marked(chat))]
         spans: list[Span] = []
         apart: list[list[Piece]] = []
-        for place, message in enumerate(chat["messages"]):
-            if message["role"] != "assistant":
+        answers = [place for place, message in enumerate(chat["messages"]) if message["role"] == "assistant"]
+        for place in answers:
+            trained = place not in chat.get("untrained", ())
+            so_far = {**chat, "messages": chat["messages"][: place + 1]}
+            if self._attempt(so_far) is None and place < answers[-1]:
+                spans.append((*self._within(chat, place, answers[-1], text), "answer" if trained else "never"))
                 continue
             upto, start, end = self._turn(chat, place)
-            trained = place not in chat.get("untrained", ())
             body = upto if text.startswith(upto) else self._without_close(upto)
             if text.startswith(body):
                 end = max(start, min(end, len(body.rstrip())))
@@ -145,6 +148,19 @@ class Chat:
             return [_pieces(text, spans), *apart]
         # No example shows the whole chat: the last one stands for it where prompts are trained on too.
         return [*apart[:-1], [(part, "prompt" if kind == "never" else kind) for part, kind in apart[-1]]]
+
+    def _within(self, chat: Row, place: int, last: int, text: str) -> tuple[int, int]:
+        """Return where an answer lies in a chat's text, for a template that writes no chat that ends there.
+
+        Some want a question in every chat. The answer's turn ends in what stands behind the last answer's own text.
+        """
+        upto, _, end = self._turn(chat, last)
+        _, said = self._difference({**chat, "messages": chat["messages"][: last + 1]}, last, upto)
+        close = self._without_close(upto[said:end]).rstrip()
+        start, stop = self._difference(chat, place, text)
+        if not text.startswith(close, stop):
+            raise ValueError("it writes no chat that ends with its first answer; mark answers with {% generation %}")
+        return start, stop + len(close)
 
     def _turn(self, chat: Row, place: int) -> tuple[str, int, int]:
         """Return the chat up to an answer, as one that ends there, and where the answer begins and ends in it."""
