@@ -54,6 +54,7 @@ def study(folders: dict[str, Path], task_file: Path, tmp_path_factory: pytest.Te
     """Four trials over data settings, on chats with a template of the study's own."""
     root = tmp_path_factory.mktemp("handed")
     shutil.copytree(folders["llama"], root / "base")
+    (root / "base" / "preprocessor_config.json").write_text('{"size": 28}')
     data = {"path": str(write_jsonl(root / "chats.jsonl", chats(40))), "chat_template": TEMPLATE}
     tuner = FineTune(root / "base", data, task_file, run={"device": "cpu", "pack": 2})
     return Study(SPACE, tuner, "random", directory=root / "study", keep="all").run(4)
@@ -140,6 +141,7 @@ def test_a_merged_model_answers_as_the_adapter(study: Study, tmp_path: Path) -> 
         plain = base(ids).logits
         adapted = PeftModel.from_pretrained(base, str(out[False]))(ids).logits
         merged = AutoModelForCausalLM.from_pretrained(out[True])(ids).logits
+    assert (out[True] / "preprocessor_config.json").read_text() == '{"size": 28}'
     torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(merged, plain, atol=1e-2)
 

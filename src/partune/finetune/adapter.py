@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 ALIKE = 1e-3  # of the largest logit: how far two sums of the same products in fp32 may lie apart
 
 
@@ -195,7 +196,25 @@ def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
         merged.to(stored or base.model.dtype)
         merged.save_pretrained(str(draft), safe_serialization=True)
         base.tokenizer.save_pretrained(str(draft))
+        _copy_processors(model, draft)
         return read_text(merged.float()).detach()
+
+
+def _copy_processors(model: config.Model, draft: Path) -> None:
+    """Copy what says how the base reads images and sound, which a server of the merged model asks for."""
+    from transformers.utils import cached_file
+
+    for name in PROCESSORS:
+        found = cached_file(
+            model.path,
+            name,
+            revision=model.revision,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is not None:
+            shutil.copy(found, draft / name)
 
 
 def _check_alike(expected: Tensor, model: PreTrainedModel, otherwise: str) -> None:

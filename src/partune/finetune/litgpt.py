@@ -458,6 +458,7 @@ def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> No
         target_modules=short_targets(model, find_targets(model, training.targets)),
         bias="none",
         task_type="CAUSAL_LM",
+        base_model_name_or_path=model.name_or_path or None,
         inference_mode=True,
     ).save_pretrained(str(folder))
 
