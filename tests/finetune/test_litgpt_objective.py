@@ -272,7 +272,7 @@ def test_learning_rate_zero_is_the_base_and_a_difference_is_found(make: Any) -> 
 
 def test_a_study_runs_is_judged_and_exported(make: Any, command: Path, tmp_path: Path) -> None:
     study = Study(SPACE, make(), "random", directory=tmp_path / "run").run(3)
-    assert set(study.anchors) == {"base", "zero", "defaults", "winner", "reloaded"}
+    assert {"base", "zero", "defaults", "winner", "reloaded"} <= set(study.anchors)
     assert study.verdict is not None
     out = export(tmp_path / "run", tmp_path / "adapter")
     assert (out / "lit_model.pth.lora").is_file()
