@@ -43,6 +43,7 @@ from partune.certificates import certified, environment_of, read_certificates, s
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, cluster_class
+from partune.limits import require_connections, require_workers
 from partune.loopback import LOOPBACK, is_loopback
 from partune.objectives.finetune import DEVICES_EACH
 from partune.preemption import terminated_as_interrupted
@@ -660,6 +661,9 @@ class Keepers(list[Keeper]):
 def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
     """The environment variables of each worker process."""
     visible = devices()
+    if not visible and devices_each > 1:
+        raise UserError(f"{devices_each} GPUs for each worker were asked for, and this machine has none")
+    require_workers(workers)
     if not visible:
         share = str(max(1, (os.cpu_count() or 1) // workers))
         return [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)] * workers
@@ -714,6 +718,7 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     submitted.
     """
     settings = config.validated(config.Batch, config.load(file))
+    require_connections(settings.maximum)
     command = _system(settings).job_cls.submit_command.split()[0]
     if shutil.which(command) is None:
         raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")

@@ -52,6 +52,8 @@ class Section(BaseModel):
         return value
 
 
+PACK = 4096  # trials at once: far more than any GPU trains, and no more threads than a machine can hold
+
 AnySection = TypeVar("AnySection", bound=Section)
 
 
@@ -222,6 +224,8 @@ def _pack(value: Any) -> Any:
     text = str(value)
     if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) > 0)):
         raise ValueError("must be a number of trials, or auto")
+    if text != "auto" and int(text) > PACK:
+        raise ValueError(f"must be {PACK} trials at most, as each has a thread of its own")
     return "auto" if text == "auto" else int(text)
 
 

@@ -25,6 +25,7 @@ from partune.bench.options import Chaos, repeated_by
 from partune.certificates import FILES, environment_of, read_certificates, write_certificates
 from partune.cluster import UNSEEN, Keeper
 from partune.errors import UserError
+from partune.limits import require_workers
 from partune.loopback import LOOPBACK
 from partune.space import Space
 from partune.storage import JOURNAL, Record
@@ -103,6 +104,7 @@ def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
     out = Path(options.out)
     if out.exists():
         raise UserError(f"{out} exists already and is never overwritten: choose another --out")
+    require_workers(options.workers)
     import torch
 
     out.mkdir(parents=True)

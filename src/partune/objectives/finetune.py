@@ -20,6 +20,7 @@ import numpy as np
 from partune import config, unused
 from partune.contents import Content, Contents, check, versions
 from partune.errors import UserError, suggestion
+from partune.limits import require_threads
 from partune.objectives.base import Anchored
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.stopping import Judge, rung_name, rung_steps
@@ -239,6 +240,7 @@ class FineTune(Anchored):
 
         Loads all of these.
         """
+        require_threads(self.config.run.threads)
         self.declare(searched)
         parameters: Mapping[str, Hyperparameter | None]
         parameters = searched.hyperparameters if isinstance(searched, Space) else dict.fromkeys(searched)
