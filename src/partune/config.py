@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from partune import strict_yaml
+from partune import paths, strict_yaml
 from partune.database import masked, public
 from partune.demo import DIRECTORY as DEMO
 from partune.errors import UserError, suggestion
@@ -54,13 +54,20 @@ class Section(BaseModel):
 
 PACK = 4096  # trials at once: far more than any GPU trains, and no more threads than a machine can hold
 
+
+def _possible(text: str) -> str:
+    paths.place(text)
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_possible)]  # a path, or a name that may be one
 AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Model(Section):
     shorthand = "path"
 
-    path: Annotated[str, flag("model")]
+    path: Annotated[PathText, flag("model")]
     """Hugging Face model id, or a folder in its format; demo: the embedded demo's model."""
     revision: Annotated[str | None, flag("model-revision")] = None
     """Branch, tag or commit of a model id."""
@@ -81,7 +88,7 @@ class Model(Section):
 class Data(Section):
     shorthand = "path"
 
-    path: Annotated[str, flag("data")]
+    path: Annotated[PathText, flag("data")]
     """Instruction data: .json, .jsonl (either .gz), or a data set id."""
     format: Literal["auto", "alpaca", "chat"] = "auto"
     """Alpaca rows (instruction, input, output) or chat rows (messages)."""
@@ -159,7 +166,7 @@ def _of_the_field(name: str) -> Any:
     return Training.model_fields[name].default
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+Names = Annotated[tuple[PathText, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
 class Validation(Section):
@@ -238,9 +245,9 @@ class Where(Section):
     """GPUs each of them has; with several, for a base that one cannot hold, its blocks are spread over them."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, whose workers are used instead (tcp://10.0.0.5:8786)."""
-    tls: str | None = None
+    tls: PathText | None = None
     """Folder of certificates for it (partune certificates makes some)."""
-    cluster: str | None = None
+    cluster: PathText | None = None
     """YAML file of a batch system (slurm, oar, pbs, lsf, htcondor) that is asked for workers instead."""
     time_limit: PositiveFloat | None = None
     """Seconds a trial may take on a worker process; one that hangs fails, and its worker begins anew."""
@@ -251,7 +258,7 @@ class Run(Where):
 
     engine: Literal["packed", "peft", "litgpt"] = "packed"
     """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
-    litgpt: str = "litgpt"
+    litgpt: PathText = "litgpt"
     """LitGPT's command or its full path; it needs a virtual environment of its own."""
     pack: Annotated[PositiveInt | Literal["auto"], BeforeValidator(_pack)] = "auto"
     """Trials trained and scored at once (packed engine); auto measures what fits and pays."""
@@ -281,7 +288,7 @@ class StudyConfig(Section):
     training: Training = Training()
     validation: Validation | None = None
     test: Test = Test()
-    space: str | dict[str, Any] | None = None
+    space: PathText | dict[str, Any] | None = None
     """A ready-made space, a YAML file of one, or (in a study's file) hyperparameters by name; by default lora."""
     search: Search = Search()
     run: Run = Run()
@@ -393,8 +400,9 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Paths in a file are relative to the file: those that exist there come back absolute.
     """
+    path = paths.place(path)
     try:
-        value = strict_yaml.read(Path(path))
+        value = strict_yaml.read(path)
     except OSError as error:
         beside = sorted(each.name for each in Path(path).absolute().parent.glob("*.y*ml"))
         hint = suggestion(Path(path).name, beside) if isinstance(error, FileNotFoundError) else ""
@@ -415,7 +423,10 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         if _is_list(name):
             return [place(each, admits) for each in name]
         path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text
-        return str(folder / name) if path_like and admits(folder / name) else name
+        try:
+            return str(folder / name) if path_like and admits(folder / name) else name
+        except (OSError, ValueError):  # no file can have that name; what means it says so
+            return name
 
     found = dict(value)
     for section, key, admits in (

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from partune import extras
 from partune.drivers import Drivers
 from partune.errors import UserError
+from partune.paths import place
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -39,6 +40,7 @@ def parsed(url: str) -> URL:
     from sqlalchemy.exc import ArgumentError
 
     try:
+        url.encode()
         found = make_url(url)
     except (ArgumentError, ValueError):
         raise UserError(f"{RULE}, got something that is no URL") from None
@@ -49,7 +51,7 @@ def parsed(url: str) -> URL:
             raise UserError(f"{RULE}, got one without a database")
         return found.set(drivername="postgresql+psycopg")
     if found.drivername == "sqlite" and found.database not in (None, "", ":memory:"):
-        return URL.create("sqlite", database=str(Path(found.database or "").absolute()))
+        return URL.create("sqlite", database=str(place(found.database or "").absolute()))
     raise UserError(f"{RULE}, got {found.drivername}://...")
 
 

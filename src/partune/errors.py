@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST = 2000  # characters of a message
+
 
 class UserError(ValueError):
     """Bad input: one line that says what is wrong and what to do; the command line prints it and exits with 2.
@@ -15,6 +17,8 @@ class UserError(ValueError):
 
     def __init__(self, message: str) -> None:
         line = " ".join(filter(None, map(str.strip, message.splitlines())))
+        if len(line) > MOST:
+            line = f"{line[: MOST // 2]} [...] {line[-MOST // 4 :]}"
         super().__init__(line.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 

@@ -21,6 +21,7 @@ from partune import config
 from partune.contents import differences
 from partune.disk import draft_of
 from partune.errors import UserError, suggestion
+from partune.paths import place
 from partune.storage import Record
 from partune.winner import is_judged, judge, ships_fresh, winner_of
 
@@ -55,6 +56,7 @@ def export(
     for tool in recipes:
         if tool not in (*TOOLS, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*TOOLS, "none"))}')
+    out = place(out)
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")

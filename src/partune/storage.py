@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from partune import database
+from partune import database, paths
 from partune.contents import VERSIONS, Content, Contents, as_data, of_data
 from partune.disk import draft_of, kept, persistent, replace
 from partune.distributions import distribution, quiet
@@ -163,6 +163,7 @@ class Record:
         join: take part in what another process leads, or may lead.
         storage: the database's URL, where it needs a password or has moved since.
         """
+        directory = paths.place(directory)
         if (directory / STORAGE).is_file():
             place = _Place.recorded(directory, storage)
         elif not (directory / JOURNAL).is_file():

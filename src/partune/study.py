@@ -32,6 +32,7 @@ from partune.objectives.function import as_objective
 from partune.optimizers import made as make_optimizer
 from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer, Sampler
+from partune.paths import place
 from partune.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.statistics import Verdict
@@ -172,7 +173,7 @@ class Study:
             raise UserError(f"ship: {ship} chooses among fresh runs, and seeds: 0 makes none")
         if stop == "rungs" and join:
             raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
-        where = None if directory is None else Path(directory)
+        where = None if directory is None else place(directory)
         there = where is not None and where.exists()
         if isinstance(self.objective, Anchored):
             self.space = space = self._to_search(space, self.objective, where if there else None, storage)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from partune.cli import flags, studies
 from partune.errors import UserError
+from partune.paths import place
 
 
 def tune(arguments: argparse.Namespace) -> int:
@@ -114,7 +115,7 @@ def compare(arguments: argparse.Namespace) -> int:
     else:
         compare.show(found)
     if arguments.out is not None:
-        written = compare.write(found, Path(arguments.out))
+        written = compare.write(found, place(arguments.out))
         if not arguments.json:
             print(f"wrote {', '.join(map(str, written))}")
     return 0
@@ -168,7 +169,7 @@ def export(arguments: argparse.Namespace) -> int:
     from partune.export import export as write
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
-    out, recipes = Path(arguments.out), arguments.recipe or TOOLS
+    out, recipes = place(arguments.out), arguments.recipe or TOOLS
     written = write(
         studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes, arguments.anyway
     )
@@ -216,7 +217,7 @@ def certificates(arguments: argparse.Namespace) -> int:
     from partune.certificates import FILES, write_certificates
 
     cluster = studies.dask_cluster()
-    write_certificates(folder := Path(arguments.folder))
+    write_certificates(folder := place(arguments.folder))
     files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
     print(f"  dask scheduler --protocol tls {' '.join(cluster.UNSEEN)} {files}")
@@ -281,6 +282,6 @@ def algorithms(arguments: argparse.Namespace) -> int:
 def gallery(arguments: argparse.Namespace) -> int:
     from partune import gallery
 
-    written = gallery.write(Path(arguments.out))
+    written = gallery.write(place(arguments.out))
     print(f"wrote {len(written)} pictures to {arguments.out}: {', '.join(path.name for path in written)}")
     return 0

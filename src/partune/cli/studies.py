@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partune.cli import flags
-from partune.errors import UserError, suggestion
+from partune.errors import UserError, shown, suggestion
+from partune.paths import place
 from partune.terminal import admits
 
 if TYPE_CHECKING:
@@ -124,19 +125,21 @@ def ending(study_config: StudyConfig, given: dict[str, Any]) -> StudyConfig:
 
 def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
     """runs/<name>; without a name, the model's or objective's and the first free number."""
-    runs = Path(arguments.runs)
+    runs = place(arguments.runs)
     if arguments.name is None:
         source = study_config.model.path if study_config.model is not None else study_config.objective
-        stem = Path(source).name.lower().replace(":", "-")
+        stem = Path(source).name.lower().replace(":", "-")[:100]
         number = next(n for n in range(1, 100_000) if not (runs / f"{stem}-{n}").exists())
         return runs / f"{stem}-{number}"
     if not arguments.name or Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
-        raise UserError(f"a name is a plain folder name, got {arguments.name!r}: give the parent folder with --runs")
-    return runs / str(arguments.name)
+        raise UserError(
+            f"a name is a plain folder name, got {shown(arguments.name)}: give the parent folder with --runs"
+        )
+    return place(runs / arguments.name)
 
 
 def existing(directory: str) -> Path:
-    path = Path(directory)
+    path = place(directory)
     if not path.is_dir():
         near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = suggestion(path.name, sorted(near)) or f": partune tune --name {path.name} ... begins one"
