@@ -93,7 +93,7 @@ def test_a_warning_that_voids_the_result_is_an_error(text: str) -> None:
     for say in (lambda: warnings.warn(text, stacklevel=1), lambda: logging.getLogger("transformers.a").warning(text)):
         with pytest.raises(UserError) as caught, quiet():
             say()
-        assert str(caught.value) == text
+        assert str(caught.value) == f"what was loaded cannot be used: {text}"
 
 
 def test_a_warning_that_matters_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

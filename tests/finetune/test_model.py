@@ -400,3 +400,14 @@ def test_a_token_beyond_the_embeddings_is_named_before_training(folders: dict[st
 )
 def test_a_bases_own_dropout_is_found_by_its_settings(settings: PretrainedConfig, found: dict[str, float]) -> None:
     assert models.dropouts(settings) == found
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"hidden_size": "32"}, {"num_attention_heads": 0}, {"vocab_size": None}, {"model_type": "no-such"}]
+)
+def test_a_wrong_configuration_is_one_line(folders: dict[str, Path], tmp_path: Path, wrong: dict[str, Any]) -> None:
+    folder = configured(shutil.copytree(folders["llama"], tmp_path / "model"), **wrong)
+    for load in (lambda spec: models.load(spec, "fp32", "cpu"), models.outline):
+        with pytest.raises(UserError, match=f"^model {folder} (cannot be loaded: |has weights of another)") as caught:
+            load(config.Model(path=str(folder)))
+        assert "\n" not in str(caught.value)

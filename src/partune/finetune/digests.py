@@ -109,7 +109,10 @@ def find_folder(spec: config.Model) -> Path | None:
         return folder
     from transformers.utils import cached_file
 
-    settings = cached_file(spec.path, "config.json", revision=spec.revision, local_files_only=True)
+    try:
+        settings = cached_file(spec.path, "config.json", revision=spec.revision, local_files_only=True)
+    except OSError:  # an id whose files are elsewhere
+        return None
     return None if settings is None else Path(settings).parent
 
 

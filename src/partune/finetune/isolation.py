@@ -114,7 +114,7 @@ def quiet() -> Iterator[None]:
         yield
     for text in heard:
         if VOIDING.search(text.lower()):
-            raise UserError(one_line(text))
+            raise UserError(f"what was loaded cannot be used: {one_line(text)}")
         if text not in _TOLD:
             _TOLD.add(text)
             log.warning("%s", one_line(text))
