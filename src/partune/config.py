@@ -140,7 +140,7 @@ class Training(Section):
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 where the device has it, else fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
-    """Seed of initialisation and dropout for all trials; by default each trial has its own."""
+    """Seed of initialisation and dropout for all trials; by default each has its own, as all runs again do."""
 
 
 DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")  # that the field has

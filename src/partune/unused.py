@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from partune.config import Run, Section, StudyConfig, Training, Validation
+from partune.config import Run, Search, Section, StudyConfig, Training, Validation
 from partune.errors import UserError
 
 ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage")  # of `run`, for any objective
@@ -67,6 +67,9 @@ def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list
 
 def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
     reason = f"objective {study.objective} trains no model"
+    for name in ("seeds", "ship"):
+        if getattr(study.search, name) != _default(Search, name):
+            yield Unused(f"search.{name}", f"{reason}, so there is no verdict on a winner")
     for name in ("model", "data", "validation"):
         if getattr(study, name) is not None:
             yield Unused(name, reason)

@@ -338,6 +338,19 @@ def test_a_trials_own_seed_counts_unless_one_is_fixed(tuner: FineTune) -> None:
     assert same(found(1, seed=4), found(2, seed=4))
 
 
+@pytest.mark.parametrize("training", [{}, {"seed": 7}])
+@pytest.mark.parametrize("engine", ["packed", "peft"])
+def test_a_run_with_fresh_seeds_has_its_own_of_each(make: Any, engine: str, training: dict[str, Any]) -> None:
+    """Whatever seed is configured: the order of the data alone, or the initialisation alone, gives another adapter."""
+    tuner = make(training={**training, "lora_dropout": 0.0}, run={"engine": engine, "pack": 1})
+    config = {**tuner.defaults, "learning_rate": 1e-2}
+    runs = [Trial(0, config, seed=seed, order=order) for seed, order in ((1, 1), (1, 2), (2, 1), (1, 1))]
+    losses = [tuner.evaluate(run).items["search/choices/loglikelihood"] for run in runs]
+    assert not np.allclose(losses[0], losses[1], atol=1e-6, equal_nan=True)
+    assert not np.allclose(losses[0], losses[2], atol=1e-6, equal_nan=True)
+    assert np.allclose(losses[0], losses[3], atol=1e-6, equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("error", "message"),
     [

@@ -37,6 +37,7 @@ from partune.finetune.scoring import (
 )
 from partune.finetune.tasks import Loader, Task
 from partune.objectives.finetune import TOLERANCE
+from partune.winner import on_verdict_items
 from tests.finetune.tiny import make_items, make_tokenizer, write_jsonl, write_task
 
 EVERYTHING = {"search", "verdict", "test"}
@@ -131,6 +132,10 @@ def test_groups_are_weighted_as_the_harness_weights_them(
     assert scores.named["test/both/acc"] == pytest.approx(expected["acc,none"], abs=1e-12)
     assert scores.named["test/both/acc_stderr"] == pytest.approx(expected["acc_stderr,none"], abs=1e-12)
     assert scores.items["test/both/doc_id"].tolist() == list(range(28))
+    judged = scorer(base, tmp_path / "both.yaml").score(harness_model(base, 16), {"verdict"})
+    runs = on_verdict_items([judged.items], "acc")  # the verdict weighs the items as the table does
+    assert float(runs.values[0] @ runs.weights) == pytest.approx(judged.named["verdict/both/acc"], abs=1e-12)
+    assert [len(own) for own in np.split(np.sort(runs.strata), [4])] == [4, 10]
 
 
 def test_search_and_verdict_part_the_items(base: Base, task_file: Path) -> None:
