@@ -205,7 +205,7 @@ def test_fields_of_the_rows_are_handed_on_or_what_is_not_is_said() -> None:
     for tool, text in chats.items():
         flat = " ".join(text.replace("\n#", " ").split())
         assert f"The study used the rows' {'weight' if tool == 'trl' else 'tools, weight'};" in flat
-        assert "3 answers that the chat template writes otherwise once a chat goes on" in flat
+        assert "Answers that the chat template writes otherwise once a chat goes on (3) were trained" in flat
 
 
 def test_what_a_tool_cannot_do_is_said() -> None:
