@@ -165,8 +165,8 @@ class Chosen:
             said.append(f"The study used the rows' {', '.join(left)}; {tool} does not, or not in this way.")
         if self.apart:
             said.append(
-                f"Answers that the chat template writes otherwise once a chat goes on ({self.apart}) were trained as the "
-                f"end of the chat so far in the study; {tool} trains whole chats."
+                f"Answers that the chat template writes otherwise once a chat goes on ({self.apart}) were trained as "
+                f"the end of the chat so far in the study; {tool} trains whole chats."
             )
         return said
 
