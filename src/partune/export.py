@@ -73,6 +73,7 @@ def export(
         names = ", ".join(map(str, record.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
+    _check(adapter)
     draft = draft_of(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,17 @@ def export(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out
+
+
+def _check(adapter: Path) -> None:
+    """Raises UserError where an adapter's files are missing or damaged."""
+    from partune.finetune.adapter import check
+
+    names = {each.name for each in adapter.iterdir()}
+    if not names:
+        raise UserError(f"{adapter} is empty: restore the adapter from a copy, or export another trial's")
+    if any(name.startswith("adapter_") for name in names):  # in PEFT's format
+        check(adapter)
 
 
 def _refuse_worse(record: Record, directory: Path, anyway: bool) -> None:

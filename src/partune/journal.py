@@ -123,7 +123,7 @@ def _lines(content: bytes, journal: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             log = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             log = None
         if not isinstance(log, dict):
             raise UserError(f"{journal} is damaged in line {number}: restore it from a copy")

@@ -29,6 +29,7 @@ import re
 import shutil
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -41,7 +42,7 @@ from partune.contents import VERSIONS, Content, Contents, as_data, of_data
 from partune.disk import draft_of, kept, persistent, replace
 from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
-from partune.errors import UserError
+from partune.errors import UserError, shown
 from partune.space import Space
 from partune.trial import Observation, Status, Trial
 
@@ -90,13 +91,14 @@ class Record:
         attributes = storage.get_study_user_attrs(self._studies["search"])
         if "partune" not in attributes:
             raise UserError(f"{directory} holds a study of Optuna's that partune did not begin: give it another name")
-        self.header: Mapping[str, Any] = attributes["partune"]
+        with self._undamaged("the study's own description"):
+            self.header: Mapping[str, Any] = _checked(attributes["partune"])
+            self.space = Space.parse(self.header["space"])
         if self.header["format"] > FORMAT:
             raise UserError(
                 f"{directory} was written by a newer partune (format {self.header['format']}, "
                 f"this one reads up to {FORMAT}): update partune"
             )
-        self.space = Space.parse(self.header["space"])
         self.noisy: bool | None = self.header.get("noisy")  # as the user said; None: not said
         self._distributions = {name: distribution(each) for name, each in self.space.hyperparameters.items()}
         self._warned = False  # that adapters/ is a link
@@ -259,6 +261,8 @@ class Record:
     def loaded(self) -> Mapping[str, Any]:
         """What the objective last loaded: device, precision, counts of the data, items and metric; empty before."""
         found: Mapping[str, Any] = self._storage.get_study_user_attrs(self._studies["search"]).get("loaded", {})
+        with self._undamaged("what the study loaded"):
+            _of_type(found, dict, "loaded")
         return found
 
     def describe(self, loaded: Mapping[str, Any]) -> None:
@@ -272,6 +276,8 @@ class Record:
     def budget(self) -> int | None:
         """The trials in all that the last run was to make; None before the first."""
         found: int | None = self._storage.get_study_user_attrs(self._studies["search"]).get("budget")
+        with self._undamaged("the study's budget"):
+            _of_type(found, int | None, "budget")
         return found
 
     def plan(self, budget: int) -> None:
@@ -347,10 +353,14 @@ class Record:
         for frozen in self._storage.get_all_trials(self._studies["anchors"]):
             attributes = frozen.user_attrs
             if frozen.state.is_finished():
-                trial = Trial(
-                    frozen.number, attributes["config"], seed=attributes["seed"], order=attributes.get("order")
-                )
-                found[attributes["name"]] = self._observed(trial, frozen)
+                with self._undamaged(f"anchor {attributes.get('name', frozen.number)}"):
+                    trial = Trial(
+                        frozen.number,
+                        _of_type(attributes["config"], dict, "config"),
+                        seed=_of_type(attributes["seed"], int, "seed"),
+                        order=_of_type(attributes.get("order"), int | None, "order"),
+                    )
+                    found[_of_type(attributes["name"], str, "name")] = _observed(trial, frozen)
         return found
 
     def anchor(self, name: str, trial: Trial) -> Trial:
@@ -377,11 +387,14 @@ class Record:
             return self._memory.get((shelf, number), {})
         path = self._items_path(shelf, number)
         if not path.exists():
+            if self._recorded_items(shelf, number):
+                of = f"trial {number}" if shelf == "search" else f"anchor {self._name_of(number)}"
+                raise UserError(f"{path} is missing, the per-item results of {of}: restore it from a copy")
             return {}
         try:
             with np.load(path, allow_pickle=False) as packed:
                 return {name: packed[name] for name in packed.files}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"{path} is damaged: restore it from a copy ({' '.join(str(error).split())})") from None
 
     def adapter(self, trial: int | str) -> Path:
@@ -457,6 +470,7 @@ class Record:
             "fidelity": observation.fidelity,
             "error": observation.error,
             "told": trial.told,
+            "items": len(observation.items),
         }
         values = [observation.score] if math.isfinite(observation.score) else None
         with self.turn():
@@ -476,23 +490,67 @@ class Record:
         proposal = frozen.user_attrs.get("proposal")
         if proposal is None:
             raise UserError(f"trial {frozen.number} of {self.directory} is not partune's: another program wrote to it")
-        trial = Trial(
-            number=frozen.number,
-            config={name: frozen.params[name] for name in self.space.names if name in frozen.params},
-            point=tuple(proposal["point"]),
-            seed=proposal["seed"],
-            fidelity=proposal["fidelity"],
-            status=Status.RUNNING,
-            notes=tuple(proposal["notes"]),
-            told_before=proposal["told_before"],
-            attempts=frozen.user_attrs["attempts"],
-        )
-        return self._observed(trial, frozen) if frozen.state.is_finished() else trial
+        with self._undamaged(f"trial {frozen.number}"):
+            config = {name: frozen.params[name] for name in self.space.names if name in frozen.params}
+            self.space.check(config)
+            trial = Trial(
+                number=frozen.number,
+                config=config,
+                point=tuple(_of_type(each, float | int, "point") for each in proposal["point"]),
+                seed=_of_type(proposal["seed"], int, "seed"),
+                fidelity=_of_type(proposal["fidelity"], float | int, "fidelity"),
+                status=Status.RUNNING,
+                notes=tuple(_of_type(each, dict, "notes") for each in proposal["notes"]),
+                told_before=_of_type(proposal["told_before"], int, "told_before"),
+                attempts=_of_type(frozen.user_attrs["attempts"], int, "attempts"),
+            )
+            return _observed(trial, frozen) if frozen.state.is_finished() else trial
 
-    def _observed(self, trial: Trial, frozen: FrozenTrial) -> Trial:
-        form = dict(frozen.user_attrs["observation"])
-        told = form.pop("told")
-        return trial.finished(Observation(**{**form, "status": Status(form["status"])}), told)
+    def _recorded_items(self, shelf: Shelf, number: int) -> int:
+        """Return how many arrays of per-item results a final trial was recorded with; 0 where that is not on record."""
+        form = self._storage.get_trial(self._id(shelf, number)).user_attrs.get("observation")
+        count = form.get("items") if isinstance(form, dict) else None
+        return count if isinstance(count, int) else 0
+
+    def _name_of(self, anchor: int) -> str:
+        return str(self._storage.get_trial(self._id("anchors", anchor)).user_attrs.get("name", anchor))
+
+    @contextmanager
+    def _undamaged(self, what: str) -> Iterator[None]:
+        """Raises UserError that names the record and what in it is not as it was written."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            where = "the record in memory" if self.directory is None else self._place.holder(self.directory)
+            said = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else str(error)
+            raise UserError(f"{where} is damaged at {what}: restore it from a copy ({said})") from error
+
+
+def _of_type(value: Any, kind: Any, name: str) -> Any:
+    """Return a value of a record; raises ValueError where it is of another kind than what was written."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{name} is {shown(value)}")
+    return value
+
+
+def _checked(header: Any) -> Mapping[str, Any]:
+    """Return a study's header; raises ValueError or KeyError where it is not what was written."""
+    _of_type(header, dict, "it")
+    kinds = {"format": int, "algorithm": str, "options": dict, "seed": int, "objective": dict, "versions": dict}
+    for name, kind in kinds.items():
+        _of_type(header[name], kind, name)
+    found: Mapping[str, Any] = header
+    return found
+
+
+def _observed(trial: Trial, frozen: FrozenTrial) -> Trial:
+    """Return a final trial of a record; raises LookupError, TypeError or ValueError where it is damaged."""
+    form = dict(frozen.user_attrs["observation"])
+    told, status = _of_type(form.pop("told"), int, "told"), Status(form["status"])
+    form.pop("items", None)
+    if status is not Status.FAILED and frozen.value != form["scores"]["score"]:
+        raise ValueError(f"its score is {form['scores']['score']} and its value {frozen.value}")
+    return trial.finished(Observation(**{**form, "status": status}), told)
 
 
 class _Place:
@@ -519,7 +577,7 @@ class _Place:
         try:
             form = json.loads((directory / STORAGE).read_text(encoding="utf-8"))
             found, name = form["url"], form["study"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{directory / STORAGE} is damaged: restore it from a copy") from None
         if not (isinstance(found, str) and isinstance(name, str) and NAME.fullmatch(name)):
             raise UserError(f"{directory / STORAGE} names no study of partune's")
@@ -556,6 +614,10 @@ class _Place:
         if storage is not None:
             return database.Advisory(database.engine_of(storage), str(self.name))
         return Files(directory, functools.partial(_mend, directory / JOURNAL))
+
+    def holder(self, directory: Path) -> str:
+        """Return the file, or the database, that holds the record."""
+        return str(directory / JOURNAL) if self.url is None else f"the database of {directory}"
 
     def refusal(self, directory: Path) -> str:
         """Why nobody else can lead the study now."""

@@ -34,6 +34,11 @@ def read(path: Path) -> Any:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise UserError(f"{path} is larger than {LARGEST // 1024} KiB: a study's file is a few settings")
+    return parse(content, path)
+
+
+def parse(content: bytes, path: Path) -> Any:
+    """Return what the content of a YAML file says, None for an empty one; raises UserError where it is none."""
     try:
         return yaml.load(content.decode(), _Loader)
     except yaml.YAMLError as error:

@@ -88,7 +88,11 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
     if not (directory / CONFIG).is_file():
         Record.open(directory, read_only=True, storage=storage)
         raise UserError(f"{directory} was started from Python: {otherwise}")
-    return config.parse(config.load(directory / CONFIG))
+    try:
+        return config.parse(config.load(directory / CONFIG))
+    except UserError as error:
+        there = "" if str(directory / CONFIG) in str(error) else f"{directory / CONFIG} is damaged: "
+        raise UserError(f"{there}{error}") from None
 
 
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:

@@ -20,7 +20,7 @@ from partune.disk import make_way, persistent
 from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.layers import read_text
-from partune.finetune.model import Base, load, near, some
+from partune.finetune.model import Base, check_json, check_weights, load, near, some
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -98,16 +98,16 @@ def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def check(folder: Path) -> None:
-    """Raises UserError where a folder holds no adapter."""
+    """Raises UserError where a folder holds no adapter, or what of it is damaged."""
     settings = folder / "adapter_config.json"
     if not folder.is_dir():
         raise UserError(f"no adapter folder {folder}{near(folder)}")
     if not settings.is_file():
         raise UserError(f"{folder} is no adapter: it has no adapter_config.json")
-    try:
-        json.loads(settings.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{settings} is no valid JSON: {error}") from None
+    check_json(settings)
+    weights = folder / "adapter_model.safetensors"
+    if weights.exists() or not (folder / "adapter_model.bin").exists():
+        check_weights(weights)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from partune import config, extras
-from partune.errors import UserError, suggestion
+from partune.errors import UserError, shown, suggestion
 from partune.finetune.acceptance import refusal
 from partune.finetune.isolation import is_out_of_memory, one_line, own_generators, quiet
 from partune.finetune.layers import (
@@ -322,10 +323,43 @@ def check_exists(spec: config.Model) -> None:
             raise UserError(f"{spec.path} is {what}")
         if adapter:
             raise UserError(f"model {spec.path} {ADAPTER_BESIDE}")
+        kind = check_json(path / "config.json").get("model_type", "")
+        if not isinstance(kind, str):
+            raise UserError(f"{path / 'config.json'}: model_type is a text, got {shown(kind)}: restore it from a copy")
+        for weights in sorted(path.glob("model*.safetensors")):
+            check_weights(weights)
     elif path.exists():
         raise UserError(f"{spec.path} is a file: a model is a folder or a Hugging Face id")
     elif path.is_absolute() or spec.path.startswith((".", "~")) or spec.path.count("/") > 1:
         raise UserError(f"no model folder {spec.path}{near(path)}")
+
+
+def check_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises UserError where it cannot be read, or holds something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no JSON object but {shown(found)}: restore it from a copy")
+    return found
+
+
+def check_weights(path: Path) -> None:
+    """Raises UserError where a file of safetensors is missing, cut or damaged, or holds no tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: restore it from a copy")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{path} is cut or damaged: restore it from a copy ({one_line(error)})") from None
+    if not names:
+        raise UserError(f"{path} holds no tensor: restore it from a copy")
 
 
 def near(path: Path) -> str:

@@ -128,7 +128,13 @@ class Optimizer(ABC):
         for trial in record[len(self.proposals) :]:
             while len(self._scores) < trial.told_before:
                 self._retell(told, before=trial)
-            self._repropose(trial)
+            try:
+                self._repropose(trial)
+            except UserError:
+                raise
+            except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+                said = f"{type(error).__name__}: {error}"
+                raise ReplayError(f"trial {trial.number}: its record cannot be followed ({said})") from error
         while told:
             self._retell(told)
 

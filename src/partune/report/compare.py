@@ -137,8 +137,8 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
 
 def _objective(study: Facts) -> dict[str, Any]:
     """What decides what a trial scores. Of a function only its name is on record, where it was given by name."""
-    config = {} if study.config is None else yaml.safe_load(study.config)
-    name = {"objective": config["objective"]} if "objective" in config else {}
+    config = None if study.config is None else yaml.safe_load(study.config)
+    name = {"objective": config["objective"]} if isinstance(config, dict) and "objective" in config else {}
     return {**name, **study.header["objective"]}
 
 

@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from partune import strict_yaml
 from partune.errors import UserError
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
@@ -63,7 +65,7 @@ class Facts:
         self.trials: list[Trial] = record.trials()[: len(self.summary["trials"])]
         self.anchors = record.anchors()
         path = None if record.directory is None else record.directory / CONFIG
-        self.config = path.read_text(encoding="utf-8") if path is not None and path.is_file() else None
+        self.config = _text(path) if path is not None and path.is_file() else None
 
     # ----- how far it is
 
@@ -302,3 +304,13 @@ def counts(trials: Sequence[Trial]) -> str:
     """How the trials ended, in words."""
     numbers = {status: sum(trial.status is status for trial in trials) for status in Status}
     return ", ".join(f"{n:,} {status}" for status, n in numbers.items() if n) or "none yet"
+
+
+def _text(path: Path) -> str:
+    """Return the text of a study's file; raises UserError where it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    strict_yaml.parse(content, path)
+    return content.decode()

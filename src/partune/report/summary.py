@@ -191,7 +191,7 @@ def equal_score(trials: list[Trial]) -> float | None:
 
 
 def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
-    return {"score": scores["verdict"], "stderr": scores["verdict_stderr"]} if "verdict" in scores else None
+    return {"score": scores["verdict"], "stderr": scores.get("verdict_stderr")} if "verdict" in scores else None
 
 
 def _test(scores: Mapping[str, float]) -> Summary:
