@@ -151,6 +151,49 @@ def test_what_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
         models.load(config.Model(path=str(tmp_path / "file.bin")))
 
 
+def changed(**settings: Any) -> Callable[[bytes], bytes]:
+    return lambda content: json.dumps({**json.loads(content), **settings}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "named"),
+    [
+        ("config.json", lambda content: b"", "config.json is no valid JSON"),
+        ("config.json", lambda content: content[:40], "config.json is no valid JSON"),
+        ("config.json", lambda content: b"\xff" + content, "config.json is no valid JSON"),
+        ("config.json", lambda content: b"[1, 2]", "config.json holds no JSON object but [1, 2]"),
+        ("config.json", lambda content: b"{}", "cannot be loaded"),
+        ("config.json", changed(model_type=3), "config.json: model_type is a text, got 3"),
+        ("config.json", changed(model_type="nothing-of-the-kind"), "cannot be loaded"),
+        ("config.json", changed(hidden_size="wide"), "cannot be loaded"),
+        ("config.json", changed(num_attention_heads=0), "cannot be loaded"),
+        ("config.json", changed(num_hidden_layers=[2]), "cannot be loaded"),
+        ("config.json", changed(vocab_size=None), "cannot be loaded"),
+        ("config.json", changed(hidden_act="no-such"), "cannot be loaded"),
+        ("model.safetensors", lambda content: b"", "model.safetensors is cut or damaged"),
+        ("model.safetensors", lambda content: content[:-100], "model.safetensors is cut or damaged"),
+        ("model.safetensors", lambda content: content[:200], "model.safetensors is cut or damaged"),
+        ("model.safetensors", lambda content: b"\xff" * 8 + content[8:], "model.safetensors is cut or damaged"),
+        ("model.safetensors", lambda content: b"\x02" + b"\0" * 7 + b"{}", "model.safetensors holds no tensor"),
+        ("tokenizer.json", lambda content: content[:100], "cannot be loaded"),
+        ("tokenizer.json", lambda content: b"[]", "cannot be loaded"),
+        ("tokenizer_config.json", lambda content: b"[]", "cannot be loaded"),
+    ],
+    ids=range(20),
+)
+def test_a_damaged_model_folder_is_one_line_that_names_it(
+    name: str, damage: Callable[[bytes], bytes], named: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders["llama"], folder)
+    (folder / name).write_bytes(damage((folder / name).read_bytes()))
+    with pytest.raises(UserError) as caught:
+        models.load(config.Model(path=str(folder)), "fp32", "cpu")
+    assert named in str(caught.value)
+    assert str(folder) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_pickled_weights_are_refused_unless_admitted(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "pickled"
     shutil.copytree(folders["llama"], folder)
