@@ -84,9 +84,7 @@ def outcome(use: str, directory: Path) -> str:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_byte_that_changed_anywhere_in_the_journal_is_fine_or_one_line(
-    seed: int, whole: Path, tmp_path: Path
-) -> None:
+def test_a_byte_that_changed_in_the_journal_is_fine_or_one_line(seed: int, whole: Path, tmp_path: Path) -> None:
     content = mutated((whole / "journal.log").read_bytes(), random.Random(seed))
     for use in USES:
         directory = Path(shutil.copytree(whole, tmp_path / use / "study"))
@@ -105,7 +103,7 @@ def test_a_byte_that_changed_anywhere_in_the_journal_is_fine_or_one_line(
         (
             b'"told_before":0',
             b'"told_befo_e":0',
-            "is damaged at trial 0: restore it from a copy (told_before is missing)",
+            "at trial 0: restore it from a copy (told_before is missing)",
         ),
         (b'"told_before":0', b'"told_before":"0"', "is damaged at trial 0"),
         (b'"attempts":1', b'"attempts":[]', "is damaged at trial 0"),
@@ -166,15 +164,18 @@ def test_per_item_results_that_are_damaged_are_named(content: bytes, directory: 
 
 def test_a_byte_that_changed_in_per_item_results_is_fine_or_one_line(directory: Path) -> None:
     record = Record.open(directory, read_only=True)
-    path = next(each for each in sorted((directory / "items").iterdir()) if each.name.startswith("anchor-"))
+    path = min(each for each in (directory / "items").iterdir() if each.name.startswith("anchor-"))
     number, content = int(path.stem.removeprefix("anchor-")), path.read_bytes()
+    lines = []
     for seed in range(300):
         path.write_bytes(mutated(content, random.Random(seed)))
         try:
             record.items("anchors", number)
         except UserError as error:
-            assert str(path) in str(error)
+            lines.append(str(error))
     record.close()
+    assert len(lines) > 100
+    assert all(str(path) in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -538,7 +538,7 @@ def _checked(header: Any) -> Mapping[str, Any]:
     _of_type(header, dict, "it")
     kinds = {"format": int, "algorithm": str, "options": dict, "seed": int, "objective": dict, "versions": dict}
     for name, kind in kinds.items():
-        _of_type(header[name], kind, name)
+        _of_type(header.get(name, {}) if kind is dict else header[name], kind, name)
     found: Mapping[str, Any] = header
     return found
 
