@@ -16,11 +16,11 @@ from partune.export import export
 from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
 from partune.report.summary import brief, equal_words, show, summarise
-from partune.statistics import level
+from partune.statistics import Limits, level
 from partune.storage import Record
 from partune.study import Watcher
 from partune.trial import Status, Trial
-from partune.winner import fresh_due, fresh_name, fresh_runs, judge, shipped
+from partune.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped
 from tests.simulated import SimulatedTuning
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "verdict_errors.py"))
@@ -333,3 +333,20 @@ def test_the_simulated_objective_is_what_it_says() -> None:
         for better in (False, True)
     }
     assert means[True] - means[False] == pytest.approx(0.03, abs=3 * 0.021 / np.sqrt(60))
+
+
+def test_what_the_items_cannot_show_is_said_before_any_training(tmp_path: Path) -> None:
+    said: list[tuple[str, int]] = []
+    objective = Seeded(items=4)
+
+    class Listens(Watcher):
+        def noted(self, line: str) -> None:
+            said.append((line, len(objective.runs)))
+
+    Study(SPACE, objective, "random", directory=tmp_path / "s", watcher=Listens(), seeds=0).run(2)
+    assert said == [(Limits.of(on_verdict_items([objective.score_base().items], "acc")).sentence, 0)]
+    assert "4 verdict items cannot show a gain, however large" in said[0][0]
+    objective.items = 400
+    said.clear()
+    Study(SPACE, objective, "random", directory=tmp_path / "t", watcher=Listens(), seeds=0).run(2)
+    assert said == []

@@ -12,6 +12,7 @@ from partune.objectives.base import Anchored
 from partune.report.rows import row_notes
 from partune.report.summary import coverage_words, reloaded_words, score_words, span, words
 from partune.report.words import progress
+from partune.statistics import Limits
 from partune.study import Study, Watcher
 from partune.trial import Status, Trial
 from partune.winner import CONFIRM, FRESH, RELOADED, ranked
@@ -68,6 +69,9 @@ class Terminal(Watcher):
     def noted(self, line: str) -> None:
         self._print(line)
 
+    def limited(self, limits: Limits) -> None:
+        self._print(limits.sentence)
+
     def phase(self, name: str) -> None:
         text = PHASES.get(name, name)
         if name == "defaults" and self._study is not None and isinstance(self._study.objective, Anchored):
@@ -101,9 +105,6 @@ class Terminal(Watcher):
             self._print(f"{items}; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
             self._print(f"note: {note}")
-
-    def note(self, sentence: str) -> None:
-        self._print(sentence)
 
     def anchored(self, name: str, trial: Trial) -> None:
         assert trial.observation is not None

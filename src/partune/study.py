@@ -35,7 +35,7 @@ from partune.optimizers.base import Optimizer, Sampler
 from partune.paths import place
 from partune.preemption import terminated_as_interrupted
 from partune.space import Space
-from partune.statistics import Verdict
+from partune.statistics import Limits, Verdict
 from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
@@ -87,7 +87,10 @@ class Watcher:
 
     def loaded(self, summary: Mapping[str, Any]) -> None: ...
 
-    def note(self, sentence: str) -> None: ...
+    def limited(self, limits: Limits) -> None:
+        """Told, once the base is scored, what the verdict items can show."""
+        if limits.gain is None:
+            self.noted(limits.sentence)
 
     def anchored(self, name: str, trial: Trial) -> None: ...
 
@@ -653,7 +656,7 @@ class Study:
         defaults = objective.defaults
         self._anchor("base", {}, lambda trial: self._base(objective))
         if (limits := what_items_show(self.record)) is not None:
-            self.watcher.note(limits.sentence)
+            self.watcher.limited(limits)
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
         kept = self.record.adapter("defaults").absolute()
         self._anchor(
