@@ -6,6 +6,7 @@ import itertools
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from partune.optimizers.soo import SOO
 from partune.study import SPARE, FutileError, StoppedError, UntrustworthyError, Watcher
 from partune.trial import Config, Trial
 from partune.winner import judge
-from tests.simulated import SimulatedTuning
+from tests.simulated import SEARCH, SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
 PLANE = Space(x=Float(-5, 5), y=Float(-5, 5))
@@ -373,6 +374,23 @@ def test_the_same_error_three_times_before_anything_has_a_score_stops_the_study(
     assert sum(trial.status is Status.DONE for trial in mended.trials) == 6
 
 
+class Unfit(SimulatedTuning):
+    """Its defaults train, and no trial of the search does."""
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Any = SEARCH) -> Observation:
+        if adapter is not None and adapter.name.isdecimal():
+            raise RuntimeError("shapes 3 and 4 do not fit")
+        return super().evaluate(trial, adapter, parts)
+
+
+def test_a_fine_tuning_whose_trials_all_fail_stops_too(tmp_path: Path) -> None:
+    """Base and defaults have scores; what counts are trials."""
+    study = Study(SPACE, Unfit(), "random", directory=tmp_path / "my study")
+    with pytest.raises(FutileError, match=r"RuntimeError: shapes 3 and 4 do not fit\. Mend .* resume '.*my study'$"):
+        study.run(20)
+    assert len(study.trials) == 3
+
+
 def test_other_failures_stop_no_study() -> None:
     """Errors that differ; those after a score; a score that is none; memory that ran out; a budget that is spent."""
     kinds = (ValueError, KeyError, TypeError, RuntimeError, OSError, IndexError, ArithmeticError, LookupError)
@@ -434,11 +452,13 @@ def test_a_full_disk_is_blamed_on_the_disk(tmp_path: Path) -> None:
 def test_a_base_without_a_score_stops_the_study_and_is_scored_again(tmp_path: Path) -> None:
     tuned = Failing()
     tuned.where, tuned.failure = "base", "the score is nan"
+    mended = Failing()
+    mended.where = "nowhere"
     study = Study(SPACE, tuned, "random", directory=tmp_path / "s")
     with pytest.raises(
         StoppedError, match=r"^the untouched base model has no score to compare with: the score is nan$"
     ):
         study.run(2)
     study.close()
-    mended = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", resume=True).run(2)
-    assert mended.anchors["base"].status is Status.DONE
+    again = Study(SPACE, mended, "random", directory=tmp_path / "s", resume=True).run(2)
+    assert again.anchors["base"].status is Status.DONE

@@ -233,6 +233,22 @@ def test_what_has_another_effect_than_expected_is_said() -> None:
     assert on_cpu == ["run.devices_per_worker 2 has no effect: the base is on the CPU."]
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--epochs", "3"), "training.epochs 3 would have no effect, as the calibration finds the number of epochs"),
+        (("--steps", "9", "--most-epochs", "4"), "protocol.most_epochs would have no effect: no calibration finds"),
+        (("--calibration", "0", "--sufficient", "0.8"), "protocol.sufficient would have no effect"),
+    ],
+)
+def test_an_experiment_refuses_what_its_calibration_makes_idle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], told: str
+) -> None:
+    assert main(["experiment", "report", "--out", str(tmp_path / "e"), *flags]) == 2
+    assert told in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_study_that_goes_on_takes_no_settings(capsys: pytest.CaptureFixture[str]) -> None:
     for flag in ("--lora-r", "--learning-rate=0.1", "--task"):
         assert main(["resume", "runs/x", flag, "2"]) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import shutil
 import time
 import uuid
@@ -92,4 +93,5 @@ def kept(study: Path) -> Iterator[None]:
             said = f"{study}, or a part of it, has gone: put it back"
         else:
             said = f"cannot write {study}: {error.strerror or error}. Mend that"
-        raise UserError(f"{said}, and continue with partune resume {study}: what has ended is on record") from None
+        again = f"partune resume {shlex.quote(str(study))}"
+        raise UserError(f"{said}, and continue with {again}: what has ended is on record") from None

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -64,7 +65,9 @@ def export(
     if trial is None:
         winner = winner_of(record)
         if winner is None:
-            raise UserError(f"{directory}: no trial has finished yet: partune resume {directory} goes on")
+            raise UserError(
+                f"{directory}: no trial has finished yet: partune resume {shlex.quote(str(directory))} goes on"
+            )
         trial = winner.number
         _refuse_worse(record, directory, anyway)
         run = _shipped(record, winner)
@@ -107,7 +110,7 @@ def _refuse_worse(record: Record, directory: Path, anyway: bool) -> None:
     if verdict is not None and "base" in verdict.worse_than:
         raise UserError(
             f"the winner of {directory} is shown worse than the untouched base model: search on "
-            f"(partune resume {directory} --budget N), or export it all the same with --anyway"
+            f"(partune resume {shlex.quote(str(directory))} --budget N), or export it all the same with --anyway"
         )
 
 

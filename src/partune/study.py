@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import json
 import math
+import shlex
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -434,7 +435,8 @@ class Study:
                 failures.setdefault(seen.cause, []).append(seen.error)
         for errors in failures.values():
             if len(errors) >= SAME:
-                again = "run it again" if self.record.directory is None else f"partune resume {self.record.directory}"
+                directory = self.record.directory
+                again = "run it again" if directory is None else f"partune resume {shlex.quote(str(directory))}"
                 raise FutileError(
                     f"{len(errors)} trials failed with the same error before any had a score: {errors[0]}. "
                     f"Mend that, and continue: {again}"

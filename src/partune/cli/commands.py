@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Literal
@@ -218,13 +219,14 @@ def certificates(arguments: argparse.Namespace) -> int:
 
     cluster = studies.dask_cluster()
     write_certificates(folder := place(arguments.folder))
-    files = " ".join(f"--tls-{kind} {folder / name}" for kind, name in FILES.items())
+    shown = shlex.quote(str(folder))
+    files = " ".join(f"--tls-{kind} {shlex.quote(str(folder / name))}" for kind, name in FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
     print(f"  dask scheduler --protocol tls {' '.join(cluster.UNSEEN)} {files}")
     loaded = (*cluster.WITHOUT_PAGES, *cluster.PRELOAD, *cluster.PRELOAD_NANNY)
     options = " ".join(("--nthreads", str(cluster.THREADS), *loaded))
     print(f"  dask worker tls://HOST:8786 {options} {files}")
-    print(f"and the study with --scheduler tls://HOST:8786 --tls {folder}. Whoever has the folder can use the cluster.")
+    print(f"and the study with --scheduler tls://HOST:8786 --tls {shown}. Whoever has the folder can use the cluster.")
     return 0
 
 

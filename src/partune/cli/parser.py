@@ -22,8 +22,9 @@ examples:
   partune export runs/first adapter/
   partune doctor
 
-exit status: 0 done; 1 nothing worth having came of it (no trial has a score, scores cannot be trusted, a check of
-doctor fails); 2 bad input, one line says what to do; 130 interrupted, and partune resume continues.
+exit status: 0 done; 1 nothing worth having came of it (no trial has a score, one error ends trial after trial, scores
+cannot be trusted, a check of doctor fails), or the output cannot be written; 2 bad input, one line says what to do;
+130 interrupted, and partune resume continues.
 """
 TUNE = """\
 Searches the hyperparameters of a LoRA fine-tuning: scores the untouched base model and the field's defaults, runs the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -162,7 +163,7 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
         from partune.report.words import progress
 
         there = progress([trial.status for trial in study.trials], budget)
-        told = f"\nInterrupted: {there}. Continue with: partune resume {directory}"
+        told = f"\nInterrupted: {there}. Continue with: partune resume {shlex.quote(str(directory))}"
         print(told, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED
     except StoppedError as error:

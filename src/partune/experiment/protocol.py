@@ -31,6 +31,7 @@ from partune.space import Int, Space
 
 FILE = "experiment.yaml"
 CALIBRATION = "calibration"
+CALIBRATING = ("most_epochs", "sufficient")  # settings of the protocol that only a calibration reads
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,13 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
     whole = config.merged(below, given, Experiment)
     if not _names(whole.get("data"), "path"):
         del whole["data"]  # the preset's alone
-    return parse(whole)
+    experiment = parse(whole)
+    unused_here = [name for name in CALIBRATING if name in (given.get("protocol") or {})]
+    if unused_here and not Plan(experiment).calibrated:
+        raise UserError(
+            f"protocol.{unused_here[0]} would have no effect: no calibration finds the epochs; leave it out"
+        )
+    return experiment
 
 
 def _names(section: Any, key: str) -> bool:

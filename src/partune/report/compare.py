@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -102,10 +103,8 @@ def _check(studies: Sequence[Facts]) -> None:
     first, objective = studies[0], _objective(studies[0])
     for study in studies:
         if not study.trials or not study.over:
-            raise UserError(
-                f"{_name(study)} is not finished ({len(study.trials)} of {study.budget} trials begun): "
-                f"partune resume {_name(study)}"
-            )
+            far = words.progress([each.status for each in study.trials], study.budget)
+            raise UserError(f"{_name(study)} is not finished, {far}: partune resume {shlex.quote(_name(study))}")
         if study.winner is None:
             raise UserError(f"no trial of {_name(study)} has a score: there is nothing to compare")
         if study.space != first.space:
