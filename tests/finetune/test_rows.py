@@ -252,12 +252,6 @@ def test_marks_at_the_beginning_of_joined_files_are_no_part_of_the_data(tmp_path
     assert read_rows(config.Data(path=str(tmp_path / "rows.jsonl"))) == [ROW, ROW]
 
 
-@pytest.mark.parametrize("path", ["x" * 300 + ".jsonl", "~nobody-of-this-name/rows.jsonl", "./a\0b.jsonl"])
-def test_a_path_that_cannot_be_is_no_file(path: str) -> None:
-    with pytest.raises(UserError, match="no data file "):
-        read_rows(config.Data(path=path))
-
-
 def test_earlier_turns_come_before_the_input() -> None:
     row = {**ROW, "input": "i", "history": [["c", "d"]]}
     (first, _), (last, _) = alpaca_pieces(row)

@@ -55,13 +55,9 @@ def read_rows(data: config.Data) -> list[Row]:
 
 def find_file(data: config.Data) -> Path | None:
     """The file that the data's path means, None for a data set id; raises UserError where it is not there."""
-    try:
-        path = Path(data.path).expanduser()
-        there = path.is_file()
-    except (OSError, RuntimeError) as error:  # a name that is too long, a home of nobody
-        raise UserError(f"no data file {data.path:.80}: {one_line(error):.80}") from None
+    path = Path(data.path).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
-    if there:
+    if path.is_file():
         if plain.suffix not in SUFFIXES:
             raise UserError(f"{data.path}: instruction data is a .json or .jsonl file (either .gz), or a data set id")
         return path
