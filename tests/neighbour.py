@@ -64,7 +64,7 @@ def pickles(ports: list[int]) -> Iterator[str]:
             try:
                 with Client(f"{kind}://127.0.0.1:{port}", timeout=1, security=security) as client:
                     yield f"code as user {client.submit(os.getuid).result(timeout=10)}"
-            except (OSError, TimeoutError, ValueError):
+            except Exception:  # where no scheduler listens, in many ways
                 continue
 
 

@@ -291,6 +291,7 @@ def test_the_studys_file_has_no_password() -> None:
     text = dump(parse({"objective": "branin", "run": {"storage": url}}))
     assert silent(text)
     assert parse(yaml.safe_load(text)).run.storage == "postgresql://me@host/db?sslmode=require"
+    assert silent(repr(parse({"objective": "branin", "run": {"storage": url}})))
 
 
 @pytest.mark.parametrize(

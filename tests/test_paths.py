@@ -97,5 +97,7 @@ def test_a_place_that_cannot_be_written_is_one_line(
     assert main(["report", name]) == 2
     assert main(["gallery", name]) == 2
     assert main(["certificates", name]) == 2
+    for what in ("chaos", "scaling", "search"):
+        assert main(["bench", what, "--out", name]) == 2
     err = capsys.readouterr().err
-    assert err.count("\n") == 4
+    assert err.count("\n") == 7

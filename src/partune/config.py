@@ -61,6 +61,7 @@ def _possible(text: str) -> str:
 
 
 PathText = Annotated[str, AfterValidator(_possible)]  # a path, or a name that may be one
+FolderText = Annotated[str, AfterValidator(lambda text: str(paths.place(text)))]  # a folder to write in
 AnySection = TypeVar("AnySection", bound=Section)
 
 
@@ -272,7 +273,7 @@ class Run(Where):
     """CPU threads of training and scoring; by default one for a base of under 20 million parameters."""
     keep: PositiveInt | Literal["all"] = 1
     """How many of the best adapters stay on disk."""
-    storage: str | None = None
+    storage: Annotated[str | None, Field(repr=False)] = None
     """A database for the record: postgresql://user@host/database, or sqlite:///file; by default a journal file."""
 
 

@@ -33,3 +33,18 @@ def place(given: str | Path) -> Path:
     if len(encoded) > PATH_MAX:
         raise UserError(f"a path has {PATH_MAX} bytes at most, got {len(encoded)}: {shown(str(given))}")
     return path
+
+
+def made(path: Path, new: bool = False) -> Path:
+    """Make a folder, with those above it, and return it; new: nothing may be there yet.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    if new and os.path.lexists(path):
+        raise UserError(f"{path} exists already and is never overwritten: choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=not new)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return path

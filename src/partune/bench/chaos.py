@@ -27,6 +27,7 @@ from partune.cluster import UNSEEN, Keeper
 from partune.errors import UserError
 from partune.limits import require_workers
 from partune.loopback import LOOPBACK
+from partune.paths import made
 from partune.space import Space
 from partune.storage import JOURNAL, Record
 from partune.study import Study
@@ -101,13 +102,10 @@ class Damage:
 
 def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
     """Runs the study under fire, compares, writes the table; returns its folder. Raises UserError."""
-    out = Path(options.out)
-    if out.exists():
-        raise UserError(f"{out} exists already and is never overwritten: choose another --out")
     require_workers(options.workers)
+    out = made(Path(options.out), new=True)
     import torch
 
-    out.mkdir(parents=True)
     damage = under_fire(options, out, tell)
     rows = {
         "trials on record": damage.trials,

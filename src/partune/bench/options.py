@@ -68,7 +68,7 @@ class Packing(config.Section):
     """CPU threads; by default one for a base of under 20 million parameters."""
     seed: NonNegativeInt = 0
     """Of configurations, random weights, synthetic data, order and trials."""
-    out: config.PathText = "bench-packing"
+    out: config.FolderText = "bench-packing"
     """Folder to write, which must not exist yet."""
 
 
@@ -99,7 +99,7 @@ class Searching(config.Section):
     """Evaluations of a run."""
     jobs: PositiveInt = 1
     """Runs at once, a process each."""
-    out: config.PathText = "bench-search"
+    out: config.FolderText = "bench-search"
     """Folder to write; what was run there is not run again."""
 
 
@@ -133,7 +133,7 @@ class Scaling(config.Section):
     """Seeds are this and the next ones."""
     record: Literal["disk", "memory"] = "disk"
     """Where a study's record is while it runs: in a folder of --out, or in memory."""
-    out: config.PathText = "bench-scaling"
+    out: config.FolderText = "bench-scaling"
     """Folder to write."""
 
 
@@ -150,5 +150,5 @@ class Chaos(config.Section):
     """Mean seconds from one kill to the next."""
     seed: NonNegativeInt = 0
     """Of the study and of the kills."""
-    out: config.PathText = "bench-chaos"
+    out: config.FolderText = "bench-chaos"
     """Folder to write, which must not exist yet."""

@@ -6,6 +6,7 @@ alike; ratios are taken within a repetition.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,10 @@ from partune.bench.table import Line, rows, write
 from partune.bench.workload import Workload, make
 from partune.errors import UserError
 from partune.finetune.isolation import is_out_of_memory, one_line
+from partune.limits import require_threads
 from partune.objectives.finetune import SMALL
+from partune.paths import made
+from partune.storage import Record
 from partune.threads import threads
 
 PROCESSES, TUNED, LITGPT = "process a trial", "PEFT, tuned", "LitGPT as shipped"
@@ -39,7 +43,7 @@ def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -
         with threads(options.threads or (1 if work.base.model.num_parameters() < SMALL else None)):
             lines, contenders = entered(options, work, tell)
             head = heading(options, work)
-            out.mkdir(parents=True)
+            made(out, new=True)
             for repetition in range(options.repetitions):
                 for name in turns(lines, repetition):
                     tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")
@@ -51,8 +55,10 @@ def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -
 
 def check(options: Packing) -> None:
     """Raises UserError for what cannot work, before anything loads."""
-    if Path(options.out).exists():
+    if os.path.lexists(out := Path(options.out)):
         raise UserError(f"{options.out} exists already: give another folder with --out")
+    Record.check(out)
+    require_threads(options.threads)
     for K in options.packs:
         if K % options.configurations and options.configurations % K:
             raise UserError(

@@ -29,6 +29,7 @@ from partune.bench.options import Scaling, repeated_by
 from partune.executors import WorkerLostError, Workers
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import optimizer
+from partune.paths import made
 from partune.study import Study
 from partune.threads import threads
 
@@ -175,8 +176,7 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
     """
     for name in options.algorithms:
         optimizer(name, SYNTHETIC[options.objective].space)  # raises where there is none
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = made(Path(options.out))
     runs = []
     cases = list_cases(options)
     for done, case in enumerate(cases, start=1):

@@ -30,6 +30,7 @@ from partune.bench.peers import Race, chosen, contender
 from partune.bench.standings import CHECKPOINTS, Run, write
 from partune.errors import UserError
 from partune.finetune.isolation import one_line, own_generators, quiet
+from partune.paths import made
 from partune.threads import threads
 from partune.trial import Config
 
@@ -47,8 +48,7 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
     tell: is told what runs, a line each.
     """
     jobs = list_jobs(options, problems.names(options), chosen(options.contenders, options.budget, tell))
-    out = Path(options.out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = made(Path(options.out))
     runs = {key(run): run for run in read(out / RUNS)}
     left = [job for job in jobs if job not in runs]
     tell(f"{len(jobs)} runs, {len(jobs) - len(left)} of them there already")

@@ -44,7 +44,7 @@ class Protocol(config.Section):
     """YAML file of scores by task, of a published model for instance: the upper bound."""
     processes: PositiveInt = 1
     """Studies beside each other, each in a process of its own."""
-    out: config.PathText = "runs/experiment"
+    out: config.FolderText = "runs/experiment"
     """The experiment's folder; one that was interrupted there is continued."""
 
     @model_validator(mode="after")
