@@ -25,7 +25,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed import Site, Weights, carrier
 from partune.finetune.scoring import Scorer, harness_model
 from partune.finetune.tasks import Answer, Request
-from tests.finetune.tiny import CONTEXT, KINDS, LONGROPE, WORDS, make_base, make_items, write_task
+from tests.finetune.tiny import CONTEXT, KINDS, WORDS, longrope, make_base, make_items, write_task
 
 RANKS = (3, 8, 1)
 
@@ -295,7 +295,7 @@ BOTH_SIDES = ((20, 6, 3), (70, 6, 3), (36, 4, 2), (38, 6, 4), (39, 2, 2))
 DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}, "max_position_embeddings": 40}
 
 
-@pytest.mark.parametrize(("kind", "rope"), [("phi3", LONGROPE), ("llama", DYNAMIC)])
+@pytest.mark.parametrize(("kind", "rope"), [("phi3", longrope(40)), ("llama", DYNAMIC)])
 @pytest.mark.parametrize("tokens", [1, 100, 100_000])
 def test_no_other_row_of_a_pass_changes_an_answer(
     tokenizer: PreTrainedTokenizerFast, kind: str, rope: dict[str, Any], tokens: int

@@ -30,7 +30,7 @@ from partune.finetune.packed import carrier, find_sites, initial
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.training import attach, trained
 from tests.finetune.oracle import Weights, adapters, as_peft, largest, losses_differ, plain_loop, plain_peft
-from tests.finetune.tiny import KINDS, LONGROPE, make_base, make_rows, write_jsonl
+from tests.finetune.tiny import KINDS, longrope, make_base, make_rows, write_jsonl
 
 ORDER = 3
 
@@ -94,9 +94,8 @@ def test_in_fp32_losses_are_pefts_within_1e_5_over_50_steps(base: Base, examples
 
 def test_no_other_trials_rows_choose_frequencies(tokenizer: PreTrainedTokenizerFast, examples: Examples) -> None:
     """LongRoPE takes those of the longest row in a forward pass; in PEFT, of the trial's own (micro-)batch."""
-    base = make_base("phi3", tokenizer, **LONGROPE)
+    base = make_base("phi3", tokenizer, **longrope(int(np.median(examples.lengths))))
     base.model.double()
-    base.model.config.rope_parameters["original_max_position_embeddings"] = int(np.median(examples.lengths))
     trials = [
         settings(targets="all-linear", batch_size=size, micro_batch_size=micro)
         for size, micro in ((1, None), (2, None), (4, None), (6, 3))

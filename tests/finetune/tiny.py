@@ -95,15 +95,15 @@ def make_base(kind: str, tokenizer: PreTrainedTokenizerFast, dtype: str = "fp32"
     return Base(model.requires_grad_(False), tokenizer, torch.device("cpu"), dtype)
 
 
-# LongRoPE (Phi-3.5, Phi-4-mini) with an original context of 40 tokens.
-LONGROPE: dict[str, Any] = {
-    "sliding_window": None,
-    "original_max_position_embeddings": 40,
-    "rope_parameters": {
-        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 40,
-        "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0],
-    },
-}  # fmt: skip
+def longrope(original: int) -> dict[str, Any]:
+    """Settings of a `phi3` with LongRoPE (Phi-3.5, Phi-4-mini), whose original context has so many tokens."""
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": original}
+    factors = {"short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0]}
+    return {
+        "sliding_window": None,
+        "original_max_position_embeddings": original,
+        "rope_parameters": rope | factors,
+    }
 
 
 def make_rows(count: int, seed: int = 0) -> list[Row]:
