@@ -77,6 +77,8 @@ def export(
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
     _check(adapter)
+    if not merge and (adapter / "adapter_model.safetensors").is_file():
+        _check_fits(record, adapter)
     draft = draft_of(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -120,6 +122,14 @@ def _shipped(record: Record, winner: Trial) -> Trial | None:
     if not (is_judged(winner, anchors) and ships_fresh(anchors)):
         return None
     return dataclasses.replace(winner, seed=anchors["winner"].seed, order=anchors["winner"].order)
+
+
+def _check_fits(record: Record, adapter: Path) -> None:
+    """Raise UserError where PEFT would not load the adapter into the study's base."""
+    from partune.finetune.adapter import check_fits
+
+    if (model := record.header["objective"].get("model")) is not None:
+        check_fits(config.validated(config.Model, model), adapter)
 
 
 def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:

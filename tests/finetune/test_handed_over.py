@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,26 @@ def test_an_adapter_can_be_had_where_the_base_is_gone_and_it_is_said(
     assert "its tokenizer is not there, as the base cannot be loaded here" in capsys.readouterr().out
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert "AutoTokenizer.from_pretrained('path/to/base')" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("damage", ["fewer layers", "another rank", "another layer"])
+def test_any_trials_adapter_is_one_of_the_base_or_is_not_handed_over(study: Study, tmp_path: Path, damage: str) -> None:
+    assert study.record.directory is not None
+    shutil.copytree(study.record.directory, tmp_path / "study")
+    (number,) = (trial.number for trial in study.trials[-1:])
+    settings = next((tmp_path / "study" / "adapters").glob(f"*{number}")) / "adapter_config.json"
+    lora = json.loads(settings.read_text())
+    changes = {
+        "fewer layers": {"target_modules": ["q_proj"]},
+        "another rank": {"r": lora["r"] + 1},
+        "another layer": {"target_modules": ["x_proj"]},
+    }
+    settings.write_text(json.dumps(lora | changes[damage]))
+    with pytest.raises(
+        UserError, match=r"^PEFT does not load adapter|^adapter .* is not one of .* in one of them alone"
+    ):
+        export(tmp_path / "study", tmp_path / "out", trial=number)
+    assert not (tmp_path / "out").exists()
 
 
 # ----- merged models

@@ -158,6 +158,35 @@ def _check_used(adapted: PeftModel, folder: Path) -> None:
         raise ValueError(f"it has no place for {some(unused)}")
 
 
+def check_fits(model: config.Model, folder: Path) -> None:
+    """Raise UserError where PEFT would not load an adapter into its base.
+
+    The base's settings are enough: layers have names and shapes without weights. A base that cannot be had here cannot
+    be asked.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    given = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    with quiet(), own_generators(torch.device("cpu")), torch.device("meta"):
+        try:
+            settings = AutoConfig.from_pretrained(model.path, **given)
+            base = AutoModelForCausalLM.from_config(settings, trust_remote_code=model.trust_remote_code)
+        except (OSError, ValueError, ImportError):
+            return
+        try:
+            adapted = get_peft_model(base, PeftConfig.from_pretrained(str(folder)), low_cpu_mem_usage=True)
+        except Exception as error:  # a library's way to say no
+            raise UserError(f"PEFT does not load adapter {folder} into {model.path}: {one_line(error)}") from None
+        expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if odd := sorted(found.items() ^ {name: tuple(weight.shape) for name, weight in expected.items()}.items()):
+        name, shape = odd[0]
+        raise UserError(f"adapter {folder} is not one of {model.path}: {name} {shape} is in one of them alone")
+
+
 def merge(model: config.Model, folder: Path, out: Path) -> None:
     """Write the base with the adapter merged into its weights, and the tokenizer: a model folder that needs no PEFT.
 
