@@ -352,6 +352,32 @@ def unable(config: Config) -> float:
     raise KeyError(f"no column {int(float(config['x']) * 1000)}")
 
 
+@pytest.mark.parametrize("budget", [0, -1, 2.5, True, math.nan, "3", None])
+def test_a_budget_is_a_number_of_trials(budget: Any) -> None:
+    with pytest.raises(UserError, match="budget must be an integer, and budget >= 1 must hold"):
+        Study(PLANE, lambda config: 0.0, "random").run(budget)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"space": {"x": Float(0, 1)}}, "a study needs a partune.Space, got dict"),
+        ({"objective": 3}, "an objective is a function of a configuration, an Objective or a name, got 3"),
+        ({"algorithm": 3}, "an algorithm is a name or a subclass"),
+        ({"directory": 3}, "a study's directory is a path, or None for memory, got 3"),
+        ({"keep": "some"}, "keep is the number of adapters that stay"),
+        ({"keep": 0}, "keep is the number of adapters that stay"),
+        ({"noisy": "yes"}, "noisy is true, false or None, got 'yes'"),
+        ({"seed": True}, "a seed is an integer >= 0, got True"),
+        ({"options": {"rate": math.nan}}, "put on record"),
+    ],
+)
+def test_what_no_study_can_be_made_of_is_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Study(**{"space": PLANE, "objective": lambda config: 0.0, "algorithm": "random", **settings})
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_same_error_three_times_before_anything_has_a_score_stops_the_study(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch

@@ -152,6 +152,8 @@ class Study:
     ) -> None:
         if not isinstance(space, Space):
             raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
+        options = {} if options is None else options
+        _check_settings(directory, keep, noisy, options)
         self.space = space
         self.objective = as_objective(objective)
         self.seed = seed
@@ -183,8 +185,6 @@ class Study:
             self.space = space = self._to_search(space, self.objective, where if there else None, storage)
         self._rungs = Rungs() if stop == "rungs" else None
         self._search_seconds = 0.0  # not yet on record
-        options = {} if options is None else options
-        _check_settings(directory, keep, noisy, options)
         self.optimizer = make_optimizer(algorithm, space, seed, options)
         if isinstance(algorithm, Optimizer):
             self._anew: Callable[[], Optimizer] = functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
