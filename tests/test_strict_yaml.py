@@ -143,3 +143,26 @@ def test_a_study_file_says_what_it_is_not(tmp_path: Path) -> None:
         config.load(path)
     with pytest.raises(UserError, match="learning_rate: input should be a finite number, got inf"):
         config.validated(config.Training, {"learning_rate": math.inf})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BOMB + "task: x\n", "its aliases stand for more than 100000 values"),
+        ("task: " + "[" * 5000, "it is nested more than 50 deep"),
+        ("- a\n- b", "got list"),
+        ("", "got NoneType"),
+        ("task: 3", "is no task"),
+        (b"\x00", "special characters are not allowed"),
+    ],
+    ids=range(6),
+)
+def test_a_task_file_that_is_hostile_ends_in_one_line(content: str | bytes, message: str, tmp_path: Path) -> None:
+    from partune.finetune.definitions import load_file
+
+    path = tmp_path / "task.yaml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(UserError) as caught:
+        load_file(path, trusted=False, harness=dict)
+    assert message in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1

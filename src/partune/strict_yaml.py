@@ -54,6 +54,11 @@ def parse(content: bytes, path: Path) -> Any:
         raise UserError(f"{path} is no valid YAML: {error}") from None
 
 
+def check(path: Path) -> None:
+    """Raises YAMLError where a file that another loader is to read is no YAML, too deep, or swells by its aliases."""
+    _Loader(path.read_bytes().decode()).get_single_node()
+
+
 def dump(value: Any, ascii_only: bool = False) -> str:
     """Return the YAML text of plain data; `read` of it gives the same data."""
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)

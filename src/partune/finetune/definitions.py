@@ -16,6 +16,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from partune import strict_yaml
 from partune.errors import UserError, suggestion
 from partune.finetune.isolation import one_line
 from partune.finetune.model import near
@@ -189,6 +190,7 @@ def _read(path: Path) -> Settings:
     from lm_eval.tasks._yaml_loader import load_yaml
 
     try:
+        strict_yaml.check(Path(path))
         settings: Settings = load_yaml(path)
     except UserError:
         raise
