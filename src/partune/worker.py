@@ -104,6 +104,7 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
         os.environ.pop(name, None)
     if PARENT in os.environ:
         scratch = Path(process.local_directory).parents[1]
+        atexit.register(_tidy, int(os.environ[PARENT]), scratch)  # Dask may end the process first
         threading.Thread(target=_end_with, args=(int(os.environ[PARENT]), scratch), name="parent", daemon=True).start()
         return
     if WORKERS_EACH not in os.environ or not (visible := devices()):
@@ -169,5 +170,11 @@ def _end_with(parent: int, scratch: Path) -> None:
         time.sleep(1.0)
     notify()
     wait_for_guarded(GRACE)
-    shutil.rmtree(scratch, ignore_errors=True)
+    _tidy(parent, scratch)
     os._exit(1)
+
+
+def _tidy(parent: int, scratch: Path) -> None:
+    """Remove what the driver lent, where it has gone."""
+    if os.getppid() != parent:
+        shutil.rmtree(scratch, ignore_errors=True)
