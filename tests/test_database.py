@@ -18,6 +18,7 @@ from partune import Float, Int, Space, Study, UserError, database
 from partune.cli import main
 from partune.config import dump, parse
 from partune.storage import STORAGE, Record
+from partune.winner import fresh_runs
 from tests.postgres import ENCODED, PASSWORD, Server
 from tests.simulated import SimulatedTuning
 from tests.test_study import PLANE, Interrupt, himmelblau, outcomes
@@ -65,7 +66,10 @@ def test_anchors_items_and_the_verdict(url: str, tmp_path: Path) -> None:
     study = Study(space, SimulatedTuning(gain=0.4, items=500), "random", directory=tmp_path / "s", storage=url).run(6)
     study.close()
     record = Record.open(tmp_path / "s", read_only=True, storage=url)
-    assert set(record.anchors()) == {"base", "zero", "defaults", "winner"}
+    assert {name for name in record.anchors() if "/" not in name} == {"base", "zero", "defaults", "winner"}
+    runs = fresh_runs(record.anchors(), "defaults")
+    assert len({(run.seed, run.order) for run in runs}) == 4
+    assert [run.seed for run in runs] == [run.seed for run in fresh_runs(study.anchors, "defaults")]
     assert record.trials() == study.trials
     assert study.verdict is not None
     assert record.items("search", study.best.number)

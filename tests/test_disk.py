@@ -97,7 +97,8 @@ def test_a_full_disk_ends_the_run_in_one_line_and_the_study_goes_on(
     """Full for an adapter, for per-item results, in the middle of a line of the journal."""
 
     def study(name: str, **options: Any) -> Study:
-        return Study(SPACE, objective() if objective else rate, "lhs", seed=1, directory=small / name, **options)
+        tuning = objective() if objective else rate
+        return Study(SPACE, tuning, "lhs", seed=1, directory=small / name, seeds=0, **options)
 
     unbroken = study("u").run(25)
     unbroken.close()
@@ -210,14 +211,19 @@ def test_what_ended_with_the_trial_that_stops_the_run_is_told_first(
 
 def test_an_anchor_that_the_disk_spoilt_is_scored_again(tmp_path: Path) -> None:
     class Full(SimulatedTuning):
+        spoilt = True
+
         def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
-            return Observation.failure(f"OSError: {os.strerror(errno.EDQUOT)}")
+            if self.spoilt:
+                return Observation.failure(f"OSError: {os.strerror(errno.EDQUOT)}")
+            return super().score_defaults(trial, adapter)
 
     study = Study(SPACE, Full(), "lhs", directory=tmp_path / "s")
     with pytest.raises(UserError, match="quota exceeded: mend that"):
         study.run(3)
     study.close()
-    resumed = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", resume=True).run(3)
+    Full.spoilt = False
+    resumed = Study(SPACE, Full(), "lhs", directory=tmp_path / "s", resume=True).run(3)
     assert resumed.anchors["defaults"].status is Status.DONE
 
 

@@ -15,6 +15,7 @@ from partune import Study, UserError, drivers
 from partune.drivers import Files
 from partune.storage import JOURNAL, Record
 from partune.trial import Observation
+from partune.winner import fresh_runs
 from tests.driving import BUDGET, drive, drive_one
 from tests.simulated import SimulatedTuning
 from tests.test_study import PLANE, SPACE, himmelblau, outcomes
@@ -175,7 +176,8 @@ def test_one_that_joined_only_searches(storage: str | None, tmp_path: Path) -> N
     assert not thread.is_alive()
     assert not {"base", "0:0", "0:0.0002"} & set(objective.calls)
     assert not [call for call in objective.calls if call.startswith("adapter")]
-    assert set(leader.anchors) == {"base", "zero", "defaults", "winner"}
+    assert {name for name in leader.anchors if "/" not in name} == {"base", "zero", "defaults", "winner"}
+    assert len(fresh_runs(leader.anchors, leader.best.number)) == len(fresh_runs(leader.anchors, "defaults")) == 4
     assert leader.verdict is not None
     assert len(leader.trials) == 8
     leader.close()

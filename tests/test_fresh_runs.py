@@ -241,6 +241,23 @@ def test_a_ruined_winner_is_shown_worse_and_not_exported(tmp_path: Path) -> None
     study.close()
     with pytest.raises(UserError, match=r"shown worse than the untouched base model.*--anyway"):
         export(tmp_path / "s", tmp_path / "out")
+    with pytest.raises(UserError, match="--anyway"):
+        export(tmp_path / "s", tmp_path / "out", trial=study.best.number)  # the winner by its number
+    assert export(tmp_path / "s", tmp_path / "out", anyway=True).is_dir()
+
+
+class Broken(SimulatedTuning):
+    """Its adapters do not load as they were scored."""
+
+    def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation:
+        return Observation.failure("3 of 8 items differ")
+
+
+def test_an_adapter_that_is_not_what_was_scored_is_not_exported(tmp_path: Path) -> None:
+    study = run(tmp_path, Broken())
+    study.close()
+    with pytest.raises(UserError, match=r"is not what was scored \(3 of 8 items differ\).*--anyway"):
+        export(tmp_path / "s", tmp_path / "out")
     assert export(tmp_path / "s", tmp_path / "out", anyway=True).is_dir()
 
 

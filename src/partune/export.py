@@ -24,7 +24,8 @@ from partune.disk import draft_of
 from partune.errors import UserError, suggestion
 from partune.paths import place
 from partune.storage import Record
-from partune.winner import is_judged, judge, ships_fresh, winner_of
+from partune.trial import Status
+from partune.winner import is_judged, judge, reloaded, ships_fresh, winner_of
 
 if TYPE_CHECKING:
     from partune.handover.chosen import Chosen
@@ -48,8 +49,8 @@ def export(
 
     `out` must not exist yet. storage: the URL of the study's database, where it needs a password or has moved.
     recipes: the tools for which files are written that train the trial again; "none" for none.
-    anyway: hand over the best trial's adapter even where the verdict shows it worse than the untouched base, or merge
-        it into a base that the study had in 4 bits.
+    anyway: hand over the best trial's adapter even where the verdict shows it worse than the untouched base or it does
+        not load as it was scored, or merge an adapter into a base that the study had in 4 bits.
     Raises UserError where the study has no such adapter.
     """
     if "none" in recipes and len(set(recipes)) > 1:
@@ -62,15 +63,16 @@ def export(
     if os.path.lexists(out):
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
     run: Trial | None = None  # of fresh seeds, whose adapter ships in the place of the trial's own
+    winner = winner_of(record)
     if trial is None:
-        winner = winner_of(record)
         if winner is None:
             raise UserError(
                 f"{directory}: no trial has finished yet: partune resume {shlex.quote(str(directory))} goes on"
             )
         trial = winner.number
-        _refuse_worse(record, directory, anyway)
         run = _shipped(record, winner)
+    if winner is not None and trial == winner.number and not anyway:
+        _refuse_doubtful(record, winner, directory)
     adapter = record.adapter("winner" if run is not None else trial)
     if not adapter.is_dir():
         names = ", ".join(map(str, record.adapters())) or "none"
@@ -106,9 +108,14 @@ def _check(adapter: Path) -> None:
         check(adapter)
 
 
-def _refuse_worse(record: Record, directory: Path, anyway: bool) -> None:
-    """Raise UserError where the verdict shows the winner worse than the untouched base."""
-    verdict = None if anyway else judge(record)
+def _refuse_doubtful(record: Record, winner: Trial, directory: Path) -> None:
+    """Raise UserError where the winner is shown worse than the base, or its adapter is not what was scored."""
+    verdict, again = judge(record), reloaded(winner, record.anchors())
+    if again is not None and again.observation is not None and again.status is not Status.DONE:
+        raise UserError(
+            f"the winner's adapter, loaded from disk by PEFT, is not what was scored ({again.observation.error}): "
+            "export it all the same with --anyway"
+        )
     if verdict is not None and "base" in verdict.worse_than:
         raise UserError(
             f"the winner of {directory} is shown worse than the untouched base model: search on "

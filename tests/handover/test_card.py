@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
 from partune import Float, Int, Space, Study, UserError, config
@@ -52,6 +53,7 @@ class Tuning(SimulatedTuning):
         if adapter is not None:
             base = {"base_model_name_or_path": self.model["path"]}
             (adapter / "adapter_config.json").write_text(json.dumps(LORA | base))
+            save_file({"lora_A": torch.zeros(2, 2)}, adapter / "adapter_model.safetensors")
         return found
 
 
