@@ -98,7 +98,7 @@ NO_NUMBERS = [
 ]
 
 
-@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+@pytest.mark.parametrize("value", NUMBERS, ids=lambda value: type(value).__name__)
 def test_numbers_of_any_kind_become_plain_ones(value: Any) -> None:
     found = Observation(
         {"score": value, "other": value}, stderr=value, cost={"seconds": value}, items={"x": [value] * 2}
@@ -112,7 +112,7 @@ def test_numbers_of_any_kind_become_plain_ones(value: Any) -> None:
     json.dumps([dict(found.scores), found.stderr, dict(found.cost)])
 
 
-@pytest.mark.parametrize("value", NO_NUMBERS, ids=repr)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
 def test_what_is_no_number_is_a_failure_with_its_reason(value: Any) -> None:
     study = Study(Space(x=Float(0, 1)), lambda config: value, "random").run(1)
     observation = study.trials[0].observation
