@@ -170,6 +170,20 @@ def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: 
     assert (export(tmp_path / "s", tmp_path / "second") / "seed").read_text() == str(study.best.seed)
 
 
+@pytest.mark.parametrize(("before", "after"), [("median", "best"), ("best", "median"), ("first", "best")])
+def test_another_run_ships_when_its_adapter_is_gone_by_training_it_again(
+    tmp_path: Path, before: Any, after: Any
+) -> None:
+    study = run(tmp_path, ship=before)
+    study.close()
+    objective = Seeded()
+    later = again(tmp_path, objective, 6, ship=after)
+    wanted = shipped(later.best, later.anchors, after)
+    assert [(seed, order) for _, seed, order, _ in objective.runs] == [(wanted.seed, wanted.order)]
+    later.close()
+    assert (export(tmp_path / "s", tmp_path / "out") / "seed").read_text() == str(wanted.seed)
+
+
 def test_a_winner_that_fails_with_other_seeds_is_not_better(tmp_path: Path) -> None:
     study = run(tmp_path, Seeded(failing=1))
     found = study.verdict
