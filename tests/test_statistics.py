@@ -109,6 +109,16 @@ def test_several_tasks_weigh_the_same_whatever_their_size() -> None:
     assert found.p == pytest.approx(1 / 8)  # of three items that differ, all won
 
 
+def test_a_small_task_has_its_own_degrees_of_freedom() -> None:
+    """Two tasks of one run each are Welch's two samples: 3 items beside 300 leave some 2 degrees, not 301."""
+    rng = np.random.default_rng(10)
+    small, large = rng.normal(1.0, 1, 3), rng.normal(0.5, 1, 300)
+    found = compare(one(small=small, large=large), one(small=np.zeros(3), large=np.zeros(300)))
+    oracle = stats.ttest_ind(small, -large, equal_var=False)
+    assert found.df == pytest.approx(oracle.df)
+    assert found.interval == pytest.approx(np.array(oracle.confidence_interval(0.95)) / 2)
+
+
 def test_a_group_weighs_as_its_table_does() -> None:
     """A leaf of 2 items counts as much as one of 200 where the group's score is the mean of its leaves'."""
     leaf = {"task": np.repeat([0, 1], [2, 200])}

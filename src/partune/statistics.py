@@ -15,8 +15,8 @@ Notation: c a configuration, s one of its S[c] runs, i one of n items with weigh
     runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              holds alpha / S and epsilon / (S n)
     rest[c]   = epsilon / (S n), from the residuals, as the two above both have it
 
-The degrees of freedom are Satterthwaite's (1946). With one run of each, only the items are left, and the claim is about
-these two adapters.
+The degrees of freedom are Satterthwaite's (1946), of each stratum's items and of each side's runs. With one run of
+each, only the items are left, and the claim is about these two adapters.
 
 The winner is compared with the base first and, only if it beats that, with the field's defaults (a fixed sequence:
 Maurer, Hothorn and Lehmacher 1995), so that the chance of any false "better" stays at the level without a correction.
@@ -275,8 +275,10 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
     common = {"items": len(strata), "runs": (len(winner), len(reference)), "level": at}
     if freedom == 0:  # one item: nothing is known of its error
         return Comparison(gain, math.nan, flips, flips_worse, test="sign flips of one item", **common)  # type: ignore[arg-type]
-    by_items = float(weights**2 @ squares(differences[None], strata)[0])
-    variance, spread = by_items, by_items**2 / freedom
+    each = weights**2 * squares(differences[None], strata)[0]
+    by_items = float(each.sum())
+    own = [float(each[strata == kind].sum()) ** 2 / (int((strata == kind).sum()) - 1) for kind in np.unique(strata)]
+    variance, spread = by_items, sum(own)
     for side in (winner, reference):
         found, scale = _between(side, strata)
         variance += found
