@@ -17,10 +17,10 @@ from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
 from partune.report.summary import brief, equal_words, show, summarise
 from partune.statistics import Limits, level
-from partune.storage import Record
+from partune.storage import Look, Record
 from partune.study import Watcher
 from partune.trial import Status, Trial
-from partune.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped
+from partune.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped, which_look
 from tests.simulated import SimulatedTuning
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "verdict_errors.py"))
@@ -211,7 +211,7 @@ def test_bad_numbers_of_seeds_are_refused(tmp_path: Path, seeds: Any, ship: Any)
 
 def test_another_look_has_less_of_the_level_left(tmp_path: Path) -> None:
     study = run(tmp_path, budget=3)
-    assert [study.record.looks[0]["trial"], len(study.record.looks)] == [study.best.number, 1]
+    assert study.record.looks == [Look(study.best.number, 4, 4)]
     study.close()
     same = again(tmp_path, Seeded(), 3)
     assert len(same.record.looks) == 1  # the same runs, the same verdict
@@ -228,6 +228,45 @@ def test_another_look_has_less_of_the_level_left(tmp_path: Path) -> None:
     assert found.look == 2
     assert found.over_base.level == level(2)
     assert any("This is look 2 at the study" in line for line in remarks(Facts(study.record)))
+
+
+def test_runs_that_come_between_two_looks_change_no_verdict(tmp_path: Path) -> None:
+    """Whoever reads the report of a study that goes on does not look once more, without any of the level spent."""
+    study = run(tmp_path, seeds=2)
+    told = study.verdict
+    study.close()
+    study = Study(SPACE, Seeded(), "random", directory=tmp_path / "s", resume=True, watcher=Stop(), seeds=4)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(6)
+    assert len(fresh_runs(study.anchors, study.best.number)) == 3
+    assert study.verdict == told
+    study.close()
+    finished = again(tmp_path, Seeded(), 6)
+    assert finished.verdict is not None
+    assert (finished.verdict.look, finished.verdict.seeds) == (2, 4)
+
+
+def test_a_look_counts_before_its_verdict_can_be_read(tmp_path: Path) -> None:
+    class StopAtTheWinner(Watcher):
+        def anchored(self, name: str, trial: Trial) -> None:
+            if name == "winner":
+                raise KeyboardInterrupt
+
+    study = Study(SPACE, Seeded(), "random", directory=tmp_path / "s", watcher=StopAtTheWinner())
+    with pytest.raises(KeyboardInterrupt):
+        study.run(6)
+    told, number = study.verdict, study.best.number
+    assert told is not None
+    study.close()
+    finished = again(tmp_path, Seeded(), 6)
+    assert finished.verdict == told
+    assert finished.record.looks == [Look(number, 4, 4)]
+
+
+def test_a_winner_that_returns_has_its_verdict_again() -> None:
+    first, second, third = Look(1, 4, 4), Look(7, 4, 4), Look(1, 6, 6)
+    assert which_look(first, [first, second, first]) == 1
+    assert which_look(third, [first, second, first, third]) == 3
 
 
 # ----- sentences hang on tests
@@ -323,6 +362,10 @@ def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) ->
     found = judge(record)
     assert found is not None
     assert (found.look, found.seeds) == (1, 0)
+    later = again(tmp_path, Seeded(), 6)
+    assert later.record.looks == [Look(study.best.number, 0, 0), Look(study.best.number, 4, 4)]  # the old one counts
+    assert later.verdict is not None
+    assert later.verdict.look == 2
 
 
 # ----- whole studies, simulated

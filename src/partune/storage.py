@@ -73,6 +73,15 @@ SQLITE = (
 log = logging.getLogger(__name__)
 
 
+@dataclasses.dataclass(frozen=True)
+class Look:
+    """What a verdict was given on: the winner's number, the number of its fresh runs, and of those of the defaults."""
+
+    trial: int
+    seeds: int
+    defaults: int = 0
+
+
 class Record:
     """The trials and anchors of one study, in a directory or (directory None) in memory.
 
@@ -287,17 +296,19 @@ class Record:
                 self._storage.set_study_user_attr(self._studies["search"], "budget", budget)
 
     @property
-    def looks(self) -> list[Mapping[str, Any]]:
-        """The verdicts that were given, each on other runs: the winner's number and its fresh runs ("seeds")."""
+    def looks(self) -> list[Look]:
+        """The verdicts that were given, in their order, each on other runs than the one before."""
         found = self._storage.get_study_user_attrs(self._studies["search"]).get("looks", [])
-        return list(found)
+        with self._undamaged("its looks"):
+            return [Look(**{name: _of_type(value, int, name) for name, value in each.items()}) for each in found]
 
-    def look(self, trial: int, seeds: int) -> None:
-        """Note a verdict on a winner, where it is not the one that was given last."""
-        look, before = {"trial": trial, "seeds": seeds}, self.looks
+    def look(self, look: Look) -> None:
+        """Note a verdict that is given now, where it is not the one that was given last."""
+        before = self.looks
         if before[-1:] != [look]:
             with self.turn():
-                self._storage.set_study_user_attr(self._studies["search"], "looks", [*before, look])
+                noted = [dataclasses.asdict(each) for each in (*before, look)]
+                self._storage.set_study_user_attr(self._studies["search"], "looks", noted)
 
     # ----- trials
 

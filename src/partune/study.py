@@ -52,6 +52,8 @@ from partune.winner import (
     fresh_runs,
     is_judged,
     judge,
+    looked_before,
+    looking,
     ranked,
     reloaded,
     shipped,
@@ -711,12 +713,14 @@ class Study:
         """Score the winner on what no optimiser saw, and keep the adapters that were asked for."""
         winner = best(self.trials, self._anchors, self._worths())
         if winner is not None:
+            if not self.record.looks and (before := looked_before(self.trials, self._anchors)) is not None:
+                self.record.look(before)
+            self.record.look(looking(winner, self._anchors))  # first, so that no verdict is read that does not count
             run = shipped(winner, self._anchors, self.ship)
             if not is_judged(winner, self._anchors) or self._anchors["winner"].seed != run.seed:
                 adapter = self._place_of(winner, run)
                 score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter))
                 self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
-            self.record.look(winner.number, len(fresh_runs(self._anchors, winner.number)))
         if self.keep != "all":
             self._prune(self._leading(self.trials, int(self.keep), winner))
         if winner is not None and reloaded(winner, self._anchors) is None:

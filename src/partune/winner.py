@@ -26,7 +26,7 @@ import numpy as np
 
 from partune.space import Space
 from partune.statistics import Limits, Runs, Verdict, verdict
-from partune.storage import Record
+from partune.storage import Look, Record
 from partune.trial import Status, Trial
 
 Worths = Mapping[int, float]  # by the number of the trial
@@ -188,13 +188,21 @@ def ships_fresh(anchors: Mapping[str, Trial]) -> bool:
 
 
 def judge(record: Record) -> Verdict | None:
-    """Return the verdict on a record's winner; None while it is not scored on the verdict items."""
+    """Return the verdict on a record's winner; None while it is not scored on the verdict items.
+
+    It is that of the last look: fresh runs that came since count at the next, so that whoever reads a report in
+    between does not look once more.
+    """
     anchors = record.anchors()
     winner = winner_of(record)
     if winner is None or not is_judged(winner, anchors):
         return None
     metric = record.loaded["scoring"]["metric"]
-    again = fresh_runs(anchors, winner.number)
+    looks = record.looks or [Look(winner.number, 0, 0)]  # of the version that noted none
+    last = next((look for look in reversed(looks) if look.trial == winner.number), None)
+    if last is None:
+        return None
+    again = fresh_runs(anchors, winner.number)[: last.seeds]
     fresh = [run for run in again if run.status is Status.DONE]
     first_defaults = [anchors["defaults"]] if "defaults" in anchors else []
 
@@ -205,10 +213,27 @@ def judge(record: Record) -> Verdict | None:
     winning, base = runs(fresh or [anchors["winner"]]), runs([anchors["base"]] if "base" in anchors else [])
     if winning is None or base is None:
         return None
-    defaults = runs([*first_defaults, *(fresh_runs(anchors, "defaults") if fresh else [])])
+    defaults = runs([*first_defaults, *(fresh_runs(anchors, "defaults")[: last.defaults] if fresh else [])])
     return verdict(
-        winning, base, defaults, seeds=len(fresh), failed=len(again) - len(fresh), look=max(1, len(record.looks))
+        winning, base, defaults, seeds=len(fresh), failed=len(again) - len(fresh), look=which_look(last, looks)
     )
+
+
+def which_look(look: Look, looks: Iterable[Look]) -> int:
+    """Return which of a study's looks one is, from 1; another look at the same runs finds the same, and is none."""
+    return list(dict.fromkeys(looks)).index(look) + 1
+
+
+def looking(winner: Trial, anchors: Mapping[str, Trial]) -> Look:
+    """Return the look at a winner and the defaults with all fresh runs of theirs."""
+    return Look(winner.number, len(fresh_runs(anchors, winner.number)), len(fresh_runs(anchors, "defaults")))
+
+
+def looked_before(trials: Iterable[Trial], anchors: Mapping[str, Trial]) -> Look | None:
+    """Return the look at the winner of a record of the version that noted none; None where nobody was judged."""
+    judged = anchors.get("winner")
+    same = (trial.number for trial in trials if judged is not None and dict(trial.config) == dict(judged.config))
+    return next((Look(number, 0, 0) for number in same), None)
 
 
 def what_items_show(record: Record) -> Limits | None:
