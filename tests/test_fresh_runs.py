@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -165,6 +166,12 @@ def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: 
     (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the verdict items"))
     assert ("the winner's first run" in line) == (ship == "first")
     assert f"of {4 + (ship == 'first')} runs" in line
+    row = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("| this one"))
+    own_score = study.best.score if ship == "first" else study.anchors["winner"].score
+    assert row.startswith(f"| this one | {own_score:.4f}")  # not that of the run that won
+    own = export(tmp_path / "s", tmp_path / "own", trial=number)
+    assert (own / "seed").read_text() == str(study.best.seed)
+    assert ("not the one that ships" in (own / "README.md").read_text()) == (ship != "first")
     again(tmp_path, Seeded(), 6, ship="first").close()  # the choice may change
     (tmp_path / "out" / "seed").unlink()
     assert (export(tmp_path / "s", tmp_path / "second") / "seed").read_text() == str(study.best.seed)
@@ -193,6 +200,30 @@ def test_a_winner_that_fails_with_other_seeds_is_not_better(tmp_path: Path) -> N
     facts = Facts(study.record)
     assert "1 of its 4 fresh runs failed" in headline(facts)
     assert badge(facts) == ("not shown better", "bad")
+
+
+def test_a_winner_all_of_whose_fresh_runs_fail_is_judged_by_its_adapter_and_says_so(tmp_path: Path) -> None:
+    study = run(tmp_path, Seeded(failing=4))
+    found = study.verdict
+    assert found is not None
+    assert (found.failed, found.seeds, found.better_than) == (4, 0, ())
+    facts = Facts(study.record)
+    assert "4 of its 4 fresh runs failed" in headline(facts)
+    assert "of the first run's adapter, on 400 items" in headline(facts)
+    assert any("as all fresh runs of the winner failed" in line for line in remarks(facts))
+    assert not any("resume --seeds" in line for line in remarks(facts))
+
+
+def test_the_means_that_are_compared_are_told(tmp_path: Path) -> None:
+    study = run(tmp_path)
+    found = study.verdict
+    assert found is not None
+    assert found.over_defaults is not None
+    (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the verdict items"))
+    means = re.fullmatch(r".*\(mean (0\.\d+)\);.*first run's [\d.]+: (0\.\d+)\)\..*", line)
+    assert means is not None
+    assert float(means[1]) - float(means[2]) == pytest.approx(found.over_defaults.gain, abs=1e-4)
+    assert any("look 1 at the study, held against p = 0.0375" in line for line in remarks(Facts(study.record)))
 
 
 @pytest.mark.parametrize(("seeds", "ship"), [(1, "first"), (-1, "first"), (True, "first"), (1.5, "first")])

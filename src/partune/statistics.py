@@ -202,6 +202,8 @@ class Verdict:
         said = f"{self._than(base, self.failed > 0)} the untouched base model ({_words(base)})"
         if self.failed:
             said += f": {self.failed} of {self.failed + self.seeds} fresh runs of the winner failed"
+            if defaults is not None and "defaults" in self.worse_than:
+                said += f"; {self._than(defaults)} the defaults ({_words(defaults)})"
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
             joint = " and than" if base.better and defaults.better else f", but {self._than(defaults)}"
             said += f"{joint} the defaults ({_words(defaults)})"

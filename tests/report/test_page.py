@@ -191,7 +191,7 @@ def test_a_winner_at_a_bound_is_told_in_both(facts: dict[str, Facts], pages: dic
 def test_markdown_has_the_numbers(facts: dict[str, Facts]) -> None:
     each = facts["tuned"]
     text = markdown(each)
-    assert "| winner over | gain | 95 % interval | p | test |" in text
+    assert "| winner over | gain | 95 % interval, two-sided | p, one-sided | test |" in text
     assert "| base | 0." in text
     assert each.config is not None
     assert each.config in text

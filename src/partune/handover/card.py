@@ -86,8 +86,9 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     rows = {"base": summary["base"], "defaults": summary["defaults"]}
     best = summary["best"]
     is_best = best is not None and not isinstance(trial, str) and best["trial"] == trial.number
-    if is_best:
-        rows["this one"] = best
+    ships = is_best and isinstance(trial, Trial) and (best["ships"] == "first" or trial.order is not None)
+    if ships:
+        rows["this one"] = {**best, **(best["shipped"] if best["ships"] == "fresh" else {})}
     elif isinstance(trial, Trial) and trial.observation is not None:
         score = {"score": trial.score, "stderr": trial.observation.stderr}
         rows["this one"] = {**score, "verdict": None, "test": {}, "error": None}
@@ -110,6 +111,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         said += [f"**{plain(verdict['sentence'])}**", small_print(summary)]
         said += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
         said += advice(summary)
+        said += [] if ships else ["This is the adapter of the winner's first run, which is not the one that ships."]
     elif is_best:
         said.append("No verdict: the study did not run its budget.")
     else:

@@ -21,7 +21,7 @@ from partune.report.summary import (
 from partune.trial import Status
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
-COMPARED = ("winner over", "gain", "95 % interval", "p", "test")
+COMPARED = ("winner over", "gain", "95 % interval, two-sided", "p, one-sided", "test")
 
 
 def badge(facts: Facts) -> tuple[str, str]:
@@ -71,13 +71,14 @@ def _judged(number: int, verdict: Summary, defaults: str) -> str:
     over_base, over_defaults = verdict["over_base"], verdict["over_defaults"]
     what = "the winner" if verdict["seeds"] else "the winner, in the one adapter that the search left of it"
     text = f"Trial {number}, {what}, is"
-    if verdict["failed"]:
+    if verdict["failed"] and "base" not in verdict["worse_than"]:
         runs = verdict["failed"] + verdict["seeds"]
-        return (
-            f"{text} not shown to be better than the untouched base model, as {verdict['failed']} of its {runs} fresh "
-            f"runs failed: {_gain(over_base)} of those that did not"
+        whose = "of those that did not" if verdict["seeds"] else "of the first run's adapter"
+        text += (
+            f" not shown to be better than the untouched base model, as {verdict['failed']} of its {runs} fresh "
+            f"runs failed: {_gain(over_base)} {whose}"
         )
-    if "base" in verdict["worse_than"]:
+    elif "base" in verdict["worse_than"]:
         text += f" shown to be worse than the untouched base model: {_gain(over_base)}"
     elif not verdict["better_than"]:
         text += f" not shown to be better than the untouched base model: {_gain(over_base)}"

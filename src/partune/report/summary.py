@@ -127,7 +127,9 @@ def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) ->
     summary["ships"] = "fresh" if fresh else "first"
     summary["worth"] = worth[winner.number]
     summary["adapter"] = str(folder) if folder is not None and folder.is_dir() else None
+    summary["shipped"] = None
     if judged is not None and judged.observation is not None:
+        summary["shipped"] = {"score": judged.observation.scores.get("score"), "stderr": judged.observation.stderr}
         summary["verdict"] = _on_verdict_items(judged.observation.scores)
         summary["test"] = _test(judged.observation.scores)
     return summary
@@ -441,23 +443,23 @@ def seed_words(summary: Summary) -> str:
             f"is about the hyperparameters: {verdict['seeds']} fresh runs of the winner{against}, with other seeds of "
             "initialisation, dropout and data order, are in its error."
         )
+    elif verdict["failed"]:
+        text = "is about one adapter of each, as all fresh runs of the winner failed."
     else:
         text = (
             "leaves out how much another training seed would change the winner: partune resume --seeds 4 puts that "
             "into its error."
         )
-    if verdict["look"] > 1:
-        text += (
-            f" This is look {verdict['look']} at the study, held against p = {verdict['level']:.2g}, so that all looks "
-            'together say "better" by chance in one study of twenty at most.'
-        )
-    return text
+    return (
+        f"{text} This is look {verdict['look']} at the study, held against p = {verdict['level']:.3g}, so that all "
+        'looks together say "better" by chance in one study of twenty at most.'
+    )
 
 
 def advice(summary: Summary) -> list[str]:
     """Return what follows from the verdict: the adapter that ships among its sisters, and when to take the defaults."""
     lines = []
-    if (fresh := summary["fresh"]) is not None and any(fresh.values()):
+    if (fresh := summary["fresh"]) is not None and fresh["winner"]:
         lines.append(_fresh_words(summary))
     if summary["verdict"]["use_defaults"]:
         lines.append(better_defaults(summary))
@@ -465,23 +467,33 @@ def advice(summary: Summary) -> list[str]:
 
 
 def _fresh_words(summary: Summary) -> str:
-    best, fresh = summary["best"], summary["fresh"]
-    told = []
-    for name, scores in fresh.items():
-        if scores:
-            listed = ", ".join("failed" if score is None else f"{score:.4f}" for score in scores)
-            told.append(f"{name} {listed}")
-    text = f"Fresh runs on the verdict items: {'; '.join(told)}."
+    best, fresh, defaults = summary["best"], summary["fresh"], summary["defaults"]
+    first = None if defaults is None or defaults["verdict"] is None else defaults["verdict"]["score"]
+    told = [f"winner {_listed(fresh['winner'])}"]
+    if fresh["defaults"]:
+        told.append(f"defaults {_listed(fresh['defaults'], first)}")
+    text = f"Fresh runs on the verdict items: {'; '.join(told)}. The verdict compares means, tables have one adapter."
     if best is None or best["verdict"] is None:
         return text
     own = best["verdict"]["score"]
     sisters = [score for score in fresh["winner"] if score is not None]
     if best["ships"] == "first":
-        runs, which = [*sisters, own], "the winner's first run"
+        runs, which = [*sisters, own], "of the winner's first run"
     else:
-        runs, which = sisters, "a fresh run of the winner, chosen on search items"
+        which = f"of a fresh run of the winner that was chosen by its {best['shipped']['score']:.4f} on search items"
+        runs = sisters
     rank = 1 + sum(score > own for score in runs)
-    return f"{text} The adapter that ships, of {which}, has {own:.4f}: number {rank} of {len(runs)} runs."
+    return f"{text} The adapter that ships, {which}, has {own:.4f}: number {rank} of {len(runs)} runs."
+
+
+def _listed(scores: list[float | None], first: float | None = None) -> str:
+    """List scores of runs and their mean. first: of a run that counts as well, and was not a fresh one."""
+    listed = ", ".join("failed" if score is None else f"{score:.4f}" for score in scores)
+    counted = [score for score in (first, *scores) if score is not None]
+    if not counted:
+        return listed
+    counts = "mean" if first is None else f"mean with the first run's {first:.4f}:"
+    return f"{listed} ({counts} {sum(counted) / len(counted):.4f})"
 
 
 def equal_words(summary: Summary) -> str:
