@@ -57,6 +57,12 @@ def test_a_key_of_the_file_fixes_it_too_and_what_is_printed_is_the_same_study(
     assert printed(capsys, "tune", "again.yaml") == found
 
 
+def test_a_presets_setting_that_another_engine_has_no_use_for_is_nobodys(capsys: pytest.CaptureFixture[str]) -> None:
+    for engine in ("peft", "litgpt"):
+        assert printed(capsys, "demo", "--engine", engine)["run"]["pack"] == "auto"
+    assert printed(capsys, "demo", "--engine", "packed")["run"]["pack"] == 4
+
+
 def test_a_presets_setting_does_not_fix_what_a_user_searches(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

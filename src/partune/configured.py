@@ -79,9 +79,14 @@ def fixed(study_config: StudyConfig) -> dict[str, Any]:
 
 
 def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset's mapping without the settings that what is laid over it searches: nobody gave them."""
+    """Return a preset's mapping without the settings that what is laid over it searches, or has no use for.
+
+    Nobody gave them.
+    """
     form = given.get("space")
     names = () if form is None else Space.parse(_space_form(form)).names
+    if given.get("run", {}).get("engine", "packed") != "packed":
+        preset = preset | {"run": {key: value for key, value in preset["run"].items() if key != "pack"}}
     return preset | {
         section: {key: value for key, value in preset[section].items() if key not in names}
         for section in ("training", "data")
