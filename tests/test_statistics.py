@@ -267,6 +267,7 @@ def test_a_loss_is_shown_as_one() -> None:
     winner, base = (rng.random(200) < 0.216).astype(float), (rng.random(200) < 0.76).astype(float)
     found = verdict(one(winner), one(base), one(base))
     assert found.worse_than == ("base", "defaults")
+    assert " and than the defaults (gain -0." in found.sentence
     assert found.sentence.startswith("SHOWN WORSE than the untouched base model (gain -0.")
     assert "p < 0.001" in found.sentence
     assert not found.use_defaults  # which are not better than the base
@@ -284,6 +285,8 @@ def test_the_defaults_are_advised_where_they_are_shown_better_than_both() -> Non
 def test_what_items_can_show_is_known_before() -> None:
     assert Limits.of(one(np.array([0.0, 1, 0, 1]))).gain is None
     assert "cannot show a gain" in Limits.of(one(np.array([0.0, 1, 0, 1]))).sentence
+    assert Limits.of(one(np.zeros(200))).gain == 5 / 200  # 2^-5 is the first below the first look's level
+    assert Limits.of(one(np.array([0.0, 1, 0, 1, 1, math.nan]))).gain == 1.0
     found = Limits.of(one(np.tile([0.0, 1], 200)))
     rng = np.random.default_rng(9)
     assert found.gain is not None

@@ -205,7 +205,7 @@ class Verdict:
             if defaults is not None and "defaults" in self.worse_than:
                 said += f"; {self._than(defaults)} the defaults ({_words(defaults)})"
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
-            joint = " and than" if base.better and defaults.better else f", but {self._than(defaults)}"
+            joint = " and than" if base.relation == defaults.relation else f", but {self._than(defaults)}"
             said += f"{joint} the defaults ({_words(defaults)})"
         return f"{said}." if self.seeds else f"{said}. One adapter of each: other seeds would give others."
 
@@ -388,13 +388,16 @@ class Limits:
         """Return the limits of the items that the base was scored on.
 
         An item's scores before and after tuning are taken to correlate at ALIKE: for an accuracy of one half, one
-        answer in ten changes.
+        answer in ten changes. Of right-or-wrong answers some have to be won in any case, however alike the base's are.
         """
-        items, at = base.values.shape[1], level(1)
+        known: Array = ~np.isnan(base.values).any(axis=0)
+        base, at = base.among(known), level(1)
+        items = base.values.shape[1]
         if 0.5**items > at:
             return cls(items, None)
+        least = math.ceil(-math.log2(at)) / items if np.isin(base.values, (0.0, 1.0)).all() else 0.0
         error = math.sqrt(2 * (1 - ALIKE) * float(base.weights**2 @ squares(base.values, joined_small(base.strata))[0]))
-        return cls(items, float(stats.norm.isf(at) + stats.norm.ppf(POWER)) * error)
+        return cls(items, max(least, float(stats.norm.isf(at) + stats.norm.ppf(POWER)) * error))
 
     @property
     def sentence(self) -> str:
