@@ -177,6 +177,32 @@ def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: 
     assert (export(tmp_path / "s", tmp_path / "second") / "seed").read_text() == str(study.best.seed)
 
 
+def test_fresh_adapters_that_do_not_ship_go_though_all_of_the_search_are_kept(tmp_path: Path) -> None:
+    run(tmp_path, ship="best", keep="all").close()
+    again(tmp_path, Seeded(), 6, ship="best", keep="all", seeds=6).close()
+    kept = {folder.name for folder in (tmp_path / "s" / "adapters").iterdir()}
+    assert not {name for name in kept if name.startswith("fresh")}
+    assert {"winner", "defaults"} < kept
+
+
+@dataclass
+class NoDefaults(Seeded):
+    def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
+        return Observation.failure("loss diverged at step 3")
+
+
+def test_defaults_that_fail_leave_a_verdict_against_the_base(tmp_path: Path) -> None:
+    study = run(tmp_path, NoDefaults())
+    found = study.verdict
+    assert found is not None
+    assert (found.over_defaults, found.seeds) == (None, 4)
+    assert found.better_than == ("base",)
+    assert fresh_runs(study.anchors, "defaults") == []
+    facts = Facts(study.record)
+    assert "defaults" not in headline(facts)
+    assert any("4 fresh runs of the winner, with other seeds" in line for line in remarks(facts))
+
+
 @pytest.mark.parametrize(("before", "after"), [("median", "best"), ("best", "median"), ("first", "best")])
 def test_another_run_ships_when_its_adapter_is_gone_by_training_it_again(
     tmp_path: Path, before: Any, after: Any
@@ -322,6 +348,7 @@ def test_a_ruined_winner_is_shown_worse_and_not_exported(tmp_path: Path) -> None
     facts = Facts(study.record)
     assert badge(facts) == ("shown worse than base", "bad")
     assert "is shown to be worse than the untouched base model" in headline(facts)
+    assert any("Do not use the winner" in line for line in remarks(facts))
     study.close()
     with pytest.raises(UserError, match=r"shown worse than the untouched base model.*--anyway"):
         export(tmp_path / "s", tmp_path / "out")

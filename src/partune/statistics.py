@@ -390,7 +390,7 @@ class Limits:
         An item's scores before and after tuning are taken to correlate at ALIKE: for an accuracy of one half, one
         answer in ten changes. Of right-or-wrong answers some have to be won in any case, however alike the base's are.
         """
-        known: Array = ~np.isnan(base.values).any(axis=0)
+        known = np.asarray(~np.isnan(base.values).any(axis=0))
         base, at = base.among(known), level(1)
         items = base.values.shape[1]
         if 0.5**items > at:

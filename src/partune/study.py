@@ -721,6 +721,8 @@ class Study:
                 adapter = self._place_of(winner, run)
                 score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter))
                 self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
+            for place in range(1, 1 + len(fresh_runs(self._anchors, winner.number))):
+                self.record.discard(fresh_name(winner.number, place))  # where one was chosen, the others go
         if self.keep != "all":
             self._prune(self._leading(self.trials, int(self.keep), winner))
         if winner is not None and reloaded(winner, self._anchors) is None:
@@ -740,13 +742,10 @@ class Study:
     def _place_of(self, winner: Trial, run: Trial) -> Path:
         """Return where the adapter that ships lies: the trial's own place, or the winner's for one of a fresh run."""
         runs = fresh_runs(self._anchors, winner.number)
-        names = [fresh_name(winner.number, place) for place in range(1, len(runs) + 1)]
         if run is winner:
             self.record.discard("winner")  # of a fresh run that shipped before
         else:
-            self.record.ship(names[[each.seed for each in runs].index(run.seed)])
-        for name in names:
-            self.record.discard(name)
+            self.record.ship(fresh_name(winner.number, 1 + [each.seed for each in runs].index(run.seed)))
         return self.record.adapter(winner.number if run is winner else "winner").absolute()
 
     def _anchor(

@@ -461,6 +461,10 @@ def advice(summary: Summary) -> list[str]:
     lines = []
     if (fresh := summary["fresh"]) is not None and fresh["winner"]:
         lines.append(_fresh_words(summary))
+    if "base" in summary["verdict"]["worse_than"]:
+        lines.append(
+            "Do not use the winner: the untouched base is better (partune export refuses it without --anyway)."
+        )
     if summary["verdict"]["use_defaults"]:
         lines.append(better_defaults(summary))
     return lines
