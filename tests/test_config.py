@@ -130,6 +130,14 @@ def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None
         ({"data": {"format": "chat"}}, "data.path is missing"),
         ({"version": 2}, "version: input should be 1, got 2"),
         ({"run": {"keep": 0}}, "run.keep: input should be greater than 0, got 0"),
+        (
+            {"search": {"seeds": 1}},
+            "search.seeds: must be 0 or at least 2, as one run says nothing of other seeds, got 1",
+        ),
+        (
+            {"search": {"seeds": 0, "ship": "best"}},
+            "search: ship: best chooses among fresh runs, and seeds: 0 makes none; ship: first hands over what won",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(change: dict[str, Any], message: str) -> None:

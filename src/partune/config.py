@@ -223,7 +223,9 @@ class Search(Section):
     @model_validator(mode="after")
     def _can_ship(self) -> Search:
         if self.ship != "first" and not self.seeds:
-            raise ValueError(f"ship: {self.ship} chooses among fresh runs, and seeds: 0 makes none")
+            raise ValueError(
+                f"ship: {self.ship} chooses among fresh runs, and seeds: 0 makes none; ship: first hands over what won"
+            )
         return self
 
 
@@ -481,7 +483,8 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
         return message
     if first["type"] == "missing":
         return f"{place} is missing"
-    return masked(f"{place}: {message[0].lower()}{message[1:]}, got {first['input']!r}")
+    got = "" if isinstance(first["input"], Mapping) and first["type"] == "value_error" else f", got {first['input']!r}"
+    return masked(f"{place}: {message[0].lower()}{message[1:]}{got}")
 
 
 def _section(section: type[Section], path: list[int | str]) -> type[Section]:
