@@ -297,6 +297,7 @@ def test_runs_that_come_between_two_looks_change_no_verdict(tmp_path: Path) -> N
         study.run(6)
     assert len(fresh_runs(study.anchors, study.best.number)) == 3
     assert study.verdict == told
+    assert len(summarise(study.record)["fresh"]["winner"]) == 2  # whose means the verdict compares
     study.close()
     finished = again(tmp_path, Seeded(), 6)
     assert finished.verdict is not None

@@ -198,8 +198,7 @@ def judge(record: Record) -> Verdict | None:
     if winner is None or not is_judged(winner, anchors):
         return None
     metric = record.loaded["scoring"]["metric"]
-    looks = record.looks or [Look(winner.number, 0, 0)]  # of the version that noted none
-    last = next((look for look in reversed(looks) if look.trial == winner.number), None)
+    last, looks = last_look(record, winner), record.looks
     if last is None:
         return None
     again = fresh_runs(anchors, winner.number)[: last.seeds]
@@ -215,8 +214,19 @@ def judge(record: Record) -> Verdict | None:
         return None
     defaults = runs([*first_defaults, *(fresh_runs(anchors, "defaults")[: last.defaults] if fresh else [])])
     return verdict(
-        winning, base, defaults, seeds=len(fresh), failed=len(again) - len(fresh), look=which_look(last, looks)
+        winning,
+        base,
+        defaults,
+        seeds=len(fresh),
+        failed=len(again) - len(fresh),
+        look=which_look(last, looks or [last]),
     )
+
+
+def last_look(record: Record, winner: Trial) -> Look | None:
+    """Return the last look at a winner: the fresh runs that its verdict counts; None where nobody looked at it."""
+    looks = record.looks or [Look(winner.number, 0, 0)]  # of the version that noted none
+    return next((look for look in reversed(looks) if look.trial == winner.number), None)
 
 
 def which_look(look: Look, looks: Iterable[Look]) -> int:

@@ -10,7 +10,7 @@ from partune.config import baseline
 from partune.report.rows import row_notes
 from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
-from partune.storage import Record
+from partune.storage import Look, Record
 from partune.trial import Observation, Status, Trial
 from partune.winner import (
     Worths,
@@ -19,6 +19,7 @@ from partune.winner import (
     fresh_runs,
     is_judged,
     judge,
+    last_look,
     pooled,
     reloaded,
     ships_fresh,
@@ -56,7 +57,7 @@ def summarise(record: Record) -> Summary:
         "defaults": _defaults(anchors.get("defaults")),
         "best": None if winner is None else _best(winner, worth, judged, record),
         "confirmed": _confirmed(trials, anchors, worth),
-        "fresh": None if winner is None else _fresh(winner, anchors),
+        "fresh": None if winner is None else _fresh(winner, anchors, last_look(record, winner)),
         "equal": equal_score(trials),
         "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
         "verdict": None if found is None else _verdict(found),
@@ -169,15 +170,16 @@ def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial], worth: Worths)
     ]
 
 
-def _fresh(winner: Trial, anchors: Mapping[str, Trial]) -> Summary:
-    """Return the fresh runs' scores on the verdict items, of the winner and the defaults; None for one that failed."""
+def _fresh(winner: Trial, anchors: Mapping[str, Trial], look: Look | None) -> Summary:
+    """Return the scores on the verdict items of the fresh runs that the verdict counts; None for one that failed."""
+    look = look or Look(winner.number, 0, 0)
 
     def scores(runs: list[Trial]) -> list[float | None]:
         return [_verdict_score(run) for run in runs]
 
     return {
-        "winner": scores(fresh_runs(anchors, winner.number)),
-        "defaults": scores(fresh_runs(anchors, "defaults")),
+        "winner": scores(fresh_runs(anchors, winner.number)[: look.seeds]),
+        "defaults": scores(fresh_runs(anchors, "defaults")[: look.defaults]),
     }
 
 
