@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from partune.drivers import Files
 from partune.storage import JOURNAL, Record
 from partune.trial import Observation
 from partune.winner import fresh_runs
-from tests.driving import BUDGET, drive, drive_one
+from tests.driving import BUDGET, Driver, drive, drive_one
 from tests.simulated import SimulatedTuning
 from tests.test_study import PLANE, SPACE, himmelblau, outcomes
 
@@ -28,8 +29,8 @@ def storage(request: pytest.FixtureRequest) -> str | None:
     return None if request.param == "journal" else str(request.getfixturevalue("postgres").url)
 
 
-def new(directory: Path, algorithm: str = "soo", storage: str | None = None) -> Path:
-    Study(PLANE, himmelblau, algorithm, seed=5, directory=directory, storage=storage).close()
+def new(directory: Path, algorithm: str = "soo", storage: str | None = None, objective: Any = himmelblau) -> Path:
+    Study(PLANE, objective, algorithm, seed=5, directory=directory, storage=storage).close()
     return directory
 
 
@@ -57,7 +58,7 @@ def check(study: Study, calls: list[list[str]], interrupted: int = 0) -> None:
 )
 def test_three_drivers_do_what_one_does(storage: str | None, algorithms: list[str], tmp_path: Path) -> None:
     for number, algorithm in enumerate(algorithms):
-        new(tmp_path / f"{number:02d}", algorithm, storage)
+        new(tmp_path / f"{number:02d}", algorithm, storage, Driver(tmp_path, "nobody"))
     processes = [SPAWN.Process(target=drive, args=(tmp_path, algorithms, k, 3, storage)) for k in range(3)]
     for each in processes:
         each.start()
@@ -67,7 +68,8 @@ def test_three_drivers_do_what_one_does(storage: str | None, algorithms: list[st
     ran = [0, 0, 0]
     for number, algorithm in enumerate(algorithms):
         directory = tmp_path / f"{number:02d}"
-        resumed = Study(PLANE, himmelblau, algorithm, seed=5, directory=directory, resume=True, storage=storage)
+        driver = Driver(tmp_path, "nobody")
+        resumed = Study(PLANE, driver, algorithm, seed=5, directory=directory, resume=True, storage=storage)
         logs = [tmp_path / f"calls-{number:02d}-{k}" for k in range(3)]
         calls = [log.read_text().splitlines() if log.exists() else [] for log in logs]
         check(resumed, calls)
@@ -80,7 +82,7 @@ def test_three_drivers_do_what_one_does(storage: str | None, algorithms: list[st
 @pytest.mark.slow
 @pytest.mark.parametrize("who", ["leader", "joined"])
 def test_a_killed_drivers_trial_is_taken_over(who: str, storage: str | None, tmp_path: Path) -> None:
-    directory = new(tmp_path / "s", "lhs", storage)
+    directory = new(tmp_path / "s", "lhs", storage, Driver(tmp_path, "nobody"))
     victim = SPAWN.Process(
         target=drive_one, args=(directory, "victim", tmp_path / "never", who == "joined", BUDGET, storage)
     )
@@ -102,7 +104,8 @@ def test_a_killed_drivers_trial_is_taken_over(who: str, storage: str | None, tmp
     assert survivor.exitcode == 0
     record = Record.open(directory, read_only=True, storage=storage)
     assert [t.attempts for t in record.trials()] == [2, *[1] * (BUDGET - 1)]
-    resumed = Study(PLANE, himmelblau, "lhs", seed=5, directory=directory, resume=True, storage=storage)
+    driver = Driver(tmp_path, "nobody")
+    resumed = Study(PLANE, driver, "lhs", seed=5, directory=directory, resume=True, storage=storage)
     calls = [(tmp_path / f"calls-{name}").read_text().splitlines() for name in ("victim", "survivor")]
     assert all(calls)
     check(resumed, calls, interrupted=1)

@@ -115,7 +115,7 @@ def test_options_that_are_not_there() -> None:
         SOO(space, h_max="sqr")
     with pytest.raises(UserError, match='compare is ">=" or ">"'):
         SOO(space, compare="<")
-    with pytest.raises(UserError, match="2 parts or more"):
+    with pytest.raises(UserError, match="cut into 2 to 100 parts, got k=1"):
         SOO(space, k=1).ask()
 
 

@@ -483,7 +483,7 @@ class FineTune(Anchored):
         expected = {name: rows[: len(found[name]), : found[name].shape[1]] for name, rows in recorded.items()}
         count = sum(map(len, found.values()))
         before, after = (dataclasses.replace(scored, items=items) for items in (expected, found))
-        reason = reason or self.disagreement(before, after)
+        reason = reason or _difference(before, after, base.dtype)
         return Observation.failure(reason) if reason else Observation({"score": 1.0, "items": count})
 
     def _untrained(self, answer: PackAnswers, parts: Collection[str]) -> Observation:
@@ -511,26 +511,7 @@ class FineTune(Anchored):
         """
         from partune.finetune.model import find_device, find_dtype
 
-        dtype = find_dtype(self.training.dtype, find_device(self.config.run.device))
-        absolute, relative = TOLERANCE[dtype]
-        shared = sorted(name for name in base.items if name.endswith("/loglikelihood") and name in zero.items)
-        if not shared:
-            return zero.error or base.error or "no item was scored for both"
-        for name in shared:
-            expected, found = base.items[name], zero.items[name]
-            if expected.shape != found.shape:
-                return f"{name}: {expected.shape} log-likelihoods for the base, {found.shape} for learning rate 0"
-            here = ~np.isnan(expected)
-            excess = np.where(here, np.abs(expected - found) - absolute - relative * np.abs(expected), 0.0)
-            excess = np.where(np.isnan(excess), np.inf, excess)
-            if (excess > 0).any():
-                row, column = np.unravel_index(int(excess.argmax()), excess.shape)
-                wrong = int((excess > 0).any(axis=1).sum())
-                return (
-                    f"{wrong} of {len(expected)} items of {name.rpartition('/')[0]} differ, most of all "
-                    f"log-likelihood {expected[row, column]:.6g} against {found[row, column]:.6g} ({dtype})"
-                )
-        return None
+        return _difference(base, zero, find_dtype(self.training.dtype, find_device(self.config.run.device)))
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -684,6 +665,29 @@ def _observation(scores: Scores, cost: Mapping[str, float], fidelity: float = 1.
     stderr = scores.stderr if scores.stderr is not None and np.isfinite(scores.stderr) else None
     named = {"score": scores.score, **scores.named}
     return Observation(named, stderr, cost=cost, fidelity=fidelity, items=scores.items)
+
+
+def _difference(base: Observation, zero: Observation, dtype: str) -> str | None:
+    """Return where two models' answers differ by more than TOLERANCE allows in a precision; None where they do not."""
+    absolute, relative = TOLERANCE[dtype]
+    shared = sorted(name for name in base.items if name.endswith("/loglikelihood") and name in zero.items)
+    if not shared:
+        return zero.error or base.error or "no item was scored for both"
+    for name in shared:
+        expected, found = base.items[name], zero.items[name]
+        if expected.shape != found.shape:
+            return f"{name}: {expected.shape} log-likelihoods for the base, {found.shape} for learning rate 0"
+        here = ~np.isnan(expected)
+        excess = np.where(here, np.abs(expected - found) - absolute - relative * np.abs(expected), 0.0)
+        excess = np.where(np.isnan(excess), np.inf, excess)
+        if (excess > 0).any():
+            row, column = np.unravel_index(int(excess.argmax()), excess.shape)
+            wrong = int((excess > 0).any(axis=1).sum())
+            return (
+                f"{wrong} of {len(expected)} items of {name.rpartition('/')[0]} differ, most of all "
+                f"log-likelihood {expected[row, column]:.6g} against {found[row, column]:.6g} ({dtype})"
+            )
+    return None
 
 
 def _cause(error: Exception) -> str:
