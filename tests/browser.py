@@ -56,6 +56,8 @@ CONTRAST = """(written) => {
   }));
 }"""
 REPORTED = "h1, h2, p, td, th, a, summary, figcaption, .badge, pre, .plot .main-svg text"
+# Two frames later the colours are those of the scheme.
+PAINTED = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 
 class Tab:
@@ -83,6 +85,7 @@ class Tab:
     def look(self, width: int, scheme: str) -> None:
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.emulate_media(color_scheme=scheme)
+        self.page.evaluate(PAINTED)
         for _ in range(100):  # the figures follow the window's size a moment later
             if self.page.evaluate(SETTLED):
                 return

@@ -5,6 +5,7 @@ Golden files: where a script is to change, delete its file in tests/golden and r
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -180,6 +181,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int,
     monkeypatch.setenv(DEVICES_EACH, str(each))
     process: Any = SimpleNamespace(name=name, periodic_callbacks={})
     monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(logging.getLogger("partune"), "handlers", [])  # which it adds one to, for the driver
     worker.dask_setup(process)
     return os.environ["CUDA_VISIBLE_DEVICES"]
 

@@ -86,7 +86,7 @@ def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     form = given.get("space")
     names = () if form is None else Space.parse(_space_form(form)).names
     if given.get("run", {}).get("engine", "packed") != "packed":
-        preset = preset | {"run": {key: value for key, value in preset["run"].items() if key != "pack"}}
+        preset = preset | {"run": {key: value for key, value in preset.get("run", {}).items() if key != "pack"}}
     return preset | {
         section: {key: value for key, value in preset[section].items() if key not in names}
         for section in ("training", "data")
