@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from partune import config
+from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune import data as instructions
 from partune.finetune.data import IGNORED, Chat, Examples, tokenise
@@ -40,8 +46,8 @@ CHAT = [
 ]
 
 
-def data(path: Path | str, **settings: Any) -> config.Data:
-    return config.Data(path=str(path), **settings)
+def data(path: Path | str, **fields: Any) -> config.Data:
+    return config.Data(path=str(path), **fields)
 
 
 def answers(examples: Examples, tokenizer: PreTrainedTokenizerFast) -> list[str]:
@@ -176,13 +182,16 @@ def test_empty_records_are_dropped_and_counted(tmp_path: Path, tokenizer: PreTra
         tokenise(data(write_jsonl(tmp_path / "none.jsonl", [empty, empty])), tokenizer)
 
 
-def spaced_tokenizer(kind: str) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts a space before every text: as Llama 2's, SentencePiece's newer form, GPT-2's option."""
+def spaced_tokenizer(kind: str, added: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts a space before every text: as Llama 2's, SentencePiece's newer forms, GPT-2's option.
+
+    One "without" does not.
+    """
     bytes_ = [f"<0x{i:02X}>" for i in range(256)]
     specials = ["<unk>", "<s>", "</s>"]
-    if kind == "byte-level":
+    if kind in ("byte-level", "without"):
         tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=kind == "byte-level")
         tokenizer.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
     else:
@@ -191,7 +200,8 @@ def spaced_tokenizer(kind: str) -> PreTrainedTokenizerFast:
             replaced = normalizers.Replace(" ", "▁")
             tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), replaced])
         else:
-            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always", split=False)
+            scheme: Any = "first" if kind == "metaspace-first" else "always"
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
         steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         tokenizer.decoder = decoders.Sequence(steps)
         specials, alphabet = [*specials, *bytes_], []
@@ -201,13 +211,54 @@ def spaced_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     tokenizer.train_from_iterator(
         ["Below is an instruction. ### Response: the red pump leaks, it is static"] * 3, trainer
     )
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in added])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
 
 
-@pytest.mark.parametrize("kind", ["llama", "metaspace", "byte-level"])
-def test_no_space_is_put_before_an_answer(tmp_path: Path, kind: str) -> None:
-    tokenizer = spaced_tokenizer(kind)
-    outputs = ["static.", " spaced", "\nline", "a\n\nb ", "Größe ✓ 🙂", "", "\tcode\n    x = 1"]
+SPACED = ("llama", "metaspace", "metaspace-first", "byte-level")
+ADDED = ("\n\n### Response:\n", "### Instruction:\n", "<sep>")
+TEXTS = st.lists(
+    st.sampled_from(["the red pump", "it is", "static.", " ", "  ", "\n", "\n\n", "\t", ":", "Größe ✓ 🙂", "x", *ADDED]),
+    max_size=5,
+).map("".join)
+
+
+@functools.cache
+def cached_tokenizer(kind: str, added: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    return spaced_tokenizer(kind, added)
+
+
+@pytest.mark.parametrize("added", [(), ADDED])
+@pytest.mark.parametrize("kind", [*SPACED, "without"])
+@given(instruction=TEXTS, output=TEXTS, history=st.lists(st.tuples(TEXTS, TEXTS), max_size=2))
+@settings(max_examples=40, deadline=None)
+def test_an_answers_text_follows_its_prompts_to_the_letter(
+    kind: str, added: tuple[str, ...], instruction: str, output: str, history: list[tuple[str, str]]
+) -> None:
+    tokenizer = cached_tokenizer(kind, added)
+    row = {"instruction": f"x{instruction}", "output": output, "history": history}
+    with tempfile.TemporaryDirectory() as folder:
+        whole = tokenise(data(write_jsonl(Path(folder) / "rows.jsonl", [row])), tokenizer)
+    turns = instructions.alpaca_pieces(row)
+    tokens, trained = whole.example(0)
+    prompt = tokenizer(turns[0][0])["input_ids"]
+    assert tokens[: len(prompt)].tolist() == prompt  # as when the model is asked
+    borders = np.flatnonzero(np.diff([False, *trained, False])).reshape(-1, 2)
+    assert len(borders) == len(turns)
+    for (start, end), (_, answer) in zip(borders, turns, strict=True):
+        assert tokenizer.decode(tokens[:end]) == tokenizer.decode(tokens[:start]) + answer + "</s>"
+    if kind == "without":
+        assert tokenizer.decode(tokens) == "".join(before + answer + "</s>" for before, answer in turns)
+    everything, all_trained = whole.cut(10_000, "all").example(0)
+    assert everything.tolist() == tokens.tolist()
+    assert all_trained.tolist() == [False] + [True] * (len(tokens) - 1)
+
+
+@pytest.mark.parametrize("added", [(), ADDED])
+@pytest.mark.parametrize("kind", SPACED)
+def test_no_space_is_put_before_an_answer(tmp_path: Path, kind: str, added: tuple[str, ...]) -> None:
+    tokenizer = spaced_tokenizer(kind, added)
+    outputs = ["static.", " spaced", "\nline", "a\n\nb ", "Größe ✓ 🙂", "", "\tcode\n    x = 1", "it<sep>is<sep>"]
     rows = [{"instruction": "Say it", "output": output} for output in outputs]
     examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", rows)), tokenizer)
     for i, output in enumerate(outputs):
@@ -215,6 +266,13 @@ def test_no_space_is_put_before_an_answer(tmp_path: Path, kind: str) -> None:
         assert tokenizer.decode(tokens) == tokenizer.decode(tokens[~trained]) + output + "</s>"
     chat = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "static."}] * 2
     assert chat_answers(tmp_path, tokenizer, CHATML, chat) == ["static.</s>static.</s>"]
+
+
+def test_the_demos_answers_begin_with_their_first_word() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
+    examples = tokenise(data(DIRECTORY / "instructions.jsonl", limit=20), tokenizer)
+    rows = [json.loads(line) for line in (DIRECTORY / "instructions.jsonl").read_text().splitlines()[:20]]
+    assert answers(examples, tokenizer) == [row["output"] + tokenizer.eos_token for row in rows]
 
 
 def test_an_answers_tokens_never_merge_with_what_is_around_it(tmp_path: Path) -> None:

@@ -155,6 +155,7 @@ ROWS = [
 DOLLYS = [
     {"instruction": "When?", "context": "It was May.", "response": "In May."},
     {"instruction": "Now?", "response": "No.", "system": "Be terse.", "history": [["Why?", "Rust."], ["So?", " Oil."]]},
+    {"instruction": "Which?", "response": "the red</s>the pump\n\n### Response:\nleaks"},
 ]
 
 
@@ -174,9 +175,13 @@ def test_the_script_trains_on_the_very_tokens_of_the_study(
     expected = tokenise(data, tokenizer).cut(60, data.loss_on)
     section = {"path": "rows.json", "max_length": 60, "loss_on": loss_on}
     text = trl.recipe(chosen(data=section, fields=expected.summary["fields"]))[trl.FILE]
-    functions = [node for node in ast.parse(text).body if isinstance(node, (ast.FunctionDef, ast.Assign))]
     known: dict[str, Any] = {"tokenizer": tokenizer}
-    plain = [each for each in functions if isinstance(each, ast.FunctionDef) or isinstance(each.value, ast.Constant)]
+    plain = [
+        node
+        for node in ast.parse(text).body
+        if isinstance(node, (ast.FunctionDef, ast.Import))
+        or (isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant))
+    ]
     exec(compile(ast.Module(plain, []), "recipe", "exec"), known)
     found = [known["tokenised"](row) for row in rows if known["has_text"](row)]
     found = [each for each in found if known["has_loss"](each)]

@@ -8,6 +8,7 @@ here needs torch.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -61,7 +62,6 @@ OPENING_WITH_INPUT = (
 )
 TURN = "### Instruction:\n{instruction}\n\n### Response:\n"
 TURN_WITH_INPUT = "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-PROMPT_END = "\n\n### Response:\n"
 PROMPT = OPENING + TURN
 PROMPT_WITH_INPUT = OPENING_WITH_INPUT + TURN_WITH_INPUT
 
@@ -254,7 +254,7 @@ def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase,
     for chunk in _chunks(examples):
         firsts = tokenizer([pieces[0][0] for pieces in chunk], add_special_tokens=bounded)["input_ids"]
         rest = [piece for pieces in chunk for piece in pieces[1:]]
-        answers = iter(continued(tokenizer, [t for t, kind in rest if kind == "answer"], PROMPT_END if bounded else ""))
+        answers = iter(continued(tokenizer, [t for t, kind in rest if kind == "answer"], exact=True))
         others = iter(continued(tokenizer, [t for t, kind in rest if kind != "answer"]))
         for pieces, first in zip(chunk, firsts, strict=True):
             if bounded and after and first[-len(after) :] == after:  # a tokenizer that ends every text
@@ -273,23 +273,32 @@ def _chunks(examples: Iterable[list[Piece]]) -> Iterator[list[list[Piece]]]:
         yield chunk
 
 
-def continued(tokenizer: Any, texts: list[str], behind: str = "") -> list[list[int]]:
+def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[list[int]]:
     """Return the tokens of texts that go on behind others.
 
-    Some tokenizers put a space before every text's first word, which a text that goes on does not have: there a text
-    is encoded behind `behind` (the end of Alpaca's prompts, which a tokenizer may know as one token and follow by a
-    space), or behind a character where it would merge with that, and what it stands behind is taken off again.
+    Some tokenizers put a space before a text's first word, which a text that goes on does not have. There a text is
+    encoded behind a character, whose tokens are taken off again; another one where the two would merge.
+
+    Args:
+        tokenizer: The model's.
+        texts: Encoded each by itself.
+        exact: Whether no space is put behind the added tokens within a text either. A prompt keeps the spaces that the
+            tokenizer puts there, as it does when the model is asked.
     """
     tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
     letter = tokenizer("x", add_special_tokens=False)["input_ids"]
     if " " not in tokenizer.decode(letter + letter):
         return tokens
+    if exact and (added := sorted(tokenizer.get_added_vocab(), key=len, reverse=True)):
+        border = re.compile(f"({'|'.join(map(re.escape, added))})")
+        parts = [[part for part in border.split(text) if part] for text in texts]
+        encoded = iter(continued(tokenizer, [part for cut in parts for part in cut]))
+        return [[token for _ in cut for token in next(encoded)] for cut in parts]
     left = list(range(len(texts)))
-    for anchor in (behind, "\n", ":", ";", "x"):
+    for anchor in ("\n", ":", ";", "x"):
         before = tokenizer(anchor, add_special_tokens=False)["input_ids"]
         probe = tokenizer(anchor + "x", add_special_tokens=False)["input_ids"]
-        exact = tokenizer.decode(probe) == tokenizer.decode(before) + "x"
-        if left and before and (exact or anchor == behind):
+        if left and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
             found = tokenizer([anchor + texts[i] for i in left], add_special_tokens=False)["input_ids"]
             whole = dict(zip(left, found, strict=True))
             left = [i for i in left if whole[i][: len(before)] != before]

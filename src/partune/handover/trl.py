@@ -38,7 +38,6 @@ DATA = {data}
 
 ALPACA = '''\
 MAX_LENGTH = {max_length}
-PROMPT_END = """{end}"""
 OPENING = """{opening}"""
 OPENING_WITH_INPUT = """{opening_with_input}"""
 TURN = """{turn}"""
@@ -56,7 +55,7 @@ def tokenised(row):
         prompt = continued(tokenizer, [prompt])[0] if tokens else tokenizer(prompt)["input_ids"]
         if not tokens and end and prompt[-1:] == end:
             del prompt[-1]
-        answer = continued(tokenizer, [answer], PROMPT_END)[0] + end
+        answer = continued(tokenizer, [answer], exact=True)[0] + end
         tokens += prompt + answer
         labels += {labels}
     return {{"input_ids": tokens[:MAX_LENGTH], "labels": labels[:MAX_LENGTH]}}
@@ -164,8 +163,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     own = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
     given = "".join(f", {name}={value!r}" for name, value in own.items() if value is not None)
     quantized = model.quantize != "none"
+    standard = [*([] if chat else ["import re"]), *(["from pathlib import Path"] if chosen.homes() else [])]
     imports = [
-        "from pathlib import Path\n",
+        *([*standard, ""] if standard else []),
         "from datasets import load_dataset",
         "from peft import LoraConfig",
         f"from transformers import AutoTokenizer{', BitsAndBytesConfig' if quantized else ''}",
@@ -176,13 +176,12 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         file=FILE,
         batch=training.batch_size,
         differences="\n".join(bullets(differences)),
-        imports="\n".join(imports if chosen.homes() else imports[1:]),
+        imports="\n".join(imports),
         model=_path(chosen.base),
         data=_path(chosen.file or data.path),
     )
     alpaca = ALPACA.format(
         max_length=data.max_length,
-        end=instructions.PROMPT_END,
         opening=instructions.OPENING,
         opening_with_input=instructions.OPENING_WITH_INPUT,
         turn=instructions.TURN,
