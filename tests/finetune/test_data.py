@@ -174,7 +174,7 @@ def test_a_tokenizer_that_ends_every_text_does_not_end_the_prompt(tmp_path: Path
 
 def test_empty_records_are_dropped_and_counted(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     empty = {"instruction": " ", "input": "", "output": ""}
-    half = {"instruction": "Say nothing.", "input": None, "output": None}
+    half = {"instruction": "Say nothing.", "input": None, "output": ""}
     examples = tokenise(data(write_jsonl(tmp_path / "rows.jsonl", [ROWS[0], empty, half])), tokenizer)
     assert (len(examples), examples.rows, examples.empty) == (2, 3, 1)
     assert answers(examples, tokenizer)[1] == "</s>"
@@ -218,7 +218,9 @@ def spaced_tokenizer(kind: str, added: Sequence[str] = ()) -> PreTrainedTokenize
 SPACED = ("llama", "metaspace", "metaspace-first", "byte-level")
 ADDED = ("\n\n### Response:\n", "### Instruction:\n", "<sep>")
 TEXTS = st.lists(
-    st.sampled_from(["the red pump", "it is", "static.", " ", "  ", "\n", "\n\n", "\t", ":", "Größe ✓ 🙂", "x", *ADDED]),
+    st.sampled_from(
+        ["the red pump", "it is", "static.", " ", "  ", "\n", "\n\n", "\t", ":", "Größe ✓ 🙂", "x", *ADDED]
+    ),
     max_size=5,
 ).map("".join)
 

@@ -22,6 +22,7 @@ from tests.finetune.tiny import write_jsonl
 ROW = {"instruction": "a", "output": "b"}
 USER = {"role": "user", "content": "q"}
 ANSWER = {"role": "assistant", "content": "a"}
+TURN = ["q", "a"]
 
 
 def refusal(path: Path) -> str:
@@ -45,17 +46,57 @@ def test_what_is_no_text_is_refused_whether_it_is_true_or_not(tmp_path: Path, na
     assert message == f'rows.jsonl, row 2: "{name}" must be text, got {value}'
 
 
-@pytest.mark.parametrize("content", [0, False, [], {}, None, [0], [{"type": "text"}]])
+@pytest.mark.parametrize("content", [0, False, [], {}, [0], [{"type": "text"}]])
 def test_contents_of_messages_are_texts(tmp_path: Path, content: Any) -> None:
     row = {"messages": [USER, {"role": "assistant", "content": content}]}
     assert refusal(write_jsonl(tmp_path / "rows.jsonl", [row])).startswith("rows.jsonl, row 1: message 2 has ")
 
 
 def test_answers_that_are_empty_are_counted(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    rows = [ROW, {"instruction": "a", "output": ""}, {"instruction": "a", "output": None}]
+    rows = [ROW, {"instruction": "a", "output": ""}, {"instruction": "", "input": "", "output": " ", "history": [TURN]}]
     examples = tokenise(config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", rows))), tokenizer)
-    assert answers(examples, tokenizer) == ["b</s>", "</s>", "</s>"]
+    assert answers(examples, tokenizer) == ["b</s>", "</s>", "a</s> </s>"]
     assert examples.cut(1000, "answer").summary["empty_answers"] == 2
+
+
+NULL = 'is null: write its text ("" where there is none), or leave the row out'
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({**ROW, "output": None}, f'"output" {NULL}'),
+        ({"instruction": None, "output": None, "input": "i"}, f'"output" {NULL}'),
+        ({"instruction": "", "output": None, "history": [TURN]}, f'"output" {NULL}'),
+        ({**ROW, "history": [["q", None]]}, '"history" must be a list of pairs of texts, [user, assistant], got'),
+    ],
+)
+def test_an_answer_that_is_null_is_refused(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    assert refusal(write_jsonl(tmp_path / "rows.jsonl", [ROW, row])).startswith(f"rows.jsonl, row 2: {message}")
+
+
+def test_an_answer_that_is_null_is_refused_by_dollys_name(tmp_path: Path) -> None:
+    rows = [{"instruction": "a", "response": "b"}, {"instruction": "a", "response": None}]
+    assert refusal(write_jsonl(tmp_path / "rows.jsonl", rows)) == f'rows.jsonl, row 2: "response" {NULL}'
+
+
+@pytest.mark.parametrize("calls", [{}, {"tool_calls": None}, {"tool_calls": []}])
+@pytest.mark.parametrize("role", ["user", "assistant"])
+def test_a_content_that_is_null_is_refused_without_tool_calls(tmp_path: Path, role: str, calls: dict[str, Any]) -> None:
+    row = {"messages": [USER, {"role": role, "content": None, **calls}]}
+    path = write_jsonl(tmp_path / "rows.jsonl", [row])
+    assert refusal(path) == f'rows.jsonl, row 1: "content" of message 2 {NULL}'
+    parts = {"messages": [USER, {"role": role, "content": [{"type": "text", "text": None}]}]}
+    path = write_jsonl(tmp_path / "rows.jsonl", [parts])
+    assert refusal(path) == f'rows.jsonl, row 1: "text" of a part of message 2 {NULL}'
+
+
+def test_nulls_of_what_a_row_lacks_are_none_of_its_fields(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    blank = dict.fromkeys(("instruction", "input", "output", "system", "history"))
+    rows = [{**blank, **ROW}, blank]
+    examples = tokenise(config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", rows))), tokenizer)
+    assert answers(examples, tokenizer) == ["b</s>"]
+    assert examples.empty == 1
 
 
 # ----- fields

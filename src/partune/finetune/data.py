@@ -79,7 +79,7 @@ def alpaca_pieces(row: Row) -> list[tuple[str, str]]:
     opening = f"{system}\n\n" if system else OPENING_WITH_INPUT if row.get("input") else OPENING
     own = TURN_WITH_INPUT if row.get("input") else TURN
     turns = [(TURN.format(instruction=said), answer) for said, answer in row.get("history") or ()]
-    turns.append((own.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"] or ""))
+    turns.append((own.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"]))
     return [(("\n\n" if place else opening) + prompt, answer) for place, (prompt, answer) in enumerate(turns)]
 
 

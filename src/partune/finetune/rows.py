@@ -34,6 +34,7 @@ FOREIGN_ROLES = {  # what other formats call the roles, in small letters
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "model", "bot", "ai", "assistant"), "assistant"),
 }
+NULL_ADVICE = 'write its text ("" where there is none), or leave the row out'
 BROKEN = re.compile("[\ud800-\udfff\0]")  # halves of surrogate pairs, and the character that ends texts in C
 
 
@@ -247,6 +248,8 @@ def _alpaca(row: Row, names: Mapping[str, str]) -> Row:
         value = row.get(theirs)
         if value is not None and not isinstance(value, str):
             raise _BadRowError(f'"{theirs}" must be text, got {_shown(value)}')
+        if mine == "output" and value is None and any(_holds(row.get(names.get(name, name))) for name in ALPACA):
+            raise _BadRowError(f'"{theirs}" is null: {NULL_ADVICE}')
         plain[mine] = _whole(value or "", theirs)
     plain["history"] = [tuple(_whole(text, "history") for text in pair) for pair in _history(row.get("history"))]
     return plain
@@ -314,16 +317,18 @@ def _message(message: Any, place: int) -> Message:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise _BadRowError(f'message {place} has no text "role": {_shown(message)}')
     plain: Message = _without_nulls(message)
-    answer = plain["role"] == "assistant"
     content = message.get("content")
+    calls = [message.get(name) for name in ("tool_calls", "function_call")] if plain["role"] == "assistant" else []
     if isinstance(content, (list, tuple)) and content:
         plain["content"] = "".join(_text_of(part, place) for part in content)
+    elif content is None and any(map(_holds, calls)):
+        pass  # an answer that is its calls
+    elif content is None and "content" in message:
+        raise _BadRowError(f'"content" of message {place} is null: {NULL_ADVICE}')
     elif not isinstance(content, str):
-        called = answer and any(_holds(message.get(name)) for name in ("tool_calls", "function_call"))
-        if content is not None or not called:
-            raise _BadRowError(f'message {place} has no text "content": {_shown(message)}')
-    if isinstance(calls := plain.get("tool_calls"), list):
-        plain["tool_calls"] = [_call(call) for call in calls]
+        raise _BadRowError(f'message {place} has no text "content": {_shown(message)}')
+    if isinstance(plain.get("tool_calls"), list):
+        plain["tool_calls"] = [_call(call) for call in plain["tool_calls"]]
     _whole(plain, f"message {place}")
     return plain
 
@@ -347,6 +352,8 @@ def _text_of(part: Any, place: int) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
+    if kind == "text" and part.get("text", "") is None:
+        raise _BadRowError(f'"text" of a part of message {place} is null: {NULL_ADVICE}')
     shown = f'a part of the type "{kind}"' if isinstance(kind, str) else f"the part {_shown(part)}"
     raise _BadRowError(f"message {place} has {shown}: only text is trained on")
 
