@@ -22,6 +22,7 @@ from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune import data as instructions
 from partune.finetune.data import IGNORED, Chat, Examples, tokenise
+from partune.finetune.rows import normalise
 from tests.finetune.tiny import make_rows, make_tokenizer, write_jsonl
 
 ROWS = [
@@ -131,7 +132,7 @@ def test_an_unknown_data_set_is_a_user_error() -> None:
 def test_a_bad_row_is_named(tmp_path: Path, rows: list[Any], message: str) -> None:
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
     with pytest.raises(UserError, match=message):
-        instructions.find_format(data(path), instructions.read_rows(data(path)))
+        normalise(data(path), instructions.read_rows(data(path)))
 
 
 # ----- Alpaca

@@ -36,7 +36,7 @@ PROBES = ("\ue000", "\ue001")  # characters for private use: no answer begins wi
 
 
 def template_text(given: str) -> str:
-    """A chat template, read from its file where that is what is given; raises UserError where there is none."""
+    """Return a chat template, read from its file where that is what is given; raise UserError where there is none."""
     if len(given) >= 1000 or "{" in given:
         return given
     try:
@@ -70,7 +70,13 @@ class Written:
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer with the template that writes its chats; parts: whether that reads contents as lists of parts."""
+    """A tokenizer with the template that writes its chats.
+
+    Attributes:
+        tokenizer: The model's.
+        template: In Jinja.
+        parts: Whether the template reads contents as lists of parts.
+    """
 
     tokenizer: PreTrainedTokenizerBase
     template: str
@@ -78,7 +84,15 @@ class Chat:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, given: str | None) -> Chat:
-        """given: a template, or a file of one; without it the tokenizer's own. Raises UserError where there is none."""
+        """Return a tokenizer with its template.
+
+        Args:
+            tokenizer: The model's.
+            given: A template, or a file of one; None takes the tokenizer's own.
+
+        Raises:
+            UserError: There is no template.
+        """
         template = template_text(given) if given is not None else tokenizer.chat_template
         if isinstance(template, dict):  # several, by name
             template = template.get("default")

@@ -24,7 +24,7 @@ from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.isolation import one_line, quiet
 from partune.finetune.model import ending
-from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, find_format, normalise, read_rows
+from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, normalise, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +41,6 @@ __all__ = [
     "alpaca_prompt",
     "continued",
     "find_file",
-    "find_format",
     "read_rows",
     "template_text",
     "tokenise",
@@ -77,14 +76,14 @@ def alpaca_pieces(row: Row) -> list[tuple[str, str]]:
     """
     system = row.get("system")
     opening = f"{system}\n\n" if system else OPENING_WITH_INPUT if row.get("input") else OPENING
-    own = TURN_WITH_INPUT if row.get("input") else TURN
+    turn = TURN_WITH_INPUT if row.get("input") else TURN
     turns = [(TURN.format(instruction=said), answer) for said, answer in row.get("history") or ()]
-    turns.append((own.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"]))
-    return [(("\n\n" if place else opening) + prompt, answer) for place, (prompt, answer) in enumerate(turns)]
+    turns.append((turn.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"]))
+    return [(("\n\n" if number else opening) + prompt, answer) for number, (prompt, answer) in enumerate(turns)]
 
 
 def alpaca_prompt(row: Row) -> str:
-    """The text before the answer, of a row without earlier turns."""
+    """Return the text before the answer of a row without earlier turns."""
     return alpaca_pieces({"output": "", **row})[-1][0]
 
 
@@ -95,10 +94,17 @@ def alpaca_prompt(row: Row) -> str:
 class Examples:
     """Tokenised examples, one after another in flat arrays.
 
-    tokens: (N,) ids; trained: (N,), which tokens the loss is on; starts: (n + 1,), where each begins and ends.
-    rows, empty, truncated, untrainable: rows read, those that held nothing, were cut, had no token to train on left.
-    form: of the rows. never: (N,), tokens that the loss is never on, with the prompts neither; None for no token.
-    reading: what became of the rows' fields, for the record.
+    Attributes:
+        tokens: (N,) ids.
+        trained: (N,), which tokens the loss is on.
+        starts: (n + 1,), where each example begins and ends.
+        rows: Number of rows read.
+        empty: Number of rows that held nothing.
+        truncated: Number of examples that were cut.
+        untrainable: Number of examples that had no token to train on left.
+        form: Format of the rows.
+        never: (N,), tokens that the loss is never on, not with `loss_on: all` either; None for no token.
+        reading: What became of the rows' fields, for the record.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -121,22 +127,22 @@ class Examples:
 
     @cached_property
     def trained_lengths(self) -> npt.NDArray[np.int64]:
-        """Tokens of each example that the loss is on, (n,)."""
+        """Return how many tokens of each example the loss is on, (n,)."""
         return np.add.reduceat(self.trained.astype(np.int64), self.starts[:-1])
 
     @cached_property
     def digest(self) -> str:
-        """Equal where all arrays are."""
-        held = (getattr(self, each.name) for each in fields(self))
-        return digest(*(np.ascontiguousarray(each).tobytes() for each in held if isinstance(each, np.ndarray)))
+        """Return a digest that is equal where all arrays are."""
+        values = (getattr(self, each.name) for each in fields(self))
+        return digest(*(np.ascontiguousarray(value).tobytes() for value in values if isinstance(value, np.ndarray)))
 
     def example(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Tokens and mask of one example, each (T,)."""
-        place = slice(self.starts[i], self.starts[i + 1])
-        return self.tokens[place], self.trained[place]
+        """Return tokens and mask of one example, each (T,)."""
+        span = slice(self.starts[i], self.starts[i + 1])
+        return self.tokens[span], self.trained[span]
 
     def cut(self, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
-        """The examples at most `max_length` tokens long, with the mask of `loss_on`; none without a trained token.
+        """Return the examples cut to `max_length` tokens, with the mask of `loss_on`; none without a trained token.
 
         An example's first token is never trained on: nothing precedes it.
         """
@@ -160,7 +166,7 @@ class Examples:
         )
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
-        """Ids, attention mask and labels of some examples, each (b, T), padded on the right to the longest.
+        """Return ids, attention mask and labels of some examples, each (b, T), padded on the right to the longest.
 
         Padding is masked (attention 0, label IGNORED) and has id 0: no trained token ever stands for it.
         """
@@ -177,7 +183,7 @@ class Examples:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The rows' format, the counts by name and what became of the fields, for the record."""
+        """Return the rows' format, the counts by name and what became of the fields, for the record."""
         return {
             "format": self.form,
             "rows": self.rows,
@@ -191,7 +197,7 @@ class Examples:
 
 
 def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """All examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial trains on."""
+    """Return all examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial takes."""
     rows = normalise(data, read_rows(data))
     full = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
     if not full:
@@ -224,10 +230,10 @@ def _is_empty(row: Row, form: Format) -> bool:
 
 
 def _alpaca_example(row: Row) -> list[Piece]:
-    pairs: list[tuple[Piece, Piece]] = [
-        ((before, "prompt"), (answer, "answer")) for before, answer in alpaca_pieces(row)
-    ]
-    return [piece for pair in pairs for piece in pair]
+    pieces: list[Piece] = []
+    for prompt, answer in alpaca_pieces(row):
+        pieces += [(prompt, "prompt"), (answer, "answer")]
+    return pieces
 
 
 def _write_chats(data: config.Data, rows: list[tuple[int, Row]], chat: Chat) -> Iterator[Written]:
@@ -254,8 +260,8 @@ def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase,
     for chunk in _chunks(examples):
         firsts = tokenizer([pieces[0][0] for pieces in chunk], add_special_tokens=bounded)["input_ids"]
         rest = [piece for pieces in chunk for piece in pieces[1:]]
-        answers = iter(continued(tokenizer, [t for t, kind in rest if kind == "answer"], exact=True))
-        others = iter(continued(tokenizer, [t for t, kind in rest if kind != "answer"]))
+        answers = iter(continued(tokenizer, [text for text, kind in rest if kind == "answer"], exact=True))
+        others = iter(continued(tokenizer, [text for text, kind in rest if kind != "answer"]))
         for pieces, first in zip(chunk, firsts, strict=True):
             if bounded and after and first[-len(after) :] == after:  # a tokenizer that ends every text
                 del first[-len(after) :]
@@ -268,8 +274,8 @@ def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase,
 
 
 def _chunks(examples: Iterable[list[Piece]]) -> Iterator[list[list[Piece]]]:
-    rest = iter(examples)
-    while chunk := list(itertools.islice(rest, CHUNK)):
+    remaining = iter(examples)
+    while chunk := list(itertools.islice(remaining, CHUNK)):
         yield chunk
 
 
@@ -294,15 +300,15 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
         parts = [[part for part in border.split(text) if part] for text in texts]
         encoded = iter(continued(tokenizer, [part for cut in parts for part in cut]))
         return [[token for _ in cut for token in next(encoded)] for cut in parts]
-    left = list(range(len(texts)))
+    merged = list(range(len(texts)))
     for anchor in ("\n", ":", ";", "x"):
         before = tokenizer(anchor, add_special_tokens=False)["input_ids"]
         probe = tokenizer(anchor + "x", add_special_tokens=False)["input_ids"]
-        if left and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
-            found = tokenizer([anchor + texts[i] for i in left], add_special_tokens=False)["input_ids"]
-            whole = dict(zip(left, found, strict=True))
-            left = [i for i in left if whole[i][: len(before)] != before]
-            for i in whole.keys() - set(left):
+        if merged and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
+            behind = tokenizer([anchor + texts[i] for i in merged], add_special_tokens=False)["input_ids"]
+            whole = dict(zip(merged, behind, strict=True))
+            merged = [i for i in merged if whole[i][: len(before)] != before]
+            for i in whole.keys() - set(merged):
                 tokens[i] = whole[i][len(before) :]
     return tokens
 
@@ -329,12 +335,14 @@ def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written])
         for _, row in full
         for message in row["messages"]
     )
-    told = {
+    counts = {
         "cut_by_template": sum(chat.cut for chat in written),
         "endless_answers": sum(chat.endless for chat in written),
         "answers_apart": sum(len(chat.examples) for chat in written) - len(written),
     }
-    return _reading({name: name for name in sorted(used)}, unused, blank) | {key: n for key, n in told.items() if n}
+    return _reading({name: name for name in sorted(used)}, unused, blank) | {
+        name: count for name, count in counts.items() if count
+    }
 
 
 def _unknown(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -347,5 +355,5 @@ def _unknown(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) 
 def _reading(used: Mapping[str, str], unused: Mapping[int, Collection[str]], blank: int) -> dict[str, Any]:
     """Return what the record says of the rows' fields; what is nought is left out."""
     names = Counter(name for fields in unused.values() for name in fields)
-    told = {"unused": dict(sorted(names.items())), "rows_with_unused": len(unused), "empty_answers": blank}
-    return {"fields": dict(used)} | {name: value for name, value in told.items() if value}
+    counts = {"unused": dict(sorted(names.items())), "rows_with_unused": len(unused), "empty_answers": blank}
+    return {"fields": dict(used)} | {name: value for name, value in counts.items() if value}

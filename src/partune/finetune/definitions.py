@@ -31,7 +31,7 @@ PICKLED = ("pandas",)  # builders of `datasets` that read pickles
 
 
 def check_file(name: str) -> Path | None:
-    """The file that a task's name means, None for a name of the harness; raises UserError where it is not there."""
+    """Return the file that a task's name means, None for a name of the harness; raise UserError where it is missing."""
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -53,7 +53,7 @@ def ships_with_harness(path: str | Path) -> bool:
 
 
 def find_own(name: str) -> Path | None:
-    """The file in which the harness defines a plain task, found by its text: parsing all of its files takes long."""
+    """Return the harness's file of a plain task, found by its text: parsing all of its files takes long."""
     return _defining(harness_folder(), name, "task")
 
 
@@ -242,7 +242,7 @@ def reason(error: Exception) -> str:
 
 @contextmanager
 def _functions_refused() -> Iterator[None]:
-    """Within, `!function` is refused where it is read, before anything is imported, but in the harness's own files."""
+    """Refuse `!function` where it is read, before anything is imported, but in the harness's own files."""
     import yaml
     from lm_eval.tasks import _yaml_loader
 
@@ -300,7 +300,7 @@ def _nested(value: Any, seen: set[int]) -> Iterator[Any]:
 
 @contextmanager
 def rendering(trusted: bool) -> Iterator[None]:
-    """Within, the harness compiles a template when it first meets it, not once more for every document.
+    """Let the harness compile a template when it first meets it, not once more for every document.
 
     Templates that are not trusted are rendered in Jinja's sandbox, where they reach no Python.
     """

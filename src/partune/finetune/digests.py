@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WHOLE = 2**31  # bytes of weights that are read whole
 BLOCK, SAMPLES = 4096, 16
-# Of config.json what says nothing of the function that the model is.
+# Keys of config.json that do not change what the model computes.
 IDLE = frozenset({"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"})
 
 
@@ -41,18 +41,18 @@ def of_tasks(tasks: Sequence[Task]) -> Contents:
 
 
 def _items(task: Task) -> Content:
-    own = [getattr(leaf.config, "process_results", None) is not None for leaf in task.leaves]
-    said = [
+    looks_anywhere = [getattr(leaf.config, "process_results", None) is not None for leaf in task.leaves]
+    items = [
         (
             task.leaves[item.leaf].task_name,
             item.gold,
             item.choices,
             task.requests[item.requests],
-            _plain(item.document) if own[item.leaf] else None,  # a function of the task's own may look anywhere
+            _plain(item.document) if looks_anywhere[item.leaf] else None,  # a function of the task's own
         )
         for item in task.items
     ]
-    return Content(digest(*said, task.metrics, sorted(task.weights.items())), f"{len(task.items)} items")
+    return Content(digest(*items, task.metrics, sorted(task.weights.items())), f"{len(task.items)} items")
 
 
 def _plain(value: Any) -> Any:
@@ -66,11 +66,13 @@ def _plain(value: Any) -> Any:
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:
     """Return the content of a tokenizer; what it makes of rows and items counts there, and decides."""
-    said: list[Any] = [tokenizer.get_vocab(), {name: str(each) for name, each in tokenizer.special_tokens_map.items()}]
+    parts: list[Any] = [tokenizer.get_vocab(), {name: str(each) for name, each in tokenizer.special_tokens_map.items()}]
     if tokenizer.is_fast:
         made = json.loads(tokenizer.backend_tokenizer.to_str())
-        said.append({key: value for key, value in made.items() if key not in ("truncation", "padding")})  # set by calls
-    return Content(digest(*said), decisive=False)
+        parts.append(
+            {key: value for key, value in made.items() if key not in ("truncation", "padding")}
+        )  # set by calls
+    return Content(digest(*parts), decisive=False)
 
 
 def of_template(template: Any) -> Content:
@@ -149,7 +151,7 @@ def _weights(files: Sequence[Path]) -> str:
 
 
 def _blocks(file: int, start: int, end: int, whole: bool) -> Iterator[bytes]:
-    """Give the bytes of a file from start to end: all of them, or evenly spaced samples."""
+    """Yield the bytes of a file from start to end: all of them, or evenly spaced samples."""
     if whole or end - start <= SAMPLES * BLOCK:
         for place in range(start, end, 2**24):
             yield os.pread(file, min(2**24, end - place), place)

@@ -19,6 +19,7 @@ Rows share a forward pass where their lengths have the same rotary frequencies: 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,8 +48,12 @@ Ints = npt.NDArray[np.int64]
 class Tree:
     """A context and the continuations after it, as one row of tokens.
 
-    branch: (T,), whose token each is: TRUNK, or a branch's number. at, targets: for each request of the tree (by its
-    place in the part) the tokens after which its continuation's tokens stand, and these.
+    Attributes:
+        context: The tokens that all requests of the tree begin with.
+        tokens: (T,), of the row.
+        positions: (T,), of the tokens, each as in a row of its request alone.
+        branch: (T,), whose token each is: TRUNK, or a branch's number.
+        requests: Of each its place in the part, the tokens after which its continuation's tokens stand, and these.
     """
 
     context: list[int]
@@ -64,7 +69,7 @@ class Tree:
 
     @property
     def branches(self) -> int:
-        """Branches that have a token."""
+        """Return the number of branches that have a token."""
         return len(set(self.branch) - {TRUNK})
 
     @property
@@ -73,7 +78,7 @@ class Tree:
         return max(self.positions) + 1
 
     def add(self, place: int, continuation: list[int]) -> None:
-        """The last token of a continuation predicts nothing that is asked for, and is not read."""
+        """Add a continuation; its last token predicts nothing that is asked for, and is not read."""
         read, start, end = continuation[:-1], len(self.tokens), len(self.context)
         number = len(self.requests)
         self.tokens += read
@@ -107,9 +112,15 @@ def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: F
 class Pass:
     """One forward pass: rows of trees, padded on the right.
 
-    ids, positions, branch: (R, T); bare: whether no tree has branches that must not see each other.
-    states: (U,), the tokens of R T whose logits are wanted; of: (M,), for each continuation token the state that
-    predicts it; targets: (M,), the token; request: (M,), whose it is.
+    Attributes:
+        ids: (R, T).
+        positions: (R, T).
+        branch: (R, T).
+        bare: Whether no tree has branches that must not see each other.
+        states: (U,), the tokens of R T whose logits are wanted.
+        of: (M,), for each continuation token the state that predicts it.
+        targets: (M,), the continuation tokens.
+        request: (M,), whose they are.
     """
 
     ids: Tensor
@@ -148,15 +159,14 @@ class Pass:
         )
 
     def mask(self, K: int, dtype: torch.dtype | None) -> Tensor:
-        """Who sees whom, (K R, 1, T, T): booleans, or (with a dtype) what is added to attention's scores."""
+        """Return who sees whom, (K R, 1, T, T): booleans, or (with a dtype) what is added to attention's scores."""
         T = self.ids.shape[1]
         before = torch.ones(T, T, dtype=torch.bool, device=self.ids.device).tril()
         seen, seer = self.branch.unsqueeze(1), self.branch.unsqueeze(2)  # (R, 1, T), (R, T, 1)
         sees = before & ((seen == TRUNK) | (seen == seer))  # (R, T, T); padding sees padding and the context
         if dtype is not None:
             least = torch.finfo(dtype).min
-            added = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, least)
-            return added.unsqueeze(1).repeat(K, 1, 1, 1)
+            sees = torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, least)
         return sees.unsqueeze(1).repeat(K, 1, 1, 1)
 
 
@@ -164,7 +174,9 @@ class Pass:
 class Plan:
     """How a part is scored.
 
-    trees: over its different requests, the longest first. places: for every request, the place of its own among them.
+    Attributes:
+        trees: Over its different requests, the longest first.
+        places: For every request, its place among the different ones.
     """
 
     trees: list[Tree]
@@ -195,10 +207,14 @@ class PackedLikelihoods:
         pack: Pack | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> list[list[Answer]]:
-        """For every trial of a pack (or the base alone), each request's log-likelihood and whether it is greedy.
+        """Return each request's log-likelihood and whether it is greedy, for every trial of a pack or the base.
 
-        name: of the part that the requests make up, under which their plan is kept. look: called before each forward
-        pass, so that it may break off, by raising.
+        Args:
+            name: Of the part that the requests make up, under which their plan is kept.
+            requests: Of the part.
+            carrier: Of the pack; None for the base alone.
+            pack: The trials' adapters.
+            look: Called before each forward pass, which it may break off by raising.
         """
         while True:
             try:
@@ -228,7 +244,7 @@ class PackedLikelihoods:
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
 
     def _shrink(self, name: str, requests: Sequence[Request], K: int) -> bool:
-        """Halve the forward passes; False where the longest is one row, or one tree for each of K trials, already."""
+        """Halve the forward passes; return False where the longest is one row, or one tree for each trial, already."""
         if name in self._plans:
             least = K * len(self._plans[name].trees[0].tokens)
         else:  # it was being tried whether requests share rows, on the base
@@ -239,7 +255,7 @@ class PackedLikelihoods:
         return True
 
     def _plan(self, name: str, requests: Sequence[Request]) -> Plan:
-        """Trees by length, the longest first: what does not fit in memory shows at once."""
+        """Return a part's plan, its longest trees first: what does not fit in memory shows at once."""
         if name not in self._plans or len(self._plans[name].places) != len(requests):
             asked, places = distinct(requests)
             self.shared[name] = self._admits_trees(asked)
@@ -262,9 +278,8 @@ class PackedLikelihoods:
         """
         groups: dict[Hashable, list[Tree]] = {}
         for tree in trees:
-            groups.setdefault(alike(tree) if alike else self._frequencies and self._frequencies(tree.depth), []).append(
-                tree
-            )
+            key = alike(tree) if alike else self._frequencies and self._frequencies(tree.depth)
+            groups.setdefault(key, []).append(tree)
         passes = []
         for group in groups.values():
             start = 0
@@ -284,11 +299,12 @@ class PackedLikelihoods:
         sums: npt.NDArray[np.float64],
         greedy: npt.NDArray[np.bool_],
     ) -> None:
-        """Adds the log-probabilities of a pass's continuation tokens to their requests' sums, (K, requests)."""
+        """Add the log-probabilities of a pass's continuation tokens to their requests' sums, (K, requests)."""
         ids = part.ids.repeat(K, 1)  # (K R, T)
         positions = None if part.bare else part.positions.repeat(K, 1)
         mask = None if part.bare else part.mask(K, self._mask_dtype)
-        hidden = self._hidden(ids, mask, positions, carrier, pack)  # (K R, T, d)
+        with _carrying(carrier, pack):
+            hidden = self.head.hidden(ids, mask, positions)  # (K R, T, d)
         states = hidden.view(K, -1, hidden.shape[-1])[:, part.states]  # (K, U, d)
         found = torch.empty(K, len(part.of), dtype=torch.float64)
         best = torch.empty(K, len(part.of), dtype=torch.bool)
@@ -296,7 +312,8 @@ class PackedLikelihoods:
         for start in range(0, states.shape[1], size):
             own = (part.of >= start) & (part.of < start + size)
             of, targets = part.of[own] - start, part.targets[own]
-            logits = self._logits(states[:, start : start + size], carrier, pack)  # (K, u, V)
+            with _carrying(carrier, pack):
+                logits = self.head.logits(states[:, start : start + size])  # (K, u, V)
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
             chosen = logits[:, of, targets] - logits.logsumexp(2)[:, of]  # (K, m)
@@ -306,23 +323,9 @@ class PackedLikelihoods:
         np.add.at(sums.T, request, found.T.numpy())
         np.logical_and.at(greedy.T, request, best.T.numpy())
 
-    def _hidden(
-        self, ids: Tensor, mask: Tensor | None, positions: Tensor | None, carrier: Carrier | None, pack: Pack | None
-    ) -> Tensor:
-        if carrier is None:
-            return self.head.hidden(ids, mask, positions)
-        with carrier.carrying(pack):
-            return self.head.hidden(ids, mask, positions)
-
-    def _logits(self, states: Tensor, carrier: Carrier | None, pack: Pack | None) -> Tensor:
-        if carrier is None:
-            return self.head.logits(states)
-        with carrier.carrying(pack):
-            return self.head.logits(states)
-
     @property
     def _mask_dtype(self) -> torch.dtype | None:
-        """Scaled-dot-product attention takes booleans, other implementations what they add to the scores."""
+        """Return the type of masks; None for booleans, which scaled-dot-product attention alone takes."""
         return None if self.base.model.config._attn_implementation == "sdpa" else self.base.model.dtype
 
     def _admits_trees(self, requests: Sequence[Request]) -> bool:
@@ -360,6 +363,11 @@ class PackedLikelihoods:
         for part in passes:
             self._add(part, None, None, 1, sums, greedy)
         return sums.reshape(-1)
+
+
+def _carrying(carrier: Carrier | None, pack: Pack | None) -> AbstractContextManager[object]:
+    """Return the context in which the model has a pack's adapters; the base alone has none."""
+    return nullcontext() if carrier is None else carrier.carrying(pack)
 
 
 def by_length(trees: Sequence[Tree]) -> list[Tree]:

@@ -55,7 +55,7 @@ def read_rows(data: config.Data) -> list[Row]:
 
 
 def find_file(data: config.Data) -> Path | None:
-    """The file that the data's path means, None for a data set id; raises UserError where it is not there."""
+    """Return the file that the data's path means, None for a data set id; raise UserError where it is not there."""
     path = Path(data.path).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if path.is_file():
@@ -72,7 +72,7 @@ def _read_file(path: Path) -> list[Row]:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {one_line(error)}") from None
-    text = _decoded(raw, path)
+    text = _decode(raw, path)
     if text.lstrip().startswith("["):
         rows: list[Row] = list(_parse(text, str(path)))
         return rows
@@ -88,7 +88,7 @@ def _read_file(path: Path) -> list[Row]:
         raise
 
 
-def _decoded(raw: bytes, path: Path) -> str:
+def _decode(raw: bytes, path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -101,7 +101,7 @@ def _decoded(raw: bytes, path: Path) -> str:
 
 def _parse(text: str, place: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_distinct)
+        return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text.strip() else ""
         raise UserError(f"{place} is no valid JSON: {error.msg} at {line}column {error.colno}") from None
@@ -111,7 +111,7 @@ def _parse(text: str, place: str) -> Any:
         raise UserError(f"{place} is no valid JSON: {one_line(error)}") from None
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's mapping; a key given twice is an error, not the last of them."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
@@ -132,10 +132,10 @@ def _one_mapping(text: str) -> dict[str, Any] | None:
 
 
 def _list_within(mapping: Mapping[str, Any]) -> str:
-    """Name the list of rows that a mapping holds, if it holds one."""
+    """Return words on the list of rows that a mapping holds, none where it holds none."""
     for name, value in mapping.items():
-        rows = isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
-        if rows and name not in CHAT:
+        are_rows = isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
+        if are_rows and name not in CHAT:
             return f' (its "{name}" is a list of {len(value)})'
     return ""
 
@@ -170,15 +170,6 @@ class Rows:
     rows: list[tuple[int, Row]]
     names: Mapping[str, str]
     unused: Mapping[int, list[str]]
-
-
-def find_format(data: config.Data, rows: Sequence[Row]) -> Format:
-    """Return the rows' format, checked row by row.
-
-    Raises:
-        UserError: naming the first bad row and what it lacks.
-    """
-    return normalise(data, rows).form
 
 
 def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
@@ -250,8 +241,8 @@ def _alpaca(row: Row, names: Mapping[str, str]) -> Row:
             raise _BadRowError(f'"{theirs}" must be text, got {_shown(value)}')
         if mine == "output" and value is None and any(_holds(row.get(names.get(name, name))) for name in ALPACA):
             raise _BadRowError(f'"{theirs}" is null: {NULL_ADVICE}')
-        plain[mine] = _whole(value or "", theirs)
-    plain["history"] = [tuple(_whole(text, "history") for text in pair) for pair in _history(row.get("history"))]
+        plain[mine] = _unbroken(value or "", theirs)
+    plain["history"] = [tuple(_unbroken(text, "history") for text in pair) for pair in _history(row.get("history"))]
     return plain
 
 
@@ -259,11 +250,11 @@ def _history(value: Any) -> list[Any]:
     """Return the turns before a row's own, pairs of what the user and the assistant said (LLaMA-Factory's form)."""
     if value is None:
         return []
-    pairs = isinstance(value, (list, tuple)) and all(
+    are_pairs = isinstance(value, (list, tuple)) and all(
         isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(text, str) for text in pair)
         for pair in value
     )
-    if not pairs:
+    if not are_pairs:
         raise _BadRowError(f'"history" must be a list of pairs of texts, [user, assistant], got {_shown(value)}')
     return list(value)
 
@@ -281,11 +272,11 @@ def _chat(row: Row) -> Row:
     if system:
         if messages and messages[0]["role"] == "system":
             raise _BadRowError('"system" stands beside "messages" that begin with a system message: keep one of them')
-        messages.insert(0, {"role": "system", "content": _whole(system, "system")})
+        messages.insert(0, {"role": "system", "content": _unbroken(system, "system")})
         trained.insert(0, True)
     plain: Row = {"messages": messages, "untrained": {place for place, mark in enumerate(trained) if not mark}}
     if tools := _tools(row):
-        plain["tools"] = _whole(tools, "tools")
+        plain["tools"] = _unbroken(tools, "tools")
     if settings := row.get("chat_template_kwargs"):
         if not isinstance(settings, dict):
             raise _BadRowError(f'"chat_template_kwargs" must be a mapping, got {_shown(settings)}')
@@ -329,7 +320,7 @@ def _message(message: Any, place: int) -> Message:
         raise _BadRowError(f'message {place} has no text "content": {_shown(message)}')
     if isinstance(plain.get("tool_calls"), list):
         plain["tool_calls"] = [_call(call) for call in plain["tool_calls"]]
-    _whole(plain, f"message {place}")
+    _unbroken(plain, f"message {place}")
     return plain
 
 
@@ -378,7 +369,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
-    """Raises UserError for roles of other formats, whose answers would not be found."""
+    """Raise UserError for roles of other formats, whose answers would not be found."""
     answered = False
     for number, row in rows:
         roles = list(dict.fromkeys(message["role"] for message in row["messages"]))
@@ -407,8 +398,8 @@ def _stands(foreign: Iterable[str]) -> str:
 # ----- what messages say
 
 
-def _whole(value: Any, name: str) -> Any:
-    """Return a value whose texts hold no broken character; raises _BadRowError for one that does."""
+def _unbroken(value: Any, name: str) -> Any:
+    """Return a value whose texts hold no broken character; raise _BadRowError for one that does."""
     for text in _texts(value):
         if found := BROKEN.search(text):
             kind = "NUL" if found[0] == "\0" else "half of a surrogate pair"

@@ -34,7 +34,7 @@ Encode = Callable[[list[Any]], list[Request]]
 
 FEWSHOT_SEED = 1234  # the harness's own default, so that prompts are those of published numbers
 ACCURACIES = ("acc_norm", "acc")
-LEAST = 2  # items that a paired test and a standard error need
+MIN_ITEMS = 2  # items that a paired test and a standard error need
 
 
 class ItemError(Exception):
@@ -45,7 +45,13 @@ class ItemError(Exception):
 class Item:
     """One document of a task with its requests: first the choices' continuations, then what else the task asks for.
 
-    leaf: index of its subtask; number: its place there; gold: the right choices; requests: slice of the task's.
+    Attributes:
+        leaf: Index of its subtask.
+        number: Its place there.
+        document: As the harness has it.
+        gold: The right choices.
+        choices: How many there are.
+        requests: Slice of the task's.
     """
 
     leaf: int
@@ -60,9 +66,13 @@ class Item:
 class Task:
     """A task as the user names it.
 
-    leaves: the harness's task objects; items, requests: theirs, in the leaves' order.
-    weights: by metric, whether subtasks weigh by their number of items (True) or equally, as a group's file says it.
-    trusted: whether its templates are rendered outside the sandbox.
+    Attributes:
+        name: The user's.
+        leaves: The harness's task objects.
+        items: Of all leaves, in their order.
+        requests: Of all leaves, in their order.
+        weights: By metric, whether subtasks weigh by their number of items (True) or equally, as a group's file says.
+        trusted: Whether its templates are rendered outside the sandbox.
     """
 
     name: str
@@ -74,7 +84,7 @@ class Task:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The task's own metrics that are means over items and that all leaves have."""
+        """Return the task's own metrics that are means over items and that all leaves have."""
         from lm_eval.api.metrics import mean
 
         means = [[name for name, how in leaf.aggregation().items() if how is mean] for leaf in self.leaves]
@@ -124,15 +134,15 @@ class Task:
         verdict: list[int] = []
         scorable = self.scorable(metric)
         for place, leaf in enumerate(self.leaves):
-            own = [i for i in scorable if self.items[i].leaf == place]
-            order = np.random.default_rng([seed, zlib.crc32(leaf.task_name.encode()), len(own)]).permutation(own)
-            cut = max(min(max(round(verdict_share * len(own)), 1), len(own) - 1), 0)
+            items = [i for i in scorable if self.items[i].leaf == place]
+            order = np.random.default_rng([seed, zlib.crc32(leaf.task_name.encode()), len(items)]).permutation(items)
+            cut = max(min(max(round(verdict_share * len(items)), 1), len(items) - 1), 0)
             verdict += order[:cut].tolist()
             search += order[cut:].tolist()
-        if min(len(search), len(verdict)) < LEAST:
+        if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
                 f"task {self.name} has {len(scorable)} items: too few, as {len(search)} would be searched on and "
-                f"{len(verdict)} kept for the verdict, and each needs {LEAST} at least (--limit, --verdict-share)"
+                f"{len(verdict)} kept for the verdict, and each needs {MIN_ITEMS} at least (--limit, --verdict-share)"
             )
         return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))
 
@@ -244,7 +254,7 @@ def _why_not_loaded(name: str, error: Exception) -> str:
 
 
 def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
-    """Build a leaf's requests; raises UserError, which names the item that is at fault, where it can be told."""
+    """Build a leaf's requests; raise UserError, which names the item that is at fault, where it can be told."""
     try:
         leaf.build_all_requests(limit=limit, rank=0, world_size=1)
     except Exception as error:
@@ -255,7 +265,7 @@ def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
 
 
 def _check(name: str, leaf: HarnessTask) -> None:
-    """Raises UserError where a task is not one of choices, or would filter the model's answers."""
+    """Raise UserError where a task is not one of choices, or would filter the model's answers."""
     kind = leaf.get_config("output_type") or leaf.OUTPUT_TYPE
     if kind != "multiple_choice":
         raise UserError(f"task {name}: {leaf.task_name} is of type {kind}; only multiple_choice can be scored so far")
@@ -264,7 +274,7 @@ def _check(name: str, leaf: HarnessTask) -> None:
 
 
 def _set_fewshot(leaf: HarnessTask, fewshot: int | None) -> None:
-    """The number of examples shown, by the harness's rule: a task that sets 0 keeps it."""
+    """Set the number of examples shown, by the harness's rule: a task that sets 0 keeps it."""
     own = leaf.get_config("num_fewshot")
     if own is None or (fewshot is not None and own != 0):
         leaf.set_config("num_fewshot", fewshot or 0)
@@ -275,7 +285,7 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
     """Return the leaves' items and tokenised requests.
 
     An item of the user's own whose answer names no choice is an error. One that comes with the harness cannot be
-    mended: it stays without a right choice. So does one of a task that knows by itself what is right.
+    corrected: it stays without a right choice. So does one of a task that knows by itself what is right.
     """
     items: list[Item] = []
     requests: list[Request] = []
