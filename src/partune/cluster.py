@@ -446,7 +446,7 @@ class Cluster(Workers):
         if alone := task.alone or self._slots == 1:
             task.strikes += 1
         if alone and overdue:
-            return WorkerLostError(f"no result within {self._limit:g} s")
+            return WorkerLostError(f"no result within {self._limit:g} s, the time limit")
         if task.strikes >= STRIKES:
             return WorkerLostError(f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)")
         why = "left: over the time limit" if overdue else "died"

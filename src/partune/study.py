@@ -50,6 +50,7 @@ from partune.winner import (
     fresh_due,
     fresh_name,
     fresh_runs,
+    further_run,
     is_judged,
     judge,
     looked_before,
@@ -372,13 +373,24 @@ class Study:
         """The worker processes, which outlive a run, or workers of this process, which do not."""
         return own if self._workers is None else nullcontext(self._workers)
 
-    def _use(self, objective: Anchored, use: Callable[[Anchored], T]) -> T:
-        """Calls `use` with the objective, in a worker process where there are any."""
+    def _use(self, objective: Anchored, use: Callable[[Anchored], T], what: str | None = None) -> T:
+        """Call `use` with the objective, in a worker process where there are any.
+
+        Args:
+            objective: What is evaluated.
+            use: The call.
+            what: What the study lacks where the worker dies, in words; None where there is no study yet.
+
+        Raises:
+            UserError: The worker died.
+        """
         if self._workers is None:
             return use(objective)
         try:
             return self._workers.submit(use, objective).result()
         except WorkerLostError as error:
+            if what is not None:
+                raise self._lost(what, error) from None
             raise UserError(f"nothing can be evaluated: {error}") from None
 
     def _search(self, pool: Workers, budget: int, slots: int) -> None:
@@ -437,11 +449,9 @@ class Study:
                 failures.setdefault(seen.cause, []).append(seen.error)
         for errors in failures.values():
             if len(errors) >= SAME:
-                directory = self.record.directory
-                again = "run it again" if directory is None else f"partune resume {shlex.quote(str(directory))}"
                 raise FutileError(
                     f"{len(errors)} trials failed with the same error before any had a score: {errors[0]}. "
-                    f"Mend that, and continue: {again}"
+                    f"Mend that, and continue: {self._continuing}"
                 )
 
     def _most(self, pool: Workers, budget: int, slots: int) -> int:
@@ -627,9 +637,7 @@ class Study:
             self.watcher.phase("confirm")
             again = [self._again(each.number, each.config, AGAIN, each.number, run) for each in trials]
             self._running = {self._submit(pool, each, confirm_name(each, run)): each for each in again}
-            for future, each in self._running.items():
-                name = confirm_name(each, run)
-                self._note(name, each.finished(self._outcome(future), told=0))
+            for name in self._noted({future: confirm_name(each, run) for future, each in self._running.items()}):
                 self.record.discard(name)  # had a place for what a preempted one saves
 
     def _run_fresh(self, objective: Anchored, pool: Workers) -> None:
@@ -647,14 +655,44 @@ class Study:
             name = fresh_name(whose, run)
             future = pool.submit(observed_fresh, objective, trial, self.record.adapter(name).absolute())
             self._running[future], names[future] = trial, name
-        for future, name in names.items():
-            self._note(name, self._running[future].finished(self._outcome(future), told=0))
-            if self.ship == "first" or names[future].startswith(fresh_name("defaults", 0)[:-1]):
+        for name in self._noted(names):
+            if self.ship == "first" or name.startswith(fresh_name("defaults", 0)[:-1]):
                 self.record.discard(name)  # had a place for what a preempted one saves
+
+    def _noted(self, names: Mapping[Future[Observation], str]) -> Iterator[str]:
+        """Note further runs as they end, and yield the name of each that is on record.
+
+        A run whose worker died is not: that says nothing of its configuration, and it is due when the study is resumed.
+
+        Raises:
+            UserError: When all have ended, where workers died.
+        """
+        lost: dict[str, WorkerLostError] = {}
+        for future, name in names.items():
+            try:
+                observation = future.result()
+            except WorkerLostError as error:
+                lost[further_run(name)] = error
+                continue
+            self._note(name, self._running[future].finished(observation, told=0))
+            yield name
+        if lost:
+            raise self._lost(", ".join(lost), *lost.values())
+
+    def _lost(self, what: str, *errors: WorkerLostError) -> UserError:
+        """Return the error that ends a run of the study, as something it needs was lost with a worker."""
+        why = "; ".join(dict.fromkeys(map(str, errors)))
+        return UserError(f"lost, and not on record: {what} ({why}). To run what is missing: {self._continuing}")
+
+    @property
+    def _continuing(self) -> str:
+        """What continues the study."""
+        directory = self.record.directory
+        return "run it again" if directory is None else f"partune resume {shlex.quote(str(directory))}"
 
     def _score_anchors(self, objective: Anchored) -> None:
         """Base, learning rate 0 (which must give the base's answers), defaults; each once in a study's life."""
-        self.record.describe(self._use(objective, lambda each: each.summary))
+        self.record.describe(self._use(objective, lambda each: each.summary, "what was loaded"))
         objective.recall(self.record.loaded)
         self.watcher.loaded(self.record.loaded)
         defaults = objective.defaults
@@ -663,9 +701,11 @@ class Study:
             self.watcher.limited(limits)
         self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
         kept = self.record.adapter("defaults").absolute()
-        self._anchor(
-            "defaults", defaults, lambda trial: self._use(objective, lambda each: each.score_defaults(trial, kept))
-        )
+
+        def score_defaults(trial: Trial) -> Observation:
+            return self._use(objective, lambda each: each.score_defaults(trial, kept), "the run of the defaults")
+
+        self._anchor("defaults", defaults, score_defaults)
 
     def _await_anchors(self, objective: Anchored) -> None:
         """Waits for the leader's: where learning rate 0 does not give the base's answers, no trial is worth running."""
@@ -683,7 +723,7 @@ class Study:
 
     def _base(self, objective: Anchored) -> Observation:
         """Return the untouched base; raises StoppedError where it has no score."""
-        base = unspoilt(self._use(objective, lambda each: each.score_base()))
+        base = unspoilt(self._use(objective, lambda each: each.score_base(), "the scores of the base"))
         if base.status is Status.FAILED:
             raise StoppedError(f"the untouched base model has no score to compare with: {base.error}")
         return base
@@ -693,7 +733,7 @@ class Study:
 
         Raises StoppedError where it fails, and UntrustworthyError where it does not answer as the base does.
         """
-        zero = unspoilt(self._use(objective, lambda each: each.score_zero(trial)))
+        zero = unspoilt(self._use(objective, lambda each: each.score_zero(trial), "the run with learning rate 0"))
         if zero.status is Status.FAILED:
             raise StoppedError(
                 f"the first training, of a few steps with learning rate 0, failed, as all would: {zero.error}. "
@@ -702,7 +742,8 @@ class Study:
         base = self._anchors["base"]
         assert base.observation is not None
         with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
-        if reason := self._use(objective, lambda each: each.disagreement(with_items, zero)):
+        what = "the comparison of the run with learning rate 0"
+        if reason := self._use(objective, lambda each: each.disagreement(with_items, zero), what):
             raise UntrustworthyError(
                 f"training with learning rate 0 must leave the base model's answers as they are, but: {reason}. "
                 "Every trial would be scored wrongly. Please report the model and the versions."
@@ -719,7 +760,8 @@ class Study:
             run = shipped(winner, self._anchors, self.ship)
             if not is_judged(winner, self._anchors) or self._anchors["winner"].seed != run.seed:
                 adapter = self._place_of(winner, run)
-                score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter))
+                what = "the winner's scores on the verdict items"
+                score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter), what)
                 self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
             for place in range(1, 1 + len(fresh_runs(self._anchors, winner.number))):
                 self.record.discard(fresh_name(winner.number, place))  # where one was chosen, the others go
@@ -735,7 +777,8 @@ class Study:
         if scored.observation is None or scored.status is not Status.DONE or not adapter.is_dir():
             return
         before = dataclasses.replace(scored.observation, items=self.record.items("anchors", scored.number))
-        found = self._use(objective, lambda each: each.reload(winner, adapter, before))
+        what = "the check of the winner's adapter as others load it"
+        found = self._use(objective, lambda each: each.reload(winner, adapter, before), what)
         if found is not None:
             self._note(RELOADED, Trial(0, dict(winner.config), seed=scored.seed).finished(found, told=0))
 

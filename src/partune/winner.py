@@ -79,6 +79,12 @@ def confirmations(anchors: Mapping[str, Trial]) -> dict[int, list[Trial]]:
     return {number: [runs[run] for run in sorted(runs)] for number, runs in found.items()}
 
 
+def further_run(name: str) -> str:
+    """Return in words which run the name of a confirmation or of a fresh run stands for."""
+    kind, whose, run = name.split("/")
+    return f"{'fresh run' if kind == 'fresh' else 'confirmation'} {run} of {'the' if whose == 'defaults' else 'trial'} {whose}"
+
+
 def pooled(first: float, again: Sequence[Trial]) -> float:
     """The mean of what a trial's score is worth and of its further runs' scores; -inf where one of them failed."""
     if any(each.status is not Status.DONE for each in again):
@@ -155,10 +161,17 @@ def fresh_name(whose: Whose, run: int) -> str:
 
 
 def fresh_runs(anchors: Mapping[str, Trial], whose: Whose) -> list[Trial]:
-    """Return the runs with fresh seeds of a trial, by its number, or of the defaults, in their order."""
+    """Return the runs with fresh seeds of a trial, by its number, or of the defaults, in the order of recording."""
+    return [anchors[name] for name in fresh_names(anchors, whose)]
+
+
+def fresh_names(anchors: Mapping[str, Trial], whose: Whose) -> list[str]:
+    """Return the names of the runs that `fresh_runs` returns.
+
+    One that was lost and made up for comes after those that a verdict was given on before: a look counts the first.
+    """
     own = f"{FRESH}{whose}/"
-    names = [name for name in anchors if name.startswith(own)]
-    return [anchors[name] for name in sorted(names, key=lambda name: int(name.removeprefix(own)))]
+    return sorted((name for name in anchors if name.startswith(own)), key=lambda name: anchors[name].number)
 
 
 def fresh_due(winner: Trial, anchors: Mapping[str, Trial], seeds: int) -> list[tuple[Whose, int]]:
