@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from partune.statistics import LEVEL, Comparison, Limits, Runs, compare, joined_small, level, sign_flips, verdict
+from partune.statistics import (
+    LEVEL,
+    Comparison,
+    Limits,
+    Runs,
+    Variance,
+    compare,
+    joined_small,
+    level,
+    sign_flips,
+    verdict,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -299,5 +310,6 @@ def test_what_items_can_show_is_known_before() -> None:
 
 
 def test_a_comparison_without_a_known_error_has_no_interval() -> None:
-    found = Comparison(0.1, math.nan, 0.5, 0.5, 1)
+    found = Comparison(0.1, Variance(math.nan, 0.0, math.inf), 0.5, 0.5, 1)
+    assert math.isnan(found.stderr)
     assert all(math.isnan(end) for end in found.interval)

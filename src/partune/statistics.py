@@ -99,33 +99,89 @@ class Runs:
 
 
 @dataclass(frozen=True)
+class Variance:
+    """The variance of a gain, by where it comes from.
+
+    Attributes:
+        items: What the items bring in.
+        runs: What the runs of both sides add to it.
+        df: Degrees of freedom.
+    """
+
+    items: float
+    runs: float
+    df: float
+
+    @classmethod
+    def of(cls, winner: Runs, reference: Runs) -> Self:
+        """Return the variance of a gain on items that all runs have a score on; nan where it is one item."""
+        strata = joined_small(winner.strata)
+        groups, sizes = np.unique(strata, return_counts=True)
+        freedom = len(strata) - len(groups)
+        if freedom == 0:
+            return cls(math.nan, 0.0, math.inf)
+        differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
+        each = spread(differences[None], winner.weights, strata)[0]
+        by_stratum = np.array([each[strata == group].sum() for group in groups])
+        sides = [_of_runs(side, strata) for side in (winner, reference) if len(side) > 1]
+        items, runs = float(each.sum()), sum(variance for variance, _ in sides)
+        denominator = float((by_stratum**2 / (sizes - 1)).sum()) + sum(square for _, square in sides)
+        return cls(items, runs, (items + runs) ** 2 / denominator if denominator > 0 else float(freedom))
+
+    @property
+    def stderr(self) -> float:
+        return math.sqrt(self.items + self.runs)
+
+
+def _of_runs(runs: Runs, strata: Array) -> tuple[float, float]:
+    """Return what some runs add to the variance of their mean, and to Satterthwaite's denominator."""
+    count = len(runs)
+    between = float((runs.values @ runs.weights).var(ddof=1)) / count
+    residuals = runs.values - runs.values.mean(axis=0)  # (S, n)
+    rest = float(spread(residuals, runs.weights, strata).sum()) / (count - 1) / count
+    return (between - rest, between**2 / (count - 1)) if between > rest else (0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Winner minus reference on the same items.
 
     Attributes:
         gain: Difference of the mean scores, in their units.
-        stderr: Standard error of the gain, from the items and, of a side that ran more than once, from its runs.
+        variance: Variance of the gain, from the items and, of a side that ran more than once, from its runs.
         p: One-sided, the chance of so large a gain where there is none.
         p_worse: The same of so large a loss.
         items: Number of items that both have a score on.
         runs: Number of runs of the winner and of the reference.
-        df: Degrees of freedom of the error.
         test: What was computed, in words.
         level: What p is held against.
-        by_items, by_seeds: The parts of the standard error; its square is the sum of their squares.
     """
 
     gain: float
-    stderr: float
+    variance: Variance
     p: float
     p_worse: float
     items: int
     runs: tuple[int, int] = (1, 1)
-    df: float = math.inf
     test: str = ""
     level: float = LEVEL
-    by_items: float = math.nan
-    by_seeds: float = 0.0
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the gain; its square is the sum of the squares of its parts, `by_items` and `by_seeds`."""
+        return self.variance.stderr
+
+    @property
+    def by_items(self) -> float:
+        return math.sqrt(self.variance.items)
+
+    @property
+    def by_seeds(self) -> float:
+        return math.sqrt(self.variance.runs)
+
+    @property
+    def df(self) -> float:
+        return self.variance.df
 
     @property
     def relation(self) -> Relation:
@@ -268,55 +324,37 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
     if not known.any():
         raise ValueError("a comparison needs an item that all runs have a score on")
     winner, reference = winner.among(known), reference.among(known)
-    weights, strata = winner.weights, joined_small(winner.strata)
+    weights = winner.weights
     differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
     gain = float(weights @ differences)
-    groups = len(np.unique(strata))
-    freedom = len(strata) - groups
+    found = Variance.of(winner, reference)
     flips, flips_worse = sign_flips(weights * differences)
-    common = {"items": len(strata), "runs": (len(winner), len(reference)), "level": at}
-    if freedom == 0:  # one item: nothing is known of its error
-        return Comparison(gain, math.nan, flips, flips_worse, test="sign flips of one item", **common)  # type: ignore[arg-type]
-    each = weights**2 * squares(differences[None], strata)[0]
-    by_items = float(each.sum())
-    own = [float(each[strata == kind].sum()) ** 2 / (int((strata == kind).sum()) - 1) for kind in np.unique(strata)]
-    variance, spread = by_items, sum(own)
-    for side in (winner, reference):
-        found, scale = _between(side, strata)
-        variance += found
-        spread += scale
-    stderr = math.sqrt(variance)
-    df = variance**2 / spread if spread > 0 else float(freedom)
-    common |= {"df": df, "by_items": math.sqrt(by_items), "by_seeds": math.sqrt(variance - by_items)}
+
+    def told(p: float, p_worse: float, test: str) -> Comparison:
+        return Comparison(gain, found, p, p_worse, len(differences), (len(winner), len(reference)), test, at)
+
+    if math.isnan(found.items):
+        return told(flips, flips_worse, "sign flips of one item")
     if len(winner) == len(reference) == 1:
         test = "McNemar's exact test" if _is_mcnemar(weights, differences) else "sign flips of the items' differences"
-        return Comparison(gain, stderr, flips, flips_worse, test=f"{test}, one-sided", **common)  # type: ignore[arg-type]
+        return told(flips, flips_worse, f"{test}, one-sided")
+    stderr, df = found.stderr, found.df
     t = gain / stderr if stderr > 0 else math.copysign(math.inf, gain) if gain else 0.0
     upper, lower = float(stats.t.sf(t, df)), float(stats.t.cdf(t, df))
     test = f"Student's t over runs and items ({df:.0f} degrees of freedom) and sign flips, one-sided"
-    return Comparison(gain, stderr, max(upper, flips), max(lower, flips_worse), test=test, **common)  # type: ignore[arg-type]
+    return told(max(upper, flips), max(lower, flips_worse), test)
 
 
-def _between(runs: Runs, strata: Array) -> tuple[float, float]:
-    """Return what the runs add to the variance of their mean, and to Satterthwaite's denominator."""
-    count = len(runs)
-    if count == 1:
-        return 0.0, 0.0
-    between = float((runs.values @ runs.weights).var(ddof=1)) / count
-    residuals = runs.values - runs.values.mean(axis=0)  # (S, n)
-    rest = float((squares(residuals, strata) @ runs.weights**2).sum()) / (count - 1) / count
-    return (between - rest, between**2 / (count - 1)) if between > rest else (0.0, 0.0)
-
-
-def squares(values: Array, strata: Array) -> Array:
-    """Return squared deviations from the stratum's mean, unbiased for the variance of a draw.
+def spread(values: Array, weights: Array, strata: Array) -> Array:
+    """Return what each item adds to the variance of a weighted mean, by its deviation from its stratum's mean.
 
     Args:
         values: (S, n).
+        weights: (n,).
         strata: (n,).
 
     Returns:
-        (S, n): (value - mean)^2 g / (g - 1) in a stratum of g items; 0 in one of a single item.
+        (S, n): weight^2 (value - mean)^2 g / (g - 1) in a stratum of g items; 0 in one of a single item.
     """
     found = np.zeros(values.shape)
     for kind in np.unique(strata):
@@ -324,7 +362,7 @@ def squares(values: Array, strata: Array) -> Array:
         if (size := int(own.sum())) > 1:
             part = values[:, own]
             found[:, own] = (part - part.mean(axis=1, keepdims=True)) ** 2 * size / (size - 1)
-    return found
+    return weights**2 * found
 
 
 def joined_small(strata: Array) -> Array:
@@ -396,7 +434,8 @@ class Limits:
         if 0.5**items > at:
             return cls(items, None)
         least = math.ceil(-math.log2(at)) / items if np.isin(base.values, (0.0, 1.0)).all() else 0.0
-        error = math.sqrt(2 * (1 - ALIKE) * float(base.weights**2 @ squares(base.values, joined_small(base.strata))[0]))
+        variance = float(spread(base.values, base.weights, joined_small(base.strata)).sum())
+        error = math.sqrt(2 * (1 - ALIKE) * variance)
         return cls(items, max(least, float(stats.norm.isf(at) + stats.norm.ppf(POWER)) * error))
 
     @property
