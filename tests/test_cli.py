@@ -109,8 +109,13 @@ def test_the_leaders_of_a_finished_study_may_be_confirmed(run: Run) -> None:
     assert len(later["confirmed"]) == 2
     assert run("resume", "runs/b")[0] == 0
     assert json.loads(run("report", "runs/b", "--json")[1])["confirmed"] == later["confirmed"]
-    error = "partune: error: argument --confirm: must be at least 0, got -1\n"
-    assert run("resume", "runs/b", "--confirm", "-1") == (2, "", error)
+    refused = {
+        ("--confirm", "-1"): "search.confirm: input should be greater than or equal to 0, got '-1'",
+        ("--seeds", "1"): "search.seeds: must be 0 or at least 2, as one run says nothing of other seeds, got '1'",
+        ("--ship", "worst"): "search.ship: input should be 'first', 'median' or 'best', got 'worst'",
+    }
+    for arguments, error in refused.items():
+        assert run("resume", "runs/b", *arguments) == (2, "", f"partune: error: {error}\n")
 
 
 def test_a_study_may_be_resumed_elsewhere(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

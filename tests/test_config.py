@@ -129,7 +129,7 @@ def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None
         ({"model": None}, "model is missing: give --model or a section in the file"),
         ({"data": {"format": "chat"}}, "data.path is missing"),
         ({"version": 2}, "version: input should be 1, got 2"),
-        ({"run": {"keep": 0}}, "run.keep: input should be greater than 0, got 0"),
+        ({"run": {"keep": 0}}, "run.keep: must be a number of adapters, at least 1, or all, got 0"),
         (
             {"search": {"seeds": 1}},
             "search.seeds: must be 0 or at least 2, as one run says nothing of other seeds, got 1",

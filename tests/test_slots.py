@@ -188,7 +188,9 @@ def refused(make: Callable[[], Study], message: str) -> None:
 
 def test_rungs_need_an_objective_that_can_stop(tmp_path: Path) -> None:
     refused(lambda: Study(PLANE, height, "lhs", stop="rungs"), "stop: rungs needs an objective that can stop")  # type: ignore[arg-type]
-    refused(lambda: Study(PLANE, Slotted(), "lhs", stop="early"), 'stop is none or rungs, got "early"')
+    refused(
+        lambda: Study(PLANE, Slotted(), "lhs", stop="early"), "stop: input should be 'none' or 'rungs', got 'early'"
+    )
     Study(PLANE, Slotted(), "lhs", directory=tmp_path / "s").close()
     message = "holds another study: stop is none there, and rungs here"
     refused(lambda: Study(PLANE, Slotted(), "lhs", directory=tmp_path / "s", stop="rungs", resume=True), message)

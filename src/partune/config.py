@@ -30,7 +30,7 @@ from pydantic import (
 from partune import paths, strict_yaml
 from partune.database import masked, public
 from partune.demo import DIRECTORY as DEMO
-from partune.errors import UserError, suggestion
+from partune.errors import MOST, UserError, shown, suggestion
 
 
 def flag(name: str) -> Any:
@@ -198,10 +198,18 @@ class Test(Section):
     """Use the first so many items of a task only."""
 
 
-def _seeds(value: int) -> int:
-    if value < 0 or value == 1:
+Ship = Literal["first", "median", "best"]  # which run of a winner hands its adapter over
+
+
+def _seeds(value: Any) -> Any:
+    """Return a number of seeds, as text too; raises ValueError for one that makes no sense."""
+    if not _is_count(value) or int(value) == 1:
         raise ValueError("must be 0 or at least 2, as one run says nothing of other seeds")
-    return value
+    return int(value)
+
+
+def _is_count(value: Any) -> bool:
+    return not isinstance(value, bool) and str(value).isdecimal()
 
 
 class Search(Section):
@@ -215,9 +223,9 @@ class Search(Section):
     """The optimiser's own options."""
     confirm: NonNegativeInt = 0
     """So many of the best run again with fresh seeds, then the better half, ...; the winner is the best in the mean."""
-    seeds: Annotated[int, AfterValidator(_seeds)] = 4
+    seeds: Annotated[int, BeforeValidator(_seeds)] = 4
     """Runs of winner and defaults with fresh seeds, for a verdict on hyperparameters; 0: on the two adapters only."""
-    ship: Literal["first", "median", "best"] = "first"
+    ship: Ship = "first"
     """Adapter of the winner to hand over: its first run's, or of the fresh runs the median or best on search items."""
 
     @model_validator(mode="after")
@@ -229,14 +237,23 @@ class Search(Section):
         return self
 
 
-def _pack(value: Any) -> Any:
-    """A number, as text too; the union by itself would answer with the first of its two complaints."""
-    text = str(value)
-    if isinstance(value, bool) or not (text == "auto" or (text.isdecimal() and int(text) > 0)):
-        raise ValueError("must be a number of trials, or auto")
-    if text != "auto" and int(text) > PACK:
+def _positive_or(word: str, what: str) -> Callable[[Any], Any]:
+    """Read a number, as text too, or a word; the union by itself answers with the first of its two complaints."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str) and value == word:
+            return word
+        if not _is_count(value) or int(value) < 1:
+            raise ValueError(f"must be {what}, or {word}")
+        return int(value)
+
+    return read
+
+
+def _one_thread_each(pack: int | str) -> int | str:
+    if isinstance(pack, int) and pack > PACK:
         raise ValueError(f"must be {PACK} trials at most, as each has a thread of its own")
-    return "auto" if text == "auto" else int(text)
+    return pack
 
 
 class Where(Section):
@@ -263,7 +280,11 @@ class Run(Where):
     """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
     litgpt: PathText = "litgpt"
     """LitGPT's command or its full path; it needs a virtual environment of its own."""
-    pack: Annotated[PositiveInt | Literal["auto"], BeforeValidator(_pack)] = "auto"
+    pack: Annotated[
+        PositiveInt | Literal["auto"],
+        BeforeValidator(_positive_or("auto", "a number of trials")),
+        AfterValidator(_one_thread_each),
+    ] = "auto"
     """Trials trained and scored at once (packed engine); auto measures what fits and pays."""
     stop: Literal["none", "rungs"] = "none"
     """Stop trials early that score worst at equal steps of their schedule (packed engine)."""
@@ -273,7 +294,9 @@ class Run(Where):
     """cpu, cuda, cuda:1, mps; auto is the best there is."""
     threads: PositiveInt | None = None
     """CPU threads of training and scoring; by default one for a base of under 20 million parameters."""
-    keep: PositiveInt | Literal["all"] = 1
+    keep: Annotated[
+        PositiveInt | Literal["all"], BeforeValidator(_positive_or("all", "a number of adapters, at least 1"))
+    ] = 1
     """How many of the best adapters stay on disk."""
     storage: Annotated[str | None, Field(repr=False)] = None
     """A database for the record: postgresql://user@host/database, or sqlite:///file; by default a journal file."""
@@ -365,10 +388,19 @@ def parse(value: Any) -> StudyConfig:
     return validated(StudyConfig, value)
 
 
-def validated(section: type[AnySection], value: Any) -> AnySection:
-    """A section from its mapping; raises UserError with one line."""
+def validated(section: type[AnySection], value: Any, strict: bool = False) -> AnySection:
+    """Return a section from its mapping.
+
+    Args:
+        section: Which.
+        value: The mapping.
+        strict: Whether values have their types already, as in Python, and none is read from a text or a truth value.
+
+    Raises:
+        UserError: With one line.
+    """
     try:
-        return section.model_validate(value)
+        return section.model_validate(value, strict=strict)
     except ValidationError as error:
         raise UserError(_one_line(error, section)) from None
 
@@ -483,7 +515,11 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
         return message
     if first["type"] == "missing":
         return f"{place} is missing"
-    got = "" if isinstance(first["input"], Mapping) and first["type"] == "value_error" else f", got {first['input']!r}"
+    got = (
+        ""
+        if isinstance(first["input"], Mapping) and first["type"] == "value_error"
+        else f", got {shown(first['input'], MOST)}"
+    )
     return masked(f"{place}: {message[0].lower()}{message[1:]}{got}")
 
 

@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 
+from partune.config import Run, Search, Ship, validated
 from partune.contents import Contents, as_data, check, versions
 from partune.errors import UserError, shown
 from partune.executors import Meter, WorkerLostError, Workers, in_process
@@ -42,7 +43,6 @@ from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
 from partune.winner import (
     RELOADED,
-    Ship,
     Worths,
     best,
     confirm_name,
@@ -156,7 +156,9 @@ class Study:
         if not isinstance(space, Space):
             raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
         options = {} if options is None else options
-        _check_settings(directory, keep, noisy, options)
+        _check_settings(directory, noisy, options)
+        validated(Search, {"confirm": confirm, "seeds": seeds, "ship": ship}, strict=True)
+        validated(Run, {"keep": keep, "stop": stop}, strict=True)
         self.space = space
         self.objective = as_objective(objective)
         self.seed = seed
@@ -166,20 +168,10 @@ class Study:
         self.ship: Ship = ship
         self.watcher = watcher or Watcher()
         self._workers = workers
-        if stop not in ("none", "rungs"):
-            raise UserError(f'stop is none or rungs, got "{stop}"')
         if stop == "rungs" and not self.objective.stoppable:
             raise UserError("stop: rungs needs an objective that can stop its trials: fine-tuning with engine: packed")
         if stop == "rungs" and workers is not None and workers.remote:
             raise UserError("stop: rungs compares the trials of one process: use one worker")
-        if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
-            raise UserError(f"confirm >= 0 must hold, got {confirm!r}")
-        if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 0 or seeds == 1:
-            raise UserError(f"seeds is 0 or at least 2, as one run says nothing of other seeds, got {seeds!r}")
-        if ship not in get_args(Ship):
-            raise UserError(f'ship is first, median or best, got "{ship}"')
-        if ship != "first" and not seeds:
-            raise UserError(f"ship: {ship} chooses among fresh runs, and seeds: 0 makes none")
         if stop == "rungs" and join:
             raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
         where = None if directory is None else place(directory)
@@ -849,12 +841,10 @@ def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any], place: st
     return None
 
 
-def _check_settings(directory: object, keep: object, noisy: object, options: object) -> None:
+def _check_settings(directory: object, noisy: object, options: object) -> None:
     """Raises UserError for what a study cannot keep to, or not put on record."""
     if not isinstance(directory, str | Path | None):
         raise UserError(f"a study's directory is a path, or None for memory, got {shown(directory)}")
-    if keep != "all" and (isinstance(keep, bool) or not isinstance(keep, int) or keep < 1):
-        raise UserError(f'keep is the number of adapters that stay, at least 1, or "all", got {shown(keep)}')
     if not isinstance(noisy, bool | None):
         raise UserError(f"noisy is true, false or None, got {shown(noisy)}")
     try:

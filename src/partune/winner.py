@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from partune.config import Ship
 from partune.space import Space
 from partune.statistics import Limits, Runs, Verdict, verdict
 from partune.storage import Look, Record
@@ -35,7 +36,6 @@ CONFIRM = "confirm/"  # the name of a further run: confirm/<number of the trial>
 RELOADED = "reloaded"  # the name of the winner's adapter, loaded from disk as others will load it
 FRESH = "fresh/"  # of one for the verdict: fresh/<number of the winner, or defaults>/<which, from 1>
 Whose = int | Literal["defaults"]
-Ship = Literal["first", "median", "best"]
 MOST = 500  # scores that a process is fitted to, the best ones, so that a long study's winner is found in seconds
 
 

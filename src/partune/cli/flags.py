@@ -29,13 +29,20 @@ def add_sections(parser: argparse.ArgumentParser, whole: type[Section], without:
                 add_flag(group, (name, inner), inner_field)
 
 
-def add_flag(group: Any, path: tuple[str, ...], field: Any) -> None:
-    """One field as a flag; its value stays text, for the definition itself to read."""
+def add_flag(group: Any, path: tuple[str, ...], field: Any, recorded: bool = False) -> None:
+    """Add a field as a flag; its value stays text, for the definition itself to read.
+
+    Args:
+        group: Of a parser.
+        path: The field's section and name.
+        field: Of the definition.
+        recorded: Whether what is not given is as on record, and not the field's default.
+    """
     extra = field.json_schema_extra or {}
     flag = f"--{extra.get('flag', path[-1]).replace('_', '-')}"
     default = field.get_default()
     text = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    shown = "" if field.is_required() or default in (None, ()) else f" (default: {text})"
+    shown = "" if recorded or field.is_required() or default in (None, ()) else f" (default: {text})"
     about = {
         "dest": ".".join(path),
         "default": argparse.SUPPRESS,

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from partune.cli import commands, flags
+from partune.cli import commands, flags, studies
 
 if TYPE_CHECKING:
     from partune.config import Section
@@ -101,16 +101,11 @@ def _demo(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
 def _resume(command: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
     command.add_argument("directory", help="the study's directory, runs/<name>")
     command.add_argument("--budget", type=flags.integer(1), help="trials in all, those already run included")
-    about = "so many of the best run again with fresh seeds, from now on (default: as before)"
-    command.add_argument("--confirm", type=flags.integer(0), help=about)
-    about = "runs of winner and defaults with fresh seeds, for the verdict, from now on (default: as before)"
-    command.add_argument("--seeds", type=flags.integer(0), help=about)
-    about = "which adapter of the winner to hand over, from now on (default: as before)"
-    command.add_argument("--ship", choices=("first", "median", "best"), help=about)
     _add_live(command)
     _add_output(command)
     _add_storage(command)
     if "resume" in arguments:
+        _add_after_search(command)
         _add_where(command)
 
 
@@ -245,14 +240,23 @@ def _add_storage(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--storage", metavar="URL", help=about)
 
 
+def _add_after_search(parser: argparse.ArgumentParser) -> None:
+    from partune.config import Search
+
+    group = parser.add_argument_group("search", "What follows it, from now on. By default as before.")
+    for name in studies.AFTER_SEARCH:
+        flags.add_flag(group, ("search", name), Search.model_fields[name], recorded=True)
+
+
 def _add_where(parser: argparse.ArgumentParser) -> None:
     from partune.config import Validation, Where
 
     group = parser.add_argument_group("run", f"{(Where.__doc__ or '').splitlines()[0]} By default as before.")
     for name, field in Where.model_fields.items():
-        flags.add_flag(group, ("run", name), field)
+        flags.add_flag(group, ("run", name), field, recorded=True)
     trust = parser.add_argument_group("validation", "By default as before.")
-    flags.add_flag(trust, ("validation", "trust_task_code"), Validation.model_fields["trust_task_code"])
+    field = Validation.model_fields["trust_task_code"]
+    flags.add_flag(trust, ("validation", "trust_task_code"), field, recorded=True)
 
 
 def _add_live(parser: argparse.ArgumentParser) -> None:

@@ -117,7 +117,8 @@ AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings of the search that a stu
 
 def changes_the_end(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the given settings of what follows the search; those that were not given stay as on record."""
-    return {name: given for name in AFTER_SEARCH if (given := getattr(arguments, name)) is not None}
+    found: dict[str, Any] = flags.given(arguments).get("search", {})
+    return found
 
 
 def ending(study_config: StudyConfig, given: dict[str, Any]) -> StudyConfig:
