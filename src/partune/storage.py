@@ -434,12 +434,9 @@ class Record:
             self._delete_adapters(self.directory, lambda name: name == self.adapter(anchor).name)
 
     def ship(self, anchor: str) -> None:
-        """Make the adapter of an anchor the winner's; where it is gone, the winner's place is empty then.
-
-        What lies there is never taken for the anchor's: it may be that of another run.
-        """
-        self.discard("winner")
+        """Make the adapter of an anchor the winner's; nothing where that has happened."""
         if self.directory is not None and (source := self.adapter(anchor)).is_dir():
+            self.discard("winner")
             source.rename(self.adapter("winner"))
 
     # ----- inside

@@ -49,7 +49,7 @@ from partune.winner import (
     due,
     fresh_due,
     fresh_name,
-    fresh_runs,
+    fresh_names,
     further_run,
     is_judged,
     judge,
@@ -750,13 +750,21 @@ class Study:
                 self.record.look(before)
             self.record.look(looking(winner, self._anchors))  # first, so that no verdict is read that does not count
             run = shipped(winner, self._anchors, self.ship)
-            if not is_judged(winner, self._anchors) or self._anchors["winner"].seed != run.seed:
-                adapter = self._place_of(winner, run)
+            own = self._own_place(winner, run)
+            scored = is_judged(winner, self._anchors) and self._anchors["winner"].seed == run.seed
+            if not scored or (isinstance(own, str) and not self._is_kept(own)):
+                # Whatever shipped before goes first, and this adapter lies where it was trained until its scores are on
+                # record: broken off in between, nothing ships that another run's scores stand beside.
+                self.record.discard("winner")
+                adapter = self.record.adapter(own).absolute()
                 what = "the winner's scores on the verdict items"
                 score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter), what)
                 self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
-            for place in range(1, 1 + len(fresh_runs(self._anchors, winner.number))):
-                self.record.discard(fresh_name(winner.number, place))  # where one was chosen, the others go
+            if is_judged(winner, self._anchors):
+                if isinstance(own, str):
+                    self.record.ship(own)
+                for name in fresh_names(self._anchors, winner.number):
+                    self.record.discard(name)  # where one was chosen, the others go
         if self.keep != "all":
             self._prune(self._leading(self.trials, int(self.keep), winner))
         if winner is not None and reloaded(winner, self._anchors) is None:
@@ -774,14 +782,14 @@ class Study:
         if found is not None:
             self._note(RELOADED, Trial(0, dict(winner.config), seed=scored.seed).finished(found, told=0))
 
-    def _place_of(self, winner: Trial, run: Trial) -> Path:
-        """Return where the adapter that ships lies: the trial's own place, or the winner's for one of a fresh run."""
-        runs = fresh_runs(self._anchors, winner.number)
-        if run is winner:
-            self.record.discard("winner")  # of a fresh run that shipped before
-        else:
-            self.record.ship(fresh_name(winner.number, 1 + [each.seed for each in runs].index(run.seed)))
-        return self.record.adapter(winner.number if run is winner else "winner").absolute()
+    def _is_kept(self, fresh: str) -> bool:
+        """Return whether a fresh run's adapter is there, in its own place or in that of the one that ships."""
+        return any(self.record.adapter(place).is_dir() for place in (fresh, "winner"))
+
+    def _own_place(self, winner: Trial, run: Trial) -> int | str:
+        """Return the place in which a winner's run was trained: the trial's number, or a fresh run's name."""
+        names = fresh_names(self._anchors, winner.number)
+        return next((name for name in names if self._anchors[name].seed == run.seed), winner.number)
 
     def _anchor(
         self,
