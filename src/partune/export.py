@@ -23,9 +23,8 @@ from partune.contents import differences
 from partune.disk import draft_of
 from partune.errors import UserError, suggestion
 from partune.paths import place
+from partune.report.summary import Summary, lost_words, summarise
 from partune.storage import Record
-from partune.trial import Status
-from partune.winner import is_judged, judge, reloaded, ships_fresh, winner_of
 
 if TYPE_CHECKING:
     from partune.handover.chosen import Chosen
@@ -62,17 +61,18 @@ def export(
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
+    summary = summarise(record)
+    best = summary["best"]
     run: Trial | None = None  # of fresh seeds, whose adapter ships in the place of the trial's own
-    winner = winner_of(record)
     if trial is None:
-        if winner is None:
+        if best is None:
             raise UserError(
                 f"{directory}: no trial has finished yet: partune resume {shlex.quote(str(directory))} goes on"
             )
-        trial = winner.number
-        run = _shipped(record, winner)
-    if winner is not None and trial == winner.number and not anyway:
-        _refuse_doubtful(record, winner, directory)
+        trial = int(best["trial"])
+        run = _shipped(record, trial) if best["ships"] == "fresh" else None
+    if best is not None and trial == best["trial"] and not anyway:
+        _refuse_doubtful(summary, directory)
     adapter = record.adapter("winner" if run is not None else trial)
     if not adapter.is_dir():
         names = ", ".join(map(str, record.adapters())) or "none"
@@ -88,7 +88,7 @@ def export(
             _merge(record, adapter, draft, anyway)
         else:
             _copy(adapter, draft)
-        _describe(record, trial, run, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
+        _describe(record, summary, trial, run, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
         draft.rename(out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
@@ -108,27 +108,21 @@ def _check(adapter: Path) -> None:
         check(adapter)
 
 
-def _refuse_doubtful(record: Record, winner: Trial, directory: Path) -> None:
+def _refuse_doubtful(summary: Summary, directory: Path) -> None:
     """Raise UserError where the winner is shown worse than the base, or its adapter is not what was scored."""
-    verdict, again = judge(record), reloaded(winner, record.anchors())
-    if again is not None and again.observation is not None and again.status is not Status.DONE:
-        raise UserError(
-            f"the winner's adapter, loaded from disk by PEFT, is not what was scored ({again.observation.error}): "
-            "export it all the same with --anyway"
-        )
-    if verdict is not None and "base" in verdict.worse_than:
+    if lost := lost_words(summary):
+        raise UserError(f"{lost.removeprefix(' But ')} Export it all the same with --anyway")
+    if summary["verdict"] is not None and "base" in summary["verdict"]["worse_than"]:
         raise UserError(
             f"the winner of {directory} is shown worse than the untouched base model: search on "
             f"(partune resume {shlex.quote(str(directory))} --budget N), or export it all the same with --anyway"
         )
 
 
-def _shipped(record: Record, winner: Trial) -> Trial | None:
-    """Return the fresh run whose adapter ships, as a run of the winner; None where the winner's own ships."""
-    anchors = record.anchors()
-    if not (is_judged(winner, anchors) and ships_fresh(anchors)):
-        return None
-    return dataclasses.replace(winner, seed=anchors["winner"].seed, order=anchors["winner"].order)
+def _shipped(record: Record, winner: int) -> Trial:
+    """Return the fresh run whose adapter ships, as a run of the winner."""
+    scored = record.anchors()["winner"]
+    return dataclasses.replace(record.trials()[winner], seed=scored.seed, order=scored.order)
 
 
 def _check_fits(record: Record, adapter: Path) -> None:
@@ -175,6 +169,7 @@ def _copy(adapter: Path, out: Path) -> None:
 
 def _describe(
     record: Record,
+    summary: Summary,
     which: int | Literal["defaults"],
     run: Trial | None,
     adapter: Path,
@@ -186,9 +181,7 @@ def _describe(
     """Writes the model card and the recipes."""
     from partune.handover.card import card
     from partune.handover.chosen import Chosen
-    from partune.report.summary import summarise
 
-    summary = summarise(record)
     trial = run or (record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which])
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):

@@ -231,6 +231,7 @@ class Study:
         self._under_way: set[int] = set()  # numbers of the trials that this driver runs
         self._ended_before: set[int] = set()  # numbers of the trials that ended before this run
         self._leaders: list[Trial] = []
+        self._worth: tuple[int, Worths] | None = None  # of so many trials that have ended
         self.optimizer.replay(self.trials)
         if self._rungs is not None:
             self._rungs.restore(self.trials)
@@ -307,7 +308,7 @@ class Study:
 
     @property
     def verdict(self) -> Verdict | None:
-        return judge(self.record)
+        return judge(self.record, best(self.trials, self._anchors, self._worths()))
 
     # ----- the loop
 
@@ -607,7 +608,10 @@ class Study:
         self.record.prune([*(trial.number for trial in leaders), *self._open])
 
     def _worths(self) -> Worths:
-        return worths(self.trials, self.space, self.record.noisy)
+        """Return what the scores are worth; the process is fitted once for as long as no further trial ends."""
+        if self._worth is None or self._worth[0] != self._told:
+            self._worth = self._told, worths(self.trials, self.space, self.record.noisy)
+        return self._worth[1]
 
     def _seed(self, purpose: int, *numbers: int) -> int:
         return int(np.random.SeedSequence([self.seed, purpose, *numbers]).generate_state(1)[0])

@@ -81,8 +81,9 @@ def confirmations(anchors: Mapping[str, Trial]) -> dict[int, list[Trial]]:
 
 def further_run(name: str) -> str:
     """Return in words which run the name of a confirmation or of a fresh run stands for."""
-    kind, whose, run = name.split("/")
-    return f"{'fresh run' if kind == 'fresh' else 'confirmation'} {run} of {'the' if whose == 'defaults' else 'trial'} {whose}"
+    _, whose, run = name.split("/")
+    kind = "fresh run" if name.startswith(FRESH) else "confirmation"
+    return f"{kind} {run} of {'the defaults' if whose == 'defaults' else f'trial {whose}'}"
 
 
 def pooled(first: float, again: Sequence[Trial]) -> float:
@@ -133,15 +134,16 @@ def best(trials: Iterable[Trial], anchors: Mapping[str, Trial], worth: Worths) -
     return leaders[0] if leaders else None
 
 
-def winner_of(record: Record) -> Trial | None:
-    """The best finished trial on record."""
-    trials = record.trials()
-    return best(trials, record.anchors(), worths(trials, record.space, record.noisy))
-
-
 def is_judged(winner: Trial, anchors: Mapping[str, Trial]) -> bool:
-    """Whether the anchors hold this winner's scores on the verdict items and test tasks."""
-    return "winner" in anchors and dict(anchors["winner"].config) == dict(winner.config)
+    """Return whether the anchors hold this winner's scores on the verdict items and test tasks."""
+    scored = scoring(winner, anchors)
+    return scored is not None and scored.status is Status.DONE
+
+
+def scoring(winner: Trial, anchors: Mapping[str, Trial]) -> Trial | None:
+    """Return what came of scoring this winner on the verdict items; None where that was not tried."""
+    scored = anchors.get("winner")
+    return scored if scored is not None and dict(scored.config) == dict(winner.config) else None
 
 
 def reloaded(winner: Trial | None, anchors: Mapping[str, Trial]) -> Trial | None:
@@ -200,14 +202,13 @@ def ships_fresh(anchors: Mapping[str, Trial]) -> bool:
     return "winner" in anchors and anchors["winner"].order is not None
 
 
-def judge(record: Record) -> Verdict | None:
+def judge(record: Record, winner: Trial | None) -> Verdict | None:
     """Return the verdict on a record's winner; None while it is not scored on the verdict items.
 
     It is that of the last look: fresh runs that came since count at the next, so that whoever reads a report in
     between does not look once more.
     """
     anchors = record.anchors()
-    winner = winner_of(record)
     if winner is None or not is_judged(winner, anchors):
         return None
     metric = record.loaded["scoring"]["metric"]

@@ -76,11 +76,14 @@ class Facts:
     @property
     def over(self) -> bool:
         """The budget is spent, or the space, all trials have ended, and a winner that can be judged is judged."""
-        ended = len(self.trials) >= min(self.budget, self.space.size or math.inf) and all(
-            trial.status.final for trial in self.trials
-        )
         open_verdict = self.summary["base"] is not None and self.summary["verdict"] is None
-        return ended and not (open_verdict and self.winner is not None)
+        return self.searched and not (open_verdict and self.winner is not None)
+
+    @property
+    def searched(self) -> bool:
+        """The budget is spent, or the space, and all trials have ended."""
+        spent = len(self.trials) >= min(self.budget, self.space.size or math.inf)
+        return spent and all(trial.status.final for trial in self.trials)
 
     # ----- trials
 

@@ -111,6 +111,8 @@ def remarks(facts: Facts) -> list[str]:
     if summary["verdict"] is not None:
         found += advice(summary)
         found.append(f"The test {seed_words(summary)}")
+    elif facts.searched and summary["no_verdict"] is not None:
+        found.append(summary["no_verdict"])
     return found
 
 

@@ -22,6 +22,7 @@ from partune.winner import (
     last_look,
     pooled,
     reloaded,
+    scoring,
     ships_fresh,
     what_items_show,
     worths,
@@ -39,12 +40,13 @@ def summarise(record: Record) -> Summary:
     """The whole of a study as plain data; every number that `show` prints is in it.
 
     base, defaults, best: each None, or config, score and stderr (search items), verdict (verdict items) and test.
+    no_verdict: why a study that compares with a base has no verdict, in one sentence; None where it has one.
     """
     trials, anchors = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
     winner = best(trials, anchors, worth)
     judged = anchors["winner"] if winner is not None and is_judged(winner, anchors) else None
-    found = judge(record)
+    found = judge(record, winner)
     return {
         "directory": None if record.directory is None else str(record.directory),
         "algorithm": record.header["algorithm"],
@@ -61,6 +63,7 @@ def summarise(record: Record) -> Summary:
         "equal": equal_score(trials),
         "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
         "verdict": None if found is None else _verdict(found),
+        "no_verdict": _no_verdict(record, winner) if found is None and "base" in anchors else None,
         "reloaded": _reloaded(reloaded(winner, anchors)),
         "seconds": _seconds(trials, anchors),
         "utilisation": utilisation(trials),
@@ -86,7 +89,8 @@ def brief(summary: Summary) -> str:
         equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
         return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
     if (best := summary["best"]) is not None:
-        return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}"
+        unjudged = "" if summary["no_verdict"] is None else f". {summary['no_verdict']}"
+        return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}{unjudged}"
     return "No trial has a score."
 
 
@@ -209,6 +213,20 @@ def _test(scores: Mapping[str, float]) -> Summary:
     return found
 
 
+def _no_verdict(record: Record, winner: Trial | None) -> str:
+    """Say why there is no verdict on a winner, and what leads to one."""
+    if winner is None:
+        return "No verdict: no trial has a score."
+    scored = scoring(winner, record.anchors())
+    if scored is not None and scored.observation is not None and scored.observation.error is not None:
+        failed = f"scoring the winner, trial {winner.number}, on the verdict items failed"
+        return f"No verdict: {failed} ({scored.observation.error}); partune resume tries again."
+    trials = record.trials()
+    if len(trials) < (record.budget or 0) or not all(trial.status.final for trial in trials):
+        return "No verdict yet: the winner is judged when the study has run its budget."
+    return "No verdict yet: runs and scores for it are missing; where nothing runs any more, partune resume goes on."
+
+
 def _verdict(found: Verdict) -> Summary:
     return {
         "better_than": list(found.better_than),
@@ -314,8 +332,8 @@ def _page(summary: Summary) -> list[RenderableType]:
         if lost := lost_words(summary):
             page.append(text(lost.strip(), "bold red"))
         page += [text(line) for line in advice(summary)]
-    elif summary["base"] is not None:
-        page.append("Verdict: none yet; the winner is judged when the study has run its budget.")
+    elif summary["no_verdict"] is not None:
+        page.append(summary["no_verdict"])
     if summary["best"] is not None and summary["best"].get("adapter"):
         page.append(f"Best adapter: {summary['best']['adapter']}")
         if summary["reloaded"] is not None and summary["reloaded"]["same"]:
