@@ -18,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from partune.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.trial import Observation, Trial
 from partune.worker import PRELOAD, PRELOAD_NANNY, WATCHES
+from tests.simulated import SimulatedTuning
 
 pytestmark = pytest.mark.slow
 
@@ -348,6 +350,36 @@ def test_poison_trials_fail_and_the_others_are_done() -> None:
     assert all(
         "died 3 times" in (t.observation.error or "") for t in study.trials if t.observation and t.status == "failed"
     )
+
+
+@dataclass
+class Lethal(SimulatedTuning):
+    """The second fresh run of the defaults kills its worker until a file is there."""
+
+    mended: Path = Path()
+
+    def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
+        if adapter.name == "fresh.defaults.2" and not self.mended.exists():
+            die()
+        return super().score_fresh(trial, adapter)
+
+
+def test_a_fresh_run_that_kills_its_worker_is_due_when_the_study_is_resumed(tmp_path: Path) -> None:
+    space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
+    objective = Lethal(mended=tmp_path / "mended")
+    with cluster.local(2) as workers:
+        study = pt.Study(space, objective, "random", directory=tmp_path / "s", workers=workers, seeds=2)
+        with pytest.raises(UserError, match=r"fresh run 2 of the defaults \(its worker died 3 times.*partune resume"):
+            study.run(4)
+        assert len([name for name in study.anchors if name.startswith("fresh/")]) == 3
+        study.close()
+        objective.mended.touch()
+        study = pt.Study(space, objective, "random", directory=tmp_path / "s", workers=workers, seeds=2, resume=True)
+        found = study.run(4).verdict
+        assert found is not None
+        assert found.over_defaults is not None
+        assert found.over_defaults.runs == (2, 3)
+        study.close()
 
 
 def test_rungs_are_refused_across_processes(two: Cluster) -> None:

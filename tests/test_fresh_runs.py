@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from partune import Float, Int, Observation, Space, Study, UserError
+from partune.executors import Inline, WorkerLostError
 from partune.export import export
+from partune.objectives.base import observed_fresh
 from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
 from partune.report.summary import brief, equal_words, show, summarise
@@ -254,13 +257,209 @@ def test_the_means_that_are_compared_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("seeds", "ship"), [(1, "first"), (-1, "first"), (True, "first"), (1.5, "first")])
 def test_bad_numbers_of_seeds_are_refused(tmp_path: Path, seeds: Any, ship: Any) -> None:
-    with pytest.raises(UserError, match="seeds is 0 or at least 2"):
+    with pytest.raises(UserError, match="seeds: must be 0 or at least 2"):
         Study(SPACE, Seeded(), "random", directory=tmp_path / "s", seeds=seeds, ship=ship)
-    with pytest.raises(UserError, match="ship is first, median or best"):
+    with pytest.raises(UserError, match="ship: input should be 'first', 'median' or 'best', got 'worst'"):
         Study(SPACE, Seeded(), "random", directory=tmp_path / "s", ship="worst")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="chooses among fresh runs"):
         Study(SPACE, Seeded(), "random", directory=tmp_path / "s", seeds=0, ship="best")
     assert not (tmp_path / "s").exists()
+
+
+# ----- runs whose worker died
+
+
+@dataclass
+class Reloaded(Seeded):
+    def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation:
+        return Observation({"score": 1.0, "items": 8})
+
+
+class Dying(Inline):
+    """A worker that dies of the fresh runs whose adapters have these names, and of the calls that say so."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if fn is observed_fresh and args[2].name in self.names:
+            lost: Future[Any] = Future()
+            lost.set_exception(WorkerLostError("its worker died 3 times"))
+            return lost
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    number = whole.best.number
+    study = Study(
+        SPACE, Seeded(), "random", directory=tmp_path / "s", workers=Dying(f"fresh.{number}.2", "fresh.defaults.3")
+    )
+    with pytest.raises(UserError) as caught:
+        study.run(6)
+    assert str(caught.value) == (
+        f"lost, and not on record: fresh run 2 of trial {number}, fresh run 3 of the defaults (its worker died 3 "
+        f"times). To run what is missing: partune resume {tmp_path / 's'}"
+    )
+    assert len(fresh_runs(study.anchors, number)) == len(fresh_runs(study.anchors, "defaults")) == 3
+    assert study.verdict is None
+    assert brief(summarise(study.record)).endswith("where nothing runs any more, partune resume goes on.")
+    study.close()
+    objective = Seeded()
+    later = again(tmp_path, objective, 6)
+    wanted = {whole.anchors[name].seed for name in (fresh_name(number, 2), fresh_name("defaults", 3))}
+    assert {seed for _, seed, _, _ in objective.runs} == wanted
+    found = later.verdict
+    assert found is not None
+    assert (found.seeds, found.failed, found.over_base.runs) == (4, 0, (4, 1))
+    assert found.better_than
+
+
+def test_a_look_counts_the_runs_that_were_there_though_one_is_made_up_for_later(tmp_path: Path) -> None:
+    study = run(tmp_path, seeds=2)
+    number = study.best.number
+    study.close()
+    pool = Dying(f"fresh.{number}.3")
+    study = Study(SPACE, Seeded(), "random", directory=tmp_path / "s", resume=True, workers=pool, seeds=4)
+    with pytest.raises(UserError, match="fresh run 3"):
+        study.run(6)
+    study.close()
+    again(tmp_path, Seeded(), 6, seeds=0).close()  # a look at three runs of the winner
+    looked = Record.open(tmp_path / "s", read_only=True)
+    assert looked.looks[-1] == Look(number, 3, 4)
+    told = judge(looked, study.best)
+    study = Study(SPACE, Seeded(), "random", directory=tmp_path / "s", resume=True, watcher=Stop())
+    with pytest.raises(KeyboardInterrupt):
+        study.run(6)
+    assert len(fresh_runs(study.anchors, number)) == 4
+    assert study.verdict == told
+
+
+@pytest.mark.parametrize(
+    ("method", "what", "name"),
+    [
+        ("score_base", "the scores of the base", "base"),
+        ("score_zero", "the run with learning rate 0", "zero"),
+        ("score_defaults", "the run of the defaults", "defaults"),
+        ("score_winner", "the winner's scores on the verdict items", "winner"),
+        ("reload", "the check of the winner's adapter as others load it", "reloaded"),
+    ],
+)
+def test_a_baseline_or_a_winner_that_lost_its_worker_is_not_on_record(
+    tmp_path: Path, method: str, what: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> Observation:
+        raise WorkerLostError("its worker died 3 times")
+
+    study = Study(SPACE, Reloaded(), "random", directory=tmp_path / "s", workers=Dying())
+    with monkeypatch.context() as patched:
+        patched.setattr(Reloaded, method, die)
+        told = rf"lost, and not on record: {what} \(its worker died 3 times\)\. To run .*: partune resume .*s$"
+        with pytest.raises(UserError, match=told):
+            study.run(6)
+    assert name not in study.anchors
+    study.close()
+    later = again(tmp_path, Reloaded(), 6)
+    assert later.anchors[name].status is Status.DONE
+    assert later.verdict is not None
+
+
+# ----- a winner without a score
+
+
+@pytest.mark.parametrize(("seeds", "ship"), [(0, "first"), (4, "first"), (4, "best")])
+def test_a_winner_whose_scoring_failed_has_no_verdict_the_report_says_why_and_resume_tries_again(
+    tmp_path: Path, seeds: int, ship: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Observation.failure("the adapter is gone, and [/training] it again diverged")
+    with monkeypatch.context() as patched:
+        patched.setattr(Seeded, "score_winner", lambda *_: failed)
+        study = run(tmp_path, seeds=seeds, ship=ship)
+    assert study.verdict is None
+    summary = summarise(study.record)
+    why = (
+        f"No verdict: scoring the winner, trial {study.best.number}, on the verdict items failed (the adapter is gone, "
+        "and [/training] it again diverged); partune resume tries again."
+    )
+    assert (summary["verdict"], summary["no_verdict"]) == (None, why)
+    assert brief(summary).endswith(why)
+    show(summary)
+    assert why in capsys.readouterr().out.replace("\n", " ")
+    assert why in remarks(Facts(study.record))
+    study.close()
+    later = again(tmp_path, Seeded(), 6, seeds=seeds, ship=ship)
+    assert later.verdict is not None
+    assert later.verdict.seeds == seeds
+    assert summarise(later.record)["no_verdict"] is None
+    assert len(later.record.looks) == 1
+    later.close()
+    out = export(tmp_path / "s", tmp_path / "out")
+    assert (out / "seed").read_text() == str(later.anchors["winner"].seed)
+
+
+def test_a_command_fits_the_process_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from partune.optimizers import surrogate
+
+    study = run(tmp_path)
+    fits: list[int] = []
+
+    class Counted(surrogate.Surrogate):
+        def __init__(self, space: Space, *arguments: Any) -> None:
+            fits.append(1)
+            super().__init__(space, *arguments)
+
+    monkeypatch.setattr(surrogate, "Surrogate", Counted)
+    assert study.verdict is not None
+    assert study.best is not None
+    assert not fits  # as the run did
+    study.close()
+    for command in (
+        lambda: summarise(study.record),
+        lambda: export(tmp_path / "s", tmp_path / "out"),
+        lambda: again(tmp_path, Seeded(), 6).verdict,
+    ):
+        command()
+        assert len(fits) == 1
+        fits.clear()
+
+
+# ----- another adapter ships
+
+
+class StopAtThePhase(Watcher):
+    def phase(self, name: str) -> None:
+        if name == "winner":
+            raise KeyboardInterrupt
+
+
+class StopWhenNoted(Watcher):
+    def anchored(self, name: str, trial: Trial) -> None:
+        if name == "winner":
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("before", "after"), [("median", "best"), ("best", "first"), ("first", "median")])
+@pytest.mark.parametrize("watcher", [StopAtThePhase, StopWhenNoted])
+@pytest.mark.parametrize("back", [False, True])
+def test_no_adapter_ships_beside_the_card_of_another_run(
+    tmp_path: Path, before: Any, after: Any, watcher: type[Watcher], back: bool
+) -> None:
+    run(tmp_path, ship=before).close()
+    study = Study(SPACE, Seeded(), "random", directory=tmp_path / "s", resume=True, watcher=watcher(), ship=after)
+    with pytest.raises(KeyboardInterrupt):
+        study.run(6)
+    study.close()
+    scored = Record.open(tmp_path / "s", read_only=True).anchors()["winner"]
+    kept = study.record.adapter(study.best.number if scored.order is None else "winner")
+    if kept.is_dir():
+        assert (export(tmp_path / "s", tmp_path / "out") / "seed").read_text() == str(scored.seed)
+    else:
+        with pytest.raises(UserError, match="keeps no adapter of"):
+            export(tmp_path / "s", tmp_path / "out")
+    later = again(tmp_path, Seeded(), 6, ship=before if back else after)
+    wanted = shipped(later.best, later.anchors, before if back else after)
+    later.close()
+    assert (export(tmp_path / "s", tmp_path / "own") / "seed").read_text() == str(wanted.seed)
 
 
 # ----- looks
@@ -368,7 +567,7 @@ class Broken(SimulatedTuning):
 def test_an_adapter_that_is_not_what_was_scored_is_not_exported(tmp_path: Path) -> None:
     study = run(tmp_path, Broken())
     study.close()
-    with pytest.raises(UserError, match=r"is not what was scored \(3 of 8 items differ\).*--anyway"):
+    with pytest.raises(UserError, match=r"it is not what was scored: 3 of 8 items differ\. .*--anyway"):
         export(tmp_path / "s", tmp_path / "out")
     assert export(tmp_path / "s", tmp_path / "out", anyway=True).is_dir()
 
@@ -418,7 +617,7 @@ def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) ->
     journal.write_text("".join(lines))
     record = Record.open(tmp_path / "s", read_only=True)
     assert record.looks == []
-    found = judge(record)
+    found = judge(record, study.best)
     assert found is not None
     assert (found.look, found.seeds) == (1, 0)
     later = again(tmp_path, Seeded(), 6)

@@ -174,7 +174,7 @@ def test_a_resumed_study_scores_no_anchor_twice(tmp_path: Path) -> None:
     objective = SimulatedTuning()
     resumed = Study(SPACE, objective, "random", directory=tmp_path / "s", resume=True).run(4)
     assert objective.calls == []
-    assert resumed.verdict == judge(resumed.record)
+    assert resumed.verdict == judge(resumed.record, resumed.best)
     assert resumed.verdict is not None
 
 
@@ -365,8 +365,10 @@ def test_a_budget_is_a_number_of_trials(budget: Any) -> None:
         ({"objective": 3}, "an objective is a function of a configuration, an Objective or a name, got 3"),
         ({"algorithm": 3}, "an algorithm is a name or a subclass"),
         ({"directory": 3}, "a study's directory is a path, or None for memory, got 3"),
-        ({"keep": "some"}, "keep is the number of adapters that stay"),
-        ({"keep": 0}, "keep is the number of adapters that stay"),
+        ({"keep": "some"}, "keep: must be a number of adapters, at least 1, or all, got 'some'"),
+        ({"keep": 0}, "keep: must be a number of adapters, at least 1, or all, got 0"),
+        ({"keep": True}, "keep: must be a number of adapters, at least 1, or all, got True"),
+        ({"confirm": "2"}, "confirm: input should be a valid integer, got '2'"),
         ({"noisy": "yes"}, "noisy is true, false or None, got 'yes'"),
         ({"seed": True}, "a seed is an integer >= 0, got True"),
         ({"options": {"rate": math.nan}}, "put on record"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError
+from partune.executors import Inline, WorkerLostError
 from partune.export import export
 from partune.objectives.base import Objective
 from partune.report.summary import show, summarise
@@ -131,6 +133,40 @@ def test_a_failed_run_puts_a_trial_last() -> None:
         (leader.number, True, True),
         (other.number, False, False),
     ]
+
+
+class Dying(Inline):
+    """The worker of the first confirmation dies."""
+
+    def __init__(self) -> None:
+        self.died = False
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        if isinstance(args[1], Trial) and args[1].order is not None and not self.died:
+            self.died = True
+            lost: Future[Any] = Future()
+            lost.set_exception(WorkerLostError("its worker died"))
+            return lost
+        return super().submit(fn, *args, **kwargs)
+
+
+def test_a_confirmation_that_lost_its_worker_is_not_on_record_and_runs_when_the_study_goes_on() -> None:
+    objective, plain = Noisy(), Study(LINE, Noisy(), "random", seed=1, confirm=3).run(12)
+    study = Study(LINE, objective, "random", seed=1, confirm=3, workers=Dying())
+    leader = ranked(plain.trials)[0].number
+    with pytest.raises(UserError) as caught:
+        study.run(12)
+    assert str(caught.value) == (
+        f"lost, and not on record: confirmation 1 of trial {leader} (its worker died). To run what is missing: "
+        "run it again"
+    )
+    assert len(study.anchors) == 2
+    study.run(12)
+    assert len(objective.seeds) == 12 + 3 + 2
+    assert study.best.number == plain.best.number
+    assert {name: each.score for name, each in study.anchors.items()} == {
+        name: each.score for name, each in plain.anchors.items()
+    }
 
 
 def test_first_scores_are_too_good_and_the_report_says_by_how_much(capsys: pytest.CaptureFixture[str]) -> None:
@@ -262,5 +298,5 @@ def test_the_judged_winners_adapter_survives_a_longer_search(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("confirm", [-1, True, 1.5])
 def test_bad_numbers_are_refused(confirm: Any) -> None:
-    with pytest.raises(UserError, match="confirm >= 0 must hold, got"):
+    with pytest.raises(UserError, match=f"confirm: input should be .*, got {confirm}"):
         Study(LINE, Noisy(), "random", confirm=confirm)

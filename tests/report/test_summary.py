@@ -96,7 +96,7 @@ def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None
     found = summary.summarise(study.record)
     assert found["verdict"] is None
     assert found["best"]["verdict"] is None
-    assert "Verdict: none yet" in text(found)
+    assert "No verdict yet" in text(found)
 
 
 def test_a_stopped_trial_says_where() -> None:
