@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import threading
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -82,6 +83,26 @@ def test_winner_and_defaults_run_again_with_other_seeds_and_orders(tmp_path: Pat
     assert found.over_defaults.runs == (4, 5)  # the first of the defaults chose nothing
     adapters = {folder.name for folder in (tmp_path / "s" / "adapters").iterdir()}
     assert adapters == {"defaults", f"{study.best.number:04d}"}
+
+
+class Together(Seeded):
+    """Eight runs at once; a fresh run waits until all eight are under way."""
+
+    all_there = threading.Barrier(8, timeout=20.0)
+
+    @property
+    def slots(self) -> int:
+        return 8
+
+    def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
+        self.all_there.wait()
+        return super().score_fresh(trial, adapter)
+
+
+def test_the_fresh_runs_of_both_make_one_pack(tmp_path: Path) -> None:
+    study = run(tmp_path, Together())
+    fresh = [trial for name, trial in study.anchors.items() if name.startswith("fresh/")]
+    assert [trial.status for trial in fresh] == [Status.DONE] * 8
 
 
 def test_the_winners_first_run_does_not_count(tmp_path: Path) -> None:
