@@ -137,6 +137,21 @@ def test_data_that_is_not_there_is_told_with_the_members_name(folder: Path) -> N
 
 
 @pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (b'{"question": "half \\ud800 of a pair", "choices": ["a", "b"], "answer": 0}\n', r"surrogate pair .* row 8"),
+        (b"\xff\xfe are no UTF-8\n", r"can't decode byte 0xff in position \d+|Invalid value"),
+        (b'{"question": \n', r"JSON"),
+    ],
+)
+def test_items_that_cannot_be_read_are_told_with_their_place(folder: Path, damage: bytes, message: str) -> None:
+    rows = folder / "first.jsonl"
+    rows.write_bytes(rows.read_bytes() + damage)
+    with pytest.raises(UserError, match=rf"first\.yaml cannot be loaded: .*the items cannot be read: .*({message})"):
+        load(folder / "first.yaml")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("group: all\ntask: [first, secnd]\n", 'group all: no task "secnd"; did you mean "second"'),

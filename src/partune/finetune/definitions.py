@@ -233,10 +233,13 @@ def _untrusted(path: str | Path, code: str) -> UserError:
 
 def reason(error: Exception) -> str:
     """Return what an error of the harness says, in one line, with advice where a template left the sandbox."""
+    from datasets.exceptions import DatasetGenerationError
     from jinja2.exceptions import SecurityError
 
     if isinstance(error, SecurityError):
         return f"a template reaches for Python ({one_line(error).rstrip('.')}): {ADVICE}"
+    if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        return f"the items cannot be read: {one_line(error.__cause__)}"  # the error itself says only that
     return one_line(error)
 
 
