@@ -294,3 +294,10 @@ def test_the_readme_names_files_that_are_there() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
     assert len(links) > 5
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_code_of_tasks_is_told_of_where_code_of_models_is() -> None:
+    for page in ("README.md", "docs/own.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        assert "--trust-remote-code" in text, page
+        assert "--trust-task-code" in text, page
