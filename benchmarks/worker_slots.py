@@ -21,8 +21,8 @@ import numpy as np
 from partune.bench.problems import SUITES, Problem
 from partune.executors import Workers
 from partune.objectives.synthetic import SYNTHETIC
+from partune.runtime.threads import threads
 from partune.study import Study
-from partune.threads import threads
 from partune.trial import Config
 
 WORKERS, SLOTS = 4, 16

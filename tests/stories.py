@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from partune.finetune.isolation import quiet
+from partune.runtime.isolation import quiet
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 

@@ -18,7 +18,7 @@ import yaml
 
 from partune import certificates, cluster, config, worker
 from partune.errors import UserError
-from partune.objectives.finetune import DEVICES_EACH
+from partune.runtime.devices import DEVICES_EACH
 
 GOLDEN = Path(__file__).with_name("golden")
 DOCUMENTS = Path(__file__).parents[1] / "docs"

@@ -33,7 +33,7 @@ from partune.cluster import Cluster
 from partune.errors import UserError
 from partune.executors import WorkerLostError
 from partune.objectives.base import Objective
-from partune.preemption import PreemptedError, guarded, noticed
+from partune.runtime.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.trial import Observation, Trial
 from partune.worker import PRELOAD, PRELOAD_NANNY, WATCHES

@@ -17,6 +17,7 @@ import yaml
 from partune import Float, Int, Space, Study, UserError, database
 from partune.cli import main
 from partune.config import dump, parse
+from partune.runtime import urls
 from partune.storage import STORAGE, Record
 from partune.winner import fresh_runs
 from tests.postgres import ENCODED, PASSWORD, Server
@@ -283,11 +284,11 @@ def test_a_host_that_the_environment_names_is_the_users(
     monkeypatch.setenv("PGHOST", host)
     monkeypatch.setenv("PGPORT", port) if port else monkeypatch.delenv("PGPORT", raising=False)
     asked = f"postgresql://me@{host}:{port or 5432}/db"
-    assert database._bare(database.parsed(asked)) == {}
-    assert database._bare(database.parsed("postgresql://me@elsewhere:5432/db")) != {}
-    assert database._bare(database.parsed(f"{asked}?hostaddr=6.6.6.6")) != {}
-    assert database._bare(database.parsed("postgresql://me@elsewhere/db?sslmode=verify-full")) == {}
-    assert database._bare(database.parsed("postgresql://me@elsewhere/db?sslmode=verify-full&sslrootcert=system")) != {}
+    assert database._bare(urls.parsed(asked)) == {}
+    assert database._bare(urls.parsed("postgresql://me@elsewhere:5432/db")) != {}
+    assert database._bare(urls.parsed(f"{asked}?hostaddr=6.6.6.6")) != {}
+    assert database._bare(urls.parsed("postgresql://me@elsewhere/db?sslmode=verify-full")) == {}
+    assert database._bare(urls.parsed("postgresql://me@elsewhere/db?sslmode=verify-full&sslrootcert=system")) != {}
 
 
 def test_the_studys_file_has_no_password() -> None:
@@ -336,7 +337,7 @@ def test_bad_urls_are_one_line_before_any_work(
 
 
 def test_messages_mask_passwords() -> None:
-    assert database.masked("at postgresql://me:a@b:c@host/db?sslpassword=x&y=1: no") == (
+    assert urls.masked("at postgresql://me:a@b:c@host/db?sslpassword=x&y=1: no") == (
         "at postgresql://me:***@host/db?sslpassword=***&y=1: no"
     )
     for password in (
@@ -350,16 +351,16 @@ def test_messages_mask_passwords() -> None:
         "a'@s3cr3t",
     ):
         for user in ("me", "me@corp", "first.last"):
-            shown = database.masked(f"got {{'storage': 'postgresql://{user}:{password}@host/db'}}")
+            shown = urls.masked(f"got {{'storage': 'postgresql://{user}:{password}@host/db'}}")
             assert "s3cr3t" not in shown
             assert shown.endswith("***@host/db'}")
-    assert silent(database.masked("postgres://me:s3cr3t is no URL"))
+    assert silent(urls.masked("postgres://me:s3cr3t is no URL"))
     for plain in (
         "postgresql://first.last@host:5432/db",
         "postgresql://me%40corp@[::1]/db?sslmode=require",
         "http://a:80",
     ):
-        assert database.masked(f"at {plain}: no") == f"at {plain}: no"
+        assert urls.masked(f"at {plain}: no") == f"at {plain}: no"
     with pytest.raises(UserError, match=r"postgresql://me:\*\*\*@host/db") as refused:
         parse({"objective": "branin", "run": "postgresql://me:s3cr3t@host/db"})
     assert silent(str(refused.value))

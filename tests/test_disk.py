@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partune import Float, Observation, Space, Status, Study, UserError, disk, journal
+from partune import Float, Observation, Space, Status, Study, UserError, journal
 from partune.cli import main
 from partune.executors import Threads
 from partune.objectives.base import Objective
+from partune.runtime import disk
 from partune.study import Watcher
 from partune.trial import Config, Trial
 from tests.simulated import SimulatedTuning

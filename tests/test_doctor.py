@@ -15,7 +15,7 @@ import pytest
 from partune import doctor
 from partune.cli import main
 from partune.doctor import Check
-from partune.extras import command
+from partune.runtime.extras import command
 
 
 def test_a_machine_that_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from partune import extras
+from partune.runtime import extras
 
 ROOT = Path(__file__).parents[1]
 INSTALL = re.compile(r"""pip install (?:-e )?(?P<what>"[^"]*"|'[^']*'|[^\s`)"']+)""")

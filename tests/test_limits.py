@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from partune import UserError, limits
+from partune import UserError
 from partune.cli import main
+from partune.runtime import limits
 
 CORES = len(os.sched_getaffinity(0))
 

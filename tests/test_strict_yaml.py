@@ -12,8 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partune import config, strict_yaml
+from partune import config
 from partune.errors import UserError
+from partune.runtime import strict_yaml
 
 PRINTABLE = st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"])
 

@@ -15,16 +15,16 @@ import rich.console
 
 from partune import Choice, Float, Space, Study
 from partune.cli import main
-from partune.console import Console
 from partune.experiment.progress import Terminal as Experiment
-from partune.markdown import code, fenced, plain
 from partune.progress import Terminal
 from partune.report import summary, tables
 from partune.report.facts import Facts
 from partune.report.markdown import markdown
 from partune.report.page import page
+from partune.runtime.console import Console
+from partune.runtime.markdown import code, fenced, plain
+from partune.runtime.terminal import OutputError, Stream, visible
 from partune.storage import Record
-from partune.terminal import OutputError, Stream, visible
 from partune.trial import Config
 
 MARKUP = ("[/INST]", "[bold]", "[link=https://x.example]here[/link]", ":smile:", "\\[", "[")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from partune.threads import threads
+from partune.runtime.threads import threads
 
 
 def test_the_number_of_before_comes_back_after_an_error_too() -> None:

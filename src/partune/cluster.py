@@ -43,10 +43,10 @@ from partune.certificates import certified, environment_of, read_certificates, s
 from partune.errors import UserError
 from partune.executors import WorkerLostError, Workers
 from partune.jobs import Jobs, cluster_class
-from partune.limits import require_connections, require_workers
-from partune.loopback import LOOPBACK, is_loopback
-from partune.objectives.finetune import DEVICES_EACH
-from partune.preemption import terminated_as_interrupted
+from partune.runtime.devices import DEVICES_EACH, devices
+from partune.runtime.limits import require_connections, require_workers
+from partune.runtime.network import LOOPBACK, is_loopback
+from partune.runtime.preemption import terminated_as_interrupted
 from partune.trial import Trial
 from partune.worker import (
     GRACE,
@@ -62,7 +62,6 @@ from partune.worker import (
     HandedBackError,
     Pageless,
     carried_out,
-    devices,
 )
 
 P = ParamSpec("P")

@@ -27,10 +27,10 @@ from pydantic import (
     model_validator,
 )
 
-from partune import paths, strict_yaml
-from partune.database import masked, public
 from partune.demo import DIRECTORY as DEMO
 from partune.errors import MOST, UserError, shown, suggestion
+from partune.runtime import paths, strict_yaml
+from partune.runtime.urls import masked, public
 
 
 def flag(name: str) -> Any:

@@ -26,15 +26,16 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from partune import database, extras
+from partune import database
 from partune.distributions import distribution
 from partune.errors import UserError
-from partune.loopback import LOOPBACK, is_loopback
-from partune.markdown import plain
 from partune.report import sentences, summary, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
 from partune.report.markdown import escaped
+from partune.runtime import extras, urls
+from partune.runtime.markdown import plain
+from partune.runtime.network import LOOPBACK, is_loopback
 from partune.storage import Record, state
 from partune.trial import RUNG, Status, Trial
 
@@ -244,7 +245,7 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
         try:
             view.refresh()
         except UserError as error:
-            return refuse("503 Service Unavailable", database.masked(str(error)))
+            return refuse("503 Service Unavailable", urls.masked(str(error)))
         answered = dashboard(environ, start)
         return _styled(answered) if page else answered
 

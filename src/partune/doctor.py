@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from partune.errors import UserError
-from partune.extras import command
+from partune.runtime.extras import command
 
 if TYPE_CHECKING:
     from partune.objectives.finetune import FineTune
@@ -272,7 +272,7 @@ def trials() -> list[Trial]:
 
 def tell(checks: Iterator[Check]) -> list[Check]:
     """Prints each line as soon as it is known; returns all."""
-    from partune.console import Console, line, text
+    from partune.runtime.console import Console, line, text
 
     console, told = Console(soft_wrap=True), []
     for each in checks:

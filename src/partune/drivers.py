@@ -31,8 +31,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from partune.disk import kept, persistent
 from partune.errors import UserError
+from partune.runtime.disk import kept, persistent
 
 BEAT = 2.0  # seconds between two signs of life
 PATIENCE = 30.0  # seconds without one, after which a driver on another machine is dead

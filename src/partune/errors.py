@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 MOST = 2000  # characters of a message
 
+LONGEST = 1000  # characters of a reason
+
 
 class UserError(ValueError):
     """Bad input: one line that says what is wrong and what to do; the command line prints it and exits with 2.
@@ -38,3 +40,13 @@ def shown(value: object, most: int = 80) -> str:
     except ValueError:  # an integer of thousands of digits
         return f"{type(value).__name__} too long to show"
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def reason(error: BaseException) -> str:
+    """Return the class of an exception and what it says, in one line."""
+    try:
+        said = " ".join(str(error).split())
+    except Exception:  # an exception's own code
+        said = "(it cannot be printed)"
+    text = f"{type(error).__name__}: {said}"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

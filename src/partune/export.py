@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from partune import config
 from partune.contents import differences
-from partune.disk import draft_of
 from partune.errors import UserError, suggestion
-from partune.paths import place
 from partune.report.summary import Summary, lost_words, summarise
+from partune.runtime.disk import draft_of
+from partune.runtime.paths import place
 from partune.storage import Record
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def _describe(
 
 def _give_tokenizer(chosen: Chosen, draft: Path) -> None:
     """Write the base's tokenizer, with the chat template that it was trained with; none where the base is not here."""
-    from partune.finetune.isolation import quiet
     from partune.finetune.model import load_tokenizer
+    from partune.runtime.isolation import quiet
 
     try:
         tokenizer = load_tokenizer(chosen.model)

@@ -28,8 +28,8 @@ from partune.optimizers.surrogate import Surrogate
 from partune.report.contours import outlines
 from partune.report.figures import BLUE, ORANGE, VERMILLION
 from partune.report.frame import Axis, Frame, Key, keyed, sheet, text
+from partune.runtime.threads import one_blas_thread
 from partune.study import Study, Watcher
-from partune.threads import one_blas_thread
 from partune.trial import Trial
 
 PLANE = SYNTHETIC["himmelblau"]

@@ -16,8 +16,8 @@ from typing import IO, Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
-from partune.disk import kept, persistent
 from partune.errors import UserError
+from partune.runtime.disk import kept, persistent
 
 
 def created(journal: Path) -> JournalStorage:

@@ -43,7 +43,7 @@ class Terminal(Watcher):
     """Prints to a console; the bar is only drawn where that is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from partune.console import log
+        from partune.runtime.console import log
 
         # The stream of now: the engine silences libraries by redirecting stdout while it works.
         self.console = console or log()
@@ -54,7 +54,7 @@ class Terminal(Watcher):
         self._began = 0.0
 
     def began(self, study: Study, budget: int) -> None:
-        from partune.console import bar
+        from partune.runtime.console import bar
 
         self._study, self._budget, self._began = study, budget, time.monotonic()
         done = self._done()
@@ -155,7 +155,7 @@ class Terminal(Watcher):
             self._bar = None
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
-        from partune.console import line
+        from partune.runtime.console import line
 
         self.console.print(line(*parts))
 

@@ -37,12 +37,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from partune import database, paths
+from partune import database
 from partune.contents import VERSIONS, Content, Contents, as_data, of_data
-from partune.disk import draft_of, kept, persistent, replace
 from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
 from partune.errors import UserError, shown
+from partune.runtime import paths, urls
+from partune.runtime.disk import draft_of, kept, persistent, replace
 from partune.space import Space
 from partune.trial import Observation, Status, Trial
 
@@ -575,7 +576,7 @@ class _Place:
         self.url = url
         self.named = named
         self.name = name
-        self.sqlite = url is not None and database.parsed(url).drivername == "sqlite"
+        self.sqlite = url is not None and urls.parsed(url).drivername == "sqlite"
 
     @classmethod
     def new(cls, directory: Path, url: str) -> _Place:
@@ -601,7 +602,7 @@ class _Place:
 
             _begin(journal.created(draft / JOURNAL), header)
             return
-        form = {"url": database.public(self.url), "study": self.name}
+        form = {"url": urls.public(self.url), "study": self.name}
         (draft / STORAGE).write_text(json.dumps(form, indent=2) + "\n", encoding="utf-8")
         with database.guarded(self.url):
             _begin(database.opened(self.url), header, f"{self.name}/")
@@ -640,7 +641,7 @@ class _Place:
         try:
             return storage.get_study_id_from_name(name)
         except KeyError:
-            where = JOURNAL if self.url is None else database.public(self.url)
+            where = JOURNAL if self.url is None else urls.public(self.url)
             raise UserError(f"{where} holds no study {name}: restore it from a copy") from None
 
 

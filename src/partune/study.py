@@ -34,8 +34,8 @@ from partune.objectives.function import as_objective
 from partune.optimizers import made as make_optimizer
 from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer, Sampler
-from partune.paths import place
-from partune.preemption import terminated_as_interrupted
+from partune.runtime.paths import place
+from partune.runtime.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.statistics import Limits, Verdict
 from partune.stopping import ETA, Rungs

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from partune.errors import LONGEST, reason
+
 Value = bool | int | float | str
 Config = Mapping[str, Value]
 Point = tuple[float, ...]
@@ -20,18 +22,7 @@ Point = tuple[float, ...]
 RUNG = "rung/"  # and a number: a score on the way, at a share of the trial's steps
 RAISED = re.compile(r"[^\W\d]\w*: ")  # how `reason` begins: the exception's class
 NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?(e[-+]?\d+)?")  # an address, or any other
-LONGEST = 1000  # characters of a reason
 NUMERIC = "biuf"  # kinds of arrays that per-item results are: booleans, integers, reals
-
-
-def reason(error: BaseException) -> str:
-    """Return the class of an exception and what it says, in one line."""
-    try:
-        said = " ".join(str(error).split())
-    except Exception:  # an exception's own code
-        said = "(it cannot be printed)"
-    text = f"{type(error).__name__}: {said}"
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def number(value: Any, what: str) -> float:

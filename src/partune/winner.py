@@ -50,7 +50,7 @@ def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> 
     if not noisy or not leaders:
         return found
     from partune.optimizers.surrogate import Surrogate
-    from partune.threads import one_blas_thread
+    from partune.runtime.threads import one_blas_thread
 
     points = [space.encode(trial.config) for trial in leaders]
     errors = [math.nan if each.stderr is None else each.stderr for each in observations]

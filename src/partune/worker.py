@@ -1,7 +1,8 @@
 """What runs in a worker process: the calls that a cluster hands out, and how the process ends.
 
 Dask loads this module into workers, and into the nannies that keep them, with `--preload partune.worker` and
-`--preload-nanny partune.worker`. SIGTERM then makes a worker save what runs (`partune.preemption`) before it goes.
+`--preload-nanny partune.worker`. SIGTERM then makes a worker save what runs (`partune.runtime.preemption`) before it
+goes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,8 +25,8 @@ import distributed
 from distributed import Nanny, Scheduler, Worker
 
 from partune.certificates import VARIABLES
-from partune.objectives.finetune import DEVICES_EACH
-from partune.preemption import PreemptedError, noticed, notify, wait_for_guarded
+from partune.runtime.devices import DEVICES_EACH, devices
+from partune.runtime.preemption import PreemptedError, noticed, notify, wait_for_guarded
 
 PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
 WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
@@ -116,18 +116,6 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
         print(f"partune: {needed}, this job has {len(visible)}", file=sys.stderr, flush=True)
         os._exit(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * each : (number + 1) * each])
-
-
-def devices() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
 
 
 def _terminate(process: Worker | Nanny) -> None:

@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from partune import config
 from partune.finetune import model as models
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
+from partune.runtime.isolation import quiet
 from tests.finetune.tiny import KINDS, make_items, make_model, make_rows, make_tokenizer, write_jsonl, write_task
 
 

@@ -16,9 +16,9 @@ from torch.nn import functional
 from partune import config
 from partune.finetune import model as models
 from partune.finetune.data import IGNORED, Examples
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.training import batches, count_steps, schedule
+from partune.runtime.isolation import quiet
 
 Weights = dict[str, torch.Tensor]
 WORD = (1 << 64) - 1

@@ -17,15 +17,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from partune import config, disk
+from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
 from partune.finetune import model as models
 from partune.finetune.data import tokenise
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.scoring import Scorer, harness_model
 from partune.finetune.training import trained
+from partune.runtime import disk
+from partune.runtime.isolation import quiet
 from tests.finetune.tiny import KINDS, make_rows, write_jsonl
 
 IDS = torch.arange(24).reshape(2, 12)

@@ -29,8 +29,8 @@ from partune.finetune import capacity
 from partune.finetune import training as trainings
 from partune.finetune.resident import Residents
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
-from partune.preemption import PreemptedError
 from partune.report.summary import brief, show, summarise
+from partune.runtime.preemption import PreemptedError
 from partune.space import Choice, Float, Int, Space
 from partune.study import Study
 from partune.trial import Observation, Status, Trial

@@ -22,9 +22,9 @@ from partune.errors import UserError
 from partune.export import export
 from partune.finetune import adapter as adapters
 from partune.finetune.data import tokenise
-from partune.finetune.isolation import quiet
 from partune.finetune.model import load_tokenizer
 from partune.finetune.training import count_steps, count_warmup
+from partune.runtime.isolation import quiet
 from tests.finetune.tiny import CONTEXT, Row, make_rows, write_jsonl
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"

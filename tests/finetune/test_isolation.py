@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from partune.errors import UserError
-from partune.finetune.isolation import one_line, own_generators, quiet
+from partune.runtime.isolation import one_line, own_generators, quiet
 
 CPU = torch.device("cpu")
 
@@ -124,8 +124,8 @@ def test_our_own_warnings_pass_and_threads_do_not_mix(capfd: pytest.CaptureFixtu
     thread.join()
     assert sys.stdout is stdout
     code = (
-        "import logging; from partune.finetune.isolation import quiet\n"
-        "with quiet(): logging.getLogger('partune.disk').warning('the disk is full')"
+        "import logging; from partune.runtime.isolation import quiet\n"
+        "with quiet(): logging.getLogger('partune.runtime.disk').warning('the disk is full')"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stderr == "the disk is full\n"

@@ -24,12 +24,12 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import layers
 from partune.finetune import model as models
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.packed import carrier
 from partune.objectives.finetune import FineTune
 from partune.progress import Terminal
 from partune.report.summary import coverage_words
+from partune.runtime.isolation import quiet
 from partune.space import Choice, Float, Space
 from tests.finetune.tiny import make_tokenizer
 

@@ -19,12 +19,12 @@ from transformers import PreTrainedTokenizerFast
 
 from partune import config
 from partune.finetune.head import Head
-from partune.finetune.isolation import quiet
 from partune.finetune.likelihoods import ROW, TRUNK, PackedLikelihoods, Pass, grow
 from partune.finetune.model import Base
 from partune.finetune.packed import Site, Weights, carrier
 from partune.finetune.scoring import Scorer, harness_model
 from partune.finetune.tasks import Answer, Request
+from partune.runtime.isolation import quiet
 from tests.finetune.tiny import CONTEXT, KINDS, WORDS, longrope, make_base, make_items, write_task
 
 RANKS = (3, 8, 1)

@@ -21,7 +21,6 @@ from transformers import LlamaConfig
 from partune import config
 from partune.errors import UserError
 from partune.finetune.adapter import loaded
-from partune.finetune.isolation import quiet
 from partune.finetune.litgpt import (
     Program,
     StepError,
@@ -38,6 +37,7 @@ from partune.finetune.litgpt import (
     write_data,
 )
 from partune.finetune.model import Base
+from partune.runtime.isolation import quiet
 from tests.finetune import fake_litgpt
 
 

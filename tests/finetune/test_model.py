@@ -27,11 +27,11 @@ from transformers import (
 
 from partune import config
 from partune.errors import UserError
-from partune.extras import command
 from partune.finetune import model as models
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.objectives.finetune import FineTune
+from partune.runtime.extras import command
+from partune.runtime.isolation import quiet
 from tests.finetune.tiny import CONTEXT, KINDS, make_items, write_jsonl, write_task
 
 

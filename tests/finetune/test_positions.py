@@ -10,9 +10,9 @@ import torch
 from lm_eval.models.huggingface import HFLM
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.positions import deepest, frequencies
+from partune.runtime.isolation import quiet
 from tests.finetune.tiny import make_tokenizer
 
 SHAPE: dict[str, Any] = {

@@ -22,7 +22,6 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import model as models
 from partune.finetune.definitions import find_own
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
 from partune.finetune.scoring import (
     Item,
@@ -37,6 +36,7 @@ from partune.finetune.scoring import (
 )
 from partune.finetune.tasks import Loader, Task
 from partune.objectives.finetune import TOLERANCE
+from partune.runtime.isolation import quiet
 from partune.winner import on_verdict_items
 from tests.finetune.tiny import make_items, make_tokenizer, write_jsonl, write_task
 

@@ -25,8 +25,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from partune.finetune.isolation import quiet
 from partune.finetune.model import Base
+from partune.runtime.isolation import quiet
 
 TEXT = "the pump valve motor gasket fails leaks needs oil water red blue green why what which answer is of a machine"
 WORDS = TEXT.split()

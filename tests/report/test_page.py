@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from partune.markdown import plain
 from partune.report import words
 from partune.report.facts import Facts
 from partune.report.markdown import markdown
 from partune.report.page import page
+from partune.runtime.markdown import plain
 from tests.report.studies import HOSTILE, STUDIES
 
 SECTIONS = (

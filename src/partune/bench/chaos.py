@@ -25,9 +25,9 @@ from partune.bench.options import Chaos, repeated_by
 from partune.certificates import FILES, environment_of, read_certificates, write_certificates
 from partune.cluster import UNSEEN, Keeper
 from partune.errors import UserError
-from partune.limits import require_workers
-from partune.loopback import LOOPBACK
-from partune.paths import made
+from partune.runtime.limits import require_workers
+from partune.runtime.network import LOOPBACK
+from partune.runtime.paths import made
 from partune.space import Space
 from partune.storage import JOURNAL, Record
 from partune.study import Study

@@ -23,13 +23,13 @@ from partune.bench.meter import Cost, Stopwatch, peak_memory
 from partune.bench.workload import METRIC, Trial, Workload
 from partune.finetune.adapter import save
 from partune.finetune.head import Head
-from partune.finetune.isolation import is_out_of_memory, own_generators, quiet
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import DTYPES, Base
 from partune.finetune.packed import carrier
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.scoring import LogLikelihoods, harness_model
 from partune.finetune.training import accumulate, batches, lora_config, schedule
+from partune.runtime.isolation import is_out_of_memory, own_generators, quiet
 
 if TYPE_CHECKING:
     from peft import PeftModel

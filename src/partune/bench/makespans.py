@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from partune import markdown
 from partune.bench.table import number
 from partune.report.panels import Curve, Panel, picture
+from partune.runtime import markdown
 
 Mode = Literal["async", "sync"]
 HEADS = (

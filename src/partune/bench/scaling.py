@@ -29,9 +29,9 @@ from partune.bench.options import Scaling, repeated_by
 from partune.executors import WorkerLostError, Workers
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import optimizer
-from partune.paths import made
+from partune.runtime.paths import made
+from partune.runtime.threads import threads
 from partune.study import Study
-from partune.threads import threads
 
 P = ParamSpec("P")
 T = TypeVar("T")

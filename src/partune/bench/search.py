@@ -29,9 +29,9 @@ from partune.bench.options import Searching, repeated_by
 from partune.bench.peers import Race, chosen, contender
 from partune.bench.standings import CHECKPOINTS, Run, write
 from partune.errors import UserError
-from partune.finetune.isolation import one_line, own_generators, quiet
-from partune.paths import made
-from partune.threads import threads
+from partune.runtime.isolation import one_line, own_generators, quiet
+from partune.runtime.paths import made
+from partune.runtime.threads import threads
 from partune.trial import Config
 
 RUNS = "runs.jsonl"

@@ -27,9 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, studentized_range
 
-from partune import markdown
 from partune.bench.problems import SUITES
 from partune.bench.table import NOTHING, number
+from partune.runtime import markdown
 
 CHECKPOINTS = (10, 20, 30, 50, 100)
 RESAMPLES = 2000

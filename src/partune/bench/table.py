@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partune import markdown
+from partune.runtime import markdown
 
 if TYPE_CHECKING:
     from partune.bench.contenders import Run

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
 from partune.errors import UserError
-from partune.terminal import OutputError, guarded
+from partune.runtime.terminal import OutputError, guarded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,7 +41,7 @@ def _run(arguments: Sequence[str]) -> int:
             return 0
         status: int = namespace.run(namespace)
     except UserError as error:
-        from partune.database import masked
+        from partune.runtime.urls import masked
 
         print(f"partune: error: {' '.join(masked(str(error)).splitlines())}", file=sys.stderr)
         return 2

@@ -10,7 +10,7 @@ from typing import Literal
 
 from partune.cli import flags, studies
 from partune.errors import UserError
-from partune.paths import place
+from partune.runtime.paths import place
 
 
 def tune(arguments: argparse.Namespace) -> int:
@@ -183,7 +183,7 @@ def export(arguments: argparse.Namespace) -> int:
 def bench(arguments: argparse.Namespace) -> int:
     from partune import config
     from partune.bench.options import Chaos, Packing, Scaling, Searching
-    from partune.console import log, text
+    from partune.runtime.console import log, text
 
     console = log()
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}

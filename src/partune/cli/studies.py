@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from partune.cli import flags
 from partune.errors import UserError, shown, suggestion
-from partune.paths import place
-from partune.terminal import admits
+from partune.runtime.paths import place
+from partune.runtime.terminal import admits
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,7 +75,7 @@ def dask_cluster() -> Any:
     try:
         from partune import cluster
     except ImportError as error:
-        from partune import extras
+        from partune.runtime import extras
 
         raise UserError(f"worker processes need Dask: {extras.command('dask')} ({error})") from None
     return cluster
@@ -231,6 +231,6 @@ def watcher_of(arguments: argparse.Namespace) -> Watcher:
 
 def console_of(arguments: argparse.Namespace) -> Console | None:
     """Where progress is told: beside the output where that is JSON; None for the usual place."""
-    from partune.console import log
+    from partune.runtime.console import log
 
     return log(sys.stderr) if arguments.json else None

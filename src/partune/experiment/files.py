@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from partune.disk import replace
 from partune.experiment.findings import Outcome
 from partune.experiment.page import page
 from partune.experiment.sentences import sections
-from partune.markdown import fenced, plain
 from partune.report import compare
 from partune.report.data import as_json
 from partune.report.figures import dashed, hue
 from partune.report.panels import Curve, Panel, picture
 from partune.report.summary import Summary
 from partune.report.tables import Section, marked
+from partune.runtime.disk import replace
+from partune.runtime.markdown import fenced, plain
 
 PAGE, WORDS, DATA = "experiment.html", "experiment.md", "experiment.json"
 COMPARED, EPOCHS = "experiment.svg", "epochs.svg"

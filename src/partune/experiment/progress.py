@@ -22,7 +22,7 @@ class Terminal(Teller):
     """Prints to a console; the bar is only drawn where that is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from partune.console import log
+        from partune.runtime.console import log
 
         self.console = console or log()
         self._bar: Progress | None = None
@@ -35,7 +35,7 @@ class Terminal(Teller):
         self._print(line)
 
     def planned(self, trials: int, done: int) -> None:
-        from partune.console import bar
+        from partune.runtime.console import bar
 
         self._all, self._done, self._began = trials, done, time.monotonic()
         told = f", {done:,} of which are on record" if done else ""
@@ -74,7 +74,7 @@ class Terminal(Teller):
             self._bar = None
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
-        from partune.console import line
+        from partune.runtime.console import line
 
         self.console.print(line(*parts))
 

@@ -17,16 +17,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from partune import config, configured, strict_yaml, unused
+from partune import config, configured, unused
 from partune.config import StudyConfig
 from partune.demo import DIRECTORY
-from partune.disk import replace
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
 from partune.experiment.options import Experiment, Protocol
 from partune.optimizers import optimizer, resolved
 from partune.report.bounds import samples
 from partune.report.compare import differing
+from partune.runtime import strict_yaml
+from partune.runtime.disk import replace
 from partune.space import Int, Space
 
 FILE = "experiment.yaml"

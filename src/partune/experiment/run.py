@@ -23,8 +23,8 @@ from partune.errors import UserError
 from partune.experiment import calibration
 from partune.experiment.findings import opened
 from partune.experiment.protocol import CALIBRATION, Plan
-from partune.preemption import terminated_as_interrupted
 from partune.report.facts import Facts
+from partune.runtime.preemption import terminated_as_interrupted
 from partune.study import StoppedError, Watcher
 from partune.trial import Trial
 

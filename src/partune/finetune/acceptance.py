@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.layers import put_back, read_text
+from partune.runtime.isolation import one_line, own_generators, quiet
 
 if TYPE_CHECKING:
     from torch import nn

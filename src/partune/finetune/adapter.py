@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 
 from partune import config
-from partune.disk import make_way, persistent
 from partune.errors import UserError
-from partune.finetune.isolation import one_line, own_generators, quiet
 from partune.finetune.layers import read_text
-from partune.finetune.model import Base, check_json, check_weights, load, near, some
+from partune.finetune.model import Base, check_json, check_weights, load, some
+from partune.runtime.disk import make_way, persistent
+from partune.runtime.isolation import one_line, own_generators, quiet
+from partune.runtime.paths import near
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from partune.errors import UserError
-from partune.finetune.model import near
 from partune.finetune.rows import Message, Row
+from partune.runtime.paths import near
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,10 +16,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partune import strict_yaml
 from partune.errors import UserError, suggestion
-from partune.finetune.isolation import one_line
-from partune.finetune.model import near
+from partune.runtime import strict_yaml
+from partune.runtime.isolation import one_line
+from partune.runtime.paths import near
 
 if TYPE_CHECKING:
     from lm_eval.tasks._index import Entry

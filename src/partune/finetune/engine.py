@@ -23,14 +23,14 @@ import torch
 
 from partune.finetune import checkpoint
 from partune.finetune.head import Head
-from partune.finetune.isolation import is_out_of_memory, one_line
 from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, carrier
 from partune.finetune.resident import Job, Residents, Slot
 from partune.finetune.scoring import Scorer, Scores
-from partune.preemption import PreemptedError, guarded, noticed
-from partune.threads import threads
+from partune.runtime.isolation import is_out_of_memory, one_line
+from partune.runtime.preemption import PreemptedError, guarded, noticed
+from partune.runtime.threads import threads
 
 GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
 TOGETHER = 0.1  # a trained trial waits for those with less than this share of their steps to go, to be scored with them

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from partune.finetune.isolation import own_generators, quiet
+from partune.runtime.isolation import own_generators, quiet
 
 if TYPE_CHECKING:
     import torch

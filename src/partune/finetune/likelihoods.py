@@ -28,11 +28,11 @@ import torch
 from torch import Tensor
 
 from partune.finetune.head import Head
-from partune.finetune.isolation import is_out_of_memory
 from partune.finetune.model import Base
 from partune.finetune.packed import Carrier, Pack
 from partune.finetune.positions import Frequencies, deepest, frequencies
 from partune.finetune.tasks import Answer, Request, distinct
+from partune.runtime.isolation import is_out_of_memory
 
 TRUNK = -1  # a token of the context
 ROW = 256  # tokens of a tree, unless its context is long: attention to a longer row costs more than sharing saves

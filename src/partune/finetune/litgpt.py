@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import yaml
 
-from partune import config, extras
+from partune import config
 from partune.errors import UserError
 from partune.finetune.adapter import written
 from partune.finetune.data import Row
-from partune.finetune.isolation import one_line, quiet
 from partune.finetune.layers import linear_layers
 from partune.finetune.model import find_targets, short_targets
 from partune.finetune.training import WARMUP_SHARE, count_steps
+from partune.runtime import extras
+from partune.runtime.isolation import one_line, quiet
 
 if TYPE_CHECKING:
     from torch import nn

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from partune import config, extras
+from partune import config
 from partune.errors import UserError, shown, suggestion
 from partune.finetune.acceptance import refusal
-from partune.finetune.isolation import is_out_of_memory, one_line, own_generators, quiet
 from partune.finetune.layers import (
     block_names,
     block_of,
@@ -28,6 +27,9 @@ from partune.finetune.layers import (
     put_back,
     trained_layers,
 )
+from partune.runtime import extras
+from partune.runtime.isolation import is_out_of_memory, one_line, own_generators, quiet
+from partune.runtime.paths import near
 
 if TYPE_CHECKING:
     import torch
@@ -360,13 +362,6 @@ def check_weights(path: Path) -> None:
         raise UserError(f"{path} is cut or damaged: restore it from a copy ({one_line(error)})") from None
     if not names:
         raise UserError(f"{path} holds no tensor: restore it from a copy")
-
-
-def near(path: Path) -> str:
-    """'; did you mean "x"?' where something of a similar name lies beside a path that does not exist."""
-    parent = path.parent
-    beside = os.listdir(parent) if parent.is_dir() else []
-    return suggestion(path.name, difflib.get_close_matches(path.name, beside))
 
 
 def _cannot_load(spec: config.Model, error: Exception) -> UserError:

@@ -18,8 +18,8 @@ from typing import Any, Literal
 
 from partune import config
 from partune.errors import UserError
-from partune.finetune.isolation import one_line, quiet
-from partune.finetune.model import near
+from partune.runtime.isolation import one_line, quiet
+from partune.runtime.paths import near
 
 Row = dict[str, Any]
 Message = dict[str, Any]

@@ -24,10 +24,10 @@ import numpy.typing as npt
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.definitions import rendering
-from partune.finetune.isolation import hushed, one_line, own_generators, quiet
 from partune.finetune.model import Base, ending
 from partune.finetune.positions import frequencies
 from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, distinct
+from partune.runtime.isolation import hushed, one_line, own_generators, quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

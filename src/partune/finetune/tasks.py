@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from partune.errors import UserError, suggestion
 from partune.finetune.definitions import check_file, find_own, load_file, reason, rendering, ships_with_harness
-from partune.finetune.isolation import quiet
+from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task as HarnessTask

@@ -23,9 +23,9 @@ import numpy.typing as npt
 
 from partune import config
 from partune.finetune.data import IGNORED, Examples
-from partune.finetune.isolation import own_generators, quiet
 from partune.finetune.layers import linear_layers
 from partune.finetune.model import Base, find_targets, short_targets
+from partune.runtime.isolation import own_generators, quiet
 
 if TYPE_CHECKING:
     import torch

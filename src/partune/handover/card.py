@@ -8,11 +8,10 @@ from typing import Any
 
 import yaml
 
-from partune import __version__, config, strict_yaml
+from partune import __version__, config
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.finetune.model import DTYPES
 from partune.handover.chosen import Chosen, is_file
-from partune.markdown import code, fenced, plain, table
 from partune.report.summary import (
     Summary,
     advice,
@@ -23,6 +22,8 @@ from partune.report.summary import (
     small_print,
     span,
 )
+from partune.runtime import strict_yaml
+from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial
 
 NEVER_JUDGED = (

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from partune.contents import Contents
-from partune.disk import blamed
 from partune.errors import UserError
-from partune.named import qualified
+from partune.runtime.disk import blamed
+from partune.runtime.plugins import qualified
 from partune.space import Space
 from partune.stopping import Judge
 from partune.trial import Config, Observation, Trial, Value

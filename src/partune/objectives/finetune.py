@@ -20,11 +20,12 @@ import numpy as np
 from partune import config, unused
 from partune.contents import Content, Contents, check, versions
 from partune.errors import UserError, suggestion
-from partune.limits import require_threads
 from partune.objectives.base import Anchored
+from partune.runtime.devices import DEVICES_EACH
+from partune.runtime.limits import require_threads
+from partune.runtime.threads import threads
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.stopping import Judge, rung_name, rung_steps
-from partune.threads import threads
 from partune.trial import Config, Observation, Status, Trial, Value
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 log = logging.getLogger(__name__)
 
 ZERO_STEPS = 3
-DEVICES_EACH = "PARTUNE_DEVICES_PER_WORKER"  # the environment variable that tells a batch job's workers
 _REVIVING = threading.Lock()
 SMALL = 20_000_000  # parameters below which several threads only wait for each other
 
@@ -280,8 +280,8 @@ class FineTune(Anchored):
     def _load(self) -> None:
         from partune.finetune.data import find_file
         from partune.finetune.definitions import check_file
-        from partune.finetune.isolation import own_generators
         from partune.finetune.model import check_exists, check_vocabulary, find_device, find_dtype, quantization
+        from partune.runtime.isolation import own_generators
 
         check_exists(self.model)
         device = find_device(self.config.run.device)
@@ -470,8 +470,8 @@ class FineTune(Anchored):
 
     def _reload(self, base: Base, adapter: Path, scored: Observation) -> Observation:
         from partune.finetune import adapter as adapters
-        from partune.finetune.isolation import one_line
         from partune.finetune.scoring import harness_model
+        from partune.runtime.isolation import one_line
 
         try:
             with adapters.loaded(base, adapter) as adapted:
@@ -553,7 +553,7 @@ class FineTune(Anchored):
     def _contents(self) -> Contents:
         import torch
 
-        from partune.finetune.isolation import own_generators
+        from partune.runtime.isolation import own_generators
 
         with own_generators(torch.device("cpu")):
             return self._digested()
@@ -630,7 +630,7 @@ class FineTune(Anchored):
     def _measure_pack(self) -> int:
         """The pack that pays, by a probe of the field's defaults on this base, data and device."""
         from partune.finetune.capacity import choose
-        from partune.finetune.isolation import is_out_of_memory, own_generators
+        from partune.runtime.isolation import is_out_of_memory, own_generators
 
         self.prepare()
         training, max_length, loss_on = self.settings(self.defaults)
@@ -694,9 +694,9 @@ def _cause(error: Exception) -> str:
     """Why a trial failed, in one line."""
     import torch
 
-    from partune.finetune.isolation import is_out_of_memory, one_line
     from partune.finetune.scoring import NotFiniteError
     from partune.finetune.training import DivergedError
+    from partune.runtime.isolation import is_out_of_memory, one_line
 
     if isinstance(error, (DivergedError, NotFiniteError)):
         return str(error)

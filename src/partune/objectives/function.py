@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from partune.contents import Content, Contents, digest
-from partune.errors import UserError, shown, suggestion
-from partune.named import named as imported
-from partune.named import qualified
+from partune.errors import UserError, reason, shown, suggestion
 from partune.objectives.base import Objective
-from partune.trial import Config, Observation, Trial, reason
+from partune.runtime.plugins import named as imported
+from partune.runtime.plugins import qualified
+from partune.trial import Config, Observation, Trial
 
 
 @dataclass(frozen=True)

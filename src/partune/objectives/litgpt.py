@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from partune import config, unused
 from partune.errors import UserError
 from partune.objectives.finetune import ALL, SEARCH, SMALL, ZERO_STEPS, FineTune, _cause, _observation
+from partune.runtime.threads import threads
 from partune.space import Space
-from partune.threads import threads
 from partune.trial import Config, Observation, Status, Trial
 
 if TYPE_CHECKING:
@@ -354,7 +354,7 @@ class LitGPT(FineTune):
             return path.absolute()
         from huggingface_hub import snapshot_download
 
-        from partune.finetune.isolation import one_line
+        from partune.runtime.isolation import one_line
 
         wanted = ["*.json", "*.model", "*.safetensors", *([] if self.model.safetensors else ["*.bin"])]
         try:
@@ -378,9 +378,9 @@ class LitGPT(FineTune):
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        from partune.finetune.isolation import one_line, quiet
         from partune.finetune.litgpt import WEIGHTS
         from partune.finetune.model import outline
+        from partune.runtime.isolation import one_line, quiet
 
         if not (Path(self.model.path).expanduser() / WEIGHTS).is_file():
             return outline(self.model)

@@ -11,8 +11,8 @@ from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin
 
 from partune.errors import UserError, shown, suggestion
-from partune.named import named
 from partune.optimizers.base import Optimizer, ReplayError
+from partune.runtime.plugins import named
 from partune.space import Space
 
 __all__ = ["ALGORITHMS", "AUTO", "Algorithm", "Optimizer", "ReplayError", "optimizer", "resolved"]

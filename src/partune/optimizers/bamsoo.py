@@ -19,8 +19,8 @@ from partune.optimizers.base import Search
 from partune.optimizers.partition import Cell, Tree
 from partune.optimizers.soo import SOO
 from partune.optimizers.surrogate import MOST, Surrogate, subset
+from partune.runtime.threads import one_blas_thread
 from partune.space import Space
-from partune.threads import one_blas_thread
 from partune.trial import Point
 
 

@@ -16,8 +16,8 @@ from scipy.stats import qmc
 from partune.errors import UserError
 from partune.optimizers.sampling import LatinHypercube, check_design
 from partune.optimizers.surrogate import MOST, Surrogate, subset
+from partune.runtime.threads import one_blas_thread
 from partune.space import Space
-from partune.threads import one_blas_thread
 from partune.trial import Point
 
 Points = NDArray[np.float64]

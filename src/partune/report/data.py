@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from partune.terminal import admits
+from partune.runtime.terminal import admits
 
 
 def as_json(data: Any, ascii_only: bool = False) -> str:

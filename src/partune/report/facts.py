@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from partune import strict_yaml
 from partune.errors import UserError
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
@@ -24,6 +23,7 @@ from partune.report.cells import Partition, partition
 from partune.report.importance import Importance, importance
 from partune.report.slices import FEWEST, Model
 from partune.report.summary import Summary, summarise
+from partune.runtime import strict_yaml
 from partune.space import Choice, Float, Int, Space
 from partune.storage import CONFIG, Record
 from partune.trial import Status, Trial

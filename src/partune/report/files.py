@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from partune.disk import replace
 from partune.errors import UserError
 from partune.report.facts import Facts
 from partune.report.page import page
+from partune.runtime.disk import replace
 from partune.storage import Record
 
 REPORT = "report.html"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from partune.markdown import fenced, plain, table
 from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.rows import row_notes
+from partune.runtime.markdown import fenced, plain, table
 
 
 def markdown(facts: Facts) -> str:

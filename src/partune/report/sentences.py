@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from partune import strict_yaml
 from partune.report import words
 from partune.report.facts import Facts
 from partune.report.summary import (
@@ -18,6 +17,7 @@ from partune.report.summary import (
     seed_words,
     span,
 )
+from partune.runtime import strict_yaml
 from partune.trial import Status
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}

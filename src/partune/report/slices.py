@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from partune.optimizers.surrogate import Surrogate, imputed, untamed
+from partune.runtime.threads import one_blas_thread
 from partune.space import Choice, Hyperparameter, Space
-from partune.threads import one_blas_thread
 from partune.trial import Trial
 from partune.winner import MOST, ranked
 

@@ -73,7 +73,7 @@ def summarise(record: Record) -> Summary:
 
 def show(summary: Summary, console: Console | None = None) -> None:
     """Prints the summary: the trials, then the table of base, defaults and best, the verdict last."""
-    from partune.console import Console, text
+    from partune.runtime.console import Console, text
 
     console = console or Console()
     if not console.is_terminal:
@@ -308,7 +308,7 @@ def _total(trials: Iterable[Trial], name: str) -> float:
 
 
 def _page(summary: Summary) -> list[RenderableType]:
-    from partune.console import text
+    from partune.runtime.console import text
 
     page: list[RenderableType] = []
     if summary["equal"] is not None:
@@ -342,7 +342,7 @@ def _page(summary: Summary) -> list[RenderableType]:
 
 
 def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType:
-    from partune.console import table, text
+    from partune.runtime.console import table, text
 
     if not rows:
         return "No trials yet."
@@ -374,7 +374,7 @@ def remark(row: Summary) -> str:
 def _anchors_table(summary: Summary) -> RenderableType:
     from rich.box import SIMPLE_HEAD
 
-    from partune.console import table, text
+    from partune.runtime.console import table, text
 
     rows = {"base": summary["base"], "defaults": summary["defaults"], "best": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from partune.markdown import plain
 from partune.report.markdown import escaped
 from partune.report.summary import WIDTH
+from partune.runtime.markdown import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def tell(listed: Sequence[Section], console: Console | None = None) -> None:
     """Prints sections."""
     from rich.box import SIMPLE_HEAD
 
-    from partune.console import Console, table, text
+    from partune.runtime.console import Console, table, text
 
     console = console or Console()
     if not console.is_terminal:

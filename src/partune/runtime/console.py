@@ -10,7 +10,7 @@ from rich import console
 from rich.table import Column, Table
 from rich.text import Text
 
-from partune.terminal import Stream, visible
+from partune.runtime.terminal import Stream, visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -6,8 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from partune.errors import UserError
-from partune.trial import reason
+from partune.errors import UserError, reason
 
 
 def qualified(thing: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
-from partune.errors import UserError, shown
+from partune.errors import UserError, shown, suggestion
 
 NAME_MAX, PATH_MAX = 255, 4095  # bytes: of a name, and of all of a path
 
@@ -48,3 +49,10 @@ def made(path: Path, new: bool = False) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+def near(path: Path) -> str:
+    """'; did you mean "x"?' where something of a similar name lies beside a path that does not exist."""
+    parent = path.parent
+    beside = os.listdir(parent) if parent.is_dir() else []
+    return suggestion(path.name, difflib.get_close_matches(path.name, beside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from partune.terminal import visible
+from partune.runtime.terminal import visible
 
 MARKS = re.compile(r"([\\`*\[\]|<>~#&$]|(?<!\w)_|_(?!\w))")
 

@@ -1,0 +1,20 @@
+"""The GPUs that this process may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+DEVICES_EACH = "PARTUNE_DEVICES_PER_WORKER"  # the environment variable that tells a batch job's workers
+
+
+def devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [each.strip() for each in visible.split(",") if each.strip() not in ("", "-1")]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
