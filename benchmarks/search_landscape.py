@@ -29,8 +29,8 @@ from partune.demo import DIRECTORY
 from partune.objectives.finetune import FineTune
 from partune.optimizers.surrogate import tamed
 from partune.space import SPACES, Float, Int
-from partune.stopping import SHARES, rung_name
 from partune.trial import Trial
+from partune.trial.rungs import SHARES, rung_name
 
 SPACE = SPACES["lora"]
 PARTS = frozenset({"search", "verdict"})

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from partune import Float, Space, Study
-from partune.contents import Content, check, digest, versions
 from partune.errors import UserError
 from partune.objectives.function import as_objective
 from partune.objectives.synthetic import SYNTHETIC
 from partune.trial import Config
+from partune.trial.contents import Content, check, digest, versions
 from tests.simulated import SimulatedTuning
 
 SPACE = Space(x=Float(-1, 1))

@@ -16,9 +16,9 @@ from partune import Float, Observation, Space, Status, Study, UserError
 from partune.bench.scaling import Length, Simulated
 from partune.objectives.base import Objective
 from partune.optimizers import ALGORITHMS
-from partune.stopping import SHARES, Judge
 from partune.study import Watcher
 from partune.trial import Trial
+from partune.trial.rungs import SHARES, Judge
 
 PLANE = Space(x=Float(-5, 5), y=Float(-5, 5))
 

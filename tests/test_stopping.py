@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from partune.stopping import ETA, Rungs, rung_steps
 from partune.trial import Observation, Status, Trial
+from partune.trial.rungs import ETA, Rungs, rung_steps
 
 
 @given(scores=st.lists(st.integers(0, 6).map(float), min_size=1, max_size=30))

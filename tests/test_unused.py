@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import SPACES, FineTune, Float, Int, Space, Study, UserError, config, configured, unused
+from partune import SPACES, FineTune, Float, Int, Space, Study, UserError, config, configured
 from partune.cli import main
+from partune.config import unused
+from partune.config.unused import Loaded
 from partune.progress import PHASES, Quiet
 from partune.report import sentences, summary
 from partune.report.facts import Facts
 from partune.storage import Record
 from partune.study import Watcher
 from partune.trial import Config, Value
-from partune.unused import Loaded
 from tests.simulated import SimulatedTuning
 
 STUDY: dict[str, Any] = {"model": "m", "data": "d.json", "validation": {"tasks": ["t"]}}

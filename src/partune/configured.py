@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from partune import config, unused
-from partune.config import StudyConfig
+from partune import config
+from partune.config import StudyConfig, unused
 from partune.errors import UserError
 from partune.executors import Workers
 from partune.space import SPACES, Space

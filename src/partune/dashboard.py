@@ -27,7 +27,6 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from partune import database
-from partune.distributions import distribution
 from partune.errors import UserError
 from partune.report import sentences, summary, words
 from partune.report.facts import Facts
@@ -36,8 +35,10 @@ from partune.report.markdown import escaped
 from partune.runtime import extras, urls
 from partune.runtime.markdown import plain
 from partune.runtime.network import LOOPBACK, is_loopback
+from partune.space.distributions import distribution
 from partune.storage import Record, state
-from partune.trial import RUNG, Status, Trial
+from partune.trial import Status, Trial
+from partune.trial.trial import RUNG
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -43,7 +43,7 @@ def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
     """
     from optuna.storages import RDBStorage, get_storage
 
-    from partune.distributions import quiet
+    from partune.space.distributions import quiet
 
     where = parsed(url)
     sqlite = where.drivername == "sqlite"

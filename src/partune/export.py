@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from partune import config
-from partune.contents import differences
 from partune.errors import UserError, suggestion
 from partune.report.summary import Summary, lost_words, summarise
 from partune.runtime.disk import draft_of
 from partune.runtime.paths import place
 from partune.storage import Record
+from partune.trial.contents import differences
 
 if TYPE_CHECKING:
     from partune.handover.chosen import Chosen

@@ -38,14 +38,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from partune import database
-from partune.contents import VERSIONS, Content, Contents, as_data, of_data
-from partune.distributions import distribution, quiet
 from partune.drivers import Alone, Drivers, Files
 from partune.errors import UserError, shown
 from partune.runtime import paths, urls
 from partune.runtime.disk import draft_of, kept, persistent, replace
 from partune.space import Space
+from partune.space.distributions import distribution, quiet
 from partune.trial import Observation, Status, Trial
+from partune.trial.contents import VERSIONS, Content, Contents, as_data, of_data
 
 if TYPE_CHECKING:
     from datetime import datetime

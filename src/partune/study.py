@@ -26,7 +26,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from partune.config import Run, Search, Ship, validated
-from partune.contents import Contents, as_data, check, versions
 from partune.errors import UserError, shown
 from partune.executors import Meter, WorkerLostError, Workers, in_process
 from partune.objectives.base import Anchored, Objective, not_searched, observed, observed_fresh, unspoilt
@@ -38,9 +37,10 @@ from partune.runtime.paths import place
 from partune.runtime.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.statistics import Limits, Verdict
-from partune.stopping import ETA, Rungs
 from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
+from partune.trial.contents import Contents, as_data, check, versions
+from partune.trial.rungs import ETA, Rungs
 from partune.winner import (
     RELOADED,
     Worths,
@@ -124,7 +124,7 @@ class Study:
         order, for a verdict on hyperparameters; 0 for one on the adapters that the search left.
     ship: which adapter of the winner is handed over: "first", of the run that won, or of the fresh runs the "median" or
         the "best" on the search items.
-    stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.stopping`).
+    stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.trial.rungs`).
     workers: worker processes (`partune.cluster`) that everything is evaluated in; by default this process does.
     storage: the URL of a database for the record, in the place of a journal in the directory (`partune.database`); when
         a study is resumed, only where the URL needs a password or has changed.

@@ -31,7 +31,7 @@ from partune.finetune.resident import Job, Residents
 from partune.finetune.scoring import NotFiniteError, Scorer, Scores, harness_model
 from partune.finetune.training import DivergedError
 from partune.runtime.preemption import PreemptedError
-from partune.stopping import Rungs, rung_steps
+from partune.trial.rungs import Rungs, rung_steps
 from tests.finetune.oracle import losses_differ
 from tests.finetune.tiny import make_rows, write_jsonl
 

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
 from partune import Float, Int, Space, Study, UserError, config
-from partune.contents import Content
 from partune.export import export
 from partune.finetune.model import quantization
 from partune.report.summary import score_words
 from partune.runtime.markdown import code, fenced, plain
+from partune.trial.contents import Content
 from tests.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True), lora_alpha=Int(8, 128))

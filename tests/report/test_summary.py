@@ -18,9 +18,9 @@ from partune.bench.scaling import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
 from partune.report import summary
 from partune.report.data import as_json
-from partune.stopping import SHARES
 from partune.storage import Record
 from partune.trial import Config, Trial
+from partune.trial.rungs import SHARES
 from tests.simulated import SimulatedTuning
 from tests.test_slots import Slotted
 

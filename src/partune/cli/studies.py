@@ -29,7 +29,8 @@ INTERRUPTED = 130  # the exit status
 
 def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begins and runs a study: the file's mapping with the flags laid over it."""
-    from partune import config, configured, unused
+    from partune import config, configured
+    from partune.config import unused
     from partune.objectives.base import not_searched
 
     given = config.located(flags.given(arguments), Path.cwd())

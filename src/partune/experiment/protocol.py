@@ -17,8 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from partune import config, configured, unused
-from partune.config import StudyConfig
+from partune import config, configured
+from partune.config import StudyConfig, unused
 from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS

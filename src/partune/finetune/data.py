@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from partune import config
-from partune.contents import digest
 from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.model import ending
 from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, normalise, read_rows
 from partune.runtime.isolation import one_line, quiet
+from partune.trial.contents import digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from partune import config
-from partune.contents import Content, Contents, digest
 from partune.errors import UserError
+from partune.trial.contents import Content, Contents, digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

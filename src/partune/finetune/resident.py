@@ -23,7 +23,7 @@ from partune.finetune.optimizer import PackedOptimizer
 from partune.finetune.packed import Carrier, Pack, Weights, initial
 from partune.finetune.positions import Frequencies, frequencies
 from partune.finetune.training import DivergedError, batches, count_steps, count_warmup, schedule
-from partune.stopping import Judge
+from partune.trial.rungs import Judge
 
 Indices = npt.NDArray[np.int64]
 

@@ -42,13 +42,14 @@ from optuna.search_space import intersection_search_space
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from partune.distributions import distribution
 from partune.errors import UserError
 from partune.optimizers import Optimizer, ReplayError, optimizer
 from partune.optimizers.base import Sampler, Sequential
 from partune.optimizers.optuna import OptunaSampler
 from partune.space import Choice, Float, Hyperparameter, Int, Space
-from partune.trial import RUNG, Config, Observation, Point, Proposal, Status, Trial, Value
+from partune.space.distributions import distribution
+from partune.trial import Config, Observation, Point, Proposal, Status, Trial, Value
+from partune.trial.trial import RUNG
 
 CLAIM = "partune"
 FIXED = "fixed_params"  # Optuna's attribute of an enqueued trial

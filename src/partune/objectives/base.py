@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from partune.contents import Contents
 from partune.errors import UserError
 from partune.runtime.disk import blamed
 from partune.runtime.plugins import qualified
 from partune.space import Space
-from partune.stopping import Judge
 from partune.trial import Config, Observation, Trial, Value
+from partune.trial.contents import Contents
+from partune.trial.rungs import Judge
 
 
 class Objective(ABC):

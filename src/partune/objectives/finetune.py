@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 
-from partune import config, unused
-from partune.contents import Content, Contents, check, versions
+from partune import config
+from partune.config import unused
 from partune.errors import UserError, suggestion
 from partune.objectives.base import Anchored
 from partune.runtime.devices import DEVICES_EACH
 from partune.runtime.limits import require_threads
 from partune.runtime.threads import threads
 from partune.space import Choice, Float, Hyperparameter, Int, Space
-from partune.stopping import Judge, rung_name, rung_steps
 from partune.trial import Config, Observation, Status, Trial, Value
+from partune.trial.contents import Content, Contents, check, versions
+from partune.trial.rungs import Judge, rung_name, rung_steps
 
 if TYPE_CHECKING:
     from partune.finetune.data import Examples

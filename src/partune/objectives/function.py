@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from partune.contents import Content, Contents, digest
 from partune.errors import UserError, reason, shown, suggestion
 from partune.objectives.base import Objective
 from partune.runtime.plugins import named as imported
 from partune.runtime.plugins import qualified
 from partune.trial import Config, Observation, Trial
+from partune.trial.contents import Content, Contents, digest
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from partune import config, unused
+from partune import config
+from partune.config import unused
 from partune.errors import UserError
 from partune.objectives.finetune import ALL, SEARCH, SMALL, ZERO_STEPS, FineTune, _cause, _observation
 from partune.runtime.threads import threads

@@ -21,7 +21,8 @@ from typing import Any, ClassVar
 
 from partune.errors import UserError, shown
 from partune.space import Space
-from partune.trial import RUNG, Config, Observation, Point, Proposal, Status, Trial
+from partune.trial import Config, Observation, Point, Proposal, Status, Trial
+from partune.trial.trial import RUNG
 
 Search = Generator[list[Point], list[float], None]
 

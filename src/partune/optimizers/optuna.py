@@ -20,10 +20,10 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
-from partune.distributions import distribution, quiet
 from partune.errors import UserError
 from partune.optimizers.sampling import RandomSearch, check_design
 from partune.space import Float, Hyperparameter, Int, Space
+from partune.space.distributions import distribution, quiet
 from partune.trial import Observation, Point, Proposal, Value
 
 # Draws in a row without a new configuration, after which the next point is the one that random search would take.

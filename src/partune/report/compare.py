@@ -20,7 +20,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from partune import contents
 from partune.errors import UserError
 from partune.repeats import Difference, differences, fewest, interval
 from partune.report import bounds, sentences, words
@@ -31,7 +30,7 @@ from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
 from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
 from partune.report.summary import Summary
 from partune.report.tables import Section, marked, tell
-from partune.trial import Status
+from partune.trial import Status, contents
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from partune.distributions import distribution, quiet
 from partune.space import Space
+from partune.space.distributions import distribution, quiet
 from partune.trial import Trial
 
 MOST = 200  # trials: the time grows with their square, and is seconds here

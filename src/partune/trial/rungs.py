@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from partune.trial import RUNG, Status, Trial
+from partune.trial import Status, Trial
+from partune.trial.trial import RUNG
 
 ETA = 4
 FEW = 3  # trials that have to be done for their median to count

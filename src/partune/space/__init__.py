@@ -1,0 +1,8 @@
+"""The search space: hyperparameters, conditions, and the one bridge between unit cube and configurations."""
+
+from __future__ import annotations
+
+from partune.space.hyperparameters import Choice, Float, Hyperparameter, Int
+from partune.space.space import SPACES, Space
+
+__all__ = ["SPACES", "Choice", "Float", "Hyperparameter", "Int", "Space"]

@@ -1,0 +1,318 @@
+"""Hyperparameters: their values, scales and conditions, and each value's share of the unit interval."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from partune.errors import UserError, shown, suggestion
+from partune.trial import Value
+
+Array = NDArray[np.float64]
+
+
+Condition = Mapping[str, Value | Sequence[Value]]
+
+
+DIGITS = 12
+
+
+# Values of an integer: as many as a range's length can count. On a log scale neighbours further up have the same
+# logarithm in double precision, so that they could not be told apart.
+MOST_VALUES, MOST_LOG = 2**63 - 1, 2**46
+
+
+# An integer of more values than that is placed on the axis in exact arithmetic.
+EXACT = 2**51
+
+
+# Options of a choice: each trial's record names them all.
+MOST_OPTIONS = 10_000
+
+
+# A cell's interior, as a share of its width: a value that only touches the cell's edge is not in it.
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True)
+class Hyperparameter(ABC):
+    """One axis of the unit cube. `when` names the discrete hyperparameters, and their values, under which it exists."""
+
+    when: Condition | None = field(default=None, kw_only=True)
+
+    @abstractmethod
+    def decode(self, u: float) -> Value:
+        """The value at a coordinate in [0, 1]."""
+
+    @abstractmethod
+    def encode(self, value: Value) -> float:
+        """The coordinate of a value that `contains` admits."""
+
+    @abstractmethod
+    def snap(self, u: Array) -> Array:
+        """`encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
+
+    @abstractmethod
+    def contains(self, value: object) -> bool: ...
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The form in a study's file, without `when`."""
+
+    @property
+    def values(self) -> Sequence[Value] | None:
+        """All values in the order of the axis; None for a real one."""
+        return None
+
+
+@dataclass(frozen=True)
+class Float(Hyperparameter):
+    """A real number in [low, high]."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self, numbers=(int, float))
+        if self.log and self.low <= 0:
+            raise UserError(f"a log scale needs low > 0, got low={self.low}")
+        measure, extent = ("high / low", operator.truediv) if self.log else ("high - low", operator.sub)
+        if not math.isfinite(extent(float(self.high), float(self.low))):
+            raise UserError(f"{measure} must be a finite number, got low={self.low}, high={self.high}")
+        if self.decode(1 / 3) == self.decode(2 / 3):
+            raise UserError(f"low and high must differ in {DIGITS} digits, got low={self.low}, high={self.high}")
+
+    def decode(self, u: float) -> float:
+        if u <= 0:
+            return float(self.low)
+        if u >= 1:
+            return float(self.high)
+        if self.log:
+            bottom, top = math.log(self.low), math.log(self.high)
+            value = float(f"{math.exp(bottom + u * (top - bottom)):.{DIGITS - 1}e}")
+        else:
+            magnitude = math.floor(math.log10(max(abs(self.low), abs(self.high))))
+            value = round(self.low + u * (self.high - self.low), DIGITS - 1 - magnitude)
+        return min(max(value, float(self.low)), float(self.high))
+
+    def encode(self, value: Value) -> float:
+        x = float(value)
+        if self.log:
+            u = math.log(x / self.low) / math.log(self.high / self.low)
+        else:
+            u = (x - self.low) / (self.high - self.low)
+        return min(max(u, 0.0), 1.0)
+
+    def snap(self, u: Array) -> Array:
+        return u
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def describe(self) -> dict[str, Any]:
+        return {"float": [self.low, self.high], **({"log": True} if self.log else {})}
+
+
+@dataclass(frozen=True)
+class Int(Hyperparameter):
+    """An integer in {low, ..., high}."""
+
+    low: int
+    high: int
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        _check_bounds(self, numbers=(int,))
+        if self.log and self.low < 1:
+            raise UserError(f"a log scale of integers needs low >= 1, got low={shown(self.low)}")
+        if self.log and self.high > MOST_LOG:
+            raise UserError(f"a log scale of integers needs high <= 2^46, got high={shown(self.high)}: take a float")
+        if max(-self.low, self.high, self._count) > MOST_VALUES:
+            rule = "an integer has fewer than 2^63 values, all below 2^63 in size"
+            raise UserError(f"{rule}, got low={shown(self.low)}, high={shown(self.high)}: take a float")
+
+    def decode(self, u: float) -> int:
+        if self.log:
+            bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+            value = math.floor(math.exp(bottom + u * (top - bottom)) + 0.5)
+        elif self._count > EXACT:
+            part, whole = float(u).as_integer_ratio()
+            value = self.low + part * self._count // whole
+        else:
+            value = self.low + math.floor(u * self._count)
+        return min(max(value, self.low), self.high)
+
+    def encode(self, value: Value) -> float:
+        k = int(value)
+        if self.log:
+            bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+            return (0.5 * (math.log(k - 0.5) + math.log(k + 0.5)) - bottom) / (top - bottom)
+        return (2 * (k - self.low) + 1) / (2 * self._count)
+
+    def snap(self, u: Array) -> Array:
+        if not self.log:
+            return _middles(u, self._count)
+        bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
+        k = np.clip(np.floor(np.exp(bottom + u * (top - bottom)) + 0.5), self.low, self.high)
+        return (0.5 * (np.log(k - 0.5) + np.log(k + 0.5)) - bottom) / (top - bottom)
+
+    def contains(self, value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def describe(self) -> dict[str, Any]:
+        return {"int": [self.low, self.high], **({"log": True} if self.log else {})}
+
+    @property
+    def values(self) -> range:
+        return range(self.low, self.high + 1)
+
+    @property
+    def _count(self) -> int:
+        return self.high - self.low + 1
+
+
+@dataclass(frozen=True)
+class Choice(Hyperparameter):
+    """One of the given options, without an order that means anything."""
+
+    options: Sequence[Value]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.options, (str, bytes)) or not isinstance(self.options, Sequence) or not self.options:
+            raise UserError(f"a choice needs a list of options, got {self.options!r}")
+        object.__setattr__(self, "options", tuple(map(_python, itertools.islice(self.options, MOST_OPTIONS + 1))))
+        if len(self.options) > MOST_OPTIONS:
+            raise UserError(f"a choice has at most {MOST_OPTIONS} options: take an integer for more")
+        for option in self.options:
+            if not isinstance(option, (bool, int, float, str)):
+                raise UserError(f"options are numbers, texts or booleans, got {option!r}")
+            if isinstance(option, str):
+                _check_text("an option", option)
+            elif not _is_finite(option):
+                raise UserError(f"an option must be a finite number, got {shown(option)}")
+        if len(set(self.options)) < len(self.options):  # a record cannot tell True from 1, nor 1 from 1.0
+            raise UserError(f"options must differ, got {list(self.options)}")
+
+    def decode(self, u: float) -> Value:
+        return self.options[min(math.floor(u * len(self.options)), len(self.options) - 1)]
+
+    def encode(self, value: Value) -> float:
+        return (index_of(self.options, value) + 0.5) / len(self.options)
+
+    def snap(self, u: Array) -> Array:
+        return _middles(u, len(self.options))
+
+    def contains(self, value: object) -> bool:
+        return any(same(option, value) for option in self.options)
+
+    def describe(self) -> dict[str, Any]:
+        return {"choice": list(self.options)}
+
+    @property
+    def values(self) -> Sequence[Value]:
+        return self.options
+
+
+def _check_text(what: str, text: str) -> None:
+    """Raises UserError for a text that no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{what} must be valid Unicode, got {text!r}") from None
+
+
+def _check_bounds(parameter: Float | Int, numbers: tuple[type, ...]) -> None:
+    whole = float not in numbers
+    for name in ("low", "high"):
+        bound = _python(getattr(parameter, name))
+        if isinstance(bound, bool) or not isinstance(bound, numbers) or not (whole or _is_finite(bound)):
+            raise UserError(f"a bound must be {'an integer' if whole else 'a finite number'}, got {shown(bound)}")
+        object.__setattr__(parameter, name, bound)
+    if not parameter.low < parameter.high:
+        raise UserError(f"low < high must hold, got low={shown(parameter.low)}, high={shown(parameter.high)}")
+    if not isinstance(parameter.log, bool):
+        raise UserError(f"log is true or false, got {parameter.log!r}")
+
+
+def _python(value: Any) -> Any:
+    """Return Python's own number or text for a scalar of NumPy's, and anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_finite(number: Any) -> bool:
+    """Return whether a number is finite in double precision."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _middles(u: Array, n: int) -> Array:
+    """The middle of the share, of n equal ones of [0, 1], in which each coordinate lies."""
+    return (np.minimum(np.floor(u * n), n - 1) + 0.5) / n
+
+
+def interior(lower: float, upper: float) -> tuple[float, float]:
+    margin = _EDGE * (upper - lower)
+    return lower + margin, upper - margin
+
+
+def same(a: object, b: object) -> bool:
+    """Equality that tells True from 1: values are compared with their kind (booleans, numbers, texts)."""
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def index_of(values: Sequence[Value], value: Value) -> int:
+    if isinstance(values, range):
+        return values.index(int(value))
+    return next(i for i, each in enumerate(values) if same(each, value))
+
+
+def listed(values: Value | Sequence[Value]) -> tuple[Value, ...]:
+    """Return the values of a condition, and one more than there can be where they are too many; none for no list."""
+    if isinstance(values, (bool, int, float, str)):
+        return (values,)
+    return tuple(itertools.islice(values, MOST_OPTIONS + 1)) if isinstance(values, Sequence) else ()
+
+
+def plain(when: Condition) -> dict[str, Any]:
+    return {name: value if isinstance(value, (bool, int, float, str)) else list(value) for name, value in when.items()}
+
+
+def in_words(conditions: Mapping[str, tuple[Value, ...]]) -> str:
+    return " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in conditions.items())
+
+
+def parse(name: str, spec: Any) -> Hyperparameter:
+    """One hyperparameter from its form in the file; every error begins with its name."""
+    kinds: tuple[Literal["float", "int", "choice"], ...] = ("float", "int", "choice")
+    given = [kind for kind in kinds if isinstance(spec, Mapping) and kind in spec]
+    if len(given) != 1:
+        raise UserError(f"{name}: give one of float: [low, high], int: [low, high] or choice: [...], got {spec!r}")
+    (kind,) = given
+    known = {kind, "when"} | ({"log"} if kind != "choice" else set())
+    for key in spec:
+        if key not in known:
+            raise UserError(f'{name}: unknown key "{key}"{suggestion(str(key), sorted(known))}')
+    when = spec.get("when")
+    if when is not None and not isinstance(when, Mapping):
+        raise UserError(f"{name}: when is a mapping of names to values, got {when!r}")
+    try:
+        if kind == "choice":
+            return Choice(spec["choice"], when=when)
+        bounds = spec[kind]
+        if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != 2:
+            raise UserError(f"{kind} takes [low, high], got {bounds!r}")
+        low, high = bounds
+        return (Float if kind == "float" else Int)(low, high, spec.get("log", False), when=when)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
