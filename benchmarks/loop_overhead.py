@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from statistics import median
 
-from partune import cluster
-from partune.executors import Inline, Workers
 from partune.space import Float, Space
 from partune.study import Study, Watcher
 from partune.trial import Config, Trial
+from partune.workers import local
+from partune.workers.base import Inline, Workers
 
 SPACE = Space(x=Float(0.0, 1.0))
 WARM = 20  # trials not counted
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    with Inline() as here, cluster.local(1) as one, cluster.local(2) as two:
+    with Inline() as here, local.local(1) as one, local.local(2) as two:
         rows: dict[str, tuple[Workers, list[float]]] = {
             "in process": (here, []),
             "Dask, 1 worker": (one, []),

@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from partune.bench.problems import SUITES, Problem
-from partune.executors import Workers
 from partune.objectives.synthetic import SYNTHETIC
 from partune.runtime.threads import threads
 from partune.study import Study
 from partune.trial import Config
+from partune.workers.base import Workers
 
 WORKERS, SLOTS = 4, 16
 CV = 0.02  # of the trials' lengths

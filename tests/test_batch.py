@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import certificates, cluster, config, worker
+from partune import config
 from partune.errors import UserError
 from partune.runtime.devices import DEVICES_EACH
+from partune.workers import batch, certificates, local
+from partune.workers import process as worker
 
 GOLDEN = Path(__file__).with_name("golden")
 DOCUMENTS = Path(__file__).parents[1] / "docs"
@@ -64,7 +66,7 @@ def script(text: str, folder: Path) -> str:
     """The job script, without what differs between machines and runs."""
     certificates.write_certificates(folder / "tls")
     settings = config.validated(config.Batch, yaml.safe_load(text))
-    with cluster.make_batch(settings, certificates.read_certificates(folder / "tls"), folder) as jobs:
+    with batch.make_batch(settings, certificates.read_certificates(folder / "tls"), folder) as jobs:
         found = jobs.job_script()
     found = found.replace(str(folder), "FOLDER").replace(sys.executable, "PYTHON")
     return re.sub(r"tls://[\d.]+:\d+", "tls://ADDRESS", found)
@@ -102,7 +104,7 @@ def test_a_scheduler_of_the_files_port_has_no_dashboard_for_others(tmp_path: Pat
     certificates.write_certificates(tmp_path / "tls")
     job = {"interface": "lo", "scheduler_options": {"idle_timeout": "1 h"}}
     settings = config.validated(config.Batch, {"system": "slurm", "maximum": 1, "job": job})
-    with cluster.make_batch(settings, certificates.read_certificates(tmp_path / "tls"), tmp_path) as jobs:
+    with batch.make_batch(settings, certificates.read_certificates(tmp_path / "tls"), tmp_path) as jobs:
         assert jobs.scheduler.idle_timeout == 3600
         assert not hasattr(jobs.scheduler, "http_server")
 
@@ -111,7 +113,7 @@ def test_pages_that_a_file_asks_for_are_there(tmp_path: Path) -> None:
     certificates.write_certificates(tmp_path / "tls")
     job = {"interface": "lo", "scheduler_options": {"dashboard_address": "127.0.0.1:0"}}
     settings = config.validated(config.Batch, {"system": "slurm", "maximum": 1, "job": job})
-    with cluster.make_batch(settings, certificates.read_certificates(tmp_path / "tls"), tmp_path) as jobs:
+    with batch.make_batch(settings, certificates.read_certificates(tmp_path / "tls"), tmp_path) as jobs:
         addresses = [socket.getsockname()[0] for socket in jobs.scheduler.http_server._sockets.values()]
         assert addresses == ["127.0.0.1"]
 
@@ -143,7 +145,7 @@ def test_a_file_that_is_wrong_is_one_line(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "batch.yaml").write_text(text)
-    with pytest.raises(UserError, match=reason) as caught, cluster.batch(tmp_path / "batch.yaml"):
+    with pytest.raises(UserError, match=reason) as caught, batch.batch(tmp_path / "batch.yaml"):
         pass
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -155,7 +157,7 @@ def test_a_machine_that_cannot_submit_is_told(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "batch.yaml").write_text("{system: slurm, maximum: 2}")
     with (
         pytest.raises(UserError, match="sbatch is not there: start partune on a machine that can submit jobs"),
-        cluster.batch(tmp_path / "batch.yaml"),
+        batch.batch(tmp_path / "batch.yaml"),
     ):
         pass
 
@@ -166,7 +168,7 @@ def test_a_folder_that_a_script_cannot_name_is_refused(tmp_path: Path, monkeypat
     (tmp_path / "my runs").mkdir()
     monkeypatch.chdir(tmp_path / "my runs")
     (tmp_path / "batch.yaml").write_text("{system: slurm, maximum: 2}")
-    with pytest.raises(UserError, match="without blanks"), cluster.batch(tmp_path / "batch.yaml"):
+    with pytest.raises(UserError, match="without blanks"), batch.batch(tmp_path / "batch.yaml"):
         pass
 
 
@@ -219,11 +221,11 @@ def test_each_worker_of_this_machine_has_its_own_devices_or_its_share_of_the_thr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(4, 1)] == ["4", "5", "6", "7"]
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in cluster._environments(2, 2)] == ["4,5", "6,7"]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(4, 1)] == ["4", "5", "6", "7"]
+    assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(2, 2)] == ["4,5", "6,7"]
     with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, this machine has 4"):
-        cluster._environments(3, 2)
+        local._environments(3, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [each["OMP_NUM_THREADS"] for each in cluster._environments(2, 1)] == ["4", "4"]
-    assert cluster._environments(16, 1)[0]["OMP_NUM_THREADS"] == "1"
+    assert [each["OMP_NUM_THREADS"] for each in local._environments(2, 1)] == ["4", "4"]
+    assert local._environments(16, 1)[0]["OMP_NUM_THREADS"] == "1"

@@ -28,15 +28,16 @@ import psutil
 import pytest
 
 import partune as pt
-from partune import certificates, cluster
-from partune.cluster import Cluster
 from partune.errors import UserError
-from partune.executors import WorkerLostError
 from partune.objectives.base import Objective
 from partune.runtime.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.trial import Observation, Trial
-from partune.worker import PRELOAD, PRELOAD_NANNY, WATCHES
+from partune.workers import certificates, cluster, local
+from partune.workers.base import WorkerLostError
+from partune.workers.cluster import Cluster
+from partune.workers.process import PRELOAD, PRELOAD_NANNY, WATCHES
+from partune.workers.scheduler import joined
 from tests.simulated import SimulatedTuning
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ LINE = Space(x=Float(0, 1))
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
-    with cluster.local(2) as workers:
+    with local.local(2) as workers:
         yield workers
 
 
@@ -107,7 +108,7 @@ def test_a_cluster_leaves_no_folder_behind(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     monkeypatch.chdir(tmp_path)
-    with cluster.local(1) as workers:
+    with local.local(1) as workers:
         (folder,) = tmp_path.iterdir()
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert any(folder.iterdir())
@@ -159,7 +160,7 @@ def test_what_a_worker_warns_of_is_told_once_by_the_driver(two: Cluster, caplog:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     two.submit(pid).result(timeout=60)
-    assert [each.name for each in told] == ["partune.cluster"]
+    assert [each.name for each in told] == ["partune.workers.cluster"]
 
 
 def test_what_cannot_be_pickled_is_refused_at_once(two: Cluster) -> None:
@@ -178,7 +179,7 @@ def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Clust
 
 def test_calls_that_run_alone_need_a_worker_each() -> None:
     """What a batch system is asked for."""
-    with cluster.local(1) as workers:
+    with local.local(1) as workers:
         workers.hold(4)
         for call in (die, *[functools.partial(time.sleep, 60.0)] * 3):
             workers.submit(call)
@@ -200,7 +201,7 @@ def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) 
 
 
 def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
-    with cluster.local(1, time_limit=1.0) as workers:
+    with local.local(1, time_limit=1.0) as workers:
         workers.hold(2)
         hung, good = workers.submit(pid, 60.0), workers.submit(pid, 0.1)
         with pytest.raises(WorkerLostError, match="no result within 1 s"):
@@ -210,7 +211,7 @@ def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
 
 def test_a_call_that_lets_no_thread_run_ends_with_its_time_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "FROZEN", 2.0)
-    with cluster.local(1, time_limit=1.0) as workers:
+    with local.local(1, time_limit=1.0) as workers:
         hung = workers.submit(re.match, "(a+)+$", "a" * 40 + "b")  # for ages, and with the interpreter's lock
         with pytest.raises(WorkerLostError, match="no result within 1 s"):
             hung.result(timeout=60)
@@ -225,7 +226,7 @@ def test_a_worker_that_cannot_start_is_told_of_soon(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     began = time.monotonic()
     said = r"status 1\): ModuleNotFoundError: No module named 'no_such_module'"
-    with pytest.raises(UserError, match=said) as caught, cluster.local(2):
+    with pytest.raises(UserError, match=said) as caught, local.local(2):
         pass
     assert "\n" not in str(caught.value)
     assert time.monotonic() - began < 60
@@ -247,7 +248,7 @@ def test_workers_that_cannot_start_again_end_the_study_and_no_worker_alone_does(
         die()
         return 0.0
 
-    with cluster.local(2) as workers:
+    with local.local(2) as workers:
         study = pt.Study(LINE, broken, "sobol", directory=tmp_path / "s", workers=workers)
         with pytest.raises(UserError, match=r"worker processes end before they can begin.*no_such_module"):
             study.run(6)
@@ -268,18 +269,18 @@ def test_what_a_worker_writes_is_kept_and_bounded() -> None:
         for number in range(5000):
             print(f"line {number} of what a library has to say", flush=True)
 
-    with cluster.local(1) as workers:
-        keepers = [each for each in gc.get_objects() if isinstance(each, cluster.Keeper)]
+    with local.local(1) as workers:
+        keepers = [each for each in gc.get_objects() if isinstance(each, local.Keeper)]
         workers.submit(chatter).result(timeout=60)
         time.sleep(0.2)
         said = max((keeper._said for keeper in keepers), key=len)
-    assert len(said) == cluster.OUTPUT
+    assert len(said) == local.OUTPUT
     assert b"line 4999" in said
 
 
 def test_a_clock_that_jumps_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dask measures the age of a heartbeat by a clock that can be set."""
-    with dask.config.set({"distributed.scheduler.worker-ttl": "1s"}), cluster.local(1) as workers:
+    with dask.config.set({"distributed.scheduler.worker-ttl": "1s"}), local.local(1) as workers:
         before = workers.submit(pid).result(timeout=60)
         running = workers.submit(pid, 3.0)
         for hours in (30, -30):
@@ -333,7 +334,7 @@ def test_every_worker_loads_before_its_first_trial_and_so_does_its_successor(tmp
             time.sleep(0.05)
         return found
 
-    with cluster.local(2) as workers:
+    with local.local(2) as workers:
         pt.Study(LINE, Loading(tmp_path), "random", workers=workers)
         first = loaded(2)
         os.kill(min(first), signal.SIGKILL)
@@ -342,7 +343,7 @@ def test_every_worker_loads_before_its_first_trial_and_so_does_its_successor(tmp
 
 def test_poison_trials_fail_and_the_others_are_done() -> None:
     space = Space(k=Int(0, 49))
-    with cluster.local(2) as workers:
+    with local.local(2) as workers:
         study = pt.Study(space, poisonous, "grid", options={}, workers=workers).run(50)
     statuses = Counter(str(trial.status) for trial in study.trials)
     assert statuses == {"done": 45, "failed": 5}
@@ -367,7 +368,7 @@ class Lethal(SimulatedTuning):
 def test_a_fresh_run_that_kills_its_worker_is_due_when_the_study_is_resumed(tmp_path: Path) -> None:
     space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
     objective = Lethal(mended=tmp_path / "mended")
-    with cluster.local(2) as workers:
+    with local.local(2) as workers:
         study = pt.Study(space, objective, "random", directory=tmp_path / "s", workers=workers, seeds=2)
         with pytest.raises(UserError, match=r"fresh run 2 of the defaults \(its worker died 3 times.*partune resume"):
             study.run(4)
@@ -440,7 +441,7 @@ def test_a_scheduler_that_dies_and_comes_back_loses_nothing(
     address = f"tcp://127.0.0.1:{port}"
     first = started(*scheduler(port))
     started(*worker(address))
-    with cluster.joined(address) as workers:
+    with joined(address) as workers:
         futures = [workers.submit(pid, 0.5) for _ in range(8)]
         futures[0].result(timeout=60)
         os.killpg(first.pid, signal.SIGKILL)
@@ -456,7 +457,7 @@ def test_a_scheduler_that_dies_and_comes_back_loses_nothing(
 def test_a_scheduler_that_stays_away_is_one_line(started: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     port = free_port()
     scheduler_ = started(*scheduler(port))
-    with cluster.joined(f"tcp://127.0.0.1:{port}") as workers:
+    with joined(f"tcp://127.0.0.1:{port}") as workers:
         future = workers.submit(pid)
         monkeypatch.setattr(cluster, "PATIENCE", 3.0)
         os.killpg(scheduler_.pid, signal.SIGKILL)
@@ -472,7 +473,7 @@ def test_what_a_frozen_worker_was_running_goes_on_elsewhere(
     address = f"tcp://127.0.0.1:{port}"
     started(*scheduler(port))
     started(*worker(address))
-    with cluster.joined(address, time_limit=2.0) as workers:
+    with joined(address, time_limit=2.0) as workers:
         workers.hold(2)
         frozen = workers.submit(pid).result(timeout=60)
         os.kill(frozen, signal.SIGSTOP)
@@ -484,7 +485,7 @@ def test_what_a_frozen_worker_was_running_goes_on_elsewhere(
 def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     port = free_port()
     started(*scheduler(port))
-    with cluster.joined(f"tcp://127.0.0.1:{port}") as workers:
+    with joined(f"tcp://127.0.0.1:{port}") as workers:
         assert "every user of this machine can run code as you there" in caplog.text
         future = workers.submit(pid)
         time.sleep(0.5)
@@ -502,22 +503,22 @@ def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any], caplog:
     ],
 )
 def test_an_address_that_is_unsafe_or_none_is_one_line(address: str, reason: str) -> None:
-    with pytest.raises(UserError, match=reason) as caught, cluster.joined(address):
+    with pytest.raises(UserError, match=reason) as caught, joined(address):
         pass
     assert "\n" not in str(caught.value)
 
 
 def test_certificates_ask_for_an_address_that_says_so(tmp_path: Path) -> None:
     certificates.write_certificates(tmp_path / "tls")
-    unencrypted = cluster.joined("tcp://10.1.2.3:8786", tls=tmp_path / "tls")
+    unencrypted = joined("tcp://10.1.2.3:8786", tls=tmp_path / "tls")
     with pytest.raises(UserError, match=r"is not encrypted.*: give tls://10.1.2.3:8786"), unencrypted:
         pass
 
 
 def test_nobody_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "CONNECT", 0.5)
+    monkeypatch.setattr("partune.workers.scheduler.CONNECT", 0.5)
     nobody = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(UserError, match=f"no scheduler answers at {nobody}"), cluster.joined(nobody):
+    with pytest.raises(UserError, match=f"no scheduler answers at {nobody}"), joined(nobody):
         pass
 
 
@@ -530,15 +531,15 @@ def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started
         certificates.write_certificates(folder)
     port = free_port()
     tls = [part for kind, name in certificates.FILES.items() for part in (f"--tls-{kind}", str(folder / name))]
-    process = started(*scheduler(port), *cluster.UNSEEN, "--protocol", "tls", *tls)
+    process = started(*scheduler(port), *local.UNSEEN, "--protocol", "tls", *tls)
     started(*worker(f"tls://127.0.0.1:{port}"), *tls)
-    with cluster.joined(f"tls://127.0.0.1:{port}", tls=folder) as workers:
+    with joined(f"tls://127.0.0.1:{port}", tls=folder) as workers:
         assert workers.submit(pid).result(timeout=60) > 0
         listening = [each for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"]
         assert [each.laddr.port for each in listening] == [port]  # no pages
     other = tmp_path / "other"
     certificates.write_certificates(other)
-    with pytest.raises(UserError, match="no scheduler answers"), cluster.joined(f"tls://127.0.0.1:{port}", tls=other):
+    with pytest.raises(UserError, match="no scheduler answers"), joined(f"tls://127.0.0.1:{port}", tls=other):
         pass
 
 
@@ -549,7 +550,7 @@ def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(cluster, "STRIKES", 1)
-    with cluster.local(1) as workers:
+    with local.local(1) as workers:
         there = workers.submit(pid).result(timeout=60)
         future = workers.submit(pid, 3.0)
         time.sleep(0.5)
@@ -578,7 +579,7 @@ def wait_for(path: Path) -> None:
 
 def test_an_interrupted_driver_waits_for_what_saves_itself(tmp_path: Path) -> None:
     def interrupted() -> None:
-        with cluster.local(1) as workers:
+        with local.local(1) as workers:
             workers.submit(saving, tmp_path / "state")
             wait_for(tmp_path / "state.begun")
             raise KeyboardInterrupt
@@ -594,9 +595,9 @@ def test_a_worker_that_outlives_its_driver_saves_what_it_runs(tmp_path: Path) ->
             sys.executable,
             "-c",
             "import pathlib, sys\n"
-            "from partune import cluster\n"
+            "from partune.workers.local import local\n"
             "from tests.test_cluster import saving\n"
-            "with cluster.local(1) as workers:\n"
+            "with local(1) as workers:\n"
             "    workers.submit(saving, pathlib.Path(sys.argv[1])).result()\n",
             str(tmp_path / "state"),
         ],
@@ -621,7 +622,7 @@ def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(
     address = f"tcp://127.0.0.1:{port}"
     started(*scheduler(port))
     keeping = (*worker(address), "--nanny", *PRELOAD, *PRELOAD_NANNY)
-    with cluster.joined(address) as workers:
+    with joined(address) as workers:
         first = started(*keeping)
         there = workers.submit(pid).result(timeout=60)
         future = workers.submit(pid, 4.0)

@@ -19,11 +19,11 @@ import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError, journal
 from partune.cli import main
-from partune.executors import Threads
 from partune.objectives.base import Objective
 from partune.runtime import disk
 from partune.study import Watcher
 from partune.trial import Config, Trial
+from partune.workers.base import Threads
 from tests.simulated import SimulatedTuning
 from tests.test_study import PLANE, SPACE, himmelblau, outcomes
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from partune.executors import Inline, in_process
+from partune.workers.base import Inline, in_process
 
 
 def test_inline_runs_at_once_in_the_callers_thread() -> None:

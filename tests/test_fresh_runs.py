@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from partune import Float, Int, Observation, Space, Study, UserError
-from partune.executors import Inline, WorkerLostError
 from partune.export import export
 from partune.objectives.base import observed_fresh
 from partune.report.facts import Facts
@@ -26,6 +25,7 @@ from partune.storage import Look, Record
 from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped, which_look
+from partune.workers.base import Inline, WorkerLostError
 from tests.simulated import SimulatedTuning
 
 SCRIPT = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "verdict_errors.py"))

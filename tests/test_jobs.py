@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import certificates, cluster, config
-from partune import jobs as module
+from partune import config
 from partune.errors import UserError
-from partune.jobs import Jobs
+from partune.workers import certificates
+from partune.workers import jobs as module
+from partune.workers.batch import batch, make_batch
+from partune.workers.jobs import Jobs
 from tests.test_batch import RECIPES
 
 SCRIPTS = {
@@ -138,7 +140,7 @@ def started(system: System) -> Iterator[Callable[..., Jobs]]:
     def start(**settings: Any) -> Jobs:
         form = {"system": "slurm", "maximum": 4, "job": {"interface": "lo"}} | settings
         batch = config.validated(config.Batch, form)
-        made = cluster.make_batch(batch, certificates.read_certificates(system.folder / "tls"), system.folder)
+        made = make_batch(batch, certificates.read_certificates(system.folder / "tls"), system.folder)
         open_ones.append(made)
         jobs = Jobs(made, system, batch)
         jobs.__enter__()
@@ -474,9 +476,9 @@ FILE = "{system: slurm, maximum: 2, job: {interface: lo}}"
 
 def test_two_at_once_in_one_folder_leave_each_other_alone(system: System) -> None:
     file = system.put("batch.yaml", FILE)
-    with cluster.batch(file):
+    with batch(file):
         (first,) = system.folder.glob(".partune-tls-*")
-        with cluster.batch(file):
+        with batch(file):
             folders = set(system.folder.glob(".partune-tls-*"))
             assert len(folders) == 2
             assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
@@ -487,7 +489,7 @@ def test_two_at_once_in_one_folder_leave_each_other_alone(system: System) -> Non
 
 
 def test_an_exception_leaves_no_job_and_no_key(system: System) -> None:
-    with pytest.raises(ZeroDivisionError), cluster.batch(system.put("batch.yaml", FILE)):
+    with pytest.raises(ZeroDivisionError), batch(system.put("batch.yaml", FILE)):
         raise ZeroDivisionError
     assert system.states == {"1": "CANCELLED"}
     assert not list(system.folder.glob(".partune-tls-*"))
@@ -498,9 +500,9 @@ def test_a_signal_is_an_interruption_and_leaves_no_job_and_no_key(number: signal
     script = f"""
 import time
 from pathlib import Path
-from partune import cluster
+from partune.workers import batch
 try:
-    with cluster.batch(Path("{system.put("batch.yaml", FILE)}")):
+    with batch.batch(Path("{system.put("batch.yaml", FILE)}")):
         print("there", flush=True)
         time.sleep(60)
 except KeyboardInterrupt:
@@ -518,7 +520,7 @@ except KeyboardInterrupt:
 def test_nohup_is_respected(system: System) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with cluster.batch(system.put("batch.yaml", FILE)):
+        with batch(system.put("batch.yaml", FILE)):
             assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -34,17 +34,17 @@ def refused(workers: int) -> str:
 def test_a_million_workers_are_refused_and_none_is_started(
     processes: list[object], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cluster = pytest.importorskip("partune.cluster")
-    monkeypatch.setattr(cluster, "devices", list)
+    local = pytest.importorskip("partune.workers.local")
+    monkeypatch.setattr(local, "devices", list)
     arguments = ["tune", "--objective", "branin", "--workers", "1000000", "--runs", str(tmp_path / "runs")]
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert "1000000 worker processes are more than this machine can hold: " in said
     assert said.count("\n") == 1
-    with pytest.raises(UserError, match="more than this machine can hold"), cluster.local(10**6):
+    with pytest.raises(UserError, match="more than this machine can hold"), local.local(10**6):
         pass
     with pytest.raises(UserError, match="1000000 GPUs for each worker were asked for, and this machine has none"):
-        cluster.local(2, devices_each=10**6).__enter__()
+        local.local(2, devices_each=10**6).__enter__()
     assert not processes
     assert not list(tmp_path.iterdir())
 
@@ -91,7 +91,7 @@ def test_threads_and_packs_that_no_machine_holds_are_refused(
 
 
 def test_a_batch_system_is_asked_for_no_more_workers_than_a_driver_can_have(tmp_path: Path) -> None:
-    cluster = pytest.importorskip("partune.cluster")
+    batch = pytest.importorskip("partune.workers.batch")
     (tmp_path / "slurm.yaml").write_text("{system: slurm, minimum: 1000000, maximum: 1000000}\n")
     with pytest.raises(UserError, match="1000000 workers are more than one driver can have: "):
-        cluster.batch(tmp_path / "slurm.yaml").__enter__()
+        batch.batch(tmp_path / "slurm.yaml").__enter__()

@@ -15,10 +15,10 @@ import dask
 import pytest
 
 import partune as pt
-import partune.jobs
-from partune import cluster
+import partune.workers.jobs
 from partune.errors import UserError
 from partune.space import Float, Space
+from partune.workers import batch
 from tests.cluster_slurm import jobs, slurm
 from tests.test_batch import RECIPES
 from tests.test_cluster import saving, wait_for
@@ -47,7 +47,7 @@ def node() -> Iterator[Path]:
 def here(node: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to start from, of which the jobs' output and the certificates become part."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(partune.jobs, "ASK", 1.0)
+    monkeypatch.setattr(partune.workers.jobs, "ASK", 1.0)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return tmp_path
 
@@ -86,7 +86,7 @@ def gone(seconds: float = 20.0) -> bool:
 
 def test_a_study_runs_in_jobs_and_leaves_none(here: Path) -> None:
     notes = here / "notes"
-    with cluster.batch(file(here)) as workers:
+    with batch.batch(file(here)) as workers:
         study = pt.Study(LINE, Noted(notes, jobs=2), "sobol", seed=3, workers=workers).run(12)
         (folder,) = here.glob(".partune-tls-*")
         assert folder.stat().st_mode & 0o077 == 0
@@ -105,7 +105,7 @@ def test_a_cancelled_job_loses_nothing_and_another_takes_its_place(here: Path) -
         time.sleep(1.0)
         subprocess.run(["scancel", notes.read_text().split()[0]], check=True, timeout=30)
 
-    with cluster.batch(file(here, maximum=1)) as workers:
+    with batch.batch(file(here, maximum=1)) as workers:
         canceller = threading.Thread(target=cancel)
         canceller.start()
         study = pt.Study(LINE, Noted(notes, first=60.0), "sobol", seed=3, workers=workers).run(4)
@@ -118,7 +118,7 @@ def test_a_cancelled_job_loses_nothing_and_another_takes_its_place(here: Path) -
 
 
 def test_what_a_cancelled_job_was_running_saves_itself(here: Path) -> None:
-    with cluster.batch(file(here, maximum=1)) as workers:
+    with batch.batch(file(here, maximum=1)) as workers:
         workers.submit(saving, here / "state")
         wait_for(here / "state.begun")
         subprocess.run(["scancel", "--me"], check=True, timeout=30)
@@ -127,7 +127,7 @@ def test_what_a_cancelled_job_was_running_saves_itself(here: Path) -> None:
 
 def test_a_job_that_is_requeued_keeps_its_place_in_the_queue(here: Path) -> None:
     """Dask would cancel it when its worker has been gone for a while."""
-    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 s"}), cluster.batch(file(here)) as workers:
+    with dask.config.set({"distributed.deploy.lost-worker-timeout": "1 s"}), batch.batch(file(here)) as workers:
         workers.expect(1)
         (job,) = jobs()
         subprocess.run(["scontrol", "requeue", job], check=True, timeout=30)
@@ -138,7 +138,7 @@ def test_a_job_that_is_requeued_keeps_its_place_in_the_queue(here: Path) -> None
 
 def test_an_idle_job_ends_and_a_job_of_two_workers_is_one(here: Path) -> None:
     notes = here / "notes"
-    with cluster.batch(file(here, maximum=4, each=2)) as workers:
+    with batch.batch(file(here, maximum=4, each=2)) as workers:
         workers.expect(2)
         assert len(jobs()) == 1  # the minimum, in whole jobs
         pt.Study(LINE, Noted(notes, jobs=2), "sobol", seed=3, workers=workers).run(10)
@@ -152,7 +152,7 @@ def test_an_idle_job_ends_and_a_job_of_two_workers_is_one(here: Path) -> None:
 
 def test_the_documents_file_gives_each_worker_a_gpu(here: Path) -> None:
     (here / "slurm.yaml").write_text(RECIPES["slurm-0"])
-    with cluster.batch(here / "slurm.yaml") as workers:
+    with batch.batch(here / "slurm.yaml") as workers:
         workers.expect(4)
         workers.hold(1)
         seen = [workers.submit(shown) for _ in range(4)]
@@ -168,7 +168,7 @@ def shown() -> str:
 
 def test_jobs_that_end_before_a_worker_comes_are_told(here: Path) -> None:
     with (
-        cluster.batch(file(here, maximum=1, prologue="[exit 1]")) as workers,
+        batch.batch(file(here, maximum=1, prologue="[exit 1]")) as workers,
         pytest.raises(UserError, match=r"jobs \d+, \d+, \d+ ended before a worker came"),
     ):
         workers.submit(os.getpid).result(timeout=60)
@@ -178,7 +178,7 @@ def test_jobs_that_end_before_a_worker_comes_are_told(here: Path) -> None:
 def test_what_sbatch_refuses_is_one_line(here: Path) -> None:
     path = file(here)
     path.write_text(path.read_text().replace("cores: 1", "cores: 1, queue: nowhere"))
-    with pytest.raises(UserError, match=r"slurm: .*invalid partition") as caught, cluster.batch(path):
+    with pytest.raises(UserError, match=r"slurm: .*invalid partition") as caught, batch.batch(path):
         pass
     assert "\n" not in str(caught.value)
     assert not list(here.glob(".*"))

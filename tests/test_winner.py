@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError
-from partune.executors import Inline, WorkerLostError
 from partune.export import export
 from partune.objectives.base import Objective
 from partune.report.summary import show, summarise
 from partune.study import Watcher
 from partune.trial import Trial
 from partune.winner import CONFIRM, MOST, best, confirm_name, confirmations, due, halvings, pooled, ranked, worths
+from partune.workers.base import Inline, WorkerLostError
 from tests.simulated import SEARCH, SimulatedTuning
 
 LINE = Space(x=Float(0, 1))

@@ -9,9 +9,9 @@ from typing import Any
 from partune import config
 from partune.config import StudyConfig, unused
 from partune.errors import UserError
-from partune.executors import Workers
 from partune.space import SPACES, Space
 from partune.study import Study, Watcher
+from partune.workers.base import Workers
 
 
 def study(

@@ -27,7 +27,6 @@ import numpy as np
 
 from partune.config import Run, Search, Ship, validated
 from partune.errors import UserError, shown
-from partune.executors import Meter, WorkerLostError, Workers, in_process
 from partune.objectives.base import Anchored, Objective, not_searched, observed, observed_fresh, unspoilt
 from partune.objectives.function import as_objective
 from partune.optimizers import made as make_optimizer
@@ -62,6 +61,7 @@ from partune.winner import (
     what_items_show,
     worths,
 )
+from partune.workers.base import Meter, WorkerLostError, Workers, in_process
 
 SEARCH, ANCHOR, AGAIN, FRESH, ORDER = range(5)  # what a seed is for
 T = TypeVar("T")
@@ -125,7 +125,7 @@ class Study:
     ship: which adapter of the winner is handed over: "first", of the run that won, or of the fresh runs the "median" or
         the "best" on the search items.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.trial.rungs`).
-    workers: worker processes (`partune.cluster`) that everything is evaluated in; by default this process does.
+    workers: worker processes (`partune.workers.cluster`) that everything is evaluated in; by default this process does.
     storage: the URL of a database for the record, in the place of a journal in the directory (`partune.database`); when
         a study is resumed, only where the URL needs a password or has changed.
     join: take part in a study that another process leads: search only. The leader scores anchors and winner.

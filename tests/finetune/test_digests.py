@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM
 
 from partune import Float, Space, Study, config
 from partune.errors import UserError
-from partune.executors import Workers
 from partune.finetune import digests
 from partune.objectives.finetune import FineTune
 from partune.trial import Trial
+from partune.workers.base import Workers
 from tests.finetune.tiny import make_items, make_rows, write_jsonl, write_task
 
 SPACE = Space(learning_rate=Float(1e-4, 1e-2, log=True))

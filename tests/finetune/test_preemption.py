@@ -17,11 +17,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import partune as pt
-from partune import cluster
 from partune.finetune.checkpoint import FILE
 from partune.objectives.finetune import FineTune
 from partune.space import Float, Int, Space
 from partune.study import Watcher
+from partune.workers import local
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +119,7 @@ def test_what_a_worker_was_running_goes_on_elsewhere(
     tuner: FineTune, whole: pt.Study, tmp_path: Path, when: str
 ) -> None:
     study = tmp_path / "s"
-    with cluster.local(1) as workers:
+    with local.local(1) as workers:
         (victim,) = worker_processes()
         watcher = Terminated(study, lambda: victim.pid, when)
         found = pt.Study(

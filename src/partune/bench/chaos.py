@@ -22,8 +22,6 @@ from pathlib import Path
 
 from partune.bench.meter import machine, versions
 from partune.bench.options import Chaos, repeated_by
-from partune.certificates import FILES, environment_of, read_certificates, write_certificates
-from partune.cluster import UNSEEN, Keeper
 from partune.errors import UserError
 from partune.runtime.limits import require_workers
 from partune.runtime.network import LOOPBACK
@@ -32,6 +30,8 @@ from partune.space import Space
 from partune.storage import JOURNAL, Record
 from partune.study import Study
 from partune.trial import Config, Status
+from partune.workers.certificates import FILES, environment_of, read_certificates, write_certificates
+from partune.workers.local import UNSEEN, Keeper
 
 SPACE = {"x": {"float": [0.0, 1.0]}, "y": {"float": [1e-6, 1e-2], "log": True}}
 SECONDS = "PARTUNE_CHAOS_SECONDS"

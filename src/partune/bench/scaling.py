@@ -26,12 +26,12 @@ import numpy as np
 from partune.bench.makespans import Case, Run, Task, write
 from partune.bench.meter import machine, versions
 from partune.bench.options import Scaling, repeated_by
-from partune.executors import WorkerLostError, Workers
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import optimizer
 from partune.runtime.paths import made
 from partune.runtime.threads import threads
 from partune.study import Study
+from partune.workers.base import WorkerLostError, Workers
 
 P = ParamSpec("P")
 T = TypeVar("T")

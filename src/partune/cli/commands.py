@@ -205,7 +205,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
             out = scaling.bench(config.validated(Scaling, given), tell)
         else:
-            studies.dask_cluster()
+            studies.require_dask()
             from partune.bench import chaos
 
             out = chaos.bench(config.validated(Chaos, given), tell)
@@ -215,16 +215,19 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def certificates(arguments: argparse.Namespace) -> int:
-    from partune.certificates import FILES, write_certificates
+    from partune.workers.certificates import FILES, write_certificates
 
-    cluster = studies.dask_cluster()
+    studies.require_dask()
+    from partune.workers.local import UNSEEN
+    from partune.workers.process import PRELOAD, PRELOAD_NANNY, THREADS, WITHOUT_PAGES
+
     write_certificates(folder := place(arguments.folder))
     shown = shlex.quote(str(folder))
     files = " ".join(f"--tls-{kind} {shlex.quote(str(folder / name))}" for kind, name in FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
-    print(f"  dask scheduler --protocol tls {' '.join(cluster.UNSEEN)} {files}")
-    loaded = (*cluster.WITHOUT_PAGES, *cluster.PRELOAD, *cluster.PRELOAD_NANNY)
-    options = " ".join(("--nthreads", str(cluster.THREADS), *loaded))
+    print(f"  dask scheduler --protocol tls {' '.join(UNSEEN)} {files}")
+    loaded = (*WITHOUT_PAGES, *PRELOAD, *PRELOAD_NANNY)
+    options = " ".join(("--nthreads", str(THREADS), *loaded))
     print(f"  dask worker tls://HOST:8786 {options} {files}")
     print(f"and the study with --scheduler tls://HOST:8786 --tls {shown}. Whoever has the folder can use the cluster.")
     return 0

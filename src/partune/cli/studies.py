@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from partune.config import Run, StudyConfig
-    from partune.executors import Workers
     from partune.report.summary import Summary
     from partune.storage import Record
     from partune.study import Study, Watcher
+    from partune.workers.base import Workers
 
 INTERRUPTED = 130  # the exit status
 
@@ -61,25 +61,29 @@ def workers_of(run: Run) -> Iterator[Workers | None]:
     if run.scheduler is None and run.cluster is None and run.workers == 1:
         yield None
         return
-    cluster = dask_cluster()
+    require_dask()
+    from partune.workers.batch import batch
+    from partune.workers.local import local
+    from partune.workers.scheduler import joined
+
     if run.scheduler is not None:
-        found = cluster.joined(run.scheduler, run.time_limit, None if run.tls is None else Path(run.tls))
+        found = joined(run.scheduler, run.time_limit, None if run.tls is None else Path(run.tls))
     elif run.cluster is not None:
-        found = cluster.batch(Path(run.cluster), run.time_limit)
+        found = batch(Path(run.cluster), run.time_limit)
     else:
-        found = cluster.local(run.workers, run.time_limit, run.devices_per_worker)
+        found = local(run.workers, run.time_limit, run.devices_per_worker)
     with found as workers:
         yield workers
 
 
-def dask_cluster() -> Any:
+def require_dask() -> None:
+    """Raise UserError, with the command that installs it, where Dask is missing."""
     try:
-        from partune import cluster
+        import partune.workers.cluster  # noqa: F401
     except ImportError as error:
         from partune.runtime import extras
 
         raise UserError(f"worker processes need Dask: {extras.command('dask')} ({error})") from None
-    return cluster
 
 
 def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:

@@ -70,7 +70,7 @@ def environment_of(security: Security) -> Mapping[str, str]:
     """Return the environment variables that tell a Dask worker its certificate.
 
     Only processes of the same user can read a process's environment. The worker takes the variables out of its own
-    (`partune.worker`), so that what it starts does not inherit them.
+    (`partune.workers.process`), so that what it starts does not inherit them.
     """
     tls = security.get_tls_config_for_role("worker")
     return dict(zip(VARIABLES, (tls["ca_file"], tls["cert"], tls["key"]), strict=True))

@@ -1,18 +1,20 @@
 """What runs in a worker process: the calls that a cluster hands out, and how the process ends.
 
-Dask loads this module into workers, and into the nannies that keep them, with `--preload partune.worker` and
-`--preload-nanny partune.worker`. SIGTERM then makes a worker save what runs (`partune.runtime.preemption`) before it
-goes.
+Dask loads this module into workers, and into the nannies that keep them, with `--preload partune.workers.process` and
+`--preload-nanny partune.workers.process`. SIGTERM then makes a worker save what runs (`partune.runtime.preemption`)
+before it goes.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -24,9 +26,12 @@ import cloudpickle
 import distributed
 from distributed import Nanny, Scheduler, Worker
 
-from partune.certificates import VARIABLES
+from partune.errors import UserError
 from partune.runtime.devices import DEVICES_EACH, devices
 from partune.runtime.preemption import PreemptedError, noticed, notify, wait_for_guarded
+from partune.workers.certificates import (
+    VARIABLES,
+)
 
 PARENT = "PARTUNE_DRIVER"  # environment variables that tell a worker process its driver's number, and its GPUs
 WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"
@@ -40,6 +45,9 @@ LINGER = 1.0  # seconds until what a worker said has left it
 PRELOAD = ("--preload", __name__)
 PRELOAD_NANNY = ("--preload-nanny", __name__)
 WITHOUT_PAGES = ("--no-dashboard", "--worker-class", f"{__name__}.PagelessWorker")
+
+PREFIX = "partune-workers-"  # of the folder for what Dask keeps beside its workers
+THREADS = 64  # of a worker process: the largest pack that it can hold
 
 
 class Pageless:
@@ -166,3 +174,25 @@ def _tidy(parent: int, scratch: Path) -> None:
     """Remove what the driver lent, where it has gone."""
     if os.getppid() != parent:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """Lend a folder for what Dask keeps beside its workers, which only this user can read; it goes with the context.
+
+    By default Dask's own would stay, under a name in the machine's temporary folder that anybody could take first; and
+    processes import modules from it.
+
+    Raises:
+        UserError: No folder for temporary files can be written.
+    """
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise UserError(f"worker processes need a folder for temporary files (TMPDIR): {error.strerror}") from None
+    with folder as made:
+        yield Path(made)
+
+
+class PagelessScheduler(Pageless, Scheduler):  # type: ignore[misc]
+    """A scheduler that serves no pages."""

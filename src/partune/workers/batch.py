@@ -1,0 +1,134 @@
+"""Workers as jobs of a batch system: SLURM, OAR, PBS, LSF, HTCondor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distributed import Client, Scheduler, Security
+
+from partune import config
+from partune.errors import UserError
+from partune.runtime.devices import DEVICES_EACH
+from partune.runtime.limits import require_connections
+from partune.runtime.network import LOOPBACK
+from partune.runtime.preemption import terminated_as_interrupted
+from partune.workers.certificates import (
+    temporary_certificates,
+)
+from partune.workers.cluster import CORES_EACH, MEMORY_EACH, Cluster
+from partune.workers.jobs import Jobs, cluster_class
+from partune.workers.process import (
+    PREFIX,
+    PRELOAD,
+    PRELOAD_NANNY,
+    SCRATCH,
+    THREADS,
+    WITHOUT_PAGES,
+    WORKERS_EACH,
+    PagelessScheduler,
+    scratch,
+)
+
+SYSTEMS = {
+    "slurm": "SLURMCluster",
+    "oar": "OARCluster",
+    "pbs": "PBSCluster",
+    "lsf": "LSFCluster",
+    "htcondor": "HTCondorCluster",
+    "sge": "SGECluster",
+}
+
+
+@contextlib.contextmanager
+def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
+    """Workers that a batch system starts and stops, between a least and a most number; file: of a `config.Batch`.
+
+    The scheduler runs in this process and speaks TLS, with a key of its own for each run: in a folder that only its
+    owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
+    submitted.
+    """
+    settings = config.validated(config.Batch, config.load(file))
+    require_connections(settings.maximum)
+    command = _system(settings).job_cls.submit_command.split()[0]
+    if shutil.which(command) is None:
+        raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
+    shared = settings.job.get("shared_temp_directory")
+    folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
+    with (
+        terminated_as_interrupted(),
+        temporary_certificates(folder) as security,
+        scratch() as own,
+        make_batch(settings, security, own) as jobs,
+        Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
+        Jobs(jobs, found, settings),
+    ):
+        yield found
+
+
+def _system(settings: config.Batch) -> Any:
+    """dask-jobqueue's class for a batch system.
+
+    The library's import lets SIGINT end the process, in place of KeyboardInterrupt: what was there before is put back.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        import dask_jobqueue
+    except ValueError:  # "signal only works in main thread": the first import has to be there
+        raise UserError("a batch system's workers are asked for from the main thread") from None
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, before)
+    return getattr(dask_jobqueue, SYSTEMS[settings.system])
+
+
+def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
+    """The dask-jobqueue cluster of some settings, without jobs yet; folder: for what Dask keeps beside the scheduler.
+
+    A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
+    for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
+    """
+    kind = cluster_class(_system(settings), THREADS, settings.system)
+    workers, job = settings.workers_per_job, dict(settings.job)
+    job.pop("shared_temp_directory", None)
+    if not isinstance(options := job.pop("scheduler_options", {}), dict):
+        raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
+    pages = options.get("dashboard") or "dashboard_address" in options  # where the file asks for them
+    place = {"dashboard_address": f"{LOOPBACK}:0", "local_directory": str(folder)}
+    fixed = {
+        "processes": workers,
+        "protocol": "tls://",
+        "security": security,
+        "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, *WITHOUT_PAGES, *job.pop("worker_extra_args", [])],
+        "job_script_prologue": [
+            f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
+            *([] if settings.system == "htcondor" else [f"export {SCRATCH}=$(mktemp -d -t {PREFIX}XXXXXXXX)"]),
+            *settings.prologue,
+        ],
+        "scheduler_options": {"dashboard": False, **place, **options},
+        "scheduler_cls": Scheduler if pages else PagelessScheduler,
+        "silence_logs": "critical",
+        "job_cls": kind.job_cls,
+        "n_workers": 0,
+        "asynchronous": False,
+    }
+    defaults = {
+        "cores": CORES_EACH * workers,
+        "memory": f"{MEMORY_EACH * workers} GiB",
+        **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
+        # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
+        **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
+    }
+    if clash := sorted(fixed.keys() & job.keys()) or sorted({"protocol", "security"} & options.keys()):
+        raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
+    try:
+        return kind(**defaults | job | fixed)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        text = str(error).partition(". Very likely this unexpected")[0].replace("Got unexpected", "unexpected")
+        raise UserError(f"{settings.system}: {' '.join(text.split())}") from None

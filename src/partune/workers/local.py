@@ -1,0 +1,226 @@
+"""Worker processes on this machine: started, watched, and started again where they end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import dask
+from distributed import Client, Security, SpecCluster
+
+from partune.errors import UserError
+from partune.runtime.devices import devices
+from partune.runtime.limits import require_workers
+from partune.runtime.network import LOOPBACK
+from partune.workers.certificates import (
+    certified,
+    environment_of,
+    security_of,
+)
+from partune.workers.cluster import Cluster, log
+from partune.workers.process import (
+    GRACE,
+    PARENT,
+    PRELOAD,
+    THREADS,
+    WITHOUT_PAGES,
+    PagelessScheduler,
+    scratch,
+)
+
+FRUITLESS = 3  # processes of a worker in a row that end before it has come: no more are started
+
+
+OUTPUT = 4096  # bytes of a worker process's output that are kept
+
+
+UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0", *PRELOAD)  # a scheduler that serves no pages
+
+
+@contextlib.contextmanager
+def local(workers: int, time_limit: float | None = None, devices_each: int = 1) -> Iterator[Cluster]:
+    """Worker processes of this machine: each with its own GPUs where there are any, else its share of the cores.
+
+    Nobody else can talk to them, other users of this machine included. Raises UserError where there are fewer GPUs than
+    asked for.
+    """
+    environments = _environments(workers, devices_each)
+    security = security_of(*certified())
+    with (
+        scratch() as folder,
+        _scheduler(security, folder) as scheduler,
+        _kept() as keepers,
+        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as found,
+    ):
+        needed = 1  # keepers that cannot go on before the study cannot; at the start all have to
+        given_up: list[str] = []
+
+        def give_up(reason: str) -> None:
+            log.warning("A worker is given up: %s", reason)
+            given_up.append(reason)
+            if len(given_up) >= needed:
+                found.fail(UserError(reason.splitlines()[0]))
+
+        for environment in environments:
+            settings = {**environment, **environment_of(security)}
+            keepers.append(Keeper(scheduler.scheduler_address, settings, folder, found.came, give_up))
+        found.expect(workers)
+        needed = workers
+        yield found
+
+
+@contextlib.contextmanager
+def _kept() -> Iterator[Keepers]:
+    """Room for keepers, whose processes end with the context; after an interrupt they save first what they run."""
+    keepers = Keepers()
+    grace = GRACE
+    try:
+        yield keepers
+        grace = 0.0
+    finally:
+        for keeper in keepers:
+            keeper.terminate()
+        for keeper in keepers:
+            keeper.stop(grace)
+
+
+def _scheduler(security: Security, folder: Path) -> SpecCluster:
+    """A scheduler in this process, without pages. Its workers are gone when their connections are.
+
+    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does. Its
+    look at the loop, 50 times a second, takes from workers that need every core.
+    """
+    place = {"host": LOOPBACK, "port": 0, "protocol": "tls://", "local_directory": str(folder)}
+    scheduler = {"cls": PagelessScheduler, "options": {**place, "security": security, "dashboard": False}}
+    with dask.config.set({"distributed.scheduler.worker-ttl": None, "distributed.admin.tick.interval": "1s"}):
+        return SpecCluster(scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
+
+
+class Keeper:
+    """Keeps one worker process running: one that ends is followed by another.
+
+    environment: variables of the process, its certificate (`environment_of`) among them. folder: for what Dask keeps
+    there. name: of the process of now. came: whether a worker of a name ever reached the scheduler. After FRUITLESS
+    processes in a row that ended before that, no more are started, and give_up is told why, in another thread; by
+    default they are started for ever. (Dask's Nanny is not used: it gives up for good when a worker dies in the moment
+    in which it starts.)
+    """
+
+    def __init__(
+        self,
+        address: str,
+        environment: Mapping[str, str],
+        folder: Path,
+        came: Callable[[str], bool] = lambda name: True,
+        give_up: Callable[[str], object] = lambda reason: None,
+    ) -> None:
+        options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--local-directory", str(folder))
+        place = ("--host", LOOPBACK, *options, *WITHOUT_PAGES, *PRELOAD)
+        self._command = (sys.executable, "-m", "dask", "worker", address, *place)
+        self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
+        self._came, self._give_up = came, give_up
+        self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
+        self._stopped = threading.Event()
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._thread.start()
+
+    def kill(self) -> bool:
+        """Kills the process, and another one follows; whether it was alive."""
+        alive = self._process.poll() is None
+        self._process.kill()
+        return alive
+
+    def terminate(self) -> None:
+        """Tells the process to save what runs and to end; no other follows."""
+        self._stopped.set()
+        self._process.terminate()
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Ends the process for good: kills it where it does not end by itself within some seconds."""
+        self._stopped.set()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(grace)
+        self._process.kill()
+        self._thread.join()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self.name, self._said = f"partune-{uuid.uuid4().hex[:12]}", b""
+        process = subprocess.Popen(
+            (*self._command, "--name", self.name),
+            env=self._environment,
+            start_new_session=True,  # so that Ctrl-C is the driver's alone
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        self._listener = threading.Thread(target=self._listen, args=(process.stdout,), name="listener", daemon=True)
+        self._listener.start()
+        return process
+
+    def _listen(self, pipe: IO[bytes]) -> None:
+        """Keeps the end of what a process writes."""
+        with pipe:
+            while written := os.read(pipe.fileno(), 65536):
+                self._said = (self._said + written)[-OUTPUT:]
+
+    def _keep(self) -> None:
+        fruitless = 0
+        while True:
+            began = time.monotonic()
+            self._process.wait()
+            if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):  # one that cannot start: no busy loop
+                return
+            fruitless = 0 if self._came(self.name) else fruitless + 1
+            if fruitless == FRUITLESS:
+                self._give_up(self._reason())
+                return
+            try:
+                self._process = self._start()
+            except OSError as error:
+                self._said = str(error).encode()
+            if self._stopped.is_set():
+                self._process.kill()
+
+    def _reason(self) -> str:
+        """Why no worker comes: a line, and below it all that is known."""
+        self._listener.join(1.0)  # a process of the process's own may still hold the pipe
+        said = self._said.decode(errors="replace").strip()
+        last = said.splitlines()[-1].strip()[:300] if said else "it wrote nothing"
+        return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{said}".strip()
+
+
+class Keepers(list[Keeper]):
+    """The keepers of this machine's workers."""
+
+    def kill(self, name: str) -> None:
+        """Kills the process of a name; another one follows."""
+        for keeper in self:
+            if keeper.name == name:
+                keeper.kill()
+
+
+def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
+    """The environment variables of each worker process."""
+    visible = devices()
+    if not visible and devices_each > 1:
+        raise UserError(f"{devices_each} GPUs for each worker were asked for, and this machine has none")
+    require_workers(workers)
+    if not visible:
+        share = str(max(1, (os.cpu_count() or 1) // workers))
+        return [dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), share)] * workers
+    if workers * devices_each > len(visible):
+        raise UserError(
+            f"{workers} workers with {devices_each} GPU each need {workers * devices_each}, "
+            f"this machine has {len(visible)}"
+        )
+    shares = [visible[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]

@@ -1,0 +1,60 @@
+"""The workers of a Dask scheduler that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import distributed
+from distributed import Client
+
+from partune.errors import UserError
+from partune.runtime.network import is_loopback
+from partune.workers.certificates import (
+    read_certificates,
+)
+from partune.workers.cluster import Cluster, log
+
+CONNECT = 30.0  # seconds for a scheduler to answer
+
+
+@contextlib.contextmanager
+def joined(address: str, time_limit: float | None = None, tls: Path | None = None) -> Iterator[Cluster]:
+    """The workers of a scheduler that runs already; tls: a folder that `write_certificates` made.
+
+    Raises UserError where none answers, or where its traffic would cross a network in the clear.
+    """
+    host, _ = _host_and_port(address)
+    if tls is not None and not address.startswith("tls://"):
+        raise UserError(f"{address} is not encrypted, and --tls says that it is: give tls://{address.split('://')[-1]}")
+    if tls is None and not is_loopback(host):
+        raise UserError(
+            f"{address} is not on this machine, and whoever reaches a scheduler can run code: give --tls FOLDER with "
+            "the certificates that it was started with (partune certificates FOLDER makes some)"
+        )
+    if tls is None:
+        log.warning(
+            "%s asks nobody who they are: every user of this machine can run code as you there. "
+            "partune certificates FOLDER closes it to them.",
+            address,
+        )
+    security = None if tls is None else read_certificates(tls)
+
+    def connect() -> Client:
+        return Client(address, timeout=CONNECT, security=security, set_as_default=False)
+
+    try:
+        cluster = Cluster(connect, time_limit)
+    except (OSError, TimeoutError) as error:
+        raise UserError(f"no scheduler answers at {address}: {' '.join(str(error).split())[:200]}") from None
+    with cluster:
+        yield cluster
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    try:
+        found: tuple[str, int] = distributed.comm.parse_host_port(distributed.comm.parse_address(address)[1])
+    except ValueError as error:
+        raise UserError(f"{address} is no address of a scheduler, as tcp://10.0.0.5:8786 is: {error}") from None
+    return found
