@@ -26,10 +26,11 @@ from optuna.storages.journal import JournalFileBackend
 from partune import Study, UserError, dashboard
 from partune.cli import main
 from partune.dashboard import STUDY, View, guarded, opens, server
+from partune.record.place import JOURNAL
+from partune.record.record import Record
 from partune.report.summary import summarise
 from partune.runtime.extras import command
 from partune.runtime.network import LOOPBACK
-from partune.storage import JOURNAL, Record
 from partune.trial import Config, Observation, Status
 from tests.browser import NEEDED, Tab
 from tests.postgres import PASSWORD

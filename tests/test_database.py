@@ -14,11 +14,13 @@ import optuna
 import pytest
 import yaml
 
-from partune import Float, Int, Space, Study, UserError, database
+from partune import Float, Int, Space, Study, UserError
 from partune.cli import main
 from partune.config import dump, parse
+from partune.record import database
+from partune.record.place import STORAGE
+from partune.record.record import Record
 from partune.runtime import urls
-from partune.storage import STORAGE, Record
 from partune.winner import fresh_runs
 from tests.postgres import ENCODED, PASSWORD, Server
 from tests.simulated import SimulatedTuning

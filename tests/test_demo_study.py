@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from partune.demo import DIRECTORY
-from partune.storage import Record
+from partune.record.record import Record
 from tests.test_docs import blocks
 
 pytestmark = pytest.mark.slow

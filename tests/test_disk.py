@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partune import Float, Observation, Space, Status, Study, UserError, journal
+from partune import Float, Observation, Space, Status, Study, UserError
 from partune.cli import main
 from partune.objectives.base import Objective
+from partune.record import journal
 from partune.runtime import disk
 from partune.study import Watcher
 from partune.trial import Config, Trial

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from partune import Study, UserError, drivers
-from partune.drivers import Files
-from partune.storage import JOURNAL, Record
+from partune import Study, UserError
+from partune.record import drivers
+from partune.record.drivers import Files
+from partune.record.place import JOURNAL
+from partune.record.record import Record
 from partune.trial import Observation
 from partune.winner import fresh_runs
 from tests.driving import BUDGET, Driver, drive, drive_one

@@ -17,11 +17,11 @@ import pytest
 from partune import Float, Int, Observation, Space, Study, UserError
 from partune.export import export
 from partune.objectives.base import observed_fresh
+from partune.record.record import Look, Record
 from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
 from partune.report.summary import brief, equal_words, show, summarise
 from partune.statistics import Limits, level
-from partune.storage import Look, Record
 from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped, which_look

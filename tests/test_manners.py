@@ -19,8 +19,8 @@ from partune.cli import main
 from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
 from partune.completion import actions, script
+from partune.record.record import Record
 from partune.report.summary import summarise
-from partune.storage import Record
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "cli.md"
 BRANIN = ("tune", "--objective", "branin", "--algorithm", "soo", "--budget", "5", "--name", "b")

@@ -9,8 +9,8 @@ import pytest
 from partune import Float, Space, Study, UserError, config
 from partune.cli import main
 from partune.export import export
+from partune.record.record import Record
 from partune.runtime.paths import place
-from partune.storage import Record
 
 BRANIN = ["tune", "--objective", "branin", "--budget", "1", "--algorithm", "random"]
 BAD = {

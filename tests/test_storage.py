@@ -13,7 +13,8 @@ import optuna
 import pytest
 
 from partune import Choice, Float, Int, Observation, Space, Status, UserError
-from partune.storage import JOURNAL, Record
+from partune.record.place import JOURNAL
+from partune.record.record import Record
 from partune.trial import Trial
 
 SPACE = Space(
@@ -227,7 +228,7 @@ def test_a_record_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("partune.storage._begin", full)
+    monkeypatch.setattr("partune.record.place._begin", full)
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
         Record.create(tmp_path / "runs" / "s", SPACE, HEADER)
     assert not (tmp_path / "runs" / "s").exists()

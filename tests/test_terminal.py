@@ -17,6 +17,7 @@ from partune import Choice, Float, Space, Study
 from partune.cli import main
 from partune.experiment.progress import Terminal as Experiment
 from partune.progress import Terminal
+from partune.record.record import Record
 from partune.report import summary, tables
 from partune.report.facts import Facts
 from partune.report.markdown import markdown
@@ -24,7 +25,6 @@ from partune.report.page import page
 from partune.runtime.console import Console
 from partune.runtime.markdown import code, fenced, plain
 from partune.runtime.terminal import OutputError, Stream, visible
-from partune.storage import Record
 from partune.trial import Config
 
 MARKUP = ("[/INST]", "[bold]", "[link=https://x.example]here[/link]", ":smile:", "\\[", "[")

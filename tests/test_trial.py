@@ -15,7 +15,7 @@ import pytest
 
 from partune import Float, Observation, Space, Status, Study, Trial
 from partune.errors import reason
-from partune.storage import Record
+from partune.record.record import Record
 
 
 def test_an_observation_that_did_not_fail_has_a_finite_score() -> None:

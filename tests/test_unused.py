@@ -13,9 +13,9 @@ from partune.cli import main
 from partune.config import unused
 from partune.config.unused import Loaded
 from partune.progress import PHASES, Quiet
+from partune.record.record import Record
 from partune.report import sentences, summary
 from partune.report.facts import Facts
-from partune.storage import Record
 from partune.study import Watcher
 from partune.trial import Config, Value
 from tests.simulated import SimulatedTuning

@@ -26,8 +26,9 @@ from optuna.study import StudyDirection
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from partune import database
 from partune.errors import UserError
+from partune.record import database
+from partune.record.record import Record, state
 from partune.report import sentences, summary, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
@@ -36,7 +37,6 @@ from partune.runtime import extras, urls
 from partune.runtime.markdown import plain
 from partune.runtime.network import LOOPBACK, is_loopback
 from partune.space.distributions import distribution
-from partune.storage import Record, state
 from partune.trial import Status, Trial
 from partune.trial.trial import RUNG
 

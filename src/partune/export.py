@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from partune import config
 from partune.errors import UserError, suggestion
+from partune.record.record import Record
 from partune.report.summary import Summary, lost_words, summarise
 from partune.runtime.disk import draft_of
 from partune.runtime.paths import place
-from partune.storage import Record
 from partune.trial.contents import differences
 
 if TYPE_CHECKING:

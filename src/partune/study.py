@@ -32,11 +32,11 @@ from partune.objectives.function import as_objective
 from partune.optimizers import made as make_optimizer
 from partune.optimizers import resolved
 from partune.optimizers.base import Optimizer, Sampler
+from partune.record.record import Record
 from partune.runtime.paths import place
 from partune.runtime.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.statistics import Limits, Verdict
-from partune.storage import Record
 from partune.trial import Config, Observation, Status, Trial
 from partune.trial.contents import Contents, as_data, check, versions
 from partune.trial.rungs import ETA, Rungs
@@ -126,8 +126,8 @@ class Study:
         the "best" on the search items.
     stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.trial.rungs`).
     workers: worker processes (`partune.workers.cluster`) that everything is evaluated in; by default this process does.
-    storage: the URL of a database for the record, in the place of a journal in the directory (`partune.database`); when
-        a study is resumed, only where the URL needs a password or has changed.
+    storage: the URL of a database for the record, instead of a journal in the directory (`partune.record.database`);
+        when a study is resumed, only where the URL needs a password or has changed.
     join: take part in a study that another process leads: search only. The leader scores anchors and winner.
     """
 

@@ -25,9 +25,9 @@ from typing import Any, Literal
 import numpy as np
 
 from partune.config import Ship
+from partune.record.record import Look, Record
 from partune.space import Space
 from partune.statistics import Limits, Runs, Verdict, verdict
-from partune.storage import Look, Record
 from partune.trial import Status, Trial
 
 Worths = Mapping[int, float]  # by the number of the trial

@@ -11,8 +11,8 @@ import pytest
 from partune.bench import chaos
 from partune.bench.options import Chaos
 from partune.errors import UserError
+from partune.record.place import JOURNAL
 from partune.space import Space
-from partune.storage import JOURNAL
 from partune.study import Study
 from partune.trial import Observation
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from partune.cli import main
-from partune.storage import Record
+from partune.record.record import Record
 
 CODE = """
 import os, pathlib, time

@@ -25,8 +25,8 @@ from partune.export import export
 from partune.finetune.litgpt import Program, convert, environment
 from partune.objectives.finetune import FineTune
 from partune.objectives.litgpt import LitGPT
+from partune.record.record import Record
 from partune.space import Choice, Float, Int, Space
-from partune.storage import Record
 from partune.study import Study, UntrustworthyError
 from partune.trial import Status, Trial
 from tests.finetune.test_litgpt import behave, calls, install

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from partune.record.record import Record
 from partune.report.facts import Facts
-from partune.storage import Record
 from tests.report import studies
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from partune import Choice, Float, Int, Space, Study
-from partune.storage import Record
+from partune.record.record import Record
 from partune.trial import Config, Observation
 from tests.experiment.outcomes import Tested
 from tests.simulated import SimulatedTuning

@@ -18,9 +18,9 @@ from scipy import stats
 from partune import Choice, Float, Space, Study
 from partune.cli import main
 from partune.errors import UserError
+from partune.record.record import Record
 from partune.report import compare
 from partune.report.facts import Facts
-from partune.storage import Record
 from partune.trial import Config, Observation
 from tests.simulated import SimulatedTuning
 

@@ -16,9 +16,9 @@ from partune import Float, Int, Observation, Space, Study
 from partune.bench.makespans import Case, Run
 from partune.bench.scaling import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
+from partune.record.record import Record
 from partune.report import summary
 from partune.report.data import as_json
-from partune.storage import Record
 from partune.trial import Config, Trial
 from partune.trial.rungs import SHARES
 from tests.simulated import SimulatedTuning

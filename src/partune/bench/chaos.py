@@ -23,11 +23,12 @@ from pathlib import Path
 from partune.bench.meter import machine, versions
 from partune.bench.options import Chaos, repeated_by
 from partune.errors import UserError
+from partune.record.place import JOURNAL
+from partune.record.record import Record
 from partune.runtime.limits import require_workers
 from partune.runtime.network import LOOPBACK
 from partune.runtime.paths import made
 from partune.space import Space
-from partune.storage import JOURNAL, Record
 from partune.study import Study
 from partune.trial import Config, Status
 from partune.workers.certificates import FILES, environment_of, read_certificates, write_certificates

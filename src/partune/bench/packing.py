@@ -21,11 +21,11 @@ from partune.bench.table import Line, rows, write
 from partune.bench.workload import Workload, make
 from partune.errors import UserError
 from partune.objectives.finetune import SMALL
+from partune.record.record import Record
 from partune.runtime.isolation import is_out_of_memory, one_line
 from partune.runtime.limits import require_threads
 from partune.runtime.paths import made
 from partune.runtime.threads import threads
-from partune.storage import Record
 
 PROCESSES, TUNED, LITGPT = "process a trial", "PEFT, tuned", "LitGPT as shipped"
 

@@ -65,9 +65,9 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    from partune.record.record import Record
     from partune.report import summary
     from partune.report.data import print_json
-    from partune.storage import Record
 
     directory = studies.existing(arguments.directory)
     record = Record.open(directory, read_only=True, storage=arguments.storage)
@@ -102,10 +102,11 @@ def dashboard(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
+    from partune.record.place import STORAGE
+    from partune.record.record import Record
     from partune.report import compare
     from partune.report.data import print_json
     from partune.report.facts import Facts
-    from partune.storage import STORAGE, Record
 
     directories = [studies.existing(each) for each in arguments.directories]
     storages = [arguments.storage if (each / STORAGE).is_file() else None for each in directories]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from partune.config import Run, StudyConfig
+    from partune.record.record import Record
     from partune.report.summary import Summary
-    from partune.storage import Record
     from partune.study import Study, Watcher
     from partune.workers.base import Workers
 
@@ -89,7 +89,7 @@ def require_dask() -> None:
 def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
     """The configuration that a study was started from; raises UserError where it was started from Python."""
     from partune import config
-    from partune.storage import CONFIG, Record
+    from partune.record.record import CONFIG, Record
 
     if not (directory / CONFIG).is_file():
         Record.open(directory, read_only=True, storage=storage)

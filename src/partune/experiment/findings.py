@@ -14,11 +14,11 @@ from partune.experiment import calibration
 from partune.experiment.calibration import EPOCHS
 from partune.experiment.protocol import CALIBRATION, Plan, dump
 from partune.experiment.sentences import UPPER, headline
+from partune.record.record import Record
 from partune.report import bounds, compare
 from partune.report.bounds import SEARCH, TEST, VERDICT, samples
 from partune.report.facts import Facts
 from partune.report.summary import Summary
-from partune.storage import Record
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 from partune.errors import UserError
 from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
+from partune.record.record import CONFIG, Record
 from partune.report import words
 from partune.report.cells import Partition, partition
 from partune.report.importance import Importance, importance
@@ -25,7 +26,6 @@ from partune.report.slices import FEWEST, Model
 from partune.report.summary import Summary, summarise
 from partune.runtime import strict_yaml
 from partune.space import Choice, Float, Int, Space
-from partune.storage import CONFIG, Record
 from partune.trial import Status, Trial
 from partune.winner import confirmations, ranked
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from partune.errors import UserError
+from partune.record.record import Record
 from partune.report.facts import Facts
 from partune.report.page import page
 from partune.runtime.disk import replace
-from partune.storage import Record
 
 REPORT = "report.html"
 REFRESH = 5.0  # seconds after which a browser reads the report of a running study again

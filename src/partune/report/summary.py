@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from partune.config import baseline
+from partune.record.record import Look, Record
 from partune.report.rows import row_notes
 from partune.report.words import progress
 from partune.statistics import Comparison, Verdict
-from partune.storage import Look, Record
 from partune.trial import Observation, Status, Trial
 from partune.winner import (
     Worths,

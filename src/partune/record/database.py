@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from partune.drivers import Drivers
 from partune.errors import UserError
+from partune.record.drivers import Drivers
 from partune.runtime import extras
 from partune.runtime.urls import masked, parsed, public
 

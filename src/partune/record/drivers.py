@@ -12,7 +12,7 @@ In files (`Files`), on a file system that all drivers share:
 
 On the same machine a lock that can be had is a death that is certain, and known at once. Elsewhere a driver is dead
 when its count has stood still for `PATIENCE` seconds of the observer's own monotonic clock: no two clocks are compared.
-In PostgreSQL all three are advisory locks (`partune.database.Advisory`).
+In PostgreSQL all three are advisory locks (`partune.record.database.Advisory`).
 """
 
 from __future__ import annotations

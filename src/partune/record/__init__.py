@@ -1,0 +1,1 @@
+"""What a study keeps: its trials in a journal or a database, and the files beside them."""
