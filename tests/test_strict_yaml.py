@@ -159,7 +159,7 @@ def test_a_study_file_says_what_it_is_not(tmp_path: Path) -> None:
     ids=range(6),
 )
 def test_a_task_file_that_is_hostile_ends_in_one_line(content: str | bytes, message: str, tmp_path: Path) -> None:
-    from partune.finetune.definitions import load_file
+    from partune.finetune.scoring.definitions import load_file
 
     path = tmp_path / "task.yaml"
     path.write_bytes(content.encode() if isinstance(content, str) else content)

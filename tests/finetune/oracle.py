@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from partune import config
-from partune.finetune import model as models
+from partune.finetune import targets
 from partune.finetune.data import IGNORED, Examples
 from partune.finetune.model import Base
 from partune.finetune.training import batches, count_steps, schedule
@@ -95,7 +95,7 @@ def plain_peft(base: Base, chosen: config.Training, seed: int) -> Iterator[nn.Mo
             r=chosen.lora_r,
             lora_alpha=int(chosen.lora_alpha),
             lora_dropout=chosen.lora_dropout,
-            target_modules=models.find_targets(base.model, chosen.targets),
+            target_modules=targets.find_targets(base.model, chosen.targets),
             task_type="CAUSAL_LM",
         )
         with quiet():

@@ -23,7 +23,8 @@ from partune.finetune import adapter as adapters
 from partune.finetune import model as models
 from partune.finetune.data import tokenise
 from partune.finetune.model import Base
-from partune.finetune.scoring import Scorer, harness_model
+from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.scores import Scorer
 from partune.finetune.training import trained
 from partune.runtime import disk
 from partune.runtime.isolation import quiet

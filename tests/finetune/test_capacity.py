@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
-from partune.finetune import capacity
-from partune.finetune.capacity import GAIN, MOST, Memory, alike, choose, doubled, like, probe
 from partune.finetune.data import tokenise
-from partune.finetune.head import Head
 from partune.finetune.model import Base
+from partune.finetune.packed import capacity
+from partune.finetune.packed.capacity import GAIN, MOST, Memory, alike, choose, doubled, like, probe
+from partune.finetune.packed.head import Head
 from tests.finetune.tiny import make_rows, write_jsonl
 
 

@@ -16,8 +16,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 from partune.errors import UserError
-from partune.finetune.definitions import harness_folder, load_file, rendering, ships_with_harness
-from partune.finetune.tasks import Loader, Task
+from partune.finetune.scoring.definitions import harness_folder, load_file, rendering, ships_with_harness
+from partune.finetune.scoring.tasks import Loader, Task
 from tests.finetune.tiny import make_items, write_task
 
 WORD = "give --trust-task-code"

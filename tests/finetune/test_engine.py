@@ -19,16 +19,18 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
-from partune.finetune import adapter, checkpoint
+from partune.finetune import adapter
 from partune.finetune.data import Examples, tokenise
-from partune.finetune.engine import Engine, Outcome
-from partune.finetune.head import Head
-from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
-from partune.finetune.optimizer import PackedOptimizer
-from partune.finetune.packed import Carrier
-from partune.finetune.resident import Job, Residents
-from partune.finetune.scoring import NotFiniteError, Scorer, Scores, harness_model
+from partune.finetune.packed import checkpoint
+from partune.finetune.packed.adapters import Carrier
+from partune.finetune.packed.engine import Engine, Outcome
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.likelihoods import PackedLikelihoods
+from partune.finetune.packed.optimizer import PackedOptimizer
+from partune.finetune.packed.residents import Job, Residents
+from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.scores import NotFiniteError, Scorer, Scores
 from partune.finetune.training import DivergedError
 from partune.runtime.preemption import PreemptedError
 from partune.trial.rungs import Rungs, rung_steps
@@ -117,7 +119,9 @@ def test_a_full_pack_trains_and_is_scored_in_common_passes(
 
     monkeypatch.setattr(Residents, "step", spy)
     monkeypatch.setattr(PackedLikelihoods, "answers", answer)
-    monkeypatch.setattr("partune.finetune.engine.GATHER", 5.0)  # a full pack begins at once; a busy machine may be late
+    monkeypatch.setattr(
+        "partune.finetune.packed.engine.GATHER", 5.0
+    )  # a full pack begins at once; a busy machine may be late
     run(engine, [job(seed) for seed in range(3)])
     assert widths == [3] * 6
     assert packs == [3]

@@ -25,9 +25,9 @@ from safetensors.torch import load_file, save_file
 from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
-from partune.finetune import capacity
 from partune.finetune import training as trainings
-from partune.finetune.resident import Residents
+from partune.finetune.packed import capacity
+from partune.finetune.packed.residents import Residents
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
 from partune.report.summary import brief, show, summarise
 from partune.runtime.preemption import PreemptedError
@@ -427,7 +427,9 @@ def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkey
     trials = [
         Trial(n, {"lora_r": 2 + 3 * n, "learning_rate": 0.01 * (n + 1), "lora_dropout": 0.2}, seed=n) for n in range(4)
     ]
-    monkeypatch.setattr("partune.finetune.engine.GATHER", 5.0)  # a full pack begins at once; a busy machine may be late
+    monkeypatch.setattr(
+        "partune.finetune.packed.engine.GATHER", 5.0
+    )  # a full pack begins at once; a busy machine may be late
     packed, alone = make(run={"pack": 4}), make(run={"engine": "peft"})
     assert (packed.slots, alone.slots) == (4, 1)
     with ThreadPoolExecutor(4) as pool:

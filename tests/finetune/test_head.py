@@ -19,9 +19,9 @@ from transformers import (
 )
 
 from partune.errors import UserError
-from partune.finetune import head as heads
-from partune.finetune.head import Head
 from partune.finetune.model import Base
+from partune.finetune.packed import head as heads
+from partune.finetune.packed.head import Head
 from tests.finetune.tiny import KINDS, make_base
 
 SHAPE: dict[str, Any] = {

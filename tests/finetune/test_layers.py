@@ -23,9 +23,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from partune import config
 from partune.errors import UserError
 from partune.finetune import layers
-from partune.finetune import model as models
 from partune.finetune.model import Base
-from partune.finetune.packed import carrier
+from partune.finetune.packed.adapters import carrier
+from partune.finetune.targets import check_accepted, coverage, find_targets
 from partune.objectives.finetune import FineTune
 from partune.progress import Terminal
 from partune.report.summary import coverage_words
@@ -156,18 +156,18 @@ def test_no_targets_reach_layers_that_a_text_does_not_train(name: str, never: st
     model = made(name)
     assert any(never in layer for layer in layers.linear_layers(model))
     for targets in ("attention", "all-linear"):
-        found = models.find_targets(model, targets)
+        found = find_targets(model, targets)
         assert found
         assert not any(never in layer for layer in found)
     odd = next(layer for layer in layers.linear_layers(model) if never in layer)
     with pytest.raises(UserError, match=f'a pass of text trains no layer "{odd}"'):
-        models.find_targets(model, odd)
+        find_targets(model, odd)
 
 
 def test_a_name_shared_with_a_tower_means_the_layers_of_the_text() -> None:
-    found = models.find_targets(made("gemma3"), "q_proj")
+    found = find_targets(made("gemma3"), "q_proj")
     assert found == [f"model.language_model.layers.{block}.self_attn.q_proj" for block in range(2)]
-    covered = models.coverage(made("gemma3"), "q_proj")
+    covered = coverage(made("gemma3"), "q_proj")
     assert covered["left_out"] == {"a pass of text does not train": ["q_proj"]}
 
 
@@ -175,7 +175,7 @@ def test_looking_leaves_a_model_as_it_was() -> None:
     model = AutoModelForCausalLM.from_config(made("llama").config).eval().requires_grad_(False)
     before = {name: (id(module), len(module._forward_hooks)) for name, module in model.named_modules()}
     generator = torch.get_rng_state()
-    models.check_accepted(model, "all-linear")
+    check_accepted(model, "all-linear")
     assert {name: (id(module), len(module._forward_hooks)) for name, module in model.named_modules()} == before
     assert torch.equal(torch.get_rng_state(), generator)
     assert not hasattr(model, "peft_config")
@@ -216,23 +216,23 @@ def test_attention_is_what_mixes_tokens_and_says_what_it_covers(
     name: str, blocks: tuple[int, int], expected: set[str]
 ) -> None:
     model = made(name)
-    found = models.find_targets(model, "attention")
+    found = find_targets(model, "attention")
     assert kinds(found) == expected
     assert not any(part in layer for layer in found for part in ("mlp", "feed_forward", "expert", "vision"))
-    covered = models.coverage(model, "attention")
+    covered = coverage(model, "attention")
     assert (covered["blocks"], covered["of"]) == blocks
     assert covered["layers"] == len(found)
     assert f"in {blocks[0]} of {blocks[1]} blocks" in coverage_words(covered)
 
 
 def test_what_peft_does_not_take_is_left_out_of_attention_and_said() -> None:
-    covered = models.coverage(made("nemotron_h"), "attention")
+    covered = coverage(made("nemotron_h"), "attention")
     assert covered["left_out"] == {"PEFT does not take": ["out_proj"]}
     assert coverage_words(covered).endswith("; not on out_proj, which PEFT does not take")
 
 
 def test_experts_that_are_no_layers_are_said_to_have_no_adapters() -> None:
-    said = coverage_words(models.coverage(made("mixtral"), "all-linear"))
+    said = coverage_words(coverage(made("mixtral"), "all-linear"))
     assert said.endswith("; not on a mixture's experts, which have no layers of their own")
 
 
@@ -257,13 +257,13 @@ def test_targets_that_peft_would_not_load_are_refused_with_those_that_remain(
     name: str, targets: str, reason: str, left: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        models.check_accepted(made(name), targets)
+        check_accepted(made(name), targets)
     text = str(caught.value)
     assert text.startswith(f"targets {targets}: PEFT could not load the adapters (")
     assert reason in text
     assert text.endswith(f"--targets {left}")
     assert "\n" not in text
-    models.check_accepted(made(name), left)
+    check_accepted(made(name), left)
 
 
 def test_a_layer_that_answers_with_more_than_a_tensor_has_no_adapter() -> None:
@@ -276,7 +276,7 @@ def test_a_layer_that_answers_with_more_than_a_tensor_has_no_adapter() -> None:
     router, plain = Router(32, 32), mlp.forward
     mlp.router = router
     mlp.forward = lambda x: plain(x) + router(x)[0]
-    assert not any(name.endswith("router") for name in models.find_targets(model, "all-linear"))
+    assert not any(name.endswith("router") for name in find_targets(model, "all-linear"))
 
 
 @pytest.mark.parametrize("engine", ["packed", "peft"])
@@ -331,7 +331,7 @@ def tied() -> PreTrainedModel:
 def test_a_packs_adapter_answers_through_peft_as_it_did(name: str, targets: str, tmp_path: Path) -> None:
     """Written by a pack, read by PEFT into another copy of the model."""
     model = tied() if name == "tied" else made(name)
-    models.check_accepted(model, targets)
+    check_accepted(model, targets)
     base = Base(model, make_tokenizer(), torch.device("cpu"), "fp32")
     settings = config.Training(lora_r=3, lora_alpha=8, targets=targets)
     ids = torch.arange(8, 24)[None]

@@ -18,12 +18,13 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerFast
 
 from partune import config
-from partune.finetune.head import Head
-from partune.finetune.likelihoods import ROW, TRUNK, PackedLikelihoods, Pass, grow
 from partune.finetune.model import Base
-from partune.finetune.packed import Site, Weights, carrier
-from partune.finetune.scoring import Scorer, harness_model
-from partune.finetune.tasks import Answer, Request
+from partune.finetune.packed.adapters import Site, Weights, carrier
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.likelihoods import ROW, TRUNK, PackedLikelihoods, Pass, grow
+from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.scores import Scorer
+from partune.finetune.scoring.tasks import Answer, Request
 from partune.runtime.isolation import quiet
 from tests.finetune.tiny import CONTEXT, KINDS, WORDS, longrope, make_base, make_items, write_task
 
@@ -246,7 +247,7 @@ def test_long_contexts_with_few_short_choices_are_seen_beside_short_ones_with_ma
 def test_a_window_that_no_configuration_tells_is_found_out_on_the_deepest_trees(
     tokenizer: PreTrainedTokenizerFast, dtype: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("partune.finetune.likelihoods.deepest", lambda config: math.inf)
+    monkeypatch.setattr("partune.finetune.packed.likelihoods.deepest", lambda config: math.inf)
     base = make_base("mistral", tokenizer, dtype, sliding_window=40)
     likelihoods = PackedLikelihoods(base, Head(base))
     likelihoods.answers("within", drawn_requests((10, 25, 6), (12, 24, 6), (14, 22, 6)))
@@ -258,7 +259,7 @@ def test_a_difference_that_is_no_rounding_does_not_pass_in_half_precision(
     tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a wrong mask that moves likelihoods by a few tenths of a nat, on long choices, whose sums are large."""
-    monkeypatch.setattr("partune.finetune.likelihoods.deepest", lambda config: math.inf)
+    monkeypatch.setattr("partune.finetune.packed.likelihoods.deepest", lambda config: math.inf)
     base = make_base("mistral", tokenizer, "bf16", sliding_window=60, initializer_range=0.08)
     requests = drawn_requests((44, 24, 3), (45, 24, 3))
     likelihoods = PackedLikelihoods(base, Head(base))

@@ -21,21 +21,10 @@ from transformers import LlamaConfig
 from partune import config
 from partune.errors import UserError
 from partune.finetune.adapter import loaded
-from partune.finetune.litgpt import (
-    Program,
-    StepError,
-    convert,
-    describe,
-    environment,
-    find_switches,
-    finetune_arguments,
-    keep_lora,
-    read_answers,
-    refuse,
-    tail,
-    workplace,
-    write_data,
-)
+from partune.finetune.litgpt.arguments import find_switches, finetune_arguments, refuse
+from partune.finetune.litgpt.checkpoints import convert, describe, keep_lora
+from partune.finetune.litgpt.files import read_answers, workplace, write_data
+from partune.finetune.litgpt.program import Program, StepError, environment, tail
 from partune.finetune.model import Base
 from partune.runtime.isolation import quiet
 from tests.finetune import fake_litgpt
@@ -306,7 +295,7 @@ def test_processes_see_their_device_and_not_our_python(monkeypatch: pytest.Monke
 def test_an_interrupt_ends_the_process(tmp_path: Path, program: Program) -> None:
     behave(Path(program.path), evaluate="sleep")
     code = (
-        "import os, sys; from pathlib import Path; from partune.finetune.litgpt import Program\n"
+        "import os, sys; from pathlib import Path; from partune.finetune.litgpt.program import Program\n"
         f"Program({program.path!r}, dict(os.environ)).run('evaluate', ['x'], Path({str(tmp_path / 'step.log')!r}))"
     )
     ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)

@@ -22,7 +22,8 @@ from partune.config import located
 from partune.configured import study as make_study
 from partune.errors import UserError
 from partune.export import export
-from partune.finetune.litgpt import Program, convert, environment
+from partune.finetune.litgpt.checkpoints import convert
+from partune.finetune.litgpt.program import Program, environment
 from partune.objectives.finetune import FineTune
 from partune.objectives.litgpt import LitGPT
 from partune.record.record import Record

@@ -29,6 +29,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import model as models
 from partune.finetune.model import Base
+from partune.finetune.targets import find_targets, short_targets
 from partune.objectives.finetune import FineTune
 from partune.runtime.extras import command
 from partune.runtime.isolation import quiet
@@ -51,7 +52,7 @@ def last_names(names: list[str]) -> set[str]:
 def test_attention_means_all_projections_of_attention_and_nothing_else(
     bases: dict[str, Base], kind: str, expected: set[str]
 ) -> None:
-    found = models.find_targets(bases[kind].model, "attention")
+    found = find_targets(bases[kind].model, "attention")
     assert last_names(found) == expected
     assert len(found) == 2 * len(expected)
     assert not any("mlp" in name for name in found)
@@ -60,24 +61,24 @@ def test_attention_means_all_projections_of_attention_and_nothing_else(
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_linear_means_every_layer_but_the_head(bases: dict[str, Base], kind: str) -> None:
     base = bases[kind].model
-    found = models.find_targets(base, "all-linear")
+    found = find_targets(base, "all-linear")
     assert len(found) == {"llama": 14, "qwen2": 14, "neox": 8, "gpt2": 8}[kind]
     assert not any(base.get_submodule(name) is base.get_output_embeddings() for name in found)
 
 
 def test_layers_can_be_named_by_their_ends(bases: dict[str, Base]) -> None:
     llama, gpt2 = bases["llama"].model, bases["gpt2"].model
-    assert last_names(models.find_targets(llama, "q_proj, mlp.up_proj")) == {"q_proj", "up_proj"}
-    assert models.find_targets(gpt2, "mlp.c_proj") == ["transformer.h.0.mlp.c_proj", "transformer.h.1.mlp.c_proj"]
-    assert models.find_targets(llama, "model.layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
+    assert last_names(find_targets(llama, "q_proj, mlp.up_proj")) == {"q_proj", "up_proj"}
+    assert find_targets(gpt2, "mlp.c_proj") == ["transformer.h.0.mlp.c_proj", "transformer.h.1.mlp.c_proj"]
+    assert find_targets(llama, "model.layers.1.self_attn.q_proj") == ["model.layers.1.self_attn.q_proj"]
 
 
 def test_short_names_only_where_they_mean_the_same_layers(bases: dict[str, Base]) -> None:
     llama, gpt2 = bases["llama"].model, bases["gpt2"].model
-    found = models.find_targets(llama, "attention")
-    assert models.short_targets(llama, found) == ["q_proj", "k_proj", "v_proj", "o_proj"]
-    attention = models.find_targets(gpt2, "attention")
-    assert models.short_targets(gpt2, attention) == attention  # "c_proj" would be the MLP's too
+    found = find_targets(llama, "attention")
+    assert short_targets(llama, found) == ["q_proj", "k_proj", "v_proj", "o_proj"]
+    attention = find_targets(gpt2, "attention")
+    assert short_targets(gpt2, attention) == attention  # "c_proj" would be the MLP's too
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_short_names_only_where_they_mean_the_same_layers(bases: dict[str, Base]
 )
 def test_unknown_targets_are_answered_with_known_ones(base: Base, targets: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        models.find_targets(base.model, targets)
+        find_targets(base.model, targets)
 
 
 def test_a_model_without_attention_says_so() -> None:
@@ -105,7 +106,7 @@ def test_a_model_without_attention_says_so() -> None:
             return None
 
     with pytest.raises(UserError, match='"attention" fits no linear layer; the model has up'):
-        models.find_targets(Plain(), "attention")
+        find_targets(Plain(), "attention")
 
 
 # ----- loading
@@ -229,7 +230,7 @@ def test_a_lent_base_comes_back_exactly_as_it_was(bases: dict[str, Base], kind: 
         logits = base.model(ids).logits
     try:
         with base.lent() as model:
-            targets = models.find_targets(model, "attention")
+            targets = find_targets(model, "attention")
             with quiet():
                 adapted = get_peft_model(model, LoraConfig(target_modules=targets, init_lora_weights=False))
             with torch.no_grad():

@@ -24,10 +24,10 @@ from partune.errors import UserError
 from partune.finetune import adapter
 from partune.finetune import model as models
 from partune.finetune.data import Examples, tokenise
-from partune.finetune.head import Head
 from partune.finetune.model import Base
-from partune.finetune.packed import carrier, find_sites, initial
-from partune.finetune.resident import Job, Residents, Slot
+from partune.finetune.packed.adapters import carrier, find_sites, initial
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.finetune.training import attach, trained
 from tests.finetune.oracle import Weights, adapters, as_peft, largest, losses_differ, plain_loop, plain_peft
 from tests.finetune.tiny import KINDS, longrope, make_base, make_rows, write_jsonl

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import partune as pt
-from partune.finetune.checkpoint import FILE
+from partune.finetune.packed.checkpoint import FILE
 from partune.objectives.finetune import FineTune
 from partune.space import Float, Int, Space
 from partune.study import Watcher

@@ -21,9 +21,10 @@ from transformers import PreTrainedTokenizerFast
 from partune import config
 from partune.errors import UserError
 from partune.finetune import model as models
-from partune.finetune.definitions import find_own
 from partune.finetune.model import Base
-from partune.finetune.scoring import (
+from partune.finetune.scoring.definitions import find_own
+from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.scores import (
     Item,
     Part,
     Scorer,
@@ -31,10 +32,9 @@ from partune.finetune.scoring import (
     aggregate,
     choose_metric,
     continuous,
-    harness_model,
     mean_of,
 )
-from partune.finetune.tasks import Loader, Task
+from partune.finetune.scoring.tasks import Loader, Task
 from partune.objectives.finetune import TOLERANCE
 from partune.runtime.isolation import quiet
 from partune.winner import on_verdict_items
@@ -470,7 +470,7 @@ def test_items_of_the_harness_that_name_no_choice_are_left_out(
     items[5]["answer"] = 4
     path = write_task(tmp_path, "theirs", items)
     path.write_text(path.read_text().replace("theirs.jsonl", str(tmp_path / "theirs.jsonl")))
-    monkeypatch.setattr("partune.finetune.definitions.harness_folder", lambda: tmp_path)
+    monkeypatch.setattr("partune.finetune.scoring.definitions.harness_folder", lambda: tmp_path)
     monkeypatch.chdir("/")
     for metric in ("acc", "loss", "margin"):
         validation = config.Validation(tasks=("theirs",), metric=metric)

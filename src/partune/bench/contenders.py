@@ -22,12 +22,13 @@ from partune import trial as trials
 from partune.bench.meter import Cost, Stopwatch, peak_memory
 from partune.bench.workload import METRIC, Trial, Workload
 from partune.finetune.adapter import save
-from partune.finetune.head import Head
-from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import DTYPES, Base
-from partune.finetune.packed import carrier
-from partune.finetune.resident import Job, Residents, Slot
-from partune.finetune.scoring import LogLikelihoods, harness_model
+from partune.finetune.packed.adapters import carrier
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.likelihoods import PackedLikelihoods
+from partune.finetune.packed.residents import Job, Residents, Slot
+from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.tasks import LogLikelihoods
 from partune.finetune.training import accumulate, batches, lora_config, schedule
 from partune.runtime.isolation import is_out_of_memory, own_generators, quiet
 

@@ -21,10 +21,11 @@ from partune.bench.options import Packing
 from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row, alpaca_prompt, tokenise
-from partune.finetune.definitions import rendering
 from partune.finetune.model import DTYPES, Base, find_device, find_dtype, load, load_tokenizer
-from partune.finetune.scoring import Part, aggregate, encoder, results
-from partune.finetune.tasks import Answer, Loader, Request
+from partune.finetune.scoring.definitions import rendering
+from partune.finetune.scoring.harness import encoder
+from partune.finetune.scoring.scores import Part, aggregate, results
+from partune.finetune.scoring.tasks import Answer, Loader, Request
 from partune.finetune.training import batches
 from partune.optimizers.sampling import LatinHypercube
 from partune.runtime.isolation import own_generators, quiet

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from partune.finetune.data import Examples
-    from partune.finetune.tasks import Task
+    from partune.finetune.scoring.tasks import Task
 
 WHOLE = 2**31  # bytes of weights that are read whole
 BLOCK, SAMPLES = 4096, 16

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from partune import config
-from partune.errors import UserError, shown, suggestion
-from partune.finetune.acceptance import refusal
+from partune.errors import UserError, shown
 from partune.finetune.layers import (
     block_names,
-    block_of,
-    body_layers,
-    has_expert_tensors,
-    linear_layers,
-    mixing_layers,
-    once_per_model,
     put_back,
-    trained_layers,
 )
 from partune.runtime import extras
 from partune.runtime.isolation import is_out_of_memory, one_line, own_generators, quiet
@@ -396,138 +387,3 @@ def check_vocabulary(base: Base, what: str, largest: int) -> None:
             f'{what} has token {largest} ("{token}"), the model\'s embeddings end at {last}: take the tokenizer that '
             "belongs to the model, or resize these (model.resize_token_embeddings(len(tokenizer))) and save it"
         )
-
-
-# ----- which layers get an adapter
-
-
-def find_targets(model: nn.Module, targets: str) -> list[str]:
-    """Return the full names of the layers that `targets` means, in the model's order.
-
-    Never one that a pass of text does not train, such as those of a tower for images.
-
-    Args:
-        model: The base, its layers as they were loaded.
-        targets: "attention": the projections of attention, and in a block without attention those of what it has in
-            its place (linear attention, a state-space mixer, a short convolution), as far as PEFT takes them.
-            "all-linear": every linear layer but the head. Else names with commas between; a name is a full one or its
-            end ("q_proj", "mlp.up_proj"), and the head gets an adapter only like this.
-
-    Raises:
-        UserError: With some layers, where a name fits none, or only such as no text trains.
-    """
-    linear, trained = linear_layers(model), trained_layers(model)
-    if targets == "all-linear":
-        found = [name for name in body_layers(model) if name in trained]
-    elif targets == "attention":
-        found = attention_layers(model)
-    else:
-        wanted = [name.strip() for name in targets.split(",") if name.strip()]
-        for name in wanted:
-            fitting = [layer for layer in linear if _fits(layer, name)]
-            if not fitting:
-                known = ["attention", "all-linear", *dict.fromkeys(layer.rpartition(".")[2] for layer in linear)]
-                raise UserError(f'targets: the model has no linear layer "{name}"{_offer(name, known)}')
-            if trained.isdisjoint(fitting):
-                raise UserError(f'targets: a pass of text trains no layer "{name}" ({fitting[0]}): leave it out')
-        found = [layer for layer in linear if layer in trained and any(_fits(layer, name) for name in wanted)]
-    if not found:
-        known = list(dict.fromkeys(layer.rpartition(".")[2] for layer in linear))
-        raise UserError(f'targets: "{targets}" fits no linear layer; the model has {", ".join(known[:8]) or "none"}')
-    return found
-
-
-@once_per_model
-def attention_layers(model: nn.Module) -> list[str]:
-    """Return what `targets: attention` means; see `find_targets`."""
-    attention, others = mixing_layers(model)
-    if others:
-        others = [layer for _, layers in _taken(model, others) for layer in layers]
-    return [name for name in linear_layers(model) if name in {*attention, *others}]
-
-
-def check_accepted(model: nn.Module, targets: str) -> None:
-    """Raise UserError, with the targets that remain, where PEFT would not load an adapter on these layers."""
-    layers = find_targets(model, targets)
-    if (reason := refusal(model, layers, short_targets(model, layers))) is None:
-        return
-    left = ",".join(name for name, _ in _taken(model, layers))
-    way_out = f"--targets {left}" if left else "other layers, such as --targets attention"
-    raise UserError(f"targets {targets}: PEFT could not load the adapters ({reason.rstrip('.')}); it takes {way_out}")
-
-
-def _taken(model: nn.Module, layers: list[str]) -> list[tuple[str, list[str]]]:
-    """Return those of the layers that PEFT takes, kind by kind: a name that means them, and the layers."""
-    kinds: dict[str, list[str]] = {}
-    for layer in layers:
-        kinds.setdefault(_kind(model, layer, layers), []).append(layer)
-    if refusal(model, layers, short_targets(model, layers)) is None:
-        return list(kinds.items())
-    return [(kind, own) for kind, own in kinds.items() if refusal(model, own, short_targets(model, own)) is None]
-
-
-def _kind(model: nn.Module, layer: str, among: list[str]) -> str:
-    """Return the shortest end of a layer's name that means none but layers of a list."""
-    parts = layer.split(".")
-    trained = trained_layers(model)
-    ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
-    return next(end for end in ends if all(each in among for each in trained if _fits(each, end)))
-
-
-def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
-    """Return what `targets` covers, for the record.
-
-    Returns:
-        layers: how many have adapters; blocks, of: in how many blocks, of how many; names: the layers' last names;
-        left_out: last names of what was meant and has none, by the reason.
-    """
-    layers = find_targets(model, targets)
-    blocks = {block_of(model, layer) for layer in layers} - {None}
-    return {
-        "layers": len(layers),
-        "blocks": len(blocks),
-        "of": len(block_names(model)),
-        "names": _last_names(layers),
-        "left_out": _left_out(model, targets, layers),
-    }
-
-
-def _left_out(model: nn.Module, targets: str, layers: list[str]) -> dict[str, list[str]]:
-    """Return the last names of the layers that `targets` means by its words and leaves out, by the reason."""
-    trained = trained_layers(model)
-    if targets == "attention":
-        meant = [name for kind in mixing_layers(model) for name in kind]
-    elif targets == "all-linear":
-        meant = body_layers(model)
-    else:
-        ends = [name.strip() for name in targets.split(",")]
-        meant = [layer for layer in linear_layers(model) if any(_fits(layer, end) for end in ends)]
-    absent = [name for name in meant if name not in layers]
-    reasons = {
-        "a pass of text does not train": [name for name in absent if name not in trained],
-        "PEFT does not take": [name for name in absent if name in trained],
-    }
-    left_out = {reason: _last_names(names) for reason, names in reasons.items() if names}
-    if targets == "all-linear" and has_expert_tensors(model):
-        left_out["have no layers of their own"] = ["a mixture's experts"]
-    return left_out
-
-
-def _last_names(layers: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(layer.rpartition(".")[2] for layer in layers))
-
-
-def short_targets(model: nn.Module, found: list[str]) -> list[str]:
-    """Return the layers' last names, as adapter files have them, where these mean exactly the same; else full names."""
-    short = _last_names(found)
-    meant = [layer for layer, _ in model.named_modules() if any(_fits(layer, name) for name in short)]
-    return short if meant == found else found
-
-
-def _fits(layer: str, name: str) -> bool:
-    return layer == name or layer.endswith(f".{name}")
-
-
-def _offer(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return suggestion(name, close) + f"; it has {', '.join(known[2:10])}"

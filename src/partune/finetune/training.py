@@ -24,7 +24,8 @@ import numpy.typing as npt
 from partune import config
 from partune.finetune.data import IGNORED, Examples
 from partune.finetune.layers import linear_layers
-from partune.finetune.model import Base, find_targets, short_targets
+from partune.finetune.model import Base
+from partune.finetune.targets import find_targets, short_targets
 from partune.runtime.isolation import own_generators, quiet
 
 if TYPE_CHECKING:

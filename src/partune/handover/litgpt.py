@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from partune.finetune.litgpt import NEOX_SWITCHES, NEVER, PRECISION, SWITCHES, objections
+from partune.finetune.litgpt.arguments import NEOX_SWITCHES, NEVER, PRECISION, SWITCHES, objections
 from partune.handover.chosen import Chosen
 from partune.handover.pages import commented
 

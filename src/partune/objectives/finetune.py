@@ -31,9 +31,10 @@ from partune.trial.rungs import Judge, rung_name, rung_steps
 
 if TYPE_CHECKING:
     from partune.finetune.data import Examples
-    from partune.finetune.engine import Engine, Outcome
     from partune.finetune.model import Base
-    from partune.finetune.scoring import PackAnswers, Scorer, Scores
+    from partune.finetune.packed.engine import Engine, Outcome
+    from partune.finetune.scoring.scores import Scorer, Scores
+    from partune.finetune.scoring.tasks import PackAnswers
 
 SEARCH = frozenset({"search"})
 JUDGED = frozenset({"search", "verdict"})
@@ -251,8 +252,8 @@ class FineTune(Anchored):
                 _, max_length, loss_on = self.settings({name: value})
                 lengths.add((max_length, loss_on))
         self.prepare()
-        from partune.finetune.model import check_accepted
-        from partune.finetune.packed import find_sites
+        from partune.finetune.packed.adapters import find_sites
+        from partune.finetune.targets import check_accepted
 
         base, _ = self._base(self.training.dtype)
         for targets in self._targets:
@@ -280,8 +281,8 @@ class FineTune(Anchored):
 
     def _load(self) -> None:
         from partune.finetune.data import find_file
-        from partune.finetune.definitions import check_file
         from partune.finetune.model import check_exists, check_vocabulary, find_device, find_dtype, quantization
+        from partune.finetune.scoring.definitions import check_file
         from partune.runtime.isolation import own_generators
 
         check_exists(self.model)
@@ -372,7 +373,7 @@ class FineTune(Anchored):
         """Hands the trial to the resident engine and waits for it."""
         training, max_length, loss_on = self.settings(trial.config)
         self.prepare()
-        from partune.finetune.resident import Job
+        from partune.finetune.packed.residents import Job
         from partune.finetune.training import count_steps
 
         base, _ = self._base(training.dtype)
@@ -442,7 +443,7 @@ class FineTune(Anchored):
 
     def _score_kept(self, training: config.Training, adapter: Path) -> Observation:
         """Scores an adapter that a pack left, in a pack: the very products that every trial is scored with."""
-        from partune.finetune.packed import carrier
+        from partune.finetune.packed.adapters import carrier
 
         self.prepare()
         with self._resident(training.dtype) as (base, _), carrier(base, training.targets) as carrying:
@@ -471,7 +472,7 @@ class FineTune(Anchored):
 
     def _reload(self, base: Base, adapter: Path, scored: Observation) -> Observation:
         from partune.finetune import adapter as adapters
-        from partune.finetune.scoring import harness_model
+        from partune.finetune.scoring.harness import harness_model
         from partune.runtime.isolation import one_line
 
         try:
@@ -489,7 +490,7 @@ class FineTune(Anchored):
 
     def _untrained(self, answer: PackAnswers, parts: Collection[str]) -> Observation:
         """Scores the model that is there; what fails here would fail in every trial, and is the user's to mend."""
-        from partune.finetune.scoring import UndefinedScoreError
+        from partune.finetune.scoring.scores import UndefinedScoreError
 
         started = time.perf_counter()
         try:
@@ -520,7 +521,7 @@ class FineTune(Anchored):
         from partune.finetune.model import dropouts
 
         self.prepare()
-        from partune.finetune.model import coverage
+        from partune.finetune.targets import coverage
         from partune.finetune.training import count_steps, count_warmup
 
         base, _ = self._base(self.training.dtype)
@@ -581,7 +582,7 @@ class FineTune(Anchored):
 
     @cached_property
     def _scorer(self) -> Scorer:
-        from partune.finetune.scoring import Scorer
+        from partune.finetune.scoring.scores import Scorer
 
         base, _ = self._base(self.training.dtype)
         return Scorer(base, self.validation, self.config.test, self.config.search.seed)
@@ -601,7 +602,7 @@ class FineTune(Anchored):
     def _base(self, dtype: str) -> tuple[Base, PackAnswers]:
         """The resident base in a precision, and what scores its requests."""
         from partune.finetune.model import find_device, find_dtype, load
-        from partune.finetune.scoring import harness_model
+        from partune.finetune.scoring.harness import harness_model
 
         kind = find_dtype(dtype, find_device(self.config.run.device))
         with self._loading:
@@ -618,9 +619,9 @@ class FineTune(Anchored):
 
     def _pack_answers(self, base: Base) -> PackAnswers:
         """Makes the base's engine; the answers are those of the base alone, or of what was put in its place."""
-        from partune.finetune.engine import Engine
-        from partune.finetune.head import Head
-        from partune.finetune.likelihoods import PackedLikelihoods
+        from partune.finetune.packed.engine import Engine
+        from partune.finetune.packed.head import Head
+        from partune.finetune.packed.likelihoods import PackedLikelihoods
 
         likelihoods = PackedLikelihoods(base, Head(base))
         self._engines[base.dtype] = Engine(
@@ -630,7 +631,7 @@ class FineTune(Anchored):
 
     def _measure_pack(self) -> int:
         """The pack that pays, by a probe of the field's defaults on this base, data and device."""
-        from partune.finetune.capacity import choose
+        from partune.finetune.packed.capacity import choose
         from partune.runtime.isolation import is_out_of_memory, own_generators
 
         self.prepare()
@@ -695,7 +696,7 @@ def _cause(error: Exception) -> str:
     """Why a trial failed, in one line."""
     import torch
 
-    from partune.finetune.scoring import NotFiniteError
+    from partune.finetune.scoring.scores import NotFiniteError
     from partune.finetune.training import DivergedError
     from partune.runtime.isolation import is_out_of_memory, one_line
 

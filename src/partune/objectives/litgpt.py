@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from partune.finetune.data import Row
-    from partune.finetune.litgpt import Answers, Program
+    from partune.finetune.litgpt.files import Answers
+    from partune.finetune.litgpt.program import Program
     from partune.finetune.model import Base
-    from partune.finetune.scoring import LogLikelihoods, PackAnswers, Scores
-    from partune.finetune.tasks import Answer, Request
+    from partune.finetune.scoring.scores import Scores
+    from partune.finetune.scoring.tasks import Answer, LogLikelihoods, PackAnswers, Request
 
 
 class LitGPT(FineTune):
@@ -92,7 +93,9 @@ class LitGPT(FineTune):
         ):
             if not holds:
                 raise UserError(f"LitGPT cannot {reason}")
-        from partune.finetune.litgpt import Program, find_switches, require_own
+        from partune.finetune.litgpt.arguments import find_switches
+        from partune.finetune.litgpt.files import require_own
+        from partune.finetune.litgpt.program import Program
 
         if self._scratch is not None:
             require_own(self._scratch)
@@ -111,7 +114,7 @@ class LitGPT(FineTune):
         self._program.check()
 
     def settings(self, configuration: Config) -> tuple[config.Training, int, Literal["answer", "all"]]:
-        from partune.finetune.litgpt import refuse
+        from partune.finetune.litgpt.arguments import refuse
 
         found = super().settings(configuration)
         refuse(found[0])
@@ -132,7 +135,7 @@ class LitGPT(FineTune):
 
         A step that fails is a failed trial.
         """
-        from partune.finetune.litgpt import keep_lora
+        from partune.finetune.litgpt.checkpoints import keep_lora
 
         training, _, _ = self.settings(trial.config)
         checkpoint = self.checkpoint()
@@ -167,7 +170,8 @@ class LitGPT(FineTune):
 
     def score_adapter(self, path: str | Path, parts: Collection[str] = SEARCH, dtype: str | None = None) -> Observation:
         """Merges kept LoRA weights into the base and scores them; raises UserError where that fails."""
-        from partune.finetune.litgpt import LORA, StepError
+        from partune.finetune.litgpt.files import LORA
+        from partune.finetune.litgpt.program import StepError
 
         path = Path(path)
         if not (path / LORA).is_file():
@@ -212,13 +216,14 @@ class LitGPT(FineTune):
     # ----- LitGPT's steps
 
     def _workplace(self, name: str) -> AbstractContextManager[Path]:
-        from partune.finetune.litgpt import workplace
+        from partune.finetune.litgpt.files import workplace
 
         return workplace(self.scratch / "trials" / name)
 
     def checkpoint(self) -> Path:
         """The base as a LitGPT checkpoint, converted once; raises UserError."""
-        from partune.finetune.litgpt import StepError, convert
+        from partune.finetune.litgpt.checkpoints import convert
+        from partune.finetune.litgpt.program import StepError
 
         self.prepare()
         with self._lock:
@@ -231,7 +236,7 @@ class LitGPT(FineTune):
 
     def arguments(self, trial: Trial, checkpoint: Path, data: Path, out: Path) -> list[str]:
         """Arguments of `litgpt finetune_lora` for a trial; raises UserError where LitGPT cannot train so."""
-        from partune.finetune.litgpt import find_switches, finetune_arguments
+        from partune.finetune.litgpt.arguments import find_switches, finetune_arguments
 
         training, max_length, loss_on = self.settings(trial.config)
         seed, order_seed = self.seeds(trial, training)
@@ -272,7 +277,9 @@ class LitGPT(FineTune):
 
         A task's own data files are found in its YAML file's folder, which is where the step runs.
         """
-        from partune.finetune.litgpt import HARNESS_DTYPE, StepError, read_answers
+        from partune.finetune.litgpt.arguments import HARNESS_DTYPE
+        from partune.finetune.litgpt.files import read_answers
+        from partune.finetune.litgpt.program import StepError
 
         base, _ = self._base(dtype or self.training.dtype)
         wanted = self._parts(parts)
@@ -318,7 +325,7 @@ class LitGPT(FineTune):
 
     @cached_property
     def _program(self) -> Program:
-        from partune.finetune.litgpt import Program, environment
+        from partune.finetune.litgpt.program import Program, environment
 
         base, _ = self._base(self.training.dtype)
         small = base.model.num_parameters() < SMALL
@@ -343,7 +350,7 @@ class LitGPT(FineTune):
 
     @cached_property
     def _data_folder(self) -> Path:
-        from partune.finetune.litgpt import write_data
+        from partune.finetune.litgpt.files import write_data
 
         return write_data(self._rows, self.scratch / "data")
 
@@ -379,7 +386,7 @@ class LitGPT(FineTune):
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        from partune.finetune.litgpt import WEIGHTS
+        from partune.finetune.litgpt.files import WEIGHTS
         from partune.finetune.model import outline
         from partune.runtime.isolation import one_line, quiet
 
@@ -400,6 +407,6 @@ def _unanswered(name: str, requests: Sequence[Request]) -> list[list[Answer]]:
 
 def _reason(error: Exception) -> str:
     """Why a trial failed, in one line."""
-    from partune.finetune.litgpt import StepError
+    from partune.finetune.litgpt.program import StepError
 
     return str(error) if isinstance(error, (StepError, UserError)) else _cause(error)

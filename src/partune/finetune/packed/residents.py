@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from partune import config
-from partune.finetune import checkpoint as checkpoints
-from partune.finetune.checkpoint import Checkpoint
 from partune.finetune.data import IGNORED, Examples
 from partune.finetune.dropout import Place
-from partune.finetune.head import Head
-from partune.finetune.optimizer import PackedOptimizer
-from partune.finetune.packed import Carrier, Pack, Weights, initial
+from partune.finetune.packed import checkpoint as checkpoints
+from partune.finetune.packed.adapters import Carrier, Pack, Weights, initial
+from partune.finetune.packed.checkpoint import Checkpoint
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.optimizer import PackedOptimizer
 from partune.finetune.positions import Frequencies, frequencies
 from partune.finetune.training import DivergedError, batches, count_steps, count_warmup, schedule
 from partune.trial.rungs import Judge

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from partune.errors import UserError
 from partune.finetune.model import Base
-from partune.finetune.packed import PackedLinear
+from partune.finetune.packed.adapters import PackedLinear
 from partune.runtime.isolation import is_out_of_memory, one_line
 
 ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits held at once

@@ -28,7 +28,8 @@ from partune.errors import UserError
 from partune.finetune import adapter as adapters
 from partune.finetune.dropout import Place, keep, thresholds
 from partune.finetune.layers import has_expert_tensors, linear_layers
-from partune.finetune.model import Base, find_targets
+from partune.finetune.model import Base
+from partune.finetune.targets import find_targets
 from partune.finetune.training import lora_config
 
 if TYPE_CHECKING:

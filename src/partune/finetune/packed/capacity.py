@@ -16,10 +16,10 @@ import torch
 
 from partune import config
 from partune.finetune.data import Examples
-from partune.finetune.head import Head
 from partune.finetune.model import Base
-from partune.finetune.packed import carrier
-from partune.finetune.resident import Job, Residents, Slot
+from partune.finetune.packed.adapters import carrier
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.runtime.isolation import is_out_of_memory
 
 MOST = 32  # trials in a pack that was chosen here

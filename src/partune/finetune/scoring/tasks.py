@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from partune.errors import UserError, suggestion
-from partune.finetune.definitions import check_file, find_own, load_file, reason, rendering, ships_with_harness
+from partune.finetune.scoring.definitions import check_file, find_own, load_file, reason, rendering, ships_with_harness
 from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ Encode = Callable[[list[Any]], list[Request]]
 FEWSHOT_SEED = 1234  # the harness's own default, so that prompts are those of published numbers
 ACCURACIES = ("acc_norm", "acc")
 MIN_ITEMS = 2  # items that a paired test and a standard error need
+
+# What scores requests: log-likelihood of each continuation, and whether it is the greedy one.
+LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
+# The same for several models at once, of a part by its name: the answers of each.
+PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 
 
 class ItemError(Exception):

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from partune.finetune.adapter import written
 
 if TYPE_CHECKING:
-    from partune.finetune.packed import Weights
+    from partune.finetune.packed.adapters import Weights
 
 FILE = "state.safetensors"
 PARTS = ("weights", "first", "second")

@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from partune.finetune import checkpoint
-from partune.finetune.head import Head
-from partune.finetune.likelihoods import PackedLikelihoods
 from partune.finetune.model import Base
-from partune.finetune.packed import Carrier, carrier
-from partune.finetune.resident import Job, Residents, Slot
-from partune.finetune.scoring import Scorer, Scores
+from partune.finetune.packed import checkpoint
+from partune.finetune.packed.adapters import Carrier, carrier
+from partune.finetune.packed.head import Head
+from partune.finetune.packed.likelihoods import PackedLikelihoods
+from partune.finetune.packed.residents import Job, Residents, Slot
+from partune.finetune.scoring.scores import Scorer, Scores
 from partune.runtime.isolation import is_out_of_memory, one_line
 from partune.runtime.preemption import PreemptedError, guarded, noticed
 from partune.runtime.threads import threads

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from partune import config
-from partune.finetune.packed import Pack, Weights
+from partune.finetune.packed.adapters import Pack, Weights
 from partune.finetune.training import BETAS, EPSILON
 
 

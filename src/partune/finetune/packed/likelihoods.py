@@ -27,11 +27,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from partune.finetune.head import Head
 from partune.finetune.model import Base
-from partune.finetune.packed import Carrier, Pack
+from partune.finetune.packed.adapters import Carrier, Pack
+from partune.finetune.packed.head import Head
 from partune.finetune.positions import Frequencies, deepest, frequencies
-from partune.finetune.tasks import Answer, Request, distinct
+from partune.finetune.scoring.tasks import Answer, Request, distinct
 from partune.runtime.isolation import is_out_of_memory
 
 TRUNK = -1  # a token of the context

@@ -10,33 +10,34 @@ Metrics are the task's own (accuracies), and two that move with every bit of the
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from partune import config
 from partune.errors import UserError, suggestion
-from partune.finetune.definitions import rendering
-from partune.finetune.model import Base, ending
-from partune.finetune.positions import frequencies
-from partune.finetune.tasks import ACCURACIES, Answer, Item, Loader, Request, Task, distinct
-from partune.runtime.isolation import hushed, one_line, own_generators, quiet
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from partune.finetune.model import Base
+from partune.finetune.scoring.definitions import rendering
+from partune.finetune.scoring.harness import encoder
+from partune.finetune.scoring.tasks import (
+    ACCURACIES,
+    Answer,
+    Item,
+    Loader,
+    LogLikelihoods,
+    PackAnswers,
+    Request,
+    Task,
+)
+from partune.runtime.isolation import hushed, one_line, own_generators
 
 Floats = npt.NDArray[np.float64]
-# What scores requests: log-likelihood of each continuation, and whether it is the greedy one.
-LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
-# The same for several models at once, of a part by its name: the answers of each.
-PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 
 RUNG_SHARE, RUNG_ITEMS = 0.25, 64  # of the search items that a rung scores; at least so many, where they are there
 HANDFUL = 8  # items of a task that tell whether two models are the same
@@ -351,93 +352,3 @@ def mean_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """The mean of independent scores, and its standard error: sqrt(sum of squares) / k."""
     scores, errors = zip(*pairs, strict=True)
     return sum(scores) / len(scores), math.sqrt(sum(error**2 for error in errors)) / len(errors)
-
-
-# ----- the harness's own model
-
-
-def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
-    """Scores requests through lm-evaluation-harness's HFLM, on whatever adapter the base carries at the time."""
-    from lm_eval.models.huggingface import HFLM
-
-    with quiet():
-        model = HFLM(
-            pretrained=base.model,
-            tokenizer=_copy(base.tokenizer),
-            max_length=base.context,
-            batch_size=batch_size,
-            softmax_dtype="float32",  # sums in bf16 would tie choices that are not alike
-        )
-
-    tell_apart = frequencies(base.model.config)
-
-    def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
-        asked, places = distinct(requests)
-        batches: dict[Hashable, list[int]] = {}  # requests whose lengths have the same rotary frequencies
-        for place, (_, context, continuation) in enumerate(asked):
-            length = min(len(context) + len(continuation) - 1, base.context)
-            batches.setdefault(tell_apart and tell_apart(length), []).append(place)
-        answers: dict[int, Answer] = {}
-        with quiet():
-            for batch in batches.values():
-                found = model._loglikelihood_tokens([asked[place] for place in batch], disable_tqdm=True)
-                answers.update(zip(batch, found, strict=True))
-        return [answers[place] for place in places]
-
-    return loglikelihoods
-
-
-def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
-    """Tokenise the harness's requests as HFLM does, but for what a tokenizer puts after every text.
-
-    HFLM takes as many tokens off a text as its context has by itself, EOS included: the choice would lose its first
-    token and gain EOS.
-    """
-    from lm_eval.models.huggingface import HFLM
-
-    end = ending(base.tokenizer)
-
-    class Encoder(HFLM):  # type: ignore[misc]
-        def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
-            tokens: list[int] = super().tok_encode(string, add_special_tokens, **options)
-            return (
-                tokens[: -len(end)]
-                if end and tokens[-len(end) :] == end and self._ends(string, add_special_tokens)
-                else tokens
-            )
-
-        def _ends(self, string: str, add_special_tokens: bool | None) -> bool:
-            """Return whether HFLM lets the tokenizer add tokens: by default where a text does not begin with BOS."""
-            begun = string.startswith(self.tokenizer.decode(self.prefix_token_id))
-            return not begun if add_special_tokens is None else add_special_tokens
-
-        def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
-            """The requests where their log-likelihoods would be computed."""
-            return requests
-
-    with quiet():
-        model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
-
-    def encode(instances: list[Any]) -> list[Request]:
-        requests: list[Request] = model.loglikelihood(instances, disable_tqdm=True)
-        check_special(requests, base.tokenizer)
-        return requests
-
-    return encode
-
-
-def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError where a choice's tokens hold a special one that its text has not: they are not the choice's."""
-    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-    for (_, text), _, continuation in requests:
-        added = special.intersection(continuation)
-        if added and not added <= set(tokenizer(text, add_special_tokens=False)["input_ids"]):
-            raise UserError(
-                f"the tokenizer puts {tokenizer.decode(sorted(added))} among the tokens of the choice {text[:50]!r}: "
-                "its likelihood would be another text's; take it off the tokenizer (add_eos_token: false)"
-            )
-
-
-def _copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """HFLM gives a tokenizer without a pad token one; ours stays as it is."""
-    return copy.deepcopy(tokenizer)

@@ -1,0 +1,1 @@
+"""LitGPT through its command line: our settings as its arguments, its steps as processes."""

@@ -1,0 +1,186 @@
+"""Checkpoints in LitGPT's form: the base brought to it, and its adapters brought to PEFT's."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.adapter import written
+from partune.finetune.layers import linear_layers
+from partune.finetune.litgpt.arguments import find_switches
+from partune.finetune.litgpt.files import LORA, SETTINGS, WEIGHTS
+from partune.finetune.litgpt.program import Program, StepError
+from partune.finetune.targets import find_targets, short_targets
+from partune.runtime.isolation import one_line, quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+
+# Models that LitGPT can take in any size: the name under which its converter knows their weights.
+STAND_INS = {"llama": "Llama-3.2-1B", "mistral": "Llama-3.2-1B", "qwen2": "Qwen2.5-0.5B"}
+
+
+def convert(program: Program, source: Path, folder: Path, name: str, log: Path) -> Path:
+    """The LitGPT checkpoint of a model folder: itself if it is one, else converted into `folder`, once.
+
+    name: the model's, by which LitGPT may know it (its tokenizer rules go by it too); `folder` should end in it.
+    Raises StepError, and UserError for an architecture that LitGPT does not know.
+    """
+    if (source / WEIGHTS).is_file() and (source / SETTINGS).is_file():
+        return source.resolve()
+    if (folder / WEIGHTS).is_file():
+        return folder
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with written(folder) as draft:
+        weights = [path for end in ("*.safetensors", "*.bin") for path in sorted(source.glob(end))]
+        for path in [*sorted(source.glob("*.json")), *sorted(source.glob("*.model"))]:
+            shutil.copy(path, draft)
+        if any(path.suffix == ".safetensors" for path in weights):
+            weights = [path for path in weights if path.suffix == ".safetensors"]
+        for path in weights:
+            (draft / path.name).symlink_to(path.resolve())
+        try:
+            program.run("convert_to_litgpt", [str(draft), "--model_name", name], log)
+        except StepError as error:
+            if "is not a supported config name" not in str(error):
+                raise
+            stand_in, settings = describe(source)
+            program.run("convert_to_litgpt", [str(draft), "--model_name", stand_in], log)
+            (draft / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        for path in weights:
+            (draft / path.name).unlink()
+    return folder
+
+
+def describe(source: Path) -> tuple[str, dict[str, Any]]:
+    """For a model that LitGPT does not know by name: a name of its architecture, and its LitGPT configuration.
+
+    The converter only renames and joins weights, by architecture; sizes are in the configuration. Raises UserError.
+    """
+    from transformers import AutoConfig
+
+    with quiet():
+        try:
+            found: PretrainedConfig = AutoConfig.from_pretrained(source)
+        except (OSError, ValueError) as error:
+            raise UserError(f"model {source} cannot be read: {one_line(error)}") from None
+
+    def get(name: str, default: Any = None) -> Any:
+        return getattr(found, name, default)
+
+    kind = found.model_type
+    rope = get("rope_parameters") or {}
+    rope_type = rope.get("rope_type", "default")
+    for holds, what in (
+        (kind in STAND_INS, f"type {kind}"),
+        (rope_type in ("default", "linear", "llama3"), f"rope_type {rope_type}"),
+        (get("hidden_act", "silu") == "silu", f"hidden_act {get('hidden_act')}"),
+        (kind == "qwen2" or not get("attention_bias"), "attention_bias"),
+        (not get("mlp_bias"), "mlp_bias"),
+        (kind == "qwen2" or not get("sliding_window"), "sliding_window"),
+        (not get("use_sliding_window"), "use_sliding_window"),
+    ):
+        if not holds:
+            raise UserError(f"LitGPT knows no model of the name {source.name}, and of {what} only those it knows")
+    settings = {
+        "name": STAND_INS[kind],
+        "hf_config": {},
+        "block_size": get("max_position_embeddings"),
+        "vocab_size": get("vocab_size"),
+        "padded_vocab_size": get("vocab_size"),
+        "n_layer": get("num_hidden_layers"),
+        "n_head": get("num_attention_heads"),
+        "n_embd": get("hidden_size"),
+        "head_size": get("head_dim") or get("hidden_size") // get("num_attention_heads"),
+        "n_query_groups": get("num_key_value_heads"),
+        "intermediate_size": get("intermediate_size"),
+        "norm_class_name": "RMSNorm",
+        "norm_eps": get("rms_norm_eps"),
+        "mlp_class_name": "LLaMAMLP",
+        "attn_bias": kind == "qwen2",
+        "bias": False,
+        "parallel_residual": False,
+        "rotary_percentage": 1.0,
+        "rope_base": int(rope.get("rope_theta") or get("rope_theta") or 10000),
+    }
+    if rope_type == "linear":
+        settings["rope_condense_ratio"] = rope["factor"]
+    if rope_type == "llama3":
+        settings["rope_adjustments"] = {
+            "factor": rope["factor"],
+            "low_freq_factor": rope["low_freq_factor"],
+            "high_freq_factor": rope["high_freq_factor"],
+            "original_max_seq_len": rope["original_max_position_embeddings"],
+        }
+    return STAND_INS[kind], settings
+
+
+def keep_lora(final: Path, folder: Path, model: nn.Module, training: config.Training) -> None:
+    """Keeps what finetune_lora left, without the merged weights; and the same adapter in PEFT's format, if it has one.
+
+    model: the base, its weights are not read. PEFT's form is written for layers named as Llama's.
+    """
+    with written(folder) as draft:
+        for path in final.iterdir():
+            if path.is_file() and path.name != WEIGHTS:
+                shutil.copy(path, draft)
+        if any(name.endswith("q_proj") for name in linear_layers(model)):
+            _write_peft(draft, model, training)
+
+
+# LitGPT's names of layers, with a block's number between, and those of Llama.
+LAYERS = {
+    "attn.proj": "self_attn.o_proj",
+    "mlp.fc_1": "mlp.gate_proj",
+    "mlp.fc_2": "mlp.up_proj",
+    "mlp.proj": "mlp.down_proj",
+}
+
+
+def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> None:
+    """Writes an adapter beside LitGPT's LoRA weights: adapter_config.json and adapter_model.safetensors.
+
+    LitGPT stacks the adapters of q, k and v, of those that have one: A is (n r, d), B (the sum of their widths, r).
+    """
+    import torch
+    from peft import LoraConfig
+    from safetensors.torch import save_file
+
+    switches = find_switches(model, training.targets)
+    layers = linear_layers(model)
+    parts = [part for part, on in zip("qkv", list(switches.values())[:3], strict=True) if on]
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in torch.load(folder / LORA, map_location="cpu", weights_only=True)["model"].items():
+        place, _, matrix = name.rpartition(".")
+        block = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", place)
+        if block is None:
+            tensors[f"{place}.{matrix}"] = tensor
+            continue
+        prefix = f"model.layers.{block[1]}"
+        if block[2] != "attn.qkv":
+            tensors[f"{prefix}.{LAYERS[block[2]]}.{matrix}"] = tensor
+            continue
+        names = [f"{prefix}.self_attn.{part}_proj" for part in parts]
+        widths = [cast("torch.nn.Linear", layers[each]).out_features for each in names]
+        pieces = tensor.chunk(len(parts)) if matrix == "lora_A" else tensor.split(widths)
+        tensors |= {f"{each}.{matrix}": piece for each, piece in zip(names, pieces, strict=True)}
+    own = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(own, folder / "adapter_model.safetensors")
+    LoraConfig(
+        r=training.lora_r,
+        lora_alpha=int(training.lora_alpha),
+        lora_dropout=training.lora_dropout,
+        target_modules=short_targets(model, find_targets(model, training.targets)),
+        bias="none",
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=model.name_or_path or None,
+        inference_mode=True,
+    ).save_pretrained(str(folder))

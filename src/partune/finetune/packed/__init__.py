@@ -1,0 +1,1 @@
+"""Many trials on one resident base: their adapters as batched products, trained and scored together."""

@@ -1,0 +1,1 @@
+"""Scores of models on the harness's tasks: items, requests, answers, and their aggregation."""
