@@ -25,10 +25,10 @@ from scipy.stats import binom
 
 from partune.objectives.base import Anchored
 from partune.space import Float, Int, Space
-from partune.statistics import Comparison, compare
 from partune.study import Study
 from partune.trial import Config, Observation, Trial
-from partune.winner import on_verdict_items
+from partune.verdict.paired import Comparison, compare
+from partune.verdict.winner import on_verdict_items
 
 SPACE = Space(
     learning_rate=Float(1e-5, 1e-2, log=True),

@@ -38,7 +38,7 @@ class Driver:
 
 def drive(root: Path, algorithms: list[str], index: int, count: int, storage: str | None) -> None:
     """Drives one study after the other, with `count` processes at once; the first of them leads."""
-    study.POLL = 0.05  # these trials take milliseconds
+    study.study.POLL = 0.05  # these trials take milliseconds
     for number, algorithm in enumerate(algorithms):
         directory = root / f"{number:02d}"
         driven = Study(

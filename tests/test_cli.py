@@ -222,7 +222,7 @@ def test_an_interrupt_while_loading_is_no_traceback(run: Run, monkeypatch: pytes
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("partune.configured.study", interrupted)
+    monkeypatch.setattr("partune.study.from_config.study", interrupted)
     assert branin(run) == (130, "", "\nInterrupted.\n")
 
 

@@ -21,7 +21,7 @@ from partune.record import database
 from partune.record.place import STORAGE
 from partune.record.record import Record
 from partune.runtime import urls
-from partune.winner import fresh_runs
+from partune.verdict.winner import fresh_runs
 from tests.postgres import ENCODED, PASSWORD, Server
 from tests.simulated import SimulatedTuning
 from tests.test_study import PLANE, Interrupt, himmelblau, outcomes

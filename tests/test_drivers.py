@@ -18,7 +18,7 @@ from partune.record.drivers import Files
 from partune.record.place import JOURNAL
 from partune.record.record import Record
 from partune.trial import Observation
-from partune.winner import fresh_runs
+from partune.verdict.winner import fresh_runs
 from tests.driving import BUDGET, Driver, drive, drive_one
 from tests.simulated import SimulatedTuning
 from tests.test_study import PLANE, SPACE, himmelblau, outcomes

@@ -21,10 +21,10 @@ from partune.record.record import Look, Record
 from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
 from partune.report.summary import brief, equal_words, show, summarise
-from partune.statistics import Limits, level
 from partune.study import Watcher
 from partune.trial import Status, Trial
-from partune.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped, which_look
+from partune.verdict.paired import Limits, level
+from partune.verdict.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped, which_look
 from partune.workers.base import Inline, WorkerLostError
 from tests.simulated import SimulatedTuning
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from partune.repeats import differences, fewest, holm, interval, rank_sum, signed_rank
+from partune.verdict.repeats import differences, fewest, holm, interval, rank_sum, signed_rank
 
 
 def test_holm_by_hand() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from partune.statistics import (
+from partune.verdict.paired import (
     LEVEL,
     Comparison,
     Limits,

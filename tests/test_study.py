@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError, study
+from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
 from partune.export import export
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
-from partune.study import SPARE, FutileError, StoppedError, UntrustworthyError, Watcher
+from partune.study import Watcher
+from partune.study.study import SPARE, FutileError, StoppedError, UntrustworthyError
 from partune.trial import Config, Trial
-from partune.winner import judge
+from partune.verdict.winner import judge
 from tests.simulated import SEARCH, SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
@@ -54,7 +55,7 @@ def test_a_study_in_memory_finds_the_best() -> None:
 def test_the_optimisers_seconds_are_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of proposals and of what it does with results; that of the last result is nobody's."""
     clock = iter(range(1000))
-    monkeypatch.setattr(study.time, "perf_counter", lambda: next(clock))  # a second from look to look
+    monkeypatch.setattr("partune.study.study.time.perf_counter", lambda: next(clock))  # a second from look to look
     found = Study(PLANE, himmelblau, "random").run(4)
     assert [t.observation.cost["search_seconds"] for t in found.trials if t.observation is not None] == [1, 2, 2, 2]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from partune import SPACES, FineTune, Float, Int, Space, Study, UserError, config, configured
+from partune import SPACES, FineTune, Float, Int, Space, Study, UserError, config
 from partune.cli import main
 from partune.config import unused
 from partune.config.unused import Loaded
@@ -17,6 +17,7 @@ from partune.record.record import Record
 from partune.report import sentences, summary
 from partune.report.facts import Facts
 from partune.study import Watcher
+from partune.study import from_config as configured
 from partune.trial import Config, Value
 from tests.simulated import SimulatedTuning
 

@@ -16,7 +16,18 @@ from partune.objectives.base import Objective
 from partune.report.summary import show, summarise
 from partune.study import Watcher
 from partune.trial import Trial
-from partune.winner import CONFIRM, MOST, best, confirm_name, confirmations, due, halvings, pooled, ranked, worths
+from partune.verdict.winner import (
+    CONFIRM,
+    MOST,
+    best,
+    confirm_name,
+    confirmations,
+    due,
+    halvings,
+    pooled,
+    ranked,
+    worths,
+)
 from partune.workers.base import Inline, WorkerLostError
 from tests.simulated import SEARCH, SimulatedTuning
 

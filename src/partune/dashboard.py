@@ -66,7 +66,7 @@ HEADERS = {
 class View(BaseStorage):
     """A study's record as an Optuna storage with one study, named as its directory, which cannot be written.
 
-    The best trial is the study's winner, which need not be the best score (`partune.winner`).
+    The best trial is the study's winner, which need not be the best score (`partune.verdict.winner`).
     """
 
     def __init__(self, directory: Path, storage: str | None = None) -> None:

@@ -18,8 +18,9 @@ import numpy as np
 
 from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
+from partune.optimizers.acquisition import acquisition
 from partune.optimizers.annealing import Annealing
-from partune.optimizers.bayes import GPBO, acquisition
+from partune.optimizers.bayes import GPBO
 from partune.optimizers.fractal import FDA
 from partune.optimizers.genetic import Genetic
 from partune.optimizers.local_search import IteratedLocalSearch
@@ -62,13 +63,11 @@ class Course(Watcher):
     def __init__(self, algorithm: str, budget: int, options: Mapping[str, Any], look: Callable[[Any], Any]) -> None:
         self.seen: list[Any] = []
         self._look = look
-        Study(PLANE.space, PLANE, algorithm, seed=SEED, options=options, watcher=self).run(budget)
+        self.study = Study(PLANE.space, PLANE, algorithm, seed=SEED, options=options, watcher=self)
+        self.study.run(budget)
         self.trials = self.study.trials
         self.places = [place(trial) for trial in self.trials]
         self.values = [-trial.score for trial in self.trials]  # as they are minimised in the literature
-
-    def began(self, study: Study, budget: int) -> None:
-        self.study = study
 
     def finished(self, trial: Trial) -> None:
         self.seen.append(self._look(self.study.optimizer))

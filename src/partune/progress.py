@@ -12,10 +12,11 @@ from partune.objectives.base import Anchored
 from partune.report.rows import row_notes
 from partune.report.summary import coverage_words, reloaded_words, score_words, span, words
 from partune.report.words import progress
-from partune.statistics import Limits
-from partune.study import Study, Watcher
+from partune.study import Watcher
+from partune.study.watcher import Watched
 from partune.trial import Status, Trial
-from partune.winner import CONFIRM, FRESH, RELOADED, ranked
+from partune.verdict.paired import Limits
+from partune.verdict.winner import CONFIRM, FRESH, RELOADED, ranked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,18 +50,18 @@ class Terminal(Watcher):
         self.console = console or log()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._study: Study | None = None
+        self._study: Watched | None = None
         self._budget = 0
         self._began = 0.0
 
-    def began(self, study: Study, budget: int) -> None:
+    def began(self, study: Watched, budget: int) -> None:
         from partune.runtime.console import bar
 
         self._study, self._budget, self._began = study, budget, time.monotonic()
         done = self._done()
-        if study.record.directory is not None:
+        if study.directory is not None:
             told = progress([trial.status for trial in study.trials], budget) if study.trials else f"{budget} trials"
-            self._print(f"Study {study.record.directory}: {told}")
+            self._print(f"Study {study.directory}: {told}")
         if self.console.is_terminal:
             self._bar = bar(self.console)
             self._task = self._bar.add_task("loading", total=budget, completed=done)

@@ -19,7 +19,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from partune.config import located
-from partune.configured import study as make_study
 from partune.errors import UserError
 from partune.export import export
 from partune.finetune.litgpt.checkpoints import convert
@@ -28,7 +27,9 @@ from partune.objectives.finetune import FineTune
 from partune.objectives.litgpt import LitGPT
 from partune.record.record import Record
 from partune.space import Choice, Float, Int, Space
-from partune.study import Study, UntrustworthyError
+from partune.study import Study
+from partune.study.from_config import study as make_study
+from partune.study.study import UntrustworthyError
 from partune.trial import Status, Trial
 from tests.finetune.test_litgpt import behave, calls, install
 from tests.finetune.tiny import make_items, make_rows, write_jsonl, write_task

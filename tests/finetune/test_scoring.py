@@ -37,7 +37,7 @@ from partune.finetune.scoring.scores import (
 from partune.finetune.scoring.tasks import Loader, Task
 from partune.objectives.finetune import TOLERANCE
 from partune.runtime.isolation import quiet
-from partune.winner import on_verdict_items
+from partune.verdict.winner import on_verdict_items
 from tests.finetune.tiny import make_items, make_tokenizer, write_jsonl, write_task
 
 EVERYTHING = {"search", "verdict", "test"}

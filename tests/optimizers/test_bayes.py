@@ -11,7 +11,8 @@ from scipy.stats import norm
 from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import bayes
-from partune.optimizers.bayes import GPBO, acquisition, leaders, log_h
+from partune.optimizers.acquisition import acquisition, leaders, log_h
+from partune.optimizers.bayes import GPBO
 from partune.optimizers.sampling import LatinHypercube
 from partune.optimizers.surrogate import Surrogate
 from partune.space import Choice, Float, Int, Space

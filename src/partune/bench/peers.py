@@ -27,7 +27,7 @@ from partune.errors import UserError, suggestion
 from partune.optimizers import ALGORITHMS, optimizer
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.trial import Config, Observation, Point, Trial, Value
-from partune.winner import Worths, best, confirm_name, due, halvings, worths
+from partune.verdict.winner import Worths, best, confirm_name, due, halvings, worths
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Contender(ABC):
 class Ours(Contender):
     """An optimiser of partune, by name or as package.module:Class, with its options.
 
-    Under noise it names what a study of a noisy objective would name (`partune.winner`).
+    Under noise it names what a study of a noisy objective would name (`partune.verdict.winner`).
 
     confirm: so many of the best are confirmed, under noise, by the last evaluations of the budget.
     """

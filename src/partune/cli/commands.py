@@ -20,16 +20,18 @@ def tune(arguments: argparse.Namespace) -> int:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    from partune import config, configured
+    from partune import config
     from partune.demo import DIRECTORY
+    from partune.study import from_config as configured
 
     given = config.located(flags.given(arguments), Path.cwd())
     return studies.begin(arguments, configured.beneath(config.load(DIRECTORY.parent / "study.yaml"), given))
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    from partune import config, configured
+    from partune import config
     from partune.report import words
+    from partune.study import from_config as configured
 
     directory = studies.existing(arguments.directory)
     recorded = studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
@@ -52,7 +54,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 
 def join(arguments: argparse.Namespace) -> int:
-    from partune import configured
+    from partune.study import from_config as configured
 
     directory = studies.existing(arguments.directory)
     study_config = studies.moved(
@@ -133,7 +135,7 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune.experiment.sentences import show
     from partune.objectives.base import not_searched
     from partune.report.data import print_json
-    from partune.study import StoppedError
+    from partune.study.study import StoppedError
 
     given = config.located(flags.given(arguments), Path.cwd())
     plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, given))

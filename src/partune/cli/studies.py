@@ -29,9 +29,10 @@ INTERRUPTED = 130  # the exit status
 
 def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begins and runs a study: the file's mapping with the flags laid over it."""
-    from partune import config, configured
+    from partune import config
     from partune.config import unused
     from partune.objectives.base import not_searched
+    from partune.study import from_config as configured
 
     given = config.located(flags.given(arguments), Path.cwd())
     study_config = config.parse(config.merged(mapping, given))
@@ -159,7 +160,7 @@ def existing(directory: str) -> Path:
 
 
 def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
-    from partune.study import StoppedError
+    from partune.study.study import StoppedError
 
     directory = study.record.directory
     try:

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from partune import config, configured
+from partune import config
 from partune.config import StudyConfig, unused
 from partune.demo import DIRECTORY
 from partune.errors import UserError
@@ -29,6 +29,7 @@ from partune.report.compare import differing
 from partune.runtime import strict_yaml
 from partune.runtime.disk import replace
 from partune.space import Int, Space
+from partune.study import from_config as configured
 
 FILE = "experiment.yaml"
 CALIBRATION = "calibration"

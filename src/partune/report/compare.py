@@ -21,7 +21,6 @@ import yaml
 from numpy.typing import NDArray
 
 from partune.errors import UserError
-from partune.repeats import Difference, differences, fewest, interval
 from partune.report import bounds, sentences, words
 from partune.report.data import as_json
 from partune.report.facts import Facts
@@ -31,6 +30,7 @@ from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Pan
 from partune.report.summary import Summary
 from partune.report.tables import Section, marked, tell
 from partune.trial import Status, contents
+from partune.verdict.repeats import Difference, differences, fewest, interval
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -27,7 +27,7 @@ from partune.report.summary import Summary, summarise
 from partune.runtime import strict_yaml
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial
-from partune.winner import confirmations, ranked
+from partune.verdict.winner import confirmations, ranked
 
 EDGE = 0.02  # of a range: what counts as its end
 NEAR = 0.2  # of a range: what counts as near its end

@@ -14,7 +14,7 @@ from partune.optimizers.surrogate import Surrogate, imputed, untamed
 from partune.runtime.threads import one_blas_thread
 from partune.space import Choice, Hyperparameter, Space
 from partune.trial import Trial
-from partune.winner import MOST, ranked
+from partune.verdict.winner import MOST, ranked
 
 Array = NDArray[np.float64]
 

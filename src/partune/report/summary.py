@@ -10,9 +10,9 @@ from partune.config import baseline
 from partune.record.record import Look, Record
 from partune.report.rows import row_notes
 from partune.report.words import progress
-from partune.statistics import Comparison, Verdict
 from partune.trial import Observation, Status, Trial
-from partune.winner import (
+from partune.verdict.paired import Comparison, Verdict
+from partune.verdict.winner import (
     Worths,
     best,
     confirmations,

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from partune.statistics import LEVEL
+from partune.verdict.paired import LEVEL
 
 Array = NDArray[np.float64]
 Results = Mapping[int, float]  # a study's result by its seed

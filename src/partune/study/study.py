@@ -16,7 +16,6 @@ import json
 import math
 import shlex
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -36,11 +35,12 @@ from partune.record.record import Record
 from partune.runtime.paths import place
 from partune.runtime.preemption import terminated_as_interrupted
 from partune.space import Space
-from partune.statistics import Limits, Verdict
+from partune.study.watcher import Watcher
 from partune.trial import Config, Observation, Status, Trial
 from partune.trial.contents import Contents, as_data, check, versions
 from partune.trial.rungs import ETA, Rungs
-from partune.winner import (
+from partune.verdict.paired import Verdict
+from partune.verdict.winner import (
     RELOADED,
     Worths,
     best,
@@ -78,35 +78,6 @@ SAME = 3  # trials that one exception may end before any has a score
 SPARE = 3  # adapters kept beyond those asked for while a study runs, as its winner need not be the best score
 
 
-class Watcher:
-    """Told of a study's progress; does nothing but warn. Front ends derive from it."""
-
-    def noted(self, line: str) -> None:
-        """Told, before anything runs, what a study does otherwise than its user may expect."""
-        warnings.warn(line, stacklevel=4)
-
-    def began(self, study: Study, budget: int) -> None: ...
-
-    def phase(self, name: str) -> None: ...
-
-    def loaded(self, summary: Mapping[str, Any]) -> None: ...
-
-    def limited(self, limits: Limits) -> None:
-        """Told, once the base is scored, what the verdict items can show."""
-        if limits.gain is None:
-            self.noted(limits.sentence)
-
-    def anchored(self, name: str, trial: Trial) -> None: ...
-
-    def started(self, trial: Trial) -> None: ...
-
-    def finished(self, trial: Trial) -> None: ...
-
-    def exhausted(self) -> None: ...
-
-    def ended(self) -> None: ...
-
-
 class Study:
     """A space, an objective, an optimiser, and a directory that records what happens.
 
@@ -117,7 +88,7 @@ class Study:
     directory: holds the record; None keeps it in memory. One that exists is refused unless `resume` is true.
     keep: how many of the best adapters stay on disk; "all" keeps every one.
     noisy: whether another evaluation of a configuration would score otherwise; None for where scores have standard
-        errors. Then the winner is not the best score, part of which is luck (`partune.winner`).
+        errors. Then the winner is not the best score, part of which is luck (`partune.verdict.winner`).
     confirm: how many of the best run again with fresh seeds, when the budget is spent, the better half of them once
         more, and so on; the winner is then the best in the mean.
     seeds: how often the winner and the field's defaults run again with fresh seeds of initialisation, dropout and data
@@ -286,6 +257,11 @@ class Study:
     # ----- what is known
 
     @property
+    def directory(self) -> Path | None:
+        """The study's folder; None for a study in memory."""
+        return self.record.directory
+
+    @property
     def trials(self) -> list[Trial]:
         """The optimiser's trials in the order of their numbers."""
         return [self._trials[number] for number in sorted(self._trials)]
@@ -297,7 +273,7 @@ class Study:
 
     @property
     def best(self) -> Trial:
-        """The winner (`partune.winner`) of what is done so far; raises ValueError while no trial has a score."""
+        """The winner (`partune.verdict.winner`) of what is done; raises ValueError while no trial has a score."""
         found = best(self.trials, self._anchors, self._worths())
         if found is None:
             errors = [trial.observation.error for trial in self.trials if trial.observation is not None]

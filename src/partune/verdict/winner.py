@@ -27,8 +27,8 @@ import numpy as np
 from partune.config import Ship
 from partune.record.record import Look, Record
 from partune.space import Space
-from partune.statistics import Limits, Runs, Verdict, verdict
 from partune.trial import Status, Trial
+from partune.verdict.paired import Limits, Runs, Verdict, verdict
 
 Worths = Mapping[int, float]  # by the number of the trial
 

@@ -1,0 +1,227 @@
+"""The optimisers, by name. Importing this package loads no algorithm, and none of the libraries they stand on."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import Parameter
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
+
+from partune.errors import UserError, shown, suggestion
+from partune.optimizers.base import Optimizer, ReplayError
+from partune.runtime.plugins import named
+from partune.space import Space
+
+__all__ = ["ALGORITHMS", "AUTO", "Algorithm", "Optimizer", "ReplayError", "optimizer", "resolved"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Where an optimiser lives, what it is in one line, and where it comes from."""
+
+    path: str
+    summary: str
+    source: str
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "random": Algorithm(
+        "partune.optimizers.sampling:RandomSearch",
+        "uniform random search",
+        "Bergstra and Bengio 2012",
+    ),
+    "lhs": Algorithm(
+        "partune.optimizers.sampling:LatinHypercube",
+        "Latin hypercubes, one after another",
+        "McKay, Beckman and Conover 1979",
+    ),
+    "sobol": Algorithm(
+        "partune.optimizers.sampling:Sobol",
+        "a scrambled Sobol sequence",
+        "Owen 1998; Joe and Kuo 2008",
+    ),
+    "grid": Algorithm(
+        "partune.optimizers.sampling:Grid",
+        "factorial grids, each finer than the one before",
+        "Bergstra and Bengio 2012",
+    ),
+    "annealing": Algorithm(
+        "partune.optimizers.annealing:Annealing",
+        "simulated annealing: a walk that takes worse points less and less often",
+        "Kirkpatrick, Gelatt and Vecchi 1983",
+    ),
+    "ils": Algorithm(
+        "partune.optimizers.local_search:IteratedLocalSearch",
+        "iterated local search: climb, leap, climb again, keep the better optimum",
+        "Lourenço, Martin and Stützle 2003",
+    ),
+    "genetic": Algorithm(
+        "partune.optimizers.genetic:Genetic",
+        "a genetic algorithm of steady state: tournaments, crossover, mutation",
+        "Talbi 2009; Deb and Agrawal 1995",
+    ),
+    "soo": Algorithm(
+        "partune.optimizers.soo:SOO",
+        "simultaneous optimistic optimisation: a partition tree, all depths at once",
+        "Munos 2011",
+    ),
+    "sequool": Algorithm(
+        "partune.optimizers.sequool:SequOOL",
+        "sequential optimistic optimisation: each depth once, fewer cells the deeper",
+        "Bartlett, Gabillon and Valko 2019",
+    ),
+    "stroquool": Algorithm(
+        "partune.optimizers.sequool:StroquOOL",
+        "SequOOL for noisy scores: a cell counts by the mean of several points",
+        "Bartlett, Gabillon and Valko 2019",
+    ),
+    "direct": Algorithm(
+        "partune.optimizers.direct:DIRECT",
+        "dividing rectangles: every cell that could be the best for some Lipschitz constant",
+        "Jones, Perttunen and Stuckman 1993",
+    ),
+    "direct-l": Algorithm(
+        "partune.optimizers.direct:DIRECTL",
+        "DIRECT with a bias to where the scores are good",
+        "Gablonsky and Kelley 2001",
+    ),
+    "fda": Algorithm(
+        "partune.optimizers.fractal:FDA",
+        "fractal decomposition: hyperspheres within hyperspheres, then a local search",
+        "Nakib, Ouchraa, Shvai, Souquet and Talbi 2017",
+    ),
+    "bo": Algorithm(
+        "partune.optimizers.bayes:GPBO",
+        "Bayesian optimisation: a Gaussian process, logEI, a Latin hypercube to start",
+        "Jones, Schonlau and Welch 1998; Ament et al. 2023",
+    ),
+    "bamsoo": Algorithm(
+        "partune.optimizers.bamsoo:BaMSOO",
+        "SOO that evaluates only where a Gaussian process admits an improvement",
+        "Wang, Shakibi, Jin and de Freitas 2014",
+    ),
+    "optuna-tpe": Algorithm(
+        "partune.optimizers.optuna:TPE",
+        "Optuna's tree-structured Parzen estimator",
+        "Bergstra, Bardenet, Bengio and Kegl 2011; Akiba et al. 2019",
+    ),
+    "optuna-gp": Algorithm(
+        "partune.optimizers.optuna:OptunaGP",
+        "Optuna's Gaussian process with logEI",
+        "Ament et al. 2023; Akiba et al. 2019",
+    ),
+    "optuna-cmaes": Algorithm(
+        "partune.optimizers.optuna:CMAES",
+        "CMA-ES, as Optuna drives it",
+        "Hansen 2016; Akiba et al. 2019",
+    ),
+    "optuna-nsga2": Algorithm(
+        "partune.optimizers.optuna:NSGA2",
+        "Optuna's NSGA-II with its single objective: a genetic algorithm",
+        "Deb, Pratap, Agarwal and Meyarivan 2002; Akiba et al. 2019",
+    ),
+}
+
+# The types of options that are checked here, in words; others are left to the algorithm.
+KINDS: dict[Any, str] = {
+    int: "an integer",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+# No option that counts something is larger: a design of a thousand million points would fill the memory.
+LARGEST = 1_000_000
+
+# What "auto" stands for: the best that measurement found (docs/search-log.md). A study records the name behind it.
+AUTO = "bo"
+
+
+def resolved(name: str) -> str:
+    """The name behind "auto", or the name itself."""
+    return AUTO if name == "auto" else name
+
+
+def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int = 0, **options: Any) -> Optimizer:
+    """An optimiser by name, "package.module:Class", class or instance. Raises UserError for what is not known."""
+    return made(algorithm, space, seed, options)
+
+
+def made(
+    algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int, options: Mapping[str, Any]
+) -> Optimizer:
+    """Return an optimiser whose options came as a mapping, in which any name may stand; see `optimizer`.
+
+    Raises:
+        UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
+    """
+    if not isinstance(options, Mapping):
+        raise UserError(f"an algorithm's options are a mapping of names to values, got {shown(options)}")
+    if isinstance(algorithm, Optimizer):
+        if options or algorithm.space != space:
+            raise UserError("a ready-made optimiser takes no options, and must have the study's space")
+        return algorithm
+    chosen = algorithm_of(algorithm) if isinstance(algorithm, str) else algorithm
+    if not (isinstance(chosen, type) and issubclass(chosen, Optimizer)):
+        raise UserError(f"an algorithm is a name or a subclass of partune.optimizers.Optimizer, got {shown(chosen)}")
+    known, any_name = _options(chosen)
+    for name, value in options.items():
+        if name in ("space", "seed"):
+            raise UserError(f"{chosen.__name__}: {name} is the study's own, not an option: give it there")
+        if not isinstance(name, str) or not (name in known or any_name):
+            raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(str(name), known)}')
+        _check(chosen.__name__, name, value, known.get(name))
+    try:
+        return chosen(space, seed=seed, **options)
+    except UserError:
+        raise
+    except Exception as error:  # of a class that is not ours
+        raise UserError(f"{chosen.__name__} cannot be made: {type(error).__name__}: {error}") from error
+
+
+def _check(algorithm: str, option: str, value: object, annotation: Any) -> None:
+    """Raises UserError where an option's value is not of its type, or beyond all sense."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if KINDS.keys() >= set(kinds) and not any(_is(value, kind) for kind in kinds):
+        wanted = " or ".join(KINDS[kind] for kind in kinds)
+        raise UserError(f"{algorithm}: {option} must be {wanted}, got {shown(value)}")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
+        raise UserError(f"{algorithm}: {option} must be at most {LARGEST} in size, got {shown(value)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{algorithm}: {option} must be a finite number, got {value}")
+
+
+def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
+    """Return an algorithm's options with their types, and whether its constructor takes any other name."""
+    parameters = _parameters(kind)
+    named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    known = {each.name: each.annotation for each in parameters if each.kind in named}
+    any_name = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
+    return {name: each for name, each in known.items() if name not in ("space", "seed")}, any_name
+
+
+def _parameters(kind: type[Optimizer]) -> list[Parameter]:
+    """Return the parameters of a constructor with their types; with text where a type is for type checkers alone."""
+    try:
+        return list(inspect.signature(kind, eval_str=True).parameters.values())
+    except NameError:
+        return list(inspect.signature(kind).parameters.values())
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether a value is of one of KINDS: an integer is a number too, true and false are neither."""
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def algorithm_of(name: str) -> Any:
+    """The class of a name of the registry, or what is at "package.module:Class"; raises UserError."""
+    name = resolved(name)
+    if ":" not in name and name not in ALGORITHMS:
+        raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')
+    return named(ALGORITHMS[name].path if name in ALGORITHMS else name, "algorithm")
