@@ -162,7 +162,7 @@ def test_other_versions_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorde
 
 
 def test_studies_that_stand_on_different_contents_are_not_compared(tmp_path: Path) -> None:
-    from partune.report.compare import compare
+    from partune.report.comparison.data import compare
     from partune.report.facts import Facts
 
     studies = [Study(SPACE, each, "random", n, tmp_path / str(n)) for n, each in enumerate([square, cube, square])]

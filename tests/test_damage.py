@@ -18,7 +18,7 @@ from partune.errors import UserError
 from partune.export import export
 from partune.record.record import Record
 from partune.report.facts import Facts
-from partune.report.page import page
+from partune.report.html.page import page
 from tests.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True), kind=Choice(["a", "b"]))

@@ -23,11 +23,12 @@ import pytest
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from partune import Study, UserError, dashboard
+from partune import Study, UserError
 from partune.cli import main
-from partune.dashboard import STUDY, View, guarded, opens, server
 from partune.record.place import JOURNAL
 from partune.record.record import Record
+from partune.report import dashboard
+from partune.report.dashboard import STUDY, View, guarded, opens, server
 from partune.report.summary import summarise
 from partune.runtime.extras import command
 from partune.runtime.network import LOOPBACK

@@ -20,7 +20,9 @@ from partune.objectives.base import observed_fresh
 from partune.record.record import Look, Record
 from partune.report.facts import Facts
 from partune.report.sentences import badge, headline, remarks
-from partune.report.summary import brief, equal_words, show, summarise
+from partune.report.summary import summarise
+from partune.report.terminal import brief, show
+from partune.report.verdict import equal_words
 from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.verdict.paired import Limits, level

@@ -18,10 +18,11 @@ from partune.cli import main
 from partune.experiment.progress import Terminal as Experiment
 from partune.progress import Terminal
 from partune.record.record import Record
-from partune.report import summary, tables
+from partune.report import tables
 from partune.report.facts import Facts
+from partune.report.html.page import page
 from partune.report.markdown import markdown
-from partune.report.page import page
+from partune.report.terminal import show
 from partune.runtime.console import Console
 from partune.runtime.markdown import code, fenced, plain
 from partune.runtime.terminal import OutputError, Stream, visible
@@ -69,7 +70,7 @@ def test_every_place_that_prints_a_study_shows_its_texts_as_they_are(record: Rec
     facts = Facts(record)
     stream = io.StringIO()
     console = rich.console.Console(file=stream, width=1000)
-    summary.show(facts.summary, console)
+    show(facts.summary, console)
     tables.tell([tables.Section(HOSTILE, [HOSTILE], [[HOSTILE]], [HOSTILE])], console)
     follower = Experiment(console)
     follower.began(HOSTILE)

@@ -13,7 +13,8 @@ import pytest
 from partune import Float, Observation, Space, Status, Study, UserError
 from partune.export import export
 from partune.objectives.base import Objective
-from partune.report.summary import show, summarise
+from partune.report.summary import summarise
+from partune.report.terminal import show
 from partune.study import Watcher
 from partune.trial import Trial
 from partune.verdict.winner import (

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.record.record import Record
-from partune.report.summary import Summary, lost_words, summarise
+from partune.report.data import Summary
+from partune.report.summary import summarise
+from partune.report.verdict import lost_words
 from partune.runtime.disk import draft_of
 from partune.runtime.paths import place
 from partune.trial.contents import differences

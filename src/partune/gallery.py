@@ -26,9 +26,9 @@ from partune.optimizers.genetic import Genetic
 from partune.optimizers.local_search import IteratedLocalSearch
 from partune.optimizers.partition import Cell, Partitioned, Tree
 from partune.optimizers.surrogate import Surrogate
-from partune.report.contours import outlines
 from partune.report.figures import BLUE, ORANGE, VERMILLION
-from partune.report.frame import Axis, Frame, Key, keyed, sheet, text
+from partune.report.svg.contours import outlines
+from partune.report.svg.frame import Axis, Frame, Key, keyed, sheet, text
 from partune.runtime.threads import one_blas_thread
 from partune.study import Study, Watcher
 from partune.trial import Trial

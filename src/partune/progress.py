@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from partune.config import baseline
 from partune.objectives.base import Anchored
 from partune.report.rows import row_notes
-from partune.report.summary import coverage_words, reloaded_words, score_words, span, words
-from partune.report.words import progress
+from partune.report.words import coverage_words, progress, reloaded_words, score_words, span, words
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Status, Trial

@@ -22,8 +22,8 @@ from partune.bench.options import Scaling
 from partune.bench.scaling import Length, LogNormal, Simulated, simulate
 from partune.cli import main
 from partune.errors import UserError
-from partune.report.frame import Axis
-from partune.report.panels import HEIGHT, LEFT, RIGHT, TOP, WIDTH
+from partune.report.svg.frame import Axis
+from partune.report.svg.panels import HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 LINE = Space(x=Float(0, 1))
 SECONDS = st.lists(st.floats(0.01, 1000), min_size=1, max_size=30)

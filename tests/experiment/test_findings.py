@@ -16,10 +16,10 @@ import pytest
 from partune.experiment import files, sentences
 from partune.experiment.findings import Outcome
 from partune.record.record import Record
-from partune.report import compare, figures
-from partune.report.bounds import SEARCH, TEST, VERDICT
-from partune.report.data import as_json
-from partune.report.summary import Summary
+from partune.report import figures
+from partune.report.comparison import data as compare
+from partune.report.comparison.bounds import SEARCH, TEST, VERDICT
+from partune.report.data import Summary, as_json
 from partune.trial import Trial
 from tests.experiment.outcomes import BUDGET, SEEDS, tuned
 

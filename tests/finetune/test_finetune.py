@@ -29,7 +29,8 @@ from partune.finetune import training as trainings
 from partune.finetune.packed import capacity
 from partune.finetune.packed.residents import Residents
 from partune.objectives.finetune import ALL, FIELD_DEFAULTS, SETTINGS, FineTune
-from partune.report.summary import brief, show, summarise
+from partune.report.summary import summarise
+from partune.report.terminal import brief, show
 from partune.runtime.preemption import PreemptedError
 from partune.space import Choice, Float, Int, Space
 from partune.study import Study

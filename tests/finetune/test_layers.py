@@ -28,7 +28,7 @@ from partune.finetune.packed.adapters import carrier
 from partune.finetune.targets import check_accepted, coverage, find_targets
 from partune.objectives.finetune import FineTune
 from partune.progress import Terminal
-from partune.report.summary import coverage_words
+from partune.report.words import coverage_words
 from partune.runtime.isolation import quiet
 from partune.space import Choice, Float, Space
 from tests.finetune.tiny import make_tokenizer

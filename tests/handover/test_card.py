@@ -21,7 +21,7 @@ from transformers import BitsAndBytesConfig
 from partune import Float, Int, Space, Study, UserError, config
 from partune.export import export
 from partune.finetune.model import quantization
-from partune.report.summary import score_words
+from partune.report.words import score_words
 from partune.runtime.markdown import code, fenced, plain
 from partune.trial.contents import Content
 from tests.simulated import SimulatedTuning

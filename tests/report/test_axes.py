@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from partune import Choice, Float, Int
-from partune.report.axes import LONG, ticks
+from partune.report.figures.axes import LONG, ticks
 from partune.space import SPACES, Hyperparameter
 
 PARAMETERS = [

@@ -10,7 +10,7 @@ import pytest
 
 from partune import Study
 from partune.report.facts import Facts
-from partune.report.page import page
+from partune.report.html.page import page
 from partune.space import SPACES
 from partune.trial import Config, Observation
 from tests.browser import CROWDED, NEEDED, Tab

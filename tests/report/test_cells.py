@@ -9,7 +9,7 @@ import pytest
 
 from partune import Float, Space, Study, optimizer
 from partune.optimizers.partition import Partitioned
-from partune.report.cells import Partition, Region, partition
+from partune.report.analysis.cells import Partition, Region, partition
 from tests.report.studies import PLANE, hill
 
 CUBE = Space(x=Float(-5, 5), y=Float(-5, 5), z=Float(0, 1))

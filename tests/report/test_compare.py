@@ -19,7 +19,8 @@ from partune import Choice, Float, Space, Study
 from partune.cli import main
 from partune.errors import UserError
 from partune.record.record import Record
-from partune.report import compare
+from partune.report.comparison import curves, tables
+from partune.report.comparison import data as compare
 from partune.report.facts import Facts
 from partune.trial import Config, Observation
 from tests.simulated import SimulatedTuning
@@ -74,7 +75,7 @@ def spread(scores: list[float]) -> list[float]:
 
 def table(found: compare.Summary, title: str) -> list[dict[str, str]]:
     """The rows of a table, each cell under its header."""
-    (section,) = [each for each in compare.sections(found) if each.title == title]
+    (section,) = [each for each in tables.sections(found) if each.title == title]
     return [dict(zip(section.headers, row, strict=True)) for row in section.rows]
 
 
@@ -142,7 +143,7 @@ def test_a_difference_is_tested_over_repeats(found: compare.Summary) -> None:
     assert (difference["first"], difference["second"]) == ("lhs", "random")
     assert difference["p"] == pytest.approx(2 / math.comb(8, 4))  # every lhs study is better than every random one
     assert difference["significant"]
-    text = compare.markdown(found)
+    text = tables.markdown(found)
     assert "| lhs – random |" in text
     assert "| lhs is better |" in text
     assert "6 to 8 trials" in text
@@ -150,12 +151,12 @@ def test_a_difference_is_tested_over_repeats(found: compare.Summary) -> None:
 
 def test_few_repeats_are_told_from_no_difference(repeated: list[Path]) -> None:
     two = compare.compare(facts(*repeated[:2], *repeated[4:6]))
-    assert "too few repeats to tell" in compare.markdown(two)
-    assert "It takes 4 repeats of each algorithm" in compare.markdown(two)
+    assert "too few repeats to tell" in tables.markdown(two)
+    assert "It takes 4 repeats of each algorithm" in tables.markdown(two)
     one = compare.compare(facts(repeated[0], repeated[4]))
     assert one["differences"] == []
     assert one["algorithms"][0]["result"]["low"] is None
-    assert "Nothing is tested" in compare.markdown(one)
+    assert "Nothing is tested" in tables.markdown(one)
 
 
 def test_the_same_result_of_every_seed_is_told(tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_verdicts_decide_where_there_are_items_that_no_optimiser_saw(tmp_path: P
         assert winner.observation is not None
         assert own["result"] == winner.observation.scores["verdict"]
         assert own["sentence"].startswith(("BETTER", "NOT SHOWN"))
-    text = compare.markdown(found)
+    text = tables.markdown(found)
     assert "winner on the verdict items" in text
     assert "better than base" in text or "not shown better" in text
 
@@ -232,7 +233,7 @@ def test_where_nothing_but_winners_is_there_they_have_no_bounds(tmp_path: Path, 
     learned = compare.compare(facts(*paths))
     assert {own["algorithm"] for own in learned["algorithms"]} == {"soo", "soo (k=5)"}
     assert (learned["bounds"], learned["tests"]) == ([], {})
-    assert "Bounds" not in compare.markdown(learned)
+    assert "Bounds" not in tables.markdown(learned)
     assert len(found["bounds"]) == 4  # two searches that learn nothing: the mean sample and the winner of each
 
 
@@ -273,21 +274,21 @@ def test_what_differs_is_named() -> None:
 
 
 def test_the_picture_has_a_curve_and_a_band_for_each_algorithm(found: compare.Summary) -> None:
-    picture = ElementTree.fromstring(compare.picture(found))
-    assert len(picture.findall(f"{SVG}polyline")) == len(picture.findall(f"{SVG}polygon")) == 2 * 2
-    width, height = float(picture.attrib["width"]), float(picture.attrib["height"])
-    for line in picture.iterfind(f"{SVG}polyline"):
+    drawn = ElementTree.fromstring(curves.picture(found))
+    assert len(drawn.findall(f"{SVG}polyline")) == len(drawn.findall(f"{SVG}polygon")) == 2 * 2
+    width, height = float(drawn.attrib["width"]), float(drawn.attrib["height"])
+    for line in drawn.iterfind(f"{SVG}polyline"):
         points = [tuple(map(float, each.split(","))) for each in line.attrib["points"].split()]
         assert all(0 < x < width and 0 < y < height for x, y in points)
         assert all(y >= next_y for (_, y), (_, next_y) in itertools.pairwise(points))  # pixels: upwards
-    assert {"lhs (4)", "random (4)", "trials", "seconds"} <= set(picture.itertext())
+    assert {"lhs (4)", "random (4)", "trials", "seconds"} <= set(drawn.itertext())
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
     paths = [study(tmp_path / f"<b>|{seed}*", seed=seed) for seed in range(2)]
     found = compare.compare(facts(*paths))
-    assert "\\<b\\>\\|0\\*" in compare.markdown(found)
-    ElementTree.fromstring(compare.picture(found))
+    assert "\\<b\\>\\|0\\*" in tables.markdown(found)
+    ElementTree.fromstring(curves.picture(found))
 
 
 def test_the_command(repeated: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

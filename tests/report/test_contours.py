@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from partune.report.contours import Outline, outlines
+from partune.report.svg.contours import Outline, outlines
 
 
 def area(outline: Outline) -> float:

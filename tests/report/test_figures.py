@@ -16,7 +16,7 @@ from plotly.offline import get_plotlyjs_version
 from partune import Study
 from partune.report import figures
 from partune.report.facts import Facts, Part
-from partune.report.page import _Page
+from partune.report.html.page import _Page
 from partune.trial import Config, Observation, Status, Trial
 from tests.report.studies import HOSTILE, PLANE, STUDIES
 

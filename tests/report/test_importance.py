@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from partune import Choice, Float, Space
-from partune.report.importance import MOST, importance
+from partune.report.analysis.importance import MOST, importance
 from partune.trial import Config, Observation, Status, Trial
 
 SPACE = Space(a=Float(0, 1), b=Float(0, 1), c=Float(0, 1))

@@ -14,8 +14,8 @@ import pytest
 
 from partune.report import words
 from partune.report.facts import Facts
+from partune.report.html.page import page
 from partune.report.markdown import markdown
-from partune.report.page import page
 from partune.runtime.markdown import plain
 from tests.report.studies import HOSTILE, STUDIES
 

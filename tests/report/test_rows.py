@@ -11,7 +11,7 @@ from rich.console import Console
 
 from partune import Float, Int, Space, Study
 from partune.progress import Terminal
-from partune.report import markdown, summary
+from partune.report import markdown, summary, terminal
 from partune.report.facts import Facts
 from partune.report.files import write
 from partune.report.rows import row_notes
@@ -33,7 +33,7 @@ class OfRows(SimulatedTuning):
 def test_fields_that_are_not_used_are_told(tmp_path: Path) -> None:
     start, report = (Console(file=io.StringIO(), width=120, highlight=False, soft_wrap=True) for _ in range(2))
     study = Study(SPACE, OfRows(), "lhs", options={"size": 4}, directory=tmp_path / "s", watcher=Terminal(start)).run(4)
-    summary.show(summary.summarise(study.record), report)
+    terminal.show(summary.summarise(study.record), report)
     facts = Facts(study.record)
     told = [console.file.getvalue() for console in (start, report)]  # type: ignore[attr-defined]
     for text in (*told, write(facts).read_text(), markdown.markdown(facts).replace("\\", "")):

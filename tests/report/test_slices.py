@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from partune import Choice, Float, Int, Space, Study
-from partune.report.slices import FINE, Model, grid
+from partune.report.analysis.slices import FINE, Model, grid
 from tests.report.studies import PLANE, hill
 
 

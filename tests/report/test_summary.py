@@ -17,8 +17,9 @@ from partune.bench.makespans import Case, Run
 from partune.bench.scaling import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
 from partune.record.record import Record
-from partune.report import summary
+from partune.report import data, summary, terminal
 from partune.report.data import as_json
+from partune.report.words import span
 from partune.trial import Config, Trial
 from partune.trial.rungs import SHARES
 from tests.simulated import SimulatedTuning
@@ -34,9 +35,9 @@ def study(tmp_path: Path) -> Study:
     ).run(12)
 
 
-def text(found: summary.Summary, width: int = 100) -> str:
+def text(found: data.Summary, width: int = 100) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
-    summary.show(found, console)
+    terminal.show(found, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -132,7 +133,7 @@ def test_numbers_are_never_cut(study: Study, width: int) -> None:
     [(3.14159, "3.1 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (61.2, "1 min 01 s"), (3661, "1 h 01 min")],
 )
 def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert summary.span(seconds) == words
+    assert span(seconds) == words
 
 
 # ----- utilisation

@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 from partune.bench.table import number
-from partune.report.panels import Curve, Panel, picture
+from partune.report.svg.panels import Curve, Panel, picture
 from partune.runtime import markdown
 
 Mode = Literal["async", "sync"]

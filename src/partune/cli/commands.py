@@ -91,7 +91,7 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def dashboard(arguments: argparse.Namespace) -> int:
-    from partune import dashboard
+    from partune.report import dashboard
 
     directory = studies.existing(arguments.directory)
     with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
@@ -106,7 +106,9 @@ def dashboard(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     from partune.record.place import STORAGE
     from partune.record.record import Record
-    from partune.report import compare
+    from partune.report.comparison import data as compare
+    from partune.report.comparison import tables
+    from partune.report.comparison.files import write
     from partune.report.data import print_json
     from partune.report.facts import Facts
 
@@ -117,9 +119,9 @@ def compare(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(found)
     else:
-        compare.show(found)
+        tables.show(found)
     if arguments.out is not None:
-        written = compare.write(found, place(arguments.out))
+        written = write(found, place(arguments.out))
         if not arguments.json:
             print(f"wrote {', '.join(map(str, written))}")
     return 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from partune.config import Run, StudyConfig
     from partune.record.record import Record
-    from partune.report.summary import Summary
+    from partune.report.data import Summary
     from partune.study import Study, Watcher
     from partune.workers.base import Workers
 
@@ -186,7 +186,7 @@ def show(record: Record, arguments: argparse.Namespace) -> Summary:
 
     The report comes first, as the output may be a full disk, or nobody's any more.
     """
-    from partune.report import files, summary
+    from partune.report import files, terminal
     from partune.report.data import print_json
     from partune.report.facts import Facts
 
@@ -199,9 +199,9 @@ def show(record: Record, arguments: argparse.Namespace) -> Summary:
     if arguments.json:
         print_json(facts.summary)
     elif arguments.quiet:
-        print(summary.brief(facts.summary))
+        print(terminal.brief(facts.summary))
     else:
-        summary.show(facts.summary)
+        terminal.show(facts.summary)
         if told:
             print(told)
     return facts.summary

@@ -8,11 +8,10 @@ from pathlib import Path
 from partune.experiment.findings import Outcome
 from partune.experiment.page import page
 from partune.experiment.sentences import sections
-from partune.report import compare
-from partune.report.data import as_json
+from partune.report.comparison import curves
+from partune.report.data import Summary, as_json
 from partune.report.figures import dashed, hue
-from partune.report.panels import Curve, Panel, picture
-from partune.report.summary import Summary
+from partune.report.svg.panels import Curve, Panel, picture
 from partune.report.tables import Section, marked
 from partune.runtime.disk import replace
 from partune.runtime.markdown import fenced, plain
@@ -25,7 +24,7 @@ def write(outcome: Outcome) -> list[Path]:
     """Writes them, and over those of an earlier run; raises UserError where that cannot be."""
     found = outcome.summary
     files = {PAGE: page(outcome), WORDS: markdown(found), DATA: as_json(found) + "\n"}
-    files[COMPARED] = compare.picture(found["comparison"])
+    files[COMPARED] = curves.picture(found["comparison"])
     if found["calibration"] is not None:
         files[EPOCHS] = over_epochs(found["calibration"])
     folder = outcome.plan.directory

@@ -15,10 +15,11 @@ from partune.experiment.calibration import EPOCHS
 from partune.experiment.protocol import CALIBRATION, Plan, dump
 from partune.experiment.sentences import UPPER, headline
 from partune.record.record import Record
-from partune.report import bounds, compare
-from partune.report.bounds import SEARCH, TEST, VERDICT, samples
+from partune.report.comparison import bounds
+from partune.report.comparison import data as compare
+from partune.report.comparison.bounds import SEARCH, TEST, VERDICT, samples
+from partune.report.data import Summary
 from partune.report.facts import Facts
-from partune.report.summary import Summary
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""An experiment's page: one HTML file in the frame of a study's report (`partune.report.document`)."""
+"""An experiment's page: one HTML file in the frame of a study's report (`partune.report.html.document`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from html import escape
 from partune.experiment.findings import Outcome
 from partune.experiment.sentences import badge, sections
 from partune.report import figures, sentences, words
-from partune.report.document import details, document, paragraph, place, table
 from partune.report.facts import Facts
 from partune.report.figures import Figure
-from partune.report.page import hover
+from partune.report.html.document import details, document, paragraph, place, table
+from partune.report.html.page import hover
 from partune.report.tables import Section
 
 

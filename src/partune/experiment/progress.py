@@ -11,7 +11,7 @@ from partune.experiment.protocol import CALIBRATION
 from partune.experiment.run import Teller
 from partune.report import sentences, words
 from partune.report.facts import Facts
-from partune.report.summary import span
+from partune.report.words import span
 
 if TYPE_CHECKING:
     from rich.console import Console

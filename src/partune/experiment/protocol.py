@@ -24,8 +24,8 @@ from partune.errors import UserError
 from partune.experiment.calibration import EPOCHS
 from partune.experiment.options import Experiment, Protocol
 from partune.optimizers import optimizer, resolved
-from partune.report.bounds import samples
-from partune.report.compare import differing
+from partune.report.comparison.bounds import samples
+from partune.report.comparison.data import differing
 from partune.runtime import strict_yaml
 from partune.runtime.disk import replace
 from partune.space import Int, Space

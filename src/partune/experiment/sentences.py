@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from partune.report import bounds, compare, words
-from partune.report.bounds import BASE, DEFAULTS, SEARCH, VERDICT
-from partune.report.compare import MEASURES
-from partune.report.summary import Summary
+from partune.report import words
+from partune.report.comparison import bounds, tables
+from partune.report.comparison.bounds import BASE, DEFAULTS, SEARCH, VERDICT
+from partune.report.comparison.data import MEASURES
+from partune.report.data import Summary
 from partune.report.tables import Section, tell
 
 if TYPE_CHECKING:
@@ -101,12 +102,12 @@ def sections(found: Summary) -> dict[str, list[Section]]:
         **({"calibration": [_epochs(found["calibration"])]} if found["calibration"] is not None else {}),
         "bounds": [_bound_table(found)],
         "algorithms": [
-            compare.algorithm_table(compared),
-            compare.significance(compared["differences"], MEASURES[compared["measure"]]),
+            tables.algorithm_table(compared),
+            tables.significance(compared["differences"], MEASURES[compared["measure"]]),
         ],
-        "tests": compare.test_tables(found["tests"]),
-        "cost": [compare.cost_table(compared)],
-        "studies": [_unnamed(compare.study_table(compared))],
+        "tests": tables.test_tables(found["tests"]),
+        "cost": [tables.cost_table(compared)],
+        "studies": [_unnamed(tables.study_table(compared))],
     }
 
 

@@ -12,16 +12,9 @@ from partune import __version__, config
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.finetune.model import DTYPES
 from partune.handover.chosen import Chosen, is_file
-from partune.report.summary import (
-    Summary,
-    advice,
-    coverage_words,
-    defaults_called,
-    lost_words,
-    score_words,
-    small_print,
-    span,
-)
+from partune.report.data import Summary
+from partune.report.verdict import advice, defaults_called, lost_words, small_print
+from partune.report.words import coverage_words, score_words, span
 from partune.runtime import strict_yaml
 from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial

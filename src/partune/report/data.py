@@ -9,6 +9,8 @@ from typing import Any
 
 from partune.runtime.terminal import admits
 
+Summary = dict[str, Any]
+
 
 def as_json(data: Any, ascii_only: bool = False) -> str:
     """Return plain data as indented JSON; a number that JSON does not know (nan, inf) is null."""

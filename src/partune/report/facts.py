@@ -20,10 +20,11 @@ from partune.optimizers import optimizer as make_optimizer
 from partune.optimizers.base import Optimizer
 from partune.record.record import CONFIG, Record
 from partune.report import words
-from partune.report.cells import Partition, partition
-from partune.report.importance import Importance, importance
-from partune.report.slices import FEWEST, Model
-from partune.report.summary import Summary, summarise
+from partune.report.analysis.cells import Partition, partition
+from partune.report.analysis.importance import Importance, importance
+from partune.report.analysis.slices import FEWEST, Model
+from partune.report.data import Summary
+from partune.report.summary import summarise
 from partune.runtime import strict_yaml
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial

@@ -12,7 +12,7 @@ from pathlib import Path
 from partune.errors import UserError
 from partune.record.record import Record
 from partune.report.facts import Facts
-from partune.report.page import page
+from partune.report.html.page import page
 from partune.runtime.disk import replace
 
 REPORT = "report.html"

@@ -6,17 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from partune.report import words
+from partune.report.data import Summary
 from partune.report.facts import Facts
-from partune.report.summary import (
-    Summary,
-    advice,
-    defaults_called,
-    equal_words,
-    lost_words,
-    luckiest,
-    seed_words,
-    span,
-)
+from partune.report.verdict import advice, defaults_called, equal_words, lost_words, luckiest, seed_words
+from partune.report.words import span
 from partune.runtime import strict_yaml
 from partune.trial import Status
 

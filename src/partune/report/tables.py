@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from partune.report.markdown import escaped
-from partune.report.summary import WIDTH
+from partune.report.terminal import WIDTH
 from partune.runtime.markdown import plain
 
 if TYPE_CHECKING:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from partune.report.data import Summary
+from partune.trial import Observation, Status
 
 if TYPE_CHECKING:
     from partune.trial import Status
@@ -75,3 +78,45 @@ def value(given: object) -> str:
 def settings(config: Mapping[str, object]) -> str:
     """A configuration in a line."""
     return ", ".join(f"{name} {value(given)}" for name, given in config.items())
+
+
+def reloaded_words(observation: Observation) -> str:
+    """Return in words whether an adapter, loaded from disk by PEFT, answers as it was scored."""
+    if observation.error is None:
+        return f"PEFT loads it from disk, and {observation.scores['items']:g} items have the scores on record"
+    return f"loaded from disk by PEFT, it is not what was scored: {observation.error}"
+
+
+def remark(row: Summary) -> str:
+    """What a row's last column says of a trial that did not simply end."""
+    if row["status"] == Status.STOPPED:
+        return f"stopped at {row['fidelity']:.0%}"
+    return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
+
+
+def score_words(score: float, stderr: float | None) -> str:
+    return f"{score:.4f}" if stderr is None or math.isnan(stderr) else f"{score:.4f}\u00a0±\u00a0{stderr:.4f}"
+
+
+def value_words(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def coverage_words(covered: Mapping[str, Any]) -> str:
+    """Return which layers have adapters, and which have none, as a person says it."""
+    where = f"adapters on {covered['layers']} layers in {covered['blocks']} of {covered['of']} blocks"
+    without = [f"not on {', '.join(names)}, which {reason}" for reason, names in covered["left_out"].items()]
+    return "; ".join([f"{where} ({', '.join(covered['names'])})", *without])
+
+
+def words(config: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value_words(value)}" for name, value in config.items())
+
+
+def span(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

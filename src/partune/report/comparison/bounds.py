@@ -10,8 +10,8 @@ from typing import Any
 from partune.errors import UserError
 from partune.optimizers import algorithm_of
 from partune.report import words
+from partune.report.data import Summary
 from partune.report.facts import Facts
-from partune.report.summary import Summary
 from partune.report.tables import Section
 from partune.trial import Status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from partune.report.frame import Axis, Frame, sheet, text
+from partune.report.svg.frame import Axis, Frame, sheet, text
 
 WIDTH, HEIGHT = 270, 210  # of a panel's axes, in pixels
 LEFT, TOP, RIGHT, BOTTOM = 62, 84, 18, 52  # around them

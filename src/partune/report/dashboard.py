@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 from partune.errors import UserError
 from partune.record import database
 from partune.record.record import Record, state
-from partune.report import sentences, summary, words
+from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
 from partune.report.markdown import escaped
@@ -174,7 +174,7 @@ def _note(facts: Facts) -> str:
     """How the study stands, in the report's words, as Markdown."""
     parts = [f"**{plain(sentences.headline(facts))}**", *map(plain, sentences.remarks(facts))]
     if facts.winner is not None:
-        parts.append(plain(f"Trial {facts.winner.number}: {summary.words(facts.winner.config)}."))
+        parts.append(plain(f"Trial {facts.winner.number}: {words.words(facts.winner.config)}."))
     if facts.scored:
         parts.append(escaped(*sentences.standing(facts)))
     return "\n\n".join(parts)

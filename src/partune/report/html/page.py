@@ -1,6 +1,6 @@
 """A study's report as one HTML file: its sections and figures, in their order.
 
-Everything that comes from a study is escaped where it is set into the page (`partune.report.document`).
+Everything that comes from a study is escaped where it is set into the page (`partune.report.html.document`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from html import escape
 from typing import Any
 
 from partune.report import figures, sentences, words
-from partune.report.document import details, document, paragraph, place, table
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
+from partune.report.html.document import details, document, paragraph, place, table
 from partune.report.rows import row_notes
-from partune.report.summary import remark
+from partune.report.words import remark
 from partune.trial import Config, Status, Trial
 
 PAIRS = 3  # of hyperparameters, shown without asking

@@ -46,12 +46,12 @@ def document(
     stored = "".join(
         f'<script type="application/json" id="{name}-data">{_json(each)}</script>' for name, each in data.items()
     )
-    plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("page.js")
+    plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("html/page.js")
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_policy([plotly, script])}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_asset('page.css')}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{_asset('html/page.css')}</style>\n</head>\n"
         f'<body data-refresh="{refresh or 0:g}">\n'
         f'<header><h1>{escape(heading)}</h1><div class="soft">{escape(below)}</div></header>\n'
         f'<nav aria-label="Sections">{links}</nav>\n<main>{body}</main>\n'

@@ -7,38 +7,27 @@ picture for people.
 
 from __future__ import annotations
 
-import itertools
 import math
-import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
 from partune.errors import UserError
-from partune.report import bounds, sentences, words
-from partune.report.data import as_json
+from partune.report import sentences, words
+from partune.report.comparison import bounds
+from partune.report.data import Summary
 from partune.report.facts import Facts
-from partune.report.figures import dashed, floor, hue
-from partune.report.frame import LINE, Axis, Key, arranged, keyed, sheet, text
-from partune.report.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
-from partune.report.summary import Summary
-from partune.report.tables import Section, marked, tell
 from partune.trial import Status, contents
-from partune.verdict.repeats import Difference, differences, fewest, interval
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from partune.verdict.repeats import Difference, differences, interval
 
 Array = NDArray[np.float64]
 
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
-TRIALS = [f"trials: {name}" for name in QUARTILES]  # the heads of their columns
 MEASURES = {"verdict": "winner on the verdict items", "score": "winner's score"}
 MOMENTS = 200  # points of a curve over seconds
 SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
@@ -294,242 +283,3 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
     if len(devices) > 1:
         found.append(f"Seconds are those of different devices: {words.listed(sorted(devices))}.")
     return found
-
-
-# ----- as tables
-
-
-def sections(found: Summary) -> list[Section]:
-    return [
-        algorithm_table(found),
-        significance(found["differences"], MEASURES[found["measure"]]),
-        *([bounds.table(found["bounds"])] if found["bounds"] else []),
-        *test_tables(found["tests"]),
-        study_table(found),
-        cost_table(found),
-    ]
-
-
-def algorithm_table(found: Summary) -> Section:
-    rows = [
-        [
-            own["algorithm"],
-            str(len(own["seeds"])),
-            words.number(own["result"]["mean"]),
-            _interval(own["result"]),
-            *(words.number(own["scores"][name]) for name in QUARTILES),
-        ]
-        for own in found["algorithms"]
-    ]
-    note = (
-        "Means over repeats; the interval is Student's t over them. The last five columns are the scores of all "
-        "trials that are done (on search items, where there are items): they say where an algorithm spends its "
-        "trials, not how good its winner is."
-    )
-    heads = ["algorithm", "repeats", MEASURES[found["measure"]], "95 % interval", *TRIALS]
-    return Section("Algorithms", heads, rows, [note, *found["notes"]])
-
-
-def test_tables(found: Mapping[str, Summary]) -> list[Section]:
-    """Two of each test task; found: by its name."""
-    return [table for task, own in found.items() for table in _test_tables(task, own)]
-
-
-def _test_tables(task: str, own: Summary) -> list[Section]:
-    tried = any(each["scores"] is not None for each in own["algorithms"])
-    rows = [
-        [
-            each["algorithm"],
-            str(len(each["seeds"])),
-            words.number(each["result"]),
-            *(
-                [words.NONE if each["scores"] is None else words.number(each["scores"][name]) for name in QUARTILES]
-                if tried
-                else []
-            ),
-        ]
-        for each in own["algorithms"]
-    ]
-    heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
-    note = "Means over repeats. No optimiser saw this task: it chose no winner."
-    tested = significance(own["differences"], f"winners' scores on {task}", f"Significance on {task}")
-    return [Section(f"Test task {task}", heads, rows, [note]), tested]
-
-
-def study_table(found: Summary) -> Section:
-    rows = [
-        [
-            own["study"],
-            own["algorithm"],
-            str(own["seed"]),
-            f"{own['trials']:,}" if own["done"] == own["trials"] else f"{own['trials']:,} ({own['done']:,} done)",
-            *(words.number(own["scores"][name]) for name in QUARTILES),
-            _score(own["winner"]),
-            words.NONE if own["winner"]["verdict"] is None else _score(own["winner"]["verdict"]),
-            own["verdict"] or words.NONE,
-        ]
-        for own in found["studies"]
-    ]
-    heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"]
-    return Section("Studies", heads, rows)
-
-
-def _score(given: Mapping[str, Any]) -> str:
-    return words.measured(given["score"], given["stderr"])
-
-
-def _interval(result: Mapping[str, float | None]) -> str:
-    low, high = result["low"], result["high"]
-    if low is None or high is None:
-        return words.NONE
-    return f"{words.number(low)} … {words.number(high)}"
-
-
-def significance(differences: Sequence[Summary], measure: str, title: str = "Significance") -> Section:
-    """The tests over repeats. measure: what was tested, in words."""
-    rows = [
-        [
-            f"{own['first']} – {own['second']}",
-            words.measured(own["gain"], None, "+"),
-            " and ".join(map(str, own["repeats"])),
-            own["test"],
-            f"{own['p']:.2g}",
-            f"{own['corrected']:.2g}",
-            _reading(own),
-        ]
-        for own in differences
-    ]
-    headers = ["pair", "gain", "repeats", "test", "p", "corrected", ""]
-    if not rows:
-        return Section(
-            title,
-            (),
-            (),
-            ["Nothing is tested: that takes repeats (the same study with another --seed) of two algorithms at least."],
-        )
-    notes = [
-        f"Two-sided tests of the {measure} over repeats, corrected after Holm for "
-        f"{words.several(len(rows), 'pair')}. They say nothing of other objectives or budgets, and what is not shown "
-        "is not shown to be equal."
-    ]
-    if any(not own["shows"] for own in differences):
-        least = min(own["least"] for own in differences if not own["shows"])
-        notes.append(
-            f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
-            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
-        )
-    return Section(title, headers, rows, notes)
-
-
-def _reading(own: Mapping[str, Any]) -> str:
-    if own["significant"]:
-        return f"{own['first'] if own['gain'] > 0 else own['second']} is better"
-    return "not shown" if own["shows"] else "too few repeats to tell"
-
-
-def cost_table(found: Summary) -> Section:
-    parts = list(dict.fromkeys(name for own in found["algorithms"] for name in own["seconds"]))
-    rows = [
-        [
-            own["algorithm"],
-            *(sentences.took(own["seconds"].get(name, 0.0)) for name in parts),
-            sentences.took(sum(own["seconds"].values())),
-            sentences.took(own["seconds_a_trial"]),
-        ]
-        for own in found["algorithms"]
-    ]
-    note = "Seconds of a study's workers, in the mean over repeats."
-    return Section("Time and cost", ["algorithm", *parts, "in all", "a trial"], rows, [note])
-
-
-def markdown(found: Summary, picture: str | None = None) -> str:
-    """picture: where it is, to be shown below the first table."""
-    lines = ["# Comparison", ""]
-    for section in sections(found):
-        lines += marked(section)
-        if section.title == "Algorithms" and picture is not None:
-            lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def show(found: Summary, console: Console | None = None) -> None:
-    tell(sections(found), console)
-
-
-# ----- as a picture
-
-
-def picture(found: Summary) -> str:
-    """Best score so far by trial and, where trials take their time, by seconds; bands are 95 % intervals."""
-    algorithms = found["algorithms"]
-    panels = [_panel(algorithms, "by_trial", "trials")]
-    if all(own["by_seconds"] for own in algorithms):
-        panels.append(_panel(algorithms, "by_seconds", "seconds"))
-    each = WIDTH if len(panels) > 1 else 2 * WIDTH  # of axes
-    width = len(panels) * (LEFT + each + RIGHT)
-    legend = [Key(_stroke(k), 20, f"{own['algorithm']} ({len(own['seeds'])})") for k, own in enumerate(algorithms)]
-    top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
-    several = any(len(own["seeds"]) > 1 for own in algorithms)
-    note = "higher is better; mean over repeats, their number in brackets"
-    note += "; bands: 95 % intervals of the mean" if several else ""
-    lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
-    lines += keyed(legend, width)
-    for i, panel in enumerate(panels):
-        lines += drawn(panel, LEFT + i * (LEFT + each + RIGHT), top, each)
-    return sheet(width, top + HEIGHT + BOTTOM, lines)
-
-
-def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
-    """Steps; what lies below `floor` is drawn at the lower edge, so that a bad beginning does not hide the rest."""
-    low = floor([point["mean"] for own in algorithms for point in own[which]])
-    ends = [value for own in algorithms for point in own[which] for value in _reach(point) if value >= low]
-    up = Axis.rounded(min(ends), max(ends))
-
-    def clipped(value: float) -> float:
-        return min(max(value, up.low), up.high)
-
-    curves = []
-    for k, own in enumerate(algorithms):
-        points = list(_steps([(point[unit], clipped(point["mean"])) for point in own[which]]))
-        banded = [point for point in own[which] if point["low"] is not None]
-        lower = _steps([(point[unit], clipped(point["low"])) for point in banded])
-        upper = _steps([(point[unit], clipped(point["high"])) for point in banded])
-        band = [(x, a, b) for (x, a), (_, b) in zip(lower, upper, strict=True)]
-        curves.append(Curve(points, hue(k), dashed(k), band))
-    across = Axis.rounded(0, max(x for curve in curves for x, _ in curve.points))
-    return Panel("", unit, curves[::-1], x=(across.low, across.high), y=(up.low, up.high))  # the best on top
-
-
-def _reach(point: Mapping[str, float | None]) -> list[float]:
-    return [value for value in (point["mean"], point["low"], point["high"]) if value is not None]
-
-
-def _steps(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """A best score holds until there is a better one."""
-    yield from points[:1]
-    for (_, before), (x, y) in itertools.pairwise(points):
-        yield x, before
-        yield x, y
-
-
-def _stroke(k: int) -> str:
-    dash = ' stroke-dasharray="6 4"' if dashed(k) else ""
-    return f'<path d="M-9,0h18" fill="none" stroke="{hue(k)}" stroke-width="3"{dash}/>'
-
-
-def write(found: Summary, folder: Path) -> list[Path]:
-    """compare.md, compare.svg and compare.json; raises UserError where they are there, or cannot be written."""
-    files = {
-        "compare.md": markdown(found, "compare.svg"),
-        "compare.svg": picture(found),
-        "compare.json": as_json(found) + "\n",
-    }
-    if there := [name for name in files if os.path.lexists(folder / name)]:
-        raise UserError(f"{folder / there[0]} exists already and is never overwritten: choose another --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (folder / name).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
-    return [folder / name for name in files]

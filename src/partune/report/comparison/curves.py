@@ -1,0 +1,69 @@
+"""The picture of a comparison: best scores over trials and over time, as SVG."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+
+from partune.report.data import Summary
+from partune.report.figures import dashed, floor, hue
+from partune.report.svg.frame import LINE, Axis, Key, arranged, keyed, sheet, text
+from partune.report.svg.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
+
+
+def picture(found: Summary) -> str:
+    """Best score so far by trial and, where trials take their time, by seconds; bands are 95 % intervals."""
+    algorithms = found["algorithms"]
+    panels = [_panel(algorithms, "by_trial", "trials")]
+    if all(own["by_seconds"] for own in algorithms):
+        panels.append(_panel(algorithms, "by_seconds", "seconds"))
+    each = WIDTH if len(panels) > 1 else 2 * WIDTH  # of axes
+    width = len(panels) * (LEFT + each + RIGHT)
+    legend = [Key(_stroke(k), 20, f"{own['algorithm']} ({len(own['seeds'])})") for k, own in enumerate(algorithms)]
+    top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
+    several = any(len(own["seeds"]) > 1 for own in algorithms)
+    note = "higher is better; mean over repeats, their number in brackets"
+    note += "; bands: 95 % intervals of the mean" if several else ""
+    lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
+    lines += keyed(legend, width)
+    for i, panel in enumerate(panels):
+        lines += drawn(panel, LEFT + i * (LEFT + each + RIGHT), top, each)
+    return sheet(width, top + HEIGHT + BOTTOM, lines)
+
+
+def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
+    """Steps; what lies below `floor` is drawn at the lower edge, so that a bad beginning does not hide the rest."""
+    low = floor([point["mean"] for own in algorithms for point in own[which]])
+    ends = [value for own in algorithms for point in own[which] for value in _reach(point) if value >= low]
+    up = Axis.rounded(min(ends), max(ends))
+
+    def clipped(value: float) -> float:
+        return min(max(value, up.low), up.high)
+
+    curves = []
+    for k, own in enumerate(algorithms):
+        points = list(_steps([(point[unit], clipped(point["mean"])) for point in own[which]]))
+        banded = [point for point in own[which] if point["low"] is not None]
+        lower = _steps([(point[unit], clipped(point["low"])) for point in banded])
+        upper = _steps([(point[unit], clipped(point["high"])) for point in banded])
+        band = [(x, a, b) for (x, a), (_, b) in zip(lower, upper, strict=True)]
+        curves.append(Curve(points, hue(k), dashed(k), band))
+    across = Axis.rounded(0, max(x for curve in curves for x, _ in curve.points))
+    return Panel("", unit, curves[::-1], x=(across.low, across.high), y=(up.low, up.high))  # the best on top
+
+
+def _reach(point: Mapping[str, float | None]) -> list[float]:
+    return [value for value in (point["mean"], point["low"], point["high"]) if value is not None]
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
+    """A best score holds until there is a better one."""
+    yield from points[:1]
+    for (_, before), (x, y) in itertools.pairwise(points):
+        yield x, before
+        yield x, y
+
+
+def _stroke(k: int) -> str:
+    dash = ' stroke-dasharray="6 4"' if dashed(k) else ""
+    return f'<path d="M-9,0h18" fill="none" stroke="{hue(k)}" stroke-width="3"{dash}/>'

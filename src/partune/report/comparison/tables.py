@@ -1,0 +1,176 @@
+"""The tables of a comparison, in Markdown and in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from partune.report import sentences, words
+from partune.report.comparison import bounds
+from partune.report.comparison.data import MEASURES, QUARTILES
+from partune.report.data import Summary
+from partune.report.tables import Section, marked, tell
+from partune.verdict.repeats import fewest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+TRIALS = [f"trials: {name}" for name in QUARTILES]  # the heads of their columns
+
+
+def sections(found: Summary) -> list[Section]:
+    return [
+        algorithm_table(found),
+        significance(found["differences"], MEASURES[found["measure"]]),
+        *([bounds.table(found["bounds"])] if found["bounds"] else []),
+        *test_tables(found["tests"]),
+        study_table(found),
+        cost_table(found),
+    ]
+
+
+def algorithm_table(found: Summary) -> Section:
+    rows = [
+        [
+            own["algorithm"],
+            str(len(own["seeds"])),
+            words.number(own["result"]["mean"]),
+            _interval(own["result"]),
+            *(words.number(own["scores"][name]) for name in QUARTILES),
+        ]
+        for own in found["algorithms"]
+    ]
+    note = (
+        "Means over repeats; the interval is Student's t over them. The last five columns are the scores of all "
+        "trials that are done (on search items, where there are items): they say where an algorithm spends its "
+        "trials, not how good its winner is."
+    )
+    heads = ["algorithm", "repeats", MEASURES[found["measure"]], "95 % interval", *TRIALS]
+    return Section("Algorithms", heads, rows, [note, *found["notes"]])
+
+
+def test_tables(found: Mapping[str, Summary]) -> list[Section]:
+    """Two of each test task; found: by its name."""
+    return [table for task, own in found.items() for table in _test_tables(task, own)]
+
+
+def _test_tables(task: str, own: Summary) -> list[Section]:
+    tried = any(each["scores"] is not None for each in own["algorithms"])
+    rows = [
+        [
+            each["algorithm"],
+            str(len(each["seeds"])),
+            words.number(each["result"]),
+            *(
+                [words.NONE if each["scores"] is None else words.number(each["scores"][name]) for name in QUARTILES]
+                if tried
+                else []
+            ),
+        ]
+        for each in own["algorithms"]
+    ]
+    heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
+    note = "Means over repeats. No optimiser saw this task: it chose no winner."
+    tested = significance(own["differences"], f"winners' scores on {task}", f"Significance on {task}")
+    return [Section(f"Test task {task}", heads, rows, [note]), tested]
+
+
+def study_table(found: Summary) -> Section:
+    rows = [
+        [
+            own["study"],
+            own["algorithm"],
+            str(own["seed"]),
+            f"{own['trials']:,}" if own["done"] == own["trials"] else f"{own['trials']:,} ({own['done']:,} done)",
+            *(words.number(own["scores"][name]) for name in QUARTILES),
+            _score(own["winner"]),
+            words.NONE if own["winner"]["verdict"] is None else _score(own["winner"]["verdict"]),
+            own["verdict"] or words.NONE,
+        ]
+        for own in found["studies"]
+    ]
+    heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"]
+    return Section("Studies", heads, rows)
+
+
+def _score(given: Mapping[str, Any]) -> str:
+    return words.measured(given["score"], given["stderr"])
+
+
+def _interval(result: Mapping[str, float | None]) -> str:
+    low, high = result["low"], result["high"]
+    if low is None or high is None:
+        return words.NONE
+    return f"{words.number(low)} … {words.number(high)}"
+
+
+def significance(differences: Sequence[Summary], measure: str, title: str = "Significance") -> Section:
+    """The tests over repeats. measure: what was tested, in words."""
+    rows = [
+        [
+            f"{own['first']} – {own['second']}",
+            words.measured(own["gain"], None, "+"),
+            " and ".join(map(str, own["repeats"])),
+            own["test"],
+            f"{own['p']:.2g}",
+            f"{own['corrected']:.2g}",
+            _reading(own),
+        ]
+        for own in differences
+    ]
+    headers = ["pair", "gain", "repeats", "test", "p", "corrected", ""]
+    if not rows:
+        return Section(
+            title,
+            (),
+            (),
+            ["Nothing is tested: that takes repeats (the same study with another --seed) of two algorithms at least."],
+        )
+    notes = [
+        f"Two-sided tests of the {measure} over repeats, corrected after Holm for "
+        f"{words.several(len(rows), 'pair')}. They say nothing of other objectives or budgets, and what is not shown "
+        "is not shown to be equal."
+    ]
+    if any(not own["shows"] for own in differences):
+        least = min(own["least"] for own in differences if not own["shows"])
+        notes.append(
+            f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
+            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
+        )
+    return Section(title, headers, rows, notes)
+
+
+def _reading(own: Mapping[str, Any]) -> str:
+    if own["significant"]:
+        return f"{own['first'] if own['gain'] > 0 else own['second']} is better"
+    return "not shown" if own["shows"] else "too few repeats to tell"
+
+
+def cost_table(found: Summary) -> Section:
+    parts = list(dict.fromkeys(name for own in found["algorithms"] for name in own["seconds"]))
+    rows = [
+        [
+            own["algorithm"],
+            *(sentences.took(own["seconds"].get(name, 0.0)) for name in parts),
+            sentences.took(sum(own["seconds"].values())),
+            sentences.took(own["seconds_a_trial"]),
+        ]
+        for own in found["algorithms"]
+    ]
+    note = "Seconds of a study's workers, in the mean over repeats."
+    return Section("Time and cost", ["algorithm", *parts, "in all", "a trial"], rows, [note])
+
+
+def markdown(found: Summary, picture: str | None = None) -> str:
+    """picture: where it is, to be shown below the first table."""
+    lines = ["# Comparison", ""]
+    for section in sections(found):
+        lines += marked(section)
+        if section.title == "Algorithms" and picture is not None:
+            lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def show(found: Summary, console: Console | None = None) -> None:
+    tell(sections(found), console)

@@ -1,0 +1,109 @@
+"""Figures of studies side by side, and of the epochs that are enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from partune.report.data import Summary
+from partune.report.facts import Facts
+from partune.report.figures import parts
+from partune.report.figures.parts import (
+    BLUE,
+    FAINT,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    Figure,
+    floor,
+    plain,
+    time_unit,
+)
+
+HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)  # of algorithms
+
+
+def hue(k: int) -> str:
+    """The colour of algorithm k."""
+    return HUES[k % len(HUES)]
+
+
+def dashed(k: int) -> bool:
+    """Every other one, so that of two that are the same both are seen."""
+    return (k + k // len(HUES)) % 2 == 1
+
+
+def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
+    """Best score so far of a comparison's algorithms, with 95 % intervals; which: by_trial or by_seconds."""
+    unit, size = ("trials", 1.0) if which == "by_trial" else time_unit(max(a[which][-1]["seconds"] for a in algorithms))
+    points = [point for own in algorithms for point in own[which]]
+    low = floor([point["mean"] for point in points])
+    low = low if math.isfinite(low) else min(_least(point) for point in points)
+    high = max(point["mean"] if point["high"] is None else point["high"] for point in points)
+    bands, lines = [], []
+    for k, own in enumerate(algorithms):
+        course = own[which]
+        x = [parts.digits(point["trials" if which == "by_trial" else "seconds"] / size) for point in course]
+        line = parts.line(x, [parts.digits(point["mean"]) for point in course], own["algorithm"], hue(k), "solid")
+        line["line"] |= {"width": 2.4, "shape": "hv", "dash": "dash" if dashed(k) else "solid"}
+        lines.append(
+            {**line, "hovertemplate": f"{plain(own['algorithm'])}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>"}
+        )
+        if course[0]["low"] is not None:
+            for edge, fill in (("low", {}), ("high", {"fill": "tonexty", "fillcolor": f"{hue(k)}1F"})):
+                band = parts.line(x, [parts.digits(point[edge]) for point in course], "", hue(k), "solid")
+                band |= {"line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "showlegend": False}
+                bands.append({**band, **fill})
+    room = 0.04 * (high - low or 1.0)
+    figure = parts.figure(
+        [*bands, *lines],
+        x={"title": unit if which == "by_trial" else f"time of the trials, {unit}", "rangemode": "tozero"},
+        y={"title": "best score so far", "range": [low - room, high + room]},
+    )
+    figure["layout"]["legend"] = {"traceorder": "normal"}  # not reversed, as it would be of filled traces
+    return figure
+
+
+def _least(point: Summary) -> float:
+    return float(point["mean"] if point["low"] is None else point["low"])
+
+
+def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], enough: int) -> Figure:
+    """Scores of configurations after 1, 2, ... epochs, (n, epochs), None for a failure; a rule at what is enough."""
+    epochs = list(range(1, len(scores[0]) + 1))
+    traces = [
+        {
+            **parts.line(epochs, [None if each is None else parts.digits(each) for each in row], name, hue(k), "solid"),
+            "mode": "lines+markers",
+            "marker": parts.mark(hue(k), "circle", 8),
+            "showlegend": False,
+            "hovertemplate": f"{plain(name)}<br>%{{y:.4g}} after %{{x}} epochs<extra></extra>",
+        }
+        for k, (row, name) in enumerate(zip(scores, names, strict=True))
+    ]
+    figure = parts.figure(
+        traces, x={"title": "epochs", "dtick": 1, "range": [0.8, len(epochs) + 0.2]}, y={"title": "score"}
+    )
+    rule = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": enough, "x1": enough}
+    figure["layout"]["shapes"] = [{**rule, "line": {"color": FAINT, "dash": "dot", "width": 2}}]
+    return figure
+
+
+def apart(figure: Figure, facts: Facts, first: int) -> Figure:
+    """The figure for a page of several studies, on which the trials of this one are counted from `first`."""
+    encode = {name: each.encode for name, each in facts.space.hyperparameters.items()}
+    for trace in figure["data"]:
+        meta = trace.get("meta", {})
+        numbers = meta.get("trials", [])
+        if over := meta.pop("over", None):
+            trials = [facts.trials[number] for number in numbers]
+            trace["x"], trace["y"] = (
+                [t.number if name is None else parts.digits(encode[name](t.config[name])) for t in trials]
+                for name in over
+            )
+        if numbers:
+            meta["trials"] = [first + number for number in numbers]
+    return figure

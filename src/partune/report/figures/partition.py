@@ -1,0 +1,112 @@
+"""Figures of the cells that a search of the partition family cut the space into."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from partune.report.analysis.cells import Partition, Region
+from partune.report.facts import Facts
+from partune.report.figures import parts
+from partune.report.figures.hyperparameters import _places
+from partune.report.figures.parts import (
+    BLUE,
+    FAINT,
+    SCALE,
+    SKY,
+    Figure,
+    Trace,
+    ends,
+)
+
+
+def cells(facts: Facts, found: Partition, across: str, up: str) -> Figure:
+    """The cells that a plane through the winner cuts, shaded by their score; of balls, their shadows."""
+    axes = facts.space.names.index(across), facts.space.names.index(up)
+    winner = facts.winner
+    point = (0.5,) * facts.space.dimension if winner is None else facts.space.encode(winner.config)
+    if found.round:
+        traces: list[Trace] = [_outlines([_circle(each, axes) for each in found.regions])]
+    else:
+        cut = [each for each in found.regions if _holds(each, point, axes)]
+        boxes = [_box(each, axes) for each in cut]
+        traces = [*_mosaic(facts, cut, axes), _outlines(boxes)]
+    figure = parts.figure(
+        [*traces, *_places(facts, across, up)], x=parts.axis(facts.space, across, 4), y=parts.axis(facts.space, up)
+    )
+    figure["layout"] |= {"showlegend": False}
+    return figure
+
+
+def _holds(region: Region, point: Sequence[float], free: tuple[int, int]) -> bool:
+    """Whether the plane through a point, along two free axes, cuts a region."""
+    return all(
+        k in free or low <= u < high or (u == high == 1)
+        for k, (low, u, high) in enumerate(zip(region.lower, point, region.upper, strict=True))
+    )
+
+
+def _mosaic(facts: Facts, regions: Sequence[Region], axes: tuple[int, int]) -> list[Trace]:
+    """A heat map whose lines are the edges of the cells; the deeper ones lie upon their parents."""
+    if all(math.isnan(each.score) for each in regions):
+        return []
+    x, y = (sorted({edge for each in regions for edge in (each.lower[k], each.upper[k])}) for k in axes)
+    z = np.full((len(y) - 1, len(x) - 1), np.nan)
+    for each in regions:
+        columns = slice(x.index(each.lower[axes[0]]), x.index(each.upper[axes[0]]))
+        rows = slice(y.index(each.lower[axes[1]]), y.index(each.upper[axes[1]]))
+        z[rows, columns] = each.score if math.isfinite(each.score) else np.nan
+    low, high = ends([trial.score for trial in facts.done])
+    return [
+        {
+            "type": "heatmap",
+            "x": x,
+            "y": y,
+            "z": [[None if math.isnan(each) else parts.digits(each) for each in row] for row in z.tolist()],
+            "zmin": low,
+            "zmax": high,
+            "colorscale": SCALE,
+            "colorbar": parts.bar("score"),
+            "hovertemplate": "cell's score %{z:.4g}<extra></extra>",
+        }
+    ]
+
+
+def _box(region: Region, axes: tuple[int, int]) -> list[tuple[float, float]]:
+    (left, bottom), (right, top) = ([side[k] for k in axes] for side in (region.lower, region.upper))
+    return [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+
+
+def _circle(region: Region, axes: tuple[int, int]) -> list[tuple[float, float]]:
+    (left, bottom), (right, top) = ([side[k] for k in axes] for side in (region.lower, region.upper))
+    angles = np.linspace(0, 2 * np.pi, 49)
+    x, y, r = (left + right) / 2, (bottom + top) / 2, (right - left) / 2
+    return [(x + r * math.cos(angle), y + r * math.sin(angle)) for angle in angles] if top > bottom else []
+
+
+def _outlines(shapes: Iterable[Sequence[tuple[float, float]]]) -> Trace:
+    x: list[float | None] = []
+    y: list[float | None] = []
+    for shape in dict.fromkeys(map(tuple, shapes)):
+        x += [parts.digits(u) for u, _ in shape] + [None]
+        y += [parts.digits(u) for _, u in shape] + [None]
+    return {**parts.line(x, y, "cells", FAINT, "solid"), "line": {"color": FAINT, "width": 1}, "hoverinfo": "skip"}
+
+
+def depths(found: Partition) -> Figure:
+    """How deep the search was, over trials."""
+    traces = []
+    for visits, name, colour, symbol in (
+        (found.inferred, "inferred, not evaluated", SKY, "circle-open"),
+        (found.depths, "evaluated", BLUE, "circle"),
+    ):
+        if visits:
+            x, y = zip(*visits, strict=True)
+            traces.append({**parts.points(list(x), list(y), name, colour), "marker": parts.mark(colour, symbol, 7)})
+    if found.depths:
+        numbers, reached = zip(*found.depths, strict=True)
+        traces.insert(0, parts.steps(list(numbers), np.maximum.accumulate(reached).tolist(), "deepest so far"))
+    whole = parts.whole(1 + max((number for number, _ in found.depths), default=0))
+    return parts.figure(traces, x={"title": "trial", **whole}, y={"title": "depth (cuts)", "rangemode": "tozero"})

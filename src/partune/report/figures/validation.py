@@ -1,0 +1,82 @@
+"""Figures of search items beside verdict items and test tasks."""
+
+from __future__ import annotations
+
+from partune.report import words
+from partune.report.facts import Facts
+from partune.report.figures import parts
+from partune.report.figures.parts import (
+    BLUE,
+    ORANGE,
+    PURPLE,
+    SERIES,
+    Figure,
+    Trace,
+    broken,
+    plain,
+    score_name,
+)
+from partune.report.sentences import NAMES
+from partune.trial import Status
+
+
+def sides(facts: Facts) -> Figure:
+    """Base, defaults and winner on search items, verdict items and test tasks."""
+    places = {"search": "search<br>items", "verdict": "verdict<br>items"}
+    places |= {f"test/{task}": f"test:<br>{broken(task)}" for task in facts.tests}
+    traces = []
+    for k, (name, row) in enumerate(facts.scored.items()):
+        label, (colour, symbol) = NAMES[name], SERIES[name]
+        given = {"search": row, "verdict": row["verdict"]}
+        given |= {f"test/{task}": row["test"].get(task) for task in facts.tests}
+        known = [(x, part) for x, part in enumerate(given.values()) if part is not None]
+        trace = parts.points(
+            [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], label, colour
+        )
+        error = parts.bars([part["stderr"] for _, part in known], colour, faint=False)
+        text = [f"{label}: {words.measured(part['score'], part['stderr'])}" for _, part in known]
+        look = {
+            "error_y": error,
+            "marker": parts.mark(colour, symbol, 11),
+            "text": text,
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+        traces.append({**trace, **look})
+    x = {"tickvals": list(range(len(places))), "ticktext": list(places.values()), "range": [-0.5, len(places) - 0.5]}
+    return parts.figure(traces, x=x, y={"title": "score"})
+
+
+def against_test(facts: Facts, task: str) -> Figure:
+    """Score on the search items against a test task's, of every trial that was tested."""
+    tested = [
+        (facts.trials[row["id"]], row["test"][task])
+        for row in facts.summary["trials"]
+        if row["status"] == Status.DONE and task in row["test"]
+    ]
+    trials = [trial for trial, _ in tested]
+    trace = parts.points([t.score for t in trials], [part["score"] for _, part in tested], "trials", BLUE, trials)
+    traces = [{**trace, "error_y": parts.bars([part["stderr"] for _, part in tested], BLUE)}]
+    for name, row in facts.scored.items():
+        if task in row["test"]:
+            label, (colour, symbol) = NAMES[name], SERIES[name]
+            point = parts.points([row["score"]], [row["test"][task]["score"]], label, colour)
+            traces.append({**point, "marker": parts.mark(colour, symbol, 13)})
+    return parts.figure(traces, x={"title": score_name(facts)}, y={"title": f"score on {plain(task)}"})
+
+
+def tested(facts: Facts, task: str) -> Figure:
+    """Score on a test task over trials, of every trial that was tested."""
+    rows = [row for row in facts.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
+    n = len(facts.trials)
+    traces: list[Trace] = []
+    for name in ("base", "defaults"):
+        if name in facts.scored and task in facts.scored[name]["test"]:
+            score, dash = facts.scored[name]["test"][task]["score"], "dot" if name == "base" else "dash"
+            traces.append(parts.line([-0.5, n - 0.5], [score] * 2, NAMES[name], SERIES[name][0], dash))
+    trials, given = [facts.trials[row["id"]] for row in rows], [row["test"][task] for row in rows]
+    trace = parts.points([t.number for t in trials], [part["score"] for part in given], "trial", PURPLE, trials)
+    traces.append({**trace, "error_y": parts.bars([part["stderr"] for part in given], PURPLE)})
+    if (winner := facts.winner) is not None and task in (found := facts.summary["best"]["test"]):
+        trace = parts.points([winner.number], [found[task]["score"]], "winner", ORANGE, [winner])
+        traces.append({**trace, "marker": parts.mark(ORANGE, "star", 15)})
+    return parts.figure(traces, x={"title": "trial", **parts.whole(n)}, y={"title": f"score on {plain(task)}"})

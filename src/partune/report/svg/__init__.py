@@ -1,0 +1,1 @@
+"""Pictures as SVG: axes, line charts side by side, outlines of areas."""

@@ -1,0 +1,158 @@
+"""A report in a terminal, and in a few lines when a run ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from partune.config import baseline
+from partune.report.data import Summary
+from partune.report.rows import row_notes
+from partune.report.verdict import advice, equal_words, lost_words, luckiest, small_print
+from partune.report.words import coverage_words, progress, remark, score_words, span, value_words, words
+from partune.trial import Status
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+WIDTH = 140  # columns, where the output is no terminal
+
+
+def show(summary: Summary, console: Console | None = None) -> None:
+    """Prints the summary: the trials, then the table of base, defaults and best, the verdict last."""
+    from partune.runtime.console import Console, text
+
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+        console.soft_wrap = True
+    for part in _page(summary):
+        console.print(text(part) if isinstance(part, str) else part)
+
+
+def brief(summary: Summary) -> str:
+    """The line that matters most: the verdict, else the best score, else that there is none."""
+    if summary["verdict"] is not None:
+        equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
+        return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
+    if (best := summary["best"]) is not None:
+        unjudged = "" if summary["no_verdict"] is None else f". {summary['no_verdict']}"
+        return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}{unjudged}"
+    return "No trial has a score."
+
+
+def _page(summary: Summary) -> list[RenderableType]:
+    from partune.runtime.console import text
+
+    page: list[RenderableType] = []
+    if summary["equal"] is not None:
+        page.append(text(equal_words(summary), "bold"))
+    page.append(_trials_table(summary["trials"], summary["best"]))
+    if summary["base"] is not None:
+        page.append(_anchors_table(summary))
+        if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
+            page.append(f"Here the defaults are {summary['defaults']['called']}.")
+    if (found := summary["best"]) is not None:
+        score = "" if summary["base"] is not None else f", {score_words(found['score'], found['stderr'])}"
+        page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}{_luck_words(summary)}")
+    if summary["confirmed"]:
+        page.append(_confirmed_words(summary["confirmed"]))
+    page += [text(note) for note in row_notes(summary["loaded"].get("data", {}))]
+    page.append(_spent(summary))
+    for targets, covered in summary["loaded"].get("adapted", {}).items():
+        page.append(text(f"Targets {targets}: {coverage_words(covered)}."))
+    if summary["verdict"] is not None:
+        page += [text("Verdict: " + summary["verdict"]["sentence"], "bold"), text("  " + small_print(summary))]
+        if lost := lost_words(summary):
+            page.append(text(lost.strip(), "bold red"))
+        page += [text(line) for line in advice(summary)]
+    elif summary["no_verdict"] is not None:
+        page.append(summary["no_verdict"])
+    if summary["best"] is not None and summary["best"].get("adapter"):
+        page.append(f"Best adapter: {summary['best']['adapter']}")
+        if summary["reloaded"] is not None and summary["reloaded"]["same"]:
+            page.append(f"  {summary['reloaded']['words']}")
+    return page
+
+
+def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType:
+    from partune.runtime.console import table, text
+
+    if not rows:
+        return "No trials yet."
+    names = list(dict.fromkeys(name for row in rows for name in row["config"]))
+    headers = [name.replace("_", " ") for name in names]  # so that they can be broken
+    shown = table(["trial", "score", *headers, "seconds", ""], box=None)
+    for column in shown.columns[:-1]:
+        column.justify = "right"
+    for row in rows:
+        mark = "best" if winner is not None and row["id"] == winner["trial"] else ""
+        shown.add_row(
+            str(row["id"]),
+            "" if row["score"] is None else score_words(row["score"], row["stderr"]),
+            *(text(value_words(row["config"].get(name, ""))) for name in names),
+            "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+            text(mark or remark(row)),
+            style="bold green" if mark else ("red" if row["status"] == Status.FAILED else None),
+        )
+    return shown
+
+
+def _anchors_table(summary: Summary) -> RenderableType:
+    from rich.box import SIMPLE_HEAD
+
+    from partune.runtime.console import table, text
+
+    rows = {"base": summary["base"], "defaults": summary["defaults"], "best": summary["best"]}
+    tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
+    headers = ("", "search items", "verdict items", *(f"test: {name}" for name in tests))
+    shown = table(headers, box=SIMPLE_HEAD)
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name, row in rows.items():
+        if row is None:
+            continue
+        shown.add_row(
+            name,
+            text(row["error"]) if row["score"] is None else score_words(row["score"], row["stderr"]),
+            "" if row["verdict"] is None else score_words(**row["verdict"]),
+            *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
+        )
+    return shown
+
+
+def _luck_words(summary: Summary) -> str:
+    """Why the winner is not the best score."""
+    first = luckiest(summary)
+    if first is None:
+        return ""
+    return f". Trial {first['id']} scored {first['score']:.4f}, more of it by luck, judging by the trials around both."
+
+
+def _confirmed_words(rows: list[Summary]) -> str:
+    """The further runs, and the winner's curse: first scores less those of the next run, which chose nobody before."""
+    told = []
+    for row in rows:
+        again = ["failed" if score is None else f"{score:.4f}" for score in row["again"]]
+        told.append(f"trial {row['trial']} {row['score']:.4f}, then {', '.join(again)}")
+    lost = [row["score"] - row["again"][0] for row in rows if row["again"][0] is not None]
+    mean = sum(lost) / len(lost) if lost else 0.0
+    curse = f" The first scores were {mean:.4f} too good on average (the winner's curse)." if mean > 0 else ""
+    return f"Again with fresh seeds: {'; '.join(told)}.{curse}"
+
+
+def _spent(summary: Summary) -> str:
+    seconds, rows = summary["seconds"], summary["trials"]
+    counts = {status: sum(row["status"] == status for row in rows) for status in Status}
+    ended = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
+    open_trials = [row for row in rows if not Status(row["status"]).final]
+    short = summary["budget"] is not None and (open_trials or len(rows) < summary["budget"])
+    said = progress([Status(row["status"]) for row in rows], summary["budget"]) if short else f"{len(rows)} trials"
+    text = f"{said} ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
+    if seconds["training"]:
+        text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
+    if summary["utilisation"] is not None:
+        text += f"; workers busy for {summary['utilisation']:.0%} of the search"
+    if seconds["anchors"]:
+        text += f"; anchors and verdict: {span(seconds['anchors'])}"
+    return text + "."
