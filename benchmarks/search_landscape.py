@@ -5,8 +5,8 @@
 Trains Sobol points of the demo's space in packs: each once, scored on the search and verdict items and, on the way, at
 both rungs; some again with fresh seeds, for the noise. Every trial is a line of `landscape.csv`, written when it ends;
 trials that are there are not run again, so it can be stopped and started at will. When all are there, the surfaces are
-fitted (two minutes for 2000 rows) and the file that `partune.bench.landscape` reads is written; the rows left out in
-turn say how well the surfaces predict.
+fitted (two minutes for 2000 rows) and the file that `partune.bench.search.landscape` reads is written; the rows left
+out in turn say how well the surfaces predict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from partune import config
-from partune.bench.landscape import FILE, error, fitted
+from partune.bench.search.landscape import FILE, error, fitted
 from partune.demo import DIRECTORY
 from partune.objectives.finetune import FineTune
 from partune.optimizers.surrogate import tamed

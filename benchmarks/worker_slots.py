@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from partune.bench.problems import SUITES, Problem
+from partune.bench.search.problems import SUITES, Problem
 from partune.objectives.synthetic import SYNTHETIC
 from partune.runtime.threads import threads
 from partune.study import Study

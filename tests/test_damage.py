@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from partune import Choice, Float, Int, Space, Study
 from partune.cli import main
 from partune.errors import UserError
-from partune.export import export
+from partune.export.export import export
 from partune.record.record import Record
 from partune.report.facts import Facts
 from partune.report.html.page import page

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from partune import doctor
-from partune.cli import main
-from partune.doctor import Check
+from partune.cli import doctor, main
+from partune.cli.doctor import Check
 from partune.runtime.extras import command
 
 

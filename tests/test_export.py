@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from partune import Float, Int, Space, Study, UserError
-from partune.export import export
+from partune.export.export import export
 from tests.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from partune import Float, Int, Observation, Space, Study, UserError
-from partune.export import export
+from partune.export.export import export
 from partune.objectives.base import observed_fresh
 from partune.record.record import Look, Record
 from partune.report.facts import Facts

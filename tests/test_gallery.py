@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from partune import gallery
+from partune.bench import gallery
+from partune.bench.gallery import HIGH, LEFT, LOW, PICTURES, PLANE, SCENES, SIDE, TOP, Course, leaves, viridis
 from partune.cli import main
 from partune.errors import UserError
-from partune.gallery import HIGH, LEFT, LOW, PICTURES, PLANE, SCENES, SIDE, TOP, Course, leaves, viridis
 from partune.optimizers import optimizer
 from partune.optimizers.partition import Partitioned
 from tests.optimizers.drive import drive

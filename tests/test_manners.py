@@ -16,9 +16,9 @@ import yaml
 
 from partune import config
 from partune.cli import main
+from partune.cli.completion import actions, script
 from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
-from partune.completion import actions, script
 from partune.record.record import Record
 from partune.report.summary import summarise
 
@@ -215,7 +215,7 @@ def test_completion_for_other_shells(shell: str) -> None:
 
 
 def test_every_flag_that_takes_a_place_is_completed_as_one() -> None:
-    from partune.completion import FILES, FOLDERS
+    from partune.cli.completion import FILES, FOLDERS
 
     there = {action.dest for action in actions(build_parser(["tune", "demo", "bench", "experiment"]))}
     assert there >= FILES | FOLDERS

@@ -8,7 +8,7 @@ import pytest
 
 from partune import Float, Space, Study, UserError, config
 from partune.cli import main
-from partune.export import export
+from partune.export.export import export
 from partune.record.record import Record
 from partune.runtime.paths import place
 

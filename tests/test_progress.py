@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from partune import Float, Int, Space, Study
-from partune.progress import Terminal
+from partune.cli.progress import Terminal
 from tests.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError
-from partune.bench.scaling import Length, Simulated
+from partune.bench.scaling.run import Length, Simulated
 from partune.objectives.base import Objective
 from partune.optimizers import ALGORITHMS
 from partune.study import Watcher

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from partune import Choice, Float, Int, Observation, Space, Status, Study, UserError
-from partune.export import export
+from partune.export.export import export
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
 from partune.study import Watcher

@@ -15,8 +15,8 @@ import rich.console
 
 from partune import Choice, Float, Space, Study
 from partune.cli import main
+from partune.cli.progress import Terminal
 from partune.experiment.progress import Terminal as Experiment
-from partune.progress import Terminal
 from partune.record.record import Record
 from partune.report import tables
 from partune.report.facts import Facts
@@ -179,7 +179,7 @@ def test_any_encoding_will_do(tmp_path: Path, encoding: str) -> None:
         "from pathlib import Path\n"
         "from partune import Float, Space, Study\n"
         "from partune.cli import main\n"
-        "from partune.progress import Terminal\n"
+        "from partune.cli.progress import Terminal\n"
         "from tests.simulated import SimulatedTuning\n"
         "space = Space(learning_rate=Float(1e-6, 1e-2, log=True))\n"
         "Study(space, SimulatedTuning(), 'random', directory=Path('s'), watcher=Terminal()).run(4).close()\n"

@@ -10,9 +10,9 @@ import yaml
 
 from partune import SPACES, FineTune, Float, Int, Space, Study, UserError, config
 from partune.cli import main
+from partune.cli.progress import PHASES, Quiet
 from partune.config import unused
 from partune.config.unused import Loaded
-from partune.progress import PHASES, Quiet
 from partune.record.record import Record
 from partune.report import sentences, verdict
 from partune.report.facts import Facts

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from partune import Float, Observation, Space, Status, Study, UserError
-from partune.export import export
+from partune.export.export import export
 from partune.objectives.base import Objective
 from partune.report.summary import summarise
 from partune.report.terminal import show

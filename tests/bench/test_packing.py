@@ -13,13 +13,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from partune.bench import packing
-from partune.bench.contenders import Packed, Run, Shipped, Tuned, fastest, in_process, processes
-from partune.bench.meter import Cost
+from partune.bench.meter import Cost, number
 from partune.bench.options import Packing
-from partune.bench.packing import LITGPT, TUNED, bench, turns
-from partune.bench.table import Line, Spread, number, ratios, rows, write
-from partune.bench.workload import Workload, make, shape
+from partune.bench.packing import run as packing
+from partune.bench.packing.contenders import Packed, Run, Shipped, Tuned, fastest, in_process, processes
+from partune.bench.packing.run import LITGPT, TUNED, bench, turns
+from partune.bench.packing.table import Line, Spread, ratios, rows, write
+from partune.bench.packing.workload import Workload, make, shape
 from partune.cli import main
 from tests.finetune.test_litgpt import install
 

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partune import Float, Space, Status, Study
-from partune.bench import scaling
-from partune.bench.makespans import Case, Run, Task, batched, greedy, steps
 from partune.bench.options import Scaling
-from partune.bench.scaling import Length, LogNormal, Simulated, simulate
+from partune.bench.scaling import run as scaling
+from partune.bench.scaling.makespans import Case, Run, Task, batched, greedy, steps
+from partune.bench.scaling.run import Length, LogNormal, Simulated, simulate
 from partune.cli import main
 from partune.errors import UserError
 from partune.report.svg.frame import Axis

@@ -13,12 +13,14 @@ import pytest
 from scipy.stats import studentized_range
 
 from partune import config
-from partune.bench import landscape, peers, problems, search
-from partune.bench.landscape import Landscape, Surface, error, fitted
+from partune.bench.meter import number
 from partune.bench.options import Searching
-from partune.bench.peers import PEERS, Contender, Race, contender
-from partune.bench.problems import CARDINALITIES, SUITES, Problem, Suite, names
-from partune.bench.standings import (
+from partune.bench.search import landscape, peers, problems
+from partune.bench.search import run as search
+from partune.bench.search.landscape import Landscape, Surface, error, fitted
+from partune.bench.search.peers import PEERS, Contender, Race, contender
+from partune.bench.search.problems import CARDINALITIES, SUITES, Problem, Suite, names
+from partune.bench.search.standings import (
     Run,
     critical_difference,
     interval,
@@ -29,7 +31,6 @@ from partune.bench.standings import (
     standings,
     write,
 )
-from partune.bench.table import number
 from partune.cli import main
 from partune.errors import UserError
 from partune.space import Choice, Float, Int, Space

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from partune import Choice, FineTune, Float, Space, Study, config
 from partune.cli import main
 from partune.errors import UserError
-from partune.export import export
+from partune.export.export import export
 from partune.finetune import adapter as adapters
 from partune.finetune.data import tokenise
 from partune.finetune.model import load_tokenizer

@@ -21,13 +21,13 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 
 from partune import config
+from partune.cli.progress import Terminal
 from partune.errors import UserError
 from partune.finetune import layers
 from partune.finetune.model import Base
 from partune.finetune.packed.adapters import carrier
 from partune.finetune.targets import check_accepted, coverage, find_targets
 from partune.objectives.finetune import FineTune
-from partune.progress import Terminal
 from partune.report.words import coverage_words
 from partune.runtime.isolation import quiet
 from partune.space import Choice, Float, Space

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from partune.config import located
 from partune.errors import UserError
-from partune.export import export
+from partune.export.export import export
 from partune.finetune.litgpt.checkpoints import convert
 from partune.finetune.litgpt.program import Program, environment
 from partune.objectives.finetune import FineTune

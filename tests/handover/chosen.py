@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from partune import config
-from partune.handover.chosen import Chosen
+from partune.export.chosen import Chosen
 
 HERE = Path("out/recipes")
 

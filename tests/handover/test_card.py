@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from transformers import BitsAndBytesConfig
 
 from partune import Float, Int, Space, Study, UserError, config
-from partune.export import export
+from partune.export.export import export
 from partune.finetune.model import quantization
 from partune.report.words import score_words
 from partune.runtime.markdown import code, fenced, plain

@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from partune import config
-from partune.export import TOOLS
+from partune.export.chosen import Chosen
+from partune.export.export import TOOLS
+from partune.export.recipes import axolotl, litgpt, llamafactory, trl
+from partune.export.recipes.write import RECIPES
 from partune.finetune.data import alpaca_prompt, tokenise
-from partune.handover import axolotl, litgpt, llamafactory, trl
-from partune.handover.chosen import Chosen
-from partune.handover.recipes import RECIPES
 from tests.finetune.test_data import spaced_tokenizer
 from tests.handover.chosen import chosen
 

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from partune import Float, Int, Space, Study
-from partune.progress import Terminal
+from partune.cli.progress import Terminal
 from partune.report import markdown, summary, terminal
 from partune.report.facts import Facts
 from partune.report.files import write

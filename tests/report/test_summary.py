@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from partune import Float, Int, Observation, Space, Study
-from partune.bench.makespans import Case, Run
-from partune.bench.scaling import Length, LogNormal, Simulated
+from partune.bench.scaling.makespans import Case, Run
+from partune.bench.scaling.run import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
 from partune.record.record import Record
 from partune.report import data, summary, terminal

@@ -171,8 +171,8 @@ def experiment(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    from partune.export import TOKENIZER, TOOLS
-    from partune.export import export as write
+    from partune.export.export import TOKENIZER, TOOLS
+    from partune.export.export import export as write
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
     out, recipes = place(arguments.out), arguments.recipe or TOOLS
@@ -198,15 +198,15 @@ def bench(arguments: argparse.Namespace) -> int:
             (status.update if console.is_terminal else console.print)(text(line))
 
         if arguments.what == "packing":
-            from partune.bench import packing
+            from partune.bench.packing import run as packing
 
             out = packing.bench(config.validated(Packing, given), tell)
         elif arguments.what == "search":
-            from partune.bench import search
+            from partune.bench.search import run as search
 
             out = search.bench(config.validated(Searching, given), tell)
         elif arguments.what == "scaling":
-            from partune.bench import scaling
+            from partune.bench.scaling import run as scaling
 
             out = scaling.bench(config.validated(Scaling, given), tell)
         else:
@@ -239,7 +239,7 @@ def certificates(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    from partune import doctor
+    from partune.cli import doctor
     from partune.report.data import print_json
 
     if arguments.json:
@@ -251,7 +251,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def completion(arguments: argparse.Namespace) -> int:
-    from partune.completion import script
+    from partune.cli.completion import script
 
     print(script(arguments.build(["tune", "demo", "resume", "join", "bench", "experiment"]), arguments.shell))
     return 0
@@ -290,7 +290,7 @@ def algorithms(arguments: argparse.Namespace) -> int:
 
 
 def gallery(arguments: argparse.Namespace) -> int:
-    from partune import gallery
+    from partune.bench import gallery
 
     written = gallery.write(place(arguments.out))
     print(f"wrote {len(written)} pictures to {arguments.out}: {', '.join(path.name for path in written)}")

@@ -230,7 +230,7 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
 def watcher_of(arguments: argparse.Namespace) -> Watcher:
     """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
-    from partune.progress import Quiet, Terminal
+    from partune.cli.progress import Quiet, Terminal
 
     return Quiet() if arguments.quiet else Terminal(console_of(arguments))
 

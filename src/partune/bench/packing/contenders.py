@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from partune import trial as trials
 from partune.bench.meter import Cost, Stopwatch, peak_memory
-from partune.bench.workload import METRIC, Trial, Workload
+from partune.bench.packing.workload import METRIC, Trial, Workload
 from partune.finetune.adapter import save
 from partune.finetune.model import DTYPES, Base
 from partune.finetune.packed.adapters import carrier

@@ -27,8 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, studentized_range
 
-from partune.bench.problems import SUITES
-from partune.bench.table import NOTHING, number
+from partune.bench.meter import NOTHING, number
+from partune.bench.search.problems import SUITES
 from partune.runtime import markdown
 
 CHECKPOINTS = (10, 20, 30, 50, 100)

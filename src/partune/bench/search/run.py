@@ -23,11 +23,11 @@ from pathlib import Path
 
 import numpy as np
 
-from partune.bench import problems
 from partune.bench.meter import machine, versions
 from partune.bench.options import Searching, repeated_by
-from partune.bench.peers import Race, chosen, contender
-from partune.bench.standings import CHECKPOINTS, Run, write
+from partune.bench.search import problems
+from partune.bench.search.peers import Race, chosen, contender
+from partune.bench.search.standings import CHECKPOINTS, Run, write
 from partune.errors import UserError
 from partune.runtime.isolation import one_line, own_generators, quiet
 from partune.runtime.paths import made

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from partune.export.chosen import Chosen
+from partune.export.recipes.commented_yaml import commented
 from partune.finetune.litgpt.arguments import NEOX_SWITCHES, NEVER, PRECISION, SWITCHES, objections
-from partune.handover.chosen import Chosen
-from partune.handover.pages import commented
 
 FILE = "litgpt.yaml"
 VERSION = "0.5.13"

@@ -7,11 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from partune.export.chosen import Chosen, number
+from partune.export.recipes.commented_yaml import bullets
 from partune.finetune import data as instructions
 from partune.finetune.model import DTYPES
 from partune.finetune.training import BETAS, EPSILON
-from partune.handover.chosen import Chosen, number
-from partune.handover.pages import bullets
 
 FILE = "train_trl.py"  # run from its own folder, where a trl.py would stand in for the library
 VERSION = "1.16.0"

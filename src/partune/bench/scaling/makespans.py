@@ -22,7 +22,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
-from partune.bench.table import number
+from partune.bench.meter import number
 from partune.report.svg.panels import Curve, Panel, picture
 from partune.runtime import markdown
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from partune.bench.meter import NOTHING, number
 from partune.runtime import markdown
 
 if TYPE_CHECKING:
-    from partune.bench.contenders import Run
     from partune.bench.meter import Cost
+    from partune.bench.packing.contenders import Run
 
 PARTS = ("whole", "train", "score")
 COSTS = ("line", "trials", "seconds", "set-up", "train", "score", "wall seconds", "tokens/s", "peak MiB")
-NOTHING = "-"
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,3 @@ def _spread(spread: Spread | None) -> tuple[str, str, str]:
 def _joined(texts: tuple[str, str, str]) -> str:
     median, least, most = texts
     return NOTHING if median == NOTHING else f"{median} ({least}..{most})"
-
-
-def number(value: float) -> str:
-    """Three digits that count; a dash for what was not measured."""
-    if not math.isfinite(value):
-        return NOTHING
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{round(value, digits):.{max(0, digits)}f}"

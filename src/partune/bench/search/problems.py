@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partune.bench.landscape import Landscape
 from partune.bench.options import Searching
+from partune.bench.search.landscape import Landscape
 from partune.errors import UserError, suggestion
 from partune.space import SPACES, Float, Hyperparameter, Int, Space
 from partune.trial import Config

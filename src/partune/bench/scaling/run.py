@@ -23,9 +23,9 @@ from typing import Any, ClassVar, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 
-from partune.bench.makespans import Case, Run, Task, write
 from partune.bench.meter import machine, versions
 from partune.bench.options import Scaling, repeated_by
+from partune.bench.scaling.makespans import Case, Run, Task, write
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import optimizer
 from partune.runtime.paths import made

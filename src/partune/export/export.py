@@ -29,7 +29,7 @@ from partune.runtime.paths import place
 from partune.trial.contents import differences
 
 if TYPE_CHECKING:
-    from partune.handover.chosen import Chosen
+    from partune.export.chosen import Chosen
     from partune.trial import Trial
 
 RECIPES = "recipes"
@@ -158,7 +158,7 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
 
 def _copy(adapter: Path, out: Path) -> None:
     """The adapter's files; a base that lies in somebody's home is named without the folders above it."""
-    from partune.handover.chosen import tilde
+    from partune.export.chosen import tilde
 
     shutil.copytree(adapter, out)
     settings = out / "adapter_config.json"
@@ -181,8 +181,8 @@ def _describe(
     tools: Collection[str],
 ) -> None:
     """Writes the model card and the recipes."""
-    from partune.handover.card import card
-    from partune.handover.chosen import Chosen
+    from partune.export.card import card
+    from partune.export.chosen import Chosen
 
     trial = run or (record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which])
     chosen = None
@@ -190,7 +190,7 @@ def _describe(
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)
         _give_tokenizer(chosen, draft)
         if tools:
-            from partune.handover.recipes import write
+            from partune.export.recipes.write import write
 
             write(chosen, draft / RECIPES, tools)
     given = (draft / TOKENIZER).is_file()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from partune.handover import axolotl, litgpt, llamafactory, trl
-from partune.handover.chosen import Chosen
+from partune.export.chosen import Chosen
+from partune.export.recipes import axolotl, litgpt, llamafactory, trl
 
 RECIPES: Mapping[str, Callable[[Chosen], Mapping[str, str]]] = {
     "trl": trl.recipe,

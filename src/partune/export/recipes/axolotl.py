@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from partune.export.chosen import Chosen
+from partune.export.recipes.commented_yaml import commented
+from partune.export.recipes.trl import trainer_arguments
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
-from partune.handover.chosen import Chosen
-from partune.handover.pages import commented
-from partune.handover.trl import trainer_arguments
 
 FILE = "axolotl.yaml"
 VERSION = "0.19.0"

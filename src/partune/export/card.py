@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from partune import __version__, config
+from partune.export.chosen import Chosen, is_file
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.finetune.model import DTYPES
-from partune.handover.chosen import Chosen, is_file
 from partune.report.data import Summary
 from partune.report.verdict import advice, defaults_called, lost_words, small_print
 from partune.report.words import coverage_words, score_words, span

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from partune.handover.chosen import Chosen
-from partune.handover.pages import commented
-from partune.handover.trl import trainer_arguments
+from partune.export.chosen import Chosen
+from partune.export.recipes.commented_yaml import commented
+from partune.export.recipes.trl import trainer_arguments
 
 FILE, DATA_FILE = "llamafactory.yaml", "dataset_info.json"
 VERSION = "0.9.5"

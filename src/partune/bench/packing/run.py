@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from partune.bench.contenders import Contender, OutOfMemoryError, Packed, Shipped, Tuned, processes
 from partune.bench.meter import machine, versions
 from partune.bench.options import Packing, repeated_by
-from partune.bench.table import Line, rows, write
-from partune.bench.workload import Workload, make
+from partune.bench.packing.contenders import Contender, OutOfMemoryError, Packed, Shipped, Tuned, processes
+from partune.bench.packing.table import Line, rows, write
+from partune.bench.packing.workload import Workload, make
 from partune.errors import UserError
 from partune.objectives.finetune import SMALL
 from partune.record.record import Record

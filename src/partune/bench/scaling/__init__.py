@@ -1,0 +1,1 @@
+"""`partune bench scaling`: studies of many workers on a virtual clock."""

@@ -1,0 +1,1 @@
+"""Files that train a study's winner again with other tools."""

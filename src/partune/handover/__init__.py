@@ -1,1 +1,0 @@
-"""What accompanies a study's adapter: its model card, and files that train it again with other tools."""
