@@ -21,7 +21,7 @@ from partune.report.comparison import data as compare
 from partune.report.comparison.bounds import SEARCH, TEST, VERDICT
 from partune.report.data import Summary, as_json
 from partune.trial import Trial
-from tests.experiment.outcomes import BUDGET, SEEDS, tuned
+from tests.support.outcomes import BUDGET, SEEDS, tuned
 
 near = functools.partial(pytest.approx, rel=1e-4)  # figures have five digits
 GAINS = {"lhs": 0.05, "soo": 0.45}

@@ -11,9 +11,9 @@ from partune import Study
 from partune.experiment.findings import Outcome
 from partune.experiment.page import page
 from partune.experiment.protocol import Plan, composed
-from tests.browser import CROWDED, NEEDED, Tab
-from tests.experiment.outcomes import tuned
-from tests.report.studies import CONDITIONAL, HOSTILE, failing
+from tests.support.browser import CROWDED, NEEDED, Tab
+from tests.support.outcomes import tuned
+from tests.support.studies import CONDITIONAL, HOSTILE, failing
 
 pytestmark = [pytest.mark.slow, NEEDED]
 

@@ -28,7 +28,7 @@ from partune.finetune.scoring.scores import Scorer
 from partune.finetune.training import trained
 from partune.runtime import disk
 from partune.runtime.isolation import quiet
-from tests.finetune.tiny import KINDS, make_rows, write_jsonl
+from tests.support.tiny import KINDS, make_rows, write_jsonl
 
 IDS = torch.arange(24).reshape(2, 12)
 

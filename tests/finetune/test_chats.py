@@ -20,7 +20,7 @@ from partune.finetune.chats import Chat
 from partune.finetune.data import Examples, tokenise
 from partune.report.rows import row_notes
 from tests.finetune.test_data import CHATML, MARKED, answers, chat_answers
-from tests.finetune.tiny import write_jsonl
+from tests.support.tiny import write_jsonl
 
 USER, THEN = {"role": "user", "content": "What is it?"}, {"role": "user", "content": "And then?"}
 RAIN, SUN = {"role": "assistant", "content": "Rain."}, {"role": "assistant", "content": "Sun."}

@@ -23,7 +23,7 @@ from partune.errors import UserError
 from partune.finetune import data as instructions
 from partune.finetune.data import IGNORED, Chat, Examples, tokenise
 from partune.finetune.rows import normalise
-from tests.finetune.tiny import make_rows, make_tokenizer, write_jsonl
+from tests.support.tiny import make_rows, make_tokenizer, write_jsonl
 
 ROWS = [
     {"instruction": "Name a pump.", "input": "", "output": "The red pump"},

@@ -22,7 +22,7 @@ from partune.finetune import digests
 from partune.objectives.finetune import FineTune
 from partune.trial import Trial
 from partune.workers.base import Workers
-from tests.finetune.tiny import make_items, make_rows, write_jsonl, write_task
+from tests.support.tiny import make_items, make_rows, write_jsonl, write_task
 
 SPACE = Space(learning_rate=Float(1e-4, 1e-2, log=True))
 

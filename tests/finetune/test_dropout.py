@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from partune.finetune.dropout import Dropout, Place, keep, thresholds
-from tests.finetune.oracle import kept
+from tests.support.peft_oracle import kept
 
 
 def masks(place: Place, rate: float, d: int, layer: int = 0) -> torch.Tensor:

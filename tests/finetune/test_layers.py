@@ -31,7 +31,7 @@ from partune.objectives.finetune import FineTune
 from partune.report.words import coverage_words
 from partune.runtime.isolation import quiet
 from partune.space import Choice, Float, Space
-from tests.finetune.tiny import make_tokenizer
+from tests.support.tiny import make_tokenizer
 
 COMMON: dict[str, Any] = {
     "vocab_size": 64,

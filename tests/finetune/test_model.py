@@ -33,7 +33,7 @@ from partune.finetune.targets import find_targets, short_targets
 from partune.objectives.finetune import FineTune
 from partune.runtime.extras import command
 from partune.runtime.isolation import quiet
-from tests.finetune.tiny import CONTEXT, KINDS, make_items, write_jsonl, write_task
+from tests.support.tiny import CONTEXT, KINDS, make_items, write_jsonl, write_task
 
 
 def last_names(names: list[str]) -> set[str]:

@@ -13,7 +13,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokeniz
 from partune.finetune.model import Base
 from partune.finetune.positions import deepest, frequencies
 from partune.runtime.isolation import quiet
-from tests.finetune.tiny import make_tokenizer
+from tests.support.tiny import make_tokenizer
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -17,7 +17,7 @@ from partune.finetune.data import alpaca_pieces, tokenise
 from partune.finetune.rows import normalise, read_rows
 from partune.report.rows import row_notes
 from tests.finetune.test_data import CHAT, CHATML, answers, chat_answers
-from tests.finetune.tiny import write_jsonl
+from tests.support.tiny import write_jsonl
 
 ROW = {"instruction": "a", "output": "b"}
 USER = {"role": "user", "content": "q"}

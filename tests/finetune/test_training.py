@@ -19,8 +19,8 @@ from partune.finetune import training
 from partune.finetune.data import IGNORED, Examples, tokenise
 from partune.finetune.model import Base
 from partune.finetune.training import DivergedError, batches, count_steps, schedule, trained
-from tests.finetune.oracle import Weights, adapters, plain_loop
-from tests.finetune.tiny import KINDS, make_rows, write_jsonl
+from tests.support.peft_oracle import Weights, adapters, plain_loop
+from tests.support.tiny import KINDS, make_rows, write_jsonl
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from partune.integrations.optuna import CLAIM, PATIENCE, PartuneSampler
 from partune.optimizers import ALGORITHMS, Optimizer, optimizer, sampling
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Observation, Status
-from tests.optimizers.drive import drive
+from tests.support.drive import drive
 
 SPACE = Space(rate=Float(1e-6, 1e-2, log=True), rank=Int(2, 64, log=True), dropout=Float(0, 0.5))
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -7,8 +7,7 @@ import pytest
 from partune.optimizers.annealing import COLD, FINE, Annealing, metropolis
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Point
-
-from .drive import drive
+from tests.support.drive import drive
 
 SPACE = Space(x=Float(0, 1), n=Int(1, 30), kind=Choice(["a", "b", "c"]))
 

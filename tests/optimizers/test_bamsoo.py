@@ -14,9 +14,8 @@ from partune.optimizers.bamsoo import BaMSOO, b
 from partune.optimizers.surrogate import Surrogate
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Trial
-
-from .drive import Session, drive
-from .oracle import bamsoo
+from tests.support.drive import Session, drive
+from tests.support.pseudo_code import bamsoo
 
 FUNCTIONS = ["himmelblau", "branin", "hartmann3", "hartmann6"]
 H_MAX: dict[str, Callable[[int], float]] = {"sqrt": sqrt, "none": lambda t: inf}

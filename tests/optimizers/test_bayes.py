@@ -16,8 +16,7 @@ from partune.optimizers.bayes import GPBO
 from partune.optimizers.sampling import LatinHypercube
 from partune.optimizers.surrogate import Surrogate
 from partune.space import Choice, Float, Int, Space
-
-from .drive import drive
+from tests.support.drive import drive
 
 BRANIN = SYNTHETIC["branin"]
 SMALL: dict[str, Any] = {"n_init": 6, "look": 32, "rounds": 2}

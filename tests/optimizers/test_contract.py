@@ -11,8 +11,7 @@ from partune.errors import UserError
 from partune.optimizers import ALGORITHMS, Optimizer, ReplayError, optimizer
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Observation, Proposal, Status
-
-from .drive import Session, drive
+from tests.support.drive import Session, drive
 
 # Small looks at the acquisition: the contract is the same, and the suite stays quick.
 QUICK: dict[str, dict[str, Any]] = {

@@ -16,8 +16,7 @@ from partune.optimizers import direct as module
 from partune.optimizers.direct import DIRECT, DIRECTL
 from partune.space import Choice, Float, Space
 from partune.trial import Config
-
-from .drive import drive
+from tests.support.drive import drive
 
 
 def sequence(function: Synthetic, biased: bool, n: int, epsilon: float) -> list[tuple[float, ...]]:

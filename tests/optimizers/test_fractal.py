@@ -9,9 +9,8 @@ from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers.fractal import FDA, Hypercube, Hypersphere, Region
 from partune.space import Float, Space
-
-from .drive import drive
-from .oracle import fda
+from tests.support.drive import drive
+from tests.support.pseudo_code import fda
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])

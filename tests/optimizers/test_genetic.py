@@ -8,8 +8,7 @@ from scipy.integrate import quad
 from partune.optimizers.genetic import Genetic, polynomial, sbx
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config
-
-from .drive import drive
+from tests.support.drive import drive
 
 SPACE = Space({f"x{i}": Float(0, 1) for i in range(4)}, n=Int(1, 30), kind=Choice(["a", "b", "c"]))
 

@@ -4,8 +4,7 @@ import pytest
 from partune.optimizers.local_search import FINE, IteratedLocalSearch
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Point
-
-from .drive import drive
+from tests.support.drive import drive
 
 SPACE = Space(x=Float(0, 1), n=Int(1, 30), kind=Choice(["a", "b", "c"]))
 

@@ -12,8 +12,7 @@ from partune.optimizers import optimizer
 from partune.optimizers.metaheuristic import Metaheuristic, moved, reflected
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Point
-
-from .drive import drive
+from tests.support.drive import drive
 
 NAMES = ("annealing", "ils", "genetic")
 PLANE = Space(x=Float(0, 1), y=Float(0, 1))

@@ -17,8 +17,7 @@ from partune.errors import UserError
 from partune.optimizers import optimizer
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config
-
-from .drive import drive
+from tests.support.drive import drive
 
 SPACE = Space(
     rate=Float(1e-6, 1e-2, log=True), rank=Int(2, 64, log=True), dropout=Float(0, 0.5), kind=Choice(["a", "b"])

@@ -11,8 +11,7 @@ from partune.optimizers import ALGORITHMS, optimizer
 from partune.optimizers.sampling import Grid, LatinHypercube, RandomSearch, Sobol, Stream
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Point
-
-from .drive import drive
+from tests.support.drive import drive
 
 SPACE = Space(x=Float(0, 1), y=Float(0, 1))
 

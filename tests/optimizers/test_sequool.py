@@ -11,9 +11,8 @@ from partune.optimizers.base import Search
 from partune.optimizers.partition import Tree
 from partune.optimizers.sequool import SequOOL, StroquOOL, points
 from partune.space import Float, Space
-
-from .drive import drive
-from .oracle import sequool
+from tests.support.drive import drive
+from tests.support.pseudo_code import sequool
 
 
 @pytest.mark.parametrize("budget", [20, 50, 200])

@@ -13,9 +13,8 @@ from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers.soo import SOO
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Trial
-
-from .drive import Session, drive
-from .oracle import soo
+from tests.support.drive import Session, drive
+from tests.support.pseudo_code import soo
 
 BOXES = {
     "himmelblau": [(-5, 5)] * 2,

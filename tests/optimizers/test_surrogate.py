@@ -14,8 +14,7 @@ from partune.optimizers import bamsoo, bayes, optimizer
 from partune.optimizers.surrogate import MOST, Surrogate, imputed, relative_variances, squares, subset, tamed, untamed
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Proposal
-
-from .drive import drive
+from tests.support.drive import drive
 
 CUBE = Space({f"x{i}": Float(0, 1) for i in range(3)})
 MIXED = Space(rate=Float(1e-6, 1e-2, log=True), rank=Int(2, 9), kind=Choice(["a", "b", "c", "d"]))

@@ -6,7 +6,7 @@ import pytest
 
 from partune.record.record import Record
 from partune.report.facts import Facts
-from tests.report import studies
+from tests.support import studies
 
 
 @pytest.fixture(scope="package")

@@ -11,8 +11,8 @@ from partune import Choice, Float, Int, Space, Study
 from partune.report import sentences
 from partune.report.facts import Facts
 from partune.trial import Config, Observation, Trial
-from tests.report.studies import HOSTILE, PLANE, TUNED, hill
-from tests.simulated import SimulatedTuning
+from tests.support.simulated import SimulatedTuning
+from tests.support.studies import HOSTILE, PLANE, TUNED, hill
 
 
 def test_a_study_is_over_when_its_winner_is_judged(facts: dict[str, Facts]) -> None:

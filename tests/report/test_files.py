@@ -15,7 +15,7 @@ from partune import Study, UserError
 from partune.report import files
 from partune.report.facts import Facts
 from partune.trial import Config
-from tests.report.studies import PLANE, hill
+from tests.support.studies import PLANE, hill
 
 
 def test_a_report_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from partune.report import markdown, summary, terminal
 from partune.report.facts import Facts
 from partune.report.files import write
 from partune.report.rows import row_notes
-from tests.simulated import SimulatedTuning
+from tests.support.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
 COUNTS = {"rows": 20, "examples": 19, "tokens": 300, "empty": 1, "truncated": 0, "untrainable": 0}

@@ -22,8 +22,8 @@ from partune.report.data import as_json
 from partune.report.words import span
 from partune.trial import Config, Trial
 from partune.trial.rungs import SHARES
-from tests.simulated import SimulatedTuning
-from tests.test_slots import Slotted
+from tests.study.test_slots import Slotted
+from tests.support.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
 

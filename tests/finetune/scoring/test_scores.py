@@ -1,0 +1,581 @@
+"""Tasks and scores, against the harness's own full evaluation."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lm_eval import evaluator
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune import model as models
+from partune.finetune.model import Base
+from partune.finetune.scoring.definitions import find_own
+from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.scores import (
+    Item,
+    Part,
+    Scorer,
+    UndefinedScoreError,
+    aggregate,
+    choose_metric,
+    continuous,
+    mean_of,
+)
+from partune.finetune.scoring.tasks import Loader, Task
+from partune.objectives.finetune import TOLERANCE
+from partune.runtime.isolation import quiet
+from partune.verdict.winner import on_verdict_items
+from tests.support.tiny import make_items, make_tokenizer, write_jsonl, write_task
+
+EVERYTHING = {"search", "verdict", "test"}
+
+
+def scorer(base: Base, *tasks: Path, tests: tuple[Path, ...] = (), seed: int = 0, **settings: Any) -> Scorer:
+    validation = config.Validation(tasks=tuple(map(str, tasks)), **settings)
+    return Scorer(base, validation, config.Test(tasks=tuple(map(str, tests))), seed)
+
+
+def harness(base: Base, path: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> dict[str, Any]:
+    """The harness's own evaluation of a local task; it reads data files from the working directory."""
+    monkeypatch.chdir(path.parent)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=8)
+        manager = TaskManager(include_path=str(path.parent), include_defaults=False)
+        found: dict[str, Any] = evaluator.simple_evaluate(
+            model, tasks=[path.stem], task_manager=manager, bootstrap_iters=10, log_samples=True, **options
+        )
+    return found
+
+
+def merged(scores: Any, task: str, name: str, count: int) -> np.ndarray:
+    """Per-item results of search and verdict items, in the documents' order."""
+    whole = np.full(count, np.nan)
+    for part in ("search", "verdict"):
+        whole[scores.items[f"{part}/{task}/doc_id"]] = scores.items[f"{part}/{task}/{name}"]
+    return whole
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_items_are_those_of_the_harness(
+    bases: dict[str, Base], kind: str, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = bases[kind]
+    expected = harness(base, task_file, monkeypatch)["samples"]["choices"]
+    scores = scorer(base, task_file).score(harness_model(base, 16), EVERYTHING)
+    for metric in ("acc", "acc_norm"):
+        assert merged(scores, "choices", metric, 30).tolist() == [sample[metric] for sample in expected]
+    for part in ("search", "verdict"):
+        for row, doc_id in enumerate(scores.items[f"{part}/choices/doc_id"]):
+            theirs = [answer[0] for answer in expected[doc_id]["filtered_resps"]]
+            ours = scores.items[f"{part}/choices/loglikelihood"][row]
+            assert ours[: len(theirs)] == pytest.approx(theirs, abs=1e-4)
+            assert np.isnan(ours[len(theirs) :]).all()
+
+
+def test_means_and_standard_errors_are_those_of_the_harness(
+    base: Base, task_file: Path, test_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = harness(base, test_file, monkeypatch)["results"]["others"]
+    named = scorer(base, task_file, tests=(test_file,)).score(harness_model(base, 16), {"test"}).named
+    for metric in ("acc", "acc_norm"):
+        assert named[f"test/others/{metric}"] == pytest.approx(expected[f"{metric},none"], abs=1e-12)
+        assert named[f"test/others/{metric}_stderr"] == pytest.approx(expected[f"{metric}_stderr,none"], abs=1e-12)
+    assert named["test/others"] == named["test/others/acc_norm"]
+
+
+def test_shown_examples_and_limits_are_those_of_the_harness(
+    base: Base, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = harness(base, task_file, monkeypatch, num_fewshot=2, limit=9)["samples"]["choices"]
+    built = scorer(base, task_file, fewshot=2, limit=9)
+    (task,) = {part.task.name: part.task for part in built.parts}.values()
+    prompts = [[list(sample["arguments"][i]) for i in range(len(sample["arguments"]))] for sample in expected]
+    assert len(task.items) == len(expected) == 9
+    assert [[list(request[0]) for request in task.requests[item.requests]] for item in task.items] == prompts
+    scores = built.score(harness_model(base, 16), EVERYTHING)
+    assert merged(scores, "choices", "acc", 9).tolist() == [sample["acc"] for sample in expected]
+
+
+GROUP = """\
+group: both
+task: [first, second]
+aggregate_metric_list:
+  - {{metric: acc, aggregation: mean, weight_by_size: {by_size}}}
+metadata: {{version: 1.0}}
+"""
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_groups_are_weighted_as_the_harness_weights_them(
+    base: Base, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_size: bool
+) -> None:
+    write_task(tmp_path, "first", make_items(8, seed=2))
+    write_task(tmp_path, "second", make_items(20, seed=3))
+    (tmp_path / "both.yaml").write_text(GROUP.format(by_size=str(by_size).lower()))
+    expected = harness(base, tmp_path / "both.yaml", monkeypatch)["results"]["both"]
+    monkeypatch.chdir("/")  # ours finds the data files by itself
+    built = scorer(base, task_file, tests=(tmp_path / "both.yaml",))
+    scores = built.score(harness_model(base, 16), {"test"})
+    assert scores.named["test/both/acc"] == pytest.approx(expected["acc,none"], abs=1e-12)
+    assert scores.named["test/both/acc_stderr"] == pytest.approx(expected["acc_stderr,none"], abs=1e-12)
+    assert scores.items["test/both/doc_id"].tolist() == list(range(28))
+    judged = scorer(base, tmp_path / "both.yaml").score(harness_model(base, 16), {"verdict"})
+    runs = on_verdict_items([judged.items], "acc")  # the verdict weighs the items as the table does
+    assert float(runs.values[0] @ runs.weights) == pytest.approx(judged.named["verdict/both/acc"], abs=1e-12)
+    assert [len(own) for own in np.split(np.sort(runs.strata), [4])] == [4, 10]
+
+
+def test_search_and_verdict_part_the_items(base: Base, task_file: Path) -> None:
+    def split(seed: int, share: float = 0.5) -> tuple[list[int], list[int]]:
+        search, verdict = scorer(base, task_file, seed=seed, verdict_share=share).parts
+        return search.indices.tolist(), verdict.indices.tolist()
+
+    search, verdict = split(0)
+    assert sorted(search + verdict) == list(range(30))
+    assert len(search) == len(verdict) == 15
+    assert split(0) == (search, verdict)
+    assert split(1) != (search, verdict)
+    assert [len(part) for part in split(0, share=0.2)] == [24, 6]
+    assert [len(part) for part in split(0, share=0.05)] == [28, 2]
+
+
+def test_the_score_is_the_mean_of_the_tasks(base: Base, task_file: Path, test_file: Path) -> None:
+    scores = scorer(base, task_file, test_file, metric="acc").score(harness_model(base, 16), {"search", "verdict"})
+    for part, score, stderr in (
+        ("search", scores.score, scores.stderr),
+        ("verdict", scores.named["verdict"], scores.named["verdict_stderr"]),
+    ):
+        items = [scores.items[f"{part}/{task}/acc"] for task in ("choices", "others")]
+        errors = [own.std(ddof=1) / math.sqrt(len(own)) for own in items]
+        assert score == pytest.approx(sum(own.mean() for own in items) / 2)
+        assert stderr == pytest.approx(math.hypot(*errors) / 2)
+
+
+def test_a_parts_numbers_do_not_depend_on_the_others(base: Base, task_file: Path, test_file: Path) -> None:
+    built, forward = scorer(base, task_file, tests=(test_file,)), harness_model(base, 16)
+    alone, together = built.score(forward, {"search"}), built.score(forward, EVERYTHING)
+    assert set(alone.items) == {name for name in together.items if name.startswith("search/")}
+    for name, array in alone.items.items():
+        np.testing.assert_array_equal(array, together.items[name])
+    assert (alone.score, alone.stderr) == (together.score, together.stderr)
+
+
+# ----- tokenizers that add to a text
+
+
+def ended(template: str, pair: tuple[str, int]) -> PreTrainedTokenizerFast:
+    """The tests' tokenizer with another template of what stands around a text."""
+    tokenizer = make_tokenizer()
+    rust = tokenizer.backend_tokenizer
+    named = [("<s>", 0), pair] if "<s>" in template else [pair]
+    rust.post_processor = processors.TemplateProcessing(single=template, special_tokens=named)
+    return tokenizer
+
+
+@pytest.mark.parametrize("fewshot", [0, 2])
+@pytest.mark.parametrize("template", ["$A </s>", "<s> $A </s>", "<s> $A <pad>", "<s> $A </s> </s>"])
+def test_what_a_tokenizer_puts_after_every_text_is_no_part_of_a_choice(
+    base: Base, task_file: Path, template: str, fewshot: int
+) -> None:
+    """Requests are those of the same tokenizer without it."""
+    last = template.split()[-1]
+    name = (last, {"</s>": 1, "<pad>": 2}[last])
+    marked = dataclasses.replace(base, tokenizer=ended(template, name))
+    plain = dataclasses.replace(base, tokenizer=ended(template.split("$A")[0] + "$A", name))
+    expected, found = (scorer(each, task_file, fewshot=fewshot) for each in (plain, marked))
+    assert marked.tokenizer("oil")["input_ids"][-1] == name[1]
+    for mine, theirs in zip(found.parts, expected.parts, strict=True):
+        assert mine.requests == theirs.requests
+        for (context, choice), before, continuation in mine.requests:
+            assert plain.tokenizer.decode(continuation) == choice
+            assert before == plain.tokenizer(context)["input_ids"]
+
+
+def test_a_text_that_itself_ends_with_the_token_keeps_it(base: Base, tmp_path: Path) -> None:
+    items = make_items(6)
+    for item in items:
+        item["choices"] = [f"{choice}</s>" for choice in item["choices"]]
+    path = write_task(tmp_path, "marked", items)
+    marked = dataclasses.replace(base, tokenizer=ended("<s> $A </s>", ("</s>", 1)))
+    requests = scorer(marked, path).parts[0].requests
+    assert all(continuation.count(1) == 1 and continuation[-1] == 1 for _, _, continuation in requests)
+
+
+def test_a_token_that_comes_in_all_the_same_is_an_error(
+    base: Base, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a tokenizer whose own code ends every text, whether it is to add tokens or not."""
+    tokenizer = make_tokenizer()
+    plain = type(tokenizer).encode
+
+    def ending(self: Any, text: str, **options: Any) -> list[int]:
+        return [*plain(self, text, **options), 1]
+
+    monkeypatch.setattr(type(tokenizer), "encode", ending)
+    with pytest.raises(UserError, match=r"the tokenizer puts </s> among the tokens of the choice .*") as caught:
+        scorer(dataclasses.replace(base, tokenizer=tokenizer), task_file)
+    assert "\n" not in str(caught.value)
+
+
+# ----- the metrics that move with every bit
+
+
+def test_margin_and_loss_by_their_definitions() -> None:
+    item = Item(0, 0, {}, (1,), 3, slice(0, 3))
+    likelihoods = np.array([-4.0, -3.0, -9.0])
+    loss, margin = continuous(item, likelihoods, [2, 4, 3])
+    p, q = math.exp(-3), math.exp(-4)
+    assert loss == pytest.approx(-3 / 4)
+    assert margin == pytest.approx((p - q) / (p + q))
+    assert continuous(item, np.array([-1e6, -1.0, -1e6]), [1, 1, 1])[1] == 1.0
+    several = Item(0, 0, {}, (0, 1), 3, slice(0, 3))
+    assert continuous(several, likelihoods, [1, 1, 1]) == (-3.0, pytest.approx(math.tanh(3)))
+    assert all(map(math.isnan, continuous(Item(0, 0, {}, (), 3, slice(0, 3)), likelihoods, [1, 1, 1])))
+
+
+def test_a_margin_is_positive_where_accuracy_counts(base: Base, task_file: Path) -> None:
+    scores = scorer(base, task_file, metric="margin").score(harness_model(base, 16), {"search"})
+    margin = scores.items["search/choices/margin"]
+    assert ((margin > 0) == (scores.items["search/choices/acc"] == 1)).all()
+    assert (np.abs(margin) <= 1).all()
+    assert scores.score == pytest.approx(margin.mean())
+
+
+def test_the_loss_is_that_of_the_right_choice(base: Base, task_file: Path) -> None:
+    built = scorer(base, task_file, metric="loss")
+    part = built.parts[0]
+    scores = built.score(harness_model(base, 16), {"search"})
+    for row, index in enumerate(part.indices[:5]):
+        item = part.task.items[index]
+        _, context, continuation = part.task.requests[item.requests][item.gold[0]]
+        ids = torch.tensor([context + continuation])
+        with torch.no_grad():
+            loss = base.model(ids, labels=torch.tensor([[-100] * len(context) + continuation])).loss
+        assert scores.items["search/choices/loss"][row] == pytest.approx(-float(loss), abs=1e-5)
+
+
+def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: Path) -> None:
+    part = scorer(base, task_file).parts[0]
+    values = np.arange(15.0)
+    values[3] = np.nan
+    mean, error = aggregate(Part("search", part.task, part.indices, "acc"), values)
+    known = values[~np.isnan(values)]
+    assert (mean, error) == pytest.approx((known.mean(), known.std(ddof=1) / math.sqrt(14)))
+    assert all(map(math.isnan, aggregate(part, np.full(15, np.nan))))
+    assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
+
+
+def test_scores_in_bf16_are_near_and_not_rounded_to_it(folders: dict[str, Path], base: Base, task_file: Path) -> None:
+    half = models.load(config.Model(path=str(folders["llama"])), "bf16", "cpu")
+    expected = scorer(base, task_file).score(harness_model(base, 16), EVERYTHING)
+    found = scorer(half, task_file).score(harness_model(half, 16), EVERYTHING)
+    name = "search/choices/loglikelihood"
+    absolute, relative = TOLERANCE["bf16"]
+    np.testing.assert_allclose(found.items[name], expected.items[name], atol=absolute, rtol=relative)
+    known = torch.from_numpy(found.items[name][~np.isnan(found.items[name])])
+    assert (known != known.bfloat16().double()).any()
+
+
+def test_long_contexts_are_cut_and_counted(base: Base, tmp_path: Path) -> None:
+    items = make_items(6)
+    items[2]["question"] = "oil " * 300
+    built = scorer(base, write_task(tmp_path, "long", items))
+    assert built.summary["truncated"] == len(items[2]["choices"])
+    scores = built.score(harness_model(base, 4), EVERYTHING)
+    assert all(np.isfinite(scores.items[f"{part}/long/loss"]).all() for part in ("search", "verdict"))
+
+
+# ----- bad input
+
+
+@pytest.mark.parametrize("choice", ["oil " * 300, ""])
+def test_a_choice_that_cannot_be_scored_is_named(base: Base, tmp_path: Path, choice: str) -> None:
+    items = make_items(6)
+    items[3]["choices"][0] = choice
+    path = write_task(tmp_path, "bad", items)
+    path.write_text(path.read_text() + 'target_delimiter: ""\n')
+    with pytest.raises(UserError, match=r"task bad, item 3: a choice has \d+ tokens"):
+        scorer(base, path)
+
+
+def test_a_missing_task_file_is_named_with_its_neighbour(base: Base, task_file: Path) -> None:
+    with pytest.raises(UserError, match=r'no task file .*; did you mean "choices.yaml"'):
+        scorer(base, task_file.with_name("choises.yaml"))
+
+
+def test_a_task_cannot_be_validation_and_test(base: Base, task_file: Path) -> None:
+    with pytest.raises(UserError, match="task choices is both validation and test"):
+        scorer(base, task_file, tests=(task_file,))
+    with pytest.raises(UserError, match="task choices is twice among the validation tasks"):
+        scorer(base, task_file, task_file)
+
+
+def test_only_tasks_of_choices_can_be_scored(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "free", make_items(4), metrics=("exact_match",), kind="generate_until")
+    with pytest.raises(UserError, match="free is of type generate_until; only multiple_choice"):
+        scorer(base, path)
+
+
+def test_a_metric_has_to_be_the_tasks(base: Base, task_file: Path, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "plain", make_items(6), metrics=("acc",))
+    with pytest.raises(UserError, match="task plain has no metric acc_norm; known: acc, loss, margin"):
+        scorer(base, path, metric="acc_norm")
+    assert scorer(base, path).metric == "acc"
+    assert scorer(base, task_file).metric == "acc_norm"
+    assert scorer(base, task_file, path).metric == "acc"
+    tasks = [part.task for part in scorer(base, path, task_file).parts]
+    assert choose_metric(tasks[2:3], None, preferred="margin") == "margin"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("task: [unclosed", "cannot be read"),
+        ("dataset_path: json", "is no task: it has neither task nor group"),
+        ("task: lost\ndataset_path: json\ndataset_kwargs: {data_files: nowhere.jsonl}", "cannot be loaded"),
+    ],
+)
+def test_a_bad_task_file_is_one_clear_line(base: Base, tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "bad.yaml").write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        scorer(base, tmp_path / "bad.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_without_its_fields_is_one_clear_line(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "odd", make_items(4))
+    write_jsonl(tmp_path / "odd.jsonl", [{"question": "a", "answer": 0}, {"question": "b", "answer": 1}])
+    with pytest.raises(UserError, match=r"task .*odd.yaml") as caught:
+        scorer(base, path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("count", "settings"),
+    [(1, {}), (2, {}), (3, {}), (9, {"limit": 2}), (10, {"verdict_share": 0.1}), (10, {"verdict_share": 0.95})],
+)
+def test_search_and_verdict_need_two_items_each(
+    base: Base, tmp_path: Path, count: int, settings: dict[str, Any]
+) -> None:
+    few = min(count, settings.get("limit", count))
+    with pytest.raises(UserError, match=rf"task few has {few} items: too few, .*--limit, --verdict-share"):
+        scorer(base, write_task(tmp_path, "few", make_items(count)), **settings)
+
+
+# ----- items without a right answer, or without a score
+
+
+def load(path: Path) -> Task:
+    """The task of a file, without a tokenizer."""
+    return Loader().load(str(path), lambda instances: [(instance.args, [0], [1]) for instance in instances])
+
+
+WRONG = {
+    "letter": ("C", r"task odd, item 0: the right answer 'C' is none of the 3 choices; give its text, or its number"),
+    "from one": (3, "task odd, item 0: the right answer 3 is none of the 3 choices; labels count from 0"),
+    "hidden": (-1, "item 0: the right answer '-1' is none of the 3 choices"),
+    "real": (1.0, "item 0: the right answer '1.0' is none of the 3 choices"),
+    "missing": (None, "item 0: the right answer 'None' is none of the 3 choices"),
+    "none": ([], "item 0: it has no right answer"),
+    "one of two": ([0, 7], "item 0: the right answer 7 is none of the 3 choices"),
+    "long": ("word " * 50, r"item 0: the right answer 'word .*\.\.\. is none"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+@pytest.mark.parametrize("place", [0, 3])
+def test_an_answer_that_names_no_choice_is_named(tmp_path: Path, kind: str, place: int) -> None:
+    items = make_items(6)
+    answer, message = WRONG[kind]
+    if isinstance(answer, list):  # the data have one type
+        for item in items:
+            item["answer"] = [0]
+    items[place] |= {"choices": ["oil", "water", "air"], "answer": answer}
+    if not isinstance(answer, (int, list)):
+        items = [item | {"answer": None if item["answer"] is None else str(item["answer"])} for item in items]
+    with pytest.raises(UserError, match=message.replace("item 0", f"item {place}")) as caught:
+        load(write_task(tmp_path, "odd", items))
+    assert "\n" not in str(caught.value)
+
+
+def test_such_items_are_counted(tmp_path: Path) -> None:
+    items = [item | {"answer": 4 * (place > 1)} for place, item in enumerate(make_items(6))]
+    with pytest.raises(UserError, match=r"item 2: the right answer 4 .*; 4 of its 6 items are so"):
+        load(write_task(tmp_path, "odd", items))
+
+
+def test_an_answer_may_be_the_choices_text_or_several(tmp_path: Path) -> None:
+    texts = [item | {"answer": item["choices"][2]} for item in make_items(6)]
+    assert {item.gold for item in load(write_task(tmp_path, "texts", texts)).items} == {(2,)}
+    several = [item | {"answer": [0, 2]} for item in make_items(6)]
+    assert {item.gold for item in load(write_task(tmp_path, "several", several)).items} == {(0, 2)}
+
+
+@pytest.mark.parametrize("choices", [[1, 2, 3], ["", "water"]])
+@pytest.mark.parametrize("place", [0, 3])
+def test_choices_that_are_no_texts_are_named(base: Base, tmp_path: Path, choices: list[Any], place: int) -> None:
+    items = [item | {"choices": choices, "answer": 0} for item in make_items(6)]
+    if choices[0] == "":
+        items = [item | {"choices": ["oil", "water"]} for item in items]
+        items[place]["choices"] = choices
+    path = write_task(tmp_path, "odd", items)
+    path.write_text(path.read_text() + 'target_delimiter: ""\n')
+    with pytest.raises(UserError, match=r"task odd, item \d: (its choices are no list of texts: \[1|.*choice)"):
+        scorer(base, path)
+
+
+def test_items_without_a_wrong_choice_are_left_out_of_a_margin_and_counted(base: Base, tmp_path: Path) -> None:
+    items = [item | {"answer": [item["answer"]]} for item in make_items(20)]
+    for place in (4, 7, 11):
+        items[place]["answer"] = list(range(len(items[place]["choices"])))
+    path = write_task(tmp_path, "some", items)
+    test = write_task(tmp_path, "other", items)
+    built = scorer(base, path, tests=(test,), metric="margin")
+    assert built.summary["left_out"] == {"some": 3, "other": 3}
+    scores = built.score(harness_model(base, 16), EVERYTHING)
+    everything = [number for number in range(20) if number not in (4, 7, 11)]
+    split = np.concatenate([scores.items[f"{part}/some/doc_id"] for part in ("search", "verdict")])
+    assert sorted(split.tolist()) == scores.items["test/other/doc_id"].tolist() == everything
+    assert all(np.isfinite(scores.items[f"{part}/margin"]).all() for part in ("search/some", "verdict/some"))
+    for metric in ("loss", "acc"):
+        whole = scorer(base, path, metric=metric)
+        assert whole.summary["left_out"] == {}
+        assert np.isfinite(merged(whole.score(harness_model(base, 16), EVERYTHING), "some", metric, 20)).all()
+
+
+def test_a_task_without_any_wrong_choice_has_no_margin_but_a_loss(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "one", [item | {"choices": ["oil"], "answer": 0} for item in make_items(6)])
+    with pytest.raises(UserError, match="task one has no wrong choice, which metric margin needs: take --metric loss"):
+        scorer(base, path, metric="margin")
+    assert np.isfinite(scorer(base, path, metric="loss").score(harness_model(base, 16), {"search"}).score)
+
+
+def test_items_of_the_harness_that_name_no_choice_are_left_out(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = make_items(12)
+    items[5]["answer"] = 4
+    path = write_task(tmp_path, "theirs", items)
+    path.write_text(path.read_text().replace("theirs.jsonl", str(tmp_path / "theirs.jsonl")))
+    monkeypatch.setattr("partune.finetune.scoring.definitions.harness_folder", lambda: tmp_path)
+    monkeypatch.chdir("/")
+    for metric in ("acc", "loss", "margin"):
+        validation = config.Validation(tasks=("theirs",), metric=metric)
+        built = Scorer(base, validation, config.Test(), 0)
+        assert built.summary["left_out"] == {"theirs": 1}
+        assert 5 not in np.concatenate([part.indices for part in built.parts])
+
+
+CODE = """\
+def results(document, answers):
+    return {"acc": RESULT}
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        ("float('nan') if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan, no number"),
+        ("None if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan"),
+        ("float('inf')", r"task coded, item \d+: its acc is inf"),
+        ("1 / (document['answer'] - 2)", r"task coded, item \d+: it cannot be scored \(ZeroDivisionError: "),
+    ],
+)
+def test_what_a_tasks_code_cannot_score_is_named(base: Base, tmp_path: Path, result: str, message: str) -> None:
+    path = write_task(tmp_path, "coded", make_items(20), metrics=("acc",))
+    path.write_text(path.read_text() + "process_results: !function code.results\n")
+    (tmp_path / "code.py").write_text(CODE.replace("RESULT", result))
+    built = scorer(base, path, trust_task_code=True)
+    with pytest.raises(UndefinedScoreError, match=message) as caught:
+        built.score(harness_model(base, 16), EVERYTHING)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_scores_itself_needs_no_right_choice_for_its_metrics(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "coded", [item | {"answer": 9} for item in make_items(8)], metrics=("acc",))
+    path.write_text(path.read_text().replace('"{{answer}}"', "question") + "process_results: !function code.results\n")
+    (tmp_path / "code.py").write_text(CODE.replace("RESULT", "answers[0][0] > answers[1][0]"))
+    scores = scorer(base, path, trust_task_code=True).score(harness_model(base, 16), EVERYTHING)
+    assert set(scores.items["search/coded/acc"].tolist()) <= {0.0, 1.0}
+    with pytest.raises(UserError, match="task coded has no right choice, which metric margin needs"):
+        scorer(base, path, trust_task_code=True, metric="margin")
+
+
+def test_the_harness_warnings_do_not_flood_the_log(
+    base: Base, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = scorer(base, write_task(tmp_path, "some", make_items(8)))
+    leaf = built.parts[0].task.leaves[0]
+    monkeypatch.setattr(leaf, "doc_to_target", lambda _: 9)
+    built.score(harness_model(base, 16), EVERYTHING)
+    assert not caplog.records
+
+
+def test_two_tasks_of_a_name_are_refused(base: Base, tmp_path: Path) -> None:
+    paths = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        write_task(folder, f"leaf{number}", make_items(6))
+        (folder / "group.yaml").write_text(f"group: both\ntask: [leaf{number}]\n")
+        paths.append(folder / "group.yaml")
+    with pytest.raises(UserError, match="2 validation tasks have the name both: their scores could not be told apart"):
+        scorer(base, *paths)
+
+
+def test_each_metric_has_the_weights_that_its_group_gives(
+    base: Base, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_task(tmp_path, "first", make_items(8, seed=2))
+    write_task(tmp_path, "second", make_items(20, seed=3))
+    (tmp_path / "both.yaml").write_text(
+        "group: both\ntask: [{group: inner, task: [first]}, second]\naggregate_metric_list:\n"
+        "  - {metric: acc, aggregation: mean, weight_by_size: true}\n"
+        "  - {metric: acc_norm, aggregation: mean, weight_by_size: false}\n"
+    )
+    expected = harness(base, tmp_path / "both.yaml", monkeypatch)["results"]["both"]
+    named = scorer(base, task_file, tests=(tmp_path / "both.yaml",)).score(harness_model(base, 16), {"test"}).named
+    for metric in ("acc", "acc_norm"):
+        assert named[f"test/both/{metric}"] == pytest.approx(expected[f"{metric},none"], abs=1e-12)
+        assert named[f"test/both/{metric}_stderr"] == pytest.approx(expected[f"{metric}_stderr,none"], abs=1e-12)
+
+
+def test_a_tokenizer_without_a_first_token_is_refused_with_advice(base: Base, task_file: Path) -> None:
+    bare = copy.deepcopy(base.tokenizer)
+    bare.bos_token = bare.eos_token = None
+    with pytest.raises(UserError, match=r"neither a BOS nor an EOS token.*tokenizer_config\.json"):
+        scorer(dataclasses.replace(base, tokenizer=bare), task_file)
+
+
+def test_a_plain_task_of_the_harness_is_found_without_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, home in (("hellaswag", "hellaswag"), ("arc_easy", "arc"), ("mmlu_anatomy", "default")):
+        found = find_own(name)
+        assert found is not None
+        assert (found.parent.name, load_yaml(found, resolve_func=False)["task"]) == (home, name)
+    assert find_own("mmlu") is None  # a group
+    monkeypatch.setattr(Loader, "_manager", lambda *_: pytest.fail("built the index"))
+    with pytest.raises(UserError, match=r"task hellaswag cannot be loaded: .*"):
+        Loader().load("hellaswag", lambda instances: [])
+
+
+def test_an_unknown_name_is_answered_with_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Index:
+        """The harness's, without the half minute that it takes."""
+
+        all_tasks = ("arc_easy", "hellaswag", "mmlu")
+
+    monkeypatch.setattr("lm_eval.tasks.TaskManager", Index)
+    with pytest.raises(UserError, match='no task "hellaswga"; did you mean "hellaswag"'):
+        Loader().load("hellaswga", lambda instances: [])
