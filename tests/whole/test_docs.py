@@ -18,6 +18,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -301,3 +302,9 @@ def test_code_of_tasks_is_told_of_where_code_of_models_is() -> None:
         text = (ROOT / page).read_text(encoding="utf-8")
         assert "--trust-remote-code" in text, page
         assert "--trust-task-code" in text, page
+
+
+@pytest.mark.parametrize(("name", "draw"), [("packing.svg", "packing"), ("search-log.svg", "search_log")])
+def test_a_picture_shows_the_numbers_of_its_page(name: str, draw: str) -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks" / "pictures.py"))
+    assert (DOCS / name).read_text(encoding="utf-8") == script[draw](), "python benchmarks/pictures.py draws it again"
