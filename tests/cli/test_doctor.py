@@ -24,10 +24,11 @@ def test_a_machine_that_is_well(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert found["ok"] is True
     names = [each["name"] for each in found["checks"]]
     assert names[:5] == ["python", "machine", "devices", "disk", "libraries"]
-    assert {"extra: dask", "extra: litgpt", "extra: quantize", "hub"} <= set(names)
+    assert {"extra: finetune", "extra: dask", "extra: litgpt", "extra: quantize", "hub"} <= set(names)
     assert "extra: dev" not in names
-    libraries = found["checks"][4]["found"]
-    assert f"torch {importlib.metadata.version('torch')}" in libraries
+    lines = {each["name"]: each["found"] for each in found["checks"]}
+    assert f"numpy {importlib.metadata.version('numpy')}" in lines["libraries"]
+    assert f"torch {importlib.metadata.version('torch')}" in lines["extra: finetune"]
     assert "offline (HF_HUB_OFFLINE=1" in found["checks"][-1]["found"]
 
 
@@ -49,18 +50,21 @@ def test_a_failure_is_status_1_with_what_to_do(
 
 def test_a_library_that_is_missing_or_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
-        if name == "peft":
+        if name == "optuna":
             raise importlib.metadata.PackageNotFoundError
-        return "0.1" if name == "transformers" else "9999"
+        return "0.1" if name in ("scipy", "transformers") else "9999"
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     found = doctor.libraries()
     assert found.verdict == "FAIL"
-    assert '"peft>=0.18"' in found.todo
-    assert '"transformers>=5"' in found.todo
-    assert "transformers 0.1" in found.found
+    assert '"optuna>=5"' in found.todo
+    assert '"scipy>=1.15"' in found.todo
+    assert "scipy 0.1" in found.found
     assert "numpy" not in found.todo
-    dask = next(each for each in doctor.extras() if each.name == "extra: dask")
+    parts = {each.name: each for each in doctor.extras()}
+    assert parts["extra: finetune"].verdict == "FAIL"  # it is there, and would be used
+    assert parts["extra: finetune"].todo == f"too old (transformers): {command('finetune')}"
+    dask = parts["extra: dask"]
     assert (dask.verdict, "distributed 9999" in dask.found) == ("ok", True)
 
 
@@ -72,6 +76,7 @@ def test_an_extra_that_is_not_there_is_no_fault(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     found = {each.name: each for each in doctor.extras()}
     assert all(each.verdict == "ok" for each in found.values())
+    assert found["extra: finetune"].found.endswith(command("finetune"))
     assert found["extra: quantize"].found == f"not there (bitsandbytes): {command('quantize')}"
     assert "--litgpt PATH" in found["extra: litgpt"].found
 

@@ -189,7 +189,9 @@ def bench(arguments: argparse.Namespace) -> int:
     from partune import config
     from partune.bench.options import Chaos, Packing, Scaling, Searching
     from partune.runtime.console import log, text
+    from partune.runtime.extras import require_finetune
 
+    require_finetune("a benchmark")  # its clocks and the machine's name are read through torch
     console = log()
     given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
     with console.status("", refresh_per_second=1) as status:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 from partune.errors import UserError
-from partune.runtime.extras import command
+from partune.runtime.extras import command, require_finetune
 
 if TYPE_CHECKING:
     from partune.objectives.finetune import FineTune
@@ -56,7 +56,13 @@ def examine(quick: bool = False) -> Iterator[Check]:
     yield libraries()
     yield from extras()
     yield hub()
-    if not quick:
+    if quick:
+        return
+    try:
+        require_finetune()
+    except UserError as error:
+        yield Check("self-check", "ok", f"not run: {error}")
+    else:
         yield attempted("self-check", "learning rate 0 leaves the base's answers as they are", zero_is_base)
         yield attempted("self-check", "trials of a pack answer as each does alone through PEFT", packed_is_peft)
 
@@ -87,7 +93,10 @@ def memory() -> tuple[float, float]:
 
 
 def devices() -> Check:
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError:  # the search half alone
+        return Check("devices", "ok", "not looked for: PyTorch, which fine-tuning brings, would tell")
 
     if torch.cuda.is_available():
         names = []
@@ -149,6 +158,9 @@ def extras() -> Iterator[Check]:
         needed = list(requirements(name))
         lacking = [each for each, _, there in needed if there is None or not there[1]]
         there_are = ", ".join(f"{each} {there[0]}" for each, _, there in needed if there is not None)
+        if name == "finetune" and lacking and all(there for _, _, there in needed):  # all there, and would be used
+            yield Check(f"extra: {name}", "FAIL", there_are, f"too old ({', '.join(lacking)}): {command(name)}")
+            continue
         told = there_are if not lacking else f"not there ({', '.join(lacking)}): {command(name)}"
         yield Check(f"extra: {name}", "ok", told)
 

@@ -25,6 +25,7 @@ from partune.report.data import Summary
 from partune.report.summary import summarise
 from partune.report.verdict import lost_words
 from partune.runtime.disk import draft_of
+from partune.runtime.extras import require_finetune
 from partune.runtime.paths import place
 from partune.trial.contents import differences
 
@@ -107,6 +108,7 @@ def _check(adapter: Path) -> None:
     if not names:
         raise UserError(f"{adapter} is empty: restore the adapter from a copy, or export another trial's")
     if any(name.startswith("adapter_") for name in names):  # in PEFT's format
+        require_finetune()
         check(adapter)
 
 

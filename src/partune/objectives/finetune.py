@@ -22,6 +22,7 @@ from partune.config import unused
 from partune.errors import UserError, suggestion
 from partune.objectives.base import Anchored
 from partune.runtime.devices import DEVICES_EACH
+from partune.runtime.extras import require_finetune
 from partune.runtime.limits import require_threads
 from partune.runtime.threads import threads
 from partune.space import Choice, Float, Hyperparameter, Int, Space
@@ -80,6 +81,7 @@ class FineTune(Anchored):
         run: config.Run | Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
+        require_finetune()
         sections = {
             "model": _plain(model),
             "data": _plain(data),

@@ -22,6 +22,7 @@ from optuna.trial import TrialState, create_trial
 
 from partune.errors import UserError
 from partune.optimizers.sampling import RandomSearch, check_design
+from partune.runtime.extras import require_finetune
 from partune.space import Float, Hyperparameter, Int, Space
 from partune.space.distributions import distribution, quiet
 from partune.trial import Observation, Point, Proposal, Value
@@ -180,6 +181,8 @@ def _load(name: str) -> type[BaseSampler]:
         raise UserError(f'cannot load the sampler "{name}": {error}') from None
     if not (isinstance(kind, type) and issubclass(kind, BaseSampler)):
         raise UserError(f"a sampler is a subclass of optuna.samplers.BaseSampler, got {kind!r}")
+    if issubclass(kind, optuna.samplers.GPSampler):  # it imports torch at its first draw
+        require_finetune("Optuna's Gaussian process", ("torch",))
     return kind
 
 

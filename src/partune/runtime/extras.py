@@ -1,15 +1,37 @@
-"""How the optional parts are installed: by a command that works where partune itself came from."""
+"""The optional parts: whether they are installed, and the command that installs them.
+
+The command works where partune itself came from: a clone, a repository or an index.
+"""
 
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-HERE = Path(__file__).parents[2]  # the clone, where partune runs from one
+from partune.errors import UserError
+
+HERE = Path(__file__).parents[3]  # the clone, where partune runs from one
+
+FINETUNE = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "safetensors")  # as they are imported
+
+
+def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUNE) -> None:
+    """Raise UserError, with the command that installs it, where a part of the fine-tuning half is missing.
+
+    Args:
+        what: What needs it, as the message names it.
+        modules: The modules that it needs.
+    """
+    # Looked for, not imported: importing torch takes seconds, and this is asked before anything is loaded.
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {command('finetune')}")
 
 
 def command(extra: str, pip: str = "pip install") -> str:
