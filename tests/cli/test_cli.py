@@ -14,8 +14,8 @@ import yaml
 
 from partune import config
 from partune.cli import main, studies
-from partune.cli.flags import Parser, given
-from partune.cli.parser import add_study, build_parser
+from partune.cli.flags import CONFIG, given
+from partune.cli.parser import Parser, add_study, build_parser
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -91,8 +91,8 @@ def test_resume_continues_to_a_larger_budget(run: Run) -> None:
     status, _, errors = run("resume", "runs/b", "--budget", "3")
     assert (status, errors) == (
         2,
-        "partune: error: --budget 3 is too small for runs/b, where 14 of 14 trials have ended: it is the total, "
-        "14 at least\n",
+        "partune: error: --budget 3 is too small for runs/b, where 14 of 14 trials have ended: the budget is the total "
+        "number of trials, so give 14 or more\n",
     )
 
 
@@ -295,7 +295,7 @@ def test_a_study_from_python_is_continued_there(run: Run, tmp_path: Path) -> Non
     assert run("report", "runs/p")[0] == 0
     status, _, errors = run("resume", "runs/p")
     assert status == 2
-    assert "continue it there with Study(..., resume=True)" in errors
+    assert "continue it there, with Study(..., resume=True)" in errors
 
 
 def test_spaces_and_algorithms_are_listed(run: Run) -> None:
@@ -327,9 +327,9 @@ def test_every_field_of_the_definition_has_a_flag_of_its_own() -> None:
             None,
         )
         if section is None:
-            assert name in dests or name == "version"
+            assert CONFIG + name in dests or name == "version"
         else:
-            assert {f"{name}.{inner}" for inner in section.model_fields} - {"search.options"} <= dests
+            assert {f"{CONFIG}{name}.{inner}" for inner in section.model_fields} - {f"{CONFIG}search.options"} <= dests
 
 
 def test_flags_override_the_file() -> None:
@@ -346,10 +346,10 @@ def test_the_users_word_for_a_tasks_code_may_be_given_when_a_study_goes_on() -> 
     recorded = config.parse({"model": "m", "data": "d", "validation": {"tasks": ["t.yaml"], "limit": 9}})
     for command in ("resume", "join"):
         for word, trusts in (("--trust-task-code", True), ("--no-trust-task-code", False)):
-            given = build_parser([command]).parse_args([command, "runs/first", word])
+            given = build_parser().parse_args([command, "runs/first", word])
             found = studies.moved(recorded, given)
             assert found.validation == config.Validation(tasks=("t.yaml",), limit=9, trust_task_code=trusts)
-        assert studies.moved(recorded, build_parser([command]).parse_args([command, "runs/first"])) == recorded
+        assert studies.moved(recorded, build_parser().parse_args([command, "runs/first"])) == recorded
 
 
 # ----- light

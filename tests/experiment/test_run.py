@@ -101,7 +101,7 @@ def test_interrupted_it_says_how_to_go_on() -> None:
     process.send_signal(signal.SIGINT)
     output, errors = finish(process, 130)
     assert output == ""
-    assert errors.endswith("Interrupted: what ended is recorded in x. The same command continues.\n")
+    assert errors.endswith("Interrupted: finished trials are recorded in x. The same command continues.\n")
     assert "Traceback" not in errors
 
 
@@ -137,7 +137,7 @@ def test_where_every_trial_failed_it_is_status_1(capsys: pytest.CaptureFixture[s
     flags = ("--objective", "slow:f", "--budget", "2", "--algorithms", "random,soo", "--repeats", "1", "--out", "x")
     status, output, errors = run(capsys, *flags, "--quiet")
     assert (status, output) == (1, "")
-    assert errors == "partune: the trials of x failed: there is nothing to compare\n"
+    assert errors == "partune: fewer than two studies in x have a trial with a score, so there is nothing to compare\n"
 
 
 @pytest.mark.parametrize(

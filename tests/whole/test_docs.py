@@ -170,7 +170,7 @@ def run(block: Block, place: str) -> Iterator[str]:
     """Parses every command, and runs them where the block says so; yields what they print."""
     for arguments, target in commands(block.text):
         if "--help" not in arguments:
-            build_parser(arguments).parse_args(arguments)
+            build_parser().parse_args(arguments)
         if block.mark not in ("run", "run slow"):
             continue
         sys.path[:] = [place for place in sys.path if place]  # as of the entry point: without the current folder

@@ -1,9 +1,12 @@
 """The command line.
 
-parser     every command with its texts and flags
-flags      flags of the definition of a study's file (`config.StudyConfig`), and back
-commands   what each does
-studies    what those share that begin, continue and show studies
+parser      every command with its texts and flags
+flags       flags of the definition of a study's file (`config.StudyConfig`), and back
+commands    what each command does
+studies     how studies are begun, continued and shown
+progress    what a person sees while a study runs
+doctor      what this machine has, and whether partune works on it
+completion  completion for shells
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from partune.runtime.terminal import OutputError, guarded
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Args:
+        argv: The arguments; None takes those that the process was started with.
+
     Returns:
         The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input, one line), 130 (interrupted).
     """
@@ -34,12 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     try:
-        parser = build_parser(arguments)
+        parser = build_parser()
         namespace = parser.parse_args(arguments)
-        if not hasattr(namespace, "run"):
+        if namespace.command is None:
             parser.print_help()
             return 0
-        status: int = namespace.run(namespace)
+        from partune.cli import commands
+
+        status: int = getattr(commands, namespace.command)(namespace)
     except UserError as error:
         from partune.runtime.urls import masked
 

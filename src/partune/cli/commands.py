@@ -1,4 +1,7 @@
-"""The commands: each takes the arguments and returns the exit status, 0, 1 (failed) or 130 (interrupted)."""
+"""The commands: each takes its parsed arguments and returns the exit status, 0, 1 (failed) or 130 (interrupted).
+
+A function's name is its command's; heavy libraries are imported within, by the one command that needs them.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from partune.runtime.paths import place
 
 
 def tune(arguments: argparse.Namespace) -> int:
+    """Begin a study with the settings of a file and of flags."""
     from partune import config
 
     return studies.begin(arguments, config.load(arguments.file) if arguments.file else {})
 
 
 def demo(arguments: argparse.Namespace) -> int:
+    """Begin a study of the embedded demo, with flags laid over its own file."""
     from partune import config
     from partune.demo import DIRECTORY
     from partune.study import from_config as configured
@@ -29,12 +34,13 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def resume(arguments: argparse.Namespace) -> int:
+    """Continue a study from its record, to a larger budget if one is given."""
     from partune import config
     from partune.report import words
     from partune.study import from_config as configured
 
     directory = studies.existing(arguments.directory)
-    recorded = studies.recorded(directory, "continue it there with Study(..., resume=True)", arguments.storage)
+    recorded = studies.recorded(directory, "continue it there, with Study(..., resume=True)", arguments.storage)
     changed = studies.changes_the_end(arguments)
     recorded = studies.ending(recorded, changed)
     study_config = studies.moved(recorded, arguments)
@@ -45,20 +51,21 @@ def resume(arguments: argparse.Namespace) -> int:
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
             study.close()
-            there = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
-            least = f"it is the total, {len(study.trials)} at least"
-            raise UserError(f"--budget {budget} is too small for {directory}, where {there}: {least}")
+            state = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
+            least = f"the budget is the total number of trials, so give {len(study.trials)} or more"
+            raise UserError(f"--budget {budget} is too small for {directory}, where {state}: {least}")
         if changed:
             study.record.configure(config.dump(recorded))
         return studies.run(study, budget, arguments)
 
 
 def join(arguments: argparse.Namespace) -> int:
+    """Take part in the search of a study that another process leads."""
     from partune.study import from_config as configured
 
     directory = studies.existing(arguments.directory)
     study_config = studies.moved(
-        studies.recorded(directory, "join it from there with Study(..., join=True)", arguments.storage), arguments
+        studies.recorded(directory, "join it there, with Study(..., join=True)", arguments.storage), arguments
     )
     with studies.workers_of(study_config.run) as workers:
         watcher = studies.watcher_of(arguments)
@@ -67,6 +74,7 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    """Print what a study found, in the form that was asked for, and write its page."""
     from partune.record.record import Record
     from partune.report import summary
     from partune.report.data import print_json
@@ -83,7 +91,7 @@ def report(arguments: argparse.Namespace) -> int:
     elif arguments.live:
         from partune.report import files
 
-        print(f"Writing {directory / files.REPORT} until the study is over. Open it in a browser; Ctrl-C ends this.")
+        print(f"Writing {directory / files.REPORT} until the study is over. Open it in a browser. Ctrl-C stops it.")
         files.follow(directory, arguments.storage)
     else:
         studies.show(record, arguments)
@@ -91,12 +99,13 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def dashboard(arguments: argparse.Namespace) -> int:
+    """Serve a study to optuna-dashboard until the user interrupts it."""
     from partune.report import dashboard
 
     directory = studies.existing(arguments.directory)
     with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
         print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
-        print("It follows the study and changes nothing in it. Ctrl-C ends it.", flush=True)
+        print("It follows the study and changes nothing in it. Ctrl-C stops it.", flush=True)
         if arguments.open or (arguments.open is None and sys.stdout.isatty()):
             dashboard.opens(server.url)
         server.serve_forever()
@@ -104,6 +113,7 @@ def dashboard(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
+    """Compare finished studies."""
     from partune.record.place import STORAGE
     from partune.record.record import Record
     from partune.report.comparison import data as compare
@@ -112,22 +122,24 @@ def compare(arguments: argparse.Namespace) -> int:
     from partune.report.data import print_json
     from partune.report.facts import Facts
 
-    directories = [studies.existing(each) for each in arguments.directories]
-    storages = [arguments.storage if (each / STORAGE).is_file() else None for each in directories]
-    records = [Record.open(each, True, storage=url) for each, url in zip(directories, storages, strict=True)]
-    found = compare.compare([Facts(record) for record in records])
+    directories = [studies.existing(directory) for directory in arguments.directories]
+    # The URL belongs to the studies that are kept in a database; others have their journal beside them.
+    storages = [arguments.storage if (directory / STORAGE).is_file() else None for directory in directories]
+    records = [Record.open(path, True, storage=url) for path, url in zip(directories, storages, strict=True)]
+    comparison = compare.compare([Facts(record) for record in records])
     if arguments.json:
-        print_json(found)
+        print_json(comparison)
     else:
-        tables.show(found)
+        tables.show(comparison)
     if arguments.out is not None:
-        written = write(found, place(arguments.out))
+        written = write(comparison, place(arguments.out))
         if not arguments.json:
             print(f"wrote {', '.join(map(str, written))}")
     return 0
 
 
 def experiment(arguments: argparse.Namespace) -> int:
+    """Run what an experiment is missing, and report on all of it."""
     from partune import config
     from partune.experiment import protocol
     from partune.experiment.files import write
@@ -150,15 +162,18 @@ def experiment(arguments: argparse.Namespace) -> int:
     try:
         run(plan, teller)
     except KeyboardInterrupt:
-        told = f"\nInterrupted: what ended is recorded in {plan.directory}. The same command continues."
-        print(told, file=sys.stderr if arguments.json else sys.stdout)
+        line = f"\nInterrupted: finished trials are recorded in {plan.directory}. The same command continues."
+        print(line, file=sys.stderr if arguments.json else sys.stdout)
         return studies.INTERRUPTED
     except StoppedError as error:
         print(f"partune: stopped: {error}", file=sys.stderr)
         return 1
     outcome = Outcome.read(plan)
     if len(outcome.scored) < 2:
-        print(f"partune: the trials of {plan.directory} failed: there is nothing to compare", file=sys.stderr)
+        print(
+            f"partune: fewer than two studies of {plan.directory} have a scored trial, so there is nothing to compare",
+            file=sys.stderr,
+        )
         return 1
     written = write(outcome)
     if arguments.json:
@@ -171,6 +186,7 @@ def experiment(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
+    """Write an adapter or a merged model to a new folder."""
     from partune.export.export import TOKENIZER, TOOLS
     from partune.export.export import export as write
 
@@ -181,11 +197,12 @@ def export(arguments: argparse.Namespace) -> int:
     )
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     if (written / "adapter_config.json").is_file() and not (written / TOKENIZER).is_file():
-        print("its tokenizer is not there, as the base cannot be loaded here")
+        print("It has no tokenizer, because the base model cannot be loaded here.")
     return 0
 
 
 def bench(arguments: argparse.Namespace) -> int:
+    """Run one of the benchmarks and print its table."""
     from partune import config
     from partune.bench.options import Chaos, Packing, Scaling, Searching
     from partune.runtime.console import log, text
@@ -193,7 +210,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
     require_finetune("a benchmark")  # its clocks and the machine's name are read through torch
     console = log()
-    given = {name: value for name, value in vars(arguments).items() if name not in ("run", "what")}
+    given = flags.given(arguments)
     with console.status("", refresh_per_second=1) as status:
 
         def tell(line: str) -> None:
@@ -222,6 +239,7 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def certificates(arguments: argparse.Namespace) -> int:
+    """Make a cluster's certificates and print the commands that use them."""
     from partune.workers.certificates import FILES, write_certificates
 
     studies.require_dask()
@@ -229,37 +247,42 @@ def certificates(arguments: argparse.Namespace) -> int:
     from partune.workers.process import PRELOAD, PRELOAD_NANNY, THREADS, WITHOUT_PAGES
 
     write_certificates(folder := place(arguments.folder))
-    shown = shlex.quote(str(folder))
+    quoted = shlex.quote(str(folder))
     files = " ".join(f"--tls-{kind} {shlex.quote(str(folder / name))}" for kind, name in FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
     print(f"  dask scheduler --protocol tls {' '.join(UNSEEN)} {files}")
     loaded = (*WITHOUT_PAGES, *PRELOAD, *PRELOAD_NANNY)
     options = " ".join(("--nthreads", str(THREADS), *loaded))
     print(f"  dask worker tls://HOST:8786 {options} {files}")
-    print(f"and the study with --scheduler tls://HOST:8786 --tls {shown}. Whoever has the folder can use the cluster.")
+    print(f"and the study with --scheduler tls://HOST:8786 --tls {quoted}.")
+    print("Keep the folder private: whoever can read it can use the cluster.")
     return 0
 
 
 def doctor(arguments: argparse.Namespace) -> int:
+    """Check this machine; the status is 1 if a check fails."""
     from partune.cli import doctor
     from partune.report.data import print_json
 
     if arguments.json:
-        found = list(doctor.examine(arguments.quick))
-        print_json(doctor.as_data(found))
+        checks = list(doctor.examine(arguments.quick))
+        print_json(doctor.as_data(checks))
     else:
-        found = doctor.tell(doctor.examine(arguments.quick))
-    return 1 if any(each.verdict == "FAIL" for each in found) else 0
+        checks = doctor.tell(doctor.examine(arguments.quick))
+    return 1 if any(check.verdict == "FAIL" for check in checks) else 0
 
 
 def completion(arguments: argparse.Namespace) -> int:
+    """Print a shell's completion script."""
     from partune.cli.completion import script
+    from partune.cli.parser import build_parser
 
-    print(script(arguments.build(["tune", "demo", "resume", "join", "bench", "experiment"]), arguments.shell))
+    print(script(build_parser(), arguments.shell))
     return 0
 
 
 def spaces(arguments: argparse.Namespace) -> int:
+    """Print the ready-made spaces, or the one that is named."""
     import yaml
 
     from partune.report.data import print_json
@@ -271,12 +294,13 @@ def spaces(arguments: argparse.Namespace) -> int:
         return 0
     for name, space in chosen.items():
         print(f"{name}:")
-        for each, form in space.describe().items():
-            print(f"  {each}: {yaml.safe_dump(form, default_flow_style=True, sort_keys=False).strip()}")
+        for parameter, form in space.describe().items():
+            print(f"  {parameter}: {yaml.safe_dump(form, default_flow_style=True, sort_keys=False).strip()}")
     return 0
 
 
 def algorithms(arguments: argparse.Namespace) -> int:
+    """Print the optimisers."""
     from partune.optimizers import ALGORITHMS, AUTO
     from partune.report.data import print_json
 
@@ -285,13 +309,14 @@ def algorithms(arguments: argparse.Namespace) -> int:
         print_json({"auto": AUTO, "algorithms": listed})
         return 0
     width = max(map(len, ALGORITHMS))
-    print(f"{'auto':<{width}}  the best by measurement, now {AUTO} (the default)")
+    print(f"{'auto':<{width}}  the default: the best in our measurements, at present {AUTO}")
     for name, algorithm in ALGORITHMS.items():
         print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
     return 0
 
 
 def gallery(arguments: argparse.Namespace) -> int:
+    """Draw the optimisers at work."""
     from partune.bench import gallery
 
     written = gallery.write(place(arguments.out))

@@ -1,4 +1,4 @@
-"""Studies of the command line: begun, continued and shown."""
+"""How the commands begin, continue and show studies."""
 
 from __future__ import annotations
 
@@ -24,11 +24,22 @@ if TYPE_CHECKING:
     from partune.study import Study, Watcher
     from partune.workers.base import Workers
 
-INTERRUPTED = 130  # the exit status
+INTERRUPTED = 130  # the exit status of what Ctrl-C ended, as shells count: 128 + SIGINT
 
 
 def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
-    """Begins and runs a study: the file's mapping with the flags laid over it."""
+    """Begin a study and run it.
+
+    Args:
+        arguments: The parsed arguments, of which the given flags override the file.
+        mapping: The study's file; empty if the flags are all there is.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        UserError: If a setting is wrong or would have no effect; nothing has been written then.
+    """
     from partune import config
     from partune.config import unused
     from partune.objectives.base import not_searched
@@ -51,14 +62,19 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
 
 
 def print_yaml(dump: Callable[[bool], str]) -> None:
-    """Print a file, with escapes where standard output cannot write a character itself: it is to be read back."""
+    """Print a YAML file that can be read back.
+
+    Args:
+        dump: Returns the file's text; given True, in ASCII, with escapes for all other characters.
+    """
+    # A "?" for a character that the output's encoding lacks would be another file.
     text = dump(False)
     print(text if admits(text) else dump(True), end="")
 
 
 @contextlib.contextmanager
 def workers_of(run: Run) -> Iterator[Workers | None]:
-    """The worker processes of a study's file; None where it runs in this process."""
+    """Yield the worker processes that the settings ask for, or None for a study that runs in this process."""
     if run.scheduler is None and run.cluster is None and run.workers == 1:
         yield None
         return
@@ -68,17 +84,17 @@ def workers_of(run: Run) -> Iterator[Workers | None]:
     from partune.workers.scheduler import joined
 
     if run.scheduler is not None:
-        found = joined(run.scheduler, run.time_limit, None if run.tls is None else Path(run.tls))
+        pool = joined(run.scheduler, run.time_limit, None if run.tls is None else Path(run.tls))
     elif run.cluster is not None:
-        found = batch(Path(run.cluster), run.time_limit)
+        pool = batch(Path(run.cluster), run.time_limit)
     else:
-        found = local(run.workers, run.time_limit, run.devices_per_worker)
-    with found as workers:
+        pool = local(run.workers, run.time_limit, run.devices_per_worker)
+    with pool as workers:
         yield workers
 
 
 def require_dask() -> None:
-    """Raise UserError, with the command that installs it, where Dask is missing."""
+    """Raise UserError, with the command that installs it, if Dask is missing."""
     try:
         import partune.workers.cluster  # noqa: F401
     except ImportError as error:
@@ -88,24 +104,37 @@ def require_dask() -> None:
 
 
 def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
-    """The configuration that a study was started from; raises UserError where it was started from Python."""
+    """Return the configuration that a study was begun with.
+
+    Args:
+        directory: The study's directory.
+        otherwise: What to do for a study that was begun from Python, and so has no configuration.
+        storage: URL of the database of the record, as the user gave it.
+
+    Raises:
+        UserError: If the study was begun from Python, or its file is damaged.
+    """
     from partune import config
     from partune.record.record import CONFIG, Record
 
     if not (directory / CONFIG).is_file():
-        Record.open(directory, read_only=True, storage=storage)
-        raise UserError(f"{directory} was started from Python: {otherwise}")
+        Record.open(directory, read_only=True, storage=storage)  # raises if this is no study at all
+        raise UserError(f"{directory} was begun from Python: {otherwise}")
     try:
         return config.parse(config.load(directory / CONFIG))
     except UserError as error:
-        there = "" if str(directory / CONFIG) in str(error) else f"{directory / CONFIG} is damaged: "
-        raise UserError(f"{there}{error}") from None
+        file = str(directory / CONFIG)
+        raise UserError(str(error) if file in str(error) else f"{file} is damaged: {error}") from None
 
 
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
-    """The configuration with the flags of `config.Where`, and whether code of tasks is trusted, laid over what it says.
+    """Return the configuration with another place to run at, and the user's word on the code of tasks.
 
-    A flag that says which workers there are takes the place of all that it says of them.
+    A flag that chooses the workers replaces all that the configuration says about them.
+
+    Args:
+        study_config: The configuration on record.
+        arguments: The parsed arguments, with flags of `config.Where` and --trust-task-code.
     """
     from partune import config
 
@@ -118,17 +147,22 @@ def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConf
     return config.parse(config.merged(recorded, {"run": given, **trust}))
 
 
-AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings of the search that a study may be resumed with
+AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings of `search` that `resume` may change: they choose no trial
 
 
 def changes_the_end(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the given settings of what follows the search; those that were not given stay as on record."""
-    found: dict[str, Any] = flags.given(arguments).get("search", {})
-    return found
+    """Return the settings of what follows the search that were given as flags."""
+    search: dict[str, Any] = flags.given(arguments).get("search", {})
+    return search
 
 
 def ending(study_config: StudyConfig, given: dict[str, Any]) -> StudyConfig:
-    """Return the configuration with other settings of what follows the search."""
+    """Return the configuration with other settings of what follows the search.
+
+    Args:
+        study_config: The configuration on record.
+        given: The settings of `search` to change.
+    """
     from partune import config
 
     recorded = study_config.model_dump(mode="json")
@@ -136,7 +170,16 @@ def ending(study_config: StudyConfig, given: dict[str, Any]) -> StudyConfig:
 
 
 def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
-    """runs/<name>; without a name, the model's or objective's and the first free number."""
+    """Return the directory of a new study: RUNS/NAME.
+
+    Args:
+        arguments: The parsed arguments, with --runs and --name. Without a name, the study is called after its model or
+            objective, with the first free number.
+        study_config: The settings of the study.
+
+    Raises:
+        UserError: If the name is not a plain folder name.
+    """
     runs = place(arguments.runs)
     if arguments.name is None:
         source = study_config.model.path if study_config.model is not None else study_config.objective
@@ -145,21 +188,32 @@ def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> P
         return runs / f"{stem}-{number}"
     if not arguments.name or Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
         raise UserError(
-            f"a name is a plain folder name, got {shown(arguments.name)}: give the parent folder with --runs"
+            f"a name is a plain folder name, got {shown(arguments.name)}: choose the parent folder with --runs"
         )
     return place(runs / arguments.name)
 
 
 def existing(directory: str) -> Path:
+    """Return the path of a directory; raise UserError with the nearest name, or a way to begin, if there is none."""
     path = place(directory)
     if not path.is_dir():
-        near = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = suggestion(path.name, sorted(near)) or f": partune tune --name {path.name} ... begins one"
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = suggestion(path.name, sorted(beside)) or f": partune tune --name {path.name} ... begins one"
         raise UserError(f"no study in {directory}{hint}")
     return path
 
 
 def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
+    """Run a study to its budget, show what it found and close it.
+
+    Args:
+        study: The study, new or continued.
+        budget: The total number of trials.
+        arguments: The parsed arguments: how to show it, and whether report.html follows the study.
+
+    Returns:
+        The exit status: 1 if the study stopped, or no trial has a score.
+    """
     from partune.study.study import StoppedError
 
     directory = study.record.directory
@@ -169,9 +223,9 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         from partune.report.words import progress
 
-        there = progress([trial.status for trial in study.trials], budget)
-        told = f"\nInterrupted: {there}. Continue with: partune resume {shlex.quote(str(directory))}"
-        print(told, file=sys.stderr if arguments.json else sys.stdout)
+        state = progress([trial.status for trial in study.trials], budget)
+        line = f"\nInterrupted: {state}. Continue with: partune resume {shlex.quote(str(directory))}"
+        print(line, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED
     except StoppedError as error:
         print(f"partune: stopped: {error}", file=sys.stderr)
@@ -182,34 +236,40 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
 
 
 def show(record: Record, arguments: argparse.Namespace) -> Summary:
-    """Write a study's report, where that can be, and show what it found.
+    """Write a study's report, if its directory can be written, and print what it found.
 
-    The report comes first, as the output may be a full disk, or nobody's any more.
+    Args:
+        record: The record of the study.
+        arguments: The parsed arguments: --json, --quiet.
+
+    Returns:
+        The summary of the study.
     """
     from partune.report import files, terminal
     from partune.report.data import print_json
     from partune.report.facts import Facts
 
     facts = Facts(record)
+    # The report is written before anything is printed: printing fails if the output is a full disk or a closed pipe.
     try:
-        told = f"Report: {files.write(facts)}"
+        where = f"Report: {files.write(facts)}"
     except UserError as error:
         print(f"partune: no report: {error}", file=sys.stderr)
-        told = ""
+        where = ""
     if arguments.json:
         print_json(facts.summary)
     elif arguments.quiet:
         print(terminal.brief(facts.summary))
     else:
         terminal.show(facts.summary)
-        if told:
-            print(told)
+        if where:
+            print(where)
     return facts.summary
 
 
 @contextlib.contextmanager
 def _following(study: Study, live: bool) -> Iterator[None]:
-    """A process of its own writes the report again and again meanwhile, where asked to."""
+    """Keep the report up to date inside the context, by a process of its own, if that was asked for."""
     if not live or study.record.directory is None:
         yield
         return
@@ -218,6 +278,8 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
     from partune.report import files
 
+    # Not a thread: drawing takes seconds of a processor, which the study's own process needs. Not a fork: CUDA and the
+    # threads of torch do not survive one.
     arguments = study.record.directory, study.record.given, os.getpid()
     writer = multiprocessing.get_context("spawn").Process(target=files.accompany, args=arguments, daemon=True)
     writer.start()
@@ -229,14 +291,14 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
 
 def watcher_of(arguments: argparse.Namespace) -> Watcher:
-    """Tells of progress: beside the output where that is JSON, and not at all where quiet was asked for."""
+    """Return who tells the user of progress: nobody with --quiet, and on standard error with --json."""
     from partune.cli.progress import Quiet, Terminal
 
     return Quiet() if arguments.quiet else Terminal(console_of(arguments))
 
 
 def console_of(arguments: argparse.Namespace) -> Console | None:
-    """Where progress is told: beside the output where that is JSON; None for the usual place."""
+    """Return the console of progress: standard error with --json; None for the usual one."""
     from partune.runtime.console import log
 
     return log(sys.stderr) if arguments.json else None
