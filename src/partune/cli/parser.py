@@ -221,11 +221,11 @@ def _report(command: Parser) -> None:
 
 def _dashboard(command: Parser) -> None:
     _add_directory(command)
-    about = "An address of this machine to listen on (default: %(default)s)."
+    about = "An address of this machine to listen on. (default: %(default)s)"
     command.add_argument("--host", default="127.0.0.1", help=about)
-    about = "Port to listen on; 0 takes any free one (default: 8080, or any free one if that is taken)."
+    about = "Port to listen on; 0 takes any free one. (default: 8080, or any free one if that is taken)"
     command.add_argument("--port", type=flags.integer(0, 65535), help=about)
-    about = "Open a browser, or do not (default: open one if the output is a terminal)."
+    about = "Open a browser, or do not. (default: open one if the output is a terminal)"
     command.add_argument("--open", action=argparse.BooleanOptionalAction, default=None, help=about)
     _add_storage(command)
 
@@ -264,7 +264,7 @@ def _export(command: Parser) -> None:
     command.add_argument("--merge", action="store_true", help=about)
     about = "Export even what is shown to be worse than the untouched base, or was never scored in its merged form."
     command.add_argument("--anyway", action="store_true", help=about)
-    about = "Write a recipe for this tool only: trl, litgpt, axolotl, llamafactory, or none (default: all four)."
+    about = "Write a recipe for this tool only: trl, litgpt, axolotl, llamafactory, or none. (default: all four)"
     # The braces make the choices known to the completion of shells, while `export` itself refuses a wrong one.
     command.add_argument("--recipe", action="append", metavar="{trl,litgpt,axolotl,llamafactory,none}", help=about)
     _add_storage(command)
@@ -315,7 +315,7 @@ def _completion(command: Parser) -> None:
 
 
 def _spaces(command: Parser) -> None:
-    command.add_argument("name", nargs="?", metavar="NAME", help="The space to show (default: all).")
+    command.add_argument("name", nargs="?", metavar="NAME", help="The space to show. (default: all)")
     command.add_argument("--json", action="store_true", help="Print the spaces as JSON, for scripts.")
 
 
@@ -324,7 +324,7 @@ def _algorithms(command: Parser) -> None:
 
 
 def _gallery(command: Parser) -> None:
-    about = "The folder for the pictures (default: %(default)s)."
+    about = "The folder for the pictures. (default: %(default)s)"
     command.add_argument("out", nargs="?", default="gallery", metavar="FOLDER", help=about)
 
 
@@ -390,7 +390,7 @@ def add_study(command: argparse.ArgumentParser) -> None:
     from partune.config import StudyConfig
 
     command.add_argument("--name", help="Name of the study: its directory is RUNS/NAME.")
-    command.add_argument("--runs", default="runs", help="Folder of all studies (default: %(default)s).")
+    command.add_argument("--runs", default="runs", help="Folder of all studies. (default: %(default)s)")
     _add_live(command)
     flags.add_sections(command, StudyConfig)
 

@@ -1,0 +1,42 @@
+"""Flags and the definition of a study: each field has one, and what is given becomes a file's mapping."""
+
+from __future__ import annotations
+
+from partune import config
+from partune.cli.flags import CONFIG, given
+from partune.cli.parser import Parser, add_study
+
+
+def flags(*arguments: str) -> dict[str, object]:
+    parser = Parser()
+    add_study(parser)
+    return given(parser.parse_args(arguments))
+
+
+def test_every_field_of_the_definition_has_a_flag_of_its_own() -> None:
+    parser = Parser()
+    add_study(parser)  # argparse refuses two flags of one name
+    dests = {action.dest for action in parser._actions}
+    for name, field in config.StudyConfig.model_fields.items():
+        section = next(
+            (
+                each
+                for each in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(each, type) and issubclass(each, config.Section)
+            ),
+            None,
+        )
+        if section is None:
+            assert CONFIG + name in dests or name == "version"
+        else:
+            assert {f"{CONFIG}{name}.{inner}" for inner in section.model_fields} - {f"{CONFIG}search.options"} <= dests
+
+
+def test_flags_override_the_file() -> None:
+    file = {"model": "file-model", "data": {"path": "d", "max_length": 64}, "validation": {"tasks": ["a"]}}
+    given = flags("--max-length", "128", "--task", "b", "--task", "c", "--trust-remote-code", "--keep", "all")
+    found = config.parse(config.merged(file, given))
+    assert found.model == config.Model(path="file-model", trust_remote_code=True)
+    assert found.data == config.Data(path="d", max_length=128)
+    assert found.validation == config.Validation(tasks=("b", "c"))
+    assert found.run.keep == "all"
