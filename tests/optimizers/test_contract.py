@@ -166,9 +166,9 @@ def test_never_stalls_and_takes_results_in_any_order(case: Case) -> None:
 def test_what_is_not_pending_cannot_be_told(case: Case) -> None:
     algorithm = build(case)
     (proposal,) = algorithm.ask()
-    with pytest.raises(ValueError, match="none of this optimiser"):
+    with pytest.raises(ValueError, match="was not made by this optimiser"):
         algorithm.tell(Proposal(7, proposal.point, proposal.config), 1.0)
-    with pytest.raises(ValueError, match="none of this optimiser"):
+    with pytest.raises(ValueError, match="was not made by this optimiser"):
         algorithm.tell(Proposal(0, (0.1, 0.2, 0.3), proposal.config), 1.0)
     algorithm.tell(proposal, 1.0)
     with pytest.raises(ValueError, match=r"already told, with score 1\.0"):

@@ -132,7 +132,7 @@ def test_the_order_in_which_scores_come_changes_nothing(order: list[int], values
 
 def test_a_cell_whose_split_is_not_worth_while_stays_for_later() -> None:
     refused: list[Cell] = []
-    tree = Tree(BOX, worth=lambda children: children[0] not in refused)
+    tree = Tree(BOX, may_split=lambda children: children[0] not in refused)
     children = tree.split(tree.root)
     scored(tree, children, [3.0, 2.0, 1.0])
     refused += [child for cell in children[:2] for child in tree._children(cell)]

@@ -153,7 +153,7 @@ def test_an_ask_is_for_a_number_that_can_be_answered(n: Any) -> None:
 
 
 def test_a_result_is_told_of_a_proposal() -> None:
-    with pytest.raises(UserError, match="a result is told of a Proposal"):
+    with pytest.raises(UserError, match=r"tell\(\) takes a Proposal"):
         optimizer("random", SPACE).tell(0, 1.0)  # type: ignore[arg-type]
 
 

@@ -181,10 +181,10 @@ def test_however_long_the_history_and_however_many_are_pending_a_search_fits_and
     search = optimizer(name, CUBE)
     for number, point in enumerate(np.random.default_rng(0).random((2 * MOST + 100, 3))):
         config = CUBE.decode(point)
-        search._register(Proposal(number, CUBE.encode(config), config))
+        search.register(Proposal(number, CUBE.encode(config), config))
         if number >= MOST + 50:
             search.tell(search.proposals[number], -float(((point - 0.4) ** 2).sum()))
-    assert len(search.pending) == len(search._scores) == MOST + 50
+    assert len(search.pending) == len(search.scores) == MOST + 50
     assert len(search.ask(2)) == 2
     assert ("fitted", MOST) in sizes
     assert ("believed", MOST) in sizes

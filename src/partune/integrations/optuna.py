@@ -325,7 +325,7 @@ class View:
             while self._places < claim["number"] and self._leave(claim["told"]):
                 pass
             number = len(self._optimizer.proposals)
-            self._optimizer._repropose(Trial(number, config, point, notes=tuple(claim["notes"])))
+            self._optimizer.repropose(Trial(number, config, point, notes=tuple(claim["notes"])))
             self._proposals[trial.number] = self._optimizer.proposals[-1]
         else:
             if isinstance(self._optimizer, Sampler) and self._optimizer.cheap:
@@ -342,7 +342,7 @@ class View:
 
     def _register(self, trial: FrozenTrial, point: Point, config: Config) -> None:
         proposal = Proposal(len(self._optimizer.proposals), point, config)
-        self._proposals[trial.number] = self._optimizer._register(proposal)
+        self._proposals[trial.number] = self._optimizer.register(proposal)
         self._left = [each for each in self._left if each[1].config != config]
 
     def _tell(self, numbers: Sequence[int]) -> None:

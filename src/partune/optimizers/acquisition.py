@@ -1,4 +1,4 @@
-"""Where to evaluate next: the expected improvement in logarithms, and points to look for its maximum from."""
+"""Where to evaluate next: the logarithm of the expected improvement, and starting points for its maximisation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from partune.optimizers.surrogate import Surrogate
 
 Points = NDArray[np.float64]
 
-
 Acquisition = Callable[[Points], Points]  # (m, d) to (m,)
 
 
 def acquisition(surrogate: Surrogate) -> Acquisition:
-    """log E[max(f - f*, 0)] under the surrogate; Ament et al. 2023.
+    """Return log E[max(f - f*, 0)] under the surrogate, as a function of points; Ament et al. 2023.
 
-    f* is the highest posterior mean at an evaluated or pending point, not the highest score: the same without noise,
-    and no prey to a lucky score with it.
+    f* is the highest posterior mean at an evaluated or pending point.
     """
+    # Not the highest score: without noise they are the same, and with noise that score is high by luck too.
     best = float(surrogate.posterior(surrogate.X)[0].max())
 
     def log_ei(points: Points) -> Points:
@@ -32,25 +31,45 @@ def acquisition(surrogate: Surrogate) -> Acquisition:
 
 
 def log_h(z: Points) -> Points:
-    """log(phi(z) + z Phi(z)), without cancellation; Ament et al. 2023, eq. 9. z: any shape."""
+    """Return log(phi(z) + z Phi(z)) without cancellation; Ament et al. 2023, eq. 9; z: any shape."""
+    # Every branch is computed for all z and may overflow where another one is taken.
     with np.errstate(all="ignore"):
-        plain = np.log(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi) + z * ndtr(z))
+        near = np.log(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi) + z * ndtr(z))
         ratio = np.log(-z * erfcx(-z / np.sqrt(2))) + 0.5 * np.log(np.pi / 2)  # of -z Phi(z) to phi(z)
         tail = np.where(z > -1e6, np.log(-np.expm1(np.minimum(ratio, -1e-16))), -2 * np.log(-z))
-        found: Points = np.where(z > -1, plain, -0.5 * z * z - 0.5 * np.log(2 * np.pi) + tail)
-    return found
+        result: Points = np.where(z > -1, near, -0.5 * z * z - 0.5 * np.log(2 * np.pi) + tail)
+    return result
 
 
 def leaders(surrogate: Surrogate, count: int = 4) -> Points:
-    """The evaluated points of highest posterior mean, (count, d)."""
+    """Return the evaluated or pending points of highest posterior mean.
+
+    Args:
+        surrogate: The fitted process, which knows the points.
+        count: How many to return, if there are so many.
+
+    Returns:
+        The points, (count, d), the highest mean first.
+    """
     mean, _ = surrogate.posterior(surrogate.X)
     return surrogate.X[np.argsort(-mean, kind="stable")[:count]]
 
 
 def around(points: Points, rng: np.random.Generator, each: int, step: Points) -> Points:
-    """Points around others: about half of the axes moved, at times one drawn anew; (n, d) to (n each, d)."""
+    """Return random points around others: about half of the axes moved, and in every fourth point one axis uniform.
+
+    Args:
+        points: The others, (n, d).
+        rng: What is drawn from.
+        each: How many points to draw around each.
+        step: The standard deviations of the moves, (n each, 1), in units of the cube's side.
+
+    Returns:
+        The points, (n each, d).
+    """
     start = points.repeat(each, axis=0)
     moved = np.clip(start + step * rng.standard_normal(start.shape) * (rng.random(start.shape) < 0.5), 0, 1)
+    # Small steps never leave the share of one option of a choice; a uniform coordinate does.
     rows = np.arange(0, len(moved), 4)
     moved[rows, rng.integers(moved.shape[1], size=len(rows))] = rng.random(len(rows))
     return moved

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from partune.errors import UserError
-from partune.optimizers.metaheuristic import Metaheuristic, Told
+from partune.optimizers.metaheuristic import Metaheuristic, Result
 from partune.space import Space
 from partune.trial import Point
 
@@ -28,15 +28,18 @@ FINE = 0.05
 
 
 class Annealing(Metaheuristic):
-    """A walk from the best of n_init points, that takes worse ones less and less often while its steps shrink.
+    """A walk from the best of n_init points that takes worse ones less and less often while its steps shrink.
 
     Ours: the first temperature follows from the scores, so that their unit and origin change nothing. After the
     horizon the walk restarts from the best point so far, hot again.
 
-    n_init: points of the initial hypercube.
-    horizon: proposals of one cooling; best the budget less n_init.
-    accept: probability at T_0 of accepting a loss as large as the median difference of the initial scores.
-    step: first standard deviation of a move, in units of the cube's side.
+    Args:
+        space: The search space.
+        seed: The seed of the hypercube, the moves and their acceptance.
+        n_init: The points of the initial hypercube.
+        horizon: The proposals of one cooling; best the budget less n_init.
+        accept: The probability at T_0 of accepting a loss as large as the median difference of the initial scores.
+        step: The first standard deviation of a move, in units of the cube's side.
     """
 
     def __init__(
@@ -60,20 +63,23 @@ class Annealing(Metaheuristic):
         self.step = step
 
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Yield neighbours of the current point, whose steps shrink as the walk cools."""
         current = self.current
         step = self.step * FINE ** self.progress(len(self.proposals))
         while True:
             yield self.neighbour(current.point, step, rng)
 
     @property
-    def current(self) -> Told:
-        """Where the walk stands for the next proposal: a fold over the results in order of number."""
-        told = self.told
-        t_0 = self.first_temperature([each.score for each in told])
+    def current(self) -> Result:
+        """Where the walk stands for the next proposal."""
+        # A fold over the results in order of number: results that come late are inserted where they belong, and a
+        # study that resumes walks the same way.
+        results = self.results
+        t_0 = self.first_temperature([result.score for result in results])
         uniform = np.random.default_rng([self.seed, 0, 3]).random(len(self.proposals))  # one for each number
-        current = best = told[0]
+        current = best = results[0]
         cycle = 0
-        for candidate in told:
+        for candidate in results:
             n = candidate.number
             if self._cycle(n) > cycle:
                 current, cycle = best, self._cycle(n)
@@ -85,9 +91,9 @@ class Annealing(Metaheuristic):
         return best if self._cycle(len(self.proposals)) > cycle else current
 
     def first_temperature(self, scores: Sequence[float]) -> float:
-        """T_0 in units of the score, of the scores in order of number: of the first n_init that are finite.
+        """Return T_0, in units of the score, from the first n_init finite scores, given in order of number.
 
-        More, up to the first that differs, where these are all equal; 0 where all are.
+        If these are all equal, as many more are used as it takes to find a different one; T_0 is 0 if there is none.
         """
         finite = [score for score in scores if math.isfinite(score)]
         differs = next((i for i, score in enumerate(finite) if score != finite[0]), 0)
@@ -96,7 +102,7 @@ class Annealing(Metaheuristic):
         return statistics.median(differences) / math.log(1 / self.accept) if differences else 0.0
 
     def progress(self, n: int) -> float:
-        """The share of its cooling that is over at proposal n, in [0, 1)."""
+        """Return the share of its cooling that is over at proposal n, in [0, 1)."""
         return max(n - self.n_init, 0) % self.horizon / self.horizon
 
     def _cycle(self, n: int) -> int:
@@ -104,7 +110,13 @@ class Annealing(Metaheuristic):
 
 
 def metropolis(candidate: float, current: float, t: float) -> float:
-    """The probability of moving from a score to another at temperature t >= 0; a failure (-inf) only from a failure."""
+    """Return the probability of accepting a candidate; a failure (-inf) is accepted only from a failure.
+
+    Args:
+        candidate: The candidate's score.
+        current: The score of the point where the walk stands.
+        t: The temperature, in units of the score; >= 0.
+    """
     if candidate >= current:
         return 1.0
     return math.exp((candidate - current) / t) if t > 0 else 0.0

@@ -17,22 +17,28 @@ from collections.abc import Mapping
 from partune.errors import UserError
 from partune.optimizers.base import Search
 from partune.optimizers.partition import Cell, Tree
-from partune.optimizers.soo import SOO
+from partune.optimizers.soo import Sweeping
 from partune.optimizers.surrogate import MOST, Surrogate, subset
 from partune.runtime.threads import one_blas_thread
 from partune.space import Space
 from partune.trial import Point
 
 
-class BaMSOO(SOO):
+class BaMSOO(Sweeping):
     """SOO whose new node is evaluated only if its upper bound mu + B_N sigma reaches f+.
 
     Nodes are scored one at a time, as f+ and the process change between siblings. A node whose configuration has a
-    score takes it, at no cost; a middle child whose parent was only inferred is tested again, with the process of now.
+    score takes it, at no cost; a middle child whose parent was only inferred is tested again, with the current process.
     While results are pending the process believes its own mean for them, and siblings are tested in the same order.
 
-    eta: in (0, 1); all the bounds hold with probability 1 - eta, if the process is right.
-    patience: inferred nodes in a row after which the next is evaluated in any case; None, the paper's, for never.
+    Args:
+        space: The search space.
+        seed: Ignored by the algorithm, which draws nothing.
+        k: The parts of a split; with an odd number the middle child is its parent's point and costs nothing.
+        h_max: "sqrt", the paper's bound floor(sqrt(t)), or "none".
+        compare: ">=", the paper's, or ">", the original study's.
+        eta: In (0, 1); all the bounds hold with probability 1 - eta, if the process is right.
+        patience: The inferred nodes in a row after which the next is evaluated in any case; None, the paper's: never.
     """
 
     def __init__(
@@ -53,16 +59,17 @@ class BaMSOO(SOO):
         self.eta = eta
         self.patience = patience
         self._nodes = 0
-        self._inferred: list[Cell] = []
-        self._fitted: tuple[int, Surrogate] | None = None
-        self._believed: tuple[int, int, Surrogate] | None = None
+        self._inferred: list[Cell] = []  # in a row, since the last node that was evaluated
+        self._fitted: tuple[int, Surrogate] | None = None  # the number of results, and the process fitted to them
+        self._believed: tuple[int, int, Surrogate] | None = None  # the numbers of results and of proposals too
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
+        """Score new cells one by one: by f at the centre if the upper bound reaches f+, else by the lower bound."""
         for cell in cells:
             self._nodes += 1
             if not self.proposed(cell.point):
                 lower, upper = self._bounds(cell.point)
-                if upper >= max(self._scores.values(), default=-math.inf):
+                if upper >= self.best_score:
                     self._inferred = []
                     yield [cell.point]
                 else:
@@ -70,14 +77,15 @@ class BaMSOO(SOO):
                     self._inferred.append(cell)
             tree.add([cell])
         while tree.shallowest is None and self.waiting:
-            # What was inferred with the process of now would be inferred otherwise later: a result is asked for it.
+            # A node inferred by the current process could be inferred otherwise once the pending results are in, and
+            # nothing in the record would say which: the search asks for its result.
             last, self._inferred = self._inferred[-1:], []
             yield [cell.point for cell in last]
             tree.collect()
 
     def _bounds(self, point: Point) -> tuple[float, float]:
-        """mu -+ B_N sigma; without bound while there is no finite score, and when patience ends."""
-        if max(self._scores.values(), default=-math.inf) == -math.inf or len(self._inferred) == self.patience:
+        """Return mu -+ B_N sigma; without bounds while there is no finite score, and when patience ends."""
+        if self.best_score == -math.inf or len(self._inferred) == self.patience:
             return -math.inf, math.inf
         note = self.infer(point, lambda: self._posterior(point))
         width = b(self._nodes, self.eta) * note["std"]
@@ -85,22 +93,27 @@ class BaMSOO(SOO):
 
     @one_blas_thread()
     def _posterior(self, point: Point) -> Mapping[str, float]:
-        mean, std = self._process().posterior([self._canonical(point)])
+        mean, std = self._process().posterior([self.canonical(point)])
         return {"mean": float(mean[0]), "std": float(std[0])}
 
     def _process(self) -> Surrogate:
-        """Fitted to what was told, and taking its own mean for what is pending."""
-        told, asked = len(self._scores), len(self.proposals)
-        if self._fitted is None or self._fitted[0] != told:
-            self._fitted = told, Surrogate(self.space, *subset(*self.history, self.errors))
-        if told == asked:
+        """Return the process fitted to the results so far, believing its own mean for what is pending."""
+        results, asked = len(self.scores), len(self.proposals)
+        if self._fitted is None or self._fitted[0] != results:
+            self._fitted = results, Surrogate(self.space, *subset(*self.history, self.errors))
+        if results == asked:
             return self._fitted[1]
-        if self._believed is None or self._believed[:2] != (told, asked):
+        if self._believed is None or self._believed[:2] != (results, asked):
             pending = [self.space.encode(each.config) for each in self.pending[-MOST:]]
-            self._believed = told, asked, self._fitted[1].believing(pending)
+            self._believed = results, asked, self._fitted[1].believing(pending)
         return self._believed[2]
 
 
 def b(n: int, eta: float) -> float:
-    """B_N = sqrt(2 log(pi^2 N^2 / (6 eta))), N >= 1."""
+    """Return B_N = sqrt(2 log(pi^2 N^2 / (6 eta))).
+
+    Args:
+        n: N, the number of nodes, from 1 on.
+        eta: In (0, 1).
+    """
     return math.sqrt(2 * math.log(math.pi**2 * n**2 / (6 * eta)))

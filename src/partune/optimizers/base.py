@@ -8,7 +8,7 @@ Two forms of optimiser share one protocol:
   scores (SOO, BaMSOO). A replay feeds the recorded scores to the same loop. Where the algorithm can, it goes ahead of
   results that are pending, exactly as far as the caller asks.
 
-Both answer a configuration that was already proposed from the record: it is no proposal and costs no budget.
+Both answer a configuration that was already proposed from the record: it is no new proposal and costs no budget.
 """
 
 from __future__ import annotations
@@ -26,20 +26,28 @@ from partune.trial.trial import RUNG
 
 Search = Generator[list[Point], list[float], None]
 
-
-BATCH = 100_000  # proposals that one ask can be for
+MOST_ASKED = 100_000  # proposals per ask
 
 
 class ReplayError(UserError):
-    """The record is not what this optimiser, space and seed would have proposed."""
+    """A record that is not what this optimiser, space and seed would have proposed."""
 
 
 class Optimizer(ABC):
-    """Sees the space and the observations, never the objective. Higher scores are better.
+    """A search algorithm that is asked for proposals and told their results; higher scores are better.
 
-    seeded: False for a deterministic algorithm, whose points are the same under every seed.
-    learns: False where what is proposed does not depend on results.
-    n_init: proposals of an initial design, in which no result counts yet.
+    It sees the space and the observations, never the objective.
+
+    Args:
+        space: The search space.
+        seed: The seed of all that is random in the algorithm; an integer from 0 on.
+
+    Attributes:
+        seeded: False for a deterministic algorithm, which proposes the same points under every seed.
+        learns: False if results do not change what is proposed.
+        n_init: The number of proposals in an initial design, before which no result is used.
+        proposals: All proposals so far, in order of their numbers.
+        scores: What each told result counts as, by the proposal's number; -inf for a failure.
     """
 
     seeded: ClassVar[bool] = True
@@ -52,152 +60,178 @@ class Optimizer(ABC):
         self.space = space
         self.seed = seed
         self.proposals: list[Proposal] = []
-        self._scores: dict[int, float] = {}
+        self.scores: dict[int, float] = {}
         self._errors: dict[int, float] = {}
-        self._done: list[Observation] = []
-        self._number: dict[Point, int] = {}
+        self._completed: list[Observation] = []  # of trials that ran to their end
+        self._numbers: dict[Point, int] = {}  # by canonical point
         self._size = space.size
 
     # ----- the protocol
 
     def ask(self, n: int = 1) -> list[Proposal]:
-        """Up to n new proposals; fewer, or none, while pending results are needed or when the search is finished."""
-        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= BATCH:
-            raise UserError(f"an ask is for 1 to {BATCH} proposals, an integer n >= 1, got n={shown(n)}")
+        """Return up to n new proposals; fewer, or none, if the search waits for results or is finished."""
+        if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= MOST_ASKED:
+            raise UserError(f"an ask is for 1 to {MOST_ASKED} proposals, an integer n >= 1, got n={shown(n)}")
         asked: list[Proposal] = []
         while len(asked) < n and (proposal := self._propose()) is not None:
-            asked.append(self._register(proposal))
+            asked.append(self.register(proposal))
         return asked
 
     def tell(self, proposal: Proposal, result: Observation | float) -> None:
-        """The result of a proposal, in any order. Raises ValueError where it is not pending."""
+        """Report the result of a pending proposal; results may come in any order.
+
+        Args:
+            proposal: A proposal that `ask` returned.
+            result: Its observation, or its score alone.
+
+        Raises:
+            UserError: `proposal` is not a Proposal.
+            ValueError: The proposal is not one of this optimiser's, or its result was told before.
+        """
         if not isinstance(proposal, Proposal):
-            raise UserError(f"a result is told of a Proposal that ask() gave, got {shown(proposal)}")
+            raise UserError(f"tell() takes a Proposal that ask() returned, got {shown(proposal)}")
         number = proposal.number
         if not 0 <= number < len(self.proposals) or self.proposals[number].point != proposal.point:
-            raise ValueError(f"proposal {number} at {proposal.point} is none of this optimiser's")
-        if number in self._scores:
-            raise ValueError(f"proposal {number} was already told, with score {self._scores[number]}")
+            raise ValueError(f"proposal {number} at {proposal.point} was not made by this optimiser")
+        if number in self.scores:
+            raise ValueError(f"proposal {number} was already told, with score {self.scores[number]}")
         observation = Observation.of(result).blinded()
-        self._scores[number] = self._worth(observation)
+        self.scores[number] = self._score_of(observation)
         self._errors[number] = math.nan if observation.stderr is None else observation.stderr
         if observation.status is Status.DONE:
-            self._done.append(observation)
+            self._completed.append(observation)
 
-    def _worth(self, observation: Observation) -> float:
-        """The score that an observation counts as; -inf for a failure (imputed only where a model is fitted).
+    def _score_of(self, observation: Observation) -> float:
+        """Return the score that an observation counts as; -inf for a failure.
 
-        A stopped trial counts as its score at its last rung, plus the mean of what the trials done so far gained after
+        A stopped trial counts as its score at its last rung, plus the mean of what the completed trials gained after
         that rung, but no more than the best of them.
         """
+        # A failure stays -inf here: an imputed value would change as results come in, so only a fit imputes one.
         if observation.status is not Status.STOPPED or not observation.scores:
             return observation.score if observation.scores else -math.inf
         rung = f"{RUNG}{sum(name.startswith(RUNG) for name in observation.scores) - 1}"
-        gains = [each.score - each.scores[rung] for each in self._done if rung in each.scores]
+        gains = [other.score - other.scores[rung] for other in self._completed if rung in other.scores]
         expected = observation.score + (sum(gains) / len(gains) if gains else 0.0)
-        return min(expected, max((each.score for each in self._done), default=expected))
+        # The judge stopped the trial because it was behind: an extrapolation must not make it the leader.
+        return min(expected, max((other.score for other in self._completed), default=expected))
 
     @property
     @abstractmethod
     def finished(self) -> bool:
-        """Nothing will ever be proposed again, and nothing is pending."""
+        """Whether nothing will ever be proposed again and nothing is pending."""
 
     def replay(self, trials: Iterable[Trial]) -> None:
-        """Rebuilds the state from a record, on an optimiser that was asked nothing yet.
+        """Rebuild the state from a record, on an optimiser that was asked for nothing yet.
 
         Proposals are made again in order of number, each after exactly the results that were told before it. Trials
-        that are not final stay pending, to be told later through `trial.proposal`. Raises ReplayError where the record
-        disagrees with what this optimiser proposes.
+        that are not final stay pending, to be told later through `trial.proposal`.
+
+        Raises:
+            ReplayError: The record disagrees with what this optimiser proposes.
+            ValueError: This optimiser has made proposals.
         """
         if self.proposals:
             raise ValueError(f"a replay needs a fresh optimiser, this one made {len(self.proposals)} proposals")
         self.follow(trials)
 
     def follow(self, trials: Iterable[Trial]) -> None:
-        """As `replay`, from where this optimiser stands: what it proposed and was told is the record's beginning.
+        """Catch up with a record whose beginning is what this optimiser proposed and was told.
 
-        A `Sequential` optimiser follows results only, as it may have gone on beyond its last proposal.
+        A `Sequential` optimiser can follow new results only: it may have gone on beyond its last proposal.
+
+        Raises:
+            ReplayError: The record disagrees with what this optimiser proposes.
         """
         record = sorted(trials, key=lambda trial: trial.number)
         if [trial.number for trial in record] != list(range(len(record))):
             raise ReplayError(f"a record has proposals 0, 1, ..., got {[trial.number for trial in record]}")
-        told = deque(sorted((trial for trial in record if trial.told is not None), key=lambda trial: trial.told or 0))
-        if [trial.told for trial in told] != list(range(len(told))):
-            raise ReplayError(f"a record has results 0, 1, ..., got {[trial.told for trial in told]}")
-        for _ in range(len(self._scores)):
-            told.popleft()
+        results = deque(
+            sorted((trial for trial in record if trial.told is not None), key=lambda trial: trial.told or 0)
+        )
+        if [trial.told for trial in results] != list(range(len(results))):
+            raise ReplayError(f"a record has results 0, 1, ..., got {[trial.told for trial in results]}")
+        for _ in range(len(self.scores)):
+            results.popleft()
         for trial in record[len(self.proposals) :]:
-            while len(self._scores) < trial.told_before:
-                self._retell(told, before=trial)
+            while len(self.scores) < trial.told_before:
+                self._retell(results, before=trial)
             try:
-                self._repropose(trial)
+                self.repropose(trial)
             except UserError:
                 raise
             except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-                said = f"{type(error).__name__}: {error}"
-                raise ReplayError(f"trial {trial.number}: its record cannot be followed ({said})") from error
-        while told:
-            self._retell(told)
+                message = f"{type(error).__name__}: {error}"
+                raise ReplayError(f"trial {trial.number}: its record cannot be followed ({message})") from error
+        while results:
+            self._retell(results)
+
+    def repropose(self, trial: Trial) -> None:
+        """Make a recorded proposal again, as the next one; raise ReplayError if the optimiser proposes another."""
+        proposal = self._propose()
+        if proposal is None or proposal.point != tuple(trial.point) or proposal.config != dict(trial.config):
+            raise _disagreement(trial, "nothing" if proposal is None else f"{proposal.point}, {dict(proposal.config)}")
+        self.register(proposal)
+
+    def register(self, proposal: Proposal) -> Proposal:
+        """Add a proposal to those that were made, whoever chose it, and return it."""
+        self.proposals.append(proposal)
+        self._numbers[self.space.encode(proposal.config)] = proposal.number
+        return proposal
 
     # ----- what an algorithm builds on
 
     @property
     def pending(self) -> list[Proposal]:
-        return [proposal for proposal in self.proposals if proposal.number not in self._scores]
+        """The proposals whose results were not told yet, in order of number."""
+        return [proposal for proposal in self.proposals if proposal.number not in self.scores]
 
     @property
     def history(self) -> tuple[list[Point], list[float]]:
         """The points really evaluated, n of (d,), and their scores, (n,); in order of number, -inf for a failure."""
-        numbers = sorted(self._scores)
-        return [self.space.encode(self.proposals[k].config) for k in numbers], [self._scores[k] for k in numbers]
+        # Not proposal.point: a Sequential proposes cell centres, which rounding to a configuration moves.
+        numbers = sorted(self.scores)
+        return [self.space.encode(self.proposals[k].config) for k in numbers], [self.scores[k] for k in numbers]
 
     @property
     def errors(self) -> list[float]:
         """The standard errors of the scores of `history`, (n,); NaN where unknown."""
-        return [self._errors[k] for k in sorted(self._scores)]
+        return [self._errors[k] for k in sorted(self.scores)]
+
+    @property
+    def best_score(self) -> float:
+        """The best score told so far; -inf if there is no finite one."""
+        return max(self.scores.values(), default=-math.inf)
 
     def proposed(self, point: Point) -> bool:
-        """Whether the configuration at a point was proposed before."""
-        return self._canonical(point) in self._number
+        """Return whether the configuration at a point was proposed before."""
+        return self.canonical(point) in self._numbers
 
     def known(self, point: Point) -> float | None:
-        """The score of the configuration at a point; None where it was never told."""
-        number = self._number.get(self._canonical(point))
-        return None if number is None else self._scores.get(number)
+        """Return the score of the configuration at a point, or None if it was never told."""
+        number = self._numbers.get(self.canonical(point))
+        return None if number is None else self.scores.get(number)
+
+    def canonical(self, point: Point) -> Point:
+        """Return the point that stands for the configuration at a point: the same for all its points."""
+        return self.space.encode(self.space.decode(point))
 
     def _all_proposed(self) -> bool:
-        return self._size is not None and len(self._number) >= self._size
-
-    # ----- what the two forms fill in
+        return self._size is not None and len(self._numbers) >= self._size
 
     @abstractmethod
     def _propose(self) -> Proposal | None:
-        """The next proposal; None where there is none now."""
+        """Return the next proposal, not registered yet, or None if there is none at the moment."""
 
-    def _repropose(self, trial: Trial) -> None:
-        """A recorded proposal, made again."""
-        proposal = self._propose()
-        if proposal is None or proposal.point != tuple(trial.point) or proposal.config != dict(trial.config):
-            raise _disagreement(trial, "nothing" if proposal is None else f"{proposal.point}, {dict(proposal.config)}")
-        self._register(proposal)
-
-    def _retell(self, told: deque[Trial], before: Trial | None = None) -> None:
-        if not told or told[0].number >= len(self.proposals):
+    def _retell(self, results: deque[Trial], before: Trial | None = None) -> None:
+        """Tell the next recorded result; `before` is the trial whose proposal needs it, if it is for one."""
+        if not results or results[0].number >= len(self.proposals):
             at = "its end" if before is None else f"trial {before.number}"
             raise ReplayError(f"the record tells a result before its proposal, at {at}")
-        trial = told.popleft()
+        trial = results.popleft()
         if trial.observation is None:
             raise ReplayError(f"trial {trial.number} was told as result {trial.told}, but has no observation")
         self.tell(trial.proposal, trial.observation)
-
-    def _register(self, proposal: Proposal) -> Proposal:
-        self.proposals.append(proposal)
-        self._number[self.space.encode(proposal.config)] = proposal.number
-        return proposal
-
-    def _canonical(self, point: Point) -> Point:
-        """Equal for two points exactly where they decode to the same configuration, as encode is injective."""
-        return self.space.encode(self.space.decode(point))
 
 
 class Sampler(Optimizer):
@@ -209,15 +243,16 @@ class Sampler(Optimizer):
 
     @abstractmethod
     def next_point(self) -> Point | None:
-        """A point whose configuration was not proposed before; None where the space is exhausted."""
+        """Return a point whose configuration was not proposed before, or None if the space is exhausted."""
 
     @property
     def cheap(self) -> bool:
-        """Whether `next_point` costs next to nothing now, so that a replay can check the record against it."""
+        """Whether `next_point` is fast enough now that a replay can check the record against it."""
         return True
 
     @property
     def finished(self) -> bool:
+        """Whether nothing will ever be proposed again and nothing is pending."""
         return (self._exhausted or self._all_proposed()) and not self.pending
 
     def _propose(self) -> Proposal | None:
@@ -227,23 +262,26 @@ class Sampler(Optimizer):
         config = self.space.decode(point)
         return Proposal(len(self.proposals), self.space.encode(config), config)
 
-    def _repropose(self, trial: Trial) -> None:
+    def repropose(self, trial: Trial) -> None:
+        """Make a recorded proposal again: checked if `next_point` is cheap, else taken as it is recorded."""
         if self.cheap:
-            super()._repropose(trial)
+            super().repropose(trial)
         elif self.space.encode(trial.config) != tuple(trial.point):
             raise _disagreement(trial, f"{self.space.encode(trial.config)} for the same configuration")
         else:
-            self._register(trial.proposal)
+            self.register(trial.proposal)
 
 
 class Sequential(Optimizer):
     """An optimiser whose loop is a generator; this class turns it into ask and tell.
 
-    ahead: whether the search goes on while results are pending. Asked for more than it has yielded, such a search is
-    resumed with NaN for what is pending, and yields an empty list where it can do nothing before a result arrives. An
-    ask that brought no proposal is in no record, so the search must leave no trace of it: resumed later, with more
-    results, it does what it would have done without. With one proposal at a time, each told at once, nothing is ever
-    missing.
+    A search that can go ahead is resumed with NaN for what is pending if it is asked for more than it has yielded; it
+    yields an empty list if it can do nothing before a result arrives. An ask that brought no proposal is in no record,
+    so the search must leave no trace of it: resumed later, with more results, it does what it would have done without.
+    With one proposal at a time, each told at once, nothing is ever missing.
+
+    Attributes:
+        ahead: Whether the search goes on while results are pending.
     """
 
     ahead: ClassVar[bool] = False
@@ -251,19 +289,33 @@ class Sequential(Optimizer):
     def __init__(self, space: Space, seed: int = 0) -> None:
         super().__init__(space, seed)
         self._search: Search | None = None
-        self._batch: list[Point] = []
-        self._passed = 0
+        self._batch: list[Point] = []  # what the search yielded last
+        self._passed = 0  # points of the batch that are proposed
         self._ended = False
         self._canonicals: dict[Point, Point] = {}
-        self._notes: list[Mapping[str, Any]] = []
-        self._recorded: deque[Mapping[str, Any]] | None = None
+        self._notes: list[Mapping[str, Any]] = []  # since the last proposal
+        self._recorded: deque[Mapping[str, Any]] | None = None  # notes to take over, during a replay
 
     @abstractmethod
     def search(self) -> Search:
-        """The algorithm: yields a list of points, resumes with their scores in the same order (-inf for a failure)."""
+        """Run the algorithm: yield a list of points, resume with their scores in the same order (-inf: failed)."""
 
     def infer(self, point: Point, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, Any]:
-        """What the algorithm infers about a point: recorded with the next proposal, on a replay taken from there."""
+        """Return what the algorithm infers about a point, and note it for the record of the next proposal.
+
+        A replay takes the note from the record: computed again on another machine, its last digits could differ and
+        lead the search elsewhere.
+
+        Args:
+            point: Where in the cube, (d,).
+            compute: Called without arguments for the note's numbers, by name.
+
+        Returns:
+            The note: the point and the numbers.
+
+        Raises:
+            ReplayError: The record has no note about this point here.
+        """
         if self._recorded is None:
             note: Mapping[str, Any] = {"point": list(point), **compute()}
         elif self._recorded and tuple(self._recorded[0]["point"]) == point:
@@ -278,17 +330,19 @@ class Sequential(Optimizer):
 
     @property
     def finished(self) -> bool:
+        """Whether the search has ended and nothing is pending."""
         return not self.waiting and self._advance() is None
 
     @property
     def waiting(self) -> bool:
         """Whether a result is pending."""
-        return len(self._scores) < len(self.proposals)
+        return len(self.scores) < len(self.proposals)
 
-    def _canonical(self, point: Point) -> Point:
-        """Once for each point: a search asks for the same ones again and again."""
+    def canonical(self, point: Point) -> Point:
+        """Return the point that stands for the configuration at a point: the same for all its points."""
+        # Kept, as a search asks about the same points again and again.
         if point not in self._canonicals:
-            self._canonicals[point] = super()._canonical(point)
+            self._canonicals[point] = super().canonical(point)
         return self._canonicals[point]
 
     def _propose(self) -> Proposal | None:
@@ -298,23 +352,22 @@ class Sequential(Optimizer):
         notes, self._notes = tuple(self._notes), []
         return Proposal(len(self.proposals), new, self.space.decode(new), notes)
 
-    def _repropose(self, trial: Trial) -> None:
+    def repropose(self, trial: Trial) -> None:
+        """Make a recorded proposal again, with the notes of its record."""
         self._recorded = deque(trial.notes)
-        super()._repropose(trial)
+        super().repropose(trial)
         if self._recorded:
             raise ReplayError(f"trial {trial.number}: the record infers {list(self._recorded)}, the search does not")
         self._recorded = None
 
     def _advance(self) -> Point | None:
-        """Runs the search to its next point that was never proposed; None where it ended, or needs what is pending.
-
-        It ends at the latest when every configuration of a finite space was proposed.
-        """
+        """Run the search to its next point that was never proposed; None if it ended or needs what is pending."""
         while not self._ended:
             while self._passed < len(self._batch) and self.proposed(self._batch[self._passed]):
                 self._passed += 1
             if self._passed < len(self._batch):
                 return self._batch[self._passed]
+            # A tree over a finite space can be refined for ever; once all was proposed, nothing new can come of it.
             if self._all_proposed():
                 self._ended = True
                 return None

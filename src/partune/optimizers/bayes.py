@@ -6,6 +6,7 @@ Kriging Believer (Ginsbourger, Le Riche and Carraro 2010); Algorithm 3.1 of the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,26 +14,28 @@ from scipy.stats import qmc
 
 from partune.errors import UserError
 from partune.optimizers.acquisition import Acquisition, Points, acquisition, around, leaders
-from partune.optimizers.sampling import LatinHypercube, check_design
+from partune.optimizers.sampling import Hypercubes, Stream, check_design
 from partune.optimizers.surrogate import MOST, Surrogate, subset
 from partune.runtime.threads import one_blas_thread
 from partune.space import Space
 from partune.trial import Point
 
-MOST_LOOKED, MOST_ROUNDS = 2**16, 1000  # of `look`, which takes memory, and of `rounds`, which halve a step of 0.1
+# Limits of `look`, which takes memory, and of `rounds`, each of which halves a step that begins at 0.1.
+MOST_LOOKED, MOST_ROUNDS = 2**16, 1000
 
 
-class GPBO(LatinHypercube):
+class GPBO(Stream):
     """A Latin hypercube of n_init points; then, one at a time, fit the process, maximise logEI, propose.
 
-    While no finite score is told, the sampling goes on with further hypercubes.
+    While no finite score is told, further hypercubes follow the first.
 
-    n_init: points of the initial design.
-    look: points of the acquisition's first look, a power of two.
-    rounds: of refinement around the best of that look, with steps that shrink.
+    Args:
+        space: The search space.
+        seed: The seed of the hypercubes and of the search for the acquisition's maximum.
+        n_init: The points of the initial design.
+        look: The points of the acquisition's first look, a power of two.
+        rounds: The rounds of refinement around the best points of that look, each with half the step of the one before.
     """
-
-    learns = True
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, look: int = 2048, rounds: int = 8) -> None:
         check_design("n_init", n_init)
@@ -42,18 +45,20 @@ class GPBO(LatinHypercube):
             raise UserError(f"rounds >= 0 must hold, got rounds={rounds}")
         if rounds > MOST_ROUNDS:
             raise UserError(f"rounds <= {MOST_ROUNDS} must hold, got rounds={rounds}")
-        super().__init__(space, seed, size=n_init)
+        super().__init__(space, seed, Hypercubes(space.dimension, seed, n_init))
         self.n_init = n_init
         self.look = look
         self.rounds = rounds
-        self._fitted: tuple[int, Surrogate] | None = None
+        self._fitted: tuple[int, Surrogate] | None = None  # the number of results, and the process fitted to them
 
     @property
     def cheap(self) -> bool:
-        return len(self.proposals) < self.n_init or not any(map(np.isfinite, self._scores.values()))
+        """Whether the next point is one of a hypercube, which needs no fit."""
+        return len(self.proposals) < self.n_init or self.best_score == -math.inf
 
     @one_blas_thread()
     def next_point(self) -> Point | None:
+        """Return the best new point of the acquisition's maximisation, or the next of a hypercube."""
         if self.cheap:
             return super().next_point()
         rng = np.random.default_rng([self.seed, len(self.proposals), 2])
@@ -63,27 +68,29 @@ class GPBO(LatinHypercube):
         return next(points, None) or super().next_point()
 
     def _surrogate(self) -> Surrogate:
-        """Fitted from the priors' modes each time, never from the fit before: the state is the history alone."""
-        told = len(self._scores)
-        if self._fitted is None or self._fitted[0] != told:
-            self._fitted = told, Surrogate(self.space, *subset(*self.history, self.errors))
+        # Fitted from the priors' modes each time, never from the fit before: the state is the history alone, so that a
+        # study that resumes proposes what it would have proposed.
+        results = len(self.scores)
+        if self._fitted is None or self._fitted[0] != results:
+            self._fitted = results, Surrogate(self.space, *subset(*self.history, self.errors))
         return self._fitted[1]
 
     def _best(self, log_ei: Acquisition, leaders: Points, rng: np.random.Generator) -> Points:
-        """Points in falling order of the acquisition, as they would be evaluated; (m, d)."""
+        """Return points in falling order of the acquisition, as they would be evaluated; (m, d)."""
         d = self.space.dimension
+        # Steps from tiny to a third of the cube: the peak beside a leader becomes narrow as scores come in.
         near = around(leaders, rng, 64, np.exp(rng.uniform(np.log(0.003), np.log(0.3), (64 * len(leaders), 1))))
-        found = self.space.snap(np.concatenate([qmc.Sobol(d, rng=rng).random(self.look), near]))
-        value = log_ei(found)
+        points = self.space.snap(np.concatenate([qmc.Sobol(d, rng=rng).random(self.look), near]))
+        value = log_ei(points)
         for k in range(self.rounds):
             best = np.argsort(-value, kind="stable")[:8]
-            moved = self.space.snap(around(found[best], rng, 32, np.full((32 * len(best), 1), 0.1 * 0.5**k)))
-            found, value = np.concatenate([found, moved]), np.concatenate([value, log_ei(moved)])
-        return found[np.argsort(-value, kind="stable")]
+            moved = self.space.snap(around(points[best], rng, 32, np.full((32 * len(best), 1), 0.1 * 0.5**k)))
+            points, value = np.concatenate([points, moved]), np.concatenate([value, log_ei(moved)])
+        return points[np.argsort(-value, kind="stable")]
 
     def _new(self, points: Points) -> Iterator[Point]:
-        """The points that would really be evaluated, of the configurations that were never proposed."""
+        """Yield the points that would really be evaluated, of configurations that were never proposed."""
         for point in points:
-            canonical = self._canonical(tuple(point.tolist()))
-            if canonical not in self._number:
+            canonical = self.canonical(tuple(point.tolist()))
+            if not self.proposed(canonical):
                 yield canonical

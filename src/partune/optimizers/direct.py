@@ -25,11 +25,14 @@ from partune.trial import Point
 
 
 class DIRECT(Partitioned):
-    """Divides, in each iteration, every cell whose bound would be the best for some Lipschitz constant.
+    """Dividing rectangles: in each iteration, every cell whose bound would be the best for some Lipschitz constant.
 
-    An iteration's points are one batch, and the next needs all of their scores.
+    An iteration's points are one batch, and the next iteration needs all of their scores.
 
-    epsilon: a cell is divided only where it could improve on f* by epsilon |f*|; >= 0.
+    Args:
+        space: The search space.
+        seed: Ignored by the algorithm, which draws nothing.
+        epsilon: A cell is divided only if it could improve on f* by epsilon |f*|; >= 0.
     """
 
     seeded = False
@@ -42,6 +45,7 @@ class DIRECT(Partitioned):
         self.epsilon = epsilon
 
     def search(self) -> Search:
+        """Run the iterations: sample the potentially optimal cells, then divide them."""
         tree = self.tree = Tree(self.space, known=self.known, row=self.size)
         yield [tree.root.point]
         tree.add([tree.root])
@@ -51,15 +55,14 @@ class DIRECT(Partitioned):
                 self._divide(tree, cell)
 
     def size(self, cell: Cell) -> float:
-        """From the centre to a corner, in the unit cube; a side that cannot be cut has no extent."""
+        """Return d_j, the distance from the centre to a corner in the unit cube; sides that cannot be cut count 0."""
+        # Sorted, so that cells of equal sides get the same sum to the last bit, and with it the same row of the tree.
         return 0.5 * math.sqrt(sum(9.0**-level for level in sorted(cell.levels[axis] for axis in cell.sides)))
 
     def _potentially_optimal(self, tree: Tree) -> list[Cell]:
-        """From the largest down; of each size the best cell, and, last, those equal to it.
-
-        A failure counts as the worst finite score.
-        """
-        finite = [score for score in self._scores.values() if math.isfinite(score)]
+        """Take the cells to divide out of the tree: the best of each size, largest first, then those equal to it."""
+        # A failure (-inf) would make every slope infinite; it counts as the worst finite score.
+        finite = [score for score in self.scores.values() if math.isfinite(score)]
         best, worst = max(finite, default=0.0), min(finite, default=0.0)
         scores = {d: max(leaf.score, worst) for d in tree.rows if (leaf := tree.best(d)) is not None}
         chosen = potentially_optimal(scores, best, self.epsilon)
@@ -71,7 +74,7 @@ class DIRECT(Partitioned):
         return cells
 
     def _divide(self, tree: Tree, cell: Cell) -> None:
-        """Cuts along the longest sides, the best w_i first: the best points get the largest cells."""
+        """Cut a cell along its longest sides, the best w_i first, so that the best points get the largest cells."""
         longest, middle, parts = cell.longest, cell, {}
         for axis in sorted(longest, key=lambda axis: self._best_of_pair(cell, axis), reverse=True):
             if axis in middle.sides:  # a condition may have switched it off
@@ -81,25 +84,34 @@ class DIRECT(Partitioned):
         tree.add([middle])
 
     def _best_of_pair(self, cell: Cell, axis: int) -> float:
-        """w_i."""
+        """Return w_i."""
         return max(-math.inf if (score := self.known(point)) is None else score for point in pair(cell, axis))
 
 
 class DIRECTL(DIRECT):
-    """Measures a cell by its longest side, and divides one cell of each size: it turns sooner to where f is good."""
+    """DIRECT in its locally biased form, which turns sooner to where f is good.
+
+    It measures a cell by its longest side, and divides one cell of each size.
+    """
 
     biased = True
 
     def size(self, cell: Cell) -> float:
+        """Return d_j, the longest side that can be cut; 1 if there is none."""
         return 3.0 ** -min((cell.levels[axis] for axis in cell.sides), default=0)
 
 
 def potentially_optimal(scores: Mapping[float, float], best: float, epsilon: float) -> list[float]:
-    """What Jones et al. define as potentially optimal: the sizes j for which there is a K > 0 with, for every size i,
+    """Return the sizes that are potentially optimal as Jones et al. define it, from the largest down.
+
+    These are the sizes j for which there is a K > 0 with, for every size i,
 
         f_j + K d_j >= f_i + K d_i   and   f_j + K d_j >= f* + epsilon |f*|
 
-    scores: the best score f_i of each size d_i. Returns the sizes from the largest down.
+    Args:
+        scores: The best score f_i of each size d_i.
+        best: f*.
+        epsilon: The relative improvement that must be possible, >= 0.
     """
 
     def holds(d: float) -> bool:
@@ -111,6 +123,11 @@ def potentially_optimal(scores: Mapping[float, float], best: float, epsilon: flo
 
 
 def pair(cell: Cell, axis: int) -> list[Point]:
-    """c + delta e_i and c - delta e_i."""
+    """Return c + delta e_i and c - delta e_i.
+
+    Args:
+        cell: The cell around c.
+        axis: i.
+    """
     c = cell.point
     return [(*c[:axis], cell.at(axis, part, 6), *c[axis + 1 :]) for part in (5, 1)]

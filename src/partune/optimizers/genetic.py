@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from partune.errors import UserError, suggestion
-from partune.optimizers.metaheuristic import Metaheuristic, Told
+from partune.optimizers.metaheuristic import Metaheuristic, Result
 from partune.optimizers.sampling import check_design
 from partune.space import Choice, Space
 from partune.trial import Point
@@ -25,16 +25,20 @@ CROSSOVERS = ("sbx", "uniform")
 
 
 class Genetic(Metaheuristic):
-    """Two parents by tournament, one child; a child replaces the worst of the population if it is better.
+    """A population of constant size: two parents have one child, which replaces the worst if it is better.
 
-    So the population is the best `size` of all that is told, whatever is pending, and the best is never lost. Ours: a
-    child that was proposed before is no child, and other parents are drawn.
+    So the population is the best `size` of all results, whatever is pending, and the best is never lost. Ours: a child
+    that was proposed before is dropped, and other parents are drawn.
 
-    size: of the population and of the hypercube that it begins as.
-    tournament: candidates for a parent, of which the best is taken.
-    crossover: of numbers, "sbx" or "uniform"; of choices always uniform.
-    mutation: probability that an axis mutates; None for one over the number of active axes.
-    eta_c, eta_m: distribution indices; a larger one keeps children nearer to their parents.
+    Args:
+        space: The search space.
+        seed: The seed of the hypercube, the tournaments, crossovers and mutations.
+        size: The points of the population, and of the hypercube that it begins as.
+        tournament: The candidates for a parent, of which the best is taken.
+        crossover: The crossover of numbers, "sbx" or "uniform"; choices always cross over uniformly.
+        mutation: The probability that an axis mutates; None for one over the number of active axes.
+        eta_c: The distribution index of the crossover; a larger one keeps children nearer to their parents.
+        eta_m: The distribution index of the mutation.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Genetic(Metaheuristic):
             raise UserError(f"0 <= mutation <= 1 must hold, got mutation={mutation}")
         if not (0 <= eta_c < math.inf and 0 <= eta_m < math.inf):
             raise UserError(f"eta_c, eta_m >= 0 must hold, got eta_c={eta_c}, eta_m={eta_m}")
+        self.size = size
         self.tournament = tournament
         self.crossover = crossover
         self.mutation = mutation
@@ -67,12 +72,13 @@ class Genetic(Metaheuristic):
         self.eta_m = eta_m
 
     @property
-    def population(self) -> list[Told]:
+    def population(self) -> list[Result]:
         """The best `size` results, best first, the earlier among equals; no failures."""
-        alive = [each for each in self.told if math.isfinite(each.score)]
-        return sorted(alive, key=lambda each: (-each.score, each.number))[: self.size]
+        alive = [result for result in self.results if math.isfinite(result.score)]
+        return sorted(alive, key=lambda result: (-result.score, result.number))[: self.size]
 
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Yield children, each of two parents that win a tournament."""
         population = self.population
         while True:
             # The population is sorted: the lowest rank wins a tournament.
@@ -80,13 +86,21 @@ class Genetic(Metaheuristic):
             yield self.mutated(self.crossed(population[first].point, population[second].point, rng), rng)
 
     def crossed(self, first: Point, second: Point, rng: np.random.Generator) -> Point:
-        """A child's point, (d,). An axis that only one parent has is that parent's; that none has is drawn anew."""
+        """Return a child of two parents before its mutation, (d,).
+
+        An axis that is active in one parent only is that parent's; one that is active in neither is uniform.
+
+        Args:
+            first: One parent's point, (d,).
+            second: The other parent's point, (d,).
+            rng: What is drawn from.
+        """
         has_first, has_second = set(self.active(first)), set(self.active(second))
         child = rng.random(len(first))
         for j, parameter in enumerate(self.space.hyperparameters.values()):
             a, b = (first[j], second[j]) if rng.random() < 0.5 else (second[j], first[j])
             if j in has_first and j in has_second:
-                # As usual, an axis is recombined with probability 1/2 and else handed on.
+                # As in the authors' code, an axis is recombined with probability 1/2 and otherwise inherited.
                 recombines = self.crossover == "sbx" and not isinstance(parameter, Choice) and rng.random() < 0.5
                 child[j] = sbx(a, b, self.eta_c, rng.random()) if recombines else a
             elif j in has_first or j in has_second:
@@ -94,6 +108,12 @@ class Genetic(Metaheuristic):
         return tuple(child.tolist())
 
     def mutated(self, point: Point, rng: np.random.Generator) -> Point:
+        """Return a point whose active axes have mutated, each with the probability `mutation`.
+
+        Args:
+            point: The point, (d,).
+            rng: What is drawn from.
+        """
         axes = self.active(point)
         rate = 1 / max(len(axes), 1) if self.mutation is None else self.mutation
         parameters = list(self.space.hyperparameters.values())
@@ -106,10 +126,16 @@ class Genetic(Metaheuristic):
 
 
 def sbx(a: float, b: float, eta: float, u: float) -> float:
-    """The child near a of simulated binary crossover of a and b in [0, 1]; u: uniform in [0, 1).
+    """Return the child near a of the simulated binary crossover of a and b, in [0, 1].
 
     c = ((a + b) - beta |b - a|) / 2 for a <= b, and mirrored; beta has the density of Deb and Agrawal's equations,
     cut off at the bound on a's side and renormalised by alpha / 2.
+
+    Args:
+        a: The coordinate of the nearer parent, in [0, 1].
+        b: The coordinate of the other parent, in [0, 1].
+        eta: The distribution index.
+        u: A uniform random number in [0, 1).
     """
     if a == b:
         return a
@@ -121,7 +147,13 @@ def sbx(a: float, b: float, eta: float, u: float) -> float:
 
 
 def polynomial(x: float, eta: float, u: float) -> float:
-    """Polynomial mutation of x in [0, 1], within the bounds; u: uniform in [0, 1)."""
+    """Return the polynomial mutation of a coordinate, within its bounds.
+
+    Args:
+        x: The coordinate, in [0, 1].
+        eta: The distribution index.
+        u: A uniform random number in [0, 1).
+    """
     if u > 0.5:
         return 1 - polynomial(1 - x, eta, 1 - u)
     delta: float = (2 * u + (1 - 2 * u) * (1 - x) ** (eta + 1)) ** (1 / (eta + 1)) - 1

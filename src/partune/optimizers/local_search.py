@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from partune.errors import UserError
-from partune.optimizers.metaheuristic import MOVES, Metaheuristic, Told
+from partune.optimizers.metaheuristic import MOVES, Metaheuristic, Result
 from partune.space import Space
 from partune.trial import Point
 
@@ -23,15 +23,19 @@ FINE = 0.05
 
 
 class IteratedLocalSearch(Metaheuristic):
-    """Climbs by random neighbours, the first better one taken; from a local optimum, leaps and climbs again.
+    """A climb by random neighbours, the first better one taken; from a local optimum it leaps and climbs again.
 
-    Ours: a local optimum is a point that `patience` neighbours in a row did not improve, or with no new ones. They come
-    closer one after another, from `step` to FINE `step`. The first climb begins at the best of n_init points. A leap
-    that fails leads nowhere: the next one is made.
+    Ours: a local optimum is a point that `patience` neighbours in a row did not improve, or that has no new ones. The
+    neighbours come closer one after another, from `step` to FINE `step`. The first climb begins at the best of n_init
+    points. After a leap to a failure another leap is made.
 
-    n_init: points of the initial hypercube.
-    patience: neighbours of a point without an improvement, after which it is a local optimum.
-    step, leap: standard deviations of the moves of a climb and of a perturbation, in units of the cube's side.
+    Args:
+        space: The search space.
+        seed: The seed of the hypercube and the moves.
+        n_init: The points of the initial hypercube.
+        patience: The neighbours of a point without an improvement after which it counts as a local optimum.
+        step: The standard deviation of a climb's moves, in units of the cube's side.
+        leap: The standard deviation of a perturbation, in the same units.
     """
 
     def __init__(
@@ -51,25 +55,29 @@ class IteratedLocalSearch(Metaheuristic):
         self.patience = patience
         self.step = step
         self.leap = leap
-        # Which proposals are perturbations, and the number of the local optimum that each leaves.
+        # The proposals that are perturbations, with the number of the local optimum that each leaves.
         self.leaves: dict[int, int] = {}
 
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
+        """Yield neighbours of the current point, and leaps from the best local optimum once it is one itself."""
         best, current, stalls = self.walk()
         if stalls < self.patience:
             step = self.step * FINE ** (stalls / self.patience)
+            # Half of the moves that `next_point` looks at: a leap must be among them if no neighbour is new.
             for _ in range(MOVES // 2):
                 yield self.neighbour(current.point, step, rng)
         self.leaves[len(self.proposals)] = current.number
         while True:
             yield self.neighbour(best.point, self.leap, rng)
 
-    def walk(self) -> tuple[Told, Told, int]:
-        """The best local optimum (s*), where the climb stands, and for how many neighbours: a fold in order of number.
+    def walk(self) -> tuple[Result, Result, int]:
+        """Return the best local optimum (s*), where the climb stands, and how many neighbours have not improved it.
 
-        Of several leaps from one optimum, asked together, the first begins a climb; the others are its candidates.
+        If several leaps from one optimum were asked for together, the first begins a climb and the others are its
+        candidates.
         """
-        first, *rest = self.told
+        # A fold over the results in order of number, so that the order in which they came changes nothing.
+        first, *rest = self.results
         best = current = first
         stalls = 0
         for candidate in rest:

@@ -1,4 +1,4 @@
-"""What the metaheuristics share: a hypercube to begin with, then moves from what was told; and the neighbourhood.
+"""The base of the metaheuristics: a hypercube to begin with, then moves from the results; and the neighbourhood.
 
 E.-G. Talbi, Metaheuristics: From Design to Implementation, Wiley 2009; a neighbourhood for mixed axes: section 2.1.
 """
@@ -13,41 +13,51 @@ from typing import NamedTuple
 
 import numpy as np
 
-from partune.optimizers.sampling import LatinHypercube, check_design
+from partune.optimizers.sampling import Hypercubes, Stream, check_design
 from partune.space import Choice, Hyperparameter, Int, Space
 from partune.trial import Point
 
-# Moves in a row whose configurations were all proposed before, after which the hypercubes go on.
+# Moves in a row whose configurations were all proposed before, after which a point of the hypercubes is taken.
 MOVES = 200
 
 
-class Told(NamedTuple):
-    """A result: the proposal's number, its point (d,), its score (-inf for a failure)."""
+class Result(NamedTuple):
+    """A result that was told.
+
+    Attributes:
+        number: The proposal's number.
+        point: The proposal's point, (d,).
+        score: Its score; -inf for a failure.
+    """
 
     number: int
     point: Point
     score: float
 
 
-class Metaheuristic(LatinHypercube):
+class Metaheuristic(Stream):
     """A Latin hypercube of n_init points, then moves.
 
-    While no finite score is told, and where no move leads to a new configuration, further hypercubes go on.
-    """
+    While no finite score is told, and if no move leads to a new configuration, the points of further hypercubes follow.
 
-    learns = True
+    Args:
+        space: The search space.
+        seed: The seed of the hypercubes and the moves.
+        n_init: The points of the initial hypercube.
+    """
 
     def __init__(self, space: Space, seed: int, n_init: int) -> None:
         check_design("n_init", n_init)
-        super().__init__(space, seed, size=n_init)
+        super().__init__(space, seed, Hypercubes(space.dimension, seed, n_init))
         self.n_init = n_init
 
     @abstractmethod
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Points that the next proposal may be, endlessly; some finite score is told."""
+        """Yield candidates for the next proposal, endlessly; called only once a finite score is told."""
 
     def next_point(self) -> Point | None:
-        if len(self.proposals) >= self.n_init and any(map(math.isfinite, self._scores.values())):
+        """Return the first move to a new configuration, or the next point of a hypercube."""
+        if len(self.proposals) >= self.n_init and self.best_score > -math.inf:
             rng = np.random.default_rng([self.seed, len(self.proposals), 2])
             for point in itertools.islice(self.moves(rng), MOVES):
                 if not self.proposed(point):
@@ -55,24 +65,28 @@ class Metaheuristic(LatinHypercube):
         return super().next_point()
 
     @property
-    def told(self) -> list[Told]:
+    def results(self) -> list[Result]:
         """The results told so far, in order of number, in whichever order they came."""
-        return [Told(n, self.proposals[n].point, self._scores[n]) for n in sorted(self._scores)]
+        return [Result(n, self.proposals[n].point, self.scores[n]) for n in sorted(self.scores)]
 
     # ----- the neighbourhood
 
     def active(self, point: Point) -> list[int]:
-        """The axes that exist in the configuration at a point and have more than one value."""
+        """Return the axes that exist in the configuration at a point and have more than one value."""
         config = self.space.decode(point)
         parameters = self.space.hyperparameters.items()
         return [j for j, (name, each) in enumerate(parameters) if name in config and _several(each)]
 
     def neighbour(self, point: Point, step: float, rng: np.random.Generator) -> Point:
-        """A point near another: each number moves with probability 1/2, each choice with 1/m; one of them at least.
+        """Return a random point near another.
 
-        m: active axes. What is inactive is drawn anew, uniformly: the value it has if the move makes it exist.
+        Each active number moves with probability 1/2 and each active choice with 1/m, m the number of active axes; at
+        least one of them moves.
 
-        step: standard deviation of a move of a number, in units of the cube's side.
+        Args:
+            point: The other point, (d,).
+            step: The standard deviation of a number's move, in units of the cube's side.
+            rng: What is drawn from.
         """
         axes = self.active(point)
         parameters = list(self.space.hyperparameters.values())
@@ -80,6 +94,7 @@ class Metaheuristic(LatinHypercube):
         moving = rng.random(len(axes)) < chances
         if axes and not moving.any():
             moving[rng.integers(len(axes))] = True
+        # Inactive axes are uniform: a move of their parent may switch them on, and then they need a value.
         near = rng.random(len(point))  # (d,)
         near[axes] = np.array(point)[axes]
         for j in itertools.compress(axes, moving):
@@ -88,7 +103,14 @@ class Metaheuristic(LatinHypercube):
 
 
 def moved(parameter: Hyperparameter, u: float, step: float, rng: np.random.Generator) -> float:
-    """A coordinate moved: a real by a Gaussian, an integer likewise but to another value, a choice to any other."""
+    """Return a coordinate moved: a number by a Gaussian, but an integer always to another value, a choice to any other.
+
+    Args:
+        parameter: The axis.
+        u: The coordinate, in [0, 1].
+        step: The standard deviation of a number's move, in units of the cube's side.
+        rng: What is drawn from.
+    """
     if isinstance(parameter, Choice):
         n = len(parameter.options)
         index = min(int(u * n), n - 1) + int(rng.integers(1, n))
@@ -102,7 +124,8 @@ def moved(parameter: Hyperparameter, u: float, step: float, rng: np.random.Gener
 
 
 def reflected(u: float) -> float:
-    """A coordinate brought back to [0, 1] by reflection at its ends, so that a move and its reverse are as likely."""
+    """Return a coordinate brought back to [0, 1] by reflection at its ends."""
+    # Clipping would pile up moves at the bounds; reflected, a move and its reverse are equally likely.
     return 1 - abs(u % 2 - 1)
 
 

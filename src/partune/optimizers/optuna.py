@@ -1,12 +1,12 @@
 """Optuna's samplers as optimisers: TPE, a Gaussian process, CMA-ES, NSGA-II, or any other by its name.
 
 Akiba et al. 2019 (Optuna). An Optuna study in memory holds every proposal: running while it is pending, complete with
-its score once told, a failure with -inf (which Optuna's models take for the worst finite score, or rank last).
-A sampler walks through the space parent by parent, as an objective of Optuna's would (define by run).
+its score once told, a failure with -inf (which Optuna's models treat as the worst finite score, or rank last).
+A sampler walks through the space parent by parent, as an Optuna objective would (define by run).
 
-What a sampler keeps of its own would break a replay, so each draw is made by a fresh one, seeded by (seed, number of
-the proposal, attempt). What must last (the distribution of CMA-ES, the generations of NSGA-II) Optuna keeps in its
-trials, and a replay that draws again writes it again.
+State that a sampler keeps to itself would break a replay, so each draw is made by a fresh sampler, seeded by (seed,
+number of the proposal, attempt). State that must last (the distribution of CMA-ES, the generations of NSGA-II) Optuna
+keeps in its trials, and a replay that draws again writes it again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState, create_trial
 
 from partune.errors import UserError
-from partune.optimizers.sampling import RandomSearch, check_design
+from partune.optimizers.sampling import Stream, UniformPoints, check_design
 from partune.runtime.extras import require_finetune
 from partune.space import Float, Hyperparameter, Int, Space
 from partune.space.distributions import distribution, quiet
@@ -31,16 +31,17 @@ from partune.trial import Observation, Point, Proposal, Value
 DRAWS = 4
 
 
-class OptunaSampler(RandomSearch):
-    """Any sampler of Optuna's that takes a seed, and draws independently of what it drew under another.
+class OptunaSampler(Stream):
+    """Any Optuna sampler that takes a seed and whose draws under one seed do not depend on those under another.
 
-    Not for those that are a sequence under one seed (QMCSampler, GridSampler).
+    Not for samplers that are a sequence under one seed (QMCSampler, GridSampler).
 
-    sampler: a class of optuna.samplers, or "package.module:Class".
-    settings: its arguments but the seed.
+    Args:
+        space: The search space.
+        seed: The seed of the sampler's draws.
+        sampler: A class of optuna.samplers, or "package.module:Class".
+        settings: The sampler's arguments, without the seed.
     """
-
-    learns = True
 
     def __init__(
         self,
@@ -49,22 +50,29 @@ class OptunaSampler(RandomSearch):
         sampler: str = "TPESampler",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(space, seed)
+        super().__init__(space, seed, UniformPoints(space.dimension, seed))
         self._kind: Callable[..., BaseSampler] = _load(sampler)
         if not isinstance(settings, Mapping | None):
             raise UserError(f"a sampler's settings are a mapping, got {settings!r}")
         self._settings = dict(settings or {})
         self._distributions = {name: distribution(each) for name, each in space.hyperparameters.items()}
-        self._recorded: list[int] = []  # the trial of proposal 0, 1, ... in Optuna's study
+        self._recorded: list[int] = []  # for proposal 0, 1, ..., the number of its trial in Optuna's study
         self._attributes: Mapping[str, Any] = {}  # what the sampler noted about the next proposal
         with quiet():
             self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
 
     def tell(self, proposal: Proposal, result: Observation | float) -> None:
+        """Report the result of a pending proposal, to Optuna's study too.
+
+        Args:
+            proposal: A proposal that `ask` returned.
+            result: Its observation, or its score alone.
+        """
         super().tell(proposal, result)
-        self._study.tell(self._recorded[proposal.number], self._scores[proposal.number])
+        self._study.tell(self._recorded[proposal.number], self.scores[proposal.number])
 
     def next_point(self) -> Point | None:
+        """Return the sampler's first draw with a new configuration, or the point that random search would take."""
         for attempt in range(DRAWS):
             point = self._draw(attempt)
             if not self.proposed(point):
@@ -73,10 +81,9 @@ class OptunaSampler(RandomSearch):
         return super().next_point()
 
     def _draw(self, attempt: int) -> Point:
-        """A trial of Optuna's, of which only the values and the sampler's notes are taken.
-
-        It ends as failed, and samplers pass over failed trials: `_register` adds the values really evaluated.
-        """
+        """Return the point of a trial that Optuna's study asks for, and keep the sampler's notes about it."""
+        # Only its values and notes are wanted. It ends as failed, which samplers pass over; `register` adds a trial
+        # with the values that are really evaluated.
         seed = np.random.default_rng([self.seed, len(self.proposals), attempt]).integers(2**31)
         with quiet():
             self._study.sampler = self._sampler(int(seed))
@@ -86,7 +93,8 @@ class OptunaSampler(RandomSearch):
             self._study.tell(trial, state=TrialState.FAIL)
         return self.space.encode(config)
 
-    def _register(self, proposal: Proposal) -> Proposal:
+    def register(self, proposal: Proposal) -> Proposal:
+        """Add a proposal to those that were made, and to Optuna's study as a running trial."""
         attributes, self._attributes = self._attributes, {}
         self._recorded.append(len(self._study.get_trials(deepcopy=False)))
         self._study.add_trial(
@@ -97,7 +105,7 @@ class OptunaSampler(RandomSearch):
                 system_attrs=dict(attributes),
             )
         )
-        return super()._register(proposal)
+        return super().register(proposal)
 
     def _sampler(self, seed: int) -> BaseSampler:
         try:
@@ -109,8 +117,11 @@ class OptunaSampler(RandomSearch):
 class TPE(OptunaSampler):
     """The tree-structured Parzen estimator; Bergstra et al. 2011, multivariate as Optuna has it.
 
-    n_init: random points before the first estimate.
-    candidates: points drawn from the good ones' density for each proposal.
+    Args:
+        space: The search space.
+        seed: The seed of the sampler's draws.
+        n_init: The random points before the first estimate.
+        candidates: The points that are drawn from the density of the good ones for each proposal.
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, candidates: int = 24) -> None:
@@ -121,9 +132,12 @@ class TPE(OptunaSampler):
 
 
 class OptunaGP(OptunaSampler):
-    """Optuna's Gaussian process with logEI, of mixed spaces; what is pending is integrated over.
+    """Optuna's Gaussian process with logEI, for mixed spaces; pending results are integrated over.
 
-    n_init: random points before the first fit.
+    Args:
+        space: The search space.
+        seed: The seed of the sampler's draws.
+        n_init: The random points before the first fit.
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10) -> None:
@@ -133,14 +147,20 @@ class OptunaGP(OptunaSampler):
 
     @property
     def cheap(self) -> bool:
-        return len(self._scores) < self.n_init
+        """Whether the next point is random, which needs no fit."""
+        return len(self.scores) < self.n_init
 
 
 class CMAES(OptunaSampler):
-    """The covariance matrix adaptation evolution strategy; Hansen 2016. Choices and what is conditional: uniform draws.
+    """The covariance matrix adaptation evolution strategy; Hansen 2016.
 
-    population: points of a generation; None for 4 + floor(3 log d).
-    n_init: random points before the first generation.
+    Choices and conditional hyperparameters are drawn uniformly.
+
+    Args:
+        space: The search space.
+        seed: The seed of the sampler's draws.
+        population: The points of a generation; None for 4 + floor(3 log d).
+        n_init: The random points before the first generation.
     """
 
     def __init__(self, space: Space, seed: int = 0, population: int | None = None, n_init: int = 1) -> None:
@@ -153,11 +173,15 @@ class CMAES(OptunaSampler):
 
 
 class NSGA2(OptunaSampler):
-    """NSGA-II with its single objective: an elitist genetic algorithm with uniform crossover; Deb et al. 2002.
+    """NSGA-II with a single objective: an elitist genetic algorithm with uniform crossover; Deb et al. 2002.
 
-    population: points of a generation, the first of which is random. (Optuna's default, 50, would make a study of 50
-    trials a random search.)
+    Args:
+        space: The search space.
+        seed: The seed of the sampler's draws.
+        population: The points of a generation; the first generation is random.
     """
+
+    # Optuna's default population, 50, would make a study of 50 trials a random search.
 
     def __init__(self, space: Space, seed: int = 0, population: int = 10) -> None:
         _check_population(population)
@@ -166,14 +190,14 @@ class NSGA2(OptunaSampler):
 
 
 def _check_population(size: int) -> None:
-    """Raises UserError unless a generation can have so many points."""
+    """Raise UserError unless a generation can have `size` points."""
     if size < 2:
         raise UserError(f"population >= 2 must hold, got population={size}")
     check_design("population", size)
 
 
 def _load(name: str) -> type[BaseSampler]:
-    """A sampler's class; raises UserError where there is none."""
+    """Return a sampler's class; raise UserError if it cannot be loaded."""
     module, _, attribute = name.rpartition(":")
     try:
         kind = getattr(importlib.import_module(module or "optuna.samplers"), attribute)
@@ -187,7 +211,13 @@ def _load(name: str) -> type[BaseSampler]:
 
 
 def suggest(trial: optuna.Trial, name: str, parameter: Hyperparameter) -> Value:
-    """A value of a hyperparameter, from a trial of Optuna's."""
+    """Return the value that an Optuna trial suggests for a hyperparameter.
+
+    Args:
+        trial: The trial.
+        name: The hyperparameter's name.
+        parameter: The hyperparameter.
+    """
     if isinstance(parameter, Float):
         return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
     if isinstance(parameter, Int):

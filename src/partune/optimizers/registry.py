@@ -1,4 +1,4 @@
-"""The optimisers, by name. Importing this package loads no algorithm, and none of the libraries they stand on."""
+"""The registry of algorithms by name, which loads none of them, and the making of an optimiser from a name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ __all__ = ["ALGORITHMS", "AUTO", "Algorithm", "Optimizer", "ReplayError", "optim
 
 @dataclass(frozen=True)
 class Algorithm:
-    """Where an optimiser lives, what it is in one line, and where it comes from."""
+    """An entry of the registry.
+
+    Attributes:
+        path: Where its class is, as "package.module:Class".
+        summary: What it is, in one line.
+        source: Who described it, and when.
+    """
 
     path: str
     summary: str
@@ -75,7 +81,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "stroquool": Algorithm(
         "partune.optimizers.sequool:StroquOOL",
-        "SequOOL for noisy scores: a cell counts by the mean of several points",
+        "SequOOL for noisy scores (experimental): a cell counts by the mean of several points",
         "Bartlett, Gabillon and Valko 2019",
     ),
     "direct": Algorithm(
@@ -125,7 +131,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
 }
 
-# The types of options that are checked here, in words; others are left to the algorithm.
+# The types of options that are checked here, as messages call them; others are left to the algorithm.
 KINDS: dict[Any, str] = {
     int: "an integer",
     float: "a number",
@@ -134,27 +140,44 @@ KINDS: dict[Any, str] = {
     NoneType: "null",
 }
 
-# No option that counts something is larger: a design of a thousand million points would fill the memory.
+# No option that counts something is larger than this: a design of a thousand million points would fill the memory.
 LARGEST = 1_000_000
 
-# What "auto" stands for: the best that measurement found (docs/search-log.md). A study records the name behind it.
+# What "auto" stands for: the best by measurement (docs/search-log.md). A study records this name, not "auto", so that
+# it resumes the same way after a release that chooses another.
 AUTO = "bo"
 
 
 def resolved(name: str) -> str:
-    """The name behind "auto", or the name itself."""
+    """Return the name that "auto" stands for, or any other name as it is."""
     return AUTO if name == "auto" else name
 
 
 def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int = 0, **options: Any) -> Optimizer:
-    """An optimiser by name, "package.module:Class", class or instance. Raises UserError for what is not known."""
+    """Return an optimiser.
+
+    Args:
+        algorithm: A name of the registry, "package.module:Class", a class, or an optimiser, which is returned.
+        space: The search space.
+        seed: The seed of all that is random in the algorithm.
+        options: The algorithm's options.
+
+    Raises:
+        UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
+    """
     return made(algorithm, space, seed, options)
 
 
 def made(
     algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int, options: Mapping[str, Any]
 ) -> Optimizer:
-    """Return an optimiser whose options came as a mapping, in which any name may stand; see `optimizer`.
+    """Return an optimiser, as `optimizer` does, from options in a mapping, whose keys may be any text.
+
+    Args:
+        algorithm: A name of the registry, "package.module:Class", a class, or an optimiser, which is returned.
+        space: The search space.
+        seed: The seed of all that is random in the algorithm.
+        options: The algorithm's options by name.
 
     Raises:
         UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
@@ -171,7 +194,7 @@ def made(
     known, any_name = _options(chosen)
     for name, value in options.items():
         if name in ("space", "seed"):
-            raise UserError(f"{chosen.__name__}: {name} is the study's own, not an option: give it there")
+            raise UserError(f"{chosen.__name__}: {name} is not an option of an algorithm: give it to the study")
         if not isinstance(name, str) or not (name in known or any_name):
             raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(str(name), known)}')
         _check(chosen.__name__, name, value, known.get(name))
@@ -179,12 +202,12 @@ def made(
         return chosen(space, seed=seed, **options)
     except UserError:
         raise
-    except Exception as error:  # of a class that is not ours
+    except Exception as error:  # a class of the user's may raise anything
         raise UserError(f"{chosen.__name__} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _check(algorithm: str, option: str, value: object, annotation: Any) -> None:
-    """Raises UserError where an option's value is not of its type, or beyond all sense."""
+    """Raise UserError if an option's value is not of its type, is not finite or is too large."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     if KINDS.keys() >= set(kinds) and not any(_is(value, kind) for kind in kinds):
         wanted = " or ".join(KINDS[kind] for kind in kinds)
@@ -205,7 +228,7 @@ def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
 
 
 def _parameters(kind: type[Optimizer]) -> list[Parameter]:
-    """Return the parameters of a constructor with their types; with text where a type is for type checkers alone."""
+    """Return the parameters of a constructor with their types; as text if a type is imported for type checkers only."""
     try:
         return list(inspect.signature(kind, eval_str=True).parameters.values())
     except NameError:
@@ -213,14 +236,14 @@ def _parameters(kind: type[Optimizer]) -> list[Parameter]:
 
 
 def _is(value: object, kind: type) -> bool:
-    """Whether a value is of one of KINDS: an integer is a number too, true and false are neither."""
+    """Return whether a value is of one of KINDS: an integer is also a number; true and false are neither."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 
 
 def algorithm_of(name: str) -> Any:
-    """The class of a name of the registry, or what is at "package.module:Class"; raises UserError."""
+    """Return the class of a registry name, or what is at "package.module:Class"; raise UserError if there is none."""
     name = resolved(name)
     if ":" not in name and name not in ALGORITHMS:
         raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')

@@ -1,15 +1,15 @@
 """Sampling that learns nothing: uniform random search, Latin hypercubes, Sobol points and grids.
 
-Each is an endless stream of points, a function of the seed alone; the next proposal is the first point of the stream
-whose configuration was not proposed before.
+Each proposes the points of an endless sequence, a function of the seed alone: the next proposal is the first point of
+the sequence whose configuration was not proposed before. Algorithms that learn begin with such a sequence, and go on
+with it where they have nothing better to propose.
 """
 
 from __future__ import annotations
 
 import itertools
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from typing import Protocol
 
 import numpy as np
 from scipy.stats import qmc
@@ -19,82 +19,172 @@ from partune.optimizers.base import Sampler
 from partune.space import Choice, Hyperparameter, Space
 from partune.trial import Point, Value
 
-# Stream points in a row without a new configuration, after which the few that are left are listed and drawn from.
+# Points of the sequence in a row without a new configuration, after which the few that are left are listed.
 PATIENCE = 1000
-# As many of them at most, so that a huge space is never listed whole.
-LISTED = 100_000
-# Points of a design that is drawn whole, at most.
-DESIGN = 100_000
+# No more configurations than these are listed, so that a huge space is never listed whole.
+MOST_LISTED = 100_000
+# A design that is drawn whole has no more points than these.
+MOST_DESIGN = 100_000
+# Sobol points are drawn in blocks of a power of two, at which the sequence is balanced.
+SOBOL_BLOCK = 64
 
 
 def check_design(option: str, size: int) -> None:
-    """Raises UserError unless a design can have so many points."""
+    """Check the number of points of a design.
+
+    Args:
+        option: The option that gives it, for the message.
+        size: The number of points.
+
+    Raises:
+        UserError: The number is not from 1 to MOST_DESIGN.
+    """
     if size < 1:
         raise UserError(f"{option} >= 1 must hold, got {option}={size}")
-    if size > DESIGN:
-        raise UserError(f"{option} <= {DESIGN} must hold, got {option}={size}")
+    if size > MOST_DESIGN:
+        raise UserError(f"{option} <= {MOST_DESIGN} must hold, got {option}={size}")
+
+
+class PointSequence(Protocol):
+    """An endless sequence of points in the unit cube."""
+
+    def __getitem__(self, i: int) -> Point:
+        """Return point i = 0, 1, ..., (d,)."""
+
+
+class UniformPoints:
+    """Independent uniform points; point i is drawn by `default_rng([seed, i])`."""
+
+    def __init__(self, dimension: int, seed: int) -> None:
+        self.dimension = dimension
+        self.seed = seed
+
+    def __getitem__(self, i: int) -> Point:
+        return tuple(np.random.default_rng([self.seed, i]).random(self.dimension).tolist())
+
+
+class Hypercubes:
+    """Latin hypercubes of `size` points, one after another; hypercube b is drawn by `default_rng([seed, b])`."""
+
+    def __init__(self, dimension: int, seed: int, size: int) -> None:
+        self.dimension = dimension
+        self.seed = seed
+        self.size = size
+        self._drawn: list[list[Point]] = []
+
+    def __getitem__(self, i: int) -> Point:
+        b, row = divmod(i, self.size)
+        while len(self._drawn) <= b:
+            rng = np.random.default_rng([self.seed, len(self._drawn)])
+            sample = qmc.LatinHypercube(self.dimension, rng=rng).random(self.size)  # (size, d)
+            self._drawn.append([tuple(point) for point in sample.tolist()])
+        return self._drawn[b][row]
+
+
+class SobolPoints:
+    """A Sobol sequence, scrambled by `default_rng([seed])`."""
+
+    def __init__(self, dimension: int, seed: int) -> None:
+        self._sequence = qmc.Sobol(dimension, rng=np.random.default_rng([seed]))
+        self._drawn: list[Point] = []
+
+    def __getitem__(self, i: int) -> Point:
+        while len(self._drawn) <= i:
+            self._drawn += map(tuple, self._sequence.random(SOBOL_BLOCK).tolist())  # (block, d)
+        return self._drawn[i]
+
+
+class GridPoints:
+    """The points of a grid in the order in which a scrambled Sobol sequence enters their shares of the cube.
+
+    In this order a grid cut short by the budget is spread out; a lexical order would not have moved its first axes yet.
+
+    Attributes:
+        axes: The values of every hyperparameter, in the order of the axes.
+    """
+
+    def __init__(self, space: Space, seed: int, points: int) -> None:
+        self._parameters = space.hyperparameters
+        self._order = SobolPoints(space.dimension, seed)
+        self._points = points
+        self.axes: dict[str, Sequence[Value]] = self._values(points)
+
+    def __getitem__(self, i: int) -> Point:
+        shares = zip(self._order[i], self._parameters.values(), self.axes.values(), strict=True)
+        return tuple(parameter.encode(values[int(u * len(values))]) for u, parameter, values in shares)
+
+    def refine(self) -> bool:
+        """Halve the grid's spacing; return False, and change nothing, if it has become as fine as it can."""
+        finer = self._values(2 * self._points - 1)
+        if finer == self.axes or self._points > MOST_LISTED:
+            return False
+        self._points, self.axes = 2 * self._points - 1, finer
+        return True
+
+    def _values(self, points: int) -> dict[str, Sequence[Value]]:
+        return {name: _axis(each, points) for name, each in self._parameters.items()}
 
 
 class Stream(Sampler):
-    """The points of a stream, in order, each configuration once."""
+    """The base of algorithms that propose the points of a sequence, in order, each configuration once.
 
-    learns = False
+    Args:
+        space: The search space.
+        seed: The seed of all that is random in the algorithm.
+        sequence: The points.
+    """
 
-    def __init__(self, space: Space, seed: int = 0) -> None:
+    def __init__(self, space: Space, seed: int, sequence: PointSequence) -> None:
         super().__init__(space, seed)
+        self.sequence = sequence
         self._passed = 0
 
-    @abstractmethod
-    def stream(self, i: int) -> Point:
-        """Point i = 0, 1, ... of the stream, (d,)."""
-
     def next_point(self) -> Point | None:
+        """Return the sequence's next point with a new configuration, or None if every configuration was proposed."""
         for _ in range(PATIENCE):
-            point = self.stream(self._passed)
+            point = self.sequence[self._passed]
             if not self.proposed(point):
                 return point
             self._passed += 1
-        left = list(itertools.islice((point for point in self._listed() if not self.proposed(point)), LISTED))
+        left = list(itertools.islice((point for point in self._listed() if not self.proposed(point)), MOST_LISTED))
         if not left:
             return None
         return left[int(np.random.default_rng([self.seed, len(self.proposals), 1]).integers(len(left)))]
 
     def _listed(self) -> Iterator[Point]:
-        """Every configuration's point in a finite space; nothing in one with a real hyperparameter."""
+        """Yield every configuration's point in a finite space, and nothing in one with a real hyperparameter."""
         parameters = self.space.hyperparameters
         values = {name: each.values for name, each in parameters.items() if each.values is not None}
         return map(self.space.encode, self.space.configurations(values) if len(values) == len(parameters) else ())
 
 
 class RandomSearch(Stream):
-    """Uniform in the unit cube; point i is drawn by `default_rng([seed, i])`. Bergstra and Bengio 2012."""
+    """Uniform random search; Bergstra and Bengio 2012. Point i is drawn by `default_rng([seed, i])`."""
 
-    def stream(self, i: int) -> Point:
-        return tuple(np.random.default_rng([self.seed, i]).random(self.space.dimension).tolist())
+    learns = False
+
+    def __init__(self, space: Space, seed: int = 0) -> None:
+        super().__init__(space, seed, UniformPoints(space.dimension, seed))
 
 
 class LatinHypercube(Stream):
     """Latin hypercube sampling; McKay, Beckman and Conover 1979.
 
-    An optimiser does not know its budget, so the stream is cut into batches of `size` points: batch b is a fresh
-    hypercube drawn by `default_rng([seed, b])`, every axis of which has one point in each of `size` equal strata.
+    An optimiser does not know its budget, so hypercubes of `size` points follow one another. Each is drawn afresh, and
+    on every axis it has one point in each of `size` equal strata.
 
-    size: points in a hypercube; best the budget, or a divisor of it.
+    Args:
+        space: The search space.
+        seed: The seed of the hypercubes.
+        size: The points of a hypercube; best the budget, or a divisor of it.
     """
 
-    def __init__(self, space: Space, seed: int = 0, size: int = 50) -> None:
-        super().__init__(space, seed)
-        check_design("size", size)
-        self.size = size
-        self._hypercubes: list[list[Point]] = []
+    learns = False
 
-    def stream(self, i: int) -> Point:
-        batch, row = divmod(i, self.size)
-        while len(self._hypercubes) <= batch:
-            rng = np.random.default_rng([self.seed, len(self._hypercubes)])
-            sample = qmc.LatinHypercube(self.space.dimension, rng=rng).random(self.size)  # (size, d)
-            self._hypercubes.append([tuple(point) for point in sample.tolist()])
-        return self._hypercubes[batch][row]
+    def __init__(self, space: Space, seed: int = 0, size: int = 50) -> None:
+        check_design("size", size)
+        super().__init__(space, seed, Hypercubes(space.dimension, seed, size))
+        self.size = size
 
 
 class Sobol(Stream):
@@ -103,64 +193,51 @@ class Sobol(Stream):
     Point i is the i-th of the sequence scrambled by `default_rng([seed])`.
     """
 
-    # The sequence is drawn in blocks: a power of two, which is where it is balanced.
-    block: ClassVar[int] = 64
+    learns = False
 
     def __init__(self, space: Space, seed: int = 0) -> None:
-        super().__init__(space, seed)
-        self._sequence = qmc.Sobol(space.dimension, rng=np.random.default_rng([seed]))
-        self._drawn: list[Point] = []
-
-    def stream(self, i: int) -> Point:
-        while len(self._drawn) <= i:
-            self._drawn += map(tuple, self._sequence.random(self.block).tolist())  # (block, d)
-        return self._drawn[i]
+        super().__init__(space, seed, SobolPoints(space.dimension, seed))
 
 
-class Grid(Sobol):
+class Grid(Stream):
     """Factorial grids, each finer than the one before and with all its points; Bergstra and Bengio 2012.
 
     The axis of a real or an integer has `points` values from end to end, evenly on its scale; a grid that is used up is
-    followed by the one with half its spacing (3, 5, 9, ... values), for ever where there is a real hyperparameter. An
-    integer with no more values than that, and a choice always, lists them all. The points of a grid come in the order
-    in which a scrambled Sobol sequence enters their shares of the cube, so that a grid cut short by the budget is
-    spread too: a lexical order would not have moved its first axes yet. The seed changes the order, not the grids.
+    followed by the one with half its spacing (3, 5, 9, ... values), for ever if there is a real hyperparameter. An
+    integer with no more values than that, and a choice always, lists them all. The seed changes the order of a grid's
+    points, not the grids.
 
-    points: values of an axis in the first grid.
+    Args:
+        space: The search space.
+        seed: The seed of the order.
+        points: The values of an axis in the first grid, 2 or more.
     """
 
+    learns = False
+
     def __init__(self, space: Space, seed: int = 0, points: int = 3) -> None:
-        super().__init__(space, seed)
         if points < 2:
             raise UserError(f"points >= 2 must hold, got points={points}")
-        if points > DESIGN:
-            raise UserError(f"points <= {DESIGN} must hold, got points={points}")
+        if points > MOST_DESIGN:
+            raise UserError(f"points <= {MOST_DESIGN} must hold, got points={points}")
+        self.grid = GridPoints(space, seed, points)
+        super().__init__(space, seed, self.grid)
         self.points = points
-        self._fine = points
-        self._axes = self._values(points)
 
     def next_point(self) -> Point | None:
+        """Return the next point of the grid, or of a finer one if it is used up, or None if none is finer."""
         while (point := super().next_point()) is None:
             # No axis has more values; or conditions that never hold together hide every axis that has.
-            if (finer := self._values(2 * self._fine - 1)) == self._axes or self._fine > LISTED:
+            if not self.grid.refine():
                 return None
-            self._fine, self._axes = 2 * self._fine - 1, finer
         return point
 
-    def stream(self, i: int) -> Point:
-        """Sobol point i, moved to the grid's point in whose share of the cube it lies."""
-        shares = zip(super().stream(i), self.space.hyperparameters.values(), self._axes.values(), strict=True)
-        return tuple(parameter.encode(values[int(u * len(values))]) for u, parameter, values in shares)
-
     def _listed(self) -> Iterator[Point]:
-        return map(self.space.encode, self.space.configurations(self._axes))
-
-    def _values(self, points: int) -> dict[str, Sequence[Value]]:
-        return {name: _axis(each, points) for name, each in self.space.hyperparameters.items()}
+        return map(self.space.encode, self.space.configurations(self.grid.axes))
 
 
 def _axis(parameter: Hyperparameter, points: int) -> Sequence[Value]:
-    """The values of an axis of a grid: `points` from end to end of its scale, or all where there are no more."""
+    """Return the values of a grid's axis: `points` from end to end of its scale, or all if there are no more."""
     values = parameter.values
     if values is not None and (isinstance(parameter, Choice) or len(values) <= points):
         return values

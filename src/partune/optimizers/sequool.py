@@ -8,9 +8,11 @@ Local Smoothness Assumption, ALT 2019.
     h_max       deepest level at which cells are opened
     T           evaluations that a cell's value is the mean of
 
-The paper's text was not at hand: the plans are restated from memory and compared with a public implementation, which
-agrees on SequOOL, and opens one cell for each p in StroquOOL where this opens floor(h_max / (h 2^p)), as the paper's
-count of its budget needs.
+SequOOL's plan was checked against two public implementations, PyXAB's and the baselines of IMABO, which agree on it.
+
+StroquOOL is experimental: its plan could not be checked against the paper's text, and the two implementations differ.
+PyXAB's opens one cell for each p; IMABO's opens the m-th best cell floor(h_max / (h m)) times for every m; this one
+opens floor(h_max / (h 2^p)) cells for each p, which is the number that the paper's h_max pays for.
 """
 
 from __future__ import annotations
@@ -29,12 +31,16 @@ from partune.trial import Point
 
 
 class Budgeted(Partitioned):
-    """Runs with the budget, then again with twice as much, and so on: what is known costs nothing. (Ours.)
+    """The base of algorithms with a plan for a budget: it is run, then planned again for twice the budget, and so on.
 
-    A run that brings nothing new is followed by the next; at the latest when every cell is opened, the search ends.
+    Ours: what is known costs nothing, so a run that brings nothing new is followed by the next at once. The search ends
+    when every cell is opened.
 
-    budget: evaluations that the first run may take.
-    k: parts of a split; with an odd number the middle child is its parent's point and costs nothing.
+    Args:
+        space: The search space.
+        seed: Ignored by the algorithm, which draws nothing.
+        budget: The evaluations that the first run may take.
+        k: The parts of a split; with an odd number the middle child is its parent's point and costs nothing.
     """
 
     seeded = False
@@ -49,10 +55,11 @@ class Budgeted(Partitioned):
 
     @property
     def new(self) -> int:
-        """Points that opening a cell adds."""
+        """How many new points opening a cell adds."""
         return self.k - self.k % 2
 
     def search(self) -> Search:
+        """Run the plans for the budget, twice the budget, and so on, until every cell is opened."""
         tree = self.tree = Tree(self.space, self.k, known=self.known)
         budget, exhausted = self.budget, False
         while not exhausted:
@@ -63,13 +70,19 @@ class Budgeted(Partitioned):
 
     @abstractmethod
     def run(self, tree: Tree, budget: int) -> Search:
-        """One run of the algorithm, on a tree without candidates; it adds its leaves."""
+        """Run the algorithm once and add its leaves to the tree.
+
+        Args:
+            tree: A tree without candidates.
+            budget: The evaluations that the run may take.
+        """
 
 
 class SequOOL(Budgeted):
-    """At each depth h = 1, ..., h_max opens the floor(h_max / h) cells with the best scores."""
+    """Sequential optimistic optimisation: at each depth h up to h_max the floor(h_max / h) best cells are opened."""
 
     def run(self, tree: Tree, budget: int) -> Search:
+        """Open cells depth by depth, once."""
         n = max(budget // self.new, 1)
         h_max = int(n / log_bar(n))
         yield [tree.root.point]
@@ -79,7 +92,13 @@ class SequOOL(Budgeted):
             yield from self.open(tree, h, h_max // h)
 
     def open(self, tree: Tree, depth: int, cells: int) -> Search:
-        """Opens so many cells of a depth, if there are; their children are one batch."""
+        """Open the best cells of a depth; their children are one batch.
+
+        Args:
+            tree: The tree.
+            depth: The depth.
+            cells: How many cells to open, if there are so many.
+        """
         children: list[Cell] = []
         while cells and tree.best(depth) is not None:
             children += tree.split(tree.pop(depth))
@@ -91,15 +110,17 @@ class SequOOL(Budgeted):
 class StroquOOL(Budgeted):
     """SequOOL for noisy scores: more evaluations for cells that are opened early, and a last look at the leaders.
 
-    A cell's value is the mean over T points in it, its centre the first. (Ours: the paper evaluates one point T times,
-    but a configuration is proposed once. The mean then is of f over the cell, not at its centre: the noise averages out
-    as in the paper, and what f varies within a cell adds a bias that shrinks with the cell.)
+    Experimental: the module's first lines say why. A cell's value is the mean over T points in it, its centre the
+    first. (Ours: the paper evaluates one point T times, but a configuration is proposed once. The mean then is of f
+    over the cell, not at its centre: the noise averages out as in the paper, and the variation of f within a cell adds
+    a bias that shrinks with the cell.)
 
     h_max is the largest for which a run takes no more than the budget. (Ours: the paper's floor(n / (2 (log-bar(n) +
     1)^2)) is a bound on that, and 0 for budgets below 75.)
     """
 
     def run(self, tree: Tree, budget: int) -> Search:
+        """Open cells depth by depth, the more evaluations a child gets the fewer; then evaluate the leaders again."""
         h_max = next(h for h in itertools.count(1) if self.cost(h + 1) > budget)
         yield [tree.root.point]
         if not tree.candidate(tree.root):
@@ -125,7 +146,7 @@ class StroquOOL(Budgeted):
         tree.add(cell for row in leaves for cell in row)
 
     def _evaluated(self, cells: list[Cell], times: int, T: dict[Cell, int]) -> Generator[list[Point], Any, list[Cell]]:
-        """Cells with their values, from so many points in each."""
+        """Give cells their values, each from `times` points in it; return the cells."""
         yield [point for cell in cells for point in points(cell, 0, times)]
         for cell in cells:
             cell.score = mean(known for point in points(cell, 0, times) if (known := self.known(point)) is not None)
@@ -133,17 +154,26 @@ class StroquOOL(Budgeted):
         return cells
 
     def cost(self, h_max: int) -> int:
-        """Evaluations that a run takes at most: the root and its children, the cells opened, the cross-validation."""
+        """Return the most evaluations that a run can take: root, its children, opened cells, cross-validation."""
         opened = sum(h_max // (h << p) << p for h in range(1, h_max + 1) for p in range((h_max // h).bit_length()))
         return 1 + self.k * (h_max + opened) + h_max.bit_length() * h_max
 
 
 def points(cell: Cell, start: int, stop: int) -> list[Point]:
-    """Points start, ..., stop - 1 of a sequence that fills a cell evenly, its centre the first; each (d,).
+    """Return points of a sequence that fills a cell evenly, its centre the first.
 
     u_j = 1/2 + j alpha (mod 1), alpha_i = phi^-i, phi^(d + 1) = phi + 1 (Roberts 2018).
+
+    Args:
+        cell: The cell.
+        start: The first point's number j.
+        stop: The number after the last point's.
+
+    Returns:
+        The points, each (d,).
     """
     d = len(cell.point)
+    # Fixed-point iteration: its error shrinks by more than half each time, so that 60 steps reach the last bit.
     phi = 2.0
     for _ in range(60):
         phi = (1 + phi) ** (1 / (d + 1))
@@ -157,5 +187,5 @@ def points(cell: Cell, start: int, stop: int) -> list[Point]:
 
 
 def log_bar(n: int) -> float:
-    """sum_{t=1}^n 1/t."""
+    """Return sum_{t=1}^n 1/t."""
     return sum(1 / t for t in range(1, n + 1))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import sys
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
 from partune.errors import UserError, suggestion
@@ -22,12 +23,11 @@ from partune.space import Space
 H_MAX: dict[str, Callable[[int], int]] = {"sqrt": math.isqrt, "none": lambda t: sys.maxsize}
 
 
-class SOO(Partitioned):
-    """Each sweep expands, depth by depth, the best leaf, if no shallower one of the sweep was better.
+class Sweeping(Partitioned):
+    """The sweeps of SOO, whatever scores the new cells.
 
-    k: parts of a split; with an odd number the middle child is its parent's point and costs nothing.
-    h_max: "sqrt", the paper's bound floor(sqrt(t)), or "none".
-    compare: ">=", the paper's, or ">", the original study's.
+    Each sweep expands, depth by depth, the best leaf, unless a shallower leaf of the sweep was better. `SOO` says what
+    the options are.
     """
 
     seeded = False
@@ -45,7 +45,8 @@ class SOO(Partitioned):
         self.compare = compare
 
     def search(self) -> Search:
-        tree = self.tree = Tree(self.space, self.k, known=self.known, worth=self._worthwhile)
+        """Run the sweeps over the depths until no leaf can be expanded."""
+        tree = self.tree = Tree(self.space, self.k, known=self.known, may_split=self._may_split)
         yield from self.score(tree, [tree.root])
         t = 1
         while (top := tree.shallowest) is not None:
@@ -60,21 +61,42 @@ class SOO(Partitioned):
                     v_max = leaf.score
                     t += 1
 
+    @abstractmethod
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
-        """Scores new cells by f at their centres, together; the middle child is answered from the record.
+        """Score new cells and add them to the tree; return once a leaf has a score.
 
-        Where results are pending the sweep goes on over the leaves that have scores, and rests only where none has.
+        Args:
+            tree: The tree they are of.
+            cells: The root, or the parts of one split.
         """
-        yield [cell.point for cell in cells]
-        tree.add(cells)
-        while tree.shallowest is None and self.waiting:
-            yield []
-            tree.collect()
 
-    def _worthwhile(self, children: Sequence[Cell]) -> bool:
-        """While results are pending, a split brings a new point, or else it is put off: it would leave a trace."""
+    def _may_split(self, children: Sequence[Cell]) -> bool:
+        # While results are pending, a split must bring a new point: without one its ask would bring no proposal, be in
+        # no record, and leave a trace all the same.
         return not self.waiting or any(not self.proposed(child.point) for child in children)
 
     def _admits(self, score: float, v_max: float | None) -> bool:
-        """v_max is None before the first expansion of a sweep, so that failures (-inf) can be expanded too."""
+        """Return whether a leaf may be expanded; v_max is None before the first expansion of a sweep."""
+        # None rather than -inf, so that failures (-inf) can be expanded too under ">".
         return v_max is None or score > v_max or (score == v_max and self.compare == ">=")
+
+
+class SOO(Sweeping):
+    """Simultaneous optimistic optimisation: sweeps over a partition tree whose cells are scored at their centres.
+
+    Args:
+        space: The search space.
+        seed: Ignored by the algorithm, which draws nothing.
+        k: The parts of a split; with an odd number the middle child is its parent's point and costs nothing.
+        h_max: "sqrt", the paper's bound floor(sqrt(t)), or "none".
+        compare: ">=", the paper's, or ">", the original study's.
+    """
+
+    def score(self, tree: Tree, cells: list[Cell]) -> Search:
+        """Score new cells by f at their centres, together; the middle child is answered from the record."""
+        yield [cell.point for cell in cells]
+        tree.add(cells)
+        # The sweep goes on over the leaves that have scores, and rests only where none has.
+        while tree.shallowest is None and self.waiting:
+            yield []
+            tree.collect()

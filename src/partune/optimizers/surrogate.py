@@ -33,19 +33,24 @@ from partune.trial import Point
 
 Array = NDArray[np.float64]
 
-# Bounds of l, s and v, and what keeps a Cholesky factor well conditioned; of the cube, of the scores' variance.
+# Bounds of l (in sides of the cube), of s and v (in the scores' variance), and what is added to the diagonal so that
+# the Cholesky factor of nearly equal points exists.
 LENGTHS, SIGNALS, NOISES, JITTER = (1e-3, 1e3), (1e-2, 1e2), (1e-8, 10.0), 1e-8
-# Observations that a search's process is fitted to, and pending points that it believes, so that an ask stays below a
-# second however long the history is: a fit takes time in n^3 and memory in n^2.
+# The most observations that a search's process is fitted to, and the most pending points that it believes. A fit takes
+# time in n^3 and memory in n^2; with this limit an ask stays below a second however long the history is.
 MOST = 400
 
 
 class Surrogate:
-    """A fitted process; its posterior is in the units of the score, but for the far lower tail (`tamed`).
+    """A Gaussian process fitted to scores; its posterior is in their units, except for the far lower tail (`tamed`).
 
-    points: (n, d), n >= 1; scores: (n,), -inf for a failure. A failure counts as the worst finite score, of which there
-    must be one. Equal scores, or a single one, keep their own scale (1).
-    errors: standard errors of the scores, (n,), NaN where unknown.
+    A failure counts as the worst finite score. Equal scores, or a single one, are not scaled.
+
+    Args:
+        space: The search space, which says which axes are choices.
+        points: The points really evaluated, (n, d), n >= 1.
+        scores: Their scores, (n,), at least one of them finite; -inf for a failure.
+        errors: The standard errors of the scores, (n,), NaN where unknown; None if all are unknown.
     """
 
     def __init__(
@@ -66,20 +71,22 @@ class Surrogate:
 
     @property
     def n(self) -> int:
+        """The number of points, believed ones included."""
         return len(self.z)
 
     def posterior(self, points: Sequence[Point] | Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of f, without the noise of an observation; points: (m, d), each (m,)."""
+        """Return the mean and standard deviation of f, without an observation's noise, (m,) each; points: (m, d)."""
         K = self.signal * matern(self._distances(np.asarray(points, dtype=np.float64)))  # (m, n)
         mean = self.shift + self.scale * (self.constant + K @ self._alpha)
         V = solve_triangular(self._L, K.T, lower=True, check_finite=False)  # (n, m)
         variance = self.signal - np.einsum("nm,nm->m", V, V)
+        # At an observed point the difference may round to less than zero.
         return mean, self.scale * np.sqrt(np.maximum(variance, 1e-12 * self.signal))
 
     def believing(self, points: Sequence[Point]) -> Surrogate:
-        """The same process, as if the scores at `points` were its posterior mean there; (m, d), hyperparameters kept.
+        """Return this process as if the scores at `points`, (m, d), were its posterior mean there.
 
-        The Kriging Believer for pending points: Ginsbourger, Le Riche and Carraro 2010.
+        The Kriging Believer for pending points: Ginsbourger, Le Riche and Carraro 2010. Hyperparameters are kept.
         """
         if not points:
             return self
@@ -93,7 +100,10 @@ class Surrogate:
     # ----- the fit
 
     def _fit(self, known: float | None) -> tuple[Array, float, float]:
-        """l (d,), s, v at the posterior's mode, by L-BFGS-B from the priors' modes."""
+        """Return l (d,), s and v at the posterior's mode, found by L-BFGS-B from the priors' modes.
+
+        known: The mean variance of the observations, in units of z; None if no error is known.
+        """
         d = self.X.shape[1]
         means = np.array([math.log(math.sqrt(d) / 4)] * d + [0.0, math.log(0.02 if known is None else known + 1e-4)])
         precisions = np.array([1.0] * d + [4.0, 0.25 if known is None else 1.0])
@@ -105,11 +115,11 @@ class Surrogate:
             return 0.5 * float(off @ (precisions * off)) - value, precisions * off - gradient
 
         low, high = np.log([LENGTHS] * d + [SIGNALS, NOISES]).T
-        found = minimize(loss, means.clip(low, high), jac=True, method="L-BFGS-B", bounds=Bounds(low, high))
-        return np.exp(found.x[:d]), float(np.exp(found.x[d])), float(np.exp(found.x[d + 1]))
+        mode = minimize(loss, means.clip(low, high), jac=True, method="L-BFGS-B", bounds=Bounds(low, high)).x
+        return np.exp(mode[:d]), float(np.exp(mode[d])), float(np.exp(mode[d + 1]))
 
     def _marginal(self, theta: Array, D: Array) -> tuple[float, Array]:
-        """log p(z | X, theta) without its constant, and its gradient, (d + 2,); D: (d, n n)."""
+        """Return log p(z | X, theta) without its constant, and its gradient, (d + 2,); D: (d, n n)."""
         n, d = self.n, len(D)
         inverse_squares = np.exp(-2 * theta[:d])  # 1 / l^2
         signal, noise = np.exp(theta[d:])
@@ -119,6 +129,7 @@ class Surrogate:
         V = K.copy()
         V.flat[:: n + 1] += noise * self.weights
         L, failed = lapack.dpotrf(V, lower=True, clean=True, overwrite_a=True)
+        # Not positive definite in double precision: so unlikely that the line search turns back.
         if failed:
             return -1e25, np.zeros(d + 2)
         inverse, _ = lapack.dpotri(L, lower=True)
@@ -135,7 +146,7 @@ class Surrogate:
         return value, gradient
 
     def _condition(self) -> None:
-        """The Cholesky factor and weights of the posterior, for the hyperparameters as they are."""
+        """Compute the Cholesky factor and the weights of the posterior for the current hyperparameters."""
         K = self.signal * matern(self._distances(self.X))
         K.flat[:: self.n + 1] += self.noise * self.weights + JITTER
         self._L, _ = cho_factor(K, lower=True, check_finite=False)
@@ -144,13 +155,15 @@ class Surrogate:
         self._alpha = cho_solve((self._L, True), self.z - self.constant, check_finite=False)
 
     def _distances(self, points: Array) -> Array:
-        """r^2 between points (m, d) and X, (m, n)."""
+        """Return r^2 between points (m, d) and X, (m, n)."""
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a b: one matrix product, not an array of (m, n, d); it may round below zero.
         A, B = self._scaled(points), self._scaled(self.X)
-        found: Array = np.maximum((A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2 * (A @ B.T), 0.0)
-        return found
+        r_squared: Array = np.maximum((A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2 * (A @ B.T), 0.0)
+        return r_squared
 
     def _scaled(self, points: Array) -> Array:
-        """In length scales, each choice as indicators over sqrt(2): distances are Euclidean; (m, features)."""
+        """Return points in units of the length scales, (m, features), each choice as indicators over sqrt(2)."""
+        # So the distance between two different options is 1, and all distances are Euclidean.
         columns = [points[:, ~self.choices] / self.lengths[~self.choices]]
         for axis in np.flatnonzero(self.choices):
             columns.append((points[:, [axis]] == self.options[axis]) / (np.sqrt(2) * self.lengths[axis]))
@@ -160,9 +173,9 @@ class Surrogate:
 def subset(
     points: Sequence[Point], scores: Sequence[float], errors: Sequence[float], most: int = MOST
 ) -> tuple[list[Point], list[float], list[float]]:
-    """Return the observations that a search's process is fitted to: all of them while there are no more than `most`.
+    """Return the observations that a search's process is fitted to: all of them, if there are no more than `most`.
 
-    Beyond that the best half of `most` says where the optimum is, and as many at even steps down the others' ranks say
+    Otherwise the best half of `most` says where the optimum is, and as many at even steps down the others' ranks say
     where it is not: a process of the best alone takes the rest of the space for unexplored.
 
     Args:
@@ -184,7 +197,7 @@ def subset(
 
 
 def imputed(scores: Sequence[float]) -> Array:
-    """Failures (-inf) replaced by the worst finite score; (n,)."""
+    """Return scores, (n,), with failures (-inf) replaced by the worst finite score; raise ValueError if none is."""
     y = np.array(scores, dtype=np.float64)
     finite = np.isfinite(y)
     if not finite.any():
@@ -193,11 +206,12 @@ def imputed(scores: Sequence[float]) -> Array:
 
 
 def tamed(y: Array) -> Array:
-    """Scores with the lower tail on a log scale; (n,). Increasing, and smooth where the tail begins.
+    """Return scores, (n,), with their lower tail on a log scale: increasing, and smooth where the tail begins.
 
-    With h the best score less the median, a score y < t = median - h becomes t - h log(1 + (t - y) / h): the process
-    is to tell good from better, and a few very bad scores would else set its scale. Nothing changes where h = 0.
+    With h the best score less the median, a score y < t = median - h becomes t - h log(1 + (t - y) / h). Nothing
+    changes if h = 0.
     """
+    # The process has to tell good from better; without this a few very bad scores would set its scale.
     median = float(np.median(y))
     h = float(y.max()) - median
     if not h > 0:
@@ -207,7 +221,12 @@ def tamed(y: Array) -> Array:
 
 
 def untamed(v: Array, y: Array) -> Array:
-    """The inverse of `tamed`, of scores y (n,): values v back in units of the score; any shape."""
+    """Return values in units of the score again: the inverse of `tamed`.
+
+    Args:
+        v: Tamed values, of any shape.
+        y: The scores that were tamed, (n,), which say where the tail begins.
+    """
     median = float(np.median(y))
     h = float(y.max()) - median
     if not h > 0:
@@ -217,7 +236,8 @@ def untamed(v: Array, y: Array) -> Array:
 
 
 def spread(y: Array) -> tuple[float, float]:
-    """The mean and the standard deviation, 1 where there is none; of numbers of any size."""
+    """Return the mean of scores and their standard deviation, 1 if they are equal."""
+    # Divided by the largest first: the squares of scores near 1e200 would overflow.
     size = float(np.abs(y).max())
     if not size > 0:
         return 0.0, 1.0
@@ -227,10 +247,15 @@ def spread(y: Array) -> tuple[float, float]:
 
 
 def relative_variances(errors: Sequence[float] | None, n: int) -> tuple[Array, float | None]:
-    """Squared standard errors, (n,), over their mean; and the mean, None where no error is known.
+    """Return each observation's variance relative to the mean variance, (n,), and that mean; None if none is known.
 
-    An unknown one counts as the mean; the least is a tenth of it, as the error of a score of 0 or 1 is estimated as 0.
+    An unknown error counts as the mean. No variance is less than a tenth of the mean.
+
+    Args:
+        errors: Standard errors, (n,), NaN where unknown; None if all are unknown.
+        n: The number of observations.
     """
+    # The least is there because an accuracy of 0 or 1 has an estimated error of 0, which would nail the process to it.
     variances = np.full(n, np.nan) if errors is None else np.square(np.array(errors, dtype=np.float64))
     if not np.nansum(variances) > 0:
         return np.ones(n), None
@@ -239,12 +264,21 @@ def relative_variances(errors: Sequence[float] | None, n: int) -> tuple[Array, f
 
 
 def matern(r_squared: Array) -> Array:
-    """Matern-5/2 of squared distances in length scales; Rasmussen and Williams 2006, eq. 4.17."""
+    """Return the Matern-5/2 kernel of squared distances in length scales; Rasmussen and Williams 2006, eq. 4.17."""
     a = np.sqrt(5 * r_squared)
     return (1 + a + a * a / 3) * np.exp(-a)
 
 
 def squares(A: Array, B: Array, choices: NDArray[np.bool_]) -> Array:
-    """D_i between points A (m, d) and B (n, d), axis by axis; (d, m, n)."""
+    """Return D_i between points, axis by axis.
+
+    Args:
+        A: Points, (m, d).
+        B: Points, (n, d).
+        choices: Which axes are choices, (d,).
+
+    Returns:
+        D_i, (d, m, n).
+    """
     difference = A.T[:, :, None] - B.T[:, None, :]
     return np.where(choices[:, None, None], difference != 0, difference**2)
