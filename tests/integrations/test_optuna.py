@@ -379,7 +379,7 @@ def test_what_is_refused() -> None:
         PartuneSampler("sooo")
     with pytest.raises(UserError, match='GPBO has no option "n_inits"'):
         PartuneSampler("bo", n_inits=3)
-    with pytest.raises(UserError, match="one of Optuna's samplers"):
+    with pytest.raises(UserError, match="is an Optuna sampler"):
         PartuneSampler("optuna-tpe")
     with pytest.raises(UserError, match="at least one hyperparameter"):
         PartuneSampler("bo", space={"x": IntDistribution(1, 1)})

@@ -2,19 +2,19 @@
 
     study = optuna.create_study(sampler=PartuneSampler("bamsoo", seed=0), storage=...)
 
-A sampler keeps nothing: at every trial the optimiser is rebuilt from the study's storage, so that studies resume, and
-several processes share one. To a trial that an optimiser proposed belongs, as a system attribute, a claim:
+The sampler keeps no state: for every trial the optimiser is rebuilt from the study's storage, so that studies resume
+and several processes can share one. A trial that an optimiser proposed has a system attribute, its claim:
 
-    search   which search it is of: a digest of algorithm, options, seed and space
+    search   the search it belongs to: a digest of algorithm, options, seed and space
     number   its place 0, 1, ... among the proposals of that search
-    point    where it lies in the unit cube
-    told     the trials whose results the optimiser learned of since the proposal before, in that order
+    point    its point in the unit cube
+    told     the trials whose results were told since the proposal before, in that order
     notes    what the optimiser inferred before it proposed this (BaMSOO)
 
 A trial with a search and a point but no number was drawn at random, as the optimiser was waiting or finished.
 
-Two that ask at the same time: a running trial with a lower number that has no claim yet is taken to be about to claim,
-and the next places are left to such trials. Whoever comes to claim takes the place that is left to it.
+When several processes ask at the same time, a running trial with a lower number and no claim is assumed to be about to
+claim. The next places are reserved for such trials, and each takes the place that is reserved for it.
 """
 
 from __future__ import annotations
@@ -51,21 +51,24 @@ from partune.space.distributions import distribution
 from partune.trial import Config, Observation, Point, Proposal, Status, Trial, Value
 from partune.trial.trial import RUNG
 
-CLAIM = "partune"
+CLAIM = "partune"  # the name of the attribute
 FIXED = "fixed_params"  # Optuna's attribute of an enqueued trial
-PATIENCE = 8  # later trials that end until one whose values are not known is waited for no longer
+PATIENCE = 8  # a trial without known values is given up after this many later trials have ended
 
 
 class PartuneSampler(BaseSampler):
-    """Any optimiser of partune's, driven by an Optuna study with one objective.
+    """A partune optimiser as the sampler of an Optuna study with one objective.
 
-    algorithm: a name, "package.module:Class" or a class; not one of the `optuna-...`, which are Optuna's own samplers.
-    space: a Space, or Optuna's distributions by name; None for what all finished trials so far suggested, so that the
-        first trial is drawn at random. What the objective suggests beyond the space is drawn at random, too.
-    options: the algorithm's.
+    Args:
+        algorithm: A name, "package.module:Class" or a class; not one of the `optuna-...`, which are Optuna's samplers.
+        seed: The seed of all that is random.
+        space: A Space, or Optuna's distributions by name; None for what all finished trials so far suggested, in which
+            case the first trial is drawn at random. Hyperparameters that the objective suggests beyond the space are
+            drawn at random too.
+        options: The algorithm's options.
 
-    Raises UserError where the algorithm, an option or the space is wrong, and ValueError in a study with several
-    objectives.
+    Raises:
+        UserError: The algorithm, an option or the space is not valid.
     """
 
     def __init__(
@@ -81,9 +84,18 @@ class PartuneSampler(BaseSampler):
         self._axes = None if space is None else Axes.of(space)
         probe = self._optimizer(Space(x=Float(0, 1)) if self._axes is None else self._axes.space)
         if isinstance(probe, OptunaSampler):
-            raise UserError(f"{algorithm} is one of Optuna's samplers: give the study that sampler itself")
+            raise UserError(f"{algorithm} is an Optuna sampler: give that sampler itself to the study")
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return the distributions that the optimiser proposes values for.
+
+        Args:
+            study: The study.
+            trial: The trial that asks.
+
+        Raises:
+            ValueError: The study has several objectives.
+        """
         self._raise_error_if_multi_objective(study)
         if self._axes is not None:
             return dict(self._axes.distributions)
@@ -93,6 +105,13 @@ class PartuneSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Return the values that the optimiser proposes for a trial, or random ones while it waits; record the claim.
+
+        Args:
+            study: The study.
+            trial: The trial that asks.
+            search_space: What `infer_relative_search_space` returned.
+        """
         self._raise_error_if_multi_objective(study)
         if not search_space:
             return {}
@@ -111,14 +130,30 @@ class PartuneSampler(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        """Return a random value for a hyperparameter beyond the space.
+
+        Args:
+            study: The study.
+            trial: The trial that asks.
+            param_name: The hyperparameter's name.
+            param_distribution: What to draw from.
+        """
         self._raise_error_if_multi_objective(study)
         rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
         uniform = RandomSampler(seed=int(rng.integers(2**31)))
         return uniform.sample_independent(study, trial, param_name, param_distribution)
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Warn if a trial set constraints, which no optimiser of partune uses.
+
+        Args:
+            study: The study.
+            trial: The trial that ended.
+            state: How it ended.
+            values: Its objective's values.
+        """
         if trial.constraints:
-            warnings.warn("constraints were set, but partune's optimisers do not use them", UserWarning, stacklevel=2)
+            warnings.warn("partune's optimisers ignore the constraints of this trial", UserWarning, stacklevel=2)
 
     def _optimizer(self, space: Space) -> Optimizer:
         return optimizer(self._algorithm, space, seed=self._seed, **self._options)
@@ -130,10 +165,9 @@ class PartuneSampler(BaseSampler):
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
     def _view(self, study: Study, trial: FrozenTrial, axes: Axes, search: str) -> View:
-        """The search as the storage has it now. A claim that does not follow from it is taken for an observation.
-
-        That happens where results arrived between two claims of the same moment.
-        """
+        """Return the search as the storage has it at the moment."""
+        # If results arrive between two claims of the same moment, a claim does not follow from those before it. Such a
+        # trial is treated as an observation from outside the search, and the replay begins again without it.
         sign = 1.0 if study.direction is StudyDirection.MAXIMIZE else -1.0
         others = [each for each in _trials(study) if each.number != trial.number]
         strays: set[int] = set()
@@ -146,16 +180,19 @@ class PartuneSampler(BaseSampler):
 
 
 def _trials(study: Study) -> list[FrozenTrial]:
-    """All of a study's trials; its own methods may show those of one bracket (HyperbandPruner)."""
+    """Return all of a study's trials."""
+    # Under a HyperbandPruner the study's own methods return those of one bracket only.
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A space of ours beside Optuna's distributions.
+    """A space of ours and the Optuna distributions that it stands for.
 
-    distributions: by name, in the order of the space's axes.
-    listed: those whose values are positions 0, 1, ... in the space (steps and categories of any type).
+    Attributes:
+        space: The space.
+        distributions: The distributions by name, in the order of the space's axes.
+        listed: Those whose values are positions 0, 1, ... in the space (steps, and categories of any type).
     """
 
     space: Space
@@ -164,7 +201,8 @@ class Axes:
 
     @classmethod
     def of(cls, space: Space | Mapping[str, BaseDistribution]) -> Axes:
-        """Distributions of a single value are left out, as Optuna asks no sampler for them."""
+        """Return the axes of a space, or of distributions by name with more than one value."""
+        # Optuna asks no sampler for a distribution of a single value.
         if isinstance(space, Space):
             return cls(space, {name: distribution(each) for name, each in space.hyperparameters.items()}, {})
         many = {name: each for name, each in space.items() if not each.single()}
@@ -172,11 +210,11 @@ class Axes:
         return cls(Space({name: _hyperparameter(each) for name, each in many.items()}), many, listed)
 
     def params(self, config: Config) -> dict[str, Any]:
-        """A configuration in Optuna's values."""
+        """Return a configuration in Optuna's values."""
         return {name: _value(self.listed[name], v) if name in self.listed else v for name, v in config.items()}
 
     def config(self, params: Mapping[str, Any]) -> Config | None:
-        """A configuration from Optuna's values; None where they are none of this space. Others' names are ignored."""
+        """Return a configuration from Optuna's values; None if they are not in this space. Other names are ignored."""
         try:
             config = {
                 name: _position(self.listed[name], params[name]) if name in self.listed else params[name]
@@ -215,7 +253,7 @@ def _value(each: BaseDistribution, position: Value) -> Any:
 
 
 def _position(each: BaseDistribution, value: Any) -> int:
-    """Raises ValueError where the value is not among those of the distribution."""
+    """Return the position of a value in a listed distribution; raise ValueError if it has no such value."""
     internal = each.to_internal_repr(value)
     if not each._contains(internal):
         raise ValueError(f"{value!r} is not in {each!r}")
@@ -226,9 +264,13 @@ def _position(each: BaseDistribution, value: Any) -> int:
 
 
 class View:
-    """An optimiser that learns what a study's trials are, and claims the next place.
+    """An optimiser rebuilt from a study's trials, which claims the next place.
 
-    sign: 1 in a study that maximises, -1 in one that minimises; here alone.
+    Args:
+        optimizer: A fresh optimiser.
+        axes: Its space and Optuna's distributions.
+        search: The digest of the search.
+        sign: 1 in a study that maximises, -1 in one that minimises.
     """
 
     def __init__(self, optimizer: Optimizer, axes: Axes, search: str, sign: float) -> None:
@@ -238,52 +280,59 @@ class View:
         self._sign = sign
         self._trials: dict[int, FrozenTrial] = {}
         self._proposals: dict[int, Proposal] = {}  # by the trial's number, where it is not told yet
-        self._places = 0  # claimed or left, so far
-        self._left: list[tuple[int, Proposal, list[int]]] = []  # places to claim, each with what is told before it
-        self._ahead = 0  # trials of lower number that are about to claim
-        self._told: list[int] = []  # since the last claim
+        self._places = 0  # how many are claimed or reserved
+        self._reserved: list[tuple[int, Proposal, list[int]]] = []  # places to claim, and what is told before each
+        self._ahead = 0  # how many trials of lower number are about to claim
+        self._told: list[int] = []  # the trials told since the last claim
 
     def replay(self, trials: Sequence[FrozenTrial], strays: set[int], before: int) -> int | None:
-        """Returns the first trial whose claim does not follow from those before it; None where all do."""
+        """Rebuild the optimiser from all trials but the one that asks.
+
+        Args:
+            trials: The other trials.
+            strays: The numbers of those whose claims do not follow, to be treated as observations.
+            before: The number of the trial that asks.
+
+        Returns:
+            The first trial whose claim does not follow from those before it; None if all do.
+        """
         self._trials = {each.number: each for each in trials}
         self._ahead = sum(each.number < before and self._is_open(each) for each in trials)
         claimed = {each.number: each for each in trials if self._is_claim(each) and each.number not in strays}
-        others = deque(each for each in trials if each.number not in claimed)
+        observed = deque(each for each in trials if each.number not in claimed)
         for each in sorted(claimed.values(), key=lambda each: (each.system_attrs[CLAIM]["number"], each.number)):
-            while others and others[0].number < each.number:
-                self._observe(others.popleft())
+            while observed and observed[0].number < each.number:
+                self._observe(observed.popleft())
             try:
                 self._repeat(each)
             except ReplayError:
                 return each.number
-        for each in others:
+        for each in observed:
             self._observe(each)
         self._told = [number for number in sorted(self._proposals) if self._trials[number].state.is_finished()]
         self._tell(self._told)
         return None
 
     def claim(self) -> dict[str, Any] | None:
-        """The place that is left to this trial, or the next one; None where the optimiser proposes nothing now."""
-        while len(self._left) <= self._ahead:
-            if not self._leave(self._told):
+        """Return the claim of the place reserved for this trial, or of the next; None if the optimiser waits."""
+        while len(self._reserved) <= self._ahead:
+            if not self._reserve(self._told):
                 return None
-        number, proposal, told = self._left[self._ahead]
+        number, proposal, told = self._reserved[self._ahead]
         notes = [dict(note) for note in proposal.notes]
         return {"number": number, "point": list(proposal.point), "told": told, "notes": notes}
 
     # ----- what a trial is to this search
 
     def _is_open(self, trial: FrozenTrial) -> bool:
-        """Whether a trial may be about to claim: it runs, and its values are not known.
-
-        One that stays so while many later ones end has lost its process, or is of another search.
-        """
+        """Return whether a trial may be about to claim: it runs, and its values are not known."""
+        # One that stays so while many later ones end has lost its process, or belongs to another search.
         if trial.state is not TrialState.RUNNING or self._config(trial) is not None:
             return False
         return sum(each.number > trial.number and each.state.is_finished() for each in self._trials.values()) < PATIENCE
 
     def _is_claim(self, trial: FrozenTrial) -> bool:
-        """A claim of this search whose values are the ones that were evaluated."""
+        """Return whether a trial has a claim of this search, and the claimed values are the ones evaluated."""
         claim = trial.system_attrs.get(CLAIM, {})
         if claim.get("search") != self._search or "number" not in claim or trial.state is TrialState.WAITING:
             return False
@@ -300,50 +349,53 @@ class View:
         return config
 
     def _observation(self, trial: FrozenTrial) -> Observation:
-        """A pruned trial is a stopped one; the k-th value on the way is the score of rung k."""
+        """Return a trial's observation: pruned is stopped, and the k-th intermediate value is the score of rung k."""
         if trial.value is None or trial.state is TrialState.FAIL or not math.isfinite(trial.value):
             return Observation.failure(f"trial {trial.number} ended as {trial.state.name}")
-        way = [value for _, value in sorted(trial.intermediate_values.items())]
-        rungs = {f"{RUNG}{k}": self._sign * value for k, value in enumerate(way) if all(map(math.isfinite, way))}
+        values = [value for _, value in sorted(trial.intermediate_values.items())]
+        finite = all(map(math.isfinite, values))
+        rungs = {f"{RUNG}{k}": self._sign * value for k, value in enumerate(values) if finite}
         status = Status.STOPPED if trial.state is TrialState.PRUNED else Status.DONE
         return Observation({"score": self._sign * trial.value, **rungs}, status=status)
 
     # ----- what the optimiser is told
 
     def _observe(self, trial: FrozenTrial) -> None:
-        """A trial that is none of the search's proposals: a model learns from it, a tree if it ever comes there."""
+        """Register a trial that the search did not propose: a model learns from it, a tree once it gets there."""
         config = None if trial.state is TrialState.WAITING else self._config(trial)
         if config is not None:
             self._register(trial, self._axes.space.encode(config), config)
 
     def _repeat(self, trial: FrozenTrial) -> None:
+        """Make the proposal of a claim again, after the results that were told before it."""
         claim = trial.system_attrs[CLAIM]
         point: Point = tuple(claim["point"])
         config = self._axes.space.decode(point)
         self._tell(claim["told"])
         if isinstance(self._optimizer, Sequential):
-            while self._places < claim["number"] and self._leave(claim["told"]):
+            while self._places < claim["number"] and self._reserve(claim["told"]):
                 pass
             number = len(self._optimizer.proposals)
             self._optimizer.repropose(Trial(number, config, point, notes=tuple(claim["notes"])))
             self._proposals[trial.number] = self._optimizer.proposals[-1]
         else:
             if isinstance(self._optimizer, Sampler) and self._optimizer.cheap:
-                self._optimizer.next_point()  # for what it leaves behind: how far a stream is, which moves were leaps
+                # Not for the point but for what it leaves behind: how far a stream is, which moves were leaps.
+                self._optimizer.next_point()
             self._register(trial, point, config)
         self._places = claim["number"] + 1
 
-    def _leave(self, told: list[int]) -> bool:
-        """Leaves the next place to whoever comes; False where the optimiser proposes nothing."""
+    def _reserve(self, told: list[int]) -> bool:
+        """Reserve the next place for a trial that is about to claim; return False if the optimiser proposes nothing."""
         asked = self._optimizer.ask()
-        self._left += [(self._places, proposal, told) for proposal in asked]
+        self._reserved += [(self._places, proposal, told) for proposal in asked]
         self._places += len(asked)
         return bool(asked)
 
     def _register(self, trial: FrozenTrial, point: Point, config: Config) -> None:
         proposal = Proposal(len(self._optimizer.proposals), point, config)
         self._proposals[trial.number] = self._optimizer.register(proposal)
-        self._left = [each for each in self._left if each[1].config != config]
+        self._reserved = [each for each in self._reserved if each[1].config != config]
 
     def _tell(self, numbers: Sequence[int]) -> None:
         for number in numbers:
