@@ -1,4 +1,4 @@
-"""What partune's modules share of Optuna: its distribution for each hyperparameter, and its messages kept quiet."""
+"""Optuna's distributions for our hyperparameters, and a context in which Optuna prints no messages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def distribution(parameter: Hyperparameter) -> BaseDistribution:
-    """The distribution over a hyperparameter's values; its `when` has no counterpart."""
+    """Return Optuna's distribution over a hyperparameter's values; its `when` has no counterpart."""
     from optuna import distributions
 
     if isinstance(parameter, Float):
@@ -27,7 +27,7 @@ def distribution(parameter: Hyperparameter) -> BaseDistribution:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Optuna says nothing but errors within, and what the user set afterwards."""
+    """Silence Optuna below errors inside the context, and restore the user's level afterwards."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -17,65 +17,66 @@ from partune.errors import UserError, shown, suggestion
 from partune.trial import Value
 
 Array = NDArray[np.float64]
-
-
 Condition = Mapping[str, Value | Sequence[Value]]
 
-
+# The significant digits of a real value: few enough that `decode(encode(value))` returns it exactly.
 DIGITS = 12
-
-
-# Values of an integer: as many as a range's length can count. On a log scale neighbours further up have the same
-# logarithm in double precision, so that they could not be told apart.
+# The most values of an integer, which is what a range's length can count; and its highest bound on a log scale, above
+# which neighbours have the same logarithm in double precision.
 MOST_VALUES, MOST_LOG = 2**63 - 1, 2**46
-
-
-# An integer of more values than that is placed on the axis in exact arithmetic.
+# An integer of more values than these is placed on the axis in exact arithmetic: a product of doubles would miss some.
 EXACT = 2**51
-
-
-# Options of a choice: each trial's record names them all.
+# The most options of a choice: each trial's record names them all.
 MOST_OPTIONS = 10_000
-
-
-# A cell's interior, as a share of its width: a value that only touches the cell's edge is not in it.
+# The edge of a cell's side, as a share of it: a value that reaches no further in only touches the cell.
 _EDGE = 1e-9
 
 
 @dataclass(frozen=True)
 class Hyperparameter(ABC):
-    """One axis of the unit cube. `when` names the discrete hyperparameters, and their values, under which it exists."""
+    """One axis of the unit cube.
+
+    Attributes:
+        when: The discrete hyperparameters, with their values, under which it exists; None if it always exists.
+    """
 
     when: Condition | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def decode(self, u: float) -> Value:
-        """The value at a coordinate in [0, 1]."""
+        """Return the value at a coordinate in [0, 1]."""
 
     @abstractmethod
     def encode(self, value: Value) -> float:
-        """The coordinate of a value that `contains` admits."""
+        """Return the coordinate of a value that `contains` admits."""
 
     @abstractmethod
     def snap(self, u: Array) -> Array:
-        """`encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
+        """Return `encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
 
     @abstractmethod
-    def contains(self, value: object) -> bool: ...
+    def contains(self, value: object) -> bool:
+        """Return whether something is a value of this hyperparameter."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The form in a study's file, without `when`."""
+        """Return the form in a study's file, without `when`."""
 
     @property
     def values(self) -> Sequence[Value] | None:
-        """All values in the order of the axis; None for a real one."""
+        """All values in the order of the axis; None for a real hyperparameter."""
         return None
 
 
 @dataclass(frozen=True)
 class Float(Hyperparameter):
-    """A real number in [low, high]."""
+    """A real number in [low, high].
+
+    Attributes:
+        low: The least value.
+        high: The greatest value.
+        log: Whether the axis is logarithmic.
+    """
 
     low: float
     high: float
@@ -92,6 +93,7 @@ class Float(Hyperparameter):
             raise UserError(f"low and high must differ in {DIGITS} digits, got low={self.low}, high={self.high}")
 
     def decode(self, u: float) -> float:
+        """Return the value at a coordinate in [0, 1], rounded to DIGITS significant digits."""
         if u <= 0:
             return float(self.low)
         if u >= 1:
@@ -105,6 +107,7 @@ class Float(Hyperparameter):
         return min(max(value, float(self.low)), float(self.high))
 
     def encode(self, value: Value) -> float:
+        """Return the coordinate of a value that `contains` admits."""
         x = float(value)
         if self.log:
             u = math.log(x / self.low) / math.log(self.high / self.low)
@@ -113,18 +116,27 @@ class Float(Hyperparameter):
         return min(max(u, 0.0), 1.0)
 
     def snap(self, u: Array) -> Array:
+        """Return the coordinates as they are: a real value keeps its own, up to rounding errors."""
         return u
 
     def contains(self, value: object) -> bool:
+        """Return whether something is a value of this hyperparameter."""
         return isinstance(value, (int, float)) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def describe(self) -> dict[str, Any]:
+        """Return the form in a study's file, without `when`."""
         return {"float": [self.low, self.high], **({"log": True} if self.log else {})}
 
 
 @dataclass(frozen=True)
 class Int(Hyperparameter):
-    """An integer in {low, ..., high}."""
+    """An integer in {low, ..., high}.
+
+    Attributes:
+        low: The least value.
+        high: The greatest value.
+        log: Whether the axis is logarithmic.
+    """
 
     low: int
     high: int
@@ -141,6 +153,7 @@ class Int(Hyperparameter):
             raise UserError(f"{rule}, got low={shown(self.low)}, high={shown(self.high)}: take a float")
 
     def decode(self, u: float) -> int:
+        """Return the value at a coordinate in [0, 1]."""
         if self.log:
             bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
             value = math.floor(math.exp(bottom + u * (top - bottom)) + 0.5)
@@ -152,6 +165,7 @@ class Int(Hyperparameter):
         return min(max(value, self.low), self.high)
 
     def encode(self, value: Value) -> float:
+        """Return the coordinate at the middle of a value's share of the axis."""
         k = int(value)
         if self.log:
             bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
@@ -159,6 +173,7 @@ class Int(Hyperparameter):
         return (2 * (k - self.low) + 1) / (2 * self._count)
 
     def snap(self, u: Array) -> Array:
+        """Return `encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
         if not self.log:
             return _middles(u, self._count)
         bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
@@ -166,13 +181,16 @@ class Int(Hyperparameter):
         return (0.5 * (np.log(k - 0.5) + np.log(k + 0.5)) - bottom) / (top - bottom)
 
     def contains(self, value: object) -> bool:
+        """Return whether something is a value of this hyperparameter."""
         return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
 
     def describe(self) -> dict[str, Any]:
+        """Return the form in a study's file, without `when`."""
         return {"int": [self.low, self.high], **({"log": True} if self.log else {})}
 
     @property
     def values(self) -> range:
+        """All values in the order of the axis."""
         return range(self.low, self.high + 1)
 
     @property
@@ -182,7 +200,11 @@ class Int(Hyperparameter):
 
 @dataclass(frozen=True)
 class Choice(Hyperparameter):
-    """One of the given options, without an order that means anything."""
+    """One of the given options, whose order has no meaning.
+
+    Attributes:
+        options: The options: numbers, texts or booleans.
+    """
 
     options: Sequence[Value]
 
@@ -203,27 +225,33 @@ class Choice(Hyperparameter):
             raise UserError(f"options must differ, got {list(self.options)}")
 
     def decode(self, u: float) -> Value:
+        """Return the value at a coordinate in [0, 1]."""
         return self.options[min(math.floor(u * len(self.options)), len(self.options) - 1)]
 
     def encode(self, value: Value) -> float:
-        return (index_of(self.options, value) + 0.5) / len(self.options)
+        """Return the coordinate at the middle of an option's share of the axis."""
+        return (value_index(self.options, value) + 0.5) / len(self.options)
 
     def snap(self, u: Array) -> Array:
+        """Return `encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
         return _middles(u, len(self.options))
 
     def contains(self, value: object) -> bool:
-        return any(same(option, value) for option in self.options)
+        """Return whether something is a value of this hyperparameter."""
+        return any(same_value(option, value) for option in self.options)
 
     def describe(self) -> dict[str, Any]:
+        """Return the form in a study's file, without `when`."""
         return {"choice": list(self.options)}
 
     @property
     def values(self) -> Sequence[Value]:
+        """All values in the order of the axis."""
         return self.options
 
 
 def _check_text(what: str, text: str) -> None:
-    """Raises UserError for a text that no file can hold."""
+    """Raise UserError for a text that no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -231,6 +259,7 @@ def _check_text(what: str, text: str) -> None:
 
 
 def _check_bounds(parameter: Float | Int, numbers: tuple[type, ...]) -> None:
+    """Check a hyperparameter's bounds and scale, and make the bounds plain Python numbers of the given types."""
     whole = float not in numbers
     for name in ("low", "high"):
         bound = _python(getattr(parameter, name))
@@ -257,43 +286,74 @@ def _is_finite(number: Any) -> bool:
 
 
 def _middles(u: Array, n: int) -> Array:
-    """The middle of the share, of n equal ones of [0, 1], in which each coordinate lies."""
+    """Return the middle of that of n equal shares of [0, 1] in which each coordinate lies."""
     return (np.minimum(np.floor(u * n), n - 1) + 0.5) / n
 
 
-def interior(lower: float, upper: float) -> tuple[float, float]:
+def inner_interval(lower: float, upper: float) -> tuple[float, float]:
+    """Return the part of an interval in which the values lie that do not only touch its ends.
+
+    Args:
+        lower: The interval's lower end.
+        upper: Its upper end.
+    """
     margin = _EDGE * (upper - lower)
     return lower + margin, upper - margin
 
 
-def same(a: object, b: object) -> bool:
-    """Equality that tells True from 1: values are compared with their kind (booleans, numbers, texts)."""
+def same_value(a: object, b: object) -> bool:
+    """Return whether two values are equal and of one kind (boolean, number, text).
+
+    Args:
+        a: One value.
+        b: The other value.
+    """
+    # Python's == takes True for 1.
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def index_of(values: Sequence[Value], value: Value) -> int:
+def value_index(values: Sequence[Value], value: Value) -> int:
+    """Return the place of a value among others, one of which it must be.
+
+    Args:
+        values: The others, in order.
+        value: The value.
+    """
     if isinstance(values, range):
-        return values.index(int(value))
-    return next(i for i, each in enumerate(values) if same(each, value))
+        return values.index(int(value))  # not one by one: a range can have 2^63 values
+    return next(i for i, other in enumerate(values) if same_value(other, value))
 
 
-def listed(values: Value | Sequence[Value]) -> tuple[Value, ...]:
-    """Return the values of a condition, and one more than there can be where they are too many; none for no list."""
+def condition_values(values: Value | Sequence[Value]) -> tuple[Value, ...]:
+    """Return the values that a condition names, one or a list; () if it is neither.
+
+    A list that is too long is cut after MOST_OPTIONS + 1 values, so that it can be refused without being read whole.
+    """
     if isinstance(values, (bool, int, float, str)):
         return (values,)
     return tuple(itertools.islice(values, MOST_OPTIONS + 1)) if isinstance(values, Sequence) else ()
 
 
-def plain(when: Condition) -> dict[str, Any]:
+def described_condition(when: Condition) -> dict[str, Any]:
+    """Return a condition as a study's file has it."""
     return {name: value if isinstance(value, (bool, int, float, str)) else list(value) for name, value in when.items()}
 
 
-def in_words(conditions: Mapping[str, tuple[Value, ...]]) -> str:
+def condition_text(conditions: Mapping[str, tuple[Value, ...]]) -> str:
+    """Return conditions as messages have them: "x is 1 or 2 and y is a"."""
     return " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in conditions.items())
 
 
-def parse(name: str, spec: Any) -> Hyperparameter:
-    """One hyperparameter from its form in the file; every error begins with its name."""
+def parse_hyperparameter(name: str, spec: Any) -> Hyperparameter:
+    """Return a hyperparameter from its form in a study's file.
+
+    Args:
+        name: Its name, with which every error begins.
+        spec: Its form: {float: [low, high], log: true, when: {...}}, {int: ...} or {choice: [...]}.
+
+    Raises:
+        UserError: The form is not valid.
+    """
     kinds: tuple[Literal["float", "int", "choice"], ...] = ("float", "int", "choice")
     given = [kind for kind in kinds if isinstance(spec, Mapping) and kind in spec]
     if len(given) != 1:
