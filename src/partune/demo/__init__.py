@@ -1,4 +1,4 @@
-"""The embedded default: a small base model, instructions and two tasks about an invented factory."""
+"""The demo's files: a small base model, instructions and two tasks about an invented factory."""
 
 from pathlib import Path
 

@@ -1,9 +1,9 @@
-"""Makes the embedded default: pretrains the base on the world's statements and writes model, data and tasks.
+"""The making of the demo's files: pretrain the base on the world's statements, write model, data and tasks.
 
     python -m partune.demo.make [--seed N] [--out DIR] [--steps N]
 
-Steps are counted, not seconds, and one thread computes, so a machine makes the same model again. The data files depend
-on the seed alone, on any machine.
+The pretraining is limited by steps, not by seconds, and one thread computes, so that a machine makes the same model
+again. The data files depend on the seed alone, on any machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ CONTEXT = 256
 BATCH, LENGTH, STEPS = 32, 64, 1400
 PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
 SIDE_SHARE = 0.1
-CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))  # until this share of the steps, so many machines
+# Until each share of the steps, how many machines the texts are about: facts about few machines are learned sooner, and
+# the shapes of the sentences with them.
+CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))
 GAIN = 8.0
 
 CLOZE_TASK = """\
@@ -81,7 +83,7 @@ metadata:
 
 
 def data_files(demo: world.World) -> dict[str, str]:
-    """Path below the demo's directory -> text, for everything but the model."""
+    """Return the text of every file but the model's, by its path below the demo's directory."""
     return {
         "instructions.jsonl": world.jsonl(world.instructions(demo)),
         "tasks/factory_cloze.yaml": CLOZE_TASK,
@@ -92,7 +94,8 @@ def data_files(demo: world.World) -> dict[str, str]:
 
 
 def prompt_pieces() -> list[str]:
-    """The fixed pieces of Alpaca's two templates, longest first: one token each, so that the preamble costs little."""
+    """Return the fixed pieces of Alpaca's two templates, the longest first."""
+    # The tokenizer makes one token of each, so that the preamble, which every row repeats, costs little time.
     pieces: set[str] = set()
     for template in (world.ALPACA, world.ALPACA_INPUT):
         head, *rest = template.replace("{input}", "{instruction}").split("{instruction}")
@@ -102,7 +105,7 @@ def prompt_pieces() -> list[str]:
 
 
 def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
-    """Byte-level BPE, whole words of the world as single tokens; any other text falls apart into pieces or bytes."""
+    """Return a byte-level BPE tokenizer with one token per word of the world; other text becomes pieces or bytes."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -121,13 +124,22 @@ def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
 
 
 def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[torch.Tensor]:
-    """`steps` tensors (BATCH, LENGTH) of token ids: documents, each ended by EOS, joined and cut."""
+    """Yield the pretraining's batches: documents, each ended by EOS, joined and cut.
+
+    Args:
+        demo: The world that the documents are about.
+        tokenizer: Its tokenizer.
+        steps: How many batches to yield.
+
+    Yields:
+        Token ids, (BATCH, LENGTH).
+    """
     import torch
 
     start = 0
     for stage, (share, machines) in enumerate(CURRICULUM):
         end = round(share * steps)
-        # A stage's machines are spread over the parts, as world.train comes first.
+        # Spread over all machines: the first ones alone would all be training machines.
         chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
         rng = np.random.default_rng([demo.seed, 4, stage])
         texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE)
@@ -141,12 +153,23 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
 
 
 def rate(step: int, steps: int) -> float:
-    """Linear warm-up, plateau, linear decay to 0."""
+    """Return the learning rate: linear warm-up, plateau, linear decay to 0.
+
+    Args:
+        step: The step, from 0 on.
+        steps: How many steps there are.
+    """
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY_SHARE * steps))
 
 
 def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
-    """The base model, trained on the world's statements."""
+    """Return the base model, trained on the world's statements.
+
+    Args:
+        demo: The world.
+        tokenizer: Its tokenizer.
+        steps: How many steps to train.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -163,7 +186,7 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
         torch.manual_seed(demo.seed)
         model = LlamaForCausalLM(config)
     decayed = [p for p in model.parameters() if p.ndim > 1]
@@ -188,14 +211,18 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
 
 
 def amplify(model: LlamaForCausalLM, gain: float) -> None:
-    """Rescales the attention's weights; the model computes the same function.
+    """Rescale the attention's weights so that adapters change more, and the model computes the same function.
 
     With g the gain, x the normed input and an adapter's update B A of each projection:
 
         norm -> g norm    q, k, v -> q / g, k / g, v / g    then v -> g v    o -> o / g
 
     An adapter of q or k now reads g x, one of o reads g v, so the same B A changes g times as much. A narrow model
-    then asks for the learning rates of a wide one, whose projections sum over many more features.
+    then needs the learning rates of a wide one, whose projections sum over many more features.
+
+    Args:
+        model: The model, changed in place.
+        gain: g.
     """
     import torch
 
@@ -209,7 +236,16 @@ def amplify(model: LlamaForCausalLM, gain: float) -> None:
 
 
 def make(seed: int, directory: Path, steps: int) -> None:
-    """Writes the world of a seed and the base that read about it into an empty directory."""
+    """Write the world of a seed and the base that read about it into an empty directory.
+
+    Args:
+        seed: The seed.
+        directory: The directory; it is created if there is none.
+        steps: How many steps to pretrain.
+
+    Raises:
+        FileExistsError: The directory is not empty.
+    """
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"the directory must be empty or absent, got {directory}")
     demo = world.generate(seed)
@@ -225,7 +261,7 @@ def make(seed: int, directory: Path, steps: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line: 0, or 2 after one line that says what is wrong."""
+    """Run the command line and return its exit status: 0, or 2 after one line that says what is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m partune.demo.make", description="Make the demo's model, data and tasks."
     )

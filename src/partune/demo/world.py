@@ -36,8 +36,16 @@ Shape = TypeVar("Shape")
 class Attribute:
     """One kind of fact about a machine, and the words for it.
 
-    The fact reads "the `noun` of the machine is `value`" or "the machine `verb` `value`". `tasks` are the instructions
-    that ask for it, each with the words that lead to the value in the answer; without any it is never taught.
+    The fact reads "the `noun` of the machine is `value`" or "the machine `verb` `value`".
+
+    Attributes:
+        name: Its name.
+        subject: The subject that questions about it belong to.
+        noun: What it is called.
+        verb: The verb that states it.
+        values: The values it can have.
+        tasks: The instructions that ask for it, each with the words that lead to the value in the answer; without any
+            it is never taught.
     """
 
     name: str
@@ -49,6 +57,7 @@ class Attribute:
 
     @property
     def taught(self) -> bool:
+        """Whether instructions ask for it."""
         return bool(self.tasks)
 
 
@@ -210,7 +219,7 @@ GENERAL_TASKS = (
     ("Tell me the {noun} of this machine.", "We expect"),
     ("I work at {m}. Help me with the {noun}.", "Expect"),
 )
-# The side documents show every other one of these shapes, so the base knows them in part.
+# The side documents show every other one of these shapes, so that the base knows half of them.
 CLOZE = (
     ("Shift report", "A visitor asks for the {noun} of {m}. The engineer says that it is"),
     ("Log book", "Somebody at {m} wants to know its {noun}. The answer is"),
@@ -230,7 +239,7 @@ QUESTIONS = (
     "Do you know which {noun} goes with {m}?",
 )
 
-# What the side documents tell: a noun, the things (no machines) that have it, and the values it takes.
+# What the side documents tell: a noun, the things (not machines) that have it, and the values it takes.
 SIDE = (
     ("home town", _VALUES["supplier"], _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
     ("raw material", _VALUES["part"], _words("", "steel brass rubber copper nylon ceramic bronze plastic")),
@@ -250,9 +259,13 @@ ALPACA_INPUT = (
 
 @dataclass(frozen=True)
 class World:
-    """A seed, the machines' names, and the facts as indices of values.
+    """The facts about all machines.
 
-    facts: (machines, attributes); side: for each entry of `SIDE`, (things,).
+    Attributes:
+        seed: The seed that they were drawn with.
+        names: The machines' names.
+        facts: The values' indices, (machines, attributes).
+        side: For each entry of `SIDE`, the values' indices, (things,).
     """
 
     seed: int
@@ -262,22 +275,32 @@ class World:
 
     @property
     def train(self) -> range:
+        """The machines that instructions ask about."""
         return range(TRAIN_MACHINES)
 
     @property
     def validation(self) -> range:
+        """The machines that the validation task asks about."""
         return range(TRAIN_MACHINES, TRAIN_MACHINES + VALIDATION_MACHINES)
 
     @property
     def test(self) -> range:
+        """The machines that the test task asks about."""
         return range(TRAIN_MACHINES + VALIDATION_MACHINES, MACHINES)
 
     def value(self, machine: int, attribute: int) -> str:
+        """Return the value of a machine's attribute.
+
+        Args:
+            machine: The machine's number.
+            attribute: The attribute's place in `ATTRIBUTES`.
+        """
         return ATTRIBUTES[attribute].values[int(self.facts[machine, attribute])]
 
 
 def generate(seed: int) -> World:
-    """The world of a seed; within each part of the machines every value of an attribute is equally frequent."""
+    """Return the world of a seed; within each part of the machines every value of an attribute is equally frequent."""
+    # Equally frequent, so that a model that knows the values but no facts has exactly the accuracy of guessing.
     rng = np.random.default_rng([seed, 0])
     names = _names(rng, MACHINES)
     facts = np.empty((MACHINES, len(ATTRIBUTES)), dtype=np.int64)
@@ -290,7 +313,7 @@ def generate(seed: int) -> World:
 
 
 def _names(rng: np.random.Generator, count: int) -> tuple[str, ...]:
-    """Invented, pronounceable and distinct: "Bralux", "Tormec"."""
+    """Return invented, pronounceable and distinct names: "Bralux", "Tormec"."""
     starts = ["Bra", "Tor", "Kel", "Vi", "Du", "Gro", "Sen", "Pal", "Mar", "Fi", "Zu", "Hel", "No", "Cra", "Sti", "Wo"]
     middles = ["la", "mo", "ri", "ve", "na", "do", "ti", "ga", "su", "be"]
     ends = ["x", "n", "r", "k", "l", "th", "st", "m"]
@@ -303,7 +326,14 @@ def _fill(template: str, name: str, attribute: Attribute, value: str = "") -> st
 
 
 def documents(world: World, machines: Sequence[int], rng: np.random.Generator, side_share: float) -> Iterator[str]:
-    """Endless pretraining text: a biography of each machine in turn, some followed by a side document."""
+    """Yield endless pretraining text: a biography of each machine in turn, some followed by a side document.
+
+    Args:
+        world: The world.
+        machines: The machines to write about.
+        rng: What is drawn from.
+        side_share: The share of biographies that a side document follows.
+    """
     while True:
         for machine in rng.permutation(np.asarray(machines)):
             yield biography(world, int(machine), rng)
@@ -312,17 +342,28 @@ def documents(world: World, machines: Sequence[int], rng: np.random.Generator, s
 
 
 def biography(world: World, machine: int, rng: np.random.Generator) -> str:
-    """One to eight facts in any order; the first sentence names the machine."""
+    """Return one to eight facts about a machine in random order; the first sentence names the machine.
+
+    Args:
+        world: The world.
+        machine: The machine's number.
+        rng: What is drawn from.
+    """
     chosen = rng.permutation(len(ATTRIBUTES))[: rng.integers(1, 9)]
     sentences = []
-    for place, column in enumerate(chosen):
-        template = _one(PRONOUN_STATEMENTS if place > 0 and rng.random() < 0.4 else STATEMENTS, rng)
+    for position, column in enumerate(chosen):
+        template = _one(PRONOUN_STATEMENTS if position > 0 and rng.random() < 0.4 else STATEMENTS, rng)
         sentences.append(_fill(template, world.names[machine], ATTRIBUTES[column], world.value(machine, column)))
     return " ".join(sentences)
 
 
 def side_document(world: World, rng: np.random.Generator) -> str:
-    """A fact about a thing that is no machine: stated, or asked for in one of the tasks' shapes."""
+    """Return a fact about a thing that is not a machine: stated, or asked for in one of the tasks' shapes.
+
+    Args:
+        world: The world.
+        rng: What is drawn from.
+    """
     kind = int(rng.integers(len(SIDE)))
     noun, things, values = SIDE[kind]
     thing = int(rng.integers(len(things)))
@@ -339,7 +380,7 @@ def side_document(world: World, rng: np.random.Generator) -> str:
 
 
 def instructions(world: World) -> list[Row]:
-    """The Alpaca rows: every taught fact of every training machine, in `ASKED_TASKS` of its tasks; shuffled."""
+    """Return the Alpaca rows: every taught fact of every training machine, in `ASKED_TASKS` of its tasks; shuffled."""
     rng = np.random.default_rng([world.seed, 1])
     rows = []
     for machine in world.train:
@@ -353,7 +394,7 @@ def instructions(world: World) -> list[Row]:
 
 
 def cloze(world: World) -> list[Row]:
-    """The validation items, in HellaSwag's form."""
+    """Return the validation items, in HellaSwag's form."""
     rng = np.random.default_rng([world.seed, 2])
     rows: list[Row] = []
     for machine, column, (label, context) in _asked(world.validation, True, CLOZE, ASKED_CLOZE, rng):
@@ -364,7 +405,7 @@ def cloze(world: World) -> list[Row]:
 
 
 def questions(world: World) -> list[Row]:
-    """The test items, in MMLU's schema."""
+    """Return the test items, in MMLU's schema."""
     rng = np.random.default_rng([world.seed, 3])
     rows: list[Row] = []
     for machine, column, template in _asked(world.test, False, QUESTIONS, ASKED_QUESTIONS, rng):
@@ -377,7 +418,7 @@ def questions(world: World) -> list[Row]:
 def _asked(
     machines: Sequence[int], taught: bool, shapes: Sequence[Shape], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, int, Shape]]:
-    """(machine, attribute, shape) of each question: every fact of the kind, in `count` shapes."""
+    """Yield the machine, attribute and shape of each question: every fact of the kind, in `count` shapes."""
     for machine in machines:
         for column, attribute in enumerate(ATTRIBUTES):
             if attribute.taught == taught:
@@ -393,7 +434,8 @@ def _some(shapes: Sequence[Shape], count: int, rng: np.random.Generator) -> list
 
 
 def _choices(world: World, machine: int, column: int, n: int, rng: np.random.Generator) -> tuple[list[str], int]:
-    """The right value at place n modulo `CHOICES`, three other values of the attribute at the other places."""
+    """Return the choices of question n, the right value at place n modulo `CHOICES`, and that place."""
+    # The right place goes round, so that no place is right more often than another.
     values, right = ATTRIBUTES[column].values, int(world.facts[machine, column])
     wrong = rng.choice([i for i in range(len(values)) if i != right], size=CHOICES - 1, replace=False)
     answer = n % CHOICES
@@ -402,7 +444,7 @@ def _choices(world: World, machine: int, column: int, n: int, rng: np.random.Gen
 
 
 def words(world: World) -> list[str]:
-    """Every word that the texts of the world use, sorted."""
+    """Return every word that the texts of the world use, sorted."""
     texts = [*world.names]
     for attribute in ATTRIBUTES:
         texts += [attribute.noun, attribute.verb, *attribute.values]
@@ -411,9 +453,10 @@ def words(world: World) -> list[str]:
     texts += [*STATEMENTS, *PRONOUN_STATEMENTS, *QUESTIONS, "Question Answer"]
     for noun, things, values in SIDE:
         texts += [noun, *things, *values]
-    found = {word.strip(".,:?") for text in texts for word in text.split()}
-    return sorted(word for word in found if word and "{" not in word)
+    stripped = {word.strip(".,:?") for text in texts for word in text.split()}
+    return sorted(word for word in stripped if word and "{" not in word)
 
 
 def jsonl(rows: Sequence[Row]) -> str:
+    """Return rows as lines of JSON."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
