@@ -207,7 +207,7 @@ def test_other_files_of_a_study_are_named(
 
 def adapter_of(directory: Path) -> Path:
     record = Record.open(directory, read_only=True)
-    (number,) = record.adapters()
+    (number,) = record.artifacts.adapters()
     folder = record.adapter("winner" if record.adapter("winner").is_dir() else number)
     record.close()
     return folder

@@ -228,7 +228,7 @@ def test_a_record_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytes
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("partune.record.place._begin", full)
+    monkeypatch.setattr("partune.record.place.begin_studies", full)
     with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
         Record.create(tmp_path / "runs" / "s", SPACE, HEADER)
     assert not (tmp_path / "runs" / "s").exists()
@@ -292,7 +292,7 @@ def test_items_are_small_and_read_without_pickle(directory: Path) -> None:
     assert record.items("search", 2) == {}
     assert all(path.suffix == ".npz" and path.name[0] != "." for path in (directory / "items").iterdir())
     with pytest.raises(ValueError, match="allow_pickle"):
-        record._write_items("search", 9, {"x": np.array([object()])})
+        record.artifacts.write_items("search", 9, {"x": np.array([object()])})
 
 
 def test_memory_holds_the_same(tmp_path: Path) -> None:

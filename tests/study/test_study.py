@@ -192,7 +192,7 @@ def test_a_lost_adapter_is_trained_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         study.run(9)
     study.close()
-    study.record.prune([])
+    study.record.artifacts.prune([])
     objective = SimulatedTuning()
     resumed = Study(SPACE, objective, "random", directory=tmp_path / "s", resume=True).run(6)
     assert resumed.record.adapter(resumed.best.number).is_dir()

@@ -78,7 +78,7 @@ def export(
         _refuse_doubtful(summary, directory)
     adapter = record.adapter("winner" if run is not None else trial)
     if not adapter.is_dir():
-        names = ", ".join(map(str, record.adapters())) or "none"
+        names = ", ".join(map(str, record.artifacts.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
     _check(adapter)

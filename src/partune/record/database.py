@@ -1,8 +1,8 @@
 """The record in a database: PostgreSQL for any number of drivers, SQLite for one; passwords stay out of sight.
 
 A password comes with the URL each time, or from where libpq looks for it (PGPASSWORD, ~/.pgpass). It is never written,
-and no message holds it. Which host a study's folder names is its writer's to say, who may be anybody: what libpq finds
-by itself goes only to hosts that the user named.
+and no message holds it. Anybody may have written the host's name into a study's folder: passwords that libpq finds by
+itself therefore go only to hosts that the user named.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 WAIT = 10  # seconds for a connection
-KEEPALIVE = 10  # seconds of silence between two questions whether the other end is there; three of them end it
+KEEPALIVE = 10  # seconds of silence after which the other end is asked for a sign of life; after three it is dead
 
 
 def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
     """Return Optuna's storage at a URL.
 
     Args:
-        url: Of the database.
-        create: Whether tables that are missing are made.
+        url: The URL of the database.
+        create: Whether to create tables that are missing.
         named: Whether the user named the host, and not a file that anybody may have written.
 
     Raises:
-        UserError: There is none, or it cannot be reached.
+        UserError: The database does not exist, or cannot be reached.
     """
     from optuna.storages import RDBStorage, get_storage
 
@@ -59,17 +59,19 @@ def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
 
 
 def engine_of(storage: BaseStorage) -> Engine:
-    """What `opened` is connected by."""
+    """Return the SQLAlchemy engine of a storage that `opened` returned."""
     engine: Engine = storage._backend.engine  # type: ignore[attr-defined]
     return engine
 
 
 @contextmanager
-def guarded(url: str | None, named: bool = True) -> Iterator[None]:
-    """An error of the database within becomes a UserError of one line; named: as of `opened`."""
-    if url is None:
-        yield
-        return
+def guarded(url: str, named: bool = True) -> Iterator[None]:
+    """Turn an error of a database within the context into a UserError of one line.
+
+    Args:
+        url: The URL of the database.
+        named: Whether the user named the host. Where the user did not, the message says how to.
+    """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -82,7 +84,7 @@ def guarded(url: str | None, named: bool = True) -> Iterator[None]:
 
 
 def _reason(error: BaseException, password: object) -> str:
-    """What a database said, in one line without the password."""
+    """Return what a database said, in one line without the password."""
     said = " ".join(str(getattr(error, "orig", None) or error).split())
     if password:
         said = said.replace(str(password), "***")
@@ -90,7 +92,8 @@ def _reason(error: BaseException, password: object) -> str:
 
 
 def _libpq(where: URL) -> dict[str, Any]:
-    """Time limits, where the URL does not set them."""
+    """Return libpq's options for time limits, but for those that the URL sets."""
+    # Without them a driver would wait for hours when its server's machine has lost power: no packet says so.
     limits = {
         "connect_timeout": WAIT,
         "keepalives_idle": KEEPALIVE,
@@ -101,22 +104,24 @@ def _libpq(where: URL) -> dict[str, Any]:
 
 
 def _bare(where: URL) -> dict[str, Any]:
-    """Return the options by which libpq keeps to itself what it would offer a host: a password that it finds.
+    """Return the options by which libpq offers a host no password that it finds by itself.
 
-    They are empty where the user named the host all the same: in PGHOST, by leaving it to libpq, or by a certificate
-    that vouches for it to those whom the user trusts. In the password file he may have.
+    They are empty where the user named the host in another way: in PGHOST, by leaving the host to libpq, or by trusting
+    whoever vouches for its certificate. A host that the password file names gets that file's password only.
     """
     query = where.query
     host, port = where.host, str(where.port or 5432)
     if not {"host", "hostaddr", "port", "service"} & query.keys():
         if host is None or (host, port) == (os.environ.get("PGHOST"), os.environ.get("PGPORT", "5432")):
             return {}
-        own = "sslrootcert" not in query and os.environ.get("PGSSLROOTCERT") != "system"
-        if query.get("sslmode") == "verify-full" and own:
+        # "system" trusts any public authority, and anybody can have a certificate of such a one for a host of theirs.
+        own_authority = "sslrootcert" not in query and os.environ.get("PGSSLROOTCERT") != "system"
+        if query.get("sslmode") == "verify-full" and own_authority:
             return {}
         if host in _password_file_hosts() and "passfile" not in query:
             return {"password": where.password or ""}
     delegation = {"gssdelegation": "0"} if "gssdelegation" in query else {}
+    # An empty password keeps libpq from PGPASSWORD. An empty passfile would mean ~/.pgpass; below a file there is none.
     return {"password": where.password or "", "passfile": str(Path(os.devnull) / "none"), **delegation}
 
 
@@ -125,7 +130,7 @@ def _password_file() -> Path:
 
 
 def _password_file_hosts() -> set[str]:
-    """Return the hosts that the user's password file names; a line for any host names none."""
+    """Return the hosts that the user's password file names; its lines for any host (*) do not count."""
     try:
         lines = _password_file().read_text(encoding="utf-8", errors="replace").splitlines()
     except (OSError, RuntimeError):  # no such file, or no home
@@ -134,7 +139,7 @@ def _password_file_hosts() -> set[str]:
 
 
 def _advice(where: URL, shown: str) -> str:
-    """Return what helps where a password was kept back: the end of a message, or nothing."""
+    """Return the end of a message that helps where a password was kept back; empty where none was."""
     try:
         kept_back = "PGPASSWORD" in os.environ or "PGSERVICE" in os.environ or _password_file().is_file()
     except RuntimeError:
@@ -157,8 +162,11 @@ def _require_psycopg() -> None:
 class Advisory(Drivers):
     """Drivers that know of each other by PostgreSQL's advisory locks, which end with the connection that holds them.
 
-    A pooler between must keep a session's connection (PgBouncer: pool_mode = session).
-    study: its name in the database.
+    A connection pooler in between must keep a session's connection (PgBouncer: pool_mode = session).
+
+    Args:
+        engine: SQLAlchemy's, of the database.
+        study: The study's name in the database.
     """
 
     def __init__(self, engine: Engine, study: str) -> None:
@@ -190,7 +198,7 @@ class Advisory(Drivers):
     # ----- inside
 
     def _enter(self) -> None:
-        """A connection of its own, whose lock is this driver's sign of life."""
+        """Open a connection of this driver's own, whose lock is its sign of life."""
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._connection: Connection = connection
         self._end = weakref.finalize(self, _close, connection, self._engine)
@@ -202,16 +210,17 @@ class Advisory(Drivers):
     def _take(self) -> None:
         self._lost = False
         self._ask("SELECT pg_advisory_lock(:key)", "turn")
-        self._lost = False  # a connection that broke before the turn was taken is no matter
+        self._lost = False  # a connection that broke before the turn was taken does no harm
 
     def _give(self) -> None:
         from sqlalchemy.exc import SQLAlchemyError
 
-        with suppress(SQLAlchemyError):  # what a broken connection held is free
+        with suppress(SQLAlchemyError):  # where the connection broke, the server has freed its locks
             self._do("SELECT pg_advisory_unlock(:key)", "turn")
 
     def _held(self, purpose: str) -> bool:
-        """Whether any session holds a lock; asked of the server's table, as trying for it could be in one's way."""
+        """Return whether any session holds a lock."""
+        # The server's table says so: to try the lock could keep another driver from having it at that moment.
         question = (
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -220,7 +229,7 @@ class Advisory(Drivers):
         return bool(self._ask(question, purpose))
 
     def _ask(self, question: str, purpose: str) -> Any:
-        """The answer, over a new connection where the old one broke."""
+        """Return the answer to a question, over a new connection where the old one broke."""
         from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
         try:
@@ -248,7 +257,8 @@ class Advisory(Drivers):
 
 
 def _close(connection: Connection, engine: Engine) -> None:
-    """Closes the session itself: a pool would keep it. Its locks first: the server learns late of a session's end."""
+    """Free a session's locks, and close it."""
+    # Locks first, as the server may learn late of the end. Invalidated, as the pool would keep the session open.
     with suppress(Exception):
         connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
     with suppress(Exception):

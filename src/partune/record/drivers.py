@@ -1,8 +1,8 @@
 """The processes that drive one study together: whose turn it is to write, who leads, and who is dead.
 
 A driver takes its turn, reads what the others appended, asks or tells, appends, and gives the turn back, so that the
-record is the same as if one process had written it. One driver leads: it scores the anchors, confirms and judges the
-winner. Each leaves a sign of life; the trials of one without it are run again by another.
+record is the same as if one process had written it. One driver leads: it scores the baselines, confirms and judges the
+winner. Each driver gives signs of life; the trials of one that gives none are run again by another.
 
 In files (`Files`), on a file system that all drivers share:
 
@@ -10,15 +10,15 @@ In files (`Files`), on a file system that all drivers share:
     .turn          a symbolic link that names whose turn it is; creating one is atomic on NFS too
     .drivers/NAME  a count that its driver keeps raising, and the machine's boot; the driver holds a lock on it
 
-On the same machine a lock that can be had is a death that is certain, and known at once. Elsewhere a driver is dead
-when its count has stood still for `PATIENCE` seconds of the observer's own monotonic clock: no two clocks are compared.
+If a driver on the same machine has no lock on its file any more, it is certainly dead, and that is known at once. A
+driver on another machine is dead when its count has stood still for `PATIENCE` seconds of the observer's own monotonic
+clock: no two machines' clocks are compared.
 In PostgreSQL all three are advisory locks (`partune.record.database.Advisory`).
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import itertools
 import os
 import threading
@@ -33,13 +33,19 @@ from typing import IO
 
 from partune.errors import UserError
 from partune.runtime.disk import kept, persistent
+from partune.runtime.locks import lock
 
+LEADER = ".driver"  # the file that the leading driver keeps locked
 BEAT = 2.0  # seconds between two signs of life
 PATIENCE = 30.0  # seconds without one, after which a driver on another machine is dead
 
 
 class Drivers(ABC):
-    """This process among those that drive a study. name: unique to this driver of this study."""
+    """This process among those that drive a study.
+
+    Attributes:
+        name: Unique to this driver of this study.
+    """
 
     def __init__(self) -> None:
         self.name = uuid.uuid4().hex[:16]
@@ -48,7 +54,7 @@ class Drivers(ABC):
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Nobody else writes within; a turn within a turn is the same one."""
+        """Keep all other drivers from writing within the context; a turn within a turn is the same one."""
         with self._mutex:
             if self._depth == 0:
                 self._take()
@@ -62,36 +68,44 @@ class Drivers(ABC):
 
     @abstractmethod
     def lead(self) -> bool:
-        """Makes this driver the leader; False where there is one."""
+        """Make this driver the leader, and return whether it is: False where another one leads."""
 
     @abstractmethod
     def led(self) -> bool:
-        """Whether a driver leads, this one or another."""
+        """Return whether a driver leads, this one or another."""
 
     @abstractmethod
     def alive(self, name: str) -> bool:
-        """Whether a driver may still be at work; False only where it is known not to be."""
+        """Return whether a driver may still be at work; False only where it is known not to be."""
 
     @abstractmethod
     def confirm(self) -> None:
-        """Raises UserError where this driver lost its turn, as one that was suspended for long may have."""
+        """Check that it is still this driver's turn, before it writes.
+
+        Raises:
+            UserError: It lost its turn, as a driver that was suspended for long may have.
+        """
 
     def leave(self) -> None:  # noqa: B027
-        """Ends this driver's part in the study."""
+        """End this driver's part in the study."""
 
     def _take(self) -> None:  # noqa: B027
-        """Waits for the turn."""
+        """Wait for the turn."""
 
     def _give(self) -> None:  # noqa: B027
-        """Gives the turn back."""
+        """Give the turn back."""
 
 
 class Alone(Drivers):
-    """The only driver that there can be. lock: a file that tells others so; None for a study in memory."""
+    """The only driver that there can be.
 
-    def __init__(self, lock: Path | None = None) -> None:
+    Args:
+        path: The file whose lock tells other processes so; None for a study in memory.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
         super().__init__()
-        self._path = lock
+        self._path = path
         self._lock: IO[bytes] | None = None
 
     def lead(self) -> bool:
@@ -107,7 +121,7 @@ class Alone(Drivers):
         return name == self.name
 
     def confirm(self) -> None:
-        """Nobody else takes a turn."""
+        """Do nothing: nobody else takes a turn."""
 
     def leave(self) -> None:
         if self._lock is not None:
@@ -118,8 +132,13 @@ class Alone(Drivers):
 class Files(Drivers):
     """Drivers that know of each other by files in the study's directory.
 
-    recover: called, in this driver's turn, after one that died in its own: it may have left half a line.
-    Raises UserError where the directory cannot be written.
+    Args:
+        directory: The study's, on a file system that all drivers share.
+        recover: Called in this driver's turn after another one died in its own: it may have left half a line.
+        patience: Seconds without a sign of life after which a driver on another machine is dead.
+
+    Raises:
+        UserError: The directory cannot be written.
     """
 
     def __init__(self, directory: Path, recover: Callable[[], None], patience: float = PATIENCE) -> None:
@@ -141,15 +160,16 @@ class Files(Drivers):
 
     def lead(self) -> bool:
         if self._lock is None:
-            self._lock = locked(self._directory / ".driver")
+            self._lock = locked(self._directory / LEADER)
         if self._lock is not None and not self._leads:
             self._leads = True
             self._enter()
         return self._leads
 
     def led(self) -> bool:
-        """A leader's sign of life says that it leads, so that nobody has to try its lock and be in its way."""
-        names = [each.name for each in (self._directory / ".drivers").glob("lead-*")]
+        """Return whether a driver leads."""
+        # Its sign of life says so: to try its lock could keep another driver, which would lead, from having it.
+        names = [path.name for path in (self._directory / ".drivers").glob("lead-*")]
         return any(self.alive(name) for name in names)
 
     def alive(self, name: str) -> bool:
@@ -161,6 +181,7 @@ class Files(Drivers):
             if text.partition(" ")[2] == BOOT:
                 dead = _free(path)
             else:
+                # On another machine: its locks may not reach here, so its count has to move on.
                 seen, since = self._seen.setdefault(name, (text, time.monotonic()))
                 if seen != text:
                     self._seen[name] = text, time.monotonic()
@@ -185,7 +206,10 @@ class Files(Drivers):
     # ----- signs of life
 
     def _enter(self) -> None:
-        """A sign of life, and a thread that renews it; again, as the leader, or where the others took it away."""
+        """Give a sign of life, and start the thread that renews it.
+
+        Called again when this driver becomes the leader, or where the others took its sign away.
+        """
         if self._end is not None:
             self._end()
         if self._leads and not self.name.startswith("lead-"):
@@ -194,7 +218,7 @@ class Files(Drivers):
         path.parent.mkdir(exist_ok=True)
         file = path.open("wb", buffering=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
             boot = BOOT
         except OSError:  # a file system without locks: the count alone has to tell
             boot = "no locks here"
@@ -213,7 +237,7 @@ class Files(Drivers):
         self._token = f"{self.name}.{next(self._counter)}"
         broke, pause = False, 0.0005
         with kept(self._directory):
-            if not self._sign(self.name).exists():
+            if not self._sign(self.name).exists():  # the others took this driver for dead, as it was suspended
                 self._enter()
             while not persistent(self._linked):
                 broke = self._broken() or broke
@@ -230,7 +254,11 @@ class Files(Drivers):
         return True
 
     def _broken(self) -> bool:
-        """Takes the turn from a driver that died in it. Only who makes the token's marker may, so that one does."""
+        """Take the turn from a driver that died in it; return whether this driver did.
+
+        Several may see the same death at once. Only the one that creates the marker named after the dead driver's
+        token may remove the link, so that nobody removes the link of a driver that has taken the turn since.
+        """
         token = _target(self._link)
         holder = token.rpartition(".")[0]
         if not token or (holder != self.name and self.alive(holder)):
@@ -239,10 +267,11 @@ class Files(Drivers):
         try:
             os.symlink(self.name, marker)
         except FileExistsError:
+            # Somebody is at it already, or died at it: then its marker goes, and the next attempt may succeed.
             if (other := _target(marker)) and not self.alive(other):
                 marker.unlink(missing_ok=True)
             return False
-        broken = _target(self._link) == token
+        broken = _target(self._link) == token  # looked at again: the turn may have changed before the marker was made
         if broken:
             self._link.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)
@@ -255,16 +284,20 @@ class Files(Drivers):
 
 
 def locked(path: Path) -> IO[bytes] | None:
-    """A file that this process has locked; None where another has. Raises UserError where it cannot be."""
+    """Return a file that this process has locked now; None where another process has.
+
+    Raises:
+        UserError: The file cannot be written or locked.
+    """
     try:
         file = path.open("ab")
     except OSError as error:
         raise UserError(f"cannot write {path.parent}: {error.strerror}") from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except OSError as error:
         file.close()
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # POSIX lets a system say either
             return None
         raise UserError(
             f"files in {path.parent} cannot be locked ({error.strerror}): put the study where they can be "
@@ -274,16 +307,17 @@ def locked(path: Path) -> IO[bytes] | None:
 
 
 def _free(path: Path) -> bool:
-    """Whether nobody on this machine has locked a file."""
+    """Return whether nobody on this machine has locked a file."""
     with path.open("rb") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            lock(file, shared=True)  # so that two who ask at once are not taken for the driver
         except OSError:
             return False
     return True
 
 
 def _beat(file: IO[bytes], boot: str, stop: threading.Event) -> None:
+    """Raise the count of a driver's sign of life until told to stop."""
     for count in itertools.count(1):
         if stop.wait(BEAT):
             return
@@ -292,13 +326,13 @@ def _beat(file: IO[bytes], boot: str, stop: threading.Event) -> None:
 
 
 def _write(file: IO[bytes], count: int, boot: str) -> None:
-    """Writes the count in place and flushes it, as NFS keeps what is written to an open file."""
+    """Write the count in place and flush it, as NFS keeps what is written to an open file to itself."""
     os.pwrite(file.fileno(), f"{count:012d} {boot}".encode("ascii"), 0)
     os.fsync(file.fileno())
 
 
 def _leave(stop: threading.Event, beat: threading.Thread, file: IO[bytes], path: Path, link: Path, name: str) -> None:
-    """Ends the thread before its file, takes the sign away, and a turn that an interrupt left behind."""
+    """End the thread before its file is closed; remove the sign, and a turn that an interrupt left behind."""
     stop.set()
     if beat is not threading.current_thread():
         beat.join()
@@ -310,7 +344,7 @@ def _leave(stop: threading.Event, beat: threading.Thread, file: IO[bytes], path:
 
 
 def _target(link: Path) -> str:
-    """What a symbolic link says; empty where there is none."""
+    """Return the target of a symbolic link; empty where there is no link."""
     try:
         return os.readlink(link)
     except FileNotFoundError:
@@ -318,7 +352,7 @@ def _target(link: Path) -> str:
 
 
 def _boot() -> str:
-    """This machine since it was started; unique to this process where that cannot be known."""
+    """Return a name of this machine since it was started; unique to this process where none is known."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -27,8 +27,8 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from partune.errors import UserError
-from partune.record import database
-from partune.record.record import Record, state
+from partune.record.forms import state
+from partune.record.record import Record
 from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
@@ -96,7 +96,7 @@ class View(BaseStorage):
     def _read(self) -> None:
         if self._record is None or self._record.url is None:  # a journal is read as it stands now, a database answers
             self._record = Record.open(self._directory, read_only=True, storage=self._url)
-        with database.guarded(self._record.url):
+        with self._record.guarded():
             found = news(self._record)
             if found == self._news:
                 return

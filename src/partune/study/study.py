@@ -581,7 +581,7 @@ class Study:
 
     def _prune(self, leaders: Iterable[Trial]) -> None:
         """Keeps the adapters of leaders, and of what runs."""
-        self.record.prune([*(trial.number for trial in leaders), *self._open])
+        self.record.artifacts.prune([*(trial.number for trial in leaders), *self._open])
 
     def _worths(self) -> Worths:
         """Return what the scores are worth; the process is fitted once for as long as no further trial ends."""
@@ -610,7 +610,7 @@ class Study:
             again = [self._again(each.number, each.config, AGAIN, each.number, run) for each in trials]
             self._running = {self._submit(pool, each, confirm_name(each, run)): each for each in again}
             for name in self._noted({future: confirm_name(each, run) for future, each in self._running.items()}):
-                self.record.discard(name)  # had a place for what a preempted one saves
+                self.record.artifacts.discard(name)  # had a place for what a preempted one saves
 
     def _run_fresh(self, objective: Anchored, pool: Workers) -> None:
         """Run the winner and the defaults with fresh seeds, all at once, so that they can make a pack."""
@@ -629,7 +629,7 @@ class Study:
             self._running[future], names[future] = trial, name
         for name in self._noted(names):
             if self.ship == "first" or name.startswith(fresh_name("defaults", 0)[:-1]):
-                self.record.discard(name)  # had a place for what a preempted one saves
+                self.record.artifacts.discard(name)  # had a place for what a preempted one saves
 
     def _noted(self, names: Mapping[Future[Observation], str]) -> Iterator[str]:
         """Note further runs as they end, and yield the name of each that is on record.
@@ -735,16 +735,16 @@ class Study:
             if not scored or (isinstance(own, str) and not self._is_kept(own)):
                 # Whatever shipped before goes first, and this adapter lies where it was trained until its scores are on
                 # record: broken off in between, nothing ships that another run's scores stand beside.
-                self.record.discard("winner")
+                self.record.artifacts.discard("winner")
                 adapter = self.record.adapter(own).absolute()
                 what = "the winner's scores on the verdict items"
                 score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter), what)
                 self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
             if is_judged(winner, self._anchors):
                 if isinstance(own, str):
-                    self.record.ship(own)
+                    self.record.artifacts.ship(own)
                 for name in fresh_names(self._anchors, winner.number):
-                    self.record.discard(name)  # where one was chosen, the others go
+                    self.record.artifacts.discard(name)  # where one was chosen, the others go
         if self.keep != "all":
             self._prune(self._leading(self.trials, int(self.keep), winner))
         if winner is not None and reloaded(winner, self._anchors) is None:
