@@ -5,7 +5,6 @@ The workers are real processes of a real Dask scheduler; one cluster serves the 
 
 from __future__ import annotations
 
-import functools
 import gc
 import logging
 import os
@@ -33,7 +32,7 @@ from partune.objectives.base import Objective
 from partune.runtime.preemption import PreemptedError, guarded, noticed
 from partune.space import Float, Int, Space
 from partune.trial import Observation, Trial
-from partune.workers import certificates, cluster, local
+from partune.workers import certificates, cluster, local, queue
 from partune.workers.base import WorkerLostError
 from partune.workers.cluster import Cluster
 from partune.workers.process import PRELOAD, PRELOAD_NANNY, WATCHES
@@ -174,19 +173,6 @@ def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Clust
     with pytest.raises(WorkerLostError, match="died 3 times while it ran alone"):
         poison.result(timeout=90)
     assert all(future.result(timeout=60) > 0 for future in neighbours)
-
-
-def test_calls_that_run_alone_need_a_worker_each() -> None:
-    """What a batch system is asked for."""
-    with local.local(1) as workers:
-        workers.hold(4)
-        for call in (die, *[functools.partial(time.sleep, 60.0)] * 3):
-            workers.submit(call)
-        assert workers.need == 1
-        deadline = time.monotonic() + 30.0
-        while workers.need == 1 and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert workers.need == 4
 
 
 def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) -> None:
@@ -548,7 +534,7 @@ def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started
 def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(cluster, "STRIKES", 1)
+    monkeypatch.setattr(queue, "STRIKES", 1)
     with local.local(1) as workers:
         there = workers.submit(pid).result(timeout=60)
         future = workers.submit(pid, 3.0)
@@ -616,7 +602,7 @@ def test_a_worker_that_outlives_its_driver_saves_what_it_runs(tmp_path: Path) ->
 def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(
     started: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cluster, "STRIKES", 1)
+    monkeypatch.setattr(queue, "STRIKES", 1)
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     started(*scheduler(port))

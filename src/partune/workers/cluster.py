@@ -1,22 +1,21 @@
 """Workers in other processes, on this machine or on many, through Dask (the extra `dask`).
 
-A study hands out trials, one future each, with the objective's settings (`executors.Workers`); a worker process builds
-base, tokens and requests once and keeps them. It takes as many trials at once as the objective has slots, one thread
-each, so that packs form there by themselves.
+A study hands out trials, one future each, with the objective's settings (`partune.workers.base`); a worker process
+builds base, tokens and requests once and keeps them. It takes as many trials at once as the objective has slots, one
+thread each, so that packs form there by themselves.
 
-Any process may die at any moment. What a worker was running when it died is run again *alone*, on a worker with
-nothing else; only a task that dies alone counts a strike, and after STRIKES of them it is given up (`WorkerLostError`):
-a poison pill takes neither the cluster nor its neighbours down. A worker that is told to go (SIGTERM) hands back what
-it runs; a fine-tuning has saved where it stands, and goes on from there elsewhere. A task beyond its time limit takes
-its worker along, since no thread can be stopped from outside; alone, once is enough. Dask's own retries are off. Where
-the scheduler goes away, tasks wait for one at the same address.
+Any process may die at any moment. What then becomes of its tasks is the business of `partune.workers.queue`; here is
+what talks to Dask. Which task goes where is decided by that queue, not by Dask, which would queue tasks at workers: if
+a worker dies we have to know what it was running, and not only what it had been sent. Dask's own retries are off.
+
+A worker that is told to go (SIGTERM) hands back what it runs; a fine-tuning has saved where it stands, and goes on from
+there elsewhere. Where the scheduler goes away, tasks wait for one at the same address.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -30,21 +29,14 @@ from distributed import Client, Scheduler
 from partune.errors import UserError
 from partune.trial import Trial
 from partune.workers.base import WorkerLostError, Workers
-from partune.workers.process import (
-    LEAVING,
-    OVERDUE,
-    TOLD,
-    HandedBackError,
-    carried_out,
-)
-from partune.workers.queue import STRIKES, Room, Task
+from partune.workers.process import LEAVING, OVERDUE, TOLD, HandedBackError, carry_out
+from partune.workers.queue import Queue, Task, Worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
 LOOK = 2.0  # seconds after which a study looks again how many workers there are
-TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
 FROZEN = 30.0  # seconds beyond the time limit after which a worker that has not ended itself is ended
 FETCH = 30.0  # seconds to wait for a result that is there
 CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
@@ -53,14 +45,13 @@ log = logging.getLogger(__name__)
 
 
 class Cluster(Workers):
-    """The workers of a Dask scheduler.
+    """The workers of a Dask scheduler. A context; `close` ends it.
 
-    Which task goes where is decided here, not by Dask, which would queue tasks at workers: of a worker that died we
-    know what it was running.
-
-    connect: gives a client of the scheduler, and another one when that has gone. time_limit: seconds that a task may
-    take on its worker (the first one there loads model and data, too); None for any. end: ends a worker, by its name,
-    that is frozen; without it the scheduler forgets that. A context; `close` ends it.
+    Args:
+        connect: Returns a client of the scheduler, and another one when that scheduler has gone.
+        time_limit: Seconds that a task may take on its worker, of which the first one there loads model and data, too;
+            None for any number.
+        end: Ends a worker, by its name, that is frozen; without it the scheduler forgets that worker.
     """
 
     remote = True
@@ -75,16 +66,10 @@ class Cluster(Workers):
         self._limit = time_limit
         self._end = end
         self._preparation: bytes | None = None  # the call, pickled, that makes a worker ready for trials
-        self._slots = 1
         self._remaining = 0  # trials that the search has still to finish
-        self._lock = threading.RLock()
-        self._rooms: dict[str, Room] = {}
-        self._came: set[str] = set()  # names of the workers that ever were there
-        self._waiting: list[Task] = []
-        self._submitted = 0
+        self._lock = threading.RLock()  # guards the queue
+        self._queue = Queue(time_limit)
         self._told: set[str] = set()  # what workers said
-        self._overdue: set[int] = set()  # numbers of the tasks that ran beyond the time limit
-        self._left: list[tuple[float, Room]] = []  # workers that have gone, when, and what nobody knows the fate of
         self._failed: UserError | None = None  # why no worker will come
         self._lost = 0.0  # since when the scheduler is gone; 0: it is there
         self._closed = threading.Event()
@@ -100,59 +85,70 @@ class Cluster(Workers):
 
     @property
     def count(self) -> int:
-        return sum(not room.leaving for room in list(self._rooms.values()))
+        """How many workers there are that take tasks."""
+        return sum(not worker.leaving for worker in list(self._queue.workers.values()))
 
     def expect(self, workers: int) -> None:
-        """Waits until so many workers are there; raises UserError where they do not come."""
+        """Wait until a number of workers is there; raise UserError where they do not come."""
         deadline = time.monotonic() + PATIENCE
-        while len(self._rooms) < workers:
+        while len(self._queue.workers) < workers:
             if self._failed is not None:
                 raise self._failed
             if time.monotonic() > deadline:
-                raise UserError(f"{len(self._rooms)} of {workers} workers came within {PATIENCE / 60:g} minutes")
+                raise UserError(
+                    f"{len(self._queue.workers)} of {workers} workers came within {PATIENCE / 60:g} minutes"
+                )
             time.sleep(0.05)
             self._look()
 
     def prepare(self, load: Callable[[], object]) -> None:
+        """Have each worker make a call, now or when it comes; see `Workers.prepare`."""
         with self._lock:
             self._preparation = pickled(load)
-            for room in self._rooms.values():
-                self._make_ready(room)
+            for worker in self._queue.workers.values():
+                self._make_ready(worker)
 
     def hold(self, slots: int) -> None:
-        self._slots = slots
+        """Set how many tasks a worker holds at once."""
+        self._queue.slots = slots
 
     def remain(self, trials: int) -> None:
+        """Set how many trials the search has still to finish."""
         self._remaining = trials
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Has a call made by a worker; raises UserError for what cannot be pickled."""
+        """Have a worker make a call; raise UserError for what cannot be pickled."""
         call = pickled(functools.partial(fn, *args, **kwargs))
         future: Future[T] = Future()
-        future.set_running_or_notify_cancel()
-        name = next((f"trial {each.number}" for each in args if isinstance(each, Trial)), "a task")
+        future.set_running_or_notify_cancel()  # running from the start: no caller may cancel what a worker may have
+        name = next((f"trial {argument.number}" for argument in args if isinstance(argument, Trial)), "a task")
         with self._lock:
-            if self._failed is not None and not self._rooms:
+            if self._failed is not None and not self._queue.workers:
                 raise self._failed
-            self._submitted += 1
-            self._waiting.append(Task(name, call, future, self._submitted))
+            self._queue.submit(name, call, future)
             self._fill()
         return future
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
+        """Wait for the first of some futures to end, LOOK seconds at most; return those that have."""
         return wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED).done
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Gives up all tasks, where `cancel_futures` says so: each future ends with an error, and at once."""
+        """Give up all tasks, if `cancel_futures`: each future ends with an error, and at once.
+
+        Args:
+            wait: Has no effect; the signature is `Executor`'s.
+            cancel_futures: Whether to give up tasks that workers run, too.
+        """
         if not cancel_futures:
             return
         with self._lock:
-            given_up = self._waiting + self._taken_back()
-            self._waiting = []
+            given_up = self._queue.give_up()
         for task in given_up:
             task.future.set_exception(WorkerLostError(f"{task.name} was given up"))
 
     def close(self) -> None:
+        """Give up all tasks, and leave the scheduler."""
         self._closed.set()
         self.shutdown(cancel_futures=True)
         self._client.close()
@@ -161,66 +157,61 @@ class Cluster(Workers):
 
     @property
     def need(self) -> int:
-        """Workers that what is to be done can keep busy."""
+        """How many workers can be kept busy."""
         with self._lock:
-            tasks = [*self._waiting, *(task for room in self._rooms.values() for task in room.tasks)]
-            alone = sum(task.alone for task in tasks)
-            return alone + math.ceil((max(self._remaining, len(tasks)) - alone) / self._slots)
+            return self._queue.need(self._remaining)
 
     @property
     def names(self) -> set[str]:
-        """The workers of now, by the names that they were started with."""
+        """The workers that are there, by the names that they were started with."""
         with self._lock:
-            return {room.name for room in self._rooms.values()}
+            return self._queue.names
 
     def dismiss(self, names: Collection[str]) -> bool:
-        """Gives some workers no more tasks, where none of them has any now; whether that is so."""
+        """Give some workers no more tasks, if none of them has any; return whether that is so."""
         with self._lock:
-            rooms = [room for room in self._rooms.values() if room.name in names]
-            if any(room.tasks for room in rooms):
-                return False
-            for room in rooms:
-                room.leaving = True
-            return True
+            return self._queue.dismiss(names)
 
     def came(self, name: str) -> bool:
-        """Whether a worker of this name ever was there."""
+        """Return whether a worker of this name ever was there."""
         with self._lock:
-            return name in self._came
+            return self._queue.came(name)
 
     def fail(self, error: UserError) -> None:
-        """Ends what waits for workers, of which none will come."""
+        """End with an error what waits for workers, of which none will come."""
         with self._lock:
             self._failed = error
-            given_up, self._waiting = self._waiting, []
+            given_up = self._queue.give_up_waiting()
         for task in given_up:
             task.future.set_exception(error)
 
     # ----- the scheduler and its workers
 
     def _introduce(self) -> None:
-        """Tells a scheduler, a new one too, what it has to know: retries are ours."""
+        """Tell a scheduler, a new one too, what it has to know: retries are ours."""
         self._client.run_on_scheduler(_no_retries)
-        self._client.subscribe_topic(OVERDUE, lambda event: self._overdue.add(event[1]["task"]))
+        self._client.subscribe_topic(OVERDUE, lambda event: self._note_overdue(event[1]["task"]))
         self._client.subscribe_topic(LEAVING, lambda event: self._excuse(event[1]["worker"]))
         self._client.subscribe_topic(TOLD, lambda event: self._pass_on(event[1]["text"]))
 
     def _pass_on(self, text: str) -> None:
-        """Tells what a worker has to say, once, whichever say it."""
+        """Log what a worker has to say, once, however many workers say it."""
         if text not in self._told:
             self._told.add(text)
             log.warning("%s", text)
 
-    def _excuse(self, address: str) -> None:
-        """A worker was told to go: it takes nothing more, and what it does not hand back runs elsewhere."""
+    def _note_overdue(self, number: int) -> None:
         with self._lock:
-            room = self._rooms.get(address)
-            if room is not None and not room.excused:
-                room.leaving = room.excused = True
+            self._queue.note_overdue(number)
+
+    def _excuse(self, address: str) -> None:
+        """Take note that a worker was told to go: what it does not hand back runs elsewhere."""
+        with self._lock:
+            if self._queue.excuse(address):
                 log.warning("A worker has to go; what it was running goes on elsewhere.")
 
     def _watch(self) -> None:
-        """Until this is closed: looks which workers there are, and for a scheduler where it is gone."""
+        """Look which workers there are, and for a scheduler where it is gone, until this is closed."""
         while not self._closed.wait(LOOK / 2):
             try:
                 if self._client.status == "running":
@@ -236,146 +227,107 @@ class Cluster(Workers):
                 log.debug("no scheduler: %s", trouble)
 
     def _seek(self) -> None:
-        """The scheduler is gone: takes back what was on its workers, and waits for it; in the end in vain."""
+        """Take back what was on the workers of a scheduler that is gone, and wait for it; in the end in vain."""
         if not self._lost:
             self._lost = time.monotonic()
             log.warning("The scheduler is gone; waiting up to %.0f minutes for it.", PATIENCE / 60)
         with self._lock:
-            self._waiting += self._taken_back()
-            self._rooms.clear()
-            given_up = self._waiting if time.monotonic() - self._lost > PATIENCE else []
-            self._waiting = [] if given_up else self._waiting
+            self._queue.scatter()
+            given_up = self._queue.give_up_waiting() if time.monotonic() - self._lost > PATIENCE else []
         for task in given_up:
             task.future.set_exception(UserError("the scheduler is gone, and did not come back"))
         if self._client.status in ("closed", "failed"):
             self._client = self._connect()
 
     def _look(self) -> None:
-        """Takes note of workers that came and went; what was only on its way to one that had gone goes elsewhere."""
-        there = self._client.scheduler_info()["workers"]
-        now = time.monotonic()
+        """Take note of workers that came and went; what was only on its way to one that has gone goes elsewhere."""
+        listed = self._client.scheduler_info()["workers"]
         with self._lock:
-            self._left += [(now, self._rooms.pop(address)) for address in self._rooms.keys() - there.keys()]
-            for when, room in [each for each in self._left if now - each[0] > TRANSIT]:
-                self._left.remove((when, room))
-                self._waiting += room.taken_back()
-            for address in there.keys() - self._rooms.keys():
+            known = self._queue.workers.keys()
+            self._queue.lose(known - listed.keys(), time.monotonic())
+            for address in listed.keys() - known:
                 self._failed = None
-                self._rooms[address] = Room(address, there[address]["nthreads"], str(there[address]["name"]))
-                self._came.add(self._rooms[address].name)
-                self._make_ready(self._rooms[address])
+                worker = self._queue.join(address, listed[address]["nthreads"], str(listed[address]["name"]))
+                self._make_ready(worker)
             self._fill()
-        if self._failed is not None and not self._rooms:
+        if self._failed is not None and not self._queue.workers:
             self.fail(self._failed)
 
     def _end_frozen(self) -> None:
-        """Ends workers that should have ended by themselves: stopped, or held up by a call that lets no thread run."""
+        """End workers that should have ended by themselves: stopped, or held up by a call that lets no thread run."""
         if self._limit is None:
             return
-        latest = time.monotonic() - self._limit - FROZEN
         with self._lock:
-            frozen = [room for room in self._rooms.values() if any(task.since < latest for task in room.tasks)]
-            self._overdue |= {task.number for room in frozen for task in room.tasks if task.since < latest}
-        for room in frozen:
+            frozen = self._queue.frozen(time.monotonic() - self._limit - FROZEN)
+        for worker in frozen:
             if self._end is not None:
-                self._end(room.name)
+                self._end(worker.name)
             else:
-                self._client.run_on_scheduler(_forget, address=room.address)
-
-    def _taken_back(self) -> list[Task]:
-        rooms = [*self._rooms.values(), *(room for _, room in self._left)]
-        self._left.clear()
-        return [task for room in rooms for task in room.taken_back()]
+                self._client.run_on_scheduler(_forget, address=worker.address)
 
     # ----- a task's way
 
     def _fill(self) -> None:
-        """Sends waiting tasks where there is room, to the emptiest worker first; the lock is held.
-
-        What is to run alone keeps a worker from taking more, and begins when that is empty.
-        """
+        """Send waiting tasks where there is room; the lock is held."""
         if self._lost:
             return
-        free = [room for room in self._rooms.values() if room.open]
-        left = []
-        for task in sorted(self._waiting, key=lambda task: (not task.alone, task.number)):
-            free = [room for room in free if len(room.tasks) < min(self._slots, room.threads)]
-            room = min(free, key=lambda room: len(room.tasks), default=None)
-            if room is not None and task.alone:
-                free.remove(room)
-            if room is None or (task.alone and room.tasks):
-                left.append(task)
-            else:
-                self._send(task, room)
-        self._waiting = left
+        for task, worker in self._queue.assign(time.monotonic()):
+            handle = self._call(worker, f"{task.name}-{task.number}", task.call, task.number, self._limit)
+            # Dask drops a call when nobody holds its future: the task does, until it ends or is taken back.
+            task.handle = handle
+            handle.add_done_callback(functools.partial(self._ended, task, worker))
 
-    def _make_ready(self, room: Room) -> None:
-        """Has a worker load what its trials will need; what goes wrong there goes wrong in the trials, and is told."""
+    def _make_ready(self, worker: Worker) -> None:
+        """Have a worker load what its trials will need; what goes wrong there goes wrong in the trials, and is told."""
         if self._preparation is not None:
-            room.prepared = self._call(room, "preparation", self._preparation, 0, None)
+            worker.preparation = self._call(worker, "preparation", self._preparation, 0, None)
 
-    def _send(self, task: Task, room: Room) -> None:
-        room.tasks.add(task)
-        task.since = time.monotonic()
-        task.handed = self._call(room, f"{task.name}-{task.number}", task.call, task.number, self._limit)
-        task.handed.add_done_callback(functools.partial(self._ended, task, room))
-
-    def _call(self, room: Room, name: str, *arguments: Any) -> distributed.Future:
+    def _call(self, worker: Worker, name: str, *arguments: Any) -> distributed.Future:
         return self._client.submit(
-            carried_out,
+            carry_out,
             *arguments,
+            # Dask makes one call of two that have one key, and a task may be sent several times.
             key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
-            workers=[room.address],
+            workers=[worker.address],
             pure=False,
             retries=0,
         )
 
-    def _ended(self, task: Task, room: Room, handed: distributed.Future) -> None:
-        """Passes a result on, or keeps the task for another worker; called by Dask, in a thread of its own."""
-        found, error, lost = None, None, False
+    def _ended(self, task: Task, worker: Worker, handle: distributed.Future) -> None:
+        """Pass a result on, or keep the task for another worker; called by Dask, in a thread of its own."""
+        result, error, result_lost = None, None, False
         try:
-            found = handed.result(timeout=FETCH)
+            result = handle.result(timeout=FETCH)
         except BaseException as raised:
-            error, lost = raised, handed.status != "error"  # its worker died with the result, or the scheduler went
+            # Without an error of the task itself, its worker died with the result, or the scheduler went.
+            error, result_lost = raised, handle.status != "error"
         with self._lock:
-            if task.handed is not handed:  # taken back meanwhile, or given up
+            if task.handle is not handle:  # taken back meanwhile, or given up
                 return
             if isinstance(error, CancelledError):  # the scheduler has gone: `_seek` takes everything back
                 return
-            task.handed = None
-            room.tasks.discard(task)
-            if killed := isinstance(error, distributed.KilledWorker):
-                if self._rooms.pop(room.address, None) is not None:  # the others' fates are told in a moment
-                    self._left.append((time.monotonic(), room))
-                error = None if room.excused else self._fate(task)
-            preempted = isinstance(error, HandedBackError)
-            room.leaving |= preempted
-            if again := lost or preempted or (killed and error is None):
-                self._waiting.append(task)
+            again = True
+            if isinstance(error, distributed.KilledWorker):
+                error = self._queue.die(task, worker, time.monotonic())
+                again = error is None
+            elif isinstance(error, HandedBackError):
+                self._queue.hand_back(task, worker)
+            elif result_lost:
+                self._queue.repeat(task, worker)
+            else:
+                self._queue.end(task, worker)
+                again = False
+        # Without the lock: what was added to the future as a callback runs now, in this thread.
         if not again and error is None:
-            task.future.set_result(found)
+            task.future.set_result(result)
         elif not again:
             task.future.set_exception(error)
         with self._lock:
             self._fill()
 
-    def _fate(self, task: Task) -> WorkerLostError | None:
-        """Of a task whose worker died: the error of one that is given up; None for one that runs again, alone."""
-        overdue = task.number in self._overdue
-        if alone := task.alone or self._slots == 1:
-            task.strikes += 1
-        if alone and overdue:
-            return WorkerLostError(f"no result within {self._limit:g} s, the time limit")
-        if task.strikes >= STRIKES:
-            return WorkerLostError(f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)")
-        why = "left: over the time limit" if overdue else "died"
-        log.warning("The worker of %s %s; it runs once more%s.", task.name, why, "" if alone else ", alone")
-        task.alone = True
-        return None
-
 
 def pickled(call: Callable[[], object]) -> bytes:
-    """A call for other processes; raises UserError for what cannot be sent to them."""
+    """Return a call in a form for other processes; raise UserError for what cannot be sent to them."""
     try:
         return cast(bytes, cloudpickle.dumps(call))
     except Exception as error:

@@ -65,7 +65,7 @@ class HandedBackError(Exception):
     """What `PreemptedError` is between processes: Dask does not pass a BaseException on in peace."""
 
 
-def carried_out(call: bytes, task: int, limit: float | None) -> Any:
+def carry_out(call: bytes, task: int, limit: float | None) -> Any:
     """Makes a (pickled) call; beyond the time limit, in seconds, the process ends.
 
     Raises HandedBackError where the worker has to go before the call is done.
