@@ -114,7 +114,7 @@ def arguments_of(parser: Parser) -> set[str]:
 
 
 def commands_of(parser: Parser) -> dict[str, Parser]:
-    return next((dict(action.choices or {}) for action in parser._actions if action.dest in ("command", "what")), {})
+    return next((dict(action.choices) for action in parser._actions if isinstance(action.choices, dict)), {})
 
 
 def test_only_the_command_that_is_called_gets_its_flags() -> None:

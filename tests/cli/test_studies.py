@@ -95,7 +95,7 @@ def test_a_study_may_be_resumed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> No
     status, _, errors = run("resume", "runs/b", "--workers", "2", "--cluster", "slurm.yaml")
     assert (status, errors) == (
         2,
-        "partune: error: workers, scheduler and cluster are three ways to have workers: give one\n",
+        "partune: error: workers, scheduler and cluster are three ways to get workers: give only one of them\n",
     )
     assert 'unknown argument --wrokers; did you mean "--workers"?' in run("resume", "runs/b", "--wrokers", "2")[2]
     assert "unknown argument --pack" in run("resume", "runs/b", "--pack", "2")[2]

@@ -149,8 +149,11 @@ def test_the_defaults_are_called_what_they_are(tmp_path: Path) -> None:
 # ----- without effect
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"training": {"momentum": 0.9}}, "training.momentum would have no effect: it is SGD's, and training.optimizer is"),
-    ({"space": {"momentum": {"float": [0, 0.9]}}}, "momentum in the space would have no effect: it is SGD's"),
+    ({"training": {"momentum": 0.9}}, "training.momentum would have no effect: only sgd has a momentum, and"),
+    (
+        {"space": {"momentum": {"float": [0, 0.9]}}},
+        "momentum in the space would have no effect: only sgd has a momentum",
+    ),
     ({"training": {"steps": 5}, "space": {"epochs": {"int": [1, 3]}}}, "epochs in the space would have no effect"),
     (
         {"training": {"micro_batch_size": 32}},
@@ -159,6 +162,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"test": {"limit": 5}}, "test.limit would have no effect: there are no test tasks (--test-task)"),
     ({"test": {"every_trial": True}}, "test.every_trial would have no effect"),
     ({"run": {"engine": "peft", "pack": 4}}, "run.pack would have no effect: engine peft runs one trial at a time"),
+    *(
+        (
+            {"run": {"engine": engine, **run}},
+            f"run.{name} would have no effect: it needs run.engine packed, got {engine}",
+        )
+        for engine in ("peft", "litgpt")
+        for name, run in (("stop", {"stop": "rungs"}), ("compile", {"compile": True}))
+    ),
     ({"run": {"litgpt": "/opt/litgpt"}}, "run.litgpt would have no effect: run.engine is packed"),
     ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: packs find"),
     ({"model": {"path": ".", "revision": "main"}}, "model.revision would have no effect: . is a folder"),
@@ -232,13 +243,13 @@ def test_what_has_another_effect_than_expected_is_said() -> None:
     )
     said = unused.notes(study, (), Loaded(steps=5, warmup=9, rows="alpaca", on_cpu=False))
     assert said == [
-        "training.steps 5 is in place of training.epochs 3.",
-        "training.warmup_steps 9: all 5 steps are warm-up, the learning rate does not fall afterwards.",
-        "run.threads 2 has no effect: the base is on no CPU.",
+        "training.steps 5 is used instead of training.epochs 3.",
+        "training.warmup_steps 9: all 5 steps are warm-up, so the learning rate never falls.",
+        "run.threads 2 has no effect: the base model is not on the CPU.",
         "data.chat_template has no effect: the rows are alpaca rows.",
     ]
     on_cpu = unused.notes(study, ("warmup_steps", "steps"), Loaded(5, 9, "chat", on_cpu=True))
-    assert on_cpu == ["run.devices_per_worker 2 has no effect: the base is on the CPU."]
+    assert on_cpu == ["run.devices_per_worker 2 has no effect: the base model is on the CPU."]
 
 
 @pytest.mark.parametrize(

@@ -273,7 +273,8 @@ def _export(command: Parser) -> None:
 def _bench(command: Parser) -> None:
     kinds = command.add_subparsers(dest="what", metavar="KIND", required=True, title="what to measure")
     for name, kind in BENCHES.items():
-        kinds.add_parser(name, help=kind.help, description=kind.description, add=kind.add)
+        usage = f"{command.prog} {name} [options]"  # all flags at once would be longer than a terminal is wide
+        kinds.add_parser(name, help=kind.help, description=kind.description, add=kind.add, usage=usage)
 
 
 def _packing(command: Parser) -> None:

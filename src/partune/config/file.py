@@ -1,8 +1,6 @@
-"""One typed definition of a study for the YAML file, the command line and Python.
+"""A study's file: read, validated, merged with flags, and written.
 
-Every section is a frozen pydantic model that refuses unknown keys. A mistake becomes one `UserError` line that names
-the place and, for an unknown key, the nearest known one. `FLAG` in a field's metadata is its name on the command line
-where the field's own name would be ambiguous.
+A mistake becomes one line of a `UserError`, which names the place and, for an unknown key, the nearest known one.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from partune.config.sections import AnySection, Data, Section, StudyConfig, Training
 from partune.errors import MOST, UserError, shown, suggestion
@@ -23,7 +19,7 @@ from partune.runtime.urls import masked, public
 
 
 def parse(value: Any) -> StudyConfig:
-    """A study's configuration from the file's mapping; raises UserError with one line."""
+    """Return a study's configuration from its file's mapping; raise UserError with one line if it is wrong."""
     if not isinstance(value, dict):
         raise UserError(f"a study's file is a mapping of sections, got {type(value).__name__}")
     return validated(StudyConfig, value)
@@ -33,12 +29,13 @@ def validated(section: type[AnySection], value: Any, strict: bool = False) -> An
     """Return a section from its mapping.
 
     Args:
-        section: Which.
+        section: The class of the section.
         value: The mapping.
-        strict: Whether values have their types already, as in Python, and none is read from a text or a truth value.
+        strict: Whether values must have their types already, as in Python. Otherwise numbers are read from text, as
+            flags give it.
 
     Raises:
-        UserError: With one line.
+        UserError: If something is wrong, with one line.
     """
     try:
         return section.model_validate(value, strict=strict)
@@ -47,7 +44,7 @@ def validated(section: type[AnySection], value: Any, strict: bool = False) -> An
 
 
 def parts(value: Any) -> Any:
-    """The entries of one text or several, with commas between."""
+    """Return the entries of a text, or of several, that are separated by commas; anything else as it is."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         return value
@@ -55,32 +52,41 @@ def parts(value: Any) -> Any:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], whole: type[Section] = StudyConfig) -> dict[str, Any]:
-    """A file's mapping with another laid over it, section by section."""
-    found = dict(below)
+    """Return a file's mapping with another laid over it, section by section.
+
+    Args:
+        below: The mapping of a file, or of a preset.
+        above: The mapping that wins, such as that of flags.
+        whole: The definition of the file, which tells sections from other mappings: a space is replaced as a whole.
+    """
+    mapping = dict(below)
     for name, value in above.items():
         section = section_in(whole.model_fields[name].annotation) if name in whole.model_fields else None
-        under, over = (_expanded(each, section) for each in (found.get(name), value))
+        under, over = _expanded(mapping.get(name), section), _expanded(value, section)
         together = section is not None and isinstance(under, Mapping) and isinstance(over, Mapping)
-        found[name] = {**under, **over} if together else value
-    return found
+        mapping[name] = {**under, **over} if together else value
+    return mapping
 
 
 def _expanded(value: Any, section: type[Section] | None) -> Any:
-    """A section's mapping, where its shorthand stands for it."""
+    """Return a section's mapping, also if a bare string stands for it."""
     shorthand = None if section is None else section.shorthand
     return {shorthand: value} if shorthand is not None and isinstance(value, (str, os.PathLike)) else value
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file, unvalidated (flags may still complete it); raises UserError.
+    """Return the mapping in a YAML file, not validated yet, as flags may still complete it.
 
-    Paths in a file are relative to the file: those that exist there come back absolute.
+    Paths in a file are relative to the file: those that exist come back absolute.
+
+    Raises:
+        UserError: If the file cannot be read, or holds no mapping.
     """
     path = paths.place(path)
     try:
         value = strict_yaml.read(path)
     except OSError as error:
-        beside = sorted(each.name for each in Path(path).absolute().parent.glob("*.y*ml"))
+        beside = sorted(file.name for file in Path(path).absolute().parent.glob("*.y*ml"))
         hint = suggestion(Path(path).name, beside) if isinstance(error, FileNotFoundError) else ""
         raise UserError(f"cannot read {path}: {error.strerror}{hint}") from None
     if not isinstance(value, dict):
@@ -90,21 +96,24 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A study's mapping with every relative path that exists in `folder` made absolute.
+    """Return a study's mapping with every relative path that exists in a folder made absolute.
 
-    A model or data may be a folder; a folder of a task's or a space's name is none.
+    Args:
+        value: The mapping of a file or of flags, not validated yet.
+        folder: The folder of the file; for flags the working folder.
     """
 
     def place(name: Any, admits: Callable[[Path], bool]) -> Any:
         if _is_list(name):
-            return [place(each, admits) for each in name]
+            return [place(entry, admits) for entry in name]
         path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text
         try:
             return str(folder / name) if path_like and admits(folder / name) else name
-        except (OSError, ValueError):  # no file can have that name; what means it says so
+        except (OSError, ValueError):  # no file can have that name: the error about the value itself says more
             return name
 
-    found = dict(value)
+    mapping = dict(value)
+    # Models and data may be folders. Tasks and spaces may not: a folder called hellaswag must not hide the task.
     for section, key, admits in (
         ("model", "path", Path.exists),
         ("data", "path", Path.exists),
@@ -115,22 +124,22 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ("run", "cluster", Path.is_file),
         ("run", "tls", Path.is_dir),
     ):
-        part = found.get(section)
+        part = mapping.get(section)
         if isinstance(part, Mapping) and key in part:
-            found[section] = {**part, key: place(part[key], admits)}
+            mapping[section] = {**part, key: place(part[key], admits)}
         elif isinstance(part, str) and key == "path":
-            found[section] = place(part, admits)
-    if "space" in found:
-        found["space"] = place(found["space"], Path.is_file)
-    return found
+            mapping[section] = place(part, admits)
+    if "space" in mapping:
+        mapping["space"] = place(mapping["space"], Path.is_file)
+    return mapping
 
 
 def dump(config: StudyConfig, ascii_only: bool = False) -> str:
-    """Return the YAML text of a configuration, defaults included; `parse` reads it back.
+    """Return the YAML text of a configuration, defaults included and passwords not; `parse` reads it back.
 
-    What is searched is null in its section: a value would fix it.
-
-    Without the password of a storage's URL.
+    Args:
+        config: The configuration.
+        ascii_only: Whether to write other characters as escapes.
     """
     plain = config.model_dump(mode="json")
     if config.run.storage is not None:
@@ -138,15 +147,16 @@ def dump(config: StudyConfig, ascii_only: bool = False) -> str:
     searched = config.space if isinstance(config.space, Mapping) else {}
     for section, kind in (("training", Training), ("data", Data)):
         fields = kind.model_fields
-        for name in searched:  # given, it would be fixed
+        for name in searched:  # written as null: a value, even the default, would fix what is searched
             if name in fields and plain[section] is not None and plain[section][name] == fields[name].default:
                 plain[section][name] = None
     return strict_yaml.dump(plain, ascii_only)
 
 
 def _one_line(error: ValidationError, whole: type[Section]) -> str:
-    """The first mistake in one line, its place first; for an unknown key with the nearest known one."""
+    """Return the first mistake in one line: its place, what is wrong, and for an unknown key the nearest known one."""
     first = error.errors(include_url=False)[0]
+    # The location has parts that are no keys, such as the name of a union's member.
     place = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
@@ -165,7 +175,7 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
 
 
 def _section(section: type[Section], path: list[int | str]) -> type[Section]:
-    """The section class at a path of keys from the top."""
+    """Return the class of the section at a path of keys."""
     for key in path:
         inner = section_in(section.model_fields[str(key)].annotation)
         assert inner is not None
@@ -174,7 +184,7 @@ def _section(section: type[Section], path: list[int | str]) -> type[Section]:
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """The section that a field holds; None where it is none."""
+    """Return the class of the section that a field holds, or None if it holds something else."""
     return next((part for part in (annotation, *getattr(annotation, "__args__", ())) if _is_section(part)), None)
 
 

@@ -1,4 +1,8 @@
-"""The sections of a study's file: frozen, and refusing keys that they do not know."""
+"""The sections of a study's file: frozen, and refusing keys that they do not know.
+
+The docstring under a field is the help of its flag (`partune tune --help`) and its line in docs/reference/file.md.
+Only rules about values stand here; settings that an engine or an objective has no use for are `unused`'s.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,16 @@ from partune.runtime import paths
 
 
 def flag(name: str) -> Any:
-    """The field's flag on the command line, in place of its own name."""
+    """Return the metadata that names a field's flag, for a field whose own name would be ambiguous as one."""
     return Field(json_schema_extra={"flag": name})
 
 
 class Section(BaseModel):
-    """A part of the file. `shorthand` names the field that a bare string stands for."""
+    """A part of a file, with typed fields.
+
+    Attributes:
+        shorthand: The field that a bare string stands for: `data: rows.json` is `data: {path: rows.json}`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     shorthand: ClassVar[str | None] = None
@@ -53,8 +61,6 @@ def _possible(text: str) -> str:
 
 
 PathText = Annotated[str, AfterValidator(_possible)]  # a path, or a name that may be one
-
-
 FolderText = Annotated[str, AfterValidator(lambda text: str(paths.place(text)))]  # a folder to write in
 
 
@@ -62,103 +68,115 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Model(Section):
+    """The base model, which stays as it is: only the adapters are trained."""
+
     shorthand = "path"
 
     path: Annotated[PathText, flag("model")]
-    """Hugging Face model id, or a folder in its format; demo: the embedded demo's model."""
+    """A model id of the Hugging Face Hub, or a folder in its format; demo is the tiny model of the demo."""
     revision: Annotated[str | None, flag("model-revision")] = None
     """Branch, tag or commit of a model id."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     safetensors: bool = True
-    """Load safetensors only; false also admits pickled weights, which can run code."""
+    """Load weights from safetensors files only. Without this, pickled weights are loaded too, which can run code."""
     quantize: Literal["none", "nf4"] = "none"
-    """Keep the frozen base in 4 bits (bitsandbytes; needs a CUDA device)."""
+    """Keep the base model in 4 bits (nf4). Needs bitsandbytes and a CUDA device."""
 
     @field_validator("path")
     @classmethod
     def _embedded(cls, path: str) -> str:
-        """The name `demo` is a folder of that name where there is one."""
+        """Replace the name demo by the embedded model's folder, unless a folder of that name is here."""
         return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
 
 class Data(Section):
+    """The instruction data that the adapters are trained on."""
+
     shorthand = "path"
 
     path: Annotated[PathText, flag("data")]
-    """Instruction data: .json, .jsonl (either .gz), or a data set id."""
+    """Instruction data: a .json or .jsonl file, or either as .gz, or a data set id of the Hugging Face Hub."""
     format: Literal["auto", "alpaca", "chat"] = "auto"
-    """Alpaca rows (instruction, input, output) or chat rows (messages)."""
+    """Format of the rows: alpaca (instruction, input, output) or chat (messages); auto finds out."""
     split: Annotated[str, flag("data-split")] = "train"
-    """Which split of a data set id."""
+    """Split to use of a data set id."""
     loss_on: Literal["answer", "all"] = "answer"
-    """Train on the answers' tokens only, or on prompts too."""
+    """Train on the tokens of the answers only, or on all tokens, prompts included."""
     max_length: PositiveInt = 512
-    """Tokens an example at most; longer ones are cut and counted."""
+    """Maximum number of tokens per example. Longer examples are cut, and their number is reported."""
     limit: Annotated[PositiveInt | None, flag("data-limit")] = None
-    """Use the first so many rows only."""
+    """Use only this many rows, from the first on."""
     chat_template: str | None = None
-    """Jinja template (or a file of one) for chat rows, in place of the tokenizer's."""
+    """Jinja template for chat rows, or a file with one; by default the tokenizer's own."""
 
 
 class Training(Section):
-    """LoRA and AdamW; the first five are the field's defaults, scored as an anchor in every study."""
+    """How an adapter is trained. A given value is fixed, and no longer searched.
+
+    The first five settings are the usual defaults of LoRA fine-tuning; an adapter trained with them is a baseline of
+    every study.
+    """
 
     lora_r: PositiveInt = 16
     """Rank of the adapters."""
     lora_alpha: PositiveFloat = 32
-    """Adapters are scaled by alpha / r."""
+    """Scale of the adapters: their output is multiplied by alpha / r."""
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the adapters' input."""
+    """Dropout on the input of the adapters."""
     learning_rate: NonNegativeFloat = 2e-4
-    """Peak learning rate."""
+    """Learning rate at its peak, after the warm-up."""
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay."""
+    """Weight decay, decoupled from the gradient (AdamW)."""
     epochs: PositiveFloat = 1.0
-    """Passes over the data; may be fractional."""
+    """Number of passes over the data; fractions are allowed."""
     steps: PositiveInt | None = None
-    """Optimiser steps, in place of epochs."""
+    """Number of optimiser steps, instead of epochs."""
     batch_size: PositiveInt = 16
-    """Examples an optimiser step."""
+    """Number of examples per optimiser step."""
     micro_batch_size: PositiveInt | None = None
-    """Examples a forward pass; the rest is accumulated."""
+    """Number of examples per forward pass, by default all of a step; gradients are accumulated over the passes."""
     warmup_steps: NonNegativeInt | None = None
-    """Steps of linear warm-up; 3 % of all steps if not given."""
+    """Number of steps in which the learning rate rises from 0 to its peak; by default 3 % of all steps."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate decays to zero after warm-up."""
+    """How the learning rate goes on after the warm-up: it stays (constant), or falls to zero."""
     max_grad_norm: PositiveFloat = 1.0
-    """Gradients are clipped to this norm."""
+    """Largest norm of the gradient; a larger gradient is scaled down to it."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """Which optimiser trains the adapters."""
+    """Optimiser that trains the adapters."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """SGD's momentum."""
+    """Momentum of sgd."""
     targets: str = "attention"
-    """Which linear layers get an adapter: attention (what mixes tokens), all-linear, or names with commas between."""
+    """Linear layers that get an adapter: attention (the layers that mix tokens), all-linear, or a list of names with
+    commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the base model; auto is bf16 where the device has it, else fp32."""
+    """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
-    """Seed of initialisation and dropout for all trials; by default each has its own, as all runs again do."""
+    """Seed of initialisation and dropout, the same in all trials; by default each trial has a seed of its own."""
 
 
-DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")  # that the field has
-
-
-DATA_SETTINGS = ("max_length", "loss_on")  # of `Data`, which a space may search
+DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")  # settings of the baseline
+DATA_SETTINGS = ("max_length", "loss_on")  # settings of `Data` that a space may search
 
 
 def given(training: Training, data: Data | None) -> dict[str, Any]:
-    """Return the settings that a study's file or flags give, of those that a space may search, by name."""
-    found = {name: getattr(training, name) for name in Training.model_fields if name in training.model_fields_set}
+    """Return the settings that the user gave, of all those that a space may search.
+
+    Args:
+        training: The training settings. A setting counts as given even if the value is the default's.
+        data: The data settings, if the study has data.
+    """
+    values = {name: getattr(training, name) for name in Training.model_fields if name in training.model_fields_set}
     if data is not None:
-        found |= {name: getattr(data, name) for name in DATA_SETTINGS if name in data.model_fields_set}
-    return found
+        values |= {name: getattr(data, name) for name in DATA_SETTINGS if name in data.model_fields_set}
+    return values
 
 
 def baseline(defaults: Mapping[str, Any]) -> str:
-    """Return what a configuration of the defaults is called: with what was given in the place of the field's values."""
-    own = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _of_the_field(name)}
-    told = ", ".join(f"{name}={value}" for name, value in own.items())
-    return f"the field's defaults with {told} as given" if own else "the field's defaults"
+    """Return what to call a baseline of defaults, with the values that the user gave instead of the usual ones."""
+    changed = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _of_the_field(name)}
+    values = ", ".join(f"{name}={value}" for name, value in changed.items())
+    return f"the field's defaults with {values} as given" if changed else "the field's defaults"
 
 
 def _of_the_field(name: str) -> Any:
@@ -169,40 +187,46 @@ Names = Annotated[tuple[PathText, ...], BeforeValidator(lambda value: [value] if
 
 
 class Validation(Section):
-    tasks: Annotated[Names, Field(min_length=1), flag("task")]
-    """Harness tasks, by name or local YAML file, whose mean score is searched for."""
-    metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
-    """Score: accuracy, length-normalised accuracy, minus the loss, or the choices' log-likelihood margin.
+    """The tasks that trials are scored by. Their items are split once: search items choose, verdict items judge."""
 
-    By default acc_norm where all tasks have it, else acc."""
+    tasks: Annotated[Names, Field(min_length=1), flag("task")]
+    """Multiple-choice task of lm-evaluation-harness that trials are scored by: its name or a YAML file. With several,
+    their mean counts."""
+    metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
+    """Score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus the loss of
+    the right choice (loss), or how far its likelihood is above that of the best wrong choice (margin). By default
+    acc_norm if all tasks have it, otherwise acc."""
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of the items kept for the verdict; no optimiser sees them."""
+    """Share of each task's items that are held out for the verdict; the search never sees their scores."""
     limit: PositiveInt | None = None
-    """Use the first so many items of a task only."""
+    """Use only this many items of each task, from the first on."""
     fewshot: NonNegativeInt | None = None
-    """Examples shown before each question; by default the task's own number."""
+    """Number of solved examples shown before each question; by default the task's own."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
-    """Continuations a forward pass when scoring with engine peft or litgpt; packs find their own size."""
+    """Number of choices per forward pass when engine peft or litgpt scores; packs find their own number."""
     trust_task_code: bool = False
-    """Run Python code that local task files name (!function), also of test tasks, and render their templates freely."""
+    """Run Python code that local task files name (!function), test tasks included, and render their templates without a
+    sandbox."""
 
 
 class Test(Section):
+    """Tasks that watch for overfitting: they are scored and reported, and choose nothing."""
+
     tasks: Annotated[Names, flag("test-task")] = ()
-    """Tasks that watch for overfitting; never told to the optimiser."""
+    """Task to watch for overfitting, given as --task is; the search never sees its scores."""
     every_trial: Annotated[bool, flag("test-every-trial")] = False
-    """Score them for all trials, not only for base, defaults and winner."""
+    """Score all trials on the test tasks, and not only the baselines and the winner."""
     limit: Annotated[PositiveInt | None, flag("test-limit")] = None
-    """Use the first so many items of a task only."""
+    """Use only this many items of each test task, from the first on."""
 
 
 Ship = Literal["first", "median", "best"]  # which run of a winner hands its adapter over
 
 
 def _seeds(value: Any) -> Any:
-    """Return a number of seeds, as text too; raises ValueError for one that makes no sense."""
+    """Read a number of seeds, which may be text; raise ValueError for one that makes no sense."""
     if not _is_count(value) or int(value) == 1:
-        raise ValueError("must be 0 or at least 2, as one run says nothing of other seeds")
+        raise ValueError("must be 0 or at least 2: one run says nothing about other seeds")
     return int(value)
 
 
@@ -211,32 +235,41 @@ def _is_count(value: Any) -> bool:
 
 
 class Search(Section):
+    """How the hyperparameters are searched, and how the winner is judged."""
+
     algorithm: str = "auto"
-    """An optimiser's name (auto: the best by measurement), or package.module:Class."""
+    """Name of an optimiser (partune algorithms lists them), or package.module:Class; auto is the one that did best in
+    our measurements."""
     budget: PositiveInt = 50
-    """Trials that the optimiser may start; failed ones count, base and defaults do not."""
+    """Number of trials. Failed trials count; the baselines do not."""
     seed: NonNegativeInt = 0
-    """Seed of everything: search, split of the items, data order, trials."""
+    """Seed of everything: proposals, split of the items, order of the data, trials."""
     options: dict[str, Any] = {}
     """The optimiser's own options."""
     confirm: NonNegativeInt = 0
-    """So many of the best run again with fresh seeds, then the better half, ...; the winner is the best in the mean."""
+    """Run this many of the best trials again with fresh seeds, then the better half of them, and so on; the best mean
+    wins. This guards against a winner by luck."""
     seeds: Annotated[int, BeforeValidator(_seeds)] = 4
-    """Runs of winner and defaults with fresh seeds, for a verdict on hyperparameters; 0: on the two adapters only."""
+    """Number of fresh runs for the verdict: winner and defaults are trained again with other seeds, so that the verdict
+    is about hyperparameters and not about one lucky adapter. 0 compares one adapter of each."""
     ship: Ship = "first"
-    """Adapter of the winner to hand over: its first run's, or of the fresh runs the median or best on search items."""
+    """Run of the winner whose adapter is exported: the first, in which it won, or the median or the best of its fresh
+    runs, by their scores on search items."""
 
     @model_validator(mode="after")
     def _can_ship(self) -> Search:
         if self.ship != "first" and not self.seeds:
             raise ValueError(
-                f"ship: {self.ship} chooses among fresh runs, and seeds: 0 makes none; ship: first hands over what won"
+                f"ship: {self.ship} chooses among fresh runs, and seeds: 0 makes none: give seeds, or ship: first"
             )
         return self
 
 
 def _positive_or(word: str, what: str) -> Callable[[Any], Any]:
-    """Read a number, as text too, or a word; the union by itself answers with the first of its two complaints."""
+    """Return a reader of a number, which may be text, or of one word; `what` says in its message what the number is.
+
+    pydantic's own message for such a union is the complaint of its first member only.
+    """
 
     def read(value: Any) -> Any:
         if isinstance(value, str) and value == word:
@@ -250,77 +283,84 @@ def _positive_or(word: str, what: str) -> Callable[[Any], Any]:
 
 def _one_thread_each(pack: int | str) -> int | str:
     if isinstance(pack, int) and pack > PACK:
-        raise ValueError(f"must be {PACK} trials at most, as each has a thread of its own")
+        raise ValueError(f"must be at most {PACK} trials, as each has a thread of its own")
     return pack
 
 
 class Where(Section):
-    """Where trials run: this process, or worker processes. A study that is resumed may run elsewhere."""
+    """Where trials run: in this process, or in worker processes. A study may be resumed elsewhere."""
 
     workers: PositiveInt = 1
-    """Worker processes of this machine, each with GPUs of its own, or with its share of the cores."""
+    """Number of worker processes on this machine; each gets GPUs of its own, or its share of the cores."""
     devices_per_worker: PositiveInt = 1
-    """GPUs each of them has; with several, for a base that one cannot hold, its blocks are spread over them."""
+    """Number of GPUs per worker. The blocks of the base model are spread over them, for a base that does not fit on
+    one."""
     scheduler: str | None = None
-    """Address of a running Dask scheduler, whose workers are used instead (tcp://10.0.0.5:8786)."""
+    """Address of a running Dask scheduler whose workers run the trials, such as tcp://10.0.0.5:8786."""
     tls: PathText | None = None
-    """Folder of certificates for it (partune certificates makes some)."""
+    """Folder with the certificates of that scheduler (partune certificates makes one)."""
     cluster: PathText | None = None
-    """YAML file of a batch system (slurm, oar, pbs, lsf, htcondor) that is asked for workers instead."""
+    """YAML file that describes a batch system (slurm, oar, pbs, lsf, htcondor, sge), whose jobs run the trials."""
     time_limit: PositiveFloat | None = None
-    """Seconds a trial may take on a worker process; one that hangs fails, and its worker begins anew."""
+    """Seconds that a trial may take on a worker. A trial that takes longer fails, and its worker is started again."""
 
 
 class Run(Where):
     """How trials run, and where."""
 
     engine: Literal["packed", "peft", "litgpt"] = "packed"
-    """Many trials at once on one resident base, one after the other through PEFT, or LitGPT's command line."""
+    """What trains and scores: packed (many trials at once on one base model), peft (one at a time through PEFT), or
+    litgpt (one at a time through LitGPT's commands)."""
     litgpt: PathText = "litgpt"
-    """LitGPT's command or its full path; it needs a virtual environment of its own."""
+    """LitGPT's command, or its path; it lives in a virtual environment of its own."""
     pack: Annotated[
         PositiveInt | Literal["auto"],
         BeforeValidator(_positive_or("auto", "a number of trials")),
         AfterValidator(_one_thread_each),
     ] = "auto"
-    """Trials trained and scored at once (packed engine); auto measures what fits and pays."""
+    """Number of trials that are trained and scored at once (a pack; engine packed only); auto measures what fits and
+    pays."""
     stop: Literal["none", "rungs"] = "none"
-    """Stop trials early that score worst at equal steps of their schedule (packed engine)."""
+    """Stop poor trials early: rungs compares trials at fixed points of their training (the rungs) and stops the worst
+    (engine packed only)."""
     compile: bool = False
-    """Compile the base's blocks with torch.compile (packed engine): slow to begin, and worth a try on a GPU."""
+    """Compile the blocks of the base model with torch.compile (engine packed only): slow to start, may pay on a GPU."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto is the best there is."""
+    """Device: cpu, cuda, cuda:1, mps; auto is the best that this machine has."""
     threads: PositiveInt | None = None
-    """CPU threads of training and scoring; by default one for a base of under 20 million parameters."""
+    """Number of CPU threads; by default torch's own choice, and one for a base of fewer than 20 million parameters."""
     keep: Annotated[
         PositiveInt | Literal["all"], BeforeValidator(_positive_or("all", "a number of adapters, at least 1"))
     ] = 1
-    """How many of the best adapters stay on disk."""
+    """Number of the best trials whose adapters stay on disk, or all."""
     storage: Annotated[str | None, Field(repr=False)] = None
-    """A database for the record: postgresql://user@host/database, or sqlite:///file; by default a journal file."""
+    """Database for the record of the study: postgresql://user@host/database or sqlite:///file; by default a file in the
+    study's directory."""
 
 
 class StudyConfig(Section):
-    """A study's file, whole."""
+    """A study's file as a whole."""
 
     version: Literal[1] = 1
-    """Of this format."""
+    """Version of this format."""
     objective: str = "finetune"
-    """What is searched: finetune, a synthetic function, or package.module:function of a configuration."""
+    """What is maximised: finetune (the score of a fine-tuned model), the name of a synthetic function, or
+    package.module:function, a function of a configuration."""
     model: Model | None = None
     data: Data | None = None
     training: Training = Training()
     validation: Validation | None = None
     test: Test = Test()
     space: PathText | dict[str, Any] | None = None
-    """A ready-made space, a YAML file of one, or (in a study's file) hyperparameters by name; by default lora."""
+    """Hyperparameters to search: a ready-made space (partune spaces lists them), a YAML file, or, in a study's file, a
+    mapping by name; by default lora."""
     search: Search = Search()
     run: Run = Run()
 
     @model_validator(mode="before")
     @classmethod
     def _without_searched(cls, value: Any) -> Any:
-        """What a space has may be null in its section, as `dump` writes it: each trial has its own."""
+        """Drop the nulls that `dump` writes for searched hyperparameters, as each trial has its own value."""
         space = value.get("space") if isinstance(value, Mapping) else None
         if not isinstance(space, Mapping):
             return value
@@ -333,13 +373,9 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
         run = self.run
-        if run.engine != "packed":
-            for name, given in (("stop: rungs", run.stop != "none"), ("compile", run.compile)):
-                if given:
-                    raise ValueError(f"run.{name} needs engine: packed, got engine: {run.engine}")
         elsewhere = [name for name in ("scheduler", "cluster") if getattr(run, name) is not None]
         if len(elsewhere) == 2 or (elsewhere and run.workers > 1):
-            raise ValueError("workers, scheduler and cluster are three ways to have workers: give one")
+            raise ValueError("workers, scheduler and cluster are three ways to get workers: give only one of them")
         if run.time_limit is not None and not elsewhere and run.workers == 1:
             raise ValueError(
                 "run.time_limit needs worker processes: give --workers 2 or more, --scheduler or --cluster"
@@ -352,22 +388,22 @@ class StudyConfig(Section):
 
 
 class Batch(Section):
-    """A batch system's file: what to ask it for."""
+    """The file of a batch system: what to ask it for."""
 
     system: Literal["slurm", "oar", "pbs", "lsf", "htcondor", "sge"]
-    """Which batch system."""
+    """The batch system."""
     minimum: PositiveInt = 1
-    """Workers at least, as long as the study runs."""
+    """Smallest number of workers, kept as long as the study runs."""
     maximum: PositiveInt
-    """Workers at most: as many whole jobs as that holds."""
+    """Largest number of workers. Jobs are asked for whole, so it is rounded down to full jobs."""
     workers_per_job: PositiveInt = 1
-    """Worker processes a job starts: one for each GPU of its node, or for each few."""
+    """Number of worker processes per job, usually one for each GPU of a node."""
     devices_per_worker: PositiveInt = 1
-    """GPUs each worker sees."""
+    """Number of GPUs that each worker sees."""
     prologue: tuple[str, ...] = ()
-    """Lines of shell before the workers start: module load, source .venv/bin/activate."""
+    """Shell commands to run before the workers start, such as module load or source .venv/bin/activate."""
     job: dict[str, Any] = {}
-    """What dask-jobqueue's class for the system takes: queue, walltime, memory, job_extra_directives, ..."""
+    """Options of dask-jobqueue's class for the system: queue, walltime, memory, job_extra_directives, ..."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Batch:

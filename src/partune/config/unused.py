@@ -1,4 +1,8 @@
-"""Settings that would have no effect: refused when a study begins, as whoever gives one believes that it has."""
+"""Settings that would have no effect.
+
+They are refused when a study begins, because whoever gives one expects an effect. Which engine or objective has a use
+for a setting is known here, and not in the definition of the sections.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,25 @@ ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage") 
 
 
 class Unused(NamedTuple):
-    """A setting without effect, and why it has none."""
+    """A setting without effect.
+
+    Attributes:
+        setting: Its section and name, with its value if that says more.
+        reason: Why it has no effect.
+    """
 
     setting: str
     reason: str
 
 
 class Loaded(NamedTuple):
-    """What settings may have no effect on.
+    """What a study has loaded, as far as it decides whether a setting has an effect.
 
     Attributes:
-        steps, warmup: Of a training with the study's own settings.
-        rows: The format of the data.
+        steps: Optimiser steps of a training with the study's own settings.
+        warmup: Steps of its warm-up.
+        rows: Format of the data: alpaca or chat.
+        on_cpu: Whether the base model is on the CPU.
     """
 
     steps: int
@@ -34,35 +45,44 @@ class Loaded(NamedTuple):
 
 
 def refuse(study: StudyConfig, searched: Collection[str]) -> None:
-    """Raise UserError where a setting that is not the default has no effect.
+    """Refuse a study with a setting that is not the default and has no effect.
 
     Args:
         study: The settings of a study that is to begin.
         searched: The names of its hyperparameters.
+
+    Raises:
+        UserError: For the first such setting.
     """
-    found = next(_of_a_function(study) if study.objective != "finetune" else _of_a_training(study, searched), None)
-    if found is None and study.run.tls is not None and study.run.scheduler is None:
-        found = Unused("run.tls", "it is for a running Dask scheduler (run.scheduler)")
-    if found is not None:
-        raise UserError(f"{found.setting} would have no effect: {found.reason}; leave it out")
+    first = next(_of_a_function(study) if study.objective != "finetune" else _of_a_training(study, searched), None)
+    if first is None and study.run.tls is not None and study.run.scheduler is None:
+        first = Unused("run.tls", "it is for a running Dask scheduler (run.scheduler)")
+    if first is not None:
+        raise UserError(f"{first.setting} would have no effect: {first.reason}; leave it out")
 
 
 def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list[str]:
-    """Return what a person is told of settings that have no effect on what was loaded, or not the one expected."""
+    """Return notes about settings that have no effect on what was loaded, or another one than expected.
+
+    Args:
+        study: The settings of the study.
+        searched: The names of its hyperparameters.
+        loaded: What was loaded.
+    """
     training, run = study.training, study.run
-    said = []
+    lines = []
     if training.steps is not None and training.epochs != _default(Training, "epochs") and "steps" not in searched:
-        said.append(f"training.steps {training.steps} is in place of training.epochs {training.epochs:g}.")
+        lines.append(f"training.steps {training.steps} is used instead of training.epochs {training.epochs:g}.")
     if loaded.warmup >= loaded.steps and not {"steps", "epochs", "batch_size", "warmup_steps"} & set(searched):
-        every = f"all {loaded.steps} steps are warm-up" if loaded.steps > 1 else "the one step is warm-up"
-        said.append(f"training.warmup_steps {loaded.warmup}: {every}, the learning rate does not fall afterwards.")
+        every = f"all {loaded.steps} steps are warm-up" if loaded.steps > 1 else "the only step is warm-up"
+        lines.append(f"training.warmup_steps {loaded.warmup}: {every}, so the learning rate never falls.")
     if not loaded.on_cpu and run.threads is not None:
-        said.append(f"run.threads {run.threads} has no effect: the base is on no CPU.")
+        lines.append(f"run.threads {run.threads} has no effect: the base model is not on the CPU.")
     if loaded.on_cpu and run.devices_per_worker > 1:
-        said.append(f"run.devices_per_worker {run.devices_per_worker} has no effect: the base is on the CPU.")
+        lines.append(f"run.devices_per_worker {run.devices_per_worker} has no effect: the base model is on the CPU.")
     if study.data is not None and study.data.chat_template is not None and loaded.rows != "chat":
-        said.append(f"data.chat_template has no effect: the rows are {loaded.rows} rows.")
-    return said
+        lines.append(f"data.chat_template has no effect: the rows are {loaded.rows} rows.")
+    return lines
 
 
 def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
@@ -83,24 +103,28 @@ def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Un
     training, run, test = study.training, study.run, study.test
     if training.optimizer == "adamw" and "optimizer" not in searched:
         if training.momentum != _default(Training, "momentum"):
-            yield Unused("training.momentum", "it is SGD's, and training.optimizer is adamw")
+            yield Unused("training.momentum", "only sgd has a momentum, and training.optimizer is adamw")
         if "momentum" in searched:
-            yield Unused("momentum in the space", "it is SGD's, and training.optimizer is adamw")
+            yield Unused("momentum in the space", "only sgd has a momentum, and training.optimizer is adamw")
     if "epochs" in searched and training.steps is not None and "steps" not in searched:
-        yield Unused("epochs in the space", f"training.steps {training.steps} is in place of epochs")
+        yield Unused("epochs in the space", f"training.steps {training.steps} is used instead of epochs")
     micro = training.micro_batch_size
     if micro is not None and micro > training.batch_size and not {"batch_size", "micro_batch_size"} & set(searched):
         yield Unused(f"training.micro_batch_size {micro}", f"training.batch_size is {training.batch_size}")
     if not test.tasks:
         for key in _given(test):
             yield Unused(f"test.{key}", "there are no test tasks (--test-task)")
-    if run.engine != "packed" and run.pack not in ("auto", 1):
-        yield Unused("run.pack", f"engine {run.engine} runs one trial at a time")
+    if run.engine != "packed":
+        if run.pack not in ("auto", 1):
+            yield Unused("run.pack", f"engine {run.engine} runs one trial at a time")
+        for name in ("stop", "compile"):
+            if getattr(run, name) != _default(Run, name):
+                yield Unused(f"run.{name}", f"it needs run.engine packed, got {run.engine}")
     if run.engine != "litgpt" and run.litgpt != _default(Run, "litgpt"):
         yield Unused("run.litgpt", f"run.engine is {run.engine}")
     batch = study.validation.batch_size if study.validation is not None else None
     if run.engine == "packed" and batch not in (None, _default(Validation, "batch_size")):
-        yield Unused("validation.batch_size", "packs find their own size when scoring")
+        yield Unused("validation.batch_size", "packs find their own batch size for scoring")
     if study.model is not None and study.model.revision is not None and Path(study.model.path).expanduser().is_dir():
         yield Unused("model.revision", f"{study.model.path} is a folder")
     if study.data is not None and study.data.split != "train" and Path(study.data.path).expanduser().is_file():
@@ -108,7 +132,7 @@ def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Un
 
 
 def _given(section: Section) -> list[str]:
-    """Return the names of the settings that are not the defaults."""
+    """Return the names of a section's settings that differ from the defaults."""
     fields = type(section).model_fields
     return [
         name for name, field in fields.items() if getattr(section, name) != field.get_default(call_default_factory=True)
