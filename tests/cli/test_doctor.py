@@ -77,7 +77,7 @@ def test_an_extra_that_is_not_there_is_no_fault(monkeypatch: pytest.MonkeyPatch)
     found = {each.name: each for each in doctor.extras()}
     assert all(each.verdict == "ok" for each in found.values())
     assert found["extra: finetune"].found.endswith(command("finetune"))
-    assert found["extra: quantize"].found == f"not there (bitsandbytes): {command('quantize')}"
+    assert found["extra: quantize"].found == f"not installed (bitsandbytes): {command('quantize')}"
     assert "--litgpt PATH" in found["extra: litgpt"].found
 
 

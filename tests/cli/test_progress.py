@@ -33,11 +33,11 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert sum("failed: FloatingPointError: loss diverged at step 3" in line for line in lines) >= 1
     assert "     base  0." in output
     assert "lr 0  gives the base's answers, as it must" in output
-    assert lines[-1].endswith("on the verdict items")
+    assert lines[-1].endswith("on the held-out items")
 
 
 def test_a_bar_with_best_and_time_left_in_a_terminal(tmp_path: Path) -> None:
     output = shown(tmp_path, terminal=True)
-    assert "searching, best 0." in output
+    assert "searching, best so far 0." in output
     assert " left" in output
     assert "12/12" in output

@@ -1,7 +1,7 @@
-"""What this machine has, and whether partune works on it: one line each, with what to do about it.
+"""What this machine has, and whether partune works on it: one line per check, with what to do about it.
 
-The self-check fine-tunes the embedded demo's model for a few steps: learning rate 0 has to leave the base's answers as
-they are, and trials of a pack have to answer as each does alone through PEFT.
+The self-check fine-tunes the demo's model for a few steps. With learning rate 0, the answers must be those of the
+untouched base; and trials that are trained together in a pack must answer as each does alone, trained through PEFT.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from partune.errors import UserError
@@ -33,13 +33,20 @@ UNCHECKED_EXTRAS = ("dev",)
 GIBIBYTE = 2**30
 STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 LITTLE_MEMORY, LITTLE_DISK = 4 * GIBIBYTE, 5 * GIBIBYTE
-PATIENCE = 3.0  # seconds that the Hub is waited for
-STEPS = 5  # of the self-check's trainings
+PATIENCE = 3.0  # seconds to wait for the Hub
+STEPS = 5  # of each training of the self-check
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, what was found, and what to do unless all is well."""
+    """The result of one check.
+
+    Attributes:
+        name: What was looked at.
+        verdict: Whether it is well; warn is worth knowing, FAIL must be put right.
+        found: What was found.
+        todo: What to do about it; empty if all is well.
+    """
 
     name: str
     verdict: Literal["ok", "warn", "FAIL"]
@@ -48,7 +55,7 @@ class Check:
 
 
 def examine(quick: bool = False) -> Iterator[Check]:
-    """The checks in their order, each as soon as it is known. quick: without the self-check."""
+    """Yield the checks in their order, each as soon as it is done; `quick` leaves the self-check out."""
     yield python()
     yield machine()
     yield devices()
@@ -71,19 +78,21 @@ def examine(quick: bool = False) -> Iterator[Check]:
 
 
 def python() -> Check:
+    """Check the interpreter."""
     return Check("python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
 
 
 def machine() -> Check:
+    """Check the processor and the memory."""
     total, free = memory()
     found = f"{os.cpu_count()} cores, {total / GIBIBYTE:.1f} GiB of memory, {free / GIBIBYTE:.1f} GiB of it free"
     if free < LITTLE_MEMORY:
-        return Check("machine", "warn", found, "end other programs, or take a small model")
+        return Check("machine", "warn", found, "end other programs, or use a smaller model")
     return Check("machine", "ok", found)
 
 
 def memory() -> tuple[float, float]:
-    """Bytes in all, and bytes free; nan where the system does not tell."""
+    """Return the bytes of memory in total, and those that are free; nan if the system does not say."""
     try:
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         kibibytes = {words[0].rstrip(":"): float(words[1]) for words in lines}
@@ -93,6 +102,7 @@ def memory() -> tuple[float, float]:
 
 
 def devices() -> Check:
+    """Check what PyTorch can train on."""
     try:
         import torch
     except ModuleNotFoundError:  # the search half alone
@@ -105,24 +115,32 @@ def devices() -> Check:
             sizes = f"{total / GIBIBYTE:.0f} GiB, {free / GIBIBYTE:.0f} GiB free"
             names.append(f"cuda:{index} {torch.cuda.get_device_name(index)} ({sizes})")
         if not torch.cuda.is_bf16_supported():
-            return Check("devices", "warn", "; ".join(names), "no bf16 here: --dtype fp16 saves memory, auto is fp32")
+            return Check(
+                "devices",
+                "warn",
+                "; ".join(names),
+                "it has no bf16, so --dtype auto is fp32; --dtype fp16 saves memory",
+            )
         return Check("devices", "ok", "; ".join(names))
     if torch.backends.mps.is_available():
         return Check("devices", "ok", "mps")
     if shutil.which("nvidia-smi") is not None:
-        todo = f"PyTorch {torch.__version__} sees no GPU: install a build for CUDA (pytorch.org), or update the driver"
-        return Check("devices", "warn", "cpu; there is an NVIDIA driver", todo)
+        todo = f"PyTorch {torch.__version__} sees no GPU: install a CUDA build (pytorch.org), or update the driver"
+        return Check("devices", "warn", "cpu, although an NVIDIA driver is installed", todo)
     return Check("devices", "ok", "cpu only: fine for small models")
 
 
 def disk() -> Check:
+    """Check the working folder, in which studies are kept by default."""
     free = shutil.disk_usage(".").free
     found = f"{free / GIBIBYTE:.1f} GiB free in the working folder"
     if not os.access(".", os.W_OK | os.X_OK):
-        return Check("disk", "FAIL", f"{found}, which cannot be written in", "go elsewhere, or give --runs FOLDER")
+        return Check(
+            "disk", "FAIL", f"{found}, which is not writable", "change to another folder, or give --runs FOLDER"
+        )
     if free < LITTLE_DISK:
         return Check(
-            "disk", "warn", found, "adapters and a merged model need room: --runs FOLDER puts studies elsewhere"
+            "disk", "warn", found, "adapters and merged models need space: --runs FOLDER keeps studies elsewhere"
         )
     return Check("disk", "ok", found)
 
@@ -131,46 +149,63 @@ def disk() -> Check:
 
 
 def libraries() -> Check:
-    """Those that partune needs, against what it asks for."""
-    found, wrong = [], []
-    for name, asked, there in requirements(None):
-        if there is None or not there[1]:
-            wrong.append(f'"{name}{asked}"')
-        if there is not None:
-            found.append(f"{name} {there[0]}")
-    shown = ", ".join(found)
+    """Check the libraries that partune needs, and their versions."""
+    versions, wrong = [], []
+    for need in requirements(None):
+        if not need.fits:
+            wrong.append(f'"{need.name}{need.versions}"')
+        if need.installed is not None:
+            versions.append(f"{need.name} {need.installed}")
+    shown = ", ".join(versions)
     if wrong:
         return Check("libraries", "FAIL", shown, f"missing or too old: pip install {' '.join(wrong)}")
     return Check("libraries", "ok", shown)
 
 
 def extras() -> Iterator[Check]:
-    """The optional parts; one that is not there is no fault."""
+    """Check the optional parts; one that is not installed is no fault."""
     names = importlib.metadata.metadata("partune").get_all("Provides-Extra") or []
     for name in names:
         if name in UNCHECKED_EXTRAS:
             continue
-        if name == "litgpt":  # lives in an environment of its own
-            found = shutil.which("litgpt")
-            told = "litgpt is there" if found else "not there; --litgpt PATH names one (docs/litgpt.md)"
-            yield Check("extra: litgpt", "ok", told)
+        if name == "litgpt":  # a command, in an environment of its own, as its requirements contradict ours
+            installed = shutil.which("litgpt")
+            state = "litgpt is installed" if installed else "not installed; --litgpt PATH names one (docs/litgpt.md)"
+            yield Check("extra: litgpt", "ok", state)
             continue
         needed = list(requirements(name))
-        lacking = [each for each, _, there in needed if there is None or not there[1]]
-        there_are = ", ".join(f"{each} {there[0]}" for each, _, there in needed if there is not None)
-        if name == "finetune" and lacking and all(there for _, _, there in needed):  # all there, and would be used
-            yield Check(f"extra: {name}", "FAIL", there_are, f"too old ({', '.join(lacking)}): {command(name)}")
+        lacking = ", ".join(need.name for need in needed if not need.fits)
+        versions = ", ".join(f"{need.name} {need.installed}" for need in needed if need.installed is not None)
+        complete = all(need.installed is not None for need in needed)
+        if name == "finetune" and lacking and complete:  # tune would use what is too old
+            yield Check(f"extra: {name}", "FAIL", versions, f"too old ({lacking}): {command(name)}")
             continue
-        told = there_are if not lacking else f"not there ({', '.join(lacking)}): {command(name)}"
-        yield Check(f"extra: {name}", "ok", told)
+        state = f"not installed ({lacking}): {command(name)}" if lacking else versions
+        yield Check(f"extra: {name}", "ok", state)
 
 
-def requirements(extra: str | None) -> Iterator[tuple[str, str, tuple[str, bool] | None]]:
-    """What partune, or an extra of it, needs: name, which versions; the one that is there, and whether it will do."""
-    from packaging.requirements import Requirement
+class Requirement(NamedTuple):
+    """A library that partune, or an optional part of it, needs.
+
+    Attributes:
+        name: The library.
+        versions: The versions that will do, as pip reads them.
+        installed: The version that is installed, if any.
+        fits: Whether it will do.
+    """
+
+    name: str
+    versions: str
+    installed: str | None
+    fits: bool
+
+
+def requirements(extra: str | None) -> Iterator[Requirement]:
+    """Yield what an optional part of partune needs; None stands for partune itself."""
+    from packaging import requirements
 
     for text in importlib.metadata.requires("partune") or []:
-        need = Requirement(text)
+        need = requirements.Requirement(text)
         marker = need.marker
         if marker is None:
             wanted = extra is None
@@ -178,52 +213,60 @@ def requirements(extra: str | None) -> Iterator[tuple[str, str, tuple[str, bool]
             wanted = extra is not None and marker.evaluate({"extra": extra})
         else:
             wanted = extra is None and marker.evaluate()
-        if not wanted or need.name == "partune":
+        if not wanted or need.name == "partune":  # an extra may name another one, as partune[dask]
             continue
         try:
             version = importlib.metadata.version(need.name)
         except importlib.metadata.PackageNotFoundError:
-            yield need.name, str(need.specifier), None
+            yield Requirement(need.name, str(need.specifier), None, False)
         else:
-            yield need.name, str(need.specifier), (version, need.specifier.contains(version, prereleases=True))
+            fits = need.specifier.contains(version, prereleases=True)
+            yield Requirement(need.name, str(need.specifier), version, fits)
 
 
 def hub() -> Check:
-    """Whether models, data and the harness's tasks come from Hugging Face or from this machine alone."""
-    told = [
+    """Check whether models, data and tasks can come from Hugging Face, or from this machine only."""
+    switches = [
         f"{name}={os.environ[name]}" for name in OFFLINE if os.environ.get(name, "0").lower() not in ("", "0", "false")
     ]
-    if told:
-        return Check("hub", "ok", f"offline ({', '.join(told)}): folders, and what is cached")
+    if switches:
+        return Check("hub", "ok", f"offline ({', '.join(switches)}): only folders and cached downloads can be used")
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     host, port = endpoint.hostname or "huggingface.co", endpoint.port or (80 if endpoint.scheme == "http" else 443)
     try:
         socket.create_connection((host, port), PATIENCE).close()
     except OSError as error:
-        todo = "set HF_HUB_OFFLINE=1 to use folders and what is cached without waiting, or mend the network"
+        todo = "check the network, or set HF_HUB_OFFLINE=1 to use folders and cached downloads without waiting for it"
         return Check("hub", "warn", f"{host} does not answer ({error})", todo)
-    return Check("hub", "ok", f"online, {host} answers: models, data and the harness's tasks may be named by id")
+    return Check("hub", "ok", f"online, {host} answers: models, data and tasks can be named by their ids")
 
 
 # ----- does it work?
 
 
 def attempted(name: str, holds: str, attempt: Callable[[], str | None]) -> Check:
-    """A self-check's line. holds: what has to be so; attempt: answers what is wrong, None where nothing is."""
+    """Run one self-check and return its result.
+
+    Args:
+        name: The check's name.
+        holds: What must be true, as a sentence.
+        attempt: Tries it, and returns what is wrong, or None.
+    """
     began = time.perf_counter()
     try:
         wrong = attempt()
+    # A check that cannot run at all is a failure as well: its error is what the user has to know.
     except (UserError, ImportError, OSError, RuntimeError) as error:
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    took = f"{time.perf_counter() - began:.0f} s"
+    seconds = f"{time.perf_counter() - began:.0f} s"
     if wrong is None:
-        return Check(name, "ok", f"{holds} ({took})")
-    todo = "scores cannot be trusted here: try --engine peft or --device cpu, and report what doctor --json says"
+        return Check(name, "ok", f"{holds} ({seconds})")
+    todo = "do not trust scores here: try --engine peft or --device cpu, and report the output of partune doctor --json"
     return Check(name, "FAIL", f"not so: {holds}: {wrong}", todo)
 
 
 def zero_is_base() -> str | None:
-    """How the base and a training with learning rate 0 differ, in the precision that trials would have."""
+    """Return how a training with learning rate 0 differs from the base, in the precision of trials; None if not."""
     tuner = demo_tuning("packed", "auto")
     base = tuner.score_base(frozenset({"search"}))
     zero = tuner.score_zero(trials()[0])
@@ -231,17 +274,20 @@ def zero_is_base() -> str | None:
 
 
 def packed_is_peft() -> str | None:
-    """How trials of a pack differ from the same trials alone through PEFT, in fp32, or from their adapters on disk."""
+    """Return how trials of a pack differ from the same alone through PEFT, or from their adapters on disk; None if not.
+
+    In fp32, as in lower precision the order of additions, which a pack changes, would hide a small mistake.
+    """
     packed, alone = demo_tuning("packed", "fp32"), demo_tuning("peft", "fp32")
-    several = trials()
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(several)) as pool:
-        adapters = [Path(folder) / str(each.number) for each in several]
-        together = list(pool.map(packed.evaluate, several, adapters))
-        for trial, adapter, scored in zip(several, adapters, together, strict=True):
+    pair = trials()
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(pair)) as pool:
+        adapters = [Path(folder) / str(trial.number) for trial in pair]
+        together = list(pool.map(packed.evaluate, pair, adapters))
+        for trial, adapter, scored in zip(pair, adapters, together, strict=True):
             again = packed.reload(trial, adapter, scored)
             if scored.error is None and again is not None and again.error is not None:
                 return f"an adapter on disk, loaded by PEFT: {again.error}"
-    apart: list[Observation] = [alone.evaluate(each) for each in several]
+    apart: list[Observation] = [alone.evaluate(trial) for trial in pair]
     for mine, theirs in zip(together, apart, strict=True):
         if wrong := mine.error or theirs.error or alone.disagreement(theirs, mine):
             return wrong
@@ -249,7 +295,12 @@ def packed_is_peft() -> str | None:
 
 
 def demo_tuning(engine: str, dtype: str) -> FineTune:
-    """A short fine-tuning of the embedded demo on the best device."""
+    """Return a short fine-tuning of the demo, on the best device.
+
+    Args:
+        engine: What trains: packed or peft.
+        dtype: Precision of the base.
+    """
     from partune.demo import DIRECTORY
     from partune.objectives.finetune import FineTune
 
@@ -266,7 +317,7 @@ def demo_tuning(engine: str, dtype: str) -> FineTune:
 
 
 def trials() -> list[Trial]:
-    """Two that differ in all that a pack has to keep apart."""
+    """Return two trials that differ in all that a pack must keep apart: rank, scale, dropout, rate, seed."""
     from partune.trial import Trial
 
     first: dict[str, float] = {
@@ -283,21 +334,21 @@ def trials() -> list[Trial]:
 
 
 def tell(checks: Iterator[Check]) -> list[Check]:
-    """Prints each line as soon as it is known; returns all."""
+    """Print each check as soon as it is done, and return all of them."""
     from partune.runtime.console import Console, line, text
 
-    console, told = Console(soft_wrap=True), []
-    for each in checks:
-        told.append(each)
-        console.print(line((f"{each.verdict:<4}", STYLES[each.verdict]), f"  {each.name}: {each.found}"))
-        if each.todo:
-            console.print(text(f"      -> {each.todo}"))
-    return told
+    console, done = Console(soft_wrap=True), []
+    for check in checks:
+        done.append(check)
+        console.print(line((f"{check.verdict:<4}", STYLES[check.verdict]), f"  {check.name}: {check.found}"))
+        if check.todo:
+            console.print(text(f"      -> {check.todo}"))
+    return done
 
 
 def as_data(checks: list[Check]) -> dict[str, object]:
-    """All of it for scripts."""
+    """Return the checks as data, for scripts."""
     return {
-        "ok": all(each.verdict != "FAIL" for each in checks),
-        "checks": [dataclasses.asdict(each) for each in checks],
+        "ok": all(check.verdict != "FAIL" for check in checks),
+        "checks": [dataclasses.asdict(check) for check in checks],
     }

@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: a line a trial, and in a terminal a bar with the best score and time left."""
+"""What a person sees while a study runs: one line per trial, and in a terminal a bar with the best score so far."""
 
 from __future__ import annotations
 
@@ -27,25 +27,30 @@ PHASES = {
     "zero": "checking that learning rate 0 changes nothing",
     "defaults": "scoring the field's defaults",
     "search": "searching",
-    "confirm": "running the best again, with fresh seeds",
-    "fresh": "running winner and defaults with fresh seeds, for the verdict",
-    "winner": "scoring the winner on verdict items and test tasks",
+    "confirm": "running the leading trials again with fresh seeds",
+    "fresh": "running winner and defaults again with fresh seeds, for the verdict",
+    "winner": "scoring the winner on held-out items and test tasks",
 }
 
 
 class Quiet(Watcher):
-    """Tells nothing."""
+    """A watcher that tells nothing, not even the notes that a `Watcher` warns of."""
 
-    def noted(self, line: str) -> None: ...
+    def noted(self, line: str) -> None:
+        """Ignore a note."""
 
 
 class Terminal(Watcher):
-    """Prints to a console; the bar is only drawn where that is a terminal."""
+    """A watcher that prints to a console, and draws a bar if that is a terminal.
+
+    Args:
+        console: Where to print; None takes standard output.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         from partune.runtime.console import log
 
-        # The stream of now: the engine silences libraries by redirecting stdout while it works.
+        # Today's stdout is kept: the engine redirects it while it works, to silence libraries.
         self.console = console or log()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -54,43 +59,56 @@ class Terminal(Watcher):
         self._began = 0.0
 
     def began(self, study: Watched, budget: int) -> None:
+        """Say which study begins or goes on, and start the bar.
+
+        Args:
+            study: What may be known of the study.
+            budget: The total number of trials.
+        """
         from partune.runtime.console import bar
 
         self._study, self._budget, self._began = study, budget, time.monotonic()
         done = self._done()
         if study.directory is not None:
-            told = progress([trial.status for trial in study.trials], budget) if study.trials else f"{budget} trials"
-            self._print(f"Study {study.directory}: {told}")
+            state = progress([trial.status for trial in study.trials], budget) if study.trials else f"{budget} trials"
+            self._print(f"Study {study.directory}: {state}")
         if self.console.is_terminal:
             self._bar = bar(self.console)
             self._task = self._bar.add_task("loading", total=budget, completed=done)
             self._bar.start()
 
     def noted(self, line: str) -> None:
+        """Print a note."""
         self._print(line)
 
     def limited(self, limits: Limits) -> None:
+        """Print how small a gain the verdict items can show."""
         self._print(limits.sentence)
 
     def phase(self, name: str) -> None:
+        """Say what the study does now: in the bar, or else in a line."""
         text = PHASES.get(name, name)
         if name == "defaults" and self._study is not None and isinstance(self._study.objective, Anchored):
             text = f"scoring {baseline(self._study.objective.defaults)}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
-        elif name != "search":
+        elif name != "search":  # each trial's own line says that the search goes on
             self._print(f"{text} ...")
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
-        """What was loaded, and what became of the data: nothing is dropped or cut in silence."""
+        """Print what was loaded, and what became of the data: nothing is dropped or cut in silence.
+
+        Args:
+            summary: The objective's summary.
+        """
         if data := summary.get("data"):
             lost = {
                 "empty": data["empty"],
                 "cut to max_length": data["truncated"],
                 "without a token to train on": data["untrainable"],
             }
-            told = "".join(f", {count} {what}" for what, count in lost.items() if count)
-            self._print(f"{data['examples']} examples of {data['rows']} rows{told}; {data['tokens']} tokens")
+            losses = "".join(f", {count} {what}" for what, count in lost.items() if count)
+            self._print(f"{data['examples']} examples of {data['rows']} rows{losses}; {data['tokens']} tokens")
             for note in row_notes(data):
                 self._print(note)
             items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
@@ -101,55 +119,60 @@ class Terminal(Watcher):
             items += " items" + "".join(
                 f", {count} of {name} left out: no score in {metric}" for name, count in left_out
             )
-            pack = f", {summary['pack']} trials a pack" if summary.get("pack", 1) > 1 else ""
+            pack = f", {summary['pack']} trials at once" if summary.get("pack", 1) > 1 else ""
             self._print(f"{items}; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
             self._print(f"note: {note}")
 
     def anchored(self, name: str, trial: Trial) -> None:
+        """Print the line of a run that is not one of the search's trials: a baseline, a confirmation, a fresh run.
+
+        Args:
+            name: The run's name on record.
+            trial: The run, with its observation.
+        """
         assert trial.observation is not None
         if name == "zero":
             self._print(f"{'lr 0':>9}  gives the base's answers, as it must")
         elif name.startswith(CONFIRM):
-            told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._score(trial)
             number, _, run = name.removeprefix(CONFIRM).partition("/")
-            self._print(f"trial {number:>3}  {told}  run {int(run) + 1}")
+            self._print(f"trial {number:>3}  {self._score(trial)}  run {int(run) + 1}")
         elif name == RELOADED:
             self._print(f"{'adapter':>9}  {reloaded_words(trial.observation)}")
         elif name.startswith(FRESH):
             whose, _, run = name.removeprefix(FRESH).partition("/")
             what = "defaults" if whose == "defaults" else "winner"
-            told = f"failed: {trial.observation.error}" if trial.status is Status.FAILED else self._judged(trial)
-            self._print(f"{what:>9}  {told}  fresh run {run}")
-        elif trial.status is Status.FAILED:
-            self._print(f"{name:>9}  failed: {trial.observation.error}")
+            self._print(f"{what:>9}  {self._judged(trial)}  fresh run {run}")
         elif name == "winner":
             self._print(f"{name:>9}  {self._judged(trial)}")
         else:
-            own = baseline(trial.config) if name == "defaults" else ""
-            self._print(f"{name:>9}  {self._score(trial)}", f"  {own}" if " as given" in own else "")
+            called = baseline(trial.config) if name == "defaults" and trial.status is not Status.FAILED else ""
+            self._print(f"{name:>9}  {self._score(trial)}", f"  {called}" if " as given" in called else "")
 
     def finished(self, trial: Trial) -> None:
+        """Print a trial's line, and move the bar."""
         assert trial.observation is not None
         assert self._study is not None
         leader = next(iter(ranked(self._study.trials)), None)
         took = span(trial.observation.cost.get("seconds", 0.0))
-        failed = trial.status is Status.FAILED
-        told = f"failed: {trial.observation.error}" if failed else self._score(trial)
+        outcome = self._score(trial)
         if trial.status is Status.STOPPED:
-            told = f"stopped at {trial.observation.fidelity:.0%}, {told}"
+            outcome = f"stopped at {trial.observation.fidelity:.0%}, {outcome}"
+        # The best so far; who won is known only at the end, from the trials around and from fresh runs.
         mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
-        self._print(f"trial {trial.number:>3}  {told}  ", mark, f"  {words(trial.config)}  ", (took, "dim"))
+        self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {words(trial.config)}  ", (took, "dim"))
         if self._bar is not None and self._task is not None:
-            text = f"searching, best {leader.score:.4f}" if leader is not None else "searching"
+            text = f"searching, best so far {leader.score:.4f}" if leader is not None else "searching"
             self._bar.update(
                 self._task, completed=self._done(), description=f"{text}, {self._left()} left", refresh=True
             )
 
     def exhausted(self) -> None:
+        """Say that the space has no configuration left."""
         self._print("Every configuration of the space has been tried: nothing is left to propose.")
 
     def ended(self) -> None:
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -161,22 +184,29 @@ class Terminal(Watcher):
 
     @staticmethod
     def _judged(trial: Trial) -> str:
+        """Return a run's score on the held-out items, or why it failed."""
         assert trial.observation is not None
-        return f"{trial.observation.scores['verdict']:.4f} on the verdict items"
+        if trial.status is Status.FAILED:
+            return f"failed: {trial.observation.error}"
+        return f"{trial.observation.scores['verdict']:.4f} on the held-out items"
 
-    def _score(self, trial: Trial) -> str:
+    @staticmethod
+    def _score(trial: Trial) -> str:
+        """Return a run's score on the search items, or why it failed."""
         assert trial.observation is not None
+        if trial.status is Status.FAILED:
+            return f"failed: {trial.observation.error}"
         return score_words(trial.score, trial.observation.stderr)
 
     def _done(self) -> int:
         return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0
 
     def _left(self) -> str:
-        """Time left, from the median trial."""
+        """Return the time left, by the median trial: a single slow one, such as the first, would mislead a mean."""
         assert self._study is not None
-        took = [
+        seconds = [
             trial.observation.cost["seconds"]
             for trial in self._study.trials
             if trial.observation is not None and "seconds" in trial.observation.cost
         ]
-        return span(statistics.median(took) * (self._budget - self._done())) if took else "?"
+        return span(statistics.median(seconds) * (self._budget - self._done())) if seconds else "?"
