@@ -1,1 +1,1 @@
-"""Side by side, in one run: packs and the ways to do without them; optimisers and those of other libraries."""
+"""The benchmarks of `partune bench` (packs, optimisers, workers, crashes) and the pictures of `partune gallery`."""

@@ -1,8 +1,9 @@
-"""The options of the benchmarks, for the command line and Python."""
+"""The benchmarks by name, and their options, for the command line and Python."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -11,16 +12,17 @@ from partune import config
 
 
 def spans(value: Any) -> Any:
-    """Numbers, and spans of them: "1-4,7" is 1, 2, 3, 4 and 7."""
+    """Return numbers and spans of numbers as a list: "1-4,7" is 1, 2, 3, 4 and 7."""
     texts = config.parts(value)
     if not isinstance(texts, list):
         return value
-    found: list[Any] = []
+    numbers: list[Any] = []
     for text in texts:
         first, dash, last = text.partition("-")
         span = dash and first.isdecimal() and last.isdecimal()
-        found += range(int(first), int(last) + 1) if span else [text]
-    return found
+        # What is not a span is left as it is: pydantic says what is wrong with it.
+        numbers += range(int(first), int(last) + 1) if span else [text]
+    return numbers
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
@@ -30,7 +32,13 @@ Baselines = Annotated[tuple[Literal["subprocess", "tuned"], ...], BeforeValidato
 
 
 def repeated_by(what: str, options: config.Section, without: Iterable[str] = ("out",)) -> str:
-    """The command that repeats a benchmark, without its folder and other flags that change no number."""
+    """Return the command that repeats a benchmark.
+
+    Args:
+        what: The benchmark's name.
+        options: Its options.
+        without: Flags to leave out, as they change no number: its folder and the like.
+    """
     given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude=set(without))
     text = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()}
     flags = [f"--{name.replace('_', '-')} {value}" for name, value in text.items()]
@@ -43,11 +51,11 @@ class Packing(config.Section):
     model: str = "demo"
     """demo; a Llama of random weights of size 1M, 5M, 15M, 1B or 3B; a folder or a Hugging Face id."""
     length: PositiveInt | None = None
-    """Tokens of a synthetic example, for all models but the demo; 64 if not given."""
+    """Tokens per synthetic example, for all models but the demo; 64 if not given."""
     batch: PositiveInt = 4
-    """Examples of a trial's optimiser step."""
+    """Examples per optimiser step of a trial."""
     steps: Annotated[int, Field(ge=2)] = 20
-    """Optimiser steps of a trial."""
+    """Optimiser steps per trial."""
     items: PositiveInt = 64
     """Items that a trial is scored on, four choices each."""
     configurations: PositiveInt = 4
@@ -55,9 +63,9 @@ class Packing(config.Section):
     packs: Annotated[Numbers, Field(min_length=1)] = (2, 4, 8, 16, 32)
     """Sizes of the packs, with commas between; each a multiple or a divisor of the configurations."""
     repetitions: PositiveInt = 5
-    """Times that every contender runs."""
+    """How many times every contender runs."""
     without: Baselines = ()
-    """Leave out a baseline: subprocess, tuned."""
+    """Baselines to leave out: subprocess, tuned."""
     litgpt: str | None = None
     """LitGPT's command, for the baseline of LitGPT as shipped."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -65,9 +73,9 @@ class Packing(config.Section):
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto is the best there is."""
     threads: PositiveInt | None = None
-    """CPU threads; by default one for a base of under 20 million parameters."""
+    """CPU threads; by default one for a base with fewer than 20 million parameters."""
     seed: NonNegativeInt = 0
-    """Of configurations, random weights, synthetic data, order and trials."""
+    """Seed of configurations, random weights, synthetic data, order and trials."""
     out: config.FolderText = "bench-packing"
     """Folder to write, which must not exist yet."""
 
@@ -86,21 +94,21 @@ class Searching(config.Section):
     instances: Annotated[Spans, Field(min_length=1)] = (1, 2, 3)
     """BBOB instances."""
     dimension: Annotated[int, Field(ge=2)] = 5
-    """Of the BBOB functions; for bbob-mixint a multiple of 5."""
+    """Dimension of the BBOB functions; for bbob-mixint a multiple of 5."""
     datasets: Names = ()
     """Data sets of hpobench; all eight if not given."""
     contenders: Annotated[Names, Field(min_length=1)] = ("all",)
     """Optimisers, with commas between; options after colons (bo:n_init=5); all is whatever is installed."""
     seeds: PositiveInt = 20
-    """Runs of a contender on a problem."""
+    """Runs of each contender on each problem, with a seed each."""
     first_seed: NonNegativeInt = 0
-    """Seeds are this and the next ones."""
+    """First of the seeds, which are consecutive."""
     budget: Annotated[int, Field(ge=2)] = 50
-    """Evaluations of a run."""
+    """Evaluations per run."""
     jobs: PositiveInt = 1
-    """Runs at once, a process each."""
+    """Runs at once, each in a process of its own."""
     out: config.FolderText = "bench-search"
-    """Folder to write; what was run there is not run again."""
+    """Folder to write; runs that it already holds are not repeated."""
 
 
 class Scaling(config.Section):
@@ -109,30 +117,30 @@ class Scaling(config.Section):
     workers: Annotated[Numbers, Field(min_length=1)] = (2, 8, 32)
     """Numbers of workers, with commas between."""
     trials: PositiveInt = 48
-    """Trials of a study."""
+    """Trials per study."""
     seconds: PositiveFloat = 60.0
     """Mean length of a trial, in seconds on the virtual clock."""
     cv: Annotated[
         tuple[Annotated[NonNegativeFloat, Field(le=10)], ...], BeforeValidator(config.parts), Field(min_length=1)
     ] = (0.02, 0.3, 1.0)
-    """Coefficients of variation of the length, its standard deviation over its mean, with commas between."""
+    """Coefficients of variation of the length (standard deviation over mean), with commas between."""
     failures: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the trials whose worker is lost."""
+    """Share of trials whose worker is lost."""
     algorithms: Annotated[Names, Field(min_length=1)] = ("random", "soo", "bo")
     """Optimisers, with commas between."""
     modes: Annotated[tuple[Literal["async", "sync"], ...], BeforeValidator(config.parts), Field(min_length=1)] = (
         "async",
         "sync",
     )
-    """Loops: async begins a trial whenever one ends, sync a batch whenever all have ended."""
+    """Loops, with commas between: async begins a trial whenever one ends, sync a batch once all have ended."""
     objective: Literal["himmelblau", "branin", "hartmann3", "hartmann6", "sphere"] = "hartmann6"
     """Synthetic function that trials are scored by."""
     seeds: PositiveInt = 1
-    """Studies of a case."""
+    """Studies per case, with a seed each."""
     first_seed: NonNegativeInt = 0
-    """Seeds are this and the next ones."""
+    """First of the seeds, which are consecutive."""
     record: Literal["disk", "memory"] = "disk"
-    """Where a study's record is while it runs: in a folder of --out, or in memory."""
+    """Where a study keeps its record while it runs: in a folder of --out, or in memory."""
     out: config.FolderText = "bench-scaling"
     """Folder to write."""
 
@@ -149,6 +157,60 @@ class Chaos(config.Section):
     every: PositiveFloat = 3.0
     """Mean seconds from one kill to the next."""
     seed: NonNegativeInt = 0
-    """Of the study and of the kills."""
+    """Seed of the study and of the kills."""
     out: config.FolderText = "bench-chaos"
     """Folder to write, which must not exist yet."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A kind of `partune bench`.
+
+    Attributes:
+        options: The class of its options.
+        module: The module whose function `bench` runs it, given options and a function that is told what runs.
+        summary: What it measures, in one line.
+        description: What it does, for its help.
+        dask: Whether it needs the optional part dask.
+    """
+
+    options: type[config.Section]
+    module: str
+    summary: str
+    description: str
+    dask: bool = False
+
+
+BENCHMARKS = {
+    "packing": Benchmark(
+        Packing,
+        "partune.bench.packing.run",
+        "many trials at once, against one by one",
+        "Run the same trials in three ways, several times in turn: each in a process of LitGPT as shipped, one by one "
+        "through a tuned PEFT, and in packs (many trials trained at once on one base model). Write a table of seconds "
+        "per trial, memory and paired ratios.",
+    ),
+    "search": Benchmark(
+        Searching,
+        "partune.bench.search.run",
+        "our optimisers, against those of other libraries",
+        "Run partune's optimisers and those of other libraries on the same problems, with the same budget and seeds. "
+        "Write tables of regrets, ranks and seconds. Runs that the folder already holds are not repeated.",
+    ),
+    "scaling": Benchmark(
+        Scaling,
+        "partune.bench.scaling.run",
+        "studies with many workers, on a virtual clock",
+        "Run studies with many workers, up to thousands. Only the evaluations are simulated, on a virtual clock; "
+        "optimiser, loop and record are real. Write a table and pictures of speed-up, utilisation and regret, for "
+        "asynchronous and synchronous loops.",
+    ),
+    "chaos": Benchmark(
+        Chaos,
+        "partune.bench.chaos",
+        "a study whose processes are killed",
+        "Run a study with scheduler, workers and driver in processes of their own, kill one of them every few seconds, "
+        "and compare the record with that of the same study left alone.",
+        dask=True,
+    ),
+}

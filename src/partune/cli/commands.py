@@ -6,6 +6,7 @@ A function's name is its command's; heavy libraries are imported within, by the 
 from __future__ import annotations
 
 import argparse
+import importlib
 import shlex
 import sys
 from pathlib import Path
@@ -204,7 +205,7 @@ def export(arguments: argparse.Namespace) -> int:
 def bench(arguments: argparse.Namespace) -> int:
     """Run one of the benchmarks and print its table."""
     from partune import config
-    from partune.bench.options import Chaos, Packing, Scaling, Searching
+    from partune.bench.options import BENCHMARKS
     from partune.runtime.console import log, text
     from partune.runtime.extras import require_finetune
 
@@ -216,23 +217,11 @@ def bench(arguments: argparse.Namespace) -> int:
         def tell(line: str) -> None:
             (status.update if console.is_terminal else console.print)(text(line))
 
-        if arguments.what == "packing":
-            from partune.bench.packing import run as packing
-
-            out = packing.bench(config.validated(Packing, given), tell)
-        elif arguments.what == "search":
-            from partune.bench.search import run as search
-
-            out = search.bench(config.validated(Searching, given), tell)
-        elif arguments.what == "scaling":
-            from partune.bench.scaling import run as scaling
-
-            out = scaling.bench(config.validated(Scaling, given), tell)
-        else:
+        benchmark = BENCHMARKS[arguments.what]
+        if benchmark.dask:
             studies.require_dask()
-            from partune.bench import chaos
-
-            out = chaos.bench(config.validated(Chaos, given), tell)
+        run = importlib.import_module(benchmark.module).bench
+        out = run(config.validated(benchmark.options, given), tell)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 from partune.cli import flags
@@ -65,20 +66,6 @@ EXPORT = """\
 Write the winner's adapter to a new folder, with a model card and with recipes: files that run the same training in
 other tools. See docs/cli.md."""
 BENCH = "Measure partune on this machine."
-PACKING = """\
-Run the same trials in three ways, several times in turn: each in a process of LitGPT as shipped, one by one through a
-tuned PEFT, and in packs (many trials trained at once on one base model). Write a table of seconds per trial, memory and
-paired ratios."""
-SEARCH = """\
-Run partune's optimisers and those of other libraries on the same problems, with the same budget and seeds. Write tables
-of regrets, ranks and seconds. Runs that the folder already holds are not repeated."""
-SCALING = """\
-Run studies with many workers, up to thousands. Only the evaluations are simulated, on a virtual clock; optimiser, loop
-and record are real. Write a table and pictures of speed-up, utilisation and regret, for asynchronous and synchronous
-loops."""
-CHAOS = """\
-Run a study with scheduler, workers and driver in processes of their own, kill one of them every few seconds, and
-compare the record with that of the same study left alone."""
 DASHBOARD = """\
 Show a study in optuna-dashboard: charts, trials and importances, also while the study runs. The address can be reached
 from this machine only. The study's record is read and never changed. See docs/dashboard.md."""
@@ -271,34 +258,13 @@ def _export(command: Parser) -> None:
 
 
 def _bench(command: Parser) -> None:
+    from partune.bench.options import BENCHMARKS
+
     kinds = command.add_subparsers(dest="what", metavar="KIND", required=True, title="what to measure")
-    for name, kind in BENCHES.items():
+    for name, each in BENCHMARKS.items():
+        add = partial(flags.add_fields, section=each.options)
         usage = f"{command.prog} {name} [options]"  # all flags at once would be longer than a terminal is wide
-        kinds.add_parser(name, help=kind.help, description=kind.description, add=kind.add, usage=usage)
-
-
-def _packing(command: Parser) -> None:
-    from partune.bench.options import Packing
-
-    flags.add_fields(command, Packing)
-
-
-def _search(command: Parser) -> None:
-    from partune.bench.options import Searching
-
-    flags.add_fields(command, Searching)
-
-
-def _scaling(command: Parser) -> None:
-    from partune.bench.options import Scaling
-
-    flags.add_fields(command, Scaling)
-
-
-def _chaos(command: Parser) -> None:
-    from partune.bench.options import Chaos
-
-    flags.add_fields(command, Chaos)
+        kinds.add_parser(name, help=each.summary, description=each.description, add=add, usage=usage)
 
 
 def _certificates(command: Parser) -> None:
@@ -440,13 +406,6 @@ COMMANDS = {
     "spaces": Command("list the ready-made search spaces", SPACES, _spaces),
     "algorithms": Command("list the optimisers", ALGORITHMS, _algorithms),
     "gallery": Command("draw the optimisers at work, one picture each", GALLERY, _gallery),
-}
-
-BENCHES = {
-    "packing": Command("many trials at once, against one by one", PACKING, _packing),
-    "search": Command("our optimisers, against those of other libraries", SEARCH, _search),
-    "scaling": Command("studies with many workers, on a virtual clock", SCALING, _scaling),
-    "chaos": Command("a study whose processes are killed", CHAOS, _chaos),
 }
 
 

@@ -1,1 +1,1 @@
-"""`partune bench packing`: packs, and the ways to do without them, on the same trials in one run."""
+"""`partune bench packing`: packs and the ways of doing without them, on the same trials in one run."""

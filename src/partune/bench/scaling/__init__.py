@@ -1,1 +1,1 @@
-"""`partune bench scaling`: studies of many workers on a virtual clock."""
+"""`partune bench scaling`: studies with many workers, on a virtual clock."""
