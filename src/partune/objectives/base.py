@@ -11,7 +11,7 @@ from typing import Any
 
 from partune.errors import UserError
 from partune.runtime.disk import blamed
-from partune.runtime.plugins import qualified
+from partune.runtime.plugins import qualified_name
 from partune.space import Space
 from partune.trial import Config, Observation, Trial, Value
 from partune.trial.contents import Contents
@@ -29,7 +29,7 @@ class Objective(ABC):
     @property
     def name(self) -> str:
         """Which objective it is, by its class's name: recorded, and compared when a study is resumed."""
-        return qualified(type(self))
+        return qualified_name(type(self))
 
     @property
     def contents(self) -> Contents:

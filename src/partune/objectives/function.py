@@ -11,8 +11,7 @@ from typing import Any
 
 from partune.errors import UserError, reason, shown, suggestion
 from partune.objectives.base import Objective
-from partune.runtime.plugins import named as imported
-from partune.runtime.plugins import qualified
+from partune.runtime.plugins import load_named, qualified_name
 from partune.trial import Config, Observation, Trial
 from partune.trial.contents import Content, Contents, digest
 
@@ -51,7 +50,7 @@ def _name(function: Any) -> str:
         fixed = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
         plain = [each for each in fixed if " at 0x" not in each]
         return f"{_name(function.func)}({', '.join(plain)})"
-    return qualified(function if hasattr(function, "__qualname__") else type(function))
+    return qualified_name(function if hasattr(function, "__qualname__") else type(function))
 
 
 def named(name: str) -> Objective | Callable[[Config], Observation | float]:
@@ -63,7 +62,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
             known = ["finetune", *SYNTHETIC, "package.module:function"]
             raise UserError(f'no objective "{name}"{suggestion(name, known)}')
         return SYNTHETIC[name]
-    found = imported(name, "objective")
+    found = load_named(name, "objective")
     try:
         made: Objective | Callable[[Config], Observation | float] = found() if isinstance(found, type) else found
     except UserError:

@@ -12,7 +12,7 @@ from typing import Any, Union, get_args, get_origin
 
 from partune.errors import UserError, shown, suggestion
 from partune.optimizers.base import Optimizer, ReplayError
-from partune.runtime.plugins import named
+from partune.runtime.plugins import load_named
 from partune.space import Space
 
 __all__ = ["ALGORITHMS", "AUTO", "Algorithm", "Optimizer", "ReplayError", "optimizer", "resolved"]
@@ -247,4 +247,4 @@ def algorithm_of(name: str) -> Any:
     name = resolved(name)
     if ":" not in name and name not in ALGORITHMS:
         raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')
-    return named(ALGORITHMS[name].path if name in ALGORITHMS else name, "algorithm")
+    return load_named(ALGORITHMS[name].path if name in ALGORITHMS else name, "algorithm")
