@@ -1,7 +1,7 @@
-"""What a study keeps on disk, when the disk is full, became read-only, or has gone.
+"""Writing a study's files, when the disk is full, became read-only, or has gone.
 
-A full disk is waited for, as somebody may make room; whatever else is wrong with it ends the run in one line. Nothing
-that has ended is lost then: it is on record, and the study can be resumed.
+While the disk is full, writing waits, as somebody may make room. Whatever else is wrong with it ends the run in one
+line. Trials that have ended are not lost then: they are on record, and the study can be resumed.
 """
 
 from __future__ import annotations
@@ -31,28 +31,40 @@ log = logging.getLogger(__name__)
 
 
 def persistent(write: Callable[[], T]) -> T:
-    """What a write answers; while the disk is full it is tried again, PATIENCE seconds at most. Raises OSError."""
+    """Call a function that writes, and return what it returns; while the disk is full, call it again.
+
+    Raises:
+        OSError: The function's, at once, or after PATIENCE seconds of a full disk.
+    """
     since = time.monotonic()
-    told = False
+    warned = False
     while True:
         try:
             return write()
         except OSError as error:
             if error.errno not in FULL or time.monotonic() - since > PATIENCE:
                 raise
-            if not told:
+            if not warned:
                 log.warning("%s: waiting up to %.0f minutes for room.", error.strerror, PATIENCE / 60)
-                told = True
+                warned = True
         time.sleep(AGAIN)
 
 
 def draft_of(path: Path) -> Path:
-    """Return a path beside another that nobody else has taken: for what takes the other's place once it is complete."""
+    """Return a path beside another that nobody has taken: for what is renamed to the other once it is complete."""
     return path.with_name(f".partune-{uuid.uuid4().hex}")
 
 
 def replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, in the place of one that is there; raises UserError where that cannot be."""
+    """Write a file whole or not at all, instead of one that may exist.
+
+    Args:
+        path: The file.
+        text: What it is to hold.
+
+    Raises:
+        UserError: It cannot be written.
+    """
     draft = draft_of(path)
     try:
         with draft.open("x", encoding="utf-8", errors="backslashreplace") as file:
@@ -66,9 +78,10 @@ def replace(path: Path, text: str) -> None:
 
 
 def make_way(path: Path) -> None:
-    """Clear a path for a folder that takes its place: delete a folder, and put aside what was never one.
+    """Clear a path for a folder that is to be renamed to it.
 
-    A link is not followed. A file or a link is somebody's own, and is kept under another name.
+    A folder there is an earlier one of partune's, and is deleted. A file or a link is somebody's own: it is kept under
+    another name, and a link is not followed.
     """
     if path.is_symlink() or path.is_file():
         aside = path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}")
@@ -79,17 +92,17 @@ def make_way(path: Path) -> None:
 
 
 def blamed(error: str) -> bool:
-    """Whether an error says, in the system's words, that a disk is full or cannot be written."""
+    """Return whether an error says, in the system's words, that a disk is full or cannot be written."""
     return any(os.strerror(number) in error for number in (*FULL, errno.EROFS))
 
 
 @contextmanager
 def kept(study: Path) -> Iterator[None]:
-    """What a study's directory refuses within becomes a UserError that says how to go on."""
+    """Turn what a study's directory refuses within the context into a UserError that says how to go on."""
     try:
         yield
     except OSError as error:
-        if error.errno in GONE:
+        if error.errno in GONE:  # a network file system says ESTALE of a folder that was removed elsewhere
             said = f"{study}, or a part of it, has gone: put it back"
         else:
             said = f"cannot write {study}: {error.strerror or error}. Mend that"

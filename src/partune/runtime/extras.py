@@ -35,12 +35,17 @@ def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUN
 
 
 def command(extra: str, pip: str = "pip install") -> str:
-    """Return the command that installs an optional part of partune, whole and ready to paste."""
+    """Return the command that installs an optional part of partune, whole and ready to paste.
+
+    Args:
+        extra: The part's name in pyproject.toml.
+        pip: How the command begins.
+    """
     return f"{pip} {_source(extra)}"
 
 
 def _source(extra: str) -> str:
-    """Return what pip is to install: the clone, the folder or repository that it came from, or the released package."""
+    """Return what pip is to install: the clone, the folder or repository that partune came from, or the release."""
     if (HERE / "pyproject.toml").is_file() and (HERE / "src" / "partune").is_dir():
         return f"-e {shlex.quote(f'{HERE}[{extra}]')}"
     url, kind = _origin()

@@ -1,6 +1,6 @@
 """Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal.
 
-And what errors say: in one line, and whether they mean that memory ran out.
+And what errors say, in one line, and whether they mean that memory ran out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TALKATIVE = (
     "filelock",
 )
 
-# What a library only warns of, although it voids what comes after: an error here.
+# What a library only warns of, although nothing that comes after is worth anything: an error here.
 VOIDING = re.compile(
     "missing adapter keys"
     "|were not initialized from the model checkpoint"
@@ -46,7 +46,7 @@ VOIDING = re.compile(
     "|already has a `quantization_config`"
     "|unknown quantization type"
 )
-# What may spoil it: told, once.
+# What may spoil a result: passed on to the user, once.
 TELLING = re.compile(
     "incorrect|corrupted|unexpected (behaviou?r|results)|undefined behaviou?r"
     "|does not match|did not match any|unexpected keyword arguments .* ignored|unsupported layer type"
@@ -64,9 +64,11 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def own_generators(device: torch.device, seed: int | None = None) -> Iterator[None]:
-    """Python's, numpy's and torch's global generators afterwards are what they were before.
+    """Restore Python's, numpy's and torch's global generators after the context.
 
-    seed: torch's generators for the CPU and `device` start from it within; None lets them go on.
+    Args:
+        device: Where torch computes; its generator is restored too.
+        seed: What torch's generators for the CPU and the device start from within; None lets them go on.
     """
     import torch
 
@@ -75,6 +77,7 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
     try:
         with torch.random.fork_rng(devices=cuda):
             if seed is not None:
+                # Not torch.manual_seed: it would seed all GPUs, of which only this one is restored.
                 torch.default_generator.manual_seed(seed)
                 for index in cuda:
                     with torch.cuda.device(index):
@@ -87,11 +90,12 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
 
 @contextmanager
 def hushed(name: str) -> Iterator[None]:
-    """Drop what a library's logger of this name says; the terminal stays as it is, as other threads may write there."""
+    """Drop what the logger of a name says within the context; the terminal itself is left to other threads."""
 
     def drop(_: logging.LogRecord) -> bool:
         return False
 
+    # A filter, and not a level: several threads may be within, and each takes away no more than its own filter.
     logger = logging.getLogger(name)
     logger.addFilter(drop)
     try:
@@ -102,13 +106,13 @@ def hushed(name: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show no progress bars, warnings or log lines of libraries, but for what spoils a result.
+    """Show no progress bars, warnings or log lines of libraries within the context, but for what spoils a result.
 
     Warnings that match `TELLING` are logged, each once in a process; one that matches `VOIDING` is an error. Several
-    threads may be within at once: what one of them hears is its own.
+    threads may be within at once: each hears only the warnings that were raised in it.
 
     Raises:
-        UserError: When a library warned of what voids what it did.
+        UserError: A library warned of something after which nothing it did can be used.
     """
     with _EARS.listening() as heard:
         yield
@@ -124,7 +128,11 @@ _TOLD: set[str] = set()
 
 
 class _Ears(logging.Handler):
-    """What libraries say, kept from the terminal as long as somebody listens; what matters of it, by thread."""
+    """Keeps what libraries say from the terminal as long as a thread listens, and what matters of it for that thread.
+
+    The streams and loggers belong to the process, so they are silenced when the first thread begins to listen, and
+    restored when the last one ends.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -135,20 +143,21 @@ class _Ears(logging.Handler):
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
         """Keep libraries silent; give what this thread hears that matters, in its order."""
-        own: tuple[int, list[str]] = threading.get_ident(), []
+        listener: tuple[int, list[str]] = threading.get_ident(), []
         with self._mutex:
             if not self._listeners:
                 self._silence = self._silenced()
-            self._listeners.append(own)
+            self._listeners.append(listener)
         try:
-            yield own[1]
+            yield listener[1]
         finally:
             with self._mutex:
-                self._listeners = [each for each in self._listeners if each is not own]
+                self._listeners = [other for other in self._listeners if other is not listener]
                 if not self._listeners and self._silence is not None:
                     self._silence.close()
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Hear what a library logs."""
         self._hear(record.getMessage())
 
     def _hear(self, said: str) -> None:
@@ -161,14 +170,15 @@ class _Ears(logging.Handler):
     def _silenced(self) -> ExitStack:
         """Redirect what goes to the terminal; closing the stack puts all back."""
         stack = ExitStack()
+        # "always": by default Python shows a warning once per place, and the second thread would not hear it.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *_, **__: self._hear(str(message))
-        own = logging.getLogger("partune")
-        if not own.hasHandlers():  # the handler of last resort would write into the redirected stream
+        ours = logging.getLogger("partune")
+        if not ours.hasHandlers():  # the handler of last resort would write into the redirected stream
             handler = logging.StreamHandler(sys.stderr)
-            own.addHandler(handler)
-            stack.callback(own.removeHandler, handler)
+            ours.addHandler(handler)
+            stack.callback(ours.removeHandler, handler)
         stack.enter_context(redirect_stderr(io.StringIO()))
         stack.enter_context(redirect_stdout(io.StringIO()))
         for name in TALKATIVE:
@@ -185,15 +195,17 @@ _EARS = _Ears()
 
 
 def one_line(error: object) -> str:
-    """What an error or a warning says, in one line that fits a terminal."""
+    """Return what an error or a warning says, in one line that fits a terminal."""
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
+# CUDA's libraries need memory of their own, and say in a RuntimeError that there is none.
 MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error means that the memory of the machine or of a GPU ran out."""
     import torch
 
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):

@@ -12,10 +12,10 @@ NAME_MAX, PATH_MAX = 255, 4095  # bytes: of a name, and of all of a path
 
 
 def place(given: str | Path) -> Path:
-    """Return the path that a text means.
+    """Return the path that a text means, with `~` expanded.
 
     Raises:
-        UserError: No file can be there: it is too long, has a zero byte, or begins with the home of nobody.
+        UserError: No file can have that name: it is too long, has a zero byte, or begins with the home of nobody.
     """
     try:
         path = Path(given).expanduser()
@@ -37,7 +37,11 @@ def place(given: str | Path) -> Path:
 
 
 def made(path: Path, new: bool = False) -> Path:
-    """Make a folder, with those above it, and return it; new: nothing may be there yet.
+    """Make a folder, with those above it, and return it.
+
+    Args:
+        path: Where.
+        new: Whether nothing may be there yet.
 
     Raises:
         UserError: It cannot be made.
@@ -52,7 +56,7 @@ def made(path: Path, new: bool = False) -> Path:
 
 
 def near(path: Path) -> str:
-    """'; did you mean "x"?' where something of a similar name lies beside a path that does not exist."""
+    """Return '; did you mean "x"?' where something of a similar name lies beside a path that does not exist."""
     parent = path.parent
     beside = os.listdir(parent) if parent.is_dir() else []
     return suggestion(path.name, difflib.get_close_matches(path.name, beside))

@@ -1,6 +1,6 @@
 """Notice that this process has to go: what can save itself does, and is handed back to go on elsewhere.
 
-Batch systems send SIGTERM some seconds before they kill. Whoever receives it calls `notify`; whatever saves itself
+Batch systems send SIGTERM some seconds before they kill. Whoever receives it calls `notify`; whatever can save itself
 works within `guarded` and looks at `noticed` now and then; `wait_for_guarded` says when that is done.
 """
 
@@ -19,22 +19,24 @@ _guarded = 0
 class PreemptedError(BaseException):
     """An evaluation was broken off, through no fault of its own; started again, it goes on from what it has saved.
 
-    No Exception, as `asyncio.CancelledError` is none: whoever takes errors for a trial's result shall not take this.
+    Not an Exception, for the reason that `asyncio.CancelledError` is not: code that takes any error for the result of a
+    trial must not take this one.
     """
 
 
 def notify() -> None:
-    """Gives notice, for good."""
+    """Give notice that this process has to go; there is no way back."""
     _notice.set()
 
 
 def noticed() -> bool:
+    """Return whether notice was given."""
     return _notice.is_set()
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Within it is what saves itself on notice."""
+    """Keep the process from ending within the context, in which something saves itself on notice."""
     global _guarded
     with _changed:
         _guarded += 1
@@ -47,17 +49,18 @@ def guarded() -> Iterator[None]:
 
 
 def wait_for_guarded(timeout: float) -> bool:
-    """Waits until nothing is guarded, some seconds at most; whether that is so."""
+    """Wait until nothing is guarded, for a number of seconds at most; return whether that is so."""
     with _changed:
         return _changed.wait_for(lambda: _guarded == 0, timeout)
 
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM is taken as Ctrl-C is, so that a driver saves what runs, and leaves no workers.
+    """Take SIGTERM as Ctrl-C within the context, so that a driver saves what runs, and leaves no workers.
 
-    So is SIGHUP, which a driver gets when its terminal closes, where nohup does not hold it off.
+    So is SIGHUP, which a driver gets when its terminal closes, unless nohup holds it off.
     """
+    # Python allows signal handlers to be set in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""YAML as partune reads and writes it: what a file says in silence, or at great length, is one line instead.
+"""YAML as partune reads and writes it: what could be misread, or takes very long to read, is refused in one line.
 
-Scalars are those of YAML 1.2, so that 1e-6 is a number, 12:30:00 a text and no number of seconds, 2024-01-01 a text and
-no date. true and false may also be written yes and no, as in YAML 1.1.
+Scalars are those of YAML 1.2: 1e-6 is a number, and 12:30:00 (a number of seconds in YAML 1.1) and 2024-01-01 (a date)
+are texts. true and false may also be written yes and no, as in YAML 1.1.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ TAG = "tag:yaml.org,2002:"
 
 
 def read(path: Path) -> Any:
-    """Return what a YAML file holds, None for an empty one.
+    """Return what a YAML file holds; None for an empty one.
 
     Raises:
-        UserError: It is no YAML, or none that is read here: too large, too deep, more than one document.
+        UserError: It is no YAML, too large, nested too deeply, or holds more than one document.
         OSError: It cannot be read.
     """
     with path.open("rb") as file:
@@ -38,35 +38,43 @@ def read(path: Path) -> Any:
 
 
 def parse(content: bytes, path: Path) -> Any:
-    """Return what the content of a YAML file says, None for an empty one; raises UserError where it is none."""
+    """Return what the content of a YAML file says; None for an empty one.
+
+    Args:
+        content: The bytes of the file.
+        path: The file, for messages.
+
+    Raises:
+        UserError: It is no YAML.
+    """
     try:
         return yaml.load(content.decode(), _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}") from None
-    except (
-        ValueError,
-        LookupError,
-        AttributeError,
-        TypeError,
-    ) as error:  # PyYAML, of a tag that does not fit
+    except (ValueError, LookupError, AttributeError, TypeError) as error:  # PyYAML's, for a tag that does not fit
         raise UserError(f"{path} is no valid YAML: {error}") from None
 
 
 def check(path: Path) -> None:
-    """Raises YAMLError where a file that another loader is to read is no YAML, too deep, or swells by its aliases."""
+    """Check a file that another loader is to read; raise YAMLError if it is no YAML, too deep, or swells by aliases."""
     _Loader(path.read_bytes().decode()).get_single_node()
 
 
 def dump(value: Any, ascii_only: bool = False) -> str:
-    """Return the YAML text of plain data; `read` of it gives the same data."""
+    """Return the YAML text of plain data; `read` of it gives the same data.
+
+    Args:
+        value: Mappings, lists, texts, numbers, booleans and None.
+        ascii_only: Whether other characters are written as escapes.
+    """
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
     return text
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses what would be read otherwise than it was meant, or would take very long."""
+    """A loader that refuses what would be read in another way than it was meant, or would take very long."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own form)
         first: [(tag, form) for tag, form in resolvers if tag.removeprefix(TAG) not in ("int", "float", "timestamp")]
@@ -78,6 +86,8 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node; raise YAMLError where it is nested too deeply."""
+        # Counted on the way down: PyYAML recurses, and would end in a RecursionError before there is a tree to measure.
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.composer.ComposerError(problem=f"it is nested more than {DEEPEST} deep")
@@ -86,13 +96,15 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> yaml.Node | None:
+        """Return the document's node; raise YAMLError where its aliases stand for too much."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _measure(node, {})
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping whose keys are texts, each given once; what it merges (<<) stands below its own."""
+        """Return a mapping; raise YAMLError for a key that is not a text, or is given twice."""
+        # Of the mapping's own keys only: what it merges (<<) may have the same ones, and stands below.
         seen: set[str] = set()
         for key, _ in node.value:
             text = key.value if key.tag == f"{TAG}merge" else self.construct_object(key, deep=True)
@@ -108,18 +120,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> list[Any]:
-        """Return a list; one of texts and a bare yes, no, on or off does not say what these are."""
-        texts = [each for each in node.value if each.tag == f"{TAG}str"]
-        for each in node.value:
-            if texts and each.tag == f"{TAG}bool" and each.value.lower() in BOOLEANS:
+        """Return a list; raise YAMLError for a bare yes, no, on or off among texts: it may be meant as one of them."""
+        texts = [part for part in node.value if part.tag == f"{TAG}str"]
+        for part in node.value:
+            if texts and part.tag == f"{TAG}bool" and part.value.lower() in BOOLEANS:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"{each.value} among texts is read as true or false: put it in quotes, or write that",
-                    problem_mark=each.start_mark,
+                    problem=f"{part.value} among texts is read as true or false: put it in quotes, or write that",
+                    problem_mark=part.start_mark,
                 )
         return super().construct_sequence(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Return an integer; with leading zeros it is octal in YAML 1.1 and decimal in 1.2."""
+        """Return an integer; raise YAMLError for leading zeros: octal in YAML 1.1, decimal in 1.2."""
         text = node.value.replace("_", "")
         if re.fullmatch(r"[-+]?0[0-9]+", text):
             raise yaml.constructor.ConstructorError(
@@ -133,11 +145,12 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
     """Return how many values a node stands for, each alias as often as it is used, and how deep they are nested.
 
     Args:
-        node: Of the tree that PyYAML composed, where an alias is the node that it names once more.
-        known: The measures of nodes by identity; None for one whose parts are being measured.
+        node: A node of the tree that PyYAML composed, in which an alias is the same object as the node it names.
+        known: The measures of nodes by identity, so that the time does not grow with the aliases; None for a node whose
+            parts are being measured.
 
     Raises:
-        YAMLError: They are too many or too deep, or a node is within itself.
+        YAMLError: The values are too many or too deep, or a node is within itself.
     """
     if id(node) in known:
         if (measure := known[id(node)]) is None:
@@ -158,7 +171,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text that YAML 1.1 would read as something else, and one that only 1.2 would."""
+    """A dumper that quotes texts which either YAML 1.1 or YAML 1.2 would read as something else."""
 
 
 for _tag, _form in (

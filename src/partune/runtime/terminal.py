@@ -21,7 +21,14 @@ PLAINER = str.maketrans(
 
 
 class OutputError(Exception):
-    """Standard output cannot be written. `silent`: its reader has gone, as `head` does, and wants to hear no more."""
+    """Standard output cannot be written.
+
+    Args:
+        cause: The error of the stream.
+
+    Attributes:
+        silent: Whether its reader has gone, as `head` does, and wants to hear no more.
+    """
 
     def __init__(self, cause: OSError | ValueError) -> None:
         super().__init__(getattr(cause, "strerror", None) or str(cause))
@@ -34,7 +41,12 @@ def visible(text: object) -> str:
 
 
 def written(text: str, encoding: str) -> str:
-    """Return a text as an encoding can write it: plainer signs, or a question mark, for those that it lacks."""
+    """Return a text as an encoding can write it.
+
+    Args:
+        text: Any text.
+        encoding: Which may lack some of its characters: plainer ones stand for them then, or a question mark.
+    """
     return text if _encodable(text, encoding) else text.translate(PLAINER).encode(encoding, "replace").decode(encoding)
 
 
@@ -56,12 +68,12 @@ def _encoding(stream: Any) -> str:
 
 
 class Stream:
-    """A text stream for people in front of another, whose other attributes are its own.
+    """A text stream for people to read, in front of another stream, whose other attributes it shows as its own.
 
     Args:
         beneath: The stream to write to.
-        lenient: Whether what cannot be written is dropped, from the first failure on; else it is an OutputError.
-        styled: Whether control characters are a library's own and are meant to be obeyed.
+        lenient: Whether what cannot be written is dropped, from the first failure on, instead of being an OutputError.
+        styled: Whether control characters are a library's own, to be obeyed by the terminal.
     """
 
     def __init__(self, beneath: TextIO, lenient: bool = False, styled: bool = False) -> None:
@@ -74,11 +86,13 @@ class Stream:
         return getattr(self.beneath, name)
 
     def write(self, text: str) -> int:
+        """Write a text as the stream beneath can; return its length."""
         shown = written(text if self._styled else visible(text), _encoding(self.beneath))
         self._attempt(lambda: self.beneath.write(shown))
         return len(text)
 
     def flush(self) -> None:
+        """Flush the stream beneath."""
         self._attempt(self.beneath.flush)
 
     def _attempt(self, use: Any) -> None:
@@ -86,7 +100,7 @@ class Stream:
             return
         try:
             use()
-        except (OSError, ValueError) as error:  # a ValueError where it is closed
+        except (OSError, ValueError) as error:  # a closed stream raises ValueError
             self._lost = True
             if not self._lenient:
                 raise OutputError(error) from None
@@ -94,7 +108,11 @@ class Stream:
 
 @contextmanager
 def guarded() -> Iterator[None]:
-    """Put streams for people in the place of the standard ones; raises OutputError where output cannot be written."""
+    """Write to standard output and error through `Stream` within the context.
+
+    Raises:
+        OutputError: Standard output cannot be written.
+    """
     _occupy()
     before = sys.stdout, sys.stderr
     output = Stream(sys.stdout)
@@ -114,7 +132,8 @@ def guarded() -> Iterator[None]:
 def _occupy() -> None:
     """Open the null device for each standard stream that is closed.
 
-    Else the next file that is opened has the stream's number, and what a library prints goes into a study's record.
+    Otherwise the next file that is opened gets the stream's number, and what a library prints goes into that file,
+    which may be a study's record.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -123,7 +142,7 @@ def _occupy() -> None:
 
 
 def _abandon(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere, so that the interpreter does not complain of it when it ends."""
+    """Let what a stream still holds go nowhere; at its end the interpreter would try to write it, and complain."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -1,5 +1,6 @@
-"""How many threads of the CPU torch and BLAS compute on. Small tensors want one: on a busy machine several only wait
-for each other.
+"""How many threads of the CPU torch and BLAS compute on.
+
+Small tensors want one: on a busy machine several only wait for each other.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def threads(count: int | None) -> Iterator[None]:
-    """So many of torch's within, as many as before afterwards; None leaves their number as it is."""
+    """Limit torch to a number of CPU threads within the context; None changes nothing."""
     import torch
 
     before = torch.get_num_threads()
@@ -25,16 +26,16 @@ def threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """One thread for NumPy's and SciPy's linear algebra within, as many as before afterwards."""
+    """Limit NumPy's and SciPy's linear algebra to one thread within the context."""
     with _blas().limit(limits=1, user_api="blas"):
         yield
 
 
 @cache
 def _blas() -> Any:
-    """The BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once."""
+    """Return the BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once."""
     import scipy.linalg
     from threadpoolctl import ThreadpoolController
 
-    assert scipy.linalg  # loaded by now
+    assert scipy.linalg  # the controller knows the libraries that are loaded, and SciPy's is another than NumPy's
     return ThreadpoolController()
