@@ -178,21 +178,26 @@ class Advisory(Drivers):
         self._enter()
 
     def lead(self) -> bool:
+        """Make this driver the leader, and return whether it is."""
         self._leads = self._leads or bool(self._ask("SELECT pg_try_advisory_lock(:key)", "lead"))
         return self._leads
 
     def led(self) -> bool:
+        """Return whether a driver leads, this one or another."""
         return self._held("lead")
 
     def alive(self, name: str) -> bool:
+        """Return whether the driver of a name may still be at work."""
         return name == self.name or self._held(f"driver/{name}")
 
     def confirm(self) -> None:
+        """Check that the connection has held since the turn was taken; raise UserError where it broke."""
         self._ask("SELECT 1 WHERE :key IS NOT NULL", "turn")
         if self._lost:
             raise UserError("the connection to the database broke while this driver wrote: continue it")
 
     def leave(self) -> None:
+        """End this driver's part in the study."""
         self._end()
 
     # ----- inside

@@ -109,21 +109,25 @@ class Alone(Drivers):
         self._lock: IO[bytes] | None = None
 
     def lead(self) -> bool:
+        """Make this driver the leader, and return whether it is."""
         if self._path is not None and self._lock is None:
             self._lock = locked(self._path)
             return self._lock is not None
         return True
 
     def led(self) -> bool:
+        """Return True: this driver leads, or could."""
         return True
 
     def alive(self, name: str) -> bool:
+        """Return whether a name is this driver's."""
         return name == self.name
 
     def confirm(self) -> None:
         """Do nothing: nobody else takes a turn."""
 
     def leave(self) -> None:
+        """Free the lock."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -159,6 +163,7 @@ class Files(Drivers):
             raise UserError(f"cannot write {directory}: {error.strerror}") from None
 
     def lead(self) -> bool:
+        """Make this driver the leader, and return whether it is."""
         if self._lock is None:
             self._lock = locked(self._directory / LEADER)
         if self._lock is not None and not self._leads:
@@ -173,6 +178,7 @@ class Files(Drivers):
         return any(self.alive(name) for name in names)
 
     def alive(self, name: str) -> bool:
+        """Return whether the driver of a name may still be at work."""
         if name == self.name:
             return True
         path = self._sign(name)
@@ -193,10 +199,12 @@ class Files(Drivers):
         return not dead
 
     def confirm(self) -> None:
+        """Check that the turn is still this driver's; raise UserError where it was taken away."""
         if _target(self._link) != self._token:
             raise UserError("this driver was suspended for so long that the others went on without it: join again")
 
     def leave(self) -> None:
+        """End this driver's part in the study."""
         if self._end is not None:
             self._end()
         if self._lock is not None:

@@ -34,26 +34,23 @@ SQLITE = (
 
 
 class Place(Protocol):
-    """Where the two Optuna studies of a record are, and how to get at them.
-
-    Attributes:
-        url: The URL of the database as it was opened, with its password; None where there is no database.
-        given: The same URL where the user gave it; None where only the study's folder names the database.
-        prefix: What the names of the two studies begin with.
-        holder: What holds the record, as a message names it.
-    """
+    """Where the two Optuna studies of a record are, and how to get at them."""
 
     @property
-    def url(self) -> str | None: ...
+    def url(self) -> str | None:
+        """The URL of the database as it was opened, with its password; None without a database."""
 
     @property
-    def given(self) -> str | None: ...
+    def given(self) -> str | None:
+        """The database's URL where the user gave it; None where only the study's folder names it."""
 
     @property
-    def prefix(self) -> str: ...
+    def prefix(self) -> str:
+        """What the names of the two studies begin with."""
 
     @property
-    def holder(self) -> str: ...
+    def holder(self) -> str:
+        """What holds the record, as a message names it."""
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
         """Create the two studies with the header of the record.
@@ -93,15 +90,19 @@ class MemoryPlace:
         self._storage = InMemoryStorage()
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
+        """Create the two studies with the header of the record."""
         begin_studies(self._storage, header)
 
     def read(self) -> BaseStorage:
+        """Return the storage in memory."""
         return self._storage
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
+        """Return the storage, and a driver that has no others beside it."""
         return self._storage, Alone()
 
     def guarded(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
         return nullcontext()
 
 
@@ -120,19 +121,23 @@ class JournalPlace:
 
     @property
     def holder(self) -> str:
+        """The journal."""
         return str(self._directory / JOURNAL)
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
+        """Create the two studies with the header of the record."""
         from partune.record import journal
 
         begin_studies(journal.created(draft / JOURNAL), header)
 
     def read(self) -> BaseStorage:
+        """Return the journal as it stands now."""
         from partune.record import journal
 
         return journal.read(self._directory / JOURNAL)
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
+        """Return the repaired journal, to be appended to, and this process among its drivers."""
         from partune.record import journal
 
         path = self._directory / JOURNAL
@@ -145,6 +150,7 @@ class JournalPlace:
             return journal.opened(path), drivers
 
     def guarded(self) -> AbstractContextManager[None]:
+        """Return a context that does nothing."""
         return nullcontext()
 
 
@@ -198,30 +204,37 @@ class DatabasePlace:
 
     @property
     def url(self) -> str | None:
+        """The URL of the database, with its password."""
         return self._url
 
     @property
     def given(self) -> str | None:
+        """The same URL where the user gave it; None where only the study's folder names it."""
         return self._url if self._named else None
 
     @property
     def prefix(self) -> str:
+        """What the names of the two studies begin with."""
         return f"{self._study}/"
 
     @property
     def holder(self) -> str:
+        """The database, without its password."""
         return f"the database of {self._directory} ({urls.public(self._url)})"
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
+        """Create the two studies with the header of the record."""
         form = {"url": urls.public(self._url), "study": self._study}
         (draft / STORAGE).write_text(json.dumps(form, indent=2) + "\n", encoding="utf-8")
         with database.guarded(self._url):
             begin_studies(database.opened(self._url), header, self.prefix)
 
     def read(self) -> BaseStorage:
+        """Return the database, to be read only."""
         return database.opened(self._url, create=False, named=self._named)
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
+        """Return the database, to be written, and this process among its drivers."""
         with database.guarded(self._url, self._named):
             storage = database.opened(self._url, named=self._named)
             busy = f"{self._directory} is being run already"
@@ -237,6 +250,7 @@ class DatabasePlace:
                 return storage, drivers
 
     def guarded(self) -> AbstractContextManager[None]:
+        """Return a context that turns errors of the database into a UserError."""
         return database.guarded(self._url)
 
 
