@@ -128,14 +128,20 @@ def test_pages_that_a_file_asks_for_are_there(tmp_path: Path) -> None:
             "{system: slurm, maximum: 2, workers_per_job: 4}",
             "workers_per_job <= maximum must hold, got workers_per_job=4, maximum=2",
         ),
-        ("{system: slurm, maximum: 2, job: {n_workers: 2}}", "job: n_workers is not for the file to set"),
+        (
+            "{system: slurm, maximum: 2, job: {n_workers: 2}}",
+            "job: n_workers is set by partune: leave it out of the file",
+        ),
         ("{system: slurm, maximum: 2, job: {scheduler_options: 8786}}", "scheduler_options is a mapping, got 8786"),
         (
             "{system: slurm, maximum: 2, job: {scheduler_options: {protocol: 'tcp://'}}}",
-            "job: protocol is not for the file to set",
+            "job: protocol is set by partune: leave it out of the file",
         ),
         ("{system: slurm, maximum: 2, job: {partition: gpu}}", "slurm: unexpected keyword argument 'partition'"),
-        ("{system: slurm, maximum: 2, job: {processes: 2}}", "job: processes is not for the file to set"),
+        (
+            "{system: slurm, maximum: 2, job: {processes: 2}}",
+            "job: processes is set by partune: leave it out of the file",
+        ),
         ("{system: slurm, maximum: 2, job: {memory: much}}", "slurm: .*much"),
     ],
 )
@@ -157,7 +163,7 @@ def test_a_machine_that_cannot_submit_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "batch.yaml").write_text("{system: slurm, maximum: 2}")
     with (
-        pytest.raises(UserError, match="sbatch is not there: start partune on a machine that can submit jobs"),
+        pytest.raises(UserError, match="sbatch is not installed here: start partune on a machine that can submit jobs"),
         batch.batch(tmp_path / "batch.yaml"),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Where trials run: workers with the face of `concurrent.futures.Executor`, one future a trial."""
+"""Where trials run: workers with the face of `concurrent.futures.Executor`, one future per trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class WorkerLostError(RuntimeError):
 class Workers(Executor):
     """Workers that trials are handed to; each holds as many at once as the objective has slots.
 
-    remote: whether tasks run in other processes. What is submitted is pickled then, and an objective stays there.
+    Attributes:
+        remote: Whether tasks run in other processes. What is submitted is pickled then, and an objective stays there.
     """
 
     remote: ClassVar[bool] = False
@@ -27,33 +28,36 @@ class Workers(Executor):
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many workers there are now; a cluster's number may change, and be 0."""
+        """How many workers there are at this moment; a cluster's number may change, and be 0."""
 
     def clock(self) -> float:
-        """Seconds on the clock that tasks take their time by; only differences mean something, and they are >= 0."""
+        """Return the seconds of the clock that times tasks; only differences mean something, and they are >= 0."""
         return time.monotonic()
 
     def prepare(self, load: Callable[[], object]) -> None:
-        """Told what loads all that trials need: workers make the call when they come, not with their first trial."""
+        """Have each worker call a function when it comes that loads what trials need; by default do nothing."""
 
     def hold(self, slots: int) -> None:
-        """Told how many trials a worker holds at once, before the first is submitted."""
+        """Set how many trials a worker holds at once, before the first is submitted."""
 
     def remain(self, trials: int) -> None:
-        """Told how many trials a search has still to finish, so that no more workers are kept than these need."""
+        """Set how many trials a search has still to finish, so that no more workers are kept than these need."""
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
-        """Waits for the first of some futures to end; those that have ended, none where the workers' number changed."""
+        """Wait for the first of some futures to end; return those that have: none where the workers' number changed."""
         return wait(futures, return_when=FIRST_COMPLETED).done
 
     def interrupt(self, objective: Any) -> None:
-        """Makes what other processes evaluate end soon."""
+        """Make what other processes evaluate end soon."""
 
 
 class Meter:
     """The seconds of all workers: for how long each has been there, whether it had something to do or not.
 
-    The workers' number may change between two looks; for the time between them it counts as it is at the second.
+    The number of workers may change between two looks; the time between them is counted with the number at the second.
+
+    Args:
+        workers: Whose seconds are counted, from now on.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -62,12 +66,13 @@ class Meter:
         self._seconds = 0.0
 
     def look(self) -> None:
+        """Add the seconds since the last look."""
         now = self._workers.clock()
         self._seconds += self._workers.count * (now - self._since)
         self._since = now
 
     def take(self) -> float:
-        """The seconds since they were last taken, or since the beginning."""
+        """Return the seconds since they were last taken, or since the beginning."""
         self.look()
         taken, self._seconds = self._seconds, 0.0
         return taken
@@ -79,6 +84,7 @@ class Inline(Workers):
     count = 1
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Make a call at once, and return a future that has ended."""
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -88,7 +94,12 @@ class Inline(Workers):
 
 
 class Threads(ThreadPoolExecutor, Workers):
-    """Workers that are threads of this process, for objectives that release the interpreter or wait."""
+    """Workers that are threads of this process, for objectives that release the interpreter or wait.
+
+    Args:
+        count: How many workers they count as.
+        threads: How many threads they share.
+    """
 
     def __init__(self, count: int, threads: int) -> None:
         super().__init__(threads, thread_name_prefix="trial")
@@ -96,9 +107,15 @@ class Threads(ThreadPoolExecutor, Workers):
 
     @property
     def count(self) -> int:
+        """How many workers there are."""
         return self._count
 
 
 def in_process(count: int, threads: int) -> Workers:
-    """Workers of this process and the threads that they run trials in: inline where there is but one."""
+    """Return workers of this process: inline if there is one thread.
+
+    Args:
+        count: How many workers they count as.
+        threads: How many trials run at once.
+    """
     return Inline() if threads == 1 else Threads(count, threads)

@@ -20,9 +20,7 @@ from partune.runtime.devices import DEVICES_EACH
 from partune.runtime.limits import require_connections
 from partune.runtime.network import LOOPBACK
 from partune.runtime.preemption import terminated_as_interrupted
-from partune.workers.certificates import (
-    temporary_certificates,
-)
+from partune.workers.certificates import temporary_certificates
 from partune.workers.cluster import CORES_EACH, MEMORY_EACH, Cluster
 from partune.workers.jobs import Jobs, cluster_class
 from partune.workers.process import (
@@ -49,39 +47,43 @@ SYSTEMS = {
 
 @contextlib.contextmanager
 def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
-    """Workers that a batch system starts and stops, between a least and a most number; file: of a `config.Batch`.
+    """Lend workers that a batch system starts and stops, between a least and a most number.
 
-    The scheduler runs in this process and speaks TLS, with a key of its own for each run: in a folder that only its
-    owner can read, on a file system that the jobs share, until this ends. Raises UserError where nothing can be
-    submitted.
+    The scheduler runs in this process and speaks TLS. Until the context ends, the key of this run is in a folder that
+    only its owner can read, on a file system that the jobs share.
+
+    Args:
+        file: A YAML file with the settings of a `config.Batch`.
+        time_limit: Seconds that a task may take on its worker; None for any number.
+
+    Raises:
+        UserError: The file is wrong, or nothing can be submitted from this machine.
     """
     settings = config.validated(config.Batch, config.load(file))
     require_connections(settings.maximum)
     command = _system(settings).job_cls.submit_command.split()[0]
     if shutil.which(command) is None:
-        raise UserError(f"{command} is not there: start partune on a machine that can submit jobs")
+        raise UserError(f"{command} is not installed here: start partune on a machine that can submit jobs")
     shared = settings.job.get("shared_temp_directory")
     folder = Path.cwd() if shared is None else Path(os.path.expandvars(shared)).expanduser()
     with (
         terminated_as_interrupted(),
         temporary_certificates(folder) as security,
-        scratch() as own,
-        make_batch(settings, security, own) as jobs,
-        Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as found,
-        Jobs(jobs, found, settings),
+        scratch() as beside,
+        make_batch(settings, security, beside) as jobs,
+        Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as cluster,
+        Jobs(jobs, cluster, settings),
     ):
-        yield found
+        yield cluster
 
 
 def _system(settings: config.Batch) -> Any:
-    """dask-jobqueue's class for a batch system.
-
-    The library's import lets SIGINT end the process, in place of KeyboardInterrupt: what was there before is put back.
-    """
+    """Return dask-jobqueue's class for a batch system."""
+    # The library's import makes SIGINT end the process without a KeyboardInterrupt: the handler of before is restored.
     before = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
-    except ValueError:  # "signal only works in main thread": the first import has to be there
+    except ValueError:  # "signal only works in main thread": the first import has to be made from there
         raise UserError("a batch system's workers are asked for from the main thread") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, before)
@@ -89,18 +91,27 @@ def _system(settings: config.Batch) -> Any:
 
 
 def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
-    """The dask-jobqueue cluster of some settings, without jobs yet; folder: for what Dask keeps beside the scheduler.
+    """Return a dask-jobqueue cluster without jobs yet.
 
-    A job asks for cores and memory; how many trials a worker takes at once is not the cores' number, and memory is
-    for the batch system to limit. Raises UserError for what dask-jobqueue does not take.
+    A job asks for cores and memory. How many trials a worker takes at once does not follow from its cores, though, and
+    the batch system alone limits its memory.
+
+    Args:
+        settings: As the user's file has them.
+        security: Dask's settings for TLS.
+        folder: Where Dask keeps files beside the scheduler.
+
+    Raises:
+        UserError: dask-jobqueue does not take the settings.
     """
     kind = cluster_class(_system(settings), THREADS, settings.system)
     workers, job = settings.workers_per_job, dict(settings.job)
     job.pop("shared_temp_directory", None)
     if not isinstance(options := job.pop("scheduler_options", {}), dict):
         raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
-    pages = options.get("dashboard") or "dashboard_address" in options  # where the file asks for them
-    place = {"dashboard_address": f"{LOOPBACK}:0", "local_directory": str(folder)}
+    pages = options.get("dashboard") or "dashboard_address" in options  # the file asks for Dask's dashboard
+    local = {"dashboard_address": f"{LOOPBACK}:0", "local_directory": str(folder)}
+    # What partune relies on, and a file may not change.
     fixed = {
         "processes": workers,
         "protocol": "tls://",
@@ -111,7 +122,7 @@ def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
             *([] if settings.system == "htcondor" else [f"export {SCRATCH}=$(mktemp -d -t {PREFIX}XXXXXXXX)"]),
             *settings.prologue,
         ],
-        "scheduler_options": {"dashboard": False, **place, **options},
+        "scheduler_options": {"dashboard": False, **local, **options},
         "scheduler_cls": Scheduler if pages else PagelessScheduler,
         "silence_logs": "critical",
         "job_cls": kind.job_cls,
@@ -122,11 +133,11 @@ def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
         "cores": CORES_EACH * workers,
         "memory": f"{MEMORY_EACH * workers} GiB",
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
-        # Without a shell between, which SIGTERM would end at once, and the job with it, before anything is saved.
+        # exec: SIGTERM would end a shell in between at once, and the job with it, before anything is saved.
         **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
     if clash := sorted(fixed.keys() & job.keys()) or sorted({"protocol", "security"} & options.keys()):
-        raise UserError(f"{settings.system}: job: {clash[0]} is not for the file to set")
+        raise UserError(f"{settings.system}: job: {clash[0]} is set by partune: leave it out of the file")
     try:
         return kind(**defaults | job | fixed)
     except (TypeError, ValueError, OSError, RuntimeError) as error:

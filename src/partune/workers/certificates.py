@@ -2,7 +2,8 @@
 
 Any process that can talk to a Dask scheduler runs code as the user who started it, and on a shared machine every user
 reaches every port of the loopback. So all of a cluster's traffic is TLS, and both sides show the one certificate that
-both know. That of worker processes of this machine lives in memory only: nothing is left of it, however a run ends.
+both know. The certificate of worker processes on this machine is in memory only: nothing is left of it, however a run
+ends.
 """
 
 from __future__ import annotations
@@ -22,23 +23,19 @@ if TYPE_CHECKING:
     from distributed import Security
 
 CERTIFICATE, KEY = "certificate.pem", "key.pem"
-FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # by Dask's own options, --tls-...
+FILES = {"ca-file": CERTIFICATE, "cert": CERTIFICATE, "key": KEY}  # for Dask's own options, --tls-...
 VARIABLES = tuple(f"DASK_DISTRIBUTED__COMM__TLS__{name}" for name in ("CA_FILE", "WORKER__CERT", "WORKER__KEY"))
 ROLES = ("client", "scheduler", "worker")
 YEAR = datetime.timedelta(days=365)
 
 
 def certified() -> tuple[str, str]:
-    """Return a new certificate and its key, in PEM.
-
-    An elliptic curve's, which takes a millisecond where RSA takes up to a second. It is valid for a year before now, so
-    that neither a clock that is set back nor another machine's ends a cluster.
-    """
+    """Return a new certificate and its key, in PEM."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    key = ec.generate_private_key(ec.SECP256R1())  # in a millisecond; RSA's takes up to a second
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "partune")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -47,8 +44,10 @@ def certified() -> tuple[str, str]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
+        # Valid already a year ago: neither a clock that is set back nor another machine's clock ends a cluster.
         .not_valid_before(now - YEAR)
         .not_valid_after(now + 10 * YEAR)
+        # An authority, as each side checks the other's certificate against this one as its only authority.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -59,7 +58,12 @@ def certified() -> tuple[str, str]:
 
 
 def security_of(certificate: str, key: str) -> Security:
-    """Return Dask's settings for all roles of a cluster; each argument is a text in PEM, or a file's name."""
+    """Return Dask's settings for all roles of a cluster.
+
+    Args:
+        certificate: A text in PEM, or the name of a file.
+        key: The certificate's, likewise.
+    """
     from distributed import Security
 
     files = {f"tls_{role}_{kind}": text for role in ROLES for kind, text in (("cert", certificate), ("key", key))}
@@ -69,8 +73,8 @@ def security_of(certificate: str, key: str) -> Security:
 def environment_of(security: Security) -> Mapping[str, str]:
     """Return the environment variables that tell a Dask worker its certificate.
 
-    Only processes of the same user can read a process's environment. The worker takes the variables out of its own
-    (`partune.workers.process`), so that what it starts does not inherit them.
+    Only processes of the same user can read a process's environment. The worker removes the variables from its own
+    (`partune.workers.process`), so that the programs which it starts do not inherit them.
     """
     tls = security.get_tls_config_for_role("worker")
     return dict(zip(VARIABLES, (tls["ca_file"], tls["cert"], tls["key"]), strict=True))
@@ -100,7 +104,9 @@ def read_certificates(folder: Path) -> Security:
     certificate, key = folder / CERTIFICATE, folder / KEY
     for path in (certificate, key):
         if not path.is_file():
-            raise UserError(f"no certificates in {folder}: {path.name} is missing (partune certificates makes some)")
+            raise UserError(
+                f"no certificates in {folder}: {path.name} is missing (partune certificates FOLDER makes a new folder)"
+            )
     return security_of(str(certificate), str(key))
 
 
@@ -116,6 +122,7 @@ def temporary_certificates(shared: Path) -> Iterator[Security]:
     except OSError as error:
         raise UserError(f"cannot write certificates for the jobs in {shared}: {error.strerror}") from None
     with folder as made:
+        # dask-jobqueue writes the names into the job's script as they are.
         if shlex.quote(made) != made:
             raise UserError(f"{shared} stands in job scripts: give job: shared_temp_directory without blanks or quotes")
         write_certificates(Path(made) / "tls")

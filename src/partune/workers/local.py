@@ -21,11 +21,7 @@ from partune.errors import UserError
 from partune.runtime.devices import devices
 from partune.runtime.limits import require_workers
 from partune.runtime.network import LOOPBACK
-from partune.workers.certificates import (
-    certified,
-    environment_of,
-    security_of,
-)
+from partune.workers.certificates import certified, environment_of, security_of
 from partune.workers.cluster import Cluster, log
 from partune.workers.process import (
     GRACE,
@@ -38,20 +34,23 @@ from partune.workers.process import (
 )
 
 FRUITLESS = 3  # processes of a worker in a row that end before it has come: no more are started
-
-
 OUTPUT = 4096  # bytes of a worker process's output that are kept
-
-
 UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0", *PRELOAD)  # a scheduler that serves no pages
 
 
 @contextlib.contextmanager
 def local(workers: int, time_limit: float | None = None, devices_each: int = 1) -> Iterator[Cluster]:
-    """Worker processes of this machine: each with its own GPUs where there are any, else its share of the cores.
+    """Lend worker processes on this machine, each with its own GPUs if there are any, or else its share of the cores.
 
-    Nobody else can talk to them, other users of this machine included. Raises UserError where there are fewer GPUs than
-    asked for.
+    Nobody else can talk to them, other users of this machine included.
+
+    Args:
+        workers: How many processes.
+        time_limit: Seconds that a task may take on its worker; None for any number.
+        devices_each: How many GPUs each worker has.
+
+    Raises:
+        UserError: There are fewer GPUs than asked for, or the machine cannot hold that many processes.
     """
     environments = _environments(workers, devices_each)
     security = security_of(*certified())
@@ -59,28 +58,30 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
         scratch() as folder,
         _scheduler(security, folder) as scheduler,
         _kept() as keepers,
-        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as found,
+        Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as cluster,
     ):
-        needed = 1  # keepers that cannot go on before the study cannot; at the start all have to
+        # How many keepers give up before the study does. At the start every worker is needed, so the first one decides;
+        # later the study goes on as long as a worker is left.
+        needed = 1
         given_up: list[str] = []
 
         def give_up(reason: str) -> None:
             log.warning("A worker is given up: %s", reason)
             given_up.append(reason)
             if len(given_up) >= needed:
-                found.fail(UserError(reason.splitlines()[0]))
+                cluster.fail(UserError(reason.splitlines()[0]))
 
         for environment in environments:
             settings = {**environment, **environment_of(security)}
-            keepers.append(Keeper(scheduler.scheduler_address, settings, folder, found.came, give_up))
-        found.expect(workers)
+            keepers.append(Keeper(scheduler.scheduler_address, settings, folder, cluster.came, give_up))
+        cluster.expect(workers)
         needed = workers
-        yield found
+        yield cluster
 
 
 @contextlib.contextmanager
 def _kept() -> Iterator[Keepers]:
-    """Room for keepers, whose processes end with the context; after an interrupt they save first what they run."""
+    """Lend a list for keepers, whose processes end with the context; after an error they first save what they run."""
     keepers = Keepers()
     grace = GRACE
     try:
@@ -94,13 +95,12 @@ def _kept() -> Iterator[Keepers]:
 
 
 def _scheduler(security: Security, folder: Path) -> SpecCluster:
-    """A scheduler in this process, without pages. Its workers are gone when their connections are.
-
-    Dask's limit between two heartbeats goes by a clock that can be set, and would end them all when somebody does. Its
-    look at the loop, 50 times a second, takes from workers that need every core.
-    """
-    place = {"host": LOOPBACK, "port": 0, "protocol": "tls://", "local_directory": str(folder)}
-    scheduler = {"cls": PagelessScheduler, "options": {**place, "security": security, "dashboard": False}}
+    """Return a scheduler in this process, without pages, for which a worker is gone when its connection is."""
+    options = {"host": LOOPBACK, "port": 0, "protocol": "tls://", "local_directory": str(folder)}
+    scheduler = {"cls": PagelessScheduler, "options": {**options, "security": security, "dashboard": False}}
+    # worker-ttl, the limit between two heartbeats, goes by a clock that can be set, and would end all workers when
+    # somebody sets it. The tick looks at the event loop 50 times a second, and takes time from workers that need every
+    # core.
     with dask.config.set({"distributed.scheduler.worker-ttl": None, "distributed.admin.tick.interval": "1s"}):
         return SpecCluster(scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
 
@@ -108,11 +108,18 @@ def _scheduler(security: Security, folder: Path) -> SpecCluster:
 class Keeper:
     """Keeps one worker process running: one that ends is followed by another.
 
-    environment: variables of the process, its certificate (`environment_of`) among them. folder: for what Dask keeps
-    there. name: of the process of now. came: whether a worker of a name ever reached the scheduler. After FRUITLESS
-    processes in a row that ended before that, no more are started, and give_up is told why, in another thread; by
-    default they are started for ever. (Dask's Nanny is not used: it gives up for good when a worker dies in the moment
-    in which it starts.)
+    After FRUITLESS processes in a row that ended before they reached the scheduler, no more are started. (Dask's Nanny
+    is not used: it gives up for good when a worker dies in the moment in which it starts.)
+
+    Args:
+        address: The scheduler's.
+        environment: Variables of the process, its certificate (`environment_of`) among them.
+        folder: Where Dask keeps files.
+        came: Returns whether a worker of a name ever reached the scheduler.
+        give_up: Called with the reason, in another thread, when no more processes are started.
+
+    Attributes:
+        name: The name of the process that runs at the moment.
     """
 
     def __init__(
@@ -124,8 +131,8 @@ class Keeper:
         give_up: Callable[[str], object] = lambda reason: None,
     ) -> None:
         options = ("--no-nanny", "--nthreads", str(THREADS), "--memory-limit", "0", "--local-directory", str(folder))
-        place = ("--host", LOOPBACK, *options, *WITHOUT_PAGES, *PRELOAD)
-        self._command = (sys.executable, "-m", "dask", "worker", address, *place)
+        where = ("--host", LOOPBACK, *options, *WITHOUT_PAGES, *PRELOAD)
+        self._command = (sys.executable, "-m", "dask", "worker", address, *where)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
         self._came, self._give_up = came, give_up
         self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
@@ -135,18 +142,18 @@ class Keeper:
         self._thread.start()
 
     def kill(self) -> bool:
-        """Kills the process, and another one follows; whether it was alive."""
+        """Kill the process, which another one follows; return whether it was alive."""
         alive = self._process.poll() is None
         self._process.kill()
         return alive
 
     def terminate(self) -> None:
-        """Tells the process to save what runs and to end; no other follows."""
+        """Tell the process to save what runs and to end; no other follows."""
         self._stopped.set()
         self._process.terminate()
 
     def stop(self, grace: float = 0.0) -> None:
-        """Ends the process for good: kills it where it does not end by itself within some seconds."""
+        """End the process for good: kill it if it does not end by itself within some seconds."""
         self._stopped.set()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
@@ -167,17 +174,19 @@ class Keeper:
         return process
 
     def _listen(self, pipe: IO[bytes]) -> None:
-        """Keeps the end of what a process writes."""
+        """Keep the end of what a process writes."""
         with pipe:
             while written := os.read(pipe.fileno(), 65536):
                 self._said = (self._said + written)[-OUTPUT:]
 
     def _keep(self) -> None:
+        """Start another process whenever one ends, until stopped or in vain."""
         fruitless = 0
         while True:
             began = time.monotonic()
             self._process.wait()
-            if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):  # one that cannot start: no busy loop
+            # A second at least for each process: those that cannot start would make a busy loop.
+            if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):
                 return
             fruitless = 0 if self._came(self.name) else fruitless + 1
             if fruitless == FRUITLESS:
@@ -187,12 +196,12 @@ class Keeper:
                 self._process = self._start()
             except OSError as error:
                 self._said = str(error).encode()
-            if self._stopped.is_set():
+            if self._stopped.is_set():  # in the meantime: `stop` may have killed the one before
                 self._process.kill()
 
     def _reason(self) -> str:
-        """Why no worker comes: a line, and below it all that is known."""
-        self._listener.join(1.0)  # a process of the process's own may still hold the pipe
+        """Return why no worker comes: a line, and below it all that is known."""
+        self._listener.join(1.0)  # with a limit, as a child of the process may still hold the pipe
         said = self._said.decode(errors="replace").strip()
         last = said.splitlines()[-1].strip()[:300] if said else "it wrote nothing"
         return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{said}".strip()
@@ -202,14 +211,14 @@ class Keepers(list[Keeper]):
     """The keepers of this machine's workers."""
 
     def kill(self, name: str) -> None:
-        """Kills the process of a name; another one follows."""
+        """Kill the process of a name; another one follows."""
         for keeper in self:
             if keeper.name == name:
                 keeper.kill()
 
 
 def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]]:
-    """The environment variables of each worker process."""
+    """Return the environment variables of each worker process."""
     visible = devices()
     if not visible and devices_each > 1:
         raise UserError(f"{devices_each} GPUs for each worker were asked for, and this machine has none")

@@ -11,9 +11,7 @@ from distributed import Client
 
 from partune.errors import UserError
 from partune.runtime.network import is_loopback
-from partune.workers.certificates import (
-    read_certificates,
-)
+from partune.workers.certificates import read_certificates
 from partune.workers.cluster import Cluster, log
 
 CONNECT = 30.0  # seconds for a scheduler to answer
@@ -21,9 +19,15 @@ CONNECT = 30.0  # seconds for a scheduler to answer
 
 @contextlib.contextmanager
 def joined(address: str, time_limit: float | None = None, tls: Path | None = None) -> Iterator[Cluster]:
-    """The workers of a scheduler that runs already; tls: a folder that `write_certificates` made.
+    """Lend the workers of a scheduler that runs already.
 
-    Raises UserError where none answers, or where its traffic would cross a network in the clear.
+    Args:
+        address: The scheduler's, such as tcp://10.0.0.5:8786.
+        time_limit: Seconds that a task may take on its worker; None for any number.
+        tls: A folder that `write_certificates` made; None for a scheduler that asks for no certificate.
+
+    Raises:
+        UserError: No scheduler answers, or its traffic would cross a network unencrypted.
     """
     host, _ = _host_and_port(address)
     if tls is not None and not address.startswith("tls://"):
@@ -54,7 +58,7 @@ def joined(address: str, time_limit: float | None = None, tls: Path | None = Non
 
 def _host_and_port(address: str) -> tuple[str, int]:
     try:
-        found: tuple[str, int] = distributed.comm.parse_host_port(distributed.comm.parse_address(address)[1])
+        host_and_port: tuple[str, int] = distributed.comm.parse_host_port(distributed.comm.parse_address(address)[1])
     except ValueError as error:
         raise UserError(f"{address} is no address of a scheduler, as tcp://10.0.0.5:8786 is: {error}") from None
-    return found
+    return host_and_port
