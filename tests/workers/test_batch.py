@@ -5,32 +5,22 @@ Golden files: where a script is to change, delete its file in tests/workers/gold
 
 from __future__ import annotations
 
-import logging
 import os
 import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import yaml
 
 from partune import config
 from partune.errors import UserError
-from partune.runtime.devices import DEVICES_EACH
-from partune.workers import batch, certificates, local
-from partune.workers import process as worker
-from tests.support import ROOT
+from partune.workers import batch, certificates
+from tests.support.batch_system import RECIPES, System
 
 GOLDEN = Path(__file__).with_name("golden")
-DOCUMENTS = ROOT / "docs"
-RECIPES = {
-    f"{document.stem}-{number}": text
-    for document in sorted(DOCUMENTS.glob("*.md"))
-    for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL))
-    if re.search(r"^system:", text, re.MULTILINE)
-}
 NODES = {
     "slurm": """
         system: slurm
@@ -182,57 +172,59 @@ def test_a_folder_that_a_script_cannot_name_is_refused(tmp_path: Path, monkeypat
 # ----- GPUs
 
 
-def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int, each: int = 1) -> str:
-    """What CUDA_VISIBLE_DEVICES is in the worker of a name, in a job that the batch system gave some devices."""
-    monkeypatch.delenv(worker.PARENT, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    monkeypatch.setenv(worker.WORKERS_EACH, str(workers))
-    monkeypatch.setenv(DEVICES_EACH, str(each))
-    process: Any = SimpleNamespace(name=name, periodic_callbacks={})
-    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(logging.getLogger("partune"), "handlers", [])  # which it adds one to, for the driver
-    worker.dask_setup(process)
-    return os.environ["CUDA_VISIBLE_DEVICES"]
+# ----- a study's whole stay
 
 
-@pytest.mark.parametrize("job", [0, 3])
-def test_each_worker_of_a_job_sees_its_own_devices(job: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [f"SLURMCluster-{job}-{number}" for number in range(4)]
-    assert [seen(monkeypatch, "0,1,2,3", name, 4) for name in names] == ["0", "1", "2", "3"]
-    by_uuid = "GPU-a1,GPU-b2,GPU-c3,GPU-d4"
-    assert [seen(monkeypatch, by_uuid, name, 4) for name in names] == by_uuid.split(",")
-    assert [seen(monkeypatch, "0,1,2,3", name, 2, 2) for name in names[:2]] == ["0,1", "2,3"]
+FILE = "{system: slurm, maximum: 2, job: {interface: lo}}"
 
 
-@pytest.mark.parametrize("job", [0, 3])
-def test_a_jobs_only_worker_sees_its_first_devices(job: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert seen(monkeypatch, "4", f"SLURMCluster-{job}", 1) == "4"
-    assert seen(monkeypatch, "4,5", f"SLURMCluster-{job}", 1, 2) == "4,5"
+def test_two_at_once_in_one_folder_leave_each_other_alone(system: System) -> None:
+    file = system.put("batch.yaml", FILE)
+    with batch.batch(file):
+        (first,) = system.folder.glob(".partune-tls-*")
+        with batch.batch(file):
+            folders = set(system.folder.glob(".partune-tls-*"))
+            assert len(folders) == 2
+            assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
+            assert system.states == {"1": "PENDING", "2": "PENDING"}
+        assert system.states == {"1": "PENDING", "2": "CANCELLED"}
+        assert list(system.folder.glob(".partune-tls-*")) == [first]
+    assert system.states == {"1": "CANCELLED", "2": "CANCELLED"}
 
 
-def test_a_job_without_devices_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert seen(monkeypatch, "", "SLURMCluster-0-1", 4) == ""
+def test_an_exception_leaves_no_job_and_no_key(system: System) -> None:
+    with pytest.raises(ZeroDivisionError), batch.batch(system.put("batch.yaml", FILE)):
+        raise ZeroDivisionError
+    assert system.states == {"1": "CANCELLED"}
+    assert not list(system.folder.glob(".partune-tls-*"))
 
 
-def test_a_job_with_too_few_devices_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def leave(code: int) -> None:
-        raise SystemExit(code)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_an_interruption_and_leaves_no_job_and_no_key(number: signal.Signals, system: System) -> None:
+    script = f"""
+import time
+from pathlib import Path
+from partune.workers import batch
+try:
+    with batch.batch(Path("{system.put("batch.yaml", FILE)}")):
+        print("there", flush=True)
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "there\n"
+        driver.send_signal(number)
+        assert driver.stdout.read() == "interrupted\n"
+    assert system.states == {"1": "CANCELLED"}
+    assert not list(system.folder.glob(".partune-tls-*"))
 
-    monkeypatch.setattr(os, "_exit", leave)
-    with pytest.raises(SystemExit):
-        seen(monkeypatch, "0,1,2,3", "SLURMCluster-0-1", 4, 2)
-    assert "4 workers with 2 GPU each need 8, this job has 4" in capsys.readouterr().err
 
-
-def test_each_worker_of_this_machine_has_its_own_devices_or_its_share_of_the_threads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(4, 1)] == ["4", "5", "6", "7"]
-    assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(2, 2)] == ["4,5", "6,7"]
-    with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, this machine has 4"):
-        local._environments(3, 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    assert [each["OMP_NUM_THREADS"] for each in local._environments(2, 1)] == ["4", "4"]
-    assert local._environments(16, 1)[0]["OMP_NUM_THREADS"] == "1"
+def test_nohup_is_respected(system: System) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with batch.batch(system.put("batch.yaml", FILE)):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -1,7 +1,6 @@
 """The jobs of a batch system that is played: what is submitted, cancelled and submitted again, look by look.
 
-dask-jobqueue is the real one; sbatch, squeue, scancel and oarstat are scripts over a folder in which each job is a file
-that holds its state.
+dask-jobqueue is the real one, the batch system that of `tests.support.batch_system`.
 """
 
 from __future__ import annotations
@@ -9,11 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,101 +19,9 @@ from partune import config
 from partune.errors import UserError
 from partune.workers import certificates
 from partune.workers import jobs as module
-from partune.workers.batch import batch, make_batch
+from partune.workers.batch import make_batch
 from partune.workers.jobs import Jobs
-from tests.workers.test_batch import RECIPES
-
-SCRIPTS = {
-    "sbatch": """
-        [ -e "$PLAYED/calls" ] && echo "sbatch" >> "$PLAYED/calls"
-        [ -e "$PLAYED/mute" ] && { echo "done"; exit 0; }
-        number=1
-        until mkdir "$PLAYED/taken/$number" 2>/dev/null; do number=$((number + 1)); done
-        if [ -e "$PLAYED/limit" ] && [ "$number" -gt "$(cat "$PLAYED/limit")" ]; then
-            rmdir "$PLAYED/taken/$number"
-            printf 'sbatch: error: too many jobs\\n for you\\n' >&2; exit 1
-        fi
-        echo PENDING > "$PLAYED/jobs/$number"
-        echo "Submitted batch job $number"
-        """,
-    "squeue": """
-        [ -e "$PLAYED/down" ] && exit 1
-        echo "$@" >> "$PLAYED/questions"
-        for job in "$PLAYED"/jobs/*; do [ -e "$job" ] && echo "$(basename "$job") $(cat "$job")"; done; true
-        """,
-    "scancel": """
-        [ -e "$PLAYED/down" ] && exit 1
-        case $(cat "$PLAYED/jobs/$1") in PENDING | RUNNING) echo CANCELLED > "$PLAYED/jobs/$1" ;; esac
-        """,
-    "qsub": 'cp "$1" "$PLAYED/jobs/7"; echo 7.server',
-    "qdel": 'rm "$PLAYED/jobs/7"',
-}
-
-
-class System:
-    """The batch system's side, and the cluster's: what jobs do, which workers are there, what is asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.need = 0
-        self.there: dict[str, int] = {}  # the workers' tasks
-        self.leaving: set[str] = set()
-        self.failure: UserError | None = None
-
-    # ----- as `Demand`
-
-    @property
-    def names(self) -> set[str]:
-        return set(self.there)
-
-    def dismiss(self, names: Collection[str]) -> bool:
-        if any(self.there.get(name) for name in names):
-            return False
-        self.leaving |= self.there.keys() & set(names)
-        return True
-
-    def fail(self, error: UserError) -> None:
-        self.failure = error
-
-    # ----- as the batch system
-
-    @property
-    def states(self) -> dict[str, str]:
-        return {path.name: path.read_text().strip() for path in sorted((self.folder / "jobs").iterdir())}
-
-    def turn(self, number: int, state: str) -> None:
-        (self.folder / "jobs" / str(number)).write_text(f"{state}\n")
-
-    @staticmethod
-    def numbers(jobs: Jobs) -> list[str]:
-        """The jobs' numbers by the order of their names: those submitted at once get theirs in any order."""
-        return [jobs._jobs.workers[name].job_id for name in jobs._jobs.worker_spec]
-
-    def script(self, name: str, text: str) -> None:
-        path = self.folder / "bin" / name
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-
-    def put(self, name: str, text: str = "") -> Path:
-        (self.folder / name).write_text(text)
-        return self.folder / name
-
-
-@pytest.fixture
-def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
-    """Where every look asks the batch system, and the clock is `later`'s to move."""
-    for name in ("jobs", "taken", "bin"):
-        (tmp_path / name).mkdir()
-    found = System(tmp_path)
-    for name, text in SCRIPTS.items():
-        found.script(name, text)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    monkeypatch.setenv("PLAYED", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "ASK", 0.0)
-    monkeypatch.setattr(module, "LOOK", 3600.0)
-    certificates.write_certificates(tmp_path / "tls")
-    return found
+from tests.support.batch_system import RECIPES, SCRIPTS, System
 
 
 def said(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -469,61 +373,6 @@ def test_a_job_whose_end_did_not_succeed_ends_at_the_next_look(
 
 
 # ----- a study's whole stay
-
-
-FILE = "{system: slurm, maximum: 2, job: {interface: lo}}"
-
-
-def test_two_at_once_in_one_folder_leave_each_other_alone(system: System) -> None:
-    file = system.put("batch.yaml", FILE)
-    with batch(file):
-        (first,) = system.folder.glob(".partune-tls-*")
-        with batch(file):
-            folders = set(system.folder.glob(".partune-tls-*"))
-            assert len(folders) == 2
-            assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
-            assert system.states == {"1": "PENDING", "2": "PENDING"}
-        assert system.states == {"1": "PENDING", "2": "CANCELLED"}
-        assert list(system.folder.glob(".partune-tls-*")) == [first]
-    assert system.states == {"1": "CANCELLED", "2": "CANCELLED"}
-
-
-def test_an_exception_leaves_no_job_and_no_key(system: System) -> None:
-    with pytest.raises(ZeroDivisionError), batch(system.put("batch.yaml", FILE)):
-        raise ZeroDivisionError
-    assert system.states == {"1": "CANCELLED"}
-    assert not list(system.folder.glob(".partune-tls-*"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_an_interruption_and_leaves_no_job_and_no_key(number: signal.Signals, system: System) -> None:
-    script = f"""
-import time
-from pathlib import Path
-from partune.workers import batch
-try:
-    with batch.batch(Path("{system.put("batch.yaml", FILE)}")):
-        print("there", flush=True)
-        time.sleep(60)
-except KeyboardInterrupt:
-    print("interrupted", flush=True)
-"""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdout is not None
-        assert driver.stdout.readline() == "there\n"
-        driver.send_signal(number)
-        assert driver.stdout.read() == "interrupted\n"
-    assert system.states == {"1": "CANCELLED"}
-    assert not list(system.folder.glob(".partune-tls-*"))
-
-
-def test_nohup_is_respected(system: System) -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with batch(system.put("batch.yaml", FILE)):
-            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
 # ----- other batch systems

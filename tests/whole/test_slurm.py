@@ -20,9 +20,9 @@ from partune.errors import UserError
 from partune.space import Float, Space
 from partune.workers import batch
 from tests.support import ROOT
+from tests.support.batch_system import RECIPES
+from tests.support.calls import saving, wait_for
 from tests.support.slurm import jobs, slurm
-from tests.workers.test_batch import RECIPES
-from tests.workers.test_cluster import saving, wait_for
 
 pytestmark = pytest.mark.slow
 

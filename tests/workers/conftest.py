@@ -1,0 +1,47 @@
+"""Clusters, Dask's own commands and a batch system, for the tests of workers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from partune.workers import certificates, local
+from partune.workers import jobs as module
+from partune.workers.cluster import Cluster
+from tests.support.batch_system import SCRIPTS, System
+from tests.support.dask_commands import dask_commands
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    """One cluster for the tests of a file that leave it alive."""
+    with local.local(2) as workers:
+        yield workers
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts `dask` commands, and ends them with the test."""
+    with dask_commands() as start:
+        yield start
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
+    """Where every look asks the batch system, and the clock is `later`'s to move."""
+    for name in ("jobs", "taken", "bin"):
+        (tmp_path / name).mkdir()
+    found = System(tmp_path)
+    for name, text in SCRIPTS.items():
+        found.script(name, text)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("PLAYED", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "ASK", 0.0)
+    monkeypatch.setattr(module, "LOOK", 3600.0)
+    certificates.write_certificates(tmp_path / "tls")
+    return found
