@@ -1,4 +1,4 @@
-"""`python -m partune`: the command line."""
+"""The command line, as `python -m partune`."""
 
 import sys
 

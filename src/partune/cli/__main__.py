@@ -1,7 +1,8 @@
-"""`python -m partune.cli`"""
+"""The command line, as `python -m partune.cli`."""
 
 import sys
 
 from partune.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

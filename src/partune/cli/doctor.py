@@ -105,8 +105,8 @@ def devices() -> Check:
     """Check what PyTorch can train on."""
     try:
         import torch
-    except ModuleNotFoundError:  # the search half alone
-        return Check("devices", "ok", "not looked for: PyTorch, which fine-tuning brings, would tell")
+    except ModuleNotFoundError:  # partune[finetune] is not installed
+        return Check("devices", "ok", "not checked: only fine-tuning needs one, and PyTorch is not installed")
 
     if torch.cuda.is_available():
         names = []
