@@ -30,6 +30,7 @@ def demo(arguments: argparse.Namespace) -> int:
     from partune.demo import DIRECTORY
     from partune.study import from_config as configured
 
+    # Located first: a path in a flag is relative to the working folder, one in the demo's file to that file.
     given = config.located(flags.given(arguments), Path.cwd())
     return studies.begin(arguments, configured.beneath(config.load(DIRECTORY.parent / "study.yaml"), given))
 
@@ -51,10 +52,11 @@ def resume(arguments: argparse.Namespace) -> int:
         )
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
-            study.close()
+            study.close()  # it holds the record's lock, and nobody else closes it when this raises
             state = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
             least = f"the budget is the total number of trials, so give {len(study.trials)} or more"
             raise UserError(f"--budget {budget} is too small for {directory}, where {state}: {least}")
+        # Written only once the study has accepted them, so that the file on record is never one that cannot be resumed.
         if changed:
             study.record.configure(config.dump(recorded))
         return studies.run(study, budget, arguments)
@@ -107,6 +109,7 @@ def dashboard(arguments: argparse.Namespace) -> int:
     with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
         print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
         print("It follows the study and changes nothing in it. Ctrl-C stops it.", flush=True)
+        # Where nobody watches the output, as in a script or over ssh without a terminal, a browser would surprise.
         if arguments.open or (arguments.open is None and sys.stdout.isatty()):
             dashboard.opens(server.url)
         server.serve_forever()
@@ -171,10 +174,8 @@ def experiment(arguments: argparse.Namespace) -> int:
         return 1
     outcome = Outcome.read(plan)
     if len(outcome.scored) < 2:
-        print(
-            f"partune: fewer than two studies of {plan.directory} have a scored trial, so there is nothing to compare",
-            file=sys.stderr,
-        )
+        reason = f"fewer than two studies in {plan.directory} have a trial with a score, so there is nothing to compare"
+        print(f"partune: {reason}", file=sys.stderr)
         return 1
     written = write(outcome)
     if arguments.json:
@@ -212,6 +213,7 @@ def bench(arguments: argparse.Namespace) -> int:
     require_finetune("a benchmark")  # its clocks and the machine's name are read through torch
     console = log()
     given = flags.given(arguments)
+    # A terminal has one line that moves; a file or pipe gets each line, as progress can be followed there only so.
     with console.status("", refresh_per_second=1) as status:
 
         def tell(line: str) -> None:

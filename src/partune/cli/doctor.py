@@ -93,6 +93,7 @@ def machine() -> Check:
 
 def memory() -> tuple[float, float]:
     """Return the bytes of memory in total, and those that are free; nan if the system does not say."""
+    # Linux only: Python's own library has no word for memory that other programs could give back.
     try:
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         kibibytes = {words[0].rstrip(":"): float(words[1]) for words in lines}
@@ -233,6 +234,7 @@ def hub() -> Check:
         return Check("hub", "ok", f"offline ({', '.join(switches)}): only folders and cached downloads can be used")
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     host, port = endpoint.hostname or "huggingface.co", endpoint.port or (80 if endpoint.scheme == "http" else 443)
+    # A connection only, no request: a machine behind a firewall waits for a download for minutes.
     try:
         socket.create_connection((host, port), PATIENCE).close()
     except OSError as error:

@@ -58,7 +58,8 @@ Print a script that completes commands, flags and their values in a shell.
 Keep its output in a file that the shell reads:
   partune completion bash > \\
       ~/.local/share/bash-completion/completions/partune
-  partune completion zsh > "${fpath[1]}/_partune" """
+  partune completion zsh > "${fpath[1]}/_partune"
+"""
 REPORT = """\
 Print what a study found, and write DIRECTORY/report.html: one file with all figures, which can be read without a
 network. See docs/report.md."""
@@ -97,13 +98,14 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, add: Callable[[Parser], None] | None = None, **options: Any) -> None:
+        # With abbreviations, --see would be --seeds today and ambiguous once another flag begins with it.
         super().__init__(allow_abbrev=False, **options)
         self._add = add
         self.explain: Callable[[str], str] = lambda flag: ""  # why a flag is unknown here, if there is a reason
 
     def complete(self) -> None:
         """Add the parser's arguments, if that has not been done."""
-        add, self._add = self._add, None
+        add, self._add = self._add, None  # first, as argparse refuses an argument that is added twice
         if add is not None:
             add(self)
 
@@ -192,7 +194,7 @@ def _join(command: Parser) -> None:
     _add_output(command)
     _add_storage(command)
     _add_where(command)
-    command.set_defaults(live=False)
+    command.set_defaults(live=False)  # the process that leads the study writes its report
 
 
 def _report(command: Parser) -> None:

@@ -74,7 +74,7 @@ class Terminal(Watcher):
             self._print(f"Study {study.directory}: {state}")
         if self.console.is_terminal:
             self._bar = bar(self.console)
-            self._task = self._bar.add_task("loading", total=budget, completed=done)
+            self._task = self._bar.add_task("loading", total=budget, completed=done)  # a resumed study begins midway
             self._bar.start()
 
     def noted(self, line: str) -> None:
@@ -161,6 +161,7 @@ class Terminal(Watcher):
         # The best so far; who won is known only at the end, from the trials around and from fresh runs.
         mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
         self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {words(trial.config)}  ", (took, "dim"))
+        # Drawn at once: many trials of a pack may end between two of the bar's own refreshes.
         if self._bar is not None and self._task is not None:
             text = f"searching, best so far {leader.score:.4f}" if leader is not None else "searching"
             self._bar.update(

@@ -78,7 +78,7 @@ def workers_of(run: Run) -> Iterator[Workers | None]:
     if run.scheduler is None and run.cluster is None and run.workers == 1:
         yield None
         return
-    require_dask()
+    require_dask()  # before the imports below, whose ImportError would name no remedy
     from partune.workers.batch import batch
     from partune.workers.local import local
     from partune.workers.scheduler import joined
@@ -141,6 +141,7 @@ def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConf
     flagged = config.located(flags.given(arguments), Path.cwd())
     given = flagged.get("run", {})
     recorded = study_config.model_dump(mode="json")
+    # Otherwise --workers 4 on a study that was begun with a scheduler would ask for both.
     if given.keys() & {"workers", "scheduler", "cluster"}:
         recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
     trust = {"validation": flagged["validation"]} if "validation" in flagged else {}
@@ -184,6 +185,7 @@ def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> P
     if arguments.name is None:
         source = study_config.model.path if study_config.model is not None else study_config.objective
         stem = Path(source).name.lower().replace(":", "-")[:100]
+        # The name is free now, and may be taken when the study begins: the record itself refuses a taken directory.
         number = next(n for n in range(1, 100_000) if not (runs / f"{stem}-{n}").exists())
         return runs / f"{stem}-{number}"
     if not arguments.name or Path(arguments.name).name != arguments.name or arguments.name.startswith("."):

@@ -41,6 +41,7 @@ class Section(BaseModel):
         shorthand: The field that a bare string stands for: `data: rows.json` is `data: {path: rows.json}`.
     """
 
+    # Frozen, as threads share a study's settings and its record has them. No infinity and no nan: JSON has neither.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     shorthand: ClassVar[str | None] = None
 
@@ -87,6 +88,7 @@ class Model(Section):
     @classmethod
     def _embedded(cls, path: str) -> str:
         """Replace the name demo by the embedded model's folder, unless a folder of that name is here."""
+        # The record then has a path that means the same from everywhere.
         return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
 
@@ -98,7 +100,7 @@ class Data(Section):
     path: Annotated[PathText, flag("data")]
     """Instruction data: a .json or .jsonl file, or either as .gz, or a data set id of the Hugging Face Hub."""
     format: Literal["auto", "alpaca", "chat"] = "auto"
-    """Format of the rows: alpaca (instruction, input, output) or chat (messages); auto finds out."""
+    """Format of the rows: alpaca (instruction, input, output) or chat (messages); auto detects it."""
     split: Annotated[str, flag("data-split")] = "train"
     """Split to use of a data set id."""
     loss_on: Literal["answer", "all"] = "answer"
@@ -106,7 +108,7 @@ class Data(Section):
     max_length: PositiveInt = 512
     """Maximum number of tokens per example. Longer examples are cut, and their number is reported."""
     limit: Annotated[PositiveInt | None, flag("data-limit")] = None
-    """Use only this many rows, from the first on."""
+    """Largest number of rows to use, taken from the beginning."""
     chat_template: str | None = None
     """Jinja template for chat rows, or a file with one; by default the tokenizer's own."""
 
@@ -139,7 +141,7 @@ class Training(Section):
     warmup_steps: NonNegativeInt | None = None
     """Number of steps in which the learning rate rises from 0 to its peak; by default 3 % of all steps."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
-    """How the learning rate goes on after the warm-up: it stays (constant), or falls to zero."""
+    """Learning rate after the warm-up: constant, or falling to zero (linear, cosine)."""
     max_grad_norm: PositiveFloat = 1.0
     """Largest norm of the gradient; a larger gradient is scaled down to it."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -147,8 +149,7 @@ class Training(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of sgd."""
     targets: str = "attention"
-    """Linear layers that get an adapter: attention (the layers that mix tokens), all-linear, or a list of names with
-    commas."""
+    """Linear layers that get an adapter: attention (those that mix tokens), all-linear, or their names, with commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
@@ -199,7 +200,7 @@ class Validation(Section):
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items that are held out for the verdict; the search never sees their scores."""
     limit: PositiveInt | None = None
-    """Use only this many items of each task, from the first on."""
+    """Largest number of items to use of each task, taken from the beginning."""
     fewshot: NonNegativeInt | None = None
     """Number of solved examples shown before each question; by default the task's own."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
@@ -217,7 +218,7 @@ class Test(Section):
     every_trial: Annotated[bool, flag("test-every-trial")] = False
     """Score all trials on the test tasks, and not only the baselines and the winner."""
     limit: Annotated[PositiveInt | None, flag("test-limit")] = None
-    """Use only this many items of each test task, from the first on."""
+    """Largest number of items to use of each test task, taken from the beginning."""
 
 
 Ship = Literal["first", "median", "best"]  # which run of a winner hands its adapter over
@@ -231,6 +232,7 @@ def _seeds(value: Any) -> Any:
 
 
 def _is_count(value: Any) -> bool:
+    # Python counts True as 1: `seeds: true` must not be one seed.
     return not isinstance(value, bool) and str(value).isdecimal()
 
 
@@ -324,7 +326,8 @@ class Run(Where):
     """Stop poor trials early: rungs compares trials at fixed points of their training (the rungs) and stops the worst
     (engine packed only)."""
     compile: bool = False
-    """Compile the blocks of the base model with torch.compile (engine packed only): slow to start, may pay on a GPU."""
+    """Compile the blocks of the base model with torch.compile (engine packed only). It starts slowly, and may be
+    faster on a GPU."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, mps; auto is the best that this machine has."""
     threads: PositiveInt | None = None
@@ -333,7 +336,7 @@ class Run(Where):
         PositiveInt | Literal["all"], BeforeValidator(_positive_or("all", "a number of adapters, at least 1"))
     ] = 1
     """Number of the best trials whose adapters stay on disk, or all."""
-    storage: Annotated[str | None, Field(repr=False)] = None
+    storage: Annotated[str | None, Field(repr=False)] = None  # not in its repr: a URL may hold a password
     """Database for the record of the study: postgresql://user@host/database or sqlite:///file; by default a file in the
     study's directory."""
 
@@ -365,7 +368,7 @@ class StudyConfig(Section):
         if not isinstance(space, Mapping):
             return value
         return value | {
-            name: {key: each for key, each in value[name].items() if each is not None or key not in space}
+            name: {key: given for key, given in value[name].items() if given is not None or key not in space}
             for name in ("training", "data")
             if isinstance(value.get(name), Mapping)
         }
@@ -373,6 +376,7 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
         run = self.run
+        # Checked for the whole file, not in `Where`: a flag may replace one of the file's ways by another.
         elsewhere = [name for name in ("scheduler", "cluster") if getattr(run, name) is not None]
         if len(elsewhere) == 2 or (elsewhere and run.workers > 1):
             raise ValueError("workers, scheduler and cluster are three ways to get workers: give only one of them")

@@ -87,6 +87,7 @@ def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list
 
 def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
     reason = f"objective {study.objective} trains no model"
+    # `search` is for any objective, but for the two settings of a verdict, which needs a base model to compare with.
     for name in ("seeds", "ship"):
         if getattr(study.search, name) != _default(Search, name):
             yield Unused(f"search.{name}", f"{reason}, so there is no verdict on a winner")
@@ -101,6 +102,7 @@ def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
 
 def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Unused]:
     training, run, test = study.training, study.run, study.test
+    # A hyperparameter that is searched may take a value with which the other setting has its effect.
     if training.optimizer == "adamw" and "optimizer" not in searched:
         if training.momentum != _default(Training, "momentum"):
             yield Unused("training.momentum", "only sgd has a momentum, and training.optimizer is adamw")
@@ -111,11 +113,11 @@ def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Un
     micro = training.micro_batch_size
     if micro is not None and micro > training.batch_size and not {"batch_size", "micro_batch_size"} & set(searched):
         yield Unused(f"training.micro_batch_size {micro}", f"training.batch_size is {training.batch_size}")
-    if not test.tasks:
+    if not test.tasks:  # a limit of them would suggest that some are scored
         for key in _given(test):
             yield Unused(f"test.{key}", "there are no test tasks (--test-task)")
     if run.engine != "packed":
-        if run.pack not in ("auto", 1):
+        if run.pack not in ("auto", 1):  # 1 asks for what these engines do anyway
             yield Unused("run.pack", f"engine {run.engine} runs one trial at a time")
         for name in ("stop", "compile"):
             if getattr(run, name) != _default(Run, name):
@@ -125,6 +127,7 @@ def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Un
     batch = study.validation.batch_size if study.validation is not None else None
     if run.engine == "packed" and batch not in (None, _default(Validation, "batch_size")):
         yield Unused("validation.batch_size", "packs find their own batch size for scoring")
+    # A folder or file has no revision and no split; what does not exist here is an id of the Hub.
     if study.model is not None and study.model.revision is not None and Path(study.model.path).expanduser().is_dir():
         yield Unused("model.revision", f"{study.model.path} is a folder")
     if study.data is not None and study.data.split != "train" and Path(study.data.path).expanduser().is_file():
