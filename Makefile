@@ -12,7 +12,7 @@ TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loa
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo experiment test fast lint format docs clean
+.PHONY: demo experiment test fast lint format docs package clean
 
 demo: $(INSTALLED)  ## A real study on the embedded factory world; continues it if it was interrupted.
 	@if [ -d $(RUNS)/$(NAME) ]; then $(BIN)/partune resume $(RUNS)/$(NAME); else $(BIN)/partune demo --runs $(RUNS) --name $(NAME); fi
@@ -37,6 +37,9 @@ format: $(INSTALLED)
 
 docs: $(INSTALLED)  ## The documentation, into site/; a warning is an error.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+package: $(INSTALLED)  ## Builds sdist and wheel; installs and uses the wheel in a fresh environment, without PyTorch and with it.
+	.ci/package $(VENV)
 
 clean:
 	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

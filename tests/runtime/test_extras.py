@@ -30,6 +30,7 @@ def test_from_a_clone_the_clone_is_installed(monkeypatch: pytest.MonkeyPatch, tm
     ("origin", "what"),
     [
         ({"url": "file:///FOLDER", "dir_info": {}}, "FOLDER[dask]"),
+        ({"url": "file:///FOLDER/partune-1.whl", "archive_info": {}}, "FOLDER/partune-1.whl[dask]"),
         ({"url": "file:///FOLDER/gone", "dir_info": {}}, "partune[dask]"),
         (
             {"url": "https://host.example/p.git", "vcs_info": {"vcs": "git"}},
@@ -48,6 +49,7 @@ def test_elsewhere_it_is_where_partune_came_from(
             assert name == "direct_url.json"
             return None if origin is None else json.dumps(origin).replace("/FOLDER", str(tmp_path))
 
+    (tmp_path / "partune-1.whl").touch()
     monkeypatch.setattr(extras, "HERE", tmp_path / "site-packages")
     monkeypatch.setattr(extras.importlib.metadata, "distribution", lambda name: Installed)
     assert shlex.split(extras.command("dask"))[2] == what.replace("FOLDER", str(tmp_path))

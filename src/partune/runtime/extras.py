@@ -45,13 +45,13 @@ def command(extra: str, pip: str = "pip install") -> str:
 
 
 def _source(extra: str) -> str:
-    """Return what pip is to install: the clone, the folder or repository that partune came from, or the release."""
+    """Return what pip is to install: the clone, folder, wheel or repository partune came from, or the release."""
     if (HERE / "pyproject.toml").is_file() and (HERE / "src" / "partune").is_dir():
         return f"-e {shlex.quote(f'{HERE}[{extra}]')}"
     url, kind = _origin()
     parts = urlsplit(url)
-    if parts.scheme == "file" and (folder := Path(url2pathname(parts.path))).is_dir():
-        return shlex.quote(f"{folder}[{extra}]")
+    if parts.scheme == "file" and (origin := Path(url2pathname(parts.path))).exists():
+        return shlex.quote(f"{origin}[{extra}]")
     if kind:
         return shlex.quote(f"partune[{extra}] @ {kind}+{url}")
     return f'"partune[{extra}]"'
