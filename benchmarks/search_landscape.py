@@ -30,11 +30,12 @@ from partune.objectives.finetune import FineTune
 from partune.optimizers.surrogate import tamed
 from partune.space import SPACES, Float, Int
 from partune.trial import Trial
-from partune.trial.rungs import SHARES, rung_name
+from partune.trial.names import Rung
+from partune.trial.rungs import SHARES
 
 SPACE = SPACES["lora"]
 PARTS = frozenset({"search", "verdict"})
-SCORES = [*(rung_name(k) for k in range(len(SHARES))), "score"]
+SCORES = [*(str(Rung(k)) for k in range(len(SHARES))), "score"]
 SMOOTH = ("margin", "loss")  # metrics of the search items that move with every bit of the model
 HEAD = ["number", "seed", *SPACE.names, *SCORES, "stderr", *SMOOTH, "verdict", "seconds", "error"]
 AGAIN = 1_000_000  # between the seeds of one configuration

@@ -21,6 +21,7 @@ from partune.record import database
 from partune.record.place import STORAGE
 from partune.record.record import Record
 from partune.runtime import urls
+from partune.trial.names import Baseline, FreshRun, WinnerScoring
 from partune.verdict.winner import fresh_runs
 from tests.study.test_study import PLANE, Interrupt, himmelblau, outcomes
 from tests.support.postgres import ENCODED, PASSWORD, Server
@@ -69,7 +70,7 @@ def test_anchors_items_and_the_verdict(url: str, tmp_path: Path) -> None:
     study = Study(space, SimulatedTuning(gain=0.4, items=500), "random", directory=tmp_path / "s", storage=url).run(6)
     study.close()
     record = Record.open(tmp_path / "s", read_only=True, storage=url)
-    assert {name for name in record.anchors() if "/" not in name} == {"base", "zero", "defaults", "winner"}
+    assert {name for name in record.anchors() if not isinstance(name, FreshRun)} == {*Baseline, WinnerScoring.JUDGED}
     runs = fresh_runs(record.anchors(), "defaults")
     assert len({(run.seed, run.order) for run in runs}) == 4
     assert [run.seed for run in runs] == [run.seed for run in fresh_runs(study.anchors, "defaults")]

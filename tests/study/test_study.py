@@ -18,6 +18,7 @@ from partune.optimizers.soo import SOO
 from partune.study import Watcher
 from partune.study.study import SPARE, FutileError, StoppedError, UntrustworthyError
 from partune.trial import Config, Trial
+from partune.trial.names import FreshRun
 from partune.verdict.winner import judge
 from tests.support.simulated import SEARCH, SimulatedTuning
 
@@ -145,7 +146,7 @@ def test_anchors_come_first_and_are_free_of_budget(tmp_path: Path) -> None:
     assert objective.calls[:3] == ["base", "0:0", "0:0.0002"]
     assert objective.calls[-1] == f"adapter:{study.best.number:04d}"
     assert len(study.trials) == 5
-    fresh = {f"fresh/{whose}/{run}" for whose in (study.best.number, "defaults") for run in range(1, 5)}
+    fresh = {FreshRun(whose, run) for whose in (study.best.number, "defaults") for run in range(1, 5)}
     assert set(study.anchors) == {"base", "zero", "defaults", "winner"} | fresh
     assert study.anchors["zero"].config == {"learning_rate": 0.0, "lora_r": 16}
 

@@ -25,8 +25,9 @@ from partune.report.terminal import brief, show
 from partune.report.verdict import equal_words
 from partune.study import Watcher
 from partune.trial import Status, Trial
+from partune.trial.names import FreshRun, RunName
 from partune.verdict.paired import Limits, level
-from partune.verdict.winner import fresh_due, fresh_name, fresh_runs, judge, on_verdict_items, shipped, which_look
+from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
 from partune.workers.base import Inline, WorkerLostError
 from tests.support import ROOT
 from tests.support.simulated import SimulatedTuning
@@ -104,7 +105,7 @@ class Together(Seeded):
 
 def test_the_fresh_runs_of_both_make_one_pack(tmp_path: Path) -> None:
     study = run(tmp_path, Together())
-    fresh = [trial for name, trial in study.anchors.items() if name.startswith("fresh/")]
+    fresh = [trial for name, trial in study.anchors.items() if isinstance(name, FreshRun)]
     assert [trial.status for trial in fresh] == [Status.DONE] * 8
 
 
@@ -112,7 +113,7 @@ def test_the_winners_first_run_does_not_count(tmp_path: Path) -> None:
     study = run(tmp_path)
     found = study.verdict
     assert found is not None
-    names = [fresh_name(study.best.number, each) for each in range(1, 5)]
+    names = [FreshRun(study.best.number, each) for each in range(1, 5)]
     scores = [study.anchors[name].observation.scores["verdict"] for name in names]  # type: ignore[union-attr]
     base = study.anchors["base"].observation
     assert base is not None
@@ -152,8 +153,8 @@ def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_pa
 class Stop(Watcher):
     """Interrupts a study in the midst of its fresh runs."""
 
-    def anchored(self, name: str, trial: Trial) -> None:
-        if name.startswith("fresh/") and name.endswith("/3"):
+    def anchored(self, name: RunName, trial: Trial) -> None:
+        if isinstance(name, FreshRun) and name.run == 3:
             raise KeyboardInterrupt
 
 
@@ -168,7 +169,7 @@ def test_an_interrupted_study_goes_on_with_the_fresh_runs_that_are_missing(tmp_p
     objective = Seeded()
     finished = again(tmp_path, objective, 6)
     assert len(objective.runs) == len(left)
-    seeds = [trial.seed for name, trial in finished.anchors.items() if name.startswith("fresh/")]
+    seeds = [trial.seed for name, trial in finished.anchors.items() if isinstance(name, FreshRun)]
     assert len(set(seeds)) == 8
 
 
@@ -331,7 +332,7 @@ def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tm
     study.close()
     objective = Seeded()
     later = again(tmp_path, objective, 6)
-    wanted = {whole.anchors[name].seed for name in (fresh_name(number, 2), fresh_name("defaults", 3))}
+    wanted = {whole.anchors[name].seed for name in (FreshRun(number, 2), FreshRun("defaults", 3))}
     assert {seed for _, seed, _, _ in objective.runs} == wanted
     found = later.verdict
     assert found is not None
@@ -457,7 +458,7 @@ class StopAtThePhase(Watcher):
 
 
 class StopWhenNoted(Watcher):
-    def anchored(self, name: str, trial: Trial) -> None:
+    def anchored(self, name: RunName, trial: Trial) -> None:
         if name == "winner":
             raise KeyboardInterrupt
 
@@ -529,7 +530,7 @@ def test_runs_that_come_between_two_looks_change_no_verdict(tmp_path: Path) -> N
 
 def test_a_look_counts_before_its_verdict_can_be_read(tmp_path: Path) -> None:
     class StopAtTheWinner(Watcher):
-        def anchored(self, name: str, trial: Trial) -> None:
+        def anchored(self, name: RunName, trial: Trial) -> None:
             if name == "winner":
                 raise KeyboardInterrupt
 

@@ -17,11 +17,10 @@ from partune.report.summary import summarise
 from partune.report.terminal import show
 from partune.study import Watcher
 from partune.trial import Trial
+from partune.trial.names import Confirmation
 from partune.verdict.winner import (
-    CONFIRM,
     MOST,
     best,
-    confirm_name,
     confirmations,
     due,
     halvings,
@@ -65,13 +64,14 @@ def test_the_winner_is_the_best_in_the_mean() -> None:
     trials = [done(0, 0.9), done(1, 0.8), done(2, 0.8), done(3, 0.95, Status.STOPPED), done(4, 0.0, Status.FAILED)]
     assert [trial.number for trial in ranked(trials)] == [0, 1, 2]
     assert best(trials, {}, scores(trials)) is trials[0]
-    again = {f"{CONFIRM}0/1": done(0, 0.5), f"{CONFIRM}1/1": done(1, 0.79), "base": done(0, 2.0)}
+    again = {Confirmation(0, 1): done(0, 0.5), Confirmation(1, 1): done(1, 0.79), "base": done(0, 2.0)}
     assert best(trials, again, scores(trials)) is trials[1]
-    again[f"{CONFIRM}0/2"] = done(0, 1.3)
+    again[Confirmation(0, 2)] = done(0, 1.3)
     assert best(trials, again, scores(trials)) is trials[0]
-    again[f"{CONFIRM}0/3"] = done(0, 0.0, Status.FAILED)
+    again[Confirmation(0, 3)] = done(0, 0.0, Status.FAILED)
     assert best(trials, again, scores(trials)) is trials[1]  # fails once in four
-    assert confirmations(again) == {0: [again[f"{CONFIRM}0/{run}"] for run in (1, 2, 3)], 1: [again[f"{CONFIRM}1/1"]]}
+    of_first = [again[Confirmation(0, run)] for run in (1, 2, 3)]
+    assert confirmations(again) == {0: of_first, 1: [again[Confirmation(1, 1)]]}
     assert pooled(0.9, confirmations(again)[0][:2]) == pytest.approx(0.9)
     assert best([], {}, {}) is None
     assert best(trials[3:], {}, {}) is None
@@ -80,14 +80,14 @@ def test_the_winner_is_the_best_in_the_mean() -> None:
 def test_a_confirmation_that_is_not_whole_or_failed_chooses_nobody_it_should_not() -> None:
     trials = [done(n, 1 - n / 100) for n in range(6)]
     worth = scores(trials)
-    only = {f"{CONFIRM}0/1": done(0, 0.2)}
+    only = {Confirmation(0, 1): done(0, 0.2)}
     assert best(trials, only, worth) is trials[0]  # interrupted: the others were not run again yet
-    assert best(trials, {f"{CONFIRM}1/1": done(1, 3.0)}, worth) is trials[0]  # a later, better trial: not confirmed
-    broken = {f"{CONFIRM}{n}/1": done(n, 0.0, Status.FAILED) for n in (0, 1)}
+    assert best(trials, {Confirmation(1, 1): done(1, 3.0)}, worth) is trials[0]  # a later, better trial: not confirmed
+    broken = {Confirmation(n, 1): done(n, 0.0, Status.FAILED) for n in (0, 1)}
     assert best(trials, broken, worth) is trials[2]
     assert best(trials[:2], broken, worth) is trials[0]
-    again = {f"{CONFIRM}{n}/1": done(n, score) for n, score in enumerate([0.7, 0.9, 0.8])}
-    again |= {f"{CONFIRM}{n}/2": done(n, 0.4) for n in (1, 2)}
+    again = {Confirmation(n, 1): done(n, score) for n, score in enumerate([0.7, 0.9, 0.8])}
+    again |= {Confirmation(n, 2): done(n, 0.4) for n in (1, 2)}
     assert best(trials, again, worth) is trials[1]  # and not trial 0, which is out, for all its better mean
 
 
@@ -103,11 +103,11 @@ def test_each_round_runs_the_better_half_of_the_last() -> None:
         if not now:
             break
         rounds.append([each.number for each in now])
-        again |= {confirm_name(each, run): done(each.number, worth[each.number]) for each in now}
+        again |= {Confirmation(each.number, run): done(each.number, worth[each.number]) for each in now}
     assert [sorted(each) for each in rounds] == [[0, 1, 2, 3, 4], [2, 3, 4], [2, 4]]
     assert due(trials, again, 4, scores(trials)) == ([], 0)  # all that a smaller confirmation wants was run
     assert best(trials, again, scores(trials)) is trials[2]
-    del again[f"{CONFIRM}4/3"]  # as if interrupted
+    del again[Confirmation(4, 3)]  # as if interrupted
     assert due(trials, again, 5, scores(trials)) == ([trials[4]], 3)
 
 
@@ -275,7 +275,7 @@ def test_a_fine_tuning_keeps_the_winners_adapter_and_resumes_after_its_confirmat
         study.run(10)
     study.close()
     again = Study(space, SimulatedTuning(), "random", seed=2, directory=tmp_path / "s", confirm=3, resume=True)
-    assert sum(name.startswith(CONFIRM) for name in again.anchors) == 3 + 2
+    assert sum(isinstance(name, Confirmation) for name in again.anchors) == 3 + 2
     again.run(10)
     kept = [folder.name for folder in (tmp_path / "s" / "adapters").iterdir()]
     assert sorted(kept) == sorted(["defaults", f"{again.best.number:04d}"])

@@ -14,8 +14,9 @@ from partune.report.words import coverage_words, progress, reloaded_words, score
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Status, Trial
+from partune.trial.names import Baseline, Confirmation, FreshRun, RunName, WinnerScoring, score_on_verdict_items
 from partune.verdict.paired import Limits
-from partune.verdict.winner import CONFIRM, FRESH, RELOADED, ranked
+from partune.verdict.winner import ranked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
 PHASES = {
     "loading": "loading the model, the data and the tasks",
-    "base": "scoring the untouched base model",
-    "zero": "checking that learning rate 0 changes nothing",
-    "defaults": "scoring the field's defaults",
+    Baseline.BASE: "scoring the untouched base model",
+    Baseline.ZERO: "checking that learning rate 0 changes nothing",
+    Baseline.DEFAULTS: "scoring the field's defaults",
     "search": "searching",
     "confirm": "running the leading trials again with fresh seeds",
     "fresh": "running winner and defaults again with fresh seeds, for the verdict",
-    "winner": "scoring the winner on held-out items and test tasks",
+    WinnerScoring.JUDGED: "scoring the winner on held-out items and test tasks",
 }
 
 
@@ -88,7 +89,7 @@ class Terminal(Watcher):
     def phase(self, name: str) -> None:
         """Say what the study does now: in the bar, or else in a line."""
         text = PHASES.get(name, name)
-        if name == "defaults" and self._study is not None and isinstance(self._study.objective, Anchored):
+        if name == Baseline.DEFAULTS and self._study is not None and isinstance(self._study.objective, Anchored):
             text = f"scoring {baseline(self._study.objective.defaults)}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
@@ -124,7 +125,7 @@ class Terminal(Watcher):
         for note in summary.get("notes", []):
             self._print(f"note: {note}")
 
-    def anchored(self, name: str, trial: Trial) -> None:
+    def anchored(self, name: RunName, trial: Trial) -> None:
         """Print the line of a run that is not one of the search's trials: a baseline, a confirmation, a fresh run.
 
         Args:
@@ -132,21 +133,19 @@ class Terminal(Watcher):
             trial: The run, with its observation.
         """
         assert trial.observation is not None
-        if name == "zero":
+        if name is Baseline.ZERO:
             self._print(f"{'lr 0':>9}  gives the base's answers, as it must")
-        elif name.startswith(CONFIRM):
-            number, _, run = name.removeprefix(CONFIRM).partition("/")
-            self._print(f"trial {number:>3}  {self._score(trial)}  run {int(run) + 1}")
-        elif name == RELOADED:
+        elif isinstance(name, Confirmation):
+            self._print(f"trial {name.trial:>3}  {self._score(trial)}  run {name.run + 1}")
+        elif name is WinnerScoring.RELOADED:
             self._print(f"{'adapter':>9}  {reloaded_words(trial.observation)}")
-        elif name.startswith(FRESH):
-            whose, _, run = name.removeprefix(FRESH).partition("/")
-            what = "defaults" if whose == "defaults" else "winner"
-            self._print(f"{what:>9}  {self._judged(trial)}  fresh run {run}")
-        elif name == "winner":
+        elif isinstance(name, FreshRun):
+            what = "defaults" if name.of_defaults else "winner"
+            self._print(f"{what:>9}  {self._judged(trial)}  fresh run {name.run}")
+        elif name is WinnerScoring.JUDGED:
             self._print(f"{name:>9}  {self._judged(trial)}")
         else:
-            called = baseline(trial.config) if name == "defaults" and trial.status is not Status.FAILED else ""
+            called = baseline(trial.config) if name is Baseline.DEFAULTS and trial.status is not Status.FAILED else ""
             self._print(f"{name:>9}  {self._score(trial)}", f"  {called}" if " as given" in called else "")
 
     def finished(self, trial: Trial) -> None:
@@ -189,7 +188,9 @@ class Terminal(Watcher):
         assert trial.observation is not None
         if trial.status is Status.FAILED:
             return f"failed: {trial.observation.error}"
-        return f"{trial.observation.scores['verdict']:.4f} on the held-out items"
+        found = score_on_verdict_items(trial.observation.scores)
+        assert found is not None
+        return f"{found[0]:.4f} on the held-out items"
 
     @staticmethod
     def _score(trial: Trial) -> str:

@@ -32,6 +32,7 @@ from partune.trial.contents import differences
 if TYPE_CHECKING:
     from partune.export.chosen import Chosen
     from partune.trial import Trial
+from partune.trial.names import Baseline, WinnerScoring
 
 RECIPES = "recipes"
 TOKENIZER = "tokenizer_config.json"  # the file that a tokenizer's folder has
@@ -76,7 +77,8 @@ def export(
         run = _shipped(record, trial) if best["ships"] == "fresh" else None
     if best is not None and trial == best["trial"] and not anyway:
         _refuse_doubtful(summary, directory)
-    adapter = record.adapter("winner" if run is not None else trial)
+    trained = Baseline.DEFAULTS if isinstance(trial, str) else trial
+    adapter = record.adapter(WinnerScoring.JUDGED if run is not None else trained)
     if not adapter.is_dir():
         names = ", ".join(map(str, record.artifacts.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
@@ -125,7 +127,7 @@ def _refuse_doubtful(summary: Summary, directory: Path) -> None:
 
 def _shipped(record: Record, winner: int) -> Trial:
     """Return the fresh run whose adapter ships, as a run of the winner."""
-    scored = record.anchors()["winner"]
+    scored = record.anchors()[WinnerScoring.JUDGED]
     return dataclasses.replace(record.trials()[winner], seed=scored.seed, order=scored.order)
 
 
@@ -186,7 +188,7 @@ def _describe(
     from partune.export.card import card
     from partune.export.chosen import Chosen
 
-    trial = run or (record.anchors()["defaults"] if isinstance(which, str) else record.trials()[which])
+    trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)

@@ -49,7 +49,7 @@ from partune.optimizers.optuna import OptunaSampler
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.space.distributions import distribution
 from partune.trial import Config, Observation, Point, Proposal, Status, Trial, Value
-from partune.trial.trial import RUNG
+from partune.trial.names import Rung
 
 CLAIM = "partune"  # the name of the attribute
 FIXED = "fixed_params"  # Optuna's attribute of an enqueued trial
@@ -354,7 +354,7 @@ class View:
             return Observation.failure(f"trial {trial.number} ended as {trial.state.name}")
         values = [value for _, value in sorted(trial.intermediate_values.items())]
         finite = all(map(math.isfinite, values))
-        rungs = {f"{RUNG}{k}": self._sign * value for k, value in enumerate(values) if finite}
+        rungs = {str(Rung(k)): self._sign * value for k, value in enumerate(values) if finite}
         status = Status.STOPPED if trial.state is TrialState.PRUNED else Status.DONE
         return Observation({"score": self._sign * trial.value, **rungs}, status=status)
 

@@ -28,7 +28,8 @@ from partune.runtime.threads import threads
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.trial import Config, Observation, Status, Trial, Value
 from partune.trial.contents import Content, Contents, check, versions
-from partune.trial.rungs import Judge, rung_name, rung_steps
+from partune.trial.names import ItemSet, Rung
+from partune.trial.rungs import Judge, rung_steps
 
 if TYPE_CHECKING:
     from partune.finetune.data import Examples
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from partune.finetune.scoring.scores import Scorer, Scores
     from partune.finetune.scoring.tasks import PackAnswers
 
-SEARCH = frozenset({"search"})
-JUDGED = frozenset({"search", "verdict"})
-ALL = JUDGED | {"test"}
+SEARCH = frozenset({ItemSet.SEARCH})
+JUDGED = frozenset({ItemSet.SEARCH, ItemSet.VERDICT})
+ALL = JUDGED | {ItemSet.TEST}
 
 FIELD_DEFAULTS, DATA_SETTINGS = config.DEFAULTS, config.DATA_SETTINGS
 UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searched, trials end at different times
@@ -410,7 +411,7 @@ class FineTune(Anchored):
             raise outcome.scores
         if isinstance(outcome.scores, Exception):
             return Observation.failure(_cause(outcome.scores), cost)
-        rungs = {rung_name(rung): score for rung, score in enumerate(outcome.rungs)}
+        rungs = {str(Rung(rung)): score for rung, score in enumerate(outcome.rungs)}
         if outcome.stopped is not None:
             scores = {"score": outcome.rungs[-1], **rungs}
             return Observation(scores, status=Status.STOPPED, cost=cost, fidelity=outcome.stopped)
@@ -660,7 +661,7 @@ class FineTune(Anchored):
             return self._cuts[key]
 
     def _parts(self, parts: Collection[str]) -> frozenset[str]:
-        return frozenset(parts) | SEARCH | ({"test"} if self.config.test.every_trial else frozenset())
+        return frozenset(parts) | SEARCH | ({ItemSet.TEST} if self.config.test.every_trial else frozenset())
 
 
 def _observation(scores: Scores, cost: Mapping[str, float], fidelity: float = 1.0) -> Observation:

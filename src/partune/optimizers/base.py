@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from partune.errors import UserError, shown
 from partune.space import Space
 from partune.trial import Config, Observation, Point, Proposal, Status, Trial
-from partune.trial.trial import RUNG
+from partune.trial.names import Rung, rung_scores
 
 Search = Generator[list[Point], list[float], None]
 
@@ -110,7 +110,7 @@ class Optimizer(ABC):
         # A failure stays -inf here: an imputed value would change as results come in, so only a fit imputes one.
         if observation.status is not Status.STOPPED or not observation.scores:
             return observation.score if observation.scores else -math.inf
-        rung = f"{RUNG}{sum(name.startswith(RUNG) for name in observation.scores) - 1}"
+        rung = str(Rung(len(rung_scores(observation.scores)) - 1))
         gains = [other.score - other.scores[rung] for other in self._completed if rung in other.scores]
         expected = observation.score + (sum(gains) / len(gains) if gains else 0.0)
         # The judge stopped the trial because it was behind: an extrapolation must not make it the leader.

@@ -18,10 +18,8 @@ import numpy as np
 from partune.errors import UserError
 from partune.record.place import Shelf
 from partune.runtime.disk import draft_of, kept, persistent
+from partune.trial.names import RunName, WinnerScoring, adapter_folder, is_further_runs
 
-AGAIN = re.compile(  # the name of a further run's adapter, which goes once it is scored
-    r"(confirm|fresh)\.(\d+|defaults)\.\d+"
-)
 FOLDERS = re.compile(  # in adapters/: an adapter's own, its checkpoint or draft, its checkpoint's draft
     r"([^.].*)|\.([^.].*)-(?:checkpoint|[0-9a-f]{32})|\.\.(.+)-checkpoint-[0-9a-f]{32}"
 )
@@ -95,7 +93,7 @@ class Artifacts:
 
     # ----- adapters
 
-    def adapter(self, trial: int | str) -> Path:
+    def adapter(self, trial: int | RunName) -> Path:
         """Return where an adapter is kept, or would be.
 
         Args:
@@ -106,7 +104,7 @@ class Artifacts:
         """
         if self._directory is None:
             raise UserError("a study in memory keeps no adapters: give it a directory")
-        return self._directory / "adapters" / (trial.replace("/", ".") if isinstance(trial, str) else f"{trial:04d}")
+        return self._directory / "adapters" / (f"{trial:04d}" if isinstance(trial, int) else adapter_folder(trial))
 
     def adapters(self) -> list[int]:
         """Return the numbers of the trials whose adapters exist."""
@@ -123,9 +121,10 @@ class Artifacts:
         if self._directory is not None:
             spared = set(keep)
             made = {self.adapter(number).name for number in range(self._count()) if number not in spared}
-            self._delete(self._directory, lambda name: name in made or AGAIN.fullmatch(name) is not None)
+            # A further run's adapter goes once the run is scored: only its score is needed.
+            self._delete(self._directory, lambda name: name in made or is_further_runs(name))
 
-    def discard(self, baseline: str) -> None:
+    def discard(self, baseline: RunName) -> None:
         """Delete the adapter of a baseline, its drafts and checkpoint.
 
         Args:
@@ -134,15 +133,15 @@ class Artifacts:
         if self._directory is not None:
             self._delete(self._directory, lambda name: name == self.adapter(baseline).name)
 
-    def ship(self, baseline: str) -> None:
+    def ship(self, baseline: RunName) -> None:
         """Make the adapter of a baseline the winner's, unless that has happened already.
 
         Args:
             baseline: Its name.
         """
         if self._directory is not None and (source := self.adapter(baseline)).is_dir():
-            self.discard("winner")
-            source.rename(self.adapter("winner"))
+            self.discard(WinnerScoring.JUDGED)
+            source.rename(self.adapter(WinnerScoring.JUDGED))
 
     def _delete(self, directory: Path, which: Callable[[str], bool]) -> None:
         """Delete the folders in adapters/ that belong to the adapters of some names."""

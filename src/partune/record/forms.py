@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from partune.errors import shown
 from partune.space import Space
 from partune.trial import Observation, Status, Trial
+from partune.trial.names import RunName, run_name
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial, TrialState
@@ -110,7 +111,7 @@ def thawed_trial(frozen: FrozenTrial, space: Space) -> Trial:
     return _observed(trial, frozen) if frozen.state.is_finished() else trial
 
 
-def thawed_baseline(frozen: FrozenTrial) -> tuple[str, Trial]:
+def thawed_baseline(frozen: FrozenTrial) -> tuple[RunName, Trial]:
     """Return the name of a baseline and its final trial; raise like `thawed_trial`."""
     attributes = frozen.user_attrs
     trial = Trial(
@@ -119,7 +120,7 @@ def thawed_baseline(frozen: FrozenTrial) -> tuple[str, Trial]:
         seed=of_type(attributes["seed"], int, "seed"),
         order=of_type(attributes.get("order"), int | None, "order"),
     )
-    return of_type(attributes["name"], str, "name"), _observed(trial, frozen)
+    return run_name(of_type(attributes["name"], str, "name")), _observed(trial, frozen)
 
 
 def _observed(trial: Trial, frozen: FrozenTrial) -> Trial:

@@ -51,6 +51,7 @@ from partune.space import Space
 from partune.space.distributions import distribution
 from partune.trial import Trial
 from partune.trial.contents import VERSIONS, Content, Contents, as_data, of_data
+from partune.trial.names import RunName
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -380,7 +381,7 @@ class Record:
 
     # ----- baselines, which the record's format calls anchors
 
-    def anchors(self) -> dict[str, Trial]:
+    def anchors(self) -> dict[RunName, Trial]:
         """Return the baselines by name, the latest of each."""
         latest = {}
         for frozen in self._storage.get_all_trials(self._studies["anchors"]):
@@ -390,7 +391,7 @@ class Record:
                     latest[name] = trial
         return latest
 
-    def anchor(self, name: str, trial: Trial) -> Trial:
+    def anchor(self, name: RunName, trial: Trial) -> Trial:
         """Append a final baseline.
 
         Args:
@@ -402,7 +403,7 @@ class Record:
         """
         from optuna.trial import TrialState, create_trial
 
-        attributes = {"name": name, "config": dict(trial.config), "seed": trial.seed}
+        attributes = {"name": str(name), "config": dict(trial.config), "seed": trial.seed}
         if trial.order is not None:
             attributes["order"] = trial.order
         frozen = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
@@ -435,7 +436,7 @@ class Record:
                 raise UserError(f"{path} is missing, the per-item results of {whose}: restore it from a copy")
         return items or {}
 
-    def adapter(self, trial: int | str) -> Path:
+    def adapter(self, trial: int | RunName) -> Path:
         """Return where the adapter of a trial, by its number, or of a baseline, by its name, is kept, or would be."""
         return self.artifacts.adapter(trial)
 

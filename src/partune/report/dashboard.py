@@ -38,7 +38,7 @@ from partune.runtime.markdown import plain
 from partune.runtime.network import LOOPBACK, is_loopback
 from partune.space.distributions import distribution
 from partune.trial import Status, Trial
-from partune.trial.trial import RUNG
+from partune.trial.names import ItemSet, ResultName, rung_scores
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -195,7 +195,7 @@ def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, 
         distributions={name: distribution(hyperparameters[name]) for name in trial.config},
         user_attrs={name: each for name, each in _attributes(trial, facts, record) if each is not None},
         system_attrs={},
-        intermediate_values={int(k.removeprefix(RUNG)): v for k, v in scores.items() if k.startswith(RUNG)},
+        intermediate_values=rung_scores(scores),
     )
 
 
@@ -208,8 +208,9 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     told = [words.number(each.score) if each.status is Status.DONE else "failed" for each in again]
     yield "again", ", ".join(told) or None  # with fresh seeds
     for task, test in row["test"].items():
-        yield f"test/{task}", test["score"]
-        yield f"test/{task}_stderr", test["stderr"]
+        result = ResultName(ItemSet.TEST, task)
+        yield str(result), test["score"]
+        yield result.stderr, test["stderr"]
     cost = {} if trial.observation is None else trial.observation.cost
     for name in ("seconds", "train_seconds", "score_seconds"):
         yield name, cost.get(name)

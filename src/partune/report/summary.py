@@ -10,6 +10,7 @@ from partune.record.record import Look, Record
 from partune.report.data import Summary
 from partune.report.words import reloaded_words
 from partune.trial import Status, Trial
+from partune.trial.names import Baseline, RunName, WinnerScoring, score_on_verdict_items, scores_on_tests
 from partune.verdict.paired import Comparison, Verdict
 from partune.verdict.winner import (
     Worths,
@@ -37,7 +38,7 @@ def summarise(record: Record) -> Summary:
     trials, anchors = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
     winner = best(trials, anchors, worth)
-    judged = anchors["winner"] if winner is not None and is_judged(winner, anchors) else None
+    judged = anchors[WinnerScoring.JUDGED] if winner is not None and is_judged(winner, anchors) else None
     found = judge(record, winner)
     return {
         "directory": None if record.directory is None else str(record.directory),
@@ -47,15 +48,15 @@ def summarise(record: Record) -> Summary:
         "space": record.space.describe(),
         "versions": dict(record.header["versions"]),
         "loaded": dict(record.loaded),
-        "base": _scored(anchors.get("base")),
-        "defaults": _defaults(anchors.get("defaults")),
+        "base": _scored(anchors.get(Baseline.BASE)),
+        "defaults": _defaults(anchors.get(Baseline.DEFAULTS)),
         "best": None if winner is None else _best(winner, worth, judged, record),
         "confirmed": _confirmed(trials, anchors, worth),
         "fresh": None if winner is None else _fresh(winner, anchors, last_look(record, winner)),
         "equal": equal_score(trials),
         "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
         "verdict": None if found is None else _verdict(found),
-        "no_verdict": _no_verdict(record, winner) if found is None and "base" in anchors else None,
+        "no_verdict": _no_verdict(record, winner) if found is None and Baseline.BASE in anchors else None,
         "reloaded": _reloaded(reloaded(winner, anchors)),
         "seconds": _seconds(trials, anchors),
         "utilisation": utilisation(trials),
@@ -91,7 +92,7 @@ def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) ->
     summary = _scored(winner)
     assert summary is not None
     fresh = judged is not None and ships_fresh(record.anchors())
-    folder = None if record.directory is None else record.adapter("winner" if fresh else winner.number)
+    folder = None if record.directory is None else record.adapter(WinnerScoring.JUDGED if fresh else winner.number)
     summary["trial"] = winner.number
     summary["ships"] = "fresh" if fresh else "first"
     summary["worth"] = worth[winner.number]
@@ -111,7 +112,7 @@ def _reloaded(again: Trial | None) -> Summary | None:
     return {"same": again.status is Status.DONE, "words": reloaded_words(again.observation)}
 
 
-def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial], worth: Worths) -> list[Summary]:
+def _confirmed(trials: list[Trial], anchors: Mapping[RunName, Trial], worth: Worths) -> list[Summary]:
     """Of each trial that ran again, by falling first score: its scores, None where a run failed."""
     found = [(trials[number], again) for number, again in confirmations(anchors).items()]
     return [
@@ -125,7 +126,7 @@ def _confirmed(trials: list[Trial], anchors: Mapping[str, Trial], worth: Worths)
     ]
 
 
-def _fresh(winner: Trial, anchors: Mapping[str, Trial], look: Look | None) -> Summary:
+def _fresh(winner: Trial, anchors: Mapping[RunName, Trial], look: Look | None) -> Summary:
     """Return the scores on the verdict items of the fresh runs that the verdict counts; None for one that failed."""
     look = look or Look(winner.number, 0, 0)
 
@@ -134,13 +135,15 @@ def _fresh(winner: Trial, anchors: Mapping[str, Trial], look: Look | None) -> Su
 
     return {
         "winner": scores(fresh_runs(anchors, winner.number)[: look.seeds]),
-        "defaults": scores(fresh_runs(anchors, "defaults")[: look.defaults]),
+        "defaults": scores(fresh_runs(anchors, Baseline.DEFAULTS)[: look.defaults]),
     }
 
 
 def _verdict_score(run: Trial) -> float | None:
-    done = run.status is Status.DONE and run.observation is not None
-    return run.observation.scores.get("verdict") if done and run.observation is not None else None
+    if run.status is not Status.DONE or run.observation is None:
+        return None
+    found = score_on_verdict_items(run.observation.scores)
+    return None if found is None else found[0]
 
 
 def equal_score(trials: list[Trial]) -> float | None:
@@ -150,18 +153,13 @@ def equal_score(trials: list[Trial]) -> float | None:
 
 
 def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
-    return {"score": scores["verdict"], "stderr": scores.get("verdict_stderr")} if "verdict" in scores else None
+    found = score_on_verdict_items(scores)
+    return None if found is None else {"score": found[0], "stderr": found[1]}
 
 
 def _test(scores: Mapping[str, float]) -> Summary:
     """Return the test tasks' scores, by task: score and stderr; none of a task whose score is no number."""
-    found: Summary = {}
-    for name, value in scores.items():
-        part, _, task = name.partition("/")
-        metric = name.rpartition("/")[0] in scores  # one of a task's: a task's name may have a slash itself
-        if part == "test" and f"{name}_stderr" in scores and not metric and math.isfinite(value):
-            found[task] = {"score": value, "stderr": scores[f"{name}_stderr"]}
-    return found
+    return {task: {"score": score, "stderr": stderr} for task, (score, stderr) in scores_on_tests(scores).items()}
 
 
 def _no_verdict(record: Record, winner: Trial | None) -> str:
@@ -226,7 +224,7 @@ def _row(trial: Trial) -> Summary:
     }
 
 
-def _seconds(trials: list[Trial], anchors: Mapping[str, Trial]) -> Summary:
+def _seconds(trials: list[Trial], anchors: Mapping[RunName, Trial]) -> Summary:
     return {
         "trials": _total(trials, "seconds"),
         "training": _total(trials, "train_seconds"),

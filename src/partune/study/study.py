@@ -38,18 +38,15 @@ from partune.space import Space
 from partune.study.watcher import Watcher
 from partune.trial import Config, Observation, Status, Trial
 from partune.trial.contents import Contents, as_data, check, versions
+from partune.trial.names import Baseline, Confirmation, FreshRun, FurtherRun, RunName, WinnerScoring
 from partune.trial.rungs import ETA, Rungs
 from partune.verdict.paired import Verdict
 from partune.verdict.winner import (
-    RELOADED,
     Worths,
     best,
-    confirm_name,
     due,
     fresh_due,
-    fresh_name,
     fresh_names,
-    further_run,
     is_judged,
     judge,
     looked_before,
@@ -267,7 +264,7 @@ class Study:
         return [self._trials[number] for number in sorted(self._trials)]
 
     @property
-    def anchors(self) -> Mapping[str, Trial]:
+    def anchors(self) -> Mapping[RunName, Trial]:
         """Trials that no optimiser is told: base, zero, defaults, confirmations, the winner's verdict."""
         return dict(self._anchors)
 
@@ -512,7 +509,7 @@ class Study:
                 self._leaders = self._leading([*self._leaders, self._light(trial)], self._spared)
                 self.watcher.finished(trial)
 
-    def _submit(self, pool: Workers, trial: Trial, anchor: str | None = None) -> Future[Observation]:
+    def _submit(self, pool: Workers, trial: Trial, anchor: RunName | None = None) -> Future[Observation]:
         place = trial.number if anchor is None else anchor
         adapter = self.record.adapter(place).absolute() if isinstance(self.objective, Anchored) else None
         judge = None if self._rungs is None or anchor is not None else self._rungs.judge(trial.number)
@@ -575,7 +572,7 @@ class Study:
 
     def _leading(self, trials: Iterable[Trial], count: int, winner: Trial | None = None) -> list[Trial]:
         """The winner, or the last one that was judged, and the best scores: so many in all."""
-        judged = self._anchors.get("winner")
+        judged = self._anchors.get(WinnerScoring.JUDGED)
         first = winner.config if winner is not None else None if judged is None else judged.config
         return sorted(ranked(trials), key=lambda trial: trial.config != first)[:count]
 
@@ -608,8 +605,8 @@ class Study:
                 break
             self.watcher.phase("confirm")
             again = [self._again(each.number, each.config, AGAIN, each.number, run) for each in trials]
-            self._running = {self._submit(pool, each, confirm_name(each, run)): each for each in again}
-            for name in self._noted({future: confirm_name(each, run) for future, each in self._running.items()}):
+            self._running = {self._submit(pool, each, Confirmation(each.number, run)): each for each in again}
+            for name in self._noted({future: Confirmation(t.number, run) for future, t in self._running.items()}):
                 self.record.artifacts.discard(name)  # had a place for what a preempted one saves
 
     def _run_fresh(self, objective: Anchored, pool: Workers) -> None:
@@ -619,19 +616,20 @@ class Study:
         if winner is None or not due:
             return
         self.watcher.phase("fresh")
-        names: dict[Future[Observation], str] = {}
-        for whose, run in due:
-            of_winner = whose != "defaults"
-            number, config = (winner.number, winner.config) if of_winner else (0, self._anchors["defaults"].config)
-            trial = self._again(number, config, FRESH, number + of_winner, run)
-            name = fresh_name(whose, run)
+        names: dict[Future[Observation], FurtherRun] = {}
+        for name in due:
+            of_winner = not name.of_defaults
+            number, config = (
+                (winner.number, winner.config) if of_winner else (0, self._anchors[Baseline.DEFAULTS].config)
+            )
+            trial = self._again(number, config, FRESH, number + of_winner, name.run)
             future = pool.submit(observed_fresh, objective, trial, self.record.adapter(name).absolute())
             self._running[future], names[future] = trial, name
-        for name in self._noted(names):
-            if self.ship == "first" or name.startswith(fresh_name("defaults", 0)[:-1]):
-                self.record.artifacts.discard(name)  # had a place for what a preempted one saves
+        for noted in self._noted(names):
+            if self.ship == "first" or (isinstance(noted, FreshRun) and noted.of_defaults):
+                self.record.artifacts.discard(noted)  # had a place for what a preempted one saves
 
-    def _noted(self, names: Mapping[Future[Observation], str]) -> Iterator[str]:
+    def _noted(self, names: Mapping[Future[Observation], FurtherRun]) -> Iterator[FurtherRun]:
         """Note further runs as they end, and yield the name of each that is on record.
 
         A run whose worker died is not: that says nothing of its configuration, and it is due when the study is resumed.
@@ -644,7 +642,7 @@ class Study:
             try:
                 observation = future.result()
             except WorkerLostError as error:
-                lost[further_run(name)] = error
+                lost[name.words] = error
                 continue
             self._note(name, self._running[future].finished(observation, told=0))
             yield name
@@ -668,21 +666,21 @@ class Study:
         objective.recall(self.record.loaded)
         self.watcher.loaded(self.record.loaded)
         defaults = objective.defaults
-        self._anchor("base", {}, lambda trial: self._base(objective))
+        self._anchor(Baseline.BASE, {}, lambda trial: self._base(objective))
         if (limits := what_items_show(self.record)) is not None:
             self.watcher.limited(limits)
-        self._anchor("zero", {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
-        kept = self.record.adapter("defaults").absolute()
+        self._anchor(Baseline.ZERO, {**defaults, "learning_rate": 0.0}, lambda trial: self._agreeing(objective, trial))
+        kept = self.record.adapter(Baseline.DEFAULTS).absolute()
 
         def score_defaults(trial: Trial) -> Observation:
             return self._use(objective, lambda each: each.score_defaults(trial, kept), "the run of the defaults")
 
-        self._anchor("defaults", defaults, score_defaults)
+        self._anchor(Baseline.DEFAULTS, defaults, score_defaults)
 
     def _await_anchors(self, objective: Anchored) -> None:
         """Waits for the leader's: where learning rate 0 does not give the base's answers, no trial is worth running."""
         self.watcher.phase("anchors")
-        while not {"base", "zero", "defaults"} <= set(self._anchors):
+        while not set(Baseline) <= set(self._anchors):
             if not self.record.drivers.led():
                 raise UserError(
                     f"base and defaults of {self.record.directory} are not scored, and nobody does it now: "
@@ -711,7 +709,7 @@ class Study:
                 f"the first training, of a few steps with learning rate 0, failed, as all would: {zero.error}. "
                 "Mend that, and begin again, or go on with partune resume"
             )
-        base = self._anchors["base"]
+        base = self._anchors[Baseline.BASE]
         assert base.observation is not None
         with_items = dataclasses.replace(base.observation, items=self.record.items("anchors", base.number))
         what = "the comparison of the run with learning rate 0"
@@ -731,17 +729,17 @@ class Study:
             self.record.look(looking(winner, self._anchors))  # first, so that no verdict is read that does not count
             run = shipped(winner, self._anchors, self.ship)
             own = self._own_place(winner, run)
-            scored = is_judged(winner, self._anchors) and self._anchors["winner"].seed == run.seed
-            if not scored or (isinstance(own, str) and not self._is_kept(own)):
+            scored = is_judged(winner, self._anchors) and self._anchors[WinnerScoring.JUDGED].seed == run.seed
+            if not scored or (isinstance(own, FreshRun) and not self._is_kept(own)):
                 # Whatever shipped before goes first, and this adapter lies where it was trained until its scores are on
                 # record: broken off in between, nothing ships that another run's scores stand beside.
-                self.record.artifacts.discard("winner")
+                self.record.artifacts.discard(WinnerScoring.JUDGED)
                 adapter = self.record.adapter(own).absolute()
                 what = "the winner's scores on the verdict items"
                 score = functools.partial(self._use, objective, lambda each: each.score_winner(run, adapter), what)
-                self._anchor("winner", winner.config, lambda _: score(), again=True, run=run)
+                self._anchor(WinnerScoring.JUDGED, winner.config, lambda _: score(), again=True, run=run)
             if is_judged(winner, self._anchors):
-                if isinstance(own, str):
+                if isinstance(own, FreshRun):
                     self.record.artifacts.ship(own)
                 for name in fresh_names(self._anchors, winner.number):
                     self.record.artifacts.discard(name)  # where one was chosen, the others go
@@ -752,28 +750,28 @@ class Study:
 
     def _reload(self, objective: Anchored, winner: Trial) -> None:
         """Notes whether the winner's adapter, loaded from disk as others will load it, answers as it was scored."""
-        scored = self._anchors["winner"]
-        adapter = self.record.adapter("winner" if ships_fresh(self._anchors) else winner.number).absolute()
+        scored = self._anchors[WinnerScoring.JUDGED]
+        adapter = self.record.adapter(WinnerScoring.JUDGED if ships_fresh(self._anchors) else winner.number).absolute()
         if scored.observation is None or scored.status is not Status.DONE or not adapter.is_dir():
             return
         before = dataclasses.replace(scored.observation, items=self.record.items("anchors", scored.number))
         what = "the check of the winner's adapter as others load it"
         found = self._use(objective, lambda each: each.reload(winner, adapter, before), what)
         if found is not None:
-            self._note(RELOADED, Trial(0, dict(winner.config), seed=scored.seed).finished(found, told=0))
+            self._note(WinnerScoring.RELOADED, Trial(0, dict(winner.config), seed=scored.seed).finished(found, told=0))
 
-    def _is_kept(self, fresh: str) -> bool:
+    def _is_kept(self, fresh: FreshRun) -> bool:
         """Return whether a fresh run's adapter is there, in its own place or in that of the one that ships."""
-        return any(self.record.adapter(place).is_dir() for place in (fresh, "winner"))
+        return any(self.record.adapter(place).is_dir() for place in (fresh, WinnerScoring.JUDGED))
 
-    def _own_place(self, winner: Trial, run: Trial) -> int | str:
+    def _own_place(self, winner: Trial, run: Trial) -> int | FreshRun:
         """Return the place in which a winner's run was trained: the trial's number, or a fresh run's name."""
         names = fresh_names(self._anchors, winner.number)
         return next((name for name in names if self._anchors[name].seed == run.seed), winner.number)
 
     def _anchor(
         self,
-        name: str,
+        name: Baseline | WinnerScoring,
         config: Config,
         score: Callable[[Trial], Observation],
         again: bool = False,
@@ -790,7 +788,7 @@ class Study:
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
 
-    def _note(self, name: str, final: Trial) -> None:
+    def _note(self, name: RunName, final: Trial) -> None:
         self._anchors[name] = self._light(self.record.anchor(name, final))
         self.watcher.anchored(name, self._anchors[name])
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from partune.objectives.base import Objective
 from partune.trial import Trial
+from partune.trial.names import RunName
 from partune.verdict.paired import Limits
 
 
@@ -42,7 +43,7 @@ class Watcher:
         if limits.gain is None:
             self.noted(limits.sentence)
 
-    def anchored(self, name: str, trial: Trial) -> None: ...
+    def anchored(self, name: RunName, trial: Trial) -> None: ...
 
     def started(self, trial: Trial) -> None: ...
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from partune.trial import Status, Trial
-from partune.trial.trial import RUNG
+from partune.trial.names import rung_scores
 
 ETA = 4
 FEW = 3  # trials that have to be done for their median to count
@@ -50,9 +50,9 @@ class Rungs:
         """Takes the scores over that recorded trials had at their rungs."""
         for trial in trials:
             scores = trial.observation.scores if trial.observation is not None else {}
-            for rung in range(len(SHARES)):
-                if rung_name(rung) in scores:
-                    self.report(trial.number, rung, scores[rung_name(rung)])
+            for rung, score in rung_scores(scores).items():
+                if rung < len(SHARES):
+                    self.report(trial.number, rung, score)
             self.end(trial)
 
     def end(self, trial: Trial) -> None:
@@ -93,11 +93,6 @@ class _Own:
 
     def stops(self, rung: int) -> bool:
         return self.rungs.stops(self.trial, rung)
-
-
-def rung_name(rung: int) -> str:
-    """The name of a rung's score in an observation."""
-    return f"{RUNG}{rung}"
 
 
 def rung_steps(steps: int) -> tuple[int, ...]:

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from partune.errors import LONGEST, reason
+from partune.trial.names import without_held_out
 
 Value = bool | int | float | str
 Config = Mapping[str, Value]
 Point = tuple[float, ...]
 
-RUNG = "rung/"  # and a number: a score on the way, at a share of the trial's steps
 RAISED = re.compile(r"[^\W\d]\w*: ")  # how `reason` begins: the exception's class
 NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?(e[-+]?\d+)?")  # an address, or any other
 NUMERIC = "biuf"  # kinds of arrays that per-item results are: booleans, integers, reals
@@ -167,8 +167,7 @@ class Observation:
 
     def blinded(self) -> Observation:
         """What an optimiser may see: scores and their error, never the verdict items or the test tasks."""
-        scores = {name: value for name, value in self.scores.items() if name == "score" or name.startswith(RUNG)}
-        return dataclasses.replace(self, scores=scores, items={}, error=None)
+        return dataclasses.replace(self, scores=without_held_out(self.scores), items={}, error=None)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -28,14 +28,11 @@ from partune.config import Ship
 from partune.record.record import Look, Record
 from partune.space import Space
 from partune.trial import Status, Trial
+from partune.trial.names import Baseline, Confirmation, FreshRun, ItemSet, ResultName, RunName, Whose, WinnerScoring
 from partune.verdict.paired import Limits, Runs, Verdict, verdict
 
 Worths = Mapping[int, float]  # by the number of the trial
 
-CONFIRM = "confirm/"  # the name of a further run: confirm/<number of the trial>/<which, from 1>
-RELOADED = "reloaded"  # the name of the winner's adapter, loaded from disk as others will load it
-FRESH = "fresh/"  # of one for the verdict: fresh/<number of the winner, or defaults>/<which, from 1>
-Whose = int | Literal["defaults"]
 MOST = 500  # scores that a process is fitted to, the best ones, so that a long study's winner is found in seconds
 
 
@@ -65,25 +62,13 @@ def ranked(trials: Iterable[Trial], worth: Worths | None = None) -> list[Trial]:
     return sorted(done, key=lambda trial: (-(trial.score if worth is None else worth[trial.number]), trial.number))
 
 
-def confirm_name(trial: Trial, run: int) -> str:
-    return f"{CONFIRM}{trial.number}/{run}"
-
-
-def confirmations(anchors: Mapping[str, Trial]) -> dict[int, list[Trial]]:
+def confirmations(anchors: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
     """The further runs of each trial that has any, in their order; by its number."""
     found: dict[int, dict[int, Trial]] = {}
     for name, again in anchors.items():
-        if name.startswith(CONFIRM):
-            number, run = map(int, name.removeprefix(CONFIRM).split("/"))
-            found.setdefault(number, {})[run] = again
+        if isinstance(name, Confirmation):
+            found.setdefault(name.trial, {})[name.run] = again
     return {number: [runs[run] for run in sorted(runs)] for number, runs in found.items()}
-
-
-def further_run(name: str) -> str:
-    """Return in words which run the name of a confirmation or of a fresh run stands for."""
-    _, whose, run = name.split("/")
-    kind = "fresh run" if name.startswith(FRESH) else "confirmation"
-    return f"{kind} {run} of {'the defaults' if whose == 'defaults' else f'trial {whose}'}"
 
 
 def pooled(first: float, again: Sequence[Trial]) -> float:
@@ -101,7 +86,7 @@ def halvings(k: int) -> list[int]:
     return sizes
 
 
-def due(trials: Iterable[Trial], anchors: Mapping[str, Trial], k: int, worth: Worths) -> tuple[list[Trial], int]:
+def due(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], k: int, worth: Worths) -> tuple[list[Trial], int]:
     """The trials to run once more now, in a confirmation of the best k, and which further run it is, from 1.
 
     None where all rounds are over. What was run before, for another k or a shorter search, is not run again.
@@ -117,7 +102,7 @@ def due(trials: Iterable[Trial], anchors: Mapping[str, Trial], k: int, worth: Wo
     return [], 0
 
 
-def best(trials: Iterable[Trial], anchors: Mapping[str, Trial], worth: Worths) -> Trial | None:
+def best(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], worth: Worths) -> Trial | None:
     """The best finished trial, the first of equals.
 
     Where the first was confirmed, the one of the best pooled score among those with the most further runs. One that
@@ -134,60 +119,56 @@ def best(trials: Iterable[Trial], anchors: Mapping[str, Trial], worth: Worths) -
     return leaders[0] if leaders else None
 
 
-def is_judged(winner: Trial, anchors: Mapping[str, Trial]) -> bool:
+def is_judged(winner: Trial, anchors: Mapping[RunName, Trial]) -> bool:
     """Return whether the anchors hold this winner's scores on the verdict items and test tasks."""
     scored = scoring(winner, anchors)
     return scored is not None and scored.status is Status.DONE
 
 
-def scoring(winner: Trial, anchors: Mapping[str, Trial]) -> Trial | None:
+def scoring(winner: Trial, anchors: Mapping[RunName, Trial]) -> Trial | None:
     """Return what came of scoring this winner on the verdict items; None where that was not tried."""
-    scored = anchors.get("winner")
+    scored = anchors.get(WinnerScoring.JUDGED)
     return scored if scored is not None and dict(scored.config) == dict(winner.config) else None
 
 
-def reloaded(winner: Trial | None, anchors: Mapping[str, Trial]) -> Trial | None:
+def reloaded(winner: Trial | None, anchors: Mapping[RunName, Trial]) -> Trial | None:
     """Return what came of loading this winner's adapter from disk once more; None where that was not done."""
-    again = anchors.get(RELOADED)
-    if again is None or winner is None or "winner" not in anchors:
+    again = anchors.get(WinnerScoring.RELOADED)
+    if again is None or winner is None or WinnerScoring.JUDGED not in anchors:
         return None
-    same = dict(again.config) == dict(winner.config) and again.seed == anchors["winner"].seed
+    same = dict(again.config) == dict(winner.config) and again.seed == anchors[WinnerScoring.JUDGED].seed
     return again if same else None
 
 
 # ----- fresh runs
 
 
-def fresh_name(whose: Whose, run: int) -> str:
-    return f"{FRESH}{whose}/{run}"
-
-
-def fresh_runs(anchors: Mapping[str, Trial], whose: Whose) -> list[Trial]:
+def fresh_runs(anchors: Mapping[RunName, Trial], whose: Whose) -> list[Trial]:
     """Return the runs with fresh seeds of a trial, by its number, or of the defaults, in the order of recording."""
     return [anchors[name] for name in fresh_names(anchors, whose)]
 
 
-def fresh_names(anchors: Mapping[str, Trial], whose: Whose) -> list[str]:
+def fresh_names(anchors: Mapping[RunName, Trial], whose: Whose) -> list[FreshRun]:
     """Return the names of the runs that `fresh_runs` returns.
 
     One that was lost and made up for comes after those that a verdict was given on before: a look counts the first.
     """
-    own = f"{FRESH}{whose}/"
-    return sorted((name for name in anchors if name.startswith(own)), key=lambda name: anchors[name].number)
+    names = (name for name in anchors if isinstance(name, FreshRun) and name.whose == whose)
+    return sorted(names, key=lambda name: anchors[name].number)
 
 
-def fresh_due(winner: Trial, anchors: Mapping[str, Trial], seeds: int) -> list[tuple[Whose, int]]:
+def fresh_due(winner: Trial, anchors: Mapping[RunName, Trial], seeds: int) -> list[FreshRun]:
     """Return the fresh runs that a verdict on a winner lacks: whose, and which run, from 1.
 
     The defaults run again where their first run has a score.
     """
-    scored = "defaults" in anchors and anchors["defaults"].status is Status.DONE
-    everybody: list[Whose] = [winner.number, "defaults"] if scored else [winner.number]
-    pairs = ((whose, run) for whose in everybody for run in range(1, seeds + 1))
-    return [(whose, run) for whose, run in pairs if fresh_name(whose, run) not in anchors]
+    scored = Baseline.DEFAULTS in anchors and anchors[Baseline.DEFAULTS].status is Status.DONE
+    everybody: list[Whose] = [winner.number, Baseline.DEFAULTS] if scored else [winner.number]
+    names = (FreshRun(whose, run) for whose in everybody for run in range(1, seeds + 1))
+    return [name for name in names if name not in anchors]
 
 
-def shipped(winner: Trial, anchors: Mapping[str, Trial], ship: Ship) -> Trial:
+def shipped(winner: Trial, anchors: Mapping[RunName, Trial], ship: Ship) -> Trial:
     """Return the run whose adapter is handed over: the winner's first, or one of the fresh ones by its search score."""
     runs = sorted(
         (run for run in fresh_runs(anchors, winner.number) if run.status is Status.DONE), key=lambda run: -run.score
@@ -197,9 +178,9 @@ def shipped(winner: Trial, anchors: Mapping[str, Trial], ship: Ship) -> Trial:
     return runs[0 if ship == "best" else len(runs) // 2]
 
 
-def ships_fresh(anchors: Mapping[str, Trial]) -> bool:
+def ships_fresh(anchors: Mapping[RunName, Trial]) -> bool:
     """Return whether the adapter that ships is that of a fresh run."""
-    return "winner" in anchors and anchors["winner"].order is not None
+    return WinnerScoring.JUDGED in anchors and anchors[WinnerScoring.JUDGED].order is not None
 
 
 def judge(record: Record, winner: Trial | None) -> Verdict | None:
@@ -217,16 +198,19 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
         return None
     again = fresh_runs(anchors, winner.number)[: last.seeds]
     fresh = [run for run in again if run.status is Status.DONE]
-    first_defaults = [anchors["defaults"]] if "defaults" in anchors else []
+    first_defaults = [anchors[Baseline.DEFAULTS]] if Baseline.DEFAULTS in anchors else []
 
     def runs(trials: Iterable[Trial]) -> Runs | None:
         packed = [record.items("anchors", trial.number) for trial in trials if trial.status is Status.DONE]
         return on_verdict_items(packed, metric) if packed else None
 
-    winning, base = runs(fresh or [anchors["winner"]]), runs([anchors["base"]] if "base" in anchors else [])
+    winning, base = (
+        runs(fresh or [anchors[WinnerScoring.JUDGED]]),
+        runs([anchors[Baseline.BASE]] if Baseline.BASE in anchors else []),
+    )
     if winning is None or base is None:
         return None
-    defaults = runs([*first_defaults, *(fresh_runs(anchors, "defaults")[: last.defaults] if fresh else [])])
+    defaults = runs([*first_defaults, *(fresh_runs(anchors, Baseline.DEFAULTS)[: last.defaults] if fresh else [])])
     return verdict(
         winning,
         base,
@@ -248,21 +232,21 @@ def which_look(look: Look, looks: Iterable[Look]) -> int:
     return list(dict.fromkeys(looks)).index(look) + 1
 
 
-def looking(winner: Trial, anchors: Mapping[str, Trial]) -> Look:
+def looking(winner: Trial, anchors: Mapping[RunName, Trial]) -> Look:
     """Return the look at a winner and the defaults with all fresh runs of theirs."""
-    return Look(winner.number, len(fresh_runs(anchors, winner.number)), len(fresh_runs(anchors, "defaults")))
+    return Look(winner.number, len(fresh_runs(anchors, winner.number)), len(fresh_runs(anchors, Baseline.DEFAULTS)))
 
 
-def looked_before(trials: Iterable[Trial], anchors: Mapping[str, Trial]) -> Look | None:
+def looked_before(trials: Iterable[Trial], anchors: Mapping[RunName, Trial]) -> Look | None:
     """Return the look at the winner of a record of the version that noted none; None where nobody was judged."""
-    judged = anchors.get("winner")
+    judged = anchors.get(WinnerScoring.JUDGED)
     same = (trial.number for trial in trials if judged is not None and dict(trial.config) == dict(judged.config))
     return next((Look(number, 0, 0) for number in same), None)
 
 
 def what_items_show(record: Record) -> Limits | None:
     """Return what the verdict items of a record can show, from the base's scores; None while it has none."""
-    base = record.anchors().get("base")
+    base = record.anchors().get(Baseline.BASE)
     if base is None or base.status is not Status.DONE or "scoring" not in record.loaded:
         return None
     packed = record.items("anchors", base.number)
@@ -274,8 +258,12 @@ def on_verdict_items(packed: Sequence[Mapping[str, np.ndarray[Any, Any]]], metri
     """Return the scores of some runs on the verdict items. packed: per run, its per-item results by name."""
 
     def named(items: Mapping[str, np.ndarray[Any, Any]], what: str) -> dict[str, np.ndarray[Any, Any]]:
-        keys = [key for key in items if key.startswith("verdict/") and key.endswith(f"/{what}")]
-        return {key.removesuffix(f"/{what}"): items[key] for key in keys}
+        names = {name: ResultName.of_array(name) for name in items}
+        return {
+            result.task: items[name]
+            for name, result in names.items()
+            if result is not None and result.items is ItemSet.VERDICT and result.what == what
+        }
 
     first = packed[0]
     return Runs.of([named(items, metric) for items in packed], named(first, "weight"), named(first, "leaf"))

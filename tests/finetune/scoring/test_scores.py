@@ -37,6 +37,7 @@ from partune.finetune.scoring.scores import (
 from partune.finetune.scoring.tasks import Loader, Task
 from partune.objectives.finetune import TOLERANCE
 from partune.runtime.isolation import quiet
+from partune.trial.names import ItemSet
 from partune.verdict.winner import on_verdict_items
 from tests.support.tiny import make_items, make_tokenizer, write_jsonl, write_task
 
@@ -271,7 +272,7 @@ def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: 
     part = scorer(base, task_file).parts[0]
     values = np.arange(15.0)
     values[3] = np.nan
-    mean, error = aggregate(Part("search", part.task, part.indices, "acc"), values)
+    mean, error = aggregate(Part(ItemSet.SEARCH, part.task, part.indices, "acc"), values)
     known = values[~np.isnan(values)]
     assert (mean, error) == pytest.approx((known.mean(), known.std(ddof=1) / math.sqrt(14)))
     assert all(map(math.isnan, aggregate(part, np.full(15, np.nan))))

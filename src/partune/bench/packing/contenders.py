@@ -31,6 +31,7 @@ from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.tasks import LogLikelihoods
 from partune.finetune.training import accumulate, batches, lora_config, schedule
 from partune.runtime.isolation import is_out_of_memory, own_generators, quiet
+from partune.trial.names import ItemSet, ResultName
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -110,9 +111,10 @@ class Shipped:
                 watch = Stopwatch(work.base.device, children=True)
                 final = self.tuner.train(trials.Trial(0, settings, seed=trial.seed), self.checkpoint, Path(folder))
                 run.train += watch.lap()
-                scores = self.tuner.score(final, ("search", "verdict"), Path(folder))
+                scores = self.tuner.score(final, (ItemSet.SEARCH, ItemSet.VERDICT), Path(folder))
                 run.score += watch.lap()
-            items = [scores.items[f"{part}/{work.part.task.name}/{METRIC}"] for part in ("search", "verdict")]
+            names = [str(ResultName(items, work.part.task.name, METRIC)) for items in (ItemSet.SEARCH, ItemSet.VERDICT)]
+            items = [scores.items[name] for name in names]
             run.scores.append(float(np.concatenate(items).mean()))
             run.tokens += work.tokens(trial)
         return run

@@ -30,6 +30,7 @@ from partune.finetune.training import batches
 from partune.optimizers.sampling import LatinHypercube
 from partune.runtime.isolation import own_generators, quiet
 from partune.space import SPACES
+from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerBase
@@ -159,7 +160,7 @@ def make(folder: Path, options: Packing) -> Workload:
         path,
         folder,
         tokenise(data, base.tokenizer).cut(base.context, "answer"),
-        Part("all", task, np.arange(len(task.items)), METRIC),
+        Part(ItemSet.SEARCH, task, np.arange(len(task.items)), METRIC),
         drawn(options),
         options.seed,
     )

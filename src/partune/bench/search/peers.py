@@ -27,7 +27,8 @@ from partune.errors import UserError, suggestion
 from partune.optimizers import ALGORITHMS, optimizer
 from partune.space import Choice, Float, Hyperparameter, Int, Space
 from partune.trial import Config, Observation, Point, Trial, Value
-from partune.verdict.winner import Worths, best, confirm_name, due, halvings, worths
+from partune.trial.names import Confirmation, RunName
+from partune.verdict.winner import Worths, best, due, halvings, worths
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Ours(Contender):
         if self.searches < 1:
             raise UserError(f"confirm={confirm} leaves nothing of a budget of {race.budget} to search with")
         self.trials: list[Trial] = []
-        self.again: dict[str, Trial] = {}
+        self.again: dict[RunName, Trial] = {}
 
     def ask(self) -> Config | None:
         asked = self.optimizer.ask() if len(self.trials) < self.searches else []
@@ -88,7 +89,7 @@ class Ours(Contender):
     def tell(self, score: float) -> None:
         final = self.trial.finished(Observation({"score": score}), told=len(self.trials))
         if self.run:
-            self.again[confirm_name(self.trial, self.run)] = final
+            self.again[Confirmation(self.trial.number, self.run)] = final
         else:
             self.optimizer.tell(self.trial.proposal, score)
             self.trials.append(final)

@@ -31,10 +31,11 @@ from partune.finetune.scoring.scores import Scorer, Scores
 from partune.runtime.isolation import is_out_of_memory, one_line
 from partune.runtime.preemption import PreemptedError, guarded, noticed
 from partune.runtime.threads import threads
+from partune.trial.names import ItemSet
 
 GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
 TOGETHER = 0.1  # a trained trial waits for those with less than this share of their steps to go, to be scored with them
-RUNG = frozenset({"rung"})
+RUNG = frozenset({ItemSet.RUNG})
 
 log = logging.getLogger(__name__)
 

@@ -36,6 +36,7 @@ from partune.finetune.scoring.tasks import (
     Task,
 )
 from partune.runtime.isolation import hushed, one_line, own_generators
+from partune.trial.names import ItemSet, ResultName, stderr_name
 
 Floats = npt.NDArray[np.float64]
 
@@ -56,7 +57,7 @@ class UndefinedScoreError(NotFiniteError):
 class Part:
     """Some of a task's items. requests: theirs, in their order."""
 
-    name: str
+    name: ItemSet
     task: Task
     indices: npt.NDArray[np.int64]
     metric: str
@@ -64,7 +65,11 @@ class Part:
     @property
     def place(self) -> str:
         """Its name among all parts."""
-        return f"{self.name}/{self.task.name}"
+        return str(self.result())
+
+    def result(self, what: str = "") -> ResultName:
+        """Return the name of its score, or of what there is of each of its items."""
+        return ResultName(self.name, self.task.name, what)
 
     @cached_property
     def leaf(self) -> npt.NDArray[np.int64]:
@@ -126,11 +131,12 @@ class Scorer:
             search, verdict = task.split(seed, validation.verdict_share, self.metric)
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
-            self.parts += [Part("search", task, search, self.metric), Part("verdict", task, verdict, self.metric)]
-            self.rungs.append(Part("rung", task, rung, self.metric))
+            self.parts.append(Part(ItemSet.SEARCH, task, search, self.metric))
+            self.parts.append(Part(ItemSet.VERDICT, task, verdict, self.metric))
+            self.rungs.append(Part(ItemSet.RUNG, task, rung, self.metric))
         for task in tests:
             metric = choose_metric([task], None, preferred=self.metric)
-            self.parts.append(Part("test", task, np.array(task.scorable(metric)), metric))
+            self.parts.append(Part(ItemSet.TEST, task, np.array(task.scorable(metric)), metric))
 
     def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
         """Scores of one model; raises NotFiniteError."""
@@ -156,31 +162,30 @@ class Scorer:
         """One model's scores from its answers."""
         named: dict[str, float] = {}
         items: dict[str, npt.NDArray[Any]] = {}
-        chosen: dict[str, list[tuple[float, float]]] = {}
+        chosen: dict[ItemSet, list[tuple[float, float]]] = {}
         for part, answers in answered:
             try:
                 with rendering(part.task.trusted), hushed("lm_eval.api.task"):
                     values, likelihoods = results(part, answers)
             except NotFiniteError as broken:
                 return broken
-            place = part.place
-            items[f"{place}/doc_id"] = part.indices
-            items[f"{place}/loglikelihood"] = likelihoods
+            items[str(part.result("doc_id"))] = part.indices
+            items[str(part.result("loglikelihood"))] = likelihoods
             if len(part.task.leaves) > 1:
-                items[f"{place}/leaf"], items[f"{place}/weight"] = part.leaf, part.weights
+                items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.leaf, part.weights
             for metric, each in values.items():
                 mean, error = aggregate(part, each, metric)
-                items[f"{place}/{metric}"] = each
-                named[f"{place}/{metric}"] = mean
-                named[f"{place}/{metric}_stderr"] = error
+                name = part.result(metric)
+                items[str(name)] = each
+                named[str(name)], named[name.stderr] = mean, error
                 if metric == part.metric:
                     chosen.setdefault(part.name, []).append((mean, error))
-                    if part.name == "test":
-                        named[place], named[f"{place}_stderr"] = mean, error
+                    if part.name is ItemSet.TEST:
+                        named[str(part.result())], named[part.result().stderr] = mean, error
         means = {name: mean_of(pairs) for name, pairs in chosen.items()}
-        if "verdict" in means:
-            named["verdict"], named["verdict_stderr"] = means["verdict"]
-        score, stderr = means.get("search", means.get("rung", (None, None)))
+        if ItemSet.VERDICT in means:
+            named[ItemSet.VERDICT], named[stderr_name(ItemSet.VERDICT)] = means[ItemSet.VERDICT]
+        score, stderr = means.get(ItemSet.SEARCH, means.get(ItemSet.RUNG, (None, None)))
         return Scores(named, items, score, stderr)
 
     def handful(self, loglikelihoods: LogLikelihoods) -> dict[str, Floats]:
@@ -188,8 +193,8 @@ class Scorer:
 
         Raises NotFiniteError.
         """
-        parts = [replace(part, indices=part.indices[:HANDFUL]) for part in self.parts if part.name == "search"]
-        return {f"{part.place}/loglikelihood": results(part, loglikelihoods(part.requests))[1] for part in parts}
+        parts = [replace(part, indices=part.indices[:HANDFUL]) for part in self.parts if part.name is ItemSet.SEARCH]
+        return {str(part.result("loglikelihood")): results(part, loglikelihoods(part.requests))[1] for part in parts}
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -197,7 +202,7 @@ class Scorer:
         counts: Counter[str] = Counter()
         for part in self.parts:
             counts[part.task.name] -= len(part.indices)
-            if part.name != "verdict":  # search and verdict share a task's items
+            if part.name is not ItemSet.VERDICT:  # search and verdict share a task's items
                 counts[part.task.name] += len(part.task.items)
         return {name: count for name, count in counts.items() if count}
 
