@@ -15,6 +15,7 @@ from partune.cli import studies
 from partune.cli.parser import build_parser
 from partune.record.record import Record
 from partune.report.summary import summarise
+from partune.runtime.rounding import score
 from tests.support.command import BRANIN, branin, run
 
 
@@ -57,7 +58,7 @@ def test_a_report_that_cannot_be_written_is_one_line_after_the_summary(tmp_path:
     page.mkdir()
     status, output, errors = run("report", "runs/b")
     assert status == 0
-    assert "Best: trial" in output
+    assert "Winner: trial" in output
     assert errors == "partune: no report: cannot write runs/b/report.html: Is a directory\n"
 
 
@@ -215,7 +216,7 @@ def test_quiet_says_what_matters_only() -> None:
     status, output, errors = run("resume", "runs/b", "--budget", "10", "--quiet")
     assert (status, errors) == (0, "")
     best = summarise(Record.open(Path("runs/b"), read_only=True))["best"]
-    assert output == f"Best: trial {best['trial']}, {best['score']:.4f}\n"
+    assert output == f"Winner: trial {best['trial']}, {score(best['score'], None)}\n"
 
 
 def test_an_interrupted_study_leaves_the_output_to_json(monkeypatch: pytest.MonkeyPatch) -> None:

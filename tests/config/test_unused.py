@@ -14,7 +14,7 @@ from partune.cli.progress import PHASES, Quiet
 from partune.config import unused
 from partune.config.unused import Loaded
 from partune.record.record import Record
-from partune.report import sentences, verdict
+from partune.report import sentences, verdict_words
 from partune.report.facts import Facts
 from partune.study import Watcher
 from partune.study import from_config as configured
@@ -142,7 +142,7 @@ def test_the_defaults_are_called_what_they_are(tmp_path: Path) -> None:
     facts = Facts(Record.open(tmp_path / "s", read_only=True))
     called = "the field's defaults with lora_r=2 as given"
     assert facts.summary["defaults"]["called"] == called
-    assert verdict.better_defaults(facts.summary).startswith("The field's defaults with lora_r=2 as given ")
+    assert verdict_words.better_defaults(facts.summary).startswith("The field's defaults with lora_r=2 as given ")
     assert called in sentences.headline(facts) or not facts.summary["verdict"]["better_than"]
 
 

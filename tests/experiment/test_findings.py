@@ -19,7 +19,7 @@ from partune.record.record import Record
 from partune.report import figures
 from partune.report.comparison import data as compare
 from partune.report.comparison.bounds import SEARCH, TEST, VERDICT
-from partune.report.data import Summary, as_json
+from partune.report.plain_data import Summary, as_json
 from partune.trial import Trial
 from tests.support.outcomes import BUDGET, SEEDS, tuned
 

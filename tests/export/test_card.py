@@ -21,8 +21,9 @@ from transformers import BitsAndBytesConfig
 from partune import Float, Int, Space, Study, UserError, config
 from partune.export.export import export
 from partune.finetune.model import quantization
-from partune.report.words import score_words
+from partune.report.words import value
 from partune.runtime.markdown import code, fenced, plain
+from partune.runtime.rounding import measured
 from partune.trial.contents import Content
 from tests.support.simulated import SimulatedTuning
 
@@ -84,11 +85,11 @@ def test_scores_verdict_and_hyperparameters_are_the_records(tmp_path: Path) -> N
         observation = study.anchors[anchor].observation
         assert observation is not None
         parts = ("score", "verdict", "test/t")
-        scores = (score_words(observation.scores[part], observation.scores[f"{part}_stderr"]) for part in parts)
+        scores = (measured(observation.scores[part], observation.scores[f"{part}_stderr"]) for part in parts)
         assert f"| {' | '.join((name, *scores))} |" in text
     assert f"| rank r | {study.best.config['lora_r']} |" in text
     assert f"| alpha | {study.best.config['lora_alpha']} |" in text
-    assert f"{study.best.config['learning_rate']:g} at its peak" in text
+    assert f"{value(study.best.config['learning_rate'])} at its peak" in text
     assert f"trial {study.best.number} of 5" in text
     assert f"| seed | {study.best.seed}; the data's order: 0 |" in text
 

@@ -18,7 +18,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.chats import Chat
 from partune.finetune.data import Examples, tokenise
-from partune.report.rows import row_notes
+from partune.report.data_notes import row_notes
 from tests.finetune.test_data import CHATML, MARKED, answers, chat_answers
 from tests.support.tiny import write_jsonl
 

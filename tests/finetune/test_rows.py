@@ -15,7 +15,7 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.data import alpaca_pieces, tokenise
 from partune.finetune.rows import normalise, read_rows
-from partune.report.rows import row_notes
+from partune.report.data_notes import row_notes
 from tests.finetune.test_data import CHAT, CHATML, answers, chat_answers
 from tests.support.tiny import write_jsonl
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
@@ -10,19 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from partune import Float, Int, Observation, Space, Study
 from partune.bench.scaling.makespans import Case, Run
 from partune.bench.scaling.run import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
 from partune.record.record import Record
-from partune.report import data, summary, terminal
-from partune.report.data import as_json
-from partune.report.words import span
-from partune.trial import Config, Trial
-from partune.trial.rungs import SHARES
+from partune.report import summary
+from partune.report.plain_data import as_json
+from partune.trial import Trial
 from tests.study.test_slots import Slotted
+from tests.support.printed import printed
 from tests.support.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
@@ -33,13 +30,6 @@ def study(tmp_path: Path) -> Study:
     return Study(
         SPACE, SimulatedTuning(gain=0.4, items=1000), "lhs", directory=tmp_path / "s", options={"size": 12}
     ).run(12)
-
-
-def text(found: data.Summary, width: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=width, highlight=False, soft_wrap=True)
-    terminal.show(found, console)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def test_the_data_are_the_records(study: Study) -> None:
@@ -74,22 +64,9 @@ def test_scripts_get_plain_json(study: Study) -> None:
     assert json.loads(as_json(found)) == json.loads(json.dumps(found))
 
 
-def test_people_see_trials_scores_verdict_and_adapter(study: Study) -> None:
-    shown = text(summary.summarise(study.record))
-    assert study.verdict is not None
-    assert f"Verdict: {study.verdict.sentence.split(' (')[0]}" in shown
-    assert "on 1000 items that no optimiser saw" in shown
-    assert "FloatingPointError: loss diverged at step 3" in shown
-    assert f"Best adapter: {study.record.adapter(study.best.number)}" in shown.replace("\n", "")
-    (row,) = [line for line in shown.splitlines() if line.endswith("best") or line.rstrip().endswith(" best")]
-    assert f"{study.best.score:.4f}" in row
-    for name in ("base", "defaults", "best"):
-        assert any(line.strip().startswith(name) for line in shown.splitlines())
-
-
 def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None:
     study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s")
-    assert "No trials yet." in text(summary.summarise(study.record))
+    assert "No trials yet." in printed(summary.summarise(study.record))
     study._score_anchors(SimulatedTuning())
     trial = study._next(budget=1)
     assert trial is not None
@@ -97,43 +74,7 @@ def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None
     found = summary.summarise(study.record)
     assert found["verdict"] is None
     assert found["best"]["verdict"] is None
-    assert "No verdict yet" in text(found)
-
-
-def test_a_stopped_trial_says_where() -> None:
-    found = summary.summarise(
-        Study(Space(x=Float(-5, 5), y=Float(-5, 5)), Slotted(), "lhs", stop="rungs").run(16).record
-    )
-    rows = [row for row in found["trials"] if row["status"] == "stopped"]
-    assert {row["fidelity"] for row in rows} <= set(SHARES)
-    shown = text(found)
-    assert sum(shown.count(f"stopped at {share:.0%}") for share in SHARES) == len(rows) > 0
-    assert f"{len(rows)} stopped) by lhs" in shown
-
-
-def test_a_plain_function_has_no_base_and_no_verdict() -> None:
-    def score(config: Config) -> float:
-        return float(config["lora_r"])
-
-    found = summary.summarise(Study(SPACE, score, "random").run(4).record)
-    assert found["base"] is found["defaults"] is found["verdict"] is None
-    shown = text(found)
-    assert "Best: trial" in shown
-    assert "Verdict" not in shown
-
-
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_numbers_are_never_cut(study: Study, width: int) -> None:
-    shown = text(summary.summarise(study.record), width)
-    assert f"{study.best.score:.4f}\u00a0±\u00a0" in shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(3.14159, "3.1 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (61.2, "1 min 01 s"), (3661, "1 h 01 min")],
-)
-def test_durations_are_said_as_people_say_them(seconds: float, words: str) -> None:
-    assert span(seconds) == words
+    assert "No verdict yet" in printed(found)
 
 
 # ----- utilisation
@@ -159,7 +100,7 @@ def test_utilisation_is_that_of_the_simulated_study() -> None:
     found = summary.summarise(study.record)
     assert found["utilisation"] == pytest.approx(run.utilisation, rel=1e-9)
     assert found["seconds"]["workers"] == pytest.approx(8 * run.makespan, rel=1e-9)
-    assert f"workers busy for {run.utilisation:.0%} of the search" in text(found)
+    assert f"workers busy for {run.utilisation:.0%} of the search" in printed(found)
 
 
 def test_utilisation_adds_up_over_the_runs_of_a_study_and_over_workers_that_come_and_go(tmp_path: Path) -> None:

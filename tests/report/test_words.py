@@ -1,4 +1,4 @@
-"""Numbers in words: no digit beyond what is known."""
+"""Counts, lists and settings in words."""
 
 from __future__ import annotations
 
@@ -7,33 +7,19 @@ import pytest
 from partune.report import words
 
 
-@pytest.mark.parametrize(
-    ("value", "stderr", "text"),
-    [
-        (0.92968, 0.01314, "0.930\u00a0±\u00a00.013"),
-        (0.92968, 0.00031, "0.92968\u00a0±\u00a00.00031"),
-        (12.3456, 3.2, "12.3\u00a0±\u00a03.2"),
-        (123.456, 32.0, "123\u00a0±\u00a032"),
-        (-0.5, 0.25, "-0.50\u00a0±\u00a00.25"),
-        (0.123456, None, "0.1235"),
-        (0.123456, 0.0, "0.1235"),
-        (0.123456, float("nan"), "0.1235"),
-        (1.234e-7, None, "1.234e-7"),
-        (None, None, "–"),
-        (float("-inf"), None, "–"),
-    ],
-)
-def test_a_score_is_rounded_to_two_digits_of_its_error(value: float, stderr: float | None, text: str) -> None:
-    assert words.measured(value, stderr) == text
-
-
-def test_a_gain_shows_its_sign() -> None:
-    assert words.measured(0.0704, 0.0175, "+") == "+0.070\u00a0±\u00a00.018"
-    assert words.measured(0.5, None, "+") == "+0.5"
-    assert words.measured(-0.5, None, "+") == "-0.5"
-
-
 def test_lists_and_counts_are_sentences() -> None:
     assert [words.listed(list("abc"[:n])) for n in range(4)] == ["", "a", "a and b", "a, b and c"]
     assert (words.several(1, "trial"), words.several(1200, "trial")) == ("1 trial", "1,200 trials")
-    assert (words.chance(0.0004), words.chance(0.0312)) == ("p < 0.001", "p = 0.031")
+
+
+def test_settings_have_three_digits() -> None:
+    config = {"lora_r": 16, "learning_rate": 1.2351e-5, "optimizer": "adamw"}
+    assert words.settings(config) == "lora_r 16, learning_rate 1.24e-5, optimizer adamw"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.14159, "3.1 s"), (59.94, "59.9 s"), (59.96, "1 min 00 s"), (61.2, "1 min 01 s"), (3661, "1 h 01 min")],
+)
+def test_durations_are_said_as_people_say_them(seconds: float, text: str) -> None:
+    assert words.span(seconds) == text

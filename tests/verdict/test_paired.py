@@ -264,7 +264,7 @@ def test_the_sentence_says_what_was_shown() -> None:
     fresh = several(np.tile(better, (4, 1)))
     both = verdict(fresh, one(same), several(np.tile(same, (5, 1))), seeds=4)
     assert both.better_than == ("base", "defaults")
-    assert both.sentence.startswith("BETTER than the untouched base model (gain +0.2500")
+    assert both.sentence.startswith("BETTER than the untouched base model (gain +0.250")
     assert "adapter" not in both.sentence
     assert verdict(one(better), one(same), None).better_than == ("base",)
     broken = verdict(fresh, one(same), one(same), seeds=4, failed=1)

@@ -15,6 +15,7 @@ from partune.export.export import export
 from partune.objectives.base import Objective
 from partune.report.summary import summarise
 from partune.report.terminal import show
+from partune.runtime.rounding import score
 from partune.study import Watcher
 from partune.trial import Trial
 from partune.trial.names import Confirmation
@@ -192,7 +193,8 @@ def test_first_scores_are_too_good_and_the_report_says_by_how_much(capsys: pytes
     show(summary)
     told = capsys.readouterr().out
     first, other = summary["confirmed"]
-    assert f"trial {first['trial']} {first['score']:.4f}, then {first['again'][0]:.4f}; trial {other['trial']}" in told
+    scores = f"{score(first['score'], None)}, then {score(first['again'][0], None)}"
+    assert f"trial {first['trial']} {scores}; trial {other['trial']}" in told
     assert ("the winner's curse" in told) == (first["score"] + other["score"] > first["again"][0] + other["again"][0])
 
 
@@ -249,9 +251,7 @@ def test_the_report_says_why_the_best_score_is_not_the_winner(capsys: pytest.Cap
         summary = summarise(study.record)
         show(summary)
         told = capsys.readouterr().out
-        assert (f"Trial {first.number} scored {first.score:.4f}, more of it by luck" in told) == (
-            study.best is not first
-        )
+        assert (f"Trial {first.number} scored {score(first.score, None)}, but" in told) == (study.best is not first)
         assert summary["best"]["trial"] == study.best.number
         if study.best is not first:
             break

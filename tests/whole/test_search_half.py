@@ -47,7 +47,7 @@ assert not set({FINETUNE!r}) & set(sys.modules)
 print(json.dumps([answers, sorted(map(str, pathlib.Path().glob("*/*")))]))
 """
 WORKS = {
-    "report runs/0": "Best: trial",
+    "report runs/0": "Winner: trial",
     "report runs/0 --markdown": "# Study 0",
     "compare runs/0 runs/1": "Time and cost",
     "algorithms": "bamsoo",

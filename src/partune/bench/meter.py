@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import platform
 import time
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "transformers", "peft", "lm-eval", "partune")
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-
-NOTHING = "-"
 
 
 @dataclass(frozen=True)
@@ -118,11 +115,3 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def number(value: float) -> str:
-    """Three digits that count; a dash for what was not measured."""
-    if not math.isfinite(value):
-        return NOTHING
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
-    return f"{round(value, digits):.{max(0, digits)}f}"

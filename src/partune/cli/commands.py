@@ -80,7 +80,7 @@ def report(arguments: argparse.Namespace) -> int:
     """Print what a study found, in the form that was asked for, and write its page."""
     from partune.record.record import Record
     from partune.report import summary
-    from partune.report.data import print_json
+    from partune.report.plain_data import print_json
 
     directory = studies.existing(arguments.directory)
     record = Record.open(directory, read_only=True, storage=arguments.storage)
@@ -123,8 +123,8 @@ def compare(arguments: argparse.Namespace) -> int:
     from partune.report.comparison import data as compare
     from partune.report.comparison import tables
     from partune.report.comparison.files import write
-    from partune.report.data import print_json
     from partune.report.facts import Facts
+    from partune.report.plain_data import print_json
 
     directories = [studies.existing(directory) for directory in arguments.directories]
     # The URL belongs to the studies that are kept in a database; others have their journal beside them.
@@ -152,7 +152,7 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune.experiment.run import Teller, run
     from partune.experiment.sentences import show
     from partune.objectives.base import not_searched
-    from partune.report.data import print_json
+    from partune.report.plain_data import print_json
     from partune.study.study import StoppedError
 
     given = config.located(flags.given(arguments), Path.cwd())
@@ -253,7 +253,7 @@ def certificates(arguments: argparse.Namespace) -> int:
 def doctor(arguments: argparse.Namespace) -> int:
     """Check this machine; the status is 1 if a check fails."""
     from partune.cli import doctor
-    from partune.report.data import print_json
+    from partune.report.plain_data import print_json
 
     if arguments.json:
         checks = list(doctor.examine(arguments.quick))
@@ -276,7 +276,7 @@ def spaces(arguments: argparse.Namespace) -> int:
     """Print the ready-made spaces, or the one that is named."""
     import yaml
 
-    from partune.report.data import print_json
+    from partune.report.plain_data import print_json
     from partune.space import SPACES, Space
 
     chosen = {arguments.name: Space.parse(arguments.name)} if arguments.name else SPACES
@@ -293,7 +293,7 @@ def spaces(arguments: argparse.Namespace) -> int:
 def algorithms(arguments: argparse.Namespace) -> int:
     """Print the optimisers."""
     from partune.optimizers import ALGORITHMS, AUTO
-    from partune.report.data import print_json
+    from partune.report.plain_data import print_json
 
     if arguments.json:
         listed = [{"name": name, "summary": a.summary, "source": a.source} for name, a in ALGORITHMS.items()]

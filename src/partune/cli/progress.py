@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from partune.config import baseline
 from partune.objectives.base import Anchored
-from partune.report.rows import row_notes
-from partune.report.words import coverage_words, progress, reloaded_words, score_words, span, words
+from partune.report.data_notes import row_notes
+from partune.report.words import coverage_words, progress, reloaded_words, settings, span
+from partune.runtime.rounding import measured, score
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Status, Trial
@@ -159,10 +160,12 @@ class Terminal(Watcher):
             outcome = f"stopped at {trial.observation.fidelity:.0%}, {outcome}"
         # The best so far; who won is known only at the end, from the trials around and from fresh runs.
         mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
-        self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {words(trial.config)}  ", (took, "dim"))
+        self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {settings(trial.config)}  ", (took, "dim"))
         # Drawn at once: many trials of a pack may end between two of the bar's own refreshes.
         if self._bar is not None and self._task is not None:
-            text = f"searching, best so far {leader.score:.4f}" if leader is not None else "searching"
+            text = "searching"
+            if leader is not None and leader.observation is not None:
+                text += f", best so far {score(leader.score, leader.observation.stderr)}"
             self._bar.update(
                 self._task, completed=self._done(), description=f"{text}, {self._left()} left", refresh=True
             )
@@ -190,7 +193,7 @@ class Terminal(Watcher):
             return f"failed: {trial.observation.error}"
         found = score_on_verdict_items(trial.observation.scores)
         assert found is not None
-        return f"{found[0]:.4f} on the held-out items"
+        return f"{measured(*found)} on the held-out items"
 
     @staticmethod
     def _score(trial: Trial) -> str:
@@ -198,7 +201,7 @@ class Terminal(Watcher):
         assert trial.observation is not None
         if trial.status is Status.FAILED:
             return f"failed: {trial.observation.error}"
-        return score_words(trial.score, trial.observation.stderr)
+        return measured(trial.score, trial.observation.stderr)
 
     def _done(self) -> int:
         return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from partune.config import Run, StudyConfig
     from partune.record.record import Record
-    from partune.report.data import Summary
+    from partune.report.plain_data import Summary
     from partune.study import Study, Watcher
     from partune.workers.base import Workers
 
@@ -248,8 +248,8 @@ def show(record: Record, arguments: argparse.Namespace) -> Summary:
         The summary of the study.
     """
     from partune.report import files, terminal
-    from partune.report.data import print_json
     from partune.report.facts import Facts
+    from partune.report.plain_data import print_json
 
     facts = Facts(record)
     # The report is written before anything is printed: printing fails if the output is a full disk or a closed pipe.

@@ -9,8 +9,8 @@ from partune.experiment.findings import Outcome
 from partune.experiment.page import page
 from partune.experiment.sentences import sections
 from partune.report.comparison import curves
-from partune.report.data import Summary, as_json
 from partune.report.figures import dashed, hue
+from partune.report.plain_data import Summary, as_json
 from partune.report.svg.panels import Curve, Panel, picture
 from partune.report.tables import Section, marked
 from partune.runtime.disk import replace

@@ -18,8 +18,8 @@ from partune.record.record import Record
 from partune.report.comparison import bounds
 from partune.report.comparison import data as compare
 from partune.report.comparison.bounds import SEARCH, TEST, VERDICT, samples
-from partune.report.data import Summary
 from partune.report.facts import Facts
+from partune.report.plain_data import Summary
 
 
 @dataclass(frozen=True)

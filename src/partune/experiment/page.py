@@ -12,6 +12,7 @@ from partune.report.figures import Figure
 from partune.report.html.document import details, document, paragraph, place, table
 from partune.report.html.page import hover
 from partune.report.tables import Section
+from partune.runtime import rounding
 
 
 def page(outcome: Outcome) -> str:
@@ -82,7 +83,7 @@ class _Page:
         if all(own["by_seconds"] for own in compared):
             figure = figures.best_so_far(compared, "by_seconds")
             text += "<h3>Best score for the time</h3>" + self._figure(
-                "compared-time", figure, 340, "Best score so far by time", "Without anchors, verdicts and waiting."
+                "compared-time", figure, 340, "Best score so far by time", "Without baselines, verdicts and waiting."
             )
         return text
 
@@ -111,8 +112,8 @@ class _Page:
         ]
         low, high = figures.ends([trial.score for trial in study.done])
         return (
-            f'{text}<p class="ramp">score ≤ {words.number(low, 3)} <i></i> {words.number(high, 3)}; crosses failed, '
-            f'the star is the winner</p><div class="pair">{"".join(plots)}</div>'
+            f'{text}<p class="ramp">score ≤ {rounding.number(low, 3)} <i></i> {rounding.number(high, 3)}; '
+            f'crosses failed, the star is the winner</p><div class="pair">{"".join(plots)}</div>'
         )
 
     def calibration(self) -> str:
@@ -121,7 +122,7 @@ class _Page:
         figure = figures.over_epochs(found["scores"], names, found["epochs"])
         caption = "A line is a configuration; the dotted rule is the number of epochs that is enough."
         rows = [
-            [name, *(words.NONE if each is None else words.number(each) for each in row)]
+            [name, *(rounding.NONE if each is None else rounding.number(each) for each in row)]
             for name, row in zip(names, found["scores"], strict=True)
         ]
         heads = ["configuration", *(words.several(k + 1, "epoch") for k in range(len(rows[0]) - 1))]
@@ -161,4 +162,4 @@ def _table(section: Section, headed: bool) -> str:
 
 def _numeric(column: list[str]) -> bool:
     """Whether a column is of numbers, which stand to the right."""
-    return all(not cell or cell == words.NONE or cell.lstrip("+-−")[:1].isdigit() for cell in column)
+    return all(not cell or cell == rounding.NONE or cell.lstrip("+-−")[:1].isdigit() for cell in column)

@@ -11,8 +11,9 @@ from partune.report import words
 from partune.report.comparison import bounds, tables
 from partune.report.comparison.bounds import BASE, DEFAULTS, SEARCH, VERDICT
 from partune.report.comparison.data import MEASURES
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
 from partune.report.tables import Section, tell
+from partune.runtime import rounding
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,14 +48,14 @@ def _differing(compared: Summary) -> str:
     if worse:
         told = [f"{better} is better than {words.listed(others)}" for better, others in worse.items()]
         most = max(each["corrected"] for each in tested if each["significant"])
-        return f"The algorithms differ: {'; '.join(told)} (p ≤ {words.number(most, 2)}, corrected)."
+        return f"The algorithms differ: {'; '.join(told)} (p ≤ {rounding.number(most, 2)}, corrected)."
     least = min(each["corrected"] for each in tested)
     repeats = max(len(own["seeds"]) for own in compared["algorithms"])
     names = words.listed([own["algorithm"] for own in compared["algorithms"]])
     if any(each["shows"] for each in tested):
         return (
             f"That {names} differ is not shown over {words.several(repeats, 'repeat')} "
-            f"(smallest corrected {words.chance(least)})."
+            f"(smallest corrected {rounding.chance(least)})."
         )
     return f"{words.several(repeats, 'repeat')} cannot show that {names} differ, whatever the scores."
 
@@ -63,10 +64,10 @@ def _leading(found: Summary) -> str:
     """Who leads, in numbers."""
     compared = found["comparison"]
     best, kind = compared["algorithms"][0], VERDICT if compared["measure"] == "verdict" else SEARCH
-    text = f"{best['algorithm']} leads in the mean with {words.number(best['result']['mean'], 3)}"
+    text = f"{best['algorithm']} leads in the mean with {rounding.number(best['result']['mean'], 3)}"
     others = {row["name"]: row["scores"][kind] for row in found["bounds"] if kind in row["scores"]}
     told = [
-        f"{label} {words.number(others[name]['score'], 3)}"
+        f"{label} {rounding.number(others[name]['score'], 3)}"
         for name, label in ((BASE, BASE), (DEFAULTS, "defaults"))
         if name in others
     ]
@@ -135,12 +136,12 @@ def _epochs(found: Summary) -> Section:
             [
                 str(step["epochs"]),
                 *(
-                    [words.number(float(column.mean())), words.number(float(column.max()))]
+                    [rounding.number(float(column.mean())), rounding.number(float(column.max()))]
                     if len(column)
-                    else [words.NONE] * 2
+                    else [rounding.NONE] * 2
                 ),
-                words.NONE if correlation is None else f"{correlation:.2f}",
-                words.NONE if step["leader"] is None else words.number(step["leader"]),
+                rounding.NONE if correlation is None else f"{correlation:.2f}",
+                rounding.NONE if step["leader"] is None else rounding.number(step["leader"]),
                 "enough" if step["epochs"] == found["epochs"] else "",
             ]
         )

@@ -12,9 +12,9 @@ from partune import __version__, config
 from partune.export.chosen import Chosen, is_file
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.finetune.model import DTYPES
-from partune.report.data import Summary
-from partune.report.verdict import advice, defaults_called, lost_words, small_print
-from partune.report.words import coverage_words, score_words, span
+from partune.report.plain_data import Summary
+from partune.report.verdict_words import advice, defaults_called, lost_words, small_print
+from partune.report.words import coverage_words, score_of, span, value
 from partune.runtime import strict_yaml
 from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial
@@ -92,9 +92,9 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     cells = [
         (
             name,
-            plain(str(row["error"])) if row["score"] is None else score_words(row["score"], row["stderr"]),
-            "" if row["verdict"] is None else score_words(**row["verdict"]),
-            *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
+            plain(str(row["error"])) if row["score"] is None else score_of(row),
+            score_of(row["verdict"]),
+            *(score_of(row["test"].get(test)) for test in tests),
         )
         for name, row in rows.items()
         if row is not None
@@ -123,8 +123,9 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
 def _settings(chosen: Chosen) -> list[tuple[str, str]]:
     model, data, training = chosen.model, chosen.data, chosen.training
     length = f"{training.steps} steps" if training.steps is not None else f"{training.epochs:g} epochs"
-    optimizer = training.optimizer + (f", momentum {training.momentum:g}" if training.optimizer == "sgd" else "")
+    optimizer = training.optimizer + (f", momentum {value(training.momentum)}" if training.optimizer == "sgd" else "")
     revision = "" if model.revision is None else f", revision {code(model.revision)}"
+    decay, clip = value(training.weight_decay), value(training.max_grad_norm)
     quantized = "" if model.quantize == "none" else f", kept in 4 bits ({model.quantize})"
     return [
         ("base", f"{code(name_of(model.path))}{revision}, {chosen.dtype}{quantized}"),
@@ -132,14 +133,17 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
         ("loss on", "the answers" if data.loss_on == "answer" else "prompts and answers"),
         ("maximum length", f"{data.max_length} tokens"),
         ("rank r", f"{training.lora_r}"),
-        ("alpha", f"{training.lora_alpha:g}"),
-        ("dropout", f"{training.lora_dropout:g}"),
+        ("alpha", value(training.lora_alpha)),
+        ("dropout", value(training.lora_dropout)),
         ("adapted layers", _adapted(chosen)),
-        ("learning rate", f"{training.learning_rate:g} at its peak, {training.schedule} schedule"),
+        ("learning rate", f"{value(training.learning_rate)} at its peak, {training.schedule} schedule"),
         ("warm-up", f"{chosen.warmup} steps"),
         ("length", length if training.steps is not None else f"{length}, {chosen.steps} steps"),
         ("batch", f"{training.batch_size} examples a step"),
-        ("optimiser", f"{optimizer}, weight decay {training.weight_decay:g}, clipped at {training.max_grad_norm:g}"),
+        (
+            "optimiser",
+            f"{optimizer}, weight decay {decay}, clipped at {clip}",
+        ),
         ("seed", f"{chosen.seed}; the data's order: {chosen.order_seed}"),
     ]
 

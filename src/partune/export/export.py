@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.record.record import Record
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
 from partune.report.summary import summarise
-from partune.report.verdict import lost_words
+from partune.report.verdict_words import lost_words
 from partune.runtime.disk import draft_of
 from partune.runtime.extras import require_finetune
 from partune.runtime.paths import place

@@ -33,7 +33,7 @@ from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
 from partune.report.markdown import escaped
-from partune.runtime import extras, urls
+from partune.runtime import extras, rounding, urls
 from partune.runtime.markdown import plain
 from partune.runtime.network import LOOPBACK, is_loopback
 from partune.space.distributions import distribution
@@ -174,7 +174,7 @@ def _note(facts: Facts) -> str:
     """How the study stands, in the report's words, as Markdown."""
     parts = [f"**{plain(sentences.headline(facts))}**", *map(plain, sentences.remarks(facts))]
     if facts.winner is not None:
-        parts.append(plain(f"Trial {facts.winner.number}: {words.words(facts.winner.config)}."))
+        parts.append(plain(f"Trial {facts.winner.number}: {words.settings(facts.winner.config)}."))
     if facts.scored:
         parts.append(escaped(*sentences.standing(facts)))
     return "\n\n".join(parts)
@@ -205,7 +205,12 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     again = facts.again.get(trial.number, [])
     yield "stderr", row["stderr"]
     yield "phase", "start" if trial.number < facts.n_init else "search"
-    told = [words.number(each.score) if each.status is Status.DONE else "failed" for each in again]
+    told = [
+        rounding.score(each.score, each.observation.stderr)
+        if each.status is Status.DONE and each.observation is not None
+        else "failed"
+        for each in again
+    ]
     yield "again", ", ".join(told) or None  # with fresh seeds
     for task, test in row["test"].items():
         result = ResultName(ItemSet.TEST, task)

@@ -23,9 +23,9 @@ from partune.report import words
 from partune.report.analysis.cells import Partition, partition
 from partune.report.analysis.importance import Importance, importance
 from partune.report.analysis.slices import FEWEST, Model
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
 from partune.report.summary import summarise
-from partune.runtime import strict_yaml
+from partune.runtime import rounding, strict_yaml
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial
 from partune.verdict.winner import confirmations, ranked
@@ -237,9 +237,9 @@ class Facts:
             over = verdict["over_base"]
             if gain - over["gain"] > SURE * _joint(stderr, over["stderr"]):
                 found.append(
-                    f"The winner gained {words.measured(gain, stderr)} on the search items, which chose it, and "
-                    f"{words.measured(over['gain'], over['stderr'], '+')} on the verdict items, which did not: it is "
-                    "fitted to the search items. More validation items or --confirm help."
+                    f"The winner gained {rounding.difference(gain, stderr, sign='')} on the search items, which chose "
+                    f"it, and {rounding.difference(over['gain'], over['stderr'])} on the verdict items, which did "
+                    "not: it is fitted to the search items. More validation items or --confirm help."
                 )
         for task, score in best["test"].items():
             if task not in base["test"]:
@@ -248,8 +248,8 @@ class Facts:
             stderr = _joint(score["stderr"], base["test"][task]["stderr"])
             if gain < -SURE * stderr:
                 found.append(
-                    f"On {task} the winner scores {words.measured(-gain, stderr)} below the untouched base model: "
-                    "it was bought at the price of what the base could do."
+                    f"On {task} the winner scores {rounding.difference(-gain, stderr, sign='')} below the untouched "
+                    "base model: tuning cost some of what the base could do."
                 )
         return found
 

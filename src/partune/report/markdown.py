@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from partune.report import sentences, words
+from partune.report.data_notes import row_notes
 from partune.report.facts import Facts
-from partune.report.rows import row_notes
 from partune.runtime.markdown import fenced, plain, table
 
 

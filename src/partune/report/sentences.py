@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from partune.report import words
-from partune.report.data import Summary
 from partune.report.facts import Facts
-from partune.report.verdict import advice, defaults_called, equal_words, lost_words, luckiest, seed_words
+from partune.report.plain_data import Summary
+from partune.report.verdict_words import advice, defaults_called, equal_words, lost_words, luck, seed_words
 from partune.report.words import span
-from partune.runtime import strict_yaml
+from partune.runtime import rounding, strict_yaml
 from partune.trial import Status
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
@@ -47,13 +47,13 @@ def headline(facts: Facts) -> str:
             else "No trial has ended yet."
         )
     best, base, verdict = summary["best"], summary["base"], summary["verdict"]
-    score = words.measured(best["score"], best["stderr"])
+    score = words.score_of(best)
     if base is None:
         return f"The best score is {score}, of trial {winner.number}; there is no base model to compare it with."
     if verdict is None:
         return (
             f"No verdict yet: trial {winner.number} leads with {score} on the search items "
-            f"(untouched base {words.measured(base['score'], base['stderr'])})."
+            f"(untouched base {words.score_of(base)})."
         )
     equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
     return f"{equal}{_judged(winner.number, verdict, defaults_called(summary))}, on {_items(verdict)}."
@@ -96,9 +96,8 @@ def remarks(facts: Facts) -> list[str]:
         found.append(
             f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: what follows is how it stands."
         )
-    if facts.winner is not None and (first := luckiest(summary)) is not None:
-        score = words.measured(first["score"], first["stderr"])
-        found.append(f"Trial {first['id']} scored {score}, more of it by luck, judging by the trials around both.")
+    if facts.winner is not None and (lucky := luck(summary)):
+        found.append(lucky)
     if lost := lost_words(summary):
         found.append(lost.strip())
     if summary["verdict"] is not None:
@@ -115,7 +114,7 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
     rows = []
     for name, row in facts.scored.items():
         given = [row, *([row["verdict"]] if judged else []), *(row["test"].get(task) for task in facts.tests)]
-        rows.append([NAMES[name], *(words.NONE if each is None else _measured(each) for each in given)])
+        rows.append([NAMES[name], *map(words.score_of, given)])
     return [
         "",
         "search items",
@@ -133,28 +132,14 @@ def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
     return [
         (
             name,
-            words.measured(found["gain"], found["stderr"], "+"),
+            rounding.difference(found["gain"], found["stderr"]),
             _interval(found),
-            f"{words.chance(_chance(found))}{' of a loss' if found['relation'] == 'worse' else ''}",
+            f"{rounding.chance(_chance(found))}{' of a loss' if found['relation'] == 'worse' else ''}",
             f"{found['test']}; {found['items']:,} items",
         )
         for name, found in rows
         if found is not None
     ]
-
-
-def curse(facts: Facts) -> str:
-    """By how much the first scores of those that ran again were too good."""
-    confirmed = facts.summary["confirmed"]
-    lost = [row["score"] - row["again"][0] for row in confirmed if row["again"] and row["again"][0] is not None]
-    if not lost:
-        return ""
-    mean = sum(lost) / len(lost)
-    if mean <= 0:
-        return "On average the first scores held when the trials ran again with fresh seeds."
-    return (
-        f"The first scores were {words.number(mean, 2)} too good on average: the luck of a seed (the winner's curse)."
-    )
 
 
 def cost(facts: Facts) -> str:
@@ -164,7 +149,7 @@ def cost(facts: Facts) -> str:
     rate = [row["seconds"] for row in facts.summary["trials"] if row["seconds"] is not None]
     text = f"{took(total)} of a worker's time in all{where}"
     if facts.device:
-        text += f": {words.number(total / 3600, 2)} {facts.unit}"
+        text += f": {rounding.number(total / 3600, 2)} {facts.unit}"
     if rate:
         mean = sum(rate) / len(rate)
         text += f"; a trial took {took(mean)} on average"
@@ -192,7 +177,7 @@ def yaml_text(data: Mapping[str, Any]) -> str:
 
 
 def took(seconds: float) -> str:
-    return span(seconds) if seconds >= 0.1 else f"{words.number(1000 * seconds, 2)} ms"
+    return span(seconds) if seconds >= 0.1 else f"{rounding.number(1000 * seconds, 2)} ms"
 
 
 def importance(facts: Facts) -> list[str]:
@@ -254,22 +239,18 @@ def _chance(found: Summary) -> float:
 
 
 def _by(found: Summary) -> str:
-    return f"{words.measured(found['gain'], found['stderr'])} ({words.chance(found['p'])})"
-
-
-def _measured(row: Summary) -> str:
-    return words.measured(row["score"], row["stderr"])
+    return f"{rounding.difference(found['gain'], found['stderr'], sign='')} ({rounding.chance(found['p'])})"
 
 
 def _gain(found: Summary) -> str:
-    return f"gain {words.measured(found['gain'], found['stderr'], '+')} ({words.chance(_chance(found))})"
+    return f"gain {rounding.difference(found['gain'], found['stderr'])} ({rounding.chance(_chance(found))})"
 
 
 def _interval(found: Summary) -> str:
     low, high = found["interval"]
     if low is None or high is None:
-        return words.NONE
-    places = words.decimals(found["stderr"]) if words.uncertain(found["stderr"]) else 4
+        return rounding.NONE
+    places = rounding.decimals(found["stderr"]) if rounding.uncertain(found["stderr"]) else 4
     return f"{low:+.{places}f} … {high:+.{places}f}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from partune.config import baseline
 from partune.record.record import Look, Record
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
 from partune.report.words import reloaded_words
 from partune.trial import Status, Trial
 from partune.trial.names import Baseline, RunName, WinnerScoring, score_on_verdict_items, scores_on_tests

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from partune.config import baseline
-from partune.report.data import Summary
-from partune.report.rows import row_notes
-from partune.report.verdict import advice, equal_words, lost_words, luckiest, small_print
-from partune.report.words import coverage_words, progress, remark, score_words, span, value_words, words
+from partune.report.data_notes import row_notes
+from partune.report.plain_data import Summary
+from partune.report.verdict_words import advice, curse, equal_words, lost_words, luck, small_print
+from partune.report.words import coverage_words, progress, remark, score_of, settings, span, value
+from partune.runtime.rounding import score
 from partune.trial import Status
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def brief(summary: Summary) -> str:
         return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
     if (best := summary["best"]) is not None:
         unjudged = "" if summary["no_verdict"] is None else f". {summary['no_verdict']}"
-        return f"Best: trial {best['trial']}, {score_words(best['score'], best['stderr'])}{unjudged}"
+        return f"Winner: trial {best['trial']}, {score_of(best)}{unjudged}"
     return "No trial has a score."
 
 
@@ -49,14 +50,15 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(text(equal_words(summary), "bold"))
     page.append(_trials_table(summary["trials"], summary["best"]))
     if summary["base"] is not None:
-        page.append(_anchors_table(summary))
+        page.append(_baselines_table(summary))
         if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
             page.append(f"Here the defaults are {summary['defaults']['called']}.")
     if (found := summary["best"]) is not None:
-        score = "" if summary["base"] is not None else f", {score_words(found['score'], found['stderr'])}"
-        page.append(f"Best: trial {found['trial']}{score}: {words(found['config'])}{_luck_words(summary)}")
+        shown = "" if summary["base"] is not None else f", {score_of(found)}"
+        lucky = f". {said}" if (said := luck(summary)) else ""
+        page.append(f"Winner: trial {found['trial']}{shown}: {settings(found['config'])}{lucky}")
     if summary["confirmed"]:
-        page.append(_confirmed_words(summary["confirmed"]))
+        page.append(_confirmed_words(summary))
     page += [text(note) for note in row_notes(summary["loaded"].get("data", {}))]
     page.append(_spent(summary))
     for targets, covered in summary["loaded"].get("adapted", {}).items():
@@ -69,7 +71,7 @@ def _page(summary: Summary) -> list[RenderableType]:
     elif summary["no_verdict"] is not None:
         page.append(summary["no_verdict"])
     if summary["best"] is not None and summary["best"].get("adapter"):
-        page.append(f"Best adapter: {summary['best']['adapter']}")
+        page.append(f"Winner's adapter: {summary['best']['adapter']}")
         if summary["reloaded"] is not None and summary["reloaded"]["same"]:
             page.append(f"  {summary['reloaded']['words']}")
     return page
@@ -86,11 +88,11 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
     for column in shown.columns[:-1]:
         column.justify = "right"
     for row in rows:
-        mark = "best" if winner is not None and row["id"] == winner["trial"] else ""
+        mark = "winner" if winner is not None and row["id"] == winner["trial"] else ""
         shown.add_row(
             str(row["id"]),
-            "" if row["score"] is None else score_words(row["score"], row["stderr"]),
-            *(text(value_words(row["config"].get(name, ""))) for name in names),
+            "" if row["score"] is None else score_of(row),
+            *(text(value(row["config"].get(name, ""))) for name in names),
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
             text(mark or remark(row)),
             style="bold green" if mark else ("red" if row["status"] == Status.FAILED else None),
@@ -98,12 +100,12 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
     return shown
 
 
-def _anchors_table(summary: Summary) -> RenderableType:
+def _baselines_table(summary: Summary) -> RenderableType:
     from rich.box import SIMPLE_HEAD
 
     from partune.runtime.console import table, text
 
-    rows = {"base": summary["base"], "defaults": summary["defaults"], "best": summary["best"]}
+    rows = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
     headers = ("", "search items", "verdict items", *(f"test: {name}" for name in tests))
     shown = table(headers, box=SIMPLE_HEAD)
@@ -114,31 +116,21 @@ def _anchors_table(summary: Summary) -> RenderableType:
             continue
         shown.add_row(
             name,
-            text(row["error"]) if row["score"] is None else score_words(row["score"], row["stderr"]),
-            "" if row["verdict"] is None else score_words(**row["verdict"]),
-            *(score_words(**row["test"][test]) if test in row["test"] else "" for test in tests),
+            text(row["error"]) if row["score"] is None else score_of(row),
+            score_of(row["verdict"]),
+            *(score_of(row["test"].get(test)) for test in tests),
         )
     return shown
 
 
-def _luck_words(summary: Summary) -> str:
-    """Why the winner is not the best score."""
-    first = luckiest(summary)
-    if first is None:
-        return ""
-    return f". Trial {first['id']} scored {first['score']:.4f}, more of it by luck, judging by the trials around both."
-
-
-def _confirmed_words(rows: list[Summary]) -> str:
-    """The further runs, and the winner's curse: first scores less those of the next run, which chose nobody before."""
-    told = []
-    for row in rows:
-        again = ["failed" if score is None else f"{score:.4f}" for score in row["again"]]
-        told.append(f"trial {row['trial']} {row['score']:.4f}, then {', '.join(again)}")
-    lost = [row["score"] - row["again"][0] for row in rows if row["again"][0] is not None]
-    mean = sum(lost) / len(lost) if lost else 0.0
-    curse = f" The first scores were {mean:.4f} too good on average (the winner's curse)." if mean > 0 else ""
-    return f"Again with fresh seeds: {'; '.join(told)}.{curse}"
+def _confirmed_words(summary: Summary) -> str:
+    """Return the scores of the confirmed trials' first and further runs, and the winner's curse."""
+    runs = []
+    for row in summary["confirmed"]:
+        stderr = summary["trials"][row["trial"]]["stderr"]
+        again = ["failed" if each is None else score(each, stderr) for each in row["again"]]
+        runs.append(f"trial {row['trial']} {score(row['score'], stderr)}, then {', '.join(again)}")
+    return f"Again with fresh seeds: {'; '.join(runs)}. {curse(summary)}".rstrip()
 
 
 def _spent(summary: Summary) -> str:
@@ -154,5 +146,5 @@ def _spent(summary: Summary) -> str:
     if summary["utilisation"] is not None:
         text += f"; workers busy for {summary['utilisation']:.0%} of the search"
     if seconds["anchors"]:
-        text += f"; anchors and verdict: {span(seconds['anchors'])}"
+        text += f"; baselines and verdict: {span(seconds['anchors'])}"
     return text + "."

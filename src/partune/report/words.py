@@ -2,52 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
+from partune.runtime import rounding
 from partune.trial import Observation, Status
-
-if TYPE_CHECKING:
-    from partune.trial import Status
-
-NONE = "–"  # where there is no number
-
-
-def decimals(stderr: float) -> int:
-    """So many that two digits of a standard error show."""
-    return max(0, 1 - math.floor(math.log10(stderr)))
-
-
-def number(value: float, digits: int = 4) -> str:
-    """So many significant digits; powers of ten as people write them."""
-    text = f"{value:.{digits}g}"
-    if "e" not in text:
-        return text
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def measured(value: float | None, stderr: float | None, sign: str = "") -> str:
-    """A score with its standard error; sign: "+" shows that of a positive one too."""
-    if value is None or not math.isfinite(value):
-        return NONE
-    if not uncertain(stderr):
-        text = number(value)
-        return f"+{text}" if sign and value > 0 else text
-    assert stderr is not None
-    places = decimals(stderr)
-    return f"{value:{sign}.{places}f}\u00a0±\u00a0{stderr:.{places}f}"
-
-
-def uncertain(stderr: float | None) -> bool:
-    """Whether a standard error is known, and not 0."""
-    return stderr is not None and math.isfinite(stderr) and stderr > 0
-
-
-def chance(p: float) -> str:
-    return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 
 def several(count: int, noun: str) -> str:
@@ -72,12 +32,17 @@ def listed(words: list[str]) -> str:
 
 def value(given: object) -> str:
     """A hyperparameter's value."""
-    return number(given, 3) if isinstance(given, float) else str(given)
+    return rounding.number(given, 3) if isinstance(given, float) else str(given)
 
 
 def settings(config: Mapping[str, object]) -> str:
     """A configuration in a line."""
     return ", ".join(f"{name} {value(given)}" for name, given in config.items())
+
+
+def score_of(row: Summary | None) -> str:
+    """Return the score of a summary's row with its standard error, NONE where there is no row."""
+    return rounding.NONE if row is None else rounding.measured(row["score"], row["stderr"])
 
 
 def reloaded_words(observation: Observation) -> str:
@@ -94,23 +59,11 @@ def remark(row: Summary) -> str:
     return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
 
 
-def score_words(score: float, stderr: float | None) -> str:
-    return f"{score:.4f}" if stderr is None or math.isnan(stderr) else f"{score:.4f}\u00a0±\u00a0{stderr:.4f}"
-
-
-def value_words(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def coverage_words(covered: Mapping[str, Any]) -> str:
     """Return which layers have adapters, and which have none, as a person says it."""
     where = f"adapters on {covered['layers']} layers in {covered['blocks']} of {covered['of']} blocks"
     without = [f"not on {', '.join(names)}, which {reason}" for reason, names in covered["left_out"].items()]
     return "; ".join([f"{where} ({', '.join(covered['names'])})", *without])
-
-
-def words(config: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {value_words(value)}" for name, value in config.items())
 
 
 def span(seconds: float) -> str:

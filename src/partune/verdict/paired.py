@@ -33,6 +33,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from scipy import stats
 
+from partune.runtime import rounding
+
 LEVEL = 0.05  # of all looks at a study together
 SPENT = 0.75  # of what is left of the level, by each look
 EXACT = 13  # items that differ, up to which all sign flips are counted
@@ -446,8 +448,8 @@ class Limits:
                 f"{0.5**self.items:.2g}. Give more items (--limit, --verdict-share)."
             )
         return (
-            f"{self.items} verdict items show a gain of {self.gain:.2g} four times in five, if one answer in ten or so "
-            "changes; a smaller gain more rarely."
+            f"{self.items} verdict items show a gain of {rounding.number(self.gain, 2)} four times in five, if one "
+            "answer in ten or so changes; a smaller gain more rarely."
         )
 
 
@@ -456,7 +458,5 @@ def _is_mcnemar(weights: Array, differences: Array) -> bool:
 
 
 def _words(comparison: Comparison) -> str:
-    chance = comparison.chance
-    p = f"p = {chance:.2g}" if chance >= 0.001 else "p < 0.001"
-    error = f" ± {comparison.stderr:.4f}" if math.isfinite(comparison.stderr) else ""
-    return f"gain {comparison.gain:+.4f}{error}, {p}"
+    gain = rounding.difference(comparison.gain, comparison.stderr)
+    return f"gain {gain}, {rounding.chance(comparison.chance)}"

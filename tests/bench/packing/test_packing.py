@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import math
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from partune.bench.meter import Cost, number
+from partune.bench.meter import Cost
 from partune.bench.options import Packing
 from partune.bench.packing import run as packing
 from partune.bench.packing.contenders import Packed, Run, Shipped, Tuned, fastest, in_process, processes
@@ -74,14 +73,6 @@ def test_a_line_is_compared_with_the_baselines_above_it_by_seconds_a_trial() -> 
     assert pack.wall == 1.5
     assert pack.tokens == pytest.approx(np.median([75 / 1.5, 75 / 0.75]))
     assert rows([line("a", [8.0])], "cuda")[0].seconds["whole"] == 16.0  # the wall's there
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (0.012345, "0.0123"), (1.2, "1.20"), (98.765, "98.8"), (12345.6, "12300"), (math.nan, "-")],
-)
-def test_numbers_have_three_digits(value: float, text: str) -> None:
-    assert number(value) == text
 
 
 def test_csv_and_markdown_have_the_same_numbers(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from partune.report import words
 from partune.report.facts import Facts
 from partune.report.html.page import page
 from partune.report.markdown import markdown
+from partune.runtime import rounding
 from partune.runtime.markdown import plain
 from tests.support.studies import HOSTILE, STUDIES
 
@@ -101,7 +101,7 @@ def test_trials_that_ran_again_have_their_first_and_their_further_scores(
     assert each.again
     for number, runs in each.again.items():
         first, *further = (
-            words.measured(t.score, t.observation.stderr) for t in (each.trials[number], *runs) if t.observation
+            rounding.measured(t.score, t.observation.stderr) for t in (each.trials[number], *runs) if t.observation
         )
         assert f"trial {number}{first}{', '.join(further)}" in shown
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from partune.errors import UserError
 from partune.optimizers import algorithm_of
 from partune.report import words
-from partune.report.data import Summary
 from partune.report.facts import Facts
+from partune.report.plain_data import Summary
 from partune.report.tables import Section
+from partune.runtime import rounding
 from partune.trial import Status
 
 Scored = tuple[float, float | None]  # a score and its standard error
@@ -109,8 +109,8 @@ def table(rows: Sequence[Summary]) -> Section:
     cells = [
         [
             row["name"],
-            str(row["repeats"]) if row["repeats"] else words.NONE,
-            *(_cell(row["scores"].get(kind)) for kind in kinds),
+            str(row["repeats"]) if row["repeats"] else rounding.NONE,
+            *(words.score_of(row["scores"].get(kind)) for kind in kinds),
         ]
         for row in rows
     ]
@@ -123,7 +123,3 @@ def table(rows: Sequence[Summary]) -> Section:
     if VERDICT in kinds:
         notes.append("The search items chose the winners, so their scores there are too good.")
     return Section("Bounds", ["", "repeats", *heads], cells, notes)
-
-
-def _cell(scored: Mapping[str, Any] | None) -> str:
-    return words.NONE if scored is None else words.measured(scored["score"], scored["stderr"])

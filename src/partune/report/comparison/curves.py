@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from partune.report.data import Summary
 from partune.report.figures import dashed, floor, hue
+from partune.report.plain_data import Summary
 from partune.report.svg.frame import LINE, Axis, Key, arranged, keyed, sheet, text
 from partune.report.svg.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from partune.errors import UserError
 from partune.report import sentences, words
 from partune.report.comparison import bounds
-from partune.report.data import Summary
 from partune.report.facts import Facts
+from partune.report.plain_data import Summary
 from partune.trial import Status, contents
 from partune.verdict.repeats import Difference, differences, interval
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from partune.errors import UserError
 from partune.report.comparison.curves import picture
 from partune.report.comparison.tables import markdown
-from partune.report.data import Summary, as_json
+from partune.report.plain_data import Summary, as_json
 
 
 def write(found: Summary, folder: Path) -> list[Path]:

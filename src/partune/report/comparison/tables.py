@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from partune.report import sentences, words
 from partune.report.comparison import bounds
 from partune.report.comparison.data import MEASURES, QUARTILES
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
 from partune.report.tables import Section, marked, tell
+from partune.runtime import rounding
 from partune.verdict.repeats import fewest
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def algorithm_table(found: Summary) -> Section:
         [
             own["algorithm"],
             str(len(own["seeds"])),
-            words.number(own["result"]["mean"]),
+            rounding.number(own["result"]["mean"]),
             _interval(own["result"]),
-            *(words.number(own["scores"][name]) for name in QUARTILES),
+            *(rounding.number(own["scores"][name]) for name in QUARTILES),
         ]
         for own in found["algorithms"]
     ]
@@ -61,12 +62,8 @@ def _test_tables(task: str, own: Summary) -> list[Section]:
         [
             each["algorithm"],
             str(len(each["seeds"])),
-            words.number(each["result"]),
-            *(
-                [words.NONE if each["scores"] is None else words.number(each["scores"][name]) for name in QUARTILES]
-                if tried
-                else []
-            ),
+            rounding.number(each["result"]),
+            *(_spread(each["scores"]) if tried else []),
         ]
         for each in own["algorithms"]
     ]
@@ -76,6 +73,11 @@ def _test_tables(task: str, own: Summary) -> list[Section]:
     return [Section(f"Test task {task}", heads, rows, [note]), tested]
 
 
+def _spread(scores: Mapping[str, float] | None) -> list[str]:
+    """Return the cells of an algorithm's trials, by the names of QUARTILES."""
+    return [rounding.NONE if scores is None else rounding.number(scores[name]) for name in QUARTILES]
+
+
 def study_table(found: Summary) -> Section:
     rows = [
         [
@@ -83,10 +85,10 @@ def study_table(found: Summary) -> Section:
             own["algorithm"],
             str(own["seed"]),
             f"{own['trials']:,}" if own["done"] == own["trials"] else f"{own['trials']:,} ({own['done']:,} done)",
-            *(words.number(own["scores"][name]) for name in QUARTILES),
-            _score(own["winner"]),
-            words.NONE if own["winner"]["verdict"] is None else _score(own["winner"]["verdict"]),
-            own["verdict"] or words.NONE,
+            *(rounding.number(own["scores"][name]) for name in QUARTILES),
+            words.score_of(own["winner"]),
+            words.score_of(own["winner"]["verdict"]),
+            own["verdict"] or rounding.NONE,
         ]
         for own in found["studies"]
     ]
@@ -94,15 +96,11 @@ def study_table(found: Summary) -> Section:
     return Section("Studies", heads, rows)
 
 
-def _score(given: Mapping[str, Any]) -> str:
-    return words.measured(given["score"], given["stderr"])
-
-
 def _interval(result: Mapping[str, float | None]) -> str:
     low, high = result["low"], result["high"]
     if low is None or high is None:
-        return words.NONE
-    return f"{words.number(low)} … {words.number(high)}"
+        return rounding.NONE
+    return f"{rounding.number(low)} … {rounding.number(high)}"
 
 
 def significance(differences: Sequence[Summary], measure: str, title: str = "Significance") -> Section:
@@ -110,7 +108,7 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
     rows = [
         [
             f"{own['first']} – {own['second']}",
-            words.measured(own["gain"], None, "+"),
+            rounding.difference(own["gain"], None),
             " and ".join(map(str, own["repeats"])),
             own["test"],
             f"{own['p']:.2g}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from partune.report.data import Summary
 from partune.report.facts import Facts
 from partune.report.figures import parts
 from partune.report.figures.parts import (
@@ -22,6 +21,7 @@ from partune.report.figures.parts import (
     plain,
     time_unit,
 )
+from partune.report.plain_data import Summary
 
 HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)  # of algorithms
 

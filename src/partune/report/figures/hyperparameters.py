@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from partune.report import words
 from partune.report.analysis.importance import Importance
 from partune.report.analysis.slices import Plane
 from partune.report.facts import Facts
@@ -26,6 +25,7 @@ from partune.report.figures.parts import (
     ends,
     plain,
 )
+from partune.runtime import rounding
 from partune.trial import Status
 
 
@@ -93,8 +93,8 @@ def parallel(facts: Facts) -> Figure:
             "y": [*(tick.u for _, tick in marks), *np.linspace(0, 1, 5).tolist()],
             "text": [
                 *(plain(tick.text) for _, tick in marks),
-                f"≤ {words.number(low, 3)}",
-                *(words.number(score, 3) for score in score_ticks[1:]),
+                f"≤ {rounding.number(low, 3)}",
+                *(rounding.number(score, 3) for score in score_ticks[1:]),
             ],
             "textposition": "middle right",
             "hoverinfo": "skip",

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from partune.report import words
 from partune.report.facts import Facts
 from partune.report.figures import parts
 from partune.report.figures.parts import (
@@ -31,6 +30,7 @@ from partune.report.figures.parts import (
     score_name,
 )
 from partune.report.sentences import NAMES
+from partune.runtime import rounding
 from partune.trial import Status, Trial
 
 # ----- scores
@@ -60,7 +60,7 @@ def scores(facts: Facts) -> Figure:
     traces += _marked(stopped, "stopped early", PURPLE, "square-open")
     if below:
         trace = parts.points(
-            [t.number for t in below], [low] * len(below), f"below {words.number(low, 2)}", BLUE, below
+            [t.number for t in below], [low] * len(below), f"below {rounding.number(low, 2)}", BLUE, below
         )
         traces.append({**trace, "marker": parts.mark(BLUE, "triangle-down", 9)})
     again = [(number, each) for number, runs in facts.again.items() for each in runs if each.status is Status.DONE]
@@ -94,7 +94,7 @@ def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> lis
     x: list[float | None] = []
     y: list[float | None] = []
     for trial, error in zip(trials, errors, strict=True):
-        if words.uncertain(error) and error is not None:
+        if rounding.uncertain(error) and error is not None:
             x += [trial.number, trial.number, None]
             y += [parts.digits(trial.score - error), parts.digits(trial.score + error), None]
     bars = {

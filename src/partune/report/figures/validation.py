@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from partune.report import words
 from partune.report.facts import Facts
 from partune.report.figures import parts
 from partune.report.figures.parts import (
@@ -17,6 +16,7 @@ from partune.report.figures.parts import (
     score_name,
 )
 from partune.report.sentences import NAMES
+from partune.runtime import rounding
 from partune.trial import Status
 
 
@@ -34,7 +34,7 @@ def sides(facts: Facts) -> Figure:
             [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], label, colour
         )
         error = parts.bars([part["stderr"] for _, part in known], colour, faint=False)
-        text = [f"{label}: {words.measured(part['score'], part['stderr'])}" for _, part in known]
+        text = [f"{label}: {rounding.measured(part['score'], part['stderr'])}" for _, part in known]
         look = {
             "error_y": error,
             "marker": parts.mark(colour, symbol, 11),

@@ -15,8 +15,8 @@ from html import escape
 from importlib import resources
 from typing import Any
 
-from partune.report.data import finite
 from partune.report.figures import Figure
+from partune.report.plain_data import finite
 
 LONG = 45  # characters of a table's cell that is broken into lines
 

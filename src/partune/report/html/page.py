@@ -6,16 +6,18 @@ Everything that comes from a study is escaped where it is set into the page (`pa
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
 from partune.report import figures, sentences, words
+from partune.report.data_notes import row_notes
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.html.document import details, document, paragraph, place, table
-from partune.report.rows import row_notes
-from partune.report.words import remark
+from partune.report.verdict_words import curse
+from partune.report.words import remark, score_of
+from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
 
 PAIRS = 3  # of hyperparameters, shown without asking
@@ -106,7 +108,7 @@ class _Page:
             rows = [
                 (
                     f"trial {row['trial']}",
-                    words.measured(row["score"], self._stderr(row["trial"])),
+                    rounding.measured(row["score"], self._stderr(row["trial"])),
                     ", ".join(self._again(row["trial"])),
                 )
                 for row in confirmed
@@ -114,7 +116,7 @@ class _Page:
             text += "<h3>Again, with fresh seeds</h3>" + table(
                 ["", "first score", "further scores"], rows, numbers=(1,)
             )
-            text += paragraph(sentences.curse(self.facts))
+            text += paragraph(curse(self.facts.summary))
         return text
 
     def hyperparameters(self) -> str:
@@ -263,9 +265,9 @@ class _Page:
         for row in facts.summary["trials"]:
             best = facts.winner is not None and row["id"] == facts.winner.number
             kind = "winner" if best else "failed" if row["status"] == Status.FAILED else ""
-            seconds = words.NONE if row["seconds"] is None else f"{row['seconds']:.1f}"
-            values = [words.value(row["config"][name]) if name in row["config"] else words.NONE for name in names]
-            cells = [row["id"], _measured(row), *values, seconds, "winner" if best else remark(row)]
+            seconds = rounding.NONE if row["seconds"] is None else f"{row['seconds']:.1f}"
+            values = [words.value(row["config"][name]) if name in row["config"] else rounding.NONE for name in names]
+            cells = [row["id"], score_of(row), *values, seconds, "winner" if best else remark(row)]
             body.append((kind, cells))
         headers = ["trial", "score", *names, "seconds", ""]
         rows = table(headers, [cells for _, cells in body], range(len(headers) - 1), [kind for kind, _ in body])
@@ -288,7 +290,7 @@ class _Page:
             return ""
         low, high = figures.ends([trial.score for trial in self.facts.done])
         return (
-            f'<p class="ramp">score ≤ {words.number(low, 3)} <i></i> {words.number(high, 3)}; '
+            f'<p class="ramp">score ≤ {rounding.number(low, 3)} <i></i> {rounding.number(high, 3)}; '
             "crosses failed, the star is the winner</p>"
         )
 
@@ -298,7 +300,7 @@ class _Page:
 
     def _again(self, number: int) -> list[str]:
         return [
-            words.measured(each.score, each.observation.stderr)
+            rounding.measured(each.score, each.observation.stderr)
             if each.status is Status.DONE and each.observation is not None
             else "failed"
             for each in self.facts.again.get(number, [])
@@ -306,10 +308,6 @@ class _Page:
 
 
 # ----- words
-
-
-def _measured(row: Mapping[str, Any]) -> str:
-    return words.measured(row["score"], row["stderr"])
 
 
 def _settings(config: Config) -> list[tuple[str, str]]:
@@ -325,7 +323,7 @@ def hover(trial: Trial) -> str:
     """What is said of a trial where the pointer is on it, as Plotly's markup."""
     score = ""
     if trial.observation is not None and trial.status is not Status.FAILED:
-        score = f": {words.measured(trial.score, trial.observation.stderr)}"
+        score = f": {rounding.measured(trial.score, trial.observation.stderr)}"
     lines = [f"<b>trial {trial.number}</b>{score}", *(f"{k} {words.value(v)}" for k, v in _plain(trial.config).items())]
     if trial.status is not Status.DONE:
         lines.append(str(trial.status))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from partune.runtime import rounding
+
 TICKS = 5  # steps of an even axis
 LINE = 18  # pixels from one line of a legend to the next
 
@@ -139,8 +141,8 @@ def breadth(words: str) -> float:
 
 
 def digits(value: float) -> str:
-    """Three that count; no power of ten below a million."""
-    return f"{float(f'{value:.3g}'):g}".replace("-", "−")
+    """Return the text of a tick, with a minus sign rather than a hyphen."""
+    return rounding.number(value, 3).replace("-", "−")
 
 
 def text(x: float, y: float, words: str, style: str = "") -> str:

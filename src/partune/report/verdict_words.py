@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from partune.report.data import Summary
+from partune.report.plain_data import Summary
+from partune.report.words import score_of
+from partune.runtime.rounding import number, score
 from partune.trial import Status
 
 
@@ -26,11 +28,29 @@ def better_defaults(summary: Summary) -> str:
     )
 
 
-def luckiest(summary: Summary) -> Summary | None:
-    """The row of the best score, where that is not the winner and nothing was confirmed."""
+def luck(summary: Summary) -> str:
+    """Say that another trial than the winner has the best score; nothing where none has, or where any was confirmed."""
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
-    return None if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"] else first
+    if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
+        return ""
+    return f"Trial {first['id']} scored {score_of(first)}, but the trials around it suggest that part of that is luck."
+
+
+def curse(summary: Summary) -> str:
+    """Say by how much the first scores of the trials that ran again were too good; nothing where none ran again.
+
+    Only the first further run counts: it chose no trial before it ran, while later ones run for those that it left.
+    """
+    lost = [
+        row["score"] - row["again"][0] for row in summary["confirmed"] if row["again"] and row["again"][0] is not None
+    ]
+    if not lost:
+        return ""
+    mean = sum(lost) / len(lost)
+    if mean <= 0:
+        return "On average the first scores held when the trials ran again with fresh seeds."
+    return f"The first scores were {number(mean, 2)} too good on average: the luck of a seed (the winner's curse)."
 
 
 def small_print(summary: Summary) -> str:
@@ -78,40 +98,42 @@ def advice(summary: Summary) -> list[str]:
 
 def _fresh_words(summary: Summary) -> str:
     best, fresh, defaults = summary["best"], summary["fresh"], summary["defaults"]
+    judged = None if best is None else best["verdict"]
+    stderr = None if judged is None else judged["stderr"]  # about that of every run, as all have the same items
     first = None if defaults is None or defaults["verdict"] is None else defaults["verdict"]["score"]
-    told = [f"winner {_listed(fresh['winner'])}"]
+    groups = [f"winner {_listed(fresh['winner'], stderr)}"]
     if fresh["defaults"]:
-        told.append(f"defaults {_listed(fresh['defaults'], first)}")
-    text = f"Fresh runs on the verdict items: {'; '.join(told)}. The verdict compares means, tables have one adapter."
-    if best is None or best["verdict"] is None:
+        groups.append(f"defaults {_listed(fresh['defaults'], stderr, first)}")
+    text = f"Fresh runs on the verdict items: {'; '.join(groups)}. The verdict compares means, tables have one adapter."
+    if judged is None:
         return text
-    own = best["verdict"]["score"]
-    sisters = [score for score in fresh["winner"] if score is not None]
+    shipped = judged["score"]
+    runs = [each for each in fresh["winner"] if each is not None]
     if best["ships"] == "first":
-        runs, which = [*sisters, own], "of the winner's first run"
+        runs, which = [*runs, shipped], "of the winner's first run"
     else:
-        which = f"of a fresh run of the winner that was chosen by its {best['shipped']['score']:.4f} on search items"
-        runs = sisters
-    rank = 1 + sum(score > own for score in runs)
-    return f"{text} The adapter that ships, {which}, has {own:.4f}: number {rank} of {len(runs)} runs."
+        which = f"of a fresh run of the winner that was chosen by its {score_of(best['shipped'])} on search items"
+    rank = 1 + sum(each > shipped for each in runs)
+    return f"{text} The adapter that ships, {which}, has {score(shipped, stderr)}: number {rank} of {len(runs)} runs."
 
 
-def _listed(scores: list[float | None], first: float | None = None) -> str:
+def _listed(scores: list[float | None], stderr: float | None, first: float | None = None) -> str:
     """List scores of runs and their mean. first: of a run that counts as well, and was not a fresh one."""
-    listed = ", ".join("failed" if score is None else f"{score:.4f}" for score in scores)
-    counted = [score for score in (first, *scores) if score is not None]
+    listed = ", ".join("failed" if each is None else score(each, stderr) for each in scores)
+    counted = [each for each in (first, *scores) if each is not None]
     if not counted:
         return listed
-    counts = "mean" if first is None else f"mean with the first run's {first:.4f}:"
-    return f"{listed} ({counts} {sum(counted) / len(counted):.4f})"
+    mean = score(sum(counted) / len(counted), stderr)
+    with_first = "" if first is None else f" with the first run's {score(first, stderr)}:"
+    return f"{listed} (mean{with_first} {mean})"
 
 
 def equal_words(summary: Summary) -> str:
     """Say that all scores are the same, and what that can mean."""
-    count = sum(row["status"] == Status.DONE for row in summary["trials"])
+    done = [row for row in summary["trials"] if row["status"] == Status.DONE]
     base = summary["base"]
     same = " and the untouched base's" if base is not None and base["score"] == summary["equal"] else ""
     return (
-        f"All {count} scores{same} are equal to the last digit ({summary['equal']:.4f}): these items do not tell the "
-        "trials apart, or training changes nothing (learning rates too low, too few steps)."
+        f"All {len(done)} scores{same} are equal to the last digit ({score(summary['equal'], done[0]['stderr'])}): "
+        "these items do not tell the trials apart, or training changes nothing (learning rates too low, too few steps)."
     )

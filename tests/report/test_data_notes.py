@@ -12,9 +12,9 @@ from rich.console import Console
 from partune import Float, Int, Space, Study
 from partune.cli.progress import Terminal
 from partune.report import markdown, summary, terminal
+from partune.report.data_notes import row_notes
 from partune.report.facts import Facts
 from partune.report.files import write
-from partune.report.rows import row_notes
 from tests.support.simulated import SimulatedTuning
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))

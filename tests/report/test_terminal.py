@@ -1,0 +1,108 @@
+"""A report in a terminal: every trial, the baselines and the winner, the verdict, whatever the width."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from partune import Float, Int, Space, Study
+from partune.cli.progress import Terminal
+from partune.export.card import card
+from partune.report import summary, words
+from partune.report.dashboard import NOTE_PART, STUDY, View
+from partune.report.facts import Facts
+from partune.report.html.page import page
+from partune.report.markdown import markdown
+from partune.runtime import rounding
+from partune.trial import Config
+from partune.trial.rungs import SHARES
+from tests.study.test_slots import Slotted
+from tests.support.printed import printed
+from tests.support.simulated import SimulatedTuning
+
+SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return Study(
+        SPACE, SimulatedTuning(gain=0.4, items=1000), "lhs", directory=tmp_path / "s", options={"size": 12}
+    ).run(12)
+
+
+def test_people_see_trials_scores_verdict_and_adapter(study: Study) -> None:
+    shown = printed(summary.summarise(study.record))
+    assert study.verdict is not None
+    assert f"Verdict: {study.verdict.sentence.split(' (')[0]}" in shown
+    assert "on 1000 items that no optimiser saw" in shown
+    assert "FloatingPointError: loss diverged at step 3" in shown
+    assert f"Winner's adapter: {study.record.adapter(study.best.number)}" in shown.replace("\n", "")
+    (row,) = [line for line in shown.splitlines() if line.rstrip().endswith(" winner")]
+    assert study.best.observation is not None
+    assert rounding.measured(study.best.score, study.best.observation.stderr) in row
+    for name in ("base", "defaults", "winner"):
+        assert any(line.strip().startswith(name) for line in shown.splitlines())
+
+
+def test_a_stopped_trial_says_where() -> None:
+    found = summary.summarise(
+        Study(Space(x=Float(-5, 5), y=Float(-5, 5)), Slotted(), "lhs", stop="rungs").run(16).record
+    )
+    rows = [row for row in found["trials"] if row["status"] == "stopped"]
+    assert {row["fidelity"] for row in rows} <= set(SHARES)
+    shown = printed(found)
+    assert sum(shown.count(f"stopped at {share:.0%}") for share in SHARES) == len(rows) > 0
+    assert f"{len(rows)} stopped) by lhs" in shown
+
+
+def test_a_plain_function_has_no_base_and_no_verdict() -> None:
+    def score(config: Config) -> float:
+        return float(config["lora_r"])
+
+    found = summary.summarise(Study(SPACE, score, "random").run(4).record)
+    assert found["base"] is found["defaults"] is found["verdict"] is None
+    shown = printed(found)
+    assert "Winner: trial" in shown
+    assert "Verdict" not in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_numbers_are_never_cut(study: Study, width: int) -> None:
+    shown = printed(summary.summarise(study.record), width)
+    assert study.best.observation is not None
+    assert rounding.measured(study.best.score, study.best.observation.stderr) in shown
+
+
+def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
+    """The lines while it runs, the report in the terminal, the page, Markdown, the dashboard and the model card."""
+    assert study.record.directory is not None
+    facts, directory = Facts(study.record), study.record.directory
+    assert facts.winner is not None
+    scored = facts.summary["best"]
+    score = rounding.measured(scored["score"], scored["stderr"])
+    judged = rounding.measured(scored["verdict"]["score"], scored["verdict"]["stderr"])
+    small = min(trial.config["learning_rate"] for trial in facts.trials)
+    assert small < 1e-4  # a power of ten, in which the surfaces used to differ
+    running = Console(file=io.StringIO(), width=200, highlight=False)
+    progress = Terminal(running)
+    progress.began(study, 12)
+    for trial in facts.trials:
+        progress.finished(trial)
+    note = View(directory).get_study_system_attrs(STUDY)[f"{NOTE_PART}0"]
+    surfaces = {
+        "progress": running.file.getvalue(),  # type: ignore[attr-defined]
+        "terminal": printed(facts.summary, 200),
+        "page": page(facts),
+        "markdown": markdown(facts),
+        "dashboard": note,
+        "card": card(facts.summary, facts.header, facts.winner, None, False),
+    }
+    for name, text in surfaces.items():
+        assert score in text, name
+        assert judged in text or name == "progress", name
+    for name in ("progress", "terminal", "page"):
+        assert words.value(small) in surfaces[name], name
+        assert f"{small:.3g}" not in surfaces[name], name
