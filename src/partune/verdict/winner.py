@@ -18,18 +18,22 @@ nothing and does.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from partune.config import Ship
 from partune.record.record import Look, Record
 from partune.space import Space
-from partune.trial import Status, Trial
+from partune.trial import Point, Status, Trial
 from partune.trial.names import Baseline, Confirmation, FreshRun, ItemSet, ResultName, RunName, Whose, WinnerScoring
 from partune.verdict.paired import Limits, Runs, Verdict, verdict
+
+if TYPE_CHECKING:
+    from partune.optimizers.surrogate import Surrogate
 
 Worths = Mapping[int, float]  # by the number of the trial
 
@@ -46,14 +50,36 @@ def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> 
         noisy = any(each.stderr for each in observations)
     if not noisy or not leaders:
         return found
+    from partune.runtime.threads import one_blas_thread
+
+    fitted = process(space, leaders)
+    with one_blas_thread():
+        means, _ = fitted.posterior([space.encode(trial.config) for trial in leaders])
+    return found | {trial.number: (trial.score + float(mean)) / 2 for trial, mean in zip(leaders, means, strict=True)}
+
+
+def process(space: Space, leaders: Sequence[Trial]) -> Surrogate:
+    """Return the Gaussian process through the scores of trials that are done.
+
+    Args:
+        space: The space of their configurations.
+        leaders: The trials, at least one; no more than MOST of them, or the fit takes long.
+    """
+    points = tuple(space.encode(trial.config) for trial in leaders)
+    errors = tuple(
+        math.nan if trial.observation is None or trial.observation.stderr is None else trial.observation.stderr
+        for trial in leaders
+    )
+    return _fitted(space, points, tuple(trial.score for trial in leaders), errors)
+
+
+@functools.lru_cache(maxsize=1)  # the study, its summary and its page ask for the same process one after the other
+def _fitted(space: Space, points: tuple[Point, ...], scores: tuple[float, ...], errors: tuple[float, ...]) -> Surrogate:
     from partune.optimizers.surrogate import Surrogate
     from partune.runtime.threads import one_blas_thread
 
-    points = [space.encode(trial.config) for trial in leaders]
-    errors = [math.nan if each.stderr is None else each.stderr for each in observations]
     with one_blas_thread():
-        means, _ = Surrogate(space, points, [trial.score for trial in leaders], errors).posterior(points)
-    return found | {trial.number: (trial.score + float(mean)) / 2 for trial, mean in zip(leaders, means, strict=True)}
+        return Surrogate(space, points, scores, errors)
 
 
 def ranked(trials: Iterable[Trial], worth: Worths | None = None) -> list[Trial]:

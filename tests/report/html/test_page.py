@@ -12,11 +12,14 @@ from typing import Any
 
 import pytest
 
+from partune.optimizers.surrogate import Surrogate
+from partune.record.record import Record
 from partune.report.facts import Facts
 from partune.report.html.page import page
 from partune.report.markdown import markdown
 from partune.runtime import rounding
 from partune.runtime.markdown import plain
+from partune.verdict import winner
 from tests.support.studies import HOSTILE, STUDIES
 
 SECTIONS = (
@@ -218,3 +221,15 @@ def test_a_fence_in_the_configuration_does_not_end_the_block(facts: dict[str, Fa
     lines = markdown(each).splitlines()
     assert "````yaml" in lines
     assert lines.count("````") == 1
+
+
+def test_a_gaussian_process_is_fitted_once_for_the_winner_and_the_page(
+    recorded: dict[str, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = []
+    fit = Surrogate._fit
+    monkeypatch.setattr(Surrogate, "_fit", lambda self, known: (fits.append(self), fit(self, known))[1])
+    record = Record.open(recorded["tested"].directory, read_only=True)
+    winner._fitted.cache_clear()
+    page(Facts(record))
+    assert len(fits) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from partune.optimizers.surrogate import Surrogate, imputed, untamed
+from partune.optimizers.surrogate import imputed, untamed
 from partune.runtime.threads import one_blas_thread
 from partune.space import Choice, Hyperparameter, Space
 from partune.trial import Trial
-from partune.verdict.winner import MOST, ranked
+from partune.verdict.winner import MOST, process, ranked
 
 Array = NDArray[np.float64]
 
@@ -49,12 +48,8 @@ class Model:
         self.space = space
         self.trials = ranked(done)[:MOST]
         self.winner = winner
-        observations = [trial.observation for trial in self.trials if trial.observation is not None]
-        errors = [math.nan if each.stderr is None else each.stderr for each in observations]
-        points = [space.encode(trial.config) for trial in self.trials]
         self._scores = imputed([trial.score for trial in self.trials])
-        with one_blas_thread():
-            self._surrogate = Surrogate(space, points, self._scores.tolist(), errors)
+        self._surrogate = process(space, self.trials)
 
     @property
     def names(self) -> list[str]:
