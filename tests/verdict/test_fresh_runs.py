@@ -28,6 +28,7 @@ from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.trial.names import FreshRun, RunName
 from partune.verdict.paired import Limits, level
+from partune.verdict import winner
 from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
 from partune.workers.base import Inline, WorkerLostError
 from tests.support import ROOT
@@ -446,6 +447,7 @@ def test_a_command_fits_the_process_once(tmp_path: Path, monkeypatch: pytest.Mon
         lambda: export(tmp_path / "s", tmp_path / "out"),
         lambda: again(tmp_path, Seeded(), 6).verdict,
     ):
+        winner._fitted.cache_clear()  # each command is a process of its own
         command()
         assert len(fits) == 1
         fits.clear()
