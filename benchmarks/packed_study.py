@@ -188,7 +188,7 @@ def main() -> None:
 
     tuner = objective("packed", pack=16)
     tuner.prepare()
-    automatic = objective("packed", pack="auto").slots
+    automatic = objective("packed", pack="auto").count_slots()
     print(f"automatic pack: {automatic}", flush=True)
     costs = {f"K={k}": statistics.median(trial_seconds(tuner, k, 3)) for k in arguments.widths}
     peft, words = tuned_peft()

@@ -41,8 +41,7 @@ class Slotted(Objective):
     _running: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
-    def slots(self) -> int:
+    def count_slots(self) -> int:
         return self.width
 
     @property

@@ -96,8 +96,7 @@ class Together(Seeded):
 
     all_there = threading.Barrier(8, timeout=20.0)
 
-    @property
-    def slots(self) -> int:
+    def count_slots(self) -> int:
         return 8
 
     def score_fresh(self, trial: Trial, adapter: Path) -> Observation:

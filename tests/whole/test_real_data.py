@@ -176,7 +176,7 @@ def test_hellaswag_by_the_harness_definition(stories: Path, hellaswag: Path) -> 
     tuner.check(SPACES["lora"])
     base = tuner.score_base()
     items = [json.loads(line) for line in HELLASWAG.read_text().splitlines()[:50]]
-    (task,) = {id(part.task): part.task for part in tuner._scorer.parts}.values()
+    (task,) = {id(part.task): part.task for part in tuner.engine.materials.scorer.parts}.values()
     assert [item.gold for item in task.items] == [(row["label"],) for row in items]
     first = task.requests[task.items[0].requests]
     assert first[3][0] == (

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from partune import config
 from partune.finetune.data import SUFFIXES, template_text
 from partune.finetune.training import count_steps, count_warmup
-from partune.objectives.finetune import DATA_SETTINGS
+from partune.objectives.settings import DATA_SETTINGS
 from partune.trial import Trial
 
 SECTIONS = ("model", "data", "training")

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from partune import config
 from partune.finetune.data import IGNORED, Examples
+from partune.finetune.failures import TrialError
 from partune.finetune.layers import linear_layers
 from partune.finetune.model import Base
 from partune.finetune.targets import find_targets, short_targets
@@ -37,8 +38,12 @@ WARMUP_SHARE = 0.03
 BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
-class DivergedError(Exception):
-    """The loss or its gradient is not finite any more."""
+class DivergedError(TrialError):
+    """A loss or its gradient that is not finite any more.
+
+    Args:
+        step: The optimiser step at which it was seen, from 1.
+    """
 
     def __init__(self, step: int) -> None:
         super().__init__(f"loss diverged at step {step}")
@@ -48,7 +53,11 @@ class DivergedError(Exception):
 class Trained:
     """A base that carries a trained adapter, for as long as the context lasts.
 
-    steps: optimiser steps taken; tokens: read in training, padding aside; losses: (steps,), mean per trained token.
+    Attributes:
+        model: The base with the adapter.
+        steps: Optimiser steps taken.
+        tokens: Tokens read in training, padding aside.
+        losses: (steps,), mean per trained token.
     """
 
     model: PeftModel
@@ -59,10 +68,18 @@ class Trained:
 
 @contextmanager
 def trained(base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int) -> Iterator[Trained]:
-    """Trains an adapter and lends the base with it; the base is untouched afterwards.
+    """Train an adapter and lend the base with it; the base is untouched afterwards.
 
-    seed: of initialisation and dropout; order_seed: of the data's order. Raises DivergedError at the first loss that is
-    not finite, and UserError for targets that the model has not.
+    Args:
+        base: The base model.
+        examples: What it trains on.
+        settings: How it trains.
+        seed: Seed of initialisation and dropout.
+        order_seed: Seed of the data's order.
+
+    Raises:
+        DivergedError: A loss is not finite.
+        UserError: The model has no such targets.
     """
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
@@ -72,10 +89,14 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
 
 
 def attach(base: Base, settings: config.Training) -> PeftModel:
-    """A new LoRA adapter on the target layers, in training mode: B is zero, A from torch's global generator.
+    """Put a new LoRA adapter on the target layers, in training mode: B is zero, A from torch's global generator.
 
     Adapters are kept in fp32 whatever the base's precision. Dropout takes its masks from the trial's seed (`Dropout`),
     so that a trial is the same in either engine.
+
+    Args:
+        base: The base model.
+        settings: Targets, rank, scale and dropout.
     """
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
@@ -93,7 +114,15 @@ def attach(base: Base, settings: config.Training) -> PeftModel:
 
 
 def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraConfig]:
-    """PEFT's description of an adapter on the target layers, for settings; raises UserError for targets not there."""
+    """Return what gives PEFT's description of an adapter on the target layers for settings.
+
+    Args:
+        base: The base model.
+        targets: The setting: a kind of layers, or names.
+
+    Raises:
+        UserError: The model has no such targets.
+    """
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
 
@@ -103,6 +132,7 @@ def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraCon
     transposed = all(isinstance(linear[name], Conv1D) for name in names)
 
     def described(settings: config.Training) -> LoraConfig:
+        """Return PEFT's description of an adapter with these settings."""
         alpha = settings.lora_alpha
         return LoraConfig(
             r=settings.lora_r,
@@ -120,7 +150,21 @@ def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraCon
 def run(
     base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int
 ) -> tuple[int, int, npt.NDArray[np.float64]]:
-    """Trains the adapters that the base carries; returns steps, tokens and losses as `Trained` has them."""
+    """Train the adapters that the base carries.
+
+    Args:
+        base: The base with an adapter in training mode.
+        examples: What it trains on.
+        settings: How it trains.
+        seed: Seed of dropout.
+        order_seed: Seed of the data's order.
+
+    Returns:
+        Steps, tokens and losses as `Trained` has them.
+
+    Raises:
+        DivergedError: A loss is not finite.
+    """
     import torch
 
     from partune.finetune.dropout import Dropout, Place
@@ -133,6 +177,7 @@ def run(
     dropouts = [module for module in base.model.modules() if isinstance(module, Dropout)]
 
     def stand(row: int, shape: tuple[int, int]) -> None:
+        """Tell all dropouts where the next forward pass stands."""
         place = Place((seed,), (len(losses),), (row,), shape)
         for dropout in dropouts:
             dropout.place = place
@@ -160,9 +205,14 @@ def accumulate(
     micro_batch_size: int | None,
     stand: Callable[[int, tuple[int, int]], None] = lambda row, shape: None,
 ) -> torch.Tensor:
-    """Adds the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; returns the loss.
+    """Add the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; return the loss.
 
-    stand: told before each micro-batch at which row of the batch it begins, and its shape (b, T).
+    Args:
+        base: The base with an adapter.
+        examples: All examples.
+        indices: (n,), those of the batch.
+        micro_batch_size: Examples per forward pass; None takes all at once.
+        stand: Told before each micro-batch at which row of the batch it begins, and its shape (b, T).
     """
     import torch
     from torch.nn import functional
@@ -179,6 +229,7 @@ def accumulate(
         predicted, target = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()  # (b (T - 1), V), (b (T - 1),)
         where = target != IGNORED
         predicted = predicted[where]
+        # A sum of exponentials in half precision would lose the small differences that training lives on.
         if predicted.dtype in (torch.float16, torch.bfloat16):
             predicted = predicted.float()
         loss = functional.cross_entropy(predicted, target[where], reduction="sum") / trained_tokens
@@ -188,7 +239,12 @@ def accumulate(
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) -> torch.optim.Optimizer:
-    """AdamW or SGD without their own decay, which `decay` does for both (SGD's would be coupled)."""
+    """Return AdamW or SGD without their own decay, which `decay` does for both (SGD's would be coupled).
+
+    Args:
+        parameters: The adapters' parameters.
+        settings: Which optimiser, and its momentum.
+    """
     import torch
 
     if settings.optimizer == "adamw":
@@ -197,25 +253,48 @@ def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) ->
 
 
 def decay(parameters: list[nn.Parameter], share: float) -> None:
-    """Decoupled weight decay: p <- p - share * p."""
+    """Decay weights, decoupled from the gradient: p <- p - share * p.
+
+    Args:
+        parameters: The adapters' parameters.
+        share: Learning rate times weight decay.
+    """
     for parameter in parameters:
         parameter.data.mul_(1 - share)
 
 
 def count_steps(examples: int, settings: config.Training) -> int:
-    """Optimiser steps: as given, or those of the epochs; an epoch's last batch may be a small one."""
+    """Return the optimiser steps: as given, or those of the epochs; an epoch's last batch may be a small one.
+
+    Args:
+        examples: Number of examples.
+        settings: How it trains.
+    """
     if settings.steps is not None:
         return settings.steps
+    # The small number takes off what rounding adds: 0.07 epochs of 100 batches are 7.000000000000001.
     return max(1, math.ceil(settings.epochs * math.ceil(examples / settings.batch_size) - 1e-9))
 
 
 def count_warmup(steps: int, settings: config.Training) -> int:
-    """Steps of warm-up: as given, or a share of all."""
+    """Return the steps of warm-up: as given, or a share of all.
+
+    Args:
+        steps: All optimiser steps.
+        settings: How it trains.
+    """
     return settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * steps)
 
 
 def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of the examples of each step; every epoch is a permutation that follows from (seed, epoch) alone."""
+    """Yield indices of the examples of each step; every epoch is a permutation that (seed, epoch) alone decide.
+
+    Args:
+        examples: Number of examples.
+        batch_size: Examples per step.
+        steps: Steps in all.
+        seed: Seed of the data's order.
+    """
     step = epoch = 0
     while True:
         order = np.random.default_rng([seed, epoch]).permutation(examples)
@@ -228,10 +307,16 @@ def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[n
 
 
 def schedule(step: int, steps: int, warmup: int, kind: Literal["constant", "linear", "cosine"]) -> float:
-    """The learning rate at step 0, 1, ..., steps - 1, as a share of its peak.
+    """Return the learning rate at step 0, 1, ..., steps - 1, as a share of its peak.
 
     Warm-up: (step + 1) / warmup, so that no step is lost at rate 0. Then with x = (step - warmup) / (steps - warmup):
     1 (constant), 1 - x (linear), (1 + cos(pi x)) / 2 (cosine).
+
+    Args:
+        step: The step, from 0.
+        steps: Steps in all.
+        warmup: Steps of warm-up.
+        kind: How it falls after warm-up.
     """
     if step < warmup:
         return (step + 1) / warmup

@@ -39,9 +39,8 @@ class Objective(ABC):
     def expect(self, contents: Contents) -> None:  # noqa: B027
         """Told what the study stands on: whoever loads it elsewhere has to find the same."""
 
-    @property
-    def slots(self) -> int:
-        """How many trials are best evaluated at once, each in a thread of its own."""
+    def count_slots(self) -> int:
+        """Return how many trials are best evaluated at once, each in a thread of its own; may load and measure."""
         return 1
 
     @property

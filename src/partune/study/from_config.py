@@ -54,13 +54,9 @@ def _objective(study_config: StudyConfig, directory: Path) -> Any:
         from partune.objectives.function import named
 
         return named(study_config.objective)
-    if study_config.run.engine == "litgpt":
-        from partune.objectives.litgpt import LitGPT
-
-        return LitGPT.of(study_config, scratch=directory / "litgpt")
     from partune.objectives.finetune import FineTune
 
-    return FineTune.of(study_config)
+    return FineTune.of(study_config, scratch=directory / "litgpt")
 
 
 def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:

@@ -318,7 +318,7 @@ class Study:
             else:
                 self._score_anchors(self.objective)
         self.watcher.phase("search")
-        slots = self.objective.slots
+        slots = self.objective.count_slots()
         if self._rungs is not None:  # some wait, so that a slot that a rung empties is filled at once
             slots += math.ceil(slots * (1 - 1 / ETA))
         with self._workers_or(in_process(workers, workers * slots)) as pool:

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 from scipy import stats
@@ -23,28 +20,15 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter
 from partune.finetune import model as models
-from partune.finetune.data import Examples, tokenise
+from partune.finetune.data import Examples
 from partune.finetune.model import Base
 from partune.finetune.packed.adapters import carrier, find_sites, initial
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.finetune.training import attach, trained
+from tests.support.packs import ORDER, settings, train
 from tests.support.peft_oracle import Weights, adapters, as_peft, largest, losses_differ, plain_loop, plain_peft
-from tests.support.tiny import KINDS, longrope, make_base, make_rows, write_jsonl
-
-ORDER = 3
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Examples:
-    path = write_jsonl(tmp_path_factory.mktemp("packed") / "rows.jsonl", make_rows(14))
-    return tokenise(config.Data(path=str(path)), tokenizer).cut(160, "answer")
-
-
-def settings(**changes: Any) -> config.Training:
-    default = {"learning_rate": 1e-2, "lora_r": 4, "lora_dropout": 0.0, "batch_size": 4, "steps": 5, "warmup_steps": 2}
-    return config.Training(**default | changes)
-
+from tests.support.tiny import KINDS
 
 # Different in everything that may differ; the batch sizes mix by accumulation.
 TRIALS = (
@@ -52,25 +36,6 @@ TRIALS = (
     settings(lora_r=8, lora_alpha=4, learning_rate=3e-3, weight_decay=0.0, steps=50, batch_size=2, schedule="linear"),
     settings(lora_r=1, lora_alpha=16, learning_rate=2e-3, weight_decay=0.5, steps=50, max_grad_norm=0.05),
 )
-
-
-def train(base: Base, examples: Examples, trials: Sequence[config.Training], seeds: Sequence[int]) -> Any:
-    """The trials in one pack, slots as they stand at the end, and their weights by PEFT's names."""
-    with carrier(base, trials[0].targets) as carrying:
-        residents = Residents(carrying, Head(base))
-        residents.arrange(
-            [], [Slot(Job(each, examples, seed, ORDER)) for each, seed in zip(trials, seeds, strict=True)]
-        )
-        ended: dict[int, tuple[Slot, Any]] = {}
-        names = list(range(len(trials)))
-        while residents.slots:
-            residents.step()
-            for row, slot in enumerate(residents.slots):
-                if slot.ended:
-                    ended[names[row]] = slot, as_peft(residents.weights(row))
-            names = [name for name in names if name not in ended]
-            residents.arrange([row for row, slot in enumerate(residents.slots) if not slot.ended])
-    return [ended[name] for name in range(len(trials))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,25 +57,6 @@ def test_in_fp32_losses_are_pefts_within_1e_5_over_50_steps(base: Base, examples
         assert losses_differ(slot.losses, plain_loop(base, examples, trial, seed, ORDER).losses) < 1e-5
 
 
-def test_no_other_trials_rows_choose_frequencies(tokenizer: PreTrainedTokenizerFast, examples: Examples) -> None:
-    """LongRoPE takes those of the longest row in a forward pass; in PEFT, of the trial's own (micro-)batch."""
-    base = make_base("phi3", tokenizer, **longrope(int(np.median(examples.lengths))))
-    base.model.double()
-    trials = [
-        settings(targets="all-linear", batch_size=size, micro_batch_size=micro)
-        for size, micro in ((1, None), (2, None), (4, None), (6, 3))
-    ]
-    for trial, seed, (slot, weights) in zip(trials, range(4), train(base, examples, trials, range(4)), strict=True):
-        with trained(base, examples, trial, seed, ORDER) as tuned:
-            expected = adapters(tuned.model)
-            assert losses_differ(slot.losses, tuned.losses) < 1e-5  # summed in fp32 there
-        assert largest(weights, expected) < 1e-10
-        if trial.micro_batch_size is None:
-            plain = plain_loop(base, examples, trial, seed, ORDER)
-            assert losses_differ(slot.losses, plain.losses) < 1e-10
-            assert largest(weights, plain.weights) < 1e-10
-
-
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,lm_head", "down_proj"])
 def test_any_linear_layer_carries_packs(doubles: dict[str, Base], examples: Examples, targets: str) -> None:
     base = doubles["llama"]
@@ -119,15 +65,6 @@ def test_any_linear_layer_carries_packs(doubles: dict[str, Base], examples: Exam
         expected = plain_loop(base, examples, trial, seed, ORDER, counted=True)
         assert losses_differ(slot.losses, expected.losses) < 1e-10
         assert largest(weights, expected.weights) < 1e-10
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "both"])
-def test_optimisers_mix(doubles: dict[str, Base], examples: Examples, optimizer: str) -> None:
-    base = doubles["llama"]
-    sgd = settings(optimizer="sgd", momentum=0.9, learning_rate=0.05, weight_decay=0.0)
-    trials = [sgd, settings() if optimizer == "both" else sgd.model_copy(update={"momentum": 0.0, "lora_r": 2})]
-    for trial, seed, (_, weights) in zip(trials, (1, 2), train(base, examples, trials, (1, 2)), strict=True):
-        assert largest(weights, plain_loop(base, examples, trial, seed, ORDER).weights) < 1e-10
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -181,75 +118,6 @@ def test_adapters_begin_as_pefts_do(bases: dict[str, Base], kind: str) -> None:
         torch.manual_seed(11)
         attach(base, trial)
         assert largest(found, adapters(base.model)) == 0
-
-
-# ----- neighbours
-
-
-def test_a_neighbour_that_breaks_changes_not_one_bit(base: Base, examples: Examples) -> None:
-    """NaN at step 3 in one trial; the others go on as beside a sound one of the same rank."""
-    trials = [settings(lora_r=4, lora_dropout=0.1), settings(lora_r=8), settings(lora_r=2, batch_size=2)]
-
-    def run(broken: bool) -> tuple[list[torch.Tensor], list[Slot]]:
-        with carrier(base, "attention") as carrying:
-            residents = Residents(carrying, Head(base))
-            residents.arrange([], [Slot(Job(each, examples, seed, ORDER)) for seed, each in enumerate(trials)])
-            pack = residents.pack
-            assert pack is not None
-            seen = []
-            for passes in range(8):
-                if broken and passes == 4:
-                    with torch.no_grad():
-                        pack.values[1] = torch.nan
-                residents.step()
-                seen.append(pack.values.clone())
-                if residents.slots[1].error is not None:
-                    assert broken
-                    assert (pack.values[1] == 0).all()
-                    break
-            return seen, residents.slots
-
-    broken, slots = run(True)
-    sound, _ = run(False)
-    assert str(slots[1].error) == "loss diverged at step 3"
-    assert len(broken) == 6
-    for found, expected in zip(broken, sound, strict=False):
-        for row in (0, 2):
-            assert torch.equal(found[row], expected[row])
-
-
-def test_no_trials_decay_norm_or_rate_reaches_another(doubles: dict[str, Base], examples: Examples) -> None:
-    base, mine = doubles["llama"], settings(lora_r=4, max_grad_norm=0.01, weight_decay=0.2)
-    alone = train(base, examples, [mine], (5,))[0][1]
-    for change in ({"weight_decay": 50.0}, {"max_grad_norm": 1e-4}, {"learning_rate": 1.0}, {"lora_alpha": 500}):
-        beside = train(base, examples, [settings(lora_r=4, **change), mine], (6, 5))[1][1]
-        assert largest(beside, alone) < 1e-12
-
-
-POOL = (
-    settings(lora_r=2, lora_dropout=0.2, steps=4),
-    settings(lora_r=8, steps=6, batch_size=2, learning_rate=3e-2),
-    settings(lora_r=5, lora_dropout=0.5, steps=3, batch_size=5, weight_decay=0.3),
-    settings(lora_r=1, steps=5, schedule="constant", micro_batch_size=1),
-    settings(lora_r=16, lora_dropout=0.05, steps=4, batch_size=3, max_grad_norm=0.1),
-)
-ALONE: dict[int, Any] = {}
-
-
-@hypothesis_settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(chosen=st.permutations(range(len(POOL))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n])))
-def test_any_subset_in_any_order_and_slot_is_the_same(
-    doubles: dict[str, Base], examples: Examples, chosen: list[int]
-) -> None:
-    base = doubles["qwen2"]
-    for number in chosen:
-        if number not in ALONE:
-            ALONE[number] = train(base, examples, [POOL[number]], (number,))[0]
-    found = train(base, examples, [POOL[number] for number in chosen], chosen)
-    for number, (slot, weights) in zip(chosen, found, strict=True):
-        assert losses_differ(slot.losses, ALONE[number][0].losses) < 1e-11
-        assert largest(weights, ALONE[number][1]) < 1e-11
-        assert slot.tokens == ALONE[number][0].tokens
 
 
 # ----- the base

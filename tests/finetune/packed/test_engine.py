@@ -1,510 +1,156 @@
-"""The engine: threads, packs that form, refill, shrink and halve, failures of one trial and of all, rungs."""
+"""The engine of packs: threads that share one, its size, rungs."""
 
 from __future__ import annotations
 
-import dataclasses
-import threading
+import gc
 import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
 
-from partune import config
-from partune.finetune import adapter
-from partune.finetune.data import Examples, tokenise
-from partune.finetune.model import Base
-from partune.finetune.packed import checkpoint
-from partune.finetune.packed.adapters import Carrier
-from partune.finetune.packed.engine import Engine, Outcome
-from partune.finetune.packed.head import Head
-from partune.finetune.packed.likelihoods import PackedLikelihoods
-from partune.finetune.packed.optimizer import PackedOptimizer
-from partune.finetune.packed.residents import Job, Residents
-from partune.finetune.scoring.harness import harness_model
-from partune.finetune.scoring.scores import NotFiniteError, Scorer, Scores
-from partune.finetune.training import DivergedError
+from partune.errors import UserError
+from partune.finetune.packed import capacity
+from partune.finetune.packed.residents import Residents
 from partune.runtime.preemption import PreemptedError
-from partune.trial.rungs import Rungs, rung_steps
-from tests.support.peft_oracle import losses_differ
-from tests.support.tiny import make_rows, write_jsonl
-
-Make = Callable[..., Job]
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokenizerFast) -> Examples:
-    path = write_jsonl(tmp_path_factory.mktemp("engine") / "rows.jsonl", make_rows(14))
-    return tokenise(config.Data(path=str(path)), tokenizer).cut(160, "answer")
+from partune.space import Float, Int, Space
+from partune.study import Study
+from partune.trial import Status, Trial
+from tests.support.tuning import near
 
 
-@pytest.fixture(scope="module")
-def scorer(base: Base, task_file: Path) -> Scorer:
-    return Scorer(base, config.Validation(tasks=(str(task_file),)), config.Test(), 0)
+def test_an_interrupt_ends_trials_in_packs(make: Any) -> None:
+    tuner = make(training={"steps": 100_000})
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(tuner.evaluate, Trial(number, {})) for number in range(2)]
+        time.sleep(0.5)
+        tuner.interrupt()
+        for future in futures:
+            with pytest.raises(PreemptedError):
+                future.result(timeout=5)
 
 
-@pytest.fixture
-def engine(base: Base, scorer: Scorer) -> Engine:
-    return Engine(base, lambda: scorer, PackedLikelihoods(base, Head(base)), width=3)
-
-
-@pytest.fixture
-def job(examples: Examples) -> Make:
-    def make(seed: int = 0, rungs: Rungs | None = None, folder: Path | None = None, **changes: Any) -> Job:
-        default = {"learning_rate": 0.03, "lora_r": 4, "lora_dropout": 0.1, "batch_size": 4, "steps": 6}
-        settings = config.Training(**default | changes)
-        judged: Any = {}
-        if rungs is not None:
-            judged = {"rungs": rung_steps(settings.steps or 0), "judge": rungs.judge(seed)}
-        return Job(settings, examples, seed, 3, adapter=folder, **judged)
-
-    return make
-
-
-def run(engine: Engine, jobs: Sequence[Job]) -> list[Outcome]:
-    """Each job from a thread of its own, as a study hands them in; the engine is at rest afterwards."""
-    with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-        found = list(pool.map(lambda job: engine.submit(job).result(timeout=60), jobs))
-    engine.drop()
-    return found
-
-
-def score(outcome: Outcome) -> float:
-    assert isinstance(outcome.scores, Scores), outcome.scores
-    assert outcome.scores.score is not None
-    return outcome.scores.score
-
-
-def check_same(found: Outcome, expected: Outcome) -> None:
-    assert losses_differ(found.losses, expected.losses) < 1e-4
-    assert isinstance(found.scores, Scores)
-    assert isinstance(expected.scores, Scores)
-    name = "search/choices/loglikelihood"
-    np.testing.assert_allclose(found.scores.items[name], expected.scores.items[name], atol=2e-3)
-    assert found.tokens == expected.tokens
-
-
-def test_trials_come_back_the_same_alone_and_together(engine: Engine, job: Make) -> None:
-    """More trials than slots, of different lengths: packs form, refill and shrink."""
-    jobs = [job(seed, steps=3 + 2 * (seed % 3), lora_r=2 + seed, batch_size=2 + seed % 2) for seed in range(7)]
-    together = run(engine, jobs)
-    for mine, outcome in zip(jobs, together, strict=True):
-        engine.width = 1
-        check_same(outcome, run(engine, [mine])[0])
-        assert outcome.train_seconds > 0
-        assert outcome.score_seconds > 0
-        assert len(outcome.losses) == mine.settings.steps
-
-
-def test_a_full_pack_trains_and_is_scored_in_common_passes(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    widths, packs, step, answers = [], [], Residents.step, PackedLikelihoods.answers
+def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same trials, dropout included, have the same scores with either engine."""
+    widths: list[int] = []
+    step = Residents.step
 
     def spy(self: Residents) -> None:
         widths.append(len(self))
         step(self)
 
-    def answer(self: Any, name: str, requests: Any, carrier: Any, pack: Any, *look: Any) -> Any:
-        packs.append(len(pack))
-        return answers(self, name, requests, carrier, pack, *look)
-
     monkeypatch.setattr(Residents, "step", spy)
-    monkeypatch.setattr(PackedLikelihoods, "answers", answer)
+    trials = [
+        Trial(n, {"lora_r": 2 + 3 * n, "learning_rate": 0.01 * (n + 1), "lora_dropout": 0.2}, seed=n) for n in range(4)
+    ]
     monkeypatch.setattr(
-        "partune.finetune.packed.engine.GATHER", 5.0
+        "partune.finetune.packed.packer.GATHER", 5.0
     )  # a full pack begins at once; a busy machine may be late
-    run(engine, [job(seed) for seed in range(3)])
-    assert widths == [3] * 6
-    assert packs == [3]
+    packed, alone = make(run={"pack": 4}), make(run={"engine": "peft"})
+    assert (packed.count_slots(), alone.count_slots()) == (4, 1)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(packed.evaluate, trials))
+    assert widths == [4] * 3
+    for trial, observation in zip(trials, found, strict=True):
+        expected = alone.evaluate(trial)
+        assert near(observation, expected)
+        assert observation.scores == pytest.approx(expected.scores, abs=1e-5)
 
 
-def test_the_engine_rests_when_nothing_waits(engine: Engine, job: Make) -> None:
-    engine.submit(job()).result(timeout=60)
-    deadline = time.monotonic() + 5
-    while any(thread.name == "engine" for thread in threading.enumerate()) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(thread.name == "engine" for thread in threading.enumerate())
-    assert score(run(engine, [job()])[0]) == score(run(engine, [job()])[0])
-
-
-def test_kinds_of_targets_form_packs_of_their_own(engine: Engine, job: Make) -> None:
-    jobs = [job(seed, targets=("attention", "down_proj")[seed % 2]) for seed in range(4)]
-    for mine, outcome in zip(jobs, run(engine, jobs), strict=True):
-        check_same(outcome, run(engine, [mine])[0])
-
-
-def test_a_diverged_trial_is_its_own_failure(engine: Engine, job: Make) -> None:
-    jobs = [job(0), job(1, learning_rate=1e30, schedule="constant", warmup_steps=0), job(2), job(3)]
-    found = run(engine, jobs)
-    assert isinstance(found[1].scores, DivergedError)
-    assert 1 < len(found[1].losses) < 6
-    for number in (0, 2, 3):
-        check_same(found[number], run(engine, [jobs[number]])[0])
-
-
-def test_a_trial_that_breaks_in_its_last_step_fails_in_scoring(engine: Engine, job: Make) -> None:
-    found = run(engine, [job(0), job(1, learning_rate=1e30, steps=1, warmup_steps=0)])
-    assert isinstance(found[0].scores, Scores)
-    assert isinstance(found[1].scores, NotFiniteError)
-
-
-def test_a_pack_that_does_not_fit_is_halved_and_nothing_is_lost(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
+def test_a_study_refills_its_slots_while_others_train(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine.width = 4
-    jobs = [job(seed, batch_size=4, micro_batch_size=2) for seed in range(6)]
-    expected = [run(engine, [each])[0] for each in jobs]
+    """Trials of different lengths through a study: the pack stays full until nothing waits."""
     widths: list[int] = []
     step = Residents.step
 
-    def small(self: Residents) -> None:
+    def spy(self: Residents) -> None:
         widths.append(len(self))
-        if len(self) > 2 and sum(slot.step for slot in self.slots) >= 3:
-            self.pack.gradients += 1.0  # type: ignore[union-attr, operator]
-            raise torch.OutOfMemoryError("no room")
         step(self)
+        time.sleep(0.03)  # so that the study is not the slower one
 
-    monkeypatch.setattr(Residents, "step", small)
-    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
-        check_same(mine, theirs)
-    assert widths[0] == 4
-    assert set(widths[widths.index(2) :]) <= {1, 2}
-
-
-def test_a_pack_whose_adapters_do_not_fit_is_made_smaller(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [job(seed, steps=3 + seed % 3) for seed in range(5)]
-    expected = [run(engine, [each])[0] for each in jobs]
-    new = Carrier.new
-
-    def small(self: Carrier, settings: Any, train: bool = True) -> Any:
-        if train and len(settings) > 1:
-            raise torch.OutOfMemoryError("no room")
-        return new(self, settings, train)
-
-    monkeypatch.setattr(Carrier, "new", small)
-    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
-        check_same(mine, theirs)
+    space = Space(steps=Int(2, 40), learning_rate=Float(1e-4, 1e-2, log=True))
+    tuner = make(run={"pack": 3}, training={"batch_size": 2})
+    study = Study(space, tuner, "lhs", directory=tmp_path / "s")
+    monkeypatch.setattr(Residents, "step", spy)
+    study.run(12)
+    study.close()
+    assert len(study.trials) == 12
+    searching = widths[3 + tuner.defaults.get("steps", 1) :]
+    assert sum(width == 3 for width in searching) > 0.6 * sum(width > 1 for width in searching) > 20
 
 
-def test_scoring_that_does_not_fit_is_done_in_halves(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [job(seed) for seed in range(3)]
-    expected = [run(engine, [each])[0] for each in jobs]
-    add = PackedLikelihoods._add
-
-    def small(self: Any, part: Any, carrier: Any, pack: Any, *rest: Any) -> None:
-        if pack is not None and len(pack) > 1:
-            raise torch.OutOfMemoryError("no room")
-        add(self, part, carrier, pack, *rest)
-
-    monkeypatch.setattr(PackedLikelihoods, "_add", small)
-    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
-        check_same(mine, theirs)
+def test_the_pack_is_measured_once_and_recalled(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(capacity, "choose", lambda *arguments: asked.append(arguments) or 8)
+    tuner = make(run={"pack": "auto"})
+    assert (tuner.count_slots(), tuner.count_slots(), tuner.summary["pack"]) == (8, 8, 8)
+    assert len(asked) == 1
+    again = make(run={"pack": "auto"})
+    again.recall(tuner.summary)
+    assert again.count_slots() == 8
+    fixed = make(run={"pack": 3})
+    fixed.recall(tuner.summary)
+    assert fixed.count_slots() == 3
+    assert len(asked) == 1
 
 
-def test_optimisers_that_break_off_half_done_start_their_trials_again(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [job(seed) for seed in range(3)]
-    expected = [run(engine, [each])[0] for each in jobs]
-    update, calls = PackedOptimizer._update, [0]
+def test_a_judged_trial_is_stopped_with_its_rung_and_score(make: Any) -> None:
+    class Strict:
+        def report(self, rung: int, score: float) -> None:
+            reported.append((rung, score))
 
-    def small(self: PackedOptimizer, *arguments: Any) -> None:
-        calls[0] += 1
-        update(self, *arguments)
-        if len(self.pack) > 1 and calls[0] == 4:
-            raise torch.OutOfMemoryError("no room")
+        def stops(self, rung: int) -> bool:
+            return rung == 1
 
-    monkeypatch.setattr(PackedOptimizer, "_update", small)
-    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
-        check_same(mine, theirs)
-    assert calls[0] > 4 + 6
+    reported: list[tuple[int, float]] = []
+    found = make(training={"steps": 9}).evaluate_judged(Trial(0, {}), None, Strict())
+    assert (found.status, found.fidelity) == (Status.STOPPED, 2 / 9)
+    assert [rung for rung, _ in reported] == [0, 1]
+    assert found.scores == {"score": reported[1][1], "rung/0": reported[0][1], "rung/1": reported[1][1]}
+    assert not make(run={"engine": "peft"}).stoppable
 
 
-def test_a_pack_that_cannot_shrink_loses_nothing(engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [job(seed, steps=3 + 2 * seed) for seed in range(3)]
-    expected = [run(engine, [each])[0] for each in jobs]
-    arrange, failed = Residents.arrange, [False]
+def test_a_base_that_cannot_be_scored_is_the_users_to_mend(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    tuner = make()
+    tuner.prepare()
 
-    def once(self: Residents, kept: Sequence[int], new: Any = ()) -> None:
-        if len(kept) == 2 and not failed[0]:
-            failed[0] = True
-            raise torch.OutOfMemoryError("no room")
-        arrange(self, kept, new)
+    def fail(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
 
-    monkeypatch.setattr(Residents, "arrange", once)
-    for mine, theirs in zip(run(engine, jobs), expected, strict=True):
-        check_same(mine, theirs)
-    assert failed[0]
+    monkeypatch.setattr(tuner.engine.materials.scorer, "score_one", fail)
+    with pytest.raises(UserError, match=r"cannot be scored \(dtype auto\): out of memory: no room"):
+        tuner.score_base()
 
 
-def test_one_trial_that_does_not_fit_fails_and_the_engine_goes_on(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Residents, "step", lambda self: (_ for _ in ()).throw(torch.OutOfMemoryError("no room")))
-        found = run(engine, [job(0), job(1)])
-    assert [str(outcome.scores) for outcome in found] == ["no room", "no room"]
-    assert isinstance(run(engine, [job(0)])[0].scores, Scores)
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_hundred_trials(make: Any) -> None:
+    tuner = make(training={"steps": 1, "batch_size": 2})
 
+    def alive() -> tuple[int, int]:
+        gc.collect()
+        found = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+        return len(found), sum(each.nbytes for each in found)
 
-def test_a_bug_is_the_result_of_all_residents(engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(Residents, "step", lambda self: 1 / 0)
-        found = run(engine, [job(0), job(1)])
-    assert all(isinstance(outcome.scores, ZeroDivisionError) for outcome in found)
-    assert isinstance(run(engine, [job(0)])[0].scores, Scores)
+    def tensors() -> tuple[int, int]:
+        """Once the engine's thread has ended, which holds the last pack a little longer than its trials."""
+        last = alive()
+        for _ in range(50):
+            time.sleep(0.1)
+            if last == (last := alive()):
+                break
+        return last
 
+    def trial(number: int) -> None:
+        config = {"lora_r": 2 + number % 7, "learning_rate": 1e30 if number % 10 == 0 else 1e-3}
+        tuner.evaluate(Trial(number, config, seed=number))
 
-def test_dropped_work_raises_at_once_and_leaves_the_base(engine: Engine, job: Make, base: Base) -> None:
-    modules = dict(base.model.named_modules())
-    futures = [engine.submit(job(seed, steps=100_000)) for seed in range(5)]
-    time.sleep(0.2)
-    began = time.monotonic()
-    engine.drop()
-    for future in futures:
-        with pytest.raises(PreemptedError):
-            future.result(timeout=1)
-    assert time.monotonic() - began < 5
-    assert dict(base.model.named_modules()) == modules
-    assert isinstance(run(engine, [job(0)])[0].scores, Scores)
-
-
-def test_what_is_handed_in_while_work_is_dropped_is_dropped_too(
-    engine: Engine, job: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step, late = Residents.step, []
-
-    def slow(self: Residents) -> None:
-        if engine._dropping and not late:
-            late.append(engine.submit(job(1, steps=100_000)))
-        step(self)
-        time.sleep(0.01)
-
-    monkeypatch.setattr(Residents, "step", slow)
-    future = engine.submit(job(0, steps=100_000))
-    time.sleep(0.2)
-    engine.drop()
-    for each in (future, *late):
-        with pytest.raises(PreemptedError):
-            each.result(timeout=1)
-
-
-def test_examples_of_several_lengths_share_a_pack(engine: Engine, job: Make, examples: Examples) -> None:
-    jobs = [job(0), job(0), job(0)]
-    jobs[1] = dataclasses.replace(jobs[1], examples=examples.cut(110, "answer"))
-    jobs[2] = dataclasses.replace(jobs[2], examples=examples.cut(110, "all"))
-    for mine, outcome in zip(jobs, run(engine, jobs), strict=True):
-        check_same(outcome, run(engine, [mine])[0])
-
-
-def test_adapters_are_saved_and_score_the_same_in_the_harness(
-    engine: Engine, job: Make, base: Base, scorer: Scorer, tmp_path: Path
-) -> None:
-    jobs = [job(seed, folder=tmp_path / str(seed), lora_r=3 + seed) for seed in range(3)]
-    for number, outcome in enumerate(run(engine, jobs)):
-        with adapter.loaded(base, tmp_path / str(number)):
-            expected = scorer.score(harness_model(base, 8), {"search"})
-        assert isinstance(outcome.scores, Scores)
-        assert outcome.scores.named == pytest.approx(expected.named, abs=1e-4)
-
-
-def test_an_adapter_that_cannot_be_saved_fails_its_trial(engine: Engine, job: Make, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    found = run(engine, [job(0, folder=tmp_path / "file" / "adapter"), job(1, folder=tmp_path / "adapter")])
-    assert isinstance(found[0].scores, OSError)
-    assert isinstance(found[1].scores, Scores)
-    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
-
-
-# ----- rungs
-
-
-def test_the_worst_are_stopped_at_rungs_and_their_slots_refilled(engine: Engine, job: Make) -> None:
-    rungs = Rungs()
-    jobs = [job(seed, rungs, steps=9, learning_rate=10.0 ** (-2 - seed % 4)) for seed in range(9)]
-    found = run(engine, jobs)
-    stopped = [outcome for outcome in found if outcome.stopped is not None]
-    done = [outcome for outcome in found if outcome.stopped is None]
-    assert stopped
-    assert done
-    for outcome in stopped:
-        assert outcome.stopped in (1 / 9, 2 / 9)
-        assert len(outcome.rungs) == (1 if outcome.stopped == 1 / 9 else 2)
-        assert len(outcome.losses) == round(outcome.stopped * 9)
-        assert outcome.scores == Scores({}, {})
-    for outcome in done:
-        assert len(outcome.rungs) == 2
-    for mine, outcome in zip(jobs, found, strict=True):
-        if outcome.stopped is None:  # rungs change nothing of a trial that passes them
-            check_same(outcome, run(engine, [job(mine.seed, **mine.settings.model_dump(exclude={"seed"}))])[0])
-
-
-def test_a_rung_scores_the_same_few_search_items_for_all(scorer: Scorer) -> None:
-    (rung,) = scorer.rungs
-    (search,) = [part for part in scorer.parts if part.name == "search"]
-    assert set(rung.indices) <= set(search.indices)
-    assert len(rung.indices) == len(search.indices)  # as there are fewer than 64
-    assert "rung" not in " ".join(scorer.summary["items"])
-
-
-@hypothesis_settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_mix_of_trials_widths_and_arrivals(engine: Engine, job: Make, data: st.DataObject) -> None:
-    engine.width = data.draw(st.integers(1, 4), label="width")
-    count = data.draw(st.integers(1, 6), label="trials")
-    kinds = [
-        {
-            "steps": data.draw(st.integers(1, 5)),
-            "batch_size": data.draw(st.integers(1, 20)),
-            "lora_r": data.draw(st.integers(1, 9)),
-            "targets": data.draw(st.sampled_from(["attention", "down_proj"])),
-        }
-        for _ in range(count)
-    ]
-    jobs = [job(seed, **kind) for seed, kind in enumerate(kinds)]
-    found = run(engine, jobs)
-    engine.width = 1
-    for mine, outcome in zip(jobs, found, strict=True):
-        check_same(outcome, run(engine, [mine])[0])
-
-
-# ----- broken off, and gone on
-
-
-@pytest.fixture
-def broken_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs jobs until some forward pass of a kind, and breaks them off there."""
-
-    def broken(engine: Engine, jobs: Sequence[Job], steps: int = 10**6, passes: int = 10**6) -> None:
-        left = {"steps": steps, "passes": passes}
-
-        def counted(kind: str, then: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
-                left[kind] -= 1
-                engine._dropping = engine._dropping or left[kind] < 0
-                return then(*arguments)
-
-            return call
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Residents, "step", counted("steps", Residents.step))
-            patch.setattr(PackedLikelihoods, "_add", counted("passes", PackedLikelihoods._add))
-            futures = [engine.submit(each) for each in jobs]
-            for future in futures:
-                with pytest.raises(PreemptedError):
-                    future.result(timeout=60)
-        engine.drop()
-
-    return broken
-
-
-@pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 1}, {"optimizer": "sgd", "learning_rate": 0.3}])
-@pytest.mark.parametrize("steps", [0, 1, 5])
-def test_a_trial_that_was_broken_off_ends_as_an_unbroken_one(
-    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], changes: dict[str, Any], steps: int
-) -> None:
-    jobs = [job(seed, folder=tmp_path / f"{seed}", steps=6 + seed, lora_r=4 * seed, **changes) for seed in (1, 2)]
-    broken_off(engine, jobs, steps=steps)
-    assert {each.name for each in tmp_path.iterdir()} == {".1-checkpoint", ".2-checkpoint"}
-    found = run(engine, jobs)
-    for mine, outcome in zip(jobs, found, strict=True):
-        check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
-        assert len(outcome.losses) == mine.settings.steps
-        assert mine.adapter is not None
-        assert (mine.adapter / "adapter_model.safetensors").is_file()
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_progress_is_kept_and_paid_for_once(
-    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mine = job(0, folder=tmp_path / "a", steps=12)
-    broken_off(engine, [mine], steps=5)
-    broken_off(engine, [mine], steps=4)
-    steps, taken = Residents.step, []
-    monkeypatch.setattr(Residents, "step", lambda self: taken.append(steps(self)))
-    (outcome,) = run(engine, [mine])
-    assert len(taken) == 12 - 5 - 4 - 2  # the step that is under way when it is broken off counts
-    assert outcome.tokens == run(engine, [dataclasses.replace(mine, adapter=None)])[0].tokens
-
-
-def test_one_that_is_broken_off_while_it_is_scored_has_only_to_be_scored(
-    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    jobs = [job(seed, folder=tmp_path / f"{seed}") for seed in range(2)]
-    broken_off(engine, jobs, passes=0)
-    monkeypatch.setattr(Residents, "step", lambda self: 1 / 0)
-    found = run(engine, jobs)
-    monkeypatch.undo()
-    for mine, outcome in zip(jobs, found, strict=True):
-        check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
-
-
-def test_rungs_that_were_passed_are_reported_again(
-    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None]
-) -> None:
-    steps = 16
-    whole = run(engine, [job(0, Rungs(), steps=steps)])[0]
-    broken_off(engine, [job(0, Rungs(), tmp_path / "a", steps=steps)], steps=steps - 1)
-    rungs = Rungs()  # a resumed study's
-    outcome = run(engine, [job(0, rungs, tmp_path / "a", steps=steps)])[0]
-    assert outcome.rungs == whole.rungs
-    assert [scores[0] for scores in rungs._scores] == list(whole.rungs)
-
-
-@pytest.mark.parametrize("change", ["settings", "torn", "unreadable"])
-def test_another_training_or_a_torn_file_is_not_gone_on_with(
-    engine: Engine, job: Make, tmp_path: Path, broken_off: Callable[..., None], change: str
-) -> None:
-    mine = job(0, folder=tmp_path / "a", steps=8)
-    broken_off(engine, [mine], steps=3)
-    (file,) = (tmp_path / ".a-checkpoint").iterdir()
-    if change == "torn":
-        file.write_bytes(file.read_bytes()[:-7])
-    elif change == "unreadable":
-        file.write_bytes(b"\0" * 100)
-    else:
-        mine = job(0, folder=tmp_path / "a", steps=9)
-    (outcome,) = run(engine, [mine])
-    check_same(outcome, run(engine, [dataclasses.replace(mine, adapter=None)])[0])
-
-
-@pytest.mark.parametrize(
-    ("owner", "name", "error"),
-    [
-        (checkpoint, "save_file", OSError(28, "No space left on device")),
-        (Residents, "moments", torch.OutOfMemoryError("no room for a copy")),
-    ],
-)
-def test_what_cannot_be_saved_costs_the_progress_alone(
-    engine: Engine,
-    job: Make,
-    tmp_path: Path,
-    broken_off: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    owner: Any,
-    name: str,
-    error: Exception,
-) -> None:
-    def failing(*arguments: object) -> None:
-        raise error
-
-    mine = job(0, folder=tmp_path / "a")
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, name, failing)
-        broken_off(engine, [mine], steps=3)
-    assert not list(tmp_path.iterdir())
-    assert isinstance(run(engine, [mine])[0].scores, Scores)
+    for number in range(5):
+        trial(number)
+    before, objects = tensors(), len(gc.get_objects())
+    for number in range(100):
+        trial(number)
+    assert tensors() == before
+    assert len(gc.get_objects()) < objects + 500

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -30,13 +30,14 @@ from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.tasks import LogLikelihoods
 from partune.finetune.training import accumulate, batches, lora_config, schedule
+from partune.objectives.finetune import JUDGED, FineTune
 from partune.runtime.isolation import is_out_of_memory, own_generators, quiet
 from partune.trial.names import ItemSet, ResultName
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from partune.objectives.litgpt import LitGPT
+    from partune.finetune.litgpt.engine import LitGPTEngine
 
 SCRIPT = Path(__file__).with_name("script.py")
 SCORE_BATCH = 64  # of the script; partune's default
@@ -85,23 +86,26 @@ class Shipped:
     base is trained on all of the rows, in LitGPT's own order, with its own schedule and without clipping.
     """
 
-    tuner: LitGPT
+    tuner: FineTune
+    engine: LitGPTEngine
     checkpoint: Path
 
     @classmethod
     def convert(cls, work: Workload, command: str) -> Shipped:
-        from partune.objectives.litgpt import LitGPT
+        from partune.finetune.litgpt.engine import LitGPTEngine
 
-        tuner = LitGPT(
+        device, threads = str(work.base.device), torch.get_num_threads()
+        tuner = FineTune(
             work.model_path,
             work.data_file,
             str(work.task_file),
             validation={"metric": METRIC, "batch_size": SCORE_BATCH},
             training={**work.configurations[0].model_dump(exclude={"optimizer", "momentum"}), "dtype": work.base.dtype},
-            run={"litgpt": command, "device": str(work.base.device), "threads": torch.get_num_threads()},
+            run={"engine": "litgpt", "litgpt": command, "device": device, "threads": threads},
             scratch=work.folder / "litgpt",
         )
-        return cls(tuner, tuner.checkpoint())
+        engine = cast(LitGPTEngine, tuner.engine)
+        return cls(tuner, engine, engine.checkpoint())
 
     def run(self, work: Workload) -> Run:
         run = Run()
@@ -109,9 +113,10 @@ class Shipped:
             with tempfile.TemporaryDirectory(dir=work.folder) as folder:
                 settings = trial.settings.model_dump(include=set(SEARCHED))
                 watch = Stopwatch(work.base.device, children=True)
-                final = self.tuner.train(trials.Trial(0, settings, seed=trial.seed), self.checkpoint, Path(folder))
+                assignment = self.tuner.assign(trials.Trial(0, settings, seed=trial.seed), parts=JUDGED)
+                final = self.engine.train(assignment, self.checkpoint, Path(folder))
                 run.train += watch.lap()
-                scores = self.tuner.score(final, (ItemSet.SEARCH, ItemSet.VERDICT), Path(folder))
+                scores = self.engine.score(final, assignment.parts, Path(folder))
                 run.score += watch.lap()
             names = [str(ResultName(items, work.part.task.name, METRIC)) for items in (ItemSet.SEARCH, ItemSet.VERDICT)]
             items = [scores.items[name] for name in names]

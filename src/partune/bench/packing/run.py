@@ -20,7 +20,7 @@ from partune.bench.packing.contenders import Contender, OutOfMemoryError, Packed
 from partune.bench.packing.table import Line, rows, write
 from partune.bench.packing.workload import Workload, make
 from partune.errors import UserError
-from partune.objectives.finetune import SMALL
+from partune.finetune.materials import suitable_threads
 from partune.record.record import Record
 from partune.runtime.isolation import is_out_of_memory, one_line
 from partune.runtime.limits import require_threads
@@ -40,7 +40,7 @@ def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -
     tell(f"making the base, data and items of {options.model}")
     with tempfile.TemporaryDirectory(prefix="partune-bench-") as folder:
         work = make(Path(folder), options)
-        with threads(options.threads or (1 if work.base.model.num_parameters() < SMALL else None)):
+        with threads(suitable_threads(work.base, options.threads)):
             lines, contenders = entered(options, work, tell)
             head = heading(options, work)
             made(out, new=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -49,7 +49,7 @@ NEOX_SWITCHES = {
 
 
 def objections(training: config.Training) -> list[str]:
-    """The settings that LitGPT's finetune_lora has not, or reads differently."""
+    """Return what LitGPT's finetune_lora has not, or reads differently, of a trial's settings."""
     alpha = training.lora_alpha
     rules = (
         (training.optimizer == "adamw", "optimizer sgd: its weight decay would be coupled; use adamw"),
@@ -63,21 +63,29 @@ def objections(training: config.Training) -> list[str]:
 
 
 def refuse(training: config.Training) -> None:
-    """Raises UserError for the first of them."""
+    """Raise UserError for the first setting that LitGPT cannot do."""
     for reason in objections(training):
         raise UserError(f"LitGPT cannot do {reason} (--engine packed can)")
 
 
 def find_switches(model: nn.Module, targets: str) -> dict[str, bool]:
-    """LitGPT's switches for the layers that `targets` means; raises UserError where they mean others too, or fewer."""
-    found = set(find_targets(model, targets))
+    """Return LitGPT's switches for the layers that `targets` means.
+
+    Args:
+        model: The base model.
+        targets: As `find_targets` takes them.
+
+    Raises:
+        UserError: No switches mean these very layers.
+    """
+    wanted = set(find_targets(model, targets))
     layers = linear_layers(model)
     table = NEOX_SWITCHES if any(name.endswith("query_key_value") for name in layers) else SWITCHES
     of_kind = {kind: {name for name in layers if name.rpartition(".")[2] == kind} for kind in sum(table.values(), ())}
-    switches = {switch: all(of_kind[kind] and of_kind[kind] <= found for kind in table[switch]) for switch in table}
+    switches = {switch: all(of_kind[kind] and of_kind[kind] <= wanted for kind in table[switch]) for switch in table}
     covered = set().union(*(of_kind[kind] for switch, on in switches.items() if on for kind in table[switch]))
-    if covered != found:
-        odd = min(found - covered)
+    if covered != wanted:
+        odd = min(wanted - covered)
         raise UserError(
             f"targets {targets}: LitGPT adapts query, key, value, projection, the whole MLP or the head, "
             f"in every block, but not {odd} by itself"
@@ -102,15 +110,32 @@ def finetune_arguments(
     seed: int,
     order_seed: int,
 ) -> list[str]:
-    """Arguments of `litgpt finetune_lora`. Raises UserError where its schedule cannot be had.
+    """Return the arguments of `litgpt finetune_lora`.
 
-    Steps are counted as our own engine counts them, so that a trial is as long; LitGPT's epochs only have to suffice.
-    A micro-batch is the largest divisor of the batch that is no larger than asked.
+    Steps are counted as our own engines count them, so that a trial is as long; LitGPT's epochs only have to suffice. A
+    micro-batch is the largest divisor of the batch that is no larger than asked.
+
+    Args:
+        base: The base, in LitGPT's form.
+        data: Folder of the training rows.
+        out: Folder for what it writes.
+        examples: Number of training rows.
+        training: How to train.
+        switches: Which layers get adapters.
+        max_length: Tokens of an example at most.
+        loss_on: Which tokens the loss is on.
+        dtype: fp32, bf16 or fp16.
+        seed: Seed of initialisation and dropout.
+        order_seed: Seed of the data's order.
+
+    Raises:
+        UserError: Its schedule cannot be had.
     """
     batch, most = training.batch_size, training.micro_batch_size or training.batch_size
     micro = next(size for size in range(min(most, batch), 0, -1) if batch % size == 0)
     steps = count_steps(examples, training)
     warmup = training.warmup_steps or max(1, round(WARMUP_SHARE * steps))
+    # LitGPT accumulates batch // micro micro-batches per step, and drops what is left at an epoch's end.
     steps_per_epoch = math.ceil(examples / micro) // (batch // micro)
     if not steps_per_epoch:
         raise UserError(f"batch_size {batch}: LitGPT drops a batch that is not full, and there are {examples} examples")
@@ -148,7 +173,47 @@ def finetune_arguments(
     return [str(base), *(str(part) for name, value in values.items() for part in (f"--{name}", value))]
 
 
+def evaluate_arguments(
+    checkpoint: Path,
+    tasks: Sequence[str],
+    out: Path,
+    results: Path,
+    *,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    limit: int | None,
+    fewshot: int | None,
+) -> list[str]:
+    """Return the arguments of `litgpt evaluate`.
+
+    Args:
+        checkpoint: The model, in LitGPT's form.
+        tasks: Names or files of tasks that share a limit.
+        out: Folder for what it converts.
+        results: File for the harness's results.
+        batch_size: Requests per forward pass.
+        device: Kind of the device: cpu, cuda.
+        dtype: fp32, bf16 or fp16.
+        limit: Documents of each task; None takes all.
+        fewshot: Examples shown before each question; None leaves it to the task.
+    """
+    values: dict[str, Any] = {
+        "tasks": ",".join(tasks),
+        "out_dir": out,
+        "save_filepath": results,
+        "batch_size": batch_size,
+        "device": device,
+        "dtype": HARNESS_DTYPE[dtype],
+        "limit": limit,
+        "num_fewshot": fewshot,
+    }
+    given = {name: value for name, value in values.items() if value is not None}
+    return [str(checkpoint), *(str(part) for name, value in given.items() for part in (f"--{name}", value))]
+
+
 def finetune_flags() -> list[str]:
+    """Return arguments of `finetune_lora` with some values, for their names."""
     switches = dict.fromkeys(SWITCHES, True)
     nowhere = Path()
     return finetune_arguments(

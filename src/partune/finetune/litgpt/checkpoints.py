@@ -16,23 +16,65 @@ from partune.finetune.layers import linear_layers
 from partune.finetune.litgpt.arguments import find_switches
 from partune.finetune.litgpt.files import LORA, SETTINGS, WEIGHTS
 from partune.finetune.litgpt.program import Program, StepError
+from partune.finetune.model import outline
 from partune.finetune.targets import find_targets, short_targets
 from partune.runtime.isolation import one_line, quiet
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 # Models that LitGPT can take in any size: the name under which its converter knows their weights.
 STAND_INS = {"llama": "Llama-3.2-1B", "mistral": "Llama-3.2-1B", "qwen2": "Qwen2.5-0.5B"}
 
 
-def convert(program: Program, source: Path, folder: Path, name: str, log: Path) -> Path:
-    """The LitGPT checkpoint of a model folder: itself if it is one, else converted into `folder`, once.
+def find_model_folder(model: config.Model) -> Path:
+    """Return the model's folder; an id's is in Hugging Face's cache, which is filled where it has to be."""
+    path = Path(model.path).expanduser()
+    if path.is_dir():
+        return path.absolute()
+    from huggingface_hub import snapshot_download
 
-    name: the model's, by which LitGPT may know it (its tokenizer rules go by it too); `folder` should end in it.
-    Raises StepError, and UserError for an architecture that LitGPT does not know.
+    wanted = ["*.json", "*.model", "*.safetensors", *([] if model.safetensors else ["*.bin"])]
+    try:
+        return Path(snapshot_download(model.path, revision=model.revision, allow_patterns=wanted))
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {model.path} cannot be fetched: {one_line(error)}") from None
+
+
+def load_outline(model: config.Model) -> PreTrainedModel:
+    """Return the model without its weights; raise UserError where it cannot be read.
+
+    A checkpoint in LitGPT's form is not checked for missing weights: LitGPT did that when it converted it.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if not (Path(model.path).expanduser() / WEIGHTS).is_file():
+        return outline(model)
+    with quiet(), torch.device("meta"):
+        try:
+            settings = AutoConfig.from_pretrained(model.path, revision=model.revision)
+            empty: PreTrainedModel = AutoModelForCausalLM.from_config(settings)
+        except (OSError, ValueError, ImportError) as error:
+            raise UserError(f"model {model.path} cannot be read: {one_line(error)}") from None
+    return empty.eval()
+
+
+def convert(program: Program, source: Path, folder: Path, name: str, log: Path) -> Path:
+    """Return the LitGPT checkpoint of a model folder: itself if it is one, else converted, once.
+
+    Args:
+        program: LitGPT's command.
+        source: The model's folder.
+        folder: Where the checkpoint goes; should end in `name`.
+        name: The model's name, by which LitGPT may know it (its tokenizer rules go by it too).
+        log: File for the step's log.
+
+    Raises:
+        StepError: The conversion failed.
+        UserError: LitGPT does not know the architecture.
     """
     if (source / WEIGHTS).is_file() and (source / SETTINGS).is_file():
         return source.resolve()
@@ -45,13 +87,14 @@ def convert(program: Program, source: Path, folder: Path, name: str, log: Path) 
             shutil.copy(path, draft)
         if any(path.suffix == ".safetensors" for path in weights):
             weights = [path for path in weights if path.suffix == ".safetensors"]
-        for path in weights:
+        for path in weights:  # the converter reads from the folder that it writes to, and weights are large
             (draft / path.name).symlink_to(path.resolve())
         try:
             program.run("convert_to_litgpt", [str(draft), "--model_name", name], log)
         except StepError as error:
             if "is not a supported config name" not in str(error):
                 raise
+            # The name decides nothing but sizes, which are then written as the model's own.
             stand_in, settings = describe(source)
             program.run("convert_to_litgpt", [str(draft), "--model_name", stand_in], log)
             (draft / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -61,22 +104,29 @@ def convert(program: Program, source: Path, folder: Path, name: str, log: Path) 
 
 
 def describe(source: Path) -> tuple[str, dict[str, Any]]:
-    """For a model that LitGPT does not know by name: a name of its architecture, and its LitGPT configuration.
+    """Return a name of its architecture and its LitGPT configuration, for a model that LitGPT does not know by name.
 
-    The converter only renames and joins weights, by architecture; sizes are in the configuration. Raises UserError.
+    The converter only renames and joins weights, by architecture; sizes are in the configuration.
+
+    Args:
+        source: The model's folder.
+
+    Raises:
+        UserError: LitGPT knows no such architecture.
     """
     from transformers import AutoConfig
 
     with quiet():
         try:
-            found: PretrainedConfig = AutoConfig.from_pretrained(source)
+            known: PretrainedConfig = AutoConfig.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise UserError(f"model {source} cannot be read: {one_line(error)}") from None
 
     def get(name: str, default: Any = None) -> Any:
-        return getattr(found, name, default)
+        """Return a setting of the model; other architectures have other ones."""
+        return getattr(known, name, default)
 
-    kind = found.model_type
+    kind = known.model_type
     rope = get("rope_parameters") or {}
     rope_type = rope.get("rope_type", "default")
     for holds, what in (
@@ -124,9 +174,13 @@ def describe(source: Path) -> tuple[str, dict[str, Any]]:
 
 
 def keep_lora(final: Path, folder: Path, model: nn.Module, training: config.Training) -> None:
-    """Keeps what finetune_lora left, without the merged weights; and the same adapter in PEFT's format, if it has one.
+    """Keep what finetune_lora left, without the merged weights; and the same adapter in PEFT's format, if it has one.
 
-    model: the base, its weights are not read. PEFT's form is written for layers named as Llama's.
+    Args:
+        final: The folder that it left.
+        folder: Where the adapter goes.
+        model: The base; its weights are not read. PEFT's form is written for layers named as Llama's.
+        training: How it was trained.
     """
     with written(folder) as draft:
         for path in final.iterdir():
@@ -146,7 +200,7 @@ LAYERS = {
 
 
 def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> None:
-    """Writes an adapter beside LitGPT's LoRA weights: adapter_config.json and adapter_model.safetensors.
+    """Write an adapter beside LitGPT's LoRA weights: adapter_config.json and adapter_model.safetensors.
 
     LitGPT stacks the adapters of q, k and v, of those that have one: A is (n r, d), B (the sum of their widths, r).
     """
@@ -172,8 +226,8 @@ def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> No
         widths = [cast("torch.nn.Linear", layers[each]).out_features for each in names]
         pieces = tensor.chunk(len(parts)) if matrix == "lora_A" else tensor.split(widths)
         tensors |= {f"{each}.{matrix}": piece for each, piece in zip(names, pieces, strict=True)}
-    own = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(own, folder / "adapter_model.safetensors")
+    named = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(named, folder / "adapter_model.safetensors")
     LoraConfig(
         r=training.lora_r,
         lora_alpha=int(training.lora_alpha),

@@ -1,8 +1,4 @@
-"""LitGPT through its command line: our settings as its arguments, its steps as processes, what they leave as answers.
-
-LitGPT cannot share an environment with our transformers, so nothing of it is imported here: it is a program in a
-virtual environment of its own. Written against LitGPT 0.5.13.
-"""
+"""Files that LitGPT reads and writes: training rows, a trial's workplace, answers to the harness's requests."""
 
 from __future__ import annotations
 
@@ -12,10 +8,11 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from partune import config
 from partune.errors import UserError
 from partune.finetune.adapter import written
-from partune.finetune.data import Row
 from partune.finetune.litgpt.program import StepError
+from partune.finetune.rows import Row, normalise, read_rows
 
 WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.yaml"
 
@@ -23,14 +20,32 @@ WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.y
 Answers = dict[tuple[str, str], tuple[float, bool]]
 
 
-# ----- settings as arguments
+def read_data(data: config.Data) -> list[Row]:
+    """Return the rows that hold something, as `tokenise` takes them; raise UserError for others than Alpaca's."""
+    rows = normalise(data, read_rows(data))
+    if rows.form != "alpaca":
+        raise UserError(f"{data.path}: LitGPT's JSON data are Alpaca rows (instruction, input, output)")
+    for number, row in rows.rows:
+        if more := [name for name in ("system", "history") if row[name]]:
+            raise UserError(
+                f"{data.path}, row {number}: LitGPT's JSON data have no place for {' and '.join(more)}: "
+                "take the packed engine, or rows without"
+            )
+    return [row for _, row in rows.rows if row["instruction"].strip() or row["output"].strip()]
 
 
 def write_data(rows: Sequence[Row], folder: Path) -> Path:
-    """The folder that LitGPT's JSON data module reads: train.json with all rows, and val.json.
+    """Write the folder that LitGPT's JSON data module reads: train.json with all rows, and val.json.
 
-    It insists on validation rows and computes their loss for two batches before training, with no effect on it: the
-    first two rows stand for them, none is lost for training.
+    LitGPT insists on validation rows and computes their loss for two batches before training, with no effect on it: the
+    first two rows stand for them, and none is lost for training.
+
+    Args:
+        rows: Alpaca rows.
+        folder: Where to; what is there is replaced.
+
+    Returns:
+        The folder.
     """
     plain = [{key: row.get(key) or "" for key in ("instruction", "input", "output")} for row in rows]
     with written(folder) as draft:
@@ -39,15 +54,12 @@ def write_data(rows: Sequence[Row], folder: Path) -> Path:
     return folder
 
 
-# ----- checkpoints
-
-
 def require_own(scratch: Path) -> None:
     """Raise UserError where a scratch folder holds what partune did not make, and might replace."""
-    own = {"base", "data", "trials", "convert_to_litgpt.log"}
-    for folder, names in ((scratch, own), (scratch / "data", {"train.json", "val.json"})):
-        there = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
-        if foreign := [name for name in there if name not in names]:
+    ours = {"base", "data", "trials", "convert_to_litgpt.log"}
+    for folder, names in ((scratch, ours), (scratch / "data", {"train.json", "val.json"})):
+        present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        if foreign := [name for name in present if name not in names]:
             raise UserError(
                 f"{folder} holds {foreign[0]}, and a scratch folder's content may be replaced: give a new one"
             )
@@ -55,7 +67,7 @@ def require_own(scratch: Path) -> None:
 
 @contextlib.contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
-    """A trial's scratch folder, empty at first; afterwards only its logs are there."""
+    """Give a trial's scratch folder, empty at first; afterwards only its logs are there."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -68,13 +80,13 @@ def workplace(folder: Path) -> Iterator[Path]:
                 path.unlink()
 
 
-# ----- answers
-
-
 def read_answers(path: Path) -> Answers:
-    """What `litgpt evaluate` left of every request: by (context, continuation) the log-likelihood, and is it greedy.
+    """Return what `litgpt evaluate` left of every request: log-likelihood, and whether it is greedy.
 
-    Its results.json holds the harness's samples. Raises StepError where it does not.
+    They are found by (context, continuation). Its results.json holds the harness's samples.
+
+    Raises:
+        StepError: The file holds no samples.
     """
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))["samples"]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from partune.errors import UserError
+from partune.finetune.failures import TrialError
 from partune.finetune.litgpt.arguments import finetune_flags
 from partune.runtime import extras
 
@@ -24,27 +25,37 @@ INSTALL = (
 )
 
 
-class StepError(Exception):
+class StepError(TrialError):
     """A step of LitGPT that failed; says which, how, and the end of its log, in one line."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """LitGPT's command. path: absolute; environment: what its processes see."""
+    """LitGPT's command.
+
+    Attributes:
+        path: Absolute.
+        environment: What its processes see.
+    """
 
     path: str
     environment: Mapping[str, str]
 
     @classmethod
     def find(cls, command: str, environment: Mapping[str, str]) -> Program:
-        """The program of a name or path; raises UserError where there is none."""
-        found = shutil.which(os.path.expanduser(command))
-        if found is None:
+        """Return the program of a name or path; raise UserError where there is none.
+
+        Args:
+            command: Name or path.
+            environment: What its processes are to see.
+        """
+        path = shutil.which(os.path.expanduser(command))
+        if path is None:
             raise UserError(f'no LitGPT command "{command}": {INSTALL}')
-        return cls(os.path.abspath(found), environment)
+        return cls(os.path.abspath(path), environment)
 
     def check(self) -> None:
-        """Raises UserError where the program does not run, or lacks an argument that we give."""
+        """Raise UserError where the program does not run, or lacks an argument that we give."""
         needed = {each for each in finetune_flags() if each.startswith("--") and not each.startswith("--data.")}
         with tempfile.TemporaryDirectory(prefix="partune-litgpt-") as folder:
             log = Path(folder) / "help.log"
@@ -57,9 +68,21 @@ class Program:
             raise UserError(f"{self.path} finetune_lora has no {missing[0]}, so is not LitGPT 0.5; {INSTALL}")
 
     def run(self, step: str, arguments: Sequence[str], log: Path, cwd: Path | None = None) -> float:
-        """Runs one step to its end, its output in `log`; returns seconds. Raises StepError unless it exits with 0.
+        """Run one step to its end.
 
         Whatever ends the wait, an interrupt too, ends the process and those that it started.
+
+        Args:
+            step: LitGPT's subcommand.
+            arguments: Of the step.
+            log: File for its output.
+            cwd: Where it runs; None takes the log's folder.
+
+        Returns:
+            Seconds.
+
+        Raises:
+            StepError: It cannot be started, or does not exit with 0.
         """
         started = time.perf_counter()
         with log.open("wb") as output:
@@ -71,7 +94,7 @@ class Program:
                     stderr=subprocess.STDOUT,
                     cwd=cwd or log.parent,
                     env=dict(self.environment),
-                    start_new_session=True,
+                    start_new_session=True,  # a group of its own, so that `_end` reaches its children too
                 )
             except OSError as error:
                 raise StepError(f"litgpt {step} cannot be started: {error.strerror}") from None
@@ -88,7 +111,7 @@ class Program:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kills a process that still runs, and what it started."""
+    """Kill a process that still runs, and what it started."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -96,7 +119,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def tail(log: Path, length: int = 300) -> str:
-    """The end of a log in one line: its last lines with something in them, progress bars in their last state."""
+    """Return the end of a log in one line: its last lines with something in them, progress bars in their last state.
+
+    Args:
+        log: The file.
+        length: Characters at most.
+    """
     text = log.read_bytes().decode("utf-8", errors="replace")  # as it is: "\r" ends no line
     lines = [line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n")]
     joined = " ".join(" ".join(line.split()) for line in [line for line in lines if line][-3:])
@@ -104,18 +132,22 @@ def tail(log: Path, length: int = 300) -> str:
 
 
 def environment(device: str, threads: int | None) -> dict[str, str]:
-    """What LitGPT's processes see: ours without Python's own settings, the device in sight, CPU threads as given.
+    """Return what LitGPT's processes see: our environment without Python's own settings, and the device in sight.
 
-    device: a torch device, cpu, cuda or cuda:1, which is all that they shall see.
+    Args:
+        device: A torch device (cpu, cuda, cuda:1), which is all that they are to see.
+        threads: CPU threads; None takes torch's default.
     """
-    own = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    own["TOKENIZERS_PARALLELISM"] = "false"
+    # Ours point Python at our packages, and LitGPT needs another transformers than we do.
+    seen = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    seen["TOKENIZERS_PARALLELISM"] = "false"
     if device == "cpu":
-        own["CUDA_VISIBLE_DEVICES"] = ""
+        seen["CUDA_VISIBLE_DEVICES"] = ""
     elif device.startswith("cuda:"):
-        seen = [each for each in own.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+        # Our numbers count the devices that we are shown; the program counts from the machine's own again.
+        shown = [name for name in seen.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         index = int(device.removeprefix("cuda:"))
-        own["CUDA_VISIBLE_DEVICES"] = seen[index] if index < len(seen) else str(index)
+        seen["CUDA_VISIBLE_DEVICES"] = shown[index] if index < len(shown) else str(index)
     if threads is not None:
-        own["OMP_NUM_THREADS"] = own["MKL_NUM_THREADS"] = str(threads)
-    return own
+        seen["OMP_NUM_THREADS"] = seen["MKL_NUM_THREADS"] = str(threads)
+    return seen

@@ -36,14 +36,20 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-MULTIPLE = 4  # a pack's rank is a multiple of this
+MULTIPLE = 4  # a pack's rank is a multiple of this: matrix products are fastest on aligned sizes
 
 Weights = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Site:
-    """A linear layer that carries adapters: its full name and its features."""
+    """A linear layer that carries adapters.
+
+    Attributes:
+        name: Its full name.
+        d_in: Features that it reads.
+        d_out: Features that it gives.
+    """
 
     name: str
     d_in: int
@@ -51,7 +57,15 @@ class Site:
 
 
 def find_sites(base: Base, targets: str) -> tuple[Site, ...]:
-    """The layers that `targets` means, in the model's order; raises UserError where one cannot carry a pack's."""
+    """Return the layers that get adapters, in the model's order.
+
+    Args:
+        base: The base model.
+        targets: The setting: a kind of layers, or names.
+
+    Raises:
+        UserError: A layer cannot carry a pack's adapters.
+    """
     linear = linear_layers(base.model)
     names = find_targets(base.model, targets)
     expert = next((name for name in names if ".experts." in f".{name}."), None)
@@ -64,16 +78,21 @@ def find_sites(base: Base, targets: str) -> tuple[Site, ...]:
 
 
 def features(layer: nn.Module) -> tuple[int, int]:
-    """Features in and out of an `nn.Linear`, or of transformers' Conv1D (whose weight is transposed)."""
+    """Return the features in and out of an `nn.Linear`, or of transformers' Conv1D (whose weight is transposed)."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return cast(Any, layer).nx, cast(Any, layer).nf
 
 
 def initial(sites: Sequence[Site], r: int, seed: int) -> Weights:
-    """A trial's adapter before training, by layer: A (d_in, r) and B (r, d_out), B zero; in fp32.
+    """Return a trial's adapter before training, by layer: A (d_in, r) and B (r, d_out), B zero; in fp32.
 
-    PEFT's numbers for the same seed: it draws every layer's A, then B (as any new `nn.Linear`), then A again.
+    The numbers are PEFT's for the same seed: it draws every layer's A, then B (as any new `nn.Linear`), then A again.
+
+    Args:
+        sites: The layers with adapters, in the model's order.
+        r: The trial's rank.
+        seed: Seed of initialisation.
     """
     draw = torch.Generator().manual_seed(seed)
 
@@ -91,8 +110,21 @@ def initial(sites: Sequence[Site], r: int, seed: int) -> Weights:
 class Pack:
     """The adapters of K trials.
 
-    values: (K, P), all weights, trial k's in row k. rank: R. ranks, alphas, dropouts: of each trial, (K,).
-    A, B: views of them, by layer. gradients: (K, P), None for a pack that is only scored.
+    Args:
+        sites: The layers with adapters.
+        ranks: (K,).
+        alphas: (K,).
+        dropouts: (K,), probabilities.
+        device: Where all numbers lie.
+        dtype: Precision of the adapters.
+        train: Whether they are to be trained; gradients and dropout are off otherwise.
+
+    Attributes:
+        values: (K, P), all weights, trial k's in row k.
+        rank: R, the ranks' maximum, padded.
+        A: Views of `values`, (K, d_in, R) by layer.
+        B: Views of `values`, (K, R, d_out) by layer.
+        gradients: (K, P); None for a pack that is only scored.
     """
 
     def __init__(
@@ -128,17 +160,22 @@ class Pack:
 
     @property
     def leaves(self) -> list[Tensor]:
+        """The tensors that gradients are taken of: A of all layers, then B."""
         return self.A + self.B
 
     def accumulate(self, losses: Tensor) -> None:
-        """Adds the gradient of the sum of the trials' losses to `gradients`: row k has that of trial k's alone."""
+        """Add the gradient of the sum of the trials' losses to `gradients`: row k has that of trial k's loss alone.
+
+        A trial's loss depends on its own adapter only, so that one backward pass over the sum keeps the rows apart.
+        """
         assert self.gradients is not None
         A, B = self.views(self.gradients)
-        found = torch.autograd.grad(losses.sum(), self.leaves, materialize_grads=True)
-        torch._foreach_add_(A + B, list(found))
+        # A layer that this pass did not use has no gradient; zeros keep the lists aligned.
+        gradients = torch.autograd.grad(losses.sum(), self.leaves, materialize_grads=True)
+        torch._foreach_add_(A + B, list(gradients))
 
     def views(self, buffer: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """The layers' parts of a buffer of the shape of `values`: (K, d_in, R), (K, R, d_out)."""
+        """Return the layers' parts of a buffer of the shape of `values`: (K, d_in, R), (K, R, d_out)."""
         parts = torch.split(buffer, self._sizes, 1)
         R = self.rank
         return (
@@ -147,7 +184,14 @@ class Pack:
         )
 
     def copy(self, buffer: Tensor, other: Pack, source: Tensor, rows: Sequence[int]) -> None:
-        """Copies rows of another pack's buffer into the first rows of one of this pack's; their ranks may differ."""
+        """Copy rows of another pack's buffer into the first rows of one of this pack's; their ranks may differ.
+
+        Args:
+            buffer: (K, P), one of this pack's.
+            other: The other pack.
+            source: (K', P'), one of the other pack's.
+            rows: Rows of `source`, in the order that they get.
+        """
         n, r = len(rows), min(self.rank, other.rank)
         with torch.no_grad():
             for mine, theirs in zip(self.views(buffer)[0], other.views(source)[0], strict=True):
@@ -156,17 +200,28 @@ class Pack:
                 mine[:n, :r] = theirs[list(rows), :r]
 
     def put(self, row: int, weights: Weights, buffer: Tensor | None = None) -> None:
-        """Writes a trial's A (d_in, r) and B (r, d_out) by layer: its adapter, or its part of another buffer."""
+        """Write a trial's adapter, or its part of another buffer.
+
+        Args:
+            row: The trial's row.
+            weights: A (d_in, r) and B (r, d_out) by layer.
+            buffer: (K, P), such as an optimiser's state; None for the adapters.
+        """
         r, buffer = self.ranks[row], self.values if buffer is None else buffer
         with torch.no_grad():
-            buffer[row] = 0
+            buffer[row] = 0  # padding has to be zero: its gradient is zero only then
             for site, A, B in zip(self.sites, *self.views(buffer), strict=True):
                 a, b = weights[site.name]
                 A[row, :, :r] = a.to(buffer)
                 B[row, :r] = b.to(buffer)
 
     def take(self, row: int, buffer: Tensor | None = None) -> Weights:
-        """A copy of a trial's adapter, or of its part of another buffer, without padding."""
+        """Return a copy of a trial's adapter, or of its part of another buffer, without padding.
+
+        Args:
+            row: The trial's row.
+            buffer: (K, P), such as an optimiser's state; None for the adapters.
+        """
         r = self.ranks[row]
         return {
             site.name: (a[row, :, :r].detach().clone(), b[row, :r].detach().clone())
@@ -175,11 +230,18 @@ class Pack:
 
 
 def padded(r: int) -> int:
+    """Return the rank of a pack whose largest trial has rank r."""
     return -(-r // MULTIPLE) * MULTIPLE
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear layer with the adapters of whatever pack is active."""
+    """A frozen linear layer with the adapters of whatever pack is active.
+
+    Args:
+        base_layer: The layer itself.
+        place: Its number among the layers with adapters.
+        carrier: Knows which pack is active.
+    """
 
     def __init__(self, base_layer: nn.Module, place: int, carrier: Carrier) -> None:
         super().__init__()
@@ -189,20 +251,24 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight: models look at their layers' to learn a dtype, or to tie."""
+        """The frozen weight: models look at their layers' weights to learn a dtype, or to tie."""
         return cast(Tensor, self.base_layer.weight)
 
     @property
     def bias(self) -> Tensor | None:
+        """The frozen bias."""
         return cast("Tensor | None", self.base_layer.bias)
 
+    # The active pack changes from call to call, and each change would compile the block again.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output (K b, T, d_out) for x (K b, T, d_in), row k with trial k's adapter."""
         out: Tensor = self.base_layer(x)
         pack = self.carrier.pack
         if pack is None:
             return out
-        # Its products in the base's precision, as under autocast, and on the layer's device, wherever adapters are.
+        # As PEFT under autocast, products are in the base's precision. They are on the layer's device: a base that is
+        # spread over several GPUs keeps all adapters on the first.
         A, B = pack.A[self.place].to(out), pack.B[self.place].to(out)
         rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T
         if pack.drops:
@@ -214,10 +280,14 @@ class PackedLinear(nn.Module):
 
 @dataclass
 class Carrier:
-    """A base whose target layers carry adapters: none, or those of the pack that is active.
+    """A base whose target layers carry the adapters of the pack that is active, or none.
 
-    lora: PEFT's description of an adapter on these layers, for settings. at: where a training forward pass stands, for
-    dropout.
+    Attributes:
+        base: The base model.
+        sites: Its layers with adapters.
+        lora: Gives PEFT's description of an adapter on these layers, for settings.
+        pack: The active pack.
+        at: Where a training forward pass stands, for dropout.
     """
 
     base: Base
@@ -228,12 +298,17 @@ class Carrier:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of adapters and their optimisers' state: fp32, whatever the base's precision below it."""
+        """Precision of adapters and their optimisers' state: fp32, whatever the base's precision below it."""
         return torch.float64 if self.base.model.dtype == torch.float64 else torch.float32
 
     @contextmanager
     def carrying(self, pack: Pack | None, at: Place | None = None) -> Iterator[PreTrainedModel]:
-        """The model with a pack's adapters in all target layers."""
+        """Lend the model with a pack's adapters in all target layers.
+
+        Args:
+            pack: The pack; None lends the base as it is.
+            at: Where a training forward pass stands.
+        """
         before = self.pack, self.at
         self.pack, self.at = pack, at
         try:
@@ -242,36 +317,52 @@ class Carrier:
             self.pack, self.at = before
 
     def new(self, settings: Sequence[config.Training], train: bool = True) -> Pack:
-        """A pack for trials of these settings, all zero."""
+        """Return a pack of adapters that are all zero.
+
+        Args:
+            settings: The trials' settings.
+            train: Whether they are to be trained.
+        """
         ranks, alphas, dropouts = zip(*((s.lora_r, s.lora_alpha, s.lora_dropout) for s in settings), strict=True)
         return Pack(self.sites, ranks, alphas, dropouts, self.base.device, self.dtype, train)
 
     def loaded(self, adapters: Sequence[tuple[config.Training, Weights]]) -> Pack:
-        """A pack of trained adapters, to be scored."""
+        """Return a pack of trained adapters, to be scored."""
         pack = self.new([settings for settings, _ in adapters], train=False)
         for row, (_, weights) in enumerate(adapters):
             pack.put(row, weights)
         return pack
 
     def read(self, folder: Path) -> Weights:
-        """An adapter of these layers that `save` wrote."""
+        """Return an adapter of these layers that `save` wrote."""
         matrices = adapters.read(folder)
         return {site.name: (a.T, b.T) for site in self.sites for a, b in [matrices[site.name]]}
 
     def save(self, settings: config.Training, weights: Weights, folder: Path) -> None:
-        """Writes a trial's adapter in PEFT's format."""
+        """Write a trial's adapter in PEFT's format.
+
+        Args:
+            settings: The trial's settings.
+            weights: A (d_in, r) and B (r, d_out) by layer.
+            folder: Where to; what is there is replaced.
+        """
         matrices = {name: (a.T, b.T) for name, (a, b) in weights.items()}
         adapters.write(folder, self.lora(settings), matrices, self.base.model.name_or_path)
 
 
 @contextmanager
 def carrier(base: Base, targets: str) -> Iterator[Carrier]:
-    """Lends the base with its target layers ready to carry packs; every layer stands where it stood afterwards."""
+    """Lend the base with its target layers ready to carry packs; every layer stands where it stood afterwards.
+
+    Args:
+        base: The base model.
+        targets: The setting: a kind of layers, or names.
+    """
     sites = find_sites(base, targets)
-    made = Carrier(base, sites, lora_config(base, targets))
+    ready = Carrier(base, sites, lora_config(base, targets))
     with base.lent() as model:
         for place, site in enumerate(sites):
             parent, _, child = site.name.rpartition(".")
             owner = model.get_submodule(parent)
-            owner._modules[child] = PackedLinear(cast(nn.Module, owner._modules[child]), place, made)
-        yield made
+            owner._modules[child] = PackedLinear(cast(nn.Module, owner._modules[child]), place, ready)
+        yield ready

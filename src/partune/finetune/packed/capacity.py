@@ -38,19 +38,37 @@ class Memory:
 
     @classmethod
     def fit(cls, one: tuple[int, float], two: tuple[int, float], longer: tuple[int, float]) -> Memory:
-        """From (tokens, peak bytes) of one trial, of two such trials, and of one trial with more tokens."""
+        """Return the model that three probes fit exactly, each (tokens, peak bytes).
+
+        Args:
+            one: Of one trial.
+            two: Of two such trials.
+            longer: Of one trial with more tokens.
+        """
         token = max(0.0, (longer[1] - one[1]) / (longer[0] - one[0]))
-        each = max(0.0, two[1] - one[1])
-        return cls(one[1] - each, max(0.0, each - one[0] * token), token)
+        per_trial = max(0.0, two[1] - one[1])
+        return cls(one[1] - per_trial, max(0.0, per_trial - one[0] * token), token)
 
     def fits(self, tokens: int, budget: float) -> int:
-        """The trials with so many tokens each that fit in a budget of bytes; at least one, which may or may not fit."""
-        each = self.adapter + tokens * self.token
-        return MOST if each <= 0 else max(1, min(MOST, int((budget - self.base) / each)))
+        """Return the trials that fit in a budget; at least one, which may or may not fit.
+
+        Args:
+            tokens: Of each trial.
+            budget: Bytes.
+        """
+        per_trial = self.adapter + tokens * self.token
+        return MOST if per_trial <= 0 else max(1, min(MOST, int((budget - self.base) / per_trial)))
 
 
 def choose(base: Base, head: Head, settings: config.Training, examples: Examples) -> int:
-    """The largest pack of trials like this one that fits in the device's memory and still gains."""
+    """Return the largest pack of trials like this one that fits in the device's memory and still gains.
+
+    Args:
+        base: The base model.
+        head: Its logits.
+        settings: A usual trial's settings.
+        examples: What trials train on.
+    """
     return doubled(
         lambda trials: probe(base, head, settings, like(examples), trials).seconds,
         fitting(base, head, settings, examples) if base.device.type == "cuda" else MOST,
@@ -58,9 +76,11 @@ def choose(base: Base, head: Head, settings: config.Training, examples: Examples
 
 
 def doubled(seconds: Callable[[int], float], most: int) -> int:
-    """1, 2, 4, ..., as long as a doubling makes a trial's share of a step's time smaller by GAIN; at most `most`.
+    """Return the largest of 1, 2, 4, ... that still makes a trial's share of a step's time smaller by GAIN.
 
-    seconds: of a step of so many trials; one that raises for want of memory is too large a pack.
+    Args:
+        seconds: Gives a step's seconds for a number of trials; one that raises for want of memory is too large a pack.
+        most: The largest pack to try.
     """
     size, share = 1, seconds(1)
     while 2 * size <= most:
@@ -77,19 +97,34 @@ def doubled(seconds: Callable[[int], float], most: int) -> int:
 
 
 def fitting(base: Base, head: Head, settings: config.Training, examples: Examples) -> int:
-    """The trials whose longest micro-batches fit in the memory of a CUDA device, by a fit of the model above."""
+    """Return the trials whose longest micro-batches fit in the memory of a CUDA device, by a fit of the model above.
+
+    Args:
+        base: The base model.
+        head: Its logits.
+        settings: A usual trial's settings.
+        examples: What trials train on.
+    """
     longest = int(examples.lengths.max())
+    # Two lengths tell what a token costs from what an adapter costs; the longest examples are what has to fit.
     halves = alike(longest // 2 + 1, longest // 2, len(examples))
     half, two = (probe(base, head, settings, halves, trials) for trials in (1, 2))
     whole = probe(base, head, settings, alike(longest, longest - 1, len(examples)), 1)
     memory = Memory.fit((half.tokens, half.bytes), (two.tokens, two.bytes), (whole.tokens, whole.bytes))
     free, _ = torch.cuda.mem_get_info(base.device)
+    # What this process has reserved is free for it, though the device counts it as taken.
     return memory.fits(whole.tokens, MARGIN * (free + torch.cuda.memory_reserved(base.device)))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a step took: tokens of one trial's micro-batch, the fastest step's seconds, and (CUDA) peak bytes."""
+    """What a step took.
+
+    Attributes:
+        tokens: Of one trial's micro-batch.
+        seconds: Of the fastest step.
+        bytes: Peak on a CUDA device; 0 elsewhere.
+    """
 
     tokens: int
     seconds: float
@@ -97,7 +132,15 @@ class Probe:
 
 
 def probe(base: Base, head: Head, settings: config.Training, examples: Examples, trials: int) -> Probe:
-    """A few steps of so many equal trials, which leave nothing behind."""
+    """Take a few steps of equal trials, which leave nothing behind, and return what one took.
+
+    Args:
+        base: The base model.
+        head: Its logits.
+        settings: The trials' settings.
+        examples: What they train on.
+        trials: Their number.
+    """
     cuda = base.device.type == "cuda"
     job = Job(settings.model_copy(update={"steps": STEPS + 1}), examples, seed=0, order_seed=0)
     with carrier(base, settings.targets) as carrying:
@@ -113,19 +156,25 @@ def probe(base: Base, head: Head, settings: config.Training, examples: Examples,
         tokens = residents.slots[0].micro * int(examples.lengths[0])
     peak = float(torch.cuda.max_memory_allocated(base.device)) if cuda else 0.0
     del residents
-    gc.collect()
+    gc.collect()  # what refers to itself in a circle would keep its tensors, and the next probe would measure them
     if cuda:
         torch.cuda.empty_cache()
-    return Probe(tokens, min(took[1:]), peak)
+    return Probe(tokens, min(took[1:]), peak)  # the first step allocates; of the others, noise only adds
 
 
 def like(examples: Examples) -> Examples:
-    """Equal examples as long, and with as many trained tokens, as the data's mean."""
+    """Return equal examples as long, and with as many trained tokens, as the data's mean."""
     return alike(round(float(examples.lengths.mean())), round(float(examples.trained_lengths.mean())), len(examples))
 
 
 def alike(length: int, trained: int, count: int) -> Examples:
-    """So many equal examples; all but the first token may be trained on."""
+    """Return equal examples.
+
+    Args:
+        length: Tokens of each.
+        trained: Tokens of each that are trained on; all but the first may be.
+        count: Their number.
+    """
     length = max(2, length)
     mask = np.arange(length) >= length - min(max(1, trained), length - 1)
     return Examples(

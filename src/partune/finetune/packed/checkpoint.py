@@ -29,11 +29,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trial after `step` of its optimiser steps.
+    """A trial after some of its optimiser steps.
 
-    losses: of those steps; rungs: scores at the rungs that it passed; tokens, seconds: what it has cost.
-    weights, first, second: adapter and moments, A (d_in, r) and B (r, d_out) by layer; the moments are empty where no
-    step is left.
+    Attributes:
+        step: Steps taken.
+        losses: Of those steps.
+        rungs: Scores at the rungs that it passed.
+        tokens: Tokens read so far.
+        train_seconds: Its share of the training time so far.
+        score_seconds: Its share of the scoring time so far.
+        weights: Adapter, A (d_in, r) and B (r, d_out) by layer.
+        first: First moments, the same way; empty where no step is left.
+        second: Second moments, the same way; empty where no step is left.
     """
 
     step: int
@@ -48,14 +55,17 @@ class Checkpoint:
 
 
 def folder(adapter: Path) -> Path:
-    """Beside the adapter that the trial will have; a hidden folder, as drafts are."""
+    """Return the checkpoint's folder: beside the adapter that the trial will have, hidden as drafts are."""
     return adapter.parent / f".{adapter.name}-checkpoint"
 
 
 def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint in the place of one that is there.
+    """Write a checkpoint over one that is there.
 
-    identity: of the training, as plain data; one that differs does not go on from here.
+    Args:
+        adapter: Folder of the adapter that the trial will have.
+        identity: What decides the training, as plain data; another training does not go on from here.
+        checkpoint: The trial's state.
     """
     numbers = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__ if name not in PARTS}
     tensors = {
@@ -69,7 +79,12 @@ def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> Non
 
 
 def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    """The checkpoint of a training; None where there is none that can be read."""
+    """Return the checkpoint of a training; None where there is none that can be read.
+
+    Args:
+        adapter: Folder of the adapter that the trial will have.
+        identity: What decides the training, as plain data.
+    """
     try:
         with safe_open(str(folder(adapter) / FILE), framework="pt") as file:
             metadata = file.metadata()
@@ -84,9 +99,10 @@ def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        log.warning("What was saved of a trial that was broken off cannot be read, it starts anew: %s", error)
+        log.warning("What was saved of a trial that was broken off cannot be read, it starts again: %s", error)
         return None
 
 
 def remove(adapter: Path) -> None:
+    """Remove an adapter's checkpoint, if there is one."""
     shutil.rmtree(folder(adapter), ignore_errors=True)

@@ -1,354 +1,164 @@
-"""The resident engine: threads hand trials in, packs form, and each trial comes back when it ends.
-
-One thread of the engine's own works while there are trials, and ends when there are none. Trials of the same targets
-train together, as many as the engine is wide; one that ends or diverges leaves its slot to the next that waits, or the
-pack shrinks. A pack that does not fit in memory is halved: half of it goes on, the other half starts again later.
-What is broken off is saved, and goes on from there when it is handed in again.
-"""
+"""The engine of packs: trials from several threads train and are scored together on one resident base."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from partune import config
+from partune.errors import UserError
+from partune.finetune.engines import ZERO_SETTINGS, Assignment, Engine, Outcome, Reloaded, Settings, score_untrained
+from partune.finetune.failures import cause
+from partune.finetune.materials import suitable_threads
+from partune.finetune.peft import PeftEngine
+from partune.trial import Value
+from partune.trial.rungs import rung_steps
 
-from partune.finetune.model import Base
-from partune.finetune.packed import checkpoint
-from partune.finetune.packed.adapters import Carrier, carrier
-from partune.finetune.packed.head import Head
-from partune.finetune.packed.likelihoods import PackedLikelihoods
-from partune.finetune.packed.residents import Job, Residents, Slot
-from partune.finetune.scoring.scores import Scorer, Scores
-from partune.runtime.isolation import is_out_of_memory, one_line
-from partune.runtime.preemption import PreemptedError, guarded, noticed
-from partune.runtime.threads import threads
-from partune.trial.names import ItemSet
-
-GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
-TOGETHER = 0.1  # a trained trial waits for those with less than this share of their steps to go, to be scored with them
-RUNG = frozenset({ItemSet.RUNG})
-
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from partune.finetune.model import Base
+    from partune.finetune.packed.packer import Packer
+    from partune.finetune.scoring.tasks import PackAnswers
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job.
+class PackedEngine(Engine):
+    """Trains and scores as many trials at once as threads hand in, up to their assignments' slots.
 
-    scores: an exception where the trial failed. rungs: the scores at the rungs that it reached.
-    stopped: the share of its steps after which it was stopped; None where it ran to its end.
-    train_seconds, score_seconds: its share of the time that its packs took; tokens: read in training, padding aside.
+    What is in no pack, the untouched base or an adapter from elsewhere, is scored by PEFT's engine with the pack's own
+    likelihoods.
+
+    Args:
+        study: The study's settings.
     """
 
-    scores: Scores | Exception
-    losses: npt.NDArray[np.float64]
-    tokens: int
-    train_seconds: float
-    score_seconds: float
-    rungs: tuple[float, ...] = ()
-    stopped: float | None = None
+    stoppable = True
+    identity: Mapping[str, str] = {}
+    zero_settings: Mapping[str, Value] = ZERO_SETTINGS
 
+    def __init__(self, study: config.StudyConfig) -> None:
+        self._unpacked = PeftEngine(study, self._answering)
+        self.materials = self._unpacked.materials
+        self._packers: dict[str, Packer] = {}
 
-class Engine:
-    """Trains and scores trials on one base, `width` at a time.
+    def _answering(self, base: Base) -> PackAnswers:
+        """Make a base's packer; its likelihoods answer for the base and whatever adapter it carries."""
+        from partune.finetune.packed.head import Head
+        from partune.finetune.packed.likelihoods import PackedLikelihoods
+        from partune.finetune.packed.packer import Packer
 
-    scorer: asked for when the first trial is scored. lend: held while the engine works, so that nobody else uses the
-    base meanwhile. cpu_threads: of torch; None for torch's default.
-    """
+        likelihoods = PackedLikelihoods(base, Head(base))
+        self._packers[base.dtype] = Packer(
+            base,
+            lambda: self.materials.scorer,
+            likelihoods,
+            lend=lambda: self.materials.lock,
+            cpu_threads=suitable_threads(base, self.materials.study.run.threads),
+        )
+        return likelihoods.answers
 
-    def __init__(
-        self,
-        base: Base,
-        scorer: Callable[[], Scorer],
-        likelihoods: PackedLikelihoods,
-        width: int = 8,
-        lend: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-        cpu_threads: int | None = None,
-    ) -> None:
-        self.base, self.scorer, self.likelihoods = base, scorer, likelihoods
-        self.width = width
-        self.lend, self.cpu_threads = lend, cpu_threads
-        self.head: Head = likelihoods.head
-        self._waiting: list[tuple[Job, Future[Outcome]]] = []
-        self._futures: dict[Slot, Future[Outcome]] = {}
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._dropping = False
-        self._most: int | None = None  # trials that fitted in memory, once some did not
+    def refuse(self) -> None:
+        """Accept every study."""
 
-    # ----- for the threads that hand trials in
+    def refuse_training(self, training: config.Training) -> None:
+        """Accept all settings."""
 
-    def submit(self, job: Job) -> Future[Outcome]:
-        """Hands a trial in; the future answers when it has ended."""
-        future: Future[Outcome] = Future()
-        with self._changed:
-            if self._dropping:
-                future.set_exception(PreemptedError("the engine was told to stop"))
-                return future
-            self._waiting.append((job, future))
-            self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
-                self._thread.start()
-        return future
+    def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
+        """Raise UserError for targets with layers that a pack cannot adapt."""
+        from partune.finetune.packed.adapters import find_sites
 
-    def drop(self) -> None:
-        """Drops all work, waiting or resident: every future raises PreemptedError. Returns when the engine is idle.
+        base = self.materials.base(self.materials.study.training.dtype)
+        for names in targets:
+            find_sites(base, names)
 
-        What is handed in meanwhile is dropped too.
-        """
-        with self._changed:
-            thread = self._thread
-            self._dropping = thread is not None
-        if thread is not None:
-            thread.join()
-        with self._changed:
-            self._dropping = False
+    def capacity(self, typical: Callable[[], Settings], recorded: int | None) -> int:
+        """Return the size of a pack: as configured, as recorded, or measured on this base, data and device."""
+        configured = self.materials.study.run.pack
+        if isinstance(configured, int):
+            return configured
+        return recorded or self._measure(typical())
 
-    # ----- the engine's own thread
+    def _measure(self, typical: Settings) -> int:
+        from partune.finetune.packed.capacity import choose
+        from partune.runtime.isolation import is_out_of_memory, own_generators
 
-    def _work(self) -> None:
-        try:
-            with threads(self.cpu_threads):
-                while True:
-                    self._gather()
-                    with self._changed:
-                        if not self._waiting:
-                            self._thread = None
-                            return
-                    with self.lend(), guarded():
-                        self._session()
-        except BaseException as error:
-            with self._changed:
-                self._thread = None
-                left = [future for _, future in self._waiting] + list(self._futures.values())
-                self._waiting.clear()
-                self._futures.clear()
-            for future in left:
-                future.set_exception(error)
-            if not isinstance(error, (Exception, PreemptedError)):
-                raise
-
-    def _gather(self) -> None:
-        """Waits until the waiting trials make a full pack, or no more are coming."""
-        with self._changed:
-            while 0 < (count := len(self._waiting)) < self.width and not self._dropping:
-                self._changed.wait(GATHER)
-                if len(self._waiting) == count:
-                    return
-
-    def _session(self) -> None:
-        """Works on the trials of one kind of targets until none of them is resident or waiting."""
-        targets = self._waiting[0][0].settings.targets
-        with carrier(self.base, targets) as carrying:
-            residents, trained = Residents(carrying, self.head), list[Slot]()
+        self.materials.prepare()
+        training, max_length, loss_on = typical
+        with self.materials.lent(training.dtype) as base, own_generators(base.device):
+            examples = self.materials.examples(base, max_length, loss_on)
             try:
-                self._carry_out(residents, trained, targets)
-            except PreemptedError:
-                self._save(residents, trained)
-                raise
-
-    def _carry_out(self, residents: Residents, trained: list[Slot], targets: str) -> None:
-        """The same, in the pack that is given; trained: trials that are to be scored."""
-        size = min(self.width, self._most or self.width)
-        while True:
-            self._look()
-            size = self._admit(residents, trained, targets, size)
-            if trained and (not len(residents) or not self._soon(residents, len(trained))):
-                self._finish(residents.carrier, trained)
-                trained.clear()
-            elif not len(residents):
-                return
-            else:
-                try:
-                    trained += self._advance(residents)
-                    continue
-                except Exception as error:
-                    if not is_out_of_memory(error) or len(residents) < 2:
-                        self._fail(residents, error)
-                        continue
-                size = self._most = self._halve(residents)
-
-    def _look(self) -> None:
-        """Raises PreemptedError where the work is to be dropped, or this process has to go."""
-        if self._dropping or noticed():
-            raise PreemptedError("the engine was told to stop")
-
-    def _save(self, residents: Residents, trained: Sequence[Slot]) -> None:
-        """Saves all trials that have not ended; what cannot be, for want of room, costs their progress alone."""
-        try:
-            for row, slot in enumerate(residents.slots):
-                if not slot.ended:
-                    slot.save(residents.weights(row), residents.moments(row))
-            for slot in trained:
-                if slot in self._futures:
-                    slot.save(slot.weights)
-        except Exception as error:
-            log.warning("Trials that were broken off could not be saved, and will start anew: %s", one_line(error))
-
-    def _admit(self, residents: Residents, trained: list[Slot], targets: str, size: int) -> int:
-        """Fills the free slots of `size` with waiting trials of the same targets, those of like rank first.
-
-        One that was broken off when it was trained already has only to be scored. Returns the size from now on: a
-        smaller one where they do not fit in memory.
-        """
-        with self._changed:
-            free = size - len(residents)
-            fitting = [each for each in self._waiting if each[0].settings.targets == targets]
-            if free <= 0 or not fitting:
-                return size
-            if len(fitting) > free:
-                lead = residents.slots[0].job if len(residents) else fitting[0][0]
-                fitting.sort(key=lambda each: abs(np.log2(each[0].settings.lora_r / lead.settings.lora_r)))
-            chosen = fitting[:free]
-            self._waiting = [each for each in self._waiting if each not in chosen]
-        slots = [Slot(job) for job, _ in chosen]
-        self._futures.update(zip(slots, (future for _, future in chosen), strict=True))
-        for slot in slots:
-            slot.report()
-        for slot in [slot for slot in slots if slot.whole]:
-            assert slot.begin is not None
-            slot.weights, slot.begin = slot.begin.weights, None
-            trained.append(slot)
-        slots = [slot for slot in slots if not slot.whole]
-        try:
-            residents.arrange(range(len(residents)), slots)
-            return size
-        except Exception as error:
-            if not is_out_of_memory(error) or len(residents) + len(slots) < 2:
-                for slot in slots:
-                    self._give_back(slot, error)
-                return size
-        with self._changed:
-            self._waiting = [(slot.job, self._futures.pop(slot)) for slot in slots] + self._waiting
-        self._most = (len(residents) + len(slots)) // 2
-        return self._admit(residents, trained, targets, self._most)
-
-    def _soon(self, residents: Residents, trained: int) -> bool:
-        """Whether trials that are trained should wait for others that soon will be, to be scored in the same passes."""
-        return trained < self.width and any(slot.steps - slot.step <= TOGETHER * slot.steps for slot in residents.slots)
-
-    def _advance(self, residents: Residents) -> list[Slot]:
-        """One micro-step of all, and the rungs that are due.
-
-        Gives back the trials that failed or were stopped; returns those that are trained.
-        """
-        with shared_time(residents.slots, "train_seconds"):
-            residents.step()
-        if rows := [row for row, slot in enumerate(residents.slots) if slot.at_rung]:
-            self._judge(residents, rows)
-        ended = [row for row, slot in enumerate(residents.slots) if slot.ended]
-        if not ended:
-            return []
-        slots = [residents.slots[row] for row in ended]
-        for row, slot in zip(ended, slots, strict=True):
-            slot.weights = residents.weights(row) if slot.whole else {}
-        residents.arrange([row for row, slot in enumerate(residents.slots) if not slot.ended])
-        for slot in slots:
-            if not slot.whole:
-                self._give_back(slot, slot.error or Scores({}, {}))
-        return [slot for slot in slots if slot.whole]
-
-    def _judge(self, residents: Residents, rows: list[int]) -> None:
-        """Scores the trials that stand at a rung, together, and asks for each whether it goes on."""
-        slots = [residents.slots[row] for row in rows]
-        with shared_time(slots, "score_seconds"):
-            for row, slot in zip(rows, slots, strict=True):
-                slot.weights = residents.weights(row)
-            found = self._score(residents.carrier, slots, RUNG)
-        for slot, scores in zip(slots, found, strict=True):
-            slot.weights = {}
-            if isinstance(scores, Exception):
-                slot.error = scores
-            else:
-                slot.rungs.append(scores.score if scores.score is not None else -np.inf)
-        judges = [(slot, slot.job.judge) for slot in slots if slot.error is None and slot.job.judge is not None]
-        for slot, judge in judges:
-            judge.report(len(slot.rungs) - 1, slot.rungs[-1])
-        for slot, judge in judges:
-            slot.stopped = judge.stops(len(slot.rungs) - 1)
-
-    def _finish(self, carrying: Carrier, trained: list[Slot]) -> None:
-        """Scores trials that ran to their end, saves their adapters, and gives them back."""
-        for parts in dict.fromkeys(slot.job.parts for slot in trained):
-            slots = [slot for slot in trained if slot.job.parts == parts]
-            with shared_time(slots, "score_seconds"):
-                found = self._score(carrying, slots, parts)
-            for slot, scores in zip(slots, found, strict=True):
-                failed = scores if isinstance(scores, Exception) else self._saved(carrying, slot)
-                self._give_back(slot, failed or scores)
-
-    def _saved(self, carrying: Carrier, slot: Slot) -> Exception | None:
-        """Saves a trial's adapter where it is asked for; returns what went wrong."""
-        if slot.job.adapter is not None:
-            try:
-                carrying.save(slot.job.settings, slot.weights, slot.job.adapter)
+                return choose(base, self._packers[base.dtype].head, training, examples)
             except Exception as error:
-                return error
-        return None
+                if not is_out_of_memory(error):
+                    raise
+                sizes = f"batch_size {training.batch_size}, max_length {max_length}, dtype {base.dtype}"
+                raise UserError(f"one trial does not fit on {base.device} ({sizes}): {cause(error)}") from error
 
-    def _give_back(self, slot: Slot, scores: Scores | Exception) -> None:
-        stopped = slot.step / slot.steps if slot.stopped else None
-        losses, rungs = np.array(slot.losses), tuple(slot.rungs)
-        outcome = Outcome(scores, losses, slot.tokens, slot.train_seconds, slot.score_seconds, rungs, stopped)
-        if slot.job.adapter is not None:
-            checkpoint.remove(slot.job.adapter)
-        self._futures.pop(slot).set_result(outcome)
+    def describe(self, slots: int) -> Mapping[str, int | str]:
+        """Return the size of a pack, with which a resumed study goes on."""
+        return {"pack": slots}
 
-    def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
-        """Scores of some trials; in halves where one item of all of them does not fit in memory."""
-        try:
-            pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
-            return self.scorer().score_all(
-                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack, self._look), parts
+    def evaluate(self, assignment: Assignment) -> Outcome:
+        """Hand an assignment to the resident packer and wait for it."""
+        training, max_length, loss_on = assignment.settings
+        self.materials.prepare()
+        from partune.finetune.packed.residents import Job
+        from partune.finetune.training import count_steps
+
+        base = self.materials.base(training.dtype)
+        examples, packer = self.materials.examples(base, max_length, loss_on), self._packers[base.dtype]
+        packer.width = assignment.slots
+        job = Job(
+            training,
+            examples,
+            seed=assignment.seed,
+            order_seed=assignment.order_seed,
+            parts=assignment.parts,
+            adapter=assignment.adapter,
+            rungs=() if assignment.judge is None else rung_steps(count_steps(len(examples), training)),
+            judge=assignment.judge,
+        )
+        return packer.submit(job).result()
+
+    def score_zero(self, assignment: Assignment) -> Outcome:
+        """Evaluate an assignment with learning rate 0, as any other."""
+        return self.evaluate(assignment)
+
+    def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
+        """Score the untouched base."""
+        return self._unpacked.score_base(dtype, parts)
+
+    def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
+        """Score an adapter that a pack left, in a pack: by the very products that every trial is scored with."""
+        from partune.finetune.packed.adapters import carrier
+
+        self.materials.prepare()
+        scorer = self.materials.scorer
+        with self.materials.lent(training.dtype) as base, carrier(base, training.targets) as carrying:
+            pack = carrying.loaded([(training, carrying.read(adapter))])
+            likelihoods = self._packers[base.dtype].likelihoods
+            return score_untrained(
+                lambda: scorer.score_one(
+                    lambda name, requests: likelihoods.answers(name, requests, carrying, pack), parts
+                ),
+                self._unpacked.sizes,
+                tokens=0.0,
             )
-        except Exception as error:
-            if not is_out_of_memory(error) or len(slots) == 1:
-                return [error] * len(slots)
-        half = len(slots) // 2
-        return [*self._score(carrying, slots[:half], parts), *self._score(carrying, slots[half:], parts)]
 
-    def _halve(self, residents: Residents) -> int:
-        """Sends the later half of a pack back to wait and start again; returns the size that is left.
+    def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
+        """Score an adapter from anywhere, loaded by PEFT."""
+        return self._unpacked.score_adapter(dtype, adapter, parts)
 
-        With it go trials that ended in the step that broke off, and all of them where their optimisers were half done.
-        """
-        size = len(residents) // 2
-        rows = [row for row in range(size) if residents.sound and not residents.slots[row].ended]
-        with self._changed:
-            for row, slot in enumerate(residents.slots):
-                if row not in rows:
-                    self._waiting.append((slot.job, self._futures.pop(slot)))
-        residents.rewind()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        residents.arrange(rows)
-        return size
+    def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
+        """Load a kept adapter through PEFT and answer a handful of items by the harness."""
+        return self._unpacked.reload(dtype, adapter)
 
-    def _fail(self, residents: Residents, error: Exception) -> None:
-        """What goes wrong in a pack for no trial's reason is the result of all its trials."""
-        for slot in residents.slots:
-            self._give_back(slot, error)
-        residents.arrange([])
+    def interrupt(self) -> None:
+        """Drop all trials, waiting or in training, and return once the base is as it was."""
+        for packer in self._packers.values():
+            packer.drop()
 
-
-@contextlib.contextmanager
-def shared_time(slots: Sequence[Slot], name: str) -> Iterator[None]:
-    """The time within, in equal shares, on the slots' account."""
-    slots = list(slots)
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        share = (time.perf_counter() - began) / max(1, len(slots))
-        for slot in slots:
-            setattr(slot, name, getattr(slot, name) + share)
+    def close(self) -> None:
+        """Drop all trials and release the bases."""
+        self.interrupt()
+        self._packers.clear()
+        self._unpacked.close()

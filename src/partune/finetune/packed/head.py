@@ -29,49 +29,62 @@ log = logging.getLogger(__name__)
 
 
 class Head:
-    """Hidden states and logits of a base; raises UserError for a model that cannot be taken apart like this.
+    """Hidden states and logits of a base.
 
     Logits are head(hidden), then what some models do to them: a factor (Cohere, Granite), or a soft cap (Gemma).
+
+    Args:
+        base: The base model.
+
+    Raises:
+        UserError: The model cannot be taken apart like this.
     """
 
     def __init__(self, base: Base) -> None:
         self.base = base
-        own = base.model.config.get_text_config()
+        settings = base.model.config.get_text_config()
         self.factor = 1.0
-        if isinstance(scale := getattr(own, "logit_scale", None), (int, float)):
+        if isinstance(scale := getattr(settings, "logit_scale", None), (int, float)):
             self.factor *= scale
-        if isinstance(scaling := getattr(own, "logits_scaling", None), (int, float)):
+        if isinstance(scaling := getattr(settings, "logits_scaling", None), (int, float)):
             self.factor /= scaling
-        cap = getattr(own, "final_logit_softcapping", None)
+        cap = getattr(settings, "final_logit_softcapping", None)
         self.cap = float(cap) if isinstance(cap, (int, float)) else None
         self._check()
 
     def hidden(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """States before the head, (R, T, d), of rows of tokens (R, T).
+        """Return the states before the head, (R, T, d).
 
-        mask: (R, 1, T, T), who sees whom; without one a token sees those before it, so padding belongs on the right,
-        where no real token sees it.
+        Args:
+            ids: Rows of tokens, (R, T).
+            mask: (R, 1, T, T), who sees whom. Without one a token sees those before it, so padding belongs on the
+                right, where no real token sees it.
+            positions: (R, T); None counts each row from 0.
         """
         body = self.base.model.base_model
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
-        found: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-        return found.to(ids.device)  # a base that is spread over several has its last block elsewhere
+        states: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
+        return states.to(ids.device)  # a base that is spread over several devices has its last block elsewhere
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., d) to (..., V)."""
-        found: Tensor = cast(nn.Module, self.base.model.get_output_embeddings())(hidden)
+        """Return the logits (..., V) of states (..., d)."""
+        logits: Tensor = cast(nn.Module, self.base.model.get_output_embeddings())(hidden)
         if self.factor != 1.0:
-            found = found * self.factor
+            logits = logits * self.factor
         if self.cap is not None:
-            found = torch.tanh(found / self.cap) * self.cap
-        return found.to(hidden.device)
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits.to(hidden.device)
 
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropies (K, n) of the states (K, n, d) with the tokens (K, n) that follow, in at least fp32.
+        """Return the cross-entropies (K, n) of states with the tokens that follow them, in at least fp32.
 
         Chunks of positions are recomputed in the backward pass where all logits at once would be many; not where the
         head itself carries adapters, whose dropout knows all positions.
+
+        Args:
+            hidden: (K, n, d).
+            targets: (K, n).
         """
         size = self.chunk(len(hidden))
         if hidden.shape[1] <= size or isinstance(self.base.model.get_output_embeddings(), PackedLinear):

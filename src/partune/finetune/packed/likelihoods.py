@@ -78,7 +78,12 @@ class Tree:
         return max(self.positions) + 1
 
     def add(self, place: int, continuation: list[int]) -> None:
-        """Add a continuation; its last token predicts nothing that is asked for, and is not read."""
+        """Add a continuation; its last token predicts nothing that is asked for, and is not read.
+
+        Args:
+            place: Of its request in the part.
+            continuation: Its tokens.
+        """
         read, start, end = continuation[:-1], len(self.tokens), len(self.context)
         number = len(self.requests)
         self.tokens += read
@@ -91,6 +96,7 @@ def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: F
     """Return the trees of some requests.
 
     Args:
+        requests: Contexts and continuations.
         context: Tokens that the model reads at most; longer requests lose their beginning.
         shared: Whether requests of one context share its row, as long as it is not much longer than the context.
         frequencies: What tells apart lengths whose requests cannot share a row.
@@ -134,7 +140,13 @@ class Pass:
 
     @classmethod
     def over(cls, trees: Sequence[Tree], device: torch.device, width: int = 0) -> Pass:
-        """Return the pass over some trees; width: at least so many tokens, padding included."""
+        """Return the pass over some trees.
+
+        Args:
+            trees: Its rows.
+            device: Where the tensors go.
+            width: Tokens of a row at least, padding included.
+        """
         longest = max(width, *(len(tree.tokens) for tree in trees))
         ids, positions = np.zeros((2, len(trees), longest), np.int64)
         branch = np.full((len(trees), longest), TRUNK - 1, np.int64)
@@ -159,7 +171,12 @@ class Pass:
         )
 
     def mask(self, K: int, dtype: torch.dtype | None) -> Tensor:
-        """Return who sees whom, (K R, 1, T, T): booleans, or (with a dtype) what is added to attention's scores."""
+        """Return who sees whom, (K R, 1, T, T).
+
+        Args:
+            K: Trials.
+            dtype: Type of what is added to attention's scores; None for booleans.
+        """
         T = self.ids.shape[1]
         before = torch.ones(T, T, dtype=torch.bool, device=self.ids.device).tril()
         seen, seer = self.branch.unsqueeze(1), self.branch.unsqueeze(2)  # (R, 1, T), (R, T, 1)
@@ -189,7 +206,13 @@ class Plan:
 
 
 class PackedLikelihoods:
-    """Scores requests of a base and of packs on it; plans are kept, as the same parts come again and again."""
+    """Scores requests of a base and of packs on it; plans are kept, as the same parts come again and again.
+
+    Args:
+        base: The base model.
+        head: Its logits.
+        tokens: Tokens of all trials' rows in a forward pass; None takes what suits the device.
+    """
 
     def __init__(self, base: Base, head: Head, tokens: int | None = None) -> None:
         self.base, self.head = base, head
@@ -210,9 +233,9 @@ class PackedLikelihoods:
         """Return each request's log-likelihood and whether it is greedy, for every trial of a pack or the base.
 
         Args:
-            name: Of the part that the requests make up, under which their plan is kept.
-            requests: Of the part.
-            carrier: Of the pack; None for the base alone.
+            name: The part that the requests make up, under which their plan is kept.
+            requests: The part's requests.
+            carrier: The base with layers that carry the pack; None for the base alone.
             pack: The trials' adapters.
             look: Called before each forward pass, which it may break off by raising.
         """
@@ -306,21 +329,22 @@ class PackedLikelihoods:
         with _carrying(carrier, pack):
             hidden = self.head.hidden(ids, mask, positions)  # (K R, T, d)
         states = hidden.view(K, -1, hidden.shape[-1])[:, part.states]  # (K, U, d)
-        found = torch.empty(K, len(part.of), dtype=torch.float64)
+        summands = torch.empty(K, len(part.of), dtype=torch.float64)
         best = torch.empty(K, len(part.of), dtype=torch.bool)
         size = self.head.chunk(K)
         for start in range(0, states.shape[1], size):
-            own = (part.of >= start) & (part.of < start + size)
-            of, targets = part.of[own] - start, part.targets[own]
+            here = (part.of >= start) & (part.of < start + size)
+            of, targets = part.of[here] - start, part.targets[here]
             with _carrying(carrier, pack):
                 logits = self.head.logits(states[:, start : start + size])  # (K, u, V)
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
             chosen = logits[:, of, targets] - logits.logsumexp(2)[:, of]  # (K, m)
-            found[:, own.cpu()] = chosen.cpu().double()
-            best[:, own.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
+            summands[:, here.cpu()] = chosen.cpu().double()
+            best[:, here.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
+        # Unbuffered sums: a request's tokens stand at many places, and `sums[:, request] += ...` would keep the last.
         request = part.request.cpu().numpy()
-        np.add.at(sums.T, request, found.T.numpy())
+        np.add.at(sums.T, request, summands.T.numpy())
         np.logical_and.at(greedy.T, request, best.T.numpy())
 
     @property

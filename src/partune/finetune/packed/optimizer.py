@@ -22,7 +22,17 @@ from partune.finetune.training import BETAS, EPSILON
 
 
 class PackedOptimizer:
-    """The state of K trials' optimisers. steps: those that each has taken."""
+    """The state of K trials' optimisers.
+
+    Args:
+        pack: The adapters that they train.
+        settings: The trials' settings, (K,).
+
+    Attributes:
+        first: (K, P), first moments (AdamW) or velocities (SGD).
+        second: (K, P), second moments.
+        steps: (K,), steps that each trial has taken.
+    """
 
     def __init__(self, pack: Pack, settings: Sequence[config.Training]) -> None:
         assert pack.gradients is not None
@@ -39,7 +49,12 @@ class PackedOptimizer:
         self.new = self._column([1.0 if s.optimizer == "sgd" else 1 - beta1 for s in settings])
 
     def copy(self, other: PackedOptimizer, rows: Sequence[int]) -> None:
-        """Takes over the state of another's rows, as this one's first."""
+        """Take over the state of another optimiser's rows, as this one's first.
+
+        Args:
+            other: The other optimiser.
+            rows: Its rows, in the order that they get.
+        """
         for mine, theirs in (
             (self.first, other.first),
             (self.second, other.second),
@@ -49,26 +64,40 @@ class PackedOptimizer:
         self.steps[: len(rows)] = [other.steps[row] for row in rows]
 
     def put(self, row: int, steps: int, first: Weights, second: Weights) -> None:
-        """Writes the state of one trial's optimiser."""
+        """Write the state of one trial's optimiser.
+
+        Args:
+            row: The trial's row.
+            steps: Steps that it has taken.
+            first: First moments, A (d_in, r) and B (r, d_out) by layer.
+            second: Second moments, the same way.
+        """
         self.pack.put(row, first, self.first)
         self.pack.put(row, second, self.second)
         self.steps[row] = steps
 
     @torch.no_grad()
     def step(self, rates: Sequence[float | None], losses: Tensor) -> Tensor:
-        """One step of the trials that have a learning rate; their gradients are zero afterwards.
+        """Step the trials that have a learning rate; their gradients are zero afterwards.
 
-        losses: (K,). Returns (K,), whether a trial's loss and gradient norm are finite. One whose are not is set to
-        zero, with its state; the others' numbers are the same as without it.
+        A trial whose loss or gradient is not finite is set to zero, with its state; the others' numbers are the same as
+        without it.
+
+        Args:
+            rates: (K,), learning rates; None for a trial whose batch is not complete yet.
+            losses: (K,).
+
+        Returns:
+            (K,), whether a trial's loss and gradient norm are finite.
         """
         values, g = self.pack.values, self.gradients
         norms = torch.linalg.vector_norm(g, dim=1)
         finite = torch.isfinite(norms) & torch.isfinite(losses)
         due = [rate is not None for rate in rates]
         self.steps = [step + 1 if now else step for step, now in zip(self.steps, due, strict=True)]
-        clipping = (self.norms / (norms.unsqueeze(1) + 1e-6)).clamp_(max=1.0)
+        clipping = (self.norms / (norms.unsqueeze(1) + 1e-6)).clamp_(max=1.0)  # 1e-6 as clip_grad_norm_ has it
         chosen = [rate or 0.0 for rate in rates]
-        if all(due) and bool(finite.all()):
+        if all(due) and bool(finite.all()):  # the usual case, without a copy of the state
             g *= clipping
             self._update(chosen, values, g, self.first, self.second)
             g.zero_()
@@ -85,7 +114,7 @@ class PackedOptimizer:
 
     def _update(self, rates: Sequence[float], values: Tensor, g: Tensor, first: Tensor, second: Tensor) -> None:
         decays = [rate * decay for rate, decay in zip(rates, self.decays, strict=True)]
-        steps = [max(step, 1) for step in self.steps]
+        steps = [max(step, 1) for step in self.steps]  # no bias to correct at step 0, which would divide by 0
         values *= 1 - self._column(decays)
         first.mul_(self.old).add_(self.new * g)
         if not all(self.sgd):

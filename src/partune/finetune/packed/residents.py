@@ -30,10 +30,17 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A trial's work: train on the examples, score the parts, save the adapter in a folder.
+    """A trial's work in a pack: train on the examples, score the parts, save the adapter.
 
-    seed: of initialisation and dropout; order_seed: of the data's order.
-    rungs: steps after each of which the trial is scored on a few items, and the judge asked.
+    Attributes:
+        settings: How it trains.
+        examples: What it trains on.
+        seed: Seed of initialisation and dropout.
+        order_seed: Seed of the data's order.
+        parts: Parts of the items to score.
+        adapter: Folder to save the adapter in; None keeps none.
+        rungs: Steps after each of which the trial is scored on a few items, and the judge asked.
+        judge: Says at a rung whether the trial goes on.
     """
 
     settings: config.Training
@@ -56,14 +63,15 @@ class Job:
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """What was saved when it was broken off."""
+        """What was saved when it was broken off; None where nothing was."""
         return None if self.adapter is None else checkpoints.load(self.adapter, self.identity)
 
 
 class Slot:
     """A resident trial: where it stands in its data and its schedule, and what it has cost.
 
-    It goes on where it was broken off, if it was.
+    Args:
+        job: The trial's work; it goes on where it was broken off, if it was.
     """
 
     def __init__(self, job: Job) -> None:
@@ -94,6 +102,7 @@ class Slot:
 
     @property
     def ended(self) -> bool:
+        """Whether no step is left for it."""
         return self.step >= self.steps or self.error is not None or self.stopped
 
     @property
@@ -114,20 +123,25 @@ class Slot:
         return settings.learning_rate * schedule(self.step, self.steps, self.warmup, settings.schedule)
 
     def report(self) -> None:
-        """Tells the judge, who may be a new one, of the rungs that were passed before the trial was broken off."""
+        """Tell the judge of the rungs that were passed before the trial was broken off; it may be a new judge."""
         if self.job.judge is not None:
             for rung, score in enumerate(self.rungs):
                 self.job.judge.report(rung, score)
 
     def save(self, weights: Weights, moments: tuple[Weights, Weights] = ({}, {})) -> None:
-        """Saves it as it is at the beginning of the current step, where it has a place on disk."""
+        """Save the trial as it is at the beginning of the current step, where it has a place on disk.
+
+        Args:
+            weights: Its adapter.
+            moments: Its optimiser's first and second moments; empty where no step is left.
+        """
         if self.job.adapter is not None:
             costs = self.tokens, self.train_seconds, self.score_seconds
             state = Checkpoint(self.step, self.losses, self.rungs, *costs, weights, *moments)
             checkpoints.save(self.job.adapter, self.job.identity, state)
 
     def share(self, micro: int) -> Indices:
-        """The examples of the next forward pass, at most `micro`."""
+        """Return the examples of the next forward pass, at most `micro`."""
         return self.batch[self.row : self.row + micro]
 
     def lengths(self, micro: int) -> Indices:
@@ -144,11 +158,17 @@ class Slot:
         return self.row + micro >= len(self.batch)
 
     def rewind(self) -> None:
-        """Back to the beginning of the current step, whose gradient was lost."""
+        """Go back to the beginning of the current step, whose gradient was lost."""
         self.row, self._loss = 0, 0.0
 
     def advance(self, micro: int, loss: float, finite: bool) -> None:
-        """After a forward pass, and after the optimiser's step where that was due."""
+        """Move on after a forward pass, and after the optimiser's step where that was due.
+
+        Args:
+            micro: Examples of the pass.
+            loss: The pass's part of the step's loss.
+            finite: Whether the step's loss and gradient norm are.
+        """
         self._loss += loss
         if not self.completes(micro):
             self.row += micro
@@ -163,7 +183,12 @@ class Slot:
 
 
 class Residents:
-    """The trials that train together; row k of the pack is slot k's."""
+    """The trials that train together; row k of the pack is slot k's.
+
+    Args:
+        carrier: The base with layers that carry the pack.
+        head: Its logits.
+    """
 
     def __init__(self, carrier: Carrier, head: Head) -> None:
         self.carrier, self.head = carrier, head
@@ -177,9 +202,13 @@ class Residents:
         return len(self.slots)
 
     def arrange(self, kept: Sequence[int], new: Sequence[Slot] = ()) -> None:
-        """Keeps some rows, in this order, and puts new slots after them; the numbers of those kept do not change.
+        """Keep some rows, in this order, and put new slots after them; the numbers of those kept do not change.
 
         Where it fails, for want of memory, everything stays as it was.
+
+        Args:
+            kept: Rows that stay.
+            new: Slots that join.
         """
         slots = [self.slots[row] for row in kept] + list(new)
         if not slots:
@@ -202,13 +231,13 @@ class Residents:
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
-        """One forward and backward pass over the next micro-batch of every trial, and the optimisers' steps due.
+        """Pass the next micro-batch of every trial forward and backward, and take the optimisers' steps that are due.
 
         Several passes where its rows' lengths have different rotary frequencies.
         """
         assert self.pack is not None
         assert self.optimizer is not None
-        micro = min(slot.micro for slot in self.slots)
+        micro = min(slot.micro for slot in self.slots)  # all trials take as many rows, and the smallest has no more
         losses = torch.zeros(len(self), device=self.carrier.base.device, dtype=self.pack.values.dtype)
         for batch in Batch.all(self.slots, micro, self.carrier.base.device, self._frequencies):
             place = Place(
@@ -217,9 +246,9 @@ class Residents:
                 [slot.row for slot in self.slots],
                 (micro, batch.ids.shape[1]),
             )
-            found = self._losses(batch, place)
-            self.pack.accumulate(found)
-            losses = losses + found.detach()
+            parts = self._losses(batch, place)
+            self.pack.accumulate(parts)
+            losses = losses + parts.detach()
         due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
         self.sound = False
         if any(rate is not None for rate in due):
@@ -231,30 +260,31 @@ class Residents:
         self.sound = True
 
     def _losses(self, batch: Batch, place: Place) -> Tensor:
-        """(K,): each trial's part of the loss of its step, the mean over the step's trained tokens."""
+        """Return each trial's part of the loss of its step, (K,): the mean over the step's trained tokens."""
         K = len(self)
         with self.carrier.carrying(self.pack, place):
             hidden = self.head.hidden(batch.ids)  # (K b, T, d)
             rows = torch.arange(K, device=hidden.device).unsqueeze(1)
             states = hidden.view(K, -1, hidden.shape[-1])[rows, batch.where]  # (K, n, d)
             with self.carrier.carrying(self.pack, place.of(batch.where)):
-                each = self.head.losses(states, batch.targets)  # (K, n)
-        return torch.where(batch.real, each, 0.0).sum(1) / batch.trained
+                entropies = self.head.losses(states, batch.targets)  # (K, n)
+        # By `where`, not by a product: padding of a diverged trial may be NaN, and 0 times NaN is NaN.
+        return torch.where(batch.real, entropies, 0.0).sum(1) / batch.trained
 
     def rewind(self) -> None:
-        """Forgets the current step's gradients, after a pass that broke off."""
+        """Forget the current step's gradients, after a pass that broke off."""
         if self.pack is not None and self.pack.gradients is not None:
             self.pack.gradients.zero_()
         for slot in self.slots:
             slot.rewind()
 
     def weights(self, row: int) -> Weights:
-        """A copy of a trial's adapter."""
+        """Return a copy of a trial's adapter."""
         assert self.pack is not None
         return self.pack.take(row)
 
     def moments(self, row: int) -> tuple[Weights, Weights]:
-        """A copy of the state of a trial's optimiser."""
+        """Return a copy of the state of a trial's optimiser."""
         assert self.pack is not None
         assert self.optimizer is not None
         return self.pack.take(row, self.optimizer.first), self.pack.take(row, self.optimizer.second)
@@ -264,8 +294,12 @@ class Residents:
 class Share:
     """A trial's part of a batch: some examples, each in a row of its micro-batch.
 
-    indices, rows: (n,). longest: the tokens of the longest row, padding of the trial's own micro-batch included where
-    it matters. trained: trained tokens of the whole step.
+    Attributes:
+        examples: All of the trial's examples.
+        indices: (n,), those of the batch.
+        rows: (n,), the row of each.
+        longest: Tokens of the longest row, padding of the trial's own micro-batch included where it matters.
+        trained: Trained tokens of the whole step.
     """
 
     examples: Examples
@@ -276,12 +310,23 @@ class Share:
 
     @classmethod
     def of(cls, slot: Slot, micro: int) -> Share:
+        """Return the share of a slot's next micro-batch.
+
+        Args:
+            slot: The trial.
+            micro: Examples of it at most.
+        """
         examples, indices = slot.job.examples, slot.share(micro)
         longest = int(examples.lengths[indices].max(initial=1))
         return cls(examples, indices, np.arange(len(indices)), longest, max(1, slot.trained))
 
     def only(self, chosen: npt.NDArray[np.bool_], lengths: Indices) -> Share:
-        """Return the share with some of its rows alone; lengths: (n,), to which rows are padded."""
+        """Return the share with some of its rows alone.
+
+        Args:
+            chosen: (n,), which rows.
+            lengths: (n,), to which rows are padded.
+        """
         longest = int(lengths[chosen].max(initial=1))
         return Share(self.examples, self.indices[chosen], self.rows[chosen], longest, self.trained)
 
@@ -298,8 +343,12 @@ class Share:
 class Batch:
     """The micro-batches of all trials in one forward pass, padded on the right.
 
-    ids: (K b, T). where: (K, n), the tokens of a trial's b T after which a trained token stands; targets: (K, n), that
-    token; real: (K, n), less padding. trained: (K,), trained tokens of the whole step.
+    Attributes:
+        ids: (K b, T).
+        where: (K, n), the tokens of a trial's b T after which a trained token stands.
+        targets: (K, n), that token.
+        real: (K, n), False for padding.
+        trained: (K,), trained tokens of the whole step.
     """
 
     ids: Tensor
@@ -314,47 +363,61 @@ class Batch:
     ) -> list[Batch]:
         """Return the batches that the next micro-batches of all trials make up: one, unless frequencies differ.
 
-        These are chosen by the longest row of a forward pass: rows share one where their trials' own micro-batches are
-        as long, as far as frequencies go. The others' rows are blank in it.
+        Frequencies are chosen by the longest row of a forward pass: rows share one where their trials' own
+        micro-batches are as long, as far as frequencies go. The others' rows are blank in it.
+
+        Args:
+            slots: The trials.
+            micro: Examples of each.
+            device: Where the tensors go.
+            frequencies: What tells apart lengths whose rows cannot share a pass; None where all can.
         """
         if frequencies is None:
             return [cls.of([Share.of(slot, micro) for slot in slots], micro, device)]
         lengths = [slot.lengths(micro) for slot in slots]
-        kinds = [[frequencies(int(length)) for length in of_slot] for of_slot in lengths]
+        kinds = [[frequencies(int(length)) for length in slot_lengths] for slot_lengths in lengths]
         return [
             cls.of(
                 [
-                    Share.of(slot, micro).only(np.array([each == kind for each in own], bool), of_slot)
-                    for slot, own, of_slot in zip(slots, kinds, lengths, strict=True)
+                    Share.of(slot, micro).only(np.array([each == kind for each in slot_kinds], bool), slot_lengths)
+                    for slot, slot_kinds, slot_lengths in zip(slots, kinds, lengths, strict=True)
                 ],
                 micro,
                 device,
             )
-            for kind in dict.fromkeys(kind for own in kinds for kind in own)
+            for kind in dict.fromkeys(kind for slot_kinds in kinds for kind in slot_kinds)
         ]
 
     @classmethod
     def of(cls, shares: Sequence[Share], micro: int, device: torch.device) -> Batch:
+        """Return the batch of some shares.
+
+        Args:
+            shares: Each trial's.
+            micro: Rows of each trial.
+            device: Where the tensors go.
+        """
         trained = torch.tensor([share.trained for share in shares], device=device)
         trials, longest = len(shares), max(1, *(share.longest for share in shares))
         if all(share.alike(shares[0]) for share in shares[1:]):
             shares = shares[:1]  # trials in step read the same tokens
         ids = np.zeros((len(shares), micro, longest), np.int64)
-        found = []
+        positions = []  # of each share's trained tokens, and these tokens
         for row, share in enumerate(shares):
             if len(share.indices):
                 tokens, _, labels = share.examples.batch(share.indices)  # (n, T_k)
                 ids[row, share.rows, : tokens.shape[1]] = tokens
                 i, t = np.nonzero(labels[:, 1:] != IGNORED)
-                found.append((share.rows[i] * longest + t, labels[i, t + 1]))
+                positions.append((share.rows[i] * longest + t, labels[i, t + 1]))
             else:
-                found.append((np.empty(0, np.int64), np.empty(0, np.int64)))
-        most = max(1, max(len(where) for where, _ in found))
+                positions.append((np.empty(0, np.int64), np.empty(0, np.int64)))
+        most = max(1, max(len(where) for where, _ in positions))
         where, targets, real = (np.zeros((len(shares), most), kind) for kind in (np.int64, np.int64, np.bool_))
-        for row, (place, target) in enumerate(found):
+        for row, (place, target) in enumerate(positions):
             where[row, : len(place)], targets[row, : len(place)], real[row, : len(place)] = place, target, True
 
         def spread(array: npt.NDArray[np.generic]) -> Tensor:
+            """Return an array on the device, its one row repeated for all trials where they read the same tokens."""
             tensor = torch.from_numpy(array).to(device)
             return tensor.expand(trials, *tensor.shape[1:]) if len(shares) < trials else tensor
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from partune import config
 from partune.errors import UserError, suggestion
+from partune.finetune.failures import TrialError
 from partune.finetune.model import Base
 from partune.finetune.scoring.definitions import rendering
 from partune.finetune.scoring.harness import encoder
@@ -45,7 +46,7 @@ HANDFUL = 8  # items of a task that tell whether two models are the same
 CONTINUOUS = ("loss", "margin")
 
 
-class NotFiniteError(Exception):
+class NotFiniteError(TrialError):
     """The model's log-likelihoods are no numbers."""
 
 
@@ -55,7 +56,14 @@ class UndefinedScoreError(NotFiniteError):
 
 @dataclass(frozen=True)
 class Part:
-    """Some of a task's items. requests: theirs, in their order."""
+    """Some of a task's items.
+
+    Attributes:
+        name: search, verdict, test or rung.
+        task: The task.
+        indices: (n,), the items.
+        metric: What the part is judged by.
+    """
 
     name: ItemSet
     task: Task
@@ -87,6 +95,7 @@ class Part:
 
     @cached_property
     def requests(self) -> list[Request]:
+        """The items' requests, in their order."""
         return [request for i in self.indices for request in self.task.requests[self.task.items[i].requests]]
 
 
@@ -94,7 +103,11 @@ class Part:
 class Scores:
     """Named scores with their standard errors ("..._stderr"), and per-item results; named as in an Observation.
 
-    score, stderr: the chosen metric on the search items, the mean over tasks; None where these were not asked for.
+    Attributes:
+        named: Scores by name.
+        items: Per-item results by name, (n,) or (n, choices).
+        score: The chosen metric on the search items, the mean over tasks; None where these were not asked for.
+        stderr: Its standard error.
     """
 
     named: Mapping[str, float]
@@ -104,12 +117,22 @@ class Scores:
 
 
 class Scorer:
-    """Tasks and tokenised requests, resident; scores the same items in the same order every time."""
+    """Tasks and tokenised requests, resident; scores the same items in the same order every time.
+
+    Args:
+        base: The base model, for its tokenizer and context.
+        validation: Section `validation` of a study.
+        test: Section `test` of a study.
+        seed: Seed of the study, which splits the items.
+        loader: Finds and builds tasks.
+
+    Raises:
+        UserError: A task cannot be had, is not one of choices, lacks the metric, or is given twice.
+    """
 
     def __init__(
         self, base: Base, validation: config.Validation, test: config.Test, seed: int, loader: Loader | None = None
     ) -> None:
-        """Raises UserError for a task that cannot be had, is not of choices, lacks the metric, or is given twice."""
         loader = loader or Loader()
         with own_generators(base.device):
             check_first_token(base)
@@ -139,27 +162,48 @@ class Scorer:
             self.parts.append(Part(ItemSet.TEST, task, np.array(task.scorable(metric)), metric))
 
     def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
-        """Scores of one model; raises NotFiniteError."""
+        """Score one model.
+
+        Args:
+            loglikelihoods: Answers requests.
+            parts: Parts of the items to score.
+
+        Raises:
+            NotFiniteError: A log-likelihood is no number.
+        """
         return self.score_one(lambda name, requests: [loglikelihoods(requests)], parts)
 
     def score_one(self, answer: PackAnswers, parts: Collection[str]) -> Scores:
-        """Scores of the only model that answers; raises NotFiniteError."""
-        (found,) = self.score_all(answer, parts)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        """Score the only model that answers.
+
+        Args:
+            answer: Answers a part's requests.
+            parts: Parts of the items to score.
+
+        Raises:
+            NotFiniteError: A log-likelihood is no number.
+        """
+        (scores,) = self.score_all(answer, parts)
+        if isinstance(scores, Exception):
+            raise scores
+        return scores
 
     def score_all(self, answer: PackAnswers, parts: Collection[str]) -> Sequence[Scores | NotFiniteError]:
-        """Scores of several models that answer together, each part by itself: its numbers do not depend on the others.
+        """Score several models that answer together, each part by itself: its numbers do not depend on the others.
 
-        A model whose log-likelihoods are no numbers has the exception for its scores.
+        Args:
+            answer: Answers a part's requests, for each model.
+            parts: Parts of the items to score.
+
+        Returns:
+            Each model's scores; the exception for one whose log-likelihoods are no numbers.
         """
         chosen = [part for part in (*self.parts, *self.rungs) if part.name in parts]
         answers = [answer(part.place, part.requests) for part in chosen]  # by part, then by model
-        return [self._scores(list(zip(chosen, own, strict=True))) for own in zip(*answers, strict=True)]
+        return [self._scores(list(zip(chosen, of_model, strict=True))) for of_model in zip(*answers, strict=True)]
 
     def _scores(self, answered: Sequence[tuple[Part, Sequence[Answer]]]) -> Scores | NotFiniteError:
-        """One model's scores from its answers."""
+        """Return one model's scores from its answers."""
         named: dict[str, float] = {}
         items: dict[str, npt.NDArray[Any]] = {}
         chosen: dict[ItemSet, list[tuple[float, float]]] = {}
@@ -218,7 +262,12 @@ class Scorer:
 
 
 def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
-    """Raises UserError where two tasks, or a validation and a test task, share items."""
+    """Raise UserError where two tasks, or a validation and a test task, share items.
+
+    Args:
+        tasks: Validation tasks.
+        tests: Test tasks.
+    """
     seen: dict[str, str] = {}
     for kind, group in (("validation", tasks), ("test", tests)):
         for task in group:
@@ -234,7 +283,7 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
 
 
 def check_first_token(base: Base) -> None:
-    """Raises UserError for a tokenizer without a token that a text can begin with: the harness needs one."""
+    """Raise UserError for a tokenizer without a token that a text can begin with: the harness needs one."""
     if base.tokenizer.bos_token_id is None and base.tokenizer.eos_token_id is None:
         raise UserError(
             "the tokenizer has neither a BOS nor an EOS token, so that a scored text has no token to begin with: "
@@ -243,7 +292,12 @@ def check_first_token(base: Base) -> None:
 
 
 def check_requests(task: Task, context: int) -> None:
-    """Raises UserError for a choice without tokens, or with more than the model reads; contexts are cut instead."""
+    """Raise UserError for a choice without tokens, or with more than the model reads; contexts are cut instead.
+
+    Args:
+        task: The task.
+        context: Tokens that the model reads.
+    """
     for item in task.items:
         for (_, text), _, continuation in task.requests[item.requests]:
             if not 0 < len(continuation) <= context:
@@ -254,7 +308,16 @@ def check_requests(task: Task, context: int) -> None:
 
 
 def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
-    """The metric wanted, or the first that all tasks have of `preferred`, acc_norm and acc; raises UserError."""
+    """Return the metric that tasks are judged by: the wanted one, or the first of some that all tasks have.
+
+    Args:
+        tasks: The tasks.
+        wanted: What the user asked for.
+        preferred: Tried before acc_norm and acc, where nothing is wanted.
+
+    Raises:
+        UserError: A task lacks the wanted metric, or they have none in common.
+    """
     known = {task.name: (*task.metrics, *CONTINUOUS) for task in tasks}
     if wanted is not None:
         for name, metrics in known.items():
@@ -270,10 +333,16 @@ def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | No
 
 
 def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str, Floats], Floats]:
-    """Per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices).
+    """Return per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices).
 
-    answers: of the part's requests, in their order. nan stands where an item has no such metric or choice.
-    Raises NotFiniteError where a log-likelihood is nan (accuracies would not show it) or the part's metric no number.
+    nan stands where an item has no such metric or choice.
+
+    Args:
+        part: The part.
+        answers: To the part's requests, in their order.
+
+    Raises:
+        NotFiniteError: A log-likelihood is nan (accuracies would not show it), or the part's metric is no number.
     """
     task = part.task
     chosen = [task.items[i] for i in part.indices]
@@ -282,18 +351,18 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
     likelihoods = np.full((len(chosen), max(item.choices for item in chosen)), np.nan)
     place = 0
     for row, item in enumerate(chosen):
-        own = list(answers[place : (place := place + item.requests.stop - item.requests.start)])
-        own_likelihoods = np.array([answer[0] for answer in own[: item.choices]])
-        if np.isnan(own_likelihoods).any():
+        given = list(answers[place : (place := place + item.requests.stop - item.requests.start)])
+        of_choices = np.array([answer[0] for answer in given[: item.choices]])
+        if np.isnan(of_choices).any():
             raise NotFiniteError(
                 f"the model's log-likelihoods are not finite (task {task.name}, item {part.indices[row]})"
             )
-        metrics = own_metrics(task, item, own)
+        metrics = own_metrics(task, item, given)
         for name in names:
             values[name][row] = metrics[name]
         tokens = [len(request[2]) for request in task.requests[item.requests][: item.choices]]
-        values["loss"][row], values["margin"][row] = continuous(item, own_likelihoods, tokens)
-        likelihoods[row, : item.choices] = own_likelihoods
+        values["loss"][row], values["margin"][row] = continuous(item, of_choices, tokens)
+        likelihoods[row, : item.choices] = of_choices
         if not math.isfinite(score := values[part.metric][row]):
             leaf = task.leaves[item.leaf].task_name
             raise UndefinedScoreError(f"task {leaf}, item {item.number}: its {part.metric} is {score}, no number")
@@ -301,11 +370,20 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
 
 
 def own_metrics(task: Task, item: Item, answers: list[Answer]) -> dict[str, float]:
-    """The task's own metrics of an item; nan for what is no number. Raises UndefinedScoreError where its code fails."""
+    """Return the task's own metrics of an item; nan for what is no number.
+
+    Args:
+        task: The task.
+        item: The item.
+        answers: To its requests.
+
+    Raises:
+        UndefinedScoreError: The task's code fails.
+    """
     leaf = task.leaves[item.leaf]
     try:
-        found = leaf.process_results(item.document, answers)
-        return {name: _number(found.get(name)) for name in task.metrics}
+        metrics = leaf.process_results(item.document, answers)
+        return {name: _number(metrics.get(name)) for name in task.metrics}
     except Exception as error:
         fault = f"it cannot be scored ({type(error).__name__}: {one_line(error)})"
         raise UndefinedScoreError(f"task {leaf.task_name}, item {item.number}: {fault}") from error
@@ -319,9 +397,14 @@ def _number(value: Any) -> float:
 
 
 def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
-    """The metrics `loss` and `margin` of an item; likelihoods, tokens: (choices,).
+    """Return the metrics `loss` and `margin` of an item.
 
     Both are nan where no choice is right, the margin too where every one is.
+
+    Args:
+        item: The item.
+        likelihoods: (choices,), log-likelihoods.
+        tokens: (choices,), their numbers of tokens.
     """
     right = list(item.gold)
     wrong = [i for i in range(len(likelihoods)) if i not in right]
@@ -333,27 +416,31 @@ def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[
 
 
 def aggregate(part: Part, values: Floats, metric: str | None = None) -> tuple[float, float]:
-    """Mean and standard error of per-item values, (n,), of a metric, as the harness has them; a group's of its leaves.
+    """Return mean and standard error of per-item values as the harness has them; a group's of its leaves.
 
-    metric: by which a group's leaves are weighed; by default the part's.
+    Args:
+        part: The part.
+        values: (n,), nan where an item has none.
+        metric: By which a group's leaves are weighed; None takes the part's.
     """
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
     leaf = part.leaf
     known = ~np.isnan(values)
-    groups = [own for place in range(len(part.task.leaves)) if len(own := values[(leaf == place) & known])]
+    pools = (values[(leaf == number) & known] for number in range(len(part.task.leaves)))
+    groups = [pool for pool in pools if len(pool)]
     if not groups:
         return math.nan, math.nan
-    sizes = [len(own) for own in groups]
-    errors = [float(own.std(ddof=1)) / math.sqrt(len(own)) if len(own) > 1 else math.nan for own in groups]
+    sizes = [len(group) for group in groups]
+    errors = [float(group.std(ddof=1)) / math.sqrt(len(group)) if len(group) > 1 else math.nan for group in groups]
     if len(groups) == 1:
         return float(groups[0].mean()), errors[0]
     if part.task.weighs_by_size(metric or part.metric):
         return float(np.concatenate(groups).mean()), float(pooled_sample_stderr(errors, sizes))
-    return float(np.mean([own.mean() for own in groups])), float(unweighted_mean_stderr(errors))
+    return float(np.mean([group.mean() for group in groups])), float(unweighted_mean_stderr(errors))
 
 
 def mean_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The mean of independent scores, and its standard error: sqrt(sum of squares) / k."""
+    """Return the mean of independent scores, and its standard error: sqrt(sum of squares) / k."""
     scores, errors = zip(*pairs, strict=True)
     return sum(scores) / len(scores), math.sqrt(sum(error**2 for error in errors)) / len(errors)

@@ -22,16 +22,16 @@ from partune.config import located
 from partune.errors import UserError
 from partune.export.export import export
 from partune.finetune.litgpt.checkpoints import convert
+from partune.finetune.litgpt.engine import LitGPTEngine
 from partune.finetune.litgpt.program import Program, environment
 from partune.objectives.finetune import FineTune
-from partune.objectives.litgpt import LitGPT
 from partune.record.record import Record
 from partune.space import Choice, Float, Int, Space
 from partune.study import Study
 from partune.study.from_config import study as make_study
 from partune.study.study import UntrustworthyError
 from partune.trial import Status, Trial
-from tests.finetune.litgpt.test_program import behave, calls, install
+from tests.support.litgpt import behave, calls, install
 from tests.support.tiny import make_items, make_rows, write_jsonl, write_task
 
 SPACE = Space(learning_rate=Float(1e-5, 1e-1, log=True), lora_r=Int(2, 8))
@@ -44,13 +44,19 @@ def command(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make(folders: dict[str, Path], data_file: Path, task_file: Path, command: Path, tmp_path: Path) -> Any:
-    def build(**changes: Any) -> LitGPT:
+    def build(**changes: Any) -> FineTune:
         settings: dict[str, Any] = {"model": folders["llama"], "data": data_file, "task": task_file}
         settings["training"] = {"steps": 3, "batch_size": 4}
-        settings["run"] = {"device": "cpu", "litgpt": str(command)}
-        return LitGPT(**{"scratch": tmp_path / "scratch", **settings, **changes})
+        settings["run"] = {"device": "cpu", "engine": "litgpt", "litgpt": str(command)} | changes.pop("run", {})
+        return FineTune(**{"scratch": tmp_path / "scratch", **settings, **changes})
 
     return build
+
+
+def our_own(tuner: FineTune) -> FineTune:
+    """The same study with the packed engine."""
+    run = tuner.config.run.model_copy(update={"engine": "packed"})
+    return FineTune.of(tuner.config.model_copy(update={"run": run}))
 
 
 # ----- construction and checks
@@ -58,11 +64,12 @@ def make(folders: dict[str, Path], data_file: Path, task_file: Path, command: Pa
 
 def test_its_identity_is_not_that_of_our_own_engine(make: Any) -> None:
     tuner = make()
-    own = FineTune.of(tuner.config)
+    own = our_own(tuner)
     assert tuner.identity == {**own.identity, "engine": "litgpt"}
+    assert (tuner.name, own.name) == ("LitGPT", "FineTune")  # as studies have been recorded
     assert tuner.defaults == own.defaults
     again = pickle.loads(pickle.dumps(tuner))
-    assert isinstance(again, LitGPT)
+    assert again.config.run.engine == "litgpt"
     assert (again.config, again.scratch) == (tuner.config, tuner.scratch)
 
 
@@ -73,7 +80,19 @@ def test_nothing_is_converted_or_trained_by_a_check(make: Any, command: Path) ->
     assert not tuner.scratch.exists()
     assert tuner.summary["engine"] == "litgpt"
     assert tuner.summary["scoring"]["metric"] == "acc_norm"
-    assert all(parameter.is_meta for parameter in tuner._base("fp32")[0].model.parameters())
+    assert all(parameter.is_meta for parameter in tuner.engine.materials.base("fp32").model.parameters())
+
+
+def test_a_temporary_scratch_folder_goes_with_its_context(make: Any) -> None:
+    with make(scratch=None) as tuner:
+        tuner.score_base()
+        folder = tuner.engine.scratch()
+        assert (folder / "base").is_dir()
+        tuner.evaluate(Trial(0, {}))
+        assert (folder / "data").is_dir()
+    assert not folder.exists()
+    assert tuner.evaluate(Trial(1, {})).status is Status.DONE  # it loads again
+    tuner.close()
 
 
 @pytest.mark.parametrize("place", ["notes.txt", "data/rows.jsonl"])
@@ -98,7 +117,6 @@ def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make:
         ({}, Space(targets=Choice(["attention", "up_proj"])), "but not model.layers.0.mlp.up_proj by itself"),
         ({}, Space(learning_rte=Float(0, 1)), '"learning_rte", which is no training setting'),
         ({"training": {"steps": 3, "warmup_steps": 3}}, SPACE, "warmup_steps 3 of 3 steps"),
-        ({"run": {"stop": "rungs"}}, SPACE, "LitGPT cannot stop a trial early"),
         ({"model": {"path": "m", "quantize": "nf4"}}, SPACE, "LitGPT cannot be trusted with a quantized base"),
         ({"model": {"path": "m", "trust_remote_code": True}}, SPACE, "LitGPT cannot run a model's own code"),
         ({"data": {"path": "d.json", "format": "chat"}}, SPACE, "LitGPT cannot read chat rows"),
@@ -109,8 +127,6 @@ def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make:
 def test_bad_input_is_one_line_before_any_work(
     make: Any, command: Path, changes: dict[str, Any], space: Space, message: str
 ) -> None:
-    if "run" in changes:
-        changes = {"run": {"device": "cpu", "litgpt": str(command), **changes["run"]}}
     with pytest.raises(UserError, match=message) as caught:
         make(**changes).check(space)
     assert "\n" not in str(caught.value)
@@ -180,7 +196,7 @@ def test_a_trial_is_two_processes_and_its_search_items(make: Any, command: Path,
 def test_scores_are_of_the_items_that_our_own_engine_scores(make: Any) -> None:
     tuner = make()
     found = tuner.score_base()
-    own = FineTune.of(tuner.config).score_base()
+    own = our_own(tuner).score_base()
     assert set(found.items) == set(own.items)
     for name in ("search/choices/doc_id", "verdict/choices/doc_id"):
         assert np.array_equal(found.items[name], own.items[name])
@@ -324,10 +340,9 @@ def test_a_study_stops_where_the_base_is_not_learning_rate_zero(
 
 
 def test_the_engine_is_chosen_by_its_name(make: Any, command: Path, tmp_path: Path) -> None:
-    study_config = make().config
-    chosen = study_config.model_copy(update={"run": study_config.run.model_copy(update={"engine": "litgpt"})})
-    study = make_study(chosen, tmp_path / "run", resume=False)
-    assert isinstance(study.objective, LitGPT)
+    study = make_study(make().config, tmp_path / "run", resume=False)
+    assert isinstance(study.objective, FineTune)
+    assert isinstance(study.objective.engine, LitGPTEngine)
     assert study.objective.scratch == tmp_path / "run" / "litgpt"
     assert study.objective.config.run.litgpt == str(command)
     study.close()
@@ -457,8 +472,9 @@ def test_really_a_study_from_beginning_to_end_offline(
     assert np.allclose(tuner.score_adapter(adapter).items[name], first[name], atol=1e-4, equal_nan=True)
     # a LitGPT checkpoint is a model too
     converted = tmp_path / "runs" / "real" / "litgpt" / "base" / "llama"
-    run = {"device": "cpu", "litgpt": os.environ["PARTUNE_LITGPT"]}
-    direct = LitGPT(converted, data, task, run=run, scratch=tmp_path / "direct")
-    assert direct.checkpoint() == converted
+    run = {"device": "cpu", "engine": "litgpt", "litgpt": os.environ["PARTUNE_LITGPT"]}
+    direct = FineTune(converted, data, task, run=run, scratch=tmp_path / "direct")
+    assert isinstance(direct.engine, LitGPTEngine)
+    assert direct.engine.checkpoint() == converted
     found = direct.score_base({"search"})
     assert np.allclose(found.items[name], base[name], atol=1e-6, equal_nan=True)

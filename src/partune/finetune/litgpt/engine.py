@@ -1,0 +1,365 @@
+"""LitGPT as an engine: each trial through its command line, `finetune_lora` and then `evaluate`.
+
+Training, merging and scoring are LitGPT's own processes; checks, settings, split of the items, metrics and record are
+those of every engine. LitGPT cannot share an environment with our transformers, so nothing of it is imported: it is a
+program in a virtual environment of its own. Written against LitGPT 0.5.13.
+
+Per-item results, which the split and the paired test need, come from `litgpt evaluate` too: its results.json has the
+harness's log-likelihood of every choice. It always scores a whole task, so a trial also pays for the verdict items; of
+these nothing leaves this module before the verdict.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.engines import ZERO_SETTINGS, Assignment, Engine, Outcome, Reloaded, Settings, score_untrained
+from partune.finetune.failures import cause
+from partune.finetune.litgpt.arguments import evaluate_arguments, find_switches, finetune_arguments, refuse
+from partune.finetune.litgpt.checkpoints import convert, find_model_folder, keep_lora, load_outline
+from partune.finetune.litgpt.files import (
+    LORA,
+    Answers,
+    read_answers,
+    read_data,
+    require_own,
+    workplace,
+    write_data,
+)
+from partune.finetune.litgpt.program import Program, StepError, environment
+from partune.finetune.materials import Materials, suitable_threads
+from partune.finetune.model import Base, find_device, load, load_tokenizer
+from partune.finetune.peft import reload
+from partune.runtime.threads import threads
+from partune.trial import Value
+from partune.trial.names import ItemSet
+
+if TYPE_CHECKING:
+    from partune.finetune.rows import Row
+    from partune.finetune.scoring.scores import Scores
+    from partune.finetune.scoring.tasks import Answer, LogLikelihoods, Request
+
+Asked = tuple[Sequence[str], int | None, int | None]  # tasks, their limit, examples shown before each question
+
+
+class LitGPTEngine(Engine):
+    """Trains, merges and scores through LitGPT's command line, one process per step.
+
+    The base that this process holds has no weights: names, shapes and tokens are all it needs. LitGPT's processes hold
+    the weights.
+
+    Args:
+        study: The study's settings.
+        scratch: Folder for the converted base, the data and the trials' logs, whose content may be replaced; None takes
+            a temporary one, which `close` removes.
+    """
+
+    stoppable = False
+    identity: Mapping[str, str] = {"engine": "litgpt"}
+    # A warm-up as long as these few steps, which a user may have given, is no schedule that LitGPT takes.
+    zero_settings: Mapping[str, Value] = {**ZERO_SETTINGS, "warmup_steps": 1}
+
+    def __init__(self, study: config.StudyConfig, scratch: Path | None = None) -> None:
+        self.materials = Materials(study, self._load_base)
+        self._scratch = scratch
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._data: Path | None = None  # the rows as LitGPT reads them, once they are written
+
+    def _load_base(self, dtype: str) -> Base:
+        model = self.materials.model
+        tokenizer = load_tokenizer(model)
+        return Base(load_outline(model), tokenizer, find_device(self.materials.study.run.device), dtype)
+
+    @property
+    def _base(self) -> Base:
+        return self.materials.base(self.materials.study.training.dtype)
+
+    def scratch(self) -> Path:
+        """Return the folder of the converted base, the data and the trials' logs, made where it is a temporary one."""
+        if self._scratch is not None:
+            return self._scratch
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="partune-litgpt-", ignore_cleanup_errors=True)
+        return Path(self._temporary.name)
+
+    # ----- before any training
+
+    def refuse(self) -> None:
+        """Raise UserError for what LitGPT cannot do with a model, data or tasks, or where its command is missing."""
+        model = self.materials.model
+        for holds, reason in (
+            (model.quantize == "none", "be trusted with a quantized base here (model.quantize)"),
+            (not model.trust_remote_code, "run a model's own code (model.trust_remote_code)"),
+            (self.materials.data.format != "chat", "read chat rows: Alpaca rows only (data.format)"),
+        ):
+            if not holds:
+                raise UserError(f"LitGPT cannot {reason}")
+        if self._scratch is not None:
+            require_own(self._scratch)
+        Program.find(self.materials.study.run.litgpt, {})
+        for name in (*self.materials.validation.tasks, *self.materials.study.test.tasks):
+            path = Path(name).expanduser()
+            if "," in name:
+                raise UserError(f"task {name}: LitGPT cuts the names of tasks at commas")
+            if path.is_file() and re.search(r"^group\s*:", path.read_text(encoding="utf-8"), re.MULTILINE):
+                raise UserError(f"task {name} is a file of a group: LitGPT takes files of single tasks only")
+
+    def refuse_training(self, training: config.Training) -> None:
+        """Raise UserError for training settings that LitGPT has not, or reads differently."""
+        refuse(training)
+
+    def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
+        """Raise UserError for targets and schedules that LitGPT cannot train, or where its command does not work."""
+        for names in targets:
+            find_switches(self._base.model, names)
+        for each in settings:
+            # Seeds decide nothing that could be refused.
+            self.arguments(Assignment(0, each, 0, 0, frozenset()), Path(), Path(), Path())
+        self._program.check()
+
+    def capacity(self, typical: Callable[[], Settings], recorded: int | None) -> int:
+        """Return 1: trials take turns."""
+        return 1
+
+    def describe(self, slots: int) -> Mapping[str, int | str]:
+        """Return the engine's name."""
+        return self.identity
+
+    # ----- what a trial pays for
+
+    def evaluate(self, assignment: Assignment) -> Outcome:
+        """Train and score an assignment; its adapter is kept in LitGPT's format and in PEFT's.
+
+        A step that fails is a failed trial, and so are sizes that fit no schedule of LitGPT's.
+        """
+        checkpoint = self.checkpoint()
+        adapter = assignment.adapter
+        cost = {"seconds": 0.0}
+        began = time.perf_counter()
+        try:
+            with self._workplace(f"trial-{assignment.number}" if adapter is None else adapter.name) as folder:
+                final = self.train(assignment, checkpoint, folder)
+                scoring_began = time.perf_counter()
+                cost["train_seconds"] = scoring_began - began
+                scores = self.score(final, assignment.parts, folder)
+                cost["score_seconds"] = time.perf_counter() - scoring_began
+                if adapter is not None:
+                    training = assignment.settings.training
+                    keep_lora(final, adapter, self.materials.base(training.dtype).model, training)
+        except Exception as error:
+            cost["seconds"] = time.perf_counter() - began
+            # What the user could correct before a study is by now this trial's own: others have other sizes.
+            return Outcome(StepError(str(error)) if isinstance(error, UserError) else error, cost)
+        cost["seconds"] = time.perf_counter() - began
+        return Outcome(scores, cost)
+
+    def score_zero(self, assignment: Assignment) -> Outcome:
+        """Evaluate an assignment with learning rate 0; raise UserError where the path of the trials does not work."""
+        outcome = self.evaluate(assignment)
+        if isinstance(outcome.scores, Exception):
+            raise UserError(f"LitGPT cannot fine-tune here: {cause(outcome.scores)}")
+        return outcome
+
+    def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
+        """Score the untouched base, through LitGPT as well."""
+        return self._score_checkpoint(self.checkpoint(), parts, "base", dtype)
+
+    def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
+        """Merge kept LoRA weights into the base and score them."""
+        return self.score_adapter(training.dtype, adapter, parts)
+
+    def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
+        """Merge kept LoRA weights into the base and score them; raise UserError where that fails."""
+        if not (adapter / LORA).is_file():
+            raise UserError(f"{adapter} is no adapter of LitGPT: it has no {LORA}")
+        checkpoint = self.checkpoint()
+        with self._workplace(f"{adapter.name}-merged") as folder:
+            shutil.copytree(adapter, folder / "final")
+            arguments = [str(folder / "final"), "--pretrained_checkpoint_dir", str(checkpoint)]
+            try:
+                self._program.run("merge_lora", arguments, folder / "merge_lora.log")
+            except StepError as error:
+                raise UserError(f"{adapter} cannot be merged: {error}") from None
+            return self._score_checkpoint(folder / "final", parts, f"{adapter.name}-scored", dtype)
+
+    def _score_checkpoint(self, checkpoint: Path, parts: frozenset[str], name: str, dtype: str) -> Outcome:
+        """Score a checkpoint as it is."""
+
+        def scored() -> Scores:
+            with self._workplace(name) as folder:
+                return self.score(checkpoint, parts, folder, dtype)
+
+        return score_untrained(scored)
+
+    def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
+        """Load a kept adapter through PEFT, on a base with weights that is loaded for it."""
+        if not (adapter / "adapter_config.json").is_file():
+            return None
+        self.materials.prepare()
+        run = self.materials.study.run
+        base = load(self.materials.model, dtype, run.device)
+        with self.materials.lock, threads(suitable_threads(base, run.threads)):
+            return reload(base, self.materials.scorer, self.materials.validation.batch_size, adapter)
+
+    def interrupt(self) -> None:
+        """Let the step under way end with the thread that waits for it: its process ends then."""
+
+    def close(self) -> None:
+        """Release what is loaded, and remove a temporary scratch folder."""
+        self.materials.release()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = self._data = None
+
+    # ----- LitGPT's steps
+
+    def _workplace(self, name: str) -> AbstractContextManager[Path]:
+        return workplace(self.scratch() / "trials" / name)
+
+    def checkpoint(self) -> Path:
+        """Return the base as a LitGPT checkpoint, converted once; raise UserError where it cannot be."""
+        self.materials.prepare()
+        model = self.materials.model
+        with self.materials.lock:
+            try:
+                name = Path(model.path).expanduser().absolute().name
+                log = self.scratch() / "convert_to_litgpt.log"
+                return convert(self._program, self._model_folder, self.scratch() / "base" / name, name, log)
+            except StepError as error:
+                raise UserError(f"model {model.path} cannot be converted: {error}") from None
+
+    def arguments(self, assignment: Assignment, checkpoint: Path, data: Path, out: Path) -> list[str]:
+        """Return the arguments of `litgpt finetune_lora` for an assignment.
+
+        Args:
+            assignment: What to train.
+            checkpoint: The base in LitGPT's form.
+            data: Folder of the training rows.
+            out: Folder for what it writes.
+
+        Raises:
+            UserError: LitGPT cannot train so.
+        """
+        training, max_length, loss_on = assignment.settings
+        base = self.materials.base(training.dtype)
+        return finetune_arguments(
+            checkpoint,
+            data,
+            out,
+            len(self._rows),
+            training,
+            find_switches(base.model, training.targets),
+            max_length=min(max_length, base.positions),
+            loss_on=loss_on,
+            dtype=base.dtype,
+            seed=assignment.seed,
+            order_seed=assignment.order_seed,
+        )
+
+    def train(self, assignment: Assignment, checkpoint: Path, folder: Path) -> Path:
+        """Run `finetune_lora`, its log in `folder`.
+
+        Args:
+            assignment: What to train.
+            checkpoint: The base in LitGPT's form.
+            folder: An empty folder.
+
+        Returns:
+            The checkpoint with the adapter merged into it.
+
+        Raises:
+            StepError: The step failed.
+        """
+        if self._data is None:
+            self._data = write_data(self._rows, self.scratch() / "data")
+        arguments = self.arguments(assignment, checkpoint, self._data, folder / "out")
+        self._program.run("finetune_lora", arguments, folder / "finetune_lora.log")
+        return folder / "out" / "final"
+
+    def score(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None = None) -> Scores:
+        """Run `evaluate` on a checkpoint.
+
+        Args:
+            checkpoint: The model, in LitGPT's form.
+            parts: Parts of the items to score.
+            folder: For its results and logs.
+            dtype: Precision to score in; None takes the study's.
+
+        Raises:
+            StepError: The step failed.
+        """
+        loglikelihoods = self._answered(checkpoint, parts, folder, dtype)
+        with self.materials.lock:
+            return self.materials.scorer.score(loglikelihoods, parts)
+
+    def _answered(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None) -> LogLikelihoods:
+        """Run `litgpt evaluate` once per folder and limit of tasks; return what answers requests from its results."""
+        validation, test = self.materials.validation, self.materials.study.test
+        base = self._base if dtype is None else self.materials.base(dtype)
+        asked: list[Asked] = [(validation.tasks, validation.limit, validation.fewshot)]
+        if ItemSet.TEST in parts:
+            asked.append((test.tasks, test.limit, None))
+        answers: Answers = {}
+        for number, ((where, limit, fewshot), names) in enumerate(_grouped(asked, folder).items(), 1):
+            results = folder / f"results-{number}.json"
+            arguments = evaluate_arguments(
+                checkpoint,
+                names,
+                folder / "evaluate",
+                results,
+                batch_size=validation.batch_size,
+                device=base.device.type,
+                dtype=base.dtype,
+                limit=limit,
+                fewshot=fewshot,
+            )
+            self._program.run("evaluate", arguments, folder / f"evaluate-{number}.log", cwd=where)
+            answers |= read_answers(results)
+
+        def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
+            missing = next((texts for texts, _, _ in requests if texts not in answers), None)
+            if missing is not None:
+                raise StepError(f"litgpt evaluate did not score {missing[1]!r:.50} after {missing[0][-50:]!r}")
+            return [answers[texts] for texts, _, _ in requests]
+
+        return loglikelihoods
+
+    # ----- what steps need, found once
+
+    @cached_property
+    def _program(self) -> Program:
+        run, base = self.materials.study.run, self._base
+        return Program.find(run.litgpt, environment(str(base.device), suitable_threads(base, run.threads)))
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        return read_data(self.materials.data)
+
+    @cached_property
+    def _model_folder(self) -> Path:
+        return find_model_folder(self.materials.model)
+
+
+def _grouped(asked: Sequence[Asked], folder: Path) -> dict[tuple[Path, int | None, int | None], list[str]]:
+    """Return the tasks that one step can score together, by the folder where it runs, limit and examples shown.
+
+    A task's YAML file names its data files relative to its own folder, so its step has to run there; a task of the
+    harness's runs in `folder`.
+    """
+    groups: dict[tuple[Path, int | None, int | None], list[str]] = {}
+    for names, limit, fewshot in asked:
+        for name in names:
+            path = Path(name).expanduser().absolute()
+            where, given = (path.parent, str(path)) if path.is_file() else (folder, name)
+            groups.setdefault((where, limit, fewshot), []).append(given)
+    return groups

@@ -1,0 +1,270 @@
+"""What all trials of a study share in a process: base models, training examples and scorer, loaded once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+from partune import config
+from partune.errors import UserError
+from partune.runtime.devices import DEVICES_EACH
+from partune.runtime.threads import threads
+from partune.trial.contents import Content, Contents, check, versions
+
+if TYPE_CHECKING:
+    from partune.finetune.data import Examples
+    from partune.finetune.model import Base
+    from partune.finetune.scoring.scores import Scorer
+
+SMALL = 20_000_000  # parameters below which several threads only wait for each other
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What is in memory once a study is prepared.
+
+    Attributes:
+        examples: The tokenised rows, not cut to a length yet.
+        scorer: The tasks' items and requests.
+    """
+
+    examples: Examples
+    scorer: Scorer
+
+
+class Materials:
+    """The base models, training examples and scorer of a study.
+
+    Args:
+        study: The study's settings.
+        load_base: Loads the base in a precision (fp32, bf16, fp16); an engine's own way.
+
+    Attributes:
+        lock: Held by whoever uses a base.
+        abroad: Whether this process was handed the study by another one.
+    """
+
+    def __init__(self, study: config.StudyConfig, load_base: Callable[[str], Base]) -> None:
+        self.study = study
+        self.lock = threading.RLock()
+        self.abroad = False
+        self._load_base = load_base
+        # Guards what is loaded. It is never held while a base works, so that a trial that is handed in while others
+        # train does not wait for them; whoever holds `lock` may take it, never the other way round.
+        self._loading = threading.RLock()
+        self._bases: dict[str, Base] = {}
+        self._cuts: dict[tuple[int, str], Examples] = {}
+        self._loaded: Loaded | None = None
+        self._contents: Contents | None = None
+        self._expected: Contents = {}  # what the study stands on
+        self._compared: Contents | None = None  # what this process was compared with
+
+    @property
+    def model(self) -> config.Model:
+        """The study's section `model`."""
+        return cast(config.Model, self.study.model)
+
+    @property
+    def data(self) -> config.Data:
+        """The study's section `data`."""
+        return cast(config.Data, self.study.data)
+
+    @property
+    def validation(self) -> config.Validation:
+        """The study's section `validation`."""
+        return cast(config.Validation, self.study.validation)
+
+    @property
+    def loaded(self) -> Loaded:
+        """What `prepare` loaded."""
+        if self._loaded is None:
+            raise RuntimeError("nothing is loaded yet: call prepare() first")
+        return self._loaded
+
+    @property
+    def scorer(self) -> Scorer:
+        """The scorer that `prepare` loaded."""
+        return self.loaded.scorer
+
+    # ----- loading
+
+    def prepare(self) -> None:
+        """Load the base model, tokenise the data and build the tasks' requests, once; raise UserError."""
+        with self._loading:  # whole, imports included: others wait for it
+            if self._loaded is None:
+                self._loaded = self._load()
+            if self._expected and self._compared != self._expected:
+                self._compare()
+
+    def _load(self) -> Loaded:
+        from partune.finetune.data import find_file, tokenise
+        from partune.finetune.model import (
+            check_exists,
+            check_vocabulary,
+            find_device,
+            find_dtype,
+            load_tokenizer,
+            quantization,
+        )
+        from partune.finetune.scoring.definitions import check_file
+        from partune.finetune.scoring.scores import Scorer
+        from partune.runtime.isolation import own_generators
+
+        # What can be told from names and files alone comes first: a large base takes minutes to load.
+        study, dtype = self.study, self.study.training.dtype
+        check_exists(self.model)
+        device = find_device(study.run.device)
+        quantization(self.model, device, find_dtype(dtype, device))
+        find_file(self.data)
+        for name in (*self.validation.tasks, *study.test.tasks):
+            check_file(name)
+        import torch
+
+        with own_generators(torch.device("cpu")):
+            examples = tokenise(self.data, load_tokenizer(self.model))
+            largest = int(examples.tokens.max())
+            base = self.base(dtype)
+            scorer = Scorer(base, self.validation, study.test, study.search.seed)
+            check_vocabulary(base, "the data", largest)
+            for part in scorer.parts:
+                tokens = (token for _, *texts in part.requests for text in texts for token in text)
+                check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
+        return Loaded(examples, scorer)
+
+    def precision(self, dtype: str) -> str:
+        """Return the precision that a setting means on the study's device: fp32, bf16 or fp16."""
+        from partune.finetune.model import find_device, find_dtype
+
+        return find_dtype(dtype, find_device(self.study.run.device))
+
+    def base(self, dtype: str) -> Base:
+        """Return the resident base in a precision, loaded when it is first asked for."""
+        kind = self.precision(dtype)
+        with self._loading:
+            if kind not in self._bases:
+                self._bases[kind] = self._load_base(kind)
+            return self._bases[kind]
+
+    @contextmanager
+    def lent(self, dtype: str) -> Iterator[Base]:
+        """Lend the base in a precision to one caller at a time, on the CPU threads that suit it."""
+        with self.lock:
+            base = self.base(dtype)
+            with threads(suitable_threads(base, self.study.run.threads)):
+                yield base
+
+    def examples(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
+        """Return the examples as a setting wants them, no longer than the base can read.
+
+        Args:
+            base: Which is to read them.
+            max_length: Tokens to which they are cut.
+            loss_on: Which tokens the loss is on.
+
+        Raises:
+            UserError: No example has a token to train on.
+        """
+        key = (min(max_length, base.positions), loss_on)
+        with self._loading:
+            if key not in self._cuts:
+                cut = self.loaded.examples.cut(*key)
+                if not len(cut):
+                    raise UserError(f"{self.data.path}: no example has a token to train on within max_length {key[0]}")
+                self._cuts[key] = cut
+            return self._cuts[key]
+
+    def release(self) -> None:
+        """Forget all that is loaded."""
+        with self.lock, self._loading:
+            self._bases.clear()
+            self._cuts.clear()
+            self._loaded = self._contents = self._compared = None
+
+    # ----- what the study stands on
+
+    def contents(self) -> Contents:
+        """Return digests of the model's files, the tokenizer, the training rows and the scored items."""
+        self.prepare()
+        with self._loading:
+            if self._contents is None:
+                self._contents = self._digest()
+            return self._contents
+
+    def expect(self, contents: Contents) -> None:
+        """Note what the study stands on; `prepare` raises UserError where something else is here."""
+        self._expected = contents
+
+    @property
+    def expected(self) -> Contents:
+        """What the study stands on, as far as it is known."""
+        return self._expected
+
+    def _compare(self) -> None:
+        """Refuse to go on where this process loaded something else than the study stands on."""
+        where = f"on {socket.gethostname()}: " if self.abroad else ""
+        if self._contents is None:
+            self._contents = self._digest()
+        note = check(self._expected, {**self._contents, **versions()}, where)
+        if note is not None and self.abroad:  # of its own process a study tells itself
+            log.warning("%s", note)
+        self._compared = self._expected
+
+    def _digest(self) -> Contents:
+        import torch
+
+        from partune.finetune import digests
+        from partune.finetune.chats import template_text
+        from partune.finetune.model import load_tokenizer
+        from partune.runtime.isolation import own_generators
+
+        examples = self.loaded.examples
+        with own_generators(torch.device("cpu")):
+            tokenizer = load_tokenizer(self.model)
+            dtype = self.base(self.study.training.dtype).dtype
+            digested = {
+                **digests.of_model(self.model),
+                "the tokenizer": digests.of_tokenizer(tokenizer),
+                "the base's precision": Content(dtype, dtype, decisive=False),
+            }
+            if examples.form == "chat":
+                given = self.data.chat_template
+                template = tokenizer.chat_template if given is None else template_text(given)
+                digested["the chat template"] = digests.of_template(template)
+            digested["the training rows"] = digests.of_rows(examples)
+            return {**digested, **digests.of_tasks(self.scorer.tasks)}
+
+
+def load_resident(study: config.StudyConfig, dtype: str) -> Base:
+    """Load a study's base model with its weights, on the study's device.
+
+    Args:
+        study: The study's settings.
+        dtype: fp32, bf16 or fp16.
+
+    Raises:
+        UserError: The model cannot be loaded.
+    """
+    from partune.finetune.model import load
+
+    run = study.run
+    # A batch system's worker is told by its environment how many GPUs are its own.
+    devices = max(run.devices_per_worker, int(os.environ.get(DEVICES_EACH, 1)))
+    return load(cast(config.Model, study.model), dtype, run.device, run.compile, devices)
+
+
+def suitable_threads(base: Base, asked: int | None) -> int | None:
+    """Return the CPU threads that suit a base; None for torch's default.
+
+    Args:
+        base: Which is to work on them.
+        asked: What the user asked for; None leaves it to the base's size.
+    """
+    return asked or (1 if base.model.num_parameters() < SMALL else None)
