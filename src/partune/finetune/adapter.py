@@ -33,7 +33,7 @@ ALIKE = 1e-3  # of the largest logit: how far two sums of the same products in f
 
 @contextmanager
 def written(folder: Path) -> Iterator[Path]:
-    """A new folder to write in, which takes the place of `folder` once complete: all of it is there, or nothing."""
+    """Give a new folder to write in, which replaces `folder` once complete: all of it is there, or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     draft.mkdir()
@@ -42,14 +42,22 @@ def written(folder: Path) -> Iterator[Path]:
         make_way(folder)
         os.replace(draft, folder)
     except SafetensorError as error:  # the system's errors are in its words only
-        found = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(found[1]), os.strerror(int(found[1]))) if found else error from None
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else error from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Writes the adapter's weights and configuration; waits where the disk is full. Raises OSError."""
+    """Write the adapter's weights and configuration; wait where the disk is full.
+
+    Args:
+        model: The base with the adapter.
+        folder: Where to; what is there is replaced.
+
+    Raises:
+        OSError: It cannot be written.
+    """
 
     def write() -> None:
         with written(folder) as draft, quiet():
@@ -63,9 +71,16 @@ def save(model: PeftModel, folder: Path) -> None:
 def write(
     folder: Path, lora: LoraConfig, matrices: Mapping[str, tuple[Tensor, Tensor]], base: str | None = None
 ) -> None:
-    """Writes an adapter as PEFT would: its description, and A (r, d_in) and B (d_out, r) of each layer.
+    """Write an adapter as PEFT would; wait where the disk is full.
 
-    base: the model's name or path. Waits where the disk is full. Raises OSError.
+    Args:
+        folder: Where to; what is there is replaced.
+        lora: The adapter's description.
+        matrices: A (r, d_in) and B (d_out, r) of each layer.
+        base: The base model's name or path.
+
+    Raises:
+        OSError: It cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -86,7 +101,7 @@ def write(
 
 
 def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """A (r, d_in) and B (d_out, r) of each layer, from an adapter's file."""
+    """Return A (r, d_in) and B (d_out, r) of each layer, from an adapter's file."""
     from safetensors.torch import load_file
 
     named = load_file(folder / "adapter_model.safetensors")
@@ -98,7 +113,7 @@ def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def check(folder: Path) -> None:
-    """Raises UserError where a folder holds no adapter, or what of it is damaged."""
+    """Raise UserError where a folder holds no adapter, or a damaged one."""
     settings = folder / "adapter_config.json"
     if not folder.is_dir():
         raise UserError(f"no adapter folder {folder}{near(folder)}")
@@ -112,9 +127,14 @@ def check(folder: Path) -> None:
 
 @contextmanager
 def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
-    """Lends the base with a saved adapter; the base is untouched afterwards.
+    """Lend the base with a saved adapter; the base is untouched afterwards.
 
-    Raises UserError where the adapter is not one of this base.
+    Args:
+        base: The base model.
+        folder: The adapter's folder.
+
+    Raises:
+        UserError: The adapter is not one of this base.
     """
     from peft import PeftModel
 
@@ -133,7 +153,11 @@ def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
 def unlike(adapted: PeftModel, folder: Path) -> str | None:
     """Return how the weights that PEFT loaded differ from those in an adapter's file; None where they do not.
 
-    That they are the same weights, by name, `loaded` has made sure of.
+    `loaded` has made sure that they are the same weights by name.
+
+    Args:
+        adapted: The base with the adapter.
+        folder: The adapter's folder.
     """
     import torch
     from peft import get_peft_model_state_dict
@@ -164,6 +188,10 @@ def check_fits(model: config.Model, folder: Path) -> None:
 
     The base's settings are enough: layers have names and shapes without weights. A base that cannot be had here cannot
     be asked.
+
+    Args:
+        model: The base model.
+        folder: The adapter's folder.
     """
     import torch
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
@@ -193,8 +221,13 @@ def merge(model: config.Model, folder: Path, out: Path) -> None:
 
     The sum is taken in fp32 and rounded once, to the precision in which the base is stored.
 
+    Args:
+        model: The base model.
+        folder: The adapter's folder.
+        out: The new model's folder.
+
     Raises:
-        UserError: Where the merged model does not answer as the base with the adapter does, or does not load as it was
+        UserError: The merged model does not answer as the base with the adapter does, or does not load as it was
             written. So it is where a layer with an adapter shares its weights with another one, as a head does with the
             input embeddings: merging would change both.
     """
@@ -234,7 +267,7 @@ def _copy_processors(model: config.Model, draft: Path) -> None:
     from transformers.utils import cached_file
 
     for name in PROCESSORS:
-        found = cached_file(
+        cached = cached_file(
             model.path,
             name,
             revision=model.revision,
@@ -242,13 +275,14 @@ def _copy_processors(model: config.Model, draft: Path) -> None:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        if found is not None:
-            shutil.copy(found, draft / name)
+        if cached is not None:
+            shutil.copy(cached, draft / name)
 
 
 def _check_alike(expected: Tensor, model: PreTrainedModel, otherwise: str) -> None:
     """Raise UserError, which begins with `otherwise`, where the model's logits of a few tokens are not these."""
-    found = read_text(model).detach()
-    most = float((found - expected).abs().max()) if found.shape == expected.shape else math.inf
+    logits = read_text(model).detach()
+    most = float((logits - expected).abs().max()) if logits.shape == expected.shape else math.inf
+    # Written so that NaN does not pass: it is not below anything.
     if not most <= ALIKE * (1 + float(expected.abs().max())):
         raise UserError(f"{otherwise} (logits of a few tokens differ by up to {most:.3g})")

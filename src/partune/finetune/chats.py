@@ -65,6 +65,7 @@ class Written:
 
     @property
     def texts(self) -> list[str]:
+        """The whole text of each example."""
         return ["".join(text for text, _ in pieces) for pieces in self.examples]
 
 

@@ -123,6 +123,7 @@ class Examples:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
+        """(n,), tokens of each example."""
         return np.diff(self.starts)
 
     @cached_property
@@ -142,9 +143,13 @@ class Examples:
         return self.tokens[span], self.trained[span]
 
     def cut(self, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
-        """Return the examples cut to `max_length` tokens, with the mask of `loss_on`; none without a trained token.
+        """Return the examples cut to a length, with the mask of a loss; those without a trained token are left out.
 
         An example's first token is never trained on: nothing precedes it.
+
+        Args:
+            max_length: Tokens of an example at most.
+            loss_on: Which tokens the loss is on.
         """
         owner = np.repeat(np.arange(len(self)), self.lengths)
         position = np.arange(len(self.tokens)) - self.starts[owner]
@@ -197,7 +202,15 @@ class Examples:
 
 
 def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """Return all examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial takes."""
+    """Return all examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial takes.
+
+    Args:
+        data: Section `data` of a study.
+        tokenizer: The base model's.
+
+    Raises:
+        UserError: A row cannot be read, or none holds anything.
+    """
     rows = normalise(data, read_rows(data))
     full = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
     if not full:

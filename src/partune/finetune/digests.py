@@ -119,7 +119,12 @@ def find_folder(spec: config.Model) -> Path | None:
 
 
 def weight_files(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
-    """Return the files that a loader takes the weights from, by its order of preference."""
+    """Return the files that a loader takes the weights from, by its order of preference.
+
+    Args:
+        folder: The model's folder.
+        settings: The object in its config.json.
+    """
     names = [settings.get("transformers_weights"), "model.safetensors", "pytorch_model.bin", "lit_model.pth"]
     for name in filter(None, names):
         if (folder / name).is_file():

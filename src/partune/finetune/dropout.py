@@ -31,19 +31,24 @@ M1, M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def mix(x: int) -> int:
-    """A bijection of 64-bit words that looks random: splitmix64's finaliser."""
+    """Return a word that looks random, a bijection of 64-bit words: splitmix64's finaliser."""
     x = ((x ^ (x >> 30)) * M1) & WORD
     x = ((x ^ (x >> 27)) * M2) & WORD
     return x ^ (x >> 31)
 
 
 def begun(seed: int, step: int) -> int:
-    """A 64-bit word for one trial at one optimiser step."""
+    """Return a 64-bit word for one trial at one optimiser step.
+
+    Args:
+        seed: The trial's.
+        step: The optimiser step, from 0.
+    """
     return mix((mix((seed + GOLDEN) & WORD) + (step + 1) * GOLDEN) & WORD)
 
 
 def thresholds(rates: Sequence[float]) -> Tensor:
-    """The least lane, as a signed number, with which a feature is kept at each rate: (K,), on the CPU."""
+    """Return the least lane, as a signed number, with which a feature is kept at each rate: (K,), on the CPU."""
     return torch.tensor([min(round(rate * 2**32), WORD >> 32) - (1 << 31) for rate in rates], dtype=torch.int32)
 
 
@@ -51,8 +56,12 @@ def thresholds(rates: Sequence[float]) -> Tensor:
 class Place:
     """Which trials, at which of their steps, the rows of a forward pass belong to.
 
-    seeds, steps: of each of K trials; rows: the row within its step's batch at which each trial's micro-batch begins;
-    shape: (b, T), of each trial's micro-batch. chosen: (K, n), which of its b T tokens, where it is not all of them.
+    Attributes:
+        seeds: (K,), the trials' seeds.
+        steps: (K,), the optimiser steps at which they are.
+        rows: (K,), the row within its step's batch at which each trial's micro-batch begins.
+        shape: (b, T), of each trial's micro-batch.
+        chosen: (K, n), which of its b T tokens; None for all of them.
     """
 
     seeds: Sequence[int]
@@ -66,32 +75,46 @@ class Place:
         self._begun: Tensor | None = None
 
     def of(self, chosen: Tensor) -> Place:
-        """The place of some tokens alone; chosen: (K, n), indices into each trial's b T."""
+        """Return the place of some tokens alone; chosen: (K, n), indices into each trial's b T."""
         return dataclasses.replace(self, chosen=chosen)
 
     def keys(self, layer: int, device: torch.device) -> Tensor:
-        """A 64-bit word for each trial's layer at its step, (K, 1)."""
+        """Return a 64-bit word for each trial's layer at its step, (K, 1).
+
+        Args:
+            layer: The layer's number among those with adapters.
+            device: Where the words go.
+        """
         if self._begun is None:
             words = [_signed(begun(*place)) for place in zip(self.seeds, self.steps, strict=True)]
             self._begun = torch.tensor(words, dtype=torch.int64, device=device).unsqueeze(1)
         return _mix(self._begun.to(device) + _signed((layer + 1) * GOLDEN & WORD))
 
     def tokens(self, device: torch.device) -> Tensor:
-        """A 64-bit word for the place of every token in its trial's batch: (K, b T), or (K, n) of those chosen."""
+        """Return a 64-bit word for the place of every token in its trial's batch, (K, b T), or (K, n) if chosen."""
         if self._tokens is None:
             b, t = self.shape
             first = torch.tensor(self.rows, dtype=torch.int64).view(-1, 1, 1)
-            place = (first + torch.arange(b).view(-1, 1)) * (1 << 32) + torch.arange(t)  # (K, b, T)
-            tokens = _mix(place.flatten(1)).to(device)
+            positions = (first + torch.arange(b).view(-1, 1)) * (1 << 32) + torch.arange(t)  # (K, b, T)
+            tokens = _mix(positions.flatten(1)).to(device)
             self._tokens = tokens if self.chosen is None else tokens.gather(1, self.chosen.to(device))
         return self._tokens.to(device)
 
 
 def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
-    """Which features are kept, as booleans (K, b T, d); least: (K,), the `thresholds` of the trials' rates."""
+    """Return which features are kept, as booleans (K, b T, d).
+
+    Args:
+        place: The trials and their tokens.
+        layer: The layer's number among those with adapters.
+        least: (K,), the `thresholds` of the trials' rates.
+        features: d.
+    """
     tokens = place.tokens(least.device)
     state = _mix(tokens + place.keys(layer, least.device))  # (K, N)
     lanes = state.unsqueeze(2) + _words(features, least.device)  # (K, N, ceil(d / 2))
+    # State and constants are well mixed already, so that two rounds are enough; each is a pass over as many numbers
+    # as the layer reads.
     for _ in range(2):
         lanes ^= lanes >> 32
         lanes *= _signed(M2)
@@ -99,9 +122,13 @@ def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """In place of `nn.Dropout` in an adapter of PEFT's: the masks of one trial's layer.
+    """The masks of one trial's layer, in place of `nn.Dropout` in an adapter of PEFT's.
 
     The module is told by its owner, through `place`, where a forward pass stands.
+
+    Args:
+        rate: Probability that a feature is dropped.
+        layer: The layer's number among those with adapters.
     """
 
     def __init__(self, rate: float, layer: int) -> None:
@@ -110,6 +137,7 @@ class Dropout(nn.Module):
         self.place: Place | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return x (..., d) with features dropped and the others scaled up; x itself outside training."""
         if not self.training or self.rate == 0 or self.place is None:
             return x
         least = thresholds([self.rate]).to(x.device)
@@ -117,22 +145,24 @@ class Dropout(nn.Module):
 
 
 def _mix(x: Tensor) -> Tensor:
-    """`mix` of 64-bit words."""
+    """Return `mix` of each 64-bit word."""
     for shift, factor in ((30, M1), (27, M2)):
         x = (x ^ _shifted(x, shift)) * _signed(factor)
     return x ^ _shifted(x, 31)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """x >> bits of unsigned words."""
+    """Return x >> bits of unsigned words."""
+    # torch's shift is arithmetic: it fills with the sign bit, which the mask takes off.
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 @functools.lru_cache(maxsize=64)
 def _words(features: int, device: torch.device) -> Tensor:
-    """One constant for every two features, (ceil(d / 2),)."""
+    """Return one constant for every two features, (ceil(d / 2),)."""
     return torch.tensor([_signed(mix((i + 1) * GOLDEN & WORD)) for i in range((features + 1) // 2)], device=device)
 
 
 def _signed(word: int) -> int:
+    """Return a 64-bit word as the signed number of the same bits: torch has no unsigned one to compute with."""
     return word - (1 << 64) if word >> 63 else word

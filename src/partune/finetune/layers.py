@@ -97,6 +97,7 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
     probes: list[tuple[str, torch.Tensor]] = []
 
     def probe(name: str) -> Callable[[nn.Module, Any, Any], Any]:
+        # A zero that is added and has a gradient tells whether logits depend on the layer, at no cost for its weights.
         def added(module: nn.Module, given: Any, output: Any) -> Any:
             if not isinstance(output, torch.Tensor):  # no adapter's product could be added to it
                 return output
@@ -160,18 +161,23 @@ def block_names(model: nn.Module) -> tuple[str, ...]:
     linear, trained = linear_layers(model), trained_layers(model)
     lists = [f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     outermost = tuple(place for place in lists if not any(place != each and place.startswith(each) for each in lists))
-    found: dict[str, None] = {}
+    blocks: dict[str, None] = {}  # a dictionary, to keep the order
     for name in linear:
         place = next((each for each in outermost if name.startswith(each)), None)
         if place is not None and name in trained:
             block = place + name.removeprefix(place).partition(".")[0]
             if block != name:
-                found[block] = None
-    return tuple(found)
+                blocks[block] = None
+    return tuple(blocks)
 
 
 def block_of(model: nn.Module, layer: str) -> str | None:
-    """Return the name of the block that a layer stands in; None where it stands in none."""
+    """Return the name of the block that a layer stands in; None where it stands in none.
+
+    Args:
+        model: The base model.
+        layer: The layer's full name.
+    """
     return next((block for block in block_names(model) if layer.startswith(f"{block}.")), None)
 
 

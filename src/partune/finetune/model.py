@@ -78,7 +78,7 @@ class Base:
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the best there is."""
+    """Return the device of a name; "auto" is the best there is."""
     import torch
 
     if name == "auto":
@@ -97,7 +97,12 @@ def find_device(name: str) -> torch.device:
 
 
 def find_dtype(name: str, device: torch.device) -> str:
-    """fp32, bf16 or fp16; "auto" is bf16 where the device has it, else fp32."""
+    """Return fp32, bf16 or fp16; "auto" is bf16 where the device has it, else fp32.
+
+    Args:
+        name: The setting.
+        device: Where the base is to be.
+    """
     import torch
 
     if name != "auto":
@@ -108,11 +113,18 @@ def find_dtype(name: str, device: torch.device) -> str:
 def load(
     spec: config.Model, dtype: str = "auto", device: str = "auto", compiled: bool = False, devices: int = 1
 ) -> Base:
-    """The base model of a study; raises UserError where there is no such model.
+    """Load the base model of a study.
 
-    compiled: its blocks by torch.compile, each when it first runs; layers with adapters stay outside. devices: with
-    several, its blocks are spread over the GPUs of this process by accelerate, one after another in a forward pass;
-    adapters, their optimisers and everything else stay on the first.
+    Args:
+        spec: Which model.
+        dtype: Its precision, as the setting says it.
+        device: Its device, as the setting says it.
+        compiled: Compile its blocks by torch.compile, each when it first runs; layers with adapters stay outside.
+        devices: GPUs of this process. Over several, blocks are spread by accelerate, one after another in a forward
+            pass; adapters, their optimisers and everything else stay on the first.
+
+    Raises:
+        UserError: There is no such model, it is not whole, or it does not fit.
     """
     import torch
 
@@ -218,7 +230,12 @@ def _not_whole(missing: list[str], wrong: list[str], unused: list[str], weights:
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names, and how many there are beyond these."""
+    """Return the first of some names, and how many there are beyond these.
+
+    Args:
+        names: The names.
+        most: How many to give.
+    """
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
@@ -247,16 +264,24 @@ def _numbers(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 def _without_dropout(model: PreTrainedModel) -> list[str]:
     """Note that a base's own dropout is off, where it has any."""
-    if not (found := dropouts(model.config)):
+    if not (rates := dropouts(model.config)):
         return []
-    listed = ", ".join(f"{name} {value:g}" for name, value in found.items())
+    listed = ", ".join(f"{name} {value:g}" for name, value in rates.items())
     return [f"the base's own dropout ({listed}) is off in training here, and on in the Trainer of transformers"]
 
 
 def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[str, Any]:
-    """What a loader has to be told for a base in 4 bits, computing in `dtype`; nothing for one that is not.
+    """Return what a loader has to be told for a base in 4 bits; nothing for one that is not.
 
-    NormalFloat4 with the constants quantized too: Dettmers et al. 2023 (QLoRA). Raises UserError where it cannot be.
+    NormalFloat4 with the constants quantized too: Dettmers et al. 2023 (QLoRA).
+
+    Args:
+        spec: Which model.
+        device: Where it is to be.
+        dtype: Precision that it computes in.
+
+    Raises:
+        UserError: The device or the library for it is missing.
     """
     if spec.quantize == "none":
         return {}
@@ -282,7 +307,10 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
-    """The model's tokenizer; the first to ask for the model's files, so an unknown model fails here."""
+    """Return the model's tokenizer.
+
+    It is the first to ask for the model's files, so that an unknown model fails here.
+    """
     from transformers import AutoTokenizer
 
     check_exists(spec)
@@ -291,7 +319,7 @@ def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
             return AutoTokenizer.from_pretrained(
                 spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
             )
-        except Exception as error:  # as above
+        except Exception as error:  # of a wrong file libraries raise what they like
             raise _cannot_load(spec, error) from None
 
 
@@ -303,7 +331,7 @@ def ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def check_exists(spec: config.Model) -> None:
-    """Raises UserError for a folder that is no model's, without loading anything; an id passes."""
+    """Raise UserError for a folder that is no model's, without loading anything; an id passes."""
     path = Path(spec.path).expanduser()
     if path.is_dir():
         adapter = (path / "adapter_config.json").is_file()
@@ -330,18 +358,18 @@ def check_exists(spec: config.Model) -> None:
 def check_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; raises UserError where it cannot be read, or holds something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no valid JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no JSON object but {shown(found)}: restore it from a copy")
-    return found
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object but {shown(content)}: restore it from a copy")
+    return content
 
 
 def check_weights(path: Path) -> None:
-    """Raises UserError where a file of safetensors is missing, cut or damaged, or holds no tensor."""
+    """Raise UserError where a file of safetensors is missing, cut or damaged, or holds no tensor."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -356,7 +384,7 @@ def check_weights(path: Path) -> None:
 
 
 def _cannot_load(spec: config.Model, error: Exception) -> UserError:
-    """The libraries' many ways to say that a model cannot be had, in one line."""
+    """Return, in one line, what libraries say in many ways: that a model cannot be had."""
     text = one_line(error)
     if "trust_remote_code" in text:
         return UserError(f"model {spec.path} brings its own code, which only runs with trust_remote_code: true")

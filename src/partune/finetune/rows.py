@@ -175,8 +175,12 @@ class Rows:
 def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
     """Check rows and bring them to the one form of their format.
 
+    Args:
+        data: Section `data` of a study.
+        rows: As they were read.
+
     Raises:
-        UserError: naming the first bad row and what is wrong with it.
+        UserError: A row is wrong; names the first one and what is wrong with it.
     """
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):

@@ -40,9 +40,9 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
     """
     linear, trained = linear_layers(model), trained_layers(model)
     if targets == "all-linear":
-        found = [name for name in body_layers(model) if name in trained]
+        layers = [name for name in body_layers(model) if name in trained]
     elif targets == "attention":
-        found = attention_layers(model)
+        layers = attention_layers(model)
     else:
         wanted = [name.strip() for name in targets.split(",") if name.strip()]
         for name in wanted:
@@ -52,11 +52,11 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
                 raise UserError(f'targets: the model has no linear layer "{name}"{_offer(name, known)}')
             if trained.isdisjoint(fitting):
                 raise UserError(f'targets: a pass of text trains no layer "{name}" ({fitting[0]}): leave it out')
-        found = [layer for layer in linear if layer in trained and any(_fits(layer, name) for name in wanted)]
-    if not found:
+        layers = [layer for layer in linear if layer in trained and any(_fits(layer, name) for name in wanted)]
+    if not layers:
         known = list(dict.fromkeys(layer.rpartition(".")[2] for layer in linear))
         raise UserError(f'targets: "{targets}" fits no linear layer; the model has {", ".join(known[:8]) or "none"}')
-    return found
+    return layers
 
 
 @once_per_model
@@ -69,7 +69,12 @@ def attention_layers(model: nn.Module) -> list[str]:
 
 
 def check_accepted(model: nn.Module, targets: str) -> None:
-    """Raise UserError, with the targets that remain, where PEFT would not load an adapter on these layers."""
+    """Raise UserError, with the targets that remain, where PEFT would not load an adapter on these layers.
+
+    Args:
+        model: The base, its layers as they were loaded.
+        targets: As `find_targets` takes them.
+    """
     layers = find_targets(model, targets)
     if (reason := refusal(model, layers, short_targets(model, layers))) is None:
         return
@@ -85,7 +90,7 @@ def _taken(model: nn.Module, layers: list[str]) -> list[tuple[str, list[str]]]:
         kinds.setdefault(_kind(model, layer, layers), []).append(layer)
     if refusal(model, layers, short_targets(model, layers)) is None:
         return list(kinds.items())
-    return [(kind, own) for kind, own in kinds.items() if refusal(model, own, short_targets(model, own)) is None]
+    return [pair for pair in kinds.items() if refusal(model, pair[1], short_targets(model, pair[1])) is None]
 
 
 def _kind(model: nn.Module, layer: str, among: list[str]) -> str:
@@ -98,6 +103,10 @@ def _kind(model: nn.Module, layer: str, among: list[str]) -> str:
 
 def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
     """Return what `targets` covers, for the record.
+
+    Args:
+        model: The base, its layers as they were loaded.
+        targets: As `find_targets` takes them.
 
     Returns:
         layers: how many have adapters; blocks, of: in how many blocks, of how many; names: the layers' last names;
@@ -139,11 +148,16 @@ def _last_names(layers: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(layer.rpartition(".")[2] for layer in layers))
 
 
-def short_targets(model: nn.Module, found: list[str]) -> list[str]:
-    """Return the layers' last names, as adapter files have them, where these mean exactly the same; else full names."""
-    short = _last_names(found)
+def short_targets(model: nn.Module, layers: list[str]) -> list[str]:
+    """Return the layers' last names, as adapter files have them, where these mean exactly the same; else full names.
+
+    Args:
+        model: The base, its layers as they were loaded.
+        layers: Full names of layers.
+    """
+    short = _last_names(layers)
     meant = [layer for layer, _ in model.named_modules() if any(_fits(layer, name) for name in short)]
-    return short if meant == found else found
+    return short if meant == layers else layers
 
 
 def _fits(layer: str, name: str) -> bool:

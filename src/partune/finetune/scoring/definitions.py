@@ -98,18 +98,18 @@ def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entr
 
 
 class _Members:
-    """Finds, reads and checks what a group names, so that the harness can build it from the index."""
+    """Finds, reads and checks what a group names, so that the harness can build it from the index.
+
+    Args:
+        index: The entries of the group's folder; gets what is found among the harness's.
+        folder: The group's folder.
+        trusted: Whether code that local files name may run.
+        harness: Gives all that the harness knows.
+    """
 
     def __init__(
         self, index: dict[str, Entry], folder: Path, trusted: bool, harness: Callable[[], Mapping[str, Entry]]
     ) -> None:
-        """
-        Args:
-            index: the entries of the group's folder; gets what is found among the harness's.
-            folder: the group's folder.
-            trusted: whether code that local files name may run.
-            harness: gives all that the harness knows.
-        """
         self._index = index
         self._folder = folder
         self._trusted = trusted

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
-    """Scores requests through lm-evaluation-harness's HFLM, on whatever adapter the base carries at the time."""
+    """Return what scores requests through lm-evaluation-harness's HFLM, on whatever adapter the base carries then.
+
+    Args:
+        base: The base model.
+        batch_size: Requests per forward pass.
+    """
     from lm_eval.models.huggingface import HFLM
 
     with quiet():
@@ -37,6 +42,7 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
     tell_apart = frequencies(base.model.config)
 
     def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
+        """Return the answers to requests, equal ones computed once."""
         asked, places = distinct(requests)
         batches: dict[Hashable, list[int]] = {}  # requests whose lengths have the same rotary frequencies
         for place, (_, context, continuation) in enumerate(asked):
@@ -45,8 +51,8 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
         answers: dict[int, Answer] = {}
         with quiet():
             for batch in batches.values():
-                found = model._loglikelihood_tokens([asked[place] for place in batch], disable_tqdm=True)
-                answers.update(zip(batch, found, strict=True))
+                scored = model._loglikelihood_tokens([asked[place] for place in batch], disable_tqdm=True)
+                answers.update(zip(batch, scored, strict=True))
         return [answers[place] for place in places]
 
     return loglikelihoods
@@ -64,6 +70,7 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
 
     class Encoder(HFLM):  # type: ignore[misc]
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
+            """Return a text's tokens without what the tokenizer puts after every text."""
             tokens: list[int] = super().tok_encode(string, add_special_tokens, **options)
             return (
                 tokens[: -len(end)]
@@ -77,13 +84,14 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
             return not begun if add_special_tokens is None else add_special_tokens
 
         def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
-            """The requests where their log-likelihoods would be computed."""
+            """Return the requests where HFLM would compute their log-likelihoods."""
             return requests
 
     with quiet():
         model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
 
     def encode(instances: list[Any]) -> list[Request]:
+        """Return the harness's requests with their tokens."""
         requests: list[Request] = model.loglikelihood(instances, disable_tqdm=True)
         check_special(requests, base.tokenizer)
         return requests
@@ -92,7 +100,12 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
 
 
 def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError where a choice's tokens hold a special one that its text has not: they are not the choice's."""
+    """Raise UserError where a choice's tokens hold a special one that its text has not: they are not the choice's.
+
+    Args:
+        requests: As they were tokenised.
+        tokenizer: What tokenised them.
+    """
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     for (_, text), _, continuation in requests:
         added = special.intersection(continuation)
@@ -104,5 +117,5 @@ def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBas
 
 
 def _copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """HFLM gives a tokenizer without a pad token one; ours stays as it is."""
+    """Return a copy for HFLM, which gives a tokenizer without a pad token one; ours stays as it is."""
     return copy.deepcopy(tokenizer)

@@ -110,17 +110,18 @@ class Task:
         """
 
         def defined(item: Item) -> bool:
+            """Return whether the metric is defined for an item."""
             if metric == "margin":
                 return 0 < len(set(item.gold)) < item.choices
             return bool(item.gold) or (metric != "loss" and _scores_itself(self.leaves[item.leaf]))
 
-        found = [index for index, item in enumerate(self.items) if defined(item)]
-        if not found:
+        scorable = [index for index, item in enumerate(self.items) if defined(item)]
+        if not scorable:
             lacking, advice = "right", ""
             if any(item.gold for item in self.items):
                 lacking, advice = "wrong", ": take --metric loss"
             raise UserError(f"task {self.name} has no {lacking} choice, which metric {metric} needs{advice}")
-        return found
+        return scorable
 
     def split(
         self, seed: int, verdict_share: float, metric: str = "acc"
@@ -128,6 +129,11 @@ class Task:
         """Split the items for which a metric is defined.
 
         A function of the seed, the leaves' names and sizes alone; every leaf gives its share of verdict items.
+
+        Args:
+            seed: Seed of the study.
+            verdict_share: Share of the items that the verdict gets.
+            metric: What the task is judged by.
 
         Returns:
             Indices of the search items and of the verdict items, each in the items' order.
@@ -166,7 +172,7 @@ class Loader:
         Args:
             name: of the harness, or of a file.
             encode: tokenises the harness's requests.
-            limit: takes the first so many documents of each leaf.
+            limit: documents of each leaf, its first ones; None takes all.
             fewshot: examples shown before each question.
             trusted: whether code that local files name may run.
 
@@ -377,7 +383,7 @@ def _shown(value: Any) -> str:
 def remember(leaf: HarnessTask) -> None:
     """Make a task render what it says of a document once, not again for every model that is scored on it.
 
-    The documents have to stay: they are known by their identity.
+    The documents have to stay in memory: they are known by their identity, which another object could get after them.
     """
 
     def kept(render: Callable[..., Any]) -> Callable[..., Any]:
