@@ -189,11 +189,12 @@ def experiment(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Write an adapter or a merged model to a new folder."""
-    from partune.export.export import TOKENIZER, TOOLS
+    from partune.export.export import TOKENIZER
     from partune.export.export import export as write
+    from partune.export.recipes.write import RECIPES
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
-    out, recipes = place(arguments.out), arguments.recipe or TOOLS
+    out, recipes = place(arguments.out), arguments.recipe or tuple(RECIPES)
     written = write(
         studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes, arguments.anyway
     )

@@ -17,10 +17,10 @@ from partune.runtime import rounding
 
 def page(outcome: Outcome) -> str:
     """The whole file's text."""
-    return _Page(outcome).text()
+    return Page(outcome).text()
 
 
-class _Page:
+class Page:
     """Collects the figures while the sections are written."""
 
     def __init__(self, outcome: Outcome) -> None:

@@ -16,10 +16,13 @@ import shlex
 import shutil
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from partune import config
 from partune.errors import UserError, suggestion
+from partune.export.card import card
+from partune.export.chosen import Chosen, tilde
+from partune.export.recipes.write import RECIPES, write
 from partune.record.record import Record
 from partune.report.plain_data import Summary
 from partune.report.summary import summarise
@@ -27,16 +30,13 @@ from partune.report.verdict_words import lost_words
 from partune.runtime.disk import draft_of
 from partune.runtime.extras import require_finetune
 from partune.runtime.paths import place
+from partune.trial import Trial
 from partune.trial.contents import differences
 
-if TYPE_CHECKING:
-    from partune.export.chosen import Chosen
-    from partune.trial import Trial
 from partune.trial.names import Baseline, WinnerScoring
 
-RECIPES = "recipes"
+FOLDER = "recipes"  # of the recipes, in what is handed over
 TOKENIZER = "tokenizer_config.json"  # the file that a tokenizer's folder has
-TOOLS = ("trl", "litgpt", "axolotl", "llamafactory")
 
 
 def export(
@@ -45,7 +45,7 @@ def export(
     trial: int | Literal["defaults"] | None = None,
     merge: bool = False,
     storage: str | None = None,
-    recipes: Collection[str] = TOOLS,
+    recipes: Collection[str] = tuple(RECIPES),
     anyway: bool = False,
 ) -> Path:
     """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`, with its model card.
@@ -59,8 +59,8 @@ def export(
     if "none" in recipes and len(set(recipes)) > 1:
         raise UserError(f"recipes are none or some tools', got {', '.join(recipes)}")
     for tool in recipes:
-        if tool not in (*TOOLS, "none"):
-            raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*TOOLS, "none"))}')
+        if tool not in (*RECIPES, "none"):
+            raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*RECIPES, "none"))}')
     out = place(out)
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
@@ -93,7 +93,8 @@ def export(
             _merge(record, adapter, draft, anyway)
         else:
             _copy(adapter, draft)
-        _describe(record, summary, trial, run, adapter, draft, out, merge, [tool for tool in TOOLS if tool in recipes])
+        tools = [tool for tool in RECIPES if tool in recipes]
+        _describe(record, summary, trial, run, adapter, draft, out, merge, tools)
         draft.rename(out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
@@ -162,8 +163,6 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
 
 def _copy(adapter: Path, out: Path) -> None:
     """The adapter's files; a base that lies in somebody's home is named without the folders above it."""
-    from partune.export.chosen import tilde
-
     shutil.copytree(adapter, out)
     settings = out / "adapter_config.json"
     if settings.is_file():
@@ -185,18 +184,13 @@ def _describe(
     tools: Collection[str],
 ) -> None:
     """Writes the model card and the recipes."""
-    from partune.export.card import card
-    from partune.export.chosen import Chosen
-
     trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
-        chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / RECIPES)
+        chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / FOLDER)
         _give_tokenizer(chosen, draft)
         if tools:
-            from partune.export.recipes.write import write
-
-            write(chosen, draft / RECIPES, tools)
+            write(chosen, draft / FOLDER, tools)
     given = (draft / TOKENIZER).is_file()
     text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, given)
     (draft / "README.md").write_text(text, encoding="utf-8")

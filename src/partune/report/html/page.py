@@ -27,10 +27,10 @@ ROOM = 78  # pixels between two parallel axes, at least
 
 def page(facts: Facts, refresh: float | None = None) -> str:
     """The whole file's text. refresh: seconds after which a browser reads it again."""
-    return _Page(facts).text(refresh)
+    return Page(facts).text(refresh)
 
 
-class _Page:
+class Page:
     """Collects the figures while the sections are written."""
 
     def __init__(self, facts: Facts) -> None:
