@@ -32,7 +32,6 @@ from partune.runtime.extras import require_finetune
 from partune.runtime.paths import place
 from partune.trial import Trial
 from partune.trial.contents import differences
-
 from partune.trial.names import Baseline, WinnerScoring
 
 FOLDER = "recipes"  # of the recipes, in what is handed over

@@ -23,7 +23,7 @@ def test_the_cost_is_that_of_the_record(repeated: list[Path], found: Summary) ->
         assert own["seconds"]["trials"] == pytest.approx(trials)
         assert own["seconds_a_trial"] == pytest.approx(each)
         assert row["algorithm"] == own["algorithm"]
-        assert (row["trials"], row["a trial"]) == (f"{trials:.1f} s", f"{each:.1f} s")
+        assert (row["trials"], row["per trial"]) == (f"{trials:.1f} s", f"{each:.1f} s")
         assert row["in all"] == f"{sum(own['seconds'].values()):.1f} s"
 
 

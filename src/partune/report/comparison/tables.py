@@ -157,7 +157,7 @@ def cost_table(found: Summary) -> Section:
         for own in found["algorithms"]
     ]
     note = "Seconds of a study's workers, in the mean over repeats."
-    return Section("Time and cost", ["algorithm", *parts, "in all", "a trial"], rows, [note])
+    return Section("Time and cost", ["algorithm", *parts, "in all", "per trial"], rows, [note])
 
 
 def markdown(found: Summary, picture: str | None = None) -> str:
