@@ -1,4 +1,4 @@
-"""What became of the data's rows, in words."""
+"""What became of the data's rows, in sentences: nothing is dropped or cut in silence."""
 
 from __future__ import annotations
 

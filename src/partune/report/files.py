@@ -1,4 +1,4 @@
-"""Where a study's report is written, when it is over or while it runs."""
+"""Where a study's report is written: report.html, when the study is over or while it runs."""
 
 from __future__ import annotations
 
@@ -21,9 +21,17 @@ PATIENCE = 20  # times the writing's own seconds, to wait before the next: it is
 
 
 def write(facts: Facts, refresh: float | None = None) -> Path:
-    """Writes report.html into the study's directory, whole or not at all; raises UserError where that cannot be.
+    """Write report.html into the study's directory, whole or not at all.
 
-    refresh: as for `page`; while the study is not over.
+    Args:
+        facts: What is on record.
+        refresh: Seconds after which a browser reads the page again while the study is not over; None for never.
+
+    Returns:
+        The file's path.
+
+    Raises:
+        UserError: The study is in memory only, or the file cannot be written.
     """
     if facts.directory is None:
         raise UserError("a study in memory has no report: give it a directory")
@@ -33,13 +41,22 @@ def write(facts: Facts, refresh: float | None = None) -> Path:
 
 
 def follow(directory: Path, storage: str | None = None, wanted: Callable[[], bool] = lambda: True) -> None:
-    """Writes the report of a running study whenever there is news, until the study is over, or it is not wanted."""
-    told: object = None
+    """Write the report of a running study whenever there is news, until the study is over.
+
+    Args:
+        directory: The study's directory.
+        storage: The URL of its database, where it needs a password.
+        wanted: Asked before each look; the report is no longer followed once it answers False.
+
+    Raises:
+        UserError: The record cannot be read, or the report cannot be written.
+    """
+    written: object = None  # the news that the page has
     while wanted():
         began = time.monotonic()
         record = Record.open(directory, read_only=True, storage=storage)
-        if (found := news(record)) != told:
-            facts, told = Facts(record), found
+        if (latest := news(record)) != written:
+            facts, written = Facts(record), latest
             write(facts, REFRESH)
             if facts.over:
                 return
@@ -47,16 +64,22 @@ def follow(directory: Path, storage: str | None = None, wanted: Callable[[], boo
 
 
 def news(record: Record) -> object:
-    """What is another once a record has something new to show."""
+    """Return a value that changes once a record has something new to show."""
     return [trial.status for trial in record.trials()], len(record.anchors()), record.budget
 
 
 def accompany(directory: Path, storage: str | None, parent: int) -> None:
-    """`follow` as a process beside the one that runs the study: it gives way, and ends with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Run `follow` in a process beside the one that runs the study, until that one ends.
+
+    Args:
+        directory: The study's directory.
+        storage: The URL of its database, where it needs a password.
+        parent: The id of the process that runs the study.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study ends first, then this
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    os.nice(10)
+    os.nice(10)  # drawing takes a second of a core that the study trains on
     try:
-        follow(directory, storage, lambda: os.getppid() == parent)
+        follow(directory, storage, lambda: os.getppid() == parent)  # another parent: the study was killed
     except UserError as error:
         print(f"partune: no live report: {error}", file=sys.stderr)

@@ -11,6 +11,7 @@ from partune.runtime.markdown import fenced, plain, table
 
 
 def markdown(facts: Facts) -> str:
+    """Return the report of a study as Markdown."""
     lines = [f"# Study {plain(facts.name)}", "", f"**{plain(sentences.headline(facts))}**", ""]
     lines += [f"{plain(text)}\n" for text in sentences.remarks(facts)]
     if facts.winner is not None:
@@ -42,5 +43,10 @@ def markdown(facts: Facts) -> str:
 
 
 def escaped(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of plain texts, and an empty line."""
+    """Return a table of plain texts in Markdown, followed by an empty line.
+
+    Args:
+        headers: The columns' heads.
+        rows: The cells of each row, which are escaped.
+    """
     return table([plain(cell) for cell in row] for row in (headers, *rows)) + "\n"

@@ -1,4 +1,4 @@
-"""What a script reads of a report: JSON in one form."""
+"""Plain data of a report, as scripts read them: the type, and JSON in one form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ Summary = dict[str, Any]
 
 
 def as_json(data: Any, ascii_only: bool = False) -> str:
-    """Return plain data as indented JSON; a number that JSON does not know (nan, inf) is null."""
+    """Return plain data as indented JSON; a number that JSON does not know (nan, inf) is null.
+
+    Args:
+        data: Mappings, lists, texts, numbers, booleans and None.
+        ascii_only: Write other characters as escapes.
+    """
     return json.dumps(finite(data), indent=2, ensure_ascii=ascii_only, allow_nan=False)
 
 

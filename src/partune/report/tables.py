@@ -1,4 +1,4 @@
-"""Tables with what there is to say of them, in Markdown and in a terminal."""
+"""Sections of a report: tables with notes, set in Markdown and in a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ if TYPE_CHECKING:
 
 
 class Section(NamedTuple):
-    """A table, and what there is to say of it."""
+    """A table, and what there is to say of it.
+
+    Attributes:
+        title: Its heading.
+        headers: The columns' heads.
+        rows: The cells of each row; a section without rows has notes only.
+        notes: Sentences below the table.
+    """
 
     title: str
     headers: Sequence[str]
@@ -23,13 +30,18 @@ class Section(NamedTuple):
 
 
 def marked(section: Section) -> list[str]:
-    """The lines of a section in Markdown."""
+    """Return the lines of a section in Markdown."""
     rows = [escaped(section.headers, section.rows)] if section.rows else []
     return [f"## {section.title}", "", *rows, *(f"{plain(note)}\n" for note in section.notes)]
 
 
 def tell(listed: Sequence[Section], console: Console | None = None) -> None:
-    """Prints sections."""
+    """Print sections.
+
+    Args:
+        listed: The sections, in their order.
+        console: Where to print; standard output by default.
+    """
     from rich.box import SIMPLE_HEAD
 
     from partune.runtime.console import Console, table, text

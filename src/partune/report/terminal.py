@@ -1,4 +1,4 @@
-"""A report in a terminal, and in a few lines when a run ends."""
+"""A study's report in a terminal, and the line that matters most of it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ WIDTH = 140  # columns, where the output is no terminal
 
 
 def show(summary: Summary, console: Console | None = None) -> None:
-    """Prints the summary: the trials, then the table of base, defaults and best, the verdict last."""
+    """Print the summary: the trials, then the table of base, defaults and winner, the verdict last.
+
+    Args:
+        summary: What the study found.
+        console: Where to print; standard output by default.
+    """
     from partune.runtime.console import Console, text
 
     console = console or Console()
-    if not console.is_terminal:
+    if not console.is_terminal:  # a file or a pipe has no width, and 80 columns would break the tables there
         console.width = max(console.width, WIDTH)
         console.soft_wrap = True
     for part in _page(summary):
@@ -32,7 +37,7 @@ def show(summary: Summary, console: Console | None = None) -> None:
 
 
 def brief(summary: Summary) -> str:
-    """The line that matters most: the verdict, else the best score, else that there is none."""
+    """Return the line that matters most: the verdict, else the winner, else that no trial has a score."""
     if summary["verdict"] is not None:
         equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
         return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
@@ -53,10 +58,10 @@ def _page(summary: Summary) -> list[RenderableType]:
         page.append(_baselines_table(summary))
         if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
             page.append(f"Here the defaults are {summary['defaults']['called']}.")
-    if (found := summary["best"]) is not None:
-        shown = "" if summary["base"] is not None else f", {score_of(found)}"
+    if (winner := summary["best"]) is not None:
+        shown = "" if summary["base"] is not None else f", {score_of(winner)}"
         lucky = f". {said}" if (said := luck(summary)) else ""
-        page.append(f"Winner: trial {found['trial']}{shown}: {settings(found['config'])}{lucky}")
+        page.append(f"Winner: trial {winner['trial']}{shown}: {settings(winner['config'])}{lucky}")
     if summary["confirmed"]:
         page.append(_confirmed_words(summary))
     page += [text(note) for note in row_notes(summary["loaded"].get("data", {}))]

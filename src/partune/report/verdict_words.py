@@ -1,4 +1,7 @@
-"""What a report says of its verdict, wherever it is read: which test, over which runs, and what to do."""
+"""What a report says of its verdict, wherever it is read: which test, over which runs, and what to do.
+
+Everything here takes the summary alone, so that terminal, page, Markdown, model card and export say the same.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ def defaults_called(summary: Summary) -> str:
 
 def lost_words(summary: Summary) -> str:
     """Return what is wrong with the winner's adapter, to follow the verdict; nothing where nothing is known to be."""
-    again = summary["reloaded"]
-    return "" if again is None or again["same"] else f" But do not rely on the winner's adapter: {again['words']}."
+    reloaded = summary["reloaded"]
+    if reloaded is None or reloaded["same"]:
+        return ""
+    return f" But do not rely on the winner's adapter: {reloaded['words']}."
 
 
 def better_defaults(summary: Summary) -> str:
@@ -29,7 +34,7 @@ def better_defaults(summary: Summary) -> str:
 
 
 def luck(summary: Summary) -> str:
-    """Say that another trial than the winner has the best score; nothing where none has, or where any was confirmed."""
+    """Return that a score above the winner's was luck; nothing where there is none, or where any trial was confirmed."""
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
     if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
@@ -38,7 +43,7 @@ def luck(summary: Summary) -> str:
 
 
 def curse(summary: Summary) -> str:
-    """Say by how much the first scores of the trials that ran again were too good; nothing where none ran again.
+    """Return by how much the first scores of the trials that ran again were too good; nothing where none ran again.
 
     Only the first further run counts: it chose no trial before it ran, while later ones run for those that it left.
     """
@@ -54,13 +59,16 @@ def curse(summary: Summary) -> str:
 
 
 def small_print(summary: Summary) -> str:
-    """Say which test the verdict is by, and what it is about."""
+    """Return which test the verdict is by, and what it is about."""
     over = summary["verdict"]["over_base"]
     return f"{over['test']}, on {over['items']} items that no optimiser saw; it {seed_words(summary)}"
 
 
 def seed_words(summary: Summary) -> str:
-    """Say what the verdict's test is about: seeds are in its error, or how to have them there; and which look it is."""
+    """Return what the verdict's test is about: whether seeds are in its error, or how to have them there.
+
+    It also says which look at the study this was, as each look is held against a level of its own.
+    """
     verdict = summary["verdict"]
     if verdict["seeds"]:
         defaults = verdict["over_defaults"]
@@ -83,7 +91,7 @@ def seed_words(summary: Summary) -> str:
 
 
 def advice(summary: Summary) -> list[str]:
-    """Return what follows from the verdict: the adapter that ships among its sisters, and when to take the defaults."""
+    """Return what follows from the verdict: how the adapter that ships compares with its sisters, what to use instead."""
     lines = []
     if (fresh := summary["fresh"]) is not None and fresh["winner"]:
         lines.append(_fresh_words(summary))
@@ -97,6 +105,7 @@ def advice(summary: Summary) -> list[str]:
 
 
 def _fresh_words(summary: Summary) -> str:
+    """Return the scores of all fresh runs, and where the adapter that ships stands among them."""
     best, fresh, defaults = summary["best"], summary["fresh"], summary["defaults"]
     judged = None if best is None else best["verdict"]
     stderr = None if judged is None else judged["stderr"]  # about that of every run, as all have the same items
@@ -118,7 +127,13 @@ def _fresh_words(summary: Summary) -> str:
 
 
 def _listed(scores: list[float | None], stderr: float | None, first: float | None = None) -> str:
-    """List scores of runs and their mean. first: of a run that counts as well, and was not a fresh one."""
+    """Return scores of runs and their mean.
+
+    Args:
+        scores: The runs' scores, None for one that failed.
+        stderr: The standard error of about each.
+        first: The score of a run that counts in the mean too, though it was not a fresh one.
+    """
     listed = ", ".join("failed" if each is None else score(each, stderr) for each in scores)
     counted = [each for each in (first, *scores) if each is not None]
     if not counted:
@@ -129,7 +144,7 @@ def _listed(scores: list[float | None], stderr: float | None, first: float | Non
 
 
 def equal_words(summary: Summary) -> str:
-    """Say that all scores are the same, and what that can mean."""
+    """Return that all scores are the same, and what that can mean."""
     done = [row for row in summary["trials"] if row["status"] == Status.DONE]
     base = summary["base"]
     same = " and the untouched base's" if base is not None and base["score"] == summary["equal"] else ""

@@ -1,4 +1,4 @@
-"""Numbers as a reader wants them: rounded to their uncertainty, and no digit more."""
+"""Counts, lists, settings and durations in words."""
 
 from __future__ import annotations
 
@@ -11,33 +11,41 @@ from partune.trial import Observation, Status
 
 
 def several(count: int, noun: str) -> str:
+    """Return a count with its noun, such as "1 trial" and "1,200 trials".
+
+    Args:
+        count: The count.
+        noun: The noun in the singular; an s makes it plural.
+    """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
-def progress(stands: Sequence[Status], budget: int) -> str:
+def progress(statuses: Sequence[Status], budget: int) -> str:
     """Return how far a search is: how many trials of its budget have ended, and how many more have begun.
 
-    stands: where each of its trials stands.
+    Args:
+        statuses: The status of each trial.
+        budget: The trials that the study may start.
     """
-    ended = sum(each.final for each in stands)
-    begun = len(stands) - ended
+    ended = sum(status.final for status in statuses)
+    begun = len(statuses) - ended
     text = f"{ended:,} of {several(budget, 'trial')} {'has' if ended == 1 else 'have'} ended"
     return f"{text}, {begun:,} more {'has' if begun == 1 else 'have'} begun" if begun else text
 
 
 def listed(words: list[str]) -> str:
-    """a, b and c."""
+    """Return words as one phrase: "a, b and c"."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def value(given: object) -> str:
-    """A hyperparameter's value."""
-    return rounding.number(given, 3) if isinstance(given, float) else str(given)
+def value(setting: object) -> str:
+    """Return a hyperparameter's value; a float has three significant digits."""
+    return rounding.number(setting, 3) if isinstance(setting, float) else str(setting)
 
 
 def settings(config: Mapping[str, object]) -> str:
-    """A configuration in a line."""
-    return ", ".join(f"{name} {value(given)}" for name, given in config.items())
+    """Return a configuration in a line: names and values, with commas between."""
+    return ", ".join(f"{name} {value(setting)}" for name, setting in config.items())
 
 
 def score_of(row: Summary | None) -> str:
@@ -46,29 +54,29 @@ def score_of(row: Summary | None) -> str:
 
 
 def reloaded_words(observation: Observation) -> str:
-    """Return in words whether an adapter, loaded from disk by PEFT, answers as it was scored."""
+    """Return whether an adapter, loaded from disk by PEFT, answers as it was scored."""
     if observation.error is None:
         return f"PEFT loads it from disk, and {observation.scores['items']:g} items have the scores on record"
     return f"loaded from disk by PEFT, it is not what was scored: {observation.error}"
 
 
 def remark(row: Summary) -> str:
-    """What a row's last column says of a trial that did not simply end."""
+    """Return what a row's last column says of a trial that did not simply end."""
     if row["status"] == Status.STOPPED:
         return f"stopped at {row['fidelity']:.0%}"
     return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
 
 
 def coverage_words(covered: Mapping[str, Any]) -> str:
-    """Return which layers have adapters, and which have none, as a person says it."""
+    """Return which layers have adapters, and which have none and why."""
     where = f"adapters on {covered['layers']} layers in {covered['blocks']} of {covered['of']} blocks"
     without = [f"not on {', '.join(names)}, which {reason}" for reason, names in covered["left_out"].items()]
     return "; ".join([f"{where} ({', '.join(covered['names'])})", *without])
 
 
 def span(seconds: float) -> str:
-    """A duration as a person says it."""
-    if seconds < 59.95:
+    """Return a duration, such as "3.1 s", "1 min 05 s" or "2 h 07 min"."""
+    if seconds < 59.95:  # from there on one decimal would read 60.0 s
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
