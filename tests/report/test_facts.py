@@ -129,7 +129,7 @@ def test_the_verdict_is_a_sentence_rounded_to_its_error(facts: dict[str, Facts])
     assert text.startswith(
         f"Trial {each.summary['best']['trial']}, the winner, is better than the untouched base model by 0."
     )
-    assert "on 400 items that no optimiser saw." in text
+    assert "on 400 held-out items, which no optimiser saw." in text
     assert f"{verdict['over_base']['gain']:.3f}\u00a0±\u00a0{verdict['over_base']['stderr']:.3f}" in text
     assert sentences.badge(each)[1] == "good"
     assert "is not shown" not in text

@@ -37,7 +37,7 @@ def test_people_see_trials_scores_verdict_and_adapter(study: Study) -> None:
     shown = printed(summary.summarise(study.record))
     assert study.verdict is not None
     assert f"Verdict: {study.verdict.sentence.split(' (')[0]}" in shown
-    assert "on 1000 items that no optimiser saw" in shown
+    assert "on 1000 held-out items, which no optimiser saw" in shown
     assert "FloatingPointError: loss diverged at step 3" in shown
     assert f"Winner's adapter: {study.record.adapter(study.best.number)}" in shown.replace("\n", "")
     (row,) = [line for line in shown.splitlines() if line.rstrip().endswith(" winner")]

@@ -192,7 +192,7 @@ def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: 
     assert summary["best"]["adapter"] == str(
         tmp_path / "s" / "adapters" / ("winner" if ship != "first" else f"{number:04d}")
     )
-    (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the verdict items"))
+    (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the held-out items"))
     assert ("the winner's first run" in line) == (ship == "first")
     assert f"of {4 + (ship == 'first')} runs" in line
     row = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("| this one"))
@@ -276,7 +276,7 @@ def test_the_means_that_are_compared_are_told(tmp_path: Path) -> None:
     found = study.verdict
     assert found is not None
     assert found.over_defaults is not None
-    (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the verdict items"))
+    (line,) = (line for line in remarks(Facts(study.record)) if line.startswith("Fresh runs on the held-out items"))
     means = re.fullmatch(r".*\(mean (0\.\d+)\);.*first run's [\d.]+: (0\.\d+)\)\..*", line)
     assert means is not None
     assert float(means[1]) - float(means[2]) == pytest.approx(found.over_defaults.gain, abs=1e-3)
@@ -406,7 +406,7 @@ def test_a_winner_whose_scoring_failed_has_no_verdict_the_report_says_why_and_re
     assert study.verdict is None
     summary = summarise(study.record)
     why = (
-        f"No verdict: scoring the winner, trial {study.best.number}, on the verdict items failed (the adapter is gone, "
+        f"No verdict: scoring the winner, trial {study.best.number}, on the held-out items failed (the adapter is gone, "
         "and [/training] it again diverged); partune resume tries again."
     )
     assert (summary["verdict"], summary["no_verdict"]) == (None, why)
@@ -706,7 +706,7 @@ def test_what_the_items_cannot_show_is_said_before_any_training(tmp_path: Path) 
 
     Study(SPACE, objective, "random", directory=tmp_path / "s", watcher=Listens(), seeds=0).run(2)
     assert said == [(Limits.of(on_verdict_items([objective.score_base().items], "acc")).sentence, 0)]
-    assert "4 verdict items cannot show a gain, however large" in said[0][0]
+    assert "4 held-out items cannot show a gain, however large" in said[0][0]
     objective.items = 400
     said.clear()
     Study(SPACE, objective, "random", directory=tmp_path / "t", watcher=Listens(), seeds=0).run(2)

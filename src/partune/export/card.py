@@ -107,10 +107,10 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         said += advice(summary)
         said += [] if ships else ["This is the adapter of the winner's first run, which is not the one that ships."]
     elif is_best:
-        said.append("No verdict: the winner has no scores on the verdict items.")
+        said.append("No verdict: the winner has no scores on the held-out items.")
     else:
         said.append("The study's verdict is on its winner, which is another.")
-    names = ("", "search items", "verdict items", *(f"test: {code(name_of(test))}" for test in tests))
+    names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
     said.append(table([names, *cells]))
     if metric is not None:
         said.append(f"{code(str(metric))}, ± one standard error. The search saw the search items only.")

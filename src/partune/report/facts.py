@@ -238,7 +238,7 @@ class Facts:
             if gain - over["gain"] > SURE * _joint(stderr, over["stderr"]):
                 found.append(
                     f"The winner gained {rounding.difference(gain, stderr, sign='')} on the search items, which chose "
-                    f"it, and {rounding.difference(over['gain'], over['stderr'])} on the verdict items, which did "
+                    f"it, and {rounding.difference(over['gain'], over['stderr'])} on the held-out items, which did "
                     "not: it is fitted to the search items. More validation items or --confirm help."
                 )
         for task, score in best["test"].items():

@@ -118,7 +118,7 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
     return [
         "",
         "search items",
-        *(["verdict items"] if judged else []),
+        *(["held-out items"] if judged else []),
         *(f"test: {name}" for name in facts.tests),
     ], rows
 
@@ -199,12 +199,12 @@ def importance(facts: Facts) -> list[str]:
 def overfitting(facts: Facts) -> list[str]:
     """The flags of overfitting; else that there are none."""
     if facts.summary["base"] is None:
-        return ["There is nothing to compare: this objective has no base model, verdict items or test tasks."]
+        return ["There is nothing to compare: this objective has no base model, held-out items or test tasks."]
     if facts.overfitting:
         return facts.overfitting
     if facts.summary["verdict"] is None and not facts.tests:
-        return ["It shows when the winner is scored on the verdict items."]
-    checked = [*(["the verdict items"] if facts.summary["verdict"] is not None else []), *facts.tests]
+        return ["It shows when the winner is scored on the held-out items."]
+    checked = [*(["the held-out items"] if facts.summary["verdict"] is not None else []), *facts.tests]
     return [f"No sign of overfitting on {words.listed(checked)}."]
 
 
@@ -255,4 +255,4 @@ def _interval(found: Summary) -> str:
 
 
 def _items(verdict: Summary) -> str:
-    return f"{verdict['over_base']['items']:,} items that no optimiser saw"
+    return f"{verdict['over_base']['items']:,} held-out items, which no optimiser saw"

@@ -168,7 +168,7 @@ def _no_verdict(record: Record, winner: Trial | None) -> str:
         return "No verdict: no trial has a score."
     scored = scoring(winner, record.anchors())
     if scored is not None and scored.observation is not None and scored.observation.error is not None:
-        failed = f"scoring the winner, trial {winner.number}, on the verdict items failed"
+        failed = f"scoring the winner, trial {winner.number}, on the held-out items failed"
         return f"No verdict: {failed} ({scored.observation.error}); partune resume tries again."
     trials = record.trials()
     if len(trials) < (record.budget or 0) or not all(trial.status.final for trial in trials):

@@ -112,7 +112,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
     rows = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
-    headers = ("", "search items", "verdict items", *(f"test: {name}" for name in tests))
+    headers = ("", "search items", "held-out items", *(f"test: {name}" for name in tests))
     shown = table(headers, box=SIMPLE_HEAD)
     for column in shown.columns[1:]:
         column.justify = "right"

@@ -34,7 +34,7 @@ def better_defaults(summary: Summary) -> str:
 
 
 def luck(summary: Summary) -> str:
-    """Return that a score above the winner's was luck; nothing where there is none, or where any trial was confirmed."""
+    """Return that a score above the winner's was luck; nothing where none is above it, or where any was confirmed."""
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
     if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
@@ -61,7 +61,7 @@ def curse(summary: Summary) -> str:
 def small_print(summary: Summary) -> str:
     """Return which test the verdict is by, and what it is about."""
     over = summary["verdict"]["over_base"]
-    return f"{over['test']}, on {over['items']} items that no optimiser saw; it {seed_words(summary)}"
+    return f"{over['test']}, on {over['items']} held-out items, which no optimiser saw; it {seed_words(summary)}"
 
 
 def seed_words(summary: Summary) -> str:
@@ -91,7 +91,7 @@ def seed_words(summary: Summary) -> str:
 
 
 def advice(summary: Summary) -> list[str]:
-    """Return what follows from the verdict: how the adapter that ships compares with its sisters, what to use instead."""
+    """Return what follows from the verdict: how the adapter that ships compares with its sisters, what to use."""
     lines = []
     if (fresh := summary["fresh"]) is not None and fresh["winner"]:
         lines.append(_fresh_words(summary))
@@ -113,7 +113,7 @@ def _fresh_words(summary: Summary) -> str:
     groups = [f"winner {_listed(fresh['winner'], stderr)}"]
     if fresh["defaults"]:
         groups.append(f"defaults {_listed(fresh['defaults'], stderr, first)}")
-    text = f"Fresh runs on the verdict items: {'; '.join(groups)}. The verdict compares means, tables have one adapter."
+    text = f"Fresh runs on the held-out items: {'; '.join(groups)}. The verdict compares means, tables have one adapter."
     if judged is None:
         return text
     shipped = judged["score"]

@@ -444,11 +444,11 @@ class Limits:
     def sentence(self) -> str:
         if self.gain is None:
             return (
-                f"{self.items} verdict items cannot show a gain, however large: all are won by chance with p = "
+                f"{self.items} held-out items cannot show a gain, however large: all are won by chance with p = "
                 f"{0.5**self.items:.2g}. Give more items (--limit, --verdict-share)."
             )
         return (
-            f"{self.items} verdict items show a gain of {rounding.number(self.gain, 2)} four times in five, if one "
+            f"{self.items} held-out items show a gain of {rounding.number(self.gain, 2)} four times in five, if one "
             "answer in ten or so changes; a smaller gain more rarely."
         )
 

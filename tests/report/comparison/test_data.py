@@ -99,7 +99,7 @@ def test_verdicts_decide_where_there_are_items_that_no_optimiser_saw(tmp_path: P
         assert own["result"] == winner.observation.scores["verdict"]
         assert own["sentence"].startswith(("BETTER", "NOT SHOWN"))
     text = tables.markdown(found)
-    assert "winner on the verdict items" in text
+    assert "winner on the held-out items" in text
     assert "better than base" in text or "not shown better" in text
 
 

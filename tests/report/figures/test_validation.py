@@ -20,7 +20,7 @@ def compared(facts: Facts) -> dict[str, tuple[float, dict[str, float]]]:
 
 def test_sides_are_the_scores_on_each_part(facts: dict[str, Facts]) -> None:
     figure = figures.sides(facts["tuned"])
-    assert figure["layout"]["xaxis"]["ticktext"] == ["search<br>items", "verdict<br>items", "test:<br>t"]
+    assert figure["layout"]["xaxis"]["ticktext"] == ["search<br>items", "held-out<br>items", "test:<br>t"]
     assert list(traces(figure)) == list(compared(facts["tuned"]))
     for name, (first, scores) in compared(facts["tuned"]).items():
         shown = traces(figure)[name]

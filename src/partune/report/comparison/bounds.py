@@ -18,6 +18,7 @@ from partune.trial import Status
 Scored = tuple[float, float | None]  # a score and its standard error
 
 SEARCH, VERDICT, TEST = "search items", "verdict items", "test: "  # before a test task's name
+HEADS = {VERDICT: "held-out items"}  # in a table; scripts read the kind
 LOWER, BASE, DEFAULTS = "lower bound", "untouched base", "the field's defaults"
 
 
@@ -105,7 +106,7 @@ def tested(study: Facts, task: str) -> list[float]:
 def table(rows: Sequence[Summary]) -> Section:
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["scores"]))
     kinds.sort(key=lambda kind: (kind != SEARCH, kind != VERDICT))
-    heads = [kind if len(kinds) > 1 else "score" for kind in kinds]
+    heads = [HEADS.get(kind, kind) if len(kinds) > 1 else "score" for kind in kinds]
     cells = [
         [
             row["name"],

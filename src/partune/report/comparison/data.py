@@ -28,7 +28,7 @@ from partune.verdict.repeats import Difference, differences, interval
 Array = NDArray[np.float64]
 
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
-MEASURES = {"verdict": "winner on the verdict items", "score": "winner's score"}
+MEASURES = {"verdict": "winner on the held-out items", "score": "winner's score"}
 MOMENTS = 200  # points of a curve over seconds
 SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
 

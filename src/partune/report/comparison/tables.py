@@ -92,7 +92,7 @@ def study_table(found: Summary) -> Section:
         ]
         for own in found["studies"]
     ]
-    heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on verdict items", "verdict"]
+    heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on held-out items", "verdict"]
     return Section("Studies", heads, rows)
 
 

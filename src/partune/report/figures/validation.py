@@ -22,7 +22,7 @@ from partune.trial import Status
 
 def sides(facts: Facts) -> Figure:
     """Base, defaults and winner on search items, verdict items and test tasks."""
-    places = {"search": "search<br>items", "verdict": "verdict<br>items"}
+    places = {"search": "search<br>items", "verdict": "held-out<br>items"}
     places |= {f"test/{task}": f"test:<br>{broken(task)}" for task in facts.tests}
     traces = []
     for k, (name, row) in enumerate(facts.scored.items()):

@@ -96,7 +96,7 @@ class Page:
             "Scores and standard errors. The search items chose the winner, so its score there is too good.", "soft"
         )
         if tested := sentences.comparisons(self.facts):
-            text += "<h3>How sure, on the verdict items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
+            text += "<h3>How sure, on the held-out items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
         return text
 
     def scores(self) -> str:
