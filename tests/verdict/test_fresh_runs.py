@@ -406,8 +406,8 @@ def test_a_winner_whose_scoring_failed_has_no_verdict_the_report_says_why_and_re
     assert study.verdict is None
     summary = summarise(study.record)
     why = (
-        f"No verdict: scoring the winner, trial {study.best.number}, on the held-out items failed (the adapter is gone, "
-        "and [/training] it again diverged); partune resume tries again."
+        f"No verdict: scoring the winner, trial {study.best.number}, on the held-out items failed (the adapter is "
+        "gone, and [/training] it again diverged); partune resume tries again."
     )
     assert (summary["verdict"], summary["no_verdict"]) == (None, why)
     assert brief(summary).endswith(why)

@@ -1,6 +1,6 @@
 """What a study's report says, on a page or as Markdown: the summary's data, and what only a report draws from a record.
 
-What takes time is computed when it is first asked for.
+What takes time is computed when it is first asked for, and once.
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ SURE = 2.0  # standard errors, beyond which a difference is taken for one
 
 @dataclass(frozen=True)
 class Failure:
-    """Trials that failed for one cause. cause: the first one's error; others may differ in its numbers."""
+    """Trials that failed for one cause.
+
+    Attributes:
+        cause: The error of the first; those of the others may differ in its numbers.
+        trials: Their numbers.
+        config: The first one's configuration.
+    """
 
     cause: str
     trials: list[int]
@@ -47,7 +53,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the time that a study took. seconds: of all its workers."""
+    """Some of the time that a study took.
+
+    Attributes:
+        name: What it went into.
+        seconds: Seconds of all its workers together.
+    """
 
     name: str
     seconds: float
@@ -72,17 +83,18 @@ class Facts:
 
     @property
     def budget(self) -> int:
+        """The trials that the study may start; those on record where it has no budget."""
         return self.summary["budget"] or len(self.trials)
 
     @property
     def over(self) -> bool:
-        """The budget is spent, or the space, all trials have ended, and a winner that can be judged is judged."""
+        """Whether the search is over and, where there is a base to compare with, the winner is judged."""
         open_verdict = self.summary["base"] is not None and self.summary["verdict"] is None
         return self.searched and not (open_verdict and self.winner is not None)
 
     @property
     def searched(self) -> bool:
-        """The budget is spent, or the space, and all trials have ended."""
+        """Whether the budget or the space is spent, and all trials have ended."""
         spent = len(self.trials) >= min(self.budget, self.space.size or math.inf)
         return spent and all(trial.status.final for trial in self.trials)
 
@@ -90,10 +102,12 @@ class Facts:
 
     @property
     def done(self) -> list[Trial]:
+        """The trials that have a score."""
         return [trial for trial in self.trials if trial.status is Status.DONE]
 
     @property
     def winner(self) -> Trial | None:
+        """The study's winner; None while no trial has a score."""
         best = self.summary["best"]
         return None if best is None else self.trials[best["trial"]]
 
@@ -104,12 +118,12 @@ class Facts:
 
     @functools.cached_property
     def n_init(self) -> int:
-        """Trials of the initial design."""
+        """How many trials are of the initial design."""
         return 0 if self._optimizer is None else min(self._optimizer.n_init, len(self.trials))
 
     @property
     def best_so_far(self) -> list[tuple[int, float]]:
-        """(number, best score among the trials that are done up to it), (n,)."""
+        """Each trial from the first score on: its number, and the best score of trials up to it."""
         best, found = -math.inf, []
         for trial in self.trials:
             if trial.status is Status.DONE:
@@ -120,10 +134,11 @@ class Facts:
 
     @property
     def failures(self) -> list[Failure]:
-        """By falling frequency."""
+        """The failed trials by their cause, the most frequent first."""
         groups: dict[str, list[Trial]] = {}
         for trial in self.trials:
             if trial.status is Status.FAILED and trial.observation is not None:
+                # Errors that differ in a step, a size or an address only have one cause.
                 groups.setdefault(re.sub(r"\d+", "#", trial.observation.error or ""), []).append(trial)
         found = [
             Failure(self._cause(trials[0]), [trial.number for trial in trials], trials[0].config)
@@ -139,36 +154,36 @@ class Facts:
 
     @property
     def hints(self) -> list[str]:
-        """Return what to do where the winner and half of the best trials sit near a bound of the space.
+        """What to do where the winner and half of the best trials sit near a bound of the space.
 
         A winner that is not above the base, or that leads alone, is no reason to search further out.
         """
         if self.winner is None or not self._above_base:
             return []
-        found = []
-        for name, given in self.winner.config.items():
+        hints = []
+        for name, setting in self.winner.config.items():
             parameter = self.space.hyperparameters[name]
             if isinstance(parameter, Choice):
                 continue
             assert isinstance(parameter, (Float, Int))
-            u = parameter.encode(given)
-            top = given == parameter.high if isinstance(parameter, Int) else u >= 1 - EDGE
-            bottom = given == parameter.low if isinstance(parameter, Int) else u <= EDGE
+            u = parameter.encode(setting)
+            top = setting == parameter.high if isinstance(parameter, Int) else u >= 1 - EDGE
+            bottom = setting == parameter.low if isinstance(parameter, Int) else u <= EDGE
             if not self._crowded(name, parameter, 1.0 if top else 0.0):
                 continue
             if top:
-                found.append(f"{name} is at the top of its range, {words.value(parameter.high)}: widen it.")
+                hints.append(f"{name} is at the top of its range, {words.value(parameter.high)}: widen it.")
             elif bottom and (parameter.low == 0):
-                found.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: try without it.")
+                hints.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: try without it.")
             elif bottom and isinstance(parameter, Int) and parameter.low == 1:
-                found.append(f"{name} is at the bottom of its range, 1.")
+                hints.append(f"{name} is at the bottom of its range, 1.")
             elif bottom:
-                found.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: widen it.")
-        return found
+                hints.append(f"{name} is at the bottom of its range, {words.value(parameter.low)}: widen it.")
+        return hints
 
     @property
     def _above_base(self) -> bool:
-        """Whether the winner's search score is above the base's by more than chance; so where there is no base."""
+        """Whether the winner's search score is above the base's by more than chance; true where there is no base."""
         base, best = self.summary["base"], self.summary["best"]
         if base is None or best is None or base["score"] is None:
             return True
@@ -183,11 +198,12 @@ class Facts:
 
     @functools.cached_property
     def importance(self) -> Importance | None:
+        """How much each hyperparameter matters; None where scores or hyperparameters do not differ."""
         return importance(self.space, self.done)
 
     @property
     def leading(self) -> list[str]:
-        """The hyperparameters that matter, the most important first."""
+        """The hyperparameters, the most important first."""
         shares = {} if self.importance is None else self.importance.shares
         return [*shares, *(name for name in self.space.names if name not in shares)]
 
@@ -200,11 +216,12 @@ class Facts:
 
     @functools.cached_property
     def partition(self) -> Partition | None:
+        """What a search of the partition family cut the space into; None for other searches."""
         return None if self._optimizer is None else partition(self._optimizer, self.trials)
 
     @functools.cached_property
     def _optimizer(self) -> Optimizer | None:
-        """As the study began with it; None where it cannot be made again (it came from the user's own code)."""
+        """The optimiser as the study began with it; None where it was the user's own and cannot be loaded."""
         header = self.header
         try:
             return make_optimizer(header["algorithm"], self.space, seed=header["seed"], **header["options"])
@@ -215,28 +232,28 @@ class Facts:
 
     @property
     def scored(self) -> dict[str, Summary]:
-        """base, defaults and best, where they have a score."""
+        """Base, defaults and best (the winner), where they have a score."""
         rows = {name: self.summary[name] for name in ("base", "defaults", "best")}
         return {name: row for name, row in rows.items() if row is not None and row["score"] is not None}
 
     @property
     def tests(self) -> list[str]:
-        """The test tasks."""
+        """The names of the test tasks."""
         rows = [*self.scored.values(), *self.summary["trials"]]
         return list(dict.fromkeys(name for row in rows for name in row["test"]))
 
     @property
     def overfitting(self) -> list[str]:
-        """Where the winner's gain over the base does not hold, each beyond what chance explains."""
+        """Sentences on where the winner's gain over the base does not hold, each beyond what chance explains."""
         base, best, verdict = self.summary["base"], self.summary["best"], self.summary["verdict"]
         if base is None or best is None or base["score"] is None:
             return []
-        found = []
+        flags = []
         if verdict is not None:
             gain, stderr = best["score"] - base["score"], _joint(best["stderr"], base["stderr"])
             over = verdict["over_base"]
             if gain - over["gain"] > SURE * _joint(stderr, over["stderr"]):
-                found.append(
+                flags.append(
                     f"The winner gained {rounding.difference(gain, stderr, sign='')} on the search items, which chose "
                     f"it, and {rounding.difference(over['gain'], over['stderr'])} on the held-out items, which did "
                     "not: it is fitted to the search items. More validation items or --confirm help."
@@ -247,14 +264,14 @@ class Facts:
             gain = score["score"] - base["test"][task]["score"]
             stderr = _joint(score["stderr"], base["test"][task]["stderr"])
             if gain < -SURE * stderr:
-                found.append(
+                flags.append(
                     f"On {task} the winner scores {rounding.difference(-gain, stderr, sign='')} below the untouched "
                     "base model: tuning cost some of what the base could do."
                 )
-        return found
+        return flags
 
     def agreement(self, task: str) -> tuple[float, int] | None:
-        """Spearman's correlation of score and score on a test task over trials, and their number; five at least."""
+        """Return Spearman's correlation of the score with that on a test task, and its number of trials, at least 5."""
         rows = [row for row in self.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
         pairs = [(row["score"], row["test"][task]["score"]) for row in rows]
         if len(pairs) < 5 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
@@ -290,22 +307,23 @@ class Facts:
 
     @property
     def device(self) -> str | None:
-        found = self.summary["loaded"].get("device")
-        return None if found is None else str(found)
+        """The device that the study ran on, where that is on record."""
+        device = self.summary["loaded"].get("device")
+        return None if device is None else str(device)
 
     @property
     def unit(self) -> str:
-        """What an hour of a worker is."""
+        """The unit in which an hour of a worker is counted."""
         return "CPU-hours" if self.device is None or self.device.startswith("cpu") else "GPU-hours"
 
 
 def _joint(*errors: float | None) -> float:
-    """The standard error of a sum of independent numbers; what is unknown counts as none."""
+    """Return the standard error of a sum of independent numbers; an unknown error counts as none."""
     return math.sqrt(sum(each**2 for each in errors if each is not None and math.isfinite(each)))
 
 
 def counts(trials: Sequence[Trial]) -> str:
-    """How the trials ended, in words."""
+    """Return how trials ended, such as "12 done, 2 failed"."""
     numbers = {status: sum(trial.status is status for trial in trials) for status in Status}
     return ", ".join(f"{n:,} {status}" for status, n in numbers.items() if n) or "none yet"
 

@@ -1,4 +1,4 @@
-"""What a report says in words, as plain text: page and Markdown set it each in their own way."""
+"""What a report says of a study, as plain text: page, Markdown and dashboard set it each in their own way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPARED = ("winner over", "gain", "95 % interval, two-sided", "p, one-sided", "
 
 
 def badge(facts: Facts) -> tuple[str, str]:
-    """The verdict in two or three words, and its kind: good, open or bad."""
+    """Return the verdict in two or three words, and its kind: good, open or bad."""
     verdict = facts.summary["verdict"]
     if facts.winner is None:
         return ("no result", "bad") if facts.trials and facts.over else ("no result yet", "open")
@@ -36,7 +36,7 @@ def badge(facts: Facts) -> tuple[str, str]:
 
 
 def headline(facts: Facts) -> str:
-    """The verdict in a sentence: better or not, by how much, how sure."""
+    """Return the verdict in a sentence: better or not, by how much, how sure."""
     summary, winner = facts.summary, facts.winner
     if winner is None:
         ended = [trial for trial in facts.trials if trial.status.final]
@@ -60,7 +60,13 @@ def headline(facts: Facts) -> str:
 
 
 def _judged(number: int, verdict: Summary, defaults: str) -> str:
-    """Say what the tests of a verdict show of a trial."""
+    """Return what the tests of a verdict show of a trial.
+
+    Args:
+        number: The trial's number.
+        verdict: The summary's verdict.
+        defaults: What the defaults are called.
+    """
     over_base, over_defaults = verdict["over_base"], verdict["over_defaults"]
     what = "the winner" if verdict["seeds"] else "the winner, in the one adapter that the search left of it"
     text = f"Trial {number}, {what}, is"
@@ -89,27 +95,27 @@ def _judged(number: int, verdict: Summary, defaults: str) -> str:
 
 
 def remarks(facts: Facts) -> list[str]:
-    """What else a reader has to know of the verdict."""
+    """Return what else a reader has to know of the verdict, a sentence each."""
     summary = facts.summary
-    found = []
+    said = []
     if not facts.over:
-        found.append(
+        said.append(
             f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: what follows is how it stands."
         )
     if facts.winner is not None and (lucky := luck(summary)):
-        found.append(lucky)
+        said.append(lucky)
     if lost := lost_words(summary):
-        found.append(lost.strip())
+        said.append(lost.strip())
     if summary["verdict"] is not None:
-        found += advice(summary)
-        found.append(f"The test {seed_words(summary)}")
+        said += advice(summary)
+        said.append(f"The test {seed_words(summary)}")
     elif facts.searched and summary["no_verdict"] is not None:
-        found.append(summary["no_verdict"])
-    return found
+        said.append(summary["no_verdict"])
+    return said
 
 
 def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
-    """Base, defaults and winner on search items, verdict items and test tasks: the table's head, and its rows."""
+    """Return the table of base, defaults and winner on search items, held-out items and test tasks: heads and rows."""
     judged = any(row["verdict"] is not None for row in facts.scored.values())
     rows = []
     for name, row in facts.scored.items():
@@ -124,7 +130,7 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
 
 
 def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
-    """The paired tests on the verdict items: rows under COMPARED."""
+    """Return the paired tests on the held-out items, as rows under COMPARED."""
     verdict = facts.summary["verdict"]
     if verdict is None:
         return []
@@ -143,7 +149,7 @@ def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
 
 
 def cost(facts: Facts) -> str:
-    """The study's time, as an invoice would say it."""
+    """Return the study's time, as an invoice would say it."""
     total = sum(part.seconds for part in facts.parts)
     where = f" on {facts.device}" if facts.device else ""
     rate = [row["seconds"] for row in facts.summary["trials"] if row["seconds"] is not None]
@@ -159,13 +165,14 @@ def cost(facts: Facts) -> str:
 
 
 def time_table(facts: Facts) -> tuple[list[str], list[tuple[str, str, str]]]:
+    """Return the table of the study's time by what it went into: heads and rows."""
     total = sum(part.seconds for part in facts.parts)
     rows = [(part.name, took(part.seconds), f"{100 * part.seconds / total:.0f} %") for part in facts.parts]
     return ["", "time", "share"], rows
 
 
 def settings(facts: Facts) -> str:
-    """What the study is, as YAML: its file; without one, what it was given in Python."""
+    """Return what the study is, as YAML: its file; without one, what it was given in Python."""
     if facts.config is not None:
         return facts.config
     header = {name: facts.header[name] for name in ("algorithm", "options", "seed", "objective", "space")}
@@ -173,22 +180,24 @@ def settings(facts: Facts) -> str:
 
 
 def yaml_text(data: Mapping[str, Any]) -> str:
+    """Return plain data as YAML."""
     return strict_yaml.dump(dict(data))
 
 
 def took(seconds: float) -> str:
+    """Return a duration, in milliseconds where it is short."""
     return span(seconds) if seconds >= 0.1 else f"{rounding.number(1000 * seconds, 2)} ms"
 
 
 def importance(facts: Facts) -> list[str]:
-    """Of what the importances were computed, and what they leave out."""
+    """Return what the importances were computed from, and what they leave out."""
     found = facts.importance
     if found is None:
-        return ["There is nothing to tell: it takes two scores that differ, and two hyperparameters that do."]
+        return ["Importances take two scores that differ, and two hyperparameters that do."]
     many = f"{found.trials:,} of " if found.trials < found.done else ""
     lines = [f"Functional ANOVA of a random forest through {many}{words.several(found.done, 'score')} (Optuna's)."]
     if found.rough:
-        lines.append("So few scores give a rough guess.")
+        lines.append("This few scores give a rough guess only.")
     if found.left_out:
         lines.append(
             f"Left out, as they do not vary or exist in some trials only: {words.listed(list(found.left_out))}."
@@ -197,7 +206,7 @@ def importance(facts: Facts) -> list[str]:
 
 
 def overfitting(facts: Facts) -> list[str]:
-    """The flags of overfitting; else that there are none."""
+    """Return the flags of overfitting, or that there are none."""
     if facts.summary["base"] is None:
         return ["There is nothing to compare: this objective has no base model, held-out items or test tasks."]
     if facts.overfitting:
@@ -209,6 +218,12 @@ def overfitting(facts: Facts) -> list[str]:
 
 
 def agreement(facts: Facts, task: str) -> str:
+    """Return how well the scores of search items and of a test task go together over the trials.
+
+    Args:
+        facts: What is on record.
+        task: The test task's name.
+    """
     found = facts.agreement(task)
     if found is None:
         return "Too few trials were tested for a correlation."
@@ -218,6 +233,7 @@ def agreement(facts: Facts, task: str) -> str:
 
 
 def failures(facts: Facts) -> str:
+    """Return how many trials failed, stopped early or started more than once."""
     number = sum(len(each.trials) for each in facts.failures)
     stopped = sum(trial.status is Status.STOPPED for trial in facts.trials)
     restarted = [trial for trial in facts.trials if trial.attempts > 1]

@@ -1,4 +1,4 @@
-"""What a study found, from its record only: as data for scripts, as text for people."""
+"""What a study found, from its record only, as plain data: for scripts as it is, for people as other rooms say it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ from partune.verdict.winner import (
 
 
 def summarise(record: Record) -> Summary:
-    """The whole of a study as plain data; every number that `show` prints is in it.
+    """Return the whole of a study as plain data; every number that a report prints is in it.
 
-    base, defaults, best: each None, or config, score and stderr (search items), verdict (verdict items) and test.
-    no_verdict: why a study that compares with a base has no verdict, in one sentence; None where it has one.
+    Args:
+        record: The study's record, finished or not.
+
+    Returns:
+        "base", "defaults" and "best" (the winner) are None, or hold config, score and stderr (on the search items),
+        verdict (on the held-out items) and test. "no_verdict" is the reason why a study that compares with a base has
+        no verdict, in one sentence; None where it has one.
     """
     trials, anchors = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
@@ -83,7 +88,7 @@ def _scored(trial: Trial | None) -> Summary | None:
 
 
 def _defaults(trial: Trial | None) -> Summary | None:
-    """called: what they are, where a setting that was given is in the place of one of the field's."""
+    """Return the defaults' scores, and under "called" what they are, as a user may have set some of them."""
     summary = _scored(trial)
     return None if summary is None else summary | {"called": baseline(summary["config"])}
 
@@ -106,14 +111,14 @@ def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) ->
 
 
 def _reloaded(again: Trial | None) -> Summary | None:
-    """What came of loading the winner's adapter from disk once more, as others will."""
+    """Return what came of loading the winner's adapter from disk once more, as others will."""
     if again is None or again.observation is None:
         return None
     return {"same": again.status is Status.DONE, "words": reloaded_words(again.observation)}
 
 
 def _confirmed(trials: list[Trial], anchors: Mapping[RunName, Trial], worth: Worths) -> list[Summary]:
-    """Of each trial that ran again, by falling first score: its scores, None where a run failed."""
+    """Return each trial that ran again, by falling first score, with its further scores; None where a run failed."""
     found = [(trials[number], again) for number, again in confirmations(anchors).items()]
     return [
         {
@@ -127,7 +132,7 @@ def _confirmed(trials: list[Trial], anchors: Mapping[RunName, Trial], worth: Wor
 
 
 def _fresh(winner: Trial, anchors: Mapping[RunName, Trial], look: Look | None) -> Summary:
-    """Return the scores on the verdict items of the fresh runs that the verdict counts; None for one that failed."""
+    """Return the scores on the held-out items of the fresh runs that the verdict counts; None for one that failed."""
     look = look or Look(winner.number, 0, 0)
 
     def scores(runs: list[Trial]) -> list[float | None]:
@@ -158,12 +163,12 @@ def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
 
 
 def _test(scores: Mapping[str, float]) -> Summary:
-    """Return the test tasks' scores, by task: score and stderr; none of a task whose score is no number."""
+    """Return each test task's score and stderr, without a task whose score is not finite."""
     return {task: {"score": score, "stderr": stderr} for task, (score, stderr) in scores_on_tests(scores).items()}
 
 
 def _no_verdict(record: Record, winner: Trial | None) -> str:
-    """Say why there is no verdict on a winner, and what leads to one."""
+    """Return why there is no verdict on a winner, and what leads to one."""
     if winner is None:
         return "No verdict: no trial has a score."
     scored = scoring(winner, record.anchors())
@@ -236,13 +241,13 @@ def _seconds(trials: list[Trial], anchors: Mapping[RunName, Trial]) -> Summary:
 
 
 def utilisation(trials: Iterable[Trial]) -> float | None:
-    """Busy / (workers x makespan) of the search, as `partune bench scaling` has it; None where that is not on record.
+    """Return the share of the workers' time in which they were busy with a search; None where that is not on record.
 
-    busy: seconds of the trials that ended; of a pack's trials each has its share of the pack's.
-    workers x makespan: the seconds for which workers were there, from a run's first ask to the last result that it
-    told. Each result has with it what was added since the one before ("worker_seconds"), so that workers may come and
-    go, and the runs of a resumed study, and several drivers, add up. Between them nothing counts; work that was lost
-    with a worker counts as idle.
+    It is busy / (workers x makespan), as `partune bench scaling` has it. Busy are the seconds of the trials that ended;
+    a pack's trials share its seconds. Workers x makespan are the seconds for which workers were there, from a run's
+    first ask to the last result that it told. Each result carries what was added since the one before
+    ("worker_seconds"), so that workers may come and go, and the runs of a resumed study, and several drivers, add up.
+    Time between runs does not count; work that was lost with a worker counts as idle.
     """
     known = [trial for trial in trials if trial.observation is not None and "worker_seconds" in trial.observation.cost]
     there = _total(known, "worker_seconds")

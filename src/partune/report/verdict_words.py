@@ -113,7 +113,8 @@ def _fresh_words(summary: Summary) -> str:
     groups = [f"winner {_listed(fresh['winner'], stderr)}"]
     if fresh["defaults"]:
         groups.append(f"defaults {_listed(fresh['defaults'], stderr, first)}")
-    text = f"Fresh runs on the held-out items: {'; '.join(groups)}. The verdict compares means, tables have one adapter."
+    listed = "; ".join(groups)
+    text = f"Fresh runs on the held-out items: {listed}. The verdict compares means, tables have one adapter."
     if judged is None:
         return text
     shipped = judged["score"]

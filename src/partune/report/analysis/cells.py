@@ -1,4 +1,4 @@
-"""What a search of the partition family has cut the space into, from its record: its tree, grown again."""
+"""What a search of the partition family has cut the space into: its tree, regrown from its record."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ from partune.trial import Point, Trial
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the unit cube: a box, or the ball within it; lower, upper: (d,).
+    """A part of the unit cube: a box, or the ball within it.
 
-    score: what it is ranked by; NaN until it is known, and for balls.
-    inferred: that score is the lower bound of a Gaussian process, nothing was evaluated.
+    Attributes:
+        lower: Its lowest corner, (d,).
+        upper: Its highest corner, (d,).
+        depth: The cuts from the root down to it.
+        score: What it is ranked by; NaN until it is known, and for balls.
+        inferred: Whether its score is the lower bound of a Gaussian process, and nothing was evaluated there.
     """
 
     lower: Point
@@ -28,10 +32,13 @@ class Region:
 
 @dataclass(frozen=True)
 class Partition:
-    """regions: parents before their parts. round: they are balls.
+    """The regions of a search.
 
-    depths: how deep the search was, (number of the trial, depth of its cell); inferred: the same of cells that only
-    a Gaussian process scored, by the trial that came next.
+    Attributes:
+        regions: Parents before their parts.
+        round: Whether they are balls.
+        depths: How deep the search was: (number of the trial, depth of its cell).
+        inferred: The depths of cells that only a Gaussian process scored, by the trial that came next.
     """
 
     regions: Sequence[Region]
@@ -41,7 +48,12 @@ class Partition:
 
 
 def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None:
-    """None where the optimiser, fresh here and replayed, is not of the partition family."""
+    """Return what a search has cut the space into; None where it is not of the partition family.
+
+    Args:
+        optimizer: The search's optimiser, fresh; it is replayed here.
+        trials: The trials of the search, in order.
+    """
     from partune.optimizers.fractal import FDA, Hypersphere
     from partune.optimizers.partition import Partitioned
 
@@ -56,6 +68,7 @@ def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None
         return Partition(regions, optimizer.shape is Hypersphere, [], [])
     if optimizer.tree is None:
         return None
+    # Integers and choices decode many points to one configuration, so cells are matched by the point it encodes to.
     canonical = functools.cache(lambda point: optimizer.space.encode(optimizer.space.decode(point)))
     first: dict[Point, int] = {}  # the depth of the first cell with a configuration at its centre
     regions = []

@@ -1,7 +1,6 @@
-"""Which hyperparameters the score depends on: functional ANOVA of a random forest.
+"""Which hyperparameters the score depends on: functional ANOVA of a random forest, as Optuna computes it.
 
-F. Hutter, H. Hoos, K. Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014; as Optuna
-has it.
+F. Hutter, H. Hoos, K. Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014.
 """
 
 from __future__ import annotations
@@ -22,10 +21,13 @@ FEW = 20  # trials, below which the shares are a guess
 
 @dataclass(frozen=True)
 class Importance:
-    """shares: of the scores' variance, by hyperparameter, the largest first; they sum to 1.
+    """How much of the scores' variance each hyperparameter explains.
 
-    trials: how many it was computed from, of how many that were done.
-    left_out: hyperparameters that do not exist in every trial, or never changed.
+    Attributes:
+        shares: Hyperparameter -> share of the variance, the largest first; they sum to 1.
+        trials: The number of trials that it was computed from.
+        done: The number of trials that have a score.
+        left_out: Hyperparameters that do not exist in every trial, or never changed.
     """
 
     shares: Mapping[str, float]
@@ -35,11 +37,17 @@ class Importance:
 
     @property
     def rough(self) -> bool:
+        """Whether there are so few trials that the shares are a guess."""
         return self.trials < FEW
 
 
 def importance(space: Space, done: Sequence[Trial]) -> Importance | None:
-    """done: the trials with a score. None where there is nothing to tell: one score, or one hyperparameter."""
+    """Return the importance of each hyperparameter; None where the scores, or all but one hyperparameter, never differ.
+
+    Args:
+        space: The study's space.
+        done: The trials with a score.
+    """
     chosen = list(done)
     if len(chosen) > MOST:
         chosen = [chosen[k] for k in np.sort(np.random.default_rng(0).choice(len(chosen), MOST, replace=False))]
@@ -58,7 +66,7 @@ def _fanova(space: Space, trials: Sequence[Trial], names: Sequence[str]) -> dict
     from optuna.trial import create_trial
 
     distributions = {name: distribution(space.hyperparameters[name]) for name in names}
-    with quiet():
+    with quiet():  # Optuna announces a study in memory, which is no news to a user
         study = optuna.create_study(direction="maximize")
         study.add_trials(
             create_trial(
@@ -67,5 +75,5 @@ def _fanova(space: Space, trials: Sequence[Trial], names: Sequence[str]) -> dict
             for trial in trials
         )
         evaluator = FanovaImportanceEvaluator(n_trees=TREES, seed=0)
-        found = get_param_importances(study, evaluator=evaluator, params=list(names))
-    return {name: float(share) for name, share in found.items()}
+        shares = get_param_importances(study, evaluator=evaluator, params=list(names))
+    return {name: float(share) for name, share in shares.items()}

@@ -1,4 +1,4 @@
-"""Cuts through the surrogate at the winner: what a Gaussian process through the scores expects, and how sure it is."""
+"""Planes through the surrogate at the winner: what a Gaussian process expects there, and how sure it is."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ FEWEST = 4  # scores below which a process says nothing
 
 @dataclass(frozen=True)
 class Plane:
-    """Two hyperparameters vary, the others are the winner's.
+    """A plane along which two hyperparameters vary and the others are the winner's.
 
-    across, up: their names; x (n,), y (m,): places in [0, 1].
-    mean, std: (m, n), in units of the score: the middle of what is expected there, and half of what lies within one
-        standard deviation of the process, without the noise of an observation; nothing below the worst score.
+    Attributes:
+        across: The name of the hyperparameter on the x axis.
+        up: The name of the one on the y axis.
+        x: Places in [0, 1], (n,).
+        y: Places in [0, 1], (m,).
+        mean: The middle of what is expected there, (m, n), in units of the score; nothing below the worst score.
+        std: Half of what lies within one standard deviation of the process, (m, n), without the noise of an
+            observation.
     """
 
     across: str
@@ -41,10 +46,20 @@ class Plane:
 class Model:
     """The process through the best scores of a study, and the point through which it is cut.
 
-    done: trials with a score, four at least; the best are taken where they are many.
+    Attributes:
+        space: The study's space.
+        trials: The trials that it is fitted to, the best first.
+        winner: The trial through which planes go.
     """
 
     def __init__(self, space: Space, done: Sequence[Trial], winner: Trial) -> None:
+        """Fit the process.
+
+        Args:
+            space: The study's space.
+            done: The trials with a score, at least FEWEST; of many the best are taken.
+            winner: The trial through which planes go.
+        """
         self.space = space
         self.trials = ranked(done)[:MOST]
         self.winner = winner
@@ -57,6 +72,12 @@ class Model:
         return [name for name in self.space.names if name in self.winner.config]
 
     def plane(self, across: str, up: str) -> Plane:
+        """Return a plane through the winner.
+
+        Args:
+            across: The name of the hyperparameter on the x axis.
+            up: The name of the one on the y axis.
+        """
         x, y = (grid(self.space.hyperparameters[name]) for name in (across, up))
         points = np.tile(np.array(self.space.encode(self.winner.config)), (len(y), len(x), 1))  # (m, n, d)
         points[:, :, self.space.names.index(across)] = np.array(x)
@@ -72,7 +93,7 @@ class Model:
 
 
 def grid(parameter: Hyperparameter) -> list[float]:
-    """Places along an axis, in order: all values of a discrete one where they are few."""
+    """Return places along an axis, in order: all values of a discrete one where they are few."""
     if isinstance(parameter, Choice):
         return [parameter.encode(option) for option in parameter.options]
     return sorted({parameter.encode(parameter.decode(u)) for u in np.linspace(0, 1, FINE).tolist()})
