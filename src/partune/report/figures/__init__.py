@@ -1,4 +1,12 @@
-"""The report's figures, as Plotly's JSON: traces and a layout, without titles (the page has headings and captions)."""
+"""The report's figures, as Plotly's JSON: traces and a layout, without titles (the page has headings and captions).
+
+Colours are Okabe and Ito's (2008), which people with any kind of colour vision tell apart, and differ in their marks
+too; scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). What depends on light or dark is the page's.
+
+A trace whose `meta.trials` lists numbers of trials has what is said of these when the pointer is on a mark, and, where
+`meta.over` names hyperparameters, their places in the unit cube (None: their numbers): the page holds both once for all
+figures, and fills them in. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,12 @@ class Tick(NamedTuple):
 
 
 def ticks(parameter: Hyperparameter, most: int = MOST) -> list[Tick]:
-    """Round values within the bounds, and the bounds themselves where they are not crowded; in order."""
+    """Return round values within the bounds, and the bounds themselves, where they are not crowded; in order.
+
+    Args:
+        parameter: The hyperparameter of the axis.
+        most: About how many ticks there may be.
+    """
     if isinstance(parameter, Choice):
         return [Tick(parameter.encode(option), short(option)) for option in parameter.options]
     assert isinstance(parameter, (Float, Int))
@@ -41,7 +46,12 @@ def ticks(parameter: Hyperparameter, most: int = MOST) -> list[Tick]:
 
 
 def short(name: Value, most: int = LONG) -> str:
-    """A name, or an option's, of so many characters at most."""
+    """Return a name, or an option's, cut to a number of characters.
+
+    Args:
+        name: The name or option.
+        most: The characters that it may have.
+    """
     text = str(name)
     return text if len(text) <= most else f"{text[: most - 1]}…"
 

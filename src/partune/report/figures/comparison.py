@@ -27,17 +27,22 @@ HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)  # of algorithms
 
 
 def hue(k: int) -> str:
-    """The colour of algorithm k."""
+    """Return the colour of algorithm k."""
     return HUES[k % len(HUES)]
 
 
 def dashed(k: int) -> bool:
-    """Every other one, so that of two that are the same both are seen."""
+    """Return whether the line of algorithm k is dashed: every other one, so that of two equal lines both are seen."""
     return (k + k // len(HUES)) % 2 == 1
 
 
 def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
-    """Best score so far of a comparison's algorithms, with 95 % intervals; which: by_trial or by_seconds."""
+    """Draw the best score so far of a comparison's algorithms, with 95 % intervals.
+
+    Args:
+        algorithms: The algorithms, as a comparison has them.
+        which: The course to draw: "by_trial" or "by_seconds".
+    """
     unit, size = ("trials", 1.0) if which == "by_trial" else time_unit(max(a[which][-1]["seconds"] for a in algorithms))
     points = [point for own in algorithms for point in own[which]]
     low = floor([point["mean"] for point in points])
@@ -72,7 +77,13 @@ def _least(point: Summary) -> float:
 
 
 def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], enough: int) -> Figure:
-    """Scores of configurations after 1, 2, ... epochs, (n, epochs), None for a failure; a rule at what is enough."""
+    """Draw the scores of configurations after 1, 2, ... epochs, and a rule at the number that is enough.
+
+    Args:
+        scores: The scores, (n, epochs); None for a failure.
+        names: What each configuration is called, (n,).
+        enough: The number of epochs that is enough.
+    """
     epochs = list(range(1, len(scores[0]) + 1))
     traces = [
         {
@@ -93,7 +104,13 @@ def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], 
 
 
 def apart(figure: Figure, facts: Facts, first: int) -> Figure:
-    """The figure for a page of several studies, on which the trials of this one are counted from `first`."""
+    """Return a figure for a page of several studies, where each study's trials are counted on from those before.
+
+    Args:
+        figure: The figure, which is changed.
+        facts: The study that it shows.
+        first: The number that the study's first trial has on the page.
+    """
     encode = {name: each.encode for name, each in facts.space.hyperparameters.items()}
     for trace in figure["data"]:
         meta = trace.get("meta", {})

@@ -30,7 +30,12 @@ from partune.trial import Status
 
 
 def over_trials(facts: Facts, name: str) -> Figure:
-    """One hyperparameter over trials, shaded by the score; the dotted lines are its bounds."""
+    """Draw one hyperparameter over trials, shaded by the score; dotted lines are its bounds.
+
+    Args:
+        facts: What is on record.
+        name: The hyperparameter's name.
+    """
     done = [trial for trial in facts.done if name in trial.config]
     failed = [trial for trial in facts.trials if trial.status is Status.FAILED and name in trial.config]
     place = facts.space.hyperparameters[name].encode
@@ -51,7 +56,7 @@ def over_trials(facts: Facts, name: str) -> Figure:
 
 
 def parallel(facts: Facts) -> Figure:
-    """Each trial as a line through its hyperparameters and its score; the better ones are drawn last."""
+    """Draw each trial as a line through its hyperparameters and its score; the better ones are drawn last."""
     names = list(facts.space.names)
     low, high = ends([trial.score for trial in facts.done])
     ordered = sorted(facts.done, key=lambda trial: trial.score)
@@ -118,6 +123,7 @@ def parallel(facts: Facts) -> Figure:
 
 
 def importances(found: Importance) -> Figure:
+    """Draw the hyperparameters' shares of the scores' variance as bars."""
     names = list(found.shares)[::-1]
     shares = [100 * found.shares[name] for name in names]
     trace = {
@@ -137,7 +143,13 @@ def importances(found: Importance) -> Figure:
 
 
 def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
-    """The mean of the process over two hyperparameters, with the trials; or its standard deviation."""
+    """Draw the surrogate's mean over two hyperparameters, or its standard deviation, with the trials.
+
+    Args:
+        facts: What is on record.
+        cut: The plane.
+        uncertain: Draw the standard deviation.
+    """
     values = cut.std if uncertain else cut.mean
     smooth = all(facts.space.hyperparameters[name].values is None for name in (cut.across, cut.up))
     title = "± score" if uncertain else "score"
@@ -150,22 +162,28 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
         "colorbar": parts.bar(title),
         "hovertemplate": f"{title} %{{z:.4g}}<extra></extra>",
     }
-    found = [trial.score for trial in facts.done]
-    low, high = (0.0, float(values.max()) or 1.0) if uncertain else ends(found)
+    scores = [trial.score for trial in facts.done]
+    low, high = (0.0, float(values.max()) or 1.0) if uncertain else ends(scores)
     trace |= {"zmin": low, "zmax": high}
     if smooth:
         trace |= {"contours": {"coloring": "heatmap"}, "line": {"width": 0.6, "color": "rgba(255,255,255,0.45)"}}
-    traces = [trace, *_places(facts, cut.across, cut.up)]
+    traces = [trace, *dots(facts, cut.across, cut.up)]
     figure = parts.figure(traces, x=parts.axis(facts.space, cut.across, 4), y=parts.axis(facts.space, cut.up))
     figure["layout"] |= {"showlegend": False}
     return figure
 
 
-def _places(facts: Facts, across: str, up: str) -> list[Trace]:
-    """The trials over two hyperparameters."""
-    there = [trial for trial in facts.done if across in trial.config and up in trial.config]
-    small = {"color": "#FFFFFF", "size": 5 if len(there) < MANY else 3, "line": {"color": "#000000", "width": 1}}
-    traces = [{**parts.placed(there, across, up), "name": "trials", "marker": small}]
+def dots(facts: Facts, across: str, up: str) -> list[Trace]:
+    """Return the marks of the trials over two hyperparameters, the winner's as a star.
+
+    Args:
+        facts: What is on record.
+        across: The name of the hyperparameter on the x axis.
+        up: The name of the one on the y axis.
+    """
+    existing = [trial for trial in facts.done if across in trial.config and up in trial.config]
+    small = {"color": "#FFFFFF", "size": 5 if len(existing) < MANY else 3, "line": {"color": "#000000", "width": 1}}
+    traces = [{**parts.placed(existing, across, up), "name": "trials", "marker": small}]
     if (winner := facts.winner) is not None and across in winner.config and up in winner.config:
         x, y = (facts.space.hyperparameters[name].encode for name in (across, up))
         star = parts.points([x(winner.config[across])], [y(winner.config[up])], "winner", ORANGE, [winner])

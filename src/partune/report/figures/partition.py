@@ -10,7 +10,7 @@ import numpy as np
 from partune.report.analysis.cells import Partition, Region
 from partune.report.facts import Facts
 from partune.report.figures import parts
-from partune.report.figures.hyperparameters import _places
+from partune.report.figures.hyperparameters import dots
 from partune.report.figures.parts import (
     BLUE,
     FAINT,
@@ -22,26 +22,33 @@ from partune.report.figures.parts import (
 )
 
 
-def cells(facts: Facts, found: Partition, across: str, up: str) -> Figure:
-    """The cells that a plane through the winner cuts, shaded by their score; of balls, their shadows."""
+def cells(facts: Facts, partition: Partition, across: str, up: str) -> Figure:
+    """Draw the cells that a plane through the winner cuts, shaded by their score; of balls, draw the shadows.
+
+    Args:
+        facts: What is on record.
+        partition: The search's regions.
+        across: The name of the hyperparameter on the x axis.
+        up: The name of the one on the y axis.
+    """
     axes = facts.space.names.index(across), facts.space.names.index(up)
     winner = facts.winner
     point = (0.5,) * facts.space.dimension if winner is None else facts.space.encode(winner.config)
-    if found.round:
-        traces: list[Trace] = [_outlines([_circle(each, axes) for each in found.regions])]
+    if partition.round:
+        traces: list[Trace] = [_outlines([_circle(each, axes) for each in partition.regions])]
     else:
-        cut = [each for each in found.regions if _holds(each, point, axes)]
+        cut = [each for each in partition.regions if _holds(each, point, axes)]
         boxes = [_box(each, axes) for each in cut]
         traces = [*_mosaic(facts, cut, axes), _outlines(boxes)]
     figure = parts.figure(
-        [*traces, *_places(facts, across, up)], x=parts.axis(facts.space, across, 4), y=parts.axis(facts.space, up)
+        [*traces, *dots(facts, across, up)], x=parts.axis(facts.space, across, 4), y=parts.axis(facts.space, up)
     )
     figure["layout"] |= {"showlegend": False}
     return figure
 
 
 def _holds(region: Region, point: Sequence[float], free: tuple[int, int]) -> bool:
-    """Whether the plane through a point, along two free axes, cuts a region."""
+    """Return whether the plane through a point, along two free axes, cuts a region."""
     return all(
         k in free or low <= u < high or (u == high == 1)
         for k, (low, u, high) in enumerate(zip(region.lower, point, region.upper, strict=True))
@@ -49,7 +56,7 @@ def _holds(region: Region, point: Sequence[float], free: tuple[int, int]) -> boo
 
 
 def _mosaic(facts: Facts, regions: Sequence[Region], axes: tuple[int, int]) -> list[Trace]:
-    """A heat map whose lines are the edges of the cells; the deeper ones lie upon their parents."""
+    """Return a heat map whose lines are the edges of the cells; the deeper ones lie upon their parents."""
     if all(math.isnan(each.score) for each in regions):
         return []
     x, y = (sorted({edge for each in regions for edge in (each.lower[k], each.upper[k])}) for k in axes)
@@ -95,18 +102,18 @@ def _outlines(shapes: Iterable[Sequence[tuple[float, float]]]) -> Trace:
     return {**parts.line(x, y, "cells", FAINT, "solid"), "line": {"color": FAINT, "width": 1}, "hoverinfo": "skip"}
 
 
-def depths(found: Partition) -> Figure:
-    """How deep the search was, over trials."""
+def depths(partition: Partition) -> Figure:
+    """Draw how deep the search was, over trials."""
     traces = []
     for visits, name, colour, symbol in (
-        (found.inferred, "inferred, not evaluated", SKY, "circle-open"),
-        (found.depths, "evaluated", BLUE, "circle"),
+        (partition.inferred, "inferred, not evaluated", SKY, "circle-open"),
+        (partition.depths, "evaluated", BLUE, "circle"),
     ):
         if visits:
             x, y = zip(*visits, strict=True)
             traces.append({**parts.points(list(x), list(y), name, colour), "marker": parts.mark(colour, symbol, 7)})
-    if found.depths:
-        numbers, reached = zip(*found.depths, strict=True)
+    if partition.depths:
+        numbers, reached = zip(*partition.depths, strict=True)
         traces.insert(0, parts.steps(list(numbers), np.maximum.accumulate(reached).tolist(), "deepest so far"))
-    whole = parts.whole(1 + max((number for number, _ in found.depths), default=0))
+    whole = parts.whole(1 + max((number for number, _ in partition.depths), default=0))
     return parts.figure(traces, x={"title": "trial", **whole}, y={"title": "depth (cuts)", "rangemode": "tozero"})

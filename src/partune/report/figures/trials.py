@@ -1,12 +1,4 @@
-"""The report's figures, as Plotly's JSON: traces and a layout, without titles (the page has headings and captions).
-
-Colours are Okabe and Ito's (2008), which people with any kind of colour vision tell apart, and differ in their marks
-too; scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). What depends on light or dark is the page's.
-
-A trace whose `meta.trials` lists numbers of trials has what is said of these when the pointer is on a mark, and, where
-`meta.over` names hyperparameters, their places in the unit cube (None: their numbers): the page holds both once for all
-figures, and fills them in. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
-"""
+"""The figure of scores over trials: phases, errors, baselines, failures and the winner."""
 
 from __future__ import annotations
 
@@ -37,7 +29,7 @@ from partune.trial import Status, Trial
 
 
 def scores(facts: Facts) -> Figure:
-    """Score over trials: phases, standard errors, best so far, base and defaults, further runs, the winner.
+    """Draw the scores over trials: phases, standard errors, best so far, baselines, further runs and the winner.
 
     Scores below `floor` lie at the lower edge, as triangles.
     """
@@ -84,7 +76,7 @@ def scores(facts: Facts) -> Figure:
 
 
 def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> list[Trace]:
-    """Marks with standard errors; of many trials as one line with gaps, which a browser draws much faster."""
+    """Return marks with standard errors; of many trials as one line with gaps, which a browser draws much faster."""
     if not trials:
         return []
     errors = [parts.stderr(trial) for trial in trials]
@@ -106,7 +98,7 @@ def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> lis
 
 
 def _failed(facts: Facts, scored: Sequence[float]) -> list[Trace]:
-    """Crosses below all scores."""
+    """Return crosses below all scores."""
     failed = [trial for trial in facts.trials if trial.status is Status.FAILED]
     if not failed:
         return []

@@ -1,4 +1,4 @@
-"""Figures of search items beside verdict items and test tasks."""
+"""Figures of search items beside held-out items and test tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from partune.trial import Status
 
 
 def sides(facts: Facts) -> Figure:
-    """Base, defaults and winner on search items, verdict items and test tasks."""
+    """Draw base, defaults and winner on search items, held-out items and test tasks."""
     places = {"search": "search<br>items", "verdict": "held-out<br>items"}
     places |= {f"test/{task}": f"test:<br>{broken(task)}" for task in facts.tests}
     traces = []
@@ -47,7 +47,12 @@ def sides(facts: Facts) -> Figure:
 
 
 def against_test(facts: Facts, task: str) -> Figure:
-    """Score on the search items against a test task's, of every trial that was tested."""
+    """Draw the score on the search items against a test task's, of every trial that was tested.
+
+    Args:
+        facts: What is on record.
+        task: The test task's name.
+    """
     tested = [
         (facts.trials[row["id"]], row["test"][task])
         for row in facts.summary["trials"]
@@ -65,7 +70,12 @@ def against_test(facts: Facts, task: str) -> Figure:
 
 
 def tested(facts: Facts, task: str) -> Figure:
-    """Score on a test task over trials, of every trial that was tested."""
+    """Draw the score on a test task over trials, of every trial that was tested.
+
+    Args:
+        facts: What is on record.
+        task: The test task's name.
+    """
     rows = [row for row in facts.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
     n = len(facts.trials)
     traces: list[Trace] = []

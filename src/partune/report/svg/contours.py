@@ -1,4 +1,4 @@
-"""Where a function of two coordinates is at most a level: the outlines of these areas, by marching squares.
+"""Outlines of the areas where a function of two coordinates is at most a level, by marching squares.
 
 W. E. Lorensen and H. E. Cline, Marching Cubes, SIGGRAPH 1987, in two dimensions; crossings by linear interpolation.
 """
@@ -18,9 +18,14 @@ Outline = list[tuple[float, float]]
 
 
 def outlines(values: Array, level: float) -> Iterator[Outline]:
-    """Closed polygons (i, j), in steps of the lattice, around the area where values <= level; holes are polygons too.
+    """Yield closed polygons around the area where values are at most a level; holes are polygons too.
 
-    values: (m, n), finite. What reaches the border is closed along it.
+    Args:
+        values: The function on a lattice, (m, n), finite. An area that reaches the border is closed along it.
+        level: The level.
+
+    Yields:
+        The corners (i, j) of a polygon, in steps of the lattice.
     """
     padded = np.pad(values, 1, constant_values=math.inf)
     follow = dict[Edge, Edge]()
@@ -47,7 +52,7 @@ def _edge(side: Edge) -> Edge:
 
 
 def _crossing(padded: Array, edge: Edge, level: float) -> tuple[float, float]:
-    """Where the level is crossed between two corners; at the border itself where one is beyond it."""
+    """Return where the level is crossed between two corners: at the border itself where one lies beyond it."""
     (a, b), (f_a, f_b) = edge, (float(padded[edge[0]]), float(padded[edge[1]]))
     if math.isinf(f_a) or math.isinf(f_b):
         i, j = b if math.isinf(f_a) else a

@@ -1,4 +1,4 @@
-"""Line charts side by side, as SVG."""
+"""Line charts side by side, as an SVG picture."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ LEFT, TOP, RIGHT, BOTTOM = 62, 84, 18, 52  # around them
 
 
 class Curve(NamedTuple):
-    """Points (x, y) joined by lines. band: (x, low, high) of what they are uncertain by, shaded."""
+    """Points joined by lines.
+
+    Attributes:
+        points: The points (x, y).
+        colour: The colour.
+        broken: Whether the line is dashed.
+        band: Where the points may be, shaded: (x, low, high).
+    """
 
     points: Sequence[tuple[float, float]]
     colour: str
@@ -21,7 +28,17 @@ class Curve(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """A chart. x, y: the ends of its axes; by default those of the curves. A logarithmic axis shows no value <= 0."""
+    """A chart.
+
+    Attributes:
+        title: Its title.
+        label: What its axis across shows.
+        curves: Its curves; the last lies on top.
+        log_x: Whether the axis across is logarithmic, and shows no value <= 0.
+        log_y: Whether the axis up is.
+        y: The ends of the axis up; by default those of the curves.
+        x: The ends of the axis across; by default those of the curves.
+    """
 
     title: str
     label: str
@@ -33,7 +50,14 @@ class Panel(NamedTuple):
 
 
 def picture(title: str, note: str, panels: Sequence[Panel], legend: Sequence[tuple[str, str]]) -> str:
-    """Panels from left to right; legend: texts with their colours."""
+    """Return panels from left to right as SVG.
+
+    Args:
+        title: The picture's title.
+        note: A line below it.
+        panels: The panels.
+        legend: Texts with their colours.
+    """
     width, height = len(panels) * (LEFT + WIDTH + RIGHT), TOP + HEIGHT + BOTTOM
     lines = [text(10, 20, title, 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
     for i, (name, colour) in enumerate(legend):
@@ -46,7 +70,14 @@ def picture(title: str, note: str, panels: Sequence[Panel], legend: Sequence[tup
 
 
 def drawn(panel: Panel, left: float, top: float = TOP, width: float = WIDTH) -> Iterator[str]:
-    """A panel whose axes begin at `left` and `top` pixels, and are so wide."""
+    """Yield the SVG elements of a panel.
+
+    Args:
+        panel: The panel.
+        left: Pixels from the left to its axes.
+        top: Pixels from the top to its axes.
+        width: The width of its axes, in pixels.
+    """
     points = [point for curve in panel.curves for point in curve.points]
     across = Axis.over([x for x, _ in points] if panel.x is None else panel.x, panel.log_x)
     up = Axis.over([y for _, y in points] if panel.y is None else panel.y, panel.log_y)
