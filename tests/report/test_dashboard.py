@@ -291,7 +291,7 @@ def test_without_the_extra(directories: dict[str, Path], monkeypatch: pytest.Mon
     [
         (["runs/none"], "no study in runs/none"),
         (["{empty}", "--port", "65536"], "must be between 0 and 65535"),
-        (["{empty}", "--host", "0.0.0.0"], "0.0.0.0 is not of this machine only"),
+        (["{empty}", "--host", "0.0.0.0"], "0.0.0.0 is not an address of this machine only"),
         (["{folder}"], "journal.log is missing"),
     ],
 )

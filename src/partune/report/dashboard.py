@@ -70,7 +70,15 @@ class View(BaseStorage):
     """
 
     def __init__(self, directory: Path, storage: str | None = None) -> None:
-        """storage: the database's URL, where it needs a password. Raises UserError where there is no study."""
+        """Read the record.
+
+        Args:
+            directory: The study's directory.
+            storage: The URL of its database, where it needs a password.
+
+        Raises:
+            UserError: There is no study, or it cannot be read.
+        """
         self._directory = directory
         self._url = storage
         self._record: Record | None = None
@@ -80,9 +88,13 @@ class View(BaseStorage):
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads what is new on record, where that is due; raises UserError where it cannot be read.
+        """Read what is new on record, where that is due.
 
-        Reading takes little of the machine's time, whatever the study's length: the next waits so much longer.
+        The next reading waits for a multiple of the time that this one took, so that reading takes little of the
+        machine, however long the study is.
+
+        Raises:
+            UserError: The record cannot be read.
         """
         if time.monotonic() < self._due or not self._reading.acquire(blocking=False):
             return
@@ -97,8 +109,8 @@ class View(BaseStorage):
         if self._record is None or self._record.url is None:  # a journal is read as it stands now, a database answers
             self._record = Record.open(self._directory, read_only=True, storage=self._url)
         with self._record.guarded():
-            found = news(self._record)
-            if found == self._news:
+            latest = news(self._record)
+            if latest == self._news:
                 return
             facts, times = Facts(self._record), self._record.times()
             winner = facts.winner
@@ -115,31 +127,38 @@ class View(BaseStorage):
             )
             self._trials = [_frozen(trial, facts, self._record, *times[trial.number]) for trial in facts.trials]
             self._winner = None if winner is None else winner.number
-        self._news = found
+        self._news = latest
 
     # ----- what Optuna asks
 
     def get_all_studies(self) -> list[FrozenStudy]:
+        """Return the one study."""
         return [copy.deepcopy(self._study)]
 
     def get_study_id_from_name(self, study_name: str) -> int:
+        """Return the study's id; raises KeyError for another name."""
         if study_name != self._study.study_name:
             raise KeyError(study_name)
         return STUDY
 
     def get_study_name_from_id(self, study_id: int) -> str:
+        """Return the study's name."""
         return self._known(study_id).study_name
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        """Return that scores are maximised."""
         return self._known(study_id).directions
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return algorithm, seed and budget."""
         return copy.deepcopy(self._known(study_id).user_attrs)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the study's note, and what its values are called."""
         return copy.deepcopy(self._known(study_id).system_attrs)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
+        """Return a trial; raises KeyError where it does not exist."""
         if not 0 <= trial_id < len(self._trials):
             raise KeyError(trial_id)
         return copy.deepcopy(self._trials[trial_id])
@@ -147,11 +166,19 @@ class View(BaseStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
+        """Return the trials.
+
+        Args:
+            study_id: The study's id.
+            deepcopy: Return copies.
+            states: Only trials in one of these.
+        """
         self._known(study_id)
-        found = [trial for trial in self._trials if states is None or trial.state in states]
-        return copy.deepcopy(found) if deepcopy else found
+        chosen = [trial for trial in self._trials if states is None or trial.state in states]
+        return copy.deepcopy(chosen) if deepcopy else chosen
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
+        """Return the winner; raises ValueError while no trial is done."""
         self._known(study_id)
         if self._winner is None:
             raise ValueError("no trial is done yet")
@@ -171,7 +198,7 @@ class View(BaseStorage):
 
 
 def _note(facts: Facts) -> str:
-    """How the study stands, in the report's words, as Markdown."""
+    """Return how the study stands, in the report's words, as Markdown."""
     parts = [f"**{plain(sentences.headline(facts))}**", *map(plain, sentences.remarks(facts))]
     if facts.winner is not None:
         parts.append(plain(f"Trial {facts.winner.number}: {words.settings(facts.winner.config)}."))
@@ -181,7 +208,7 @@ def _note(facts: Facts) -> str:
 
 
 def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, end: datetime | None) -> FrozenTrial:
-    """A trial in Optuna's form; rungs are its intermediate values, what else is known of it its attributes."""
+    """Return a trial in Optuna's form: rungs are its intermediate values, what else is known of it its attributes."""
     scores = {} if trial.observation is None or trial.status is Status.FAILED else trial.observation.scores
     hyperparameters = facts.space.hyperparameters
     return FrozenTrial(
@@ -200,7 +227,7 @@ def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, 
 
 
 def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[str, Any]]:
-    """Names and values, in the words of `partune report --json`; None where there is nothing to say."""
+    """Yield names and values in the words of `partune report --json`; None where there is nothing to say."""
     row = facts.summary["trials"][trial.number]
     again = facts.again.get(trial.number, [])
     yield "stderr", row["stderr"]
@@ -221,7 +248,7 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
         yield name, cost.get(name)
     yield "fidelity", row["fidelity"] if trial.status is Status.STOPPED else None
     yield "attempts", trial.attempts if trial.attempts > 1 else None
-    yield "seed", str(trial.seed)  # a name, no quantity to be drawn
+    yield "seed", str(trial.seed)  # a text, as the dashboard would draw a number on an axis
     yield "error", row["error"]
     if record.directory is not None and (folder := record.adapter(trial.number)).is_dir():
         yield "adapter", str(folder)
@@ -231,7 +258,12 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
 
 
 def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
-    """The dashboard, for this machine and for reading only, over a view that is fresh."""
+    """Return the dashboard for this machine and for reading only, over a view that is fresh.
+
+    Args:
+        dashboard: Optuna's dashboard.
+        view: The study that it shows.
+    """
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         page = environ["PATH_INFO"].startswith("/dashboard")
@@ -260,7 +292,7 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
 
 
 def _styled(page: Iterable[bytes]) -> list[bytes]:
-    """The dashboard's page with partune's stylesheet laid over."""
+    """Return the dashboard's page with partune's stylesheet laid over."""
     style = Path(__file__).with_suffix(".css").read_bytes()
     text = b"".join(page)
     if hasattr(page, "close"):
@@ -269,7 +301,7 @@ def _styled(page: Iterable[bytes]) -> list[bytes]:
 
 
 def _is_here(host: str) -> bool:
-    """Whether a request's Host is this machine's own name for itself; the port is another behind a tunnel."""
+    """Return whether a request's Host is this machine's own name for itself; the port is another behind a tunnel."""
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
@@ -277,44 +309,53 @@ def _is_here(host: str) -> bool:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """wsgiref's, with a thread for each request."""
+    """wsgiref's server, with a thread for each request."""
 
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Without asking a name server what the address is called, as wsgiref's would."""
+        """Bind without asking a name server what the address is called, as wsgiref would."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     @property
     def url(self) -> str:
+        """The URL of the study's page."""
         host = f"[{self.server_name}]" if ":" in self.server_name else self.server_name
         return f"http://{host}:{self.server_port}{PAGE}"
 
 
 class ServerV6(Server):
+    """The same server at an IPv6 address."""
+
     address_family = AF_INET6
 
 
 class Handler(WSGIRequestHandler):
+    """wsgiref's handler of a request, which prints nothing."""
+
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: the terminal is its user's."""
+        """Print nothing: the terminal is its user's."""
 
 
 def server(directory: Path, host: str = LOOPBACK, port: int | None = None, storage: str | None = None) -> Server:
-    """A server of the study's dashboard, bound but not serving yet.
+    """Return a server of the study's dashboard, bound but not serving yet.
 
-    port: 0 for any; None for the usual one, or any where that is taken.
-    storage: the database's URL, where it needs a password.
+    Args:
+        directory: The study's directory.
+        host: The address that it listens at, one of this machine only.
+        port: 0 for any; None for the usual one, or any where that is taken.
+        storage: The URL of the study's database, where it needs a password.
 
-    Raises UserError where the dashboard is not installed, the address is not this machine's own or cannot be had, or
-    there is no study.
+    Raises:
+        UserError: The dashboard is not installed, the address is not this machine's own or cannot be had, or there is
+            no study.
     """
     if not is_loopback(host):
         raise UserError(
-            f"{host} is not of this machine only, and whoever reaches the dashboard can read the study: leave --host "
-            f"out, and come from another machine by SSH: ssh -L {port or PORT}:{LOOPBACK}:{port or PORT} HOST"
+            f"{host} is not an address of this machine only, and whoever reaches the dashboard can read the study: leave "
+            f"--host out, and come from another machine by SSH: ssh -L {port or PORT}:{LOOPBACK}:{port or PORT} HOST"
         )
     try:
         import optuna_dashboard
@@ -332,6 +373,6 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
 
 
 def opens(url: str) -> bool:
-    """Opens a browser at a URL where there is one with a window; in a terminal alone it would be in the way."""
+    """Open a browser at a URL where there is one with a window; in a terminal alone it would be in the way."""
     windows = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
     return bool(windows) and webbrowser.open(url)

@@ -83,7 +83,7 @@ def test_a_difference_is_tested_over_repeats(found: Summary) -> None:
 def test_the_same_result_of_every_seed_is_told(tmp_path: Path) -> None:
     paths = [made(tmp_path / f"soo-{seed}", "soo", seed) for seed in range(2)]
     notes = compare.compare(opened(*paths, made(tmp_path / "other")))["notes"]
-    assert any("repeats of soo have one result" in note for note in notes)
+    assert any("repeats of soo have the same result" in note for note in notes)
 
 
 def test_verdicts_decide_where_there_are_items_that_no_optimiser_saw(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_few_repeats_are_told_from_no_difference(repeated: list[Path]) -> None:
     one = compare.compare(opened(repeated[0], repeated[4]))
     assert one["differences"] == []
     assert one["algorithms"][0]["result"]["low"] is None
-    assert "Nothing is tested" in tables.markdown(one)
+    assert "No significance test" in tables.markdown(one)
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:

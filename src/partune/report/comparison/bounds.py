@@ -1,4 +1,7 @@
-"""Between which scores winners lie: those of mere samples, of the untouched base and of the field's defaults."""
+"""Between which scores winners lie: those of mere samples, of the untouched base and of the field's defaults.
+
+The bounds are data for scripts, and a table for people.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ LOWER, BASE, DEFAULTS = "lower bound", "untouched base", "the field's defaults"
 
 
 def samples(name: str) -> bool:
-    """Whether an algorithm learns nothing, so that the best of its samples is a lower bound.
+    """Return whether an algorithm learns nothing, so that the best of its samples is a lower bound.
 
-    No, where it cannot be loaded any more: it came from the user's own code.
+    An algorithm that cannot be loaded any more, as it was the user's own, counts as one that learns.
     """
     try:
         return not algorithm_of(name).learns
@@ -37,10 +40,12 @@ def samples(name: str) -> bool:
 
 
 def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
-    """The bounds, and the winners above them: on each kind of items the mean over repeats.
+    """Return the bounds, and the winners above them: on each kind of items the mean over repeats.
 
-    groups: the repeats by their algorithm's name; all have one objective.
-    The standard error is that over repeats; of a single one that of its items, or of its samples.
+    The standard error is that over repeats; of a single repeat it is that of its items, or of its samples.
+
+    Args:
+        groups: The repeats by their algorithm's name; all have one objective.
     """
     sampled = {name: own for name, own in groups.items() if samples(own[0].header["algorithm"])}
     rows = [_row(f"{LOWER}: {name}, the mean sample", map(_samples, own)) for name, own in sampled.items()]
@@ -48,35 +53,42 @@ def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
     one_a_seed = {study.header["seed"]: study for own in groups.values() for study in own}  # whatever searched
     for name, label in (("base", BASE), ("defaults", DEFAULTS)):
         if scored := [study.scored[name] for study in one_a_seed.values() if name in study.scored]:
-            rows.append(_row(label, map(_anchor, scored)))
+            rows.append(_row(label, map(_baseline, scored)))
     rows += [_row(f"{name}, its winner", map(_winner, own)) for name, own in groups.items() if name not in sampled]
     return rows
 
 
 def _row(name: str, repeats: Iterable[Mapping[str, Scored]]) -> Summary:
-    """repeats: the scores by kind of items."""
-    found = list(repeats)
-    kinds = [kind for kind in found[0] if all(kind in each for each in found)]
+    """Return a bound.
+
+    Args:
+        name: What it is called.
+        repeats: The scores of each repeat by kind of items.
+    """
+    scores = list(repeats)
+    kinds = [kind for kind in scores[0] if all(kind in repeat for repeat in scores)]
     return {
         "name": name,
-        "repeats": len(found),
-        "scores": {kind: _mean([each[kind] for each in found]) for kind in kinds},
+        "repeats": len(scores),
+        "scores": {kind: _mean([repeat[kind] for repeat in scores]) for kind in kinds},
     }
 
 
 def _mean(scored: Sequence[Scored]) -> Summary:
+    """Return the mean and its standard error of some scores; a single score keeps its own error."""
     score, stderr = scored[0] if len(scored) == 1 else _over([score for score, _ in scored])
     return {"score": score, "stderr": stderr}
 
 
 def _over(values: Sequence[float]) -> Scored:
-    """The mean, and its standard error over the values; exactly none where they are equal, as a base's are."""
+    """Return the mean of values and its standard error over them, which is None for a single value."""
     score = float(statistics.mean(values))
+    # The exact mean of equal values has no error; a float's sum would leave one in the last digit.
     return score, statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _samples(study: Facts) -> dict[str, Scored]:
-    """The mean over trials; its standard error is that over them."""
+    """Return the mean over trials, with its standard error over them, by kind of items."""
     kinds: dict[str, list[float]] = {SEARCH: [trial.score for trial in study.done]}
     for task in study.tests:
         kinds[TEST + task] = tested(study, task)
@@ -84,10 +96,10 @@ def _samples(study: Facts) -> dict[str, Scored]:
 
 
 def _winner(study: Facts) -> dict[str, Scored]:
-    return _anchor(study.summary["best"])
+    return _baseline(study.summary["best"])
 
 
-def _anchor(row: Summary) -> dict[str, Scored]:
+def _baseline(row: Summary) -> dict[str, Scored]:
     found: dict[str, Scored] = {SEARCH: (row["score"], row["stderr"])}
     if row["verdict"] is not None:
         found[VERDICT] = row["verdict"]["score"], row["verdict"]["stderr"]
@@ -95,7 +107,12 @@ def _anchor(row: Summary) -> dict[str, Scored]:
 
 
 def tested(study: Facts, task: str) -> list[float]:
-    """The trials' scores on a test task."""
+    """Return the scores on a test task of the trials that are done.
+
+    Args:
+        study: What is on record.
+        task: The test task's name.
+    """
     rows = study.summary["trials"]
     return [row["test"][task]["score"] for row in rows if row["status"] == Status.DONE and task in row["test"]]
 
@@ -104,6 +121,7 @@ def tested(study: Facts, task: str) -> list[float]:
 
 
 def table(rows: Sequence[Summary]) -> Section:
+    """Return the bounds as a table."""
     kinds = list(dict.fromkeys(kind for row in rows for kind in row["scores"]))
     kinds.sort(key=lambda kind: (kind != SEARCH, kind != VERDICT))
     heads = [HEADS.get(kind, kind) if len(kinds) > 1 else "score" for kind in kinds]

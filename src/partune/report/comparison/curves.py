@@ -11,14 +11,18 @@ from partune.report.svg.frame import LINE, Axis, Key, arranged, keyed, sheet, te
 from partune.report.svg.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve, Panel, drawn
 
 
-def picture(found: Summary) -> str:
-    """Best score so far by trial and, where trials take their time, by seconds; bands are 95 % intervals."""
-    algorithms = found["algorithms"]
+def picture(compared: Summary) -> str:
+    """Draw the best score so far by trial and, where trials take their time, by seconds; bands are 95 % intervals.
+
+    Returns:
+        The picture as SVG.
+    """
+    algorithms = compared["algorithms"]
     panels = [_panel(algorithms, "by_trial", "trials")]
     if all(own["by_seconds"] for own in algorithms):
         panels.append(_panel(algorithms, "by_seconds", "seconds"))
-    each = WIDTH if len(panels) > 1 else 2 * WIDTH  # of axes
-    width = len(panels) * (LEFT + each + RIGHT)
+    room = WIDTH if len(panels) > 1 else 2 * WIDTH  # of one panel's axes
+    width = len(panels) * (LEFT + room + RIGHT)
     legend = [Key(_stroke(k), 20, f"{own['algorithm']} ({len(own['seeds'])})") for k, own in enumerate(algorithms)]
     top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
     several = any(len(own["seeds"]) > 1 for own in algorithms)
@@ -27,12 +31,20 @@ def picture(found: Summary) -> str:
     lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
     lines += keyed(legend, width)
     for i, panel in enumerate(panels):
-        lines += drawn(panel, LEFT + i * (LEFT + each + RIGHT), top, each)
+        lines += drawn(panel, LEFT + i * (LEFT + room + RIGHT), top, room)
     return sheet(width, top + HEIGHT + BOTTOM, lines)
 
 
 def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
-    """Steps; what lies below `floor` is drawn at the lower edge, so that a bad beginning does not hide the rest."""
+    """Return a panel of steps; what lies below `floor` is drawn at the lower edge.
+
+    So a bad beginning does not hide the rest.
+
+    Args:
+        algorithms: The algorithms, as a comparison has them.
+        which: The course to draw: "by_trial" or "by_seconds".
+        unit: The key of a point's place across, which labels the axis too.
+    """
     low = floor([point["mean"] for own in algorithms for point in own[which]])
     ends = [value for own in algorithms for point in own[which] for value in _reach(point) if value >= low]
     up = Axis.rounded(min(ends), max(ends))
@@ -57,7 +69,7 @@ def _reach(point: Mapping[str, float | None]) -> list[float]:
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """A best score holds until there is a better one."""
+    """Yield the corners of steps through points: a best score holds until there is a better one."""
     yield from points[:1]
     for (_, before), (x, y) in itertools.pairwise(points):
         yield x, before

@@ -1,8 +1,7 @@
-"""Finished studies of one objective and space side by side, from their records only.
+"""Finished studies of one objective and space side by side, as plain data, from their records only.
 
-Studies of one algorithm with different seeds are its repeats. A study's result is what its winner scores on the verdict
-items, which no optimiser saw; where the objective has none, the winner's score. As data for scripts, as tables and a
-picture for people.
+Studies of one algorithm with different seeds are its repeats. A study's result is what its winner scores on the
+held-out items, which no optimiser saw; where the objective has none, the winner's score.
 """
 
 from __future__ import annotations
@@ -34,9 +33,12 @@ SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says
 
 
 def compare(studies: Sequence[Facts]) -> Summary:
-    """All numbers of the tables and the picture as plain data; raises UserError where the studies cannot be compared.
+    """Return all numbers of the tables and the picture of a comparison.
 
-    bounds: none where there are but winners, which the algorithms have.
+    Its "bounds" are empty where they would hold nothing but the winners, which "algorithms" has.
+
+    Raises:
+        UserError: The studies cannot be compared.
     """
     found, groups = comparison(studies), grouped(studies)
     rows = bounds.bounds(groups)
@@ -44,9 +46,13 @@ def compare(studies: Sequence[Facts]) -> Summary:
 
 
 def comparison(studies: Sequence[Facts]) -> Summary:
-    """The algorithms against each other; raises UserError where the studies cannot be compared.
+    """Return the algorithms against each other.
 
-    algorithms: the best mean result first, each with its curves of the best score so far, in the mean over repeats.
+    "algorithms" has the best mean result first, each with its courses of the best score so far, in the mean over
+    repeats.
+
+    Raises:
+        UserError: The studies cannot be compared.
     """
     _check(studies)
     judged = all(study.summary["best"]["verdict"] is not None for study in studies)
@@ -67,14 +73,19 @@ def comparison(studies: Sequence[Facts]) -> Summary:
 
 
 def label(study: Facts) -> str:
-    """The algorithm, and what it was given beyond its defaults: bo, soo (k=5), random (stop=rungs)."""
+    """Return the algorithm and what it was given beyond its defaults: bo, soo (k=5), random (stop=rungs)."""
     given = {**study.header["options"], **({"stop": stop} if (stop := study.header.get("stop")) else {})}
     inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
     return f"{study.header['algorithm']} ({inside})" if inside else str(study.header["algorithm"])
 
 
 def grouped(studies: Sequence[Facts], name: Callable[[Facts], str] = label) -> dict[str, list[Facts]]:
-    """The repeats, by the name of their algorithm."""
+    """Return the repeats of each algorithm.
+
+    Args:
+        studies: What is on record of each study.
+        name: The function that names a study's algorithm.
+    """
     groups: dict[str, list[Facts]] = {}
     for study in studies:
         groups.setdefault(name(study), []).append(study)
@@ -86,7 +97,7 @@ def grouped(studies: Sequence[Facts], name: Callable[[Facts], str] = label) -> d
 
 def _check(studies: Sequence[Facts]) -> None:
     if len(studies) < 2:
-        raise UserError("a comparison takes two studies at least")
+        raise UserError("a comparison takes two studies at least: partune compare DIRECTORY DIRECTORY ...")
     seen: dict[tuple[str, int], Facts] = {}
     first, objective = studies[0], _objective(studies[0])
     for study in studies:
@@ -111,7 +122,12 @@ def _check(studies: Sequence[Facts]) -> None:
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
-    """The first key, with those above it, whose values differ; None where there is none."""
+    """Return the first key, with those above it, whose values differ; None where all are equal.
+
+    Args:
+        a: A mapping of plain data.
+        b: Another one.
+    """
     for key in {**a, **b}:
         x, y = a.get(key), b.get(key)
         if isinstance(x, Mapping) and isinstance(y, Mapping):
@@ -123,7 +139,10 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
 
 
 def _objective(study: Facts) -> dict[str, Any]:
-    """What decides what a trial scores. Of a function only its name is on record, where it was given by name."""
+    """Return what decides what a trial scores.
+
+    Only the name of a function is on record, where it was given by name.
+    """
     config = None if study.config is None else yaml.safe_load(study.config)
     name = {"objective": config["objective"]} if isinstance(config, dict) and "objective" in config else {}
     return {**name, **study.header["objective"]}
@@ -146,7 +165,7 @@ def _seconds(study: Facts) -> float:
 
 
 def _quartiles(scores: Sequence[float]) -> dict[str, float]:
-    """By the names of QUARTILES."""
+    """Return mean, quartiles and maximum of scores, by the names of QUARTILES."""
     return dict(
         zip(QUARTILES, [float(np.mean(scores)), *np.quantile(scores, [0.25, 0.5, 0.75, 1]).tolist()], strict=True)
     )
@@ -191,7 +210,7 @@ def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], 
 
 
 def _mean(values: Array) -> list[Summary]:
-    """Of each column: the mean, and its 95 % interval, None for a single repeat. values: (repeats, n)."""
+    """Return the mean of each column of values, (repeats, n), and its 95 % interval, None for a single repeat."""
     low, high = interval(values)
     columns = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
     return [
@@ -201,7 +220,12 @@ def _mean(values: Array) -> list[Summary]:
 
 
 def _by_trial(group: Sequence[Facts], common: int) -> list[Summary]:
-    """The best score so far after so many trials, from where every repeat has one."""
+    """Return the best score so far after each number of trials, from where every repeat has one.
+
+    Args:
+        group: The repeats.
+        common: The number of trials that all studies have.
+    """
     curves = [dict(study.best_so_far) for study in group]
     shared = [number for number in range(common) if all(number in curve for curve in curves)]
     means = _mean(np.array([[curve[number] for number in shared] for curve in curves]))
@@ -209,7 +233,7 @@ def _by_trial(group: Sequence[Facts], common: int) -> list[Summary]:
 
 
 def _by_seconds(group: Sequence[Facts]) -> list[Summary]:
-    """The best score so far by the seconds of trials that were told, from where every repeat has one."""
+    """Return the best score so far by the seconds of trials that were told, from where every repeat has one."""
     courses = [list(_course(study)) for study in group]
     first, last = max(course[0][0] for course in courses), min(course[-1][0] for course in courses)
     moments = sorted({at for course in courses for at, _ in course if first <= at <= last} | {first})
@@ -219,7 +243,7 @@ def _by_seconds(group: Sequence[Facts]) -> list[Summary]:
 
 
 def _course(study: Facts) -> Iterator[tuple[float, float]]:
-    """(seconds of the trials so far, best score), after each result from the first score on."""
+    """Yield (seconds of the trials so far, best score) after each result from the first score on."""
     spent, best = 0.0, -math.inf
     for trial in sorted(study.trials, key=lambda trial: trial.told or 0):
         spent += 0.0 if trial.observation is None else trial.observation.cost.get("seconds", 0.0)
@@ -233,7 +257,7 @@ def _plainly(difference: Difference) -> Summary:
 
 
 def on_tests(studies: Sequence[Facts]) -> dict[str, Summary]:
-    """By test task: mean, quartiles and maximum of the trials by algorithm; the winners, tested against each other."""
+    """Return, by test task, the scores of the trials by algorithm, and the winners tested against each other."""
     return {task: _on_test(studies, task) for task in dict.fromkeys(task for study in studies for task in study.tests)}
 
 
@@ -259,27 +283,35 @@ def _on_test(studies: Sequence[Facts], task: str) -> Summary:
 
 
 def _spread(repeats: Sequence[Sequence[float]]) -> dict[str, float] | None:
-    """Mean, quartiles and maximum, in the mean over repeats; None where there are no scores."""
+    """Return mean, quartiles and maximum, in the mean over repeats; None where no repeat has scores."""
     found = [_quartiles(scores) for scores in repeats if scores]
     return {name: float(np.mean([each[name] for each in found])) for name in QUARTILES} if found else None
 
 
 def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """What a reader should know of what was compared."""
-    found = []
+    """Return what a reader should know of what was compared, a sentence each.
+
+    Args:
+        studies: What is on record of each study.
+        common: The number of trials that all studies have.
+        results: The results of each algorithm by seed.
+    """
+    notes = []
     if any(len(study.trials) != common for study in studies):
         counts = sorted({len(study.trials) for study in studies})
-        found.append(
+        notes.append(
             f"The studies have {counts[0]:,} to {counts[-1]:,} trials: results are those of whole studies, which "
             f"favours the longer ones; curves end after {common:,}."
         )
     for name, own in results.items():
         if len(own) > 1 and len(set(own.values())) == 1:
-            found.append(f"The repeats of {name} have one result: it follows from no seed and no noise here.")
+            notes.append(
+                f"All repeats of {name} have the same result: nothing in it is random, and the objective has no noise."
+            )
     functions = {str(study.header.get("function", "one whose name is not on record")) for study in studies}
     if len(functions) > 1:
-        found.append(f"The studies' objectives have different names: {words.listed(sorted(functions))}.")
+        notes.append(f"The studies' objectives have different names: {words.listed(sorted(functions))}.")
     devices = {study.device for study in studies if study.device is not None}
     if len(devices) > 1:
-        found.append(f"Seconds are those of different devices: {words.listed(sorted(devices))}.")
-    return found
+        notes.append(f"Seconds are those of different devices: {words.listed(sorted(devices))}.")
+    return notes

@@ -11,15 +11,26 @@ from partune.report.comparison.tables import markdown
 from partune.report.plain_data import Summary, as_json
 
 
-def write(found: Summary, folder: Path) -> list[Path]:
-    """compare.md, compare.svg and compare.json; raises UserError where they are there, or cannot be written."""
+def write(compared: Summary, folder: Path) -> list[Path]:
+    """Write compare.md, compare.svg and compare.json.
+
+    Args:
+        compared: The comparison.
+        folder: Where to write them; it is made where it is missing.
+
+    Returns:
+        The files' paths.
+
+    Raises:
+        UserError: One of them exists already, or cannot be written.
+    """
     files = {
-        "compare.md": markdown(found, "compare.svg"),
-        "compare.svg": picture(found),
-        "compare.json": as_json(found) + "\n",
+        "compare.md": markdown(compared, "compare.svg"),
+        "compare.svg": picture(compared),
+        "compare.json": as_json(compared) + "\n",
     }
-    if there := [name for name in files if os.path.lexists(folder / name)]:
-        raise UserError(f"{folder / there[0]} exists already and is never overwritten: choose another --out")
+    if existing := [name for name in files if os.path.lexists(folder / name)]:
+        raise UserError(f"{folder / existing[0]} exists already and is never overwritten: choose another --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 TRIALS = [f"trials: {name}" for name in QUARTILES]  # the heads of their columns
 
 
-def sections(found: Summary) -> list[Section]:
+def sections(compared: Summary) -> list[Section]:
+    """Return all tables of a comparison, in their order."""
     return [
-        algorithm_table(found),
-        significance(found["differences"], MEASURES[found["measure"]]),
-        *([bounds.table(found["bounds"])] if found["bounds"] else []),
-        *test_tables(found["tests"]),
-        study_table(found),
-        cost_table(found),
+        algorithm_table(compared),
+        significance(compared["differences"], MEASURES[compared["measure"]]),
+        *([bounds.table(compared["bounds"])] if compared["bounds"] else []),
+        *test_tables(compared["tests"]),
+        study_table(compared),
+        cost_table(compared),
     ]
 
 
-def algorithm_table(found: Summary) -> Section:
+def algorithm_table(compared: Summary) -> Section:
+    """Return the table of the algorithms: their results, and how their trials scored."""
     rows = [
         [
             own["algorithm"],
@@ -40,20 +42,20 @@ def algorithm_table(found: Summary) -> Section:
             _interval(own["result"]),
             *(rounding.number(own["scores"][name]) for name in QUARTILES),
         ]
-        for own in found["algorithms"]
+        for own in compared["algorithms"]
     ]
     note = (
         "Means over repeats; the interval is Student's t over them. The last five columns are the scores of all "
         "trials that are done (on search items, where there are items): they say where an algorithm spends its "
         "trials, not how good its winner is."
     )
-    heads = ["algorithm", "repeats", MEASURES[found["measure"]], "95 % interval", *TRIALS]
-    return Section("Algorithms", heads, rows, [note, *found["notes"]])
+    heads = ["algorithm", "repeats", MEASURES[compared["measure"]], "95 % interval", *TRIALS]
+    return Section("Algorithms", heads, rows, [note, *compared["notes"]])
 
 
-def test_tables(found: Mapping[str, Summary]) -> list[Section]:
-    """Two of each test task; found: by its name."""
-    return [table for task, own in found.items() for table in _test_tables(task, own)]
+def test_tables(tests: Mapping[str, Summary]) -> list[Section]:
+    """Return two tables for each test task: the scores, and the tests of their differences."""
+    return [table for task, own in tests.items() for table in _test_tables(task, own)]
 
 
 def _test_tables(task: str, own: Summary) -> list[Section]:
@@ -78,7 +80,8 @@ def _spread(scores: Mapping[str, float] | None) -> list[str]:
     return [rounding.NONE if scores is None else rounding.number(scores[name]) for name in QUARTILES]
 
 
-def study_table(found: Summary) -> Section:
+def study_table(compared: Summary) -> Section:
+    """Return the table of the studies: how their trials scored, their winners and verdicts."""
     rows = [
         [
             own["study"],
@@ -90,7 +93,7 @@ def study_table(found: Summary) -> Section:
             words.score_of(own["winner"]["verdict"]),
             own["verdict"] or rounding.NONE,
         ]
-        for own in found["studies"]
+        for own in compared["studies"]
     ]
     heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on held-out items", "verdict"]
     return Section("Studies", heads, rows)
@@ -104,7 +107,13 @@ def _interval(result: Mapping[str, float | None]) -> str:
 
 
 def significance(differences: Sequence[Summary], measure: str, title: str = "Significance") -> Section:
-    """The tests over repeats. measure: what was tested, in words."""
+    """Return the table of the tests over repeats.
+
+    Args:
+        differences: The tested pairs.
+        measure: What was tested, in words.
+        title: The table's title.
+    """
     rows = [
         [
             f"{own['first']} – {own['second']}",
@@ -123,7 +132,7 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
             title,
             (),
             (),
-            ["Nothing is tested: that takes repeats (the same study with another --seed) of two algorithms at least."],
+            ["No significance test: at least two algorithms need repeats (the same study with another --seed)."],
         )
     notes = [
         f"Two-sided tests of the {measure} over repeats, corrected after Holm for "
@@ -133,7 +142,7 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
     if any(not own["shows"] for own in differences):
         least = min(own["least"] for own in differences if not own["shows"])
         notes.append(
-            f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
+            f"This few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
             f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
         )
     return Section(title, headers, rows, notes)
@@ -145,8 +154,9 @@ def _reading(own: Mapping[str, Any]) -> str:
     return "not shown" if own["shows"] else "too few repeats to tell"
 
 
-def cost_table(found: Summary) -> Section:
-    parts = list(dict.fromkeys(name for own in found["algorithms"] for name in own["seconds"]))
+def cost_table(compared: Summary) -> Section:
+    """Return the table of the algorithms' time."""
+    parts = list(dict.fromkeys(name for own in compared["algorithms"] for name in own["seconds"]))
     rows = [
         [
             own["algorithm"],
@@ -154,21 +164,32 @@ def cost_table(found: Summary) -> Section:
             sentences.took(sum(own["seconds"].values())),
             sentences.took(own["seconds_a_trial"]),
         ]
-        for own in found["algorithms"]
+        for own in compared["algorithms"]
     ]
     note = "Seconds of a study's workers, in the mean over repeats."
     return Section("Time and cost", ["algorithm", *parts, "in all", "per trial"], rows, [note])
 
 
-def markdown(found: Summary, picture: str | None = None) -> str:
-    """picture: where it is, to be shown below the first table."""
+def markdown(compared: Summary, picture: str | None = None) -> str:
+    """Return a comparison as Markdown.
+
+    Args:
+        compared: The comparison.
+        picture: The path of its picture, which is shown below the first table.
+    """
     lines = ["# Comparison", ""]
-    for section in sections(found):
+    for section in sections(compared):
         lines += marked(section)
         if section.title == "Algorithms" and picture is not None:
             lines += [f"![Best score so far, in the mean over repeats]({picture})", ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def show(found: Summary, console: Console | None = None) -> None:
-    tell(sections(found), console)
+def show(compared: Summary, console: Console | None = None) -> None:
+    """Print a comparison.
+
+    Args:
+        compared: The comparison.
+        console: Where to print; standard output by default.
+    """
+    tell(sections(compared), console)

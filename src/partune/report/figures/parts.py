@@ -105,7 +105,13 @@ def points(
 
 
 def placed(trials: Sequence[Trial], across: str | None, up: str) -> Trace:
-    """Marks at the trials' places in the unit cube, which the page fills in; across: None for their numbers."""
+    """Return marks at trials, whose places the page fills in.
+
+    Args:
+        trials: The trials.
+        across: The name of the hyperparameter on the x axis; None for the trial's number.
+        up: The name of the one on the y axis.
+    """
     meta = {"trials": [trial.number for trial in trials], "over": [across, up]}
     return {"type": "scatter", "mode": "markers", "meta": meta}
 

@@ -1,4 +1,4 @@
-"""An HTML file that needs nothing else: no request leaves it, it works offline, in light and dark, on a phone.
+"""The frame of an HTML file that needs nothing else: it asks no network, and fits light and dark, desk and phone.
 
 What is given as text is escaped. Should that ever fail, nothing runs but the two scripts whose hashes the page's own
 policy names, and nothing is loaded from anywhere.
@@ -32,11 +32,18 @@ def document(
     places: Mapping[str, Sequence[float | None]] | None = None,
     refresh: float | None = None,
 ) -> str:
-    """The whole file's text.
+    """Return the text of the whole file.
 
-    below: a line below the heading; sections: by id, their titles and HTML; figures: by the names of their `place`.
-    trials, places: what figures say of a trial, and where it lies (`partune.report.figures`).
-    refresh: seconds after which a browser reads it again.
+    Args:
+        title: The browser's title.
+        heading: The page's heading.
+        below: A line below it.
+        sections: By id, titles and HTML.
+        footer: The last line.
+        figures: The figures by the names of their `place`.
+        trials: What figures say of each trial (`partune.report.figures`).
+        places: Where each trial lies on a hyperparameter's axis, by the hyperparameter.
+        refresh: Seconds after which a browser reads the page again; None for never.
     """
     body = "".join(
         f'<section id="{name}"><h2>{escape(words)}</h2>{inside}</section>' for name, (words, inside) in sections.items()
@@ -64,7 +71,15 @@ def document(
 
 
 def place(name: str, height: int, label: str, caption: str = "", wide: int = 0) -> str:
-    """Where a figure goes, which the page's script draws; on a screen of fewer than `wide` pixels it scrolls."""
+    """Return where a figure goes, which the page's script draws.
+
+    Args:
+        name: The figure's name.
+        height: Its height, in pixels.
+        label: What it shows, for who cannot see it.
+        caption: A line below it.
+        wide: Pixels that it needs; it scrolls on a narrower screen.
+    """
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     style = f"height:{height}px" + (f";min-width:{wide}px" if wide else "")
     plot = f'<div class="plot" data-figure="{name}" role="img" aria-label="{escape(label)}" style="{style}"></div>'
@@ -73,10 +88,22 @@ def place(name: str, height: int, label: str, caption: str = "", wide: int = 0) 
 
 
 def paragraph(text: str, kind: str = "") -> str:
+    """Return a paragraph.
+
+    Args:
+        text: Its text.
+        kind: Its class in the stylesheet.
+    """
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
 
 def details(title: str, body: str) -> str:
+    """Return a part of the page that opens when its title is clicked.
+
+    Args:
+        title: The title.
+        body: Its HTML.
+    """
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
 
@@ -86,7 +113,14 @@ def table(
     numbers: Iterable[int] = (),
     kinds: Iterable[str] | None = None,
 ) -> str:
-    """Cells are text. numbers: the columns that are set to the right; kinds: a class for each row."""
+    """Return a table, whose cells are texts.
+
+    Args:
+        headers: The columns' heads.
+        rows: The cells of each row.
+        numbers: The columns that are set to the right.
+        kinds: The class of each row in the stylesheet.
+    """
     right = set(numbers)
 
     def row(cells: Sequence[object], tag: str, kind: str = "") -> str:
@@ -106,18 +140,18 @@ def table(
 
 
 def _json(data: Any) -> str:
-    """For a script element: nothing in it can end the element."""
+    """Return data for a script element: nothing in it can end the element."""
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _number(value: Any) -> Any:
-    """NumPy's numbers."""
+    """Return one of NumPy's numbers as Python's."""
     return value.item()
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Nothing is loaded; these scripts run, and no others."""
+    """Return a policy by which nothing is loaded, and these scripts run and no others."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
     )

@@ -20,24 +20,30 @@ from partune.report.words import remark, score_of
 from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
 
-PAIRS = 3  # of hyperparameters, shown without asking
+PAIRS = 3  # of hyperparameters that are shown at once; the others open on a click
 MOST_PAIRS = 15
 ROOM = 78  # pixels between two parallel axes, at least
 
 
 def page(facts: Facts, refresh: float | None = None) -> str:
-    """The whole file's text. refresh: seconds after which a browser reads it again."""
+    """Return a study's report as the text of one HTML file.
+
+    Args:
+        facts: What is on record.
+        refresh: Seconds after which a browser reads it again; None for never.
+    """
     return Page(facts).text(refresh)
 
 
 class Page:
-    """Collects the figures while the sections are written."""
+    """The sections of a page, which collects their figures while they are written."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.figures: dict[str, Figure] = {}
 
     def text(self, refresh: float | None) -> str:
+        """Return the text of the whole file; refresh: as in `page`."""
         sections: dict[str, tuple[str, Callable[[], str]]] = {
             "verdict": ("Verdict", self.verdict),
             "comparison": ("Base, defaults, winner", self.comparison),
@@ -66,6 +72,7 @@ class Page:
         )
 
     def line(self) -> str:
+        """Return the line below the heading: how far the study is."""
         summary = self.facts.summary
         return (
             f"{words.progress([trial.status for trial in self.facts.trials], self.facts.budget)} "
@@ -75,6 +82,7 @@ class Page:
     # ----- the sections, in their order
 
     def verdict(self) -> str:
+        """Return the section of the verdict."""
         text, kind = sentences.badge(self.facts)
         parts = [f'<span class="badge {kind}">{escape(text)}</span>']
         parts.append(f'<p class="headline">{escape(sentences.headline(self.facts))}</p>')
@@ -86,6 +94,7 @@ class Page:
         return "".join(parts)
 
     def comparison(self) -> str:
+        """Return the section that sets base, defaults and winner side by side."""
         if not self.facts.scored:
             return paragraph("Nothing has a score.")
         headers, rows = sentences.standing(self.facts)
@@ -100,6 +109,7 @@ class Page:
         return text
 
     def scores(self) -> str:
+        """Return the section of the scores over trials."""
         caption = "Higher is better."
         if any(trial.observation is not None and trial.observation.stderr for trial in self.facts.done):
             caption += " Bars are standard errors, of the items that were scored."
@@ -120,6 +130,7 @@ class Page:
         return text
 
     def hyperparameters(self) -> str:
+        """Return the section of each hyperparameter over trials."""
         text = "".join(f'<p class="note">{escape(hint)}</p>' for hint in self.facts.hints)
         if self.facts.winner is not None and not text:
             text = paragraph("The winner is at no bound of its range.")
@@ -133,6 +144,7 @@ class Page:
         return f'{text}<div class="pair">{"".join(plots)}</div>'
 
     def parallel(self) -> str:
+        """Return the section of all trials as lines."""
         if not self.facts.done:
             return paragraph("No trial has a score yet.")
         caption = "A line is a trial; click on a group in the legend to hide it, twice to see it alone."
@@ -140,6 +152,7 @@ class Page:
         return self._figure("parallel", figures.parallel(self.facts), 420, "Parallel coordinates", caption, wide)
 
     def importance(self) -> str:
+        """Return the section of what matters."""
         text = paragraph(" ".join(sentences.importance(self.facts)))
         if (found := self.facts.importance) is None:
             return text
@@ -149,9 +162,10 @@ class Page:
         )
 
     def slices(self) -> str:
+        """Return the section of what the surrogate expects around the winner."""
         model = self.facts.model
         if model is None:
-            return paragraph("A Gaussian process through the scores takes four of them.")
+            return paragraph("A Gaussian process takes four scores at least.")
         names = [name for name in self.facts.leading if name in model.names]
         pairs = list(itertools.combinations(names, 2))
         pairs.sort(key=lambda pair: max(map(names.index, pair)))
@@ -176,6 +190,7 @@ class Page:
         return text + "".join(plots[:PAIRS]) + (details(f"{len(plots) - PAIRS} more pairs", more) if more else "")
 
     def partition(self) -> str:
+        """Return the section of the cells of the search."""
         found = self.facts.partition
         assert found is not None
         names = self.facts.leading
@@ -202,6 +217,7 @@ class Page:
         )
 
     def overfitting(self) -> str:
+        """Return the section of validation against test."""
         notes = sentences.overfitting(self.facts)
         flagged = bool(self.facts.overfitting)
         text = "".join(f'<p class="note">{escape(note)}</p>' if flagged else paragraph(note) for note in notes)
@@ -218,6 +234,7 @@ class Page:
         return text
 
     def cost(self) -> str:
+        """Return the section of time and cost."""
         if not self.facts.parts:
             return paragraph("Nothing has run yet.")
         text = paragraph(sentences.cost(self.facts))
@@ -229,6 +246,7 @@ class Page:
         return text
 
     def failures(self) -> str:
+        """Return the section of the failures."""
         text = paragraph(sentences.failures(self.facts))
         if not self.facts.failures:
             return text
@@ -239,6 +257,7 @@ class Page:
         return text + table(["cause", "trials", "which", "the first one's hyperparameters"], rows, numbers=(1,))
 
     def repeat(self) -> str:
+        """Return the section that says how to repeat the study."""
         summary = self.facts.summary
         settings = f"<pre>{escape(sentences.settings(self.facts))}</pre>"
         if self.facts.config is not None:
@@ -257,6 +276,7 @@ class Page:
         return text + "<h3>Versions</h3>" + table(["package", "version"], summary["versions"].items())
 
     def trials(self) -> str:
+        """Return the section of the table of all trials."""
         facts = self.facts
         if not facts.trials:
             return paragraph("No trial yet.")
@@ -276,12 +296,12 @@ class Page:
     # ----- pieces
 
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "", wide: int = 0) -> str:
-        """Keeps the figure for the page, and says where it goes."""
+        """Keep a figure for the page, and return where it goes."""
         self.figures[name] = figure
         return place(name, height, label, caption, wide)
 
     def _places(self, name: str) -> list[float | None]:
-        """Where a hyperparameter is on its axis, by trial."""
+        """Return where a hyperparameter is on its axis, by trial; None for a trial without it."""
         encode = self.facts.space.hyperparameters[name].encode
         return [round(encode(trial.config[name]), 4) if name in trial.config else None for trial in self.facts.trials]
 
@@ -320,7 +340,7 @@ def _numbers(trials: Sequence[int], most: int = 20) -> str:
 
 
 def hover(trial: Trial) -> str:
-    """What is said of a trial where the pointer is on it, as Plotly's markup."""
+    """Return what is said of a trial where the pointer is on it, as Plotly's markup."""
     score = ""
     if trial.observation is not None and trial.status is not Status.FAILED:
         score = f": {rounding.measured(trial.score, trial.observation.stderr)}"
