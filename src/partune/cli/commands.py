@@ -28,18 +28,18 @@ def demo(arguments: argparse.Namespace) -> int:
     """Begin a study of the embedded demo, with flags laid over its own file."""
     from partune import config
     from partune.demo import DIRECTORY
-    from partune.study import from_config as configured
+    from partune.study import from_config
 
     # Located first: a path in a flag is relative to the working folder, one in the demo's file to that file.
     given = config.located(flags.given(arguments), Path.cwd())
-    return studies.begin(arguments, configured.beneath(config.load(DIRECTORY.parent / "study.yaml"), given))
+    return studies.begin(arguments, from_config.beneath(config.load(DIRECTORY.parent / "study.yaml"), given))
 
 
 def resume(arguments: argparse.Namespace) -> int:
     """Continue a study from its record, to a larger budget if one is given."""
     from partune import config
     from partune.report import words
-    from partune.study import from_config as configured
+    from partune.study import from_config
 
     directory = studies.existing(arguments.directory)
     recorded = studies.recorded(directory, "continue it there, with Study(..., resume=True)", arguments.storage)
@@ -47,7 +47,7 @@ def resume(arguments: argparse.Namespace) -> int:
     recorded = studies.ending(recorded, changed)
     study_config = studies.moved(recorded, arguments)
     with studies.workers_of(study_config.run) as workers:
-        study = configured.study(
+        study = from_config.study(
             study_config, directory, True, workers, arguments.storage, watcher=studies.watcher_of(arguments)
         )
         budget = arguments.budget or study.record.budget or study_config.search.budget
@@ -64,7 +64,7 @@ def resume(arguments: argparse.Namespace) -> int:
 
 def join(arguments: argparse.Namespace) -> int:
     """Take part in the search of a study that another process leads."""
-    from partune.study import from_config as configured
+    from partune.study import from_config
 
     directory = studies.existing(arguments.directory)
     study_config = studies.moved(
@@ -72,7 +72,7 @@ def join(arguments: argparse.Namespace) -> int:
     )
     with studies.workers_of(study_config.run) as workers:
         watcher = studies.watcher_of(arguments)
-        study = configured.study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
+        study = from_config.study(study_config, directory, True, workers, arguments.storage, join=True, watcher=watcher)
         return studies.run(study, study.record.budget or study_config.search.budget, arguments)
 
 
@@ -218,6 +218,7 @@ def bench(arguments: argparse.Namespace) -> int:
     with console.status("", refresh_per_second=1) as status:
 
         def tell(line: str) -> None:
+            """Show what runs at the moment."""
             (status.update if console.is_terminal else console.print)(text(line))
 
         benchmark = BENCHMARKS[arguments.what]

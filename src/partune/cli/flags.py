@@ -131,6 +131,7 @@ def integer(least: int, most: int | None = None) -> Callable[[str], int]:
     """
 
     def read(text: str) -> int:
+        """Read an integer, and refuse one out of range."""
         value = int(text)
         if value < least or (most is not None and value > most):
             limits = f"at least {least}" if most is None else f"between {least} and {most}"

@@ -263,10 +263,10 @@ def _bench(command: Parser) -> None:
     from partune.bench.options import BENCHMARKS
 
     kinds = command.add_subparsers(dest="what", metavar="KIND", required=True, title="what to measure")
-    for name, each in BENCHMARKS.items():
-        add = partial(flags.add_fields, section=each.options)
+    for name, benchmark in BENCHMARKS.items():
+        add = partial(flags.add_fields, section=benchmark.options)
         usage = f"{command.prog} {name} [options]"  # all flags at once would be longer than a terminal is wide
-        kinds.add_parser(name, help=each.summary, description=each.description, add=add, usage=usage)
+        kinds.add_parser(name, help=benchmark.summary, description=benchmark.description, add=add, usage=usage)
 
 
 def _certificates(command: Parser) -> None:

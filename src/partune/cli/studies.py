@@ -43,11 +43,11 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     from partune import config
     from partune.config import unused
     from partune.objectives.base import not_searched
-    from partune.study import from_config as configured
+    from partune.study import from_config
 
     given = config.located(flags.given(arguments), Path.cwd())
     study_config = config.parse(config.merged(mapping, given))
-    fixed, study_config = configured.fixed(study_config), configured.with_space(study_config)
+    fixed, study_config = from_config.fixed(study_config), from_config.with_space(study_config)
     if arguments.print_config:
         print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
         return 0
@@ -57,7 +57,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
         watcher.noted(not_searched(fixed))
     with workers_of(study_config.run) as workers:
         directory = new_directory(arguments, study_config)
-        study = configured.study(study_config, directory, False, workers, study_config.run.storage, watcher=watcher)
+        study = from_config.study(study_config, directory, False, workers, study_config.run.storage, watcher=watcher)
         return run(study, study_config.search.budget, arguments)
 
 

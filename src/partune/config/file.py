@@ -104,6 +104,7 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """
 
     def place(name: Any, admits: Callable[[Path], bool]) -> Any:
+        """Return the absolute path of a name, or of each in a list, if `admits` accepts it; else the name as it is."""
         if _is_list(name):
             return [place(entry, admits) for entry in name]
         path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text

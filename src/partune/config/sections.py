@@ -274,6 +274,7 @@ def _positive_or(word: str, what: str) -> Callable[[Any], Any]:
     """
 
     def read(value: Any) -> Any:
+        """Read a number, which may be text, or the word."""
         if isinstance(value, str) and value == word:
             return word
         if not _is_count(value) or int(value) < 1:
