@@ -156,3 +156,9 @@ def test_every_help_fits_a_terminal_and_says_what_each_argument_is(monkeypatch: 
             about = (action.help or "").partition(" (default")[0]
             assert about.endswith((".", ")")), (parser.prog, action.dest, about)
             assert about[0].isupper() or about.startswith(("cpu", "demo")), (parser.prog, action.dest, about)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["report", "--help"], ["doctor", "--help"]])
+def test_commands_without_settings_read_no_definition(arguments: list[str]) -> None:
+    code = f"from partune.cli import main\ntry:\n    main({arguments})\nexcept SystemExit:\n    pass"
+    assert not modules_after(code) & {"pydantic", "yaml"}
