@@ -18,4 +18,5 @@ def devices() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    # Lines between are of MIG slices, which have no numbers of their own.
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
