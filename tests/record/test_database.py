@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shlex
 import socket
 import threading
@@ -339,70 +338,4 @@ def test_bad_urls_are_one_line_before_any_work(
     assert not (tmp_path / "runs" / "s").exists()
 
 
-def test_messages_mask_passwords() -> None:
-    assert urls.masked("at postgresql://me:a@b:c@host/db?sslpassword=x&y=1: no") == (
-        "at postgresql://me:***@host/db?sslpassword=***&y=1: no"
-    )
-    for password in (
-        "p@s3cr3t",
-        "s3cr3t/x@y",
-        "a b s3cr3t",
-        "#s3cr3t",
-        "s3cr3t%",
-        "x?s3cr3t",
-        "@:/s3cr3t",
-        "a'@s3cr3t",
-    ):
-        for user in ("me", "me@corp", "first.last"):
-            shown = urls.masked(f"got {{'storage': 'postgresql://{user}:{password}@host/db'}}")
-            assert "s3cr3t" not in shown
-            assert shown.endswith("***@host/db'}")
-    assert silent(urls.masked("postgres://me:s3cr3t is no URL"))
-    for plain in (
-        "postgresql://first.last@host:5432/db",
-        "postgresql://me%40corp@[::1]/db?sslmode=require",
-        "http://a:80",
-    ):
-        assert urls.masked(f"at {plain}: no") == f"at {plain}: no"
-    with pytest.raises(UserError, match=r"postgresql://me:\*\*\*@host/db") as refused:
-        parse({"objective": "branin", "run": "postgresql://me:s3cr3t@host/db"})
-    assert silent(str(refused.value))
-
-
 # ----- the file that names the storage
-
-
-def test_the_file_that_names_the_storage_is_checked(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/all.db"
-    Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=url).run(2).close()
-    path = tmp_path / "s" / STORAGE
-    form = json.loads(path.read_text())
-    for change, message in (
-        ({"study": "../../other"}, "names no study of partune's"),
-        ({"study": "s-0123456789ab"}, "holds no study s-0123456789ab/search"),
-        ({"url": "mysql://host/db"}, "a storage is"),
-        ({"url": f"sqlite:///{tmp_path}/gone.db"}, "there is no file"),
-    ):
-        path.write_text(json.dumps({**form, **change}))
-        with pytest.raises(UserError, match=message):
-            Record.open(tmp_path / "s", read_only=True)
-    assert not (tmp_path / "gone.db").exists()
-    path.write_text("{")
-    with pytest.raises(UserError, match="damaged"):
-        Record.open(tmp_path / "s")
-
-
-def test_a_relative_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Study(PLANE, himmelblau, "soo", directory="s", storage="sqlite:///all.db").run(2).close()
-    os.mkdir("elsewhere")
-    monkeypatch.chdir(tmp_path / "elsewhere")
-    assert len(Record.open(tmp_path / "s", read_only=True).trials()) == 2
-
-
-def test_a_database_goes_with_a_directory_and_a_journal_without_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give it a directory"):
-        Study(PLANE, himmelblau, "soo", storage=f"sqlite:///{tmp_path}/all.db")
-    Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").close()
-    with pytest.raises(UserError, match=r"in journal\.log, in no database"):
-        Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", resume=True, storage="sqlite:///all.db")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -298,3 +300,23 @@ def test_a_name_leads_nowhere(tmp_path: Path) -> None:
     assert not files.alive("../../outside")
     assert outside.exists()
     files.leave()
+
+
+def test_one_driver_at_a_time(directory: Path) -> None:
+    first = Record.open(directory)
+    with pytest.raises(UserError, match="is being run already"):
+        Record.open(directory)
+    assert len(Record.open(directory, read_only=True).trials()) == 3
+    first.close()
+    Record.open(directory).close()
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_driver(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(file: object, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\): put the study where they can be"):
+        Record.open(directory)

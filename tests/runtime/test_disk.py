@@ -20,7 +20,6 @@ import pytest
 from partune import Float, Observation, Space, Status, Study, UserError
 from partune.cli import main
 from partune.objectives.base import Objective
-from partune.record import journal
 from partune.runtime import disk
 from partune.study import Watcher
 from partune.trial import Config, Trial
@@ -132,40 +131,6 @@ def test_room_that_is_made_in_time_is_waited_for(
     study = Study(PLANE, himmelblau, "lhs", seed=1, directory=small / "s", watcher=At(5, full_for_a_while)).run(40)
     assert outcomes(study) == outcomes(Study(PLANE, himmelblau, "lhs", seed=1).run(40))
     assert "No space left on device: waiting up to 1 minutes for room." in caplog.text
-
-
-class Torn:
-    """A file of which a write writes half, and then no more; `sealed`: it cannot be cut either."""
-
-    def __init__(self, file: Any, sealed: bool) -> None:
-        self.file, self.sealed, self.half = file, sealed, True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def write(self, content: memoryview) -> int:
-        if not self.half:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.half = False
-        written: int = self.file.write(content[: len(content) // 2])
-        return written
-
-    def truncate(self, size: int) -> None:
-        if self.sealed:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        self.file.truncate(size)
-
-
-@pytest.mark.parametrize("sealed", [False, True])
-def test_a_line_is_whole_or_not_there_and_none_follows_a_torn_one(sealed: bool, tmp_path: Path) -> None:
-    path = tmp_path / "journal"
-    path.write_bytes(b"one\n")
-    with path.open("rb+", buffering=0) as file:
-        with pytest.raises(OSError, match="No space left"):
-            journal._append(Torn(file, sealed), b"two, torn\n")  # type: ignore[arg-type]
-        assert path.read_bytes() == (b"one\ntwo, " if sealed else b"one\n")
-        journal._append(file, b"three\n")
-    assert path.read_bytes() == b"one\nthree\n"
 
 
 class Scratch(Objective):
