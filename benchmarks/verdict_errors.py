@@ -58,6 +58,10 @@ class Flat(Anchored):
         return DEFAULTS
 
     @property
+    def zero(self) -> Config:
+        return {**self.defaults, "learning_rate": 0.0}
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         return {"scoring": {"metric": "acc"}}
 

@@ -131,11 +131,11 @@ def test_drivers_in_turns_are_one_driver(algorithm: str, storage: str | None, tm
     studies = pair(tmp_path / "s", algorithm, storage)
     for number in range(20):
         study = studies[number % 2]
-        trial = study._next(20)
+        trial = study._loop.next(20)
         assert trial is not None
-        study._tell(trial, Observation.of(himmelblau(trial.config)))
+        study._loop.tell(trial, Observation.of(himmelblau(trial.config)))
     for study in studies:
-        assert study._next(20) is None
+        assert study._loop.next(20) is None
         assert outcomes(study) == outcomes(alone)
         study.close()
 

@@ -26,10 +26,10 @@ def test_a_study_is_over_when_its_winner_is_judged(facts: dict[str, Facts]) -> N
 def test_a_fine_tuning_is_not_over_before_its_verdict(tmp_path: Path) -> None:
     study = Study(TUNED, SimulatedTuning(), "lhs", directory=tmp_path / "s")
     study.record.plan(1)
-    study._score_anchors(SimulatedTuning())
-    trial = study._next(budget=1)
+    study._baselines.score()
+    trial = study._loop.next(budget=1)
     assert trial is not None
-    study._tell(trial, study.objective.evaluate(trial))
+    study._loop.tell(trial, study.objective.evaluate(trial))
     before = Facts(study.record)
     assert not before.over
     assert sentences.badge(before) == ("no verdict yet", "open")

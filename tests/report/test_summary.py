@@ -67,10 +67,10 @@ def test_scripts_get_plain_json(study: Study) -> None:
 def test_before_the_winner_is_scored_there_is_no_verdict(tmp_path: Path) -> None:
     study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s")
     assert "No trials yet." in printed(summary.summarise(study.record))
-    study._score_anchors(SimulatedTuning())
-    trial = study._next(budget=1)
+    study._baselines.score()
+    trial = study._loop.next(budget=1)
     assert trial is not None
-    study._tell(trial, study.objective.evaluate(trial))
+    study._loop.tell(trial, study.objective.evaluate(trial))
     found = summary.summarise(study.record)
     assert found["verdict"] is None
     assert found["best"]["verdict"] is None

@@ -155,12 +155,12 @@ def test_a_study_with_rungs_stops_the_worst_and_keeps_what_it_knows(tmp_path: Pa
     assert study.best.status is Status.DONE
     study.close()
     resumed = Study(PLANE, Slotted(), "lhs", seed=3, directory=tmp_path / "s", stop="rungs", resume=True)
-    assert resumed._rungs is not None
+    assert resumed._loop.rungs is not None
     for trial in study.trials:
         assert trial.observation is not None
         reached = sum(name.startswith("rung/") for name in trial.observation.scores)
         for rung in range(reached):
-            assert resumed._rungs._scores[rung][trial.number] == trial.observation.scores[f"rung/{rung}"]
+            assert resumed._loop.rungs._scores[rung][trial.number] == trial.observation.scores[f"rung/{rung}"]
     resumed.run(50)
     assert len(resumed.trials) == 50
     resumed.close()

@@ -15,8 +15,8 @@ from partune import Choice, Float, Int, Observation, Space, Status, Study, UserE
 from partune.export.export import export
 from partune.optimizers import ALGORITHMS
 from partune.optimizers.soo import SOO
-from partune.study import Watcher
-from partune.study.study import SPARE, FutileError, StoppedError, UntrustworthyError
+from partune.study import FutileError, StoppedError, UntrustworthyError, Watcher
+from partune.study.loop import SPARE
 from partune.trial import Config, Trial
 from partune.trial.names import FreshRun
 from partune.verdict.winner import judge
@@ -56,7 +56,7 @@ def test_a_study_in_memory_finds_the_best() -> None:
 def test_the_optimisers_seconds_are_on_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of proposals and of what it does with results; that of the last result is nobody's."""
     clock = iter(range(1000))
-    monkeypatch.setattr("partune.study.study.time.perf_counter", lambda: next(clock))  # a second from look to look
+    monkeypatch.setattr("partune.study.loop.time.perf_counter", lambda: next(clock))  # a second from look to look
     found = Study(PLANE, himmelblau, "random").run(4)
     assert [t.observation.cost["search_seconds"] for t in found.trials if t.observation is not None] == [1, 2, 2, 2]
 

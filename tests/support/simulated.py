@@ -37,6 +37,10 @@ class SimulatedTuning(Anchored):
         return {"learning_rate": 2e-4, "lora_r": 16}
 
     @property
+    def zero(self) -> Config:
+        return {**self.defaults, "learning_rate": 0.0}
+
+    @property
     def summary(self) -> Mapping[str, Any]:
         return {"scoring": {"metric": "acc"}}
 

@@ -15,7 +15,7 @@ from partune.errors import UserError
 from partune.objectives.function import as_objective
 from partune.objectives.synthetic import SYNTHETIC
 from partune.trial import Config
-from partune.trial.contents import Content, check, digest, versions
+from partune.trial.contents import Content, Difference, check, digest, first_difference, versions
 from tests.support.simulated import SimulatedTuning
 
 SPACE = Space(x=Float(-1, 1))
@@ -48,6 +48,16 @@ def test_only_what_both_know_of_differs() -> None:
     assert note == "on n7: other than when this study was begun: torch (1 then, 2 now). Scores may differ a little"
     with pytest.raises(UserError, match=r"begun with: rows \(60 rows then, 30 rows now\)\. New scores .* put back"):
         check(then, {"rows": Content("b", "30 rows")})
+
+
+def test_the_first_difference_is_named() -> None:
+    a = {"model": {"path": "a"}, "training": {"epochs": 1, "targets": "attention"}}
+    assert first_difference(a, a) is None
+    again = {**a, "training": {"epochs": 2, "targets": "attention"}}
+    assert first_difference(a, again) == Difference("training.epochs", 1, 2)
+    assert first_difference(a, {**a, "engine": "litgpt"}) == Difference("engine", None, "litgpt")
+    assert first_difference({"k": 1}, {}, absent="the default") == Difference("k", 1, "the default")
+    assert first_difference({"k": None}, {}) is None
 
 
 def test_a_digest_knows_where_parts_end() -> None:

@@ -42,7 +42,7 @@ def resume(arguments: argparse.Namespace) -> int:
     from partune.study import from_config
 
     directory = studies.existing(arguments.directory)
-    recorded = studies.recorded(directory, "continue it there, with Study(..., resume=True)", arguments.storage)
+    recorded = from_config.recorded(directory, "continue it there, with Study(..., resume=True)", arguments.storage)
     changed = studies.changes_the_end(arguments)
     recorded = studies.ending(recorded, changed)
     study_config = studies.moved(recorded, arguments)
@@ -68,7 +68,7 @@ def join(arguments: argparse.Namespace) -> int:
 
     directory = studies.existing(arguments.directory)
     study_config = studies.moved(
-        studies.recorded(directory, "join it there, with Study(..., join=True)", arguments.storage), arguments
+        from_config.recorded(directory, "join it there, with Study(..., join=True)", arguments.storage), arguments
     )
     with studies.workers_of(study_config.run) as workers:
         watcher = studies.watcher_of(arguments)
@@ -153,7 +153,7 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune.experiment.sentences import show
     from partune.objectives.base import not_searched
     from partune.report.plain_data import print_json
-    from partune.study.study import StoppedError
+    from partune.study import StoppedError
 
     given = config.located(flags.given(arguments), Path.cwd())
     plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, given))

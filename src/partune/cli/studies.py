@@ -103,30 +103,6 @@ def require_dask() -> None:
         raise UserError(f"worker processes need Dask: {extras.command('dask')} ({error})") from None
 
 
-def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
-    """Return the configuration that a study was begun with.
-
-    Args:
-        directory: The study's directory.
-        otherwise: What to do for a study that was begun from Python, and so has no configuration.
-        storage: URL of the database of the record, as the user gave it.
-
-    Raises:
-        UserError: If the study was begun from Python, or its file is damaged.
-    """
-    from partune import config
-    from partune.record.record import CONFIG, Record
-
-    if not (directory / CONFIG).is_file():
-        Record.open(directory, read_only=True, storage=storage)  # raises if this is no study at all
-        raise UserError(f"{directory} was begun from Python: {otherwise}")
-    try:
-        return config.parse(config.load(directory / CONFIG))
-    except UserError as error:
-        file = str(directory / CONFIG)
-        raise UserError(str(error) if file in str(error) else f"{file} is damaged: {error}") from None
-
-
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
     """Return the configuration with another place to run at, and the user's word on the code of tasks.
 
@@ -216,7 +192,7 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
     Returns:
         The exit status: 1 if the study stopped, or no trial has a score.
     """
-    from partune.study.study import StoppedError
+    from partune.study import StoppedError
 
     directory = study.record.directory
     try:

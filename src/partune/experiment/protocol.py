@@ -25,11 +25,11 @@ from partune.experiment.calibration import EPOCHS
 from partune.experiment.options import Experiment, Protocol
 from partune.optimizers import optimizer, resolved
 from partune.report.comparison.bounds import samples
-from partune.report.comparison.data import differing
 from partune.runtime import strict_yaml
 from partune.runtime.disk import replace
 from partune.space import Int, Space
 from partune.study import from_config as configured
+from partune.trial.contents import first_difference
 
 FILE = "experiment.yaml"
 CALIBRATION = "calibration"
@@ -144,9 +144,10 @@ class Plan:
         if not (self.directory / FILE).is_file():
             raise UserError(f"{self.directory} holds something else than an experiment: choose another --out")
         recorded = Plan(parse(config.load(self.directory / FILE)))
-        if (where := differing(recorded._identity, self._identity)) is not None:
+        if (difference := first_difference(recorded._identity, self._identity)) is not None:
             raise UserError(
-                f"{self.directory} holds another experiment: {where} differs; choose another --out, or give the same"
+                f"{self.directory} holds another experiment: {difference.key} differs; choose another --out, or give "
+                "the same"
             )
 
     @property

@@ -24,9 +24,8 @@ from partune.experiment.findings import opened
 from partune.experiment.protocol import CALIBRATION, Plan
 from partune.report.facts import Facts
 from partune.runtime.preemption import terminated_as_interrupted
-from partune.study import Watcher
+from partune.study import StoppedError, Watcher
 from partune.study import from_config as configured
-from partune.study.study import StoppedError
 from partune.trial import Trial
 
 PATIENCE = 30.0  # seconds for a study to save what it runs, when it is told to stop

@@ -84,6 +84,11 @@ class Anchored(Objective):
 
     @property
     @abstractmethod
+    def zero(self) -> Config:
+        """The defaults, but with training that leaves the model as it is: learning rate 0."""
+
+    @property
+    @abstractmethod
     def summary(self) -> Mapping[str, Any]:
         """What was loaded, for the record; summary["scoring"]["metric"] names the verdict's per-item results."""
 

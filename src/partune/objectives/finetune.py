@@ -194,6 +194,11 @@ class FineTune(Anchored):
         given = self.training.model_dump()
         return {name: given[name] if name in kept else fields[name].default for name in FIELD_DEFAULTS}
 
+    @property
+    def zero(self) -> dict[str, Value]:
+        """The defaults with learning rate 0, which leaves the base as it is."""
+        return {**self.defaults, "learning_rate": 0.0}
+
     def fixed(self, searched: Space) -> dict[str, Value]:
         """Return the hyperparameters of a space that have a value here already, which fixes them."""
         values = config.given(self.training, self.data)

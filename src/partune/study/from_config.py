@@ -9,8 +9,10 @@ from typing import Any
 from partune import config
 from partune.config import StudyConfig, unused
 from partune.errors import UserError
+from partune.record.record import CONFIG, Record
 from partune.space import SPACES, Space
 from partune.study import Study, Watcher
+from partune.study.settings import file_keywords
 from partune.workers.base import Workers
 
 
@@ -34,12 +36,7 @@ def study(
         study_config.search.algorithm,
         study_config.search.seed,
         directory,
-        options=study_config.search.options,
-        keep=study_config.run.keep,
-        confirm=study_config.search.confirm,
-        seeds=study_config.search.seeds,
-        ship=study_config.search.ship,
-        stop=study_config.run.stop,
+        **file_keywords(study_config),
         resume=resume,
         config=config.dump(study_config),
         watcher=watcher,
@@ -47,6 +44,27 @@ def study(
         storage=storage,
         join=join,
     )
+
+
+def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
+    """Return the configuration that a study was begun with.
+
+    Args:
+        directory: The study's directory.
+        otherwise: What to do for a study that was begun from Python, and so has no configuration.
+        storage: URL of the database of the record, as the user gave it.
+
+    Raises:
+        UserError: If the study was begun from Python, or its file is damaged.
+    """
+    if not (directory / CONFIG).is_file():
+        Record.open(directory, read_only=True, storage=storage)  # raises if this is no study at all
+        raise UserError(f"{directory} was begun from Python: {otherwise}")
+    try:
+        return config.parse(config.load(directory / CONFIG))
+    except UserError as error:
+        file = str(directory / CONFIG)
+        raise UserError(str(error) if file in str(error) else f"{file} is damaged: {error}") from None
 
 
 def _objective(study_config: StudyConfig, directory: Path) -> Any:

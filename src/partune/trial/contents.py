@@ -86,6 +86,42 @@ def check(recorded: Contents, found: Contents, where: str = "") -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Where two mappings differ first.
+
+    Attributes:
+        key: The key, with those above it and dots between.
+        first: The first mapping's value.
+        second: The second's.
+    """
+
+    key: str
+    first: Any
+    second: Any
+
+
+def first_difference(
+    first: Mapping[str, Any], second: Mapping[str, Any], absent: Any = None, above: str = ""
+) -> Difference | None:
+    """Return where two nested mappings differ first, None where they are equal.
+
+    Args:
+        first: One mapping, whose keys are looked at first.
+        second: The other.
+        absent: What a key that is missing counts as.
+        above: What stands before the keys, a dot at its end.
+    """
+    for key in {**first, **second}:
+        one, other = first.get(key, absent), second.get(key, absent)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            if (below := first_difference(one, other, absent, f"{above}{key}.")) is not None:
+                return below
+        elif one != other:
+            return Difference(f"{above}{key}", one, other)
+    return None
+
+
 def as_data(contents: Contents) -> dict[str, dict[str, Any]]:
     """Return contents as the record keeps them."""
     return {name: dataclasses.asdict(each) for name, each in contents.items()}

@@ -27,9 +27,8 @@ from partune.finetune.litgpt.program import Program, environment
 from partune.objectives.finetune import FineTune
 from partune.record.record import Record
 from partune.space import Choice, Float, Int, Space
-from partune.study import Study
+from partune.study import Study, UntrustworthyError
 from partune.study.from_config import study as make_study
-from partune.study.study import UntrustworthyError
 from partune.trial import Status, Trial
 from tests.support.litgpt import behave, calls, install
 from tests.support.tiny import make_items, make_rows, write_jsonl, write_task

@@ -130,10 +130,3 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, given: dict[str, An
     assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="two studies at least"):
         compare.compare(opened(first))
-
-
-def test_what_differs_is_named() -> None:
-    a = {"model": {"path": "a"}, "training": {"epochs": 1, "targets": "attention"}}
-    assert compare.differing(a, a) is None
-    assert compare.differing(a, {**a, "training": {"epochs": 2, "targets": "attention"}}) == "training.epochs"
-    assert compare.differing(a, {**a, "engine": "litgpt"}) == "engine"

@@ -108,8 +108,8 @@ def _check(studies: Sequence[Facts]) -> None:
             raise UserError(f"no trial of {_name(study)} has a score: there is nothing to compare")
         if study.space != first.space:
             raise UserError(f"{_name(first)} and {_name(study)} search different spaces")
-        if (where := differing(objective, _objective(study))) is not None:
-            raise UserError(f"{_name(first)} and {_name(study)} have different objectives: {where} differs")
+        if (difference := contents.first_difference(objective, _objective(study))) is not None:
+            raise UserError(f"{_name(first)} and {_name(study)} have different objectives: {difference.key} differs")
         unlike, _ = contents.differences(first.contents, study.contents)
         if unlike:
             raise UserError(f"{_name(first)} and {_name(study)} do not stand on the same: {', '.join(unlike)}")
@@ -119,23 +119,6 @@ def _check(studies: Sequence[Facts]) -> None:
                 f"{_name(other)} and {_name(study)} are the same study, {label(study)} with seed "
                 f"{study.header['seed']}: a repeat needs another seed"
             )
-
-
-def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> str | None:
-    """Return the first key, with those above it, whose values differ; None where all are equal.
-
-    Args:
-        a: A mapping of plain data.
-        b: Another one.
-    """
-    for key in {**a, **b}:
-        x, y = a.get(key), b.get(key)
-        if isinstance(x, Mapping) and isinstance(y, Mapping):
-            if (below := differing(x, y)) is not None:
-                return f"{key}.{below}"
-        elif x != y:
-            return key
-    return None
 
 
 def _objective(study: Facts) -> dict[str, Any]:
