@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from partune.optimizers.base import Optimizer
     from partune.space import SPACES, Choice, Float, Int, Space
     from partune.study import Study
+    from partune.study.recorded import RecordedStudy, compare, load_study
     from partune.trial import Observation, Proposal, Status, Trial
 
 __version__ = "0.1.0"
@@ -26,11 +27,14 @@ _HOMES = {
     "Observation": "trial",
     "Optimizer": "optimizers.base",
     "Proposal": "trial",
+    "RecordedStudy": "study.recorded",
     "Space": "space",
     "Status": "trial",
     "Study": "study",
     "Trial": "trial",
     "UserError": "errors",
+    "compare": "study.recorded",
+    "load_study": "study.recorded",
     "optimizer": "optimizers",
 }
 
@@ -43,11 +47,14 @@ __all__ = [
     "Observation",
     "Optimizer",
     "Proposal",
+    "RecordedStudy",
     "Space",
     "Status",
     "Study",
     "Trial",
     "UserError",
+    "compare",
+    "load_study",
     "optimizer",
 ]
 
