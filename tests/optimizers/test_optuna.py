@@ -142,6 +142,7 @@ def test_cmaes_goes_on_from_generation_to_generation() -> None:
 
 
 def test_what_the_user_set_of_optunas_messages_stays() -> None:
+    pytest.importorskip("torch")  # the Gaussian process computes with it
     logger = logging.getLogger("optuna")
     before = logger.level, list(warnings.filters)
     with warnings.catch_warnings(record=True) as caught:

@@ -113,6 +113,7 @@ def test_a_study_without_a_score_says_why() -> None:
 
 
 def test_an_exhausted_space_ends_the_study_early() -> None:
+    pytest.importorskip("torch")  # Optuna's Gaussian process is one of the algorithms
     space = Space(a=Choice(["x", "y"]), b=Int(1, 3))
     for algorithm in ALGORITHMS:
         study = Study(space, lambda config: float(config["b"]), algorithm).run(50)
