@@ -353,10 +353,10 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
             no study.
     """
     if not is_loopback(host):
+        tunnel = f"ssh -L {port or PORT}:{LOOPBACK}:{port or PORT} HOST"
         raise UserError(
             f"{host} is not an address of this machine only, and whoever reaches the dashboard can read the study: "
-            f"leave --host out, and come from another machine by SSH: "
-            f"ssh -L {port or PORT}:{LOOPBACK}:{port or PORT} HOST"
+            f"leave --host out, and come from another machine by SSH: {tunnel}"
         )
     try:
         import optuna_dashboard
