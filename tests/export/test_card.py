@@ -171,7 +171,7 @@ def test_another_trial_and_the_defaults_have_no_verdict(tmp_path: Path) -> None:
     other = next(trial for trial in study.trials if trial.number != study.best.number)
     for which, rank in ((other.number, other.config["lora_r"]), ("defaults", 16)):
         text = (export(tmp_path / "s", tmp_path / str(which), which) / "README.md").read_text()  # type: ignore[arg-type]
-        assert "The study's verdict is on its winner, which is another." in text
+        assert "The study's verdict is on its winner, which is another trial." in text
         assert "BETTER" not in text
         assert f"| rank r | {rank} |" in text
 

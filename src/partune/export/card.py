@@ -33,10 +33,15 @@ def card(
     merged: bool,
     tokenizer: bool = False,
 ) -> str:
-    """The text of the card.
+    """Return the text of the card.
 
-    summary, header: of the study. trial: which one, or "defaults". chosen: how it was trained; None where the study was
-    no fine-tuning. merged: whether the whole model is handed over. tokenizer: whether one is.
+    Args:
+        summary: What the study found.
+        header: The header of its record.
+        trial: The trial that is handed over, or "defaults".
+        chosen: How it was trained; None where the study was no fine-tuning.
+        merged: Whether the whole model is handed over.
+        tokenizer: Whether a tokenizer is.
     """
     parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
     if chosen is not None:
@@ -48,7 +53,7 @@ def card(
 
 
 def _front(chosen: Chosen | None, merged: bool) -> str:
-    """The metadata that the Hub reads."""
+    """Return the metadata that the Hub reads."""
     data: dict[str, Any] = {}
     tags = ["lora", "partune"]
     if chosen is not None:
@@ -109,7 +114,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     elif is_best:
         said.append("No verdict: the winner has no scores on the held-out items.")
     else:
-        said.append("The study's verdict is on its winner, which is another.")
+        said.append("The study's verdict is on its winner, which is another trial.")
     names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
     said.append(table([names, *cells]))
     if metric is not None:
@@ -139,7 +144,7 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
         ("learning rate", f"{value(training.learning_rate)} at its peak, {training.schedule} schedule"),
         ("warm-up", f"{chosen.warmup} steps"),
         ("length", length if training.steps is not None else f"{length}, {chosen.steps} steps"),
-        ("batch", f"{training.batch_size} examples a step"),
+        ("batch", f"{training.batch_size} examples per step"),
         (
             "optimiser",
             f"{optimizer}, weight decay {decay}, clipped at {clip}",
@@ -149,9 +154,9 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
 
 
 def _adapted(chosen: Chosen) -> str:
-    """The layers with adapters, as PEFT is told, and where they are."""
-    told = ", ".join(code(target) for target in chosen.targets)
-    return told if chosen.covered is None else f"{told}: {plain(coverage_words(chosen.covered))}"
+    """Return the layers with adapters, as PEFT is told, and where they are."""
+    names = ", ".join(code(target) for target in chosen.targets)
+    return names if chosen.covered is None else f"{names}: {plain(coverage_words(chosen.covered))}"
 
 
 FOUR_BITS = """\
@@ -221,7 +226,12 @@ def _repeating(summary: Summary, header: Mapping[str, Any], chosen: Chosen | Non
 
 
 def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
-    """The study's file, without defaults; of a path the last name only."""
+    """Return the study's file, without defaults; of a path it has the last name only.
+
+    Args:
+        summary: What the study found.
+        header: The header of its record.
+    """
     objective = dict(header["objective"])
     engine = objective.pop("engine", None)
     for section, key in (("model", "path"), ("data", "path")):
@@ -247,6 +257,6 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(path: str) -> str:
-    """The last name of a path; an id as it is."""
+    """Return the last name of a path; an id as it is."""
     where = Path(path)
     return where.name if where.is_absolute() or path.startswith(("~", ".")) else path

@@ -23,17 +23,23 @@ HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
 
 @dataclass(frozen=True)
 class Chosen:
-    """One trial of a fine-tuning study.
+    """One trial of a fine-tuning study, with all that another tool needs to train it again.
 
-    model, data, training: the study's sections with the trial's settings laid over them.
-    rows: format of the data; examples: how many the trial trained on, which its own maximum length and loss decide;
-    dtype: precision of the base.
-    targets: names of the layers with an adapter, as PEFT takes them; covered: where these are, as the record has it.
-    seed, order_seed: of initialisation and dropout, and of the data's order.
-    here: the folder that relative paths in its files are meant from.
-    fields: the data's fields that were used, by the format's names for them.
-    dropout: settings of the base's own dropout, which the study has off, by their names in its config.json.
-    apart: how many answers were trained as the end of the chat so far, in examples of their own.
+    Attributes:
+        model: The study's section, with the trial's settings laid over it.
+        data: The same section of the data.
+        training: The same section of the training.
+        rows: The format of the data.
+        examples: How many the trial trained on, which its own maximum length and loss decide.
+        dtype: The precision of the base.
+        targets: The names of the layers with an adapter, as PEFT takes them.
+        seed: The seed of initialisation and dropout.
+        order_seed: The seed of the data's order.
+        here: The folder that relative paths in its files are meant from.
+        covered: Where the layers with an adapter are, as the record has it.
+        fields: The data's fields that were used, by the format's names for them.
+        apart: How many answers were trained as the end of the chat so far, in examples of their own.
+        dropout: Settings of the base's own dropout, which the study has off, by their names in its config.json.
     """
 
     model: config.Model
@@ -55,7 +61,15 @@ class Chosen:
     def of(
         cls, header: Mapping[str, Any], loaded: Mapping[str, Any], trial: Trial, adapter: Path, here: Path
     ) -> Chosen:
-        """From a record's header, what it says was loaded, and the trial's adapter in PEFT's format."""
+        """Return a trial of a record.
+
+        Args:
+            header: The record's header.
+            loaded: What the record says was loaded.
+            trial: The trial.
+            adapter: The folder of its adapter, in PEFT's format.
+            here: The folder that relative paths in its files are meant from.
+        """
         sections = header["objective"]
         data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
         training = {name: value for name, value in trial.config.items() if name not in DATA_SETTINGS}
@@ -81,28 +95,29 @@ class Chosen:
 
     @cached_property
     def steps(self) -> int:
-        """Optimiser steps in all."""
+        """The number of optimiser steps."""
         return count_steps(self.examples, self.training)
 
     @cached_property
     def warmup(self) -> int:
-        """Steps of warm-up."""
+        """The number of warm-up steps."""
         return count_warmup(self.steps, self.training)
 
     @cached_property
     def micro_batch(self) -> int:
-        """Examples a forward pass: the largest divisor of the batch that is no larger than the study's."""
+        """Examples per forward pass: the largest divisor of the batch that is no larger than the study's."""
         batch = self.training.batch_size
         most = min(batch, self.training.micro_batch_size or batch)
         return next(size for size in range(most, 0, -1) if batch % size == 0)
 
     @property
     def accumulation(self) -> int:
+        """Forward passes per optimiser step."""
         return self.training.batch_size // self.micro_batch
 
     @property
     def alpha(self) -> int:
-        """Scale of the adapters times their rank, as a whole number: tools' command lines take no other."""
+        """The adapters' scale times their rank, as a whole number: tools' command lines take no other."""
         return max(1, round(self.training.lora_alpha))
 
     @property
@@ -122,7 +137,7 @@ class Chosen:
 
     @cached_property
     def template(self) -> str | None:
-        """The chat template in the place of the tokenizer's, if the study was given one; raises UserError."""
+        """The chat template that the study was given in place of the tokenizer's; raises UserError if it is gone."""
         return None if self.data.chat_template is None else template_text(self.data.chat_template)
 
     @property
@@ -132,21 +147,21 @@ class Chosen:
         return name if self.data.limit is None else f"{name}[:{self.data.limit}]"
 
     def differences(self) -> list[str]:
-        """What holds for every tool that trains with the Trainer of transformers."""
+        """Return what is not as in the study in every tool that trains with the Trainer of transformers."""
         training = self.training
-        found = [
+        said = [
             f"Initialisation, dropout and the data's order are drawn by other generators than the study's: with seed "
             f"{self.seed} they are fixed, not the same.",
         ]
         if self.warmup:
-            found.append("Warm-up begins at learning rate 0; the study's at the peak divided by the steps of warm-up.")
+            said.append("Warm-up begins at learning rate 0; the study's at the peak divided by the steps of warm-up.")
         if training.optimizer == "sgd" and training.momentum and training.weight_decay:
-            found.append("Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled.")
+            said.append("Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled.")
         if self.micro_batch != (training.micro_batch_size or training.batch_size):
-            found.append(
+            said.append(
                 f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch."
             )
-        return found
+        return said
 
     def name_of(self, field: str) -> str:
         """Return the data's name of a field of the format."""
@@ -157,7 +172,7 @@ class Chosen:
 
         Args:
             tool: The tool's name.
-            read: The fields that it reads as the study does, beside those that every row has.
+            *read: The fields that it reads as the study does, beside those that every row has.
         """
         plain = ("instruction", "input", "output") if self.rows == "alpaca" else ("messages", "tool_calls")
         said = []
@@ -172,11 +187,11 @@ class Chosen:
 
     @property
     def still(self) -> dict[str, float]:
-        """Settings of the base that turn its own dropout off; of a section's settings tools know no way."""
+        """Settings of the base that turn its own dropout off; tools cannot set those within a section."""
         return {name: 0.0 for name in self.dropout if "." not in name}
 
     def dropping(self, takes: bool) -> list[str]:
-        """Say what to do about the base's own dropout.
+        """Return what to do about the base's own dropout.
 
         Args:
             takes: Whether the tool's file turns off what `still` names.
@@ -189,18 +204,18 @@ class Chosen:
         ]
 
     def command_line(self) -> list[str]:
-        """What holds for every tool that is a command and keeps adapters in the base's precision."""
-        found = []
+        """Return what is not as in the study in every tool that is a command and has adapters in the base's precision."""
+        said = []
         if self.alpha != self.training.lora_alpha:
             whole = "this tool takes whole numbers only"
-            found.append(f"lora_alpha is {self.training.lora_alpha:g} in the study; {whole}.")
-        found += self.homes()
+            said.append(f"lora_alpha is {self.training.lora_alpha:g} in the study; {whole}.")
+        said += self.homes()
         if self.dtype != "fp32":
-            found.append("LoRA's products are taken in the base's precision; the study's in fp32.")
-        return found
+            said.append("LoRA's products are taken in the base's precision; the study's in fp32.")
+        return said
 
     def homes(self) -> list[str]:
-        """What to do about a path that begins at the home folder, where there is one."""
+        """Return what to do about a path that begins at the home folder."""
         if any(path is not None and path.startswith("~") for path in (self.base, self.file)):
             return ["Write the home folder out in place of ~, which this tool does not expand."]
         return []
@@ -218,12 +233,18 @@ def is_id(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
+    """Return whether the data are a file, and no data set's id."""
     plain = Path(path.removesuffix(".gz"))
     return plain.is_absolute() or plain.suffix in SUFFIXES
 
 
 def shown(path: str, here: Path) -> str:
-    """A path that may leave this machine: relative to `here` where both lie in the working folder, homes as ~."""
+    """Return a path that may leave this machine.
+
+    Args:
+        path: The path, or an id, which is returned as it is.
+        here: The folder that it is meant from; the path is relative to it where both lie in the working folder.
+    """
     place, working = Path(path).expanduser(), Path.cwd()
     if not place.is_absolute():
         return path
@@ -234,7 +255,7 @@ def shown(path: str, here: Path) -> str:
 
 
 def tilde(path: str) -> str:
-    """An absolute path, with ~ for the home folder it lies in, whosever that is."""
+    """Return an absolute path with ~ for the home folder it lies in, whosever that is."""
     place, home = Path(path), Path.home()
     if home != Path(home.anchor) and place.is_relative_to(home):
         return (Path("~") / place.relative_to(home)).as_posix()
@@ -242,5 +263,5 @@ def tilde(path: str) -> str:
 
 
 def number(value: float) -> int | float:
-    """A whole number as an integer."""
+    """Return a whole number as an integer."""
     return int(value) if math.isfinite(value) and value == int(value) else value

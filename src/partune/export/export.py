@@ -47,16 +47,26 @@ def export(
     recipes: Collection[str] = tuple(RECIPES),
     anyway: bool = False,
 ) -> Path:
-    """Writes an adapter, the best trial's by default, or the model with it merged in, to `out`, with its model card.
+    """Write an adapter, or the model with it merged in, to a new folder, with its model card.
 
-    `out` must not exist yet. storage: the URL of the study's database, where it needs a password or has moved.
-    recipes: the tools for which files are written that train the trial again; "none" for none.
-    anyway: hand over the best trial's adapter even where the verdict shows it worse than the untouched base or it does
-        not load as it was scored, or merge an adapter into a base that the study had in 4 bits.
-    Raises UserError where the study has no such adapter.
+    Args:
+        directory: The study's directory.
+        out: The folder, which must not exist yet.
+        trial: The number of the trial, or "defaults"; the winner by default.
+        merge: Merge the adapter into the model, and write that.
+        storage: The URL of the study's database, where it needs a password or has moved.
+        recipes: The tools for which files are written that train the trial again; "none" for none.
+        anyway: Hand over the winner's adapter even where the verdict shows it worse than the untouched base or it does
+            not load as it was scored, or merge an adapter into a base that the study had in 4 bits.
+
+    Returns:
+        The folder's path.
+
+    Raises:
+        UserError: The study has no such adapter, it is refused, or the folder cannot be written.
     """
     if "none" in recipes and len(set(recipes)) > 1:
-        raise UserError(f"recipes are none or some tools', got {', '.join(recipes)}")
+        raise UserError(f"--recipe takes none or names of tools, got {', '.join(recipes)}")
     for tool in recipes:
         if tool not in (*RECIPES, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*RECIPES, "none"))}')
@@ -66,7 +76,7 @@ def export(
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")
     summary = summarise(record)
     best = summary["best"]
-    run: Trial | None = None  # of fresh seeds, whose adapter ships in the place of the trial's own
+    run: Trial | None = None  # the fresh run whose adapter ships instead of the trial's own
     if trial is None:
         if best is None:
             raise UserError(
@@ -85,7 +95,7 @@ def export(
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)
-    draft = draft_of(out)
+    draft = draft_of(out)  # beside it, and renamed at the end: a folder that exists is whole
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if merge:
@@ -103,7 +113,7 @@ def export(
 
 
 def _check(adapter: Path) -> None:
-    """Raises UserError where an adapter's files are missing or damaged."""
+    """Raise UserError where an adapter's files are missing or damaged."""
     from partune.finetune.adapter import check
 
     names = {each.name for each in adapter.iterdir()}
@@ -161,7 +171,7 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
 
 
 def _copy(adapter: Path, out: Path) -> None:
-    """The adapter's files; a base that lies in somebody's home is named without the folders above it."""
+    """Copy the adapter's files; a base that lies in somebody's home is named without the folders above it."""
     shutil.copytree(adapter, out)
     settings = out / "adapter_config.json"
     if settings.is_file():
@@ -182,7 +192,7 @@ def _describe(
     merged: bool,
     tools: Collection[str],
 ) -> None:
-    """Writes the model card and the recipes."""
+    """Write the model card and the recipes."""
     trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):

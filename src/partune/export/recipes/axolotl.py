@@ -37,7 +37,7 @@ HEAD = (
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """The file by name."""
+    """Return the file by its name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     same = trainer_arguments(chosen)
     quantized = model.quantize != "none"
@@ -74,6 +74,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
 
 
 def _dataset(chosen: Chosen) -> dict[str, Any]:
+    """Return what the file says of the data."""
     data = chosen.data
     where: dict[str, Any] = {"path": chosen.file or data.path}
     if chosen.file is not None:

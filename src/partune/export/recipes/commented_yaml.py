@@ -12,9 +12,14 @@ WIDTH = 110
 
 
 def commented(head: Sequence[str], differences: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """A YAML file: what it is, what differs from the study, the settings in their order, those that are None left out.
+    """Return a YAML file with comments.
 
     The comments are our own words; names of a study are in the values only, where YAML quotes them.
+
+    Args:
+        head: Lines on what the file is.
+        differences: Sentences on what is not as in the study.
+        settings: The settings in their order; those that are None are left out.
     """
     lines = [f"# {line}".rstrip() for line in head]
     if differences:
@@ -26,6 +31,12 @@ def commented(head: Sequence[str], differences: Sequence[str], settings: Mapping
 
 
 def bullets(texts: Sequence[str], margin: str = "") -> list[str]:
+    """Return texts as a list, broken into lines.
+
+    Args:
+        texts: The texts.
+        margin: What every line begins with.
+    """
     return [
         line
         for text in texts
@@ -34,7 +45,7 @@ def bullets(texts: Sequence[str], margin: str = "") -> list[str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as blocks, where YAML can hold them so."""
+    """A writer that sets texts of several lines as blocks, where YAML can hold them so."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -16,10 +16,10 @@ VERSION = "0.5.13"
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """The file by name."""
+    """Return the file by its name."""
     training, data = chosen.training, chosen.data
     switches, missed = _switches(chosen.targets)
-    warmup = max(1, chosen.warmup)
+    warmup = max(1, chosen.warmup)  # LitGPT divides by it
     whole = math.ceil(chosen.examples / chosen.micro_batch) // chosen.accumulation  # steps an epoch
     settings: dict[str, Any] = {
         "checkpoint_dir": chosen.base if chosen.has_id else f"checkpoints/{Path(chosen.base).name}",
@@ -71,39 +71,39 @@ def _head(chosen: Chosen) -> list[str]:
 
 def _differences(chosen: Chosen, warmup: int) -> list[str]:
     training, data = chosen.training, chosen.data
-    found = [
+    said = [
         f"Initialisation, dropout and the data's order are drawn by other generators: with seed {chosen.seed} they are "
         "fixed, not the same.",
         *(f"LitGPT cannot do {reason}." for reason in objections(training)),
         *chosen.homes(),
     ]
     if warmup != chosen.warmup:
-        found.append("One step of warm-up, where the study has none.")
+        said.append("One step of warm-up, where the study has none.")
     if chosen.accumulation > 1:
-        found.append("Micro-batches count alike in a step, however many tokens are trained in each.")
+        said.append("Micro-batches count alike in a step, however many tokens are trained in each.")
     if chosen.rows == "chat":
-        found.append("LitGPT reads no chat rows: turn them into instruction and output first.")
-    found += chosen.unread("LitGPT")
+        said.append("LitGPT reads no chat rows: turn them into instruction and output first.")
+    said += chosen.unread("LitGPT")
     if renamed := {name: mine for mine, name in chosen.fields.items() if mine != name}:
-        found.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
+        said.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
     if chosen.file is None:
-        found.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
+        said.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
     elif chosen.file.endswith(".gz"):
-        found.append("Unpack the data first and mend json_path: LitGPT reads .json and .jsonl.")
+        said.append("Unpack the data first and change json_path: LitGPT reads .json and .jsonl.")
     if data.limit is not None:
-        found.append(f"LitGPT reads all rows; the study used the first {data.limit}.")
-    return found
+        said.append(f"LitGPT reads all rows; the study used the first {data.limit}.")
+    return said
 
 
 def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
-    """LitGPT's switches for the layers, and what to say where they mean others too, or fewer."""
+    """Return LitGPT's switches for the layers, and what to say where they mean more or fewer layers."""
     kinds = {target.rpartition(".")[2] for target in targets}
     table = NEOX_SWITCHES if "query_key_value" in kinds else SWITCHES
     switches = {switch: kinds >= set(of) for switch, of in table.items()}
     covered = {kind for switch, on in switches.items() if on for kind in table[switch]}
     said = []
     if left := sorted(kinds - covered):
-        said.append(f"{len(left)} kinds of layers with an adapter in the study have no switch of their own here.")
+        said.append(f"{len(left)} kinds of layers that the study adapts have no switch of their own here.")
     if any("." in target for target in targets):
         said.append("The study adapts single layers; LitGPT's switches adapt their kind in every block.")
     return switches, said

@@ -20,7 +20,7 @@ HEAD = (
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """The files by name."""
+    """Return the files by their names."""
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
     differences = [
@@ -37,7 +37,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     elif chosen.template is not None:
         differences.append("The chat template is the tokenizer's; the study was given another.")
     if (chosen.file or "").endswith(".gz"):
-        differences.append(f"Unpack the data first and mend {DATA_FILE}: LLaMA-Factory reads .json and .jsonl.")
+        differences.append(f"Unpack the data first and change {DATA_FILE}: LLaMA-Factory reads .json and .jsonl.")
     settings = {
         "model_name_or_path": chosen.base,
         "model_revision": model.revision,
@@ -76,7 +76,7 @@ _QUANTIZED = {
 
 
 def _description(chosen: Chosen) -> str:
-    """What dataset_info.json says of the data."""
+    """Return what dataset_info.json says of the data."""
     where: dict[str, Any]
     if chosen.file is not None:
         where = {"file_name": chosen.file}

@@ -100,7 +100,7 @@ QUANTIZATION = """
 
 
 def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
-    """Arguments that every Trainer of transformers takes by these names."""
+    """Return the arguments that every Trainer of transformers takes by these names."""
     training = chosen.training
     adamw = training.optimizer == "adamw"
     betas = {"adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "adam_epsilon": EPSILON}
@@ -123,7 +123,7 @@ def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """The files by name."""
+    """Return the script by its name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
@@ -220,7 +220,7 @@ def _row(chosen: Chosen) -> str:
 
 
 def _prepared(chosen: Chosen) -> list[str]:
-    """Statements that load the data set."""
+    """Return the statements that load the data set."""
     where = '"json", data_files=DATA' if chosen.file is not None else "DATA"
     lines = [f"dataset = load_dataset({where}, split={chosen.split!r})"]
     if chosen.rows == "alpaca":
@@ -233,7 +233,7 @@ def _prepared(chosen: Chosen) -> list[str]:
 
 
 def _path(path: str) -> str:
-    """A path as Python reads it."""
+    """Return a path as Python reads it."""
     return f"str(Path({path!r}).expanduser())" if path.startswith("~") else repr(path)
 
 

@@ -17,7 +17,13 @@ RECIPES: Mapping[str, Callable[[Chosen], Mapping[str, str]]] = {
 
 
 def write(chosen: Chosen, folder: Path, tools: Collection[str]) -> None:
-    """Writes the files of some tools into a new folder."""
+    """Write the files of some tools into a new folder.
+
+    Args:
+        chosen: The trial.
+        folder: The folder, which must not exist yet.
+        tools: The tools' names.
+    """
     folder.mkdir()
     for tool in tools:
         for name, text in RECIPES[tool](chosen).items():
