@@ -224,7 +224,7 @@ def test_the_upper_bound_is_of_tasks_that_are_there(tmp_path: Path) -> None:
     found = Plan(composed(load(tmp_path / "experiment.yaml"), {}))  # a file's paths are relative to it
     assert found.upper() == {"u": 0.7, "t": 0.8}
     (tmp_path / "upper.yaml").write_text("v: 0.7\n")
-    with pytest.raises(UserError, match="v is no task here; there are t, u"):
+    with pytest.raises(UserError, match="v is no task here, which are t, u"):
         found.upper()
     (tmp_path / "upper.yaml").write_text("u: good\n")
     with pytest.raises(UserError, match="the score of u must be a number, got 'good'"):
@@ -233,7 +233,7 @@ def test_the_upper_bound_is_of_tasks_that_are_there(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds something other than an experiment"):
         plan(**BRANIN, protocol={"out": str(tmp_path)}).check()
 
 

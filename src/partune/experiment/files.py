@@ -21,7 +21,14 @@ COMPARED, EPOCHS = "experiment.svg", "epochs.svg"
 
 
 def write(outcome: Outcome) -> list[Path]:
-    """Writes them, and over those of an earlier run; raises UserError where that cannot be."""
+    """Write page, Markdown, data and pictures, over those of an earlier run.
+
+    Returns:
+        The files' paths.
+
+    Raises:
+        UserError: One of them cannot be written.
+    """
     found = outcome.summary
     files = {PAGE: page(outcome), WORDS: markdown(found), DATA: as_json(found) + "\n"}
     files[COMPARED] = curves.picture(found["comparison"])
@@ -34,6 +41,7 @@ def write(outcome: Outcome) -> list[Path]:
 
 
 def markdown(found: Summary) -> str:
+    """Return what an experiment found as Markdown."""
     parts = sections(found)
     lines = ["# Experiment", "", f"**{plain(found['headline'])}**", ""]
     for part in ("bounds", "algorithms", "tests"):
@@ -53,10 +61,10 @@ def _all(listed: Sequence[Section]) -> list[str]:
 
 
 def over_epochs(found: Summary) -> str:
-    """Score over epochs, a line a configuration, as SVG."""
+    """Draw the scores over epochs as SVG, a line per configuration."""
     curves = [
         Curve([(k + 1, each) for k, each in enumerate(row) if each is not None], hue(i), dashed(i))
         for i, row in enumerate(found["scores"])
     ]
     most = len(found["steps"])
-    return picture("Score over epochs", "a line a configuration", [Panel("", "epochs", curves, x=(1, most))], [])
+    return picture("Score over epochs", "a line per configuration", [Panel("", "epochs", curves, x=(1, most))], [])

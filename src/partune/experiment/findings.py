@@ -24,7 +24,13 @@ from partune.report.plain_data import Summary
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment that is over. studies: all of them, by their folders' names."""
+    """An experiment that is over.
+
+    Attributes:
+        plan: Its plan.
+        calibration: The study that found the number of epochs; None where there was none.
+        studies: All its studies, by their folders' names.
+    """
 
     plan: Plan
     calibration: Facts | None
@@ -32,17 +38,18 @@ class Outcome:
 
     @classmethod
     def read(cls, plan: Plan) -> Outcome:
+        """Return the outcome of a plan whose studies are on record."""
         ladder = opened(plan.directory / CALIBRATION) if plan.calibrated else None
         return cls(plan, ladder, {name: opened(plan.directory / name) for name in plan.studies(None)})
 
     @property
     def scored(self) -> list[Facts]:
-        """The studies that can be compared: any trial of theirs has a score."""
+        """The studies that can be compared: a trial of theirs has a score."""
         return [study for study in self.studies.values() if study.winner is not None]
 
     @property
     def courses(self) -> dict[str, Facts]:
-        """The studies that are drawn, by algorithm: the first seed's of those that learn; of all where none does."""
+        """The studies that are drawn, by algorithm: the first seed's of those that learn, or of all where none does."""
         found: dict[str, Facts] = {}
         for study in self.scored:
             found.setdefault(study.header["algorithm"], study)
@@ -67,6 +74,7 @@ class Outcome:
 
 
 def opened(directory: Path) -> Facts:
+    """Return what is on record of a study."""
     return Facts(Record.open(directory, read_only=True))
 
 
@@ -87,7 +95,12 @@ def _calibrated(facts: Facts, plan: Plan) -> Summary:
 
 
 def _bounds(outcome: Outcome, tasks: Collection[str]) -> list[Summary]:
-    """The bounds with what is between them; tasks: the test tasks."""
+    """Return the bounds and what lies between them.
+
+    Args:
+        outcome: The experiment.
+        tasks: The test tasks.
+    """
     rows = bounds.bounds(compare.grouped(outcome.scored, lambda study: study.header["algorithm"]))
     if upper := outcome.plan.upper():
         rows.append({"name": f"{UPPER}: as given", "repeats": 0, "scores": _given(upper, outcome, tasks)})
@@ -95,7 +108,13 @@ def _bounds(outcome: Outcome, tasks: Collection[str]) -> list[Summary]:
 
 
 def _given(upper: Mapping[str, float], outcome: Outcome, tasks: Collection[str]) -> Summary:
-    """The upper bound's scores, which are of whole tasks; of several validation tasks their mean, as the search has."""
+    """Return the upper bound's scores, which are of whole tasks; of several validation tasks their mean.
+
+    Args:
+        upper: The user's scores by task.
+        outcome: The experiment.
+        tasks: The test tasks.
+    """
     validation = [] if outcome.plan.base.validation is None else outcome.plan.base.validation.tasks
     names = [Path(name).stem for name in validation]
     found = {TEST + task: {"score": upper[task], "stderr": None} for task in tasks if task in upper}
@@ -106,7 +125,7 @@ def _given(upper: Mapping[str, float], outcome: Outcome, tasks: Collection[str])
 
 
 def _better(studies: Sequence[Facts]) -> Summary | None:
-    """How many winners are shown better; None where there is no base."""
+    """Return how many winners are shown better; None where there is no base."""
     verdicts = [study.summary["verdict"] for study in studies if study.summary["verdict"] is not None]
     if not verdicts:
         return None

@@ -16,12 +16,12 @@ from partune.runtime import rounding
 
 
 def page(outcome: Outcome) -> str:
-    """The whole file's text."""
+    """Return an experiment as the text of one HTML file."""
     return Page(outcome).text()
 
 
 class Page:
-    """Collects the figures while the sections are written."""
+    """The sections of a page, which collects their figures while they are written."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -31,6 +31,7 @@ class Page:
         self.hovers: list[str] = []  # of all studies whose course is drawn
 
     def text(self) -> str:
+        """Return the text of the whole file."""
         parts = {
             "result": ("Result", self.result()),
             "bounds": ("Bounds", self._tables("bounds")),
@@ -57,6 +58,7 @@ class Page:
         )
 
     def line(self) -> str:
+        """Return the line below the heading: what was compared."""
         base, seeds = self.outcome.plan.base, self.outcome.plan.seeds
         what = base.objective if base.model is None else base.model.path.rstrip("/").rpartition("/")[2]
         return (
@@ -68,12 +70,14 @@ class Page:
     # ----- the sections, in their order
 
     def result(self) -> str:
+        """Return the section of the first answer."""
         text, kind = badge(self.found)
         return (
             f'<span class="badge {kind}">{escape(text)}</span><p class="headline">{escape(self.found["headline"])}</p>'
         )
 
     def algorithms(self) -> str:
+        """Return the section of the algorithms and their courses."""
         compared = self.found["comparison"]["algorithms"]
         caption = "Mean over repeats; bands are 95 % intervals of the mean. Higher is better."
         text = self._figure(
@@ -88,7 +92,12 @@ class Page:
         return text
 
     def course(self, study: Facts, k: int) -> str:
-        """Score over trials on both kinds of tasks, and each hyperparameter over trials, of one study."""
+        """Return the section of one study's course: its scores and each hyperparameter over trials.
+
+        Args:
+            study: What is on record.
+            k: Its number among the studies that are drawn.
+        """
         first = len(self.hovers)
         self.hovers += [hover(trial) for trial in study.trials]
 
@@ -117,6 +126,7 @@ class Page:
         )
 
     def calibration(self) -> str:
+        """Return the section of the number of epochs."""
         found = self.found["calibration"]
         names = [words.settings(config) for config in found["configurations"]]
         figure = figures.over_epochs(found["scores"], names, found["epochs"])
@@ -133,6 +143,7 @@ class Page:
         )
 
     def repeat(self) -> str:
+        """Return the section that says how to repeat the experiment."""
         return (
             paragraph("Save this as experiment.yaml and run it again with the versions below:")
             + f"<pre>partune experiment report experiment.yaml --out again</pre><pre>{escape(self.found['file'])}</pre>"
@@ -147,7 +158,7 @@ class Page:
         return "".join(_table(each, headed=len(listed) > 1) for each in listed)
 
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
-        """Keeps the figure for the page, and says where it goes."""
+        """Keep a figure for the page, and return where it goes."""
         self.figures[name] = figure
         return place(name, height, label, caption)
 
@@ -161,5 +172,5 @@ def _table(section: Section, headed: bool) -> str:
 
 
 def _numeric(column: list[str]) -> bool:
-    """Whether a column is of numbers, which stand to the right."""
+    """Return whether a column is of numbers, which stand to the right."""
     return all(not cell or cell == rounding.NONE or cell.lstrip("+-−")[:1].isdigit() for cell in column)

@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: a line a study, and in a terminal a bar with the time left."""
+"""What a person sees while an experiment runs: a line per study, and in a terminal a bar with the time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(Teller):
-    """Prints to a console; the bar is only drawn where that is a terminal."""
+    """A watcher that prints to a console; the bar is only drawn where that is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         from partune.runtime.console import log
@@ -32,9 +32,16 @@ class Terminal(Teller):
         self._began = time.monotonic()
 
     def noted(self, line: str) -> None:
+        """Print a line."""
         self._print(line)
 
     def planned(self, trials: int, done: int) -> None:
+        """Print how many trials there are, and begin the bar.
+
+        Args:
+            trials: The trials of all studies.
+            done: Those of them that are on record.
+        """
         from partune.runtime.console import bar
 
         self._all, self._done, self._began = trials, done, time.monotonic()
@@ -46,22 +53,36 @@ class Terminal(Teller):
             self._bar.start()
 
     def calibrated(self, steps: Sequence[Step], epochs: int) -> None:
+        """Print how many epochs are enough.
+
+        Args:
+            steps: What each number of epochs is worth.
+            epochs: The number that is enough.
+        """
         told = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
         self._print(
             f"{words.several(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} enough: rank correlation {told}"
         )
 
     def began(self, name: str) -> None:
+        """Show that a study began."""
         self._running.append(name)
         if self._bar is None:
             self._print(f"{name} ...")
         self._show()
 
     def trial(self, name: str) -> None:
+        """Count a trial that ended."""
         self._done, self._new = self._done + 1, self._new + 1
         self._show()
 
     def ended(self, name: str, facts: Facts) -> None:
+        """Print a study's verdict.
+
+        Args:
+            name: Its folder's name.
+            facts: What is on record.
+        """
         self._running.remove(name)
         took = span(sum(part.seconds for part in facts.parts))
         if name != CALIBRATION:
@@ -69,6 +90,7 @@ class Terminal(Teller):
         self._show()
 
     def over(self) -> None:
+        """End the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

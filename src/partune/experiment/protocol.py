@@ -38,24 +38,32 @@ CALIBRATING = ("most_epochs", "sufficient")  # settings of the protocol that onl
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment's studies. base: the settings that all have."""
+    """An experiment's studies.
+
+    Attributes:
+        experiment: The experiment's file.
+    """
 
     experiment: Experiment
 
     @property
     def protocol(self) -> Protocol:
+        """The file's section of the experiment itself."""
         return self.experiment.protocol
 
     @property
     def directory(self) -> Path:
+        """The experiment's folder."""
         return Path(self.protocol.out)
 
     @property
     def seeds(self) -> tuple[int, ...]:
+        """The seeds of the repeats."""
         return self.protocol.seeds or tuple(range(self.protocol.repeats or 5))
 
     @cached_property
     def base(self) -> StudyConfig:
+        """The settings that all studies have."""
         whole = self.experiment.model_dump(exclude={"protocol"}, exclude_unset=True)
         if not self.experiment.test.tasks:
             whole.get("test", {}).pop("every_trial", None)  # the preset's alone
@@ -68,16 +76,17 @@ class Plan:
 
     @cached_property
     def space(self) -> Space:
+        """The space of all studies."""
         return Space.parse(self.base.space or {})
 
     @property
     def calibrated(self) -> bool:
-        """Whether the number of epochs is to be found: of trainings, unless they are counted otherwise."""
+        """Whether the number of epochs is to be found: for trainings, unless they are counted otherwise."""
         counted = self.base.training.steps is not None or {EPOCHS, "steps"} & set(self.space.names)
         return self.base.objective == "finetune" and self.protocol.calibration > 0 and not counted
 
     def calibration(self) -> StudyConfig:
-        """The study that finds the number of epochs; needs no test tasks."""
+        """Return the study that finds the number of epochs; it needs no test tasks."""
         count, most = self.protocol.calibration, self.protocol.most_epochs
         space = Space({**self.space.hyperparameters, EPOCHS: Int(1, most)})
         training = self.base.training.model_dump(exclude_unset=True, exclude={EPOCHS})
@@ -91,7 +100,11 @@ class Plan:
         return self._with(space=space.describe(), training=training, search=search, test={"tasks": ()})
 
     def studies(self, epochs: int | None) -> dict[str, StudyConfig]:
-        """The studies by their folders' names, all algorithms of the first seed first. epochs: None as given."""
+        """Return the studies by their folders' names, all algorithms of the first seed first.
+
+        Args:
+            epochs: The number of epochs; None as it is given.
+        """
         training = (
             {}
             if epochs is None
@@ -111,18 +124,22 @@ class Plan:
         return config.parse({**self.base.model_dump(exclude_unset=True), **sections})
 
     def _options(self, name: str) -> dict[str, Any]:
-        """A hypercube as large as the budget, so that its strata are those of all samples."""
+        """Return an algorithm's options: a hypercube is as large as the budget, so that it is stratified as a whole."""
         budget = self.base.search.budget
         return {"options": {"size": budget}} if name == "lhs" and budget != 50 else {}
 
     def _packed(self, name: str) -> bool:
-        """Whether trials may share a pack: those of an algorithm that learns run as in its paper, one at a time."""
+        """Return whether trials may share a pack: an algorithm that learns runs as in its paper, a trial at a time."""
         return self.base.objective != "finetune" or samples(name) or "pack" in self.base.run.model_fields_set
 
     # ----- before any work
 
     def check(self) -> None:
-        """Raises UserError for what could not work later, and unless the folder is free or this experiment's."""
+        """Check what would fail later, before any work.
+
+        Raises:
+            UserError: A setting cannot work, or the folder is neither free nor this experiment's.
+        """
         unused.refuse(self.base, self.space.names)
         if self.calibrated and self.base.training.epochs != 1:
             raise UserError(
@@ -136,13 +153,13 @@ class Plan:
         if len(self.seeds) * len(self.protocol.algorithms) < 2:
             raise UserError("an experiment compares two studies at least: give more --algorithms or --repeats")
         self.upper()
-        there = {each.name for each in self.directory.iterdir()} if self.directory.is_dir() else set()
-        if any(name != FILE and not name.startswith(".") for name in there):  # what begins with a dot is a draft
+        entries = {path.name for path in self.directory.iterdir()} if self.directory.is_dir() else set()
+        if any(name != FILE and not name.startswith(".") for name in entries):  # what begins with a dot is a draft
             self._check_recorded()
 
     def _check_recorded(self) -> None:
         if not (self.directory / FILE).is_file():
-            raise UserError(f"{self.directory} holds something else than an experiment: choose another --out")
+            raise UserError(f"{self.directory} holds something other than an experiment: choose another --out")
         recorded = Plan(parse(config.load(self.directory / FILE)))
         if (difference := first_difference(recorded._identity, self._identity)) is not None:
             raise UserError(
@@ -159,7 +176,7 @@ class Plan:
         return {**plain, "space": self.base.space, "protocol": kept}
 
     def begin(self) -> None:
-        """Notes the experiment in its folder."""
+        """Note the experiment in its folder; raises UserError where that cannot be written."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -167,37 +184,50 @@ class Plan:
         replace(self.directory / FILE, dump(self.experiment))
 
     def upper(self) -> dict[str, float]:
-        """The scores of the upper bound by task; raises UserError where these are no tasks of the experiment."""
+        """Return the scores of the upper bound by task; raises UserError for what is no task of the experiment."""
         if self.protocol.upper is None:
             return {}
         given, tasks = config.load(self.protocol.upper), self.tasks
         for name, score in given.items():
             if name not in tasks:
-                raise UserError(f"{self.protocol.upper}: {name} is no task here; there are {', '.join(tasks)}")
+                raise UserError(f"{self.protocol.upper}: {name} is no task here, which are {', '.join(tasks)}")
             if isinstance(score, bool) or not isinstance(score, (int, float)):
                 raise UserError(f"{self.protocol.upper}: the score of {name} must be a number, got {score!r}")
         return {name: float(score) for name, score in given.items()}
 
     @property
     def tasks(self) -> list[str]:
+        """The names of all validation and test tasks."""
         validation = () if self.base.validation is None else self.base.validation.tasks
         return [Path(name).stem for name in (*validation, *self.base.test.tasks)]
 
 
 def parse(value: Any) -> Experiment:
-    """An experiment from its file's mapping; raises UserError with one line."""
+    """Return an experiment from its file's mapping; raises UserError with one line."""
     return config.validated(Experiment, value)
 
 
 def dump(experiment: Experiment, ascii_only: bool = False) -> str:
-    """Return the YAML text of what was given; `parse` of it gives the same experiment."""
+    """Return the YAML text of what was given; `parse` of it gives the same experiment.
+
+    Args:
+        experiment: The experiment.
+        ascii_only: Write other characters as escapes.
+    """
     return strict_yaml.dump(experiment.model_dump(mode="json", exclude_unset=True), ascii_only)
 
 
 def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
-    """What a user gives, the flags over the file, with the preset under it; raises UserError with one line.
+    """Return what a user gives, the flags over the file, with the preset under it.
 
     Nothing is under a function's experiment. Without a model, data and tasks it is the embedded default's.
+
+    Args:
+        file: The mapping of the experiment's file.
+        flags: The mapping of the flags, in the same form.
+
+    Raises:
+        UserError: The file or the flags are wrong; its message is one line.
     """
     given = config.merged(file, flags, Experiment)
     if given.get("objective", "finetune") != "finetune":
@@ -223,12 +253,12 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
 
 
 def _names(section: Any, key: str) -> bool:
-    """Whether a section, or what it stands for, names something."""
+    """Return whether a section, or what it stands for, names something."""
     return section is not None and (not isinstance(section, Mapping) or key in section)
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """The mapping in an experiment's file, as `config.load` reads a study's."""
+    """Return the mapping in an experiment's file, as `config.load` reads a study's."""
     value = config.load(path)
     given = value.get("protocol")
     if isinstance(given, Mapping) and isinstance(given.get("upper"), str):
@@ -239,10 +269,10 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def preset() -> dict[str, Any]:
-    """The mapping of the study's protocol as a study's file."""
+    """Return the original study's protocol, as the mapping of a study's file."""
     return config.load(Path(__file__).parent / "protocol.yaml")
 
 
 def embedded() -> dict[str, Any]:
-    """The mapping of the embedded default's file."""
+    """Return the mapping of the embedded default's file."""
     return config.load(DIRECTORY.parent / "experiment.yaml")

@@ -32,7 +32,13 @@ PATIENCE = 30.0  # seconds for a study to save what it runs, when it is told to 
 
 
 class Job(NamedTuple):
-    """A study to run, or to go on with."""
+    """A study to run, or to continue.
+
+    Attributes:
+        name: Its folder's name.
+        config: Its settings.
+        directory: Its folder.
+    """
 
     name: str
     config: StudyConfig
@@ -40,30 +46,55 @@ class Job(NamedTuple):
 
 
 class Teller:
-    """Told of an experiment's progress; does nothing. Front ends derive from it."""
+    """A listener to an experiment's progress, which does nothing; front ends derive from it."""
 
-    def noted(self, line: str) -> None: ...
+    def noted(self, line: str) -> None:
+        """Take a line for the user."""
 
     def planned(self, trials: int, done: int) -> None:
-        """So many trials in all, so many of which are on record."""
+        """Take how long the experiment is.
 
-    def calibrated(self, steps: list[calibration.Step], epochs: int) -> None: ...
+        Args:
+            trials: The trials of all studies.
+            done: Those of them that are on record.
+        """
 
-    def began(self, name: str) -> None: ...
+    def calibrated(self, steps: list[calibration.Step], epochs: int) -> None:
+        """Take how many epochs are enough.
+
+        Args:
+            steps: What each number of epochs is worth.
+            epochs: The number that is enough.
+        """
+
+    def began(self, name: str) -> None:
+        """Take that a study began."""
 
     def trial(self, name: str) -> None:
-        """A trial of a study ended."""
+        """Take that a trial of a study ended."""
 
-    def ended(self, name: str, facts: Facts) -> None: ...
+    def ended(self, name: str, facts: Facts) -> None:
+        """Take that a study ended.
+
+        Args:
+            name: Its folder's name.
+            facts: What is on record.
+        """
 
     def over(self) -> None:
-        """The experiment ended, or was interrupted."""
+        """Take that the experiment ended, or was interrupted."""
 
 
 def run(plan: Plan, teller: Teller) -> None:
-    """Runs what is missing.
+    """Run what is missing of an experiment.
 
-    Raises UserError for bad input, before anything is begun, and StoppedError where a study does.
+    Args:
+        plan: The experiment.
+        teller: Told of its progress.
+
+    Raises:
+        UserError: The input is bad, before anything is begun; or a study raised it.
+        StoppedError: A study stopped, as it cannot go on.
     """
     plan.check()
     plan.begin()
@@ -82,7 +113,7 @@ def run(plan: Plan, teller: Teller) -> None:
 
 
 def _calibrate(plan: Plan, ladder: list[Job], teller: Teller) -> int | None:
-    """The number of epochs that is enough; None where they are as given."""
+    """Return the number of epochs that is enough; None where they are as given."""
     if not ladder:
         return None
     _conduct(ladder, 1, teller)
@@ -101,7 +132,7 @@ def _ended(directory: Path) -> int:
 
 
 def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
-    """Runs studies that are not over yet."""
+    """Run studies that are not over yet."""
     missing = [job for job in jobs if not (job.directory.is_dir() and opened(job.directory).over)]
     if processes == 1 or len(missing) < 2:
         for job in missing:
@@ -114,7 +145,12 @@ def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
 
 
 def conduct(job: Job, told: Callable[[], None]) -> None:
-    """Runs a study to its end, in this process; told: called after each trial."""
+    """Run a study to its end, in this process.
+
+    Args:
+        job: The study.
+        told: Called after each trial.
+    """
     study = configured.study(job.config, job.directory, job.directory.is_dir(), watcher=_Counter(told))
     try:
         study.run(job.config.search.budget)
@@ -141,7 +177,7 @@ class _Worker(NamedTuple):
 
 
 def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
-    """Hands a study to each worker, and another when it is done; raises what a study raised."""
+    """Hand a study to each worker, and another when it is done; raise what a study raised."""
     waiting = iter(jobs)
     busy: dict[Connection, Job] = {}
 
@@ -160,7 +196,9 @@ def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
             try:
                 news = pipe.recv()
             except EOFError:
-                raise UserError(f"the process of {job.name} died (out of memory?): the same command goes on") from None
+                raise UserError(
+                    f"the process of {job.name} died (out of memory?): run the same command again to continue"
+                ) from None
             if news == "trial":
                 teller.trial(job.name)
                 continue
@@ -173,15 +211,17 @@ def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Worker]]:
-    """Processes that run what comes through their pipes; told to stop they save what they run."""
-    context = multiprocessing.get_context("spawn")
+    """Yield processes that run what comes through their pipes; told to stop, they save what they run."""
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a forked process has torch's locks without its threads, and no CUDA
     workers: list[_Worker] = []
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs,))
             process.start()
-            theirs.close()
+            theirs.close()  # or the pipe would not end with the worker, and its death would go unnoticed
             workers.append(_Worker(process, ours))
         yield workers
     except BaseException:
@@ -197,7 +237,7 @@ def _workers(count: int) -> Iterator[list[_Worker]]:
 
 
 def _work(pipe: Connection) -> None:
-    """A worker's whole life."""
+    """Run studies from a pipe until it closes: a worker's whole life."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
@@ -211,8 +251,8 @@ def _work(pipe: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """A study that nobody waits for would go on, and keep whoever continues the experiment from it."""
+    """End this process with its parent: a study that nobody waits for would keep others from continuing it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    os._exit(1)  # sys.exit would end this thread only

@@ -1,4 +1,4 @@
-"""What an experiment found in sentences and tables, from its data (`partune.experiment.findings`)."""
+"""What an experiment found, in sentences and tables, from its data (`partune.experiment.findings`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ UPPER = "upper bound"
 
 
 def headline(found: Summary) -> str:
-    """Do algorithms differ, and are their winners better than the base?"""
+    """Return whether algorithms differ, and whether their winners are better than the base."""
     return " ".join(filter(None, [_differing(found["comparison"]), _leading(found), _judged(found["better"])]))
 
 
 def badge(found: Summary) -> tuple[str, str]:
-    """The first answer in a few words, and its kind: good or open."""
+    """Return the first answer in a few words, and its kind: good or open."""
     tested = found["comparison"]["differences"]
     if any(each["significant"] for each in tested):
         return "algorithms differ", "good"
@@ -61,7 +61,7 @@ def _differing(compared: Summary) -> str:
 
 
 def _leading(found: Summary) -> str:
-    """Who leads, in numbers."""
+    """Return who leads, in numbers."""
     compared = found["comparison"]
     best, kind = compared["algorithms"][0], VERDICT if compared["measure"] == "verdict" else SEARCH
     text = f"{best['algorithm']} leads in the mean with {rounding.number(best['result']['mean'], 3)}"
@@ -88,7 +88,7 @@ def _judged(better: Summary | None) -> str:
 
 
 def _about(better: Summary) -> str:
-    """Say which verdicts are about one adapter of each configuration."""
+    """Return which verdicts are about one adapter of each configuration."""
     alone = better["adapters"]
     return f" {words.several(alone, 'verdict')} by one adapter of each: other seeds would give others." if alone else ""
 
@@ -97,7 +97,7 @@ def _about(better: Summary) -> str:
 
 
 def sections(found: Summary) -> dict[str, list[Section]]:
-    """The tables, by the part of the report that they belong to."""
+    """Return the tables, by the part of the report that they belong to."""
     compared = found["comparison"]
     return {
         **({"calibration": [_epochs(found["calibration"])]} if found["calibration"] is not None else {}),
@@ -113,7 +113,7 @@ def sections(found: Summary) -> dict[str, list[Section]]:
 
 
 def _unnamed(studies: Section) -> Section:
-    """Without the studies' folders, which are those of their algorithms and seeds."""
+    """Return a table without the studies' folders, which are those of their algorithms and seeds."""
     return studies._replace(headers=studies.headers[1:], rows=[row[1:] for row in studies.rows])
 
 
@@ -160,7 +160,13 @@ def _epochs(found: Summary) -> Section:
 
 
 def show(found: Summary, quiet: bool = False, console: Console | None = None) -> None:
-    """Prints the tables and the headline; quiet: the headline only."""
+    """Print the tables and the headline.
+
+    Args:
+        found: What the experiment found.
+        quiet: Print the headline only.
+        console: Where to print; standard output by default.
+    """
     if not quiet:
         tell([each for part in sections(found).values() for each in part], console)
     print(found["headline"])
