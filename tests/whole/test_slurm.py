@@ -189,8 +189,8 @@ def test_jobs_end_with_the_process_that_started_them(here: Path, number: signal.
     script = f"""
 import time
 from pathlib import Path
-from partune import cluster
-with cluster.batch(Path("{file(here)}")) as workers:
+from partune.workers.batch import batch
+with batch(Path("{file(here)}")) as workers:
     workers.expect(1)
     print("there", flush=True)
     time.sleep(60)

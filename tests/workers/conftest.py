@@ -1,4 +1,8 @@
-"""Clusters, Dask's own commands and a batch system, for the tests of workers."""
+"""Clusters, Dask's own commands and a batch system, for the tests of workers.
+
+Dask is imported by the files of tests only. It would give its loggers handlers of their own if it were imported here,
+before pytest captures logs, and a cluster that silences them would silence pytest's too.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,22 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from partune.workers import certificates, local
-from partune.workers import jobs as module
-from partune.workers.cluster import Cluster
-from tests.support.batch_system import SCRIPTS, System
 from tests.support.dask_commands import dask_commands
+
+if TYPE_CHECKING:
+    from partune.workers.cluster import Cluster
+    from tests.support.batch_system import System
 
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
     """One cluster for the tests of a file that leave it alive."""
+    from partune.workers import local
+
     with local.local(2) as workers:
         yield workers
 
@@ -33,6 +40,9 @@ def started() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     """Where every look asks the batch system, and the clock is `later`'s to move."""
+    from partune.workers import certificates, jobs
+    from tests.support.batch_system import SCRIPTS, System
+
     for name in ("jobs", "taken", "bin"):
         (tmp_path / name).mkdir()
     found = System(tmp_path)
@@ -41,7 +51,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     monkeypatch.setenv("PLAYED", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module, "ASK", 0.0)
-    monkeypatch.setattr(module, "LOOK", 3600.0)
+    monkeypatch.setattr(jobs, "ASK", 0.0)
+    monkeypatch.setattr(jobs, "LOOK", 3600.0)
     certificates.write_certificates(tmp_path / "tls")
     return found
