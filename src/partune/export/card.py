@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from partune import __version__, config
+from partune import config
 from partune.export.chosen import Chosen, is_file
 from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 from partune.finetune.model import DTYPES
@@ -75,7 +76,11 @@ def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged
     of = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
     which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
     never = [NEVER_JUDGED] if merged and chosen is not None and chosen.model.quantize != "none" else []
-    return [f"# {what}{of}", *never, f"Found by partune {__version__}, which searches LoRA's hyperparameters: {which}."]
+    return [
+        f"# {what}{of}",
+        *never,
+        f"Found by partune {importlib.metadata.version('partune')}, which searches LoRA's hyperparameters: {which}.",
+    ]
 
 
 # ----- is it better?

@@ -116,10 +116,10 @@ class RecordedStudy:
         Raises:
             UserError: The study keeps no such adapter, or it should not be handed over.
         """
-        from partune.export.export import TOOLS
         from partune.export.export import export as write
+        from partune.export.recipes.write import RECIPES
 
-        tools = TOOLS if recipes is None else tuple(recipes) or ("none",)
+        tools = tuple(RECIPES) if recipes is None else tuple(recipes) or ("none",)
         return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway)
 
     def resume(self, budget: int | None = None) -> Study:
