@@ -204,7 +204,7 @@ class Chosen:
         ]
 
     def command_line(self) -> list[str]:
-        """Return what differs from the study in every tool that is a command and keeps adapters as precise as the base."""
+        """Return what differs in every command that keeps adapters as precise as the base."""
         said = []
         if self.alpha != self.training.lora_alpha:
             whole = "this tool takes whole numbers only"
