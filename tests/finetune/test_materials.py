@@ -52,7 +52,7 @@ def test_what_is_released_is_loaded_again(materials: Materials, loads: list[str]
 def test_examples_are_cut_once_per_length(materials: Materials) -> None:
     materials.prepare()
     base = materials.base("fp32")
-    assert materials.examples(base, 64, "answer") is materials.examples(base, 64, "answer")
+    assert materials.examples(base, 110, "answer") is materials.examples(base, 110, "answer")
     assert materials.examples(base, 10**6, "answer") is materials.examples(base, base.positions, "answer")
     with pytest.raises(UserError, match="no example has a token to train on within max_length 4"):
         materials.examples(base, 4, "answer")

@@ -74,7 +74,7 @@ class FineTune(Anchored):
         require_finetune()
         self.config = study_of(model, data, task, test, seed, validation=validation, training=training, run=run)
         self.scratch = None if scratch is None else Path(scratch).absolute()
-        self.engine = make_engine(self.config, self.scratch)
+        self.engine = _make_engine(self.config, self.scratch)
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
         self._targets: tuple[str, ...] = (self.config.training.targets,)  # all that a trial may have
         self._slots: int | None = None
@@ -123,6 +123,7 @@ class FineTune(Anchored):
 
         Without the storage's URL, which may hold a password.
         """
+        # A base takes minutes to load and may fill a device, and is not sent: `resident` finds the process's own.
         settings = self.config.model_dump_json(exclude={"run": {"storage"}})
         learnt = {
             "searched": self._searched,
@@ -460,13 +461,8 @@ class FineTune(Anchored):
         return frozenset(parts) | SEARCH | ({ItemSet.TEST} if self.config.test.every_trial else frozenset())
 
 
-def make_engine(study: config.StudyConfig, scratch: Path | None) -> Engine:
-    """Return the engine that a study's section `run` names.
-
-    Args:
-        study: The study's settings.
-        scratch: Folder for what LitGPT leaves; the other engines leave nothing.
-    """
+def _make_engine(study: config.StudyConfig, scratch: Path | None) -> Engine:
+    """Return the engine that a study's section `run` names; LitGPT alone leaves something in `scratch`."""
     if study.run.engine == "litgpt":
         from partune.finetune.litgpt.engine import LitGPTEngine
 

@@ -40,7 +40,7 @@ def study_of(
     """
     plain = {name: dict(_plain(section) or {}) for name, section in sections.items()}
     if task is not None:
-        plain["validation"]["tasks"] = _listed(task)
+        plain.setdefault("validation", {})["tasks"] = _listed(task)
     return config.parse(
         {
             "objective": "finetune",
@@ -48,7 +48,7 @@ def study_of(
             "data": _plain(data),
             "test": _plain(test) if isinstance(test, (config.Test, Mapping)) else {"tasks": _listed(test or ())},
             **plain,
-            "validation": plain["validation"] or None,
+            "validation": plain.get("validation") or None,  # an empty section would be one without tasks
             "search": {"seed": seed},
         }
     )
