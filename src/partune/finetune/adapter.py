@@ -178,8 +178,8 @@ def _check_used(adapted: PeftModel, folder: Path) -> None:
     if not path.is_file():
         return
     with safe_open(str(path), framework="pt") as file:
-        there = set(file.keys())
-    if unused := sorted(there - set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
+        kept = set(file.keys())
+    if unused := sorted(kept - set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
         raise ValueError(f"it has no place for {some(unused)}")
 
 
@@ -210,8 +210,8 @@ def check_fits(model: config.Model, folder: Path) -> None:
             raise UserError(f"PEFT does not load adapter {folder} into {model.path}: {one_line(error)}") from None
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    if odd := sorted(found.items() ^ {name: tuple(weight.shape) for name, weight in expected.items()}.items()):
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    if odd := sorted(shapes.items() ^ {name: tuple(weight.shape) for name, weight in expected.items()}.items()):
         name, shape = odd[0]
         raise UserError(f"adapter {folder} is not one of {model.path}: {name} {shape} is in one of them alone")
 
@@ -252,6 +252,7 @@ def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
         head, embeddings = base.model.get_output_embeddings(), base.model.get_input_embeddings()
         if isinstance(head, LoraLayer) and head.weight is embeddings.weight:
             raise UserError(f"{folder} adapts the head of a model with tied embeddings, which cannot be merged")
+        # `safe_merge` looks for NaN only: whether the merged model is the same model, its answers tell.
         expected = read_text(base.model).detach()
         merged = adapted.merge_and_unload(safe_merge=True)
         _check_alike(expected, merged, f"{folder} cannot be merged: the merged model answers otherwise")

@@ -103,7 +103,7 @@ class Chat:
         return in_parts if not whole._shows_content() and in_parts._shows_content() else whole
 
     def _shows_content(self) -> bool:
-        """Whether a question's content is in what is written."""
+        """Return whether a question's content is in what is written."""
         try:
             return PROBES[0] in self._render({"messages": [{"role": "user", "content": PROBES[0]}]})
         except Exception:  # a template raises what it likes, and will say it of a row
@@ -139,6 +139,7 @@ class Chat:
 
     def _examples(self, chat: Row) -> list[list[Piece]]:
         text = self._render(chat)
+        # The template's own marks are exact; all else below is found by comparing texts, as templates are programs.
         if GENERATION.search(self.template):
             return [_pieces(text, self._marked(chat))]
         spans: list[Span] = []
@@ -150,6 +151,8 @@ class Chat:
             if self._attempt(so_far) is None and place < answers[-1]:
                 spans.append((*self._within(chat, place, answers[-1], text), "answer" if trained else "never"))
                 continue
+            # What is trained has to be what the model will be asked for: the chat up to an answer, as a server writes
+            # it, not how the template writes the same answer once more turns follow.
             upto, start, end = self._turn(chat, place)
             body = upto if text.startswith(upto) else self._without_close(upto)
             if text.startswith(body):
@@ -199,7 +202,9 @@ class Chat:
         """Return where a chat's text depends on what one answer says."""
         message = chat["messages"][place]
         said = str(message.get("content", "")).lstrip()
-        probe = next(each for each in PROBES if not said.startswith(each))
+        probe = next(
+            text for text in PROBES if not said.startswith(text)
+        )  # an equal beginning would hide the difference
         other = [*chat["messages"][:place], {"role": message["role"], "content": probe}, *chat["messages"][place + 1 :]]
         altered = self._render({**chat, "messages": other})
         if probe not in altered:
@@ -275,12 +280,12 @@ class Chat:
 def _pieces(text: str, spans: Sequence[Span]) -> list[Piece]:
     """Cut a text at spans; what lies between them is prompt."""
     pieces: list[Piece] = []
-    place = 0
+    done = 0  # characters that are in a piece
     for start, end, kind in sorted(spans):
-        start = max(start, place)
-        pieces += [(text[place:start], "prompt"), (text[start:end], kind)]
-        place = max(place, end)
-    return [piece for piece in [*pieces, (text[place:], "prompt")] if piece[0]]
+        start = max(start, done)
+        pieces += [(text[done:start], "prompt"), (text[start:end], kind)]
+        done = max(done, end)
+    return [piece for piece in [*pieces, (text[done:], "prompt")] if piece[0]]
 
 
 def _without_each(chat: Row) -> Iterator[tuple[str, Row]]:
@@ -300,14 +305,14 @@ def _without(chat: Row, name: str) -> Row:
 
 
 def _is_written(message: Message, squeezed: str) -> bool:
-    """Whether a message's content is in a text, both without white space; a tool's may be there as JSON."""
+    """Return whether a message's content is in a text, both without white space; a tool's may be there as JSON."""
     content = message.get("content") or ""
     forms = [content, json.dumps(content, ensure_ascii=False)[1:-1], json.dumps(content)[1:-1]]
     return any(_squeezed(form) in squeezed for form in forms)
 
 
 def _is_endless(messages: Sequence[Message], examples: Sequence[Sequence[Piece]]) -> bool:
-    """Whether the last message is an answer whose end is not trained on: a model would not learn to stop."""
+    """Return whether the last message is an answer whose end is not trained on: a model would not learn to stop."""
     said = str(messages[-1].get("content") or "").rstrip() if messages else ""
     ends = [text.rstrip() for pieces in examples for text, kind in pieces if kind == "answer"]
     return bool(said) and messages[-1]["role"] == "assistant" and any(end.endswith(said) for end in ends)
@@ -319,7 +324,7 @@ def _squeezed(text: str) -> str:
 
 def _shared(one: str, other: str) -> int:
     """Return how many characters two texts begin with alike."""
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(one), len(other))  # by halves: slices compare faster than a loop over characters
     while low < high:
         middle = (low + high + 1) // 2
         if one[:middle] == other[:middle]:
@@ -347,15 +352,17 @@ def _with_calls(chat: Row, as_json: bool, content: Literal["keep", "text", "null
     """Return a chat with the arguments of calls as JSON or as mappings, and empty contents beside calls in one form."""
 
     def call(value: Any) -> Any:
+        """Return a call with its arguments in the form that is wanted."""
         function = value.get("function") if isinstance(value, dict) else None
         if not as_json or not isinstance(function, dict) or not isinstance(function.get("arguments"), dict):
             return value
         return {**value, "function": {**function, "arguments": json.dumps(function["arguments"], ensure_ascii=False)}}
 
     def form(message: Message) -> Message:
+        """Return a message with its calls and content in the forms that are wanted."""
         if not message.get("tool_calls"):
             return message
-        changed = {**message, "tool_calls": [call(each) for each in message["tool_calls"]]}
+        changed = {**message, "tool_calls": [call(value) for value in message["tool_calls"]]}
         if not message.get("content") and content != "keep":
             changed["content"] = "" if content == "text" else None
         return changed

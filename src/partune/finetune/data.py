@@ -157,6 +157,7 @@ class Examples:
         trained = (self.trained | (loss_on == "all")) & kept & (position > 0)
         if self.never is not None:
             trained &= ~self.never
+        # An example without a trained token would count in a batch and train nothing.
         useful = np.bincount(owner[trained], minlength=len(self)) > 0
         kept &= useful[owner]
         lengths = np.minimum(self.lengths, max_length)
@@ -276,7 +277,8 @@ def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase,
         answers = iter(continued(tokenizer, [text for text, kind in rest if kind == "answer"], exact=True))
         others = iter(continued(tokenizer, [text for text, kind in rest if kind != "answer"]))
         for pieces, first in zip(chunk, firsts, strict=True):
-            if bounded and after and first[-len(after) :] == after:  # a tokenizer that ends every text
+            # A tokenizer that ends every text would end the prompt before its answer.
+            if bounded and after and first[-len(after) :] == after:
                 del first[-len(after) :]
             encoded = [first, *(next(answers if kind == "answer" else others) for _, kind in pieces[1:])]
             ends = [eos if bounded and kind == "answer" else [] for _, kind in pieces]
@@ -305,6 +307,7 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
             tokenizer puts there, as it does when the model is asked.
     """
     tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    # Asked of the tokenizer itself, as nothing in its settings tells all the ways to put a space there.
     letter = tokenizer("x", add_special_tokens=False)["input_ids"]
     if " " not in tokenizer.decode(letter + letter):
         return tokens
@@ -320,6 +323,7 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
         if merged and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
             behind = tokenizer([anchor + texts[i] for i in merged], add_special_tokens=False)["input_ids"]
             whole = dict(zip(merged, behind, strict=True))
+            # Where a text's beginning joined the character in one token, the next character may do.
             merged = [i for i in merged if whole[i][: len(before)] != before]
             for i in whole.keys() - set(merged):
                 tokens[i] = whole[i][len(before) :]
@@ -361,6 +365,7 @@ def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written])
 def _unknown(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Return how many tokens stand for characters that the tokenizer does not know, where there are any."""
     unknown = tokenizer.unk_token_id
+    # Some tokenizers have one token for unknown characters and for the ends of texts, which are no fault.
     count = 0 if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id) else int((tokens == unknown).sum())
     return {"unknown_tokens": count} if count else {}
 

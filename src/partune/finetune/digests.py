@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from partune.finetune.data import Examples
     from partune.finetune.scoring.tasks import Task
 
-WHOLE = 2**31  # bytes of weights that are read whole
+# Weights up to these bytes are read whole. Reading those of a large model would take minutes at every start, in every
+# worker; samples of each tensor still tell another checkpoint apart.
+WHOLE = 2**31
 BLOCK, SAMPLES = 4096, 16
 # Keys of config.json that do not change what the model computes.
 IDLE = frozenset({"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"})
@@ -66,12 +68,13 @@ def _plain(value: Any) -> Any:
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:
     """Return the content of a tokenizer; what it makes of rows and items counts there, and decides."""
+    # A tokenizer of another version of its library may write its files otherwise and tokenise the same: what it is made
+    # of counts, not the bytes of its files.
     parts: list[Any] = [tokenizer.get_vocab(), {name: str(each) for name, each in tokenizer.special_tokens_map.items()}]
     if tokenizer.is_fast:
         made = json.loads(tokenizer.backend_tokenizer.to_str())
-        parts.append(
-            {key: value for key, value in made.items() if key not in ("truncation", "padding")}
-        )  # set by calls
+        # Truncation and padding are set by whoever called it last, and say nothing of the tokenizer.
+        parts.append({key: value for key, value in made.items() if key not in ("truncation", "padding")})
     return Content(digest(*parts), decisive=False)
 
 
@@ -91,21 +94,21 @@ def of_model(spec: config.Model) -> Contents:
         return {}
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        found = {"the model's config.json": Content(digest({k: v for k, v in settings.items() if k not in IDLE}))}
+        contents = {"the model's config.json": Content(digest({k: v for k, v in settings.items() if k not in IDLE}))}
         if spec.trust_remote_code and (code := sorted(folder.glob("*.py"))):
-            found["the model's code"] = Content(
-                digest(*(part for each in code for part in (each.name, each.read_bytes())))
+            contents["the model's code"] = Content(
+                digest(*(part for path in code for part in (path.name, path.read_bytes())))
             )
         files = weight_files(folder, settings)
         if files:
-            found["the model's weights"] = Content(_weights(files))
-        return found
+            contents["the model's weights"] = Content(_weights(files))
+        return contents
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"the files of model {spec.path} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def find_folder(spec: config.Model) -> Path | None:
-    """Return the folder of a model's files; of an id, that of the cache, and None where there is none."""
+    """Return the folder of a model's files: for an id the cache's, None where the cache has none."""
     folder = Path(spec.path).expanduser()
     if folder.is_dir():
         return folder
@@ -142,6 +145,7 @@ def _weights(files: Sequence[Path]) -> str:
     for path in files:
         with path.open("rb") as file:
             if path.suffix == ".safetensors":
+                # By tensor, not by file: a checkpoint that is saved again in other shards is the same model.
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
                 for name, entry in header.items():
@@ -158,8 +162,8 @@ def _weights(files: Sequence[Path]) -> str:
 def _blocks(file: int, start: int, end: int, whole: bool) -> Iterator[bytes]:
     """Yield the bytes of a file from start to end: all of them, or evenly spaced samples."""
     if whole or end - start <= SAMPLES * BLOCK:
-        for place in range(start, end, 2**24):
-            yield os.pread(file, min(2**24, end - place), place)
+        for offset in range(start, end, 2**24):
+            yield os.pread(file, min(2**24, end - offset), offset)
         return
     for sample in range(SAMPLES):
         yield os.pread(file, BLOCK, start + (end - start - BLOCK) * sample // (SAMPLES - 1))

@@ -32,6 +32,7 @@ OTHERWISE = re.compile(r"(mlp|feed_?forward|ffn|moe|moe_?block|experts?|layer)$"
 
 def once_per_model(function: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:
     """Remember a function's answer for each model, for as long as the model lives."""
+    # By a weak reference: an answer must not keep a model's gigabytes in memory.
     known: WeakKeyDictionary[nn.Module, T] = WeakKeyDictionary()
 
     @wraps(function)
@@ -57,7 +58,7 @@ def put_back(model: nn.Module) -> Iterator[None]:
             for name, child in children.items():
                 if module._modules[name] is not child:
                     module._modules[name] = child
-        if hasattr(model, "peft_config"):
+        if hasattr(model, "peft_config"):  # PEFT would warn that the next adapter is a second one
             del model.peft_config
         model.eval()
 
@@ -113,7 +114,7 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
             with torch.enable_grad():
                 total = read_text(model).float().sum()
                 gradients = torch.autograd.grad(total, [each for _, each in probes], allow_unused=True)
-        except Exception:
+        except Exception:  # models without weights, or of more than a text, cannot be run like this
             return frozenset(linear)
     reached = {name for (name, _), gradient in zip(probes, gradients, strict=True) if gradient is not None}
     mixtures = {name.partition(".experts.")[0] + "." for name in linear if ".experts." in name}

@@ -131,10 +131,10 @@ def load(
     where = find_device(device)
     kind = find_dtype(dtype, where)
     placed = quantization(spec, where, kind)
-    if devices > 1 and where.type == "cuda":
+    if devices > 1 and where.type == "cuda":  # elsewhere a process has one device, whatever was asked for
         placed |= {"device_map": "auto"}
     tokenizer = load_tokenizer(spec)
-    with quiet(), own_generators(where):
+    with quiet(), own_generators(where):  # a model draws its weights before the checkpoint's take their place
         try:
             model, unused = _pretrained(spec, dtype=getattr(torch, DTYPES[kind]), **placed)
             if not placed:
@@ -142,7 +142,7 @@ def load(
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(f"model {spec.path} does not fit on {where} in {kind}: {one_line(error)}") from None
         model.requires_grad_(False)
-        model.eval()
+        model.eval()  # its own dropout stays off in training too: adapters have theirs
         if compiled:
             for block in blocks(model):
                 block.compile(dynamic=True)
@@ -184,7 +184,7 @@ def _pretrained(spec: config.Model, **placement: Any) -> tuple[PreTrainedModel, 
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True if spec.safetensors else None,
-            ignore_mismatched_sizes=True,  # they are refused below, by name
+            ignore_mismatched_sizes=True,  # they are refused below, all of them by name
             output_loading_info=True,
             **placement,
         )

@@ -159,6 +159,7 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
         with adapters.loaded(base, adapter) as adapted:
             fault = adapters.unlike(adapted, adapter)
             answers = scorer.handful(harness_model(base, batch_size))
+    # The harness, not a pack's likelihoods: this is how whoever is handed the adapter will score it.
     except Exception as error:  # whatever it is, others will meet it as well
         return Reloaded(one_line(error), {}, base.dtype)
     return Reloaded(fault, answers, base.dtype)

@@ -113,7 +113,7 @@ def _parse(text: str, place: str) -> Any:
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object's mapping; a key given twice is an error, not the last of them."""
-    mapping = dict(pairs)
+    mapping = dict(pairs)  # json keeps the last of equal keys in silence, and an answer with it
     if len(mapping) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f'the key "{twice}" is given twice')
@@ -203,7 +203,7 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
 
 
 class _BadRowError(Exception):
-    """What is wrong with a row."""
+    """A row that cannot be read; says what is wrong with it."""
 
 
 def _format(data: config.Data, first: Row) -> Format:
@@ -221,15 +221,15 @@ def _format(data: config.Data, first: Row) -> Format:
 
 def _names(form: Format, rows: Sequence[Row]) -> dict[str, str]:
     """Return the names in the data of the format's fields; Dolly's stand for Alpaca's where no row has Alpaca's."""
-    there = {name for row in rows for name, value in row.items() if _holds(value)}
+    present = {name for row in rows for name, value in row.items() if _holds(value)}
     if form == "chat":
-        return {name: name for name in CHAT if name in there}
-    pairs = {name: name if name in there else OTHER_NAMES.get(name, name) for name in ALPACA}
-    return {mine: theirs for mine, theirs in pairs.items() if theirs in there}
+        return {name: name for name in CHAT if name in present}
+    pairs = {name: name if name in present else OTHER_NAMES.get(name, name) for name in ALPACA}
+    return {mine: theirs for mine, theirs in pairs.items() if theirs in present}
 
 
 def _holds(value: Any) -> bool:
-    """Whether a field holds something: data sets fill what a row lacks with nulls and empty lists."""
+    """Return whether a field holds something: data sets fill what a row lacks with nulls and empty lists."""
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
@@ -243,6 +243,7 @@ def _alpaca(row: Row, names: Mapping[str, str]) -> Row:
         value = row.get(theirs)
         if value is not None and not isinstance(value, str):
             raise _BadRowError(f'"{theirs}" must be text, got {_shown(value)}')
+        # An empty answer is one that somebody wrote; null may as well be an answer that was lost.
         if mine == "output" and value is None and any(_holds(row.get(names.get(name, name))) for name in ALPACA):
             raise _BadRowError(f'"{theirs}" is null: {NULL_ADVICE}')
         plain[mine] = _unbroken(value or "", theirs)
@@ -276,6 +277,7 @@ def _chat(row: Row) -> Row:
     if system:
         if messages and messages[0]["role"] == "system":
             raise _BadRowError('"system" stands beside "messages" that begin with a system message: keep one of them')
+        # Templates write a system message where it stands first among the messages, and know no field beside them.
         messages.insert(0, {"role": "system", "content": _unbroken(system, "system")})
         trained.insert(0, True)
     plain: Row = {"messages": messages, "untrained": {place for place, mark in enumerate(trained) if not mark}}
@@ -329,7 +331,7 @@ def _message(message: Any, place: int) -> Message:
 
 
 def _is_trained(message: Message, place: int) -> bool:
-    """Whether a message may be trained on, by its own word, which is taken out of an answer."""
+    """Return whether a message may be trained on, by its own word, which is taken out of an answer."""
     trained = True
     if message["role"] == "assistant":
         for name in TRAIN_FIELDS:
@@ -374,6 +376,7 @@ def _without_nulls(value: Any) -> Any:
 
 def _check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
     """Raise UserError for roles of other formats, whose answers would not be found."""
+    # ShareGPT's "gpt", for one: a template writes such a message, and nothing of it would ever be trained on.
     answered = False
     for number, row in rows:
         roles = list(dict.fromkeys(message["role"] for message in row["messages"]))
@@ -405,9 +408,10 @@ def _stands(foreign: Iterable[str]) -> str:
 def _unbroken(value: Any, name: str) -> Any:
     """Return a value whose texts hold no broken character; raise _BadRowError for one that does."""
     for text in _texts(value):
-        if found := BROKEN.search(text):
-            kind = "NUL" if found[0] == "\0" else "half of a surrogate pair"
-            raise _BadRowError(f'"{name}" has a broken character, {found[0]!r} ({kind}), after {found.start()} others')
+        if broken := BROKEN.search(text):
+            kind = "NUL" if broken[0] == "\0" else "half of a surrogate pair"
+            place = broken.start()
+            raise _BadRowError(f'"{name}" has a broken character, {broken[0]!r} ({kind}), after {place} others')
     return value
 
 

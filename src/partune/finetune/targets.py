@@ -39,6 +39,7 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
         UserError: With some layers, where a name fits none, or only such as no text trains.
     """
     linear, trained = linear_layers(model), trained_layers(model)
+    # An adapter on a layer that no text trains would keep its zeros and cost memory in every trial.
     if targets == "all-linear":
         layers = [name for name in body_layers(model) if name in trained]
     elif targets == "attention":
@@ -63,7 +64,7 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
 def attention_layers(model: nn.Module) -> list[str]:
     """Return what `targets: attention` means; see `find_targets`."""
     attention, others = mixing_layers(model)
-    if others:
+    if others:  # PEFT refuses some of these layers, and a study over attention should not fail for them
         others = [layer for _, layers in _taken(model, others) for layer in layers]
     return [name for name in linear_layers(model) if name in {*attention, *others}]
 
@@ -76,6 +77,7 @@ def check_accepted(model: nn.Module, targets: str) -> None:
         targets: As `find_targets` takes them.
     """
     layers = find_targets(model, targets)
+    # Asked before anything trains: an adapter that PEFT does not load again would be worth nothing.
     if (reason := refusal(model, layers, short_targets(model, layers))) is None:
         return
     left = ",".join(name for name, _ in _taken(model, layers))
@@ -155,6 +157,7 @@ def short_targets(model: nn.Module, layers: list[str]) -> list[str]:
         model: The base, its layers as they were loaded.
         layers: Full names of layers.
     """
+    # Short names fit the same model under other wrappers too; they may mean other layers beside, such as a tower's.
     short = _last_names(layers)
     meant = [layer for layer, _ in model.named_modules() if any(_fits(layer, name) for name in short)]
     return short if meant == layers else layers

@@ -81,6 +81,7 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
         DivergedError: A loss is not finite.
         UserError: The model has no such targets.
     """
+    # PEFT draws A from torch's global generator, which has to start from the trial's seed and be left as it was.
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
         steps, tokens, losses = run(base, examples, settings, seed, order_seed)
@@ -108,7 +109,7 @@ def attach(base: Base, settings: config.Training) -> PeftModel:
         model = get_peft_model(base.model, lora)
     adapted = [module for module in base.model.modules() if isinstance(module, LoraLayer)]
     for place, layer in enumerate(adapted):
-        layer.train()
+        layer.train()  # the adapter alone: the base under it stays in evaluation mode
         layer.lora_dropout["default"] = Dropout(settings.lora_dropout, place)
     return model
 
@@ -188,6 +189,7 @@ def run(
             group["lr"] = rate
         loss = accumulate(base, examples, indices, settings.micro_batch_size, stand)
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+        # Before the step: a weight that is not finite would never be finite again.
         losses.append(float(loss))
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             raise DivergedError(step + 1)
@@ -296,7 +298,7 @@ def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[n
         seed: Seed of the data's order.
     """
     step = epoch = 0
-    while True:
+    while True:  # epochs without end: a trial may have more steps than its epochs, or fewer
         order = np.random.default_rng([seed, epoch]).permutation(examples)
         for start in range(0, examples, batch_size):
             if step == steps:

@@ -28,6 +28,7 @@ def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
         return Observation.failure(cause(scores), cost)
     rungs = {str(Rung(rung)): score for rung, score in enumerate(outcome.rungs)}
     if outcome.stopped is not None:
+        # The last rung's score is of a few items, and all that is known of the trial.
         stopped_scores = {"score": outcome.rungs[-1], **rungs}
         return Observation(stopped_scores, status=Status.STOPPED, cost=cost, fidelity=outcome.stopped)
     if scores.score is None or not np.isfinite(scores.score):

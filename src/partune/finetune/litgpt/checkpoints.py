@@ -213,19 +213,19 @@ def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> No
     parts = [part for part, on in zip("qkv", list(switches.values())[:3], strict=True) if on]
     tensors: dict[str, torch.Tensor] = {}
     for name, tensor in torch.load(folder / LORA, map_location="cpu", weights_only=True)["model"].items():
-        place, _, matrix = name.rpartition(".")
-        block = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", place)
-        if block is None:
-            tensors[f"{place}.{matrix}"] = tensor
+        layer, _, matrix = name.rpartition(".")
+        block = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", layer)
+        if block is None:  # the head has the same name in both
+            tensors[f"{layer}.{matrix}"] = tensor
             continue
         prefix = f"model.layers.{block[1]}"
         if block[2] != "attn.qkv":
             tensors[f"{prefix}.{LAYERS[block[2]]}.{matrix}"] = tensor
             continue
         names = [f"{prefix}.self_attn.{part}_proj" for part in parts]
-        widths = [cast("torch.nn.Linear", layers[each]).out_features for each in names]
+        widths = [cast("torch.nn.Linear", layers[name]).out_features for name in names]
         pieces = tensor.chunk(len(parts)) if matrix == "lora_A" else tensor.split(widths)
-        tensors |= {f"{each}.{matrix}": piece for each, piece in zip(names, pieces, strict=True)}
+        tensors |= {f"{name}.{matrix}": piece for name, piece in zip(names, pieces, strict=True)}
     named = {f"base_model.model.{name}.weight": tensor.contiguous() for name, tensor in tensors.items()}
     save_file(named, folder / "adapter_model.safetensors")
     LoraConfig(

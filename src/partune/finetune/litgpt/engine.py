@@ -122,9 +122,9 @@ class LitGPTEngine(Engine):
         """Raise UserError for targets and schedules that LitGPT cannot train, or where its command does not work."""
         for names in targets:
             find_switches(self._base.model, names)
-        for each in settings:
+        for usual in settings:
             # Seeds decide nothing that could be refused.
-            self.arguments(Assignment(0, each, 0, 0, frozenset()), Path(), Path(), Path())
+            self.arguments(Assignment(0, usual, 0, 0, frozenset()), Path(), Path(), Path())
         self._program.check()
 
     def capacity(self, typical: Callable[[], Settings], recorded: int | None) -> int:
@@ -299,6 +299,7 @@ class LitGPTEngine(Engine):
             StepError: The step failed.
         """
         loglikelihoods = self._answered(checkpoint, parts, folder, dtype)
+        # The step above runs in a process of its own; what follows renders the harness's templates, one at a time.
         with self.materials.lock:
             return self.materials.scorer.score(loglikelihoods, parts)
 

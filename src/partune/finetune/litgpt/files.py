@@ -68,6 +68,7 @@ def require_own(scratch: Path) -> None:
 @contextlib.contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
     """Give a trial's scratch folder, empty at first; afterwards only its logs are there."""
+    # What a killed trial left must not be taken for this one's.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

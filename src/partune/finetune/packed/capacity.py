@@ -82,6 +82,7 @@ def doubled(seconds: Callable[[int], float], most: int) -> int:
         seconds: Gives a step's seconds for a number of trials; one that raises for want of memory is too large a pack.
         most: The largest pack to try.
     """
+    # By doubling: the gain shrinks with every trial that joins, and each size costs a measurement.
     size, share = 1, seconds(1)
     while 2 * size <= most:
         try:

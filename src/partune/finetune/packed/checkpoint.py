@@ -88,6 +88,7 @@ def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
     try:
         with safe_open(str(folder(adapter) / FILE), framework="pt") as file:
             metadata = file.metadata()
+            # Through JSON and back, so that both have lost what JSON cannot keep: tuples and integer keys.
             if json.loads(metadata["identity"]) != json.loads(json.dumps(identity)):
                 return None
             parts: dict[str, Any] = {part: {} for part in PARTS}

@@ -51,7 +51,7 @@ class PackedEngine(Engine):
             base,
             lambda: self.materials.scorer,
             likelihoods,
-            lend=lambda: self.materials.lock,
+            lend=lambda: self.materials.lock,  # scoring the base or an adapter by itself waits for the pack
             cpu_threads=suitable_threads(base, self.materials.study.run.threads),
         )
         return likelihoods.answers
@@ -75,6 +75,7 @@ class PackedEngine(Engine):
         configured = self.materials.study.run.pack
         if isinstance(configured, int):
             return configured
+        # A resumed study goes on with its size: with another one, trials would be proposed after other results.
         return recorded or self._measure(typical())
 
     def _measure(self, typical: Settings) -> int:
@@ -106,7 +107,7 @@ class PackedEngine(Engine):
 
         base = self.materials.base(training.dtype)
         examples, packer = self.materials.examples(base, max_length, loss_on), self._packers[base.dtype]
-        packer.width = assignment.slots
+        packer.width = assignment.slots  # read when the next pack forms
         job = Job(
             training,
             examples,

@@ -50,7 +50,7 @@ class Head:
             self.factor /= scaling
         cap = getattr(settings, "final_logit_softcapping", None)
         self.cap = float(cap) if isinstance(cap, (int, float)) else None
-        self._check()
+        self._check()  # nothing tells beforehand whether a model does more to its logits than is known here
 
     def hidden(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
         """Return the states before the head, (R, T, d).

@@ -119,6 +119,7 @@ class Packer:
                 self._futures.clear()
             for future in abandoned:
                 future.set_exception(error)
+            # The futures carry the error to those who wait. What means the whole process ends the thread as well.
             if not isinstance(error, (Exception, PreemptedError)):
                 raise
 
@@ -251,6 +252,7 @@ class Packer:
                 return size
         with self._changed:
             self._waiting = [(slot.job, self._futures.pop(slot)) for slot in slots] + self._waiting
+        # Half, not one less: each attempt that fails costs as much as one that does not.
         self._most = (len(residents) + len(slots)) // 2
         return self._admit(residents, trained, targets, self._most)
 
@@ -305,6 +307,7 @@ class Packer:
             slots = [slot for slot in trained if slot.job.parts == parts]
             with shared_time(slots, "score_seconds"):
                 scored = self._score(carrying, slots, parts)
+            # Saved after scoring, so that a trial whose scores are no numbers leaves no adapter.
             for slot, scores in zip(slots, scored, strict=True):
                 failed = scores if isinstance(scores, Exception) else self._saved(carrying, slot)
                 self._give_back(slot, failed or scores)
@@ -330,7 +333,7 @@ class Packer:
         outcome = Outcome(scores, cost, tuple(slot.rungs), stopped, np.array(slot.losses))
         if slot.job.adapter is not None:
             checkpoint.remove(slot.job.adapter)
-        self._futures.pop(slot).set_result(outcome)
+        self._futures.pop(slot).set_result(outcome)  # last: whoever waits may hand in the next trial at once
 
     def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
         """Score some trials; in halves where one item of all of them does not fit in memory."""

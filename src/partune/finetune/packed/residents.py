@@ -91,7 +91,7 @@ class Slot:
         self.stopped = False
         self.weights: Weights = {}  # once trained, or at a rung
         self._batches = batches(len(job.examples), job.settings.batch_size, self.steps, job.order_seed)
-        for _ in range(self.step + 1):
+        for _ in range(self.step + 1):  # a batch follows from those before it, so all are passed by
             self._next_batch()
 
     def _next_batch(self) -> None:
@@ -210,6 +210,8 @@ class Residents:
             kept: Rows that stay.
             new: Slots that join.
         """
+        # A new pack is built beside the one that is there, and only then takes its place: whatever runs out of memory
+        # half-way leaves the old one whole.
         slots = [self.slots[row] for row in kept] + list(new)
         if not slots:
             self.slots, self.pack, self.optimizer, self.sound = [], None, None, True
@@ -227,7 +229,7 @@ class Residents:
                 pack.put(row, begin.weights)
                 optimizer.put(row, begin.step, begin.first, begin.second)
         for slot in new:
-            slot.begin = None
+            slot.begin = None  # not before all are in: a pack that does not fit is tried again with fewer
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
@@ -251,6 +253,7 @@ class Residents:
             losses = losses + parts.detach()
         due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
         self.sound = False
+        # A trial steps when its batch is complete; others, with larger batches, go on adding up gradients meanwhile.
         if any(rate is not None for rate in due):
             finite = self.optimizer.step(due, losses).tolist()
         else:

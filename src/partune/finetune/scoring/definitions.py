@@ -59,6 +59,7 @@ def find_own(name: str) -> Path | None:
 
 def _defining(folder: Path, name: str, keys: str) -> Path | None:
     """Return the first file of a folder, in the harness's order, with a line that gives one of the keys this name."""
+    # By text: the harness has thousands of files, and parsing them all as YAML takes long.
     line = re.compile(rf"""^["']?(?:{keys})["']?:[ \t]*["']?{re.escape(name)}["']?[ \t]*$""", re.MULTILINE)
     files = sorted(folder.glob("**/*.yaml"), key=Path.as_posix)
     return next((path for path in files if line.search(path.read_text(encoding="utf-8", errors="replace"))), None)
@@ -155,8 +156,8 @@ class _Members:
         """Return whether a name is found without the harness's whole index."""
         from lm_eval.tasks._index import TaskIndex
 
-        if name not in self._index and (own := find_own(name)) is not None:
-            entry = TaskIndex.entry_from_path(own)
+        if name not in self._index and (path := find_own(name)) is not None:
+            entry = TaskIndex.entry_from_path(path)
             assert entry is not None
             self._index[name] = entry
         return name in self._index
@@ -207,19 +208,21 @@ def _anchored(settings: Settings, path: Path) -> Settings:
     folder = path.resolve().parent
 
     def anchor(value: Any) -> Any:
+        """Return the names of files within a value, absolute where the folder has them."""
         if isinstance(value, Mapping):
-            return {key: anchor(each) for key, each in value.items()}
+            return {key: anchor(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
-            return [anchor(each) for each in value]
+            return [anchor(inner) for inner in value]
         return str(folder / str(value)) if (folder / str(value)).exists() else value
 
-    found = dict(settings)
+    anchored = dict(settings)
     options = settings.get("dataset_kwargs")
     if isinstance(options, Mapping) and "data_files" in options:
-        found["dataset_kwargs"] = {**options, "data_files": anchor(options["data_files"])}
+        anchored["dataset_kwargs"] = {**options, "data_files": anchor(options["data_files"])}
     if isinstance(settings.get("task"), list):
-        found["task"] = [_anchored(each, path) if isinstance(each, dict) else each for each in settings["task"]]
-    return found
+        members = settings["task"]
+        anchored["task"] = [_anchored(member, path) if isinstance(member, dict) else member for member in members]
+    return anchored
 
 
 # ----- code in a definition
@@ -249,13 +252,17 @@ def _functions_refused() -> Iterator[None]:
     import yaml
     from lm_eval.tasks import _yaml_loader
 
+    # The harness imports what `!function` names while it reads a file: to look at the file first would be to read it
+    # by other rules than the harness's.
     loader_of = _yaml_loader._make_loader
 
     def refuse(_: Any, *parts: Any) -> Any:
+        """Raise UserError in place of importing a function."""
         mark = parts[-1].start_mark
         raise _untrusted(mark.name, f"line {mark.line + 1}: {' '.join([parts[-1].tag, str(parts[-1].value)]).strip()}")
 
     def guarded(folder: Path, *, resolve_funcs: bool) -> Any:
+        """Return the harness's loader of YAML, which imports nothing from other folders than its own."""
         loader = loader_of(folder, resolve_funcs=resolve_funcs)
         if resolve_funcs and not ships_with_harness(folder):
             yaml.add_constructor("!function", refuse, Loader=loader)
@@ -323,7 +330,7 @@ def _sandbox(plain: Any) -> Any:
     from jinja2.sandbox import SandboxedEnvironment
 
     class Sandbox(SandboxedEnvironment):
-        """Of what a document holds, only plain data have attributes and methods: an image could write a file."""
+        """Jinja's sandbox, in which only plain data of a document have attributes: an image's could write a file."""
 
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             home = type(obj).__module__.partition(".")[0]

@@ -142,6 +142,7 @@ class Scorer:
                 loader.load(name, encode, validation.limit, validation.fewshot, trusted) for name in validation.tasks
             ]
             tests = [loader.load(name, encode, test.limit, trusted=trusted) for name in test.tasks]
+        # All that could fail later is asked now: a study must not find out at its verdict that a test has no score.
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
             check_requests(task, base.context)
@@ -152,6 +153,7 @@ class Scorer:
         self.rungs: list[Part] = []  # some of the search items, the same for all trials
         for task in tasks:
             search, verdict = task.split(seed, validation.verdict_share, self.metric)
+            # Few items, as a rung is paid for by every trial, and the same for all: they are compared at it.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts.append(Part(ItemSet.SEARCH, task, search, self.metric))
@@ -353,7 +355,7 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
     for row, item in enumerate(chosen):
         given = list(answers[place : (place := place + item.requests.stop - item.requests.start)])
         of_choices = np.array([answer[0] for answer in given[: item.choices]])
-        if np.isnan(of_choices).any():
+        if np.isnan(of_choices).any():  # argmax would take nan for the best choice, and accuracy would be a number
             raise NotFiniteError(
                 f"the model's log-likelihoods are not finite (task {task.name}, item {part.indices[row]})"
             )
@@ -411,6 +413,7 @@ def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[
     if not right:
         return math.nan, math.nan
     best = max(right, key=lambda i: float(likelihoods[i]))
+    # tanh bounds it: one item on which a model is very sure must not outweigh all others.
     margin = math.tanh(float(likelihoods[best] - likelihoods[wrong].max()) / 2) if wrong else math.nan
     return float(likelihoods[best]) / tokens[best], margin
 

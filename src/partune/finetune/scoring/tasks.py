@@ -144,8 +144,9 @@ class Task:
         search: list[int] = []
         verdict: list[int] = []
         scorable = self.scorable(metric)
-        for place, leaf in enumerate(self.leaves):
-            items = [i for i in scorable if self.items[i].leaf == place]
+        for number, leaf in enumerate(self.leaves):
+            items = [i for i in scorable if self.items[i].leaf == number]
+            # crc32, not hash(): Python's hashes of texts differ from process to process.
             order = np.random.default_rng([seed, zlib.crc32(leaf.task_name.encode()), len(items)]).permutation(items)
             cut = max(min(max(round(verdict_share * len(items)), 1), len(items) - 1), 0)
             verdict += order[:cut].tolist()
@@ -198,10 +199,10 @@ class Loader:
 
     def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[HarnessTask], dict[str, bool]]:
         """Return a task's label, its leaves, and the metrics in which they weigh by size, or do not."""
-        place = path or find_own(name)
+        file = path or find_own(name)
         try:
-            if place is not None:
-                label, loaded = load_file(place, trusted, lambda: self._harness.task_index)
+            if file is not None:
+                label, loaded = load_file(file, trusted, lambda: self._harness.task_index)
             else:
                 label, loaded = name, self._manager(name).load([name])
         except UserError:
@@ -253,6 +254,7 @@ def _why_not_loaded(name: str, error: Exception) -> str:
     """Return what to say of an error of the harness while it built a task, its first document in particular."""
     from lm_eval.api.task import Task as HarnessTask
 
+    # The harness does not say which task it was building: the frames that its error passed through know.
     running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
     failed = next((each for each in reversed(running) if isinstance(each, HarnessTask)), None)
     if failed is None:
@@ -286,8 +288,8 @@ def _check(name: str, leaf: HarnessTask) -> None:
 
 def _set_fewshot(leaf: HarnessTask, fewshot: int | None) -> None:
     """Set the number of examples shown, by the harness's rule: a task that sets 0 keeps it."""
-    own = leaf.get_config("num_fewshot")
-    if own is None or (fewshot is not None and own != 0):
+    given = leaf.get_config("num_fewshot")
+    if given is None or (fewshot is not None and given != 0):
         leaf.set_config("num_fewshot", fewshot or 0)
     leaf.set_fewshot_seed(FEWSHOT_SEED)
 
@@ -319,7 +321,7 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
         if faults and not (shipped or _ships(leaf) or _scores_itself(leaf)):
             others = f"; {len(faults)} of its {len(by_document)} items are so" if len(faults) > 1 else ""
             raise UserError(f"{faults[0]}{others}")
-        leaf._instances = None  # what is needed of them is in `requests`
+        leaf._instances = None  # what is needed of them is in `requests`, and they take several times the memory
         remember(leaf)
     return items, requests
 
