@@ -20,7 +20,7 @@ import numpy as np
 
 from partune.bench.search.problems import SUITES, Problem
 from partune.objectives.synthetic import SYNTHETIC
-from partune.runtime.threads import threads
+from partune.runtime.threads import torch_threads
 from partune.study import Study
 from partune.trial import Config
 from partune.workers.base import Workers
@@ -94,7 +94,7 @@ def study(name: str, budget: int, rule: str, c: float, seed: int) -> tuple[float
         return found.evaluate(config, rng)
 
     workers = Packs(lambda remaining: RULES[rule](budget, remaining), c, seed)
-    with threads(1):
+    with torch_threads(1):
         trials = Study(found.space, score, "bo", seed, workers=workers).run(budget).trials
     first = max(trials, key=lambda trial: trial.score)
     return workers.now, found.optimum - found.truth(first.config)

@@ -14,7 +14,7 @@ import pytest
 
 from partune.cli import doctor, main
 from partune.cli.doctor import Check
-from partune.runtime.extras import command
+from partune.runtime.extras import install_command
 
 
 def test_a_machine_that_is_well(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_a_library_that_is_missing_or_too_old_is_named(monkeypatch: pytest.Monke
     assert "numpy" not in found.todo
     parts = {each.name: each for each in doctor.extras()}
     assert parts["extra: finetune"].verdict == "FAIL"  # it is there, and would be used
-    assert parts["extra: finetune"].todo == f"too old (transformers): {command('finetune')}"
+    assert parts["extra: finetune"].todo == f"too old (transformers): {install_command('finetune')}"
     dask = parts["extra: dask"]
     assert (dask.verdict, "distributed 9999" in dask.found) == ("ok", True)
 
@@ -76,8 +76,8 @@ def test_an_extra_that_is_not_there_is_no_fault(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     found = {each.name: each for each in doctor.extras()}
     assert all(each.verdict == "ok" for each in found.values())
-    assert found["extra: finetune"].found.endswith(command("finetune"))
-    assert found["extra: quantize"].found == f"not installed (bitsandbytes): {command('quantize')}"
+    assert found["extra: finetune"].found.endswith(install_command("finetune"))
+    assert found["extra: quantize"].found == f"not installed (bitsandbytes): {install_command('quantize')}"
     assert "--litgpt PATH" in found["extra: litgpt"].found
 
 

@@ -259,5 +259,5 @@ def test_a_full_disk_is_waited_for_and_leaves_no_draft(tmp_path: Path, monkeypat
     monkeypatch.setattr(disk, "PATIENCE", 0.0)
     with pytest.raises(OSError, match="No space left on device") as caught:
         adapters.write(tmp_path / "b", lora, matrices)
-    assert disk.blamed(f"OSError: {caught.value}")
+    assert disk.blames_disk(f"OSError: {caught.value}")
     assert [each.name for each in tmp_path.iterdir()] == ["a"]

@@ -30,7 +30,7 @@ from partune.finetune import model as models
 from partune.finetune.model import Base
 from partune.finetune.targets import find_targets
 from partune.objectives.finetune import FineTune
-from partune.runtime.extras import command
+from partune.runtime.extras import install_command
 from partune.runtime.isolation import quiet
 from tests.support.tiny import CONTEXT, KINDS, make_items, write_jsonl, write_task
 
@@ -287,7 +287,7 @@ def test_four_bits_need_a_cuda_device(folders: dict[str, Path]) -> None:
 def test_four_bits_need_their_library_and_tell_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
     spec, device = config.Model(path="m", quantize="nf4"), torch.device("cuda:1")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=re.escape(f"needs bitsandbytes: {command('quantize')}")):
+    with pytest.raises(UserError, match=re.escape(f"needs bitsandbytes: {install_command('quantize')}")):
         models.quantization(spec, device, "bf16")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     told = models.quantization(spec, device, "bf16")

@@ -30,7 +30,7 @@ from partune.record.record import Record
 from partune.report import dashboard
 from partune.report.dashboard import STUDY, View, guarded, opens, server
 from partune.report.summary import summarise
-from partune.runtime.extras import command
+from partune.runtime.extras import install_command
 from partune.runtime.network import LOOPBACK
 from partune.trial import Config, Observation, Status
 from tests.support import studies
@@ -282,7 +282,7 @@ def test_a_port_that_is_taken(directories: dict[str, Path], monkeypatch: pytest.
 
 def test_without_the_extra(directories: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna_dashboard", None)
-    with pytest.raises(UserError, match=re.escape(command("dashboard"))):
+    with pytest.raises(UserError, match=re.escape(install_command("dashboard"))):
         server(directories["empty"])
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from partune.runtime.console import Console, line, log, table, text
+from partune.runtime.console import Console, line, log_console, table, text
 
 
 def shown(content: object) -> str:
@@ -30,9 +30,9 @@ def test_control_characters_are_written_out() -> None:
 
 def test_a_log_keeps_a_line_whole_and_survives_its_stream() -> None:
     stream = io.StringIO()
-    log(stream).print("word " * 100)
+    log_console(stream).print("word " * 100)
     assert stream.getvalue().count("\n") == 1
     closed = io.StringIO()
-    console = log(closed)
+    console = log_console(closed)
     closed.close()
     console.print("nobody hears this")

@@ -309,7 +309,7 @@ def test_a_file_is_not_written_through_a_link_that_lies_where_drafts_did(tmp_pat
     (tmp_path / "precious").write_text("mine")
     for name in (f".page.{os.getpid()}", ".page.tmp", "page.tmp"):
         (tmp_path / name).symlink_to(tmp_path / "precious")
-    disk.replace(tmp_path / "page", "text")
+    disk.write_whole(tmp_path / "page", "text")
     assert (tmp_path / "page").read_text() == "text"
     assert (tmp_path / "precious").read_text() == "mine"
     assert len(list(tmp_path.iterdir())) == 5

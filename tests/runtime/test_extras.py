@@ -18,12 +18,12 @@ INSTALL = re.compile(r"""pip install (?:-e )?(?P<what>"[^"]*"|'[^']*'|[^\s`)"']+
 
 
 def test_from_a_clone_the_clone_is_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert extras.command("dask") == f"pip install -e {shlex.quote(f'{ROOT}[dask]')}"
+    assert extras.install_command("dask") == f"pip install -e {shlex.quote(f'{ROOT}[dask]')}"
     clone = tmp_path / "my clone"
     (clone / "src" / "partune").mkdir(parents=True)
     (clone / "pyproject.toml").touch()
     monkeypatch.setattr(extras, "HERE", clone)
-    assert shlex.split(extras.command("dask", "V/bin/pip install"))[2:] == ["-e", f"{clone}[dask]"]
+    assert shlex.split(extras.install_command("dask", "V/bin/pip install"))[2:] == ["-e", f"{clone}[dask]"]
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_elsewhere_it_is_where_partune_came_from(
     (tmp_path / "partune-1.whl").touch()
     monkeypatch.setattr(extras, "HERE", tmp_path / "site-packages")
     monkeypatch.setattr(extras.importlib.metadata, "distribution", lambda name: Installed)
-    assert shlex.split(extras.command("dask"))[2] == what.replace("FOLDER", str(tmp_path))
+    assert shlex.split(extras.install_command("dask"))[2] == what.replace("FOLDER", str(tmp_path))
 
 
 def test_no_page_or_message_installs_from_an_index_what_is_not_on_it() -> None:

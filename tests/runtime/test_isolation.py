@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from partune.errors import UserError
-from partune.runtime.isolation import one_line, own_generators, quiet
+from partune.runtime.isolation import own_generators, quiet
 
 CPU = torch.device("cpu")
 
@@ -130,8 +130,3 @@ def test_our_own_warnings_pass_and_threads_do_not_mix(capfd: pytest.CaptureFixtu
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stderr == "the disk is full\n"
     capfd.readouterr()
-
-
-def test_errors_become_one_line() -> None:
-    assert one_line(ValueError("a\n  b\tc")) == "a b c"
-    assert len(one_line(ValueError("x" * 1000))) == 300

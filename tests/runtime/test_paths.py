@@ -10,7 +10,7 @@ from partune import Float, Space, Study, UserError, config
 from partune.cli import main
 from partune.export.export import export
 from partune.record.record import Record
-from partune.runtime.paths import place
+from partune.runtime.paths import as_path
 
 BRANIN = ["tune", "--objective", "branin", "--budget", "1", "--algorithm", "random"]
 BAD = {
@@ -79,7 +79,7 @@ def test_a_home_is_what_a_tilde_stands_for(tmp_path: Path, monkeypatch: pytest.M
     """In --runs=~/x no shell has replaced it."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    assert place("~/x") == tmp_path / "home" / "x"
+    assert as_path("~/x") == tmp_path / "home" / "x"
     assert main([*BRANIN, "--runs=~/runs", "--name", "s", "--quiet"]) == 0
     assert main(["report", "~/runs/s", "--quiet"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["home"]

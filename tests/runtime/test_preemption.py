@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from partune.runtime.preemption import guarded, terminated_as_interrupted, wait_for_guarded
+from partune.runtime.preemption import saving_on_notice, terminated_as_interrupted, wait_until_saved
 
 
 def test_what_saves_itself_is_waited_for_as_long_as_allowed() -> None:
@@ -16,16 +16,16 @@ def test_what_saves_itself_is_waited_for_as_long_as_allowed() -> None:
     within = threading.Event()
 
     def save() -> None:
-        with guarded():
+        with saving_on_notice():
             within.set()
             saved.wait()
 
     thread = threading.Thread(target=save)
     thread.start()
     within.wait()
-    assert not wait_for_guarded(0.01)
+    assert not wait_until_saved(0.01)
     saved.set()
-    assert wait_for_guarded(10.0)
+    assert wait_until_saved(10.0)
     thread.join()
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from partune.runtime.threads import threads
+from partune.runtime.threads import torch_threads
 
 
 def test_the_number_of_before_comes_back_after_an_error_too() -> None:
     before = torch.get_num_threads()
     seen = []
 
-    @threads(before + 2)
+    @torch_threads(before + 2)
     def fail() -> None:
         seen.append(torch.get_num_threads())
         raise KeyError
@@ -21,5 +21,5 @@ def test_the_number_of_before_comes_back_after_an_error_too() -> None:
         fail()
     assert seen == [before + 2]
     assert torch.get_num_threads() == before
-    with threads(None):
+    with torch_threads(None):
         assert torch.get_num_threads() == before

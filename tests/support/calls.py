@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import partune as pt
-from partune.runtime.preemption import PreemptedError, guarded, noticed
+from partune.runtime.preemption import PreemptedError, noticed, saving_on_notice
 from partune.space import Float, Space
 
 LINE = Space(x=Float(0, 1))  # the space of `square`
@@ -34,7 +34,7 @@ def warn() -> None:
 
 def saving(path: Path) -> None:
     """What saves itself when it is told to go, and takes its time for it."""
-    with guarded():
+    with saving_on_notice():
         path.with_suffix(".begun").touch()
         while not noticed():
             time.sleep(0.02)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from partune.runtime.extras import FINETUNE, command
+from partune.runtime.extras import FINETUNE, install_command
 
 PROGRAM = f"""
 import contextlib, importlib.machinery, io, json, pathlib, sys
@@ -89,7 +89,7 @@ def test_to_doctor_it_is_no_fault(ran: Any) -> None:
 def test_what_fine_tunes_says_in_one_line_what_to_install(ran: Any, line: str) -> None:
     status, _, err = ran[0][line]
     assert status == 2
-    needed = f"needs {', '.join(FINETUNE)}, not installed here: {command('finetune')}"
+    needed = f"needs {', '.join(FINETUNE)}, not installed here: {install_command('finetune')}"
     assert err == f"partune: error: {REFUSED[line]} {needed}\n"
 
 
@@ -98,5 +98,5 @@ def test_no_study_was_begun_by_what_was_refused(ran: Any) -> None:
 
 
 def test_an_algorithm_that_needs_pytorch_says_so(ran: Any) -> None:
-    message = f"Optuna's Gaussian process needs torch, not installed here: {command('finetune')}"
+    message = f"Optuna's Gaussian process needs torch, not installed here: {install_command('finetune')}"
     assert ran[0]["optuna-gp"][2] == message

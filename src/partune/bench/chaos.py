@@ -27,7 +27,7 @@ from partune.record.place import JOURNAL
 from partune.record.record import Record
 from partune.runtime.limits import require_workers
 from partune.runtime.network import LOOPBACK
-from partune.runtime.paths import made
+from partune.runtime.paths import make_folder
 from partune.space import Space
 from partune.study import Study
 from partune.trial import Config, Status
@@ -104,7 +104,7 @@ class Damage:
 def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
     """Runs the study under fire, compares, writes the table; returns its folder. Raises UserError."""
     require_workers(options.workers)
-    out = made(Path(options.out), new=True)
+    out = make_folder(Path(options.out), new=True)
     import torch
 
     damage = under_fire(options, out, tell)

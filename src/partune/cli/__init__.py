@@ -18,7 +18,7 @@ from partune.cli.parser import build_parser
 from partune.cli.studies import INTERRUPTED
 from partune.errors import UserError
 from partune.runtime.plugins import modules_of_current_folder
-from partune.runtime.terminal import OutputError, guarded
+from partune.runtime.terminal import OutputError, guarded_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input, one line), 130 (interrupted).
     """
     try:
-        with guarded(), modules_of_current_folder():
+        with guarded_streams(), modules_of_current_folder():
             return _run(sys.argv[1:] if argv is None else list(argv))
     except OutputError as error:
         if not error.silent:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from partune.cli import flags, studies
 from partune.errors import UserError
-from partune.runtime.paths import place
+from partune.runtime.paths import as_path
 
 
 def tune(arguments: argparse.Namespace) -> int:
@@ -136,7 +136,7 @@ def compare(arguments: argparse.Namespace) -> int:
     else:
         tables.show(comparison)
     if arguments.out is not None:
-        written = write(comparison, place(arguments.out))
+        written = write(comparison, as_path(arguments.out))
         if not arguments.json:
             print(f"wrote {', '.join(map(str, written))}")
     return 0
@@ -194,7 +194,7 @@ def export(arguments: argparse.Namespace) -> int:
     from partune.export.recipes.write import RECIPES
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
-    out, recipes = place(arguments.out), arguments.recipe or tuple(RECIPES)
+    out, recipes = as_path(arguments.out), arguments.recipe or tuple(RECIPES)
     written = write(
         studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes, arguments.anyway
     )
@@ -208,11 +208,11 @@ def bench(arguments: argparse.Namespace) -> int:
     """Run one of the benchmarks and print its table."""
     from partune import config
     from partune.bench.options import BENCHMARKS
-    from partune.runtime.console import log, text
+    from partune.runtime.console import log_console, text
     from partune.runtime.extras import require_finetune
 
     require_finetune("a benchmark")  # its clocks and the machine's name are read through torch
-    console = log()
+    console = log_console()
     given = flags.given(arguments)
     # A terminal has one line that moves; a file or pipe gets each line, as progress can be followed there only so.
     with console.status("", refresh_per_second=1) as status:
@@ -239,7 +239,7 @@ def certificates(arguments: argparse.Namespace) -> int:
     from partune.workers.local import UNSEEN
     from partune.workers.process import PRELOAD, PRELOAD_NANNY, THREADS, WITHOUT_PAGES
 
-    write_certificates(folder := place(arguments.folder))
+    write_certificates(folder := as_path(arguments.folder))
     quoted = shlex.quote(str(folder))
     files = " ".join(f"--tls-{kind} {shlex.quote(str(folder / name))}" for kind, name in FILES.items())
     print(f"wrote {folder}; start the scheduler and every worker with")
@@ -312,6 +312,6 @@ def gallery(arguments: argparse.Namespace) -> int:
     """Draw the optimisers at work."""
     from partune.bench import gallery
 
-    written = gallery.write(place(arguments.out))
+    written = gallery.write(as_path(arguments.out))
     print(f"wrote {len(written)} pictures to {arguments.out}: {', '.join(path.name for path in written)}")
     return 0

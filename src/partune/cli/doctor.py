@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from partune.errors import UserError
-from partune.runtime.extras import command, require_finetune
+from partune.runtime.extras import install_command, require_finetune
 
 if TYPE_CHECKING:
     from partune.objectives.finetune import FineTune
@@ -179,9 +179,9 @@ def extras() -> Iterator[Check]:
         versions = ", ".join(f"{need.name} {need.installed}" for need in needed if need.installed is not None)
         complete = all(need.installed is not None for need in needed)
         if name == "finetune" and lacking and complete:  # tune would use what is too old
-            yield Check(f"extra: {name}", "FAIL", versions, f"too old ({lacking}): {command(name)}")
+            yield Check(f"extra: {name}", "FAIL", versions, f"too old ({lacking}): {install_command(name)}")
             continue
-        state = f"not installed ({lacking}): {command(name)}" if lacking else versions
+        state = f"not installed ({lacking}): {install_command(name)}" if lacking else versions
         yield Check(f"extra: {name}", "ok", state)
 
 

@@ -50,10 +50,10 @@ class Terminal(Watcher):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        from partune.runtime.console import log
+        from partune.runtime.console import log_console
 
         # Today's stdout is kept: the engine redirects it while it works, to silence libraries.
-        self.console = console or log()
+        self.console = console or log_console()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._study: Watched | None = None
@@ -67,7 +67,7 @@ class Terminal(Watcher):
             study: What may be known of the study.
             budget: The total number of trials.
         """
-        from partune.runtime.console import bar
+        from partune.runtime.console import progress_bar
 
         self._study, self._budget, self._began = study, budget, time.monotonic()
         done = self._done()
@@ -75,7 +75,7 @@ class Terminal(Watcher):
             state = progress([trial.status for trial in study.trials], budget) if study.trials else f"{budget} trials"
             self._print(f"Study {study.directory}: {state}")
         if self.console.is_terminal:
-            self._bar = bar(self.console)
+            self._bar = progress_bar(self.console)
             self._task = self._bar.add_task("loading", total=budget, completed=done)  # a resumed study begins midway
             self._bar.start()
 

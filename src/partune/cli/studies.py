@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from partune.cli import flags
 from partune.errors import UserError, shown, suggestion
-from partune.runtime.paths import place
-from partune.runtime.terminal import admits
+from partune.runtime.paths import as_path
+from partune.runtime.terminal import output_can_show
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,7 +69,7 @@ def print_yaml(dump: Callable[[bool], str]) -> None:
     """
     # A "?" for a character that the output's encoding lacks would be another file.
     text = dump(False)
-    print(text if admits(text) else dump(True), end="")
+    print(text if output_can_show(text) else dump(True), end="")
 
 
 @contextlib.contextmanager
@@ -100,7 +100,7 @@ def require_dask() -> None:
     except ImportError as error:
         from partune.runtime import extras
 
-        raise UserError(f"worker processes need Dask: {extras.command('dask')} ({error})") from None
+        raise UserError(f"worker processes need Dask: {extras.install_command('dask')} ({error})") from None
 
 
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
@@ -157,7 +157,7 @@ def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> P
     Raises:
         UserError: If the name is not a plain folder name.
     """
-    runs = place(arguments.runs)
+    runs = as_path(arguments.runs)
     if arguments.name is None:
         source = study_config.model.path if study_config.model is not None else study_config.objective
         stem = Path(source).name.lower().replace(":", "-")[:100]
@@ -168,12 +168,12 @@ def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> P
         raise UserError(
             f"a name is a plain folder name, got {shown(arguments.name)}: choose the parent folder with --runs"
         )
-    return place(runs / arguments.name)
+    return as_path(runs / arguments.name)
 
 
 def existing(directory: str) -> Path:
     """Return the path of a directory; raise UserError with the nearest name, or a way to begin, if there is none."""
-    path = place(directory)
+    path = as_path(directory)
     if not path.is_dir():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = suggestion(path.name, sorted(beside)) or f": partune tune --name {path.name} ... begins one"
@@ -277,6 +277,6 @@ def watcher_of(arguments: argparse.Namespace) -> Watcher:
 
 def console_of(arguments: argparse.Namespace) -> Console | None:
     """Return the console of progress: standard error with --json; None for the usual one."""
-    from partune.runtime.console import log
+    from partune.runtime.console import log_console
 
-    return log(sys.stderr) if arguments.json else None
+    return log_console(sys.stderr) if arguments.json else None

@@ -82,7 +82,7 @@ def load(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If the file cannot be read, or holds no mapping.
     """
-    path = paths.place(path)
+    path = paths.as_path(path)
     try:
         value = strict_yaml.read(path)
     except OSError as error:

@@ -57,12 +57,12 @@ PACK = 4096  # trials at once: far more than any GPU trains, and no more threads
 
 
 def _possible(text: str) -> str:
-    paths.place(text)
+    paths.as_path(text)
     return text
 
 
 PathText = Annotated[str, AfterValidator(_possible)]  # a path, or a name that may be one
-FolderText = Annotated[str, AfterValidator(lambda text: str(paths.place(text)))]  # a folder to write in
+FolderText = Annotated[str, AfterValidator(lambda text: str(paths.as_path(text)))]  # a folder to write in
 
 
 AnySection = TypeVar("AnySection", bound=Section)

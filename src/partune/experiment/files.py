@@ -13,7 +13,7 @@ from partune.report.figures import dashed, hue
 from partune.report.plain_data import Summary, as_json
 from partune.report.svg.panels import Curve, Panel, picture
 from partune.report.tables import Section, marked
-from partune.runtime.disk import replace
+from partune.runtime.disk import write_whole
 from partune.runtime.markdown import fenced, plain
 
 PAGE, WORDS, DATA = "experiment.html", "experiment.md", "experiment.json"
@@ -36,7 +36,7 @@ def write(outcome: Outcome) -> list[Path]:
         files[EPOCHS] = over_epochs(found["calibration"])
     folder = outcome.plan.directory
     for name, content in files.items():
-        replace(folder / name, content)
+        write_whole(folder / name, content)
     return [folder / name for name in files]
 
 

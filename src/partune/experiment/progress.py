@@ -22,9 +22,9 @@ class Terminal(Teller):
     """A watcher that prints to a console; the bar is only drawn where that is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
-        from partune.runtime.console import log
+        from partune.runtime.console import log_console
 
-        self.console = console or log()
+        self.console = console or log_console()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._running: list[str] = []
@@ -42,13 +42,13 @@ class Terminal(Teller):
             trials: The trials of all studies.
             done: Those of them that are on record.
         """
-        from partune.runtime.console import bar
+        from partune.runtime.console import progress_bar
 
         self._all, self._done, self._began = trials, done, time.monotonic()
         told = f", {done:,} of which are on record" if done else ""
         self._print(f"Experiment: {words.several(trials, 'trial')}{told}")
         if self.console.is_terminal and done < trials:
-            self._bar = bar(self.console)
+            self._bar = progress_bar(self.console)
             self._task = self._bar.add_task("", total=trials, completed=done)
             self._bar.start()
 

@@ -26,7 +26,7 @@ from partune.experiment.options import Experiment, Protocol
 from partune.optimizers import optimizer, resolved
 from partune.report.comparison.bounds import samples
 from partune.runtime import strict_yaml
-from partune.runtime.disk import replace
+from partune.runtime.disk import write_whole
 from partune.space import Int, Space
 from partune.study import from_config as configured
 from partune.trial.contents import first_difference
@@ -181,7 +181,7 @@ class Plan:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot write {self.directory}: {error.strerror or error}") from None
-        replace(self.directory / FILE, dump(self.experiment))
+        write_whole(self.directory / FILE, dump(self.experiment))
 
     def upper(self) -> dict[str, float]:
         """Return the scores of the upper bound by task; raises UserError for what is no task of the experiment."""

@@ -29,7 +29,7 @@ from partune.report.summary import summarise
 from partune.report.verdict_words import lost_words
 from partune.runtime.disk import draft_of
 from partune.runtime.extras import require_finetune
-from partune.runtime.paths import place
+from partune.runtime.paths import as_path
 from partune.trial import Trial
 from partune.trial.contents import differences
 from partune.trial.names import Baseline, WinnerScoring
@@ -70,7 +70,7 @@ def export(
     for tool in recipes:
         if tool not in (*RECIPES, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*RECIPES, "none"))}')
-    out = place(out)
+    out = as_path(out)
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
         raise UserError(f"{out} exists already and is never overwritten: choose another folder")

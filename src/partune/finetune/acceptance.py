@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from partune.finetune.layers import put_back, read_text
-from partune.runtime.isolation import one_line, own_generators, quiet
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import own_generators, quiet
 
 if TYPE_CHECKING:
     from torch import nn

@@ -18,9 +18,10 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.layers import read_text
 from partune.finetune.model import Base, check_json, check_weights, load, some
-from partune.runtime.disk import make_way, persistent
-from partune.runtime.isolation import one_line, own_generators, quiet
-from partune.runtime.paths import near
+from partune.runtime.disk import make_way, retry_while_full
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import own_generators, quiet
+from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -65,7 +66,7 @@ def save(model: PeftModel, folder: Path) -> None:
             model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
             (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, with nothing filled in
 
-    persistent(write)
+    retry_while_full(write)
 
 
 def write(
@@ -97,7 +98,7 @@ def write(
             lora.save_pretrained(str(draft))
             save_file(named, str(draft / "adapter_model.safetensors"), metadata={"format": "pt"})
 
-    persistent(save)
+    retry_while_full(save)
 
 
 def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -116,7 +117,7 @@ def check(folder: Path) -> None:
     """Raise UserError where a folder holds no adapter, or a damaged one."""
     settings = folder / "adapter_config.json"
     if not folder.is_dir():
-        raise UserError(f"no adapter folder {folder}{near(folder)}")
+        raise UserError(f"no adapter folder {folder}{suggestion_beside(folder)}")
     if not settings.is_file():
         raise UserError(f"{folder} is no adapter: it has no adapter_config.json")
     check_json(settings)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from partune.errors import UserError
 from partune.finetune.rows import Message, Row
-from partune.runtime.paths import near
+from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ def template_text(given: str) -> str:
     except UnicodeDecodeError as error:
         raise UserError(f"chat template file {given} is not UTF-8: byte {error.start}") from None
     except (OSError, RuntimeError, ValueError):
-        raise UserError(f"no chat template file {given}{near(Path(given))}") from None
+        raise UserError(f"no chat template file {given}{suggestion_beside(Path(given))}") from None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.model import ending
 from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, normalise, read_rows
-from partune.runtime.isolation import one_line, quiet
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import quiet
 from partune.trial.contents import digest
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ def cause(error: Exception) -> str:
     """Return in one line why a trial failed; free what a CUDA device caches where its memory ran out."""
     import torch
 
-    from partune.runtime.isolation import is_out_of_memory, one_line
+    from partune.runtime.failures import is_out_of_memory, one_line
 
     if isinstance(error, TrialError):
         return str(error)

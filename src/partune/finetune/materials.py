@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from partune import config
 from partune.errors import UserError
 from partune.runtime.devices import DEVICES_EACH
-from partune.runtime.threads import threads
+from partune.runtime.threads import torch_threads
 from partune.trial.contents import Content, Contents, check, versions
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Materials:
         """Lend the base in a precision to one caller at a time, on the CPU threads that suit it."""
         with self.lock:
             base = self.base(dtype)
-            with threads(suitable_threads(base, self.study.run.threads)):
+            with torch_threads(suitable_threads(base, self.study.run.threads)):
                 yield base
 
     def examples(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:

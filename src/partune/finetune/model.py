@@ -19,8 +19,9 @@ from partune.finetune.layers import (
     put_back,
 )
 from partune.runtime import extras
-from partune.runtime.isolation import is_out_of_memory, one_line, own_generators, quiet
-from partune.runtime.paths import near
+from partune.runtime.failures import is_out_of_memory, one_line
+from partune.runtime.isolation import own_generators, quiet
+from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
     import torch
@@ -288,7 +289,7 @@ def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[s
     if device.type != "cuda":
         raise UserError(f"quantize: nf4 needs a CUDA device, and this is {device}: leave it out, or give --device cuda")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"quantize: nf4 needs bitsandbytes: {extras.command('quantize')}")
+        raise UserError(f"quantize: nf4 needs bitsandbytes: {extras.install_command('quantize')}")
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -352,7 +353,7 @@ def check_exists(spec: config.Model) -> None:
     elif path.exists():
         raise UserError(f"{spec.path} is a file: a model is a folder or a Hugging Face id")
     elif path.is_absolute() or spec.path.startswith((".", "~")) or spec.path.count("/") > 1:
-        raise UserError(f"no model folder {spec.path}{near(path)}")
+        raise UserError(f"no model folder {spec.path}{suggestion_beside(path)}")
 
 
 def check_json(path: Path) -> dict[str, Any]:
@@ -393,7 +394,7 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
     if Path(spec.path).is_dir():
         return UserError(f"model {spec.path} cannot be loaded: {text}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
-    hint = near(Path(spec.path))
+    hint = suggestion_beside(Path(spec.path))
     return UserError(f'no folder "{spec.path}", and no such model from Hugging Face{offline}{hint}: {text}')
 
 

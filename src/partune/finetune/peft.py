@@ -153,7 +153,7 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
     """
     from partune.finetune import adapter as adapters
     from partune.finetune.scoring.harness import harness_model
-    from partune.runtime.isolation import one_line
+    from partune.runtime.failures import one_line
 
     try:
         with adapters.loaded(base, adapter) as adapted:

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 from partune import config
 from partune.errors import UserError
-from partune.runtime.isolation import one_line, quiet
-from partune.runtime.paths import near
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import quiet
+from partune.runtime.paths import suggestion_beside
 
 Row = dict[str, Any]
 Message = dict[str, Any]
@@ -63,7 +64,7 @@ def find_file(data: config.Data) -> Path | None:
             raise UserError(f"{data.path}: instruction data is a .json or .jsonl file (either .gz), or a data set id")
         return path
     if not path.is_dir() and (plain.suffix in SUFFIXES or path.is_absolute() or data.path.startswith((".", "~"))):
-        raise UserError(f"no data file {data.path}{near(path)}")
+        raise UserError(f"no data file {data.path}{suggestion_beside(path)}")
     return None
 
 

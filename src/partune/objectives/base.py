@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from partune.errors import UserError
-from partune.runtime.disk import blamed
+from partune.runtime.disk import blames_disk
 from partune.runtime.plugins import qualified_name
 from partune.space import Space
 from partune.trial import Config, Observation, Trial, Value
@@ -174,6 +174,6 @@ def _timed(evaluate: Callable[[], Observation]) -> Observation:
 
 def unspoilt(observation: Observation) -> Observation:
     """The observation; raises UserError for one that failed by no fault of its configuration: the disk's."""
-    if observation.error is not None and blamed(observation.error):
+    if observation.error is not None and blames_disk(observation.error):
         raise UserError(f"{observation.error}: mend that, and resume the study, which has lost nothing")
     return observation

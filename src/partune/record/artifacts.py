@@ -17,7 +17,7 @@ import numpy as np
 
 from partune.errors import UserError
 from partune.record.place import Shelf
-from partune.runtime.disk import draft_of, kept, persistent
+from partune.runtime.disk import draft_of, retry_while_full, writing_to
 from partune.trial.names import RunName, WinnerScoring, adapter_folder, is_further_runs
 
 FOLDERS = re.compile(  # in adapters/: an adapter's own, its checkpoint or draft, its checkpoint's draft
@@ -88,8 +88,8 @@ class Artifacts:
         if self._directory is None:
             self._memory[shelf, number] = dict(items)
             return
-        with kept(self._directory):
-            persistent(lambda: _pack(self.items_path(shelf, number), items))
+        with writing_to(self._directory):
+            retry_while_full(lambda: _pack(self.items_path(shelf, number), items))
 
     # ----- adapters
 
@@ -154,7 +154,7 @@ class Artifacts:
             return
         if not folder.is_dir():
             return
-        with kept(directory):
+        with writing_to(directory):
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 match = FOLDERS.fullmatch(entry.name)
                 if entry.is_dir(follow_symlinks=False) and match and which(next(filter(None, match.groups()))):

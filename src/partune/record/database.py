@@ -156,7 +156,7 @@ def _require_psycopg() -> None:
     try:
         importlib.import_module("psycopg")
     except ImportError as error:  # also where psycopg misses a library of its own
-        raise UserError(f"PostgreSQL needs psycopg: {extras.command('postgresql')} ({error})") from None
+        raise UserError(f"PostgreSQL needs psycopg: {extras.install_command('postgresql')} ({error})") from None
 
 
 class Advisory(Drivers):

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import IO
 
 from partune.errors import UserError
-from partune.runtime.disk import kept, persistent
+from partune.runtime.disk import retry_while_full, writing_to
 from partune.runtime.locks import lock
 
 LEADER = ".driver"  # the file that the leading driver keeps locked
@@ -244,10 +244,10 @@ class Files(Drivers):
     def _take(self) -> None:
         self._token = f"{self.name}.{next(self._counter)}"
         broke, pause = False, 0.0005
-        with kept(self._directory):
+        with writing_to(self._directory):
             if not self._sign(self.name).exists():  # the others took this driver for dead, as it was suspended
                 self._enter()
-            while not persistent(self._linked):
+            while not retry_while_full(self._linked):
                 broke = self._broken() or broke
                 time.sleep(pause)
                 pause = min(2 * pause, 0.05)
@@ -286,7 +286,7 @@ class Files(Drivers):
         return broken
 
     def _give(self) -> None:
-        with kept(self._directory):
+        with writing_to(self._directory):
             if _target(self._link) == self._token:
                 self._link.unlink(missing_ok=True)
 

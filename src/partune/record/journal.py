@@ -17,7 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from partune.errors import UserError
-from partune.runtime.disk import kept, persistent
+from partune.runtime.disk import retry_while_full, writing_to
 
 
 def created(journal: Path) -> JournalStorage:
@@ -41,7 +41,7 @@ def repair(journal: Path) -> None:
     Raises:
         UserError: A line before the last is damaged.
     """
-    with kept(journal.parent):
+    with writing_to(journal.parent):
         # Optuna's lock is a link that stays when its process is killed; the others would wait half a minute for it.
         lock = journal.with_name(f"{journal.name}.lock")
         if lock.is_symlink():
@@ -68,15 +68,15 @@ class Journal(JournalFileBackend):
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Yield the entries from a number on, as Optuna's own backend does."""
-        with kept(self._directory):
+        with writing_to(self._directory):
             for self.line, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
                 yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append entries, and wait for room where the disk is full."""
         text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
-        with kept(self._directory):
-            persistent(lambda: self._append(text.encode()))
+        with writing_to(self._directory):
+            retry_while_full(lambda: self._append(text.encode()))
 
     def _append(self, content: bytes) -> None:
         self._lock.acquire()
@@ -111,7 +111,7 @@ class Reader:
     """
 
     def __init__(self, journal: Path) -> None:
-        with kept(journal.parent):
+        with writing_to(journal.parent):
             self._logs = _lines(journal.read_bytes(), journal)
         self.line = 0
 

@@ -46,7 +46,7 @@ from partune.record.place import (
     require_utf8,
 )
 from partune.runtime import paths
-from partune.runtime.disk import draft_of, replace
+from partune.runtime.disk import draft_of, write_whole
 from partune.space import Space
 from partune.space.distributions import distribution
 from partune.trial import Trial
@@ -200,7 +200,7 @@ class Record:
         Raises:
             UserError: There is no record, it is damaged, or another process leads the study.
         """
-        directory = paths.place(directory)
+        directory = paths.as_path(directory)
         place = place_of(directory, storage)
         if read_only:
             with place.guarded():
@@ -232,7 +232,7 @@ class Record:
     def configure(self, config: str) -> None:
         """Replace the text of study.yaml; raise UserError where it cannot be written."""
         assert self.directory is not None
-        replace(self.directory / CONFIG, config)
+        write_whole(self.directory / CONFIG, config)
 
     def close(self) -> None:
         """End this process's part in the study; another may lead it then."""

@@ -361,7 +361,7 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
     try:
         import optuna_dashboard
     except ImportError as error:
-        raise UserError(f"the dashboard is Optuna's: {extras.command('dashboard')} ({error})") from None
+        raise UserError(f"the dashboard is Optuna's: {extras.install_command('dashboard')} ({error})") from None
     view = View(directory, storage)
     app = guarded(optuna_dashboard.wsgi(view), view)
     kind = ServerV6 if ":" in host else Server

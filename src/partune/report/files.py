@@ -13,7 +13,7 @@ from partune.errors import UserError
 from partune.record.record import Record
 from partune.report.facts import Facts
 from partune.report.html.page import page
-from partune.runtime.disk import replace
+from partune.runtime.disk import write_whole
 
 REPORT = "report.html"
 REFRESH = 5.0  # seconds after which a browser reads the report of a running study again
@@ -36,7 +36,7 @@ def write(facts: Facts, refresh: float | None = None) -> Path:
     if facts.directory is None:
         raise UserError("a study in memory has no report: give it a directory")
     path = facts.directory / REPORT
-    replace(path, page(facts, None if facts.over else refresh))
+    write_whole(path, page(facts, None if facts.over else refresh))
     return path
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from partune.runtime.terminal import admits
+from partune.runtime.terminal import output_can_show
 
 Summary = dict[str, Any]
 
@@ -25,7 +25,7 @@ def as_json(data: Any, ascii_only: bool = False) -> str:
 def print_json(data: Any) -> None:
     """Print plain data as JSON, with escapes where standard output cannot write a character itself."""
     text = as_json(data)
-    print(text if admits(text) else as_json(data, ascii_only=True))
+    print(text if output_can_show(text) else as_json(data, ascii_only=True))
 
 
 def finite(data: Any) -> Any:

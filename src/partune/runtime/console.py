@@ -30,7 +30,7 @@ class Console(console.Console):
         super().__init__(file=cast(TextIO, stream), markup=False, emoji=False, highlight=False, soft_wrap=soft_wrap)
 
 
-def log(file: TextIO | None = None) -> Console:
+def log_console(file: TextIO | None = None) -> Console:
     """Return a console for a log of what happens; where it is no terminal, a line stays one line."""
     stream = file or sys.stdout
     return Console(stream, lenient=True, soft_wrap=not stream.isatty())
@@ -61,7 +61,7 @@ def table(headers: Iterable[object], **options: Any) -> Table:
     return Table(*(Column(text(header)) for header in headers), pad_edge=False, header_style="bold", **options)
 
 
-def bar(on: console.Console) -> Progress:
+def progress_bar(on: console.Console) -> Progress:
     """Return a bar on a console that shows how much is done, a description and the time."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

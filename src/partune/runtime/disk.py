@@ -30,7 +30,7 @@ AGAIN = 1.0  # seconds between two attempts
 log = logging.getLogger(__name__)
 
 
-def persistent(write: Callable[[], T]) -> T:
+def retry_while_full(write: Callable[[], T]) -> T:
     """Call a function that writes, and return what it returns; while the disk is full, call it again.
 
     Raises:
@@ -55,7 +55,7 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".partune-{uuid.uuid4().hex}")
 
 
-def replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all, instead of one that may exist.
 
     Args:
@@ -91,13 +91,13 @@ def make_way(path: Path) -> None:
         shutil.rmtree(path)
 
 
-def blamed(error: str) -> bool:
+def blames_disk(error: str) -> bool:
     """Return whether an error says, in the system's words, that a disk is full or cannot be written."""
     return any(os.strerror(number) in error for number in (*FULL, errno.EROFS))
 
 
 @contextmanager
-def kept(study: Path) -> Iterator[None]:
+def writing_to(study: Path) -> Iterator[None]:
     """Turn what a study's directory refuses within the context into a UserError that says how to go on."""
     try:
         yield

@@ -31,10 +31,10 @@ def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUN
     # Looked for, not imported: importing torch takes seconds, and this is asked before anything is loaded.
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {command('finetune')}")
+        raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {install_command('finetune')}")
 
 
-def command(extra: str, pip: str = "pip install") -> str:
+def install_command(extra: str, pip: str = "pip install") -> str:
     """Return the command that installs an optional part of partune, whole and ready to paste.
 
     Args:

@@ -1,7 +1,4 @@
-"""Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal.
-
-And what errors say, in one line, and whether they mean that memory ran out.
-"""
+"""Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from partune.errors import UserError
+from partune.runtime.failures import one_line
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +87,7 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
 
 
 @contextmanager
-def hushed(name: str) -> Iterator[None]:
+def silenced_logger(name: str) -> Iterator[None]:
     """Drop what the logger of a name says within the context; the terminal itself is left to other threads."""
 
     def drop(_: logging.LogRecord) -> bool:
@@ -192,22 +190,3 @@ class _Ears(logging.Handler):
 
 
 _EARS = _Ears()
-
-
-def one_line(error: object) -> str:
-    """Return what an error or a warning says, in one line that fits a terminal."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:297]}..."
-
-
-# CUDA's libraries need memory of their own, and say in a RuntimeError that there is none.
-MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that the memory of the machine or of a GPU ran out."""
-    import torch
-
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in MEMORY)

@@ -11,7 +11,7 @@ from partune.errors import UserError, shown, suggestion
 NAME_MAX, PATH_MAX = 255, 4095  # bytes: of a name, and of all of a path
 
 
-def place(given: str | Path) -> Path:
+def as_path(given: str | Path) -> Path:
     """Return the path that a text means, with `~` expanded.
 
     Raises:
@@ -36,7 +36,7 @@ def place(given: str | Path) -> Path:
     return path
 
 
-def made(path: Path, new: bool = False) -> Path:
+def make_folder(path: Path, new: bool = False) -> Path:
     """Make a folder, with those above it, and return it.
 
     Args:
@@ -55,7 +55,7 @@ def made(path: Path, new: bool = False) -> Path:
     return path
 
 
-def near(path: Path) -> str:
+def suggestion_beside(path: Path) -> str:
     """Return '; did you mean "x"?' where something of a similar name lies beside a path that does not exist."""
     parent = path.parent
     beside = os.listdir(parent) if parent.is_dir() else []

@@ -1,7 +1,7 @@
 """Notice that this process has to go: what can save itself does, and is handed back to go on elsewhere.
 
 Batch systems send SIGTERM some seconds before they kill. Whoever receives it calls `notify`; whatever can save itself
-works within `guarded` and looks at `noticed` now and then; `wait_for_guarded` says when that is done.
+works within `saving_on_notice` and looks at `noticed` now and then; `wait_until_saved` says when that is done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def noticed() -> bool:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def saving_on_notice() -> Iterator[None]:
     """Keep the process from ending within the context, in which something saves itself on notice."""
     global _guarded
     with _changed:
@@ -48,7 +48,7 @@ def guarded() -> Iterator[None]:
             _changed.notify_all()
 
 
-def wait_for_guarded(timeout: float) -> bool:
+def wait_until_saved(timeout: float) -> bool:
     """Wait until nothing is guarded, for a number of seconds at most; return whether that is so."""
     with _changed:
         return _changed.wait_for(lambda: _guarded == 0, timeout)

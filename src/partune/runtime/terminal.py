@@ -40,7 +40,7 @@ def visible(text: object) -> str:
     return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
-def written(text: str, encoding: str) -> str:
+def as_encoded(text: str, encoding: str) -> str:
     """Return a text as an encoding can write it.
 
     Args:
@@ -50,7 +50,7 @@ def written(text: str, encoding: str) -> str:
     return text if _encodable(text, encoding) else text.translate(PLAINER).encode(encoding, "replace").decode(encoding)
 
 
-def admits(text: str) -> bool:
+def output_can_show(text: str) -> bool:
     """Return whether standard output can write a text as it is."""
     return _encodable(text, _encoding(sys.stdout))
 
@@ -87,7 +87,7 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write a text as the stream beneath can; return its length."""
-        shown = written(text if self._styled else visible(text), _encoding(self.beneath))
+        shown = as_encoded(text if self._styled else visible(text), _encoding(self.beneath))
         self._attempt(lambda: self.beneath.write(shown))
         return len(text)
 
@@ -107,7 +107,7 @@ class Stream:
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
+def guarded_streams() -> Iterator[None]:
     """Write to standard output and error through `Stream` within the context.
 
     Raises:

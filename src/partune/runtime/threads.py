@@ -12,7 +12,7 @@ from typing import Any
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """Limit torch to a number of CPU threads within the context; None changes nothing."""
     import torch
 

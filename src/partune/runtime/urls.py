@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from partune.errors import UserError
-from partune.runtime.paths import place
+from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -38,7 +38,7 @@ def parsed(url: str) -> URL:
             raise UserError(f"{RULE}, got one without a database")
         return parts.set(drivername="postgresql+psycopg")
     if parts.drivername == "sqlite" and parts.database not in (None, "", ":memory:"):
-        return URL.create("sqlite", database=str(place(parts.database or "").absolute()))
+        return URL.create("sqlite", database=str(as_path(parts.database or "").absolute()))
     raise UserError(f"{RULE}, got {parts.drivername}://...")
 
 

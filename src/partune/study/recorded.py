@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from partune.record.record import Record
-from partune.runtime.paths import place
+from partune.runtime.paths import as_path
 from partune.trial import Trial
 from partune.trial.names import RunName
 from partune.verdict.paired import Verdict
@@ -40,7 +40,7 @@ class RecordedStudy:
         Raises:
             UserError: The directory holds no study, or its record is damaged.
         """
-        self.directory = place(directory)
+        self.directory = as_path(directory)
         self._storage = storage
         self._record = Record.open(self.directory, read_only=True, storage=storage)
         self.space: Space = self._record.space
@@ -168,7 +168,7 @@ def compare(directories: Sequence[str | Path], out: str | Path | None = None) ->
     from partune.report.comparison import data, files
     from partune.report.facts import Facts
 
-    found = data.compare([Facts(Record.open(place(directory), read_only=True)) for directory in directories])
+    found = data.compare([Facts(Record.open(as_path(directory), read_only=True)) for directory in directories])
     if out is not None:
-        files.write(found, place(out))
+        files.write(found, as_path(out))
     return found

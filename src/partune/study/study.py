@@ -12,7 +12,7 @@ from partune.objectives.base import Anchored, Objective, not_searched
 from partune.objectives.function import as_objective
 from partune.optimizers.base import Optimizer
 from partune.record.record import Record
-from partune.runtime.paths import place
+from partune.runtime.paths import as_path
 from partune.runtime.preemption import terminated_as_interrupted
 from partune.space import Space
 from partune.study import opening
@@ -78,7 +78,7 @@ class Study:
         self.objective = as_objective(objective)
         tuned = self.objective if isinstance(self.objective, Anchored) else None
         _check_rungs(self.objective, settings)
-        folder = None if directory is None else place(directory)
+        folder = None if directory is None else as_path(directory)
         exists = folder is not None and folder.exists()
         self.space = space if tuned is None else self._without_fixed(space, tuned, folder if exists else None)
         searcher = Searcher(algorithm, self.space, seed, settings)

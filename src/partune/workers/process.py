@@ -28,7 +28,7 @@ from distributed import Nanny, Scheduler, Worker
 
 from partune.errors import UserError
 from partune.runtime.devices import DEVICES_EACH, devices
-from partune.runtime.preemption import PreemptedError, noticed, notify, wait_for_guarded
+from partune.runtime.preemption import PreemptedError, noticed, notify, wait_until_saved
 from partune.workers.certificates import VARIABLES
 
 PARENT = "PARTUNE_DRIVER"  # the environment variable that tells a worker process its driver's process number
@@ -162,7 +162,7 @@ def _limited(seconds: float, task: int) -> Iterator[None]:
 def _leave(worker: Worker, topic: str, message: dict[str, Any], grace: float = GRACE) -> None:
     """Tell the driver, and end the process once everything that can save itself has."""
     worker.loop.add_callback(worker.log_event, topic, message)
-    wait_for_guarded(grace)
+    wait_until_saved(grace)
     time.sleep(LINGER)
     os._exit(1)  # sys.exit would end this thread only
 
@@ -177,7 +177,7 @@ def _end_with(parent: int, scratch: Path) -> None:
     while os.getppid() == parent:  # a process whose parent has ended gets another one
         time.sleep(1.0)
     notify()
-    wait_for_guarded(GRACE)
+    wait_until_saved(GRACE)
     _tidy(parent, scratch)
     os._exit(1)
 

@@ -31,7 +31,8 @@ from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.tasks import LogLikelihoods
 from partune.finetune.training import accumulate, batches, lora_config, schedule
 from partune.objectives.finetune import JUDGED, FineTune
-from partune.runtime.isolation import is_out_of_memory, own_generators, quiet
+from partune.runtime.failures import is_out_of_memory
+from partune.runtime.isolation import own_generators, quiet
 from partune.trial.names import ItemSet, ResultName
 
 if TYPE_CHECKING:

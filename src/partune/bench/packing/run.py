@@ -22,10 +22,10 @@ from partune.bench.packing.workload import Workload, make
 from partune.errors import UserError
 from partune.finetune.materials import suitable_threads
 from partune.record.record import Record
-from partune.runtime.isolation import is_out_of_memory, one_line
+from partune.runtime.failures import is_out_of_memory, one_line
 from partune.runtime.limits import require_threads
-from partune.runtime.paths import made
-from partune.runtime.threads import threads
+from partune.runtime.paths import make_folder
+from partune.runtime.threads import torch_threads
 
 PROCESSES, TUNED, LITGPT = "process a trial", "PEFT, tuned", "LitGPT as shipped"
 
@@ -40,10 +40,10 @@ def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -
     tell(f"making the base, data and items of {options.model}")
     with tempfile.TemporaryDirectory(prefix="partune-bench-") as folder:
         work = make(Path(folder), options)
-        with threads(suitable_threads(work.base, options.threads)):
+        with torch_threads(suitable_threads(work.base, options.threads)):
             lines, contenders = entered(options, work, tell)
             head = heading(options, work)
-            made(out, new=True)
+            make_folder(out, new=True)
             for repetition in range(options.repetitions):
                 for name in turns(lines, repetition):
                     tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")

@@ -28,8 +28,8 @@ from partune.bench.options import Scaling, repeated_by
 from partune.bench.scaling.makespans import Case, Run, Task, write
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import optimizer
-from partune.runtime.paths import made
-from partune.runtime.threads import threads
+from partune.runtime.paths import make_folder
+from partune.runtime.threads import torch_threads
 from partune.study import Study
 from partune.workers.base import WorkerLostError, Workers
 
@@ -176,7 +176,7 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
     """
     for name in options.algorithms:
         optimizer(name, SYNTHETIC[options.objective].space)  # raises where there is none
-    out = made(Path(options.out))
+    out = make_folder(Path(options.out))
     runs = []
     cases = list_cases(options)
     for done, case in enumerate(cases, start=1):
@@ -198,7 +198,7 @@ def simulate(case: Case, options: Scaling) -> Run:
     length = LogNormal(options.seconds, case.cv, options.failures, case.seed)
     workers = Simulated(case.workers, length, barrier=case.mode == "sync")
     function = SYNTHETIC[options.objective]
-    with threads(1), TemporaryDirectory(dir=options.out) as folder:
+    with torch_threads(1), TemporaryDirectory(dir=options.out) as folder:
         where = Path(folder) / "study" if options.record == "disk" else None
         study = Study(function.space, function, case.algorithm, case.seed, where, workers=workers)
         study.run(options.trials)

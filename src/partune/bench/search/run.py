@@ -29,9 +29,10 @@ from partune.bench.search import problems
 from partune.bench.search.peers import Race, chosen, contender
 from partune.bench.search.standings import CHECKPOINTS, Run, write
 from partune.errors import UserError
-from partune.runtime.isolation import one_line, own_generators, quiet
-from partune.runtime.paths import made
-from partune.runtime.threads import threads
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import own_generators, quiet
+from partune.runtime.paths import make_folder
+from partune.runtime.threads import torch_threads
 from partune.trial import Config
 
 RUNS = "runs.jsonl"
@@ -48,7 +49,7 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
     tell: is told what runs, a line each.
     """
     jobs = list_jobs(options, problems.names(options), chosen(options.contenders, options.budget, tell))
-    out = made(Path(options.out))
+    out = make_folder(Path(options.out))
     runs = {key(run): run for run in read(out / RUNS)}
     left = [job for job in jobs if job not in runs]
     tell(f"{len(jobs)} runs, {len(jobs) - len(left)} of them there already")
@@ -131,7 +132,7 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
         config = racer.recommend() or best[1]
         return problem.regret(space.decode(space.encode(config))) if config is not None else math.inf
 
-    with threads(1), quiet(), own_generators(torch.device("cpu"), seed):
+    with torch_threads(1), quiet(), own_generators(torch.device("cpu"), seed):
         try:
             began = time.process_time()
             racer = contender(who, Race(space, seed, budget, problem.noisy))

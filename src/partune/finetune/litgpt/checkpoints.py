@@ -18,7 +18,8 @@ from partune.finetune.litgpt.files import LORA, SETTINGS, WEIGHTS
 from partune.finetune.litgpt.program import Program, StepError
 from partune.finetune.model import outline
 from partune.finetune.targets import find_targets, short_targets
-from partune.runtime.isolation import one_line, quiet
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
     from torch import nn

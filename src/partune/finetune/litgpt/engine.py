@@ -40,7 +40,7 @@ from partune.finetune.litgpt.program import Program, StepError, environment
 from partune.finetune.materials import Materials, suitable_threads
 from partune.finetune.model import Base, find_device, load, load_tokenizer
 from partune.finetune.peft import reload
-from partune.runtime.threads import threads
+from partune.runtime.threads import torch_threads
 from partune.trial import Value
 from partune.trial.names import ItemSet
 
@@ -208,7 +208,7 @@ class LitGPTEngine(Engine):
         self.materials.prepare()
         run = self.materials.study.run
         base = load(self.materials.model, dtype, run.device)
-        with self.materials.lock, threads(suitable_threads(base, run.threads)):
+        with self.materials.lock, torch_threads(suitable_threads(base, run.threads)):
             return reload(base, self.materials.scorer, self.materials.validation.batch_size, adapter)
 
     def interrupt(self) -> None:

@@ -21,7 +21,7 @@ from partune.runtime import extras
 
 INSTALL = (
     "install it in a virtual environment of its own "
-    f"(python -m venv V; {extras.command('litgpt', 'V/bin/pip install')}) and give --litgpt V/bin/litgpt"
+    f"(python -m venv V; {extras.install_command('litgpt', 'V/bin/pip install')}) and give --litgpt V/bin/litgpt"
 )
 
 

@@ -20,7 +20,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed.adapters import carrier
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.residents import Job, Residents, Slot
-from partune.runtime.isolation import is_out_of_memory
+from partune.runtime.failures import is_out_of_memory
 
 MOST = 32  # trials in a pack that was chosen here
 GAIN = 0.1  # of the time of a trial's step, for a doubling to pay

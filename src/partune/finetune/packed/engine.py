@@ -80,7 +80,8 @@ class PackedEngine(Engine):
 
     def _measure(self, typical: Settings) -> int:
         from partune.finetune.packed.capacity import choose
-        from partune.runtime.isolation import is_out_of_memory, own_generators
+        from partune.runtime.failures import is_out_of_memory
+        from partune.runtime.isolation import own_generators
 
         self.materials.prepare()
         training, max_length, loss_on = typical

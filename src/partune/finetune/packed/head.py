@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from partune.errors import UserError
 from partune.finetune.model import Base
 from partune.finetune.packed.adapters import PackedLinear
-from partune.runtime.isolation import is_out_of_memory, one_line
+from partune.runtime.failures import is_out_of_memory, one_line
 
 ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits held at once
 PROBE = "A model is taken apart here, and has to say the same of this sentence as it says when it is whole."

@@ -32,7 +32,7 @@ from partune.finetune.packed.adapters import Carrier, Pack
 from partune.finetune.packed.head import Head
 from partune.finetune.positions import Frequencies, deepest, frequencies
 from partune.finetune.scoring.tasks import Answer, Request, distinct
-from partune.runtime.isolation import is_out_of_memory
+from partune.runtime.failures import is_out_of_memory
 
 TRUNK = -1  # a token of the context
 ROW = 256  # tokens of a tree, unless its context is long: attention to a longer row costs more than sharing saves

@@ -27,9 +27,9 @@ from partune.finetune.packed.head import Head
 from partune.finetune.packed.likelihoods import PackedLikelihoods
 from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.finetune.scoring.scores import Scorer, Scores
-from partune.runtime.isolation import is_out_of_memory, one_line
-from partune.runtime.preemption import PreemptedError, guarded, noticed
-from partune.runtime.threads import threads
+from partune.runtime.failures import is_out_of_memory, one_line
+from partune.runtime.preemption import PreemptedError, noticed, saving_on_notice
+from partune.runtime.threads import torch_threads
 from partune.trial.names import ItemSet
 
 GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
@@ -107,9 +107,9 @@ class Packer:
 
     def _work(self) -> None:
         try:
-            with threads(self.cpu_threads):
+            with torch_threads(self.cpu_threads):
                 while self._gather():
-                    with self.lend(), guarded():
+                    with self.lend(), saving_on_notice():
                         self._session()
         except BaseException as error:
             with self._changed:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from partune.errors import UserError, suggestion
 from partune.runtime import strict_yaml
-from partune.runtime.isolation import one_line
-from partune.runtime.paths import near
+from partune.runtime.failures import one_line
+from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
     from lm_eval.tasks._index import Entry
@@ -36,7 +36,7 @@ def check_file(name: str) -> Path | None:
     if path.is_file():
         return path
     if path.suffix in (".yaml", ".yml") or path.is_absolute() or name.startswith((".", "~")):
-        raise UserError(f"no task file {name}{near(path)}")
+        raise UserError(f"no task file {name}{suggestion_beside(path)}")
     return None
 
 

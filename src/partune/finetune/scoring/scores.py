@@ -36,7 +36,8 @@ from partune.finetune.scoring.tasks import (
     Request,
     Task,
 )
-from partune.runtime.isolation import hushed, one_line, own_generators
+from partune.runtime.failures import one_line
+from partune.runtime.isolation import own_generators, silenced_logger
 from partune.trial.names import ItemSet, ResultName, stderr_name
 
 Floats = npt.NDArray[np.float64]
@@ -211,7 +212,7 @@ class Scorer:
         chosen: dict[ItemSet, list[tuple[float, float]]] = {}
         for part, answers in answered:
             try:
-                with rendering(part.task.trusted), hushed("lm_eval.api.task"):
+                with rendering(part.task.trusted), silenced_logger("lm_eval.api.task"):
                     values, likelihoods = results(part, answers)
             except NotFiniteError as broken:
                 return broken
