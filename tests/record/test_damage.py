@@ -112,7 +112,7 @@ def test_a_byte_that_changed_in_the_journal_is_fine_or_one_line(seed: int, whole
         (b'"algorithm":"bamsoo"', b'"alg":"bamsoo"', "is damaged at the study's own description"),
         (b'"versions":{', b'"versions":7,"v":{', "is damaged at the study's own description"),
         (b'"int":[2,64]', b'"int":[2,-4]', "is damaged at the study's own description"),
-        (b'"name":"base"', b'"name":["base"]', "is damaged at anchor ['base']"),
+        (b'"name":"base"', b'"name":["base"]', "is damaged at baseline ['base']"),
     ],
     ids=range(12),
 )
@@ -141,7 +141,7 @@ def test_per_item_results_that_are_gone_are_named_before_anything_runs(directory
     for use in USES:
         line = outcome(use, directory)
         assert str(directory / "items" / "anchor-") in line
-        assert "is missing, the per-item results of anchor " in line
+        assert "is missing, the per-item results of baseline " in line
 
 
 def test_a_study_goes_on_without_per_item_results_that_no_verdict_needs(directory: Path) -> None:

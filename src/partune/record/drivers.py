@@ -184,6 +184,7 @@ class Files(Drivers):
         path = self._sign(name)
         try:
             text = path.read_text(encoding="ascii")
+            # A lock says something on the machine that holds it only: over NFS others may not see it.
             if text.partition(" ")[2] == BOOT:
                 dead = _free(path)
             else:
@@ -224,7 +225,7 @@ class Files(Drivers):
             self.name = f"lead-{self.name}"
         path = self._sign(self.name)
         path.parent.mkdir(exist_ok=True)
-        file = path.open("wb", buffering=0)
+        file = path.open("wb", buffering=0)  # kept open, as the lock ends when it is closed
         try:
             lock(file)
             boot = BOOT

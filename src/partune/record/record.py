@@ -365,6 +365,7 @@ class Record:
             self.drivers.confirm()
             trial_id = self._storage.create_new_trial(self._studies["search"], frozen)
             number = self._storage.get_trial(trial_id).number
+        # Optuna numbers the trials. In a turn nobody of partune's can have appended one in between.
         if number != trial.number:
             raise RuntimeError(f"trial {trial.number} was recorded as {number}: another process writes this study")
 
@@ -386,7 +387,7 @@ class Record:
         latest = {}
         for frozen in self._storage.get_all_trials(self._studies["anchors"]):
             if frozen.state.is_finished():
-                with self._undamaged(f"anchor {frozen.user_attrs.get('name', frozen.number)}"):
+                with self._undamaged(f"baseline {frozen.user_attrs.get('name', frozen.number)}"):
                     name, trial = forms.thawed_baseline(frozen)
                     latest[name] = trial
         return latest
@@ -396,7 +397,7 @@ class Record:
 
         Args:
             name: Its name.
-            trial: Final; its number is of no account.
+            trial: Final; its number is ignored.
 
         Returns:
             The trial with the number that it has on record.
@@ -406,6 +407,7 @@ class Record:
         attributes = {"name": str(name), "config": dict(trial.config), "seed": trial.seed}
         if trial.order is not None:
             attributes["order"] = trial.order
+        # Without Optuna's own parameters: see the beginning of this module.
         frozen = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
         with self.turn():
             trial_id = self._storage.create_new_trial(self._studies["anchors"], frozen)
@@ -431,7 +433,7 @@ class Record:
         if items is None and self.directory is not None:
             frozen = self._storage.get_trial(self._id(shelf, number))
             if forms.item_count(frozen):
-                whose = f"trial {number}" if shelf == "search" else f"anchor {frozen.user_attrs.get('name', number)}"
+                whose = f"trial {number}" if shelf == "search" else f"baseline {frozen.user_attrs.get('name', number)}"
                 path = self.artifacts.items_path(shelf, number)
                 raise UserError(f"{path} is missing, the per-item results of {whose}: restore it from a copy")
         return items or {}
@@ -450,7 +452,7 @@ class Record:
         assert observation is not None
         if observation.items:
             self.artifacts.write_items(shelf, trial.number, observation.items)
-        # Optuna takes no infinite value for a trial, which a failed one has here: such a trial has none there.
+        # A failed trial's score is infinite here, which Optuna takes for no value: there it has none.
         values = [observation.score] if math.isfinite(observation.score) else None
         with self.turn():
             self.drivers.confirm()
