@@ -152,7 +152,7 @@ class Scratch(Objective):
 @pytest.mark.parametrize("full", [4, 7])
 def test_a_full_disk_is_no_configurations_fault(full: int, tmp_path: Path) -> None:
     study = Study(PLANE, Scratch(full), "lhs", directory=tmp_path / "s")
-    with pytest.raises(UserError, match=r"No space left on device: mend that, and resume"):
+    with pytest.raises(UserError, match=r"No space left on device: correct that, and resume"):
         study.run(12)
     study.close()
     there = ended(study)
@@ -186,7 +186,7 @@ def test_an_anchor_that_the_disk_spoilt_is_scored_again(tmp_path: Path) -> None:
             return super().score_defaults(trial, adapter)
 
     study = Study(SPACE, Full(), "lhs", directory=tmp_path / "s")
-    with pytest.raises(UserError, match="quota exceeded: mend that"):
+    with pytest.raises(UserError, match="quota exceeded: correct that"):
         study.run(3)
     study.close()
     Full.spoilt = False
@@ -205,7 +205,7 @@ def test_a_directory_that_became_read_only_ends_the_run_in_one_line(at: int, tmp
 
     study = Study(PLANE, himmelblau, "lhs", seed=2, directory=tmp_path / "s", watcher=At(at, lock))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*s: Read-only file system\. Mend that, and continue"):
+        with pytest.raises(UserError, match=r"cannot write .*s: Read-only file system\. Correct that, and continue"):
             study.run(9)
         study.close()
         with pytest.raises(UserError, match=r"cannot write .*: Read-only file system"):

@@ -19,25 +19,25 @@ from partune.trial.rungs import Judge
 
 
 class Objective(ABC):
-    """The black box."""
+    """The black box: scores a configuration, by an evaluation that is expensive, noisy and may fail."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """What makes it this objective, as plain data: recorded, and compared when a study is resumed."""
+        """The settings that decide a trial's score, as plain data: recorded, and compared when a study is resumed."""
         return {}
 
     @property
     def name(self) -> str:
-        """Which objective it is, by its class's name: recorded, and compared when a study is resumed."""
+        """The name of its class, or of the function that it calls: recorded, and compared when a study is resumed."""
         return qualified_name(type(self))
 
     @property
     def contents(self) -> Contents:
-        """What its scores stand on beyond its identity, such as what is in the files that it reads."""
+        """Digests of what its scores depend on beyond its settings, such as the files that it reads."""
         return {}
 
     def expect(self, contents: Contents) -> None:  # noqa: B027
-        """Told what the study stands on: whoever loads it elsewhere has to find the same."""
+        """Take note of the digests on record: a process that loads the objective elsewhere has to find the same."""
 
     def count_slots(self) -> int:
         """Return how many trials are best evaluated at once, each in a thread of its own; may load and measure."""
@@ -50,37 +50,52 @@ class Objective(ABC):
 
     @property
     def stoppable(self) -> bool:
-        """Whether it has `evaluate_judged`."""
+        """Whether trials can be stopped early: whether `evaluate_judged` works."""
         return False
 
     def prepare(self) -> None:  # noqa: B027
-        """Loads what all evaluations need, once."""
+        """Load what all evaluations need, once."""
 
     @abstractmethod
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
-        """Scores a trial; what it trains may be left in the folder `adapter`."""
+        """Score a trial.
+
+        Args:
+            trial: The configuration and its seed.
+            adapter: A folder for the adapter that is trained; None to keep none.
+        """
 
     def evaluate_judged(self, trial: Trial, adapter: Path | None, judge: Judge) -> Observation:
-        """The same, by way of rungs at which the judge may stop the trial: its observation is STOPPED then."""
+        """Score a trial with early stopping.
+
+        Args:
+            trial: The configuration and its seed.
+            adapter: A folder for the adapter that is trained; None to keep none.
+            judge: Asked at each rung whether the trial goes on.
+
+        Returns:
+            The observation; its status is STOPPED if the judge ended the trial.
+        """
         raise TypeError(f"{type(self).__name__} cannot stop its trials")
 
     def recall(self, loaded: Mapping[str, Any]) -> None:  # noqa: B027
-        """Told, before anything is loaded, what was on record for the study that is resumed."""
+        """Take over, before anything is loaded, what a resumed study has on record about what it loaded."""
 
     def interrupt(self) -> None:  # noqa: B027
-        """Makes evaluations that are under way in other threads end soon, by an exception."""
+        """Make evaluations in other threads end soon, by an exception."""
 
 
 class Anchored(Objective):
-    """An objective that knows what an untouched model scores, so that a study can say what its winner is worth.
+    """An objective that can score baselines, so that a study can say what its winner is worth.
 
-    Base, defaults and winner are scored on all items: search items, verdict items (which no optimiser sees) and tests.
+    Base, defaults and winner are scored on all items: search items, verdict items (held out: no optimiser sees their
+    scores) and those of test tasks.
     """
 
     @property
     @abstractmethod
     def defaults(self) -> Config:
-        """The field's defaults."""
+        """The field's defaults, as a configuration."""
 
     @property
     @abstractmethod
@@ -90,39 +105,56 @@ class Anchored(Objective):
     @property
     @abstractmethod
     def summary(self) -> Mapping[str, Any]:
-        """What was loaded, for the record; summary["scoring"]["metric"] names the verdict's per-item results."""
+        """What was loaded, for the record; `summary["scoring"]["metric"]` is the metric that the verdict compares."""
 
     def fixed(self, searched: Space) -> Mapping[str, Value]:
-        """Return the hyperparameters of a space that have a value here already, which fixes them."""
+        """Return the hyperparameters of a space that the objective's own settings fix, with their values."""
         return {}
 
     def vet(self, searched: Space) -> None:
-        """Told the space of a study that begins; raises UserError for a setting that would have no effect."""
+        """Raise UserError for a setting that would have no effect in a study that begins with this space."""
 
     def declare(self, searched: Space) -> None:
-        """Told the space; raises UserError where it cannot be searched. Loads nothing."""
+        """Take note of the space, without loading anything; raise UserError if it cannot be searched."""
 
     @abstractmethod
     def check(self, searched: Space) -> None:
-        """Declares the space, and raises UserError for any bad input, before anything runs."""
+        """Load everything, and raise UserError for any bad input, before anything runs."""
 
     @abstractmethod
-    def score_base(self) -> Observation: ...
+    def score_base(self) -> Observation:
+        """Score the untouched base on all items."""
 
     @abstractmethod
     def score_zero(self, trial: Trial) -> Observation:
-        """Trains with learning rate 0 for a few steps, on the very path that trials take."""
+        """Train with learning rate 0 for a few steps, through the code that trials use, and score the search items."""
 
     @abstractmethod
-    def score_defaults(self, trial: Trial, adapter: Path) -> Observation: ...
+    def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
+        """Train the defaults and score all items.
+
+        Args:
+            trial: The defaults with their seed.
+            adapter: The folder to keep the adapter in.
+        """
 
     @abstractmethod
     def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
-        """Train a trial with its own seed and order, whatever the settings fix, and score search and verdict items."""
+        """Train a trial with its own seed and order, whatever the settings fix, and score search and verdict items.
+
+        Args:
+            trial: The configuration with fresh seeds.
+            adapter: The folder to keep the adapter in.
+        """
 
     @abstractmethod
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
-        """Scores a kept adapter, or trains the trial again where it is gone."""
+        """Score an adapter on all items.
+
+        Args:
+            trial: The trial that it was trained by, which is trained again if the adapter is gone.
+            adapter: The adapter's folder.
+        """
 
     def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
         """Load a kept adapter from disk as others will load it, and score a handful of items again.
@@ -140,23 +172,47 @@ class Anchored(Objective):
 
     @abstractmethod
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
-        """Why the two are not the same model's answers; None where they are."""
+        """Return in what the run with learning rate 0 answers otherwise than the base; None if they agree.
+
+        Args:
+            base: The untouched base, with per-item results.
+            zero: The run with learning rate 0, with per-item results.
+        """
 
 
 def not_searched(fixed: Mapping[str, Value]) -> str:
-    """Return what a person is told of hyperparameters that a space has, and a setting fixes."""
+    """Return the line that tells a person which hyperparameters of the space are fixed by settings."""
     return f"Not searched, as given: {', '.join(f'{name}={value}' for name, value in fixed.items())}."
 
 
 def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Judge | None = None) -> Observation:
-    """A trial's evaluation and the seconds it took; whatever goes wrong in it, but for bad input, is its result."""
+    """Evaluate a trial, and note the seconds that it took.
+
+    Args:
+        objective: What evaluates it.
+        trial: The trial.
+        adapter: A folder for the adapter that is trained; None to keep none.
+        judge: Asked at each rung whether the trial goes on; None to run it to its end.
+
+    Returns:
+        The observation. An exception in the evaluation is a failed observation.
+
+    Raises:
+        UserError: Something that every trial would meet is wrong, such as an input or a full disk.
+    """
     if judge is None:
         return _timed(lambda: objective.evaluate(trial, adapter))
     return _timed(lambda: objective.evaluate_judged(trial, adapter, judge))
 
 
 def observed_fresh(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
-    """Return the result of a fresh run, and the seconds it took, as `observed` does for a trial."""
+    """Evaluate a fresh run as `observed` does a trial.
+
+    Args:
+        objective: What evaluates it.
+        trial: The configuration with fresh seeds.
+        adapter: The folder to keep the adapter in.
+    """
     return _timed(lambda: objective.score_fresh(trial, adapter))
 
 
@@ -173,7 +229,10 @@ def _timed(evaluate: Callable[[], Observation]) -> Observation:
 
 
 def unspoilt(observation: Observation) -> Observation:
-    """The observation; raises UserError for one that failed by no fault of its configuration: the disk's."""
+    """Return an observation; raise UserError if it failed because the disk is full or cannot be written.
+
+    On record as a failure it would tell the optimiser that its configuration is bad.
+    """
     if observation.error is not None and blames_disk(observation.error):
-        raise UserError(f"{observation.error}: mend that, and resume the study, which has lost nothing")
+        raise UserError(f"{observation.error}: correct that, and resume the study, which has lost nothing")
     return observation

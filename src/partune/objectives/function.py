@@ -18,13 +18,17 @@ from partune.trial.contents import Content, Contents, digest
 
 @dataclass(frozen=True)
 class Function(Objective):
-    """Calls `function(config)`, which answers a number (higher is better) or an Observation."""
+    """An objective that calls `function(config)`, which returns a number (higher is better) or an Observation.
+
+    Attributes:
+        function: The function of a configuration.
+    """
 
     function: Callable[[Config], Observation | float]
 
     @property
     def name(self) -> str:
-        """The function's name, as `named` takes it."""
+        """The name that `named` finds the function by."""
         from partune.objectives.synthetic import SYNTHETIC
 
         known = (name for name, each in SYNTHETIC.items() if each is self.function)
@@ -32,7 +36,8 @@ class Function(Objective):
 
     @property
     def contents(self) -> Contents:
-        """The function's code, where it can be read; another one may only be a tidier one."""
+        """A digest of the function's source, if it can be read."""
+        # Not decisive: another source may only be tidier, so that a change is told and not refused.
         function = self.function.func if isinstance(self.function, functools.partial) else self.function
         try:
             code = inspect.getsource(function if hasattr(function, "__code__") else type(function))
@@ -41,20 +46,29 @@ class Function(Objective):
         return {f"the code of {self.name}": Content(digest(code), decisive=False)}
 
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
+        """Call the function with a copy of the trial's configuration; a function leaves no adapter."""
         return Observation.of(self.function(dict(trial.config)))
 
 
 def _name(function: Any) -> str:
-    """Return a callable's name; of a partial function with the plain values that it fixes."""
+    """Return the name of a callable, with the plain values that it fixes if it is a partial function."""
     if isinstance(function, functools.partial):
         fixed = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        plain = [each for each in fixed if " at 0x" not in each]
+        plain = [each for each in fixed if " at 0x" not in each]  # an address is another one in the next process
         return f"{_name(function.func)}({', '.join(plain)})"
     return qualified_name(function if hasattr(function, "__qualname__") else type(function))
 
 
 def named(name: str) -> Objective | Callable[[Config], Observation | float]:
-    """A synthetic function by name, or `package.module:function` or `:Class` (the current folder is searched too)."""
+    """Find an objective by its name.
+
+    Args:
+        name: A synthetic function's, or `package.module:function` or `package.module:Class`. Modules are looked for in
+            the working folder too.
+
+    Raises:
+        UserError: No objective has that name, or what has it is none.
+    """
     from partune.objectives.synthetic import SYNTHETIC
 
     if ":" not in name:
@@ -75,7 +89,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
 
 
 def as_objective(given: str | Objective | Callable[[Config], Observation | float]) -> Objective:
-    """A name, an objective or a function, as an objective."""
+    """Return an objective from itself, a function of a configuration, or a name; raise UserError for anything else."""
     found = named(given) if isinstance(given, str) else given
     if not (isinstance(found, Objective) or callable(found)):
         raise UserError(f"an objective is a function of a configuration, an Objective or a name, got {shown(found)}")

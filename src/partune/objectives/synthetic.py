@@ -18,9 +18,11 @@ from partune.trial import Config
 class Synthetic:
     """A function of a configuration; higher is better.
 
-    loss: of the coordinates, (d,), in the order of the space; lower is better.
-    optimum: the largest score.
-    argmax: where it is reached, each (d,).
+    Attributes:
+        loss: The function as it was published, of the coordinates (d,) in the order of the space; lower is better.
+        space: Where it is defined.
+        optimum: The largest score.
+        argmax: The points where it is reached, each (d,).
     """
 
     loss: Callable[[Sequence[float]], float]
@@ -29,6 +31,7 @@ class Synthetic:
     argmax: tuple[tuple[float, ...], ...]
 
     def __call__(self, config: Config) -> float:
+        """Return the score of a configuration."""
         return -self.loss([float(config[name]) for name in self.space.names])
 
 

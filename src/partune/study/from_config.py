@@ -25,7 +25,20 @@ def study(
     join: bool = False,
     watcher: Watcher | None = None,
 ) -> Study:
-    """A study as `Study` takes it. storage: the database's URL with its password, as it was given now."""
+    """Make the study that a file describes.
+
+    Args:
+        study_config: The file's contents.
+        directory: The study's folder.
+        resume: Whether the study exists and is continued.
+        workers: Worker processes; None to evaluate in this process.
+        storage: The database's URL as it was given now, with its password: the file has none.
+        join: Whether to take part in a study that another process leads.
+        watcher: Told of the study's progress.
+
+    Raises:
+        UserError: The settings do not fit, or the directory holds another study.
+    """
     objective = _objective(study_config, directory)
     study_config = with_space(study_config, resume)
     if not resume:
@@ -78,9 +91,14 @@ def _objective(study_config: StudyConfig, directory: Path) -> Any:
 
 
 def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:
-    """Return the configuration with its space written out, the objective's own where none is given; raises UserError.
+    """Return the configuration with its space written out, without the hyperparameters that its settings fix.
 
-    What is given of the space's hyperparameters is fixed, and not searched. resume: the space is that of the record.
+    Args:
+        study_config: The file's contents. If it names no space, the objective's own is taken.
+        resume: Whether the study exists: its space is the one on record, and nothing more is fixed.
+
+    Raises:
+        UserError: The space makes no sense, or there is none.
     """
     own = _space(study_config)
     values = {} if resume else _fixed(study_config, own)
@@ -93,9 +111,13 @@ def fixed(study_config: StudyConfig) -> dict[str, Any]:
 
 
 def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset's mapping without the settings that what is laid over it searches, or has no use for.
+    """Return a preset's mapping without the settings that would contradict what is laid over it.
 
-    Nobody gave them.
+    Nobody gave those settings, so that nobody has to be told that they are not used.
+
+    Args:
+        preset: The mapping of a file that comes with partune.
+        given: What the user laid over it.
     """
     form = given.get("space")
     names = () if form is None else Space.parse(_space_form(form)).names
@@ -131,7 +153,7 @@ def _space(study_config: StudyConfig) -> Space:
 
 
 def _space_form(form: Any) -> Any:
-    """A space's mapping, read from its YAML file where the form names one."""
+    """Return a space's mapping, read from its YAML file if the form names one."""
     if isinstance(form, str) and form.endswith((".yaml", ".yml")):
         return config.load(form)
     return form
