@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import platform
 import time
@@ -13,9 +14,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from partune.runtime import rounding
+
 if TYPE_CHECKING:
     import torch
 
+NOTHING = "-"  # in tables, which scripts read too
 PACKAGES = ("torch", "transformers", "peft", "lm-eval", "partune")
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -115,3 +119,8 @@ def _processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def number(value: float) -> str:
+    """Return a table's cell with three significant digits, NOTHING for what was not measured."""
+    return rounding.number(value, 3) if math.isfinite(value) else NOTHING

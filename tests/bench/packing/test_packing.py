@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from partune.bench.meter import Cost
+from partune.bench.meter import Cost, number
 from partune.bench.options import Packing
 from partune.bench.packing import run as packing
 from partune.bench.packing.contenders import Packed, Run, Shipped, Tuned, fastest, in_process, processes
@@ -20,7 +21,7 @@ from partune.bench.packing.run import LITGPT, TUNED, bench, turns
 from partune.bench.packing.table import Line, Spread, ratios, rows, write
 from partune.bench.packing.workload import Workload, make, shape
 from partune.cli import main
-from tests.finetune.litgpt.test_program import install
+from tests.support.litgpt import install
 
 TINY = Packing(model="demo", batch=2, steps=3, items=6, configurations=2, packs=(2,), repetitions=2)
 
@@ -75,6 +76,10 @@ def test_a_line_is_compared_with_the_baselines_above_it_by_seconds_a_trial() -> 
     assert rows([line("a", [8.0])], "cuda")[0].seconds["whole"] == 16.0  # the wall's there
 
 
+def test_what_was_not_measured_is_a_dash() -> None:
+    assert [number(value) for value in (1.2, 12345.6, math.nan)] == ["1.2", "12300", "-"]
+
+
 def test_csv_and_markdown_have_the_same_numbers(tmp_path: Path) -> None:
     lines = [Line("c", True, note="not installed"), line("a", [8.0, 4.0], baseline=True), line("pack", [1.0, 2.0])]
     write(tmp_path, ["machine: one"], rows(lines, "cpu"))
@@ -87,9 +92,9 @@ def test_csv_and_markdown_have_the_same_numbers(tmp_path: Path) -> None:
     names, _, *cells = [text[2:-2].split(" | ") for text in costs.splitlines()]
     for row, texts in zip(written, cells, strict=True):
         assert [row[name] for name in names] == texts
-    assert gains.splitlines()[-1].startswith("| pack | 5.00 (2.00..8.00) | ")
+    assert gains.splitlines()[-1].startswith("| pack | 5 (2..8) | ")
     pack = written[-1]
-    assert (pack["a"], pack["a (least)"], pack["a (most)"]) == ("5.00", "2.00", "8.00")
+    assert (pack["a"], pack["a (least)"], pack["a (most)"]) == ("5", "2", "8")
 
 
 def test_repetitions_go_forwards_and_backwards() -> None:
@@ -188,7 +193,7 @@ def test_a_line_out_of_memory_says_so_and_the_others_go_on(tmp_path: Path, monke
     bench(options)
     with (tmp_path / "out" / "table.csv").open(encoding="utf-8") as file:
         found = {row["line"]: row["seconds"] for row in csv.DictReader(file)}
-    assert found == {f"{LITGPT}: not installed": "-", "pack of 2": "1.00", "pack of 4: out of memory": "-"}
+    assert found == {f"{LITGPT}: not installed": "-", "pack of 2": "1", "pack of 4: out of memory": "-"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partune.runtime import markdown, rounding
+from partune.bench.meter import NOTHING, number
+from partune.runtime import markdown
 
 if TYPE_CHECKING:
     from partune.bench.meter import Cost
@@ -136,18 +137,18 @@ def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
 
 def _costs(row: Row) -> list[str]:
     if not row.trials:
-        return [rounding.NONE] * (len(COSTS) - 1)
+        return [NOTHING] * (len(COSTS) - 1)
     times = [row.seconds[part] for part in ("whole", "setup", "train", "score")]
     costs = (*times, row.wall, row.tokens, row.peak / 2**20)
-    return [str(row.trials), *(rounding.number(cost, 3) for cost in costs)]
+    return [str(row.trials), *map(number, costs)]
 
 
 def _spread(spread: Spread | None) -> tuple[str, str, str]:
     if spread is None:
-        return rounding.NONE, rounding.NONE, rounding.NONE
-    return rounding.number(spread.median, 3), rounding.number(spread.least, 3), rounding.number(spread.most, 3)
+        return NOTHING, NOTHING, NOTHING
+    return number(spread.median), number(spread.least), number(spread.most)
 
 
 def _joined(texts: tuple[str, str, str]) -> str:
     median, least, most = texts
-    return rounding.NONE if median == rounding.NONE else f"{median} ({least}..{most})"
+    return NOTHING if median == NOTHING else f"{median} ({least}..{most})"

@@ -22,8 +22,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
+from partune.bench.meter import number
 from partune.report.svg.panels import Curve, Panel, picture
-from partune.runtime import markdown, rounding
+from partune.runtime import markdown
 
 Mode = Literal["async", "sync"]
 HEADS = (
@@ -155,15 +156,15 @@ def rows(runs: Sequence[Run]) -> Iterator[list[str]]:
         case = own[0].case
         yield [
             *(case.algorithm, case.mode, f"{case.cv:g}", str(case.workers)),
-            rounding.number(_mean(own, lambda run: run.speedup), 3),
+            number(_mean(own, lambda run: run.speedup)),
             f"{_mean(own, lambda run: run.utilisation):.3f}",
             f"{_mean(own, lambda run: run.ideal):.3f}",
             f"{_mean(own, lambda run: run.before_tail):.3f}",
-            rounding.number(_mean(own, lambda run: run.makespan), 3),
+            number(_mean(own, lambda run: run.makespan)),
             f"{_mean(own, lambda run: run.driver_share):.2%}",
-            rounding.number(_mean(own, lambda run: run.sustained), 3),
-            rounding.number(_mean(own, lambda run: run.lost), 3),
-            rounding.number(_mean(own, lambda run: run.regret), 3),
+            number(_mean(own, lambda run: run.sustained)),
+            number(_mean(own, lambda run: run.lost)),
+            number(_mean(own, lambda run: run.regret)),
         ]
 
 

@@ -27,8 +27,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata, studentized_range
 
+from partune.bench.meter import NOTHING, number
 from partune.bench.search.problems import SUITES
-from partune.runtime import markdown, rounding
+from partune.runtime import markdown
 
 CHECKPOINTS = (10, 20, 30, 50, 100)
 RESAMPLES = 2000
@@ -210,7 +211,7 @@ def heads(marks: Sequence[int]) -> list[str]:
 
 def _mean(values: Array) -> str:
     if not len(values) or not np.isfinite(values).all():
-        return rounding.NONE
+        return NOTHING
     error = f" ± {values.std(ddof=1) / math.sqrt(len(values)):.3f}" if len(values) > 1 else ""
     return f"{values.mean():.3f}{error}"
 
@@ -235,8 +236,8 @@ def second_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
         taken = [[second for seconds in own for second in seconds[low:high]] for low, high in spans]
         later = [second for seconds in own for second in seconds[1:]]  # the first may have paid for imports
         texts = [
-            *(rounding.number(median(each), 3) if each else rounding.NONE for each in taken),
-            rounding.number(fmean(later), 3) if later else rounding.NONE,
+            *(number(median(each)) if each else NOTHING for each in taken),
+            number(fmean(later)) if later else NOTHING,
         ]
         rows.append([name, *texts])
     return [["contender", *(f"{low} to {high - 1}" for low, high in spans), "mean of all but the first"], *rows]
