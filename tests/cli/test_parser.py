@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from partune.cli import main
 from partune.cli.flags import given
 from partune.cli.parser import Parser, build_parser
 from partune.cli.studies import INTERRUPTED
@@ -162,3 +163,15 @@ def test_every_help_fits_a_terminal_and_says_what_each_argument_is(monkeypatch: 
 def test_commands_without_settings_read_no_definition(arguments: list[str]) -> None:
     code = f"from partune.cli import main\ntry:\n    main({arguments})\nexcept SystemExit:\n    pass"
     assert not modules_after(code) & {"pydantic", "yaml"}
+
+
+def test_other_systems_than_posix_get_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patched:  # no longer than that, as pathlib asks for the system, too
+        patched.setattr("partune.cli.os.name", "nt")
+        status = main(["algorithms"])
+    assert status == 2
+    assert capsys.readouterr().err == (
+        "partune: error: partune needs a POSIX system, such as Linux; on Windows, run it in WSL\n"
+    )

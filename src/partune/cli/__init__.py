@@ -11,6 +11,7 @@ completion  completion for shells
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input, one line), 130 (interrupted).
     """
+    if os.name != "posix":  # processes, signals and files are used as POSIX has them
+        print("partune: error: partune needs a POSIX system, such as Linux; on Windows, run it in WSL", file=sys.stderr)
+        return 2
     try:
         with guarded_streams(), modules_of_current_folder():
             return _run(sys.argv[1:] if argv is None else list(argv))
