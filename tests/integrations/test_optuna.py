@@ -395,5 +395,5 @@ def test_constraints_are_not_used_and_that_is_said() -> None:
         trial.set_constraint("small", 1.0)
         return -score(suggested(trial))
 
-    with pytest.warns(UserWarning, match="do not use them"):
+    with pytest.warns(UserWarning, match="ignore the constraints"):
         study.optimize(constrained, n_trials=1)

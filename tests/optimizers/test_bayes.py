@@ -1,17 +1,15 @@
-"""GP-BO: its acquisition against the closed form, and proposals that follow from the history alone."""
+"""Bayesian optimisation: its design, its search for the acquisition's maximum, and its replay."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import mpmath as mp
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import bayes
-from partune.optimizers.acquisition import acquisition, leaders, log_h
+from partune.optimizers.acquisition import acquisition, leaders
 from partune.optimizers.bayes import GPBO
 from partune.optimizers.sampling import LatinHypercube
 from partune.optimizers.surrogate import Surrogate
@@ -19,37 +17,8 @@ from partune.space import Choice, Float, Int, Space
 from tests.support.drive import drive
 
 BRANIN = SYNTHETIC["branin"]
+
 SMALL: dict[str, Any] = {"n_init": 6, "look": 32, "rounds": 2}
-
-
-@pytest.fixture
-def surrogate() -> Surrogate:
-    points = np.random.default_rng(0).random((12, 2))
-    return Surrogate(BRANIN.space, points, [BRANIN(BRANIN.space.decode(point)) for point in points])
-
-
-def test_log_ei_is_the_closed_form(surrogate: Surrogate) -> None:
-    """EI = sigma (z Phi(z) + phi(z)), z = (mu - f*) / sigma; Jones et al. 1998, eq. 15. f*: the best mean."""
-    best = surrogate.posterior(surrogate.X)[0].max()
-    x = np.random.default_rng(1).random((40, 2))
-    mean, std = surrogate.posterior(x)
-    z = (mean - best) / std
-    kept = z > -5  # the closed form cancels beyond; logEI is there for that
-    assert kept.sum() > 10
-    expected = std * (z * norm.cdf(z) + norm.pdf(z))
-    assert acquisition(surrogate)(x)[kept] == pytest.approx(np.log(expected[kept]), rel=1e-5)
-
-
-def test_log_h_in_exact_arithmetic() -> None:
-    z = np.concatenate([-np.logspace(7, -3, 40), np.linspace(-1.01, 5, 60)])
-    mp.mp.dps = 60
-    expected = []
-    for each in map(mp.mpf, z.tolist()):
-        if each < -1e3:  # phi(z) / z^2 (1 - 3 / z^2 + 15 / z^4 - ...), as z Phi(z) has no more digits to cancel
-            expected.append(float(mp.log(mp.npdf(each)) - 2 * mp.log(-each) + mp.log(1 - 3 / each**2 + 15 / each**4)))
-        else:
-            expected.append(float(mp.log(mp.npdf(each) + each * mp.erfc(-each / mp.sqrt(2)) / 2)))
-    assert log_h(z) == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
 def test_refinement_climbs(surrogate: Surrogate) -> None:

@@ -387,36 +387,3 @@ def test_beats_random_search_on_a_sphere(name: str, n: int, budget: int) -> None
         ours, chance = (drive(optimizer(each, space, seed=seed), sphere, budget=budget) for each in (name, "random"))
         wins += max(trial.score for trial in ours) > max(trial.score for trial in chance)
     assert wins >= needed
-
-
-# ----- stopped trials
-
-
-def stopped(score: float, *rungs: float) -> Observation:
-    scores = {"score": score, **{f"rung/{k}": value for k, value in enumerate(rungs)}}
-    return Observation(scores, status=Status.STOPPED, fidelity=0.3)
-
-
-def done(score: float, *rungs: float) -> Observation:
-    return Observation({"score": score, **{f"rung/{k}": value for k, value in enumerate(rungs)}})
-
-
-def test_a_stopped_trial_counts_as_its_rung_and_the_gain_that_others_made_after_it() -> None:
-    space = Space(x=Float(0, 1))
-    observations = [
-        stopped(0.4, 0.4),  # nobody is done: as it is
-        done(0.8, 0.5, 0.7),
-        done(0.9, 0.6, 0.8),
-        stopped(0.45, 0.45),  # those done gained .3 after rung 0
-        stopped(0.6, 0.5, 0.6),  # and .1 after rung 1
-        stopped(0.85, 0.7, 0.85),  # no more than the best that is done
-        done(0.7, 0.6, 0.7),  # what was told stays
-    ]
-    found = optimizer("random", space)
-    for proposal, observation in zip(found.ask(len(observations)), observations, strict=True):
-        found.tell(proposal, observation)
-    assert found.history[1] == pytest.approx([0.4, 0.8, 0.9, 0.75, 0.7, 0.9, 0.7])
-    without = Observation({}, status=Status.STOPPED)
-    (proposal,) = found.ask()
-    found.tell(proposal, without)
-    assert found.history[1][-1] == -inf

@@ -1,3 +1,5 @@
+"""Optimisers by name: what is known, and how what is not is refused."""
+
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -100,7 +102,7 @@ def test_options_that_no_algorithm_has_are_refused_in_one_line_before_a_folder_i
 ) -> None:
     from partune import Study
 
-    with pytest.raises(UserError, match=r"is the study's own|has no option") as caught:
+    with pytest.raises(UserError, match=r"is not an option of an algorithm|has no option") as caught:
         Study(SPACE, lambda config: 0.0, name, directory=tmp_path / "s", options={option: 1})
     assert len(str(caught.value).splitlines()) == 1
     assert not list(tmp_path.iterdir())
@@ -146,17 +148,6 @@ def test_options_that_a_record_cannot_hold_are_refused_before_a_folder_is_made(o
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("n", [0, -1, 2.5, True, 10**9, nan, "3", None])
-def test_an_ask_is_for_a_number_that_can_be_answered(n: Any) -> None:
-    with pytest.raises(UserError, match="an ask is for 1 to 100000 proposals"):
-        optimizer("random", SPACE).ask(n)
-
-
-def test_a_result_is_told_of_a_proposal() -> None:
-    with pytest.raises(UserError, match=r"tell\(\) takes a Proposal"):
-        optimizer("random", SPACE).tell(0, 1.0)  # type: ignore[arg-type]
-
-
 def test_an_integer_is_a_number_and_options_of_other_types_are_the_algorithms_own() -> None:
     class Mine(RandomSearch):
         def __init__(
@@ -174,12 +165,6 @@ def test_an_integer_is_a_number_and_options_of_other_types_are_the_algorithms_ow
         made = optimizer(Mine, SPACE, rate=rate, layers="any", later=3)
         assert isinstance(made, Mine)
         assert made.given == (rate, "any", 3)
-
-
-@pytest.mark.parametrize("seed", [-1, 1.5, True])
-def test_a_seed_is_a_natural_number(seed: int) -> None:
-    with pytest.raises(UserError, match="a seed is an integer >= 0"):
-        optimizer("random", SPACE, seed=seed)
 
 
 def test_importing_the_registry_loads_no_heavy_library() -> None:

@@ -1,12 +1,9 @@
-"""The unit cube: exact round trips, equal shares, cells that cannot be split, conditions."""
+"""The unit cube and configurations: conditions, cells, and the form in a file."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
-from fractions import Fraction
-from random import Random
 
 import numpy as np
 import pytest
@@ -15,33 +12,7 @@ from hypothesis import strategies as st
 
 from partune.errors import UserError
 from partune.space import SPACES, Choice, Float, Int, Space
-
-finite = st.floats(-1e9, 1e9, allow_nan=False)
-positive = st.floats(1e-12, 1e12, allow_nan=False)
-unit = st.floats(0, 1)
-
-
-@st.composite
-def floats(draw: st.DrawFn) -> Float:
-    log = draw(st.booleans())
-    low, high = sorted((draw(positive if log else finite), draw(positive if log else finite)))
-    apart = high - low > 1e-10 * max(abs(low), abs(high))
-    return Float(low, high if apart else low + abs(low) + 1, log=log)
-
-
-@st.composite
-def ints(draw: st.DrawFn) -> Int:
-    log = draw(st.booleans())
-    low = draw(st.integers(1 if log else -1000, 2000))
-    return Int(low, low + draw(st.integers(1, 3000)), log=log)
-
-
-choices = st.lists(
-    st.one_of(st.booleans(), st.integers(-3, 3), st.sampled_from(["adamw", "sgd", "é"])),
-    min_size=1,
-    max_size=6,
-    unique=True,
-).map(Choice)
+from tests.support.hyperparameters import choices, floats, ints, unit
 
 CONDITIONAL = Space(
     optimizer=Choice(["adamw", "sgd"]),
@@ -50,66 +21,6 @@ CONDITIONAL = Space(
     warmup=Int(0, 3),
     ramp=Float(0, 1, when={"warmup": [1, 2, 3], "nesterov": True}),
 )
-
-
-@given(st.one_of(floats(), ints(), choices), unit)
-def test_a_decoded_value_round_trips_exactly(parameter: Float | Int | Choice, u: float) -> None:
-    value = parameter.decode(u)
-    assert parameter.contains(value)
-    again = parameter.decode(parameter.encode(value))
-    assert again == value
-    assert type(again) is type(value)
-
-
-@given(st.one_of(floats(), ints()))
-def test_both_bounds_are_reached(parameter: Float | Int) -> None:
-    assert (parameter.decode(0.0), parameter.decode(1.0)) == (parameter.low, parameter.high)
-
-
-@given(st.one_of(floats(), ints()), unit, unit)
-def test_decoding_is_monotone(parameter: Float | Int, u: float, v: float) -> None:
-    assert parameter.decode(min(u, v)) <= parameter.decode(max(u, v))
-
-
-@given(floats(), unit)
-def test_floats_have_twelve_significant_digits(parameter: Float, u: float) -> None:
-    value = parameter.decode(u)
-    if value in (parameter.low, parameter.high):
-        return
-    if parameter.log:
-        assert value == float(f"{value:.11e}")
-    else:
-        largest = Fraction(max(abs(parameter.low), abs(parameter.high)))
-        step = Fraction(10) ** (math.floor(math.log10(float(largest))) - 11)
-        assert abs(Fraction(value) - round(Fraction(value) / step) * step) <= largest * Fraction(1, 2**52)
-
-
-@pytest.mark.parametrize(("low", "high"), [(2, 32), (-3, 3), (0, 1), (7, 16)])
-def test_linear_integers_own_equal_shares(low: int, high: int) -> None:
-    n = high - low + 1
-    counted = Counter(Int(low, high).decode((i + 0.5) / (100 * n)) for i in range(100 * n))
-    assert counted == dict.fromkeys(range(low, high + 1), 100)
-
-
-def test_log_integers_own_log_proportional_shares() -> None:
-    parameter, total = Int(2, 64, log=True), math.log(64.5 / 1.5)
-    points = 200_000
-    counted = Counter(parameter.decode((i + 0.5) / points) for i in range(points))
-    for k in range(2, 65):
-        assert counted[k] / points == pytest.approx(math.log((k + 0.5) / (k - 0.5)) / total, abs=2 / points)
-
-
-def test_choices_own_equal_shares() -> None:
-    counted = Counter(Choice(["a", "b", "c"]).decode((i + 0.5) / 300) for i in range(300))
-    assert counted == {"a": 100, "b": 100, "c": 100}
-
-
-def test_the_top_rank_is_reachable_and_nothing_is_truncated() -> None:
-    # Truncation by int() left the top value a share of zero, rounding left both ends half a share.
-    parameter = Int(2, 64)
-    assert parameter.decode(1 - 1e-9) == 64
-    assert parameter.decode(62.5 / 63) == 64
-    assert parameter.decode(0.5 / 63) == 2
 
 
 @given(st.lists(unit, min_size=5, max_size=5))
@@ -151,9 +62,6 @@ def test_a_condition_may_be_declared_before_its_parent() -> None:
     assert space.decode((0.25, 0.1)) == {"optimizer": "adamw"}
 
 
-# ----- cells
-
-
 @given(st.one_of(floats(), ints(), choices), unit, unit)
 def test_a_side_with_one_value_cannot_be_split(parameter: Float | Int | Choice, a: float, b: float) -> None:
     low, high = min(a, b), max(a, b)
@@ -179,60 +87,6 @@ def test_a_side_that_is_inactive_throughout_the_cell_cannot_be_split() -> None:
     assert not CONDITIONAL.splittable(*adamw, axis=4)  # its parent's parent is not there
     cold = [0.0] * 5, [1, 1, 1, 0.25, 1]
     assert not CONDITIONAL.splittable(*cold, axis=4)
-
-
-def test_learning_rates_far_apart_in_scale_stay_apart() -> None:
-    # An absolute tolerance over decoded values once made 3e-6 and 3e-9 the same centre.
-    space = SPACES["lora-article"]
-    a, b = (space.encode({**space.decode([0.5] * 5), "learning_rate": rate}) for rate in (3e-6, 3e-9))
-    assert abs(a[3] - b[3]) > 0.3
-
-
-# ----- counting
-
-
-def test_size_counts_configurations() -> None:
-    space = Space(a=Choice(["x", "y"]), b=Int(1, 3, when={"a": "x"}), c=Int(0, 4))
-    points = np.random.default_rng(0).random((4000, 3))
-    assert space.size == len({tuple(space.decode(p).items()) for p in points}) == (3 + 1) * 5
-    assert SPACES["lora"].size is None
-
-
-def counted(space: Space) -> int:
-    """Every configuration, one by one."""
-    return len(list(space.configurations({name: each.values or () for name, each in space.hyperparameters.items()})))
-
-
-@given(st.randoms(use_true_random=False))
-def test_size_is_the_number_of_configurations_however_conditions_tie(random: Random) -> None:
-    parameters: dict[str, Choice | Int] = {}
-    for k in range(random.randint(1, 6)):
-        when = {
-            parent: random.sample(list(parameters[parent].values), random.randint(1, len(parameters[parent].values)))
-            for parent in random.sample(list(parameters), random.randint(0, min(2, len(parameters))))
-        }
-        own = Int(0, random.randint(1, 3), when=when) if random.random() < 0.5 else Choice([True, "a", 2], when=when)
-        parameters[f"x{k}"] = own
-    space = Space(dict(random.sample(list(parameters.items()), len(parameters))))
-    assert space.size == counted(space)
-
-
-def test_a_large_conditional_space_is_counted_without_going_through_it() -> None:
-    """Twelve parents of a million values, each with two children under one value of it: a product of twelve sums."""
-    parents = {f"p{k}": Int(1, 10**6) for k in range(12)}
-    children = {f"{kind}{k}": Int(1, 4, when={f"p{k}": 7}) for kind in "ab" for k in range(12)}
-    assert Space({**parents, **children}).size == (10**6 - 1 + 4 * 4) ** 12
-    chain = {"c0": Int(0, 1), **{f"c{k}": Int(0, 1, when={f"c{k - 1}": 1}) for k in range(1, 200)}}
-    assert Space(dict(chain)).size == 201
-
-
-def test_what_is_tied_too_much_is_not_counted_instead_of_for_ever() -> None:
-    parents = [f"p{k}" for k in range(40)]
-    tie = Int(0, 1, when=dict.fromkeys(parents, 1))
-    assert Space({**{name: Int(0, 1) for name in parents}, "tie": tie}).size in (2**40 + 1, None)
-
-
-# ----- what cannot be searched
 
 
 @pytest.mark.parametrize(
@@ -286,24 +140,6 @@ def test_what_cannot_be_searched_is_refused_at_once_in_one_line(make: Callable[[
         make()
     assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
-
-
-@given(unit)
-def test_the_largest_ranges_round_trip(u: float) -> None:
-    for parameter in (Int(-5, 2**63 - 7), Int(0, 2**53 + 1), Int(1, 2**46, log=True), Float(-8e307, 8e307)):
-        value = parameter.decode(u)
-        assert parameter.contains(value)
-        assert parameter.decode(parameter.encode(value)) == value
-    assert Int(-5, 2**63 - 7).decode(1) == 2**63 - 7
-
-
-def test_numbers_of_numpy_are_taken_as_pythons() -> None:
-    assert Int(np.int64(1), np.int32(4)).describe() == {"int": [1, 4]}  # type: ignore[arg-type]
-    assert type(Float(np.float32(0), np.float64(1)).low) is float  # type: ignore[arg-type]
-    assert Choice([np.float64(0.5), np.str_("a")]).describe() == {"choice": [0.5, "a"]}
-
-
-# ----- the form in a file
 
 
 @pytest.mark.parametrize("space", [*SPACES.values(), CONDITIONAL], ids=[*SPACES, "conditional"])
