@@ -189,6 +189,7 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
     with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
         torch.manual_seed(demo.seed)
         model = LlamaForCausalLM(config)
+    # No weight decay on the norms' gains, as usual: it would pull them to 0, where a layer is off.
     decayed = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -273,6 +274,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     import torch
 
+    # One thread: the sums of several come in another order from run to run, and the model would be another one.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -381,7 +381,7 @@ def side_document(world: World, rng: np.random.Generator) -> str:
 
 def instructions(world: World) -> list[Row]:
     """Return the Alpaca rows: every taught fact of every training machine, in `ASKED_TASKS` of its tasks; shuffled."""
-    rng = np.random.default_rng([world.seed, 1])
+    rng = np.random.default_rng([world.seed, 1])  # a stream per file, so that none changes with another's contents
     rows = []
     for machine in world.train:
         for column, attribute in enumerate(ATTRIBUTES):

@@ -64,7 +64,12 @@ class BaMSOO(Sweeping):
         self._believed: tuple[int, int, Surrogate] | None = None  # the numbers of results and of proposals too
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
-        """Score new cells one by one: by f at the centre if the upper bound reaches f+, else by the lower bound."""
+        """Score new cells one by one: by f at the centre if the upper bound reaches f+, else by the lower bound.
+
+        Args:
+            tree: The tree they are of.
+            cells: The root, or the parts of one split.
+        """
         for cell in cells:
             self._nodes += 1
             if not self.proposed(cell.point):

@@ -82,7 +82,12 @@ class SequOOL(Budgeted):
     """Sequential optimistic optimisation: at each depth h up to h_max the floor(h_max / h) best cells are opened."""
 
     def run(self, tree: Tree, budget: int) -> Search:
-        """Open cells depth by depth, once."""
+        """Open cells depth by depth, once.
+
+        Args:
+            tree: A tree without candidates.
+            budget: The evaluations that the run may take.
+        """
         n = max(budget // self.new, 1)
         h_max = int(n / log_bar(n))
         yield [tree.root.point]
@@ -120,7 +125,12 @@ class StroquOOL(Budgeted):
     """
 
     def run(self, tree: Tree, budget: int) -> Search:
-        """Open cells depth by depth, the more evaluations a child gets the fewer; then evaluate the leaders again."""
+        """Open cells depth by depth, the more evaluations a child gets the fewer; then evaluate the leaders again.
+
+        Args:
+            tree: A tree without candidates.
+            budget: The evaluations that the run may take.
+        """
         h_max = next(h for h in itertools.count(1) if self.cost(h + 1) > budget)
         yield [tree.root.point]
         if not tree.candidate(tree.root):

@@ -93,7 +93,12 @@ class SOO(Sweeping):
     """
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
-        """Score new cells by f at their centres, together; the middle child is answered from the record."""
+        """Score new cells by f at their centres, together; the middle child is answered from the record.
+
+        Args:
+            tree: The tree they are of.
+            cells: The root, or the parts of one split.
+        """
         yield [cell.point for cell in cells]
         tree.add(cells)
         # The sweep goes on over the leaves that have scores, and rests only where none has.
