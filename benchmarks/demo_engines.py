@@ -1,10 +1,10 @@
-"""The whole demo study with PEFT's engine, with packs, and with packs and rungs: CPU-seconds and what was found.
+"""Run the whole demo study with PEFT's engine, with packs, and with packs and rungs: CPU-seconds and scores.
 
     python benchmarks/demo_engines.py --seeds 3 --budget 30 --out demo-engines.csv
 
-Each study runs in a process of its own, anchors and verdict included; its CPU time is counted from when everything is
-loaded (imports, base, tasks: the same for all, and told beside it). Engines take turns within a seed. `short` is the
-other way to save: a ninth of the epochs for every trial, then the best `k` in full.
+Each study runs in a process of its own, baselines and verdict included. Its CPU time is counted once everything is
+loaded (imports, base, tasks), which takes the same for all and is reported apart. Engines take turns within a seed.
+`short` is another way to save time: a ninth of the epochs for every trial, then the best few in full.
 """
 
 from __future__ import annotations
@@ -25,11 +25,18 @@ ENGINES: dict[str, dict[str, Any]] = {
     "rungs": {"engine": "packed", "stop": "rungs", "pack": 8},  # wider, as rungs empty its slots
     "short": {"engine": "packed"},
 }
-SHORT, FULL = 1 / 9, 5  # of the steps; how many of the best are trained in full
+SHORT, FULL = 1 / 9, 5  # the share of the steps, and how many of the best are trained in full
 
 
 def run(name: str, seed: int, budget: int, algorithm: str) -> dict[str, float]:
-    """One study; what it took and found."""
+    """Run one study and return its CPU-seconds and scores.
+
+    Args:
+        name: The engine.
+        seed: The study's seed.
+        budget: Its trials.
+        algorithm: Its algorithm.
+    """
     import time
 
     from partune import Study, config
@@ -77,6 +84,7 @@ def run(name: str, seed: int, budget: int, algorithm: str) -> dict[str, float]:
 
 
 def main() -> None:
+    """Run every engine with every seed, write the table and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--budget", type=int, default=30)

@@ -1,4 +1,4 @@
-"""The embedded demo's landscape: what configurations score on a world made by `python -m partune.demo.make`.
+"""Measure the demo's landscape: what configurations score on a world made by `python -m partune.demo.make`.
 
     python benchmarks/demo_landscape.py [--files DIR] [--configurations 32] [--seed 0]
 
@@ -24,7 +24,7 @@ ALL = frozenset({"search", "verdict", "test"})
 
 
 def objective(files: Path) -> tuple[FineTune, Space]:
-    """The demo's study on the files of a world."""
+    """Return the objective and the space of the demo's study, on the files of a world."""
     mapping = config.load(DIRECTORY.parent / "study.yaml")
     mapping["model"] = str(files / "model")
     mapping["data"]["path"] = str(files / "instructions.jsonl")
@@ -35,7 +35,7 @@ def objective(files: Path) -> tuple[FineTune, Space]:
 
 
 def scores(observation: Observation) -> tuple[float, float]:
-    """Validation (all items) and test; chance where the trial diverged."""
+    """Return the validation score over all items and the test score; chance if the trial diverged."""
     if not observation.scores:
         return 0.25, 0.25
     test = next(
@@ -52,12 +52,19 @@ def scores(observation: Observation) -> tuple[float, float]:
     return float(statistics.fmean(halves)), test
 
 
-def row(name: str, found: Sequence[tuple[float, float]]) -> str:
-    cells = [f"{statistics.fmean(column):.3f} / {max(column):.3f}" for column in zip(*found, strict=True)]
-    return f"| {name} | {len(found)} | {' | '.join(cells)} |"
+def row(name: str, scores: Sequence[tuple[float, float]]) -> str:
+    """Return a row of the table: the means and maxima of some trials' validation and test scores.
+
+    Args:
+        name: What the trials are.
+        scores: Validation and test score of each.
+    """
+    cells = [f"{statistics.fmean(column):.3f} / {max(column):.3f}" for column in zip(*scores, strict=True)]
+    return f"| {name} | {len(scores)} | {' | '.join(cells)} |"
 
 
 def main() -> None:
+    """Score the base, the defaults and random configurations, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=Path, default=DIRECTORY)
     parser.add_argument("--configurations", type=int, default=32)
@@ -92,7 +99,7 @@ def main() -> None:
     print(f"\nBest: {dict(best[2])}")
     for name, column in zip(("validation", "test"), zip(*again, strict=True), strict=True):
         print(f"Standard deviation over its seeds, {name}: {statistics.stdev(column):.3f}")
-    print(f"Median seconds a trial, all items of both tasks: {statistics.median(seconds):.1f}")
+    print(f"Median seconds per trial, all items of both tasks: {statistics.median(seconds):.1f}")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""Whole demo studies: regret against CPU-seconds, packs of several sizes beside sequential PEFT with peer optimisers.
+"""Compare whole demo studies: regret against CPU-seconds, with packs of several sizes and with sequential PEFT.
 
     python benchmarks/packed_study.py --seeds 4 --out packed-study.csv
 
-Every contender runs its studies of 50 trials, and each trial is scored on the verdict items as well, which no optimiser
-sees: the regret of a study after n trials is the best verdict score that any study of the run ended with, less the
-verdict score of the trial that is best on the search items. As a trial's scores are the same in either engine (that is
-tested, and shown for a few trials of this run), the trials of all studies are trained in common packs, and a contender
-is charged what a trial costs it: CPU-seconds a trial, measured in this run for packs of each size (all alone) and for
-PEFT, one trial at a time, with the micro-batch and scoring batch that were the fastest of those tried; and the CPU time
-of its optimiser's proposals, measured on the spot.
+Every contender runs its studies of 50 trials, and each trial is also scored on the verdict items, which no optimiser
+sees. The regret of a study after n trials is the best verdict score that any study of the run ended with, less the
+verdict score of the trial that is best on the search items. A trial's scores are the same with either engine (that is
+tested, and shown for a few trials of this run), so the trials of all studies are trained in common packs, and each
+contender is charged what a trial costs it. That is CPU-seconds per trial, measured in this run for packs of each size
+(without neighbours) and for PEFT, one trial at a time, with the fastest micro-batch and scoring batch of those tried;
+and the CPU time of its optimiser's proposals, measured on the spot.
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ from partune.trial import Observation, Trial
 BUDGET = 50
 PARTS = frozenset({"search", "verdict"})
 SPACE = pt.SPACES["lora"]
-# Asks for up to n configurations after what was told; told: (configuration, score).
-Ask = Callable[[int], list[dict[str, Any]]]
 
 
 @dataclass
-class Run:
-    """One study of a contender: search and verdict scores by trial, and the CPU-seconds of proposals before each."""
+class ChargedStudy:
+    """One study of a contender.
+
+    Attributes:
+        search: The search scores, by trial.
+        verdict: The verdict scores, by trial.
+        asked: The CPU-seconds of each trial's proposal.
+        trials: The trials.
+    """
 
     search: list[float] = field(default_factory=list)
     verdict: list[float] = field(default_factory=list)
@@ -50,31 +55,55 @@ class Run:
 
 
 def objective(engine: str, **run: Any) -> FineTune:
+    """Return the demo's objective.
+
+    Args:
+        engine: Its engine.
+        run: Further settings of the section `run`.
+    """
     study = config.parse(config.load(DIRECTORY.parent / "study.yaml"))
     changed = study.model_copy(update={"run": study.run.model_copy(update={"engine": engine, **run})})
     return FineTune.of(changed)
 
 
 class Ours:
-    """An optimiser of partune, in rounds."""
+    """An optimiser of partune, asked for several configurations at once.
+
+    Args:
+        seed: Its seed.
+        name: Its name.
+    """
 
     def __init__(self, seed: int, name: str = "bo") -> None:
         self.optimizer = optimizer(name, SPACE, seed=seed)
 
     def ask(self, n: int) -> list[Any]:
+        """Return up to n proposals."""
         return self.optimizer.ask(n)
 
     def tell(self, asked: list[Any], found: list[Observation]) -> None:
+        """Report results.
+
+        Args:
+            asked: The proposals.
+            found: Their observations.
+        """
         for proposal, observation in zip(asked, found, strict=True):
             self.optimizer.tell(proposal, observation)
 
     @staticmethod
     def config(asked: Any) -> Any:
+        """Return a proposal's configuration."""
         return asked.config
 
 
 class Peer:
-    """A sampler of Optuna's, one trial at a time."""
+    """An Optuna sampler, asked for one configuration at a time.
+
+    Args:
+        seed: Its seed.
+        name: "TPE" or "GP".
+    """
 
     def __init__(self, seed: int, name: str) -> None:
         import optuna
@@ -84,6 +113,7 @@ class Peer:
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
 
     def ask(self, n: int) -> list[Any]:
+        """Return n trials of Optuna's study."""
         trials = [self.study.ask() for _ in range(n)]
         for trial in trials:
             for name, each in SPACE.hyperparameters.items():
@@ -92,6 +122,12 @@ class Peer:
         return trials
 
     def tell(self, asked: list[Any], found: list[Observation]) -> None:
+        """Report results.
+
+        Args:
+            asked: The trials.
+            found: Their observations.
+        """
         import optuna
 
         for trial, observation in zip(asked, found, strict=True):
@@ -101,12 +137,21 @@ class Peer:
 
     @staticmethod
     def config(asked: Any) -> Any:
+        """Return a trial's configuration."""
         return dict(asked.params)
 
 
-def study(tuner: FineTune, optimiser: Any, width: int, seed: int, pool: ThreadPoolExecutor) -> Run:
-    """50 trials in rounds of `width`."""
-    run = Run()
+def study(tuner: FineTune, optimiser: Any, width: int, seed: int, pool: ThreadPoolExecutor) -> ChargedStudy:
+    """Run a study of BUDGET trials, a few at once.
+
+    Args:
+        tuner: The objective.
+        optimiser: The contender's.
+        width: How many trials to run at once.
+        seed: The study's seed.
+        pool: The threads that trials run in.
+    """
+    run = ChargedStudy()
     while len(run.search) < BUDGET:
         with PROPOSING:
             began = time.thread_time()
@@ -125,11 +170,17 @@ def study(tuner: FineTune, optimiser: Any, width: int, seed: int, pool: ThreadPo
     return run
 
 
-PROPOSING = threading.Lock()
+PROPOSING = threading.Lock()  # one optimiser at a time, so that their CPU times do not mix
 
 
 def trial_seconds(tuner: FineTune, width: int, repetitions: int) -> list[float]:
-    """CPU-seconds a trial of packs of this size, by themselves, over Latin hypercube configurations."""
+    """Return the CPU-seconds per trial of packs without neighbours, over Latin hypercube configurations.
+
+    Args:
+        tuner: The objective.
+        width: The trials of a pack.
+        repetitions: How often to measure.
+    """
     found = []
     for repetition in range(repetitions):
         proposals = optimizer("lhs", SPACE, seed=repetition).ask(max(width, 4))[:width]
@@ -142,7 +193,7 @@ def trial_seconds(tuner: FineTune, width: int, repetitions: int) -> list[float]:
 
 
 def tuned_peft() -> tuple[FineTune, str]:
-    """PEFT's engine with the fastest micro-batch and scoring batch of those tried."""
+    """Return PEFT's engine with the fastest micro-batch and scoring batch of those tried, and these in words."""
     best: tuple[float, FineTune, str] | None = None
     for micro in (2, 4, 8):
         for batch in (16, 64, 256):
@@ -163,8 +214,16 @@ def tuned_peft() -> tuple[FineTune, str]:
     return tuner, words
 
 
-def curve(run: Run, cost: float, width: int, times: list[float], top: float) -> list[float]:
-    """Regret at each time, in CPU-seconds; nan before the first round has ended."""
+def curve(run: ChargedStudy, cost: float, width: int, times: list[float], top: float) -> list[float]:
+    """Return the regret at some times; nan before the first round has ended.
+
+    Args:
+        run: The study.
+        cost: The CPU-seconds per trial.
+        width: The trials per round.
+        times: The times, in CPU-seconds.
+        top: The verdict score that regrets are relative to.
+    """
     spent, ends = 0.0, []
     for first in range(0, len(run.search), width):
         count = len(run.search[first : first + width])
@@ -179,6 +238,7 @@ def curve(run: Run, cost: float, width: int, times: list[float], top: float) -> 
 
 
 def main() -> None:
+    """Measure costs, run every contender's studies, write the curves and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 4, 8, 16])
@@ -194,7 +254,7 @@ def main() -> None:
     peft, words = tuned_peft()
     costs["peft"] = statistics.median(trial_seconds(peft, 1, 4))
     for name, cost in costs.items():
-        print(f"{name}: {cost:.2f} CPU-seconds a trial, {costs['peft'] / cost:.2f} of PEFT's speed", flush=True)
+        print(f"{name}: {cost:.2f} CPU-seconds per trial, {costs['peft'] / cost:.2f} of PEFT's speed", flush=True)
     print(f"PEFT tuned: {words}")
 
     contenders: dict[str, tuple[Callable[[int], Any], int, float]] = {
@@ -202,7 +262,7 @@ def main() -> None:
     }
     for name in arguments.peers:
         contenders[f"PEFT, Optuna {name}"] = ((lambda seed, name=name: Peer(seed, name)), 1, costs["peft"])
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, list[ChargedStudy]] = {}
     for name, (make, width, _) in contenders.items():
         began = time.monotonic()
         with ThreadPoolExecutor(arguments.seeds) as studies, ThreadPoolExecutor(arguments.seeds * width) as pool:

@@ -1,12 +1,12 @@
-"""Measures the embedded demo's landscape for `partune bench search --problems demo`.
+"""Measure the demo's landscape for `partune bench search --problems demo`.
 
     python benchmarks/search_landscape.py [--configurations 2048] [--again 128] [--seeds 3] [--pack 16]
 
-Trains Sobol points of the demo's space in packs: each once, scored on the search and verdict items and, on the way, at
-both rungs; some again with fresh seeds, for the noise. Every trial is a line of `landscape.csv`, written when it ends;
-trials that are there are not run again, so it can be stopped and started at will. When all are there, the surfaces are
-fitted (two minutes for 2000 rows) and the file that `partune.bench.search.landscape` reads is written; the rows left
-out in turn say how well the surfaces predict.
+Train Sobol points of the demo's space in packs: each once, scored on the search and verdict items and, on the way, at
+both rungs; some again with fresh seeds, for the noise. Every trial is a line of `landscape.csv`, written when it ends.
+Trials that the file holds are not repeated, so the script can be stopped and started at will. When it holds all of
+them, the surfaces are fitted (two minutes for 2000 rows) and the file that `partune.bench.search.landscape` reads is
+written; rows that are left out in turn say how well the surfaces predict.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PARTS = frozenset({"search", "verdict"})
 SCORES = [*(str(Rung(k)) for k in range(len(SHARES))), "score"]
 SMOOTH = ("margin", "loss")  # metrics of the search items that move with every bit of the model
 HEAD = ["number", "seed", *SPACE.names, *SCORES, "stderr", *SMOOTH, "verdict", "seconds", "error"]
-AGAIN = 1_000_000  # between the seeds of one configuration
+AGAIN = 1_000_000  # the distance between the seeds of one configuration
 CHANCE = 0.25  # four choices
 TASK = "factory_cloze"
 
@@ -46,17 +46,30 @@ Row = dict[str, Any]
 
 
 class Watch:
-    """A judge under whom every trial goes to its end, scored at its rungs."""
+    """A judge that stops no trial, so that each is scored at its rungs and at its end."""
 
     def report(self, rung: int, score: float) -> None:
-        pass
+        """Take no notice of a score.
+
+        Args:
+            rung: The rung's number.
+            score: The score there.
+        """
 
     def stops(self, rung: int) -> bool:
+        """Return that a trial goes on."""
         return False
 
 
 def trials(configurations: int, again: int, seeds: int) -> list[Trial]:
-    """Point i with seed i; the first ones with further seeds, i + AGAIN, ...: a larger table holds a smaller one."""
+    """Return the trials: point i with seed i, and the first points with further seeds, i + AGAIN, ...
+
+    Args:
+        configurations: How many points there are.
+        again: How many of them have further seeds.
+        seeds: How many seeds those have.
+    """
+    # Seeds follow from numbers, so that a larger table holds every smaller one.
     points = qmc.Sobol(SPACE.dimension, rng=np.random.default_rng(0)).random(configurations)
     configs = [SPACE.decode(point.tolist()) for point in points]
     further = [AGAIN * k + i for k in range(1, seeds) for i in range(min(again, configurations))]
@@ -64,6 +77,12 @@ def trials(configurations: int, again: int, seeds: int) -> list[Trial]:
 
 
 def measured(tuner: FineTune, trial: Trial) -> Row:
+    """Run a trial and return its row.
+
+    Args:
+        tuner: The demo's objective.
+        trial: The trial.
+    """
     found = tuner.evaluate_judged(trial, None, Watch(), PARTS)
     return {
         "number": trial.number,
@@ -78,10 +97,18 @@ def measured(tuner: FineTune, trial: Trial) -> Row:
 
 
 def collect(measure: Callable[[Trial], Row], left: Sequence[Trial], width: int, path: Path) -> None:
-    """Writes each trial's line when it ends. Interrupted, it begins no more, and writes those under way when they end.
+    """Run trials and write each one's line when it ends.
 
-    A line is taken for written before it is: one that is lost is measured again, one that is there twice would stay.
+    When it is interrupted it begins no further trial, and writes those that run when they end.
+
+    Args:
+        measure: Called with a trial, returns its row.
+        left: The trials to run.
+        width: How many to run at once.
+        path: The file to append to.
     """
+    # A line counts as written just before it is: a line that is lost is measured again, but one that is written twice
+    # would stay.
     with path.open("a", encoding="utf-8", newline="") as file, ThreadPoolExecutor(width) as pool:
         writer = csv.DictWriter(file, HEAD)
         unwritten = {pool.submit(measure, trial) for trial in left}
@@ -97,7 +124,7 @@ def collect(measure: Callable[[Trial], Row], left: Sequence[Trial], width: int, 
 
 
 def read(path: Path) -> list[Row]:
-    """The trials in a file; a last line that was cut off is taken out of it."""
+    """Return the trials in a file, and remove a last line that was cut off."""
     if not path.is_file():
         path.write_text(",".join(HEAD) + "\n", encoding="utf-8")
     text = path.read_text(encoding="utf-8")
@@ -107,12 +134,22 @@ def read(path: Path) -> list[Row]:
 
 
 def column(rows: Sequence[Row], name: str) -> Any:
-    """Numbers; nan for what is not there, as of a trial that diverged."""
+    """Return a column's numbers, (n,); nan for what is missing, as in the row of a trial that diverged.
+
+    Args:
+        rows: The rows.
+        name: The column.
+    """
     return np.array([float(row[name]) if row[name] != "" else np.nan for row in rows])
 
 
 def write(rows: Sequence[Row], path: Path) -> None:
-    """Fits the surfaces and writes the file."""
+    """Fit the surfaces and write the landscape's file.
+
+    Args:
+        rows: The trials.
+        path: The file.
+    """
     kinds = {name: int if parameter.values is not None else float for name, parameter in SPACE.hyperparameters.items()}
     points = np.array([SPACE.encode({name: kinds[name](row[name]) for name in SPACE.names}) for row in rows])
     search = np.stack([column(rows, name) for name in SCORES], axis=1)  # (n, f)
@@ -145,7 +182,7 @@ def write(rows: Sequence[Row], path: Path) -> None:
 
 
 def sheared() -> Any:
-    """(d, d): the unit cube's axes, but for the learning rate's, which becomes that of log(learning rate x alpha)."""
+    """Return the unit cube's axes, (d, d), with log(learning rate x alpha) instead of the learning rate's."""
     axes = np.eye(SPACE.dimension)
     alpha, rate = (SPACE.hyperparameters[name] for name in ("lora_alpha", "learning_rate"))
     assert isinstance(alpha, Int)
@@ -156,7 +193,7 @@ def sheared() -> Any:
 
 
 def seed_noise(rows: Sequence[Row]) -> float:
-    """The standard deviation over seeds, pooled over the better half of the configurations with several."""
+    """Return the standard deviation over seeds, pooled over the better half of the configurations with several."""
     scores: dict[str, list[float]] = {}
     for row in rows:
         if row["score"] != "":
@@ -167,6 +204,7 @@ def seed_noise(rows: Sequence[Row]) -> float:
 
 
 def main() -> None:
+    """Run the trials that are missing and, once there are all, fit and write the landscape."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configurations", type=int, default=2048)
     parser.add_argument("--again", type=int, default=128)
@@ -186,7 +224,7 @@ def main() -> None:
         tuner.check(SPACE)
         collect(lambda trial: measured(tuner, trial), left, options.pack, options.rows)
     rows = read(options.rows)
-    print(f"median seconds a trial: {np.median(column(rows, 'seconds')):.2f}", flush=True)
+    print(f"median seconds per trial: {np.median(column(rows, 'seconds')):.2f}", flush=True)
     write(rows, options.out)
 
 

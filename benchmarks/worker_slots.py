@@ -1,9 +1,10 @@
-"""How many trials to have under way on workers of many slots: time and regret under several rules (docs/scaling.md).
+"""Compare rules for how many trials to run at once on workers with many slots: time and regret (docs/scaling.md).
 
     python benchmarks/worker_slots.py --seeds 6
 
-A worker that holds k trials takes 1 + c (k - 1) times as long for each: c = 1 gains nothing by packs, c = 0 makes
-neighbours free. Studies are real (`Study.run`, `bo`); only the workers' time is simulated, in units of a trial alone.
+A worker that holds k trials takes 1 + c (k - 1) times as long for each: with c = 1 packs gain nothing, with c = 0
+neighbours are free. Studies are real (`Study.run`, `bo`); only the workers' time is simulated, in units of the time of
+a trial that has its worker to itself.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from partune.trial import Config
 from partune.workers.base import Workers
 
 WORKERS, SLOTS = 4, 16
-CV = 0.02  # of the trials' lengths
-RULES: dict[str, Callable[[int, int], float]] = {  # trials under way at most, by budget and what remains of it
+CV = 0.02  # the coefficient of variation of the trials' lengths
+RULES: dict[str, Callable[[int, int], float]] = {  # the most trials at once, by budget and what remains of it
     "every slot": lambda budget, remaining: math.inf,
     "half the budget": lambda budget, remaining: budget / 2,
     "a quarter of the budget": lambda budget, remaining: budget / 4,
@@ -38,7 +39,13 @@ CASES = [*itertools.product((50, 100), RULES), (150, "every slot"), (200, "every
 
 
 class Packs(Workers):
-    """Workers on a virtual clock, whose trials share their worker's speed; `count` is what the rule admits."""
+    """Workers on a virtual clock, whose trials share their worker's speed.
+
+    Args:
+        most: Called with the trials that remain, returns how many may run at once.
+        c: By how much each neighbour slows a trial down.
+        seed: The seed of the trials' lengths.
+    """
 
     remote: ClassVar[bool] = True
 
@@ -51,20 +58,31 @@ class Packs(Workers):
 
     @property
     def count(self) -> int:
+        """How many trials may run at once by the rule."""
         return min(WORKERS * SLOTS, max(WORKERS, math.ceil(min(self._most(self._remaining), WORKERS * SLOTS))))
 
     def clock(self) -> float:
+        """Return the virtual time."""
         return self.now
 
     def remain(self, trials: int) -> None:
+        """Take note of how many trials remain."""
         self._remaining = trials
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Call a function at once, on the worker with the fewest trials; its future is settled in virtual time.
+
+        Args:
+            fn: The function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+        """
         future: Future[Any] = Future()
         min(self._packs, key=len)[future] = (1 + CV * self._rng.standard_normal(), fn(*args, **kwargs))
         return future
 
     def first(self, futures: Collection[Future[Any]]) -> set[Future[Any]]:
+        """Advance the clock to the next end of a trial, and return the futures that have ended."""
         slow = [1 + self._c * (len(pack) - 1) for pack in self._packs]
         took = min(each * left for each, pack in zip(slow, self._packs, strict=True) for left, _ in pack.values())
         self.now += took
@@ -76,10 +94,16 @@ class Packs(Workers):
         return {future for future in futures if future.done()}
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing runs that would have to end."""
+        """Do nothing, as nothing runs.
+
+        Args:
+            wait: Changes nothing here.
+            cancel_futures: Changes nothing here.
+        """
 
 
 def problem(name: str) -> Problem:
+    """Return the demo's landscape ("lora") or a synthetic function."""
     if name == "lora":
         return SUITES["demo"].make(["lora"])
     function = SYNTHETIC[name]
@@ -87,20 +111,29 @@ def problem(name: str) -> Problem:
 
 
 def study(name: str, budget: int, rule: str, c: float, seed: int) -> tuple[float, float]:
-    """Makespan, in trials alone, and the regret of the best score."""
-    found, rng = problem(name), np.random.default_rng([seed, 7])
+    """Run a study and return its makespan and the regret of the trial with the best score.
+
+    Args:
+        name: The problem.
+        budget: The study's trials.
+        rule: How many trials may run at once.
+        c: By how much each neighbour slows a trial down.
+        seed: The seed.
+    """
+    searched, rng = problem(name), np.random.default_rng([seed, 7])
 
     def score(config: Config) -> float:
-        return found.evaluate(config, rng)
+        return searched.evaluate(config, rng)
 
     workers = Packs(lambda remaining: RULES[rule](budget, remaining), c, seed)
     with torch_threads(1):
-        trials = Study(found.space, score, "bo", seed, workers=workers).run(budget).trials
+        trials = Study(searched.space, score, "bo", seed, workers=workers).run(budget).trials
     first = max(trials, key=lambda trial: trial.score)
-    return workers.now, found.optimum - found.truth(first.config)
+    return workers.now, searched.optimum - searched.truth(first.config)
 
 
 def main() -> None:
+    """Run every rule on every problem and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=6)
     seeds = parser.parse_args().seeds

@@ -3,28 +3,25 @@
 import functools
 import itertools
 import math
-import re
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from partune.bench import gallery
-from partune.bench.gallery import HIGH, LEFT, LOW, PICTURES, PLANE, SCENES, SIDE, TOP, Course, leaves, viridis
+from partune.bench.gallery import PICTURES, PLANE, SCENES, Course, leaves
+from partune.bench.marks import HIGH, LOW, SIDE, TOP
 from partune.cli import main
 from partune.errors import UserError
 from partune.optimizers import optimizer
 from partune.optimizers.partition import Partitioned
-from tests.support import ROOT
+from partune.report.figures import VERMILLION
 from tests.support.drive import drive
+from tests.support.pictures import DOCS, SVG, circles, pixels
 
-DOCS = ROOT / "docs" / "gallery"
 MODELS = {"bo", "bamsoo", "process"}  # fits whose last digits are the machine's
 PARTITIONS = ["direct", "soo", "sequool", "bamsoo"]
-SVG = "{http://www.w3.org/2000/svg}"
 
 
 @functools.cache
@@ -35,16 +32,6 @@ def course(name: str) -> Course:
 @functools.cache
 def drawn(name: str) -> ElementTree.Element:
     return ElementTree.fromstring(gallery.plane(SCENES[name], course(name)))
-
-
-def circles(picture: ElementTree.Element) -> set[tuple[float, float]]:
-    return {(float(each.attrib["cx"]), float(each.attrib["cy"])) for each in picture.iterfind(f"{SVG}circle")}
-
-
-def pixels(x1: float, x2: float) -> tuple[float, float]:
-    """By hand: the square's left lower corner is (LOW, LOW)."""
-    share = [(x - LOW) / (HIGH - LOW) for x in (x1, x2)]
-    return round(LEFT + SIDE * share[0], 1), round(TOP + SIDE - SIDE * share[1], 1)
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -94,7 +81,7 @@ def test_the_cells_tile_the_square(name: str) -> None:
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_every_cell_is_evaluated_or_marked_as_inferred(name: str) -> None:
     picture, optimizer = drawn(name), course(name).study.optimizer
-    crosses = picture.findall(f"{SVG}path[@stroke='{gallery.VERMILLION}']")
+    crosses = picture.findall(f"{SVG}path[@stroke='{VERMILLION}']")
     assert isinstance(optimizer, Partitioned)
     assert optimizer.tree is not None
     inferred = [cell for cell in leaves(optimizer.tree) if optimizer.known(cell.point) is None]
@@ -114,56 +101,13 @@ def test_the_walk_goes_on_from_where_it_stood() -> None:
 
 def test_leaps_begin_at_local_optima() -> None:
     optimizer, picture = course("ils").study.optimizer, drawn("ils")
-    leaps = picture.findall(f"{SVG}polyline[@stroke='{gallery.VERMILLION}'][@stroke-dasharray]")
+    leaps = picture.findall(f"{SVG}polyline[@stroke='{VERMILLION}'][@stroke-dasharray]")
     assert len(leaps) >= 1
     for number, left in optimizer.leaves.items():  # of ten neighbours, none was better
         tried = course("ils").values[number - optimizer.patience : number]
         assert min(tried) >= course("ils").values[left]
     ends = [each.attrib["points"].split()[0] for each in leaps]
     assert set(ends) <= {"{},{}".format(*pixels(*course("ils").places[n])) for n in optimizer.leaves.values()}
-
-
-@pytest.mark.parametrize("source", [gallery.process, (DOCS / "process.svg").read_text], ids=["drawn", "shown"])
-def test_the_process_its_improvement_and_the_next_point_belong_together(source: Callable[[], str]) -> None:
-    picture = ElementTree.fromstring(source())
-    bottom = TOP + 300  # of the upper frame, where a unit is 60 pixels
-    corner = np.array([LEFT, bottom])
-
-    def line(path: str) -> np.ndarray:
-        (mark,) = picture.iterfind(SVG + path)
-        return np.array([each.split(",") for each in mark.attrib["points"].split()], dtype=float)
-
-    def values(pixels: np.ndarray) -> np.ndarray:
-        x, y = ((pixels - corner) / (SIDE, -60)).T
-        return np.array([LOW + (HIGH - LOW) * x, y])
-
-    x, f = values(line("polyline[@stroke-dasharray]"))
-    _, mean = values(line(f"polyline[@stroke='{gallery.BLUE}']"))
-    _, edge = values(line("polygon"))  # the lower one, and back along the upper one
-    tried, scores = values(np.array(sorted(circles(picture))))
-    assert (x[0], x[-1], len(tried)) == (LOW, HIGH, 6)
-    assert np.allclose(f, np.sin(x) ** 2 + np.sqrt(x + 5), atol=2e-3)  # a tenth of a pixel
-    assert np.allclose(scores, np.sin(tried) ** 2 + np.sqrt(tried + 5), atol=4e-3)
-    at = np.interp(tried, x, mean)
-    assert np.allclose(scores, at, atol=0.2)
-    std = (edge[::-1] - edge)[: len(x)] / 2 / 1.96
-    z = (mean - at.max()) / std
-    improvement = std * (z * norm.cdf(z) + norm.pdf(z))
-    orange = line(f"polyline[@stroke='{gallery.ORANGE}']")
-    shown = (bottom + gallery.GAP + gallery.STRIP - orange[:, 1]) / gallery.STRIP
-    assert np.allclose(shown, improvement / improvement.max(), atol=0.03)
-    rules = picture.findall(f"{SVG}path[@stroke='{gallery.VERMILLION}']")
-    ends = [float(end) for rule in rules for end in re.findall(r"[ML]([\d.]+),", rule.attrib["d"])]
-    assert len(ends) == 4
-    assert np.allclose(ends, orange[shown.argmax(), 0], atol=2)
-
-
-def test_colours_go_from_dark_to_light() -> None:
-    assert (viridis(0), viridis(1)) == ("#440154", "#fde725")
-    light = [
-        sum(int(viridis(k / 20)[i : i + 2], 16) * w for i, w in ((1, 0.3), (3, 0.59), (5, 0.11))) for k in range(21)
-    ]
-    assert light == sorted(light)
 
 
 @pytest.mark.slow

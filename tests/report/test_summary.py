@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from partune import Float, Int, Observation, Space, Study
-from partune.bench.scaling.makespans import Case, Run
+from partune.bench.scaling.makespans import Case, SimulatedStudy
 from partune.bench.scaling.run import Length, LogNormal, Simulated
 from partune.objectives.base import Objective
 from partune.record.record import Record
@@ -96,7 +96,7 @@ def test_utilisation_is_that_of_the_simulated_study() -> None:
     workers = Simulated(8, length, clock=lambda: 0.0)
     study = Study(SPACE, Timed(length), "random", workers=workers).run(48)
     workers.end()
-    run = Run(Case("random", "async", 0.3, 8, 0), workers.tasks, [0.0] * 48, workers.driver, workers.now)
+    run = SimulatedStudy(Case("random", "async", 0.3, 8, 0), workers.tasks, [0.0] * 48, workers.driver, workers.now)
     found = summary.summarise(study.record)
     assert found["utilisation"] == pytest.approx(run.utilisation, rel=1e-9)
     assert found["seconds"]["workers"] == pytest.approx(8 * run.makespan, rel=1e-9)

@@ -1,6 +1,7 @@
-"""A study under fire: scheduler, workers and driver are processes of their own, and one of them is killed every few
-seconds (SIGKILL); whatever dies is started again, the driver with `partune resume`. In the end the record is compared
-with that of the same study left alone.
+"""`partune bench chaos`: kill a study's processes again and again, and compare its record with an undisturbed study's.
+
+Scheduler, workers and driver are processes of their own. Every few seconds one of them is killed (SIGKILL). Whatever
+dies is started again, the driver with `partune resume`.
 """
 
 from __future__ import annotations
@@ -35,25 +36,35 @@ from partune.workers.certificates import FILES, environment_of, read_certificate
 from partune.workers.local import UNSEEN, Keeper
 
 SPACE = {"x": {"float": [0.0, 1.0]}, "y": {"float": [1e-6, 1e-2], "log": True}}
-SECONDS = "PARTUNE_CHAOS_SECONDS"
+SECONDS = "PARTUNE_CHAOS_SECONDS"  # tells the workers the mean length of a trial
 KINDS = ("worker", "scheduler", "driver")
-SET_STATE, FINAL = 6, (1, 2, 3)  # of Optuna's journal: its operation, and states COMPLETE, PRUNED, FAIL
+# In Optuna's journal: the operation that sets a trial's state, and the states COMPLETE, PRUNED and FAIL.
+SET_STATE, FINAL = 6, (1, 2, 3)
 STALL = 300.0  # seconds without a further result after which the study counts as stuck
 
 
 def work(config: Config) -> float:
-    """The objective: takes a while that depends on the configuration, as its score does, and on nothing else."""
+    """Return the score of a configuration, after a while that depends on the configuration alone."""
     time.sleep(float(os.environ.get(SECONDS, "0")) * (0.5 + float(config["x"])))
     return unhurried(config)
 
 
 def unhurried(config: Config) -> float:
-    """The same, without the wait."""
+    """Return the score of a configuration at once."""
     return -((float(config["x"]) - 0.3) ** 2)
 
 
 class Service:
-    """A process that is started again whenever it dies; one that ends well is finished."""
+    """A process that is started again whenever it dies, until it ends with status 0.
+
+    Args:
+        command: Called before every start, returns the command.
+        log: The file that its output goes to.
+
+    Attributes:
+        starts: How often it was started.
+        finished: Whether it has ended with status 0.
+    """
 
     def __init__(self, command: Callable[[], Sequence[str]], log: Path) -> None:
         self.starts, self.finished = 0, False
@@ -64,13 +75,14 @@ class Service:
         self._thread.start()
 
     def kill(self) -> bool:
-        """Whether there was a process to kill."""
+        """Kill the process, and return whether there was one."""
         alive = self._process is not None and self._process.poll() is None
         if self._process is not None:
             self._process.kill()
         return alive
 
     def stop(self) -> None:
+        """Kill the process and do not start it again."""
         self._stopped.set()
         self.kill()
         self._thread.join()
@@ -78,19 +90,26 @@ class Service:
     def _keep(self) -> None:
         while not self._stopped.is_set():
             with self._log.open("ab") as log:
+                # A session of its own: Ctrl-C in the terminal reaches the benchmark only, which then stops all.
                 self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
             self.starts += 1
             if self._process.wait() == 0:
                 self.finished = True
                 return
-            self._stopped.wait(0.5)
+            self._stopped.wait(0.5)  # so that a command that fails at once is not started in a busy loop
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What became of a study: trials on record, those not final, numbers with several results, kills by kind.
+    """What became of a study under fire.
 
-    differing: trials whose configuration or result is not that of the study left alone.
+    Attributes:
+        trials: The trials on record.
+        lost: The trials without a final state.
+        doubled: The trials with several results.
+        differing: The trials whose configuration or result differs from the undisturbed study's.
+        kills: The kills by kind of process.
+        seconds: How long the study took.
     """
 
     trials: int
@@ -102,7 +121,18 @@ class Damage:
 
 
 def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
-    """Runs the study under fire, compares, writes the table; returns its folder. Raises UserError."""
+    """Run the study under fire, compare, and write the table.
+
+    Args:
+        options: How to run it.
+        tell: Called with a line about every kill.
+
+    Returns:
+        The folder of the table.
+
+    Raises:
+        UserError: An option is not valid, the folder exists, or the study is stuck.
+    """
     require_workers(options.workers)
     out = make_folder(Path(options.out), new=True)
     import torch
@@ -112,7 +142,7 @@ def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
         "trials on record": damage.trials,
         "lost": damage.lost,
         "told twice": damage.doubled,
-        "other than in the study left alone": damage.differing,
+        "other than in the undisturbed study": damage.differing,
         **{f"kills: {kind}": damage.kills.get(kind, 0) for kind in KINDS},
         "kills in all": sum(damage.kills.values()),
         "seconds": round(damage.seconds),
@@ -126,7 +156,16 @@ def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
 
 
 def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Damage:
-    """The study with kills, until it is done; raises UserError where it is stuck."""
+    """Run the study with kills until it is done.
+
+    Args:
+        options: How to run it.
+        out: The folder to write.
+        tell: Called with a line about every kill.
+
+    Raises:
+        UserError: The study is stuck.
+    """
     port, began = free_port(), time.monotonic()
     address = f"tls://{LOOPBACK}:{port}"
     tls = out / "tls"
@@ -153,7 +192,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
     kills: Counter[str] = Counter()
     chance = random.Random(options.seed)
     watch = Watch(directory)
-    before, slower = 0, 1.0  # while no trial ends, kills come slower: on a busy machine nothing would ever start
+    # While no trial ends, kills come more slowly: otherwise nothing would ever start on a busy machine.
+    before, slower = 0, 1.0
     try:
         while not services["driver"].finished:
             time.sleep(chance.uniform(0.5, 1.5) * options.every * slower)
@@ -163,7 +203,7 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
                 break
             kind = chance.choice(KINDS)
             victim = chance.choice(workers) if kind == "worker" else services[kind]
-            kills[kind] += victim.kill()
+            kills[kind] += victim.kill()  # one that was dead already does not count
             tell(f"{done} of {options.trials} trials done, {sum(kills.values())} kills, the last of a {kind}")
     finally:
         services["driver"].stop()
@@ -176,36 +216,46 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
 
 
 class Watch:
-    """Reads how far a study is; raises UserError where it has stood still for STALL seconds."""
+    """The progress of a study."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._best, self._since = 0, time.monotonic()
 
     def done(self) -> int:
-        found = len(results(self._directory))
-        if found > self._best:
-            self._best, self._since = found, time.monotonic()
+        """Return how many trials are done; raise UserError if there was no further one for STALL seconds."""
+        count = len(results(self._directory))
+        if count > self._best:
+            self._best, self._since = count, time.monotonic()
         elif time.monotonic() - self._since > STALL:
-            raise UserError(f"the study stands still at {found} trials: see {self._directory.parent / 'driver.log'}")
-        return found
+            raise UserError(f"the study is stuck at {count} trials: see {self._directory.parent / 'driver.log'}")
+        return count
 
 
 def results(directory: Path) -> list[int]:
-    """The trials that a journal gives a final state, as often as it does; by Optuna's number of the trial."""
+    """Return Optuna's numbers of the trials that a journal gives a final state, each as often as it does."""
+    # Read line by line: Optuna's own reading keeps one state per trial and would hide a result that was told twice.
     journal = directory / JOURNAL
     if not journal.is_file():
         return []
-    found = []
+    numbers = []
     for line in journal.read_bytes().split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError):  # torn, and about to be mended
+        with contextlib.suppress(ValueError):  # a line that was cut off, and that the next driver removes
             entry = json.loads(line)
             if entry.get("op_code") == SET_STATE and entry.get("state") in FINAL:
-                found.append(entry["trial_id"])
-    return found
+                numbers.append(entry["trial_id"])
+    return numbers
 
 
 def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: float) -> Damage:
+    """Return what became of a study, compared with the same study undisturbed.
+
+    Args:
+        directory: The study's.
+        options: How it was run.
+        kills: The kills by kind of process.
+        seconds: How long it took.
+    """
     trials = Record.open(directory, read_only=True).trials()
     alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
     told = Counter(results(directory))
@@ -221,6 +271,7 @@ def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: f
 
 
 def free_port() -> int:
+    """Return a port of this machine that is free at the moment."""
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         return int(taken.getsockname()[1])

@@ -1,8 +1,8 @@
-"""The algorithms at work, one picture each, as SVG: what they did with Himmelblau's function.
+"""`partune gallery`: the algorithms at work on Himmelblau's function, one picture each, as SVG.
 
-Every picture shows a real study of the real optimiser, the same every time: the points that it evaluated and, below
+Every picture shows a real study with the real optimiser, the same every time: the points that it evaluated and, below
 them, their values in order. Colours are viridis (order, depth) and Okabe and Ito's, which people with any kind of
-colour vision tell apart.
+colour vision can tell apart.
 """
 
 from __future__ import annotations
@@ -16,37 +16,52 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from partune.bench.marks import (
+    FAINT,
+    GAP,
+    HIGH,
+    INK,
+    LEFT,
+    LOW,
+    SIDE,
+    STRIP,
+    TOP,
+    VIRIDIS,
+    WIDTH,
+    box,
+    circle,
+    cross,
+    dot,
+    path,
+    plus,
+    ring,
+    star,
+    stroke,
+    viridis,
+)
+from partune.bench.process import process
 from partune.errors import UserError
 from partune.objectives.synthetic import SYNTHETIC
-from partune.optimizers.acquisition import acquisition
 from partune.optimizers.annealing import Annealing
 from partune.optimizers.bayes import GPBO
 from partune.optimizers.fractal import FDA
 from partune.optimizers.genetic import Genetic
 from partune.optimizers.local_search import IteratedLocalSearch
 from partune.optimizers.partition import Cell, Partitioned, Tree
-from partune.optimizers.surrogate import Surrogate
-from partune.report.figures import BLUE, ORANGE, VERMILLION
+from partune.report.figures import BLUE, VERMILLION
 from partune.report.svg.contours import outlines
 from partune.report.svg.frame import Axis, Frame, Key, keyed, sheet, text
-from partune.runtime.threads import one_blas_thread
 from partune.study import Study, Watcher
 from partune.trial import Trial
 
 PLANE = SYNTHETIC["himmelblau"]
-LOW, HIGH = -5.0, 5.0  # of both axes
-LEVELS = (340, 220, 150, 100, 60, 30, 12, 3)  # of the function: areas below them are shaded
-LATTICE = 61  # values an axis that the areas are drawn from
-FLOOR, CEILING = 0.001, 1000.0  # ends of the values' axis; what is smaller lies on its edge
+LEVELS = (340, 220, 150, 100, 60, 30, 12, 3)  # values of the function; the areas below them are shaded
+LATTICE = 61  # values per axis that the areas are drawn from
+FLOOR, CEILING = 0.001, 1000.0  # the ends of the values' axis; smaller values lie on its edge
 
-WIDTH, LEFT, TOP, SIDE = 480, 58, 92, 400  # of the picture, and of its square; pixels
-GAP, STRIP = 58, 110  # between the square and the values, and their height
 ENDS = (25, 40, 50, 75, 100)  # where an axis of evaluations may end
-MANY = 40  # evaluations, beyond which points are smaller
-LIMIT = 20  # pixels of a cell's side, above which its depth is written into it
-
-VIRIDIS = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725")
-INK, FAINT = "#222", "#666"
+MANY = 40  # points are smaller if there are more evaluations
+LIMIT = 20  # a cell with longer sides, in pixels, has its depth written into it
 
 Place = tuple[float, float]
 
@@ -58,7 +73,21 @@ SEED = 0
 
 
 class Course(Watcher):
-    """A study as it went. seen: what `look` saw of the optimiser after each result."""
+    """A study from its beginning to its end.
+
+    Args:
+        algorithm: Its algorithm.
+        budget: Its evaluations.
+        options: The algorithm's options.
+        look: Called with the optimiser after each result; what it returns is kept.
+
+    Attributes:
+        seen: What `look` returned.
+        study: The study.
+        trials: Its trials.
+        places: Their points in the function's coordinates.
+        values: The function's values there.
+    """
 
     def __init__(self, algorithm: str, budget: int, options: Mapping[str, Any], look: Callable[[Any], Any]) -> None:
         self.seen: list[Any] = []
@@ -70,21 +99,24 @@ class Course(Watcher):
         self.values = [-trial.score for trial in self.trials]  # as they are minimised in the literature
 
     def finished(self, trial: Trial) -> None:
+        """Look at the optimiser after a result."""
         self.seen.append(self._look(self.study.optimizer))
 
 
 def place(trial: Trial) -> Place:
+    """Return a trial's point in the function's coordinates."""
     x1, x2 = (float(trial.config[name]) for name in PLANE.space.names)
     return x1, x2
 
 
 def unscaled(point: Sequence[float]) -> Place:
-    """A point of the unit cube in the function's coordinates, as its space decodes it."""
+    """Return a point of the unit cube in the function's coordinates, as its space decodes it."""
     return cast(Place, tuple(PLANE.space.decode(tuple(point)).values()))
 
 
 def leaves(tree: Tree) -> list[Cell]:
-    """The cells that were not cut, in the order in which they were made: they tile the cube."""
+    """Return the cells that were not cut, in the order in which they were made; they tile the cube."""
+    # A cell does not know whether it was cut, but every part knows its levels and indices, and so its parent's.
     cut = {
         (
             (*cell.levels[:axis], level - 1, *cell.levels[axis + 1 :]),
@@ -103,7 +135,12 @@ def leaves(tree: Tree) -> list[Cell]:
 class Layers(NamedTuple):
     """What a family of algorithms adds to the function and the points.
 
-    behind, front: elements below and above the points. colours: of the points. hollow: numbers of trials drawn so.
+    Attributes:
+        colours: The points' colours.
+        legend: The legend's entries.
+        behind: Elements below the points.
+        front: Elements above the points.
+        hollow: The numbers of the trials that are drawn hollow.
     """
 
     colours: list[str]
@@ -115,7 +152,17 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture: an algorithm, what it is given, and how its doings are drawn."""
+    """A picture of an algorithm.
+
+    Attributes:
+        title: Its title.
+        algorithm: The algorithm.
+        budget: The evaluations.
+        layers: Called with the study and the frame, returns what is drawn besides the function and the points.
+        options: The algorithm's options.
+        look: Called with the optimiser after each result; what it returns is kept for `layers`.
+        shaded: Whether the function is drawn as areas below everything; else as lines over what is behind.
+    """
 
     title: str
     algorithm: str
@@ -123,17 +170,24 @@ class Scene:
     layers: Callable[[Course, Frame], Layers]
     options: Mapping[str, Any] = field(default_factory=dict)
     look: Callable[[Any], Any] = lambda optimizer: None
-    shaded: bool = True  # the function as areas; else as lines, over what is behind
+    shaded: bool = True
 
     def course(self) -> Course:
+        """Run the study."""
         return Course(self.algorithm, self.budget, self.options, self.look)
 
     def draw(self) -> str:
+        """Run the study and return the picture."""
         return plane(self, self.course())
 
 
 def plane(scene: Scene, course: Course) -> str:
-    """The square with the function and the points, and their values in order below."""
+    """Return a picture: the square with the function and the points, and below it their values in order.
+
+    Args:
+        scene: What to draw.
+        course: Its study.
+    """
     frame = Frame(LEFT, TOP, SIDE, SIDE, Axis(LOW, HIGH), Axis(LOW, HIGH))
     layers = scene.layers(course, frame)
     best = int(np.argmin(course.values))
@@ -156,9 +210,15 @@ def plane(scene: Scene, course: Course) -> str:
 
 
 def values(course: Course, layers: Layers) -> Iterator[str]:
-    """The function's values by evaluation, and the best so far."""
+    """Yield the strip of the function's values by evaluation, with the best so far.
+
+    Args:
+        course: The study.
+        layers: The points' colours, and which are hollow.
+    """
     end = next(end for end in ENDS if end >= len(course.values))
     frame = Frame(LEFT, TOP + SIDE + GAP, SIDE, STRIP, Axis(0, end), Axis(FLOOR, CEILING, log=True))
+    # A logarithmic axis has no place for 0, which several algorithms reach nearly.
     shown = [min(max(value, FLOOR), CEILING) for value in course.values]
     best = list(itertools.accumulate(shown, min))
     steps = [(i + move, value) for i, value in enumerate(best, start=1) for move in (0, 1)][:-1]
@@ -175,7 +235,12 @@ def values(course: Course, layers: Layers) -> Iterator[str]:
 
 
 def ordered(course: Course, frame: Frame) -> Layers:
-    """Dark to light in the order of evaluation; strokes on the edges are what each axis has seen."""
+    """Colour points by order, dark to light; strokes on the edges show the values that each axis has seen.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     strokes = [
         line
         for x, y in frame.places(course.places)
@@ -185,7 +250,12 @@ def ordered(course: Course, frame: Frame) -> Layers:
 
 
 def stratified(course: Course, frame: Frame) -> Layers:
-    """As `ordered`, with the strata of which every row and column has one point."""
+    """Colour points by order, and show the strata, of which every row and column has one point.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     layers, n = ordered(course, frame), len(course.trials)
     cuts = [LOW + (HIGH - LOW) * i / n for i in range(1, n)]
     grid = [
@@ -196,13 +266,23 @@ def stratified(course: Course, frame: Frame) -> Layers:
 
 
 def modelled(course: Course, frame: Frame) -> Layers:
-    """The initial design hollow, the rest in order."""
+    """Draw the initial design hollow, and colour the rest by order.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     start = frozenset(range(cast(GPBO, course.study.optimizer).n_init))
     return Layers(by_order(course), [Key(ring(0, 0, VIRIDIS[0]), 12, "initial design"), order_key()], hollow=start)
 
 
 def annealed(course: Course, frame: Frame) -> Layers:
-    """The walk, and moves that it did not accept. seen: where it stood."""
+    """Draw the walk, and the moves that it did not accept; `seen` has where it stood.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     n_init = cast(Annealing, course.study.optimizer).n_init
     behind = []
     for n in range(n_init, len(course.trials)):
@@ -220,7 +300,12 @@ def annealed(course: Course, frame: Frame) -> Layers:
 
 
 def climbed(course: Course, frame: Frame) -> Layers:
-    """Climbs, and leaps from local optima. seen: where the climb stood."""
+    """Draw climbs, and leaps from local optima; `seen` has where the climb stood.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     optimizer = cast(IteratedLocalSearch, course.study.optimizer)
     behind, optima = [], set()
     for n in range(optimizer.n_init, len(course.trials)):
@@ -230,7 +315,7 @@ def climbed(course: Course, frame: Frame) -> Layers:
         if stands == n:
             style = path(VERMILLION, 1.6, "6 4") if n in optimizer.leaves else path(INK, 1.6)
             behind.append(frame.line([course.places[stood], course.places[n]], style))
-    found = [circle(*at, 8, VERMILLION, 1.6) for at in frame.places(course.places[n] for n in sorted(optima))]
+    rings = [circle(*at, 8, VERMILLION, 1.6) for at in frame.places(course.places[n] for n in sorted(optima))]
     legend = [
         Key(ring(0, 0, VIRIDIS[0]), 12, "initial"),
         order_key(),
@@ -238,11 +323,16 @@ def climbed(course: Course, frame: Frame) -> Layers:
         Key(stroke(-10, 0, 10, 0, VERMILLION, 1.6, "6 4"), 22, "leap"),
         Key(circle(0, 0, 7, VERMILLION, 1.6), 16, "local optimum"),
     ]
-    return Layers(by_order(course), legend, behind, found, frozenset(range(optimizer.n_init)))
+    return Layers(by_order(course), legend, behind, rings, frozenset(range(optimizer.n_init)))
 
 
 def bred(course: Course, frame: Frame) -> Layers:
-    """Coloured by generation, as many children as the population is large; the last population is ringed."""
+    """Colour points by generation, one population's worth of children each, and ring the last population.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     optimizer = cast(Genetic, course.study.optimizer)
     last = math.ceil(len(course.trials) / optimizer.size) - 1
     colours = [viridis(n // optimizer.size / last) for n in range(len(course.trials))]
@@ -254,10 +344,15 @@ def bred(course: Course, frame: Frame) -> Layers:
 
 
 def partitioned(course: Course, frame: Frame) -> Layers:
-    """The leaves of the tree by depth, and each point by that of the first cell around it."""
+    """Draw the tree's leaves by depth, and colour each point by the depth of the first cell around it.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     optimizer = cast(Partitioned, course.study.optimizer)
     tree = optimizer.tree
-    assert tree is not None
+    assert tree is not None  # the study has run
     tiles = leaves(tree)
     depths = sorted({cell.depth for cell in tiles})
     bottom = depths[-1]
@@ -286,13 +381,24 @@ def partitioned(course: Course, frame: Frame) -> Layers:
 
 
 def divided(course: Course, frame: Frame) -> Layers:
-    """As `partitioned`, for DIRECT, which cuts the cells of an iteration when it goes on to the next."""
+    """Draw the leaves by depth, of an unfinished search.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
+    # DIRECT cuts the cells of an iteration when it goes on to the next, which this question makes it do.
     assert not course.study.optimizer.finished
     return partitioned(course, frame)
 
 
 def decomposed(course: Course, frame: Frame) -> Layers:
-    """FDA's regions by level."""
+    """Draw FDA's regions by level, and colour points by order.
+
+    Args:
+        course: The study.
+        frame: The square.
+    """
     styles = [(INK, 1.2), (BLUE, 1.6), (VERMILLION, 1.6)]
     regions = cast(FDA, course.study.optimizer).regions
     behind = [
@@ -304,62 +410,11 @@ def decomposed(course: Course, frame: Frame) -> Layers:
     return Layers(by_order(course), [order_key(), *legend], behind)
 
 
-# ----- a Gaussian process in one dimension
-
-
-def process() -> str:
-    """The process after a few evaluations of `bo`, what it takes for likely, and where it evaluates next."""
-    function, budget = SYNTHETIC["sine-root"], 6
-    study = Study(function.space, function, "bo", seed=SEED, options={"n_init": 5}).run(budget)
-    optimizer = cast(GPBO, study.optimizer)
-    u = np.linspace(0, 1, 201)
-    x = LOW + (HIGH - LOW) * u
-    truth = [function({"x1": each}) for each in x.tolist()]
-    with one_blas_thread():
-        surrogate = Surrogate(function.space, *optimizer.history, optimizer.errors)
-        mean, std = surrogate.posterior(u[:, None])
-        log_ei = acquisition(surrogate)(u[:, None])
-    improvement = np.exp(log_ei - log_ei.max())
-    (following,) = optimizer.ask(1)
-    next_x = float(following.config["x1"])
-    tried = [(float(trial.config["x1"]), trial.score) for trial in study.trials]
-    upper = Frame(LEFT, TOP, SIDE, 300, Axis(LOW, HIGH), Axis(0, 5))
-    lower = Frame(LEFT, TOP + 300 + GAP, SIDE, STRIP, Axis(LOW, HIGH), Axis(0, 1))
-    band = [*zip(x, mean - 1.96 * std, strict=True), *zip(x[::-1], (mean + 1.96 * std)[::-1], strict=True)]
-    edge = " ".join(f"{a},{b}" for a, b in upper.places(band))
-    legend = [
-        Key(stroke(-9, 0, 9, 0, INK, 1.6, "5 4"), 20, "function"),
-        Key(stroke(-9, 0, 9, 0, BLUE, 2), 20, "posterior mean"),
-        Key(box(BLUE, 0.2), 14, "95 % interval"),
-        Key(dot(0, 0, "white"), 12, "evaluated"),
-        Key(stroke(0, -7, 0, 7, VERMILLION, 2), 8, "evaluated next"),
-    ]
-    at = upper.x(next_x)
-    lines = [
-        text(10, 22, "A Gaussian process and its acquisition function", 'font-size="15" font-weight="bold"'),
-        text(10, 41, f"sin(x)² + √(x + 5) after {budget} evaluations of bo", f'fill="{FAINT}"'),
-        *keyed(legend, WIDTH),
-        *upper.axes("x"),
-        upper.upright("f"),
-        f'<polygon points="{edge}" fill="{BLUE}" fill-opacity="0.2"/>',
-        stroke(at, TOP, at, upper.bottom, VERMILLION, 1.5),
-        upper.line(zip(x, truth, strict=True), f'stroke="{INK}" stroke-width="1.6" stroke-dasharray="5 4"'),
-        upper.line(zip(x, mean, strict=True), f'stroke="{BLUE}" stroke-width="2"'),
-        *(dot(*each, "white", 5) for each in upper.places(tried)),
-        *lower.axes("x"),
-        lower.upright("EI"),
-        lower.line(zip(x, improvement, strict=True), f'stroke="{ORANGE}" stroke-width="2"'),
-        stroke(at, lower.top, at, lower.bottom, VERMILLION, 1.5),
-        text(LEFT + SIDE, lower.top - 6, "expected improvement, of its maximum", 'text-anchor="end" font-size="11"'),
-    ]
-    return sheet(WIDTH, TOP + 300 + GAP + STRIP + 50, lines)
-
-
-# ----- marks
+# ----- the function, and colours by order
 
 
 def shaded(frame: Frame) -> Iterator[str]:
-    """The function: the smaller, the darker."""
+    """Yield the function as areas, the darker the smaller its values."""
     for k, level in enumerate(LEVELS):
         share = k / (len(LEVELS) - 1)
         grey = "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in ((238, 150), (240, 165), (243, 180)))
@@ -367,76 +422,36 @@ def shaded(frame: Frame) -> Iterator[str]:
 
 
 def lined(frame: Frame) -> Iterator[str]:
+    """Yield the function as contour lines."""
     for level in LEVELS:
         yield f'<path d="{area(frame, level)}" fill="none" stroke="{INK}" stroke-opacity="0.55" stroke-width="0.7"/>'
 
 
 def area(frame: Frame, level: float) -> str:
-    """Where the function is at most a level, as a path."""
+    """Return the area in which the function is at most a level, as the data of a path.
+
+    Args:
+        frame: Where to draw.
+        level: The level.
+    """
     axis = np.linspace(LOW, HIGH, LATTICE)
     lattice = np.array([[PLANE.loss((x1, x2)) for x2 in axis.tolist()] for x1 in axis.tolist()])
     step = (HIGH - LOW) / (LATTICE - 1)
-    found = []
+    rings = []
     for outline in outlines(lattice, level):
         places = frame.places((LOW + step * i, LOW + step * j) for i, j in outline)
-        found.append("M" + " ".join(f"{x:g},{y:g}" for x, y in places) + "Z")
-    return "".join(found)
-
-
-def viridis(share: float) -> str:
-    """A colour from dark (0) to light (1)."""
-    at = min(max(share, 0.0), 1.0) * (len(VIRIDIS) - 1)
-    k = min(int(at), len(VIRIDIS) - 2)
-    low, high = ([int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in VIRIDIS[k : k + 2])
-    return "#" + "".join(f"{round(a + (at - k) * (b - a)):02x}" for a, b in zip(low, high, strict=True))
+        rings.append("M" + " ".join(f"{x:g},{y:g}" for x, y in places) + "Z")
+    return "".join(rings)
 
 
 def by_order(course: Course) -> list[str]:
+    """Return the points' colours, dark to light in the order of evaluation."""
     n = len(course.trials)
     return [viridis(i / (n - 1)) for i in range(n)]
 
 
-def dot(x: float, y: float, colour: str, r: float = 4.5) -> str:
-    return f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="{colour}" stroke="{INK}" stroke-width="0.8"/>'
-
-
-def ring(x: float, y: float, colour: str, r: float = 4.5) -> str:
-    return f'<circle cx="{x:g}" cy="{y:g}" r="{r - 0.5:g}" fill="white" stroke="{colour}" stroke-width="1.8"/>'
-
-
-def circle(x: float, y: float, r: float, colour: str, width: float) -> str:
-    return f'<circle cx="{x:g}" cy="{y:g}" r="{r:g}" fill="none" stroke="{colour}" stroke-width="{width:g}"/>'
-
-
-def star(x: float, y: float) -> str:
-    corners = [(r * math.sin(k * math.pi / 5), -r * math.cos(k * math.pi / 5)) for k, r in enumerate((8.5, 3.6) * 5)]
-    places = " ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in corners)
-    return f'<polygon points="{places}" fill="{VERMILLION}" stroke="white" stroke-width="1"/>'
-
-
-def plus(x: float, y: float) -> str:
-    return f'<path d="M{x - 5:g},{y:g}h10M{x:g},{y - 5:g}v10" stroke="{INK}" stroke-width="1.4"/>'
-
-
-def cross(x: float, y: float) -> str:
-    return f'<path d="M{x - 3:g},{y - 3:g}l6,6m0,-6l-6,6" stroke="{VERMILLION}" stroke-width="1.6" fill="none"/>'
-
-
-def box(colour: str, opacity: float = 1) -> str:
-    faint = "" if opacity == 1 else f' fill-opacity="{opacity:g}"'
-    return f'<rect x="-6" y="-6" width="12" height="12" fill="{colour}"{faint}/>'
-
-
-def stroke(x1: float, y1: float, x2: float, y2: float, colour: str = INK, width: float = 1.2, dash: str = "") -> str:
-    return f'<path d="M{x1:g},{y1:g}L{x2:g},{y2:g}" fill="none" {path(colour, width, dash)}/>'
-
-
-def path(colour: str, width: float, dash: str = "") -> str:
-    broken = f' stroke-dasharray="{dash}"' if dash else ""
-    return f'stroke="{colour}" stroke-width="{width:g}"{broken}'
-
-
 def order_key() -> Key:
+    """Return the legend's entry for colours by order."""
     dots = "".join(dot(7 * k - 14, 0, viridis(k / 4), 4) for k in range(5))
     return Key(dots, 40, "first to last")
 
@@ -464,7 +479,7 @@ PICTURES: dict[str, Callable[[], str]] = {**{name: scene.draw for name, scene in
 
 
 def write(folder: Path) -> list[Path]:
-    """Draws all pictures into a folder; raises UserError where it cannot be written."""
+    """Draw all pictures into a folder and return their files; raise UserError if it cannot be written."""
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)

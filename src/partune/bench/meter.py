@@ -1,4 +1,4 @@
-"""Clocks and memory of one contender: of this process, and of the processes that it starts."""
+"""Clocks and peak memory of this process and of the processes that it starts; the machine and versions in words."""
 
 from __future__ import annotations
 
@@ -26,7 +26,12 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock on the wall, and of the processor (user and system, all threads)."""
+    """What something took.
+
+    Attributes:
+        wall: Seconds by the clock on the wall.
+        cpu: Seconds of the processor, user and system, of all threads.
+    """
 
     wall: float = 0.0
     cpu: float = 0.0
@@ -38,26 +43,33 @@ class Cost:
         return Cost(self.wall - other.wall, self.cpu - other.cpu)
 
     def on(self, device: str) -> float:
-        """The seconds that count: the processor's on a CPU, where others may take their turns; else the wall's."""
+        """Return the seconds that count on a device: the processor's on a CPU, the wall's on any other."""
+        # On a CPU other processes may take turns, which the clock on the wall would count too.
         return self.cpu if device == "cpu" else self.wall
 
 
 class Stopwatch:
-    """Both clocks, read once the device has done what it was given."""
+    """A watch that reads both clocks once the device has finished its work.
+
+    Args:
+        device: The device that computes.
+        children: Whether to count the processor's time of processes that were started and have ended, instead of this
+            process's.
+    """
 
     def __init__(self, device: torch.device, children: bool = False) -> None:
-        """children: count the processor's time of processes that were started and ended, in place of this one's."""
         self.device, self.children = device, children
         self._last = self._read()
 
     def lap(self) -> Cost:
-        """What passed since the last lap, or since the watch was made."""
+        """Return what passed since the last lap, or since the watch was made."""
         before, self._last = self._last, self._read()
         return self._last - before
 
     def _read(self) -> Cost:
         import torch
 
+        # Kernels run asynchronously: without this, their time would be counted in a later lap.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         own = os.times()
@@ -67,14 +79,14 @@ class Stopwatch:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
-    """Asked within, answers the most bytes held since it began; nan where the system does not tell.
+    """Yield a function that returns the most bytes held since the context began; nan if the system does not tell.
 
-    CUDA: what torch allocated. Else this process's resident set: the base, the libraries, and what earlier work left
-    with the allocator are all in it.
+    On CUDA it is what torch allocated. On a CPU it is this process's resident set, which includes the base, the
+    libraries, and what earlier work left with the allocator.
     """
     import torch
 
-    gc.collect()
+    gc.collect()  # so that what earlier work left in reference cycles is not counted
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -87,29 +99,34 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
 
 
 def resident_peak() -> float:
-    """Bytes of this process's largest resident set since the last reset (Linux)."""
+    """Return the bytes of this process's largest resident set since the last reset (Linux)."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return 1024.0 * int(line.split()[1])
 
 
 def machine(device: torch.device, threads: int) -> str:
-    """The hardware in words."""
+    """Return the hardware in words.
+
+    Args:
+        device: The device that computes.
+        threads: The CPU threads that do.
+    """
     import torch
 
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    told = f"{os.cpu_count()} cores of {_processor()}, {gibibytes:.0f} GiB, {threads} thread{'s' * (threads > 1)}"
-    return f"{torch.cuda.get_device_name(device)}; {told}" if device.type == "cuda" else told
+    cpu = f"{os.cpu_count()} cores of {_processor()}, {gibibytes:.0f} GiB, {threads} thread{'s' * (threads > 1)}"
+    return f"{torch.cuda.get_device_name(device)}; {cpu}" if device.type == "cuda" else cpu
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> str:
-    """Python's and the packages'; by default those that decide the speed of a pack."""
-    found = [f"python {platform.python_version()}"]
+    """Return the versions of Python and of packages; by default of those that decide the speed of a pack."""
+    texts = [f"python {platform.python_version()}"]
     for name in packages:
         try:
-            found.append(f"{name} {version(name)}")
+            texts.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            found.append(f"{name} ?")
-    return ", ".join(found)
+            texts.append(f"{name} ?")
+    return ", ".join(texts)
 
 
 def _processor() -> str:

@@ -210,7 +210,7 @@ BENCHMARKS = {
         "partune.bench.chaos",
         "a study whose processes are killed",
         "Run a study with scheduler, workers and driver in processes of their own, kill one of them every few seconds, "
-        "and compare the record with that of the same study left alone.",
+        "and compare the record with that of the same study undisturbed.",
         dask=True,
     ),
 }

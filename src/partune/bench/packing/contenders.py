@@ -1,4 +1,4 @@
-"""The ways to run the same trials. A contender trains, saves the adapter and scores; each answers with a `Run`."""
+"""The ways of running the same trials that are compared: each trains, saves the adapters, scores, and is measured."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from partune import trial as trials
 from partune.bench.meter import Cost, Stopwatch, peak_memory
-from partune.bench.packing.workload import METRIC, Trial, Workload
+from partune.bench.packing.workload import METRIC, SeededTraining, Workload
 from partune.finetune.adapter import save
 from partune.finetune.model import DTYPES, Base
 from partune.finetune.packed.adapters import carrier
@@ -41,18 +41,25 @@ if TYPE_CHECKING:
     from partune.finetune.litgpt.engine import LitGPTEngine
 
 SCRIPT = Path(__file__).with_name("script.py")
-SCORE_BATCH = 64  # of the script; partune's default
-PROBES = 2  # timings of a size in the search for the best, of which the faster one counts
-BRIEF = 3  # steps of such a timing
+SCORE_BATCH = 64  # the script's; partune's default
+PROBES = 2  # timings per size in the search for the best, of which the faster one counts
+BRIEF = 3  # steps per timing
 SCORE_BATCHES = (4, 16, 64, 256)
 SEARCHED = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
 
 
 @dataclass
-class Run:
-    """What some trials took, in all: set-up (processes, loading, attaching and saving adapters), train, score.
+class Measurement:
+    """What some trials took together, and what came of them.
 
-    tokens: read in training, padding aside; peak: bytes; losses, scores: of each trial, in the workload's order.
+    Attributes:
+        setup: The cost of processes, of loading, and of attaching and saving adapters.
+        train: The cost of training.
+        score: The cost of scoring.
+        tokens: The tokens read in training, without padding.
+        peak: The most bytes held.
+        losses: The loss of each step of each trial, in the workload's order.
+        scores: The score of each trial.
     """
 
     setup: Cost = field(default_factory=Cost)
@@ -65,14 +72,16 @@ class Run:
 
     @property
     def trials(self) -> int:
+        """How many trials were run."""
         return len(self.scores)
 
     @property
     def whole(self) -> Cost:
+        """What they took in all."""
         return self.setup + self.train + self.score
 
 
-Contender = Callable[[Workload], Run]
+Contender = Callable[[Workload], Measurement]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -83,8 +92,12 @@ class OutOfMemoryError(RuntimeError):
 class Shipped:
     """LitGPT as shipped: `finetune_lora` and `evaluate` of its command line, a process each.
 
-    Its processes' user and system time count. Converting the base is no trial's, and done before the clock starts. The
-    base is trained on all of the rows, in LitGPT's own order, with its own schedule and without clipping.
+    The user and system time of its processes counts. The base is converted before the clock starts, as no trial needs
+    that again. It is trained on all of the rows, in LitGPT's own order, with its own schedule and without clipping.
+
+    Attributes:
+        tuner: The objective that runs LitGPT's command.
+        checkpoint: The converted base.
     """
 
     tuner: FineTune
@@ -93,6 +106,12 @@ class Shipped:
 
     @classmethod
     def convert(cls, work: Workload, command: str) -> Shipped:
+        """Return the contender, with the base in LitGPT's format.
+
+        Args:
+            work: The trials.
+            command: LitGPT's command.
+        """
         from partune.finetune.litgpt.engine import LitGPTEngine
 
         device, threads = str(work.base.device), torch.get_num_threads()
@@ -108,8 +127,9 @@ class Shipped:
         engine = cast(LitGPTEngine, tuner.engine)
         return cls(tuner, engine, engine.checkpoint())
 
-    def run(self, work: Workload) -> Run:
-        run = Run()
+    def run(self, work: Workload) -> Measurement:
+        """Run the trials one by one, in two processes each."""
+        run = Measurement()
         for trial in work.trials(len(work.configurations)):
             with tempfile.TemporaryDirectory(dir=work.folder) as folder:
                 settings = trial.settings.model_dump(include=set(SEARCHED))
@@ -126,12 +146,12 @@ class Shipped:
         return run
 
 
-# ----- a process a trial
+# ----- a process per trial
 
 
-def processes(work: Workload) -> Run:
-    """A fresh Python process a trial: the script of a user of transformers, PEFT and lm-eval."""
-    run = Run(peak=0.0)
+def processes(work: Workload) -> Measurement:
+    """Run the trials one by one, each in a fresh Python process with the script of a user of PEFT and lm-eval."""
+    run = Measurement(peak=0.0)
     for trial in work.trials(len(work.configurations)):
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
             specification, answer = Path(folder) / "specification.json", Path(folder) / "result.json"
@@ -149,8 +169,14 @@ def processes(work: Workload) -> Run:
     return run
 
 
-def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
-    """A trial as the script reads it."""
+def specified(work: Workload, trial: SeededTraining, folder: Path) -> dict[str, object]:
+    """Return a trial as the specification that the script reads.
+
+    Args:
+        work: The trials.
+        trial: The trial.
+        folder: Where the script writes.
+    """
     settings = trial.settings
     lora = lora_config(work.base, settings.targets)(settings)
     return {
@@ -180,10 +206,11 @@ def specified(work: Workload, trial: Trial, folder: Path) -> dict[str, object]:
 
 
 def in_process(command: Sequence[str]) -> Cost:
-    """Runs a command; returns what it took, from its start to its end. Raises RuntimeError with its last line."""
+    """Run a command and return what it took from its start to its end; raise RuntimeError with its last line."""
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        # wait4 tells what this child used; RUSAGE_CHILDREN would add up all that have ended.
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - began
@@ -191,6 +218,7 @@ def in_process(command: Sequence[str]) -> Cost:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()
             cause = lines[-1] if lines else f"ended with status {process.returncode}"
+            # -9: killed, as Linux does with a process when memory runs out.
             short = is_out_of_memory(RuntimeError(cause)) or process.returncode == -9
             raise OutOfMemoryError(cause) if short else RuntimeError(cause)
     return Cost(wall, used.ru_utime + used.ru_stime)
@@ -203,7 +231,10 @@ def in_process(command: Sequence[str]) -> Cost:
 class Tuned:
     """PEFT in this process, as fast as its parts go: resident base, SDPA, cached tokens and requests, fused AdamW.
 
-    micro: examples a forward pass; score_batch: requests of one, which the harness sorts by length.
+    Attributes:
+        micro: The examples per forward pass in training.
+        score_batch: The requests per forward pass in scoring, which the harness sorts by length.
+        loglikelihoods: The harness's model.
     """
 
     micro: int
@@ -212,9 +243,9 @@ class Tuned:
 
     @classmethod
     def find(cls, work: Workload) -> Tuned:
-        """With the fastest micro-batch and scoring batch of a few on this workload."""
+        """Return the contender with the fastest of a few micro-batches and scoring batches on this workload."""
         batch = work.configurations[0].batch_size
-        brief = Trial(work.configurations[0].model_copy(update={"steps": BRIEF}), work.seed)
+        brief = SeededTraining(work.configurations[0].model_copy(update={"steps": BRIEF}), work.seed)
         base = work.base
 
         def train(micro: int) -> None:
@@ -226,8 +257,9 @@ class Tuned:
         score = fastest(SCORE_BATCHES, lambda size: models[size](work.requests), base.device)
         return cls(micro, score, models[score])
 
-    def run(self, work: Workload) -> Run:
-        run, device = Run(), work.base.device
+    def run(self, work: Workload) -> Measurement:
+        """Run the trials one by one on the resident base."""
+        run, device = Measurement(), work.base.device
         with peak_memory(device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
             for trial in work.trials(len(work.configurations)):
                 watch = Stopwatch(device)
@@ -245,15 +277,25 @@ class Tuned:
 
     @property
     def sizes(self) -> str:
+        """The chosen sizes in words."""
         return f"micro-batch {self.micro}, scoring batch {self.score_batch}"
 
 
 def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.device) -> int:
-    """The size with which a call takes the least; one that does not fit in memory is out."""
+    """Return the size with which a call takes the least time, among those that fit in memory.
+
+    Args:
+        sizes: The sizes to try.
+        call: Called with a size.
+        device: The device that computes.
+
+    Raises:
+        OutOfMemoryError: No size fits.
+    """
     took: dict[int, float] = {}
     for size in sizes:
         try:
-            call(size)
+            call(size)  # not timed: kernels are chosen and memory is taken at the first call
             costs = []
             for _ in range(PROBES):
                 watch = Stopwatch(device)
@@ -269,22 +311,34 @@ def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.d
 
 
 @contextmanager
-def peft_adapter(base: Base, trial: Trial) -> Iterator[PeftModel]:
-    """The base with a new adapter of PEFT's own making, its `nn.Dropout` included; untouched afterwards."""
+def peft_adapter(base: Base, trial: SeededTraining) -> Iterator[PeftModel]:
+    """Lend the base with a new adapter that PEFT made, its `nn.Dropout` included; it is untouched afterwards.
+
+    Args:
+        base: The base.
+        trial: The trial, whose seed initialises the adapter.
+    """
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
 
     with base.lent() as model, own_generators(base.device, trial.seed):
         with quiet():
             adapted = get_peft_model(model, lora_config(base, trial.settings.targets)(trial.settings))
+        # Only the adapter's layers are in training mode: its dropout is on, and any dropout of the base's stays off.
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
                 module.train()
         yield adapted
 
 
-def fit(work: Workload, trial: Trial, micro: int) -> list[float]:
-    """Trains the adapter that the base carries by torch's AdamW; returns the loss of each step."""
+def fit(work: Workload, trial: SeededTraining, micro: int) -> list[float]:
+    """Train the adapter that the base carries with torch's AdamW, and return the loss of each step.
+
+    Args:
+        work: The trials.
+        trial: The trial.
+        micro: The examples per forward pass.
+    """
     settings, base = trial.settings, work.base
     steps, warmup = settings.steps or 1, settings.warmup_steps or 0
     parameters = [parameter for parameter in base.model.parameters() if parameter.requires_grad]
@@ -300,7 +354,7 @@ def fit(work: Workload, trial: Trial, micro: int) -> list[float]:
         shares.step()
         optimiser.zero_grad()
     base.model.eval()
-    return [float(loss) for loss in losses]
+    return [float(loss) for loss in losses]  # only now, as reading a loss waits for the device
 
 
 # ----- packs
@@ -308,7 +362,13 @@ def fit(work: Workload, trial: Trial, micro: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Packed:
-    """K trials at once, by partune's packs."""
+    """partune's packs: K trials at once.
+
+    Attributes:
+        K: The trials of a pack.
+        head: The base's language-model head.
+        likelihoods: What scores a pack.
+    """
 
     K: int
     head: Head
@@ -316,15 +376,21 @@ class Packed:
 
     @classmethod
     def warm(cls, work: Workload, K: int) -> Packed:
-        """After a short run, for what happens once in a process."""
+        """Return the contender after a short run, in which everything happens that happens once per process.
+
+        Args:
+            work: The trials.
+            K: The trials of a pack.
+        """
         head = Head(work.base)
         packed = cls(K, head, PackedLikelihoods(work.base, head))
         brief = tuple(each.model_copy(update={"steps": BRIEF}) for each in work.configurations)
         packed.run(replace(work, configurations=brief))
         return packed
 
-    def run(self, work: Workload) -> Run:
-        run = Run()
+    def run(self, work: Workload) -> Measurement:
+        """Run the trials, K at a time."""
+        run = Measurement()
         trials = work.trials(max(self.K, len(work.configurations)))
         with peak_memory(work.base.device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
             for start in range(0, len(trials), self.K):
@@ -332,7 +398,7 @@ class Packed:
             run.peak = peak()
         return run
 
-    def _pack(self, work: Workload, trials: Sequence[Trial], folder: Path, run: Run) -> None:
+    def _pack(self, work: Workload, trials: Sequence[SeededTraining], folder: Path, run: Measurement) -> None:
         watch = Stopwatch(work.base.device)
         with carrier(work.base, work.targets) as carrying:
             residents = Residents(carrying, self.head)
@@ -354,7 +420,7 @@ class Packed:
 
 
 def train(residents: Residents) -> None:
-    """Trains a pack to its end, which its trials reach together; raises what went wrong in one."""
+    """Train a pack to the end of its trials, which they reach together; raise what went wrong in one of them."""
     while not all(slot.ended for slot in residents.slots):
         residents.step()
     for slot in residents.slots:

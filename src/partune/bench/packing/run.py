@@ -1,7 +1,7 @@
-"""`partune bench packing`: baselines and packs side by side, on the same trials, in one run.
+"""`partune bench packing`: run baselines and packs in turn, on the same trials, and write the table.
 
-Each repetition runs every contender once, forwards and backwards in turn, so that what drifts on the machine meets all
-alike; ratios are taken within a repetition.
+Each repetition runs every contender once, in one order and then in the reverse order, so that a drift of the machine
+affects all of them alike; ratios are taken within a repetition.
 """
 
 from __future__ import annotations
@@ -27,13 +27,21 @@ from partune.runtime.limits import require_threads
 from partune.runtime.paths import make_folder
 from partune.runtime.threads import torch_threads
 
-PROCESSES, TUNED, LITGPT = "process a trial", "PEFT, tuned", "LitGPT as shipped"
+PROCESSES, TUNED, LITGPT = "process per trial", "PEFT, tuned", "LitGPT as shipped"
 
 
 def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Runs the benchmark and writes its tables, anew after each repetition; returns their folder. Raises UserError.
+    """Run the benchmark; write its tables after every repetition.
 
-    tell: is told what runs, a line each.
+    Args:
+        options: What to measure.
+        tell: Called with a line about everything that runs.
+
+    Returns:
+        The folder of the tables.
+
+    Raises:
+        UserError: An option is not valid, or its folder exists.
     """
     check(options)
     out = Path(options.out)
@@ -43,18 +51,19 @@ def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -
         with torch_threads(suitable_threads(work.base, options.threads)):
             lines, contenders = entered(options, work, tell)
             head = heading(options, work)
-            make_folder(out, new=True)
+            make_folder(out, new=True)  # after the set-up, so that one that fails leaves no folder behind
             for repetition in range(options.repetitions):
                 for name in turns(lines, repetition):
                     tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")
                     with noted(lines[name]):
                         lines[name].runs.append(contenders[name](work))
+                # After every repetition: a benchmark of hours that is interrupted has its table.
                 write(out, head, rows(lines.values(), work.device))
     return out
 
 
 def check(options: Packing) -> None:
-    """Raises UserError for what cannot work, before anything loads."""
+    """Raise UserError for options that cannot work, before anything is loaded."""
     if os.path.lexists(out := Path(options.out)):
         raise UserError(f"{options.out} exists already: give another folder with --out")
     Record.check(out)
@@ -63,7 +72,7 @@ def check(options: Packing) -> None:
         if K % options.configurations and options.configurations % K:
             raise UserError(
                 f"a pack is a multiple or a divisor of the configurations, got {K} and {options.configurations}: "
-                "its trials would be others than the baselines'"
+                "otherwise its trials would differ from the baselines'"
             )
     if options.litgpt is not None and shutil.which(options.litgpt) is None:
         raise UserError(f"no command {options.litgpt}: --litgpt is the path of LitGPT's command")
@@ -72,7 +81,13 @@ def check(options: Packing) -> None:
 def entered(
     options: Packing, work: Workload, tell: Callable[[str], object]
 ) -> tuple[dict[str, Line], dict[str, Contender]]:
-    """The lines of the table in their order, and who fills them: found, tuned and warm."""
+    """Return the table's lines in order, and the contender of each, tuned and warmed up.
+
+    Args:
+        options: What to measure.
+        work: The trials.
+        tell: Called with a line about everything that warms up.
+    """
     lines, contenders = dict[str, Line](), dict[str, Contender]()
 
     def enter(line: Line, find: Callable[[], Contender]) -> None:
@@ -85,9 +100,9 @@ def entered(
         return Packed.warm(work, K).run
 
     def tuned() -> Contender:
-        found = Tuned.find(work)
-        lines[TUNED].detail = found.sizes
-        return found.run
+        contender = Tuned.find(work)
+        lines[TUNED].detail = contender.sizes
+        return contender.run
 
     if (command := options.litgpt) is None:
         lines[LITGPT] = Line(LITGPT, baseline=True, note="not installed")
@@ -103,14 +118,20 @@ def entered(
 
 
 def turns(lines: Mapping[str, Line], repetition: int) -> list[str]:
-    """The contenders that are still able to run, in the order of a repetition."""
+    """Return the contenders that can still run, in the order of a repetition.
+
+    Args:
+        lines: All lines by name.
+        repetition: The repetition's number, from 0 on.
+    """
+    # Every other time in reverse, so that what comes later on a machine that warms up is not always the same.
     able = [name for name, line in lines.items() if not line.note]
     return able if repetition % 2 == 0 else able[::-1]
 
 
 @contextmanager
 def noted(line: Line) -> Iterator[None]:
-    """What goes wrong within is the line's note, in place of its numbers, and the benchmark goes on."""
+    """Turn an exception inside the context into the line's note, in place of its numbers, and go on."""
     try:
         yield
     except UserError:
@@ -122,7 +143,12 @@ def noted(line: Line) -> Iterator[None]:
 
 
 def heading(options: Packing, work: Workload) -> list[str]:
-    """What stands above the table: command, machine, versions, workload."""
+    """Return the lines above the table: command, machine, versions, workload.
+
+    Args:
+        options: What was measured.
+        work: The trials.
+    """
     import torch
 
     kind = "CPU time" if work.device == "cpu" else "time"
@@ -131,6 +157,6 @@ def heading(options: Packing, work: Workload) -> list[str]:
         f"machine: {machine(work.base.device, torch.get_num_threads())}",
         f"versions: {versions()}",
         f"workload: {options.model}, {work.summary}",
-        f"numbers: seconds of {kind} a trial, medians of {options.repetitions} repetitions; "
+        f"numbers: seconds of {kind} per trial, medians of {options.repetitions} repetitions; "
         "ratios: the baseline's over this line's in the same repetition, median (least..most)",
     ]

@@ -1,9 +1,9 @@
-"""One LoRA fine-tuning as a script of its own: transformers, PEFT, torch's AdamW and lm-eval, and nothing of partune.
+"""One LoRA fine-tuning as a user's script: transformers, PEFT, torch's AdamW and lm-eval, without partune.
 
     python script.py SPECIFICATION.json
 
-The baseline of a process a trial. The specification names the files and the settings; what came out is written to the
-file that it names as `result`.
+This is the baseline with a process per trial. The specification names the files and the settings, among them the file
+for the results. Nothing is imported from partune, which would make the script something that no user has.
 """
 
 from __future__ import annotations
@@ -25,20 +25,31 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def clocks() -> tuple[float, float]:
+    """Return the seconds of the wall's clock and of the processor, once the device has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
 def encode(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Tokens and labels of an example: the loss is on the answer and the end of sequence."""
+    """Return the tokens and labels of an example; the loss is on the answer and the end of sequence.
+
+    Args:
+        row: The example, with its prompt and output.
+        tokenizer: The base's tokenizer.
+    """
     prompt = tokenizer(row["prompt"])["input_ids"]
     answer = [*tokenizer(row["output"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
     return prompt + answer, [-100] * len(prompt) + answer
 
 
 def collate(examples: list[tuple[list[int], list[int]]], device: str) -> dict[str, torch.Tensor]:
-    """A batch padded on the right, (b, T)."""
+    """Return a batch padded on the right, with tensors of (b, T).
+
+    Args:
+        examples: Tokens and labels of each.
+        device: Where to put it.
+    """
     longest = max(len(tokens) for tokens, _ in examples)
     padded = {
         "input_ids": [tokens + [0] * (longest - len(tokens)) for tokens, _ in examples],
@@ -49,7 +60,13 @@ def collate(examples: list[tuple[list[int], list[int]]], device: str) -> dict[st
 
 
 def train(spec: dict[str, Any], model: Any, examples: list[tuple[list[int], list[int]]]) -> list[float]:
-    """Trains the adapter; returns the loss of each step."""
+    """Train the adapter and return the loss of each step.
+
+    Args:
+        spec: The specification.
+        model: The model with its adapter.
+        examples: Tokens and labels of all examples.
+    """
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(parameters, lr=spec["learning_rate"], weight_decay=spec["weight_decay"])
@@ -69,15 +86,23 @@ def train(spec: dict[str, Any], model: Any, examples: list[tuple[list[int], list
 
 
 def share(step: int, warmup: int, steps: int) -> float:
-    """The learning rate's share of its peak: linear warm-up, then a cosine to zero."""
+    """Return the learning rate's share of its peak: linear warm-up, then a cosine to zero.
+
+    Args:
+        step: The step, from 0 on.
+        warmup: The steps of the warm-up.
+        steps: All steps.
+    """
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def main(spec: dict[str, Any]) -> None:
+    """Train and score as the specification says, and write the result."""
     torch.set_num_threads(spec["threads"])
     dtype = getattr(torch, spec["dtype"])
+    # Loading and tokenising come before the clocks: they are counted as set-up, as the whole less training and scoring.
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     rows = [json.loads(line) for line in Path(spec["data"]).read_text(encoding="utf-8").splitlines()]
     examples = [encode(row, tokenizer) for row in rows]
@@ -89,7 +114,7 @@ def main(spec: dict[str, Any]) -> None:
     trained = clocks()
 
     model.save_pretrained(spec["adapter"])
-    del model, base
+    del model, base  # the harness loads the base a second time, and both would not always fit
     lm = HFLM(
         pretrained=spec["model"],
         peft=spec["adapter"],
@@ -100,11 +125,11 @@ def main(spec: dict[str, Any]) -> None:
     )
     tasks = TaskManager(include_path=str(Path(spec["task"]).parent), include_defaults=False)
     loaded = clocks()
-    found = simple_evaluate(lm, tasks=[Path(spec["task"]).stem], task_manager=tasks, log_samples=False)
+    evaluated = simple_evaluate(lm, tasks=[Path(spec["task"]).stem], task_manager=tasks, log_samples=False)
     scored = clocks()
     result = {
         "losses": losses,
-        "score": found["results"][Path(spec["task"]).stem]["acc_norm,none"],
+        "score": evaluated["results"][Path(spec["task"]).stem]["acc_norm,none"],
         "train": [after - before for before, after in zip(began, trained, strict=True)],
         "score_costs": [after - before for before, after in zip(loaded, scored, strict=True)],
         "peak": peak_bytes(),
@@ -113,11 +138,11 @@ def main(spec: dict[str, Any]) -> None:
 
 
 def peak_bytes() -> float:
-    """Most bytes held: allocated by torch on a GPU, else the resident set."""
+    """Return the most bytes held: allocated by torch on a GPU, else the resident set."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status")
-    if status.is_file():  # a child's ru_maxrss begins with its parent's
+    if status.is_file():  # preferred, as a child's ru_maxrss begins with its parent's
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024.0 * int(line.split()[1])
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

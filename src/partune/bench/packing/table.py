@@ -1,4 +1,4 @@
-"""The table of a benchmark, as CSV and as Markdown: the same numbers, one line a contender."""
+"""The table of `partune bench packing`, as CSV and as Markdown: the same numbers, one line per contender."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from partune.runtime import markdown
 
 if TYPE_CHECKING:
     from partune.bench.meter import Cost
-    from partune.bench.packing.contenders import Run
+    from partune.bench.packing.contenders import Measurement
 
 PARTS = ("whole", "train", "score")
 COSTS = ("line", "trials", "seconds", "set-up", "train", "score", "wall seconds", "tokens/s", "peak MiB")
@@ -23,7 +23,7 @@ COSTS = ("line", "trials", "seconds", "set-up", "train", "score", "wall seconds"
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and most of some numbers."""
+    """The median, least and greatest of some numbers."""
 
     median: float
     least: float
@@ -31,36 +31,61 @@ class Spread:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Spread:
+        """Return the spread of numbers, of which there must be one."""
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 def ratios(baseline: Sequence[float], own: Sequence[float]) -> Spread:
-    """How many times as long the baseline took, pair by pair: each of one repetition. Raises ValueError."""
+    """Return how many times as long the baseline took, repetition by repetition.
+
+    Args:
+        baseline: The baseline's seconds, one number per repetition.
+        own: The contender's seconds.
+
+    Raises:
+        ValueError: One of them has more repetitions.
+    """
     return Spread.of([theirs / mine for theirs, mine in zip(baseline, own, strict=True)])
 
 
 @dataclass
 class Line:
-    """A contender: its runs, one a repetition, or a note why it has none. detail: how it was set."""
+    """A contender's measurements.
+
+    Attributes:
+        name: The contender's name.
+        baseline: Whether the lines below are compared with it.
+        runs: One measurement per repetition.
+        note: Why there is none.
+        detail: How the contender was set up.
+    """
 
     name: str
     baseline: bool = False
-    runs: list[Run] = field(default_factory=list)
+    runs: list[Measurement] = field(default_factory=list)
     note: str = ""
     detail: str = ""
 
     @property
     def title(self) -> str:
-        said = ", ".join(filter(None, (self.detail, self.note)))
-        return f"{self.name}: {said}" if said else self.name
+        """The name with detail and note."""
+        more = ", ".join(filter(None, (self.detail, self.note)))
+        return f"{self.name}: {more}" if more else self.name
 
 
 @dataclass
 class Row:
-    """What a line's runs come to: medians over repetitions of a trial's seconds, and ratios by (baseline, part).
+    """A line's numbers, medians over repetitions.
 
-    seconds: by part, of the kind that counts on the device; wall: of the clock on the wall. tokens: of training, a
-    second of it; peak: bytes.
+    Attributes:
+        name: The contender's name.
+        title: The name with detail and note.
+        trials: How many trials a repetition has.
+        seconds: Seconds per trial by part, of the kind that counts on the device.
+        wall: Seconds per trial by the clock on the wall.
+        tokens: Training tokens per second of training.
+        peak: The most bytes held.
+        ratios: How many times as long a baseline took, by (baseline, part).
     """
 
     name: str
@@ -74,21 +99,26 @@ class Row:
 
 
 def rows(lines: Iterable[Line], device: str) -> list[Row]:
-    """The lines of the contenders' runs so far."""
-    found: list[Row] = []
+    """Return the rows of the measurements so far.
+
+    Args:
+        lines: The contenders, in order; each is compared with the baselines above it.
+        device: The device's type, which says which seconds count.
+    """
+    table: list[Row] = []
     baselines: list[Line] = []
     for line in lines:
-        found.append(_row(line, baselines, device))  # against the baselines above it
+        table.append(_row(line, baselines, device))
         if line.baseline and line.runs:
             baselines.append(line)
-    return found
+    return table
 
 
 def _row(line: Line, baselines: Sequence[Line], device: str) -> Row:
     if not line.runs:
         return Row(line.name, line.title)
 
-    def median(value: Callable[[Run], float]) -> float:
+    def median(value: Callable[[Measurement], float]) -> float:
         return statistics.median(map(value, line.runs))
 
     return Row(
@@ -108,7 +138,13 @@ def _row(line: Line, baselines: Sequence[Line], device: str) -> Row:
 
 
 def seconds(line: Line, part: str, device: str) -> list[float]:
-    """A trial's seconds of each repetition."""
+    """Return the seconds per trial in each repetition.
+
+    Args:
+        line: The contender.
+        part: "whole", "train", "score" or "setup".
+        device: The device's type, which says which seconds count.
+    """
     costs: list[Cost] = [getattr(run, part) for run in line.runs]
     return [cost.on(device) / run.trials for cost, run in zip(costs, line.runs, strict=True)]
 
@@ -117,7 +153,13 @@ def seconds(line: Line, part: str, device: str) -> list[float]:
 
 
 def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
-    """table.csv and table.md, of the same texts: what a trial costs, and how many times as long the baselines took."""
+    """Write table.csv and table.md: what a trial costs, and how many times as long the baselines took.
+
+    Args:
+        folder: Where to.
+        head: The lines above the table.
+        table: The rows.
+    """
     keys = list(dict.fromkeys(key for row in table for key in row.ratios))
     names = [baseline if part == PARTS[0] else f"{baseline}: {part}" for baseline, part in keys]
     costs = [[row.title, *_costs(row)] for row in table]

@@ -1,4 +1,4 @@
-"""The work that every contender does: the same trials on the same base, examples and items.
+"""The work that all contenders share: the same trials on the same base, examples and items.
 
 A trial is a configuration and a seed. The configurations are a small Latin hypercube over the space `lora`; a pack of
 K trials repeats them with new seeds, so that every contender's mean is over the same configurations.
@@ -53,8 +53,13 @@ DATA, TASK = "data.jsonl", "bench_items.yaml"
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A configuration as the settings of its training, and the seed of initialisation and dropout."""
+class SeededTraining:
+    """A trial as the contenders run it.
+
+    Attributes:
+        settings: Its configuration, as the settings of a training.
+        seed: The seed of initialisation and dropout.
+    """
 
     settings: config.Training
     seed: int
@@ -64,8 +69,14 @@ class Trial:
 class Workload:
     """What is trained and scored.
 
-    path: the base's folder or id; `folder` has the data, the task and, once asked for, a random base's files.
-    part: all items, which stand in `task_file` too. configurations: as training settings.
+    Attributes:
+        base: The base model, resident.
+        path: Its folder or id; None for one of random weights.
+        folder: Where the data and the task are, and, once asked for, the files of a random base.
+        examples: The tokenised training examples.
+        part: All items, which `task_file` has too.
+        configurations: The configurations, as settings of a training.
+        seed: The seed of everything.
     """
 
     base: Base
@@ -78,50 +89,55 @@ class Workload:
 
     @property
     def data_file(self) -> Path:
-        """Alpaca rows, with their prompts."""
+        """The file of the training data: Alpaca rows with their prompts."""
         return self.folder / DATA
 
     @property
     def task_file(self) -> Path:
+        """The file of the task that trials are scored on."""
         return self.folder / TASK
 
     @property
     def targets(self) -> str:
+        """The layers that adapters are on."""
         return self.configurations[0].targets
 
     @property
     def requests(self) -> list[Request]:
+        """The requests that the items make of a model."""
         return self.part.requests
 
     @property
     def device(self) -> str:
+        """The device's type."""
         return self.base.device.type
 
-    def trials(self, count: int) -> list[Trial]:
-        """So many trials: the configurations again and again, each time with new seeds; those of like rank together."""
+    def trials(self, count: int) -> list[SeededTraining]:
+        """Return `count` trials: the configurations again and again, each time with new seeds."""
+        # Sorted by rank, as a study fills its packs: a pack computes at the largest rank in it.
         n = len(self.configurations)
-        found = [Trial(self.configurations[i % n], self.seed + i) for i in range(count)]
-        return sorted(found, key=lambda trial: trial.settings.lora_r)
+        trials = [SeededTraining(self.configurations[i % n], self.seed + i) for i in range(count)]
+        return sorted(trials, key=lambda trial: trial.settings.lora_r)
 
-    def order(self, trial: Trial) -> list[list[int]]:
-        """The examples of each optimiser step."""
+    def order(self, trial: SeededTraining) -> list[list[int]]:
+        """Return the examples' numbers of each optimiser step of a trial."""
         settings = trial.settings
         steps = batches(len(self.examples), settings.batch_size, settings.steps or 1, self.seed)
         return [indices.tolist() for indices in steps]
 
-    def tokens(self, trial: Trial) -> int:
-        """Tokens that a trial reads in training, padding aside."""
+    def tokens(self, trial: SeededTraining) -> int:
+        """Return how many tokens a trial reads in training, without padding."""
         return sum(int(self.examples.lengths[step].sum()) for step in self.order(trial))
 
     def score(self, answers: Sequence[Answer]) -> float:
-        """The mean METRIC of a model's answers to the requests."""
+        """Return the mean METRIC of a model's answers to the requests."""
         with rendering(self.part.task.trusted):
             values, _ = results(self.part, answers)
             return aggregate(self.part, values[METRIC])[0]
 
     @cached_property
     def model_path(self) -> str:
-        """The base as another process can load it; a random one is written first."""
+        """The folder or id from which another process can load the base; a random base is written first."""
         if self.path is not None:
             return self.path
         written = self.folder / "model"
@@ -132,7 +148,7 @@ class Workload:
 
     @property
     def summary(self) -> str:
-        """In words."""
+        """The workload in words."""
         settings = self.configurations[0]
         millions = self.base.model.num_parameters() / 1e6
         return (
@@ -145,7 +161,15 @@ class Workload:
 
 
 def make(folder: Path, options: Packing) -> Workload:
-    """The work that the options mean, its files in `folder`; raises UserError."""
+    """Return the workload of some options.
+
+    Args:
+        folder: Where to write its files.
+        options: What to measure.
+
+    Raises:
+        UserError: The options do not fit together, or the model cannot be loaded.
+    """
     if options.model == "demo" and options.length is not None:
         raise UserError("the demo has its own data: give --length with another --model")
     base, path = find_base(options)
@@ -167,7 +191,7 @@ def make(folder: Path, options: Packing) -> Workload:
 
 
 def find_base(options: Packing) -> tuple[Base, str | None]:
-    """The base, and its folder or id; a random one has none yet."""
+    """Return the base, and its folder or id; None for a base of random weights, which has none yet."""
     if options.model in SHAPES:
         return random_base(options), None
     model = DEMO if options.model == "demo" else config.Model(path=options.model)
@@ -175,7 +199,7 @@ def find_base(options: Packing) -> tuple[Base, str | None]:
 
 
 def drawn(options: Packing) -> tuple[config.Training, ...]:
-    """The configurations: a Latin hypercube over the space `lora`, with a schedule that every contender has."""
+    """Return the configurations: a Latin hypercube over the space `lora`, with a schedule that every contender has."""
     n = options.configurations
     common = {"batch_size": options.batch, "steps": options.steps, "warmup_steps": 1, "schedule": "cosine"}
     return tuple(
@@ -185,7 +209,8 @@ def drawn(options: Packing) -> tuple[config.Training, ...]:
 
 
 def random_base(options: Packing) -> Base:
-    """A Llama of random weights, made on its device, with the demo's tokenizer: speed does not depend on values."""
+    """Return a Llama of random weights, made on its device, with the demo's tokenizer."""
+    # Speed does not depend on the weights' values, so nothing has to be downloaded.
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -199,6 +224,7 @@ def random_base(options: Packing) -> Base:
 
 
 def shape(size: str) -> LlamaConfig:
+    """Return the configuration of a Llama of one of the SHAPES."""
     from transformers import LlamaConfig
 
     width, layers, heads, kv_heads, inner, vocabulary = SHAPES[size]
@@ -225,12 +251,20 @@ def _demo() -> tuple[list[Row], list[Row]]:
 
 
 def synthetic(tokenizer: PreTrainedTokenizerBase, options: Packing) -> tuple[list[Row], list[Row]]:
-    """Alpaca rows and items in HellaSwag's form, of random words.
+    """Return Alpaca rows, and items in HellaSwag's form, of random words.
 
     An example has `length` tokens, half of them its answer; an item's context with one of its four endings has as many,
-    a third of them the ending. Exact where a word is a token, as with the demo's tokenizer.
+    a third of them the ending. The numbers are exact if a word is a token, as with the demo's tokenizer.
+
+    Args:
+        tokenizer: The base's tokenizer.
+        options: What to measure.
+
+    Raises:
+        UserError: `length` is too short for the prompt's fixed text.
     """
     length = options.length or LENGTH
+    # The prompt's fixed text counts in an example's length, and the answer's end of sequence in its answer.
     fixed = len(tokenizer(alpaca_prompt({"instruction": "", "input": ""}))["input_ids"])
     if length < max(SHORTEST, 2 * fixed):
         raise UserError(f"length >= {max(SHORTEST, 2 * fixed)} must hold with this tokenizer, got length={length}")
@@ -258,13 +292,13 @@ def synthetic(tokenizer: PreTrainedTokenizerBase, options: Packing) -> tuple[lis
 
 
 def _words() -> list[str]:
-    """The plain words of the demo's instructions."""
+    """Return the words in lower case of the demo's instructions."""
     texts = [f"{row['instruction']} {row['output']}" for row in _read_jsonl(DIRECTORY / "instructions.jsonl")]
     return sorted({word for text in texts for word in re.findall(r"\b[a-z]+\b", text)})
 
 
 def _write_task(folder: Path, documents: Sequence[Row]) -> None:
-    """The demo's validation task over these documents, as a file that any process can load."""
+    """Write the demo's validation task over some documents, as a file that any process can load."""
     import yaml
 
     _write_jsonl(folder / Path(TASK).with_suffix(".jsonl"), documents)

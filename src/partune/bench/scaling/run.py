@@ -1,9 +1,9 @@
-"""`partune bench scaling`: studies of many workers, whose evaluations take their time on a virtual clock only.
+"""`partune bench scaling`: studies with many workers, whose evaluations take time on a virtual clock only.
 
-Optimiser, study loop and record are the real ones; only the workers are not. A trial is evaluated at once, on a
-synthetic function, and takes as long on the virtual clock as a seeded log-normal variable says. What the driver takes
-between two events (optimiser, loop, record) is measured and added to that clock, so that a slow driver lets workers
-wait here as it would anywhere else.
+Optimiser, study loop and record are the real ones; only the workers are simulated. A trial is evaluated at once, on a
+synthetic function, and takes as long on the virtual clock as a seeded log-normal variable says. The time that the
+driver takes between two events (optimiser, loop, record) is measured and added to that clock, so that a slow driver
+keeps workers waiting as it would on a real cluster.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 from partune.bench.meter import machine, versions
 from partune.bench.options import Scaling, repeated_by
-from partune.bench.scaling.makespans import Case, Run, Task, write
+from partune.bench.scaling.makespans import Case, SimulatedStudy, WorkerSpan, write
 from partune.objectives.synthetic import SYNTHETIC
 from partune.optimizers import optimizer
 from partune.runtime.paths import make_folder
@@ -37,11 +37,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PACKAGES = ("partune", "optuna", "numpy", "scipy")
-LENGTH = 141_421  # the stream that a trial's length is drawn from, no optimiser's
+LENGTH = 141_421  # the stream that a trial's length is drawn from, which no optimiser uses
 
 
 class Length(NamedTuple):
-    """How long a trial takes, in seconds, and whether its worker is lost at the end of that."""
+    """How long a trial takes.
+
+    Attributes:
+        seconds: Its seconds on the virtual clock.
+        lost: Whether its worker is lost at the end of them.
+    """
 
     seconds: float
     lost: bool = False
@@ -49,9 +54,13 @@ class Length(NamedTuple):
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Lengths of a mean and a coefficient of variation (standard deviation over mean), by `default_rng([seed, n])`.
+    """Log-normal lengths of trials, drawn by `default_rng([seed, n])`.
 
-    With probability `failures` a trial's worker is lost, at a moment that is uniform over the trial's length.
+    Attributes:
+        mean: Their mean, in seconds.
+        cv: Their coefficient of variation, the standard deviation over the mean.
+        failures: The probability that a trial's worker is lost, at a moment uniform over the trial's length.
+        seed: The seed.
     """
 
     mean: float
@@ -60,7 +69,8 @@ class LogNormal:
     seed: int = 0
 
     def __call__(self, n: int) -> Length:
-        """Of trial n = 0, 1, ...: the same under every optimiser, number of workers and loop."""
+        """Return the length of trial n, from 0 on."""
+        # A function of n alone, so that a trial takes the same under every optimiser, number of workers and loop.
         variance = math.log1p(self.cv**2)  # of the logarithm
         rng = np.random.default_rng([self.seed, n, LENGTH])
         seconds = self.mean * float(np.exp(math.sqrt(variance) * rng.standard_normal() - variance / 2))
@@ -69,7 +79,14 @@ class LogNormal:
 
 
 class Running(NamedTuple):
-    """A task that has begun, ordered by its end; `settle` lets its future know what became of it."""
+    """A task that has begun; tasks are ordered by their ends.
+
+    Attributes:
+        end: When it ends, on the virtual clock.
+        n: Its number, which decides among tasks that end together.
+        future: Its future.
+        settle: Gives the future its result or its exception.
+    """
 
     end: float
     n: int
@@ -80,9 +97,16 @@ class Running(NamedTuple):
 class Simulated(Workers):
     """Workers on a virtual clock, in seconds since `hold`.
 
-    length: of the n-th task handed in.
-    barrier: whether nothing is answered before all that runs has ended, so that the study begins whole batches.
-    clock: what the driver's own seconds are measured by; those within `submit` and `first` are not the driver's.
+    Args:
+        count: The number of workers.
+        length: Called with n, returns how long the n-th task takes.
+        barrier: Whether nothing is answered before all that runs has ended, so that the study begins whole batches.
+        clock: Measures the driver's own seconds, those within `submit` and `first` excluded.
+
+    Attributes:
+        tasks: What the workers did, in the order in which tasks were submitted.
+        now: The virtual time.
+        driver: The seconds that the driver has taken.
     """
 
     remote: ClassVar[bool] = True
@@ -101,32 +125,44 @@ class Simulated(Workers):
         self._free = [(0.0, worker) for worker in range(count)]  # when each is free, a heap
         self._running: list[Running] = []  # a heap
         self._left = clock()  # when the driver was last left to itself
-        self.tasks: list[Task] = []
+        self.tasks: list[WorkerSpan] = []
         self.now = 0.0
         self.driver = 0.0
 
     @property
     def count(self) -> int:
+        """The number of workers."""
         return self._count
 
     def clock(self) -> float:
+        """Return the virtual time, in seconds."""
         return self.now
 
     def hold(self, slots: int) -> None:
+        """Begin to measure the driver; the number of trials per worker changes nothing here."""
         self._left = self._clock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call a function at once and return a future that is settled when its virtual time is over.
+
+        Args:
+            fn: The function.
+            args: Its arguments.
+            kwargs: Its keyword arguments.
+        """
         with self._standing():
             future: Future[T] = Future()
             n = len(self.tasks)
             seconds, lost = self._length(n)
+            # If more is submitted than there are workers, a task begins when the first of them is free.
             free, worker = heapq.heappop(self._free)
             begin = max(self.now, free)
-            task = Task(worker, begin, begin + seconds, lost)
+            task = WorkerSpan(worker, begin, begin + seconds, lost)
             settle: Callable[[], None]
             if lost:
                 settle = partial(future.set_exception, WorkerLostError("the simulated worker was lost"))
             else:
+                # Evaluated now, but told at its end: until then the optimiser must not know.
                 settle = partial(future.set_result, fn(*args, **kwargs))
             heapq.heappush(self._free, (task.end, worker))
             heapq.heappush(self._running, Running(task.end, n, future, settle))
@@ -134,6 +170,7 @@ class Simulated(Workers):
         return future
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
+        """Advance the clock to the next end of a task, and return the futures that have ended by then."""
         with self._standing():
             self.now = max(self.now, (max(self._running) if self._barrier else self._running[0]).end)
             done = set()
@@ -144,23 +181,29 @@ class Simulated(Workers):
         return done
 
     def end(self) -> None:
-        """Told that the study is over, so that the driver's last seconds count too."""
+        """Add the driver's last seconds, when the study is over."""
         self._pass()
 
     @contextmanager
     def _standing(self) -> Iterator[None]:
-        """The clock stands within: what is done there would be done elsewhere."""
+        """Stop the clock inside the context, for what would be done elsewhere."""
         self._pass()
         yield
         self._left = self._clock()
 
     def _pass(self) -> None:
-        """The clock goes on by what the driver took since it was last left to itself."""
+        """Advance the clock by the seconds since the driver was last left to itself."""
         took = self._clock() - self._left
         self.now += took
         self.driver += took
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Cancel whatever still runs.
+
+        Args:
+            wait: Changes nothing here.
+            cancel_futures: Changes nothing here.
+        """
         for each in self._running:
             each.future.cancel()
         self._running.clear()
@@ -170,12 +213,20 @@ class Simulated(Workers):
 
 
 def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Simulates every case and writes tables and pictures; returns their folder. Raises UserError.
+    """Simulate every case, and write tables and pictures.
 
-    tell: is told what runs, a line each.
+    Args:
+        options: What to measure.
+        tell: Called with a line about everything that runs.
+
+    Returns:
+        The folder of the tables.
+
+    Raises:
+        UserError: An option is not valid.
     """
     for name in options.algorithms:
-        optimizer(name, SYNTHETIC[options.objective].space)  # raises where there is none
+        optimizer(name, SYNTHETIC[options.objective].space)  # raises before anything runs if there is none
     out = make_folder(Path(options.out))
     runs = []
     cases = list_cases(options)
@@ -187,29 +238,35 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
 
 
 def list_cases(options: Scaling) -> list[Case]:
+    """Return all cases of a benchmark, in order."""
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return list(
         map(Case._make, itertools.product(options.algorithms, options.modes, options.cv, options.workers, seeds))
     )
 
 
-def simulate(case: Case, options: Scaling) -> Run:
-    """One study: real but for its workers. Its record is in a folder of `options.out` for as long as it runs."""
+def simulate(case: Case, options: Scaling) -> SimulatedStudy:
+    """Run one study, which is real except for its workers.
+
+    Args:
+        case: The case.
+        options: What to measure; the study's record is in a folder of `options.out` while it runs.
+    """
     length = LogNormal(options.seconds, case.cv, options.failures, case.seed)
     workers = Simulated(case.workers, length, barrier=case.mode == "sync")
     function = SYNTHETIC[options.objective]
     with torch_threads(1), TemporaryDirectory(dir=options.out) as folder:
-        where = Path(folder) / "study" if options.record == "disk" else None
-        study = Study(function.space, function, case.algorithm, case.seed, where, workers=workers)
+        directory = Path(folder) / "study" if options.record == "disk" else None
+        study = Study(function.space, function, case.algorithm, case.seed, directory, workers=workers)
         study.run(options.trials)
         workers.end()
         study.close()
     regrets = [function.optimum - trial.score for trial in study.trials]
-    return Run(case, workers.tasks, regrets, workers.driver, workers.now)
+    return SimulatedStudy(case, workers.tasks, regrets, workers.driver, workers.now)
 
 
 def heading(options: Scaling) -> list[str]:
-    """What stands above the table: command, machine, versions, and what the numbers are."""
+    """Return the lines above the table: command, machine, versions, and what the numbers are."""
     import torch
 
     return [

@@ -1,12 +1,12 @@
-"""The contenders of `partune bench search`: partune's optimisers and those of other libraries, each as ask and tell.
+"""The contenders of `partune bench search`: partune's optimisers and those of other libraries, each with ask and tell.
 
-Every library's optimiser is the one that its own documentation recommends, with its defaults; what is set besides is
-said beside it. Nothing of a library is loaded before a contender of it is made. Each translates a `Space` once:
+Of every library we take the optimiser that its documentation recommends, with its defaults; anything else that is set
+is explained where it is set. No library is loaded before a contender of it is made. Each translates a `Space` once:
 
-              log scales  integers            choices       conditions
-    Optuna    its own     its own             its own       its own (define by run)
-    SMAC      its own     its own             their places  its own
-    Ax        its own     its own             their places  none
+              log scales  integers   choices             conditions
+    Optuna    its own     its own    its own             its own (define by run)
+    SMAC      its own     its own    as their positions  its own
+    Ax        its own     its own    as their positions  none
     DIRECT    by the unit cube: `Space.decode`
 """
 
@@ -26,6 +26,7 @@ import yaml
 from partune.errors import UserError, suggestion
 from partune.optimizers import ALGORITHMS, optimizer
 from partune.space import Choice, Float, Hyperparameter, Int, Space
+from partune.space.hyperparameters import condition_values
 from partune.trial import Config, Observation, Point, Trial, Value
 from partune.trial.names import Confirmation, RunName
 from partune.verdict.winner import Worths, best, due, halvings, worths
@@ -33,7 +34,14 @@ from partune.verdict.winner import Worths, best, due, halvings, worths
 
 @dataclass(frozen=True)
 class Race:
-    """What a contender knows beforehand. noisy: whether a repeated evaluation would differ."""
+    """What a contender knows beforehand.
+
+    Attributes:
+        space: The search space.
+        seed: The seed.
+        budget: The evaluations of the run.
+        noisy: Whether a repeated evaluation would differ.
+    """
 
     space: Space
     seed: int
@@ -42,27 +50,29 @@ class Race:
 
 
 class Contender(ABC):
-    """Asked and told in turn; higher scores are better."""
+    """An optimiser that is asked for a configuration and told its score, in turn; higher scores are better."""
 
     @abstractmethod
     def ask(self) -> Config | None:
-        """The next configuration to score; None where the search is finished."""
+        """Return the next configuration to score, or None if the search is finished."""
 
     @abstractmethod
     def tell(self, score: float) -> None:
-        """The score of what was asked last."""
+        """Report the score of the configuration that was asked for last."""
 
     def recommend(self) -> Config | None:
-        """The configuration that it would name now; None where that is the best scored."""
+        """Return the configuration that it would choose now, or None for the one with the best score."""
         return None
 
 
 class Ours(Contender):
-    """An optimiser of partune, by name or as package.module:Class, with its options.
+    """An optimiser of partune, which under noise chooses as a study does (`partune.verdict.winner`).
 
-    Under noise it names what a study of a noisy objective would name (`partune.verdict.winner`).
-
-    confirm: so many of the best are confirmed, under noise, by the last evaluations of the budget.
+    Args:
+        race: What is known beforehand.
+        algorithm: A name of the registry, or "package.module:Class".
+        options: The algorithm's options.
+        confirm: How many of the best are confirmed under noise, by the last evaluations of the budget.
     """
 
     def __init__(self, race: Race, algorithm: str, options: Mapping[str, Any], confirm: int = 0) -> None:
@@ -76,6 +86,7 @@ class Ours(Contender):
         self.again: dict[RunName, Trial] = {}
 
     def ask(self) -> Config | None:
+        """Return the next configuration to score, or None if the search is finished."""
         asked = self.optimizer.ask() if len(self.trials) < self.searches else []
         if asked:
             trials, self.run = [Trial(each.number, each.config, each.point) for each in asked], 0
@@ -87,6 +98,7 @@ class Ours(Contender):
         return self.trial.config
 
     def tell(self, score: float) -> None:
+        """Report the score of the configuration that was asked for last."""
         final = self.trial.finished(Observation({"score": score}), told=len(self.trials))
         if self.run:
             self.again[Confirmation(self.trial.number, self.run)] = final
@@ -95,6 +107,7 @@ class Ours(Contender):
             self.trials.append(final)
 
     def recommend(self) -> Config | None:
+        """Return the configuration that a study would choose now, or None if there is none."""
         winner = best(self.trials, self.again, self._worths())
         return None if winner is None else winner.config
 
@@ -103,7 +116,12 @@ class Ours(Contender):
 
 
 class Optuna(Contender):
-    """A sampler of Optuna's."""
+    """An Optuna sampler.
+
+    Args:
+        race: What is known beforehand.
+        sampler: The sampler.
+    """
 
     def __init__(self, race: Race, sampler: Any) -> None:
         import optuna
@@ -113,30 +131,34 @@ class Optuna(Contender):
         self.study = optuna.create_study(direction="maximize", sampler=sampler)
 
     def ask(self) -> Config | None:
+        """Return the next configuration to score, or None if the search is finished."""
         from partune.optimizers.optuna import suggest
 
         self.trial = self.study.ask()
         return self.space.configure(lambda name, parameter: suggest(self.trial, name, parameter))
 
     def tell(self, score: float) -> None:
+        """Report the score of the configuration that was asked for last."""
         self.study.tell(self.trial, score)
 
 
 def tpe(race: Race) -> Contender:
+    """Return Optuna's tree-structured Parzen estimator."""
     import optuna
 
     return Optuna(race, optuna.samplers.TPESampler(seed=race.seed))
 
 
 def gp(race: Race) -> Contender:
-    """Told whether the objective is deterministic, as its documentation asks."""
+    """Return Optuna's Gaussian process, told whether the objective is deterministic, as its documentation asks."""
     import optuna
 
     return Optuna(race, optuna.samplers.GPSampler(seed=race.seed, deterministic_objective=not race.noisy))
 
 
 def cmaes(race: Race) -> Contender:
-    """With a margin where there are integers, as its documentation recommends; choices are drawn at random."""
+    """Return Optuna's CMA-ES; it draws choices at random."""
+    # With a margin if there are integers, as its documentation recommends.
     import optuna
 
     integers = any(isinstance(each, Int) for each in race.space.hyperparameters.values())
@@ -145,9 +167,9 @@ def cmaes(race: Race) -> Contender:
 
 
 class Smac(Contender):
-    """SMAC's facade for hyperparameters: a random forest, and an intensifier that repeats what is noisy up to 3 times.
+    """SMAC's facade for hyperparameters: a random forest, and an intensifier that evaluates up to 3 times under noise.
 
-    Repeats are evaluations of the budget; without noise it is told so (`deterministic`), and repeats nothing.
+    Repeats count in the budget; without noise it is told so (`deterministic`), and repeats nothing.
     """
 
     def __init__(self, race: Race) -> None:
@@ -159,6 +181,7 @@ class Smac(Contender):
         space = ConfigurationSpace(seed=race.seed)
         space.add(list(parameters.values()))
         space.add([each for name in parameters if (each := self._condition(name, parameters)) is not None])
+        # SMAC writes its files whatever it is told; with the object the folder goes too.
         self._folder = tempfile.TemporaryDirectory(prefix="partune-smac-")
         scenario = Scenario(
             space,
@@ -184,46 +207,49 @@ class Smac(Contender):
         raise TypeError(parameter)
 
     def _condition(self, name: str, parameters: Mapping[str, Any]) -> Any:
-        """A hyperparameter's condition, on values as they stand in ConfigSpace; None where it has none."""
+        """Return a hyperparameter's condition, on values as ConfigSpace has them; None if it has none."""
         from ConfigSpace import AndConjunction, InCondition
 
         parents = self.space.hyperparameters[name].when or {}
-        found = [
+        conditions = [
             InCondition(
                 parameters[name],
                 parameters[parent],
-                [placed(self.space.hyperparameters[parent], v) for v in listed(values)],
+                [positioned(self.space.hyperparameters[parent], v) for v in condition_values(values)],
             )
             for parent, values in parents.items()
         ]
-        return AndConjunction(*found) if len(found) > 1 else next(iter(found), None)
+        return AndConjunction(*conditions) if len(conditions) > 1 else next(iter(conditions), None)
 
     def ask(self) -> Config | None:
+        """Return the next configuration to score, or None if the search is finished."""
         self.info = self.smac.ask()
         return self._config(self.info.config)
 
     def tell(self, score: float) -> None:
+        """Report the score of the configuration that was asked for last."""
         from smac.runhistory.dataclasses import TrialValue
 
         self.smac.tell(self.info, TrialValue(cost=-score), save=False)
 
     def recommend(self) -> Config | None:
+        """Return the configuration that the library would choose now."""
         incumbent = self.smac.intensifier.get_incumbent()
         return None if incumbent is None else self._config(incumbent)
 
     def _config(self, configuration: Any) -> Config:
-        return own(self.space, dict(configuration))
+        return translated(self.space, dict(configuration))
 
 
 class Ax(Contender):
-    """Ax's Client with the strategy that it chooses by itself: the centre, Sobol points, then BoTorch's GP and logNEI.
+    """Ax's Client with the strategy that it chooses itself: the centre, Sobol points, then BoTorch's GP and logNEI.
 
     Without noise it is told a standard error of 0.
     """
 
     def __init__(self, race: Race) -> None:
         if any(each.when for each in race.space.hyperparameters.values()):
-            raise UserError("the contender ax takes no space with conditions")
+            raise UserError("the contender ax cannot search a space with conditions: leave it out of --contenders")
         from ax import Client
 
         self.space, self.noisy = race.space, race.noisy
@@ -245,22 +271,25 @@ class Ax(Contender):
         raise TypeError(parameter)
 
     def ask(self) -> Config | None:
+        """Return the next configuration to score, or None if the search is finished."""
         ((self.index, values),) = self.client.get_next_trials(1).items()
-        return own(self.space, values)
+        return translated(self.space, values)
 
     def tell(self, score: float) -> None:
+        """Report the score of the configuration that was asked for last."""
         self.client.complete_trial(self.index, {"score": score if self.noisy else (score, 0.0)})
 
     def recommend(self) -> Config | None:
+        """Return the configuration that the library would choose now."""
         values, *_ = self.client.get_best_parameterization()
-        return own(self.space, values)
+        return translated(self.space, values)
 
 
 class Direct(Contender):
-    """SciPy's DIRECT, locally biased: Gablonsky and Kelley 2001.
+    """SciPy's DIRECT, locally biased; Gablonsky and Kelley 2001.
 
-    It has no ask and tell. It is deterministic, so each ask runs it anew on the scores that are known, to the first
-    point without one; a point of the cube keeps its first score.
+    It has no ask and tell, but it is deterministic. So each ask runs it from the start on the scores that are known, up
+    to the first point without one; a point of the cube keeps its first score.
     """
 
     def __init__(self, race: Race) -> None:
@@ -268,6 +297,7 @@ class Direct(Contender):
         self.known: dict[Point, float] = {}
 
     def ask(self) -> Config | None:
+        """Return the next configuration to score, or None if the search is finished."""
         from scipy.optimize import Bounds, direct
 
         d = self.race.space.dimension
@@ -285,6 +315,7 @@ class Direct(Contender):
         return -self.known[point]
 
     def tell(self, score: float) -> None:
+        """Report the score of the configuration that was asked for last."""
         self.known[self.point] = score
 
 
@@ -298,7 +329,13 @@ class _UnknownPoint(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer is made, and what it needs that partune does not, as pip and Python name it."""
+    """An optimiser of another library.
+
+    Attributes:
+        make: Called with what is known beforehand, returns the contender.
+        package: The package that it needs beyond partune's own, as pip calls it.
+        module: The same package as Python calls it.
+    """
 
     make: Callable[[Race], Contender]
     package: str | None = None
@@ -306,6 +343,7 @@ class Peer:
 
     @property
     def missing(self) -> bool:
+        """Whether its package is not installed."""
         return self.package is not None and importlib.util.find_spec(self.module) is None
 
 
@@ -320,26 +358,36 @@ PEERS: dict[str, Peer] = {
 
 
 def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -> list[str]:
-    """The contenders of these names, "all" spelt out; raises UserError for what is not known or not installed.
+    """Return the names of contenders, with "all" spelt out.
 
-    budget: of the runs, which has to be enough for what a name confirms.
-    tell: is told, a line each, who of all is left out.
+    Args:
+        names: The names.
+        budget: The evaluations per run, which must be enough for the confirmations that a name asks for.
+        tell: Called with a line about each contender that "all" leaves out.
+
+    Raises:
+        UserError: A contender is not known or not installed.
     """
-    found = []
+    chosen_names = []
     for name in names:
         if name != "all":
             _check(name, budget)
-            found.append(name)
+            chosen_names.append(name)
             continue
         missing = {peer: each.package for peer, each in PEERS.items() if each.missing}
         for peer, package in missing.items():
             tell(f"without {peer}: pip install {package}")
-        found += [each for each in (*ALGORITHMS, *PEERS) if each not in missing]
-    return list(dict.fromkeys(found))
+        chosen_names += [each for each in (*ALGORITHMS, *PEERS) if each not in missing]
+    return list(dict.fromkeys(chosen_names))
 
 
 def contender(name: str, race: Race) -> Contender:
-    """A contender by name: a peer, or an optimiser of partune with options, such as bo:n_init=5:confirm=4."""
+    """Return a contender.
+
+    Args:
+        name: A peer's name, or an optimiser of partune with options, such as bo:n_init=5:confirm=4.
+        race: What is known beforehand.
+    """
     return PEERS[name].make(race) if name in PEERS else Ours(race, *_split(name))
 
 
@@ -358,7 +406,7 @@ def _check(name: str, budget: int) -> None:
 
 
 def _split(name: str) -> tuple[str, dict[str, Any], Any]:
-    """Name, options and `confirm` of "name:option=value:confirm=4"."""
+    """Return the name, the options and `confirm` of "name:option=value:confirm=4"."""
     parts = name.split(":")
     options = [part for part in parts if "=" in part]
     pairs = (option.split("=", 1) for option in options)
@@ -369,8 +417,13 @@ def _split(name: str) -> tuple[str, dict[str, Any], Any]:
 # ----- spaces
 
 
-def own(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
-    """A configuration from a library's values, numpy's types and places of options among them."""
+def translated(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
+    """Return a configuration from a library's values.
+
+    Args:
+        space: The space.
+        values: The values by name: numpy's types too, and positions for options.
+    """
     config: dict[str, Value] = {}
     for name, parameter in space.hyperparameters.items():
         if name in values:
@@ -384,13 +437,14 @@ def own(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
     return config
 
 
-def placed(parameter: Hyperparameter, value: Value) -> Value:
-    """A value as SMAC and Ax have it: an option by its place."""
+def positioned(parameter: Hyperparameter, value: Value) -> Value:
+    """Return a value as SMAC and Ax have it: for an option, its position.
+
+    Args:
+        parameter: The hyperparameter.
+        value: Its value.
+    """
     return list(parameter.options).index(value) if isinstance(parameter, Choice) else value
-
-
-def listed(values: Any) -> list[Value]:
-    return [values] if isinstance(values, (bool, int, float, str)) else list(values)
 
 
 def _never_called(config: Any, seed: int = 0) -> float:

