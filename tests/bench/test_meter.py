@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from partune.bench.meter import Cost, Stopwatch, peak_memory, versions  # noqa: E402
+from partune.bench.meter import Cost, Stopwatch, number, peak_memory, versions  # noqa: E402
 
 
 def test_costs_add_up_and_the_device_decides_which_seconds_count() -> None:
@@ -37,3 +37,7 @@ def test_the_peak_counts_what_was_freed_within() -> None:
 
 def test_versions_name_what_is_not_installed() -> None:
     assert versions(["numpy", "no-such-package"]).endswith(", no-such-package ?")
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    assert [number(value) for value in (1.2, 12345.6, math.nan)] == ["1.2", "12300", "-"]

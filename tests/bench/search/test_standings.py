@@ -77,7 +77,7 @@ def test_seconds_are_medians_by_observations_and_a_mean_without_the_first() -> N
     run = SearchRun("bbob/still", "a", 0, 20, seconds=[99.0, *[1.0] * 9, *[3.0] * 10])
     head, row = second_rows([run], [10, 20])
     assert head == ["contender", "0 to 9", "10 to 19", "mean of all but the first"]
-    assert row == ["a", "1.00", "3.00", "2.05"]
+    assert row == ["a", "1", "3", "2.05"]
 
 
 def test_the_picture_places_ranks_on_its_axis() -> None:
