@@ -23,8 +23,8 @@ from tests.support.simulated import SimulatedTuning
 BEFORE = Path(__file__).parent / "before"
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
 VERDICT = (
-    "BETTER than the untouched base model (gain +0.2250 ± 0.0669, p = 0.002), but NOT SHOWN BETTER than the defaults "
-    "(gain +0.0250 ± 0.0250, p = 0.5)."
+    "BETTER than the untouched base model (gain +0.225 ± 0.067, p = 0.002), but NOT SHOWN BETTER than the defaults "
+    "(gain +0.025 ± 0.025, p = 0.5)."
 )
 
 
@@ -54,7 +54,7 @@ def test_its_runs_have_their_names(before: Path) -> None:
 def test_it_is_reported(before: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert summarise(Record.open(before / "whole", read_only=True))["verdict"]["sentence"] == VERDICT
     assert main(["report", str(before / "whole")]) == 0
-    assert "gain +0.2250" in " ".join(capsys.readouterr().out.split())
+    assert "gain +0.225" in " ".join(capsys.readouterr().out.split())
 
 
 def test_what_is_whole_runs_nothing_again(before: Path) -> None:

@@ -136,7 +136,9 @@ def test_room_that_is_made_in_time_is_waited_for(
 class Scratch(Objective):
     """Four at once, of which one finds the disk full, before or after the others have ended."""
 
-    slots = 4
+
+    def count_slots(self) -> int:
+        return 4
 
     def __init__(self, full: int | None) -> None:
         self.full = full

@@ -417,7 +417,7 @@ class Unfit(SimulatedTuning):
 def test_a_fine_tuning_whose_trials_all_fail_stops_too(tmp_path: Path) -> None:
     """Base and defaults have scores; what counts are trials."""
     study = Study(SPACE, Unfit(), "random", directory=tmp_path / "my study")
-    with pytest.raises(FutileError, match=r"RuntimeError: shapes 3 and 4 do not fit\. Mend .* resume '.*my study'$"):
+    with pytest.raises(FutileError, match=r"RuntimeError: shapes 3 and 4 do not fit\. Correct .* resume '.*my study'$"):
         study.run(20)
     assert len(study.trials) == 3
 

@@ -1,7 +1,7 @@
-"""What a study's scores stand on beyond its settings: the contents of files, as digests in the record.
+"""What a study's scores depend on beyond its settings: the contents of files, as digests in the record.
 
-A path says where rows, items and weights are, not what they are. Whoever goes on with a study (`resume`, `join`, a
-worker that loads for itself) compares what is there with what the record noted when the study began.
+A path says where rows, items and weights are, not what they are. A process that continues a study (`resume`, `join`, a
+worker that loads for itself) compares what it loaded with what the record noted when the study began.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ VERSIONS = ("partune", "torch", "transformers", "peft", "lm-eval")  # those that
 
 @dataclass(frozen=True)
 class Content:
-    """Something that scores stand on.
+    """Something that scores depend on.
 
     Attributes:
-        digest: Equal where it is the same.
+        digest: Equal for equal contents.
         told: What to say of it beside its name, such as "60 rows"; empty for nothing.
-        decisive: Whether scores of another one cannot be compared; else they may differ, and it is told.
+        decisive: Whether scores cannot be compared once it changed; else they may differ, and a person is told.
     """
 
     digest: str
@@ -50,10 +50,13 @@ def versions(names: Iterable[str] = VERSIONS) -> Contents:
 
 
 def differences(recorded: Contents, found: Contents) -> tuple[list[str], list[str]]:
-    """Return what is other than recorded, in words: what scores cannot be compared over, and what may matter.
+    """Return in words what differs: first what makes scores incomparable, then what may matter.
 
-    What only one of the two knows of is no difference: an older partune noted less.
+    Args:
+        recorded: What the record noted.
+        found: What is there now.
     """
+    # What only one of the two knows is not compared: an older version noted less.
     sides: tuple[list[str], list[str]] = [], []
     for name in recorded.keys() & found.keys():
         there, here = recorded[name], found[name]
@@ -64,15 +67,18 @@ def differences(recorded: Contents, found: Contents) -> tuple[list[str], list[st
 
 
 def check(recorded: Contents, found: Contents, where: str = "") -> str | None:
-    """Compare what is there with what a study was begun with; return what to tell of it, None for nothing.
+    """Compare what is there with what a study was begun with.
 
     Args:
         recorded: What the record noted.
         found: What is there now.
-        where: Put before what is said: the machine, where it is not obvious.
+        where: Put before the message: the machine, if it is not obvious.
+
+    Returns:
+        What to tell a person; None for nothing.
 
     Raises:
-        UserError: When scores of the two cannot be compared.
+        UserError: New scores could not be compared with those on record.
     """
     decisive, minor = differences(recorded, found)
     if decisive:
@@ -133,10 +139,10 @@ def of_data(data: Mapping[str, Mapping[str, Any]]) -> Contents:
 
 
 def digest(*parts: Any) -> str:
-    """Return a digest of bytes, and of what JSON can say."""
-    found = hashlib.blake2b(digest_size=16)
+    """Return a digest of parts, each bytes or plain data that JSON can hold."""
+    hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
         raw = part if isinstance(part, (bytes, memoryview)) else json.dumps(part, sort_keys=True).encode()
-        found.update(len(raw).to_bytes(8, "little"))
-        found.update(raw)
-    return found.hexdigest()
+        hashed.update(len(raw).to_bytes(8, "little"))  # or "ab", "c" and "a", "bc" would be the same
+        hashed.update(raw)
+    return hashed.hexdigest()

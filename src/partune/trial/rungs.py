@@ -29,17 +29,24 @@ SHARES = (1 / 16, 1 / 4)  # of a trial's steps, at which it stands at rung 0, 1,
 
 
 class Judge(Protocol):
-    """Says whether a trial goes on beyond its rungs."""
+    """What tells a trial at a rung whether it goes on."""
 
     def report(self, rung: int, score: float) -> None:
-        """Tells the trial's score at a rung, 0, 1, ...; all trials that stand there report before one is judged."""
+        """Report the trial's score at a rung.
+
+        All trials that stand there report before one of them is judged, so that their order does not matter.
+
+        Args:
+            rung: Which rung, from 0.
+            score: The score.
+        """
 
     def stops(self, rung: int) -> bool:
-        """Whether the trial ends here."""
+        """Return whether the trial ends at this rung."""
 
 
 class Rungs:
-    """All scores that were reported at each rung, and which trials are done."""
+    """The scores that trials reported at each rung, and which trials are done."""
 
     def __init__(self) -> None:
         self._done: set[int] = set()
@@ -47,7 +54,7 @@ class Rungs:
         self._lock = threading.Lock()
 
     def restore(self, trials: Iterable[Trial]) -> None:
-        """Takes the scores over that recorded trials had at their rungs."""
+        """Take over the scores that recorded trials had at their rungs."""
         for trial in trials:
             scores = trial.observation.scores if trial.observation is not None else {}
             for rung, score in rung_scores(scores).items():
@@ -56,35 +63,50 @@ class Rungs:
             self.end(trial)
 
     def end(self, trial: Trial) -> None:
-        """Notes a trial that is done; others are of no account here."""
+        """Take note of a trial that has ended; only those that are done count."""
         if trial.status is Status.DONE:
             with self._lock:
                 self._done.add(trial.number)
 
     def judge(self, trial: int) -> Judge:
-        """The judge of one trial."""
-        return _Own(self, trial)
+        """Return the judge of one trial, by its number."""
+        return _TrialJudge(self, trial)
 
     def report(self, trial: int, rung: int, score: float) -> None:
+        """Take note of a trial's score at a rung.
+
+        Args:
+            trial: The trial's number.
+            rung: Which rung, from 0.
+            score: The score.
+        """
         with self._lock:
             self._scores[rung][trial] = score
 
     def stops(self, trial: int, rung: int) -> bool:
-        """Whether n / ETA of the rung's n trials, rounded down but one at least, are better, or half of those done.
+        """Return whether a trial ends at a rung.
 
-        Of equals the first proposed is the better: an accuracy on few items ties often, with the base's above all.
+        It does if n / ETA of the rung's n trials, rounded down but at least one, are better; or if half of those are
+        that are done.
+
+        Args:
+            trial: The trial's number.
+            rung: Which rung, from 0.
         """
         with self._lock:
             scores = self._scores[rung]
-            own = scores[trial], -trial
-            better = sum((score, -other) > own for other, score in scores.items())
-            done = [scores[each] for each in self._done if each in scores]
+            # Of equals the first proposed is better: accuracies on few items often tie, above all with the base's.
+            rank = scores[trial], -trial
+            better = sum((score, -other) > rank for other, score in scores.items())
+            done = [scores[number] for number in self._done if number in scores]
             below = len(done) >= FEW and scores[trial] < statistics.median(done)
             return below or better >= max(1, len(scores) // ETA)
 
 
 @dataclass(frozen=True)
-class _Own:
+class _TrialJudge:
+    """The judge of one trial."""
+
     rungs: Rungs
     trial: int
 
@@ -96,6 +118,6 @@ class _Own:
 
 
 def rung_steps(steps: int) -> tuple[int, ...]:
-    """After how many of its optimiser steps a trial stands at each rung; none where these are too few to differ."""
-    found = tuple(round(share * steps) for share in SHARES)
-    return found if found[0] > 0 and len(set(found)) == len(found) else ()
+    """Return after how many of its optimiser steps a trial stands at each rung; () if steps are too few for rungs."""
+    stops = tuple(round(share * steps) for share in SHARES)
+    return stops if stops[0] > 0 and len(set(stops)) == len(stops) else ()

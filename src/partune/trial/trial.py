@@ -26,7 +26,15 @@ NUMERIC = "biuf"  # kinds of arrays that per-item results are: booleans, integer
 
 
 def number(value: Any, what: str) -> float:
-    """Return a number of any library as a float; raises ValueError where it is none."""
+    """Return a number of any library as a float.
+
+    Args:
+        value: A number, or an array of one element.
+        what: What it is, for the message.
+
+    Raises:
+        ValueError: It is no number; a text that looks like one is none.
+    """
     try:
         plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value  # of one element
         if isinstance(plain, (str, bytes, bytearray)):  # which float() reads
@@ -38,32 +46,35 @@ def number(value: Any, what: str) -> float:
 
 
 def _mapping(given: Any, what: str) -> Iterable[tuple[Any, Any]]:
+    """Return a mapping's items; raise ValueError for anything else."""
     if not isinstance(given, Mapping):
         raise ValueError(f"{what} must be a mapping of names, got {type(given).__name__}")
     return given.items()
 
 
 def _numbers(given: Any, what: str) -> dict[str, float]:
+    """Return a mapping of numbers by name with plain floats; raise ValueError for anything else."""
     return {_named(name, what): number(value, f"{what}[{name!r}]") for name, value in _mapping(given, what)}
 
 
 def _named(name: Any, what: str) -> str:
-    """Return a name as a plain text; raises ValueError for one that a file could not hold."""
+    """Return a name as a plain text; raise ValueError for one that a file could not hold."""
     if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST):
         raise ValueError(f"names in {what} are texts that can be printed, got {reprlib.repr(name)}")
     return str(name)
 
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
-    """Return per-item results as an array of numbers; raises ValueError where they are none."""
+    """Return per-item results as an array of numbers; raise ValueError for anything else."""
     try:
-        found = np.asarray(values)
-        found = found.astype(float) if found.dtype.kind == "O" and not _texts(found) else found
+        array = np.asarray(values)
+        # None among numbers makes an array of objects and becomes nan; texts would be read as numbers: refused.
+        array = array.astype(float) if array.dtype.kind == "O" and not _texts(array) else array
     except Exception as error:
         raise ValueError(f"items[{name!r}] must be an array of numbers: {reason(error)}") from None
-    if found.dtype.kind not in NUMERIC:
+    if array.dtype.kind not in NUMERIC:
         raise ValueError(f"items[{name!r}] must be an array of numbers, got {reprlib.repr(values)}")
-    return found
+    return array
 
 
 def _texts(objects: np.ndarray[Any, Any]) -> bool:
@@ -82,22 +93,25 @@ class Status(StrEnum):
 
     @property
     def final(self) -> bool:
+        """Whether the trial has ended."""
         return self in (Status.DONE, Status.FAILED, Status.STOPPED)
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What an objective answers for one configuration; higher scores are better.
+    """What an objective returns for one configuration; higher scores are better.
 
-    scores: named scores; "score" is the one that the optimiser is told (of a stopped trial, its last on the way).
-    stderr: standard error of "score", in its units; None if unknown.
-    cost: what it took, by name ("seconds", "train_seconds", "examples", ...); "worker_seconds" are those of all
-        workers, busy or not, since the result that was told before it, and "search_seconds" the optimiser's.
-    error: why it failed, in one line.
-    items: per-item results by name, arrays of equal order for every trial of a study (for the paired tests).
+    Numbers of any library become plain ones. A ValueError for what is no number makes the trial fail with that reason.
 
-    Numbers of any library become plain ones, whatever answers `float()` but texts. Raises ValueError for what is no
-    number, so that a trial whose objective answers it fails with the reason.
+    Attributes:
+        scores: Scores by name. "score" is the one that the optimiser is told; of a stopped trial, the last on the way.
+        stderr: Standard error of "score", in its units; None if unknown.
+        status: Done, failed or stopped.
+        cost: What it took, by name: "seconds", "train_seconds", "examples", ... "worker_seconds" are those of all
+            workers, busy or not, since the result that was told before this one; "search_seconds" are the optimiser's.
+        fidelity: The share of the full evaluation that was made, from 0 to 1.
+        error: Why it failed, in one line.
+        items: Per-item results by name: arrays whose order is the same in all trials of a study, for the paired tests.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -135,9 +149,13 @@ class Observation:
 
     @classmethod
     def of(cls, result: Any) -> Observation:
-        """Return what an objective answered as an observation.
+        """Return an objective's answer as an observation.
 
-        A bare number is the score; one that is not finite is a failure. Raises ValueError for anything else.
+        Args:
+            result: An observation, or a number: the score. A number that is not finite is a failure.
+
+        Raises:
+            ValueError: The answer is anything else.
         """
         if isinstance(result, Observation):
             return result
@@ -148,25 +166,36 @@ class Observation:
 
     @classmethod
     def failure(cls, error: str, cost: Mapping[str, float] | None = None) -> Observation:
+        """Return the observation of a trial that failed.
+
+        Args:
+            error: Why, in one line.
+            cost: What it took.
+        """
         return cls(status=Status.FAILED, error=error, cost=cost or {})
 
     @classmethod
     def raised(cls, error: Exception, cost: Mapping[str, float] | None = None) -> Observation:
-        """Return the failure of an evaluation that an exception ended."""
+        """Return the observation of a trial that an exception ended.
+
+        Args:
+            error: The exception.
+            cost: What it took.
+        """
         return cls.failure(reason(error), cost)
 
     @property
     def cause(self) -> str | None:
-        """The exception that ended the evaluation, but for its numbers; None where no exception did."""
+        """The error with its numbers masked, to recognise the same one again; None if no exception ended the trial."""
         return NUMBER.sub("#", self.error) if self.error is not None and RAISED.match(self.error) else None
 
     @property
     def score(self) -> float:
-        """The score; -inf for a trial that failed (it counts as the worst, and nothing imputed is stored)."""
+        """The score; -inf for a trial that failed, which counts as the worst. Nothing imputed is stored."""
         return self.scores.get("score", -math.inf) if self.status is not Status.FAILED else -math.inf
 
     def blinded(self) -> Observation:
-        """What an optimiser may see: scores and their error, never the verdict items or the test tasks."""
+        """Return what an optimiser may see: the score, its standard error, and the scores on the way."""
         return dataclasses.replace(self, scores=without_held_out(self.scores), items={}, error=None)
 
 
@@ -174,9 +203,11 @@ class Observation:
 class Proposal:
     """A configuration that an optimiser wants scored.
 
-    number: 0, 1, ... in the order of asking.
-    point: the configuration's place in the unit cube, exactly `space.encode(config)` for history-based optimisers.
-    notes: what the optimiser inferred since its last proposal; recorded with it and replayed, never recomputed.
+    Attributes:
+        number: 0, 1, ... in the order of asking.
+        point: The configuration's place in the unit cube, exactly `space.encode(config)` for history-based optimisers.
+        config: The configuration.
+        notes: What the optimiser inferred since its last proposal; recorded with it and replayed, never recomputed.
     """
 
     number: int
@@ -187,13 +218,21 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Trial:
-    """A proposal on its way: proposed, running -> done, failed or stopped.
+    """A proposal on its way: proposed, running, then done, failed or stopped.
 
-    seed: of the trial's own randomness (initialisation, dropout).
-    order: seed of the data's order in a run with fresh seeds; None for the study's order, which its trials share.
-    told_before: how many results the optimiser had been told when it proposed this.
-    told: this result's place in the order of telling; None until it is final.
-    attempts: how often it was started.
+    Attributes:
+        number: 0, 1, ... in the order of proposing.
+        config: The configuration.
+        point: Its place in the unit cube.
+        seed: Seed of the trial's own randomness (initialisation, dropout).
+        order: Seed of the data's order in a run with fresh seeds; None for the study's order, which its trials share.
+        fidelity: The share of the full evaluation that is to be made, from 0 to 1.
+        status: Where it stands.
+        notes: What the optimiser inferred before it proposed this.
+        told_before: How many results the optimiser had been told when it proposed this.
+        told: This result's place in the order of telling; None until it is final.
+        attempts: How often it was started.
+        observation: Its result; None until it is final.
     """
 
     number: int
@@ -211,15 +250,23 @@ class Trial:
 
     @property
     def proposal(self) -> Proposal:
+        """The proposal that this trial began as."""
         return Proposal(self.number, self.point, self.config, self.notes)
 
     @property
     def score(self) -> float:
-        """The score as an optimiser sees it: -inf where there is none (failed or not finished)."""
+        """The score as an optimiser sees it: -inf for a trial that failed or has not ended."""
         return self.observation.score if self.observation is not None else -math.inf
 
     def started(self) -> Trial:
+        """Return the trial as it runs, with one more attempt."""
         return dataclasses.replace(self, status=Status.RUNNING, attempts=self.attempts + 1)
 
     def finished(self, observation: Observation, told: int) -> Trial:
+        """Return the trial with its result.
+
+        Args:
+            observation: The result.
+            told: Its place in the order of telling.
+        """
         return dataclasses.replace(self, status=observation.status, observation=observation, told=told)

@@ -116,7 +116,12 @@ class Variance:
 
     @classmethod
     def of(cls, winner: Runs, reference: Runs) -> Self:
-        """Return the variance of a gain on items that all runs have a score on; nan where it is one item."""
+        """Return the variance of a gain on items that all runs have a score on; nan for a single item.
+
+        Args:
+            winner: The winner's runs.
+            reference: The other side's, on the same items.
+        """
         strata = joined_small(winner.strata)
         groups, sizes = np.unique(strata, return_counts=True)
         freedom = len(strata) - len(groups)
@@ -132,6 +137,7 @@ class Variance:
 
     @property
     def stderr(self) -> float:
+        """Standard error of the gain."""
         return math.sqrt(self.items + self.runs)
 
 
@@ -152,7 +158,7 @@ class Comparison:
         gain: Difference of the mean scores, in their units.
         variance: Variance of the gain, from the items and, of a side that ran more than once, from its runs.
         p: One-sided, the chance of so large a gain where there is none.
-        p_worse: The same of so large a loss.
+        p_worse: One-sided, the chance of so large a loss where there is none.
         items: Number of items that both have a score on.
         runs: Number of runs of the winner and of the reference.
         test: What was computed, in words.
@@ -175,14 +181,17 @@ class Comparison:
 
     @property
     def by_items(self) -> float:
+        """The part of the standard error that comes from the choice of items."""
         return math.sqrt(self.variance.items)
 
     @property
     def by_seeds(self) -> float:
+        """The part of the standard error that comes from the seeds of the runs."""
         return math.sqrt(self.variance.runs)
 
     @property
     def df(self) -> float:
+        """Degrees of freedom of the standard error."""
         return self.variance.df
 
     @property
@@ -194,10 +203,12 @@ class Comparison:
 
     @property
     def better(self) -> bool:
+        """Whether the winner is shown better."""
         return self.relation == "better"
 
     @property
     def worse(self) -> bool:
+        """Whether the winner is shown worse."""
         return self.relation == "worse"
 
     @property
@@ -317,6 +328,11 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
 
     Items that lack a score in any run are left out.
 
+    Args:
+        winner: The winner's runs.
+        reference: The other side's.
+        at: The level that p is held against.
+
     Raises:
         ValueError: The two do not have the same items, or no item has a score in all runs.
     """
@@ -329,22 +345,23 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
     weights = winner.weights
     differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
     gain = float(weights @ differences)
-    found = Variance.of(winner, reference)
+    variance = Variance.of(winner, reference)
     flips, flips_worse = sign_flips(weights * differences)
 
-    def told(p: float, p_worse: float, test: str) -> Comparison:
-        return Comparison(gain, found, p, p_worse, len(differences), (len(winner), len(reference)), test, at)
+    def comparison(p: float, p_worse: float, test: str) -> Comparison:
+        """Return the comparison with what a test says."""
+        return Comparison(gain, variance, p, p_worse, len(differences), (len(winner), len(reference)), test, at)
 
-    if math.isnan(found.items):
-        return told(flips, flips_worse, "sign flips of one item")
+    if math.isnan(variance.items):
+        return comparison(flips, flips_worse, "sign flips of one item")
     if len(winner) == len(reference) == 1:
         test = "McNemar's exact test" if _is_mcnemar(weights, differences) else "sign flips of the items' differences"
-        return told(flips, flips_worse, f"{test}, one-sided")
-    stderr, df = found.stderr, found.df
+        return comparison(flips, flips_worse, f"{test}, one-sided")
+    stderr, df = variance.stderr, variance.df
     t = gain / stderr if stderr > 0 else math.copysign(math.inf, gain) if gain else 0.0
     upper, lower = float(stats.t.sf(t, df)), float(stats.t.cdf(t, df))
     test = f"Student's t over runs and items ({df:.0f} degrees of freedom) and sign flips, one-sided"
-    return told(max(upper, flips), max(lower, flips_worse), test)
+    return comparison(max(upper, flips), max(lower, flips_worse), test)
 
 
 def spread(values: Array, weights: Array, strata: Array) -> Array:
@@ -442,6 +459,7 @@ class Limits:
 
     @property
     def sentence(self) -> str:
+        """What the items can show, in one sentence."""
         if self.gain is None:
             return (
                 f"{self.items} held-out items cannot show a gain, however large: all are won by chance with p = "

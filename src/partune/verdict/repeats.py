@@ -31,9 +31,16 @@ Results = Mapping[int, float]  # a study's result by its seed
 class Difference:
     """One algorithm's results less another's.
 
-    gain: of the means, in units of the score; repeats: of each.
-    p: two-sided; corrected: after Holm's correction; least: the smallest p that so many repeats can have.
-    shows: whether the test can show anything, whatever the scores: the smallest p, corrected, is at the level.
+    Attributes:
+        first: The one algorithm.
+        second: The other.
+        gain: Difference of the means, in units of the score.
+        repeats: How many repeats each has.
+        test: The test's name.
+        p: Two-sided.
+        corrected: p after Holm's correction.
+        least: The smallest p that this number of repeats can have.
+        shows: Whether the test can show anything, whatever the scores: the smallest p, corrected, is at the level.
     """
 
     first: str
@@ -48,11 +55,16 @@ class Difference:
 
     @property
     def significant(self) -> bool:
+        """Whether the two algorithms are shown to differ."""
         return self.corrected <= LEVEL
 
 
 def differences(results: Mapping[str, Results]) -> list[Difference]:
-    """Every pair of algorithms with two repeats each at least; results: by algorithm, finite."""
+    """Test every pair of algorithms that have at least two repeats each.
+
+    Args:
+        results: Per algorithm, the finite results of its repeats by seed.
+    """
     names = [name for name, own in results.items() if len(own) > 1]
     pairs = list(itertools.combinations(names, 2))
     tested = [_tested(results[a], results[b], len(pairs)) for a, b in pairs]
@@ -74,7 +86,7 @@ def differences(results: Mapping[str, Results]) -> list[Difference]:
 
 
 def _tested(first: Results, second: Results, pairs: int) -> tuple[str, float, float]:
-    """The test, its p, and the smallest that it can have."""
+    """Return the name of a test, its p, and the smallest p that it can have."""
     paired = 2.0 ** (1 - len(first))
     if first.keys() == second.keys() and paired * pairs <= LEVEL:
         return "Wilcoxon, paired by seed", signed_rank([first[seed] - second[seed] for seed in first]), paired
@@ -83,24 +95,35 @@ def _tested(first: Results, second: Results, pairs: int) -> tuple[str, float, fl
 
 
 def fewest(pairs: int) -> int:
-    """Repeats of each algorithm from which a test can show anything after the correction for so many pairs."""
+    """Return the number of repeats from which a test can show anything, corrected for a number of pairs."""
     return next(n for n in itertools.count(2) if least_of_ranks(n, n) * pairs <= LEVEL)
 
 
 def least_of_ranks(n: int, m: int) -> float:
-    """The smallest two-sided p of n and m values without ties: all of one are above all of the other."""
+    """Return the smallest two-sided p of a rank-sum test without ties: all values of one side are the higher ones.
+
+    Args:
+        n: Values on the one side.
+        m: Values on the other.
+    """
     return 2 / math.comb(n + m, n)
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; differences that are 0 count for neither."""
+    """Return the two-sided p of Wilcoxon's signed-rank test; differences of 0 count for neither side."""
     if not any(differences):
         return 1.0
     return float(stats.wilcoxon(differences).pvalue)
 
 
 def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
-    """Two-sided p of Mann and Whitney's test, exact; with ties by permutations, all of them where they are few."""
+    """Return the two-sided p of Mann and Whitney's test.
+
+    Args:
+        first: The one side's values.
+        second: The other's.
+    """
+    # SciPy's exact distribution knows no ties: with any, labels are permuted, all ways if these are few.
     if len({*first, *second}) == len(first) + len(second):
         return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
     method = stats.PermutationMethod(rng=np.random.default_rng(0))
@@ -108,7 +131,7 @@ def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """p values corrected for their number, in the same order: Holm, A Simple Sequentially Rejective Test, 1979."""
+    """Correct p values for their number, in the same order: Holm, A Simple Sequentially Rejective Test, 1979."""
     corrected = [0.0] * len(ps)
     most = 0.0
     for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
@@ -117,7 +140,14 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def interval(values: Array) -> tuple[Array, Array]:
-    """The 95 % interval of each column's mean by Student's t; NaN for a single row. values: (repeats, n); each (n,)."""
+    """Return the ends of each column's 95 % confidence interval of the mean, by Student's t.
+
+    Args:
+        values: (repeats, n).
+
+    Returns:
+        Low and high ends, each (n,); NaN for a single row.
+    """
     n, mean = len(values), values.mean(axis=0)
     if n < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)

@@ -41,21 +41,29 @@ MOST = 500  # scores that a process is fitted to, the best ones, so that a long 
 
 
 def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> Worths:
-    """What the scores of the trials that are done are worth. noisy: None for where any has a standard error."""
+    """Return what the scores of the trials that are done are worth, by number.
+
+    Args:
+        trials: The study's trials.
+        space: The space of their configurations.
+        noisy: Whether scores have noise; None to see it by whether any has a standard error.
+    """
     done = ranked(trials)
-    found = {trial.number: trial.score for trial in done}
+    scores = {trial.number: trial.score for trial in done}
     leaders = done[:MOST]
     observations = [trial.observation for trial in leaders if trial.observation is not None]
     if noisy is None:
         noisy = any(each.stderr for each in observations)
     if not noisy or not leaders:
-        return found
+        return scores
     from partune.runtime.threads import one_blas_thread
 
     fitted = process(space, leaders)
     with one_blas_thread():
         means, _ = fitted.posterior([space.encode(trial.config) for trial in leaders])
-    return found | {trial.number: (trial.score + float(mean)) / 2 for trial, mean in zip(leaders, means, strict=True)}
+    # The process alone would trust a smooth surface too much, the score alone its luck: halves of both did best in
+    # docs/search-log.md.
+    return scores | {trial.number: (trial.score + float(mean)) / 2 for trial, mean in zip(leaders, means, strict=True)}
 
 
 def process(space: Space, leaders: Sequence[Trial]) -> Surrogate:
@@ -83,13 +91,18 @@ def _fitted(space: Space, points: tuple[Point, ...], scores: tuple[float, ...], 
 
 
 def ranked(trials: Iterable[Trial], worth: Worths | None = None) -> list[Trial]:
-    """The trials that are done, by falling worth, or by score where none is given; the first of equals first."""
+    """Return the trials that are done, the best first and of equals the first proposed.
+
+    Args:
+        trials: The study's trials.
+        worth: What their scores are worth; None to rank by the scores themselves.
+    """
     done = (trial for trial in trials if trial.status is Status.DONE)
     return sorted(done, key=lambda trial: (-(trial.score if worth is None else worth[trial.number]), trial.number))
 
 
 def confirmations(anchors: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
-    """The further runs of each trial that has any, in their order; by its number."""
+    """Return the further runs of each trial that was confirmed, in their order, by the trial's number."""
     found: dict[int, dict[int, Trial]] = {}
     for name, again in anchors.items():
         if isinstance(name, Confirmation):
@@ -98,14 +111,19 @@ def confirmations(anchors: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
 
 
 def pooled(first: float, again: Sequence[Trial]) -> float:
-    """The mean of what a trial's score is worth and of its further runs' scores; -inf where one of them failed."""
+    """Return the mean of a trial's first score and of its further runs' scores; -inf if one of them failed.
+
+    Args:
+        first: What the trial's first score is worth.
+        again: Its further runs.
+    """
     if any(each.status is not Status.DONE for each in again):
         return -math.inf
     return (first + sum(each.score for each in again)) / (1 + len(again))
 
 
 def halvings(k: int) -> list[int]:
-    """How many run in each round of a confirmation of the best k: k, the better half, ..., two."""
+    """Return how many trials run in each round of a confirmation of the best k: k, the better half, ..., two."""
     sizes = [k] if k else []
     while sizes and (half := math.ceil(sizes[-1] / 2)) > 1 and half < sizes[-1]:
         sizes.append(half)
@@ -113,9 +131,18 @@ def halvings(k: int) -> list[int]:
 
 
 def due(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], k: int, worth: Worths) -> tuple[list[Trial], int]:
-    """The trials to run once more now, in a confirmation of the best k, and which further run it is, from 1.
+    """Return the trials that a confirmation runs next, and which of their further runs that is, from 1.
 
-    None where all rounds are over. What was run before, for another k or a shorter search, is not run again.
+    What was run before, for another k or a shorter search, is not run again.
+
+    Args:
+        trials: The study's trials.
+        anchors: The runs beside the search, by name.
+        k: How many of the best trials are confirmed.
+        worth: What the trials' scores are worth, by number.
+
+    Returns:
+        No trials and 0 if all rounds are over.
     """
     again = confirmations(anchors)
     alive = ranked(trials, worth)
@@ -129,11 +156,18 @@ def due(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], k: int, worth
 
 
 def best(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], worth: Worths) -> Trial | None:
-    """The best finished trial, the first of equals.
+    """Return the winner: the trial that is worth most, the first of equals; None while none is done.
 
-    Where the first was confirmed, the one of the best pooled score among those with the most further runs. One that
-    fails when it runs again never wins while another is there.
+    If the leader was confirmed, the best pooled score wins among the trials with the most further runs. A trial that
+    failed in a further run only wins if all others did.
+
+    Args:
+        trials: The study's trials.
+        anchors: The runs beside the search, by name.
+        worth: What the trials' scores are worth, by number.
     """
+    # A pooled mean over more runs has less luck in it: only trials of the same, last round are compared. A leader
+    # that was never confirmed came after the confirmation, by a longer search; until the next one it leads.
     again = confirmations(anchors)
     broken = {number for number, runs in again.items() if pooled(0.0, runs) == -math.inf}
     leaders = sorted(ranked(trials, worth), key=lambda trial: trial.number in broken)
@@ -146,19 +180,34 @@ def best(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], worth: Worth
 
 
 def is_judged(winner: Trial, anchors: Mapping[RunName, Trial]) -> bool:
-    """Return whether the anchors hold this winner's scores on the verdict items and test tasks."""
+    """Return whether this winner has been scored on the verdict items and test tasks.
+
+    Args:
+        winner: The winner.
+        anchors: The runs beside the search, by name.
+    """
     scored = scoring(winner, anchors)
     return scored is not None and scored.status is Status.DONE
 
 
 def scoring(winner: Trial, anchors: Mapping[RunName, Trial]) -> Trial | None:
-    """Return what came of scoring this winner on the verdict items; None where that was not tried."""
+    """Return the run that scored this winner on the verdict items, failed or not; None if there was no attempt.
+
+    Args:
+        winner: The winner.
+        anchors: The runs beside the search, by name.
+    """
     scored = anchors.get(WinnerScoring.JUDGED)
     return scored if scored is not None and dict(scored.config) == dict(winner.config) else None
 
 
 def reloaded(winner: Trial | None, anchors: Mapping[RunName, Trial]) -> Trial | None:
-    """Return what came of loading this winner's adapter from disk once more; None where that was not done."""
+    """Return the run that loaded this winner's adapter from disk and scored it; None if there was none.
+
+    Args:
+        winner: The winner, if there is one.
+        anchors: The runs beside the search, by name.
+    """
     again = anchors.get(WinnerScoring.RELOADED)
     if again is None or winner is None or WinnerScoring.JUDGED not in anchors:
         return None
@@ -170,23 +219,37 @@ def reloaded(winner: Trial | None, anchors: Mapping[RunName, Trial]) -> Trial | 
 
 
 def fresh_runs(anchors: Mapping[RunName, Trial], whose: Whose) -> list[Trial]:
-    """Return the runs with fresh seeds of a trial, by its number, or of the defaults, in the order of recording."""
+    """Return runs with fresh seeds, in the order in which they were recorded.
+
+    Args:
+        anchors: The runs beside the search, by name.
+        whose: A trial's number, or the defaults.
+    """
     return [anchors[name] for name in fresh_names(anchors, whose)]
 
 
 def fresh_names(anchors: Mapping[RunName, Trial], whose: Whose) -> list[FreshRun]:
-    """Return the names of the runs that `fresh_runs` returns.
+    """Return the names of runs with fresh seeds, in the order in which they were recorded.
 
-    One that was lost and made up for comes after those that a verdict was given on before: a look counts the first.
+    Args:
+        anchors: The runs beside the search, by name.
+        whose: A trial's number, or the defaults.
     """
+    # Not in the order of their names: a run that was lost and made up for comes after those that a verdict was given
+    # on, and a look counts the first ones.
     names = (name for name in anchors if isinstance(name, FreshRun) and name.whose == whose)
     return sorted(names, key=lambda name: anchors[name].number)
 
 
 def fresh_due(winner: Trial, anchors: Mapping[RunName, Trial], seeds: int) -> list[FreshRun]:
-    """Return the fresh runs that a verdict on a winner lacks: whose, and which run, from 1.
+    """Return the names of the fresh runs that a verdict on a winner lacks.
 
-    The defaults run again where their first run has a score.
+    The defaults run again if their first run has a score.
+
+    Args:
+        winner: The winner.
+        anchors: The runs beside the search, by name.
+        seeds: How many fresh runs each side has.
     """
     scored = Baseline.DEFAULTS in anchors and anchors[Baseline.DEFAULTS].status is Status.DONE
     everybody: list[Whose] = [winner.number, Baseline.DEFAULTS] if scored else [winner.number]
@@ -195,7 +258,13 @@ def fresh_due(winner: Trial, anchors: Mapping[RunName, Trial], seeds: int) -> li
 
 
 def shipped(winner: Trial, anchors: Mapping[RunName, Trial], ship: Ship) -> Trial:
-    """Return the run whose adapter is handed over: the winner's first, or one of the fresh ones by its search score."""
+    """Return the run whose adapter is handed over.
+
+    Args:
+        winner: The winner.
+        anchors: The runs beside the search, by name.
+        ship: "first" for the winner's first run, "best" or "median" for a fresh run by its score on the search items.
+    """
     runs = sorted(
         (run for run in fresh_runs(anchors, winner.number) if run.status is Status.DONE), key=lambda run: -run.score
     )
@@ -212,8 +281,12 @@ def ships_fresh(anchors: Mapping[RunName, Trial]) -> bool:
 def judge(record: Record, winner: Trial | None) -> Verdict | None:
     """Return the verdict on a record's winner; None while it is not scored on the verdict items.
 
-    It is that of the last look: fresh runs that came since count at the next, so that whoever reads a report in
-    between does not look once more.
+    It is that of the last look: fresh runs that came since count at the next, so that reading a report in between is
+    not one more look, which would have to spend some of the level.
+
+    Args:
+        record: The study's record.
+        winner: Its winner, if there is one.
     """
     anchors = record.anchors()
     if winner is None or not is_judged(winner, anchors):
@@ -227,6 +300,7 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
     first_defaults = [anchors[Baseline.DEFAULTS]] if Baseline.DEFAULTS in anchors else []
 
     def runs(trials: Iterable[Trial]) -> Runs | None:
+        """Return the scores of those that did not fail."""
         packed = [record.items("anchors", trial.number) for trial in trials if trial.status is Status.DONE]
         return on_verdict_items(packed, metric) if packed else None
 
@@ -248,30 +322,52 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
 
 
 def last_look(record: Record, winner: Trial) -> Look | None:
-    """Return the last look at a winner: the fresh runs that its verdict counts; None where nobody looked at it."""
-    looks = record.looks or [Look(winner.number, 0, 0)]  # of the version that noted none
+    """Return the last look at a winner, which says what fresh runs its verdict counts; None if there was none.
+
+    Args:
+        record: The study's record.
+        winner: Its winner.
+    """
+    looks = record.looks or [Look(winner.number, 0, 0)]  # an older version noted none, and gave one verdict
     return next((look for look in reversed(looks) if look.trial == winner.number), None)
 
 
 def which_look(look: Look, looks: Iterable[Look]) -> int:
-    """Return which of a study's looks one is, from 1; another look at the same runs finds the same, and is none."""
+    """Return which of a study's looks one is, from 1.
+
+    Another look at the same runs finds the same, and does not count.
+
+    Args:
+        look: The look.
+        looks: All of the study's looks, in their order.
+    """
     return list(dict.fromkeys(looks)).index(look) + 1
 
 
 def looking(winner: Trial, anchors: Mapping[RunName, Trial]) -> Look:
-    """Return the look at a winner and the defaults with all fresh runs of theirs."""
+    """Return the look at a winner and the defaults that counts all their fresh runs.
+
+    Args:
+        winner: The winner.
+        anchors: The runs beside the search, by name.
+    """
     return Look(winner.number, len(fresh_runs(anchors, winner.number)), len(fresh_runs(anchors, Baseline.DEFAULTS)))
 
 
 def looked_before(trials: Iterable[Trial], anchors: Mapping[RunName, Trial]) -> Look | None:
-    """Return the look at the winner of a record of the version that noted none; None where nobody was judged."""
+    """Return the look that an older version took without noting it; None if it judged no winner.
+
+    Args:
+        trials: The study's trials.
+        anchors: The runs beside the search, by name.
+    """
     judged = anchors.get(WinnerScoring.JUDGED)
     same = (trial.number for trial in trials if judged is not None and dict(trial.config) == dict(judged.config))
     return next((Look(number, 0, 0) for number in same), None)
 
 
 def what_items_show(record: Record) -> Limits | None:
-    """Return what the verdict items of a record can show, from the base's scores; None while it has none."""
+    """Return the smallest gain that a record's verdict items can show; None while the base has no scores."""
     base = record.anchors().get(Baseline.BASE)
     if base is None or base.status is not Status.DONE or "scoring" not in record.loaded:
         return None
@@ -281,9 +377,15 @@ def what_items_show(record: Record) -> Limits | None:
 
 
 def on_verdict_items(packed: Sequence[Mapping[str, np.ndarray[Any, Any]]], metric: str) -> Runs:
-    """Return the scores of some runs on the verdict items. packed: per run, its per-item results by name."""
+    """Return the scores of runs on the verdict items.
+
+    Args:
+        packed: Per run, its per-item results by name.
+        metric: The metric to compare.
+    """
 
     def named(items: Mapping[str, np.ndarray[Any, Any]], what: str) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the arrays of one kind on the verdict items, by task."""
         names = {name: ResultName.of_array(name) for name in items}
         return {
             result.task: items[name]
