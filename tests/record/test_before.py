@@ -25,7 +25,7 @@ SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=T
 VERDICT = (
     "BETTER than the untouched base model (gain +0.225 ± 0.067, p = 0.002), but NOT SHOWN BETTER than the defaults "
     "(gain +0.025 ± 0.025, p = 0.5)."
-)
+).replace(" ± ", "\u00a0±\u00a0")  # the numbers of a gain stay on one line
 
 
 class Simulated(SimulatedTuning):

@@ -136,7 +136,6 @@ def test_room_that_is_made_in_time_is_waited_for(
 class Scratch(Objective):
     """Four at once, of which one finds the disk full, before or after the others have ended."""
 
-
     def count_slots(self) -> int:
         return 4
 
@@ -207,7 +206,7 @@ def test_a_directory_that_became_read_only_ends_the_run_in_one_line(at: int, tmp
 
     study = Study(PLANE, himmelblau, "lhs", seed=2, directory=tmp_path / "s", watcher=At(at, lock))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*s: Read-only file system\. Correct that, and continue"):
+        with pytest.raises(UserError, match=r"cannot write .*s: Read-only file system\. Mend that, and continue"):
             study.run(9)
         study.close()
         with pytest.raises(UserError, match=r"cannot write .*: Read-only file system"):

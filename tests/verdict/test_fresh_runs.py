@@ -266,7 +266,7 @@ def test_a_winner_all_of_whose_fresh_runs_fail_is_judged_by_its_adapter_and_says
     assert (found.failed, found.seeds, found.better_than) == (4, 0, ())
     facts = Facts(study.record)
     assert "4 of its 4 fresh runs failed" in headline(facts)
-    assert "of the first run's adapter, on 400 items" in headline(facts)
+    assert "of the first run's adapter, on 400 held-out items" in headline(facts)
     assert any("as all fresh runs of the winner failed" in line for line in remarks(facts))
     assert not any("resume --seeds" in line for line in remarks(facts))
 
