@@ -12,7 +12,7 @@ TESTS := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loa
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 
-.PHONY: demo experiment test fast lint format docs package clean
+.PHONY: demo experiment test fast thorough lint format docs package clean
 
 demo: $(INSTALLED)  ## A real study on the embedded factory world; continues it if it was interrupted.
 	@if [ -d $(RUNS)/$(NAME) ]; then $(BIN)/partune resume $(RUNS)/$(NAME); else $(BIN)/partune demo --runs $(RUNS) --name $(NAME); fi
@@ -25,6 +25,9 @@ test: $(INSTALLED) lint  ## All tests, slow ones included.
 
 fast: $(INSTALLED)  ## The tests that take less than a few seconds each.
 	$(TESTS) -m "not slow"
+
+thorough: $(INSTALLED)  ## All tests with many random examples, and what ordinary runs leave out; an hour or more.
+	$(TESTS) --thorough
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

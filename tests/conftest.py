@@ -13,7 +13,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-pytest_plugins = ["tests.support.browser", "tests.support.postgres", "tests.support.times"]
+pytest_plugins = ["tests.support.browser", "tests.support.postgres", "tests.support.thorough", "tests.support.times"]
 
 # On a busy machine any example may take longer than Hypothesis' 200 ms, which says nothing about the code.
 hypothesis.settings.register_profile("patient", deadline=None)

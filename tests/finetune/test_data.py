@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -234,7 +234,6 @@ def cached_tokenizer(kind: str, added: tuple[str, ...]) -> PreTrainedTokenizerFa
 @pytest.mark.parametrize("added", [(), ADDED])
 @pytest.mark.parametrize("kind", [*SPACED, "without"])
 @given(instruction=TEXTS, output=TEXTS, history=st.lists(st.tuples(TEXTS, TEXTS), max_size=2))
-@settings(max_examples=40, deadline=None)
 def test_an_answers_text_follows_its_prompts_to_the_letter(
     kind: str, added: tuple[str, ...], instruction: str, output: str, history: list[tuple[str, str]]
 ) -> None:

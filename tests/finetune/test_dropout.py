@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from partune.finetune.dropout import Dropout, Place, keep, thresholds
 from tests.support.peft_oracle import kept
+from tests.support.thorough import share
 
 
 def masks(place: Place, rate: float, d: int, layer: int = 0) -> torch.Tensor:
     return keep(place, layer, thresholds([rate] * len(place.seeds)), d)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=share(0.6))
 @given(
     seed=st.integers(0, 2**63),
     step=st.integers(0, 10**6),

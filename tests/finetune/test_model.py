@@ -305,13 +305,23 @@ def test_blocks_are_the_repeated_ones(bases: dict[str, Base], kind: str) -> None
     assert len({type(block) for block in found}) == 1
 
 
-@pytest.mark.slow
-def test_compiled_blocks_give_the_same_numbers(folders: dict[str, Path], base: Base) -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.thorough)])
+def test_compiled_blocks_give_the_same_numbers(
+    folders: dict[str, Path], base: Base, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Inductor, which users have, calls a C++ compiler for half a minute; graphs and guards are the same without."""
+    whole, asked = torch.nn.Module.compile, list[dict[str, Any]]()
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **options: (asked.append(options), whole(self, **options, backend=backend))[1],
+    )
     compiled = models.load(config.Model(path=str(folders["llama"])), "fp32", "cpu", compiled=True)
     for rows in (2, 3):
         ids = torch.arange(rows * 7).reshape(rows, 7)
         with torch.no_grad():
             torch.testing.assert_close(compiled.model(ids).logits, base.model(ids).logits, atol=1e-5, rtol=1e-4)
+    assert asked == [{"dynamic": True}] * len(models.blocks(base.model))
 
 
 # ----- several devices

@@ -15,6 +15,7 @@ from partune.space import Choice, Float, Int, Space
 from partune.trial import Config, Trial
 from tests.support.drive import Session, drive
 from tests.support.pseudo_code import soo
+from tests.support.thorough import share
 
 BOXES = {
     "himmelblau": [(-5, 5)] * 2,
@@ -126,7 +127,7 @@ SPACES = [
 
 
 @given(seed=st.integers(0, 10**6), space=st.sampled_from(SPACES), compare=st.sampled_from([">=", ">"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=share(0.4))
 def test_an_ask_that_brought_nothing_left_no_trace(seed: int, space: Space, compare: str) -> None:
     """Cells of few values share configurations, run out, and wait for each other: the record alone gives the same."""
 

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from partune import Float, Space, Status, Study
@@ -109,7 +109,6 @@ def test_an_interrupt_ends_what_runs() -> None:
         Study(LINE, broken, "random", workers=workers).run(8)
 
 
-@settings(deadline=None, max_examples=25)
 @given(SECONDS, st.integers(1, 9), st.booleans())
 def test_no_worker_does_two_things_at_once(seconds: list[float], workers: int, barrier: bool) -> None:
     found = ran(seconds, workers, barrier)
@@ -121,7 +120,6 @@ def test_no_worker_does_two_things_at_once(seconds: list[float], workers: int, b
     assert busy <= workers * found.now * (1 + 1e-9)
 
 
-@settings(deadline=None, max_examples=25)
 @given(SECONDS, st.integers(1, 9))
 def test_a_barrier_is_never_faster(seconds: list[float], workers: int) -> None:
     """Nor does any trial begin earlier behind it."""

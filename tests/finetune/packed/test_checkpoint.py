@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,30 +17,54 @@ from safetensors.torch import load_file, save_file
 
 import partune as pt
 from partune.finetune.packed.checkpoint import FILE
+from partune.finetune.packed.engine import Engine
+from partune.finetune.packed.residents import Residents, Slot
 from partune.objectives.finetune import FineTune
+from partune.runtime.preemption import noticed
 from partune.space import Float, Int, Space
 from partune.study import Watcher
+from partune.trial import Observation, Trial
 from partune.workers import local
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.slow
 
 SPACE = Space(lora_r=Int(2, 8), lora_dropout=Float(0.0, 0.3), learning_rate=Float(1e-4, 1e-2, log=True))
 
 
-STEPS = 150  # of a trial: long enough to be broken off
+STEPS = 8  # of a trial
+FOLDER = "TESTS_HELD"  # the environment's name of the folder in which `hold` says that a pack is to wait
+
+
+class Held(FineTune):
+    """A fine-tuning whose pack of two waits at its third step, once, until its process has to go."""
+
+    def evaluate(self, trial: Trial, adapter: Path | None = None, *parts: Any) -> Observation:
+        if Engine._advance.__name__ != "held":  # in a worker too, which knows nothing of this test's patches
+            Engine._advance = held(Engine._advance)  # type: ignore[method-assign]
+        return super().evaluate(trial, adapter, *parts)
+
+
+def held(advance: Callable[[Engine, Residents], list[Slot]]) -> Callable[[Engine, Residents], list[Slot]]:
+    def held(engine: Engine, residents: Residents) -> list[Slot]:
+        hold = Path(os.environ.get(FOLDER, "nowhere")) / "hold"
+        if len(residents) == 2 and residents.slots[0].step == 3 and hold.exists():
+            hold.rename(hold.with_name("held"))
+            eventually(lambda: noticed() or engine._dropping)
+        return advance(engine, residents)
+
+    return held
+
+
+@pytest.fixture(autouse=True)
+def _unpatched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Engine, "_advance", Engine._advance)  # back to what it was, afterwards
+    monkeypatch.setenv(FOLDER, str(tmp_path))
 
 
 @pytest.fixture(scope="module")
 def tuner(folders: dict[str, Path], data_file: Path, task_file: Path) -> FineTune:
-    return FineTune(folders["llama"], data_file, task_file, training={"steps": STEPS, "batch_size": 2}, run={"pack": 2})
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.02)
-    return found
+    return Held(folders["llama"], data_file, task_file, training={"steps": STEPS, "batch_size": 2}, run={"pack": 2})
 
 
 def saved(study: Path) -> list[Path]:
@@ -91,7 +114,7 @@ def worker_processes() -> list[psutil.Process]:
 
 
 class Terminated(Watcher):
-    """Sends SIGTERM to some process when the trials have been in training for a moment; notes what was saved."""
+    """Sends SIGTERM to some process when the trials are in training; notes what was saved."""
 
     def __init__(self, study: Path, victim: Callable[[], int], when: str) -> None:
         self._study, self._victim, self._when = study, victim, when
@@ -107,14 +130,15 @@ class Terminated(Watcher):
             self.thread.start()
 
     def _terminate(self) -> None:
-        time.sleep(0.5)
+        (self._study.parent / "hold").touch()
+        eventually((self._study.parent / "held").exists)
         os.kill(self._victim(), signal.SIGTERM)
-        self.saved += wait_for(lambda: saved(self._study) if len(saved(self._study)) == 2 else [])
+        self.saved += eventually(lambda: saved(self._study) if len(saved(self._study)) == 2 else [])
         for each in self.saved:
             pay(each)
 
 
-@pytest.mark.parametrize("when", ["search", "confirm"])
+@pytest.mark.parametrize("when", ["search", pytest.param("confirm", marks=pytest.mark.thorough)])
 def test_what_a_worker_was_running_goes_on_elsewhere(
     tuner: FineTune, whole: pt.Study, tmp_path: Path, when: str
 ) -> None:

@@ -26,6 +26,7 @@ from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.scores import Scorer
 from partune.finetune.scoring.tasks import Answer, Request
 from partune.runtime.isolation import quiet
+from tests.support.thorough import share
 from tests.support.tiny import CONTEXT, KINDS, WORDS, longrope, make_base, make_items, write_task
 
 RANKS = (3, 8, 1)
@@ -180,7 +181,7 @@ def test_logits_are_computed_at_continuations_only(
     assert sum(seen) == len(contexts) + sum(len(continuation) - 1 for _, _, continuation in requests)
 
 
-@hypothesis_settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=share(0.4), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_requests_in_any_packs_and_batches_are_hflms(bases: dict[str, Base], data: st.DataObject) -> None:
     base = bases["qwen2"]
