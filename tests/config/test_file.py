@@ -77,6 +77,17 @@ def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:
     assert found["validation"]["tasks"] == [str(tmp_path / "task.yaml"), "hellaswag"]
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("data", "chat_template"), ("test", "tasks"), ("run", "litgpt"), ("run", "cluster"), ("run", "tls")],
+)
+def test_every_path_of_a_file_is_relative_to_it(tmp_path: Path, section: str, key: str) -> None:
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "file").write_text("")
+    name = "tls" if key == "tls" else "file"
+    assert config.located({section: {key: name}}, tmp_path) == {section: {key: str(tmp_path / name)}}
+
+
 def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None:
     for name in ("hellaswag", "lora", "base"):
         (tmp_path / name).mkdir()

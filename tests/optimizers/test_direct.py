@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.optimize import direct
 
@@ -68,6 +68,7 @@ def test_the_first_iterations_are_scipys_as_they_are(name: str, algorithm: type[
     st.dictionaries(st.integers(1, 30), st.integers(-20, 20), min_size=1, max_size=8),
     st.sampled_from([Fraction(0), Fraction(1, 10), Fraction(1)]),
 )
+@example({1: 2, 2: 1, 3: 0}, Fraction(0))  # on one line
 def test_the_definition_of_potentially_optimal(scores: dict[int, int], epsilon: Fraction) -> None:
     """In fractions: the conditions are linear in K, so where any K > 0 satisfies them, a crossing of two of them, a
     middle between two crossings, or one beyond the last does.

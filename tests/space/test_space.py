@@ -43,7 +43,7 @@ def test_equal_configurations_have_one_canonical_point(point: list[float]) -> No
 
 
 def test_many_points_snap_as_each_does() -> None:
-    points = np.random.default_rng(0).random((300, 5))
+    points = np.concatenate([np.random.default_rng(0).random((300, 5)), np.zeros((1, 5)), np.ones((1, 5))])
     plain = Space(
         rank=Int(2, 64, log=True),
         shift=Int(-3, 4),
