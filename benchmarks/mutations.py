@@ -121,15 +121,15 @@ MUTATIONS = (
     Mutation(
         "a replay tells one result too many before a proposal",
         "optimizers/base.py",
-        "while len(self._scores) < trial.told_before:",
-        "while len(self._scores) <= trial.told_before:",
+        "scores) < trial.told_before:",
+        "scores) <= trial.told_before:",
         ("optimizers/test_contract.py",),
     ),
     Mutation(
         "a stopped trial is taken for better than the best that is done",
         "optimizers/base.py",
-        "return min(expected, max((each.score for each in self._done), default=expected))",
-        "return expected",
+        "return min(expected, max(",
+        "return max(expected, max(",
         ("optimizers/test_base.py", "optimizers/test_contract.py", "study/test_study.py", "trial/test_rungs.py"),
     ),
     Mutation(
@@ -205,10 +205,10 @@ MUTATIONS = (
     # ----- record
     Mutation(
         "two processes may lead one study: the lock is a shared one",
-        "record/drivers.py",
-        "        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n    except OSError as error:",
-        "        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)\n    except OSError as error:",
-        ("record/test_drivers.py", "record/test_record.py"),
+        "runtime/locks.py",
+        "fcntl.LOCK_SH if shared else fcntl.LOCK_EX",
+        "fcntl.LOCK_SH",
+        ("runtime/test_locks.py", "record/test_drivers.py", "record/test_record.py"),
     ),
     Mutation(
         "the journal is written without its lock",

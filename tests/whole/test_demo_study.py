@@ -16,6 +16,7 @@ import pytest
 
 from partune.demo import DIRECTORY
 from partune.record.record import Record
+from tests.support.commands import said
 from tests.whole.test_docs import blocks
 
 pytestmark = pytest.mark.slow
@@ -41,7 +42,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def report(cwd: Path, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(finish(partune("report", f"runs/{name}", "--json", cwd=cwd)))
+    found: dict[str, Any] = json.loads(said(cwd, "report", f"runs/{name}", "--json"))
     return found
 
 
@@ -79,7 +80,7 @@ def test_killed_and_resumed_it_is_the_unbroken_study(folder: Path) -> None:
 
 def test_the_same_trials_have_the_same_scores_through_peft(folder: Path) -> None:
     """Dropout included, as both engines take its masks from the trial's seed."""
-    finish(partune("demo", "--name", "peft", "--engine", "peft", *SHORT, cwd=folder))
+    said(folder, "demo", "--name", "peft", "--engine", "peft", *SHORT)
     packed, alone = report(folder, "whole"), report(folder, "peft")
     assert packed["loaded"]["pack"] == 4
     assert "pack" not in alone["loaded"]
@@ -91,12 +92,12 @@ def test_the_same_trials_have_the_same_scores_through_peft(folder: Path) -> None
 
 
 def test_rungs_stop_trials_of_the_demo_and_are_reported(folder: Path) -> None:
-    longer = [*SHORT, "--steps", "60", "--limit", "120", "--budget", "8"]
-    output = finish(partune("demo", "--name", "rungs", *longer, "--stop", "rungs", cwd=folder))
+    longer = [*SHORT, "--steps", "32", "--budget", "8"]
+    output = said(folder, "demo", "--name", "rungs", *longer, "--stop", "rungs")
     found = report(folder, "rungs")
     stopped = [trial for trial in found["trials"] if trial["status"] == "stopped"]
     assert stopped
-    assert all(trial["fidelity"] in (4 / 60, 15 / 60) for trial in stopped)
+    assert all(trial["fidelity"] in (2 / 32, 8 / 32) for trial in stopped)
     assert output.count("stopped at ") >= len(stopped)
     assert found["best"]["trial"] not in [trial["id"] for trial in stopped]
 
@@ -106,7 +107,7 @@ def test_the_exported_adapter_scores_what_was_recorded(folder: Path, monkeypatch
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    finish(partune("export", "runs/whole", "adapter", cwd=folder))
+    said(folder, "export", "runs/whole", "adapter")
     best = report(folder, "whole")["best"]
     monkeypatch.chdir(DIRECTORY / "tasks")  # where the tasks' data are
     model = HFLM(pretrained=str(DIRECTORY / "model"), peft=str(folder / "adapter"), device="cpu", batch_size=64)
@@ -144,8 +145,8 @@ def test_the_merged_model_answers_as_the_adapter(folder: Path, monkeypatch: pyte
         return names["model"].eval(), ids
 
     if not (folder / "adapter").exists():
-        finish(partune("export", "runs/whole", "adapter", cwd=folder))
-    finish(partune("export", "runs/whole", "merged", "--merge", cwd=folder))
+        said(folder, "export", "runs/whole", "adapter")
+    said(folder, "export", "runs/whole", "merged", "--merge")
     (adapted, ids), (merged, same) = loaded(folder / "adapter"), loaded(folder / "merged")
     assert torch.equal(ids, same)
     with torch.no_grad():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import pickle
@@ -19,7 +17,6 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from partune.cli import main
 from partune.config import located
 from partune.errors import UserError
 from partune.export.export import export
@@ -32,6 +29,7 @@ from partune.space import Choice, Float, Int, Space
 from partune.study import Study, UntrustworthyError
 from partune.study.from_config import study as make_study
 from partune.trial import Status, Trial
+from tests.support.commands import said
 from tests.support.litgpt import behave, calls, install
 from tests.support.tiny import make_items, make_rows, write_jsonl, write_task
 
@@ -356,10 +354,10 @@ def test_the_command_line_runs_it(
     arguments = ["--model", str(folders["llama"]), "--data", str(data_file), "--task", str(task_file)]
     arguments += ["--engine", "litgpt", "--litgpt", str(command), "--steps", "3", "--batch-size", "4"]
     arguments += ["--device", "cpu", "--algorithm", "random", "--budget", "2", "--name", "first"]
-    partune(tmp_path, "tune", *arguments)
-    assert "Verdict: " in partune(tmp_path, "report", "runs/first")
-    partune(tmp_path, "resume", "runs/first", "--budget", "3")
-    report = json.loads(partune(tmp_path, "report", "runs/first", "--json"))
+    said(tmp_path, "tune", *arguments)
+    assert "Verdict: " in said(tmp_path, "report", "runs/first")
+    said(tmp_path, "resume", "runs/first", "--budget", "3")
+    report = json.loads(said(tmp_path, "report", "runs/first", "--json"))
     assert [trial["status"] for trial in report["trials"]] == ["done"] * 3
     assert sorted(path.name for path in (tmp_path / "runs" / "first" / "litgpt").iterdir()) == [
         "base",
@@ -367,13 +365,6 @@ def test_the_command_line_runs_it(
         "data",
         "trials",
     ]
-
-
-def partune(cwd: Path, *arguments: str) -> str:
-    """Return what the command says, in this process: each of its own would load all libraries once more."""
-    with contextlib.chdir(cwd), contextlib.redirect_stdout(io.StringIO()) as said:
-        assert main(arguments) == 0
-    return said.getvalue()
 
 
 # ----- the real thing
@@ -452,7 +443,7 @@ def test_really_a_study_from_beginning_to_end_offline(
         "run": {"engine": "litgpt", "litgpt": os.environ["PARTUNE_LITGPT"], "device": "cpu"},
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    assert "gives the base's answers" in partune(tmp_path, "tune", "study.yaml", "--name", "real")
+    assert "gives the base's answers" in said(tmp_path, "tune", "study.yaml", "--name", "real")
     record = Record.open(tmp_path / "runs" / "real", read_only=True)
     (trial,) = record.trials()
     assert trial.status is Status.DONE

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import partune as pt
 from partune.finetune.packed.checkpoint import FILE
-from partune.finetune.packed.engine import Engine
+from partune.finetune.packed.packer import Packer
 from partune.finetune.packed.residents import Residents, Slot
 from partune.objectives.finetune import FineTune
 from partune.runtime.preemption import noticed
@@ -40,25 +40,25 @@ class Held(FineTune):
     """A fine-tuning whose pack of two waits at its third step, once, until its process has to go."""
 
     def evaluate(self, trial: Trial, adapter: Path | None = None, *parts: Any) -> Observation:
-        if Engine._advance.__name__ != "held":  # in a worker too, which knows nothing of this test's patches
-            Engine._advance = held(Engine._advance)  # type: ignore[method-assign]
+        if Packer._advance.__name__ != "held":  # in a worker too, which knows nothing of this test's patches
+            Packer._advance = held(Packer._advance)  # type: ignore[method-assign]
         return super().evaluate(trial, adapter, *parts)
 
 
-def held(advance: Callable[[Engine, Residents], list[Slot]]) -> Callable[[Engine, Residents], list[Slot]]:
-    def held(engine: Engine, residents: Residents) -> list[Slot]:
+def held(advance: Callable[[Packer, Residents], list[Slot]]) -> Callable[[Packer, Residents], list[Slot]]:
+    def held(packer: Packer, residents: Residents) -> list[Slot]:
         hold = Path(os.environ.get(FOLDER, "nowhere")) / "hold"
         if len(residents) == 2 and residents.slots[0].step == 3 and hold.exists():
             hold.rename(hold.with_name("held"))
-            eventually(lambda: noticed() or engine._dropping)
-        return advance(engine, residents)
+            eventually(lambda: noticed() or packer._dropping)
+        return advance(packer, residents)
 
     return held
 
 
 @pytest.fixture(autouse=True)
 def _unpatched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Engine, "_advance", Engine._advance)  # back to what it was, afterwards
+    monkeypatch.setattr(Packer, "_advance", Packer._advance)  # back to what it was, afterwards
     monkeypatch.setenv(FOLDER, str(tmp_path))
 
 
