@@ -11,12 +11,27 @@ from pathlib import Path
 import partune as pt
 from partune.runtime.preemption import PreemptedError, noticed, saving_on_notice
 from partune.space import Float, Space
+from tests.support.waiting import eventually, meet
 
 LINE = Space(x=Float(0, 1))  # the space of `square`
 
 
 def pid(seconds: float = 0.0) -> int:
     time.sleep(seconds)
+    return os.getpid()
+
+
+def meeting(folder: Path, count: int, me: str) -> int:
+    """Return in which process this runs, once all that are to run at the same time do."""
+    meet(folder, count, me)
+    return os.getpid()
+
+
+def staying(path: Path) -> int:
+    """Return in which process this runs the second time; the first time it stays until its worker has gone."""
+    if not path.exists():
+        path.touch()
+        time.sleep(600.0)
     return os.getpid()
 
 
@@ -44,10 +59,7 @@ def saving(path: Path) -> None:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not path.exists():
-        assert time.monotonic() < deadline, f"no {path.name}"
-        time.sleep(0.02)
+    eventually(path.exists)
 
 
 def square(config: pt.Config) -> float:

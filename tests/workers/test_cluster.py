@@ -28,33 +28,28 @@ from partune.workers import cluster, local
 from partune.workers.base import WorkerLostError
 from partune.workers.cluster import Cluster
 from partune.workers.scheduler import joined
-from tests.support.calls import LINE, die, fail, pid, square
+from tests.support.calls import LINE, die, fail, meeting, pid, square
 from tests.support.dask_commands import free_port, scheduler, worker
 from tests.support.simulated import SimulatedTuning
+from tests.support.waiting import PATIENCE, eventually
 
 pytestmark = pytest.mark.slow
 
 
-def test_calls_run_in_other_processes_side_by_side(two: Cluster) -> None:
+def test_calls_run_in_other_processes_side_by_side(two: Cluster, tmp_path: Path) -> None:
     assert two.count == 2
     two.hold(1)
-    futures = [two.submit(pid, 0.3) for _ in range(4)]
-    found = Counter(future.result(timeout=60) for future in futures)
+    futures = [two.submit(meeting, tmp_path / str(number // 2), 2, str(number)) for number in range(4)]
+    found = Counter(future.result(timeout=PATIENCE) for future in futures)
     assert os.getpid() not in found
     assert set(found.values()) == {2}
 
 
-def test_a_worker_holds_as_many_as_it_has_slots_and_the_load_is_even(two: Cluster) -> None:
-    two.hold(3)
-    began = time.monotonic()
-    found = Counter(future.result(timeout=60) for future in [two.submit(pid, 1.0) for _ in range(6)])
-    assert sorted(found.values()) == [3, 3]
-    assert time.monotonic() - began < 1.9  # all at once
-
-
-def test_fewer_trials_than_slots_are_spread_evenly(two: Cluster) -> None:
-    two.hold(16)
-    found = Counter(future.result(timeout=60) for future in [two.submit(pid, 0.5) for _ in range(6)])
+@pytest.mark.parametrize("slots", [3, 16])
+def test_as_many_as_there_are_slots_run_at_once_and_the_load_is_even(two: Cluster, tmp_path: Path, slots: int) -> None:
+    two.hold(slots)
+    futures = [two.submit(meeting, tmp_path / "all", 6, str(number)) for number in range(6)]
+    found = Counter(future.result(timeout=PATIENCE) for future in futures)
     assert sorted(found.values()) == [3, 3]
 
 
@@ -147,11 +142,8 @@ class Loading(Objective):
 
 def test_every_worker_loads_before_its_first_trial_and_so_does_its_successor(tmp_path: Path) -> None:
     def loaded(count: int) -> set[int]:
-        deadline = time.monotonic() + 60.0
-        while len(found := {int(path.name) for path in tmp_path.iterdir()}) < count:
-            assert time.monotonic() < deadline, found
-            time.sleep(0.05)
-        return found
+        eventually(lambda: len(list(tmp_path.iterdir())) >= count)
+        return {int(path.name) for path in tmp_path.iterdir()}
 
     with local.local(2) as workers:
         pt.Study(LINE, Loading(tmp_path), "random", workers=workers)
@@ -227,7 +219,7 @@ def test_a_scheduler_that_dies_and_comes_back_loses_nothing(
         futures[0].result(timeout=60)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
-        time.sleep(1.0)
+        eventually(lambda: "The scheduler is gone" in caplog.text)
         started(*scheduler(port))
         started(*worker(address))
         assert all(future.result(timeout=90) > 0 for future in futures)

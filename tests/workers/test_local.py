@@ -21,6 +21,7 @@ from partune.workers.base import WorkerLostError
 from partune.workers.cluster import Cluster
 from tests.support import ROOT
 from tests.support.calls import LINE, die, pid, saving, square, wait_for
+from tests.support.waiting import eventually
 
 
 @pytest.mark.slow
@@ -116,10 +117,9 @@ def test_what_a_worker_writes_is_kept_and_bounded() -> None:
     with local.local(1) as workers:
         keepers = [each for each in gc.get_objects() if isinstance(each, local.Keeper)]
         workers.submit(chatter).result(timeout=60)
-        time.sleep(0.2)
-        said = max((keeper._said for keeper in keepers), key=len)
+        said = eventually(lambda: next((keeper._said for keeper in keepers if b"line 4999" in keeper._said), None))
+    assert said is not None
     assert len(said) == local.OUTPUT
-    assert b"line 4999" in said
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +22,9 @@ from partune.workers.cluster import Cluster
 from partune.workers.process import PRELOAD, PRELOAD_NANNY, WATCHES
 from partune.workers.scheduler import joined
 from tests.support import ROOT
-from tests.support.calls import pid, wait_for, warn
+from tests.support.calls import pid, staying, wait_for, warn
 from tests.support.dask_commands import free_port, scheduler, worker
+from tests.support.waiting import PATIENCE, eventually
 
 
 def seen(monkeypatch: pytest.MonkeyPatch, devices: str, name: str, workers: int, each: int = 1) -> str:
@@ -87,23 +87,20 @@ def test_no_watch_of_dask_holds_up_what_a_worker_runs(two: Cluster) -> None:
 def test_what_a_worker_warns_of_is_told_once_by_the_driver(two: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     for future in [two.submit(warn) for _ in range(4)]:
         future.result(timeout=60)
-    deadline = time.monotonic() + 60
-    while not (told := [each for each in caplog.records if "disk of this node" in each.getMessage()]):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    told = eventually(lambda: [each for each in caplog.records if "disk of this node" in each.getMessage()])
     two.submit(pid).result(timeout=60)
     assert [each.name for each in told] == ["partune.workers.cluster"]
 
 
 @pytest.mark.slow
 def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(queue, "STRIKES", 1)
     with local.local(1) as workers:
         there = workers.submit(pid).result(timeout=60)
-        future = workers.submit(pid, 3.0)
-        time.sleep(0.5)
+        future = workers.submit(staying, tmp_path / "begun")
+        wait_for(tmp_path / "begun")
         os.kill(there, signal.SIGTERM)
         assert future.result(timeout=60) != there
     assert caplog.text.count("A worker has to go; what it was running goes on elsewhere.") == 1
@@ -129,15 +126,12 @@ def test_a_worker_that_outlives_its_driver_saves_what_it_runs(tmp_path: Path) ->
     driver.kill()
     driver.wait()
     wait_for(tmp_path / "state")
-    deadline = time.monotonic() + 30
-    while list(tmp_path.glob("partune-workers-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: not list(tmp_path.glob("partune-workers-*")))
 
 
 @pytest.mark.slow
 def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(
-    started: Callable[..., subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+    started: Callable[..., subprocess.Popen[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queue, "STRIKES", 1)
     port = free_port()
@@ -147,10 +141,10 @@ def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(
     with joined(address) as workers:
         first = started(*keeping)
         there = workers.submit(pid).result(timeout=60)
-        future = workers.submit(pid, 4.0)
-        time.sleep(0.5)
+        future = workers.submit(staying, tmp_path / "begun")
+        wait_for(tmp_path / "begun")
         first.terminate()
         started(*keeping)
         assert future.result(timeout=60) != there
-        assert first.wait(timeout=20) == 0
+        assert first.wait(timeout=PATIENCE) == 0
         assert not psutil.pid_exists(there)
