@@ -219,8 +219,14 @@ def work(url: str, name: str, options: dict[str, Any], n: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
-@pytest.mark.parametrize("name", ["random", "soo", "bo"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *(("random", "journal"), ("bo", "journal"), ("soo", "sqlite")),
+        *(pytest.param(*pair, marks=pytest.mark.thorough) for pair in (("soo", "journal"), ("random", "sqlite"))),
+        pytest.param("bo", "sqlite", marks=pytest.mark.thorough),
+    ],
+)
 def test_processes_share_a_study(kind: str, name: str, tmp_path: Path) -> None:
     options = OPTIONS.get(name, {})
     url = str(tmp_path / "j") if kind == "journal" else f"sqlite:///{tmp_path}/s.db"

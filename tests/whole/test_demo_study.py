@@ -35,12 +35,6 @@ def partune(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    return output
-
-
 def report(cwd: Path, name: str) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(said(cwd, "report", f"runs/{name}", "--json"))
     return found
@@ -50,7 +44,7 @@ def report(cwd: Path, name: str) -> dict[str, Any]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the demo run without a break, as runs/whole."""
     cwd = tmp_path_factory.mktemp("demo")
-    output = finish(partune("demo", "--name", "whole", *SHORT, cwd=cwd))
+    output = said(cwd, "demo", "--name", "whole", *SHORT)
     assert "Verdict: " in output
     assert "gives the base's answers, as it must" in output
     assert "30 search/factory_cloze, 30 verdict/factory_cloze" in output
@@ -69,8 +63,9 @@ def test_killed_and_resumed_it_is_the_unbroken_study(folder: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        process = partune("resume", "runs/broken", cwd=folder)
-    finish(process)
+        if trials == 0:
+            process = partune("resume", "runs/broken", cwd=folder)
+    said(folder, "resume", "runs/broken")
     whole, broken = report(folder, "whole"), report(folder, "broken")
     for key in ("base", "defaults", "verdict"):
         assert broken[key] == whole[key]

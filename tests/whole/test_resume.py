@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.commands import said
+from tests.support.waiting import PATIENCE, eventually
+
 OBJECTIVE = """\
 import os, time
 from partune import Float, Int, Space
@@ -43,26 +46,26 @@ def partune(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
     )
 
 
-def tune(cwd: Path, name: str, algorithm: str) -> subprocess.Popen[str]:
-    (cwd / "far.py").write_text(OBJECTIVE)
+def tune(name: str, algorithm: str) -> list[str]:
     flags = ["--objective", "far:function", "--algorithm", algorithm, "--budget", "24", "--seed", "4", "--name", name]
-    return partune("tune", *flags, cwd=cwd)
+    return ["tune", *flags]
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    return output
+@pytest.fixture(autouse=True)
+def _objective(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "far.py").write_text(OBJECTIVE)
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    monkeypatch.delitem(sys.modules, "far", raising=False)
 
 
 def report(cwd: Path, name: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(finish(partune("report", f"runs/{name}", "--json", cwd=cwd)))["trials"]
+    rows: list[dict[str, Any]] = json.loads(said(cwd, "report", f"runs/{name}", "--json"))["trials"]
     return [{key: row[key] for key in ("id", "config", "status", "score", "error")} for row in rows]
 
 
 def kill_after(process: subprocess.Popen[str], calls: Path, count: int) -> None:
     """SIGKILL once the objective was called so often; the moment within a trial is the machine's."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
         if calls.exists() and len(calls.read_text().splitlines()) >= count:
             break
@@ -74,12 +77,12 @@ def kill_after(process: subprocess.Popen[str], calls: Path, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["soo", "bo", "bamsoo"])
 def test_killed_again_and_again_a_study_ends_as_the_unbroken_one(algorithm: str, tmp_path: Path) -> None:
-    finish(tune(tmp_path, "unbroken", algorithm))
+    said(tmp_path, *tune("unbroken", algorithm))
     (tmp_path / "calls").unlink()
-    kill_after(tune(tmp_path, "broken", algorithm), tmp_path / "calls", 1)
+    kill_after(partune(*tune("broken", algorithm), cwd=tmp_path), tmp_path / "calls", 1)
     for count in (7, 8, 16):
         kill_after(partune("resume", "runs/broken", cwd=tmp_path), tmp_path / "calls", count)
-    finish(partune("resume", "runs/broken", cwd=tmp_path))
+    said(tmp_path, "resume", "runs/broken")
     broken, unbroken = report(tmp_path, "broken"), report(tmp_path, "unbroken")
     assert broken == unbroken
     assert len(broken) == 24
@@ -90,14 +93,12 @@ def test_killed_again_and_again_a_study_ends_as_the_unbroken_one(algorithm: str,
 
 
 def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
-    process = tune(tmp_path, "first", "soo")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (tmp_path / "calls").exists():
-        time.sleep(0.01)
+    process = partune(*tune("first", "soo"), cwd=tmp_path)
+    eventually((tmp_path / "calls").exists)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "of 24 trials have ended, 1 more has begun. Continue with: partune resume runs/first" in output
     assert "Traceback" not in output
-    finish(partune("resume", "runs/first", cwd=tmp_path))
+    said(tmp_path, "resume", "runs/first")
     assert len(report(tmp_path, "first")) == 24
