@@ -113,8 +113,8 @@ MUTATIONS = (
     Mutation(
         "a URL's password is shown in messages",
         "runtime/urls.py",
-        'return found[0] if secret == user else f"{scheme}://{user}:***@{place}"',
-        "return found[0]",
+        "[0] if secret == user else f",
+        "[0] if secret else f",
         ("runtime/test_urls.py", "record/test_database.py"),
     ),
     # ----- optimizers
@@ -372,8 +372,8 @@ MUTATIONS = (
     Mutation(
         "the first number that a batch system says is the job's",
         "workers/jobs.py",
-        "told = found[-1].groupdict()",
-        "told = found[0].groupdict()",
+        "[-1].groupdict()",
+        "[0].groupdict()",
         ("workers/test_jobs.py",),
     ),
     # ----- study, integrations
@@ -480,10 +480,11 @@ def tested(mutation: Mutation, root: Path, arguments: list[str]) -> tuple[str, f
         path.write_text(whole, encoding="utf-8")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    first = re.search(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE)
-    by = first[1].partition("::")[2] or first[1] if first else "an error"
-    answers = {0: "NOT CAUGHT", 1: f"by `{by}`", 2: f"by `{by}`", 5: "NO TEST RAN"}
-    return answers.get(code, "by hanging" if code == -1 else f"PYTEST ENDED WITH {code}"), seconds
+    first = re.search(r"^(?:FAILED|ERROR) \S+?::(.+?)(?: - .*)?$", said, re.MULTILINE)
+    if first is not None and code == 1:
+        return f"by `{first[1]}`", seconds
+    answers = {0: "NOT CAUGHT", 5: "NO TEST RAN", -1: "by hanging"}
+    return answers.get(code, f"PYTEST ENDED WITH {code}, and no test that failed"), seconds
 
 
 def ran(arguments: list[str], root: Path) -> tuple[int, str]:
