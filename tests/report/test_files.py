@@ -75,9 +75,11 @@ def test_a_running_study_is_followed_to_its_end(tmp_path: Path, monkeypatch: pyt
 def test_live_the_page_grows_while_the_study_runs(tmp_path: Path) -> None:
     """`tune --live`: a process beside it writes, and leaves nothing behind."""
     (tmp_path / "own.py").write_text(
-        "import time\nfrom partune import Float, Space\nspace = Space(x=Float(0, 1))\n"
+        "import time\nfrom pathlib import Path\nfrom partune import Float, Space\nspace = Space(x=Float(0, 1))\n"
         "class Slow:\n    space = space\n"
-        "    def __call__(self, config):\n        time.sleep(1.5)\n        return config['x']\n"
+        "    def __call__(self, config):\n"
+        "        while not Path('seen').exists():\n            time.sleep(0.05)\n"
+        "        return config['x']\n"
     )
     flags = ["--objective", "own:Slow", "--algorithm", "lhs", "--budget", "12", "--name", "s", "--live"]
     code = "import sys; from partune.cli import main; sys.exit(main())"
@@ -90,6 +92,7 @@ def test_live_the_page_grows_while_the_study_runs(tmp_path: Path) -> None:
         time.sleep(0.1)
     assert run.poll() is None
     assert 'data-refresh="5"' in page.read_text(encoding="utf-8")
+    (tmp_path / "seen").touch()
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0
     assert "Report: runs/s/report.html" in output

@@ -39,7 +39,10 @@ def encode(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
         tokenizer: The base's tokenizer.
     """
     prompt = tokenizer(row["prompt"])["input_ids"]
-    answer = [*tokenizer(row["output"], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    # Behind a line break some tokenizers put no space before the answer, which goes on behind the prompt.
+    line = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    behind = tokenizer("\n" + row["output"], add_special_tokens=False)["input_ids"]
+    answer = [*behind[len(line) :], tokenizer.eos_token_id]
     return prompt + answer, [-100] * len(prompt) + answer
 
 
