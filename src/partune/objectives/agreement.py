@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from partune.trial import Observation
+from partune.trial.names import ResultName
 
 # Largest difference of a log-likelihood x between two computations of one model: (absolute, relative to |x|).
 # Sums of the same products in another order differ by some units of the precision's last place; these bounds are
@@ -31,11 +32,12 @@ def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
         The task whose items differ, how many do and the largest difference; None where all agree.
     """
     absolute, relative = TOLERANCE[dtype]
-    shared = sorted(name for name in base.items if name.endswith("/loglikelihood") and name in zero.items)
+    names = (ResultName.of_array(name) for name in base.items.keys() & zero.items.keys())
+    shared = sorted((name for name in names if name is not None and name.what == "loglikelihood"), key=str)
     if not shared:
         return zero.error or base.error or "no item was scored for both"
     for name in shared:
-        expected, got = base.items[name], zero.items[name]
+        expected, got = base.items[str(name)], zero.items[str(name)]
         if expected.shape != got.shape:
             return f"{name}: {expected.shape} log-likelihoods for the base, {got.shape} for learning rate 0"
         known = ~np.isnan(expected)  # items with fewer choices than others have nan in the columns that are left
@@ -45,7 +47,7 @@ def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
             row, column = np.unravel_index(int(excess.argmax()), excess.shape)
             wrong = int((excess > 0).any(axis=1).sum())
             return (
-                f"{wrong} of {len(expected)} items of {name.rpartition('/')[0]} differ, most of all "
+                f"{wrong} of {len(expected)} items of {ResultName(name.items, name.task)} differ, most of all "
                 f"log-likelihood {expected[row, column]:.6g} against {got[row, column]:.6g} ({dtype})"
             )
     return None

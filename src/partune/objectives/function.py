@@ -46,7 +46,12 @@ class Function(Objective):
         return {f"the code of {self.name}": Content(digest(code), decisive=False)}
 
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
-        """Call the function with a copy of the trial's configuration; a function leaves no adapter."""
+        """Call the function with a copy of the trial's configuration.
+
+        Args:
+            trial: The configuration.
+            adapter: Not used: a function leaves no adapter.
+        """
         return Observation.of(self.function(dict(trial.config)))
 
 
