@@ -142,14 +142,14 @@ def test_drivers_in_turns_are_one_driver(algorithm: str, storage: str | None, tm
 
 def test_the_living_keep_their_trials(storage: str | None, tmp_path: Path) -> None:
     leader, joined = pair(tmp_path / "s", "random", storage)
-    first, second = leader._next(2), joined._next(2)
+    first, second = leader._loop.next(2), joined._loop.next(2)
     assert first is not None
     assert second is not None
     assert (first.number, second.number) == (0, 1)
-    assert leader._next(2) is None
-    assert joined._next(2) is None
+    assert leader._loop.next(2) is None
+    assert joined._loop.next(2) is None
     joined.close()
-    again = leader._next(2)
+    again = leader._loop.next(2)
     assert again is not None
     assert (again.number, again.attempts) == (1, 2)
     leader.close()
@@ -157,17 +157,17 @@ def test_the_living_keep_their_trials(storage: str | None, tmp_path: Path) -> No
 
 def test_a_result_that_comes_after_the_takeover_is_dropped(storage: str | None, tmp_path: Path) -> None:
     leader, joined = pair(tmp_path / "s", "random", storage)
-    lost = joined._next(3)
+    lost = joined._loop.next(3)
     assert lost is not None
     leader.record.drivers.alive = lambda name: False  # type: ignore[method-assign]
-    again = leader._next(3)
+    again = leader._loop.next(3)
     assert again is not None
     assert again.number == lost.number
-    joined._tell(lost, Observation({"score": 1.0}))
-    leader._tell(again, Observation({"score": 2.0}))
-    joined._tell(lost, Observation({"score": 3.0}))
+    joined._loop.tell(lost, Observation({"score": 1.0}))
+    leader._loop.tell(again, Observation({"score": 2.0}))
+    joined._loop.tell(lost, Observation({"score": 3.0}))
     assert [t.score for t in leader.record.trials()] == [2.0]
-    joined._catch_up()
+    joined._loop._catch_up()
     assert [t.score for t in joined.trials] == [2.0]
     leader.close()
     joined.close()
