@@ -92,6 +92,9 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
     shown = table(["trial", "score", *headers, "seconds", ""], box=None)
     for column in shown.columns[:-1]:
         column.justify = "right"
+    for column in (shown.columns[1], shown.columns[-2]):
+        column.no_wrap = True  # a score and its error are one number, and "seconds" one word
+    shown.padding = (0, 1, 0, 0)  # so that five settings fit into 80 columns
     for row in rows:
         mark = "winner" if winner is not None and row["id"] == winner["trial"] else ""
         shown.add_row(
