@@ -249,8 +249,8 @@ MUTATIONS = (
     Mutation(
         "padding is trained on in packs",
         "finetune/packed/residents.py",
-        "torch.where(batch.real, each, 0.0).sum(1)",
-        "each.sum(1)",
+        "torch.where(batch.real, entropies, 0.0).sum(1)",
+        "entropies.sum(1)",
         ("finetune/packed/test_residents.py", "finetune/packed/test_engine.py"),
     ),
     Mutation(
@@ -379,16 +379,16 @@ MUTATIONS = (
     # ----- study, integrations
     Mutation(
         "all trials of a study have one seed",
-        "study/study.py",
-        "self._seed(SEARCH, proposal.number)",
-        "self._seed(SEARCH, 0)",
+        "study/loop.py",
+        "Purpose.SEARCH, proposal.number",
+        "Purpose.SEARCH, 0",
         ("study/test_study.py", "study/test_loop.py"),
     ),
     Mutation(
         "a trial that another driver ended is told twice",
-        "study/study.py",
-        "if self._trials[trial.number].status.final or not self.record.mine(trial.number):",
-        "if not self.record.mine(trial.number):",
+        "study/loop.py",
+        "[trial.number].status.final or not self._record.mine(",
+        "[trial.number].number < 0 or not self._record.mine(",
         ("study/test_study.py", "study/test_loop.py", "record/test_drivers.py"),
     ),
     Mutation(

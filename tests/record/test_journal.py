@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from partune.record.place import JOURNAL
 from partune.record.record import Record
 from partune.trial import Trial
 from tests.support.records import finished, proposed
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize("cut", [1, 5, 50])
@@ -30,6 +32,21 @@ def test_a_torn_last_line_is_cut_and_the_record_goes_on(directory: Path, cut: in
     record.finish(finished(proposed(2)))
     record.close()
     assert [t.status for t in Record.open(directory).trials()] == [Status.DONE] * 3
+
+
+def test_a_line_waits_for_the_lock_that_other_programs_take(directory: Path) -> None:
+    record, written = Record.open(directory), threading.Event()
+    lock = journal.Lock(str(directory / JOURNAL))
+    lock.acquire()
+    before, following = (directory / JOURNAL).read_bytes(), proposed(len(record.trials()))
+    writer = threading.Thread(target=lambda: (record.propose(following), written.set()))
+    writer.start()
+    assert not written.wait(0.3)
+    assert (directory / JOURNAL).read_bytes() == before
+    lock.release()
+    assert written.wait(PATIENCE)
+    writer.join()
+    record.close()
 
 
 def test_every_prefix_of_the_journal_opens(directory: Path) -> None:

@@ -429,6 +429,7 @@ NOISE = "Sun Jul  7 03:08:22 2019 [INFO4] [euid=5534,pid=5818] auks_api: cred ad
         ("slurm", f"{NOISE}Submitted batch job 4711\n", ("4711", "")),
         ("slurm", f"Submitted batch job 4711\n{NOISE}", ("4711", "")),
         ("slurm", f"{NOISE}Submitted batch job 4711 on cluster foo\n", ("4711", "foo")),
+        ("slurm", f"Submitted batch job 17\n{NOISE}Submitted batch job 4711\n", ("4711", "")),  # a wrapper's own first
         ("slurm", f"{NOISE}4711\n", ("4711", "")),
         ("slurm", f"17 jobs of yours wait\n{NOISE}4711;foo\n\n", ("4711", "foo")),
         ("oar", f"[ADMISSION RULE 12] adds -t 2\n{NOISE}OAR_JOB_ID=4711\n", ("4711", "")),
