@@ -35,6 +35,35 @@ FORBIDDEN = {  # room: what it must not reach, not through others either
 
 LINES = 500
 
+UNTESTED = {  # source files with logic and no test file of their path: where they are tested
+    "__init__.py": "in test_rooms and through every name that it hands on",
+    "cli/__init__.py": "with the commands that it calls",
+    "demo/make.py": "by the files it wrote, which test_files compares",
+    "experiment/files.py": "by test_run, which reads what it wrote",
+    "experiment/options.py": "by test_protocol and test_run",
+    "experiment/progress.py": "by test_run, which reads its lines",
+    "experiment/sentences.py": "by test_findings and test_page, where its sentences stand",
+    "finetune/acceptance.py": "by test_layers: it asks PEFT, which is asked there",
+    "objectives/base.py": "by test_function and by the studies' tests",
+    "report/figures/comparison.py": "by test_comparison, of the page that it is drawn in",
+    "report/html/document.py": "by test_page and test_browser",
+    "report/markdown.py": "by test_files",
+    "report/plain_data.py": "by test_summary",
+    "report/sentences.py": "by test_page and test_facts",
+    "report/svg/panels.py": "by the pictures of the comparison's and the benchmarks' tests",
+    "report/tables.py": "by test_page and the terminal's test",
+    "report/verdict_words.py": "by test_words and test_page",
+    "study/baselines.py": "by test_study",
+    "study/calls.py": "by test_study and test_slots",
+    "study/from_config.py": "by the command line's tests",
+    "study/loop.py": "by test_study, test_slots and the drivers' test",
+    "study/opening.py": "by test_study and test_settings",
+    "study/seeds.py": "by test_study",
+    "study/state.py": "by test_study and test_slots",
+    "study/stopped.py": "by test_study",
+    "study/watcher.py": "by whatever watches a study",
+}
+
 
 def name_of(path: Path) -> str:
     parts = path.relative_to(SOURCES.parent).with_suffix("").parts
@@ -127,3 +156,19 @@ def test_no_file_is_long() -> None:
 def test_the_table_of_rooms_is_of_their_docstrings() -> None:
     _, written, _ = rooms.split(rooms.PAGE.read_text(encoding="utf-8"))
     assert written == rooms.table(), "python -m tests.support.rooms writes it"
+
+
+def has_logic(path: Path) -> bool:
+    """Return whether a source file holds a function or a class."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return any(isinstance(node, kinds) for node in ast.parse(path.read_text(encoding="utf-8")).body)
+
+
+def test_the_tests_lie_where_the_sources_do() -> None:
+    files = [path.relative_to(SOURCES) for path in modules().values() if has_logic(path)]
+    lacking = {
+        path.as_posix()
+        for path in files
+        if not (TESTS / path.parent / f"test_{path.parent.name if path.stem == '__init__' else path.stem}.py").is_file()
+    }
+    assert lacking == set(UNTESTED)
