@@ -84,8 +84,8 @@ MUTATIONS = (
     Mutation(
         "of equals at a rung the last goes on",
         "trial/rungs.py",
-        "(score, -other) > own",
-        "(score, other) > own",
+        "(score, -other) > rank",
+        "(score, other) > rank",
         ("trial/test_rungs.py",),
     ),
     Mutation(
@@ -327,8 +327,8 @@ MUTATIONS = (
     Mutation(
         "the smaller of two p-values counts",
         "verdict/paired.py",
-        "told(max(upper, flips)",
-        "told(min(upper, flips)",
+        "comparison(max(upper, flips)",
+        "comparison(min(upper, flips)",
         ("verdict/test_paired.py", "verdict/test_fresh_runs.py"),
     ),
     Mutation(
@@ -358,16 +358,14 @@ MUTATIONS = (
         "workers/cluster.py",
         "if task.strikes >= STRIKES:",
         "if task.strikes > STRIKES:",
-        ("workers/test_cluster.py",),
-        "kills or poison",
+        ("workers/test_queue.py", "workers/test_cluster.py"),
     ),
     Mutation(
         "calls that run alone are not counted apart",
         "workers/cluster.py",
         "return alone + math.ceil(",
         "return math.ceil(",
-        ("workers/test_cluster.py",),
-        "alone",
+        ("workers/test_queue.py", "workers/test_cluster.py"),
     ),
     Mutation(
         "the first number that a batch system says is the job's",

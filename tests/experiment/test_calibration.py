@@ -89,3 +89,9 @@ def test_constant_scores_correlate_with_nothing() -> None:
 def test_enough_is_the_smallest_from_which_all_correlate(correlations: list[float | None], expected: int) -> None:
     found = [Step(k + 1, correlation, None) for k, correlation in enumerate(correlations)]
     assert enough(found, 0.9) == expected
+
+
+def test_a_failure_is_worse_than_any_loss() -> None:
+    """Scores below 0: a failure that counted as 0 would be the best."""
+    first, last = steps(np.array([[-3.0, -3.0], [-2.0, -2.0], [-1.0, -1.0], [math.nan, math.nan]]))
+    assert (first.leader, last.leader) == (-1.0, -1.0)

@@ -169,3 +169,11 @@ def test_whoever_is_no_mere_stream_learns() -> None:
     pytest.importorskip("torch")  # Optuna's Gaussian process is one of them
     deaf = {name for name in ALGORITHMS if not optimizer(name, SPACE).learns}
     assert deaf == {"random", "lhs", "sobol", "grid"}
+
+
+def test_a_random_point_follows_from_seed_and_number() -> None:
+    space = Space(x=Float(0, 1), y=Float(0, 1))
+    for seed in (0, 7):
+        points = [each.point for each in RandomSearch(space, seed=seed).ask(3)]
+        drawn = [np.random.default_rng([seed, number]).random(2) for number in range(3)]
+        assert np.array(points) == pytest.approx(np.array(drawn), abs=1e-11)

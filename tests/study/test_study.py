@@ -493,3 +493,11 @@ def test_a_base_without_a_score_stops_the_study_and_is_scored_again(tmp_path: Pa
     study.close()
     again = Study(SPACE, mended, "random", directory=tmp_path / "s", resume=True).run(2)
     assert again.anchors["base"].status is Status.DONE
+
+
+def test_every_trial_has_a_seed_of_its_own_which_the_studys_decides() -> None:
+    seeds = [
+        [trial.seed for trial in Study(PLANE, himmelblau, "random", seed=seed).run(6).trials] for seed in (3, 3, 4)
+    ]
+    assert seeds[0] == seeds[1]
+    assert len({*seeds[0], *seeds[2]}) == 12

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import partune as pt
-from partune.finetune.packed.checkpoint import FILE
+from partune.finetune.packed.checkpoint import FILE, Checkpoint, load, save
 from partune.finetune.packed.packer import Packer
 from partune.finetune.packed.residents import Residents, Slot
 from partune.objectives.finetune import FineTune
@@ -167,3 +167,11 @@ def test_a_driver_that_has_to_go_leaves_what_it_was_running_to_the_next(
     watcher.thread.join()
     assert len(saved(study)) == 2
     check_same(pt.Study(SPACE, tuner, "sobol", 5, study, keep="all", seeds=0, confirm=2, resume=True).run(2), whole)
+
+
+def test_another_training_does_not_go_on_from_there(tmp_path: Path) -> None:
+    save(tmp_path / "0001", {"seed": 1}, Checkpoint(3, [0.5], [], 40, 1.0, 0.0, {}, {}, {}))
+    assert load(tmp_path / "0001", {"seed": 2}) is None
+    found = load(tmp_path / "0001", {"seed": 1})
+    assert found is not None
+    assert found.step == 3
