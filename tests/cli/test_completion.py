@@ -10,6 +10,7 @@ import pytest
 from partune.cli.completion import FILES, FOLDERS, actions, script
 from partune.cli.parser import build_parser
 from tests.support.command import run
+from tests.support.waiting import PATIENCE
 
 
 def test_completion_knows_commands_flags_names_and_places() -> None:
@@ -25,7 +26,7 @@ complete_ partune tune --algorithm bam
 complete_ partune tune --schedule c
 complete_ partune report res
 """
-    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout.splitlines() == ["resume report", "--algorithm", "bamsoo", "constant cosine", "results"]
 
 

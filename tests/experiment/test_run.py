@@ -14,6 +14,7 @@ import pytest
 
 from partune.cli import main
 from partune.record.record import Record
+from tests.support.waiting import PATIENCE, eventually
 
 CODE = """
 import os, pathlib, time
@@ -46,7 +47,7 @@ def partune(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == status, output + errors
     return output, errors
 
@@ -63,11 +64,7 @@ def trials(out: str) -> dict[str, list[tuple[object, float]]]:
 
 
 def wait_for(count: int) -> None:
-    for _ in range(600):
-        if len(calls()) >= count:
-            return
-        time.sleep(0.05)
-    raise AssertionError("nothing runs")
+    eventually(lambda: len(calls()) >= count)
 
 
 @pytest.mark.slow
@@ -82,7 +79,7 @@ def test_killed_and_begun_again_it_is_the_unbroken_experiment() -> None:
     process = partune("--out", "broken-off", "--processes", "2")
     wait_for(15)
     process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     time.sleep(1)  # its processes end with it
     begun = len(calls())
     time.sleep(0.3)

@@ -29,6 +29,8 @@ QUICK: dict[str, dict[str, Any]] = {
 CASES = [(name, QUICK.get(name, {})) for name in ALGORITHMS]
 CASES += [("soo", {"h_max": "sqrt", "compare": ">"}), ("bamsoo", {"h_max": "sqrt", "compare": ">"})]
 CASES += [("fda", {"shape": "hypercube", "levels": 3}), ("stroquool", {"budget": 12})]
+DEAR = {"optuna-gp": pytest.mark.thorough}  # fits its process by torch at each ask: too dear for an ordinary run
+NAMES = [pytest.param(name, marks=DEAR.get(name, ())) for name in ALGORITHMS]
 
 SPACE = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True), dropout=Float(0, 0.5))
 FINITE = Space(a=Int(1, 3), b=Choice(["x", "y"]))
@@ -50,7 +52,10 @@ def sometimes_failing(config: Config) -> float:
     return nan if not 0.03 <= float(config["dropout"]) <= 0.4 else bowl(config)
 
 
-@pytest.fixture(params=CASES, ids=[f"{name}-{'-'.join(map(str, o.values()))}".rstrip("-") for name, o in CASES])
+@pytest.fixture(
+    params=[pytest.param(case, marks=DEAR.get(case[0], ())) for case in CASES],
+    ids=[f"{name}-{'-'.join(map(str, o.values()))}".rstrip("-") for name, o in CASES],
+)
 def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param
 
@@ -149,7 +154,7 @@ def test_asks_in_batches_that_differ(case: Case) -> None:
     assert len({tuple(trial.config.items()) for trial in session.trials}) == len(session.trials)
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name not in WAITING])
+@pytest.mark.parametrize("name", [name for name in NAMES if name.values[0] not in WAITING])
 def test_with_eight_in_flight_none_idles_once_a_few_results_are_in(name: str) -> None:
     session = Session(build((name, QUICK.get(name, {}))), sometimes_failing)
     rng = np.random.default_rng(1)
@@ -327,8 +332,8 @@ def unbroken(name: str) -> Session:
     return session
 
 
-@pytest.mark.parametrize("part", [0, 1, 3, 5, 7, 10])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("part", [1, 5, 10, *(pytest.param(part, marks=pytest.mark.thorough) for part in (0, 3, 7))])
+@pytest.mark.parametrize("name", NAMES)
 def test_resumes_from_any_prefix_as_if_it_had_never_stopped(name: str, part: int) -> None:
     case, cut = (name, QUICK.get(name, {})), part * STEPS[name] // 10
     broken = Session(build(case), sometimes_failing)

@@ -37,6 +37,7 @@ from tests.support import studies
 from tests.support.browser import NEEDED, Tab
 from tests.support.postgres import PASSWORD
 from tests.support.studies import HOSTILE, PLANE
+from tests.support.waiting import PATIENCE
 
 optuna_dashboard = pytest.importorskip("optuna_dashboard", reason="pip install -e '.[dashboard]'")
 
@@ -165,7 +166,7 @@ def test_a_database_is_shown_and_followed_too(kind: str, tmp_path: Path, request
     assert View(tmp_path / "first", url).get_best_trial(STUDY).values == [study.best.score]
     with serving(tmp_path / "first", storage=url) as page:
         study.run(4)
-        with urllib.request.urlopen(page.replace("/dashboard/", "/api/"), timeout=30) as answer:  # in another thread
+        with urllib.request.urlopen(page.replace("/dashboard/", "/api/"), timeout=PATIENCE) as answer:
             shown = answer.read().decode()
     assert [each["values"] for each in json.loads(shown)["trials"]] == [[each.score] for each in study.trials]
     assert PASSWORD not in shown
@@ -266,7 +267,7 @@ def test_other_machines_are_not_let_in(directories: dict[str, Path], host: str) 
 def test_it_listens_and_names_where(directories: dict[str, Path], host: str) -> None:
     if host == "::1" and not Path("/proc/net/if_inet6").exists():
         pytest.skip("no IPv6 on this machine")
-    with serving(directories["empty"], host) as url, urllib.request.urlopen(url, timeout=30) as answer:
+    with serving(directories["empty"], host) as url, urllib.request.urlopen(url, timeout=PATIENCE) as answer:
         assert b"</style></head>" in answer.read()
 
 
@@ -330,10 +331,10 @@ def test_the_command_serves_until_it_is_interrupted(directories: dict[str, Path]
         first = process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:\d+", first)
         assert found, first
-        with urllib.request.urlopen(f"{found[0]}/api/studies/{STUDY}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{found[0]}/api/studies/{STUDY}", timeout=PATIENCE) as answer:
             assert len(json.load(answer)["trials"]) == 8
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=PATIENCE) == 130
         assert process.stderr.read() == "\nInterrupted.\n"
 
 

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from partune.report import files
 from partune.report.facts import Facts
 from partune.trial import Config
 from tests.support.studies import PLANE, hill
+from tests.support.waiting import PATIENCE, eventually
 
 
 def test_a_report_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_a_running_study_is_followed_to_its_end(tmp_path: Path, monkeypatch: pyt
     gate = threading.Semaphore(0)
 
     def waiting(config: Config) -> float:
-        gate.acquire(timeout=20)
+        gate.acquire(timeout=PATIENCE)
         return hill(config).score
 
     study = Study(PLANE, waiting, "lhs", directory=tmp_path / "s")
@@ -59,12 +59,10 @@ def test_a_running_study_is_followed_to_its_end(tmp_path: Path, monkeypatch: pyt
     runner.start()
     follower.start()
     for done in range(3):
-        deadline = time.monotonic() + 20
-        while not any(text.startswith(f"{done} done") for text in written) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        eventually(lambda done=done: any(text.startswith(f"{done} done") for text in written))
         gate.release()
-    runner.join(20)
-    follower.join(20)
+    runner.join(PATIENCE)
+    follower.join(PATIENCE)
     assert not follower.is_alive()
     assert written[-1] == "3 done, again in None"
     assert {f"{done} done, again in 0.1" for done in range(3)} <= set(written)
@@ -87,13 +85,11 @@ def test_live_the_page_grows_while_the_study_runs(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "tune", *flags], cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ
     )
     page = tmp_path / "runs" / "s" / "report.html"
-    deadline = time.monotonic() + 60
-    while not page.exists() and run.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.1)
+    eventually(lambda: page.exists() or run.poll() is not None)
     assert run.poll() is None
     assert 'data-refresh="5"' in page.read_text(encoding="utf-8")
     (tmp_path / "seen").touch()
-    output, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=PATIENCE)
     assert run.returncode == 0
     assert "Report: runs/s/report.html" in output
     assert 'data-refresh="0"' in page.read_text(encoding="utf-8")

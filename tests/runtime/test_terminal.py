@@ -28,6 +28,7 @@ from partune.runtime.markdown import code, fenced, plain
 from partune.runtime.terminal import OutputError, Stream, visible
 from partune.trial import Config
 from tests.support import ROOT
+from tests.support.waiting import PATIENCE
 
 MARKUP = ("[/INST]", "[bold]", "[link=https://x.example]here[/link]", ":smile:", "\\[", "[")
 CONTROL = ("\x1b]8;;https://x.example\x1b\\", "\x1b[2J", "\x07", "\x9b31m", "\x7f", "\r")
@@ -191,7 +192,7 @@ def test_any_encoding_will_do(tmp_path: Path, encoding: str) -> None:
     root = str(ROOT)
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": root}
     ran = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=120
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, check=False, timeout=PATIENCE
     )
     assert (ran.returncode, ran.stderr) == (0, b"")
     assert (

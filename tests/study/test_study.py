@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,15 @@ def test_the_optimisers_seconds_are_on_record(monkeypatch: pytest.MonkeyPatch) -
     assert [t.observation.cost["search_seconds"] for t in found.trials if t.observation is not None] == [1, 2, 2, 2]
 
 
+@cache
+def unbroken_study(algorithm: str) -> Study:
+    return Study(PLANE, himmelblau, algorithm, seed=1).run(13)
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("stop", [0, 1, 5, 11])
 def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, stop: int, tmp_path: Path) -> None:
-    unbroken = Study(PLANE, himmelblau, algorithm, seed=1).run(13)
+    unbroken = unbroken_study(algorithm)
     broken = Study(PLANE, himmelblau, algorithm, seed=1, directory=tmp_path / "s", watcher=Interrupt(stop))
     with pytest.raises(KeyboardInterrupt):
         broken.run(13)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 from partune.cli import main
+from tests.support.waiting import PATIENCE
 
 BRANIN = ("tune", "--objective", "branin", "--algorithm", "soo", "--budget", "9", "--name", "b")
 
@@ -28,5 +29,5 @@ def branin(*flags: str) -> tuple[int, str, str]:
 def modules_after(code: str) -> set[str]:
     """Return the top-level modules that a new interpreter has loaded after some code."""
     script = f"import sys\n{code}\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=PATIENCE)
     return {name.partition(".")[0] for name in done.stdout.splitlines()}

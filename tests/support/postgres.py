@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
+
 PASSWORD = "s3cr3t/p@ss"
 ENCODED = "s3cr3t%2Fp%40ss"
 
@@ -85,7 +87,7 @@ def postgres() -> Iterator[Server]:
             yield Server(port)
         finally:
             server.send_signal(signal.SIGINT)  # a fast shutdown: sessions are ended
-            server.wait(30)
+            server.wait(PATIENCE)
     finally:
         shutil.rmtree(root, ignore_errors=True)
 
@@ -93,7 +95,7 @@ def postgres() -> Iterator[Server]:
 def await_port(port: int, server: subprocess.Popen[bytes]) -> None:
     import psycopg
 
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and server.poll() is None:
         try:
             psycopg.connect(f"host=127.0.0.1 port={port} user=tuner dbname=postgres", password=PASSWORD).close()

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import PATIENCE
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "sinfo")
 DEVICES = ("null", "zero", "full", "random")  # that the node takes for its GPUs: only their numbers are of account
 CONFIGURATION = """\
@@ -66,18 +68,18 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv("SLURM_CONF", str(configuration))
         for command in _daemons(folder):
             stack.enter_context(_running(command, folder))
-        if not _idle(60.0):
+        if not _idle(PATIENCE):
             logs = "".join(path.read_text(errors="replace")[-1000:] for path in sorted(folder.glob("*.log")))
             pytest.fail(f"SLURM is installed and does not start: {logs}")
         yield folder
-        subprocess.run(["scancel", "--user=root"], check=False, timeout=30)
-        _until_empty(30.0)
+        subprocess.run(["scancel", "--user=root"], check=False, timeout=PATIENCE)
+        _until_empty(PATIENCE)
 
 
 def jobs() -> list[str]:
     """The numbers of the jobs that wait, run or are ending."""
     listed = subprocess.run(
-        ["squeue", "--noheader", "--format=%A"], capture_output=True, text=True, timeout=30, check=True
+        ["squeue", "--noheader", "--format=%A"], capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     return listed.stdout.split()
 
@@ -121,7 +123,7 @@ def _running(command: list[str], folder: Path) -> Iterator[None]:
 def _idle(seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        found = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True, timeout=30)
+        found = subprocess.run(["sinfo", "--noheader", "--format=%t"], capture_output=True, text=True, timeout=PATIENCE)
         if found.stdout.strip() == "idle":
             return True
         time.sleep(0.3)

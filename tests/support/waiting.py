@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE = 120.0  # seconds: long, as only a test that fails waits for all of it
+PATIENCE = 300.0  # seconds: long, as only a test that fails waits for all of it
 
 
 def eventually(ask: Callable[[], T], seconds: float = PATIENCE) -> T:

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import pytest
 from partune.demo import DIRECTORY
 from partune.record.record import Record
 from tests.support.commands import said
+from tests.support.waiting import eventually
 from tests.whole.test_docs import blocks
 
 pytestmark = pytest.mark.slow
@@ -56,11 +56,11 @@ def test_killed_and_resumed_it_is_the_unbroken_study(folder: Path) -> None:
     journal = folder / "runs" / "broken" / "journal.log"
     process = partune("demo", "--name", "broken", *SHORT, cwd=folder)
     for trials in (0, 2):  # while base or defaults are scored, and within the search
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if journal.exists() and journal.read_text().count('"proposal"') >= trials:
-                break
-            time.sleep(0.01)
+        eventually(
+            lambda process=process, trials=trials: (
+                process.poll() is not None or (journal.exists() and journal.read_text().count('"proposal"') >= trials)
+            )
+        )
         process.send_signal(signal.SIGKILL)
         process.communicate()
         if trials == 0:

@@ -18,6 +18,7 @@ import yaml
 import partune
 from partune.runtime.extras import FINETUNE
 from tests.support import ROOT
+from tests.support.waiting import PATIENCE
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 GITHUB = ROOT / ".github"
@@ -35,7 +36,7 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff"):
         shutil.copy(ROOT / name, folder)
     build = [sys.executable, "-m", "build", "--no-isolation", str(folder)]  # isolated, it would ask an index
-    run = subprocess.run(build, text=True, capture_output=True, timeout=300)
+    run = subprocess.run(build, text=True, capture_output=True, timeout=PATIENCE)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder / "dist"
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +64,7 @@ def report(cwd: Path, name: str) -> list[dict[str, Any]]:
 
 def kill_after(process: subprocess.Popen[str], calls: Path, count: int) -> None:
     """SIGKILL once the objective was called so often; the moment within a trial is the machine's."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline and process.poll() is None:
-        if calls.exists() and len(calls.read_text().splitlines()) >= count:
-            break
-        time.sleep(0.003)
+    eventually(lambda: process.poll() is not None or (calls.exists() and len(calls.read_text().splitlines()) >= count))
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -96,7 +91,7 @@ def test_ctrl_c_stops_cleanly_and_says_how_to_go_on(tmp_path: Path) -> None:
     process = partune(*tune("first", "soo"), cwd=tmp_path)
     eventually((tmp_path / "calls").exists)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "of 24 trials have ended, 1 more has begun. Continue with: partune resume runs/first" in output
     assert "Traceback" not in output

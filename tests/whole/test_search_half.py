@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from partune.runtime.extras import FINETUNE, install_command
+from tests.support.waiting import PATIENCE
 
 PROGRAM = f"""
 import contextlib, importlib.machinery, io, json, pathlib, sys
@@ -67,7 +68,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     lines = [*WORKS, *REFUSED, DOCTOR]
     folder: Path = tmp_path_factory.mktemp("search")
     run = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *lines], cwd=folder, text=True, capture_output=True, timeout=300
+        [sys.executable, "-c", PROGRAM, *lines], cwd=folder, text=True, capture_output=True, timeout=PATIENCE
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout)

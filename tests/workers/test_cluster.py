@@ -55,13 +55,13 @@ def test_as_many_as_there_are_slots_run_at_once_and_the_load_is_even(two: Cluste
 
 def test_an_error_is_the_calls_result_and_bad_input_stays_bad_input(two: Cluster) -> None:
     with pytest.raises(ValueError, match="no such thing"):
-        two.submit(fail).result(timeout=60)
+        two.submit(fail).result(timeout=PATIENCE)
 
     def refuse() -> None:
         raise UserError("one line")
 
     with pytest.raises(UserError, match="one line"):
-        two.submit(refuse).result(timeout=60)
+        two.submit(refuse).result(timeout=PATIENCE)
 
 
 def test_what_cannot_be_pickled_is_refused_at_once(two: Cluster) -> None:
@@ -74,8 +74,8 @@ def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Clust
     neighbours = [two.submit(pid, 0.5) for _ in range(3)]
     poison = two.submit(die)
     with pytest.raises(WorkerLostError, match="died 3 times while it ran alone"):
-        poison.result(timeout=90)
-    assert all(future.result(timeout=60) > 0 for future in neighbours)
+        poison.result(timeout=PATIENCE)
+    assert all(future.result(timeout=PATIENCE) > 0 for future in neighbours)
 
 
 def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) -> None:
@@ -85,7 +85,7 @@ def test_what_is_shut_down_ends_at_once_and_more_can_be_submitted(two: Cluster) 
     for future in futures:
         with pytest.raises(WorkerLostError, match="given up"):
             future.result(timeout=1)
-    assert two.submit(pid).result(timeout=60) > 0
+    assert two.submit(pid).result(timeout=PATIENCE) > 0
 
 
 def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
@@ -93,8 +93,8 @@ def test_a_hung_call_ends_with_its_time_limit_and_the_rest_goes_on() -> None:
         workers.hold(2)
         hung, good = workers.submit(pid, 60.0), workers.submit(pid, 0.1)
         with pytest.raises(WorkerLostError, match="no result within 1 s"):
-            hung.result(timeout=60)
-        assert good.result(timeout=60) > 0
+            hung.result(timeout=PATIENCE)
+        assert good.result(timeout=PATIENCE) > 0
 
 
 def test_a_call_that_lets_no_thread_run_ends_with_its_time_limit_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,8 @@ def test_a_call_that_lets_no_thread_run_ends_with_its_time_limit_too(monkeypatch
     with local.local(1, time_limit=1.0) as workers:
         hung = workers.submit(re.match, "(a+)+$", "a" * 40 + "b")  # for ages, and with the interpreter's lock
         with pytest.raises(WorkerLostError, match="no result within 1 s"):
-            hung.result(timeout=60)
-        assert workers.submit(pid).result(timeout=60) > 0
+            hung.result(timeout=PATIENCE)
+        assert workers.submit(pid).result(timeout=PATIENCE) > 0
 
 
 # ----- workers that cannot start
@@ -216,13 +216,13 @@ def test_a_scheduler_that_dies_and_comes_back_loses_nothing(
     started(*worker(address))
     with joined(address) as workers:
         futures = [workers.submit(pid, 0.5) for _ in range(8)]
-        futures[0].result(timeout=60)
+        futures[0].result(timeout=PATIENCE)
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
         eventually(lambda: "The scheduler is gone" in caplog.text)
         started(*scheduler(port))
         started(*worker(address))
-        assert all(future.result(timeout=90) > 0 for future in futures)
+        assert all(future.result(timeout=PATIENCE) > 0 for future in futures)
     assert caplog.text.count("The scheduler is gone; waiting up to 10 minutes for it.") == 1
     assert caplog.text.count("The scheduler is back.") == 1
 
@@ -235,7 +235,7 @@ def test_a_scheduler_that_stays_away_is_one_line(started: Callable[..., Any], mo
         monkeypatch.setattr(cluster, "PATIENCE", 3.0)
         os.killpg(scheduler_.pid, signal.SIGKILL)
         with pytest.raises(UserError, match="the scheduler is gone, and did not come back"):
-            future.result(timeout=60)
+            future.result(timeout=PATIENCE)
 
 
 def test_what_a_frozen_worker_was_running_goes_on_elsewhere(
@@ -248,11 +248,11 @@ def test_what_a_frozen_worker_was_running_goes_on_elsewhere(
     started(*worker(address))
     with joined(address, time_limit=2.0) as workers:
         workers.hold(2)
-        frozen = workers.submit(pid).result(timeout=60)
+        frozen = workers.submit(pid).result(timeout=PATIENCE)
         os.kill(frozen, signal.SIGSTOP)
         future = workers.submit(pid)
         started(*worker(address))
-        assert future.result(timeout=60) != frozen
+        assert future.result(timeout=PATIENCE) != frozen
 
 
 def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
@@ -264,7 +264,7 @@ def test_a_worker_that_joins_late_gets_work(started: Callable[..., Any], caplog:
         time.sleep(0.5)
         assert not future.done()
         started(*worker(f"tcp://127.0.0.1:{port}"))
-        assert future.result(timeout=60) > 0
+        assert future.result(timeout=PATIENCE) > 0
 
 
 # ----- workers that are told to go (what can save itself: tests/finetune/packed/test_checkpoint.py)

@@ -71,14 +71,16 @@ def test_a_job_with_too_few_devices_ends(monkeypatch: pytest.MonkeyPatch, capsys
 
 @pytest.mark.slow
 def test_what_a_worker_starts_does_not_inherit_its_certificate(two: Cluster) -> None:
-    inherited = two.submit(lambda: subprocess.run(["env"], capture_output=True, text=True).stdout).result(timeout=60)
+    inherited = two.submit(lambda: subprocess.run(["env"], capture_output=True, text=True).stdout).result(
+        timeout=PATIENCE
+    )
     assert "PATH=" in inherited
     assert "PRIVATE KEY" not in inherited
 
 
 @pytest.mark.slow
 def test_no_watch_of_dask_holds_up_what_a_worker_runs(two: Cluster) -> None:
-    callbacks = two.submit(lambda: set(distributed.get_worker().periodic_callbacks)).result(timeout=60)
+    callbacks = two.submit(lambda: set(distributed.get_worker().periodic_callbacks)).result(timeout=PATIENCE)
     assert "heartbeat" in callbacks
     assert not callbacks & set(WATCHES)
 
@@ -86,9 +88,9 @@ def test_no_watch_of_dask_holds_up_what_a_worker_runs(two: Cluster) -> None:
 @pytest.mark.slow
 def test_what_a_worker_warns_of_is_told_once_by_the_driver(two: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     for future in [two.submit(warn) for _ in range(4)]:
-        future.result(timeout=60)
+        future.result(timeout=PATIENCE)
     told = eventually(lambda: [each for each in caplog.records if "disk of this node" in each.getMessage()])
-    two.submit(pid).result(timeout=60)
+    two.submit(pid).result(timeout=PATIENCE)
     assert [each.name for each in told] == ["partune.workers.cluster"]
 
 
@@ -98,11 +100,11 @@ def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(
 ) -> None:
     monkeypatch.setattr(queue, "STRIKES", 1)
     with local.local(1) as workers:
-        there = workers.submit(pid).result(timeout=60)
+        there = workers.submit(pid).result(timeout=PATIENCE)
         future = workers.submit(staying, tmp_path / "begun")
         wait_for(tmp_path / "begun")
         os.kill(there, signal.SIGTERM)
-        assert future.result(timeout=60) != there
+        assert future.result(timeout=PATIENCE) != there
     assert caplog.text.count("A worker has to go; what it was running goes on elsewhere.") == 1
 
 
@@ -140,11 +142,11 @@ def test_a_nanny_passes_the_notice_on_and_ends_with_its_worker(
     keeping = (*worker(address), "--nanny", *PRELOAD, *PRELOAD_NANNY)
     with joined(address) as workers:
         first = started(*keeping)
-        there = workers.submit(pid).result(timeout=60)
+        there = workers.submit(pid).result(timeout=PATIENCE)
         future = workers.submit(staying, tmp_path / "begun")
         wait_for(tmp_path / "begun")
         first.terminate()
         started(*keeping)
-        assert future.result(timeout=60) != there
+        assert future.result(timeout=PATIENCE) != there
         assert first.wait(timeout=PATIENCE) == 0
         assert not psutil.pid_exists(there)

@@ -15,6 +15,7 @@ from partune.workers import certificates, local
 from partune.workers.scheduler import joined
 from tests.support.calls import pid
 from tests.support.dask_commands import free_port, scheduler, worker
+from tests.support.waiting import PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_with_certificates_a_cluster_is_closed_to_others(tmp_path: Path, started
     process = started(*scheduler(port), *local.UNSEEN, "--protocol", "tls", *tls)
     started(*worker(f"tls://127.0.0.1:{port}"), *tls)
     with joined(f"tls://127.0.0.1:{port}", tls=folder) as workers:
-        assert workers.submit(pid).result(timeout=60) > 0
+        assert workers.submit(pid).result(timeout=PATIENCE) > 0
         listening = [each for each in psutil.Process(process.pid).net_connections() if each.status == "LISTEN"]
         assert [each.laddr.port for each in listening] == [port]  # no pages
     other = tmp_path / "other"

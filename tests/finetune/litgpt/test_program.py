@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from partune.errors import UserError
 from partune.finetune.litgpt.program import Program, StepError, environment, tail
 from tests.support.litgpt import behave, calls
+from tests.support.waiting import PATIENCE, eventually
 
 # ----- processes
 
@@ -94,12 +94,9 @@ def test_an_interrupt_ends_the_process(tmp_path: Path, program: Program) -> None
         f"Program({program.path!r}, dict(os.environ)).run('evaluate', ['x'], Path({str(tmp_path / 'step.log')!r}))"
     )
     ours = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not calls(Path(program.path)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    (call,) = calls(Path(program.path))
+    (call,) = eventually(lambda: calls(Path(program.path)))
     ours.send_signal(signal.SIGINT)
-    _, errors = ours.communicate(timeout=30)
+    _, errors = ours.communicate(timeout=PATIENCE)
     assert "KeyboardInterrupt" in errors
     with pytest.raises(ProcessLookupError):
         os.kill(call["pid"], 0)

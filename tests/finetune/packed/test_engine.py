@@ -19,6 +19,7 @@ from partune.space import Float, Int, Space
 from partune.study import Study
 from partune.trial import Status, Trial
 from tests.support.tuning import near
+from tests.support.waiting import PATIENCE
 
 
 def test_an_interrupt_ends_trials_in_packs(make: Any) -> None:
@@ -29,7 +30,7 @@ def test_an_interrupt_ends_trials_in_packs(make: Any) -> None:
         tuner.interrupt()
         for future in futures:
             with pytest.raises(PreemptedError):
-                future.result(timeout=5)
+                future.result(timeout=PATIENCE)
 
 
 def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:

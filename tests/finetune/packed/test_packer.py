@@ -37,7 +37,7 @@ from partune.trial.rungs import Rungs, rung_steps
 from tests.support.peft_oracle import losses_differ
 from tests.support.thorough import share
 from tests.support.tiny import make_rows, write_jsonl
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE, eventually
 
 Make = Callable[..., Job]
 
@@ -74,7 +74,7 @@ def job(examples: Examples) -> Make:
 def run(packer: Packer, jobs: Sequence[Job]) -> list[Outcome]:
     """Each job from a thread of its own, as a study hands them in; the packer is at rest afterwards."""
     with ThreadPoolExecutor(max(1, len(jobs))) as pool:
-        found = list(pool.map(lambda job: packer.submit(job).result(timeout=60), jobs))
+        found = list(pool.map(lambda job: packer.submit(job).result(timeout=PATIENCE), jobs))
     packer.drop()
     return found
 
@@ -130,7 +130,7 @@ def test_a_full_pack_trains_and_is_scored_in_common_passes(
 
 
 def test_the_engine_rests_when_nothing_waits(packer: Packer, job: Make) -> None:
-    packer.submit(job()).result(timeout=60)
+    packer.submit(job()).result(timeout=PATIENCE)
     assert eventually(lambda: not any(thread.name == "engine" for thread in threading.enumerate()))
     assert score(run(packer, [job()])[0]) == score(run(packer, [job()])[0])
 
@@ -401,7 +401,7 @@ def broken_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             futures = [packer.submit(each) for each in jobs]
             for future in futures:
                 with pytest.raises(PreemptedError):
-                    future.result(timeout=60)
+                    future.result(timeout=PATIENCE)
         packer.drop()
 
     return broken
