@@ -1,12 +1,16 @@
-"""What is handed to other tools names nobody's home."""
+"""What is handed to other tools names nobody's home, and has the seeds that the trial was trained with."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.support.chosen import chosen
+from partune.export.chosen import Chosen
+from partune.objectives.finetune import FineTune
+from partune.trial import Trial
+from tests.support.chosen import HERE, chosen
 from tests.support.recipes import texts
 
 
@@ -27,3 +31,20 @@ def test_paths_are_from_the_recipes_folder_and_homes_are_not_named(
         assert str(home) not in text
     assert "Write the home folder out" in texts(inside)["axolotl"]
     assert "MODEL = str(Path('~/models/base').expanduser())" in texts(inside)["trl"]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "order", "seeds"),
+    [(None, None, (7, 3)), (11, None, (11, 3)), (None, 5, (7, 5)), (11, 5, (7, 5))],
+)
+def test_a_trial_has_the_seeds_that_the_study_trains_it_with(
+    fixed: int | None, order: int | None, seeds: tuple[int, int], tmp_path: Path
+) -> None:
+    """A run with fresh seeds, which has an order of its own, takes neither from the settings."""
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj"]}))
+    tuner = FineTune("acme/base-1b", "rows.json", ["arc_easy"], training={"seed": fixed}, seed=3)
+    header = {"seed": 3, "objective": tuner.identity}
+    loaded = {"dtype": "fp32", "data": {"format": "alpaca", "examples": 9}}
+    trial = Trial(0, {}, seed=7, order=order)
+    found = Chosen.of(header, loaded, trial, tmp_path, HERE)
+    assert tuner.seeds(trial, tuner.training) == (found.seed, found.order_seed) == seeds
