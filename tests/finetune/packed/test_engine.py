@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,11 +23,19 @@ from tests.support.tuning import near
 from tests.support.waiting import PATIENCE
 
 
-def test_an_interrupt_ends_trials_in_packs(make: Any) -> None:
-    tuner = make(training={"steps": 100_000})
+def test_an_interrupt_ends_trials_in_packs(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, step = threading.Event(), Residents.step
+
+    def spy(self: Residents) -> None:
+        step(self)
+        if len(self) == 2:
+            both.set()
+
+    monkeypatch.setattr(Residents, "step", spy)
+    tuner = make(training={"steps": 10_000})
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(tuner.evaluate, Trial(number, {})) for number in range(2)]
-        time.sleep(0.5)
+        assert both.wait(PATIENCE)
         tuner.interrupt()
         for future in futures:
             with pytest.raises(PreemptedError):
