@@ -385,8 +385,8 @@ MUTATIONS = (
     Mutation(
         "a trial that another driver ended is told twice",
         "study/loop.py",
-        "[trial.number].status.final or not self._record.mine(",
-        "[trial.number].number < 0 or not self._record.mine(",
+        "if self._state[trial.number].status.final or not",
+        "if not self._state[trial.number].status.final and not",
         ("study/test_study.py", "study/test_loop.py", "record/test_drivers.py"),
     ),
     Mutation(
