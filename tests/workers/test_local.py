@@ -114,7 +114,7 @@ def test_what_a_worker_writes_is_kept_and_bounded() -> None:
     with local.local(1) as workers:
         keepers = [each for each in gc.get_objects() if isinstance(each, local.Keeper)]
         workers.submit(chatter).result(timeout=PATIENCE)
-        said = eventually(lambda: next((keeper._said for keeper in keepers if b"line 4999" in keeper._said), None))
+        said = eventually(lambda: next((keeper._output for keeper in keepers if b"line 4999" in keeper._output), None))
     assert said is not None
     assert len(said) == local.OUTPUT
 

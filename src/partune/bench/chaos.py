@@ -174,8 +174,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
     directory = out / "study"
     (out / "space.yaml").write_text(json.dumps(SPACE), encoding="utf-8")
     python = (sys.executable, "-m")
-    place = ("--host", LOOPBACK, "--port", str(port), "--protocol", "tls", *files)
-    scheduler = (*python, "dask", "scheduler", *place, *UNSEEN, "--no-show")
+    address_flags = ("--host", LOOPBACK, "--port", str(port), "--protocol", "tls", *files)
+    scheduler = (*python, "dask", "scheduler", *address_flags, *UNSEEN, "--no-show")
     begin = (
         *(*python, "partune.cli", "tune", "--objective", f"{__name__}:work", "--space", str(out / "space.yaml")),
         *("--algorithm", "sobol", "--seed", str(options.seed), "--budget", str(options.trials)),
@@ -258,12 +258,12 @@ def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: f
     """
     trials = Record.open(directory, read_only=True).trials()
     alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
-    told = Counter(results(directory))
+    result_counts = Counter(results(directory))
     pairs = zip(sorted(trials, key=lambda each: each.number), alone, strict=False)
     return Damage(
         trials=len({json.dumps(dict(trial.config), sort_keys=True) for trial in trials}),
         lost=options.trials - sum(trial.status is Status.DONE for trial in trials),
-        doubled=sum(count > 1 for count in told.values()),
+        doubled=sum(count > 1 for count in result_counts.values()),
         differing=sum((a.config, a.status, a.score) != (b.config, b.status, b.score) for a, b in pairs),
         kills=kills,
         seconds=seconds,

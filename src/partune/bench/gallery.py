@@ -95,7 +95,7 @@ class Course(Watcher):
         self.study = Study(PLANE.space, PLANE, algorithm, seed=SEED, options=options, watcher=self)
         self.study.run(budget)
         self.trials = self.study.trials
-        self.places = [place(trial) for trial in self.trials]
+        self.places = [coordinates(trial) for trial in self.trials]
         self.values = [-trial.score for trial in self.trials]  # as they are minimised in the literature
 
     def finished(self, trial: Trial) -> None:
@@ -103,7 +103,7 @@ class Course(Watcher):
         self.seen.append(self._look(self.study.optimizer))
 
 
-def place(trial: Trial) -> Place:
+def coordinates(trial: Trial) -> Place:
     """Return a trial's point in the function's coordinates."""
     x1, x2 = (float(trial.config[name]) for name in PLANE.space.names)
     return x1, x2

@@ -72,8 +72,8 @@ class Stopwatch:
         # Kernels run asynchronously: without this, their time would be counted in a later lap.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        own = os.times()
-        used = own.children_user + own.children_system if self.children else time.process_time()
+        times = os.times()
+        used = times.children_user + times.children_system if self.children else time.process_time()
         return Cost(time.perf_counter(), used)
 
 

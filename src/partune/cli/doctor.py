@@ -85,10 +85,10 @@ def python() -> Check:
 def machine() -> Check:
     """Check the processor and the memory."""
     total, free = memory()
-    found = f"{os.cpu_count()} cores, {total / GIBIBYTE:.1f} GiB of memory, {free / GIBIBYTE:.1f} GiB of it free"
+    finding = f"{os.cpu_count()} cores, {total / GIBIBYTE:.1f} GiB of memory, {free / GIBIBYTE:.1f} GiB of it free"
     if free < LITTLE_MEMORY:
-        return Check("machine", "warn", found, "end other programs, or use a smaller model")
-    return Check("machine", "ok", found)
+        return Check("machine", "warn", finding, "end other programs, or use a smaller model")
+    return Check("machine", "ok", finding)
 
 
 def memory() -> tuple[float, float]:
@@ -134,16 +134,16 @@ def devices() -> Check:
 def disk() -> Check:
     """Check the working folder, in which studies are kept by default."""
     free = shutil.disk_usage(".").free
-    found = f"{free / GIBIBYTE:.1f} GiB free in the working folder"
+    finding = f"{free / GIBIBYTE:.1f} GiB free in the working folder"
     if not os.access(".", os.W_OK | os.X_OK):
         return Check(
-            "disk", "FAIL", f"{found}, which is not writable", "change to another folder, or give --runs FOLDER"
+            "disk", "FAIL", f"{finding}, which is not writable", "change to another folder, or give --runs FOLDER"
         )
     if free < LITTLE_DISK:
         return Check(
-            "disk", "warn", found, "adapters and merged models need space: --runs FOLDER keeps studies elsewhere"
+            "disk", "warn", finding, "adapters and merged models need space: --runs FOLDER keeps studies elsewhere"
         )
-    return Check("disk", "ok", found)
+    return Check("disk", "ok", finding)
 
 
 # ----- the libraries

@@ -191,9 +191,9 @@ class Terminal(Watcher):
         assert trial.observation is not None
         if trial.status is Status.FAILED:
             return f"failed: {trial.observation.error}"
-        found = score_on_verdict_items(trial.observation.scores)
-        assert found is not None
-        return f"{measured(*found)} on the held-out items"
+        score_and_stderr = score_on_verdict_items(trial.observation.scores)
+        assert score_and_stderr is not None
+        return f"{measured(*score_and_stderr)} on the held-out items"
 
     @staticmethod
     def _score(trial: Trial) -> str:

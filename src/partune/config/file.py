@@ -103,10 +103,10 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         folder: The folder of the file; for flags the working folder.
     """
 
-    def place(name: Any, admits: Callable[[Path], bool]) -> Any:
+    def absolute(name: Any, admits: Callable[[Path], bool]) -> Any:
         """Return the absolute path of a name, or of each in a list, if `admits` accepts it; else the name as it is."""
         if _is_list(name):
-            return [place(entry, admits) for entry in name]
+            return [absolute(entry, admits) for entry in name]
         path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text
         try:
             return str(folder / name) if path_like and admits(folder / name) else name
@@ -127,11 +127,11 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     ):
         part = mapping.get(section)
         if isinstance(part, Mapping) and key in part:
-            mapping[section] = {**part, key: place(part[key], admits)}
+            mapping[section] = {**part, key: absolute(part[key], admits)}
         elif isinstance(part, str) and key == "path":
-            mapping[section] = place(part, admits)
+            mapping[section] = absolute(part, admits)
     if "space" in mapping:
-        mapping["space"] = place(mapping["space"], Path.is_file)
+        mapping["space"] = absolute(mapping["space"], Path.is_file)
     return mapping
 
 
@@ -158,21 +158,21 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
     """Return the first mistake in one line: its place, what is wrong, and for an unknown key the nearest known one."""
     first = error.errors(include_url=False)[0]
     # The location has parts that are no keys, such as the name of a union's member.
-    place = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
+    location = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
-        return f'unknown key "{place}"{suggestion(str(key), _section(whole, parents).model_fields)}'
+        return f'unknown key "{location}"{suggestion(str(key), _section(whole, parents).model_fields)}'
     message = first["msg"].removeprefix("Value error, ")
-    if not place:
+    if not location:
         return message
     if first["type"] == "missing":
-        return f"{place} is missing"
+        return f"{location} is missing"
     got = (
         ""
         if isinstance(first["input"], Mapping) and first["type"] == "value_error"
         else f", got {shown(first['input'], MOST)}"
     )
-    return masked(f"{place}: {message[0].lower()}{message[1:]}{got}")
+    return masked(f"{location}: {message[0].lower()}{message[1:]}{got}")
 
 
 def _section(section: type[Section], path: list[int | str]) -> type[Section]:

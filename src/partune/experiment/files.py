@@ -29,30 +29,36 @@ def write(outcome: Outcome) -> list[Path]:
     Raises:
         UserError: One of them cannot be written.
     """
-    found = outcome.summary
-    files = {PAGE: page(outcome), WORDS: markdown(found), DATA: as_json(found) + "\n"}
-    files[COMPARED] = curves.picture(found["comparison"])
-    if found["calibration"] is not None:
-        files[EPOCHS] = over_epochs(found["calibration"])
+    findings = outcome.summary
+    files = {PAGE: page(outcome), WORDS: markdown(findings), DATA: as_json(findings) + "\n"}
+    files[COMPARED] = curves.picture(findings["comparison"])
+    if findings["calibration"] is not None:
+        files[EPOCHS] = over_epochs(findings["calibration"])
     folder = outcome.plan.directory
     for name, content in files.items():
         write_whole(folder / name, content)
     return [folder / name for name in files]
 
 
-def markdown(found: Summary) -> str:
+def markdown(findings: Summary) -> str:
     """Return what an experiment found as Markdown."""
-    parts = sections(found)
-    lines = ["# Experiment", "", f"**{plain(found['headline'])}**", ""]
+    parts = sections(findings)
+    lines = ["# Experiment", "", f"**{plain(findings['headline'])}**", ""]
     for part in ("bounds", "algorithms", "tests"):
         for section in parts[part]:
             lines += marked(section)
             if section.title == "Algorithms":
                 lines += [f"![Best score so far, in the mean over repeats]({COMPARED})", ""]
-    if found["calibration"] is not None:
+    if findings["calibration"] is not None:
         lines += [*_all(parts["calibration"]), f"![Score over epochs]({EPOCHS})", ""]
     lines += [*_all(parts["cost"]), *_all(parts["studies"])]
-    lines += ["<details><summary>The experiment's file</summary>", "", fenced(found["file"], "yaml"), "", "</details>"]
+    lines += [
+        "<details><summary>The experiment's file</summary>",
+        "",
+        fenced(findings["file"], "yaml"),
+        "",
+        "</details>",
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -60,11 +66,11 @@ def _all(listed: Sequence[Section]) -> list[str]:
     return [line for section in listed for line in marked(section)]
 
 
-def over_epochs(found: Summary) -> str:
+def over_epochs(calibrated: Summary) -> str:
     """Draw the scores over epochs as SVG, a line per configuration."""
     curves = [
         Curve([(k + 1, each) for k, each in enumerate(row) if each is not None], hue(i), dashed(i))
-        for i, row in enumerate(found["scores"])
+        for i, row in enumerate(calibrated["scores"])
     ]
-    most = len(found["steps"])
+    most = len(calibrated["steps"])
     return picture("Score over epochs", "a line per configuration", [Panel("", "epochs", curves, x=(1, most))], [])

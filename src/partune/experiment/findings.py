@@ -50,16 +50,16 @@ class Outcome:
     @property
     def courses(self) -> dict[str, Facts]:
         """The studies that are drawn, by algorithm: the first seed's of those that learn, or of all where none does."""
-        found: dict[str, Facts] = {}
+        by_algorithm: dict[str, Facts] = {}
         for study in self.scored:
-            found.setdefault(study.header["algorithm"], study)
-        return {name: study for name, study in found.items() if not samples(name)} or found
+            by_algorithm.setdefault(study.header["algorithm"], study)
+        return {name: study for name, study in by_algorithm.items() if not samples(name)} or by_algorithm
 
     @cached_property
     def summary(self) -> Summary:
         """Every number of the tables and figures as plain data."""
         compared, tests = compare.comparison(self.scored), compare.on_tests(self.scored)
-        found = {
+        summary = {
             "experiment": str(self.plan.directory),
             "calibration": None if self.calibration is None else _calibrated(self.calibration, self.plan),
             "bounds": _bounds(self, tests),
@@ -70,7 +70,7 @@ class Outcome:
             "file": dump(self.plan.experiment),
             "versions": self.scored[0].summary["versions"],
         }
-        return {"headline": headline(found), **found}
+        return {"headline": headline(summary), **summary}
 
 
 def opened(directory: Path) -> Facts:
@@ -117,11 +117,11 @@ def _given(upper: Mapping[str, float], outcome: Outcome, tasks: Collection[str])
     """
     validation = [] if outcome.plan.base.validation is None else outcome.plan.base.validation.tasks
     names = [Path(name).stem for name in validation]
-    found = {TEST + task: {"score": upper[task], "stderr": None} for task in tasks if task in upper}
+    scores = {TEST + task: {"score": upper[task], "stderr": None} for task in tasks if task in upper}
     if names and all(name in upper for name in names):
         whole = {"score": float(np.mean([upper[name] for name in names])), "stderr": None}
-        found |= {SEARCH: whole, VERDICT: whole}
-    return found
+        scores |= {SEARCH: whole, VERDICT: whole}
+    return scores
 
 
 def _better(studies: Sequence[Facts]) -> Summary | None:

@@ -9,7 +9,7 @@ from partune.experiment.sentences import badge, sections
 from partune.report import figures, sentences, words
 from partune.report.facts import Facts
 from partune.report.figures import Figure
-from partune.report.html.document import details, document, paragraph, place, table
+from partune.report.html.document import details, document, figure_slot, paragraph, table
 from partune.report.html.page import hover
 from partune.report.tables import Section
 from partune.runtime import rounding
@@ -25,8 +25,8 @@ class Page:
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
-        self.found = outcome.summary
-        self.tables = sections(self.found)
+        self.findings = outcome.summary
+        self.tables = sections(self.findings)
         self.figures: dict[str, Figure] = {}
         self.hovers: list[str] = []  # of all studies whose course is drawn
 
@@ -36,7 +36,7 @@ class Page:
             "result": ("Result", self.result()),
             "bounds": ("Bounds", self._tables("bounds")),
             "algorithms": ("Algorithms", self.algorithms()),
-            **({"tests": ("On test tasks", self._tables("tests"))} if self.found["tests"] else {}),
+            **({"tests": ("On test tasks", self._tables("tests"))} if self.findings["tests"] else {}),
             **{
                 f"course-{k}": (f"Course of {name}", self.course(study, k))
                 for k, (name, study) in enumerate(self.outcome.courses.items())
@@ -52,7 +52,7 @@ class Page:
             "Experiment" if name == "experiment" else f"Experiment {name}",
             self.line(),
             parts,
-            f"Written by partune {self.found['versions'].get('partune', '')} from the studies' records.",
+            f"Written by partune {self.findings['versions'].get('partune', '')} from the studies' records.",
             self.figures,
             self.hovers,
         )
@@ -71,20 +71,19 @@ class Page:
 
     def result(self) -> str:
         """Return the section of the first answer."""
-        text, kind = badge(self.found)
-        return (
-            f'<span class="badge {kind}">{escape(text)}</span><p class="headline">{escape(self.found["headline"])}</p>'
-        )
+        text, kind = badge(self.findings)
+        headline = escape(self.findings["headline"])
+        return f'<span class="badge {kind}">{escape(text)}</span><p class="headline">{headline}</p>'
 
     def algorithms(self) -> str:
         """Return the section of the algorithms and their courses."""
-        compared = self.found["comparison"]["algorithms"]
+        compared = self.findings["comparison"]["algorithms"]
         caption = "Mean over repeats; bands are 95 % intervals of the mean. Higher is better."
         text = self._figure(
             "compared", figures.best_so_far(compared, "by_trial"), 400, "Best score so far by algorithm", caption
         )
         text += self._tables("algorithms")
-        if all(own["by_seconds"] for own in compared):
+        if all(algorithm["by_seconds"] for algorithm in compared):
             figure = figures.best_so_far(compared, "by_seconds")
             text += "<h3>Best score for the time</h3>" + self._figure(
                 "compared-time", figure, 340, "Best score so far by time", "Without baselines, verdicts and waiting."
@@ -127,13 +126,13 @@ class Page:
 
     def calibration(self) -> str:
         """Return the section of the number of epochs."""
-        found = self.found["calibration"]
-        names = [words.settings(config) for config in found["configurations"]]
-        figure = figures.over_epochs(found["scores"], names, found["epochs"])
+        calibrated = self.findings["calibration"]
+        names = [words.settings(config) for config in calibrated["configurations"]]
+        figure = figures.over_epochs(calibrated["scores"], names, calibrated["epochs"])
         caption = "A line is a configuration; the dotted rule is the number of epochs that is enough."
         rows = [
             [name, *(rounding.NONE if each is None else rounding.number(each) for each in row)]
-            for name, row in zip(names, found["scores"], strict=True)
+            for name, row in zip(names, calibrated["scores"], strict=True)
         ]
         heads = ["configuration", *(words.several(k + 1, "epoch") for k in range(len(rows[0]) - 1))]
         return (
@@ -146,9 +145,10 @@ class Page:
         """Return the section that says how to repeat the experiment."""
         return (
             paragraph("Save this as experiment.yaml and run it again with the versions below:")
-            + f"<pre>partune experiment report experiment.yaml --out again</pre><pre>{escape(self.found['file'])}</pre>"
+            + "<pre>partune experiment report experiment.yaml --out again</pre>"
+            + f"<pre>{escape(self.findings['file'])}</pre>"
             + "<h3>Versions</h3>"
-            + table(["package", "version"], self.found["versions"].items())
+            + table(["package", "version"], self.findings["versions"].items())
         )
 
     # ----- pieces
@@ -160,7 +160,7 @@ class Page:
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
         """Keep a figure for the page, and return where it goes."""
         self.figures[name] = figure
-        return place(name, height, label, caption)
+        return figure_slot(name, height, label, caption)
 
 
 def _table(section: Section, headed: bool) -> str:

@@ -45,8 +45,8 @@ class Terminal(Teller):
         from partune.runtime.console import progress_bar
 
         self._all, self._done, self._began = trials, done, time.monotonic()
-        told = f", {done:,} of which are on record" if done else ""
-        self._print(f"Experiment: {words.several(trials, 'trial')}{told}")
+        recorded = f", {done:,} of which are on record" if done else ""
+        self._print(f"Experiment: {words.several(trials, 'trial')}{recorded}")
         if self.console.is_terminal and done < trials:
             self._bar = progress_bar(self.console)
             self._task = self._bar.add_task("", total=trials, completed=done)
@@ -59,9 +59,9 @@ class Terminal(Teller):
             steps: What each number of epochs is worth.
             epochs: The number that is enough.
         """
-        told = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
+        correlations = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
         self._print(
-            f"{words.several(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} enough: rank correlation {told}"
+            f"{words.several(epochs, 'epoch')} {'is' if epochs == 1 else 'are'} enough: rank correlation {correlations}"
         )
 
     def began(self, name: str) -> None:

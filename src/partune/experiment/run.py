@@ -117,9 +117,9 @@ def _calibrate(plan: Plan, ladder: list[Job], teller: Teller) -> int | None:
     if not ladder:
         return None
     _conduct(ladder, 1, teller)
-    found = calibration.steps(calibration.scores(opened(ladder[0].directory).trials)[1])
-    epochs = calibration.enough(found, plan.protocol.sufficient)
-    teller.calibrated(found, epochs)
+    steps = calibration.steps(calibration.scores(opened(ladder[0].directory).trials)[1])
+    epochs = calibration.enough(steps, plan.protocol.sufficient)
+    teller.calibrated(steps, epochs)
     return epochs
 
 
@@ -144,14 +144,14 @@ def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
             _share(missing, workers, teller)
 
 
-def conduct(job: Job, told: Callable[[], None]) -> None:
+def conduct(job: Job, after_trial: Callable[[], None]) -> None:
     """Run a study to its end, in this process.
 
     Args:
         job: The study.
-        told: Called after each trial.
+        after_trial: Called after each trial.
     """
-    study = configured.study(job.config, job.directory, job.directory.is_dir(), watcher=_Counter(told))
+    study = configured.study(job.config, job.directory, job.directory.is_dir(), watcher=_Counter(after_trial))
     try:
         study.run(job.config.search.budget)
     finally:
@@ -161,11 +161,11 @@ def conduct(job: Job, told: Callable[[], None]) -> None:
 
 
 class _Counter(Watcher):
-    def __init__(self, told: Callable[[], None]) -> None:
-        self._told = told
+    def __init__(self, after_trial: Callable[[], None]) -> None:
+        self._after_trial = after_trial
 
     def finished(self, trial: Trial) -> None:
-        self._told()
+        self._after_trial()
 
 
 # ----- beside each other

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 UPPER = "upper bound"
 
 
-def headline(found: Summary) -> str:
+def headline(findings: Summary) -> str:
     """Return whether algorithms differ, and whether their winners are better than the base."""
-    return " ".join(filter(None, [_differing(found["comparison"]), _leading(found), _judged(found["better"])]))
+    return " ".join(filter(None, [_differing(findings["comparison"]), _leading(findings), _judged(findings["better"])]))
 
 
-def badge(found: Summary) -> tuple[str, str]:
+def badge(findings: Summary) -> tuple[str, str]:
     """Return the first answer in a few words, and its kind: good or open."""
-    tested = found["comparison"]["differences"]
+    tested = findings["comparison"]["differences"]
     if any(each["significant"] for each in tested):
         return "algorithms differ", "good"
     if any(each["shows"] for each in tested):
@@ -46,12 +46,12 @@ def _differing(compared: Summary) -> str:
             better, other = (each["first"], each["second"]) if each["gain"] > 0 else (each["second"], each["first"])
             worse.setdefault(better, []).append(other)
     if worse:
-        told = [f"{better} is better than {words.listed(others)}" for better, others in worse.items()]
+        claims = [f"{better} is better than {words.listed(others)}" for better, others in worse.items()]
         most = max(each["corrected"] for each in tested if each["significant"])
-        return f"The algorithms differ: {'; '.join(told)} (p ≤ {rounding.number(most, 2)}, corrected)."
+        return f"The algorithms differ: {'; '.join(claims)} (p ≤ {rounding.number(most, 2)}, corrected)."
     least = min(each["corrected"] for each in tested)
-    repeats = max(len(own["seeds"]) for own in compared["algorithms"])
-    names = words.listed([own["algorithm"] for own in compared["algorithms"]])
+    repeats = max(len(algorithm["seeds"]) for algorithm in compared["algorithms"])
+    names = words.listed([algorithm["algorithm"] for algorithm in compared["algorithms"]])
     if any(each["shows"] for each in tested):
         return (
             f"That {names} differ is not shown over {words.several(repeats, 'repeat')} "
@@ -60,18 +60,18 @@ def _differing(compared: Summary) -> str:
     return f"{words.several(repeats, 'repeat')} cannot show that {names} differ, whatever the scores."
 
 
-def _leading(found: Summary) -> str:
+def _leading(findings: Summary) -> str:
     """Return who leads, in numbers."""
-    compared = found["comparison"]
+    compared = findings["comparison"]
     best, kind = compared["algorithms"][0], VERDICT if compared["measure"] == "verdict" else SEARCH
     text = f"{best['algorithm']} leads in the mean with {rounding.number(best['result']['mean'], 3)}"
-    others = {row["name"]: row["scores"][kind] for row in found["bounds"] if kind in row["scores"]}
-    told = [
+    others = {row["name"]: row["scores"][kind] for row in findings["bounds"] if kind in row["scores"]}
+    baselines = [
         f"{label} {rounding.number(others[name]['score'], 3)}"
         for name, label in ((BASE, BASE), (DEFAULTS, "defaults"))
         if name in others
     ]
-    return f"{text} ({', '.join([MEASURES[compared['measure']], *told])})."
+    return f"{text} ({', '.join([MEASURES[compared['measure']], *baselines])})."
 
 
 def _judged(better: Summary | None) -> str:
@@ -96,17 +96,17 @@ def _about(better: Summary) -> str:
 # ----- as tables
 
 
-def sections(found: Summary) -> dict[str, list[Section]]:
+def sections(findings: Summary) -> dict[str, list[Section]]:
     """Return the tables, by the part of the report that they belong to."""
-    compared = found["comparison"]
+    compared = findings["comparison"]
     return {
-        **({"calibration": [_epochs(found["calibration"])]} if found["calibration"] is not None else {}),
-        "bounds": [_bound_table(found)],
+        **({"calibration": [_epochs(findings["calibration"])]} if findings["calibration"] is not None else {}),
+        "bounds": [_bound_table(findings)],
         "algorithms": [
             tables.algorithm_table(compared),
             tables.significance(compared["differences"], MEASURES[compared["measure"]]),
         ],
-        "tests": tables.test_tables(found["tests"]),
+        "tests": tables.test_tables(findings["tests"]),
         "cost": [tables.cost_table(compared)],
         "studies": [_unnamed(tables.study_table(compared))],
     }
@@ -117,19 +117,19 @@ def _unnamed(studies: Section) -> Section:
     return studies._replace(headers=studies.headers[1:], rows=[row[1:] for row in studies.rows])
 
 
-def _bound_table(found: Summary) -> Section:
-    section = bounds.table(found["bounds"])
+def _bound_table(findings: Summary) -> Section:
+    section = bounds.table(findings["bounds"])
     notes = [*section.notes]
-    if any(row["name"].startswith(UPPER) for row in found["bounds"]):
+    if any(row["name"].startswith(UPPER) for row in findings["bounds"]):
         notes.append("The upper bound is what the user's table says of whole tasks.")
-    notes += [f"Every trial of {name} failed: it is left out." for name in found["failed"]]
+    notes += [f"Every trial of {name} failed: it is left out." for name in findings["failed"]]
     return section._replace(notes=notes)
 
 
-def _epochs(found: Summary) -> Section:
-    scores = np.array([[math.nan if each is None else each for each in row] for row in found["scores"]])
+def _epochs(calibrated: Summary) -> Section:
+    scores = np.array([[math.nan if each is None else each for each in row] for row in calibrated["scores"]])
     rows = []
-    for k, step in enumerate(found["steps"]):
+    for k, step in enumerate(calibrated["steps"]):
         column = scores[:, k][~np.isnan(scores[:, k])]
         correlation = step["correlation"]
         rows.append(
@@ -142,31 +142,32 @@ def _epochs(found: Summary) -> Section:
                 ),
                 rounding.NONE if correlation is None else f"{correlation:.2f}",
                 rounding.NONE if step["leader"] is None else rounding.number(step["leader"]),
-                "enough" if step["epochs"] == found["epochs"] else "",
+                "enough" if step["epochs"] == calibrated["epochs"] else "",
             ]
         )
-    most = found["steps"][-1]["epochs"]
-    n = len(found["configurations"])
+    most = calibrated["steps"][-1]["epochs"]
+    n = len(calibrated["configurations"])
     note = (
         f"{words.several(n, 'configuration')} from a Latin hypercube, each trained for 1 to {most} epochs with a "
         f"schedule of its own. Enough is the smallest number from which the rank correlation (Spearman) with the "
-        f"training of {most} epochs is {found['sufficient']:g} or more: {found['epochs']}, which all studies have."
+        f"training of {most} epochs is {calibrated['sufficient']:g} or more: {calibrated['epochs']}, which all "
+        "studies have."
     )
     notes = [note]
-    if found["epochs"] == most:
+    if calibrated["epochs"] == most:
         notes.append("Fewer do not keep the order, so the full number is taken.")
     heads = ["epochs", "mean score", "best", "rank correlation", "its best one, fully trained", ""]
     return Section("How many epochs are enough", heads, rows, notes)
 
 
-def show(found: Summary, quiet: bool = False, console: Console | None = None) -> None:
+def show(findings: Summary, quiet: bool = False, console: Console | None = None) -> None:
     """Print the tables and the headline.
 
     Args:
-        found: What the experiment found.
+        findings: What the experiment found.
         quiet: Print the headline only.
         console: Where to print; standard output by default.
     """
     if not quiet:
-        tell([each for part in sections(found).values() for each in part], console)
-    print(found["headline"])
+        tell([each for part in sections(findings).values() for each in part], console)
+    print(findings["headline"])

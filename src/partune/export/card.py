@@ -110,21 +110,21 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         if row is not None
     ]
     metric = summary["loaded"].get("scoring", {}).get("metric")
-    said = ["## Is it better?"]
+    parts = ["## Is it better?"]
     if is_best and (verdict := summary["verdict"]) is not None:
-        said += [f"**{plain(verdict['sentence'])}**", small_print(summary)]
-        said += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
-        said += advice(summary)
-        said += [] if ships else ["This is the adapter of the winner's first run, which is not the one that ships."]
+        parts += [f"**{plain(verdict['sentence'])}**", small_print(summary)]
+        parts += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
+        parts += advice(summary)
+        parts += [] if ships else ["This is the adapter of the winner's first run, which is not the one that ships."]
     elif is_best:
-        said.append("No verdict: the winner has no scores on the held-out items.")
+        parts.append("No verdict: the winner has no scores on the held-out items.")
     else:
-        said.append("The study's verdict is on its winner, which is another trial.")
+        parts.append("The study's verdict is on its winner, which is another trial.")
     names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
-    said.append(table([names, *cells]))
+    parts.append(table([names, *cells]))
     if metric is not None:
-        said.append(f"{code(str(metric))}, ± one standard error. The search saw the search items only.")
-    return said
+        parts.append(f"{code(str(metric))}, ± one standard error. The search saw the search items only.")
+    return parts
 
 
 # ----- how it was trained, how it is loaded
@@ -196,10 +196,10 @@ def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
 
 def _prompting(chosen: Chosen) -> list[str]:
     if chosen.rows == "chat":
-        said = "It was trained on chats, written by "
+        opening = "It was trained on chats, written by "
         if chosen.template is None:
-            return [f"{said}the tokenizer's chat template."]
-        return [f"{said}this template:", fenced(chosen.template)]
+            return [f"{opening}the tokenizer's chat template."]
+        return [f"{opening}this template:", fenced(chosen.template)]
     return ["Its prompts are Alpaca's:", fenced(PROMPT), "or, with an input:", fenced(PROMPT_WITH_INPUT)]
 
 
@@ -218,15 +218,15 @@ def _cost(summary: Summary) -> str:
 
 def _repeating(summary: Summary, header: Mapping[str, Any], chosen: Chosen | None) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    said = [f"Versions: {plain(versions)}."]
+    parts = [f"Versions: {plain(versions)}."]
     if chosen is None:
-        return said
+        return parts
     text = strict_yaml.dump(study_file(summary, header))
     return [
         "With `partune tune study.yaml`, its paths set to where they are:",
         fenced(text, "yaml"),
         "`recipes/`, where it is beside this file, holds files that train the same with other tools.",
-        *said,
+        *parts,
     ]
 
 

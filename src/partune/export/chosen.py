@@ -149,19 +149,23 @@ class Chosen:
     def differences(self) -> list[str]:
         """Return what is not as in the study in every tool that trains with the Trainer of transformers."""
         training = self.training
-        said = [
+        sentences = [
             f"Initialisation, dropout and the data's order are drawn by other generators than the study's: with seed "
             f"{self.seed} they are fixed, not the same.",
         ]
         if self.warmup:
-            said.append("Warm-up begins at learning rate 0; the study's at the peak divided by the steps of warm-up.")
+            sentences.append(
+                "Warm-up begins at learning rate 0; the study's at the peak divided by the steps of warm-up."
+            )
         if training.optimizer == "sgd" and training.momentum and training.weight_decay:
-            said.append("Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled.")
+            sentences.append(
+                "Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled."
+            )
         if self.micro_batch != (training.micro_batch_size or training.batch_size):
-            said.append(
+            sentences.append(
                 f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch."
             )
-        return said
+        return sentences
 
     def name_of(self, field: str) -> str:
         """Return the data's name of a field of the format."""
@@ -175,15 +179,15 @@ class Chosen:
             *read: The fields that it reads as the study does, beside those that every row has.
         """
         plain = ("instruction", "input", "output") if self.rows == "alpaca" else ("messages", "tool_calls")
-        said = []
+        sentences = []
         if left := [name for mine, name in self.fields.items() if mine not in (*plain, *read)]:
-            said.append(f"The study used the rows' {', '.join(left)}; {tool} does not, or not in this way.")
+            sentences.append(f"The study used the rows' {', '.join(left)}; {tool} does not, or not in this way.")
         if self.apart:
-            said.append(
+            sentences.append(
                 f"Answers that the chat template writes otherwise once a chat goes on ({self.apart}) were trained as "
                 f"the end of the chat so far in the study; {tool} trains whole chats."
             )
-        return said
+        return sentences
 
     @property
     def still(self) -> dict[str, float]:
@@ -205,14 +209,14 @@ class Chosen:
 
     def command_line(self) -> list[str]:
         """Return what differs in every command that keeps adapters as precise as the base."""
-        said = []
+        sentences = []
         if self.alpha != self.training.lora_alpha:
             whole = "this tool takes whole numbers only"
-            said.append(f"lora_alpha is {self.training.lora_alpha:g} in the study; {whole}.")
-        said += self.homes()
+            sentences.append(f"lora_alpha is {self.training.lora_alpha:g} in the study; {whole}.")
+        sentences += self.homes()
         if self.dtype != "fp32":
-            said.append("LoRA's products are taken in the base's precision; the study's in fp32.")
-        return said
+            sentences.append("LoRA's products are taken in the base's precision; the study's in fp32.")
+        return sentences
 
     def homes(self) -> list[str]:
         """Return what to do about a path that begins at the home folder."""
@@ -245,20 +249,20 @@ def shown(path: str, here: Path) -> str:
         path: The path, or an id, which is returned as it is.
         here: The folder that it is meant from; the path is relative to it where both lie in the working folder.
     """
-    place, working = Path(path).expanduser(), Path.cwd()
-    if not place.is_absolute():
+    expanded, working = Path(path).expanduser(), Path.cwd()
+    if not expanded.is_absolute():
         return path
-    if place.is_relative_to(working) and here.absolute().is_relative_to(working):
+    if expanded.is_relative_to(working) and here.absolute().is_relative_to(working):
         up = here.absolute().relative_to(working).parts
-        return Path(*[".."] * len(up), place.relative_to(working)).as_posix()
-    return tilde(place.as_posix())
+        return Path(*[".."] * len(up), expanded.relative_to(working)).as_posix()
+    return tilde(expanded.as_posix())
 
 
 def tilde(path: str) -> str:
     """Return an absolute path with ~ for the home folder it lies in, whosever that is."""
-    place, home = Path(path), Path.home()
-    if home != Path(home.anchor) and place.is_relative_to(home):
-        return (Path("~") / place.relative_to(home)).as_posix()
+    absolute, home = Path(path), Path.home()
+    if home != Path(home.anchor) and absolute.is_relative_to(home):
+        return (Path("~") / absolute.relative_to(home)).as_posix()
     return HOMES.sub("~", path, count=1)
 
 

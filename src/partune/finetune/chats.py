@@ -144,16 +144,16 @@ class Chat:
             return [_pieces(text, self._marked(chat))]
         spans: list[Span] = []
         apart: list[list[Piece]] = []
-        answers = [place for place, message in enumerate(chat["messages"]) if message["role"] == "assistant"]
-        for place in answers:
-            trained = place not in chat.get("untrained", ())
-            so_far = {**chat, "messages": chat["messages"][: place + 1]}
-            if self._attempt(so_far) is None and place < answers[-1]:
-                spans.append((*self._within(chat, place, answers[-1], text), "answer" if trained else "never"))
+        answers = [index for index, message in enumerate(chat["messages"]) if message["role"] == "assistant"]
+        for index in answers:
+            trained = index not in chat.get("untrained", ())
+            so_far = {**chat, "messages": chat["messages"][: index + 1]}
+            if self._attempt(so_far) is None and index < answers[-1]:
+                spans.append((*self._within(chat, index, answers[-1], text), "answer" if trained else "never"))
                 continue
             # What is trained has to be what the model will be asked for: the chat up to an answer, as a server writes
             # it, not how the template writes the same answer once more turns follow.
-            upto, start, end = self._turn(chat, place)
+            upto, start, end = self._turn(chat, index)
             body = upto if text.startswith(upto) else self._without_close(upto)
             if text.startswith(body):
                 end = max(start, min(end, len(body.rstrip())))
@@ -161,51 +161,51 @@ class Chat:
             elif trained:
                 apart.append(_pieces(upto, [(0, start, "never"), (start, end, "answer"), (end, len(upto), "never")]))
             else:
-                spans.append((*self._difference(chat, place, text), "never"))
+                spans.append((*self._difference(chat, index, text), "never"))
         if spans or not apart:
             return [_pieces(text, spans), *apart]
         # No example shows the whole chat: the last one stands for it where prompts are trained on too.
         return [*apart[:-1], [(part, "prompt" if kind == "never" else kind) for part, kind in apart[-1]]]
 
-    def _within(self, chat: Row, place: int, last: int, text: str) -> tuple[int, int]:
+    def _within(self, chat: Row, index: int, last: int, text: str) -> tuple[int, int]:
         """Return where an answer lies in a chat's text, for a template that writes no chat that ends there.
 
         Some want a question in every chat. The answer's turn ends in what stands behind the last answer's own text.
         """
         upto, _, end = self._turn(chat, last)
-        _, said = self._difference({**chat, "messages": chat["messages"][: last + 1]}, last, upto)
-        close = self._without_close(upto[said:end]).rstrip()
-        start, stop = self._difference(chat, place, text)
+        _, content_end = self._difference({**chat, "messages": chat["messages"][: last + 1]}, last, upto)
+        close = self._without_close(upto[content_end:end]).rstrip()
+        start, stop = self._difference(chat, index, text)
         if not text.startswith(close, stop):
             raise ValueError("it writes no chat that ends with its first answer; mark answers with {% generation %}")
         return start, stop + len(close)
 
-    def _turn(self, chat: Row, place: int) -> tuple[str, int, int]:
+    def _turn(self, chat: Row, index: int) -> tuple[str, int, int]:
         """Return the chat up to an answer, as one that ends there, and where the answer begins and ends in it."""
         messages = chat["messages"]
-        so_far = {**chat, "messages": messages[: place + 1]}
+        so_far = {**chat, "messages": messages[: index + 1]}
         upto = self._render(so_far)
         end = len(upto.rstrip())
-        before = self._attempt({**chat, "messages": messages[:place]}, prompt=True)
+        before = self._attempt({**chat, "messages": messages[:index]}, prompt=True)
         if before is not None and upto.startswith(before):
             return upto, len(before), max(len(before), end)
         # The prompt for an answer is not how the answer begins: it begins where the two part, within what the template
         # writes between the chat before and the answer's own text.
-        start, _ = self._difference(so_far, place, upto)
-        earlier = self._attempt({**chat, "messages": messages[:place]})
+        start, _ = self._difference(so_far, index, upto)
+        earlier = self._attempt({**chat, "messages": messages[:index]})
         if before is not None and earlier is not None and upto.startswith(body := self._without_close(earlier)):
             shared = _shared(upto, before)
             start = min(start, shared) if shared >= len(body) else start
         return upto, start, max(start, end)
 
-    def _difference(self, chat: Row, place: int, text: str) -> tuple[int, int]:
+    def _difference(self, chat: Row, index: int, text: str) -> tuple[int, int]:
         """Return where a chat's text depends on what one answer says."""
-        message = chat["messages"][place]
-        said = str(message.get("content", "")).lstrip()
+        message = chat["messages"][index]
+        answer = str(message.get("content", "")).lstrip()
         probe = next(
-            text for text in PROBES if not said.startswith(text)
+            text for text in PROBES if not answer.startswith(text)
         )  # an equal beginning would hide the difference
-        other = [*chat["messages"][:place], {"role": message["role"], "content": probe}, *chat["messages"][place + 1 :]]
+        other = [*chat["messages"][:index], {"role": message["role"], "content": probe}, *chat["messages"][index + 1 :]]
         altered = self._render({**chat, "messages": other})
         if probe not in altered:
             raise ValueError("it does not write what an answer says; mark answers with {% generation %}")
@@ -221,7 +221,7 @@ class Chat:
     def _marked(self, chat: Row) -> list[Span]:
         """Return the spans that the template itself marks."""
         text, marks = self._rendered(chat, marked=True)
-        never = [self._difference(chat, place, text) for place in sorted(chat.get("untrained", ()))]
+        never = [self._difference(chat, index, text) for index in sorted(chat.get("untrained", ()))]
         return [
             (start, end, "never" if any(start < b and a < end for a, b in never) else "answer") for start, end in marks
         ]
@@ -313,9 +313,9 @@ def _is_written(message: Message, squeezed: str) -> bool:
 
 def _is_endless(messages: Sequence[Message], examples: Sequence[Sequence[Piece]]) -> bool:
     """Return whether the last message is an answer whose end is not trained on: a model would not learn to stop."""
-    said = str(messages[-1].get("content") or "").rstrip() if messages else ""
+    answer = str(messages[-1].get("content") or "").rstrip() if messages else ""
     ends = [text.rstrip() for pieces in examples for text, kind in pieces if kind == "answer"]
-    return bool(said) and messages[-1]["role"] == "assistant" and any(end.endswith(said) for end in ends)
+    return bool(answer) and messages[-1]["role"] == "assistant" and any(end.endswith(answer) for end in ends)
 
 
 def _squeezed(text: str) -> str:

@@ -78,7 +78,7 @@ def alpaca_pieces(row: Row) -> list[tuple[str, str]]:
     system = row.get("system")
     opening = f"{system}\n\n" if system else OPENING_WITH_INPUT if row.get("input") else OPENING
     turn = TURN_WITH_INPUT if row.get("input") else TURN
-    turns = [(TURN.format(instruction=said), answer) for said, answer in row.get("history") or ()]
+    turns = [(TURN.format(instruction=instruction), answer) for instruction, answer in row.get("history") or ()]
     turns.append((turn.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"]))
     return [(("\n\n" if number else opening) + prompt, answer) for number, (prompt, answer) in enumerate(turns)]
 

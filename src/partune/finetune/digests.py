@@ -72,9 +72,9 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:
     # of counts, not the bytes of its files.
     parts: list[Any] = [tokenizer.get_vocab(), {name: str(each) for name, each in tokenizer.special_tokens_map.items()}]
     if tokenizer.is_fast:
-        made = json.loads(tokenizer.backend_tokenizer.to_str())
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
         # Truncation and padding are set by whoever called it last, and say nothing of the tokenizer.
-        parts.append({key: value for key, value in made.items() if key not in ("truncation", "padding")})
+        parts.append({key: value for key, value in backend.items() if key not in ("truncation", "padding")})
     return Content(digest(*parts), decisive=False)
 
 

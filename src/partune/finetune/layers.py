@@ -118,7 +118,7 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
             return frozenset(linear)
     reached = {name for (name, _), gradient in zip(probes, gradients, strict=True) if gradient is not None}
     mixtures = {name.partition(".experts.")[0] + "." for name in linear if ".experts." in name}
-    mixtures = {place for place in mixtures if any(name.startswith(place) for name in reached)}
+    mixtures = {mixture for mixture in mixtures if any(name.startswith(mixture) for name in reached)}
     return frozenset(reached | {name for name in linear if ".experts." in name and name.startswith(tuple(mixtures))})
 
 
@@ -161,12 +161,14 @@ def block_names(model: nn.Module) -> tuple[str, ...]:
 
     linear, trained = linear_layers(model), trained_layers(model)
     lists = [f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outermost = tuple(place for place in lists if not any(place != each and place.startswith(each) for each in lists))
+    outermost = tuple(
+        prefix for prefix in lists if not any(prefix != other and prefix.startswith(other) for other in lists)
+    )
     blocks: dict[str, None] = {}  # a dictionary, to keep the order
     for name in linear:
-        place = next((each for each in outermost if name.startswith(each)), None)
-        if place is not None and name in trained:
-            block = place + name.removeprefix(place).partition(".")[0]
+        prefix = next((outer for outer in outermost if name.startswith(outer)), None)
+        if prefix is not None and name in trained:
+            block = prefix + name.removeprefix(prefix).partition(".")[0]
             if block != name:
                 blocks[block] = None
     return tuple(blocks)
@@ -200,11 +202,11 @@ def mixing_layers(model: nn.Module) -> tuple[list[str], list[str]]:
 def _purpose(model: nn.Module, layer: str) -> re.Pattern[str] | None:
     """Return the pattern that the class of a module about the layer fits first, if it is one that mixes tokens."""
     block = block_of(model, layer) or ""
-    place = layer.rpartition(".")[0]
-    while place and place != block:
-        kind = type(model.get_submodule(place)).__name__
+    module = layer.rpartition(".")[0]
+    while module and module != block:
+        kind = type(model.get_submodule(module)).__name__
         for pattern in (IN_ITS_PLACE, OTHERWISE, ATTENTION):
             if pattern.search(kind):
                 return None if pattern is OTHERWISE else pattern
-        place = place.rpartition(".")[0]
+        module = module.rpartition(".")[0]
     return None

@@ -100,16 +100,16 @@ def _decode(raw: bytes, path: Path) -> str:
         raise UserError(f"{path}, line {line}, is not UTF-8: byte {start} of the file{wide}") from None
 
 
-def _parse(text: str, place: str) -> Any:
+def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text.strip() else ""
-        raise UserError(f"{place} is no valid JSON: {error.msg} at {line}column {error.colno}") from None
+        raise UserError(f"{where} is no valid JSON: {error.msg} at {line}column {error.colno}") from None
     except RecursionError:
-        raise UserError(f"{place} nests too deeply to be read") from None
+        raise UserError(f"{where} nests too deeply to be read") from None
     except ValueError as error:  # a key that is given twice, a whole number of thousands of digits
-        raise UserError(f"{place} is no valid JSON: {one_line(error)}") from None
+        raise UserError(f"{where} is no valid JSON: {one_line(error)}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -270,8 +270,8 @@ def _chat(row: Row) -> Row:
         raise _BadRowError(f'"messages" is missing; it has {_keys(row)}')
     if not isinstance(row["messages"], (list, tuple)):
         raise _BadRowError(f'"messages" must be a list, got {_shown(row["messages"])}')
-    messages = [_message(message, place) for place, message in enumerate(row["messages"], 1)]
-    trained = [_is_trained(message, place) for place, message in enumerate(messages, 1)]
+    messages = [_message(message, number) for number, message in enumerate(row["messages"], 1)]
+    trained = [_is_trained(message, number) for number, message in enumerate(messages, 1)]
     system = row.get("system")
     if system is not None and not isinstance(system, str):
         raise _BadRowError(f'"system" must be text, got {_shown(system)}')
@@ -281,7 +281,7 @@ def _chat(row: Row) -> Row:
         # Templates write a system message where it stands first among the messages, and know no field beside them.
         messages.insert(0, {"role": "system", "content": _unbroken(system, "system")})
         trained.insert(0, True)
-    plain: Row = {"messages": messages, "untrained": {place for place, mark in enumerate(trained) if not mark}}
+    plain: Row = {"messages": messages, "untrained": {index for index, mark in enumerate(trained) if not mark}}
     if tools := _tools(row):
         plain["tools"] = _unbroken(tools, "tools")
     if settings := row.get("chat_template_kwargs"):
@@ -310,28 +310,28 @@ def _tools(row: Row) -> list[dict[str, Any]]:
     return tools if name == "tools" else [{"type": "function", "function": tool} for tool in tools]
 
 
-def _message(message: Any, place: int) -> Message:
+def _message(message: Any, number: int) -> Message:
     """Return a message without its nulls, its content one text."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _BadRowError(f'message {place} has no text "role": {_shown(message)}')
+        raise _BadRowError(f'message {number} has no text "role": {_shown(message)}')
     plain: Message = _without_nulls(message)
     content = message.get("content")
     calls = [message.get(name) for name in ("tool_calls", "function_call")] if plain["role"] == "assistant" else []
     if isinstance(content, (list, tuple)) and content:
-        plain["content"] = "".join(_text_of(part, place) for part in content)
+        plain["content"] = "".join(_text_of(part, number) for part in content)
     elif content is None and any(map(_holds, calls)):
         pass  # an answer that is its calls
     elif content is None and "content" in message:
-        raise _BadRowError(f'"content" of message {place} is null: {NULL_ADVICE}')
+        raise _BadRowError(f'"content" of message {number} is null: {NULL_ADVICE}')
     elif not isinstance(content, str):
-        raise _BadRowError(f'message {place} has no text "content": {_shown(message)}')
+        raise _BadRowError(f'message {number} has no text "content": {_shown(message)}')
     if isinstance(plain.get("tool_calls"), list):
         plain["tool_calls"] = [_call(call) for call in plain["tool_calls"]]
-    _unbroken(plain, f"message {place}")
+    _unbroken(plain, f"message {number}")
     return plain
 
 
-def _is_trained(message: Message, place: int) -> bool:
+def _is_trained(message: Message, number: int) -> bool:
     """Return whether a message may be trained on, by its own word, which is taken out of an answer."""
     trained = True
     if message["role"] == "assistant":
@@ -339,21 +339,21 @@ def _is_trained(message: Message, place: int) -> bool:
             value = message.pop(name, 1)
             if not isinstance(value, (int, float)) or value not in (0, 1):
                 raise _BadRowError(
-                    f"message {place} has {name} {_shown(value)}: it is 1 (trained on) or 0 (not trained on)"
+                    f"message {number} has {name} {_shown(value)}: it is 1 (trained on) or 0 (not trained on)"
                 )
             trained &= bool(value)
     return trained
 
 
-def _text_of(part: Any, place: int) -> str:
+def _text_of(part: Any, number: int) -> str:
     """Return the text of one part of a content (OpenAI's form)."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
     if kind == "text" and part.get("text", "") is None:
-        raise _BadRowError(f'"text" of a part of message {place} is null: {NULL_ADVICE}')
+        raise _BadRowError(f'"text" of a part of message {number} is null: {NULL_ADVICE}')
     shown = f'a part of the type "{kind}"' if isinstance(kind, str) else f"the part {_shown(part)}"
-    raise _BadRowError(f"message {place} has {shown}: only text is trained on")
+    raise _BadRowError(f"message {number} has {shown}: only text is trained on")
 
 
 def _call(call: Any) -> Any:
@@ -411,8 +411,8 @@ def _unbroken(value: Any, name: str) -> Any:
     for text in _texts(value):
         if broken := BROKEN.search(text):
             kind = "NUL" if broken[0] == "\0" else "half of a surrogate pair"
-            place = broken.start()
-            raise _BadRowError(f'"{name}" has a broken character, {broken[0]!r} ({kind}), after {place} others')
+            before = broken.start()
+            raise _BadRowError(f'"{name}" has a broken character, {broken[0]!r} ({kind}), after {before} others')
     return value
 
 

@@ -108,9 +108,9 @@ def attach(base: Base, settings: config.Training) -> PeftModel:
     with quiet():
         model = get_peft_model(base.model, lora)
     adapted = [module for module in base.model.modules() if isinstance(module, LoraLayer)]
-    for place, layer in enumerate(adapted):
+    for number, layer in enumerate(adapted):
         layer.train()  # the adapter alone: the base under it stays in evaluation mode
-        layer.lora_dropout["default"] = Dropout(settings.lora_dropout, place)
+        layer.lora_dropout["default"] = Dropout(settings.lora_dropout, number)
     return model
 
 

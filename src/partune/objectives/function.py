@@ -81,21 +81,25 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
             known = ["finetune", *SYNTHETIC, "package.module:function"]
             raise UserError(f'no objective "{name}"{suggestion(name, known)}')
         return SYNTHETIC[name]
-    found = load_named(name, "objective")
+    loaded = load_named(name, "objective")
     try:
-        made: Objective | Callable[[Config], Observation | float] = found() if isinstance(found, type) else found
+        objective: Objective | Callable[[Config], Observation | float] = (
+            loaded() if isinstance(loaded, type) else loaded
+        )
     except UserError:
         raise
     except Exception as error:  # whatever code of the user's raises
         raise UserError(f"cannot make the objective {name}: {reason(error)}") from error
-    if not (isinstance(made, Objective) or callable(made)):
+    if not (isinstance(objective, Objective) or callable(objective)):
         raise UserError(f"objective {name} is neither a function of a configuration nor an Objective")
-    return made
+    return objective
 
 
 def as_objective(given: str | Objective | Callable[[Config], Observation | float]) -> Objective:
     """Return an objective from itself, a function of a configuration, or a name; raise UserError for anything else."""
-    found = named(given) if isinstance(given, str) else given
-    if not (isinstance(found, Objective) or callable(found)):
-        raise UserError(f"an objective is a function of a configuration, an Objective or a name, got {shown(found)}")
-    return found if isinstance(found, Objective) else Function(found)
+    objective = named(given) if isinstance(given, str) else given
+    if not (isinstance(objective, Objective) or callable(objective)):
+        raise UserError(
+            f"an objective is a function of a configuration, an Objective or a name, got {shown(objective)}"
+        )
+    return objective if isinstance(objective, Objective) else Function(objective)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from partune.optimizers.base import Optimizer, ReplayError
-from partune.optimizers.registry import ALGORITHMS, AUTO, Algorithm, algorithm_of, made, optimizer, resolved
+from partune.optimizers.registry import ALGORITHMS, AUTO, Algorithm, algorithm_of, optimizer, optimizer_with, resolved
 
 __all__ = [
     "ALGORITHMS",
@@ -12,7 +12,7 @@ __all__ = [
     "Optimizer",
     "ReplayError",
     "algorithm_of",
-    "made",
     "optimizer",
+    "optimizer_with",
     "resolved",
 ]

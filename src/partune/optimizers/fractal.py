@@ -149,11 +149,11 @@ class FDA(Sequential):
         scores = iter((yield [point for three in points for point in three]))
         x, f = self._best()
         for region, three in zip(regions, points, strict=True):
-            own = [next(scores) for _ in three]
+            three_scores = [next(scores) for _ in three]
             # x* itself has q = 0, the best possible; without the case it would be 0 / 0.
             region.q = max(
                 -math.inf if score == -math.inf else 0.0 if score >= f else (score - f) / max(math.dist(s, x), 1e-20)
-                for s, score in zip(three, own, strict=True)
+                for s, score in zip(three, three_scores, strict=True)
             )
 
     def _three(self, region: Region) -> list[Point]:

@@ -165,10 +165,10 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
     Raises:
         UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
     """
-    return made(algorithm, space, seed, options)
+    return optimizer_with(algorithm, space, seed, options)
 
 
-def made(
+def optimizer_with(
     algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int, options: Mapping[str, Any]
 ) -> Optimizer:
     """Return an optimiser, as `optimizer` does, from options in a mapping, whose keys may be any text.

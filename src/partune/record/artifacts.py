@@ -120,9 +120,9 @@ class Artifacts:
         """
         if self._directory is not None:
             spared = set(keep)
-            made = {self.adapter(number).name for number in range(self._count()) if number not in spared}
+            unneeded = {self.adapter(number).name for number in range(self._count()) if number not in spared}
             # A further run's adapter goes once the run is scored: only its score is needed.
-            self._delete(self._directory, lambda name: name in made or is_further_runs(name))
+            self._delete(self._directory, lambda name: name in unneeded or is_further_runs(name))
 
     def discard(self, baseline: RunName) -> None:
         """Delete the adapter of a baseline, its drafts and checkpoint.

@@ -85,10 +85,10 @@ def guarded(url: str, named: bool = True) -> Iterator[None]:
 
 def _reason(error: BaseException, password: object) -> str:
     """Return what a database said, in one line without the password."""
-    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    message = " ".join(str(getattr(error, "orig", None) or error).split())
     if password:
-        said = said.replace(str(password), "***")
-    return masked(said)
+        message = message.replace(str(password), "***")
+    return masked(message)
 
 
 def _libpq(where: URL) -> dict[str, Any]:

@@ -474,5 +474,5 @@ class Record:
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            said = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else str(error)
-            raise UserError(f"{self._place.holder} is damaged at {what}: restore it from a copy ({said})") from error
+            cause = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else str(error)
+            raise UserError(f"{self._place.holder} is damaged at {what}: restore it from a copy ({cause})") from error

@@ -232,13 +232,13 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     again = facts.again.get(trial.number, [])
     yield "stderr", row["stderr"]
     yield "phase", "start" if trial.number < facts.n_init else "search"
-    told = [
+    scores = [
         rounding.score(each.score, each.observation.stderr)
         if each.status is Status.DONE and each.observation is not None
         else "failed"
         for each in again
     ]
-    yield "again", ", ".join(told) or None  # with fresh seeds
+    yield "again", ", ".join(scores) or None  # with fresh seeds
     for task, test in row["test"].items():
         result = ResultName(ItemSet.TEST, task)
         yield str(result), test["score"]

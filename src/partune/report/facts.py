@@ -75,7 +75,7 @@ class Facts:
         self.header = dict(record.header)
         self.contents = record.contents
         self.trials: list[Trial] = record.trials()[: len(self.summary["trials"])]
-        self.anchors = record.anchors()
+        self.baselines = record.anchors()
         path = None if record.directory is None else record.directory / CONFIG
         self.config = _text(path) if path is not None and path.is_file() else None
 
@@ -114,7 +114,7 @@ class Facts:
     @property
     def again(self) -> dict[int, list[Trial]]:
         """Further runs with fresh seeds, by the number of the trial."""
-        return confirmations(self.anchors)
+        return confirmations(self.baselines)
 
     @functools.cached_property
     def n_init(self) -> int:
@@ -124,13 +124,13 @@ class Facts:
     @property
     def best_so_far(self) -> list[tuple[int, float]]:
         """Each trial from the first score on: its number, and the best score of trials up to it."""
-        best, found = -math.inf, []
+        best, course = -math.inf, []
         for trial in self.trials:
             if trial.status is Status.DONE:
                 best = max(best, trial.score)
             if best > -math.inf:
-                found.append((trial.number, best))
-        return found
+                course.append((trial.number, best))
+        return course
 
     @property
     def failures(self) -> list[Failure]:
@@ -140,11 +140,11 @@ class Facts:
             if trial.status is Status.FAILED and trial.observation is not None:
                 # Errors that differ in a step, a size or an address only have one cause.
                 groups.setdefault(re.sub(r"\d+", "#", trial.observation.error or ""), []).append(trial)
-        found = [
+        failures = [
             Failure(self._cause(trials[0]), [trial.number for trial in trials], trials[0].config)
             for trials in groups.values()
         ]
-        return sorted(found, key=lambda each: -len(each.trials))
+        return sorted(failures, key=lambda each: -len(each.trials))
 
     @staticmethod
     def _cause(trial: Trial) -> str:

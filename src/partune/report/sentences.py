@@ -97,21 +97,21 @@ def _judged(number: int, verdict: Summary, defaults: str) -> str:
 def remarks(facts: Facts) -> list[str]:
     """Return what else a reader has to know of the verdict, a sentence each."""
     summary = facts.summary
-    said = []
+    lines = []
     if not facts.over:
-        said.append(
+        lines.append(
             f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: what follows is how it stands."
         )
     if facts.winner is not None and (lucky := luck(summary)):
-        said.append(lucky)
+        lines.append(lucky)
     if lost := lost_words(summary):
-        said.append(lost.strip())
+        lines.append(lost.strip())
     if summary["verdict"] is not None:
-        said += advice(summary)
-        said.append(f"The test {seed_words(summary)}")
+        lines += advice(summary)
+        lines.append(f"The test {seed_words(summary)}")
     elif facts.searched and summary["no_verdict"] is not None:
-        said.append(summary["no_verdict"])
-    return said
+        lines.append(summary["no_verdict"])
+    return lines
 
 
 def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
@@ -138,13 +138,13 @@ def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
     return [
         (
             name,
-            rounding.difference(found["gain"], found["stderr"]),
-            _interval(found),
-            f"{rounding.chance(_chance(found))}{' of a loss' if found['relation'] == 'worse' else ''}",
-            f"{found['test']}; {found['items']:,} items",
+            rounding.difference(comparison["gain"], comparison["stderr"]),
+            _interval(comparison),
+            f"{rounding.chance(_chance(comparison))}{' of a loss' if comparison['relation'] == 'worse' else ''}",
+            f"{comparison['test']}; {comparison['items']:,} items",
         )
-        for name, found in rows
-        if found is not None
+        for name, comparison in rows
+        if comparison is not None
     ]
 
 
@@ -191,16 +191,16 @@ def took(seconds: float) -> str:
 
 def importance(facts: Facts) -> list[str]:
     """Return what the importances were computed from, and what they leave out."""
-    found = facts.importance
-    if found is None:
+    computed = facts.importance
+    if computed is None:
         return ["Importances take two scores that differ, and two hyperparameters that do."]
-    many = f"{found.trials:,} of " if found.trials < found.done else ""
-    lines = [f"Functional ANOVA of a random forest through {many}{words.several(found.done, 'score')} (Optuna's)."]
-    if found.rough:
+    many = f"{computed.trials:,} of " if computed.trials < computed.done else ""
+    lines = [f"Functional ANOVA of a random forest through {many}{words.several(computed.done, 'score')} (Optuna's)."]
+    if computed.rough:
         lines.append("This few scores give a rough guess only.")
-    if found.left_out:
+    if computed.left_out:
         lines.append(
-            f"Left out, as they do not vary or exist in some trials only: {words.listed(list(found.left_out))}."
+            f"Left out, as they do not vary or exist in some trials only: {words.listed(list(computed.left_out))}."
         )
     return lines
 
@@ -224,10 +224,10 @@ def agreement(facts: Facts, task: str) -> str:
         facts: What is on record.
         task: The test task's name.
     """
-    found = facts.agreement(task)
-    if found is None:
+    agreement = facts.agreement(task)
+    if agreement is None:
         return "Too few trials were tested for a correlation."
-    correlation, n = found
+    correlation, n = agreement
     text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {correlation:.2f}."
     return text if correlation > 0 else f"{text} What is good on the validation task is not good on {task}."
 
@@ -249,24 +249,28 @@ def _beats_all(verdict: Summary) -> bool:
     return "defaults" in verdict["better_than"]
 
 
-def _chance(found: Summary) -> float:
+def _chance(comparison: Summary) -> float:
     """Return the p of what is claimed: of a loss where one is shown, else of a gain."""
-    return float(found["p_worse"] if found["relation"] == "worse" else found["p"])
+    return float(comparison["p_worse"] if comparison["relation"] == "worse" else comparison["p"])
 
 
-def _by(found: Summary) -> str:
-    return f"{rounding.difference(found['gain'], found['stderr'], sign='')} ({rounding.chance(found['p'])})"
+def _by(comparison: Summary) -> str:
+    return (
+        f"{rounding.difference(comparison['gain'], comparison['stderr'], sign='')} ({rounding.chance(comparison['p'])})"
+    )
 
 
-def _gain(found: Summary) -> str:
-    return f"gain {rounding.difference(found['gain'], found['stderr'])} ({rounding.chance(_chance(found))})"
+def _gain(comparison: Summary) -> str:
+    return (
+        f"gain {rounding.difference(comparison['gain'], comparison['stderr'])} ({rounding.chance(_chance(comparison))})"
+    )
 
 
-def _interval(found: Summary) -> str:
-    low, high = found["interval"]
+def _interval(comparison: Summary) -> str:
+    low, high = comparison["interval"]
     if low is None or high is None:
         return rounding.NONE
-    places = rounding.decimals(found["stderr"]) if rounding.uncertain(found["stderr"]) else 4
+    places = rounding.decimals(comparison["stderr"]) if rounding.uncertain(comparison["stderr"]) else 4
     return f"{low:+.{places}f} … {high:+.{places}f}"
 
 

@@ -40,11 +40,11 @@ def summarise(record: Record) -> Summary:
         verdict (on the held-out items) and test. "no_verdict" is the reason why a study that compares with a base has
         no verdict, in one sentence; None where it has one.
     """
-    trials, anchors = record.trials(), record.anchors()
+    trials, baselines = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
-    winner = best(trials, anchors, worth)
-    judged = anchors[WinnerScoring.JUDGED] if winner is not None and is_judged(winner, anchors) else None
-    found = judge(record, winner)
+    winner = best(trials, baselines, worth)
+    judged = baselines[WinnerScoring.JUDGED] if winner is not None and is_judged(winner, baselines) else None
+    verdict = judge(record, winner)
     return {
         "directory": None if record.directory is None else str(record.directory),
         "algorithm": record.header["algorithm"],
@@ -53,17 +53,17 @@ def summarise(record: Record) -> Summary:
         "space": record.space.describe(),
         "versions": dict(record.header["versions"]),
         "loaded": dict(record.loaded),
-        "base": _scored(anchors.get(Baseline.BASE)),
-        "defaults": _defaults(anchors.get(Baseline.DEFAULTS)),
+        "base": _scored(baselines.get(Baseline.BASE)),
+        "defaults": _defaults(baselines.get(Baseline.DEFAULTS)),
         "best": None if winner is None else _best(winner, worth, judged, record),
-        "confirmed": _confirmed(trials, anchors, worth),
-        "fresh": None if winner is None else _fresh(winner, anchors, last_look(record, winner)),
+        "confirmed": _confirmed(trials, baselines, worth),
+        "fresh": None if winner is None else _fresh(winner, baselines, last_look(record, winner)),
         "equal": equal_score(trials),
         "smallest_gain": None if (limits := what_items_show(record)) is None else limits.gain,
-        "verdict": None if found is None else _verdict(found),
-        "no_verdict": _no_verdict(record, winner) if found is None and Baseline.BASE in anchors else None,
-        "reloaded": _reloaded(reloaded(winner, anchors)),
-        "seconds": _seconds(trials, anchors),
+        "verdict": None if verdict is None else _verdict(verdict),
+        "no_verdict": _no_verdict(record, winner) if verdict is None and Baseline.BASE in baselines else None,
+        "reloaded": _reloaded(reloaded(winner, baselines)),
+        "seconds": _seconds(trials, baselines),
         "utilisation": utilisation(trials),
         "trials": [_row(trial) for trial in trials],
     }
@@ -117,9 +117,9 @@ def _reloaded(again: Trial | None) -> Summary | None:
     return {"same": again.status is Status.DONE, "words": reloaded_words(again.observation)}
 
 
-def _confirmed(trials: list[Trial], anchors: Mapping[RunName, Trial], worth: Worths) -> list[Summary]:
+def _confirmed(trials: list[Trial], baselines: Mapping[RunName, Trial], worth: Worths) -> list[Summary]:
     """Return each trial that ran again, by falling first score, with its further scores; None where a run failed."""
-    found = [(trials[number], again) for number, again in confirmations(anchors).items()]
+    confirmed = [(trials[number], again) for number, again in confirmations(baselines).items()]
     return [
         {
             "trial": trial.number,
@@ -127,11 +127,11 @@ def _confirmed(trials: list[Trial], anchors: Mapping[RunName, Trial], worth: Wor
             "again": [each.score if each.status is Status.DONE else None for each in again],
             "pooled": mean if math.isfinite(mean := pooled(worth[trial.number], again)) else None,
         }
-        for trial, again in sorted(found, key=lambda each: (-each[0].score, each[0].number))
+        for trial, again in sorted(confirmed, key=lambda each: (-each[0].score, each[0].number))
     ]
 
 
-def _fresh(winner: Trial, anchors: Mapping[RunName, Trial], look: Look | None) -> Summary:
+def _fresh(winner: Trial, baselines: Mapping[RunName, Trial], look: Look | None) -> Summary:
     """Return the scores on the held-out items of the fresh runs that the verdict counts; None for one that failed."""
     look = look or Look(winner.number, 0, 0)
 
@@ -139,16 +139,16 @@ def _fresh(winner: Trial, anchors: Mapping[RunName, Trial], look: Look | None) -
         return [_verdict_score(run) for run in runs]
 
     return {
-        "winner": scores(fresh_runs(anchors, winner.number)[: look.seeds]),
-        "defaults": scores(fresh_runs(anchors, Baseline.DEFAULTS)[: look.defaults]),
+        "winner": scores(fresh_runs(baselines, winner.number)[: look.seeds]),
+        "defaults": scores(fresh_runs(baselines, Baseline.DEFAULTS)[: look.defaults]),
     }
 
 
 def _verdict_score(run: Trial) -> float | None:
     if run.status is not Status.DONE or run.observation is None:
         return None
-    found = score_on_verdict_items(run.observation.scores)
-    return None if found is None else found[0]
+    score_and_stderr = score_on_verdict_items(run.observation.scores)
+    return None if score_and_stderr is None else score_and_stderr[0]
 
 
 def equal_score(trials: list[Trial]) -> float | None:
@@ -158,8 +158,8 @@ def equal_score(trials: list[Trial]) -> float | None:
 
 
 def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
-    found = score_on_verdict_items(scores)
-    return None if found is None else {"score": found[0], "stderr": found[1]}
+    score_and_stderr = score_on_verdict_items(scores)
+    return None if score_and_stderr is None else {"score": score_and_stderr[0], "stderr": score_and_stderr[1]}
 
 
 def _test(scores: Mapping[str, float]) -> Summary:
@@ -181,18 +181,18 @@ def _no_verdict(record: Record, winner: Trial | None) -> str:
     return "No verdict yet: runs and scores for it are missing; where nothing runs any more, partune resume goes on."
 
 
-def _verdict(found: Verdict) -> Summary:
+def _verdict(verdict: Verdict) -> Summary:
     return {
-        "better_than": list(found.better_than),
-        "worse_than": list(found.worse_than),
-        "use_defaults": found.use_defaults,
-        "sentence": found.sentence,
-        "seeds": found.seeds,
-        "failed": found.failed,
-        "look": found.look,
-        "level": found.over_base.level,
-        "over_base": _comparison(found.over_base),
-        "over_defaults": None if found.over_defaults is None else _comparison(found.over_defaults),
+        "better_than": list(verdict.better_than),
+        "worse_than": list(verdict.worse_than),
+        "use_defaults": verdict.use_defaults,
+        "sentence": verdict.sentence,
+        "seeds": verdict.seeds,
+        "failed": verdict.failed,
+        "look": verdict.look,
+        "level": verdict.over_base.level,
+        "over_base": _comparison(verdict.over_base),
+        "over_defaults": None if verdict.over_defaults is None else _comparison(verdict.over_defaults),
     }
 
 
@@ -229,12 +229,12 @@ def _row(trial: Trial) -> Summary:
     }
 
 
-def _seconds(trials: list[Trial], anchors: Mapping[RunName, Trial]) -> Summary:
+def _seconds(trials: list[Trial], baselines: Mapping[RunName, Trial]) -> Summary:
     return {
         "trials": _total(trials, "seconds"),
         "training": _total(trials, "train_seconds"),
         "scoring": _total(trials, "score_seconds"),
-        "anchors": _total(anchors.values(), "seconds"),
+        "anchors": _total(baselines.values(), "seconds"),
         "workers": _total(trials, "worker_seconds"),
         "search": _total(trials, "search_seconds"),
     }

@@ -60,7 +60,7 @@ def _page(summary: Summary) -> list[RenderableType]:
             page.append(f"Here the defaults are {summary['defaults']['called']}.")
     if (winner := summary["best"]) is not None:
         shown = "" if summary["base"] is not None else f", {score_of(winner)}"
-        lucky = f". {said}" if (said := luck(summary)) else ""
+        lucky = f". {luck_words}" if (luck_words := luck(summary)) else ""
         page.append(f"Winner: trial {winner['trial']}{shown}: {settings(winner['config'])}{lucky}")
     if summary["confirmed"]:
         page.append(_confirmed_words(summary))
@@ -147,8 +147,8 @@ def _spent(summary: Summary) -> str:
     ended = ", ".join(f"{n} {status}" for status, n in counts.items() if n) or "none"
     open_trials = [row for row in rows if not Status(row["status"]).final]
     short = summary["budget"] is not None and (open_trials or len(rows) < summary["budget"])
-    said = progress([Status(row["status"]) for row in rows], summary["budget"]) if short else f"{len(rows)} trials"
-    text = f"{said} ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
+    extent = progress([Status(row["status"]) for row in rows], summary["budget"]) if short else f"{len(rows)} trials"
+    text = f"{extent} ({ended}) by {summary['algorithm']}: {span(seconds['trials'])}"
     if seconds["training"]:
         text += f" (training {span(seconds['training'])}, scoring {span(seconds['scoring'])})"
     if summary["utilisation"] is not None:

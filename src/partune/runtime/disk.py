@@ -103,8 +103,8 @@ def writing_to(study: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in GONE:  # a network file system says ESTALE of a folder that was removed elsewhere
-            said = f"{study}, or a part of it, has gone: put it back"
+            problem = f"{study}, or a part of it, has gone: put it back"
         else:
-            said = f"cannot write {study}: {error.strerror or error}. Mend that"
+            problem = f"cannot write {study}: {error.strerror or error}. Mend that"
         again = f"partune resume {shlex.quote(str(study))}"
-        raise UserError(f"{said}, and continue with {again}: what has ended is on record") from None
+        raise UserError(f"{problem}, and continue with {again}: what has ended is on record") from None

@@ -158,8 +158,8 @@ class _Ears(logging.Handler):
         """Hear what a library logs."""
         self._hear(record.getMessage())
 
-    def _hear(self, said: str) -> None:
-        text = COLOURS.sub("", said)
+    def _hear(self, written: str) -> None:
+        text = COLOURS.sub("", written)
         if VOIDING.search(text.lower()) or TELLING.search(text.lower()):
             for thread, heard in self._listeners:
                 if thread == threading.get_ident():

@@ -37,7 +37,7 @@ class OutputError(Exception):
 
 def visible(text: object) -> str:
     r"""Return a text with its control characters written out, such as `\u001b`, which JSON reads back."""
-    return CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def as_encoded(text: str, encoding: str) -> str:

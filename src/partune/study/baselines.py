@@ -290,7 +290,7 @@ class Ending(_Beside):
 
     def _is_kept(self, fresh: FreshRun) -> bool:
         """Return whether a fresh run's adapter is there, in its own place or in that of the one that ships."""
-        return any(self._record.adapter(place).is_dir() for place in (fresh, WinnerScoring.JUDGED))
+        return any(self._record.adapter(name).is_dir() for name in (fresh, WinnerScoring.JUDGED))
 
     def _trained_as(self, winner: Trial, run: Trial) -> int | FreshRun:
         """Return what a winner's run was trained as: the trial, by its number, or a fresh run."""

@@ -100,9 +100,9 @@ def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:
     Raises:
         UserError: The space makes no sense, or there is none.
     """
-    own = _space(study_config)
-    values = {} if resume else _fixed(study_config, own)
-    return study_config.model_copy(update={"space": (own.fixing(values) if values else own).describe()})
+    space = _space(study_config)
+    values = {} if resume else _fixed(study_config, space)
+    return study_config.model_copy(update={"space": (space.fixing(values) if values else space).describe()})
 
 
 def fixed(study_config: StudyConfig) -> dict[str, Any]:
@@ -130,26 +130,26 @@ def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _fixed(study_config: StudyConfig, own: Space) -> dict[str, Any]:
+def _fixed(study_config: StudyConfig, space: Space) -> dict[str, Any]:
     if study_config.objective != "finetune":
         return {}
     values = config.given(study_config.training, study_config.data)
-    return {name: values[name] for name in own.names if name in values}
+    return {name: values[name] for name in space.names if name in values}
 
 
 def _space(study_config: StudyConfig) -> Space:
     from partune.objectives.function import named
 
-    own: Space | None
+    space: Space | None
     if study_config.space is not None:
-        own = Space.parse(_space_form(study_config.space))
+        space = Space.parse(_space_form(study_config.space))
     elif study_config.objective == "finetune":
-        own = SPACES["lora"]
+        space = SPACES["lora"]
     else:
-        own = getattr(named(study_config.objective), "space", None)
-    if own is None:
+        space = getattr(named(study_config.objective), "space", None)
+    if space is None:
         raise UserError(f"objective {study_config.objective} needs a space: give --space or a section in the file")
-    return own
+    return space
 
 
 def _space_form(form: Any) -> Any:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, wait
 from contextlib import contextmanager
 
 from partune.objectives.base import Objective, observed
-from partune.optimizers import made
+from partune.optimizers import optimizer_with
 from partune.optimizers.base import Optimizer, Sampler
 from partune.space import Space
 from partune.study.calls import continuing
@@ -57,12 +57,12 @@ class Searcher:
             settings: The study's, for the algorithm's options.
         """
         options = settings.search.options
-        self.optimizer = made(algorithm, space, seed, options)
+        self.optimizer = optimizer_with(algorithm, space, seed, options)
         # An instance cannot be made by name: the copy that is kept is copied each time, so that it stays fresh.
         self._make: Callable[[], Optimizer] = (
             functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
             if isinstance(algorithm, Optimizer)
-            else functools.partial(made, algorithm, space, seed, options)
+            else functools.partial(optimizer_with, algorithm, space, seed, options)
         )
         self._seconds = 0.0  # not yet on record
 
@@ -120,7 +120,7 @@ class Loop:
         self._keeps_adapters = keeps_adapters
         self.running: Running = {}
         self.rungs = Rungs() if settings.run.stop == "rungs" else None
-        self._own: set[int] = set()  # numbers of the trials that this driver runs
+        self._own_numbers: set[int] = set()  # numbers of the trials that this driver runs
         self._ended_before: set[int] = set()  # numbers of the trials that ended before this run
         self._leaders: list[Trial] = []
         searcher.optimizer.replay(state.trials)
@@ -153,7 +153,7 @@ class Loop:
         rounds = slots > 1 and self._objective.even and self.rungs is None and not pool.remote
         self._leaders = state.leading(state.trials, self._spared)
         running.clear()
-        self._own.clear()
+        self._own_numbers.clear()
         meter = Meter(pool)
         pause = POLL / 16
         while True:
@@ -202,7 +202,7 @@ class Loop:
                 trial = self._proposed()
             if trial is not None:
                 self._state.learn(trial)
-                self._own.add(trial.number)
+                self._own_numbers.add(trial.number)
             return trial
 
     def tell(self, trial: Trial, observation: Observation) -> None:
@@ -214,7 +214,7 @@ class Loop:
             trial: The trial that ended.
             observation: Its result.
         """
-        self._own.discard(trial.number)
+        self._own_numbers.discard(trial.number)
         with self._record.turn():
             self._catch_up()
             if self._state[trial.number].status.final or not self._record.mine(trial.number):
@@ -272,7 +272,7 @@ class Loop:
 
     def _interrupted(self) -> Trial | None:
         """Return the first trial that nobody runs any more."""
-        waiting = sorted(self._state.unfinished - self._own)
+        waiting = sorted(self._state.unfinished - self._own_numbers)
         return next((self._state[number] for number in waiting if self._record.abandoned(number)), None)
 
     def _proposed(self) -> Trial | None:

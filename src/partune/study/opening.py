@@ -92,9 +92,9 @@ def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str | 
         # version: they say nothing.
         whole = key == "options"
         there = recorded if whole else _shared(recorded, given)
-        found = first_difference({key: there.get(key)}, {key: given[key]}, "the default" if whole else None)
-        if found is not None:
-            return f"{found.key} is {found.first} there, and {found.second} here"
+        difference = first_difference({key: there.get(key)}, {key: given[key]}, "the default" if whole else None)
+        if difference is not None:
+            return f"{difference.key} is {difference.first} there, and {difference.second} here"
     return None
 
 

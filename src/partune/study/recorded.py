@@ -168,7 +168,7 @@ def compare(directories: Sequence[str | Path], out: str | Path | None = None) ->
     from partune.report.comparison import data, files
     from partune.report.facts import Facts
 
-    found = data.compare([Facts(Record.open(as_path(directory), read_only=True)) for directory in directories])
+    compared = data.compare([Facts(Record.open(as_path(directory), read_only=True)) for directory in directories])
     if out is not None:
-        files.write(found, as_path(out))
-    return found
+        files.write(compared, as_path(out))
+    return compared

@@ -39,39 +39,39 @@ Contents = Mapping[str, Content]  # by the name that a user reads
 
 def versions(names: Iterable[str] = VERSIONS) -> Contents:
     """Return the versions of the libraries that are installed, of those named."""
-    found = {}
+    installed = {}
     for name in names:
         try:
             version = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-        found[name] = Content(version, version, decisive=False)
-    return found
+        installed[name] = Content(version, version, decisive=False)
+    return installed
 
 
-def differences(recorded: Contents, found: Contents) -> tuple[list[str], list[str]]:
+def differences(recorded: Contents, present: Contents) -> tuple[list[str], list[str]]:
     """Return in words what differs: first what makes scores incomparable, then what may matter.
 
     Args:
         recorded: What the record noted.
-        found: What is there now.
+        present: What is there now.
     """
     # What only one of the two knows is not compared: an older version noted less.
     sides: tuple[list[str], list[str]] = [], []
-    for name in recorded.keys() & found.keys():
-        there, here = recorded[name], found[name]
+    for name in recorded.keys() & present.keys():
+        there, here = recorded[name], present[name]
         if there.digest != here.digest:
             counts = f" ({there.told} then, {here.told} now)" if there.told != here.told else ""
             sides[0 if there.decisive else 1].append(f"{name}{counts}")
     return sorted(sides[0]), sorted(sides[1])
 
 
-def check(recorded: Contents, found: Contents, where: str = "") -> str | None:
+def check(recorded: Contents, present: Contents, where: str = "") -> str | None:
     """Compare what is there with what a study was begun with.
 
     Args:
         recorded: What the record noted.
-        found: What is there now.
+        present: What is there now.
         where: Put before the message: the machine, if it is not obvious.
 
     Returns:
@@ -80,7 +80,7 @@ def check(recorded: Contents, found: Contents, where: str = "") -> str | None:
     Raises:
         UserError: New scores could not be compared with those on record.
     """
-    decisive, minor = differences(recorded, found)
+    decisive, minor = differences(recorded, present)
     if decisive:
         besides = f" (and {', '.join(minor)})" if minor else ""
         raise UserError(

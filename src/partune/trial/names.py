@@ -195,14 +195,14 @@ def score_on_verdict_items(scores: Mapping[str, float]) -> tuple[float, float | 
 
 def scores_on_tests(scores: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """Return each test task's score and standard error, by task; without a task whose score is not finite."""
-    found = {}
+    by_task = {}
     for name, value in scores.items():
         items, _, task = name.partition("/")
         # A task's name may have a slash, as a metric's has: one whose front part is a score as well is a metric's.
         is_metric = name.rpartition("/")[0] in scores
         if items == ItemSet.TEST and stderr_name(name) in scores and not is_metric and math.isfinite(value):
-            found[task] = value, scores[stderr_name(name)]
-    return found
+            by_task[task] = value, scores[stderr_name(name)]
+    return by_task
 
 
 @dataclass(frozen=True)

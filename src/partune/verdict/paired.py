@@ -256,7 +256,7 @@ class Verdict:
     def worse_than(self) -> tuple[str, ...]:
         """What is shown to beat the winner."""
         named = {"base": self.over_base, "defaults": self.over_defaults}
-        return tuple(name for name, found in named.items() if found is not None and found.worse)
+        return tuple(name for name, comparison in named.items() if comparison is not None and comparison.worse)
 
     @property
     def use_defaults(self) -> bool:
@@ -268,19 +268,19 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in one sentence, and what it is about where that is not the hyperparameters."""
         base, defaults = self.over_base, self.over_defaults
-        said = f"{self._than(base, self.failed > 0)} the untouched base model ({_words(base)})"
+        text = f"{self._than(base, self.failed > 0)} the untouched base model ({_words(base)})"
         if self.failed:
-            said += f": {self.failed} of {self.failed + self.seeds} fresh runs of the winner failed"
+            text += f": {self.failed} of {self.failed + self.seeds} fresh runs of the winner failed"
             if defaults is not None and "defaults" in self.worse_than:
-                said += f"; {self._than(defaults)} the defaults ({_words(defaults)})"
+                text += f"; {self._than(defaults)} the defaults ({_words(defaults)})"
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
             joint = " and than" if base.relation == defaults.relation else f", but {self._than(defaults)}"
-            said += f"{joint} the defaults ({_words(defaults)})"
-        return f"{said}." if self.seeds else f"{said}. One adapter of each: other seeds would give others."
+            text += f"{joint} the defaults ({_words(defaults)})"
+        return f"{text}." if self.seeds else f"{text}. One adapter of each: other seeds would give others."
 
     @staticmethod
-    def _than(found: Comparison, open_anyway: bool = False) -> str:
-        relation = "open" if open_anyway and found.better else found.relation
+    def _than(comparison: Comparison, open_anyway: bool = False) -> str:
+        relation = "open" if open_anyway and comparison.better else comparison.relation
         return {"better": "BETTER than", "worse": "SHOWN WORSE than", "open": "NOT SHOWN BETTER than"}[relation]
 
 
@@ -375,13 +375,13 @@ def spread(values: Array, weights: Array, strata: Array) -> Array:
     Returns:
         (S, n): weight^2 (value - mean)^2 g / (g - 1) in a stratum of g items; 0 in one of a single item.
     """
-    found = np.zeros(values.shape)
+    squares = np.zeros(values.shape)
     for kind in np.unique(strata):
-        own = strata == kind
-        if (size := int(own.sum())) > 1:
-            part = values[:, own]
-            found[:, own] = (part - part.mean(axis=1, keepdims=True)) ** 2 * size / (size - 1)
-    return weights**2 * found
+        members = strata == kind
+        if (size := int(members.sum())) > 1:
+            part = values[:, members]
+            squares[:, members] = (part - part.mean(axis=1, keepdims=True)) ** 2 * size / (size - 1)
+    return weights**2 * squares
 
 
 def joined_small(strata: Array) -> Array:

@@ -65,7 +65,7 @@ def differences(results: Mapping[str, Results]) -> list[Difference]:
     Args:
         results: Per algorithm, the finite results of its repeats by seed.
     """
-    names = [name for name, own in results.items() if len(own) > 1]
+    names = [name for name, by_seed in results.items() if len(by_seed) > 1]
     pairs = list(itertools.combinations(names, 2))
     tested = [_tested(results[a], results[b], len(pairs)) for a, b in pairs]
     corrected = holm([p for _, p, _ in tested])

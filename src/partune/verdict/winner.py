@@ -101,13 +101,13 @@ def ranked(trials: Iterable[Trial], worth: Worths | None = None) -> list[Trial]:
     return sorted(done, key=lambda trial: (-(trial.score if worth is None else worth[trial.number]), trial.number))
 
 
-def confirmations(anchors: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
+def confirmations(baselines: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
     """Return the further runs of each trial that was confirmed, in their order, by the trial's number."""
-    found: dict[int, dict[int, Trial]] = {}
-    for name, again in anchors.items():
+    by_trial: dict[int, dict[int, Trial]] = {}
+    for name, again in baselines.items():
         if isinstance(name, Confirmation):
-            found.setdefault(name.trial, {})[name.run] = again
-    return {number: [runs[run] for run in sorted(runs)] for number, runs in found.items()}
+            by_trial.setdefault(name.trial, {})[name.run] = again
+    return {number: [runs[run] for run in sorted(runs)] for number, runs in by_trial.items()}
 
 
 def pooled(first: float, again: Sequence[Trial]) -> float:
@@ -130,21 +130,21 @@ def halvings(k: int) -> list[int]:
     return sizes
 
 
-def due(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], k: int, worth: Worths) -> tuple[list[Trial], int]:
+def due(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], k: int, worth: Worths) -> tuple[list[Trial], int]:
     """Return the trials that a confirmation runs next, and which of their further runs that is, from 1.
 
     What was run before, for another k or a shorter search, is not run again.
 
     Args:
         trials: The study's trials.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
         k: How many of the best trials are confirmed.
         worth: What the trials' scores are worth, by number.
 
     Returns:
         No trials and 0 if all rounds are over.
     """
-    again = confirmations(anchors)
+    again = confirmations(baselines)
     alive = ranked(trials, worth)
     for run, size in enumerate(halvings(k), start=1):
         alive = alive[:size]
@@ -155,7 +155,7 @@ def due(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], k: int, worth
     return [], 0
 
 
-def best(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], worth: Worths) -> Trial | None:
+def best(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], worth: Worths) -> Trial | None:
     """Return the winner: the trial that is worth most, the first of equals; None while none is done.
 
     If the leader was confirmed, the best pooled score wins among the trials with the most further runs. A trial that
@@ -163,12 +163,12 @@ def best(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], worth: Worth
 
     Args:
         trials: The study's trials.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
         worth: What the trials' scores are worth, by number.
     """
     # A pooled mean over more runs has less luck in it: only trials of the same, last round are compared. A leader
     # that was never confirmed came after the confirmation, by a longer search; until the next one it leads.
-    again = confirmations(anchors)
+    again = confirmations(baselines)
     broken = {number for number, runs in again.items() if pooled(0.0, runs) == -math.inf}
     leaders = sorted(ranked(trials, worth), key=lambda trial: trial.number in broken)
     confirmed = [trial for trial in leaders if trial.number in again and trial.number not in broken]
@@ -179,103 +179,103 @@ def best(trials: Iterable[Trial], anchors: Mapping[RunName, Trial], worth: Worth
     return leaders[0] if leaders else None
 
 
-def is_judged(winner: Trial, anchors: Mapping[RunName, Trial]) -> bool:
+def is_judged(winner: Trial, baselines: Mapping[RunName, Trial]) -> bool:
     """Return whether this winner has been scored on the verdict items and test tasks.
 
     Args:
         winner: The winner.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
     """
-    scored = scoring(winner, anchors)
+    scored = scoring(winner, baselines)
     return scored is not None and scored.status is Status.DONE
 
 
-def scoring(winner: Trial, anchors: Mapping[RunName, Trial]) -> Trial | None:
+def scoring(winner: Trial, baselines: Mapping[RunName, Trial]) -> Trial | None:
     """Return the run that scored this winner on the verdict items, failed or not; None if there was no attempt.
 
     Args:
         winner: The winner.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
     """
-    scored = anchors.get(WinnerScoring.JUDGED)
+    scored = baselines.get(WinnerScoring.JUDGED)
     return scored if scored is not None and dict(scored.config) == dict(winner.config) else None
 
 
-def reloaded(winner: Trial | None, anchors: Mapping[RunName, Trial]) -> Trial | None:
+def reloaded(winner: Trial | None, baselines: Mapping[RunName, Trial]) -> Trial | None:
     """Return the run that loaded this winner's adapter from disk and scored it; None if there was none.
 
     Args:
         winner: The winner, if there is one.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
     """
-    again = anchors.get(WinnerScoring.RELOADED)
-    if again is None or winner is None or WinnerScoring.JUDGED not in anchors:
+    again = baselines.get(WinnerScoring.RELOADED)
+    if again is None or winner is None or WinnerScoring.JUDGED not in baselines:
         return None
-    same = dict(again.config) == dict(winner.config) and again.seed == anchors[WinnerScoring.JUDGED].seed
+    same = dict(again.config) == dict(winner.config) and again.seed == baselines[WinnerScoring.JUDGED].seed
     return again if same else None
 
 
 # ----- fresh runs
 
 
-def fresh_runs(anchors: Mapping[RunName, Trial], whose: Whose) -> list[Trial]:
+def fresh_runs(baselines: Mapping[RunName, Trial], whose: Whose) -> list[Trial]:
     """Return runs with fresh seeds, in the order in which they were recorded.
 
     Args:
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
         whose: A trial's number, or the defaults.
     """
-    return [anchors[name] for name in fresh_names(anchors, whose)]
+    return [baselines[name] for name in fresh_names(baselines, whose)]
 
 
-def fresh_names(anchors: Mapping[RunName, Trial], whose: Whose) -> list[FreshRun]:
+def fresh_names(baselines: Mapping[RunName, Trial], whose: Whose) -> list[FreshRun]:
     """Return the names of runs with fresh seeds, in the order in which they were recorded.
 
     Args:
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
         whose: A trial's number, or the defaults.
     """
     # Not in the order of their names: a run that was lost and made up for comes after those that a verdict was given
     # on, and a look counts the first ones.
-    names = (name for name in anchors if isinstance(name, FreshRun) and name.whose == whose)
-    return sorted(names, key=lambda name: anchors[name].number)
+    names = (name for name in baselines if isinstance(name, FreshRun) and name.whose == whose)
+    return sorted(names, key=lambda name: baselines[name].number)
 
 
-def fresh_due(winner: Trial, anchors: Mapping[RunName, Trial], seeds: int) -> list[FreshRun]:
+def fresh_due(winner: Trial, baselines: Mapping[RunName, Trial], seeds: int) -> list[FreshRun]:
     """Return the names of the fresh runs that a verdict on a winner lacks.
 
     The defaults run again if their first run has a score.
 
     Args:
         winner: The winner.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
         seeds: How many fresh runs each side has.
     """
-    scored = Baseline.DEFAULTS in anchors and anchors[Baseline.DEFAULTS].status is Status.DONE
+    scored = Baseline.DEFAULTS in baselines and baselines[Baseline.DEFAULTS].status is Status.DONE
     everybody: list[Whose] = [winner.number, Baseline.DEFAULTS] if scored else [winner.number]
     names = (FreshRun(whose, run) for whose in everybody for run in range(1, seeds + 1))
-    return [name for name in names if name not in anchors]
+    return [name for name in names if name not in baselines]
 
 
-def shipped(winner: Trial, anchors: Mapping[RunName, Trial], ship: Ship) -> Trial:
+def shipped(winner: Trial, baselines: Mapping[RunName, Trial], ship: Ship) -> Trial:
     """Return the run whose adapter is handed over.
 
     Args:
         winner: The winner.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
         ship: "first" for the winner's first run, "best" or "median" for a fresh run by its score on the search items.
     """
     runs = sorted(
-        (run for run in fresh_runs(anchors, winner.number) if run.status is Status.DONE), key=lambda run: -run.score
+        (run for run in fresh_runs(baselines, winner.number) if run.status is Status.DONE), key=lambda run: -run.score
     )
     if ship == "first" or not runs:
         return winner
     return runs[0 if ship == "best" else len(runs) // 2]
 
 
-def ships_fresh(anchors: Mapping[RunName, Trial]) -> bool:
+def ships_fresh(baselines: Mapping[RunName, Trial]) -> bool:
     """Return whether the adapter that ships is that of a fresh run."""
-    return WinnerScoring.JUDGED in anchors and anchors[WinnerScoring.JUDGED].order is not None
+    return WinnerScoring.JUDGED in baselines and baselines[WinnerScoring.JUDGED].order is not None
 
 
 def judge(record: Record, winner: Trial | None) -> Verdict | None:
@@ -288,16 +288,16 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
         record: The study's record.
         winner: Its winner, if there is one.
     """
-    anchors = record.anchors()
-    if winner is None or not is_judged(winner, anchors):
+    baselines = record.anchors()
+    if winner is None or not is_judged(winner, baselines):
         return None
     metric = record.loaded["scoring"]["metric"]
     last, looks = last_look(record, winner), record.looks
     if last is None:
         return None
-    again = fresh_runs(anchors, winner.number)[: last.seeds]
+    again = fresh_runs(baselines, winner.number)[: last.seeds]
     fresh = [run for run in again if run.status is Status.DONE]
-    first_defaults = [anchors[Baseline.DEFAULTS]] if Baseline.DEFAULTS in anchors else []
+    first_defaults = [baselines[Baseline.DEFAULTS]] if Baseline.DEFAULTS in baselines else []
 
     def runs(trials: Iterable[Trial]) -> Runs | None:
         """Return the scores of those that did not fail."""
@@ -305,12 +305,12 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
         return on_verdict_items(packed, metric) if packed else None
 
     winning, base = (
-        runs(fresh or [anchors[WinnerScoring.JUDGED]]),
-        runs([anchors[Baseline.BASE]] if Baseline.BASE in anchors else []),
+        runs(fresh or [baselines[WinnerScoring.JUDGED]]),
+        runs([baselines[Baseline.BASE]] if Baseline.BASE in baselines else []),
     )
     if winning is None or base is None:
         return None
-    defaults = runs([*first_defaults, *(fresh_runs(anchors, Baseline.DEFAULTS)[: last.defaults] if fresh else [])])
+    defaults = runs([*first_defaults, *(fresh_runs(baselines, Baseline.DEFAULTS)[: last.defaults] if fresh else [])])
     return verdict(
         winning,
         base,
@@ -344,24 +344,24 @@ def which_look(look: Look, looks: Iterable[Look]) -> int:
     return list(dict.fromkeys(looks)).index(look) + 1
 
 
-def looking(winner: Trial, anchors: Mapping[RunName, Trial]) -> Look:
+def looking(winner: Trial, baselines: Mapping[RunName, Trial]) -> Look:
     """Return the look at a winner and the defaults that counts all their fresh runs.
 
     Args:
         winner: The winner.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
     """
-    return Look(winner.number, len(fresh_runs(anchors, winner.number)), len(fresh_runs(anchors, Baseline.DEFAULTS)))
+    return Look(winner.number, len(fresh_runs(baselines, winner.number)), len(fresh_runs(baselines, Baseline.DEFAULTS)))
 
 
-def looked_before(trials: Iterable[Trial], anchors: Mapping[RunName, Trial]) -> Look | None:
+def looked_before(trials: Iterable[Trial], baselines: Mapping[RunName, Trial]) -> Look | None:
     """Return the look that an older version took without noting it; None if it judged no winner.
 
     Args:
         trials: The study's trials.
-        anchors: The runs beside the search, by name.
+        baselines: The runs beside the search, by name.
     """
-    judged = anchors.get(WinnerScoring.JUDGED)
+    judged = baselines.get(WinnerScoring.JUDGED)
     same = (trial.number for trial in trials if judged is not None and dict(trial.config) == dict(judged.config))
     return next((Look(number, 0, 0) for number in same), None)
 

@@ -121,9 +121,9 @@ def temporary_certificates(shared: Path) -> Iterator[Security]:
         folder = tempfile.TemporaryDirectory(prefix=".partune-tls-", dir=shared)
     except OSError as error:
         raise UserError(f"cannot write certificates for the jobs in {shared}: {error.strerror}") from None
-    with folder as made:
+    with folder as path:
         # dask-jobqueue writes the names into the job's script as they are.
-        if shlex.quote(made) != made:
+        if shlex.quote(path) != path:
             raise UserError(f"{shared} stands in job scripts: give job: shared_temp_directory without blanks or quotes")
-        write_certificates(Path(made) / "tls")
-        yield read_certificates(Path(made) / "tls")
+        write_certificates(Path(path) / "tls")
+        yield read_certificates(Path(path) / "tls")

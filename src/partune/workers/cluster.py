@@ -69,7 +69,7 @@ class Cluster(Workers):
         self._remaining = 0  # trials that the search has still to finish
         self._lock = threading.RLock()  # guards the queue
         self._queue = Queue(time_limit)
-        self._told: set[str] = set()  # what workers said
+        self._messages: set[str] = set()  # what workers said
         self._failed: UserError | None = None  # why no worker will come
         self._lost = 0.0  # since when the scheduler is gone; 0: it is there
         self._closed = threading.Event()
@@ -196,8 +196,8 @@ class Cluster(Workers):
 
     def _pass_on(self, text: str) -> None:
         """Log what a worker has to say, once, however many workers say it."""
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._messages:
+            self._messages.add(text)
             log.warning("%s", text)
 
     def _note_overdue(self, number: int) -> None:

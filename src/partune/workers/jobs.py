@@ -90,7 +90,7 @@ class Jobs:
         self._ending: dict[str, Any] = {}  # jobs that were cancelled and may still be there, by their numbers
         self._asked = 0.0  # when the batch system was
         self._again = 0.0  # when to submit again
-        self._said = ""
+        self._warned = ""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jobs", daemon=True)
 
@@ -242,12 +242,12 @@ class Jobs:
 
     def _warn(self, text: str) -> None:
         """Log what is wrong, once for as long as it stays so."""
-        if text and text != self._said:
+        if text and text != self._warned:
             log.warning("%s", text)
-        self._said = text
+        self._warned = text
 
 
-def submitted(system: str, said: str) -> tuple[str, str]:
+def submitted(system: str, output: str) -> tuple[str, str]:
     """Return the number of the job that a batch system has just taken, and its cluster: empty for the usual one.
 
     A site's own lines may stand around the system's, with digits in them. A number that may not be the job's is not
@@ -255,17 +255,19 @@ def submitted(system: str, said: str) -> tuple[str, str]:
 
     Args:
         system: A key of `SENTENCES`.
-        said: What the command that submits printed.
+        output: What the command that submits printed.
 
     Raises:
         ValueError: The system did not say.
     """
-    matches = list(re.finditer(SENTENCES[system], said, re.MULTILINE))
-    lines = said.strip().splitlines()
+    matches = list(re.finditer(SENTENCES[system], output, re.MULTILINE))
+    lines = output.strip().splitlines()
     if not matches and system in TERSE and lines:
         matches = [match for match in [re.fullmatch(TERSE[system], lines[-1])] if match is not None]
     if not matches:
-        raise ValueError(f"{system} did not say which job it took: {' '.join(said.split())[:200] or 'it said nothing'}")
+        raise ValueError(
+            f"{system} did not say which job it took: {' '.join(output.split())[:200] or 'it said nothing'}"
+        )
     groups = matches[-1].groupdict()
     return groups["number"], groups.get("cluster") or ""
 

@@ -135,7 +135,7 @@ class Keeper:
         self._command = (sys.executable, "-m", "dask", "worker", address, *where)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
         self._came, self._give_up = came, give_up
-        self._said = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
+        self._output = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
         self._stopped = threading.Event()
         self._process = self._start()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -161,7 +161,7 @@ class Keeper:
         self._thread.join()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self.name, self._said = f"partune-{uuid.uuid4().hex[:12]}", b""
+        self.name, self._output = f"partune-{uuid.uuid4().hex[:12]}", b""
         process = subprocess.Popen(
             (*self._command, "--name", self.name),
             env=self._environment,
@@ -177,7 +177,7 @@ class Keeper:
         """Keep the end of what a process writes."""
         with pipe:
             while written := os.read(pipe.fileno(), 65536):
-                self._said = (self._said + written)[-OUTPUT:]
+                self._output = (self._output + written)[-OUTPUT:]
 
     def _keep(self) -> None:
         """Start another process whenever one ends, until stopped or in vain."""
@@ -195,16 +195,18 @@ class Keeper:
             try:
                 self._process = self._start()
             except OSError as error:
-                self._said = str(error).encode()
+                self._output = str(error).encode()
             if self._stopped.is_set():  # in the meantime: `stop` may have killed the one before
                 self._process.kill()
 
     def _reason(self) -> str:
         """Return why no worker comes: a line, and below it all that is known."""
         self._listener.join(1.0)  # with a limit, as a child of the process may still hold the pipe
-        said = self._said.decode(errors="replace").strip()
-        last = said.splitlines()[-1].strip()[:300] if said else "it wrote nothing"
-        return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{said}".strip()
+        output = self._output.decode(errors="replace").strip()
+        last = output.splitlines()[-1].strip()[:300] if output else "it wrote nothing"
+        return (
+            f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{output}".strip()
+        )
 
 
 class Keepers(list[Keeper]):

@@ -202,8 +202,8 @@ def scratch() -> Iterator[Path]:
         folder = tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True)
     except OSError as error:
         raise UserError(f"worker processes need a folder for temporary files (TMPDIR): {error.strerror}") from None
-    with folder as made:
-        yield Path(made)
+    with folder as path:
+        yield Path(path)
 
 
 class PagelessScheduler(Pageless, Scheduler):  # type: ignore[misc]

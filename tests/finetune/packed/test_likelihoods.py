@@ -349,7 +349,7 @@ def test_of_equal_choices_the_first_wins(base: Base, tmp_path: Path) -> None:
     for part in scorer.parts:
         first = [int(part.task.items[i].gold == (0,)) for i in part.indices]
         for metric in ("acc", "acc_norm"):
-            assert scores.items[f"{part.place}/{metric}"].tolist() == first
+            assert scores.items[f"{part.full_name}/{metric}"].tolist() == first
 
 
 def test_a_context_of_very_many_choices_is_read_again_after_some() -> None:

@@ -176,7 +176,7 @@ def test_a_bad_group_is_one_clear_line(folder: Path, text: str, message: str) ->
 
 def _without_index() -> Loader:
     loader = Loader()
-    loader._own = type("Index", (), {"task_index": {}, "all_tasks": []})()
+    loader._index = type("Index", (), {"task_index": {}, "all_tasks": []})()
     return loader
 
 

@@ -23,7 +23,7 @@ def test_scores_have_phases_errors_and_lines(facts: dict[str, Facts]) -> None:
         assert found[phase]["y"] == near([each.trials[int(number)].score for number in found[phase]["x"]])
     for name in ("base", "defaults"):
         assert found[name]["x"] == [-0.5, len(each.trials) - 0.5]
-        assert found[name]["y"] == [each.anchors[name].score] * 2
+        assert found[name]["y"] == [each.baselines[name].score] * 2
 
 
 def test_further_runs_have_marks_of_their_own(facts: dict[str, Facts]) -> None:

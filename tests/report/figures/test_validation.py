@@ -11,7 +11,7 @@ def compared(facts: Facts) -> dict[str, tuple[float, dict[str, float]]]:
     """The score on the search items, and the others, of base, defaults and winner: from the record."""
     found = {}
     for name in ("base", "defaults", "winner"):
-        trial = facts.anchors[name]
+        trial = facts.baselines[name]
         assert trial.observation is not None
         assert facts.winner is not None
         found[name] = (facts.winner if name == "winner" else trial).score, dict(trial.observation.scores)

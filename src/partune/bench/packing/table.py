@@ -35,17 +35,17 @@ class Spread:
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
-def ratios(baseline: Sequence[float], own: Sequence[float]) -> Spread:
+def ratios(baseline: Sequence[float], contender: Sequence[float]) -> Spread:
     """Return how many times as long the baseline took, repetition by repetition.
 
     Args:
         baseline: The baseline's seconds, one number per repetition.
-        own: The contender's seconds.
+        contender: The contender's seconds.
 
     Raises:
         ValueError: One of them has more repetitions.
     """
-    return Spread.of([theirs / mine for theirs, mine in zip(baseline, own, strict=True)])
+    return Spread.of([theirs / mine for theirs, mine in zip(baseline, contender, strict=True)])
 
 
 @dataclass

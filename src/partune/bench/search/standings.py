@@ -294,7 +294,8 @@ def rank_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[str]
     by_column = [standings(runs, n, visited) for n, visited in columns(marks)]
     last, blocks = by_column[-2]  # of what is named at the last mark; behind it is the best visited
     texts = [
-        {each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in own} for own, _ in by_column
+        {each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in ranked}
+        for ranked, _ in by_column
     ]
     rows = [[each.contender, *(column[each.contender] for column in texts)] for each in last]
     if len(last) > 1:
@@ -313,9 +314,9 @@ def second_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[st
     spans = list(itertools.pairwise(edges))
     rows = []
     for name in dict.fromkeys(run.contender for run in runs):
-        own = [run.seconds for run in runs if run.contender == name]
-        taken = [[second for seconds in own for second in seconds[low:high]] for low, high in spans]
-        later = [second for seconds in own for second in seconds[1:]]  # the first may have paid for imports
+        by_run = [run.seconds for run in runs if run.contender == name]
+        taken = [[second for seconds in by_run for second in seconds[low:high]] for low, high in spans]
+        later = [second for seconds in by_run for second in seconds[1:]]  # the first may have paid for imports
         texts = [
             *(number(median(each)) if each else NOTHING for each in taken),
             number(fmean(later)) if later else NOTHING,

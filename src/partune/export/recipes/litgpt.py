@@ -71,28 +71,28 @@ def _head(chosen: Chosen) -> list[str]:
 
 def _differences(chosen: Chosen, warmup: int) -> list[str]:
     training, data = chosen.training, chosen.data
-    said = [
+    sentences = [
         f"Initialisation, dropout and the data's order are drawn by other generators: with seed {chosen.seed} they are "
         "fixed, not the same.",
         *(f"LitGPT cannot do {reason}." for reason in objections(training)),
         *chosen.homes(),
     ]
     if warmup != chosen.warmup:
-        said.append("One step of warm-up, where the study has none.")
+        sentences.append("One step of warm-up, where the study has none.")
     if chosen.accumulation > 1:
-        said.append("Micro-batches count alike in a step, however many tokens are trained in each.")
+        sentences.append("Micro-batches count alike in a step, however many tokens are trained in each.")
     if chosen.rows == "chat":
-        said.append("LitGPT reads no chat rows: turn them into instruction and output first.")
-    said += chosen.unread("LitGPT")
+        sentences.append("LitGPT reads no chat rows: turn them into instruction and output first.")
+    sentences += chosen.unread("LitGPT")
     if renamed := {name: mine for mine, name in chosen.fields.items() if mine != name}:
-        said.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
+        sentences.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
     if chosen.file is None:
-        said.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
+        sentences.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
     elif chosen.file.endswith(".gz"):
-        said.append("Unpack the data first and change json_path: LitGPT reads .json and .jsonl.")
+        sentences.append("Unpack the data first and change json_path: LitGPT reads .json and .jsonl.")
     if data.limit is not None:
-        said.append(f"LitGPT reads all rows; the study used the first {data.limit}.")
-    return said
+        sentences.append(f"LitGPT reads all rows; the study used the first {data.limit}.")
+    return sentences
 
 
 def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
@@ -101,9 +101,9 @@ def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
     table = NEOX_SWITCHES if "query_key_value" in kinds else SWITCHES
     switches = {switch: kinds >= set(of) for switch, of in table.items()}
     covered = {kind for switch, on in switches.items() if on for kind in table[switch]}
-    said = []
+    sentences = []
     if left := sorted(kinds - covered):
-        said.append(f"{len(left)} kinds of layers that the study adapts have no switch of their own here.")
+        sentences.append(f"{len(left)} kinds of layers that the study adapts have no switch of their own here.")
     if any("." in target for target in targets):
-        said.append("The study adapts single layers; LitGPT's switches adapt their kind in every block.")
-    return switches, said
+        sentences.append("The study adapts single layers; LitGPT's switches adapt their kind in every block.")
+    return switches, sentences

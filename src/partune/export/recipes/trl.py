@@ -160,8 +160,8 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "save_strategy": "no",
         "report_to": "none",
     }
-    own = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
-    given = "".join(f", {name}={value!r}" for name, value in own.items() if value is not None)
+    model_options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
+    given = "".join(f", {name}={value!r}" for name, value in model_options.items() if value is not None)
     quantized = model.quantize != "none"
     standard = [*([] if chat else ["import re"]), *(["from pathlib import Path"] if chosen.homes() else [])]
     imports = [

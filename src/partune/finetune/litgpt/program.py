@@ -104,9 +104,9 @@ class Program:
                 _end(process)
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
-            said = tail(log)
-            memory = "out of memory: " if status == -signal.SIGKILL or "out of memory" in said.lower() else ""
-            raise StepError(f"{memory}litgpt {step} {how}: {said or 'it said nothing'} (log: {log})")
+            log_end = tail(log)
+            memory = "out of memory: " if status == -signal.SIGKILL or "out of memory" in log_end.lower() else ""
+            raise StepError(f"{memory}litgpt {step} {how}: {log_end or 'it said nothing'} (log: {log})")
         return time.perf_counter() - started
 
 

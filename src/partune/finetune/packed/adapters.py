@@ -239,14 +239,14 @@ class PackedLinear(nn.Module):
 
     Args:
         base_layer: The layer itself.
-        place: Its number among the layers with adapters.
+        number: Its number among the layers with adapters.
         carrier: Knows which pack is active.
     """
 
-    def __init__(self, base_layer: nn.Module, place: int, carrier: Carrier) -> None:
+    def __init__(self, base_layer: nn.Module, number: int, carrier: Carrier) -> None:
         super().__init__()
         self.base_layer = base_layer
-        self.place = place
+        self.number = number
         self.carrier = carrier
 
     @property
@@ -269,11 +269,11 @@ class PackedLinear(nn.Module):
             return out
         # As PEFT under autocast, products are in the base's precision. They are on the layer's device: a base that is
         # spread over several GPUs keeps all adapters on the first.
-        A, B = pack.A[self.place].to(out), pack.B[self.place].to(out)
+        A, B = pack.A[self.number].to(out), pack.B[self.number].to(out)
         rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T
         if pack.drops:
             assert self.carrier.at is not None
-            rows = rows * keep(self.carrier.at, self.place, pack.least.to(out.device), rows.shape[-1])
+            rows = rows * keep(self.carrier.at, self.number, pack.least.to(out.device), rows.shape[-1])
         down = (torch.bmm(rows, A) * pack.scales.to(out.device)).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
         return torch.baddbmm(out.view(len(pack), -1, out.shape[-1]), down, B).view(out.shape)
 
@@ -361,8 +361,8 @@ def carrier(base: Base, targets: str) -> Iterator[Carrier]:
     sites = find_sites(base, targets)
     ready = Carrier(base, sites, lora_config(base, targets))
     with base.lent() as model:
-        for place, site in enumerate(sites):
+        for number, site in enumerate(sites):
             parent, _, child = site.name.rpartition(".")
             owner = model.get_submodule(parent)
-            owner._modules[child] = PackedLinear(cast(nn.Module, owner._modules[child]), place, ready)
+            owner._modules[child] = PackedLinear(cast(nn.Module, owner._modules[child]), number, ready)
         yield ready

@@ -77,11 +77,11 @@ class Tree:
         """Return the tokens of the context and its longest branch: what the longest request has as a row."""
         return max(self.positions) + 1
 
-    def add(self, place: int, continuation: list[int]) -> None:
+    def add(self, request: int, continuation: list[int]) -> None:
         """Add a continuation; its last token predicts nothing that is asked for, and is not read.
 
         Args:
-            place: Of its request in the part.
+            request: The number of its request in the part.
             continuation: Its tokens.
         """
         read, start, end = continuation[:-1], len(self.tokens), len(self.context)
@@ -89,7 +89,7 @@ class Tree:
         self.tokens += read
         self.positions += range(end, end + len(read))
         self.branch += [number] * len(read)
-        self.requests.append((place, [end - 1, *range(start, start + len(read))], continuation))
+        self.requests.append((request, [end - 1, *range(start, start + len(read))], continuation))
 
 
 def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: Frequencies | None = None) -> list[Tree]:
@@ -103,14 +103,14 @@ def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: F
     """
     trees: list[Tree] = []
     growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
-    for place, (_, before, continuation) in enumerate(requests):
+    for request, (_, before, continuation) in enumerate(requests):
         kept = (before + continuation)[-(context + 1) :][: -len(continuation)]
         key = tuple(kept), frequencies and frequencies(len(kept) + len(continuation) - 1)
         tree = growing.get(key) if shared else None
         if tree is None or len(tree.tokens) + len(continuation) > max(ROW, 2 * len(kept)):
             tree = growing[key] = Tree(kept)
             trees.append(tree)
-        tree.add(place, continuation)
+        tree.add(request, continuation)
     return trees
 
 
@@ -155,10 +155,10 @@ class Pass:
         for row, tree in enumerate(trees):
             n = len(tree.tokens)
             ids[row, :n], positions[row, :n], branch[row, :n] = tree.tokens, tree.positions, tree.branch
-            for place, at, continuation in tree.requests:
+            for number, at, continuation in tree.requests:
                 of += [states.setdefault(row * longest + token, len(states)) for token in at]
                 targets += continuation
-                request += [place] * len(continuation)
+                request += [number] * len(continuation)
         return cls(
             torch.from_numpy(ids).to(device),
             torch.from_numpy(positions).to(device),
@@ -366,7 +366,7 @@ class PackedLikelihoods:
             return False
         deep = sorted(trees, key=lambda tree: -tree.depth)
         tried = {id(tree): tree for tree in (*by_length(trees)[:TRIED], *deep[:TRIED])}.values()
-        chosen = [requests[place] for tree in tried for place, _, _ in tree.requests]
+        chosen = [requests[number] for tree in tried for number, _, _ in tree.requests]
         rows, width = by_length(self._grow(chosen, False)), max(len(tree.tokens) for tree in tried)
         width = 0 if self._frequencies else min(width, self.base.positions)
         plain = self._sums(self._passes(rows, 1, lambda tree: len(tree.tokens)), len(chosen))

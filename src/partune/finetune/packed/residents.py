@@ -416,8 +416,8 @@ class Batch:
                 positions.append((np.empty(0, np.int64), np.empty(0, np.int64)))
         most = max(1, max(len(where) for where, _ in positions))
         where, targets, real = (np.zeros((len(shares), most), kind) for kind in (np.int64, np.int64, np.bool_))
-        for row, (place, target) in enumerate(positions):
-            where[row, : len(place)], targets[row, : len(place)], real[row, : len(place)] = place, target, True
+        for row, (columns, target) in enumerate(positions):
+            where[row, : len(columns)], targets[row, : len(columns)], real[row, : len(columns)] = columns, target, True
 
         def spread(array: npt.NDArray[np.generic]) -> Tensor:
             """Return an array on the device, its one row repeated for all trials where they read the same tokens."""

@@ -45,15 +45,15 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
         """Return the answers to requests, equal ones computed once."""
         asked, places = distinct(requests)
         batches: dict[Hashable, list[int]] = {}  # requests whose lengths have the same rotary frequencies
-        for place, (_, context, continuation) in enumerate(asked):
+        for index, (_, context, continuation) in enumerate(asked):
             length = min(len(context) + len(continuation) - 1, base.context)
-            batches.setdefault(tell_apart and tell_apart(length), []).append(place)
+            batches.setdefault(tell_apart and tell_apart(length), []).append(index)
         answers: dict[int, Answer] = {}
         with quiet():
             for batch in batches.values():
-                scored = model._loglikelihood_tokens([asked[place] for place in batch], disable_tqdm=True)
+                scored = model._loglikelihood_tokens([asked[index] for index in batch], disable_tqdm=True)
                 answers.update(zip(batch, scored, strict=True))
-        return [answers[place] for place in places]
+        return [answers[index] for index in places]
 
     return loglikelihoods
 

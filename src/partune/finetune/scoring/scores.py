@@ -72,7 +72,7 @@ class Part:
     metric: str
 
     @property
-    def place(self) -> str:
+    def full_name(self) -> str:
         """Its name among all parts."""
         return str(self.result())
 
@@ -202,7 +202,7 @@ class Scorer:
             Each model's scores; the exception for one whose log-likelihoods are no numbers.
         """
         chosen = [part for part in (*self.parts, *self.rungs) if part.name in parts]
-        answers = [answer(part.place, part.requests) for part in chosen]  # by part, then by model
+        answers = [answer(part.full_name, part.requests) for part in chosen]  # by part, then by model
         return [self._scores(list(zip(chosen, of_model, strict=True))) for of_model in zip(*answers, strict=True)]
 
     def _scores(self, answered: Sequence[tuple[Part, Sequence[Answer]]]) -> Scores | NotFiniteError:
@@ -258,7 +258,7 @@ class Scorer:
         """What is scored, for the record."""
         return {
             "metric": self.metric,
-            "items": {part.place: len(part.indices) for part in self.parts},
+            "items": {part.full_name: len(part.indices) for part in self.parts},
             "left_out": self.left_out,
             "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
         }
@@ -352,9 +352,9 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
     names = task.metrics
     values = {name: np.full(len(chosen), np.nan) for name in (*names, *CONTINUOUS)}
     likelihoods = np.full((len(chosen), max(item.choices for item in chosen)), np.nan)
-    place = 0
+    position = 0
     for row, item in enumerate(chosen):
-        given = list(answers[place : (place := place + item.requests.stop - item.requests.start)])
+        given = list(answers[position : (position := position + item.requests.stop - item.requests.start)])
         of_choices = np.array([answer[0] for answer in given[: item.choices]])
         if np.isnan(of_choices).any():  # argmax would take nan for the best choice, and accuracy would be a number
             raise NotFiniteError(

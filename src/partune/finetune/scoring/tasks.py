@@ -163,7 +163,7 @@ class Loader:
     """Finds and builds tasks. The harness's own index takes long, and is built only where a group or a tag is named."""
 
     def __init__(self) -> None:
-        self._own: TaskManager | None = None
+        self._index: TaskManager | None = None
 
     def load(
         self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None, trusted: bool = False
@@ -222,9 +222,9 @@ class Loader:
     def _harness(self) -> TaskManager:
         from lm_eval.tasks import TaskManager
 
-        if self._own is None:
-            self._own = TaskManager()
-        return self._own
+        if self._index is None:
+            self._index = TaskManager()
+        return self._index
 
     def _manager(self, name: str) -> TaskManager:
         known = self._harness.all_tasks
@@ -243,10 +243,10 @@ def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
     asked: list[Request] = []
     places = []
     for request in requests:
-        place = kept.setdefault((tuple(request[1]), tuple(request[2])), len(asked))
-        if place == len(asked):
+        index = kept.setdefault((tuple(request[1]), tuple(request[2])), len(asked))
+        if index == len(asked):
             asked.append(request)
-        places.append(place)
+        places.append(index)
     return asked, places
 
 
@@ -302,7 +302,7 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
     """
     items: list[Item] = []
     requests: list[Request] = []
-    for place, leaf in enumerate(leaves):
+    for leaf_index, leaf in enumerate(leaves):
         by_document: dict[int, list[tuple[Any, Request]]] = {}
         for instance, request in zip(leaf.instances, encode(leaf.instances), strict=True):
             by_document.setdefault(instance.doc_id, []).append((instance, request))
@@ -310,14 +310,14 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
         for number, pairs in sorted(by_document.items()):
             pairs.sort(key=lambda pair: pair[0].idx)
             document = pairs[0][0].doc
-            place_of = slice(len(requests), len(requests) + len(pairs))
+            document_requests = slice(len(requests), len(requests) + len(pairs))
             requests += [request for _, request in pairs]
             try:
                 gold = _gold(leaf, document)
             except ItemError as fault:
                 gold = ()
                 faults.append(f"task {leaf.task_name}, item {number}: {fault}")
-            items.append(Item(place, number, document, gold, len(leaf.doc_to_choice(document)), place_of))
+            items.append(Item(leaf_index, number, document, gold, len(leaf.doc_to_choice(document)), document_requests))
         if faults and not (shipped or _ships(leaf) or _scores_itself(leaf)):
             others = f"; {len(faults)} of its {len(by_document)} items are so" if len(faults) > 1 else ""
             raise UserError(f"{faults[0]}{others}")
@@ -360,13 +360,13 @@ def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
         raise ItemError(f"its choices are no list of texts: {_shown(choices)}")
     answer = leaf.doc_to_text(document) if getattr(leaf, "multiple_input", 0) else leaf.doc_to_target(document)
     if not isinstance(answer, list):
-        return (_place(choices, answer),)
+        return (_choice_number(choices, answer),)
     if not answer:
         raise ItemError("it has no right answer")
-    return tuple(_place(choices, each) for each in answer)
+    return tuple(_choice_number(choices, each) for each in answer)
 
 
-def _place(choices: Sequence[str], answer: Any) -> int:
+def _choice_number(choices: Sequence[str], answer: Any) -> int:
     """Return the number of the choice that an answer names by its text or its number."""
     if isinstance(answer, str) and answer in choices:
         return choices.index(answer)

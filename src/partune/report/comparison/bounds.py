@@ -47,14 +47,16 @@ def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
     Args:
         groups: The repeats by their algorithm's name; all have one objective.
     """
-    sampled = {name: own for name, own in groups.items() if samples(own[0].header["algorithm"])}
-    rows = [_row(f"{LOWER}: {name}, the mean sample", map(_samples, own)) for name, own in sampled.items()]
-    rows += [_row(f"{LOWER}: {name}, its winner", map(_winner, own)) for name, own in sampled.items()]
-    one_a_seed = {study.header["seed"]: study for own in groups.values() for study in own}  # whatever searched
+    sampled = {name: repeats for name, repeats in groups.items() if samples(repeats[0].header["algorithm"])}
+    rows = [_row(f"{LOWER}: {name}, the mean sample", map(_samples, repeats)) for name, repeats in sampled.items()]
+    rows += [_row(f"{LOWER}: {name}, its winner", map(_winner, repeats)) for name, repeats in sampled.items()]
+    one_a_seed = {study.header["seed"]: study for repeats in groups.values() for study in repeats}  # whatever searched
     for name, label in (("base", BASE), ("defaults", DEFAULTS)):
         if scored := [study.scored[name] for study in one_a_seed.values() if name in study.scored]:
             rows.append(_row(label, map(_baseline, scored)))
-    rows += [_row(f"{name}, its winner", map(_winner, own)) for name, own in groups.items() if name not in sampled]
+    rows += [
+        _row(f"{name}, its winner", map(_winner, repeats)) for name, repeats in groups.items() if name not in sampled
+    ]
     return rows
 
 
@@ -100,10 +102,10 @@ def _winner(study: Facts) -> dict[str, Scored]:
 
 
 def _baseline(row: Summary) -> dict[str, Scored]:
-    found: dict[str, Scored] = {SEARCH: (row["score"], row["stderr"])}
+    scores: dict[str, Scored] = {SEARCH: (row["score"], row["stderr"])}
     if row["verdict"] is not None:
-        found[VERDICT] = row["verdict"]["score"], row["verdict"]["stderr"]
-    return found | {TEST + task: (each["score"], each["stderr"]) for task, each in row["test"].items()}
+        scores[VERDICT] = row["verdict"]["score"], row["verdict"]["stderr"]
+    return scores | {TEST + task: (each["score"], each["stderr"]) for task, each in row["test"].items()}
 
 
 def tested(study: Facts, task: str) -> list[float]:

@@ -19,13 +19,16 @@ def picture(compared: Summary) -> str:
     """
     algorithms = compared["algorithms"]
     panels = [_panel(algorithms, "by_trial", "trials")]
-    if all(own["by_seconds"] for own in algorithms):
+    if all(algorithm["by_seconds"] for algorithm in algorithms):
         panels.append(_panel(algorithms, "by_seconds", "seconds"))
     room = WIDTH if len(panels) > 1 else 2 * WIDTH  # of one panel's axes
     width = len(panels) * (LEFT + room + RIGHT)
-    legend = [Key(_stroke(k), 20, f"{own['algorithm']} ({len(own['seeds'])})") for k, own in enumerate(algorithms)]
+    legend = [
+        Key(_stroke(k), 20, f"{algorithm['algorithm']} ({len(algorithm['seeds'])})")
+        for k, algorithm in enumerate(algorithms)
+    ]
     top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
-    several = any(len(own["seeds"]) > 1 for own in algorithms)
+    several = any(len(algorithm["seeds"]) > 1 for algorithm in algorithms)
     note = "higher is better; mean over repeats, their number in brackets"
     note += "; bands: 95 % intervals of the mean" if several else ""
     lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
@@ -45,17 +48,17 @@ def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
         which: The course to draw: "by_trial" or "by_seconds".
         unit: The key of a point's place across, which labels the axis too.
     """
-    low = floor([point["mean"] for own in algorithms for point in own[which]])
-    ends = [value for own in algorithms for point in own[which] for value in _reach(point) if value >= low]
+    low = floor([point["mean"] for algorithm in algorithms for point in algorithm[which]])
+    ends = [value for algorithm in algorithms for point in algorithm[which] for value in _reach(point) if value >= low]
     up = Axis.rounded(min(ends), max(ends))
 
     def clipped(value: float) -> float:
         return min(max(value, up.low), up.high)
 
     curves = []
-    for k, own in enumerate(algorithms):
-        points = list(_steps([(point[unit], clipped(point["mean"])) for point in own[which]]))
-        banded = [point for point in own[which] if point["low"] is not None]
+    for k, algorithm in enumerate(algorithms):
+        points = list(_steps([(point[unit], clipped(point["mean"])) for point in algorithm[which]]))
+        banded = [point for point in algorithm[which] if point["low"] is not None]
         lower = _steps([(point[unit], clipped(point["low"])) for point in banded])
         upper = _steps([(point[unit], clipped(point["high"])) for point in banded])
         band = [(x, a, b) for (x, a), (_, b) in zip(lower, upper, strict=True)]

@@ -40,9 +40,9 @@ def compare(studies: Sequence[Facts]) -> Summary:
     Raises:
         UserError: The studies cannot be compared.
     """
-    found, groups = comparison(studies), grouped(studies)
+    compared, groups = comparison(studies), grouped(studies)
     rows = bounds.bounds(groups)
-    return {**found, "bounds": rows if len(rows) > len(groups) else [], "tests": on_tests(studies)}
+    return {**compared, "bounds": rows if len(rows) > len(groups) else [], "tests": on_tests(studies)}
 
 
 def comparison(studies: Sequence[Facts]) -> Summary:
@@ -60,7 +60,9 @@ def comparison(studies: Sequence[Facts]) -> Summary:
     groups = grouped(studies)
     common = min(len(study.trials) for study in studies)
     timed = all(_seconds(study) >= SHOWN for study in studies)
-    results = {name: {own.header["seed"]: _result(own, measure) for own in group} for name, group in groups.items()}
+    results = {
+        name: {study.header["seed"]: _result(study, measure) for study in group} for name, group in groups.items()
+    }
     ordered = sorted(groups, key=lambda name: -np.mean([*results[name].values()]))
     return {
         "measure": measure,
@@ -247,8 +249,8 @@ def on_tests(studies: Sequence[Facts]) -> dict[str, Summary]:
 def _on_test(studies: Sequence[Facts], task: str) -> Summary:
     groups = grouped([study for study in studies if task in study.summary["best"]["test"]])
     results = {
-        name: {study.header["seed"]: float(study.summary["best"]["test"][task]["score"]) for study in own}
-        for name, own in groups.items()
+        name: {study.header["seed"]: float(study.summary["best"]["test"][task]["score"]) for study in repeats}
+        for name, repeats in groups.items()
     }
     ordered = sorted(groups, key=lambda name: -np.mean([*results[name].values()]))
     return {
@@ -267,8 +269,8 @@ def _on_test(studies: Sequence[Facts], task: str) -> Summary:
 
 def _spread(repeats: Sequence[Sequence[float]]) -> dict[str, float] | None:
     """Return mean, quartiles and maximum, in the mean over repeats; None where no repeat has scores."""
-    found = [_quartiles(scores) for scores in repeats if scores]
-    return {name: float(np.mean([each[name] for each in found])) for name in QUARTILES} if found else None
+    spreads = [_quartiles(scores) for scores in repeats if scores]
+    return {name: float(np.mean([each[name] for each in spreads])) for name in QUARTILES} if spreads else None
 
 
 def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[int, float]]) -> list[str]:
@@ -286,8 +288,8 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
             f"The studies have {counts[0]:,} to {counts[-1]:,} trials: results are those of whole studies, which "
             f"favours the longer ones; curves end after {common:,}."
         )
-    for name, own in results.items():
-        if len(own) > 1 and len(set(own.values())) == 1:
+    for name, by_seed in results.items():
+        if len(by_seed) > 1 and len(set(by_seed.values())) == 1:
             notes.append(
                 f"All repeats of {name} have the same result: nothing in it is random, and the objective has no noise."
             )

@@ -36,13 +36,13 @@ def algorithm_table(compared: Summary) -> Section:
     """Return the table of the algorithms: their results, and how their trials scored."""
     rows = [
         [
-            own["algorithm"],
-            str(len(own["seeds"])),
-            rounding.number(own["result"]["mean"]),
-            _interval(own["result"]),
-            *(rounding.number(own["scores"][name]) for name in QUARTILES),
+            algorithm["algorithm"],
+            str(len(algorithm["seeds"])),
+            rounding.number(algorithm["result"]["mean"]),
+            _interval(algorithm["result"]),
+            *(rounding.number(algorithm["scores"][name]) for name in QUARTILES),
         ]
-        for own in compared["algorithms"]
+        for algorithm in compared["algorithms"]
     ]
     note = (
         "Means over repeats; the interval is Student's t over them. The last five columns are the scores of all "
@@ -55,11 +55,11 @@ def algorithm_table(compared: Summary) -> Section:
 
 def test_tables(tests: Mapping[str, Summary]) -> list[Section]:
     """Return two tables for each test task: the scores, and the tests of their differences."""
-    return [table for task, own in tests.items() for table in _test_tables(task, own)]
+    return [table for task, compared in tests.items() for table in _test_tables(task, compared)]
 
 
-def _test_tables(task: str, own: Summary) -> list[Section]:
-    tried = any(each["scores"] is not None for each in own["algorithms"])
+def _test_tables(task: str, compared: Summary) -> list[Section]:
+    tried = any(each["scores"] is not None for each in compared["algorithms"])
     rows = [
         [
             each["algorithm"],
@@ -67,11 +67,11 @@ def _test_tables(task: str, own: Summary) -> list[Section]:
             rounding.number(each["result"]),
             *(_spread(each["scores"]) if tried else []),
         ]
-        for each in own["algorithms"]
+        for each in compared["algorithms"]
     ]
     heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
     note = "Means over repeats. No optimiser saw this task: it chose no winner."
-    tested = significance(own["differences"], f"winners' scores on {task}", f"Significance on {task}")
+    tested = significance(compared["differences"], f"winners' scores on {task}", f"Significance on {task}")
     return [Section(f"Test task {task}", heads, rows, [note]), tested]
 
 
@@ -84,16 +84,18 @@ def study_table(compared: Summary) -> Section:
     """Return the table of the studies: how their trials scored, their winners and verdicts."""
     rows = [
         [
-            own["study"],
-            own["algorithm"],
-            str(own["seed"]),
-            f"{own['trials']:,}" if own["done"] == own["trials"] else f"{own['trials']:,} ({own['done']:,} done)",
-            *(rounding.number(own["scores"][name]) for name in QUARTILES),
-            words.score_of(own["winner"]),
-            words.score_of(own["winner"]["verdict"]),
-            own["verdict"] or rounding.NONE,
+            study["study"],
+            study["algorithm"],
+            str(study["seed"]),
+            f"{study['trials']:,}"
+            if study["done"] == study["trials"]
+            else f"{study['trials']:,} ({study['done']:,} done)",
+            *(rounding.number(study["scores"][name]) for name in QUARTILES),
+            words.score_of(study["winner"]),
+            words.score_of(study["winner"]["verdict"]),
+            study["verdict"] or rounding.NONE,
         ]
-        for own in compared["studies"]
+        for study in compared["studies"]
     ]
     heads = ["study", "algorithm", "seed", "trials", *QUARTILES, "winner's score", "on held-out items", "verdict"]
     return Section("Studies", heads, rows)
@@ -116,15 +118,15 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
     """
     rows = [
         [
-            f"{own['first']} – {own['second']}",
-            rounding.difference(own["gain"], None),
-            " and ".join(map(str, own["repeats"])),
-            own["test"],
-            f"{own['p']:.2g}",
-            f"{own['corrected']:.2g}",
-            _reading(own),
+            f"{difference['first']} – {difference['second']}",
+            rounding.difference(difference["gain"], None),
+            " and ".join(map(str, difference["repeats"])),
+            difference["test"],
+            f"{difference['p']:.2g}",
+            f"{difference['corrected']:.2g}",
+            _reading(difference),
         ]
-        for own in differences
+        for difference in differences
     ]
     headers = ["pair", "gain", "repeats", "test", "p", "corrected", ""]
     if not rows:
@@ -139,8 +141,8 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
         f"{words.several(len(rows), 'pair')}. They say nothing of other objectives or budgets, and what is not shown "
         "is not shown to be equal."
     ]
-    if any(not own["shows"] for own in differences):
-        least = min(own["least"] for own in differences if not own["shows"])
+    if any(not difference["shows"] for difference in differences):
+        least = min(difference["least"] for difference in differences if not difference["shows"])
         notes.append(
             f"This few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
             f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
@@ -148,23 +150,23 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
     return Section(title, headers, rows, notes)
 
 
-def _reading(own: Mapping[str, Any]) -> str:
-    if own["significant"]:
-        return f"{own['first'] if own['gain'] > 0 else own['second']} is better"
-    return "not shown" if own["shows"] else "too few repeats to tell"
+def _reading(difference: Mapping[str, Any]) -> str:
+    if difference["significant"]:
+        return f"{difference['first'] if difference['gain'] > 0 else difference['second']} is better"
+    return "not shown" if difference["shows"] else "too few repeats to tell"
 
 
 def cost_table(compared: Summary) -> Section:
     """Return the table of the algorithms' time."""
-    parts = list(dict.fromkeys(name for own in compared["algorithms"] for name in own["seconds"]))
+    parts = list(dict.fromkeys(name for algorithm in compared["algorithms"] for name in algorithm["seconds"]))
     rows = [
         [
-            own["algorithm"],
-            *(sentences.took(own["seconds"].get(name, 0.0)) for name in parts),
-            sentences.took(sum(own["seconds"].values())),
-            sentences.took(own["seconds_a_trial"]),
+            algorithm["algorithm"],
+            *(sentences.took(algorithm["seconds"].get(name, 0.0)) for name in parts),
+            sentences.took(sum(algorithm["seconds"].values())),
+            sentences.took(algorithm["seconds_a_trial"]),
         ]
-        for own in compared["algorithms"]
+        for algorithm in compared["algorithms"]
     ]
     note = "Seconds of a study's workers, in the mean over repeats."
     return Section("Time and cost", ["algorithm", *parts, "in all", "per trial"], rows, [note])

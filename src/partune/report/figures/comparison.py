@@ -44,18 +44,21 @@ def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
         which: The course to draw: "by_trial" or "by_seconds".
     """
     unit, size = ("trials", 1.0) if which == "by_trial" else time_unit(max(a[which][-1]["seconds"] for a in algorithms))
-    points = [point for own in algorithms for point in own[which]]
+    points = [point for algorithm in algorithms for point in algorithm[which]]
     low = floor([point["mean"] for point in points])
     low = low if math.isfinite(low) else min(_least(point) for point in points)
     high = max(point["mean"] if point["high"] is None else point["high"] for point in points)
     bands, lines = [], []
-    for k, own in enumerate(algorithms):
-        course = own[which]
+    for k, algorithm in enumerate(algorithms):
+        course = algorithm[which]
         x = [parts.digits(point["trials" if which == "by_trial" else "seconds"] / size) for point in course]
-        line = parts.line(x, [parts.digits(point["mean"]) for point in course], own["algorithm"], hue(k), "solid")
+        line = parts.line(x, [parts.digits(point["mean"]) for point in course], algorithm["algorithm"], hue(k), "solid")
         line["line"] |= {"width": 2.4, "shape": "hv", "dash": "dash" if dashed(k) else "solid"}
         lines.append(
-            {**line, "hovertemplate": f"{plain(own['algorithm'])}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>"}
+            {
+                **line,
+                "hovertemplate": f"{plain(algorithm['algorithm'])}: %{{y:.4g}} after %{{x:.3g}} {unit}<extra></extra>",
+            }
         )
         if course[0]["low"] is not None:
             for edge, fill in (("low", {}), ("high", {"fill": "tonexty", "fillcolor": f"{hue(k)}1F"})):

@@ -38,14 +38,14 @@ def over_trials(facts: Facts, name: str) -> Figure:
     """
     done = [trial for trial in facts.done if name in trial.config]
     failed = [trial for trial in facts.trials if trial.status is Status.FAILED and name in trial.config]
-    place = facts.space.hyperparameters[name].encode
+    encode = facts.space.hyperparameters[name].encode
     traces: list[Trace] = []
     if done:
         traces.append({**parts.placed(done, None, name), "name": "done", "marker": parts.shaded(facts, done)})
     if failed:
         traces.append({**parts.placed(failed, None, name), "name": "failed", "marker": parts.mark(VERMILLION, "x", 7)})
     if (winner := facts.winner) is not None and name in winner.config:
-        trace = parts.points([winner.number], [place(winner.config[name])], "winner", ORANGE, [winner])
+        trace = parts.points([winner.number], [encode(winner.config[name])], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": parts.mark(ORANGE, "star", 14)})
     marks = ticks(facts.space.hyperparameters[name])
     figure = parts.figure(
@@ -122,10 +122,10 @@ def parallel(facts: Facts) -> Figure:
     return figure
 
 
-def importances(found: Importance) -> Figure:
+def importances(importance: Importance) -> Figure:
     """Draw the hyperparameters' shares of the scores' variance as bars."""
-    names = list(found.shares)[::-1]
-    shares = [100 * found.shares[name] for name in names]
+    names = list(importance.shares)[::-1]
+    shares = [100 * importance.shares[name] for name in names]
     trace = {
         "type": "bar",
         "orientation": "h",

@@ -46,10 +46,10 @@ def spent(shares: Sequence[Part]) -> Figure:
 
 def over_time(facts: Facts) -> Figure:
     """Draw the best score so far against the time that all trials told until then took."""
-    told = sorted((t for t in facts.trials if t.observation is not None), key=lambda trial: trial.told or 0)
-    seconds = np.cumsum([t.observation.cost.get("seconds", 0.0) for t in told if t.observation is not None])
+    ended = sorted((t for t in facts.trials if t.observation is not None), key=lambda trial: trial.told or 0)
+    seconds = np.cumsum([t.observation.cost.get("seconds", 0.0) for t in ended if t.observation is not None])
     unit, size = time_unit(float(seconds[-1]) if len(seconds) else 0.0)
-    best = np.maximum.accumulate([t.score if t.status is Status.DONE else -math.inf for t in told])
+    best = np.maximum.accumulate([t.score if t.status is Status.DONE else -math.inf for t in ended])
     known = [(float(s) / size, float(b)) for s, b in zip(seconds, best, strict=True) if math.isfinite(b)]
     trace = parts.steps([s for s, _ in known], [b for _, b in known], "best so far")
     reach = [0, 1.02 * max((s for s, _ in known), default=1.0) or 1.0]

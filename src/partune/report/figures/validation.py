@@ -86,7 +86,7 @@ def tested(facts: Facts, task: str) -> Figure:
     trials, given = [facts.trials[row["id"]] for row in rows], [row["test"][task] for row in rows]
     trace = parts.points([t.number for t in trials], [part["score"] for part in given], "trial", PURPLE, trials)
     traces.append({**trace, "error_y": parts.bars([part["stderr"] for part in given], PURPLE)})
-    if (winner := facts.winner) is not None and task in (found := facts.summary["best"]["test"]):
-        trace = parts.points([winner.number], [found[task]["score"]], "winner", ORANGE, [winner])
+    if (winner := facts.winner) is not None and task in (tests := facts.summary["best"]["test"]):
+        trace = parts.points([winner.number], [tests[task]["score"]], "winner", ORANGE, [winner])
         traces.append({**trace, "marker": parts.mark(ORANGE, "star", 15)})
     return parts.figure(traces, x={"title": "trial", **parts.whole(n)}, y={"title": f"score on {plain(task)}"})

@@ -40,7 +40,7 @@ def document(
         below: A line below it.
         sections: By id, titles and HTML.
         footer: The last line.
-        figures: The figures by the names of their `place`.
+        figures: The figures by the names of their `figure_slot`.
         trials: What figures say of each trial (`partune.report.figures`).
         places: Where each trial lies on a hyperparameter's axis, by the hyperparameter.
         refresh: Seconds after which a browser reads the page again; None for never.
@@ -70,7 +70,7 @@ def document(
 # ----- pieces
 
 
-def place(name: str, height: int, label: str, caption: str = "", wide: int = 0) -> str:
+def figure_slot(name: str, height: int, label: str, caption: str = "", wide: int = 0) -> str:
     """Return where a figure goes, which the page's script draws.
 
     Args:

@@ -14,7 +14,7 @@ from partune.report import figures, sentences, words
 from partune.report.data_notes import row_notes
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
-from partune.report.html.document import details, document, paragraph, place, table
+from partune.report.html.document import details, document, figure_slot, paragraph, table
 from partune.report.verdict_words import curse
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
@@ -154,11 +154,12 @@ class Page:
     def importance(self) -> str:
         """Return the section of what matters."""
         text = paragraph(" ".join(sentences.importance(self.facts)))
-        if (found := self.facts.importance) is None:
+        if (importance := self.facts.importance) is None:
             return text
-        height = 90 + 34 * len(found.shares)
+        height = 90 + 34 * len(importance.shares)
         return (
-            self._figure("importance", figures.importances(found), height, "Importance of the hyperparameters") + text
+            self._figure("importance", figures.importances(importance), height, "Importance of the hyperparameters")
+            + text
         )
 
     def slices(self) -> str:
@@ -191,28 +192,28 @@ class Page:
 
     def partition(self) -> str:
         """Return the section of the cells of the search."""
-        found = self.facts.partition
-        assert found is not None
+        partition = self.facts.partition
+        assert partition is not None
         names = self.facts.leading
         plots = []
         for k, (across, up) in enumerate(itertools.combinations(names[:PAIRS], 2)):
-            figure = figures.cells(self.facts, found, across, up)
+            figure = figures.cells(self.facts, partition, across, up)
             title = f"{escape(across)} × {escape(up)}"
             plots.append(
                 f"<div><h3>{title}</h3>{self._figure(f'cells-{k}', figure, 340, f'Cells over {across} and {up}')}</div>"
             )
-        if found.depths:
-            figure = figures.depths(found)
+        if partition.depths:
+            figure = figures.depths(partition)
             plots.append(
                 f"<div><h3>Depth over trials</h3>{self._figure('depths', figure, 340, 'Depth over trials')}</div>"
             )
         what = (
             "Regions of the decomposition, seen along the other hyperparameters."
-            if found.round
+            if partition.round
             else "The cells that a plane through the winner cuts, shaded by the score that each is ranked by."
         )
         return (
-            paragraph(f"{what} {len(found.regions):,} in all. Dots are all trials.")
+            paragraph(f"{what} {len(partition.regions):,} in all. Dots are all trials.")
             + f'<div class="pair">{"".join(plots)}</div>'
         )
 
@@ -298,7 +299,7 @@ class Page:
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "", wide: int = 0) -> str:
         """Keep a figure for the page, and return where it goes."""
         self.figures[name] = figure
-        return place(name, height, label, caption, wide)
+        return figure_slot(name, height, label, caption, wide)
 
     def _places(self, name: str) -> list[float | None]:
         """Return where a hyperparameter is on its axis, by trial; None for a trial without it."""
