@@ -337,7 +337,7 @@ def bred(course: Course, frame: Frame) -> Layers:
     last = math.ceil(len(course.trials) / optimizer.size) - 1
     colours = [viridis(n // optimizer.size / last) for n in range(len(course.trials))]
     alive = [
-        circle(*at, 8, INK, 1.2) for at in frame.places(course.places[each.number] for each in optimizer.population)
+        circle(*at, 8, INK, 1.2) for at in frame.places(course.places[trial.number] for trial in optimizer.population)
     ]
     legend = [Key(dot(0, 0, viridis(g / last)), 12, "generation 0" if g == 0 else str(g)) for g in range(last + 1)]
     return Layers(colours, [*legend, Key(circle(0, 0, 7, INK, 1.2), 16, "last population")], front=alive)
@@ -464,9 +464,14 @@ SCENES: dict[str, Scene] = {
     "lhs": Scene("Latin hypercube", "lhs", 25, stratified, {"size": 25}),
     "sobol": Scene("Sobol points", "sobol", 32, ordered),
     "annealing": Scene(
-        "Simulated annealing", "annealing", 50, annealed, {"horizon": 45}, look=lambda each: each.current.number
+        "Simulated annealing",
+        "annealing",
+        50,
+        annealed,
+        {"horizon": 45},
+        look=lambda optimizer: optimizer.current.number,
     ),
-    "ils": Scene("Iterated local search", "ils", 70, climbed, look=lambda each: each.walk()[1].number),
+    "ils": Scene("Iterated local search", "ils", 70, climbed, look=lambda optimizer: optimizer.walk()[1].number),
     "genetic": Scene("Genetic algorithm", "genetic", 50, bred),
     "direct": Scene("DIRECT", "direct", 83, divided, shaded=False),
     "fda": Scene("Fractal decomposition (FDA)", "fda", 75, decomposed),

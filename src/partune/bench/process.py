@@ -24,7 +24,7 @@ def process() -> str:
     optimizer = cast(GPBO, study.optimizer)
     u = np.linspace(0, 1, 201)
     x = LOW + (HIGH - LOW) * u
-    truth = [function({"x1": each}) for each in x.tolist()]
+    truth = [function({"x1": value}) for value in x.tolist()]
     with one_blas_thread():
         surrogate = Surrogate(function.space, *optimizer.history, optimizer.errors)
         mean, std = surrogate.posterior(u[:, None])
@@ -55,7 +55,7 @@ def process() -> str:
         stroke(at, TOP, at, upper.bottom, VERMILLION, 1.5),
         upper.line(zip(x, truth, strict=True), f'stroke="{INK}" stroke-width="1.6" stroke-dasharray="5 4"'),
         upper.line(zip(x, mean, strict=True), f'stroke="{BLUE}" stroke-width="2"'),
-        *(dot(*each, "white", 5) for each in upper.places(tried)),
+        *(dot(*point, "white", 5) for point in upper.places(tried)),
         *lower.axes("x"),
         lower.upright("EI"),
         lower.line(zip(x, improvement, strict=True), f'stroke="{ORANGE}" stroke-width="2"'),

@@ -39,7 +39,7 @@ class Ladder(Sampler):
             configurations: How many there are; fewer where the space has not as many.
         """
         super().__init__(space, seed)
-        rest = Space({name: each for name, each in space.hyperparameters.items() if name != EPOCHS})
+        rest = Space({name: parameter for name, parameter in space.hyperparameters.items() if name != EPOCHS})
         design = LatinHypercube(rest, seed, size=configurations).ask(configurations)
         most = space.hyperparameters[EPOCHS]
         assert isinstance(most, Int)

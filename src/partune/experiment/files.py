@@ -69,7 +69,7 @@ def _all(listed: Sequence[Section]) -> list[str]:
 def over_epochs(calibrated: Summary) -> str:
     """Draw the scores over epochs as SVG, a line per configuration."""
     curves = [
-        Curve([(k + 1, each) for k, each in enumerate(row) if each is not None], hue(i), dashed(i))
+        Curve([(k + 1, score) for k, score in enumerate(row) if score is not None], hue(i), dashed(i))
         for i, row in enumerate(calibrated["scores"])
     ]
     most = len(calibrated["steps"])

@@ -86,7 +86,7 @@ def _calibrated(facts: Facts, plan: Plan) -> Summary:
     steps = calibration.steps(table)
     return {
         "configurations": configs,
-        "scores": [[None if math.isnan(each) else each for each in row] for row in table.tolist()],
+        "scores": [[None if math.isnan(score) else score for score in row] for row in table.tolist()],
         "steps": [step._asdict() for step in steps],
         "sufficient": plan.protocol.sufficient,
         EPOCHS: calibration.enough(steps, plan.protocol.sufficient),

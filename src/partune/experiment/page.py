@@ -131,7 +131,7 @@ class Page:
         figure = figures.over_epochs(calibrated["scores"], names, calibrated["epochs"])
         caption = "A line is a configuration; the dotted rule is the number of epochs that is enough."
         rows = [
-            [name, *(rounding.NONE if each is None else rounding.number(each) for each in row)]
+            [name, *(rounding.NONE if score is None else rounding.number(score) for score in row)]
             for name, row in zip(names, calibrated["scores"], strict=True)
         ]
         heads = ["configuration", *(words.several(k + 1, "epoch") for k in range(len(rows[0]) - 1))]
@@ -155,7 +155,7 @@ class Page:
 
     def _tables(self, part: str) -> str:
         listed = self.tables[part]
-        return "".join(_table(each, headed=len(listed) > 1) for each in listed)
+        return "".join(_table(section, headed=len(listed) > 1) for section in listed)
 
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
         """Keep a figure for the page, and return where it goes."""

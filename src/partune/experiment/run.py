@@ -106,7 +106,7 @@ def run(plan: Plan, teller: Teller) -> None:
     try:
         with terminated_as_interrupted():
             epochs = _calibrate(plan, ladder, teller)
-            studies = [Job(name, each, plan.directory / name) for name, each in plan.studies(epochs).items()]
+            studies = [Job(name, study, plan.directory / name) for name, study in plan.studies(epochs).items()]
             _conduct(studies, plan.protocol.processes, teller)
     finally:
         teller.over()

@@ -29,9 +29,9 @@ def headline(findings: Summary) -> str:
 def badge(findings: Summary) -> tuple[str, str]:
     """Return the first answer in a few words, and its kind: good or open."""
     tested = findings["comparison"]["differences"]
-    if any(each["significant"] for each in tested):
+    if any(difference["significant"] for difference in tested):
         return "algorithms differ", "good"
-    if any(each["shows"] for each in tested):
+    if any(difference["shows"] for difference in tested):
         return "no difference shown", "open"
     return "too few repeats to tell", "open"
 
@@ -41,18 +41,22 @@ def _differing(compared: Summary) -> str:
     if not tested:
         return "Whether algorithms differ is not tested: it takes two repeats of two algorithms."
     worse: dict[str, list[str]] = {}
-    for each in tested:
-        if each["significant"]:
-            better, other = (each["first"], each["second"]) if each["gain"] > 0 else (each["second"], each["first"])
+    for difference in tested:
+        if difference["significant"]:
+            better, other = (
+                (difference["first"], difference["second"])
+                if difference["gain"] > 0
+                else (difference["second"], difference["first"])
+            )
             worse.setdefault(better, []).append(other)
     if worse:
         claims = [f"{better} is better than {words.listed(others)}" for better, others in worse.items()]
-        most = max(each["corrected"] for each in tested if each["significant"])
+        most = max(difference["corrected"] for difference in tested if difference["significant"])
         return f"The algorithms differ: {'; '.join(claims)} (p ≤ {rounding.number(most, 2)}, corrected)."
-    least = min(each["corrected"] for each in tested)
+    least = min(difference["corrected"] for difference in tested)
     repeats = max(len(algorithm["seeds"]) for algorithm in compared["algorithms"])
     names = words.listed([algorithm["algorithm"] for algorithm in compared["algorithms"]])
-    if any(each["shows"] for each in tested):
+    if any(difference["shows"] for difference in tested):
         return (
             f"That {names} differ is not shown over {words.several(repeats, 'repeat')} "
             f"(smallest corrected {rounding.chance(least)})."
@@ -127,7 +131,7 @@ def _bound_table(findings: Summary) -> Section:
 
 
 def _epochs(calibrated: Summary) -> Section:
-    scores = np.array([[math.nan if each is None else each for each in row] for row in calibrated["scores"]])
+    scores = np.array([[math.nan if score is None else score for score in row] for row in calibrated["scores"]])
     rows = []
     for k, step in enumerate(calibrated["steps"]):
         column = scores[:, k][~np.isnan(scores[:, k])]
@@ -169,5 +173,5 @@ def show(findings: Summary, quiet: bool = False, console: Console | None = None)
         console: Where to print; standard output by default.
     """
     if not quiet:
-        tell([each for part in sections(findings).values() for each in part], console)
+        tell([section for part in sections(findings).values() for section in part], console)
     print(findings["headline"])

@@ -116,7 +116,7 @@ def _check(adapter: Path) -> None:
     """Raise UserError where an adapter's files are missing or damaged."""
     from partune.finetune.adapter import check
 
-    names = {each.name for each in adapter.iterdir()}
+    names = {file.name for file in adapter.iterdir()}
     if not names:
         raise UserError(f"{adapter} is empty: restore the adapter from a copy, or export another trial's")
     if any(name.startswith("adapter_") for name in names):  # in PEFT's format

@@ -135,7 +135,7 @@ class Examples:
     @cached_property
     def digest(self) -> str:
         """Return a digest that is equal where all arrays are."""
-        values = (getattr(self, each.name) for each in fields(self))
+        values = (getattr(self, field.name) for field in fields(self))
         return digest(*(np.ascontiguousarray(value).tobytes() for value in values if isinstance(value, np.ndarray)))
 
     def example(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:

@@ -60,9 +60,9 @@ def _items(task: Task) -> Content:
 def _plain(value: Any) -> Any:
     """Return a document as JSON can say it; what it cannot (pictures) counts by its type."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
@@ -70,7 +70,10 @@ def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:
     """Return the content of a tokenizer; what it makes of rows and items counts there, and decides."""
     # A tokenizer of another version of its library may write its files otherwise and tokenise the same: what it is made
     # of counts, not the bytes of its files.
-    parts: list[Any] = [tokenizer.get_vocab(), {name: str(each) for name, each in tokenizer.special_tokens_map.items()}]
+    parts: list[Any] = [
+        tokenizer.get_vocab(),
+        {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+    ]
     if tokenizer.is_fast:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
         # Truncation and padding are set by whoever called it last, and say nothing of the tokenizer.

@@ -113,7 +113,7 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
         try:
             with torch.enable_grad():
                 total = read_text(model).float().sum()
-                gradients = torch.autograd.grad(total, [each for _, each in probes], allow_unused=True)
+                gradients = torch.autograd.grad(total, [added for _, added in probes], allow_unused=True)
         except Exception:  # models without weights, or of more than a text, cannot be run like this
             return frozenset(linear)
     reached = {name for (name, _), gradient in zip(probes, gradients, strict=True) if gradient is not None}

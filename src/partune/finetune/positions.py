@@ -39,7 +39,7 @@ def _biased_by_distance(config: Any) -> bool:
     """Return whether attention has ALiBi, which transformers computes from places in the row."""
     nested = getattr(config, "attn_config", None)
     return getattr(config, "model_type", None) == "bloom" or any(
-        getattr(each, "alibi", False) is True for each in (config, nested)
+        getattr(settings, "alibi", False) is True for settings in (config, nested)
     )
 
 
@@ -61,7 +61,7 @@ def _scalings(config: Any) -> Iterator[Mapping[str, Any]]:
     """Yield the parameters of every rotary embedding: one, or one for each kind of layers."""
     for name in ("rope_parameters", "rope_scaling"):
         if isinstance(given := getattr(config, name, None), Mapping):
-            nested = [each for each in given.values() if isinstance(each, Mapping)]
+            nested = [value for value in given.values() if isinstance(value, Mapping)]
             yield from nested or [given]
             return
 

@@ -135,7 +135,7 @@ def _one_mapping(text: str) -> dict[str, Any] | None:
 def _list_within(mapping: Mapping[str, Any]) -> str:
     """Return words on the list of rows that a mapping holds, none where it holds none."""
     for name, value in mapping.items():
-        are_rows = isinstance(value, list) and value and all(isinstance(each, dict) for each in value)
+        are_rows = isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value)
         if are_rows and name not in CHAT:
             return f' (its "{name}" is a list of {len(value)})'
     return ""

@@ -100,7 +100,7 @@ def _kind(model: nn.Module, layer: str, among: list[str]) -> str:
     parts = layer.split(".")
     trained = trained_layers(model)
     ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
-    return next(end for end in ends if all(each in among for each in trained if _fits(each, end)))
+    return next(end for end in ends if all(name in among for name in trained if _fits(name, end)))
 
 
 def coverage(model: nn.Module, targets: str) -> dict[str, Any]:

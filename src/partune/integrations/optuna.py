@@ -100,7 +100,7 @@ class PartuneSampler(BaseSampler):
         if self._axes is not None:
             return dict(self._axes.distributions)
         common = intersection_search_space(_trials(study), include_pruned=True)
-        return {name: each for name, each in common.items() if not each.single()}
+        return {name: axis for name, axis in common.items() if not axis.single()}
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -160,7 +160,7 @@ class PartuneSampler(BaseSampler):
 
     def _digest(self, axes: Axes) -> str:
         kind = type(self._optimizer(axes.space))
-        distributions = {name: distribution_to_json(each) for name, each in axes.distributions.items()}
+        distributions = {name: distribution_to_json(axis) for name, axis in axes.distributions.items()}
         identity = [kind.__module__, kind.__qualname__, self._seed, self._options, axes.space.describe(), distributions]
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
@@ -169,7 +169,7 @@ class PartuneSampler(BaseSampler):
         # If results arrive between two claims of the same moment, a claim does not follow from those before it. Such a
         # trial is treated as an observation from outside the search, and the replay begins again without it.
         sign = 1.0 if study.direction is StudyDirection.MAXIMIZE else -1.0
-        others = [each for each in _trials(study) if each.number != trial.number]
+        others = [other for other in _trials(study) if other.number != trial.number]
         strays: set[int] = set()
         while True:
             view = View(self._optimizer(axes.space), axes, search, sign)
@@ -204,10 +204,10 @@ class Axes:
         """Return the axes of a space, or of distributions by name with more than one value."""
         # Optuna asks no sampler for a distribution of a single value.
         if isinstance(space, Space):
-            return cls(space, {name: distribution(each) for name, each in space.hyperparameters.items()}, {})
-        many = {name: each for name, each in space.items() if not each.single()}
-        listed = {name: each for name, each in many.items() if _is_listed(each)}
-        return cls(Space({name: _hyperparameter(each) for name, each in many.items()}), many, listed)
+            return cls(space, {name: distribution(parameter) for name, parameter in space.hyperparameters.items()}, {})
+        many = {name: axis for name, axis in space.items() if not axis.single()}
+        listed = {name: axis for name, axis in many.items() if _is_listed(axis)}
+        return cls(Space({name: _hyperparameter(axis) for name, axis in many.items()}), many, listed)
 
     def params(self, config: Config) -> dict[str, Any]:
         """Return a configuration in Optuna's values."""
@@ -227,40 +227,42 @@ class Axes:
         return config
 
 
-def _is_listed(each: BaseDistribution) -> bool:
-    if isinstance(each, FloatDistribution):
-        return each.step is not None
-    return isinstance(each, CategoricalDistribution) or (isinstance(each, IntDistribution) and each.step != 1)
+def _is_listed(distribution: BaseDistribution) -> bool:
+    if isinstance(distribution, FloatDistribution):
+        return distribution.step is not None
+    return isinstance(distribution, CategoricalDistribution) or (
+        isinstance(distribution, IntDistribution) and distribution.step != 1
+    )
 
 
-def _hyperparameter(each: BaseDistribution) -> Hyperparameter:
-    if isinstance(each, CategoricalDistribution):
-        return Choice(range(len(each.choices)))
-    if not isinstance(each, (FloatDistribution, IntDistribution)):
-        raise UserError(f"a distribution is one of floats, integers or categories, got {each!r}")
-    if _is_listed(each):
-        return Int(0, round((each.high - each.low) / (each.step or 1)))
-    if isinstance(each, FloatDistribution):
-        return Float(each.low, each.high, log=each.log)
-    return Int(each.low, each.high, log=each.log)
+def _hyperparameter(distribution: BaseDistribution) -> Hyperparameter:
+    if isinstance(distribution, CategoricalDistribution):
+        return Choice(range(len(distribution.choices)))
+    if not isinstance(distribution, (FloatDistribution, IntDistribution)):
+        raise UserError(f"a distribution is one of floats, integers or categories, got {distribution!r}")
+    if _is_listed(distribution):
+        return Int(0, round((distribution.high - distribution.low) / (distribution.step or 1)))
+    if isinstance(distribution, FloatDistribution):
+        return Float(distribution.low, distribution.high, log=distribution.log)
+    return Int(distribution.low, distribution.high, log=distribution.log)
 
 
-def _value(each: BaseDistribution, position: Value) -> Any:
-    if isinstance(each, CategoricalDistribution):
-        return each.choices[int(position)]
-    assert isinstance(each, (FloatDistribution, IntDistribution))
-    return min(each.low + int(position) * (each.step or 1), each.high)
+def _value(distribution: BaseDistribution, position: Value) -> Any:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[int(position)]
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    return min(distribution.low + int(position) * (distribution.step or 1), distribution.high)
 
 
-def _position(each: BaseDistribution, value: Any) -> int:
+def _position(distribution: BaseDistribution, value: Any) -> int:
     """Return the position of a value in a listed distribution; raise ValueError if it has no such value."""
-    internal = each.to_internal_repr(value)
-    if not each._contains(internal):
-        raise ValueError(f"{value!r} is not in {each!r}")
-    if isinstance(each, CategoricalDistribution):
+    internal = distribution.to_internal_repr(value)
+    if not distribution._contains(internal):
+        raise ValueError(f"{value!r} is not in {distribution!r}")
+    if isinstance(distribution, CategoricalDistribution):
         return int(internal)
-    assert isinstance(each, (FloatDistribution, IntDistribution))
-    return round((internal - each.low) / (each.step or 1))
+    assert isinstance(distribution, (FloatDistribution, IntDistribution))
+    return round((internal - distribution.low) / (distribution.step or 1))
 
 
 class View:
@@ -296,19 +298,19 @@ class View:
         Returns:
             The first trial whose claim does not follow from those before it; None if all do.
         """
-        self._trials = {each.number: each for each in trials}
-        self._ahead = sum(each.number < before and self._is_open(each) for each in trials)
-        claimed = {each.number: each for each in trials if self._is_claim(each) and each.number not in strays}
-        observed = deque(each for each in trials if each.number not in claimed)
-        for each in sorted(claimed.values(), key=lambda each: (each.system_attrs[CLAIM]["number"], each.number)):
-            while observed and observed[0].number < each.number:
+        self._trials = {trial.number: trial for trial in trials}
+        self._ahead = sum(trial.number < before and self._is_open(trial) for trial in trials)
+        claimed = {trial.number: trial for trial in trials if self._is_claim(trial) and trial.number not in strays}
+        observed = deque(trial for trial in trials if trial.number not in claimed)
+        for trial in sorted(claimed.values(), key=lambda trial: (trial.system_attrs[CLAIM]["number"], trial.number)):
+            while observed and observed[0].number < trial.number:
                 self._observe(observed.popleft())
             try:
-                self._repeat(each)
+                self._repeat(trial)
             except ReplayError:
-                return each.number
-        for each in observed:
-            self._observe(each)
+                return trial.number
+        for trial in observed:
+            self._observe(trial)
         self._told = [number for number in sorted(self._proposals) if self._trials[number].state.is_finished()]
         self._tell(self._told)
         return None
@@ -329,7 +331,9 @@ class View:
         # One that stays so while many later ones end has lost its process, or belongs to another search.
         if trial.state is not TrialState.RUNNING or self._config(trial) is not None:
             return False
-        return sum(each.number > trial.number and each.state.is_finished() for each in self._trials.values()) < PATIENCE
+        return (
+            sum(other.number > trial.number and other.state.is_finished() for other in self._trials.values()) < PATIENCE
+        )
 
     def _is_claim(self, trial: FrozenTrial) -> bool:
         """Return whether a trial has a claim of this search, and the claimed values are the ones evaluated."""
@@ -395,7 +399,7 @@ class View:
     def _register(self, trial: FrozenTrial, point: Point, config: Config) -> None:
         proposal = Proposal(len(self._optimizer.proposals), point, config)
         self._proposals[trial.number] = self._optimizer.register(proposal)
-        self._reserved = [each for each in self._reserved if each[1].config != config]
+        self._reserved = [reserved for reserved in self._reserved if reserved[1].config != config]
 
     def _tell(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -31,7 +31,7 @@ class Function(Objective):
         """The name that `named` finds the function by."""
         from partune.objectives.synthetic import SYNTHETIC
 
-        known = (name for name, each in SYNTHETIC.items() if each is self.function)
+        known = (name for name, function in SYNTHETIC.items() if function is self.function)
         return next(known, None) or _name(self.function)
 
     @property
@@ -59,7 +59,7 @@ def _name(function: Any) -> str:
     """Return the name of a callable, with the plain values that it fixes if it is a partial function."""
     if isinstance(function, functools.partial):
         fixed = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        plain = [each for each in fixed if " at 0x" not in each]  # an address is another one in the next process
+        plain = [text for text in fixed if " at 0x" not in text]  # an address is another one in the next process
         return f"{_name(function.func)}({', '.join(plain)})"
     return qualified_name(function if hasattr(function, "__qualname__") else type(function))
 

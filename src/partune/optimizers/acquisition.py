@@ -55,19 +55,19 @@ def leaders(surrogate: Surrogate, count: int = 4) -> Points:
     return surrogate.X[np.argsort(-mean, kind="stable")[:count]]
 
 
-def around(points: Points, rng: np.random.Generator, each: int, step: Points) -> Points:
+def around(points: Points, rng: np.random.Generator, copies: int, step: Points) -> Points:
     """Return random points around others: about half of the axes moved, and in every fourth point one axis uniform.
 
     Args:
         points: The others, (n, d).
         rng: What is drawn from.
-        each: How many points to draw around each.
-        step: The standard deviations of the moves, (n each, 1), in units of the cube's side.
+        copies: How many points to draw around each.
+        step: The standard deviations of the moves, (n copies, 1), in units of the cube's side.
 
     Returns:
-        The points, (n each, d).
+        The points, (n copies, d).
     """
-    start = points.repeat(each, axis=0)
+    start = points.repeat(copies, axis=0)
     moved = np.clip(start + step * rng.standard_normal(start.shape) * (rng.random(start.shape) < 0.5), 0, 1)
     # Small steps never leave the share of one option of a choice; a uniform coordinate does.
     rows = np.arange(0, len(moved), 4)

@@ -109,7 +109,7 @@ class BaMSOO(Sweeping):
         if results == asked:
             return self._fitted[1]
         if self._believed is None or self._believed[:2] != (results, asked):
-            pending = [self.space.encode(each.config) for each in self.pending[-MOST:]]
+            pending = [self.space.encode(proposal.config) for proposal in self.pending[-MOST:]]
             self._believed = results, asked, self._fitted[1].believing(pending)
         return self._believed[2]
 

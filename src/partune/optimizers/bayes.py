@@ -62,7 +62,7 @@ class GPBO(Stream):
         if self.cheap:
             return super().next_point()
         rng = np.random.default_rng([self.seed, len(self.proposals), 2])
-        pending = [self.space.encode(each.config) for each in self.pending[-MOST:]]
+        pending = [self.space.encode(proposal.config) for proposal in self.pending[-MOST:]]
         surrogate = self._surrogate().believing(pending)
         points = self._new(self._best(acquisition(surrogate), leaders(surrogate), rng))
         return next(points, None) or super().next_point()

@@ -127,7 +127,7 @@ class FDA(Sequential):
         """Decompose the most promising region, explore its parts or search them locally, and repeat."""
         frontier = self.regions[:1]
         while frontier:
-            region = max(frontier, key=lambda each: (each.level, each.q))
+            region = max(frontier, key=lambda candidate: (candidate.level, candidate.q))
             frontier.remove(region)
             children = self.shape.children(region)
             self.regions += children
@@ -189,7 +189,7 @@ class FDA(Sequential):
 
     def _best(self) -> tuple[Point, float]:
         """Return x* and f*."""
-        number = max(self.scores, key=lambda each: (self.scores[each], -each))
+        number = max(self.scores, key=lambda candidate: (self.scores[candidate], -candidate))
         return self.proposals[number].point, self.scores[number]
 
 

@@ -75,7 +75,7 @@ class Metaheuristic(Stream):
         """Return the axes that exist in the configuration at a point and have more than one value."""
         config = self.space.decode(point)
         parameters = self.space.hyperparameters.items()
-        return [j for j, (name, each) in enumerate(parameters) if name in config and _several(each)]
+        return [j for j, (name, parameter) in enumerate(parameters) if name in config and _several(parameter)]
 
     def neighbour(self, point: Point, step: float, rng: np.random.Generator) -> Point:
         """Return a random point near another.

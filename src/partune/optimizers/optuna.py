@@ -55,7 +55,7 @@ class OptunaSampler(Stream):
         if not isinstance(settings, Mapping | None):
             raise UserError(f"a sampler's settings are a mapping, got {settings!r}")
         self._settings = dict(settings or {})
-        self._distributions = {name: distribution(each) for name, each in space.hyperparameters.items()}
+        self._distributions = {name: distribution(parameter) for name, parameter in space.hyperparameters.items()}
         self._recorded: list[int] = []  # for proposal 0, 1, ..., the number of its trial in Optuna's study
         self._attributes: Mapping[str, Any] = {}  # what the sampler noted about the next proposal
         with quiet():

@@ -142,7 +142,7 @@ class Tree:
         self.row = row
         self.depth = 0
         self._parameters = list(space.hyperparameters.values())
-        self._conditions = any(each.when for each in space.hyperparameters.values())
+        self._conditions = any(parameter.when for parameter in space.hyperparameters.values())
         d = space.dimension
         self.root = self._measured(Cell(base, (0,) * d, (0,) * d, (0.5,) * d), range(d))
         self.cells: dict[Cell, None] = {self.root: None}

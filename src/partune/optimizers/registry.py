@@ -222,9 +222,9 @@ def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
     """Return an algorithm's options with their types, and whether its constructor takes any other name."""
     parameters = _parameters(kind)
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
-    known = {each.name: each.annotation for each in parameters if each.kind in named}
-    any_name = any(each.kind is Parameter.VAR_KEYWORD for each in parameters)
-    return {name: each for name, each in known.items() if name not in ("space", "seed")}, any_name
+    known = {parameter.name: parameter.annotation for parameter in parameters if parameter.kind in named}
+    any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters)
+    return {name: annotation for name, annotation in known.items() if name not in ("space", "seed")}, any_name
 
 
 def _parameters(kind: type[Optimizer]) -> list[Parameter]:

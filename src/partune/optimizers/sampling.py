@@ -122,7 +122,7 @@ class GridPoints:
         return True
 
     def _values(self, points: int) -> dict[str, Sequence[Value]]:
-        return {name: _axis(each, points) for name, each in self._parameters.items()}
+        return {name: _axis(parameter, points) for name, parameter in self._parameters.items()}
 
 
 class Stream(Sampler):
@@ -154,7 +154,7 @@ class Stream(Sampler):
     def _listed(self) -> Iterator[Point]:
         """Yield every configuration's point in a finite space, and nothing in one with a real hyperparameter."""
         parameters = self.space.hyperparameters
-        values = {name: each.values for name, each in parameters.items() if each.values is not None}
+        values = {name: parameter.values for name, parameter in parameters.items() if parameter.values is not None}
         return map(self.space.encode, self.space.configurations(values) if len(values) == len(parameters) else ())
 
 

@@ -60,10 +60,10 @@ class Surrogate:
         self.shift, self.scale = spread(y)
         self.X = np.array(points, dtype=np.float64)
         self.z = (y - self.shift) / self.scale
-        self.choices = np.array([isinstance(each, Choice) for each in space.hyperparameters.values()])
+        self.choices = np.array([isinstance(parameter, Choice) for parameter in space.hyperparameters.values()])
         self.options = [
-            np.unique([0.5, *map(each.encode, each.options if isinstance(each, Choice) else ())])
-            for each in space.hyperparameters.values()
+            np.unique([0.5, *map(parameter.encode, parameter.options if isinstance(parameter, Choice) else ())])
+            for parameter in space.hyperparameters.values()
         ]
         self.weights, known = relative_variances(errors, len(y))
         self.lengths, self.signal, self.noise = self._fit(None if known is None else known / self.scale**2)

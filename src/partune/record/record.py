@@ -116,7 +116,7 @@ class Record:
         # Without `self` in it: a record that refers to itself would keep its driver's thread alive until the next
         # garbage collection, instead of leaving the study when the record goes.
         self.artifacts = Artifacts(directory, functools.partial(storage.get_n_trials, self._studies["search"]))
-        self._distributions = {name: distribution(each) for name, each in self.space.hyperparameters.items()}
+        self._distributions = {name: distribution(parameter) for name, parameter in self.space.hyperparameters.items()}
 
     # ----- begin, open, close
 

@@ -220,7 +220,7 @@ def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, 
         datetime_complete=end,
         params=dict(trial.config),
         distributions={name: distribution(hyperparameters[name]) for name in trial.config},
-        user_attrs={name: each for name, each in _attributes(trial, facts, record) if each is not None},
+        user_attrs={name: value for name, value in _attributes(trial, facts, record) if value is not None},
         system_attrs={},
         intermediate_values=rung_scores(scores),
     )
@@ -233,10 +233,10 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     yield "stderr", row["stderr"]
     yield "phase", "start" if trial.number < facts.n_init else "search"
     scores = [
-        rounding.score(each.score, each.observation.stderr)
-        if each.status is Status.DONE and each.observation is not None
+        rounding.score(run.score, run.observation.stderr)
+        if run.status is Status.DONE and run.observation is not None
         else "failed"
-        for each in again
+        for run in again
     ]
     yield "again", ", ".join(scores) or None  # with fresh seeds
     for task, test in row["test"].items():

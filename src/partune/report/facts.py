@@ -144,7 +144,7 @@ class Facts:
             Failure(self._cause(trials[0]), [trial.number for trial in trials], trials[0].config)
             for trials in groups.values()
         ]
-        return sorted(failures, key=lambda each: -len(each.trials))
+        return sorted(failures, key=lambda failure: -len(failure.trials))
 
     @staticmethod
     def _cause(trial: Trial) -> str:
@@ -319,7 +319,7 @@ class Facts:
 
 def _joint(*errors: float | None) -> float:
     """Return the standard error of a sum of independent numbers; an unknown error counts as none."""
-    return math.sqrt(sum(each**2 for each in errors if each is not None and math.isfinite(each)))
+    return math.sqrt(sum(error**2 for error in errors if error is not None and math.isfinite(error)))
 
 
 def counts(trials: Sequence[Trial]) -> str:

@@ -33,7 +33,7 @@ def markdown(facts: Facts) -> str:
     lines += ["## Validation against test", "", *(f"{plain(text)}\n" for text in sentences.overfitting(facts))]
     lines += ["## Time and cost", "", plain(sentences.cost(facts)), "", escaped(*sentences.time_table(facts))]
     lines += ["## Failures", "", plain(sentences.failures(facts)), ""]
-    lines += [f"- {len(each.trials)}: {plain(each.cause)}" for each in facts.failures]
+    lines += [f"- {len(failure.trials)}: {plain(failure.cause)}" for failure in facts.failures]
     versions = words.listed([f"{name} {version}" for name, version in facts.summary["versions"].items()])
     if notes := row_notes(facts.summary["loaded"].get("data", {})):
         lines += ["", "## The data", "", plain(" ".join(notes))]

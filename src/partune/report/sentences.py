@@ -234,7 +234,7 @@ def agreement(facts: Facts, task: str) -> str:
 
 def failures(facts: Facts) -> str:
     """Return how many trials failed, stopped early or started more than once."""
-    number = sum(len(each.trials) for each in facts.failures)
+    number = sum(len(failure.trials) for failure in facts.failures)
     stopped = sum(trial.status is Status.STOPPED for trial in facts.trials)
     restarted = [trial for trial in facts.trials if trial.attempts > 1]
     lines = [f"{number:,} of {words.several(len(facts.trials), 'trial')} failed." if number else "No trial failed."]

@@ -124,10 +124,10 @@ def _confirmed(trials: list[Trial], baselines: Mapping[RunName, Trial], worth: W
         {
             "trial": trial.number,
             "score": trial.score,
-            "again": [each.score if each.status is Status.DONE else None for each in again],
+            "again": [run.score if run.status is Status.DONE else None for run in again],
             "pooled": mean if math.isfinite(mean := pooled(worth[trial.number], again)) else None,
         }
-        for trial, again in sorted(confirmed, key=lambda each: (-each[0].score, each[0].number))
+        for trial, again in sorted(confirmed, key=lambda pair: (-pair[0].score, pair[0].number))
     ]
 
 

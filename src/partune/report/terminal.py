@@ -136,7 +136,7 @@ def _confirmed_words(summary: Summary) -> str:
     runs = []
     for row in summary["confirmed"]:
         stderr = summary["trials"][row["trial"]]["stderr"]
-        again = ["failed" if each is None else score(each, stderr) for each in row["again"]]
+        again = ["failed" if value is None else score(value, stderr) for value in row["again"]]
         runs.append(f"trial {row['trial']} {score(row['score'], stderr)}, then {', '.join(again)}")
     return f"Again with fresh seeds: {'; '.join(runs)}. {curse(summary)}".rstrip()
 

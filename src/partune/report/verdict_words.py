@@ -118,12 +118,12 @@ def _fresh_words(summary: Summary) -> str:
     if judged is None:
         return text
     shipped = judged["score"]
-    runs = [each for each in fresh["winner"] if each is not None]
+    runs = [value for value in fresh["winner"] if value is not None]
     if best["ships"] == "first":
         runs, which = [*runs, shipped], "of the winner's first run"
     else:
         which = f"of a fresh run of the winner that was chosen by its {score_of(best['shipped'])} on search items"
-    rank = 1 + sum(each > shipped for each in runs)
+    rank = 1 + sum(value > shipped for value in runs)
     return f"{text} The adapter that ships, {which}, has {score(shipped, stderr)}: number {rank} of {len(runs)} runs."
 
 
@@ -135,8 +135,8 @@ def _listed(scores: list[float | None], stderr: float | None, first: float | Non
         stderr: The standard error of about each.
         first: The score of a run that counts in the mean too, though it was not a fresh one.
     """
-    listed = ", ".join("failed" if each is None else score(each, stderr) for each in scores)
-    counted = [each for each in (first, *scores) if each is not None]
+    listed = ", ".join("failed" if value is None else score(value, stderr) for value in scores)
+    counted = [value for value in (first, *scores) if value is not None]
     if not counted:
         return listed
     mean = score(sum(counted) / len(counted), stderr)

@@ -179,6 +179,6 @@ for _tag, _form in (
     ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+"),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
 ):
-    for _each in (_Loader, _Dumper):
-        _each.add_implicit_resolver(TAG + _tag, re.compile(rf"(?:{_form})\Z"), list("-+0123456789."))
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(TAG + _tag, re.compile(rf"(?:{_form})\Z"), list("-+0123456789."))
 _Loader.add_constructor(f"{TAG}int", _Loader.construct_yaml_int)

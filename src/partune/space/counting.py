@@ -36,7 +36,7 @@ def count_configurations(
     Returns:
         The number; None if there is a real hyperparameter, or if conditions tie too many others together.
     """
-    if any(each.values is None for each in hyperparameters.values()):
+    if any(parameter.values is None for parameter in hyperparameters.values()):
         return None
     try:
         return _Counter(hyperparameters, conditions).count(order, {})
@@ -48,7 +48,7 @@ class _Counter:
     """Counts configurations, case by case, and the cases."""
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter], conditions: Conditions) -> None:
-        self._sizes = {name: len(each.values or ()) for name, each in hyperparameters.items()}
+        self._sizes = {name: len(parameter.values or ()) for name, parameter in hyperparameters.items()}
         self._conditions = conditions
         self._cases: Iterator[int] = itertools.count(1)
 

@@ -76,7 +76,7 @@ class Space:
         return hash(self.names)
 
     def __repr__(self) -> str:
-        return f"Space({', '.join(f'{name}={each!r}' for name, each in self.hyperparameters.items())})"
+        return f"Space({', '.join(f'{name}={parameter!r}' for name, parameter in self.hyperparameters.items())})"
 
     # ----- the bridge
 
@@ -146,7 +146,7 @@ class Space:
         for name in self._order:
             conditions = self._conditions[name]
             met = all(
-                parent in left or (parent in values and any(same_value(values[parent], each) for each in allowed))
+                parent in left or (parent in values and any(same_value(values[parent], option) for option in allowed))
                 for parent, allowed in conditions.items()
             )
             if name not in values and met:
@@ -229,8 +229,8 @@ class Space:
     def describe(self) -> dict[str, Any]:
         """Return the space as the mapping that `parse` reads."""
         return {
-            name: {**each.describe(), **({"when": described_condition(each.when)} if each.when else {})}
-            for name, each in self.hyperparameters.items()
+            name: {**parameter.describe(), **({"when": described_condition(parameter.when)} if parameter.when else {})}
+            for name, parameter in self.hyperparameters.items()
         }
 
     # ----- conditions

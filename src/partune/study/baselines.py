@@ -94,7 +94,7 @@ class Baselines(_Beside):
             UserError: A worker died.
         """
         objective = self._calls.objective
-        self._record.describe(self._calls(lambda each: each.summary, "what was loaded"))
+        self._record.describe(self._calls(lambda objective: objective.summary, "what was loaded"))
         objective.recall(self._record.loaded)
         self._watcher.loaded(self._record.loaded)
         self._once(Baseline.BASE, {}, lambda _: self._base())
@@ -104,7 +104,7 @@ class Baselines(_Beside):
         kept = self._record.adapter(Baseline.DEFAULTS).absolute()
 
         def score_defaults(trial: Trial) -> Observation:
-            return self._calls(lambda each: each.score_defaults(trial, kept), "the run of the defaults")
+            return self._calls(lambda objective: objective.score_defaults(trial, kept), "the run of the defaults")
 
         self._once(Baseline.DEFAULTS, objective.defaults, score_defaults)
 
@@ -136,7 +136,7 @@ class Baselines(_Beside):
 
     def _base(self) -> Observation:
         """Score the untouched base; raise StoppedError where it has no score."""
-        base = unspoilt(self._calls(lambda each: each.score_base(), "the scores of the base"))
+        base = unspoilt(self._calls(lambda objective: objective.score_base(), "the scores of the base"))
         if base.status is Status.FAILED:
             raise StoppedError(f"the untouched base model has no score to compare with: {base.error}")
         return base
@@ -146,7 +146,7 @@ class Baselines(_Beside):
 
         Raises StoppedError where it fails, and UntrustworthyError where it does not answer as the base does.
         """
-        zero = unspoilt(self._calls(lambda each: each.score_zero(trial), "the run with learning rate 0"))
+        zero = unspoilt(self._calls(lambda objective: objective.score_zero(trial), "the run with learning rate 0"))
         if zero.status is Status.FAILED:
             raise StoppedError(
                 f"the first training, of a few steps with learning rate 0, failed, as all would: {zero.error}. "
@@ -154,7 +154,7 @@ class Baselines(_Beside):
             )
         base = self._with_items(Baseline.BASE)
         what = "the comparison of the run with learning rate 0"
-        if reason := self._calls(lambda each: each.disagreement(base, zero), what):
+        if reason := self._calls(lambda objective: objective.disagreement(base, zero), what):
             raise UntrustworthyError(
                 f"training with learning rate 0 must leave the base model's answers as they are, but: {reason}. "
                 "Every trial would be scored wrongly. Please report the model and the versions."
@@ -267,7 +267,9 @@ class Ending(_Beside):
             adapter = self._record.adapter(trained).absolute()
             final = Trial(0, dict(winner.config), seed=run.seed, order=run.order)
             what = "the winner's scores on the verdict items"
-            self._score(WinnerScoring.JUDGED, final, lambda: calls(lambda each: each.score_winner(run, adapter), what))
+            self._score(
+                WinnerScoring.JUDGED, final, lambda: calls(lambda objective: objective.score_winner(run, adapter), what)
+            )
         if is_judged(winner, baselines):
             if isinstance(trained, FreshRun):
                 artifacts.ship(trained)
@@ -283,7 +285,7 @@ class Ending(_Beside):
             return
         before = self._with_items(WinnerScoring.JUDGED)
         what = "the check of the winner's adapter as others load it"
-        observation = calls(lambda each: each.reload(winner, adapter, before), what)
+        observation = calls(lambda objective: objective.reload(winner, adapter, before), what)
         if observation is not None:
             final = Trial(0, dict(winner.config), seed=scored.seed).finished(observation, told=0)
             self._note(WinnerScoring.RELOADED, final)

@@ -178,7 +178,9 @@ class Loop:
                 continue
             pause = POLL / 16
             # What ends the run comes last: results that are there already are put on record before.
-            for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
+            for future in sorted(
+                pool.first(running), key=lambda future: (_ends_the_run(future), running[future].number)
+            ):
                 outcome = _outcome(future)
                 seconds = {"worker_seconds": meter.take(), "search_seconds": self._searcher.take_seconds()}
                 self.tell(running.pop(future), dataclasses.replace(outcome, cost={**outcome.cost, **seconds}))
@@ -239,7 +241,7 @@ class Loop:
         """
         pool.shutdown(wait=False, cancel_futures=True)
         # Again and again: a thread may only be about to hand its trial in when it is interrupted.
-        while left := [each for each in self.running if not each.done()]:
+        while left := [future for future in self.running if not future.done()]:
             self._objective.interrupt()
             wait(left, timeout=0.2)
 

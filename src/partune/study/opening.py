@@ -82,7 +82,7 @@ def notes_on(recorded: Record, contents: Contents) -> list[str]:
     """
     note = check(recorded.contents, {**contents, **versions()})
     dated = DATED.format(directory=recorded.directory) if recorded.dated else None
-    return [each for each in (note, dated) if each is not None]
+    return [text for text in (note, dated) if text is not None]
 
 
 def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
@@ -110,7 +110,7 @@ def _shared(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
 
 def _same_function(there: str, here: str) -> bool:
     """Return whether two names are of one function: a script that is run has no name of its own."""
-    (module, name), (other, same) = (each.rpartition(":")[::2] for each in (there, here))
+    (module, name), (other, same) = (named.rpartition(":")[::2] for named in (there, here))
     return name == same and (module == other or "__main__" in (module, other))
 
 

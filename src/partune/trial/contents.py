@@ -130,12 +130,12 @@ def first_difference(
 
 def as_data(contents: Contents) -> dict[str, dict[str, Any]]:
     """Return contents as the record keeps them."""
-    return {name: dataclasses.asdict(each) for name, each in contents.items()}
+    return {name: dataclasses.asdict(content) for name, content in contents.items()}
 
 
 def of_data(data: Mapping[str, Mapping[str, Any]]) -> Contents:
     """Return contents from what the record keeps."""
-    return {name: Content(**each) for name, each in data.items()}
+    return {name: Content(**content) for name, content in data.items()}
 
 
 def digest(*parts: Any) -> str:

@@ -78,7 +78,7 @@ def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
 
 
 def _texts(objects: np.ndarray[Any, Any]) -> bool:
-    return any(isinstance(each, (str, bytes)) for each in objects.flat)
+    return any(isinstance(value, (str, bytes)) for value in objects.flat)
 
 
 class Status(StrEnum):

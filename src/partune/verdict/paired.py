@@ -84,7 +84,7 @@ class Runs:
             np.asarray((weights or {}).get(task, np.full(size, 1.0)), float)
             for task, size in zip(tasks, sizes, strict=True)
         ]
-        share = [each / each.sum() / len(tasks) for each in share]
+        share = [weight / weight.sum() / len(tasks) for weight in share]
         kinds = [np.asarray((leaves or {}).get(t, np.zeros(size, int))) for t, size in zip(tasks, sizes, strict=True)]
         places = np.stack([np.repeat(np.arange(len(tasks)), sizes), np.concatenate(kinds)])  # (2, n)
         strata = np.unique(places, axis=1, return_inverse=True)[1].reshape(-1)
@@ -128,10 +128,10 @@ class Variance:
         if freedom == 0:
             return cls(math.nan, 0.0, math.inf)
         differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
-        each = spread(differences[None], winner.weights, strata)[0]
-        by_stratum = np.array([each[strata == group].sum() for group in groups])
+        variances = spread(differences[None], winner.weights, strata)[0]
+        by_stratum = np.array([variances[strata == group].sum() for group in groups])
         sides = [_of_runs(side, strata) for side in (winner, reference) if len(side) > 1]
-        items, runs = float(each.sum()), sum(variance for variance, _ in sides)
+        items, runs = float(variances.sum()), sum(variance for variance, _ in sides)
         denominator = float((by_stratum**2 / (sizes - 1)).sum()) + sum(square for _, square in sides)
         return cls(items, runs, (items + runs) ** 2 / denominator if denominator > 0 else float(freedom))
 

@@ -53,7 +53,7 @@ def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> 
     leaders = done[:MOST]
     observations = [trial.observation for trial in leaders if trial.observation is not None]
     if noisy is None:
-        noisy = any(each.stderr for each in observations)
+        noisy = any(observation.stderr for observation in observations)
     if not noisy or not leaders:
         return scores
     from partune.runtime.threads import one_blas_thread
@@ -117,9 +117,9 @@ def pooled(first: float, again: Sequence[Trial]) -> float:
         first: What the trial's first score is worth.
         again: Its further runs.
     """
-    if any(each.status is not Status.DONE for each in again):
+    if any(run.status is not Status.DONE for run in again):
         return -math.inf
-    return (first + sum(each.score for each in again)) / (1 + len(again))
+    return (first + sum(run.score for run in again)) / (1 + len(again))
 
 
 def halvings(k: int) -> list[int]:
@@ -151,7 +151,7 @@ def due(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], k: int, wor
         missing = [trial for trial in alive if len(again.get(trial.number, ())) < run]
         if missing:
             return missing, run
-        alive.sort(key=lambda each: -pooled(worth[each.number], again[each.number][:run]))
+        alive.sort(key=lambda trial: -pooled(worth[trial.number], again[trial.number][:run]))
     return [], 0
 
 

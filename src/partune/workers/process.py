@@ -126,13 +126,13 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
         return
     if WORKERS_EACH not in os.environ or not (visible := devices()):
         return
-    each, workers = int(os.environ[DEVICES_EACH]), int(os.environ[WORKERS_EACH])
+    per_worker, workers = int(os.environ[DEVICES_EACH]), int(os.environ[WORKERS_EACH])
     number = 0 if workers == 1 else int(str(process.name).rpartition("-")[2])  # "SLURMCluster-3-1": 4th job, 2nd worker
-    if len(visible) < workers * each:
-        needed = f"{workers} workers with {each} GPU each need {workers * each}"
+    if len(visible) < workers * per_worker:
+        needed = f"{workers} workers with {per_worker} GPU each need {workers * per_worker}"
         print(f"partune: {needed}, this job has {len(visible)}", file=sys.stderr, flush=True)
         os._exit(1)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * each : (number + 1) * each])
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * per_worker : (number + 1) * per_worker])
 
 
 def _terminate(process: Worker | Nanny) -> None:

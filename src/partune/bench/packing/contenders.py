@@ -384,7 +384,7 @@ class Packed:
         """
         head = Head(work.base)
         packed = cls(K, head, PackedLikelihoods(work.base, head))
-        brief = tuple(each.model_copy(update={"steps": BRIEF}) for each in work.configurations)
+        brief = tuple(configuration.model_copy(update={"steps": BRIEF}) for configuration in work.configurations)
         packed.run(replace(work, configurations=brief))
         return packed
 
@@ -402,7 +402,7 @@ class Packed:
         watch = Stopwatch(work.base.device)
         with carrier(work.base, work.targets) as carrying:
             residents = Residents(carrying, self.head)
-            slots = [Slot(Job(each.settings, work.examples, each.seed, work.seed)) for each in trials]
+            slots = [Slot(Job(trial.settings, work.examples, trial.seed, work.seed)) for trial in trials]
             residents.arrange([], slots)
             run.setup += watch.lap()
             train(residents)
@@ -413,7 +413,7 @@ class Packed:
                 carrying.save(settings, weights, folder / "adapter")
             run.setup += watch.lap()
             answers = self.likelihoods.answers("all", work.requests, carrying, carrying.loaded(adapters))
-            run.scores += [work.score(each) for each in answers]
+            run.scores += [work.score(answer) for answer in answers]
             run.score += watch.lap()
         run.tokens += sum(slot.tokens for slot in slots)
         run.losses += [slot.losses for slot in slots]

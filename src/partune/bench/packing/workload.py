@@ -203,8 +203,8 @@ def drawn(options: Packing) -> tuple[config.Training, ...]:
     n = options.configurations
     common = {"batch_size": options.batch, "steps": options.steps, "warmup_steps": 1, "schedule": "cosine"}
     return tuple(
-        config.Training.model_validate({**common, **each.config})
-        for each in LatinHypercube(SPACES["lora"], options.seed, size=n).ask(n)
+        config.Training.model_validate({**common, **proposal.config})
+        for proposal in LatinHypercube(SPACES["lora"], options.seed, size=n).ask(n)
     )
 
 

@@ -136,7 +136,7 @@ class SimulatedStudy:
         """The regret against the clock: (seconds, regret) at each improvement, regrets falling."""
         corners: list[tuple[float, float]] = []
         best = math.inf
-        for task, regret in sorted(zip(self.tasks, self.regrets, strict=True), key=lambda each: each[0].end):
+        for task, regret in sorted(zip(self.tasks, self.regrets, strict=True), key=lambda pair: pair[0].end):
             if regret < best:
                 best = regret
                 corners.append((task.end, regret))
@@ -156,8 +156,8 @@ def greedy(seconds: Sequence[float], workers: int) -> float:
         workers: The number of workers.
     """
     free = [0.0] * workers
-    for each in seconds:
-        heapq.heapreplace(free, free[0] + each)
+    for duration in seconds:
+        heapq.heapreplace(free, free[0] + duration)
     return max(free)
 
 
@@ -190,7 +190,7 @@ def write(folder: Path, head: Sequence[str], runs: Sequence[SimulatedStudy]) -> 
     with (folder / "regrets.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow([*Case._fields, "seconds", "regret"])
-        writer.writerows([*run.case, *each] for run in runs for each in run.course)
+        writer.writerows([*run.case, *point] for run in runs for point in run.course)
     for name in dict.fromkeys(run.case.algorithm for run in runs):
         of_algorithm = [run for run in runs if run.case.algorithm == name]
         title = f"{name}, {len(of_algorithm[0].tasks)} trials"
@@ -271,6 +271,6 @@ def steps(runs: Sequence[SimulatedStudy]) -> list[tuple[float, float]]:
     times = sorted({begin, *(second for run in runs for second, _ in run.course if begin < second < end)})
     corners: list[tuple[float, float]] = []
     for second in times:
-        regret = fmean(min(each for at, each in run.course if at <= second) for run in runs)
+        regret = fmean(min(value for at, value in run.course if at <= second) for run in runs)
         corners += [(second, corners[-1][1]), (second, regret)] if corners else [(second, regret)]
     return [*corners, (end, corners[-1][1])]

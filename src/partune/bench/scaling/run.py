@@ -204,8 +204,8 @@ class Simulated(Workers):
             wait: Changes nothing here.
             cancel_futures: Changes nothing here.
         """
-        for each in self._running:
-            each.future.cancel()
+        for task in self._running:
+            task.future.cancel()
         self._running.clear()
 
 

@@ -113,7 +113,7 @@ def fitted(space: Space, points: Array, scores: Array, axes: Array) -> tuple[Arr
     transformed = [tuple(row) for row in (points @ axes).tolist()]
     weighted = axes / Surrogate(space, transformed, scores.tolist()).lengths
     values = tamed(scores)
-    return weighted, min(SMOOTHINGS, key=lambda each: error(points, values, weighted, each))
+    return weighted, min(SMOOTHINGS, key=lambda smoothing: error(points, values, weighted, smoothing))
 
 
 @dataclass(frozen=True)

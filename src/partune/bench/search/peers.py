@@ -89,7 +89,7 @@ class Ours(Contender):
         """Return the next configuration to score, or None if the search is finished."""
         asked = self.optimizer.ask() if len(self.trials) < self.searches else []
         if asked:
-            trials, self.run = [Trial(each.number, each.config, each.point) for each in asked], 0
+            trials, self.run = [Trial(proposal.number, proposal.config, proposal.point) for proposal in asked], 0
         else:
             trials, self.run = due(self.trials, self.again, self.confirm, self._worths())
         if not trials:
@@ -161,7 +161,7 @@ def cmaes(race: Race) -> Contender:
     # With a margin if there are integers, as its documentation recommends.
     import optuna
 
-    integers = any(isinstance(each, Int) for each in race.space.hyperparameters.values())
+    integers = any(isinstance(parameter, Int) for parameter in race.space.hyperparameters.values())
     sampler = optuna.samplers.CmaEsSampler(seed=race.seed, with_margin=integers, warn_independent_sampling=False)
     return Optuna(race, sampler)
 
@@ -177,10 +177,10 @@ class Smac(Contender):
         from smac import HyperparameterOptimizationFacade, Scenario
 
         self.space = race.space
-        parameters = {name: self._parameter(name, each) for name, each in self.space.hyperparameters.items()}
+        parameters = {name: self._parameter(name, parameter) for name, parameter in self.space.hyperparameters.items()}
         space = ConfigurationSpace(seed=race.seed)
         space.add(list(parameters.values()))
-        space.add([each for name in parameters if (each := self._condition(name, parameters)) is not None])
+        space.add([condition for name in parameters if (condition := self._condition(name, parameters)) is not None])
         # SMAC writes its files whatever it is told; with the object the folder goes too.
         self._folder = tempfile.TemporaryDirectory(prefix="partune-smac-")
         scenario = Scenario(
@@ -248,14 +248,14 @@ class Ax(Contender):
     """
 
     def __init__(self, race: Race) -> None:
-        if any(each.when for each in race.space.hyperparameters.values()):
+        if any(parameter.when for parameter in race.space.hyperparameters.values()):
             raise UserError("the contender ax cannot search a space with conditions: leave it out of --contenders")
         from ax import Client
 
         self.space, self.noisy = race.space, race.noisy
         self.client = Client(random_seed=race.seed)
         logging.getLogger("ax").setLevel(logging.ERROR)
-        self.client.configure_experiment([self._parameter(*each) for each in race.space.hyperparameters.items()])
+        self.client.configure_experiment([self._parameter(*item) for item in race.space.hyperparameters.items()])
         self.client.configure_optimization("score")
 
     def _parameter(self, name: str, parameter: Hyperparameter) -> Any:
@@ -374,10 +374,10 @@ def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -
             _check(name, budget)
             chosen_names.append(name)
             continue
-        missing = {peer: each.package for peer, each in PEERS.items() if each.missing}
+        missing = {peer: library.package for peer, library in PEERS.items() if library.missing}
         for peer, package in missing.items():
             tell(f"without {peer}: pip install {package}")
-        chosen_names += [each for each in (*ALGORITHMS, *PEERS) if each not in missing]
+        chosen_names += [name for name in (*ALGORITHMS, *PEERS) if name not in missing]
     return list(dict.fromkeys(chosen_names))
 
 

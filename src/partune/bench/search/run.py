@@ -81,7 +81,7 @@ def list_jobs(options: Searching, names: list[str], contenders: list[str]) -> li
         contenders: The contenders.
     """
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    return [(name, each, seed, options.budget) for seed in seeds for name in names for each in contenders]
+    return [(name, contender, seed, options.budget) for seed in seeds for name in names for contender in contenders]
 
 
 def key(run: SearchRun) -> RunKey:
@@ -174,7 +174,7 @@ def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
                 score = problem.evaluate(config, np.random.default_rng([seed, len(run.regrets), NOISE]))
                 run.scores.append(score)
                 run.regrets.append(problem.regret(config))
-                best = max(best, (score, config), key=lambda each: each[0])
+                best = max(best, (score, config), key=lambda visited: visited[0])
                 began = time.process_time()
                 racer.tell(score)
                 took = time.process_time() - began  # what the recommendation takes is not counted

@@ -294,10 +294,10 @@ def rank_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[str]
     by_column = [standings(runs, n, visited) for n, visited in columns(marks)]
     last, blocks = by_column[-2]  # of what is named at the last mark; behind it is the best visited
     texts = [
-        {each.contender: f"{each.rank:.2f} ({each.low:.2f}..{each.high:.2f})" for each in ranked}
+        {standing.contender: f"{standing.rank:.2f} ({standing.low:.2f}..{standing.high:.2f})" for standing in ranked}
         for ranked, _ in by_column
     ]
-    rows = [[each.contender, *(column[each.contender] for column in texts)] for each in last]
+    rows = [[standing.contender, *(column[standing.contender] for column in texts)] for standing in last]
     if len(last) > 1:
         rows.append(["critical difference", *[f"{critical_difference(len(last), blocks):.2f}"] * len(by_column)])
     return [heads(marks), *rows]
@@ -318,7 +318,7 @@ def second_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[st
         taken = [[second for seconds in by_run for second in seconds[low:high]] for low, high in spans]
         later = [second for seconds in by_run for second in seconds[1:]]  # the first may have paid for imports
         texts = [
-            *(number(median(each)) if each else NOTHING for each in taken),
+            *(number(median(span_seconds)) if span_seconds else NOTHING for span_seconds in taken),
             number(fmean(later)) if later else NOTHING,
         ]
         rows.append([name, *texts])
@@ -334,7 +334,7 @@ def picture(ranked: Sequence[Standing], blocks: int, title: str) -> str:
         title: The title.
     """
     difference = critical_difference(len(ranked), blocks)
-    left, width, line, top = 30 + 8 * max(len(each.contender) for each in ranked), 480, 24, 56
+    left, width, line, top = 30 + 8 * max(len(standing.contender) for standing in ranked), 480, 24, 56
     height = top + line * len(ranked) + 34
 
     def x(rank: float) -> float:
@@ -354,11 +354,12 @@ def picture(ranked: Sequence[Standing], blocks: int, title: str) -> str:
         lines.append(f'<line x1="{x(rank)}" y1="{bottom}" x2="{x(rank)}" y2="{bottom + 5}" stroke="black"/>')
         lines.append(f'<text x="{x(rank)}" y="{bottom + 20}" text-anchor="middle">{rank}</text>')
     lines.append(f'<line x1="{left}" y1="{bottom}" x2="{left + width}" y2="{bottom}" stroke="black"/>')
-    for row, each in enumerate(ranked):
+    for row, standing in enumerate(ranked):
         y = top + line * row + line / 2 - 4
-        lines.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(each.contender)}</text>')
+        lines.append(f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{escape(standing.contender)}</text>')
         lines.append(
-            f'<line x1="{x(each.low)}" y1="{y}" x2="{x(each.high)}" y2="{y}" stroke="#1f4e79" stroke-width="2"/>'
+            f'<line x1="{x(standing.low)}" y1="{y}" x2="{x(standing.high)}" y2="{y}" stroke="#1f4e79" '
+            'stroke-width="2"/>'
         )
-        lines.append(f'<circle cx="{x(each.rank)}" cy="{y}" r="4" fill="#1f4e79"/>')
+        lines.append(f'<circle cx="{x(standing.rank)}" cy="{y}" r="4" fill="#1f4e79"/>')
     return "\n".join([*lines, "</svg>"]) + "\n"

@@ -56,7 +56,7 @@ class Program:
 
     def check(self) -> None:
         """Raise UserError where the program does not run, or lacks an argument that we give."""
-        needed = {each for each in finetune_flags() if each.startswith("--") and not each.startswith("--data.")}
+        needed = {flag for flag in finetune_flags() if flag.startswith("--") and not flag.startswith("--data.")}
         with tempfile.TemporaryDirectory(prefix="partune-litgpt-") as folder:
             log = Path(folder) / "help.log"
             try:

@@ -41,9 +41,9 @@ class PackedOptimizer:
         self.first = torch.zeros_like(pack.values)  # m, (K, P)
         self.second = torch.zeros_like(pack.values)  # v, (K, P)
         self.steps = [0] * len(pack)
-        self.decays = [each.weight_decay for each in settings]
-        self.norms = self._column([each.max_grad_norm for each in settings])
-        self.sgd = [each.optimizer == "sgd" for each in settings]
+        self.decays = [trial.weight_decay for trial in settings]
+        self.norms = self._column([trial.max_grad_norm for trial in settings])
+        self.sgd = [trial.optimizer == "sgd" for trial in settings]
         beta1, self.beta2 = BETAS
         self.old = self._column([s.momentum if s.optimizer == "sgd" else beta1 for s in settings])
         self.new = self._column([1.0 if s.optimizer == "sgd" else 1 - beta1 for s in settings])
@@ -105,7 +105,7 @@ class PackedOptimizer:
         moved = torch.tensor(due, device=values.device).unsqueeze(1)
         lost = moved & ~finite.unsqueeze(1)
         state = values, self.first, self.second
-        before = [each.clone() for each in state]
+        before = [tensor.clone() for tensor in state]
         self._update(chosen, values, g * clipping, self.first, self.second)
         for now, then in zip(state, before, strict=True):
             now.copy_(torch.where(lost, 0.0, torch.where(moved, now, then)))

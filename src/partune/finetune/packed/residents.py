@@ -382,7 +382,9 @@ class Batch:
         return [
             cls.of(
                 [
-                    Share.of(slot, micro).only(np.array([each == kind for each in slot_kinds], bool), slot_lengths)
+                    Share.of(slot, micro).only(
+                        np.array([slot_kind == kind for slot_kind in slot_kinds], bool), slot_lengths
+                    )
                     for slot, slot_kinds, slot_lengths in zip(slots, kinds, lengths, strict=True)
                 ],
                 micro,

@@ -281,14 +281,14 @@ def _code_in(settings: Mapping[str, Any]) -> str | None:
     import lm_eval.api.metrics  # noqa: F401  (fills the registry)
     from lm_eval.api.registry import metric_registry
 
-    for each in _nested(settings, set()):
-        if not isinstance(each, Mapping):
+    for part in _nested(settings, set()):
+        if not isinstance(part, Mapping):
             continue
-        if each.get("dataset_path") in PICKLED:
-            return f"dataset_path: {each['dataset_path']}, which reads pickles"
-        if each.get("use_prompt") is not None:
-            return f"use_prompt: {each['use_prompt']}"
-        metrics = each.get("metric_list")
+        if part.get("dataset_path") in PICKLED:
+            return f"dataset_path: {part['dataset_path']}, which reads pickles"
+        if part.get("use_prompt") is not None:
+            return f"use_prompt: {part['use_prompt']}"
+        metrics = part.get("metric_list")
         for metric in metrics if isinstance(metrics, list) else ():
             name = metric.get("metric") if isinstance(metric, Mapping) else None
             if isinstance(name, str) and (metric.get("hf_evaluate") or name not in metric_registry):
@@ -304,8 +304,8 @@ def _nested(value: Any, seen: set[int]) -> Iterator[Any]:
     seen.add(id(value))
     yield value
     if isinstance(value, (Mapping, list, tuple)):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _nested(each, seen)
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _nested(inner, seen)
 
 
 @contextmanager

@@ -220,10 +220,10 @@ class Scorer:
             items[str(part.result("loglikelihood"))] = likelihoods
             if len(part.task.leaves) > 1:
                 items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.leaf, part.weights
-            for metric, each in values.items():
-                mean, error = aggregate(part, each, metric)
+            for metric, by_item in values.items():
+                mean, error = aggregate(part, by_item, metric)
                 name = part.result(metric)
-                items[str(name)] = each
+                items[str(name)] = by_item
                 named[str(name)], named[name.stderr] = mean, error
                 if metric == part.metric:
                     chosen.setdefault(part.name, []).append((mean, error))

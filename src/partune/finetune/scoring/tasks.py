@@ -216,7 +216,11 @@ class Loader:
         for leaf, count in Counter(leaf.task_name for leaf in leaves).items():
             if count > 1:
                 raise UserError(f"group {label} has the task {leaf} {count} times: its items would count {count}-fold")
-        return label, leaves, {each.metric: each.weight_by_size for each in group.aggregate_metric_list or ()}
+        return (
+            label,
+            leaves,
+            {aggregation.metric: aggregation.weight_by_size for aggregation in group.aggregate_metric_list or ()},
+        )
 
     @property
     def _harness(self) -> TaskManager:
@@ -256,7 +260,7 @@ def _why_not_loaded(name: str, error: Exception) -> str:
 
     # The harness does not say which task it was building: the frames that its error passed through know.
     running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    failed = next((each for each in reversed(running) if isinstance(each, HarnessTask)), None)
+    failed = next((owner for owner in reversed(running) if isinstance(owner, HarnessTask)), None)
     if failed is None:
         return f"task {name} cannot be loaded: {reason(error)}"
     documents: Any = getattr(failed, "task_docs", ())
@@ -363,7 +367,7 @@ def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
         return (_choice_number(choices, answer),)
     if not answer:
         raise ItemError("it has no right answer")
-    return tuple(_choice_number(choices, each) for each in answer)
+    return tuple(_choice_number(choices, right) for right in answer)
 
 
 def _choice_number(choices: Sequence[str], answer: Any) -> int:

@@ -62,8 +62,8 @@ def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None
     optimizer.replay(trials)
     if isinstance(optimizer, FDA):
         regions = [
-            Region(tuple(u - each.r for u in each.c), tuple(u + each.r for u in each.c), each.level)
-            for each in optimizer.regions
+            Region(tuple(u - region.r for u in region.c), tuple(u + region.r for u in region.c), region.level)
+            for region in optimizer.regions
         ]
         return Partition(regions, optimizer.shape is Hypersphere, [], [])
     if optimizer.tree is None:
@@ -79,4 +79,4 @@ def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None
         regions.append(Region(cell.lower, cell.upper, cell.depth, cell.score if score is None else score, inferred))
     asked = [(trial.number, optimizer.space.encode(trial.config)) for trial in trials]
     noted = [(trial.number, canonical(tuple(note["point"]))) for trial in trials for note in trial.notes]
-    return Partition(regions, False, *([(n, first[u]) for n, u in each if u in first] for each in (asked, noted)))
+    return Partition(regions, False, *([(n, first[u]) for n, u in points if u in first] for points in (asked, noted)))

@@ -88,7 +88,7 @@ class Model:
         shape = len(y), len(x)
         values = (untamed(mean + k * std, self._scores) for k in (-1, 0, 1))
         # A small step beyond the worst score on the process's log scale would be a huge one back on the score's.
-        low, middle, high = (np.maximum(each, self._scores.min()).reshape(shape) for each in values)
+        low, middle, high = (np.maximum(curve, self._scores.min()).reshape(shape) for curve in values)
         return Plane(across, up, x, y, middle, (high - low) / 2)
 
 

@@ -105,7 +105,7 @@ def _baseline(row: Summary) -> dict[str, Scored]:
     scores: dict[str, Scored] = {SEARCH: (row["score"], row["stderr"])}
     if row["verdict"] is not None:
         scores[VERDICT] = row["verdict"]["score"], row["verdict"]["stderr"]
-    return scores | {TEST + task: (each["score"], each["stderr"]) for task, each in row["test"].items()}
+    return scores | {TEST + task: (test["score"], test["stderr"]) for task, test in row["test"].items()}
 
 
 def tested(study: Facts, task: str) -> list[float]:

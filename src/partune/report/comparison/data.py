@@ -68,7 +68,7 @@ def comparison(studies: Sequence[Facts]) -> Summary:
         "measure": measure,
         "trials": common,
         "algorithms": [_algorithm(name, groups[name], results[name], common, timed) for name in ordered],
-        "differences": [_plainly(each) for each in differences({name: results[name] for name in ordered})],
+        "differences": [_plainly(difference) for difference in differences({name: results[name] for name in ordered})],
         "studies": [_study(study, measure) for name in ordered for study in groups[name]],
         "notes": _notes(studies, common, results),
     }
@@ -104,7 +104,7 @@ def _check(studies: Sequence[Facts]) -> None:
     first, objective = studies[0], _objective(studies[0])
     for study in studies:
         if not study.trials or not study.over:
-            far = words.progress([each.status for each in study.trials], study.budget)
+            far = words.progress([trial.status for trial in study.trials], study.budget)
             raise UserError(f"{_name(study)} is not finished, {far}: partune resume {shlex.quote(_name(study))}")
         if study.winner is None:
             raise UserError(f"no trial of {_name(study)} has a score: there is nothing to compare")
@@ -181,7 +181,7 @@ def _study(study: Facts, measure: str) -> Summary:
 def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], common: int, timed: bool) -> Summary:
     values = np.array([*results.values()])[:, None]
     parts = [{part.name: part.seconds for part in study.parts} for study in group]
-    names = dict.fromkeys(part for each in parts for part in each)
+    names = dict.fromkeys(part for seconds in parts for part in seconds)
     return {
         "algorithm": name,
         "seeds": sorted(results),
@@ -189,7 +189,7 @@ def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], 
         "scores": _spread([_scores(study) for study in group]),
         "by_trial": _by_trial(group, common),
         "by_seconds": _by_seconds(group) if timed else [],
-        "seconds": {part: float(np.mean([each.get(part, 0.0) for each in parts])) for part in names},
+        "seconds": {part: float(np.mean([seconds.get(part, 0.0) for seconds in parts])) for part in names},
         "seconds_a_trial": float(np.mean([_seconds(study) / len(study.trials) for study in group])),
     }
 
@@ -263,14 +263,14 @@ def _on_test(studies: Sequence[Facts], task: str) -> Summary:
             }
             for name in ordered
         ],
-        "differences": [_plainly(each) for each in differences({name: results[name] for name in ordered})],
+        "differences": [_plainly(difference) for difference in differences({name: results[name] for name in ordered})],
     }
 
 
 def _spread(repeats: Sequence[Sequence[float]]) -> dict[str, float] | None:
     """Return mean, quartiles and maximum, in the mean over repeats; None where no repeat has scores."""
     spreads = [_quartiles(scores) for scores in repeats if scores]
-    return {name: float(np.mean([each[name] for each in spreads])) for name in QUARTILES} if spreads else None
+    return {name: float(np.mean([spread[name] for spread in spreads])) for name in QUARTILES} if spreads else None
 
 
 def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[int, float]]) -> list[str]:

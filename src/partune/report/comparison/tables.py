@@ -59,15 +59,15 @@ def test_tables(tests: Mapping[str, Summary]) -> list[Section]:
 
 
 def _test_tables(task: str, compared: Summary) -> list[Section]:
-    tried = any(each["scores"] is not None for each in compared["algorithms"])
+    tried = any(algorithm["scores"] is not None for algorithm in compared["algorithms"])
     rows = [
         [
-            each["algorithm"],
-            str(len(each["seeds"])),
-            rounding.number(each["result"]),
-            *(_spread(each["scores"]) if tried else []),
+            algorithm["algorithm"],
+            str(len(algorithm["seeds"])),
+            rounding.number(algorithm["result"]),
+            *(_spread(algorithm["scores"]) if tried else []),
         ]
-        for each in compared["algorithms"]
+        for algorithm in compared["algorithms"]
     ]
     heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
     note = "Means over repeats. No optimiser saw this task: it chose no winner."

@@ -90,7 +90,9 @@ def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], 
     epochs = list(range(1, len(scores[0]) + 1))
     traces = [
         {
-            **parts.line(epochs, [None if each is None else parts.digits(each) for each in row], name, hue(k), "solid"),
+            **parts.line(
+                epochs, [None if score is None else parts.digits(score) for score in row], name, hue(k), "solid"
+            ),
             "mode": "lines+markers",
             "marker": parts.mark(hue(k), "circle", 8),
             "showlegend": False,
@@ -114,7 +116,7 @@ def apart(figure: Figure, facts: Facts, first: int) -> Figure:
         facts: The study that it shows.
         first: The number that the study's first trial has on the page.
     """
-    encode = {name: each.encode for name, each in facts.space.hyperparameters.items()}
+    encode = {name: parameter.encode for name, parameter in facts.space.hyperparameters.items()}
     for trace in figure["data"]:
         meta = trace.get("meta", {})
         numbers = meta.get("trials", [])

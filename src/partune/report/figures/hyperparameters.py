@@ -157,7 +157,7 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
         "type": "contour" if smooth else "heatmap",
         "x": cut.x,
         "y": cut.y,
-        "z": [[parts.digits(each) for each in row] for row in values.tolist()],
+        "z": [[parts.digits(value) for value in row] for row in values.tolist()],
         "colorscale": UNSURE if uncertain else SCALE,
         "colorbar": parts.bar(title),
         "hovertemplate": f"{title} %{{z:.4g}}<extra></extra>",

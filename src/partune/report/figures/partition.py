@@ -35,10 +35,10 @@ def cells(facts: Facts, partition: Partition, across: str, up: str) -> Figure:
     winner = facts.winner
     point = (0.5,) * facts.space.dimension if winner is None else facts.space.encode(winner.config)
     if partition.round:
-        traces: list[Trace] = [_outlines([_circle(each, axes) for each in partition.regions])]
+        traces: list[Trace] = [_outlines([_circle(region, axes) for region in partition.regions])]
     else:
-        cut = [each for each in partition.regions if _holds(each, point, axes)]
-        boxes = [_box(each, axes) for each in cut]
+        cut = [region for region in partition.regions if _holds(region, point, axes)]
+        boxes = [_box(region, axes) for region in cut]
         traces = [*_mosaic(facts, cut, axes), _outlines(boxes)]
     figure = parts.figure(
         [*traces, *dots(facts, across, up)], x=parts.axis(facts.space, across, 4), y=parts.axis(facts.space, up)
@@ -57,21 +57,21 @@ def _holds(region: Region, point: Sequence[float], free: tuple[int, int]) -> boo
 
 def _mosaic(facts: Facts, regions: Sequence[Region], axes: tuple[int, int]) -> list[Trace]:
     """Return a heat map whose lines are the edges of the cells; the deeper ones lie upon their parents."""
-    if all(math.isnan(each.score) for each in regions):
+    if all(math.isnan(region.score) for region in regions):
         return []
-    x, y = (sorted({edge for each in regions for edge in (each.lower[k], each.upper[k])}) for k in axes)
+    x, y = (sorted({edge for region in regions for edge in (region.lower[k], region.upper[k])}) for k in axes)
     z = np.full((len(y) - 1, len(x) - 1), np.nan)
-    for each in regions:
-        columns = slice(x.index(each.lower[axes[0]]), x.index(each.upper[axes[0]]))
-        rows = slice(y.index(each.lower[axes[1]]), y.index(each.upper[axes[1]]))
-        z[rows, columns] = each.score if math.isfinite(each.score) else np.nan
+    for region in regions:
+        columns = slice(x.index(region.lower[axes[0]]), x.index(region.upper[axes[0]]))
+        rows = slice(y.index(region.lower[axes[1]]), y.index(region.upper[axes[1]]))
+        z[rows, columns] = region.score if math.isfinite(region.score) else np.nan
     low, high = ends([trial.score for trial in facts.done])
     return [
         {
             "type": "heatmap",
             "x": x,
             "y": y,
-            "z": [[None if math.isnan(each) else parts.digits(each) for each in row] for row in z.tolist()],
+            "z": [[None if math.isnan(score) else parts.digits(score) for score in row] for row in z.tolist()],
             "zmin": low,
             "zmax": high,
             "colorscale": SCALE,

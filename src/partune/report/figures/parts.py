@@ -96,8 +96,8 @@ def points(
     trace = {
         "type": "scatter",
         "mode": "markers",
-        "x": [digits(each) for each in x],
-        "y": [digits(each) for each in y],
+        "x": [digits(value) for value in x],
+        "y": [digits(value) for value in y],
         "name": plain(name),
         "marker": mark(colour, "circle", 7),
     }
@@ -186,7 +186,7 @@ def bars(errors: Sequence[float | None], colour: str, faint: bool = True) -> dic
         colour: Their colour.
         faint: Draw them thin and without caps.
     """
-    known = [each if each is not None and math.isfinite(each) else None for each in errors]
+    known = [error if error is not None and math.isfinite(error) else None for error in errors]
     look = {"color": colour, "thickness": 1 if faint else 1.6, "width": 0 if faint else 4}
     return {"type": "data", "array": known, "visible": any(known), **look}
 

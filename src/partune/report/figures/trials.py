@@ -55,15 +55,15 @@ def scores(facts: Facts) -> Figure:
             [t.number for t in below], [low] * len(below), f"below {rounding.number(low, 2)}", BLUE, below
         )
         traces.append({**trace, "marker": parts.mark(BLUE, "triangle-down", 9)})
-    again = [(number, each) for number, runs in facts.again.items() for each in runs if each.status is Status.DONE]
+    again = [(number, run) for number, runs in facts.again.items() for run in runs if run.status is Status.DONE]
     if again:
-        errors = [parts.stderr(each) for _, each in again]
-        x, y = [number for number, _ in again], [max(each.score, low) for _, each in again]
+        errors = [parts.stderr(run) for _, run in again]
+        x, y = [number for number, _ in again], [max(run.score, low) for _, run in again]
         trace = parts.points(x, y, "confirmed", PURPLE)
         traces.append({**trace, "error_y": parts.bars(errors, PURPLE), "marker": parts.mark(PURPLE, "diamond-open", 9)})
     if facts.best_so_far:
         numbers, best = zip(*facts.best_so_far, strict=True)
-        steps = parts.steps(list(numbers), [max(each, low) for each in best], "best so far")
+        steps = parts.steps(list(numbers), [max(score, low) for score in best], "best so far")
         traces.append({**steps, "hoverinfo": "skip"})
     traces += _failed(facts, [*lines, *(max(trial.score, low) for trial in done)])
     if (winner := facts.winner) is not None:

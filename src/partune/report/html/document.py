@@ -51,7 +51,7 @@ def document(
     links = "".join(f'<a href="#{name}">{escape(words)}</a>' for name, (words, _) in sections.items())
     data = {"figures": figures, "trials": trials, "places": places or {}}
     stored = "".join(
-        f'<script type="application/json" id="{name}-data">{_json(each)}</script>' for name, each in data.items()
+        f'<script type="application/json" id="{name}-data">{_json(value)}</script>' for name, value in data.items()
     )
     plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("html/page.js")
     return (

@@ -321,10 +321,10 @@ class Page:
 
     def _again(self, number: int) -> list[str]:
         return [
-            rounding.measured(each.score, each.observation.stderr)
-            if each.status is Status.DONE and each.observation is not None
+            rounding.measured(run.score, run.observation.stderr)
+            if run.status is Status.DONE and run.observation is not None
             else "failed"
-            for each in self.facts.again.get(number, [])
+            for run in self.facts.again.get(number, [])
         ]
 
 
