@@ -49,35 +49,38 @@ class Packing(config.Section):
     """Options of `partune bench packing`."""
 
     model: str = "demo"
-    """demo; a Llama of random weights of size 1M, 5M, 15M, 1B or 3B; a folder or a Hugging Face id."""
+    """Base model: demo is the tiny model of the demo, and 1M, 5M, 15M, 1B or 3B is a Llama of that size with random
+    weights; anything else is a folder or a model id of the Hugging Face Hub."""
     length: PositiveInt | None = None
-    """Tokens per synthetic example, for all models but the demo; 64 if not given."""
+    """Number of tokens per synthetic example, by default 64. The demo has data of its own and takes no length."""
     batch: PositiveInt = 4
-    """Examples per optimiser step of a trial."""
+    """Number of examples per optimiser step of a trial."""
     steps: Annotated[int, Field(ge=2)] = 20
-    """Optimiser steps per trial."""
+    """Number of optimiser steps per trial."""
     items: PositiveInt = 64
-    """Items that a trial is scored on, four choices each."""
+    """Number of items that a trial is scored on; each has four choices."""
     configurations: PositiveInt = 4
-    """Configurations of the space lora; a pack of more trials repeats them with new seeds."""
+    """Number of configurations to draw from the space lora. A pack of more trials repeats them with new seeds."""
     packs: Annotated[Numbers, Field(min_length=1)] = (2, 4, 8, 16, 32)
-    """Sizes of the packs, with commas between; each a multiple or a divisor of the configurations."""
+    """Numbers of trials in a pack, separated by commas. Each is a multiple or a divisor of the number of
+    configurations."""
     repetitions: PositiveInt = 5
-    """How many times every contender runs."""
+    """Number of times that every contender runs."""
     without: Baselines = ()
-    """Baselines to leave out: subprocess, tuned."""
+    """Baselines to leave out, separated by commas: subprocess (a process per trial) or tuned (one trial at a time
+    in PEFT)."""
     litgpt: str | None = None
-    """LitGPT's command, for the baseline of LitGPT as shipped."""
+    """LitGPT's command, or its path, for the baseline of LitGPT as shipped. Without it that baseline does not run."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Precision of the base; auto is bf16 where the device has it, else fp32."""
+    """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto is the best there is."""
+    """Device: cpu, cuda, cuda:1, mps; auto is the best that this machine has."""
     threads: PositiveInt | None = None
-    """CPU threads; by default one for a base with fewer than 20 million parameters."""
+    """Number of CPU threads; by default torch's own choice, and one for a base of fewer than 20 million parameters."""
     seed: NonNegativeInt = 0
-    """Seed of configurations, random weights, synthetic data, order and trials."""
+    """Seed of everything: the configurations, random weights, synthetic data, the order of the data, and the trials."""
     out: config.FolderText = "bench-packing"
-    """Folder to write, which must not exist yet."""
+    """Folder to write the table to; it must not exist yet."""
 
 
 class Searching(config.Section):
@@ -88,78 +91,80 @@ class Searching(config.Section):
         BeforeValidator(config.parts),
         Field(min_length=1),
     ] = ("bbob", "hpobench")
-    """Suites of problems, with commas between: bbob, bbob-mixint, bbob-noisy, hpobench, demo."""
+    """Suites of problems to run, separated by commas: bbob, bbob-mixint, bbob-noisy, hpobench or demo."""
     functions: Spans = ()
-    """BBOB functions, numbers and spans (1-12,17); all 24 if not given."""
+    """Numbers of the BBOB functions to run, with spans and commas, such as 1-12,17; by default all 24."""
     instances: Annotated[Spans, Field(min_length=1)] = (1, 2, 3)
-    """BBOB instances."""
+    """Numbers of the BBOB instances to run of each function, with spans and commas."""
     dimension: Annotated[int, Field(ge=2)] = 5
-    """Dimension of the BBOB functions; for bbob-mixint a multiple of 5."""
+    """Dimension of the BBOB functions; bbob-mixint needs a multiple of 5."""
     datasets: Names = ()
-    """Data sets of hpobench; all eight if not given."""
+    """Data sets of hpobench to run, separated by commas; by default all eight."""
     contenders: Annotated[Names, Field(min_length=1)] = ("all",)
-    """Optimisers, with commas between; options after colons (bo:n_init=5); all is whatever is installed."""
+    """Optimisers to compare, separated by commas. Options follow a colon, as in bo:n_init=5; all takes every
+    optimiser that is installed."""
     seeds: PositiveInt = 20
-    """Runs of each contender on each problem, with a seed each."""
+    """Number of runs of each optimiser on each problem; each run has a seed of its own."""
     first_seed: NonNegativeInt = 0
-    """First of the seeds, which are consecutive."""
+    """First of the seeds, which are consecutive numbers."""
     budget: Annotated[int, Field(ge=2)] = 50
-    """Evaluations per run."""
+    """Number of evaluations per run."""
     jobs: PositiveInt = 1
-    """Runs at once, each in a process of its own."""
+    """Number of runs at once; each has a process of its own."""
     out: config.FolderText = "bench-search"
-    """Folder to write; runs that it already holds are not repeated."""
+    """Folder to write the tables to. Runs that it already holds are not repeated."""
 
 
 class Scaling(config.Section):
     """Options of `partune bench scaling`."""
 
     workers: Annotated[Numbers, Field(min_length=1)] = (2, 8, 32)
-    """Numbers of workers, with commas between."""
+    """Numbers of workers to simulate, separated by commas."""
     trials: PositiveInt = 48
-    """Trials per study."""
+    """Number of trials per study."""
     seconds: PositiveFloat = 60.0
     """Mean length of a trial, in seconds on the virtual clock."""
     cv: Annotated[
         tuple[Annotated[NonNegativeFloat, Field(le=10)], ...], BeforeValidator(config.parts), Field(min_length=1)
     ] = (0.02, 0.3, 1.0)
-    """Coefficients of variation of the length (standard deviation over mean), with commas between."""
+    """Coefficients of variation of a trial's length (its standard deviation over its mean), separated by commas."""
     failures: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of trials whose worker is lost."""
+    """Share of the trials that fail because their worker is lost."""
     algorithms: Annotated[Names, Field(min_length=1)] = ("random", "soo", "bo")
-    """Optimisers, with commas between."""
+    """Optimisers to run, separated by commas."""
     modes: Annotated[tuple[Literal["async", "sync"], ...], BeforeValidator(config.parts), Field(min_length=1)] = (
         "async",
         "sync",
     )
-    """Loops, with commas between: async begins a trial whenever one ends, sync a batch once all have ended."""
+    """Loops to run, separated by commas: async begins a trial whenever one ends, sync begins a batch once all have
+    ended."""
     objective: Literal["himmelblau", "branin", "hartmann3", "hartmann6", "sphere"] = "hartmann6"
-    """Synthetic function that trials are scored by."""
+    """Synthetic function that scores the trials."""
     seeds: PositiveInt = 1
-    """Studies per case, with a seed each."""
+    """Number of studies per case; each study has a seed of its own."""
     first_seed: NonNegativeInt = 0
-    """First of the seeds, which are consecutive."""
+    """First of the seeds, which are consecutive numbers."""
     record: Literal["disk", "memory"] = "disk"
-    """Where a study keeps its record while it runs: in a folder of --out, or in memory."""
+    """Where a study keeps its record while it runs: disk (in a folder of --out) or memory."""
     out: config.FolderText = "bench-scaling"
-    """Folder to write."""
+    """Folder to write the tables and pictures to."""
 
 
 class Chaos(config.Section):
     """Options of `partune bench chaos`."""
 
     trials: PositiveInt = 200
-    """Trials of the study."""
+    """Number of trials of the study."""
     workers: PositiveInt = 4
-    """Worker processes."""
+    """Number of worker processes."""
     seconds: PositiveFloat = 2.0
-    """Mean length of a trial."""
+    """Mean length of a trial, in seconds."""
     every: PositiveFloat = 3.0
-    """Mean seconds from one kill to the next."""
+    """Mean time from one kill to the next, in seconds."""
     seed: NonNegativeInt = 0
-    """Seed of the study and of the kills."""
+    """Seed of the study, and of when and what is killed."""
     out: config.FolderText = "bench-chaos"
-    """Folder to write, which must not exist yet."""
+    """Folder to write the table to; it must not exist yet."""
 
 
 @dataclass(frozen=True)

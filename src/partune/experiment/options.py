@@ -29,23 +29,26 @@ class Protocol(config.Section):
     """The experiment: how many studies of which algorithms, and how the number of epochs is found."""
 
     repeats: PositiveInt | None = None
-    """Studies of each algorithm, which differ in the seed; 5 if not given, which can show a difference of four."""
+    """Number of studies of each algorithm, which differ in the seed. By default it is 5, with which the tests can
+    show a difference between four algorithms."""
     seeds: Seeds = ()
-    """Their seeds, with commas between; 0, 1, ... if not given."""
+    """Seeds of these studies, separated by commas; by default 0, 1, and so on."""
     algorithms: Annotated[Names, Field(min_length=1)] = ALGORITHMS
-    """The algorithms, with commas between."""
+    """Algorithms to compare, separated by commas."""
     calibration: Annotated[int, Field(ge=0)] = 6
-    """Configurations that find the number of epochs, three at least; 0 takes the epochs as they are given."""
+    """Number of configurations that the number of epochs is calibrated with, at least three; 0 takes the epochs as
+    they are given."""
     most_epochs: Annotated[int, Field(ge=2)] = 5
-    """Epochs of the full training that the calibration compares fewer with."""
+    """Number of epochs of the full training, which the calibration compares shorter ones with."""
     sufficient: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Rank correlation with the full training from which a number of epochs is enough."""
+    """Smallest rank correlation with the full training at which a number of epochs counts as enough."""
     upper: str | None = None
-    """YAML file of scores by task, of a published model for instance: the upper bound."""
+    """YAML file of scores by task, for instance those of a published model; the report shows them as the upper
+    bound."""
     processes: PositiveInt = 1
-    """Studies beside each other, each in a process of its own."""
+    """Number of studies that run at once; each has a process of its own."""
     out: config.FolderText = "runs/experiment"
-    """The experiment's folder; one that was interrupted there is continued."""
+    """Folder of the experiment. An experiment that was interrupted there is continued."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
