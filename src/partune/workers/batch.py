@@ -111,6 +111,8 @@ def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
         raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
     pages = options.get("dashboard") or "dashboard_address" in options  # the file asks for Dask's dashboard
     local = {"dashboard_address": f"{LOOPBACK}:0", "local_directory": str(folder)}
+    # HTCondor has a job's commands in its submit file, where it would take $(...) for a macro of its own.
+    make_scratch = [] if settings.system == "htcondor" else [f"export {SCRATCH}=$(mktemp -d -t {PREFIX}XXXXXXXX)"]
     # What partune relies on, and a file may not change.
     fixed = {
         "processes": workers,
@@ -119,7 +121,7 @@ def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
         "worker_extra_args": [*PRELOAD, *PRELOAD_NANNY, *WITHOUT_PAGES, *job.pop("worker_extra_args", [])],
         "job_script_prologue": [
             f"export {WORKERS_EACH}={workers} {DEVICES_EACH}={settings.devices_per_worker}",
-            *([] if settings.system == "htcondor" else [f"export {SCRATCH}=$(mktemp -d -t {PREFIX}XXXXXXXX)"]),
+            *make_scratch,
             *settings.prologue,
         ],
         "scheduler_options": {"dashboard": False, **local, **options},
