@@ -81,7 +81,10 @@ def process(space: Space, leaders: Sequence[Trial]) -> Surrogate:
     return _fitted(space, points, tuple(trial.score for trial in leaders), errors)
 
 
-@functools.lru_cache(maxsize=1)  # the study, its summary and its page ask for the same process one after the other
+# The study, its summary and its page ask for the same process one after the other, and share nothing that could own it:
+# each reads the record by itself, and the record must not know of processes. The key is all that a fit depends on, so
+# that nothing stale can be returned.
+@functools.lru_cache(maxsize=1)
 def _fitted(space: Space, points: tuple[Point, ...], scores: tuple[float, ...], errors: tuple[float, ...]) -> Surrogate:
     from partune.optimizers.surrogate import Surrogate
     from partune.runtime.threads import one_blas_thread
