@@ -31,11 +31,11 @@ PROCESSES, TUNED, LITGPT = "process per trial", "PEFT, tuned", "LitGPT as shippe
 
 
 def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Run the benchmark; write its tables after every repetition.
+    """Time the same trials in packs and without, in turn, and write the tables after every repetition.
 
     Args:
-        options: What to measure.
-        tell: Called with a line about everything that runs.
+        options: The model, its trials, the packs and the baselines.
+        tell: Called with a line before a contender runs.
 
     Returns:
         The folder of the tables.

@@ -213,14 +213,14 @@ class Simulated(Workers):
 
 
 def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Simulate every case, and write tables and pictures.
+    """Simulate a study of each algorithm, loop, spread, number of workers and seed, and write tables and pictures.
 
     Args:
-        options: What to measure.
-        tell: Called with a line about everything that runs.
+        options: What to combine, and how long trials take.
+        tell: Called with a line before a study is simulated.
 
     Returns:
-        The folder of the tables.
+        The folder of the tables and pictures.
 
     Raises:
         UserError: An option is not valid.

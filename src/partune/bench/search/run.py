@@ -44,11 +44,11 @@ RunKey = tuple[str, str, int, int]  # problem, contender, seed, budget
 
 
 def bench(options: Searching, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Run what the folder does not hold yet, and write the tables.
+    """Run each contender on each problem with each seed, unless the folder holds that run, and write the tables.
 
     Args:
-        options: What to measure.
-        tell: Called with a line about everything that runs.
+        options: The contenders, problems and seeds, and the budget of a run.
+        tell: Called with a line after each run.
 
     Returns:
         The folder of the tables.
