@@ -1,5 +1,3 @@
 """The saved models, data and tasks that these tests share."""
 
-from tests.support.models import base, bases, data_file, doubles, folders, one_thread, task_file, test_file, tokenizer
-
-__all__ = ["base", "bases", "data_file", "doubles", "folders", "one_thread", "task_file", "test_file", "tokenizer"]
+from tests.support.fixtures import *  # noqa: F403  (pytest finds fixtures by their names in this file)
