@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from partune import config
 from partune.config import unused
@@ -143,17 +143,17 @@ class FineTune(Anchored):
     @property
     def model(self) -> config.Model:
         """Section `model`."""
-        return cast(config.Model, self.config.model)
+        return self.engine.materials.model
 
     @property
     def data(self) -> config.Data:
         """Section `data`."""
-        return cast(config.Data, self.config.data)
+        return self.engine.materials.data
 
     @property
     def validation(self) -> config.Validation:
         """Section `validation`."""
-        return cast(config.Validation, self.config.validation)
+        return self.engine.materials.validation
 
     @property
     def training(self) -> config.Training:
