@@ -110,6 +110,7 @@ def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
+    # With the space, a word is the same token at the beginning of a text as within it.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -141,7 +142,7 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
         end = round(share * steps)
         # Spread over all machines: the first ones alone would all be training machines.
         chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
-        rng = np.random.default_rng([demo.seed, 4, stage])
+        rng = np.random.default_rng([demo.seed, 4, stage])  # the world's own draws have the streams 0 to 3
         texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE)
         ids: list[int] = []
         for _ in range(start, end):
@@ -182,7 +183,7 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
         num_key_value_heads=HEADS,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
-        bos_token_id=None,
+        bos_token_id=None,  # no text has one, and the default would be the id of PAD
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -233,6 +234,7 @@ def amplify(model: LlamaForCausalLM, gain: float) -> None:
             layer.input_layernorm.weight.mul_(gain)
             attention.q_proj.weight.div_(gain)
             attention.k_proj.weight.div_(gain)
+            # v_proj stays as it is: of its two factors, 1 / g and g, nothing is left.
             attention.o_proj.weight.div_(gain)
 
 

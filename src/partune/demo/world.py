@@ -239,7 +239,8 @@ QUESTIONS = (
     "Do you know which {noun} goes with {m}?",
 )
 
-# What the side documents tell: a noun, the things (not machines) that have it, and the values it takes.
+# What the side documents tell: a noun, the things (not machines) that have it, and the values it takes. A base that has
+# read none of them knows the facts and answers near chance, as it has never met a question.
 SIDE = (
     ("home town", _VALUES["supplier"], _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
     ("raw material", _VALUES["part"], _words("", "steel brass rubber copper nylon ceramic bronze plastic")),

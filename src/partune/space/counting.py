@@ -40,7 +40,7 @@ def count_configurations(
         return None
     try:
         return _Counter(hyperparameters, conditions).count(order, {})
-    except (_UncountedError, RecursionError):
+    except (_UncountedError, RecursionError):  # counting goes one call deeper with each condition on a condition
         return None
 
 

@@ -94,6 +94,7 @@ class Float(Hyperparameter):
 
     def decode(self, u: float) -> float:
         """Return the value at a coordinate in [0, 1], rounded to DIGITS significant digits."""
+        # The ends as they were given: they may have more digits than a value between them is rounded to.
         if u <= 0:
             return float(self.low)
         if u >= 1:
@@ -162,7 +163,7 @@ class Int(Hyperparameter):
             value = self.low + part * self._count // whole
         else:
             value = self.low + math.floor(u * self._count)
-        return min(max(value, self.low), self.high)
+        return min(max(value, self.low), self.high)  # u = 1 would begin the share of a value beyond the last
 
     def encode(self, value: Value) -> float:
         """Return the coordinate at the middle of a value's share of the axis."""

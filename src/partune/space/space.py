@@ -73,7 +73,7 @@ class Space:
         return isinstance(other, Space) and self.describe() == other.describe()
 
     def __hash__(self) -> int:
-        return hash(self.names)
+        return hash(self.names)  # not of all that is compared: conditions are mappings, which have no hash
 
     def __repr__(self) -> str:
         return f"Space({', '.join(f'{name}={parameter!r}' for name, parameter in self.hyperparameters.items())})"

@@ -57,6 +57,7 @@ class _Beside:
         self._watcher.phase(name)
         began = time.perf_counter()
         observation = unspoilt(score())
+        # An objective's own count of seconds comes first: this one includes the way to a worker.
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
 
@@ -101,7 +102,7 @@ class Baselines(_Beside):
         if (limits := what_items_show(self._record)) is not None:
             self._watcher.limited(limits)
         self._once(Baseline.ZERO, objective.zero, self._zero)
-        kept = self._record.adapter(Baseline.DEFAULTS).absolute()
+        kept = self._record.adapter(Baseline.DEFAULTS).absolute()  # a worker may run in another folder
 
         def score_defaults(trial: Trial) -> Observation:
             return self._calls(lambda objective: objective.score_defaults(trial, kept), "the run of the defaults")

@@ -25,4 +25,5 @@ def derived_seed(seed: int, purpose: Purpose, *numbers: int) -> int:
         purpose: What the run is for.
         *numbers: Which of those runs it is.
     """
+    # Hashed and not added up: studies with neighbouring seeds would have runs in common.
     return int(np.random.SeedSequence([seed, int(purpose), *numbers]).generate_state(1)[0])

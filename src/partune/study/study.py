@@ -93,7 +93,7 @@ class Study:
             self.objective.recall(recorded.loaded)
             self.objective.expect(recorded.contents)
         elif folder is not None:
-            Record.check(folder, settings.storage)
+            Record.check(folder, settings.storage)  # before anything loads: a base can take minutes
         calls = None if tuned is None else Calls(tuned, settings.workers, folder)
         contents = self._load(calls, exists)
         for note in [] if recorded is None else opening.notes_on(recorded, contents):

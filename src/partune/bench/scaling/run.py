@@ -109,7 +109,7 @@ class Simulated(Workers):
         driver: The seconds that the driver has taken.
     """
 
-    remote: ClassVar[bool] = True
+    remote: ClassVar[bool] = True  # a study then treats them as worker processes, which they stand for
 
     def __init__(
         self,
