@@ -28,6 +28,7 @@ def test_a_lap_is_what_passed_since_the_one_before() -> None:
     assert first.cpu < first.wall  # asleep, no processor time passes
 
 
+@pytest.mark.slow
 def test_the_peak_counts_what_was_freed_within() -> None:
     # In a process of its own: one that has run for long may give memory back while this is measured.
     script = (

@@ -32,6 +32,7 @@ def test_resume_continues_to_a_larger_budget() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_leaders_of_a_finished_study_may_be_confirmed() -> None:
     """As if it had been asked for at the beginning; the study's file says so from then on."""
     assert branin()[0] == 0

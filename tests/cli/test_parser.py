@@ -100,6 +100,7 @@ HEAVY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["tune", "--help"], ["--version"], ["spaces"]])
 def test_help_loads_nothing_heavy(arguments: list[str]) -> None:
     allowed = {"numpy"} if arguments == ["spaces"] else set()

@@ -62,6 +62,7 @@ def test_a_report_that_cannot_be_written_is_one_line_after_the_summary(tmp_path:
     assert errors == "partune: no report: cannot write runs/b/report.html: Is a directory\n"
 
 
+@pytest.mark.slow
 def test_a_study_may_be_resumed_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """With flags that say where; one that says which workers there are takes the place of all that the file says."""
     branin()

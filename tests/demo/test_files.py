@@ -79,6 +79,7 @@ def base_accuracy(task: str) -> float:
     return float((best == torch.tensor(answers)).double().mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["factory_cloze", "factory_questions"])
 def test_the_base_knows_something_and_not_everything(task: str) -> None:
     assert 0.27 < base_accuracy(task) < 0.85

@@ -118,6 +118,7 @@ def test_the_first_sentence_says_who_is_better_and_whether_the_base_is_beaten(ou
     assert f"{than_base} of 10 winners are shown to be better than the untouched base model" in found["headline"]
 
 
+@pytest.mark.slow
 def test_what_is_not_shown_is_said_to_be_not_shown(tmp_path: Path) -> None:
     same = tuned(tmp_path / "same", {"lhs": 0.2, "random": 0.2}).summary
     assert sentences.badge(same) == ("no difference shown", "open")

@@ -108,6 +108,7 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     return status, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_json_is_all_of_the_output_and_what_is_on_disk(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--objective", "branin", "--budget", "4", "--algorithms", "random,soo", "--seeds", "3,5", "--out", "x")
     status, output, errors = run(capsys, *flags, "--json")
@@ -122,6 +123,7 @@ def test_json_is_all_of_the_output_and_what_is_on_disk(capsys: pytest.CaptureFix
     assert (status, output, errors) == (0, f"{found['headline']}\n", "")
 
 
+@pytest.mark.slow
 def test_more_repeats_go_on_from_those_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("--objective", "slow:f", "--budget", "3", "--algorithms", "random,soo", "--out", "x", "--quiet")
     run(capsys, *flags, "--repeats", "1")
@@ -129,6 +131,7 @@ def test_more_repeats_go_on_from_those_that_are_there(capsys: pytest.CaptureFixt
     assert len(calls()) == 2 * 2 * 3
 
 
+@pytest.mark.slow
 def test_where_every_trial_failed_it_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
     Path("broken").touch()
     flags = ("--objective", "slow:f", "--budget", "2", "--algorithms", "random,soo", "--repeats", "1", "--out", "x")

@@ -195,6 +195,7 @@ def test_whatever_is_in_a_name_is_text(tmp_path: Path) -> None:
     assert study_in(text).data == config.Data(**data)
 
 
+@pytest.mark.slow
 def test_homes_and_passwords_stay_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home" / "ada"
     (home / "runs").mkdir(parents=True)

@@ -66,6 +66,7 @@ def recipe(out: Path, file: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_card_and_recipes_have_the_trials_own_examples_steps_and_warm_up(study: Study, tmp_path: Path) -> None:
     tuner = study.objective
     assert isinstance(tuner, FineTune)

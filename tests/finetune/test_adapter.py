@@ -143,6 +143,7 @@ def test_the_harness_scores_the_exported_adapter_alike(
     assert ours.score == found.score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_merged_model_needs_no_peft(
     folders: dict[str, Path], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path, kind: str

@@ -232,6 +232,7 @@ def trl_templates() -> list[Path]:
     return [path for path in sorted(folder.glob("*.jinja")) if not path.stem.endswith("_training")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", trl_templates() or [None], ids=lambda path: path.stem if path else "none")
 def test_templates_of_well_known_models_train_each_answer_and_no_question(
     path: Path | None, tokenizer: PreTrainedTokenizerFast

@@ -231,6 +231,7 @@ def cached_tokenizer(kind: str, added: tuple[str, ...]) -> PreTrainedTokenizerFa
     return spaced_tokenizer(kind, added)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [(), ADDED])
 @pytest.mark.parametrize("kind", [*SPACED, "without"])
 @given(instruction=TEXTS, output=TEXTS, history=st.lists(st.tuples(TEXTS, TEXTS), max_size=2))

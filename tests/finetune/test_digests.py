@@ -179,6 +179,7 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", list(CHANGES))
 @pytest.mark.parametrize("how", ["resume", "join"])
 def test_a_study_does_not_go_on_with_other_contents(place: Path, change: str, how: str) -> None:

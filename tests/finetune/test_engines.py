@@ -49,6 +49,7 @@ def gone(adapter: Path) -> None:
     (adapter / "adapter_model.safetensors").unlink()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -90,6 +91,7 @@ def test_a_trial_is_scored_saved_and_scored_again(tuner: FineTune, tmp_path: Pat
     assert same(tuner.evaluate(trial), found)
 
 
+@pytest.mark.slow
 def test_anchors_and_winner_are_scored_on_all_parts(tuner: FineTune, tmp_path: Path) -> None:
     trial = Trial(0, {"learning_rate": 0.05}, seed=1)
     trained_again = tuner.score_winner(trial, tmp_path / "winner")
@@ -107,6 +109,7 @@ def test_learning_rate_zero_is_the_base(tuner: FineTune) -> None:
     assert tuner.disagreement(base, zero) is None
 
 
+@pytest.mark.slow
 def test_every_setting_can_be_searched(tuner: FineTune) -> None:
     values: dict[str, Any] = {
         "lora_r": 3, "lora_alpha": 4, "lora_dropout": 0.1, "learning_rate": 0.03, "weight_decay": 0.2, "epochs": 0.5,
@@ -124,6 +127,7 @@ def test_every_setting_can_be_searched(tuner: FineTune) -> None:
     assert len(tuner.engine.materials._bases) == 2
 
 
+@pytest.mark.slow
 def test_a_trials_own_seed_counts_unless_one_is_fixed(tuner: FineTune) -> None:
     def found(number: int, **fixed: Any) -> Observation:
         return tuner.evaluate(Trial(0, {"learning_rate": 0.05, **fixed}, seed=number))
@@ -133,6 +137,7 @@ def test_a_trials_own_seed_counts_unless_one_is_fixed(tuner: FineTune) -> None:
     assert same(found(1, seed=4), found(2, seed=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [{}, {"seed": 7}])
 @pytest.mark.parametrize("engine", ["packed", "peft"])
 def test_a_run_with_fresh_seeds_has_its_own_of_each(make: Any, engine: str, training: dict[str, Any]) -> None:
@@ -202,6 +207,7 @@ def test_a_model_that_breaks_in_the_last_step_is_a_failure(tuner: FineTune, tmp_
     assert "log-likelihoods are not finite (task choices, item " in str(found.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", list(TRAINING))
 @pytest.mark.parametrize(("asked", "expected"), [(None, 1), (2, 2)])
 def test_trials_run_on_as_many_threads_as_suit(

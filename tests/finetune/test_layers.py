@@ -279,6 +279,7 @@ def test_a_layer_that_answers_with_more_than_a_tensor_has_no_adapter() -> None:
     assert not any(name.endswith("router") for name in find_targets(model, "all-linear"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["packed", "peft"])
 def test_a_study_asks_before_it_trains_and_records_what_is_covered(
     engine: str, data_file: Path, task_file: Path, tmp_path: Path
@@ -317,6 +318,7 @@ def tied() -> PreTrainedModel:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "targets"),
     [

@@ -201,6 +201,7 @@ INCOMPLETE: dict[str, tuple[str, Callable[[dict[str, torch.Tensor]], dict[str, t
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(INCOMPLETE))
 @pytest.mark.parametrize("how", ["load", "outline"])
 def test_weights_that_a_checkpoint_lacks_are_named(
@@ -305,6 +306,7 @@ def test_blocks_are_the_repeated_ones(bases: dict[str, Base], kind: str) -> None
     assert len({type(block) for block in found}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.thorough)])
 def test_compiled_blocks_give_the_same_numbers(
     folders: dict[str, Path], base: Base, monkeypatch: pytest.MonkeyPatch, backend: str

@@ -40,6 +40,7 @@ def train(base: Base, examples: Examples, chosen: config.Training, seed: int = 7
         return adapters(base.model) if tuned.steps else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_that_of_a_plain_loop(doubles: dict[str, Base], examples: Examples, kind: str) -> None:
     base = doubles[kind]
@@ -128,6 +129,7 @@ def test_the_base_and_the_global_generators_are_untouched(
     assert (states[2] == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
+@pytest.mark.slow
 def test_seeds_decide_and_nothing_else(base: Base, examples: Examples) -> None:
     chosen = settings(lora_dropout=0.2)
     first = train(base, examples, chosen)
@@ -152,6 +154,7 @@ def test_adapters_are_fp32_on_a_bf16_base(folders: dict[str, Path], examples: Ex
         assert np.isfinite(tuned.losses).all()
 
 
+@pytest.mark.slow
 def test_training_learns_and_counts(base: Base, examples: Examples) -> None:
     with trained(base, examples, settings(steps=None, epochs=6), 0, 0) as tuned:
         assert tuned.steps == len(tuned.losses) == 6 * 4

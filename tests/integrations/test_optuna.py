@@ -92,6 +92,7 @@ def test_the_points_are_the_optimisers_own_failures_and_a_minimum_included(name:
     assert notes == [[dict(note) for note in trial.notes] for trial in expected]
 
 
+@pytest.mark.slow
 @every
 def test_resumes_from_the_storage_as_if_it_had_never_stopped(
     name: str, options: dict[str, Any], tmp_path: Path
@@ -108,6 +109,7 @@ def test_resumes_from_the_storage_as_if_it_had_never_stopped(
     assert [trial.params for trial in study.trials] == [trial.config for trial in expected]
 
 
+@pytest.mark.slow
 @every
 def test_asks_while_others_run_and_learns_their_results_in_any_order(name: str, options: dict[str, Any]) -> None:
     """As the optimiser, asked and told in the same order; where that has nothing to propose, a random point."""

@@ -29,6 +29,7 @@ from tests.support.tiny import make_items, make_rows, write_jsonl, write_task
 from tests.support.tuning import SPACE, TRAINING, same
 
 
+@pytest.mark.slow
 def test_a_study_loads_its_winner_from_disk_once_more(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +154,7 @@ def test_trials_are_silent(make: Any, capfd: pytest.CaptureFixture[str], tmp_pat
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_an_objective_travels_without_its_resident_parts(tuner: FineTune) -> None:
     tuner.prepare()
     packed = pickle.dumps(tuner)

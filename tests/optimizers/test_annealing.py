@@ -49,6 +49,7 @@ def test_one_at_a_time_it_is_the_textbooks_loop(seed: int) -> None:
     assert [trial.point for trial in found] == textbook(seed, n_init=6, horizon=30, budget=75)
 
 
+@pytest.mark.slow
 def test_a_worse_point_is_accepted_with_metropolis_probability() -> None:
     """1500 walks, each offered one loss at its first step: at T_0 the median difference (here 1) is accepted with
     probability .3, so a loss of 1/2 with .3^(1/2) = .548; three standard deviations are .039."""
@@ -63,6 +64,7 @@ def test_a_worse_point_is_accepted_with_metropolis_probability() -> None:
     assert accepted / 1500 == pytest.approx(0.3**0.5, abs=0.039)
 
 
+@pytest.mark.slow
 def test_worse_points_are_accepted_less_and_less_often() -> None:
     """Every step offers the same loss; by thirds of the cooling."""
     line = Space(x=Float(0, 1))

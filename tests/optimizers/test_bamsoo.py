@@ -89,6 +89,7 @@ def assert_same_points(function: Synthetic, fit: Callable[..., Any], n: int, h_m
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("h_max", "compare"), [("none", ">="), ("sqrt", ">="), ("none", ">")])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_nodes_of_the_published_pseudo_code_in_its_order(
@@ -199,6 +200,7 @@ def test_options_out_of_range(options: dict[str, Any]) -> None:
         BaMSOO(SYNTHETIC["branin"].space, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_with_results_pending_an_ask_that_brought_nothing_left_no_trace(
     monkeypatch: pytest.MonkeyPatch, seed: int

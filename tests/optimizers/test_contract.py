@@ -84,6 +84,7 @@ def test_stays_in_the_cube_and_numbers_in_order(case: Case) -> None:
         SPACE.check(trial.config)
 
 
+@pytest.mark.slow
 def test_same_seed_same_points_other_seed_other_points(case: Case) -> None:
     first, again, other = (points(drive(build(case, seed=seed), bowl, budget=10)) for seed in (3, 3, 4))
     assert first == again
@@ -117,6 +118,7 @@ def test_no_global_generator_is_drawn_from_or_listened_to(case: Case) -> None:
     assert points(drive(build(case), bowl, budget=8)) == first
 
 
+@pytest.mark.slow
 def test_no_configuration_is_proposed_twice(case: Case) -> None:
     space = Space(rank=Int(1, 8), on=Choice([True, False]), rate=Float(0, 1))
     trials = drive(build(case, space), lambda config: -float(config["rank"]), budget=25)
@@ -154,6 +156,7 @@ def test_asks_in_batches_that_differ(case: Case) -> None:
     assert len({tuple(trial.config.items()) for trial in session.trials}) == len(session.trials)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name.values[0] not in WAITING])
 def test_with_eight_in_flight_none_idles_once_a_few_results_are_in(name: str) -> None:
     session = Session(build((name, QUICK.get(name, {}))), sometimes_failing)
@@ -206,6 +209,7 @@ def test_sees_the_score_alone(case: Case) -> None:
         rich.tell(two, Observation({"score": score, "mmlu": 0.9}, items={"verdict": np.ones(3)}, cost={"seconds": 9}))
 
 
+@pytest.mark.slow
 def test_the_order_of_the_results_changes_nothing_once_all_are_told(case: Case) -> None:
     one, two = build(case), build(case)
     for _ in range(4):
@@ -221,6 +225,7 @@ def test_the_order_of_the_results_changes_nothing_once_all_are_told(case: Case) 
 # ----- odd spaces and scores
 
 
+@pytest.mark.slow
 def test_forty_dimensions(case: Case) -> None:
     kinds = (Float(0, 1), Int(1, 64, log=True), Int(0, 9), Choice(["a", "b", "c"]))
     space = Space({f"x{i}": kinds[i % 4] for i in range(40)})
@@ -239,6 +244,7 @@ def test_an_axis_of_one_value_is_no_obstacle(case: Case) -> None:
     assert all(trial.config["only"] == "only" for trial in trials)
 
 
+@pytest.mark.slow
 def test_batches_never_repeat_and_exhaust_a_small_space(case: Case) -> None:
     space = Space(n=Int(1, 7), kind=Choice(["x", "y", "z"]))
     session = Session(build(case, space), lambda config: float(config["n"]))
@@ -251,6 +257,7 @@ def test_batches_never_repeat_and_exhaust_a_small_space(case: Case) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("size", [1e300, -1e300])
 def test_huge_scores_overflow_nowhere(case: Case, size: float) -> None:
@@ -264,6 +271,7 @@ def test_huge_scores_overflow_nowhere(case: Case, size: float) -> None:
 # ----- failures, plateaus, ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", [-inf, nan, 0.25], ids=["all fail", "all diverge", "constant"])
 def test_goes_on_where_no_score_tells_anything(case: Case, score: float) -> None:
     trials = drive(build(case), lambda config: score, budget=14)
@@ -332,6 +340,7 @@ def unbroken(name: str) -> Session:
     return session
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [1, 5, 10, *(pytest.param(part, marks=pytest.mark.thorough) for part in (0, 3, 7))])
 @pytest.mark.parametrize("name", NAMES)
 def test_resumes_from_any_prefix_as_if_it_had_never_stopped(name: str, part: int) -> None:

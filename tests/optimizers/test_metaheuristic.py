@@ -98,6 +98,7 @@ def test_a_whole_study_can_be_pending(name: str) -> None:
     assert len({proposal.point for proposal in algorithm.ask(40)}) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_beats_random_search_on_a_mixed_and_conditional_space(name: str) -> None:
     """Sign test: chance would win 21 of 30 with a probability of 2 %."""

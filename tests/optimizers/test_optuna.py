@@ -120,6 +120,7 @@ def test_any_sampler_by_its_name() -> None:
     assert [t.point for t in drive(ours, score, 12)] == [t.point for t in drive(named, score, 12)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["optuna-tpe", "optuna-nsga2", "optuna-cmaes"])
 def test_a_failure_counts_as_a_score_below_all_others(name: str) -> None:
     """These samplers see ranks alone."""
@@ -131,6 +132,7 @@ def test_a_failure_counts_as_a_score_below_all_others(name: str) -> None:
     assert [trial.point for trial in worst] == [trial.point for trial in failing]
 
 
+@pytest.mark.slow
 def test_cmaes_goes_on_from_generation_to_generation() -> None:
     space = Space({f"x{i}": Float(-1, 1) for i in range(3)})
     trials = drive(

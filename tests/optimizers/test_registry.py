@@ -95,6 +95,7 @@ def test_what_is_not_known_is_said_in_one_line(algorithm: str, options: dict[str
         optimizer(algorithm, SPACE, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("option", ["seed", "space", "algorithm", "nothing", "", "a\nb"])
 def test_options_that_no_algorithm_has_are_refused_in_one_line_before_a_folder_is_made(
@@ -108,6 +109,7 @@ def test_options_that_no_algorithm_has_are_refused_in_one_line_before_a_folder_i
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if options_of(name)])
 @pytest.mark.parametrize("value", [nan, -(10**9), 10**30, [1], {"a": 1}, object(), "\ud800"], ids=type)
 def test_no_option_of_any_algorithm_takes_just_anything(name: str, value: Any) -> None:

@@ -31,6 +31,7 @@ def test_random_search_is_uniform() -> None:
     assert abs(np.corrcoef(points.T)[0, 1]) < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [RandomSearch, LatinHypercube, Sobol, Grid])
 def test_the_last_of_a_large_finite_space_are_found(cls: type[Stream]) -> None:
     """24 x 24 equal shares: by drawing alone the last one would take 576 draws on average."""
@@ -155,6 +156,7 @@ def test_a_space_of_many_conditional_axes_is_listed_by_its_configurations() -> N
     assert len(drive(RandomSearch(space), lambda config: 0.0, budget=10)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [RandomSearch, LatinHypercube, Sobol, Grid])
 def test_a_real_that_no_configuration_has_does_not_keep_a_search_alive(cls: type[Stream]) -> None:
     space = Space(

@@ -85,6 +85,7 @@ def test_learning_rates_orders_apart_are_different_trials() -> None:
     assert sum(rate < 1e-6 for rate in rates) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("h_max", ["sqrt", "none"])
 @pytest.mark.parametrize("compare", [">=", ">"])
 def test_every_sweep_ends_where_all_leaves_lie_below_h_max(h_max: str, compare: str) -> None:
@@ -126,6 +127,7 @@ SPACES = [
 ]
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 10**6), space=st.sampled_from(SPACES), compare=st.sampled_from([">=", ">"]))
 @settings(max_examples=share(0.4))
 def test_an_ask_that_brought_nothing_left_no_trace(seed: int, space: Space, compare: str) -> None:

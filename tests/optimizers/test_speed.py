@@ -71,6 +71,7 @@ def test_a_tree_of_ten_thousand_cells_is_searched_and_split_as_quickly() -> None
     assert max(took) < BOUND
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*FAMILY, "bamsoo", "bo"])
 def test_the_values_of_an_integer_are_never_listed(name: str) -> None:
     algorithm = optimizer(name, Space(steps=Int(1, 10**6, log=True), rate=Float(0, 1)))

@@ -47,6 +47,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return server.url
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["soo", "bamsoo"])
 def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, url: str, tmp_path: Path) -> None:
     unbroken = Study(PLANE, himmelblau, algorithm, seed=1).run(13)
@@ -64,6 +65,7 @@ def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, url:
     assert without_secrets(where)
 
 
+@pytest.mark.slow
 def test_anchors_items_and_the_verdict(url: str, tmp_path: Path) -> None:
     space = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
     study = Study(space, SimulatedTuning(gain=0.4, items=500), "random", directory=tmp_path / "s", storage=url).run(6)
@@ -78,6 +80,7 @@ def test_anchors_items_and_the_verdict(url: str, tmp_path: Path) -> None:
     assert record.items("search", study.best.number)
 
 
+@pytest.mark.slow
 def test_studies_of_one_name_share_a_database(url: str, tmp_path: Path) -> None:
     for parent, budget in (("a", 3), ("b", 5)):
         Study(PLANE, himmelblau, "soo", directory=tmp_path / parent / "first", storage=url).run(budget).close()
@@ -85,6 +88,7 @@ def test_studies_of_one_name_share_a_database(url: str, tmp_path: Path) -> None:
         assert len(Record.open(tmp_path / parent / "first", read_only=True, storage=url).trials()) == budget
 
 
+@pytest.mark.slow
 def test_optuna_reads_the_search_as_an_ordinary_study(url: str, tmp_path: Path) -> None:
     study = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=url).run(5)
     study.close()
@@ -94,6 +98,7 @@ def test_optuna_reads_the_search_as_an_ordinary_study(url: str, tmp_path: Path) 
     assert found.best_params == dict(study.best.config)
 
 
+@pytest.mark.slow
 def test_sqlite_refuses_a_second_driver_and_says_why(tmp_path: Path) -> None:
     study = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=f"sqlite:///{tmp_path}/all.db")
     for options in ({"join": True}, {"resume": True}):
@@ -136,6 +141,7 @@ def test_turns_exclude_each_other(postgres: Server, tmp_path: Path) -> None:
     assert most == [1] * 60
 
 
+@pytest.mark.slow
 def test_a_broken_connection_is_made_again_but_not_within_a_turn(postgres: Server, tmp_path: Path) -> None:
     study = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=postgres.url).run(2)
     drivers = study.record.drivers
@@ -166,6 +172,7 @@ def tune(tmp_path: Path, url: str, *more: str) -> int:
     return main(["tune", *flags, "--name", "s", "--storage", url, *more])
 
 
+@pytest.mark.slow
 def test_no_password_is_written_or_said(
     postgres: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +202,7 @@ def test_no_password_is_written_or_said(
     assert json.loads((Path(directory) / STORAGE).read_text())["url"] == postgres.public
 
 
+@pytest.mark.slow
 def test_a_password_file_is_read_by_libpq(postgres: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pgpass").write_text(f"127.0.0.1:{postgres.port}:*:tuner:{PASSWORD}\n")
     (tmp_path / "pgpass").chmod(0o600)
@@ -230,6 +238,7 @@ def stranger() -> Stranger:
     return Stranger()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "command"),
     [

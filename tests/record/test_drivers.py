@@ -124,6 +124,7 @@ def pair(directory: Path, algorithm: str, storage: str | None) -> tuple[Study, S
     return leader, joined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["soo", "bamsoo", "annealing", "direct"])
 def test_drivers_in_turns_are_one_driver(algorithm: str, storage: str | None, tmp_path: Path) -> None:
     alone = Study(PLANE, himmelblau, algorithm, seed=5).run(20)
@@ -139,6 +140,7 @@ def test_drivers_in_turns_are_one_driver(algorithm: str, storage: str | None, tm
         study.close()
 
 
+@pytest.mark.slow
 def test_the_living_keep_their_trials(storage: str | None, tmp_path: Path) -> None:
     leader, joined = pair(tmp_path / "s", "random", storage)
     first, second = leader._loop.next(2), joined._loop.next(2)
@@ -172,6 +174,7 @@ def test_a_result_that_comes_after_the_takeover_is_dropped(storage: str | None, 
     joined.close()
 
 
+@pytest.mark.slow
 def test_one_that_joined_only_searches(storage: str | None, tmp_path: Path) -> None:
     objective = SimulatedTuning()
     leader = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", storage=storage)

@@ -49,6 +49,7 @@ def test_a_line_waits_for_the_lock_that_other_programs_take(directory: Path) -> 
     record.close()
 
 
+@pytest.mark.slow
 def test_every_prefix_of_the_journal_opens(directory: Path) -> None:
     """SIGKILL leaves a prefix of the file, line or part of a line; a header that is there is never lost again."""
     journal = directory / JOURNAL

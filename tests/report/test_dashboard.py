@@ -159,6 +159,7 @@ def test_a_running_study_is_followed(tmp_path: Path) -> None:
     assert [each.state.name for each in view.get_all_trials(STUDY)] == ["COMPLETE"] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_database_is_shown_and_followed_too(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     url = f"sqlite:///{tmp_path / 'db'}" if kind == "sqlite" else request.getfixturevalue("postgres").url

@@ -153,6 +153,7 @@ def slow(*values: str) -> list[Any]:
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirected", [">/dev/full", ">&- 2>&-", *slow(">&-", "| head -n 1", "2>/dev/full")])
 def test_a_study_outlives_its_standard_streams(tmp_path: Path, redirected: str) -> None:
     """Its record is what it is anyway; the exit status says whether the output could be written."""
@@ -172,6 +173,7 @@ def test_a_study_outlives_its_standard_streams(tmp_path: Path, redirected: str) 
         assert told.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", *slow("latin-1", "cp1252")])
 def test_any_encoding_will_do(tmp_path: Path, encoding: str) -> None:
     """A study with a standard error and base, which its log and tables tell with a sign that ASCII lacks."""

@@ -102,6 +102,7 @@ def outcomes(study: Study) -> list[tuple[int, dict[str, object], str, float]]:
     return [(t.number, dict(t.config), str(t.status), t.score) for t in study.trials]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_rounds_propose_the_same_whatever_the_order_of_arrival(algorithm: str) -> None:
     found = []
@@ -116,6 +117,7 @@ def test_rounds_propose_the_same_whatever_the_order_of_arrival(algorithm: str) -
         assert [trial.told_before for trial in study.trials] == [4 * (n // 4) for n in range(18)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [{"started": 1}, {"started": 6}, {"finished": 1}, {"finished": 6}, {"finished": 8}])
 @pytest.mark.parametrize("algorithm", ["lhs", "bo", "soo"])
 def test_resumed_rounds_are_those_of_the_unbroken_study(algorithm: str, stop: dict[str, int], tmp_path: Path) -> None:
@@ -170,6 +172,7 @@ def test_a_study_with_rungs_stops_the_worst_and_keeps_what_it_knows(tmp_path: Pa
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_lives_with_rungs_and_resumes(algorithm: str, tmp_path: Path) -> None:
     study = Study(PLANE, Slotted(), algorithm, seed=3, directory=tmp_path / "s", stop="rungs").run(15)
@@ -207,6 +210,7 @@ class Recorder(Simulated):
         return super().submit(fn, *args, **kwargs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("algorithm", "workers", "width", "blind"),
     [("bo", 4, 16, 25), ("random", 4, 16, 50), ("bo", 4, 4, 16), ("bo", 30, 1, 30), ("bo", 30, 2, 30)],

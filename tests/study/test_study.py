@@ -67,6 +67,7 @@ def unbroken_study(algorithm: str) -> Study:
     return Study(PLANE, himmelblau, algorithm, seed=1).run(13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("stop", [0, 1, 5, 11])
 def test_an_interrupted_study_continues_as_the_unbroken_one(algorithm: str, stop: int, tmp_path: Path) -> None:

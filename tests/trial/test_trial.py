@@ -157,6 +157,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", BAD, ids=[str(k) for k in range(len(BAD))])
 def test_an_odd_observation_fails_its_trial_and_not_the_study(tmp_path: Path, given: dict[str, Any]) -> None:
     def odd(config: Any) -> Observation:

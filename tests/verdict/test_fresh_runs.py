@@ -174,6 +174,7 @@ def test_an_interrupted_study_goes_on_with_the_fresh_runs_that_are_missing(tmp_p
     assert len(set(seeds)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ship", ["first", "median", "best"])
 def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: Any) -> None:
     study = run(tmp_path, ship=ship)
@@ -395,6 +396,7 @@ def test_a_baseline_or_a_winner_that_lost_its_worker_is_not_on_record(
 # ----- a winner without a score
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seeds", "ship"), [(0, "first"), (4, "first"), (4, "best")])
 def test_a_winner_whose_scoring_failed_has_no_verdict_the_report_says_why_and_resume_tries_again(
     tmp_path: Path, seeds: int, ship: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -467,6 +469,7 @@ class StopWhenNoted(Watcher):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("median", "best"), ("best", "first"), ("first", "median")])
 @pytest.mark.parametrize("watcher", [StopAtThePhase, StopWhenNoted])
 @pytest.mark.parametrize("back", [False, True])

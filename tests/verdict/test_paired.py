@@ -86,6 +86,7 @@ def test_two_won_of_a_hundred_is_a_quarter() -> None:
         assert compare(several(np.tile(won, (runs, 1))), one(np.zeros(100))).p == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tasks", [1, 2, 3])
 @pytest.mark.parametrize("items", [2, 5])
 def test_few_items_keep_the_level(items: int, tasks: int) -> None:
@@ -186,6 +187,7 @@ def crossed(rng: np.random.Generator, runs: int, items: int, between: float, own
     return rng.normal(0, between, (runs, 1)) + rng.normal(0, own, items) + rng.normal(0, rest, (runs, items))
 
 
+@pytest.mark.slow
 def test_the_variance_of_a_crossed_design_is_unbiased() -> None:
     """Without the clamp at 0 it would be so exactly; with runs that differ much the clamp is never met."""
     rng = np.random.default_rng(5)
@@ -213,6 +215,7 @@ def test_runs_that_differ_alone_are_welchs_test() -> None:
     assert found.p == pytest.approx(max(oracle.pvalue, 0.5**50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("between", [0.0, 0.01, 0.03])
 def test_seeds_and_items_keep_level_and_coverage(between: float) -> None:
     """384 right-or-wrong items, 4 fresh runs against 5; docs/report.md has whole studies."""
@@ -243,6 +246,7 @@ def test_the_level_is_spent_over_the_looks() -> None:
     assert spent == sorted(spent, reverse=True)
 
 
+@pytest.mark.slow
 def test_the_fixed_sequence_needs_no_correction() -> None:
     """Independent defaults: two chances for a false "better", still at most one study in twenty."""
     rng = np.random.default_rng(3)
@@ -293,6 +297,7 @@ def test_the_defaults_are_advised_where_they_are_shown_better_than_both() -> Non
     assert not verdict(one(middle * 1.0), one(low * 1.0), one(slightly)).use_defaults
 
 
+@pytest.mark.slow
 def test_what_items_can_show_is_known_before() -> None:
     assert Limits.of(one(np.array([0.0, 1, 0, 1]))).gain is None
     assert "cannot show a gain" in Limits.of(one(np.array([0.0, 1, 0, 1]))).sentence

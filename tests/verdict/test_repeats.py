@@ -73,6 +73,7 @@ def test_the_fewest_repeats_that_can_show_something() -> None:
     assert fewest(10) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, 8])  # ranks, pairs
 def test_no_difference_is_seldom_called_one(n: int) -> None:
     """Three algorithms that are the same: one of the three pairs is called different in 5 % of cases, at most."""

@@ -220,6 +220,7 @@ def test_without_noise_a_score_is_worth_itself() -> None:
     assert worths([*trials, *failed], LINE, noisy=True).keys() == scores(trials).keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stderr", [None, 0.5])
 def test_under_noise_the_winner_is_nearer_to_the_optimum_than_the_best_score(stderr: float | None) -> None:
     noisy = True if stderr is None else None

@@ -135,6 +135,7 @@ def test_every_block_is_closed(page: Path) -> None:
     assert len(re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) == 2 * len(blocks(page))
 
 
+@pytest.mark.slow
 @by_page([page for page in PAGES if any(block.language in ("python", "sh") for block in blocks(page))])
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Files, Python and marked commands, as a reader goes through them."""

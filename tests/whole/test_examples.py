@@ -53,6 +53,7 @@ def test_every_example_is_there(make: ModuleType) -> None:
     assert {folder.name for folder in FOLDERS} == set(make.EXAMPLES)
 
 
+@pytest.mark.slow
 def test_the_files_are_what_the_generator_writes(make: ModuleType) -> None:
     written = make.files()
     assert {identity(path) for path in EXAMPLES.glob("*/*.jsonl")} == set(written)

@@ -110,7 +110,7 @@ def check_examples(examples: Examples, rows: list[dict[str, Any]], tokenizer: Pr
 # ----- instructions
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # test_two_thousand_rows_of_alpaca reads the same form
 def test_the_whole_of_alpaca_is_read(tokenizer: PreTrainedTokenizerFast) -> None:
     spec = config.Data(path=str(ALPACA))
     rows = read_rows(spec)
@@ -150,6 +150,7 @@ def test_the_story_goes_on_as_it_should(stories: Path, tokenizer: PreTrainedToke
     assert tokenizer.decode(ids[0], skip_special_tokens=True).startswith(STORY)
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_llama2cs(tokenizer: PreTrainedTokenizerFast) -> None:
     pieces = read_pieces(STORIES / "tok512.bin")
     texts = [
@@ -165,12 +166,14 @@ def test_the_tokenizer_is_llama2cs(tokenizer: PreTrainedTokenizerFast) -> None:
 # ----- tasks
 
 
+@pytest.mark.slow
 def test_all_of_hellaswag_has_four_endings_and_a_label() -> None:
     lines = bz2.decompress(HELLASWAG_WHOLE.read_bytes()).decode().splitlines()
     assert len(lines) == 6 * 10_042
     assert set(Counter(lines[1::6])) == set("0123")
 
 
+@pytest.mark.slow
 def test_hellaswag_by_the_harness_definition(stories: Path, hellaswag: Path) -> None:
     tuner = FineTune(stories, ALPACA_2K, hellaswag, validation={"limit": 50}, run={"device": "cpu"})
     tuner.check(SPACES["lora"])

@@ -74,6 +74,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return json.loads(run.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", WORKS)
 def test_what_is_about_functions_and_records_works(ran: Any, line: str) -> None:
     status, out, _ = ran[0][line]

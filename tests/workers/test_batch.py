@@ -199,6 +199,7 @@ def test_an_exception_leaves_no_job_and_no_key(system: System) -> None:
     assert not list(system.folder.glob(".partune-tls-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_an_interruption_and_leaves_no_job_and_no_key(number: signal.Signals, system: System) -> None:
     script = f"""

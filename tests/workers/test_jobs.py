@@ -466,6 +466,7 @@ def test_what_is_cancelled_is_the_job_whatever_a_site_prints(system: System, sta
     assert [state for number, state in system.states.items() if number != "8"] == ["RUNNING"] * 7
 
 
+@pytest.mark.slow
 def test_a_job_on_another_cluster_is_asked_for_and_cancelled_there(
     system: System, started: Callable[..., Jobs]
 ) -> None:

@@ -206,6 +206,7 @@ def test_without_a_scheduler_all_tasks_wait_and_no_worker_is_known() -> None:
     assert sorted(sent(two)) == [(1, "new"), (2, "new"), (3, "new")]
 
 
+@pytest.mark.slow
 def test_what_is_given_up_leaves_workers_with_room() -> None:
     one = queue()
     submit(one, 2)

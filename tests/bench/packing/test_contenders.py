@@ -15,6 +15,7 @@ from tests.support.litgpt import install
 from tests.support.packing import TINY, assert_same
 
 
+@pytest.mark.slow
 def test_packs_and_tuned_peft_train_and_score_the_same_trials(work: Workload) -> None:
     tuned = Tuned.find(work).run(work)
     assert tuned.trials == 2
@@ -24,6 +25,7 @@ def test_packs_and_tuned_peft_train_and_score_the_same_trials(work: Workload) ->
         assert_same(Packed.warm(work, K).run(work), tuned, 1e-4)
 
 
+@pytest.mark.slow
 def test_a_pack_of_more_trials_repeats_the_configurations_with_new_seeds(work: Workload) -> None:
     trials = work.trials(4)
     assert sorted(trial.seed for trial in trials) == [0, 1, 2, 3]
@@ -48,6 +50,7 @@ def test_a_failing_process_says_why_and_a_killed_one_had_no_memory() -> None:
         in_process([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
 
 
+@pytest.mark.slow
 def test_litgpt_as_shipped_has_a_line_of_its_own(tmp_path: Path) -> None:
     """With a stand-in for its command: its processes' time counts, and its scores are of all items."""
     command = install(tmp_path / "bin")

@@ -25,6 +25,7 @@ def test_repetitions_go_forwards_and_backwards() -> None:
     assert turns(lines, 1) == ["c", "a"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = [f"--{name}={getattr(TINY, name)}" for name in ("batch", "steps", "items", "configurations", "repetitions")]
     out = str(tmp_path / "out")

@@ -120,6 +120,7 @@ def test_no_worker_does_two_things_at_once(seconds: list[float], workers: int, b
     assert busy <= workers * found.now * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @given(SECONDS, st.integers(1, 9))
 def test_a_barrier_is_never_faster(seconds: list[float], workers: int) -> None:
     """Nor does any trial begin earlier behind it."""
@@ -129,6 +130,7 @@ def test_a_barrier_is_never_faster(seconds: list[float], workers: int) -> None:
     assert all(a.begin <= b.begin for a, b in zip(free.tasks, bound.tasks, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cv", [0.0, 0.02, 0.3, 1.0])
 def test_lengths_have_the_mean_and_the_variation_that_were_asked_for(cv: float) -> None:
     """20,000 draws: the mean to 5 standard errors, the variation to 6 %, as its own tails are heavy at 1."""
@@ -151,6 +153,7 @@ def test_lost_workers_are_failed_trials_that_end_early() -> None:
     assert [n for n, task in enumerate(workers.tasks) if task.lost] == lost
 
 
+@pytest.mark.slow
 def test_eight_workers_are_nearly_always_busy_until_the_tail(tmp_path: Path) -> None:
     """The issue's figures, in the mean over 20 seeds; 48 trials of 60 s."""
     options = Scaling(record="memory", out=str(tmp_path))
@@ -161,6 +164,7 @@ def test_eight_workers_are_nearly_always_busy_until_the_tail(tmp_path: Path) -> 
     assert np.mean([run.utilisation for run in bound]) < 0.75
 
 
+@pytest.mark.slow
 def test_a_trial_costs_the_loop_no_more_in_a_long_study() -> None:
     """Of processor time: four times the trials, less than seven times as much; eleven where the loop looked at all."""
 
@@ -173,6 +177,7 @@ def test_a_trial_costs_the_loop_no_more_in_a_long_study() -> None:
     assert cost(2000) < 7 * cost(500)
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_and_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     flags = ["--workers", "1,4", "--cv", "0.1,1", "--algorithms", "random,soo", "--trials", "9", "--seeds", "2"]

@@ -82,6 +82,7 @@ def test_nothing_is_converted_or_trained_by_a_check(make: Any, command: Path) ->
     assert all(parameter.is_meta for parameter in tuner.engine.materials.base("fp32").model.parameters())
 
 
+@pytest.mark.slow
 def test_a_temporary_scratch_folder_goes_with_its_context(make: Any) -> None:
     with make(scratch=None) as tuner:
         tuner.score_base()
@@ -219,6 +220,7 @@ def test_tests_and_limits_are_scored_apart(
     assert [Path(call["tasks"]).stem for call in calls(command, "evaluate")][3:] == ["choices"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "message"),
     [
@@ -287,6 +289,7 @@ def test_learning_rate_zero_is_the_base_and_a_difference_is_found(make: Any) -> 
 # ----- studies
 
 
+@pytest.mark.slow
 def test_a_study_runs_is_judged_and_exported(make: Any, command: Path, tmp_path: Path) -> None:
     study = Study(SPACE, make(), "random", directory=tmp_path / "run").run(3)
     assert {"base", "zero", "defaults", "winner", "reloaded"} <= set(study.anchors)
@@ -305,6 +308,7 @@ def test_a_study_runs_is_judged_and_exported(make: Any, command: Path, tmp_path:
         Study(SPACE, make(training={"steps": 5, "batch_size": 4}), "random", directory=tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 def test_an_interrupted_trial_runs_again_from_the_beginning(
     make: Any, command: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

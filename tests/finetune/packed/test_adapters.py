@@ -41,6 +41,7 @@ TRIALS = (
 FIFTY = [pytest.param(kind, 50, marks=pytest.mark.thorough, id=f"{kind}-50") for kind in KINDS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "steps"), [(KINDS[0], 25), *((kind, 12) for kind in KINDS[1:]), *FIFTY])
 def test_in_fp64_loss_and_weights_are_pefts_within_1e_10(
     doubles: dict[str, Base], examples: Examples, kind: str, steps: int
@@ -54,6 +55,7 @@ def test_in_fp64_loss_and_weights_are_pefts_within_1e_10(
         assert max(float(w.abs().max()) for name, w in weights.items() if "lora_B" in name) > 1e-3
 
 
+@pytest.mark.slow
 def test_in_fp32_losses_are_pefts_within_1e_5(base: Base, examples: Examples, thorough: bool) -> None:
     trials = [trial.model_copy(update={"steps": 50 if thorough else 20}) for trial in TRIALS]
     found = train(base, examples, trials, seeds=(7, 8, 9))
@@ -61,6 +63,7 @@ def test_in_fp32_losses_are_pefts_within_1e_5(base: Base, examples: Examples, th
         assert losses_differ(slot.losses, plain_loop(base, examples, trial, seed, ORDER).losses) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["all-linear", "q_proj,lm_head", "down_proj"])
 def test_any_linear_layer_carries_packs(doubles: dict[str, Base], examples: Examples, targets: str) -> None:
     base = doubles["llama"]
@@ -71,6 +74,7 @@ def test_any_linear_layer_carries_packs(doubles: dict[str, Base], examples: Exam
         assert largest(weights, expected.weights) < 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_with_dropout_gradients_and_training_are_a_references_with_the_same_masks(
     doubles: dict[str, Base], examples: Examples, kind: str
@@ -150,6 +154,7 @@ def test_learning_rate_zero_gives_the_bases_answers_bit_by_bit(base: Base, examp
             assert torch.equal(base.model(ids).logits, expected)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_fp32_adapters_and_trains_as_peft_does(
     folders: dict[str, Path], examples: Examples
 ) -> None:

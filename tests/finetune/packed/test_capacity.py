@@ -67,6 +67,7 @@ def test_a_pack_that_does_not_fit_is_not_chosen() -> None:
     assert doubled(seconds, 32) == 4
 
 
+@pytest.mark.slow
 def test_probes_measure_and_leave_nothing_behind(
     base: Base, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

@@ -42,6 +42,7 @@ def test_an_interrupt_ends_trials_in_packs(make: Any, monkeypatch: pytest.Monkey
                 future.result(timeout=PATIENCE)
 
 
+@pytest.mark.slow
 def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same trials, dropout included, have the same scores with either engine."""
     widths: list[int] = []
@@ -69,6 +70,7 @@ def test_threads_share_a_pack_and_its_scores_are_those_of_peft(make: Any, monkey
         assert observation.scores == pytest.approx(expected.scores, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_study_refills_its_slots_while_others_train(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

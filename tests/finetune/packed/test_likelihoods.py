@@ -114,6 +114,7 @@ def test_an_adapter_on_the_head_is_scored_too(bases: dict[str, Base], requests_o
         check_same(mine, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metrics", [("acc", "acc_norm"), ("acc", "acc_mutual_info")])
 def test_scores_and_items_are_the_harnesss(
     base: Base, tmp_path: Path, metrics: tuple[str, ...], tokenizer: PreTrainedTokenizerFast
@@ -232,6 +233,7 @@ SHORT_SIGHTED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SHORT_SIGHTED)
 def test_long_contexts_with_few_short_choices_are_seen_beside_short_ones_with_many_long(
     tokenizer: PreTrainedTokenizerFast, kind: str
@@ -271,6 +273,7 @@ def test_a_difference_that_is_no_rounding_does_not_pass_in_half_precision(
     assert (np.abs(shared - expected) < 0.1 + 0.02 * np.abs(expected)).all()  # what was let pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt2"])
 def test_trees_stay_in_use_where_all_tokens_see_all_before(
@@ -297,6 +300,7 @@ BOTH_SIDES = ((20, 6, 3), (70, 6, 3), (36, 4, 2), (38, 6, 4), (39, 2, 2))
 DYNAMIC = {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}, "max_position_embeddings": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "rope"), [("phi3", longrope(40)), ("llama", DYNAMIC)])
 @pytest.mark.parametrize("tokens", [1, 100, 100_000])
 def test_no_other_row_of_a_pass_changes_an_answer(

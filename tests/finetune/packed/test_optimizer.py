@@ -19,6 +19,7 @@ def test_optimisers_mix(doubles: dict[str, Base], examples: Examples, optimizer:
         assert largest(weights, plain_loop(base, examples, trial, seed, ORDER).weights) < 1e-10
 
 
+@pytest.mark.slow
 def test_no_trials_decay_norm_or_rate_reaches_another(doubles: dict[str, Base], examples: Examples) -> None:
     base, mine = doubles["llama"], settings(lora_r=4, max_grad_norm=0.01, weight_decay=0.2)
     alone = train(base, examples, [mine], (5,))[0][1]

@@ -135,12 +135,14 @@ def test_the_engine_rests_when_nothing_waits(packer: Packer, job: Make) -> None:
     assert score(run(packer, [job()])[0]) == score(run(packer, [job()])[0])
 
 
+@pytest.mark.slow
 def test_kinds_of_targets_form_packs_of_their_own(packer: Packer, job: Make) -> None:
     jobs = [job(seed, targets=("attention", "down_proj")[seed % 2]) for seed in range(4)]
     for mine, outcome in zip(jobs, run(packer, jobs), strict=True):
         check_same(outcome, run(packer, [mine])[0])
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_its_own_failure(packer: Packer, job: Make) -> None:
     jobs = [job(0), job(1, learning_rate=1e30, schedule="constant", warmup_steps=0), job(2), job(3)]
     found = run(packer, jobs)
@@ -156,6 +158,7 @@ def test_a_trial_that_breaks_in_its_last_step_fails_in_scoring(packer: Packer, j
     assert isinstance(found[1].scores, NotFiniteError)
 
 
+@pytest.mark.slow
 def test_a_pack_that_does_not_fit_is_halved_and_nothing_is_lost(
     packer: Packer, job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +182,7 @@ def test_a_pack_that_does_not_fit_is_halved_and_nothing_is_lost(
     assert set(widths[widths.index(2) :]) <= {1, 2}
 
 
+@pytest.mark.slow
 def test_a_pack_whose_adapters_do_not_fit_is_made_smaller(
     packer: Packer, job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +200,7 @@ def test_a_pack_whose_adapters_do_not_fit_is_made_smaller(
         check_same(mine, theirs)
 
 
+@pytest.mark.slow
 def test_scoring_that_does_not_fit_is_done_in_halves(
     packer: Packer, job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +218,7 @@ def test_scoring_that_does_not_fit_is_done_in_halves(
         check_same(mine, theirs)
 
 
+@pytest.mark.slow
 def test_optimisers_that_break_off_half_done_start_their_trials_again(
     packer: Packer, job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +238,7 @@ def test_optimisers_that_break_off_half_done_start_their_trials_again(
     assert calls[0] > 4 + 6
 
 
+@pytest.mark.slow
 def test_a_pack_that_cannot_shrink_loses_nothing(packer: Packer, job: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [job(seed, steps=3 + 2 * seed) for seed in range(3)]
     expected = [run(packer, [each])[0] for each in jobs]
@@ -298,6 +305,7 @@ def test_what_is_handed_in_while_work_is_dropped_is_dropped_too(
             each.result(timeout=1)
 
 
+@pytest.mark.slow
 def test_examples_of_several_lengths_share_a_pack(packer: Packer, job: Make, examples: Examples) -> None:
     jobs = [job(0), job(0), job(0)]
     jobs[1] = dataclasses.replace(jobs[1], examples=examples.cut(110, "answer"))
@@ -407,6 +415,7 @@ def broken_off(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"micro_batch_size": 1}, {"optimizer": "sgd", "learning_rate": 0.3}])
 @pytest.mark.parametrize("steps", [0, 1, 5])
 def test_a_trial_that_was_broken_off_ends_as_an_unbroken_one(
@@ -450,6 +459,7 @@ def test_one_that_is_broken_off_while_it_is_scored_has_only_to_be_scored(
         check_same(outcome, run(packer, [dataclasses.replace(mine, adapter=None)])[0])
 
 
+@pytest.mark.slow
 def test_rungs_that_were_passed_are_reported_again(
     packer: Packer, job: Make, tmp_path: Path, broken_off: Callable[..., None]
 ) -> None:
@@ -462,6 +472,7 @@ def test_rungs_that_were_passed_are_reported_again(
     assert [scores[0] for scores in rungs._scores] == list(whole.rungs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["settings", "torn", "unreadable"])
 def test_another_training_or_a_torn_file_is_not_gone_on_with(
     packer: Packer, job: Make, tmp_path: Path, broken_off: Callable[..., None], change: str

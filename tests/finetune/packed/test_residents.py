@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -84,6 +85,7 @@ POOL = (
 ALONE: dict[int, Any] = {}
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=share(0.2), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(chosen=st.permutations(range(len(POOL))).flatmap(lambda p: st.integers(1, len(p)).map(lambda n: p[:n])))
 def test_any_subset_in_any_order_and_slot_is_the_same(

@@ -72,6 +72,7 @@ GROUPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GROUPS)
 def test_a_group_has_the_members_that_the_harness_finds(
     folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch
@@ -107,6 +108,7 @@ def test_a_members_file_that_cannot_be_loaded_is_named(folder: Path) -> None:
         load(folder / "all.yaml", trusted=True)
 
 
+@pytest.mark.slow
 def test_members_come_from_the_harness_where_the_folder_has_none(folder: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     third = write_task(theirs, "third", make_items(4))
@@ -151,6 +153,7 @@ def test_items_that_cannot_be_read_are_told_with_their_place(folder: Path, damag
         load(folder / "first.yaml")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -64,6 +64,7 @@ def merged(scores: Any, task: str, name: str, count: int) -> np.ndarray:
     return whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_items_are_those_of_the_harness(
     bases: dict[str, Base], kind: str, task_file: Path, monkeypatch: pytest.MonkeyPatch
@@ -81,6 +82,7 @@ def test_items_are_those_of_the_harness(
             assert np.isnan(ours[len(theirs) :]).all()
 
 
+@pytest.mark.slow
 def test_means_and_standard_errors_are_those_of_the_harness(
     base: Base, task_file: Path, test_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,6 +94,7 @@ def test_means_and_standard_errors_are_those_of_the_harness(
     assert named["test/others"] == named["test/others/acc_norm"]
 
 
+@pytest.mark.slow
 def test_shown_examples_and_limits_are_those_of_the_harness(
     base: Base, task_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +117,7 @@ metadata: {{version: 1.0}}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_size", [True, False])
 def test_groups_are_weighted_as_the_harness_weights_them(
     base: Base, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_size: bool
@@ -352,6 +356,7 @@ def test_two_tasks_of_a_name_are_refused(base: Base, tmp_path: Path) -> None:
         scorer(base, *paths)
 
 
+@pytest.mark.slow
 def test_each_metric_has_the_weights_that_its_group_gives(
     base: Base, task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,6 +143,7 @@ def test_choices_that_are_no_texts_are_named(base: Base, tmp_path: Path, choices
         scorer(base, path)
 
 
+@pytest.mark.slow
 def test_a_plain_task_of_the_harness_is_found_without_its_index(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, home in (("hellaswag", "hellaswag"), ("arc_easy", "arc"), ("mmlu_anatomy", "default")):
         found = find_own(name)

@@ -33,6 +33,7 @@ def test_shares_are_those_of_the_variance() -> None:
     assert (found.trials, found.left_out, found.rough) == (80, (), False)
 
 
+@pytest.mark.slow
 def test_of_many_trials_some_are_taken() -> None:
     found = importance(SPACE, trials(MOST + 50, SPACE, lambda c: c["b"]))
     assert found is not None

@@ -26,6 +26,7 @@ def test_the_plotly_that_draws_is_of_the_schemas_version() -> None:
     assert f"plotly.js (cartesian - minified) v{get_plotlyjs_version()}" in head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_figure_is_what_plotly_takes(facts: dict[str, Facts], name: str) -> None:
     found = drawn(facts[name])
