@@ -117,7 +117,7 @@ def test_what_a_worker_writes_is_kept_and_bounded() -> None:
     with local.local(1) as workers:
         keepers = [each for each in gc.get_objects() if isinstance(each, local.Keeper)]
         workers.submit(chatter).result(timeout=60)
-        said = eventually(lambda: next((keeper._said for keeper in keepers if b"line 4999" in keeper._said), None))
+        said = eventually(lambda: next((keeper._output for keeper in keepers if b"line 4999" in keeper._output), None))
     assert said is not None
     assert len(said) == local.OUTPUT
 
@@ -154,7 +154,7 @@ def test_each_worker_of_this_machine_has_its_own_devices_or_its_share_of_the_thr
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(4, 1)] == ["4", "5", "6", "7"]
     assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(2, 2)] == ["4,5", "6,7"]
-    with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, this machine has 4"):
+    with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, but this machine has 4"):
         local._environments(3, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
