@@ -144,7 +144,7 @@ class Artifacts:
             source.rename(self.adapter(WinnerScoring.JUDGED))
 
     def _delete(self, directory: Path, is_unneeded: Callable[[str], bool]) -> None:
-        """Delete the folders in adapters/ that belong to unneeded adapters, which a function of the name tells."""
+        """Delete the folders in adapters/ of all adapters whose names satisfy a condition."""
         folder = directory / "adapters"
         # A link leads to a folder that may hold other people's adapters too: delete nothing there.
         if folder.is_symlink():

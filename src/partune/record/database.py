@@ -121,8 +121,8 @@ def _bare(where: URL) -> dict[str, Any]:
         if host in _password_file_hosts() and "passfile" not in query:
             return {"password": where.password or ""}
     delegation = {"gssdelegation": "0"} if "gssdelegation" in query else {}
-    # An empty password keeps libpq from using PGPASSWORD. An empty passfile would mean ~/.pgpass, so the path given
-    # here is one that cannot exist: it lies below a file.
+    # An empty password keeps libpq from using PGPASSWORD. An empty passfile would mean ~/.pgpass, so name a
+    # file that cannot exist, because its folder is not a folder.
     return {"password": where.password or "", "passfile": str(Path(os.devnull) / "none"), **delegation}
 
 

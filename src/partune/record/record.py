@@ -92,7 +92,7 @@ class Record:
     Attributes:
         header: The study's settings (space, algorithm, seed, versions), which never change.
         space: The search space.
-        noisy: Whether scores are noisy according to the user; None if the user did not say.
+        noisy: Whether the user declared that scores are noisy; None if the user did not say.
         artifacts: The files beside the record.
         drivers: This process as one of the study's drivers.
 
@@ -120,7 +120,7 @@ class Record:
                 f"this version reads formats up to {FORMAT}): update partune"
             )
         self.noisy: bool | None = self.header.get("noisy")
-        # A function without `self`: in a reference cycle, the record would leave the study only at the next garbage
+        # Do not refer to `self` here. In a reference cycle, the record would leave the study only at the next garbage
         # collection, and its driver's thread would run until then.
         self.artifacts = Artifacts(directory, functools.partial(storage.get_n_trials, self._studies["search"]))
         self._distributions = {name: distribution(parameter) for name, parameter in self.space.hyperparameters.items()}
@@ -222,7 +222,7 @@ class Record:
 
     @property
     def contents(self) -> Contents:
-        """The files and versions that the study depends on; for an old record, the versions alone."""
+        """The data, models and versions that scores depend on; for an old record, only the versions."""
         versions = self.header.get("versions", {})
         known = {name: Content(versions[name], versions[name], False) for name in VERSIONS if name in versions}
         return {**known, **of_data(self.header.get("contents") or self._note("contents", {}))}
@@ -282,9 +282,9 @@ class Record:
         return {number: self._thawed(frozen[number]) for number in (*final, *range(known, len(frozen)))}
 
     def abandoned(self, number: int) -> bool:
-        """Return whether nobody runs an unfinished trial that this driver is not running.
+        """Return whether nobody runs an unfinished trial, which the caller does not run in this process either.
 
-        The trial has no driver, its driver is dead, or its driver is this one, which would know of a run.
+        This is so if the trial has no driver, if its driver is dead, or if its driver is this process.
         """
         driver = self._driver(number)
         return driver is None or driver == self.drivers.name or not self.drivers.alive(driver)

@@ -112,9 +112,9 @@ def quiet() -> Iterator[None]:
     Raises:
         UserError: A library gave a warning after which its result cannot be used.
     """
-    with _EARS.listening() as heard:
+    with _SILENCER.listening() as collected:
         yield
-    for text in heard:
+    for text in collected:
         if VOIDING.search(text.lower()):
             raise UserError(f"what was loaded cannot be used: {one_line(text)}")
         if text not in _LOGGED:
@@ -125,7 +125,7 @@ def quiet() -> Iterator[None]:
 _LOGGED: set[str] = set()  # warnings that were logged in this process
 
 
-class _Ears(logging.Handler):
+class _Silencer(logging.Handler):
     """Silences libraries while any thread listens, and collects the warnings that matter for the thread they came from.
 
     Streams and loggers belong to the whole process. They are silenced when the first thread begins to listen, and
@@ -144,7 +144,7 @@ class _Ears(logging.Handler):
         listener: tuple[int, list[str]] = threading.get_ident(), []
         with self._mutex:
             if not self._listeners:
-                self._silence = self._silenced()
+                self._silence = self._silence_libraries()
             self._listeners.append(listener)
         try:
             yield listener[1]
@@ -156,22 +156,22 @@ class _Ears(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Receive a log record of a library."""
-        self._hear(record.getMessage())
+        self._collect(record.getMessage())
 
-    def _hear(self, message: str) -> None:
+    def _collect(self, message: str) -> None:
         text = COLOURS.sub("", message)
         if VOIDING.search(text.lower()) or TELLING.search(text.lower()):
-            for thread, heard in self._listeners:
+            for thread, collected in self._listeners:
                 if thread == threading.get_ident():
-                    heard.append(text)
+                    collected.append(text)
 
-    def _silenced(self) -> ExitStack:
+    def _silence_libraries(self) -> ExitStack:
         """Redirect all output of libraries, and return a stack whose closing restores it."""
         stack = ExitStack()
         # By default Python shows a warning once per line of code, so a second thread would miss it.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_, **__: self._hear(str(message))
+        warnings.showwarning = lambda message, *_, **__: self._collect(str(message))
         ours = logging.getLogger("partune")
         if not ours.hasHandlers():  # Python's last-resort handler would write to the redirected stream
             handler = logging.StreamHandler(sys.stderr)
@@ -189,4 +189,4 @@ class _Ears(logging.Handler):
         return stack
 
 
-_EARS = _Ears()
+_SILENCER = _Silencer()

@@ -69,8 +69,8 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     with (
         terminated_as_interrupted(),
         temporary_certificates(folder) as security,
-        scratch() as beside,
-        make_batch(settings, security, beside) as jobs,
+        scratch() as files,
+        make_batch(settings, security, files) as jobs,
         Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as cluster,
         Jobs(jobs, cluster, settings),
     ):

@@ -74,8 +74,8 @@ class Cluster(Workers):
         self._lost = 0.0  # when the scheduler disappeared; 0 if it is there
         self._closed = threading.Event()
         self._client = connect()
-        self._introduce()
-        self._look()
+        self._set_up_scheduler()
+        self._update_workers()
         threading.Thread(target=self._watch, name="cluster", daemon=True).start()
 
     def __exit__(self, *error: object) -> None:
@@ -99,7 +99,7 @@ class Cluster(Workers):
                     f"{len(self._queue.workers)} of {workers} workers came within {PATIENCE / 60:g} minutes"
                 )
             time.sleep(0.05)
-            self._look()
+            self._update_workers()
 
     def prepare(self, load: Callable[[], object]) -> None:
         """Have each worker, now or when it arrives, call a function that loads what trials need."""
@@ -187,14 +187,14 @@ class Cluster(Workers):
 
     # ----- the scheduler and its workers
 
-    def _introduce(self) -> None:
+    def _set_up_scheduler(self) -> None:
         """Turn off the scheduler's retries, and subscribe to the messages of workers."""
         self._client.run_on_scheduler(_no_retries)
         self._client.subscribe_topic(OVERDUE, lambda event: self._note_overdue(event[1]["task"]))
-        self._client.subscribe_topic(LEAVING, lambda event: self._excuse(event[1]["worker"]))
-        self._client.subscribe_topic(TOLD, lambda event: self._pass_on(event[1]["text"]))
+        self._client.subscribe_topic(LEAVING, lambda event: self._note_leaving(event[1]["worker"]))
+        self._client.subscribe_topic(TOLD, lambda event: self._log_once(event[1]["text"]))
 
-    def _pass_on(self, text: str) -> None:
+    def _log_once(self, text: str) -> None:
         """Log a warning from a worker, only once if several workers send it."""
         if text not in self._logged:
             self._logged.add(text)
@@ -204,7 +204,7 @@ class Cluster(Workers):
         with self._lock:
             self._queue.note_overdue(number)
 
-    def _excuse(self, address: str) -> None:
+    def _note_leaving(self, address: str) -> None:
         """Note that a worker was told to stop. Tasks that it does not hand back run on another worker."""
         with self._lock:
             if self._queue.excuse(address):
@@ -216,17 +216,17 @@ class Cluster(Workers):
             try:
                 if self._client.status == "running":
                     if self._lost:
-                        self._introduce()
+                        self._set_up_scheduler()
                         self._lost = 0.0
                         log.warning("The scheduler is back.")
-                    self._look()
+                    self._update_workers()
                     self._end_frozen()
                 else:
-                    self._seek()
+                    self._await_scheduler()
             except Exception as trouble:  # the scheduler has just disappeared: the next round handles that
                 log.debug("no scheduler: %s", trouble)
 
-    def _seek(self) -> None:
+    def _await_scheduler(self) -> None:
         """Take back all tasks of a scheduler that disappeared, and reconnect; after PATIENCE seconds, give up."""
         if not self._lost:
             self._lost = time.monotonic()
@@ -239,7 +239,7 @@ class Cluster(Workers):
         if self._client.status in ("closed", "failed"):
             self._client = self._connect()
 
-    def _look(self) -> None:
+    def _update_workers(self) -> None:
         """Note which workers arrived or left, and send waiting tasks to workers with room."""
         listed = self._client.scheduler_info()["workers"]
         with self._lock:
@@ -304,7 +304,7 @@ class Cluster(Workers):
         with self._lock:
             if task.handle is not handle:  # the task was taken back or given up meanwhile
                 return
-            if isinstance(error, CancelledError):  # the scheduler disappeared: `_seek` takes all tasks back
+            if isinstance(error, CancelledError):  # the scheduler disappeared: `_await_scheduler` takes all tasks back
                 return
             again = True
             if isinstance(error, distributed.KilledWorker):

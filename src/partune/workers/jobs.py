@@ -117,7 +117,7 @@ class Jobs:
         """Forget jobs that have ended, end idle jobs, and submit missing ones."""
         if self._jobs.workers.keys() - self._jobs.worker_spec.keys():  # an earlier attempt to end a job failed half-way
             self._end([])
-        if ended := self._over():
+        if ended := self._ended_jobs():
             self._end(ended)
         if len(self._fruitless) >= FRUITLESS:
             numbers = ", ".join(self._fruitless)
@@ -137,7 +137,7 @@ class Jobs:
 
     def _wanted(self) -> int:
         """Return how many jobs the work needs, within the minimum and maximum number of workers."""
-        settings, lost = self._settings, self._lost()
+        settings, lost = self._settings, self._count_lost()
         needed = max(self._demand.need, settings.minimum) + lost
         return min(math.ceil(needed / settings.workers_per_job), (settings.maximum + lost) // settings.workers_per_job)
 
@@ -146,43 +146,43 @@ class Jobs:
         count = self._settings.workers_per_job
         return {job} if count == 1 else {f"{job}-{number}" for number in range(count)}
 
-    def _lost(self) -> int:
+    def _count_lost(self) -> int:
         """Return the number of workers that left for good while their jobs still have other workers."""
         present, now = self._demand.names, time.monotonic()
         alive = [workers for workers in map(self._workers, self._jobs.worker_spec) if workers & present]
         return sum(now - self._seen.get(worker, now) > GONE for workers in alive for worker in workers)
 
-    def _over(self) -> list[str]:
+    def _ended_jobs(self) -> list[str]:
         """Return the jobs that have ended or are lost, and note which workers are present."""
-        present, now, bare = self._demand.names, time.monotonic(), []
+        present, now, workerless = self._demand.names, time.monotonic(), []
         for name in list(self._jobs.workers):
             workers = self._workers(name)
             if workers & present and not workers & self._seen.keys():
                 self._fruitless.clear()
             if not workers & present:
-                bare.append(name)
+                workerless.append(name)
             self._seen.update(dict.fromkeys(workers & present, now))
-        if not bare and not self._ending:
+        if not workerless and not self._ending:
             return []
         if self._settings.system not in QUEUES:
-            return [name for name in bare if now - self._last(name, now) > GONE]
+            return [name for name in workerless if now - self._last_present(name, now) > GONE]
         states = self._states()
         if states is None:
             return []
         self._cancel_again(states)
-        over = []
-        for name in bare:
+        ended = []
+        for name in workerless:
             number = self._jobs.workers[name].job_id
             state = states.get(number, "Terminated")  # a job that the system no longer lists has ended
             if state in ENDED | STOPPED:
-                over.append(name)
+                ended.append(name)
                 if state in ENDED and not self._workers(name) & self._seen.keys():
                     self._fruitless.append(number)
-            elif state in RUNNING and now - self._last(name, now) > GONE:
-                over.append(name)
-        return over
+            elif state in RUNNING and now - self._last_present(name, now) > GONE:
+                ended.append(name)
+        return ended
 
-    def _last(self, name: str, now: float) -> float:
+    def _last_present(self, name: str, now: float) -> float:
         """Return when a job last had a worker, or `now` if it has not had one yet."""
         return max((self._seen[worker] for worker in self._workers(name) & self._seen.keys()), default=now)
 
@@ -214,8 +214,8 @@ class Jobs:
     def _dismiss(self, count: int) -> None:
         """End at most `count` idle jobs: jobs without a worker first, newest first, then the others, oldest first."""
         present, names = self._demand.names, list(self._jobs.worker_spec)
-        bare = [name for name in reversed(names) if not self._workers(name) & present]
-        ordered = [*bare, *(name for name in names if name not in bare)]
+        workerless = [name for name in reversed(names) if not self._workers(name) & present]
+        ordered = [*workerless, *(name for name in names if name not in workerless)]
         idle = (name for name in ordered if self._demand.dismiss(self._workers(name)))
         self._end(list(itertools.islice(idle, count)))
 
