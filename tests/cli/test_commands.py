@@ -28,7 +28,7 @@ def test_resume_continues_to_a_larger_budget() -> None:
     assert (status, errors) == (
         2,
         "partune: error: --budget 3 is too small for runs/b, where 14 of 14 trials have ended: the budget is the total "
-        "number of trials, so give 14 or more\n",
+        "number of trials, so use `--budget 14` or more\n",
     )
 
 
@@ -92,7 +92,7 @@ def test_spaces_and_algorithms_as_data() -> None:
 
 
 def test_what_is_not_there_is_answered_with_what_is() -> None:
-    assert run("report", "runs/b")[2] == "partune: error: no study in runs/b: partune tune --name b ... begins one\n"
+    assert run("report", "runs/b")[2] == "partune: error: no study in runs/b: `partune tune --name b ...` begins one\n"
     Path("study.yaml").touch()
     assert 'No such file or directory; did you mean "study.yaml"?' in run("tune", "stdy.yaml")[2]
 

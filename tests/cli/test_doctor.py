@@ -126,8 +126,8 @@ def test_the_self_checks_pass_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     zero, packed = (each for each in json.loads(capsys.readouterr().out)["checks"] if each["name"] == "self-check")
     assert (zero["verdict"], packed["verdict"]) == ("ok", "ok")
-    assert zero["found"].startswith("learning rate 0 leaves the base's answers as they are (")
-    assert packed["found"].startswith("trials of a pack answer as each does alone through PEFT (")
+    assert zero["found"].startswith("learning rate 0 does not change the base model's answers (")
+    assert packed["found"].startswith("trials that train together answer like the same trials alone through PEFT (")
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_the_self_check_fails_where_learning_rate_0_trains(monkeypatch: pytest.M
     monkeypatch.setattr(doctor, "packed_is_peft", lambda: None)
     *_, zero, packed = doctor.examine()
     assert (zero.verdict, packed.verdict) == ("FAIL", "ok")
-    assert zero.found.startswith("not so: learning rate 0 leaves the base's answers as they are: ")
+    assert zero.found.startswith("not true that learning rate 0 does not change the base model's answers: ")
     assert "items of search/factory_cloze differ" in zero.found
 
 
@@ -178,4 +178,4 @@ def test_a_self_check_that_breaks_is_a_failure() -> None:
         raise RuntimeError("no\nkernel")
 
     found = doctor.attempted("self-check", "it holds", broken)
-    assert (found.verdict, found.found) == ("FAIL", "not so: it holds: RuntimeError: no kernel")
+    assert (found.verdict, found.found) == ("FAIL", "not true that it holds: RuntimeError: no kernel")

@@ -27,10 +27,10 @@ from tests.support.command import branin, modules_after, run
         (("tune", "--objective", "branin", "--budget", "0"), "search.budget: input should be greater than 0"),
         (("tune", "--objective", "branin", "--algorithm", "bamso"), 'no algorithm "bamso"; did you mean "bamsoo"?'),
         (("tune", "--objective", "branin", "--space", "lorra"), 'no ready-made space "lorra"; did you mean "lora"?'),
-        (("tune", "--objective", "branin", "--name", "../up"), "a name is a plain folder name, got '../up'"),
-        (("tune", "--objective", "branin", "--name", ".."), "a name is a plain folder name, got '..'"),
-        (("tune", "--objective", "branin", "--name", "/up"), "a name is a plain folder name, got '/up'"),
-        (("tune", "--objective", "branin", "--name", ""), "a name is a plain folder name, got ''"),
+        (("tune", "--objective", "branin", "--name", "../up"), "a name must be a plain folder name, got '../up'"),
+        (("tune", "--objective", "branin", "--name", ".."), "a name must be a plain folder name, got '..'"),
+        (("tune", "--objective", "branin", "--name", "/up"), "a name must be a plain folder name, got '/up'"),
+        (("tune", "--objective", "branin", "--name", ""), "a name must be a plain folder name, got ''"),
         (("tune", "nothing.yaml"), "cannot read nothing.yaml: No such file or directory"),
         (("resume", "runs/none"), "no study in runs/none"),
         (("resume", "runs/none", "--budget", "0"), "argument --budget: must be at least 1, got 0"),
@@ -136,7 +136,7 @@ def test_a_benchmark_has_flags_of_its_own() -> None:
     assert run("bench") == (
         2,
         "",
-        "partune: error: the following arguments are required: KIND; partune bench --help explains them\n",
+        "partune: error: the following arguments are required: KIND. `partune bench --help` explains them\n",
     )
 
 

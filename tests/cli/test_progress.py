@@ -32,7 +32,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert [line.split()[1] for line in lines if line.startswith("trial")] == [str(n) for n in range(12)]
     assert sum("failed: FloatingPointError: loss diverged at step 3" in line for line in lines) >= 1
     assert "     base  0." in output
-    assert "lr 0  gives the base's answers, as it must" in output
+    assert "lr 0  gives the base model's answers, as it must" in output
     assert lines[-1].endswith("on the held-out items")
 
 

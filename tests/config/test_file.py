@@ -104,8 +104,8 @@ def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("a: [1", "is no valid YAML"),
-        ("search: {budget: 3}\nsearch: {budget: 5}\n", 'the key "search" is given twice'),
+        ("a: [1", "is not valid YAML"),
+        ("search: {budget: 3}\nsearch: {budget: 5}\n", 'the key "search" appears twice'),
         ("- a\n- b\n", "is a mapping of sections, got list"),
         (None, "cannot read"),
     ],

@@ -272,7 +272,7 @@ def test_a_study_that_goes_on_takes_no_settings(capsys: pytest.CaptureFixture[st
     for flag in ("--lora-r", "--learning-rate=0.1", "--task"):
         assert main(["resume", "runs/x", flag, "2"]) == 2
         name = flag.partition("=")[0]
-        told = f"unknown argument {flag}: a study goes on with the settings that it began with\n"
+        told = f"unknown argument {flag}: a study continues with the settings that it began with\n"
         assert capsys.readouterr().err.endswith(told), name
     assert main(["resume", "runs/x", "--budgett", "2"]) == 2
     assert 'did you mean "--budget"?' in capsys.readouterr().err

@@ -126,7 +126,7 @@ def test_an_adapter_can_be_had_where_the_base_is_gone_and_it_is_said(
         assert main(["export", str(study.record.directory), str(tmp_path / "out")]) == 0
     finally:
         base.with_name("moved").rename(base)
-    assert "It has no tokenizer, because the base model cannot be loaded here." in capsys.readouterr().out
+    assert "The folder has no tokenizer, because the base model cannot be loaded here." in capsys.readouterr().out
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert "AutoTokenizer.from_pretrained('path/to/base')" in (tmp_path / "out" / "README.md").read_text()
 

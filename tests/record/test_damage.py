@@ -109,9 +109,9 @@ def test_a_byte_that_changed_in_the_journal_is_fine_or_one_line(seed: int, whole
         (b'"attempts":1', b'"attempts":[]', "is damaged at trial 0"),
         (b'"notes":[{', b'"notes":[[{}],{', "is damaged at trial "),
         (b'"std":', b'"stc":', "its record cannot be followed (KeyError: 'std')"),
-        (b'"algorithm":"bamsoo"', b'"alg":"bamsoo"', "is damaged at the study's own description"),
-        (b'"versions":{', b'"versions":7,"v":{', "is damaged at the study's own description"),
-        (b'"int":[2,64]', b'"int":[2,-4]', "is damaged at the study's own description"),
+        (b'"algorithm":"bamsoo"', b'"alg":"bamsoo"', "is damaged at the study's header"),
+        (b'"versions":{', b'"versions":7,"v":{', "is damaged at the study's header"),
+        (b'"int":[2,64]', b'"int":[2,-4]', "is damaged at the study's header"),
         (b'"name":"base"', b'"name":["base"]', "is damaged at baseline ['base']"),
     ],
     ids=range(12),
@@ -141,7 +141,7 @@ def test_per_item_results_that_are_gone_are_named_before_anything_runs(directory
     for use in USES:
         line = outcome(use, directory)
         assert str(directory / "items" / "anchor-") in line
-        assert "is missing, the per-item results of baseline " in line
+        assert "is missing, which holds the per-item results of baseline " in line
 
 
 def test_a_study_goes_on_without_per_item_results_that_no_verdict_needs(directory: Path) -> None:
@@ -185,8 +185,8 @@ def test_a_byte_that_changed_in_per_item_results_is_fine_or_one_line(directory: 
         ("storage.json", b"\xff", "storage.json is damaged"),
         ("storage.json", b"[" * 100_000, "storage.json is damaged"),
         ("storage.json", b'{"url": 3, "study": "a"}', "storage.json names no study"),
-        ("study.yaml", b"\xff\xfe", "study.yaml is no text in UTF-8"),
-        ("study.yaml", b"a: [", "study.yaml is no valid YAML"),
+        ("study.yaml", b"\xff\xfe", "study.yaml is not UTF-8 text"),
+        ("study.yaml", b"a: [", "study.yaml is not valid YAML"),
         ("study.yaml", b"trainig: {}", "study.yaml is damaged: unknown key"),
         ("study.yaml", b"- a", "study.yaml: a study's file is a mapping"),
     ],

@@ -102,14 +102,16 @@ def test_optuna_reads_the_search_as_an_ordinary_study(url: str, tmp_path: Path) 
 def test_sqlite_refuses_a_second_driver_and_says_why(tmp_path: Path) -> None:
     study = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=f"sqlite:///{tmp_path}/all.db")
     for options in ({"join": True}, {"resume": True}):
-        with pytest.raises(UserError, match="SQLite takes one driver at a time, as each write locks its whole file"):
+        with pytest.raises(UserError, match="SQLite takes one process at a time, because each write locks its file"):
             Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", **options)  # type: ignore[arg-type]
     study.run(3)
 
 
 def test_postgresql_has_one_leader(postgres: Server, tmp_path: Path) -> None:
     first = Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=postgres.url)
-    with pytest.raises(UserError, match="is being run already: wait for that run, stop it, or join it"):
+    with pytest.raises(
+        UserError, match="is already being run: wait for that run, stop it, or help it with `partune join "
+    ):
         Record.open(tmp_path / "s", storage=postgres.url)
     joined = Record.open(tmp_path / "s", storage=postgres.url, join=True)
     assert joined.drivers.led()
@@ -184,7 +186,7 @@ def test_no_password_is_written_or_said(
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     assert main(["report", directory]) == 2  # the folder names the host, and its writer may be anybody
     refusal = capsys.readouterr().err
-    assert refusal.endswith(f"where you trust it, repeat the command with --storage {postgres.public}\n")
+    assert refusal.endswith(f"If you trust the host, repeat the command with `--storage {postgres.public}`\n")
     assert refusal.count("\n") == 1
     assert main(["report", directory, "--json", "--storage", postgres.public]) == 0
     assert len(json.loads(capsys.readouterr().out)["trials"]) == 4
@@ -285,7 +287,7 @@ def test_no_password_goes_to_a_host_that_a_folder_names(
     stranger.hung_up.wait(10)
     assert b"tuner" in stranger.heard  # a connection was tried
     assert b"s3cr3t" not in stranger.heard
-    assert f"repeat the command with --storage {shlex.quote(url)}" in err
+    assert f"repeat the command with `--storage {shlex.quote(url)}`" in err
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", None), ("localhost", "1")])
@@ -317,11 +319,11 @@ def test_the_studys_file_has_no_password() -> None:
         ("nonsense s3cr3t", "something that is no URL"),
         ("postgresql://me:s3cr3t@host:port/db", "something that is no URL"),
         ("postgresql://me:s3cr3t@host", "without a database"),
-        ("postgresql://me:s3cr3t@x@host/db", "in percent"),
-        ("postgresql://me:s@s3cr3t/x@host/db", "in percent"),
-        ("postgresql://me:s?@s3cr3t/x@host/db", "in percent"),
-        ("postgresql://me@corp:s3cr3t@host/db", "in percent"),
-        ("postgresql://me/s3cr3t:x@host/db", "in percent"),
+        ("postgresql://me:s3cr3t@x@host/db", "must be percent-encoded"),
+        ("postgresql://me:s@s3cr3t/x@host/db", "must be percent-encoded"),
+        ("postgresql://me:s?@s3cr3t/x@host/db", "must be percent-encoded"),
+        ("postgresql://me@corp:s3cr3t@host/db", "must be percent-encoded"),
+        ("postgresql://me/s3cr3t:x@host/db", "must be percent-encoded"),
         ("sqlite://", "got sqlite://"),
         ("sqlite:////nowhere/s3cr3t-not/x.db", "unable to open database file"),
         ("postgresql://me:s3cr3t@127.0.0.1:1/db", "127.0.0.1.*port 1"),

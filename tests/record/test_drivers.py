@@ -311,7 +311,7 @@ def test_a_name_leads_nowhere(tmp_path: Path) -> None:
 
 def test_one_driver_at_a_time(directory: Path) -> None:
     first = Record.open(directory)
-    with pytest.raises(UserError, match="is being run already"):
+    with pytest.raises(UserError, match="is already being run"):
         Record.open(directory)
     assert len(Record.open(directory, read_only=True).trials()) == 3
     first.close()
@@ -325,5 +325,5 @@ def test_a_file_system_without_locks_is_not_taken_for_another_driver(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\): put the study where they can be"):
+    with pytest.raises(UserError, match=r"cannot be locked \(No locks available\): put the study on a file system"):
         Record.open(directory)

@@ -90,9 +90,9 @@ def test_a_damaged_line_is_named(directory: Path) -> None:
         (b"5", "damaged in line 4: restore"),
         (b'"op_code"', "damaged in line 4: restore"),
         (b"", "damaged in line 4: restore"),
-        (b'{"op_code": 4}', "damaged in line 4, or that line is of a newer Optuna"),
-        (b'{"op_code": 99, "worker_id": "w", "study_id": 0}', "damaged in line 4, or that line is of a newer Optuna"),
-        (b'{"worker_id": "w", "study_id": 0}', "damaged in line 4, or that line is of a newer Optuna"),
+        (b'{"op_code": 4}', "damaged in line 4, or a newer Optuna wrote that line"),
+        (b'{"op_code": 99, "worker_id": "w", "study_id": 0}', "damaged in line 4, or a newer Optuna wrote that line"),
+        (b'{"worker_id": "w", "study_id": 0}', "damaged in line 4, or a newer Optuna wrote that line"),
         (b"cos\nsystem\n(S'touch pwned'\ntR.", "damaged in line 4: restore"),  # a pickle: nobody reads one
     ],
 )

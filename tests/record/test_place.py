@@ -34,7 +34,7 @@ def test_the_file_that_names_the_storage_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "s" / STORAGE
     form = json.loads(path.read_text())
     for change, message in (
-        ({"study": "../../other"}, "names no study of partune's"),
+        ({"study": "../../other"}, "names no study of partune"),
         ({"study": "s-0123456789ab"}, "holds no study s-0123456789ab/search"),
         ({"url": "mysql://host/db"}, "a storage is"),
         ({"url": f"sqlite:///{tmp_path}/gone.db"}, "there is no file"),
@@ -57,10 +57,10 @@ def test_a_relative_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_database_goes_with_a_directory_and_a_journal_without_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="give it a directory"):
+    with pytest.raises(UserError, match="pass a `directory`"):
         Study(PLANE, himmelblau, "soo", storage=f"sqlite:///{tmp_path}/all.db")
     Study(PLANE, himmelblau, "soo", directory=tmp_path / "s").close()
-    with pytest.raises(UserError, match=r"in journal\.log, in no database"):
+    with pytest.raises(UserError, match=r"in journal\.log and not in a database"):
         Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", resume=True, storage="sqlite:///all.db")
 
 
@@ -85,12 +85,12 @@ def test_who_drives_a_place_keeps_others_from_leading_and_leaves_when_they_fail(
     place.begin(folder, {"format": 1})
     assert type(place_of(folder)) is type(place)
     _, first = place.drive(join=False)
-    with pytest.raises(UserError, match="is being run already"):
+    with pytest.raises(UserError, match="is already being run"):
         place.drive(join=False)
     if kind == "journal":
         place.drive(join=True)[1].leave()
     else:
-        with pytest.raises(UserError, match="SQLite takes one driver at a time"):
+        with pytest.raises(UserError, match="SQLite takes one process at a time"):
             place.drive(join=True)
     first.leave()
     place.drive(join=False)[1].leave()

@@ -28,12 +28,12 @@ def test_a_study_that_partune_did_not_begin_is_refused(tmp_path: Path, directory
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / JOURNAL))
     for name in ("anchors", "search"):
         optuna.create_study(study_name=name, storage=optuna.storages.JournalStorage(backend))
-    with pytest.raises(UserError, match="a study of Optuna's that partune did not begin"):
+    with pytest.raises(UserError, match="an Optuna study that partune did not begin"):
         Record.open(tmp_path)
     backend = optuna.storages.journal.JournalFileBackend(str(directory / JOURNAL))
     study = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
     study.ask()
-    with pytest.raises(UserError, match=r"trial 3 of .* is not partune's: another program wrote to it"):
+    with pytest.raises(UserError, match=r"trial 3 of .* was not written by partune: another program wrote"):
         Record.open(directory).trials()
 
 
@@ -63,7 +63,7 @@ def test_an_unwritable_place_is_one_line(tmp_path: Path) -> None:
 
 def test_an_unwritable_place_is_told_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file is no folder that can be written in"):
+    with pytest.raises(UserError, match="file is not a folder with write permission"):
         Record.check(tmp_path / "file" / "runs" / "s")
     Record.check(tmp_path / "new" / "runs" / "s")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["file"]

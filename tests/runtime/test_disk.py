@@ -130,7 +130,7 @@ def test_room_that_is_made_in_time_is_waited_for(
 
     study = Study(PLANE, himmelblau, "lhs", seed=1, directory=small / "s", watcher=At(5, full_for_a_while)).run(40)
     assert outcomes(study) == outcomes(Study(PLANE, himmelblau, "lhs", seed=1).run(40))
-    assert "No space left on device: waiting up to 1 minutes for room." in caplog.text
+    assert "No space left on device: waiting up to 1 minutes for free space." in caplog.text
 
 
 class Scratch(Objective):
@@ -206,7 +206,7 @@ def test_a_directory_that_became_read_only_ends_the_run_in_one_line(at: int, tmp
 
     study = Study(PLANE, himmelblau, "lhs", seed=2, directory=tmp_path / "s", watcher=At(at, lock))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*s: Read-only file system\. Mend that, and continue"):
+        with pytest.raises(UserError, match=r"cannot write .*s: Read-only file system\. Fix this, and continue"):
             study.run(9)
         study.close()
         with pytest.raises(UserError, match=r"cannot write .*: Read-only file system"):
@@ -224,7 +224,7 @@ def test_a_directory_that_went_away_ends_the_run_and_is_not_made_anew(at: int, t
         (tmp_path / "s").rename(tmp_path / "elsewhere")
 
     study = Study(PLANE, himmelblau, "soo", seed=2, directory=tmp_path / "s", watcher=At(at, move))
-    with pytest.raises(UserError, match=r"s, or a part of it, has gone: put it back, and continue with partune resume"):
+    with pytest.raises(UserError, match=r"s or a part of it is gone. Restore it, and continue with `partune resume"):
         study.run(9)
     study.close()
     assert not (tmp_path / "s").exists()
@@ -236,7 +236,7 @@ def test_a_directory_that_went_away_ends_the_run_and_is_not_made_anew(at: int, t
 def test_a_journal_that_went_away_is_not_begun_anew(tmp_path: Path) -> None:
     path = tmp_path / "s" / "journal.log"
     study = Study(PLANE, himmelblau, "lhs", directory=tmp_path / "s", watcher=At(3, path.unlink))
-    with pytest.raises(UserError, match="has gone"):
+    with pytest.raises(UserError, match="is gone"):
         study.run(9)
     assert not path.exists()
 
@@ -256,7 +256,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(
     status = main(["tune", "--objective", "vanishing:f", "--algorithm", "lhs", "--budget", "3", "--name", "a"])
     errors = capsys.readouterr().err
     assert status == 2
-    assert errors.startswith("partune: error: runs/a, or a part of it, has gone: put it back")
+    assert errors.startswith("partune: error: runs/a or a part of it is gone. Restore it")
     assert errors.count("\n") == 1
 
 
@@ -303,7 +303,7 @@ def test_what_is_in_a_folders_way_is_put_aside(kind: str, tmp_path: Path, caplog
     (aside,) = tmp_path.glob("0003.aside-*")
     assert aside.read_text() == "mine" if kind == "file" else aside.is_symlink()
     assert (tmp_path / "other" / "mine").read_text() == "mine"
-    assert f"0003 was in the way, and is {aside.name} now." in caplog.text
+    assert f"0003 was in the way and was renamed to {aside.name}." in caplog.text
 
 
 def test_a_file_is_not_written_through_a_link_that_lies_where_drafts_did(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_million_workers_are_refused_and_none_is_started(
     assert said.count("\n") == 1
     with pytest.raises(UserError, match="more than this machine can hold"), local.local(10**6):
         pass
-    with pytest.raises(UserError, match="1000000 GPUs for each worker were asked for, and this machine has none"):
+    with pytest.raises(UserError, match="1000000 GPUs per worker were requested, but this machine has none"):
         local.local(2, devices_each=10**6).__enter__()
     assert not processes
     assert not list(tmp_path.iterdir())
@@ -57,19 +57,19 @@ def test_the_scarcest_thing_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     free = psutil.virtual_memory()._replace(available=2**40)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     limits.require_workers(8192)
-    assert "8192 at most, as each takes 128 MiB of memory, and 1024.0 GiB are free" in refused(8193)
+    assert "8192 at most, because each takes 128 MiB of memory, and 1024.0 GiB are free" in refused(8193)
     (tmp_path / "memory.max").write_text(f"{2**31}\n")
     (tmp_path / "memory.current").write_text(f"{2**30}\n")
-    assert "8 at most, as each takes 128 MiB of memory, and 1.0 GiB are free" in refused(9)
+    assert "8 at most, because each takes 128 MiB of memory, and 1.0 GiB are free" in refused(9)
     (tmp_path / "memory.max").write_text("max\n")
     there[resource.RLIMIT_NPROC] = 4096
-    assert "512 at most, as each takes 8 of the 4096 processes and threads" in refused(513)
+    assert "512 at most, because each takes 8 of the 4096 processes and threads" in refused(513)
     (tmp_path / "pids.max").write_text("800\n")
-    assert "100 at most, as each takes 8 of the 800 processes and threads" in refused(101)
+    assert "100 at most, because each takes 8 of the 800 processes and threads" in refused(101)
     there[resource.RLIMIT_NOFILE] = 256
-    assert "64 at most, as each takes 3 of the 256 files that a process may open" in refused(65)
+    assert "64 at most, because each takes 3 of the 256 files that a process may open" in refused(65)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    assert "32 at most, as 16 take turns on each of its 2 cores" in refused(33)
+    assert "32 at most, because 16 may share each of its 2 cores" in refused(33)
     limits.require_workers(32)
 
 
@@ -93,5 +93,5 @@ def test_threads_and_packs_that_no_machine_holds_are_refused(
 def test_a_batch_system_is_asked_for_no_more_workers_than_a_driver_can_have(tmp_path: Path) -> None:
     batch = pytest.importorskip("partune.workers.batch")
     (tmp_path / "slurm.yaml").write_text("{system: slurm, minimum: 1000000, maximum: 1000000}\n")
-    with pytest.raises(UserError, match="1000000 workers are more than one driver can have: "):
+    with pytest.raises(UserError, match="1000000 workers are more than one process can drive: "):
         batch.batch(tmp_path / "slurm.yaml").__enter__()

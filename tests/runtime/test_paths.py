@@ -14,12 +14,12 @@ from partune.runtime.paths import as_path
 
 BRANIN = ["tune", "--objective", "branin", "--budget", "1", "--algorithm", "random"]
 BAD = {
-    "a" * 300: "a name in a path has 255 bytes at most, got 300",
-    "é" * 200: "a name in a path has 255 bytes at most, got 400",
-    "x/" * 2500: "a path has 4095 bytes at most, got 4999",
-    "~nosuchuser/x": "~nosuchuser is the home of a user that is not there",
-    "a\0b": "a path has no zero byte",
-    "\ud800": "is no name that a file can have here",
+    "a" * 300: "a name in a path can have at most 255 bytes, got 300",
+    "é" * 200: "a name in a path can have at most 255 bytes, got 400",
+    "x/" * 2500: "a path can have at most 4095 bytes, got 4999",
+    "~nosuchuser/x": "~nosuchuser is the home of a user who does not exist",
+    "a\0b": "a path cannot have a zero byte",
+    "\ud800": "is not a possible file name on this machine",
 }
 GIVEN = {
     "--runs": lambda bad: [*BRANIN, "--runs", bad],

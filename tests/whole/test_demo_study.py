@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("demo")
     output = said(cwd, "demo", "--name", "whole", *SHORT)
     assert "Verdict: " in output
-    assert "gives the base's answers, as it must" in output
+    assert "gives the base model's answers, as it must" in output
     assert "30 search/factory_cloze, 30 verdict/factory_cloze" in output
     assert "; score: acc_norm; fp32 on cpu" in output
     return cwd

@@ -122,7 +122,10 @@ def test_pages_that_a_file_asks_for_are_there(tmp_path: Path) -> None:
             "{system: slurm, maximum: 2, job: {n_workers: 2}}",
             "job: n_workers is set by partune: leave it out of the file",
         ),
-        ("{system: slurm, maximum: 2, job: {scheduler_options: 8786}}", "scheduler_options is a mapping, got 8786"),
+        (
+            "{system: slurm, maximum: 2, job: {scheduler_options: 8786}}",
+            "scheduler_options must be a mapping, got 8786",
+        ),
         (
             "{system: slurm, maximum: 2, job: {scheduler_options: {protocol: 'tcp://'}}}",
             "job: protocol is set by partune: leave it out of the file",
@@ -165,7 +168,7 @@ def test_a_folder_that_a_script_cannot_name_is_refused(tmp_path: Path, monkeypat
     (tmp_path / "my runs").mkdir()
     monkeypatch.chdir(tmp_path / "my runs")
     (tmp_path / "batch.yaml").write_text("{system: slurm, maximum: 2}")
-    with pytest.raises(UserError, match="without blanks"), batch.batch(tmp_path / "batch.yaml"):
+    with pytest.raises(UserError, match="no spaces or quotes"), batch.batch(tmp_path / "batch.yaml"):
         pass
 
 

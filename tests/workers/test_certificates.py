@@ -25,7 +25,9 @@ def test_a_folder_is_read_as_it_was_written_and_only_by_its_owner(tmp_path: Path
 def test_a_folder_without_a_key_is_one_line(tmp_path: Path) -> None:
     certificates.write_certificates(tmp_path / "tls")
     (tmp_path / "tls" / certificates.KEY).unlink()
-    with pytest.raises(UserError, match=r"no certificates in .*tls: key\.pem is missing \(partune certificates FOLDER"):
+    with pytest.raises(
+        UserError, match=r"no certificates in .*tls: key\.pem is missing\. `partune certificates FOLDER"
+    ):
         certificates.read_certificates(tmp_path / "tls")
 
 

@@ -234,7 +234,7 @@ def test_a_scheduler_that_stays_away_is_one_line(started: Callable[..., Any], mo
         future = workers.submit(pid)
         monkeypatch.setattr(cluster, "PATIENCE", 3.0)
         os.killpg(scheduler_.pid, signal.SIGKILL)
-        with pytest.raises(UserError, match="the scheduler is gone, and did not come back"):
+        with pytest.raises(UserError, match="the scheduler is gone and did not come back"):
             future.result(timeout=PATIENCE)
 
 

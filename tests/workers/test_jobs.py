@@ -131,7 +131,7 @@ def test_jobs_that_end_before_a_worker_comes_are_given_up_and_named(
         assert system.failure is None
         system.turn(number, state)
         jobs.look()
-    assert str(system.failure) == "jobs 1, 2, 3 ended before a worker came: their output says why"
+    assert str(system.failure) == "jobs 1, 2, 3 ended before a worker came: read their output"
     jobs.look()
     assert len(system.states) == 3
 
@@ -168,7 +168,7 @@ def test_while_workers_are_there_fruitless_jobs_only_make_it_slower(
     with caplog.at_level(logging.WARNING):
         jobs.look()
         jobs.look()
-    assert said(caplog) == ["Jobs 2, 3, 4 ended before a worker came: their output says why."]
+    assert said(caplog) == ["Jobs 2, 3, 4 ended before a worker came: read their output."]
     assert system.failure is None
     assert len(system.states) == 4
     later(module.AGAIN + 1)
@@ -449,7 +449,7 @@ def test_a_jobs_number_is_the_one_that_the_system_says(kind: str, said: str, job
 @pytest.mark.parametrize("kind", module.SENTENCES)
 @pytest.mark.parametrize("said", ["", NOISE, "job 12 of 30 was refused\n", f"4711\n{NOISE}"])
 def test_a_number_that_is_not_surely_the_jobs_is_none(kind: str, said: str) -> None:
-    with pytest.raises(ValueError, match="did not say which job it took"):
+    with pytest.raises(ValueError, match="did not print the number of the new job"):
         module.submitted(kind, said)
 
 

@@ -151,7 +151,7 @@ def test_each_worker_of_this_machine_has_its_own_devices_or_its_share_of_the_thr
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(4, 1)] == ["4", "5", "6", "7"]
     assert [each["CUDA_VISIBLE_DEVICES"] for each in local._environments(2, 2)] == ["4,5", "6,7"]
-    with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, this machine has 4"):
+    with pytest.raises(UserError, match="3 workers with 2 GPU each need 6, but this machine has 4"):
         local._environments(3, 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)

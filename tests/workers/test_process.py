@@ -66,7 +66,7 @@ def test_a_job_with_too_few_devices_ends(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setattr(os, "_exit", leave)
     with pytest.raises(SystemExit):
         seen(monkeypatch, "0,1,2,3", "SLURMCluster-0-1", 4, 2)
-    assert "4 workers with 2 GPU each need 8, this job has 4" in capsys.readouterr().err
+    assert "4 workers with 2 GPU each need 8, but this job has 4" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_worker_that_is_told_to_go_is_not_held_against_what_it_was_running(
         wait_for(tmp_path / "begun")
         os.kill(there, signal.SIGTERM)
         assert future.result(timeout=PATIENCE) != there
-    assert caplog.text.count("A worker has to go; what it was running goes on elsewhere.") == 1
+    assert caplog.text.count("A worker has to stop; its tasks continue on other workers.") == 1
 
 
 @pytest.mark.slow

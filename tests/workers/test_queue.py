@@ -66,7 +66,7 @@ def test_all_tasks_of_a_worker_that_died_run_again_alone(caplog: pytest.LogCaptu
     assert len(sent(one)) == 3
     dead = one.workers["tcp://0"]
     assert [one.die(task, dead, 0.0) for task in tasks] == [None] * 3
-    assert caplog.text.count("died; it runs once more, alone.") == 3
+    assert caplog.text.count("died. The task runs again, alone.") == 3
     assert [task.strikes for task in tasks] == [0, 0, 0]  # any of them may have been the cause
     assert one.names == set()
     for number in (1, 2):
@@ -112,10 +112,10 @@ def test_over_the_time_limit_alone_once_is_enough(caplog: pytest.LogCaptureFixtu
     one.note_overdue(hung.number)
     assert one.die(hung, first, 0.0) is None
     assert one.die(neighbour, first, 0.0) is None
-    assert "The worker of trial 0 left: over the time limit; it runs once more, alone." in caplog.text
+    assert "The worker of trial 0 was ended at the time limit. The task runs again, alone." in caplog.text
     second = one.join("tcp://1", 8, "w1")
     assert sent(one) == [(1, "w1")]
-    assert str(one.die(hung, second, 0.0)) == "no result within 5 s, the time limit"
+    assert str(one.die(hung, second, 0.0)) == "no result within the time limit of 5 s"
 
 
 def test_frozen_workers_are_those_that_hold_a_task_for_too_long() -> None:

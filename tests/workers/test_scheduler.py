@@ -23,7 +23,7 @@ from tests.support.waiting import PATIENCE
     [
         ("tcp://10.1.2.3:8786", "is not on this machine"),
         ("tcp://scheduler.example.org:8786", "is not on this machine"),
-        ("nonsense", "no address of a scheduler"),
+        ("nonsense", "not an address of a scheduler"),
     ],
 )
 def test_an_address_that_is_unsafe_or_none_is_one_line(address: str, reason: str) -> None:
@@ -35,7 +35,7 @@ def test_an_address_that_is_unsafe_or_none_is_one_line(address: str, reason: str
 def test_certificates_ask_for_an_address_that_says_so(tmp_path: Path) -> None:
     certificates.write_certificates(tmp_path / "tls")
     unencrypted = joined("tcp://10.1.2.3:8786", tls=tmp_path / "tls")
-    with pytest.raises(UserError, match=r"is not encrypted.*: give tls://10.1.2.3:8786"), unencrypted:
+    with pytest.raises(UserError, match=r"is not encrypted.*: use tls://10.1.2.3:8786"), unencrypted:
         pass
 
 

@@ -1,12 +1,12 @@
-"""The command line.
+"""Run the commands of the command line.
 
-parser      every command with its texts and flags
-flags       flags of the definition of a study's file (`config.StudyConfig`), and back
-commands    what each command does
-studies     how studies are begun, continued and shown
-progress    what a person sees while a study runs
-doctor      what this machine has, and whether partune works on it
-completion  completion for shells
+parser      defines every command with its flags and help texts
+flags       makes flags from the definition of a study's file (`config.StudyConfig`), and reads them back
+commands    has a function for each command
+studies     begins, continues and shows studies
+progress    shows a person how a running study proceeds
+doctor      checks this machine, and whether partune works on it
+completion  completes commands in shells
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        argv: The arguments; None takes those that the process was started with.
+        argv: The arguments of the command line, or None for those of this process.
 
     Returns:
         The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input, one line), 130 (interrupted).
     """
-    if os.name != "posix":  # processes, signals and files are used as POSIX has them
+    if os.name != "posix":  # processes, signals and file locks are used as POSIX defines them
         print("partune: error: partune needs a POSIX system, such as Linux; on Windows, run it in WSL", file=sys.stderr)
         return 2
     try:
@@ -58,7 +58,7 @@ def _run(arguments: Sequence[str]) -> int:
 
         print(f"partune: error: {' '.join(masked(str(error)).splitlines())}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:  # before a study began, or after it ended
+    except KeyboardInterrupt:  # raised here only before a study began or after it ended
         print("\nInterrupted.", file=sys.stderr)
         return INTERRUPTED
     return status

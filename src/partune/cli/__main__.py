@@ -1,4 +1,4 @@
-"""The command line, as `python -m partune.cli`."""
+"""Run the command line for `python -m partune.cli`."""
 
 import sys
 

@@ -1,6 +1,7 @@
-"""The commands: each takes its parsed arguments and returns the exit status, 0, 1 (failed) or 130 (interrupted).
+"""Define a function for each command, which takes parsed arguments and returns an exit status.
 
-A function's name is its command's; heavy libraries are imported within, by the one command that needs them.
+The status is 0, 1 (failed) or 130 (interrupted). Each function has the name of its command. Heavy libraries are
+imported inside the functions that need them.
 """
 
 from __future__ import annotations
@@ -18,25 +19,25 @@ from partune.runtime.paths import as_path
 
 
 def tune(arguments: argparse.Namespace) -> int:
-    """Begin a study with the settings of a file and of flags."""
+    """Begin a study with settings from a file and from flags."""
     from partune import config
 
     return studies.begin(arguments, config.load(arguments.file) if arguments.file else {})
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Begin a study of the embedded demo, with flags laid over its own file."""
+    """Begin a study of the embedded demo. Flags override the demo's study.yaml."""
     from partune import config
     from partune.demo import DIRECTORY
     from partune.study import from_config
 
-    # Located first: a path in a flag is relative to the working folder, one in the demo's file to that file.
-    given = config.located(flags.given(arguments), Path.cwd())
-    return studies.begin(arguments, from_config.beneath(config.load(DIRECTORY.parent / "study.yaml"), given))
+    # Resolve the flags' paths first: they are relative to the working folder, those in the demo's file to that file.
+    flagged = config.located(flags.given(arguments), Path.cwd())
+    return studies.begin(arguments, from_config.beneath(config.load(DIRECTORY.parent / "study.yaml"), flagged))
 
 
 def resume(arguments: argparse.Namespace) -> int:
-    """Continue a study from its record, to a larger budget if one is given."""
+    """Continue a study from its record, up to a larger budget if `--budget` is set."""
     from partune import config
     from partune.report import words
     from partune.study import from_config
@@ -52,11 +53,11 @@ def resume(arguments: argparse.Namespace) -> int:
         )
         budget = arguments.budget or study.record.budget or study_config.search.budget
         if budget < len(study.trials):
-            study.close()  # it holds the record's lock, and nobody else closes it when this raises
+            study.close()  # release the record's lock, because nobody else closes the study after this error
             state = words.progress([trial.status for trial in study.trials], study.record.budget or budget)
-            least = f"the budget is the total number of trials, so give {len(study.trials)} or more"
-            raise UserError(f"--budget {budget} is too small for {directory}, where {state}: {least}")
-        # Written only once the study has accepted them, so that the file on record is never one that cannot be resumed.
+            advice = f"the budget is the total number of trials, so use `--budget {len(study.trials)}` or more"
+            raise UserError(f"--budget {budget} is too small for {directory}, where {state}: {advice}")
+        # Write the settings only after the study has accepted them, so that the recorded file can always be resumed.
         if changed:
             study.record.configure(config.dump(recorded))
         return studies.run(study, budget, arguments)
@@ -77,7 +78,7 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Print what a study found, in the form that was asked for, and write its page."""
+    """Print the results of a study in the requested form, and write its report.html."""
     from partune.record.record import Record
     from partune.report import summary
     from partune.report.plain_data import print_json
@@ -108,8 +109,8 @@ def dashboard(arguments: argparse.Namespace) -> int:
     directory = studies.existing(arguments.directory)
     with dashboard.server(directory, arguments.host, arguments.port, arguments.storage) as server:
         print(f"{directory} in Optuna's dashboard: {server.url}", flush=True)
-        print("It follows the study and changes nothing in it. Ctrl-C stops it.", flush=True)
-        # Where nobody watches the output, as in a script or over ssh without a terminal, a browser would surprise.
+        print("The dashboard follows the study and changes nothing in it. Ctrl-C stops the dashboard.", flush=True)
+        # Open no browser if nobody watches the output, as in a script.
         if arguments.open or (arguments.open is None and sys.stdout.isatty()):
             dashboard.opens(server.url)
         server.serve_forever()
@@ -127,7 +128,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from partune.report.plain_data import print_json
 
     directories = [studies.existing(directory) for directory in arguments.directories]
-    # The URL belongs to the studies that are kept in a database; others have their journal beside them.
+    # The URL is for studies with their record in a database. Other studies have a journal in their directory.
     storages = [arguments.storage if (directory / STORAGE).is_file() else None for directory in directories]
     records = [Record.open(path, True, storage=url) for path, url in zip(directories, storages, strict=True)]
     comparison = compare.compare([Facts(record) for record in records])
@@ -143,7 +144,7 @@ def compare(arguments: argparse.Namespace) -> int:
 
 
 def experiment(arguments: argparse.Namespace) -> int:
-    """Run what an experiment is missing, and report on all of it."""
+    """Run the missing studies of an experiment, and report on all of them."""
     from partune import config
     from partune.experiment import protocol
     from partune.experiment.files import write
@@ -155,8 +156,8 @@ def experiment(arguments: argparse.Namespace) -> int:
     from partune.report.plain_data import print_json
     from partune.study import StoppedError
 
-    given = config.located(flags.given(arguments), Path.cwd())
-    plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, given))
+    flagged = config.located(flags.given(arguments), Path.cwd())
+    plan = protocol.Plan(protocol.composed(protocol.load(arguments.file) if arguments.file else {}, flagged))
     if arguments.print_config:
         studies.print_yaml(lambda ascii_only: protocol.dump(plan.experiment, ascii_only))
         return 0
@@ -200,7 +201,7 @@ def export(arguments: argparse.Namespace) -> int:
     )
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
     if (written / "adapter_config.json").is_file() and not (written / TOKENIZER).is_file():
-        print("It has no tokenizer, because the base model cannot be loaded here.")
+        print("The folder has no tokenizer, because the base model cannot be loaded here.")
     return 0
 
 
@@ -211,21 +212,21 @@ def bench(arguments: argparse.Namespace) -> int:
     from partune.runtime.console import log_console, text
     from partune.runtime.extras import require_finetune
 
-    require_finetune("a benchmark")  # its clocks and the machine's name are read through torch
+    require_finetune("a benchmark")  # it reads clocks and the machine's name through torch
     console = log_console()
-    given = flags.given(arguments)
-    # A terminal has one line that moves; a file or pipe gets each line, as progress can be followed there only so.
+    flagged = flags.given(arguments)
+    # A terminal shows progress in one line that changes. A file or pipe gets a new line for each step.
     with console.status("", refresh_per_second=1) as status:
 
         def tell(line: str) -> None:
-            """Show what runs at the moment."""
+            """Show what is running now."""
             (status.update if console.is_terminal else console.print)(text(line))
 
         benchmark = BENCHMARKS[arguments.what]
         if benchmark.dask:
             studies.require_dask()
         run = importlib.import_module(benchmark.module).bench
-        out = run(config.validated(benchmark.options, given), tell)
+        out = run(config.validated(benchmark.options, flagged), tell)
     print((out / "table.md").read_text(encoding="utf-8"))
     print(f"wrote {', '.join(sorted(str(path) for path in out.iterdir()))}")
     return 0
@@ -242,18 +243,18 @@ def certificates(arguments: argparse.Namespace) -> int:
     write_certificates(folder := as_path(arguments.folder))
     quoted = shlex.quote(str(folder))
     files = " ".join(f"--tls-{kind} {shlex.quote(str(folder / name))}" for kind, name in FILES.items())
-    print(f"wrote {folder}; start the scheduler and every worker with")
+    print(f"wrote {folder}. Start the scheduler and every worker with")
     print(f"  dask scheduler --protocol tls {' '.join(UNSEEN)} {files}")
     loaded = (*WITHOUT_PAGES, *PRELOAD, *PRELOAD_NANNY)
     options = " ".join(("--nthreads", str(THREADS), *loaded))
     print(f"  dask worker tls://HOST:8786 {options} {files}")
     print(f"and the study with --scheduler tls://HOST:8786 --tls {quoted}.")
-    print("Keep the folder private: whoever can read it can use the cluster.")
+    print("Keep the folder private, because whoever can read it can use the cluster.")
     return 0
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Check this machine; the status is 1 if a check fails."""
+    """Check this machine, and return 1 if a check fails."""
     from partune.cli import doctor
     from partune.report.plain_data import print_json
 
@@ -275,7 +276,7 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def spaces(arguments: argparse.Namespace) -> int:
-    """Print the ready-made spaces, or the one that is named."""
+    """Print all ready-made spaces, or the one with a name."""
     import yaml
 
     from partune.report.plain_data import print_json
@@ -302,7 +303,7 @@ def algorithms(arguments: argparse.Namespace) -> int:
         print_json({"auto": AUTO, "algorithms": listed})
         return 0
     width = max(map(len, ALGORITHMS))
-    print(f"{'auto':<{width}}  the default: the best in our measurements, at present {AUTO}")
+    print(f"{'auto':<{width}}  the default: the best optimiser in our measurements, currently {AUTO}")
     for name, algorithm in ALGORITHMS.items():
         print(f"{name:<{width}}  {algorithm.summary} ({algorithm.source})")
     return 0

@@ -1,4 +1,4 @@
-"""Completion for shells: commands, flags, and those values that are names, files or folders."""
+"""Write completion scripts for shells: commands, flags, and values that are names, files or folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from partune.cli.flags import CONFIG
 from partune.cli.parser import Parser
 
-# Arguments by their `dest`.
+# The `dest` of each argument that is a file, or a folder.
 FILES = {
     "file",
     *(
@@ -28,11 +28,11 @@ FOLDERS = {"directory", "out", "folder", "runs", *(f"{CONFIG}{key}" for key in (
 
 
 def script(parser: Parser, shell: str) -> str:
-    """Return what a shell has to read to complete the arguments of a command line.
+    """Return the script with which a shell completes the arguments of partune's commands.
 
     Args:
-        parser: The parser of the command line. Its commands get all their flags.
-        shell: bash, zsh or tcsh.
+        parser: The parser of the command line. All flags of its commands are added to it.
+        shell: The name of the shell: bash, zsh or tcsh.
     """
     import shtab
 
@@ -48,13 +48,13 @@ def script(parser: Parser, shell: str) -> str:
         elif action.dest in names:
             action.choices = names[action.dest]
         elif action.choices is None and str(action.metavar).startswith("{"):
-            # Flags of a definition leave the check of their value to it, so argparse has their choices as text only.
+            # The definition of a study's file checks the values of flags, so argparse has their choices only as text.
             action.choices = str(action.metavar).strip("{}").split(",")
     return str(shtab.complete(parser, shell))
 
 
 def actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Yield the arguments of a parser and of all its commands, which are complete then."""
+    """Yield the arguments of a parser and of all its commands, after adding missing ones."""
     if isinstance(parser, Parser):
         parser.complete()
     for action in parser._actions:

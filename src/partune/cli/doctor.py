@@ -1,7 +1,8 @@
-"""What this machine has, and whether partune works on it: one line per check, with what to do about it.
+"""Check this machine, and whether partune works on it, with one line per check and advice for each problem.
 
 The self-check fine-tunes the demo's model for a few steps. With learning rate 0, the answers must be those of the
-untouched base; and trials that are trained together in a pack must answer as each does alone, trained through PEFT.
+untouched base model. Trials that are trained together (a pack) must give the same answers as each trial that is trained
+alone through PEFT.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ GIBIBYTE = 2**30
 STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 LITTLE_MEMORY, LITTLE_DISK = 4 * GIBIBYTE, 5 * GIBIBYTE
 PATIENCE = 3.0  # seconds to wait for the Hub
-STEPS = 5  # of each training of the self-check
+STEPS = 5  # of each training in the self-check
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ class Check:
     """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        verdict: Whether it is well; warn is worth knowing, FAIL must be put right.
-        found: What was found.
-        todo: What to do about it; empty if all is well.
+        name: The name of the check.
+        verdict: The result: ok, warn for a possible problem, FAIL for a problem that must be fixed.
+        found: What the check found.
+        todo: The advice for the user; empty if there is no problem.
     """
 
     name: str
@@ -55,7 +56,11 @@ class Check:
 
 
 def examine(quick: bool = False) -> Iterator[Check]:
-    """Yield the checks in their order, each as soon as it is done; `quick` leaves the self-check out."""
+    """Yield each check as soon as it is done.
+
+    Args:
+        quick: Whether to skip the self-check.
+    """
     yield python()
     yield machine()
     yield devices()
@@ -70,8 +75,9 @@ def examine(quick: bool = False) -> Iterator[Check]:
     except UserError as error:
         yield Check("self-check", "ok", f"not run: {error}")
     else:
-        yield attempted("self-check", "learning rate 0 leaves the base's answers as they are", zero_is_base)
-        yield attempted("self-check", "trials of a pack answer as each does alone through PEFT", packed_is_peft)
+        yield attempted("self-check", "learning rate 0 does not change the base model's answers", zero_is_base)
+        same = "trials that train together answer like the same trials alone through PEFT"
+        yield attempted("self-check", same, packed_is_peft)
 
 
 # ----- the machine
@@ -87,13 +93,13 @@ def machine() -> Check:
     total, free = memory()
     finding = f"{os.cpu_count()} cores, {total / GIBIBYTE:.1f} GiB of memory, {free / GIBIBYTE:.1f} GiB of it free"
     if free < LITTLE_MEMORY:
-        return Check("machine", "warn", finding, "end other programs, or use a smaller model")
+        return Check("machine", "warn", finding, "stop other programs, or use a smaller model")
     return Check("machine", "ok", finding)
 
 
 def memory() -> tuple[float, float]:
-    """Return the bytes of memory in total, and those that are free; nan if the system does not say."""
-    # Linux only: Python's own library has no word for memory that other programs could give back.
+    """Return the total and the free memory in bytes, or nan if the system does not report them."""
+    # Linux only. Python's standard library cannot tell how much memory is available.
     try:
         lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
         kibibytes = {words[0].rstrip(":"): float(words[1]) for words in lines}
@@ -103,11 +109,11 @@ def memory() -> tuple[float, float]:
 
 
 def devices() -> Check:
-    """Check what PyTorch can train on."""
+    """Check which devices PyTorch can train on."""
     try:
         import torch
     except ModuleNotFoundError:  # partune[finetune] is not installed
-        return Check("devices", "ok", "not checked: only fine-tuning needs one, and PyTorch is not installed")
+        return Check("devices", "ok", "not checked, because PyTorch is not installed; only fine-tuning needs a device")
 
     if torch.cuda.is_available():
         names = []
@@ -120,28 +126,31 @@ def devices() -> Check:
                 "devices",
                 "warn",
                 "; ".join(names),
-                "it has no bf16, so --dtype auto is fp32; --dtype fp16 saves memory",
+                "the GPU has no bf16, so `--dtype auto` means fp32; `--dtype fp16` saves memory",
             )
         return Check("devices", "ok", "; ".join(names))
     if torch.backends.mps.is_available():
         return Check("devices", "ok", "mps")
     if shutil.which("nvidia-smi") is not None:
         todo = f"PyTorch {torch.__version__} sees no GPU: install a CUDA build (pytorch.org), or update the driver"
-        return Check("devices", "warn", "cpu, although an NVIDIA driver is installed", todo)
+        return Check("devices", "warn", "only the CPU, although an NVIDIA driver is installed", todo)
     return Check("devices", "ok", "cpu only: fine for small models")
 
 
 def disk() -> Check:
-    """Check the working folder, in which studies are kept by default."""
+    """Check the working folder, where studies are by default."""
     free = shutil.disk_usage(".").free
     finding = f"{free / GIBIBYTE:.1f} GiB free in the working folder"
     if not os.access(".", os.W_OK | os.X_OK):
         return Check(
-            "disk", "FAIL", f"{finding}, which is not writable", "change to another folder, or give --runs FOLDER"
+            "disk", "FAIL", f"{finding}, which is not writable", "change to another folder, or use `--runs FOLDER`"
         )
     if free < LITTLE_DISK:
         return Check(
-            "disk", "warn", finding, "adapters and merged models need space: --runs FOLDER keeps studies elsewhere"
+            "disk",
+            "warn",
+            finding,
+            "adapters and merged models need space: keep studies elsewhere with `--runs FOLDER`",
         )
     return Check("disk", "ok", finding)
 
@@ -150,7 +159,7 @@ def disk() -> Check:
 
 
 def libraries() -> Check:
-    """Check the libraries that partune needs, and their versions."""
+    """Check that the required libraries are installed and new enough."""
     versions, wrong = [], []
     for need in requirements(None):
         if not need.fits:
@@ -159,26 +168,26 @@ def libraries() -> Check:
             versions.append(f"{need.name} {need.installed}")
     shown = ", ".join(versions)
     if wrong:
-        return Check("libraries", "FAIL", shown, f"missing or too old: pip install {' '.join(wrong)}")
+        return Check("libraries", "FAIL", shown, f"missing or too old: run `pip install {' '.join(wrong)}`")
     return Check("libraries", "ok", shown)
 
 
 def extras() -> Iterator[Check]:
-    """Check the optional parts; one that is not installed is no fault."""
+    """Check the optional parts of partune. A part that is not installed is not a problem."""
     names = importlib.metadata.metadata("partune").get_all("Provides-Extra") or []
     for name in names:
         if name in UNCHECKED_EXTRAS:
             continue
-        if name == "litgpt":  # a command, in an environment of its own, as its requirements contradict ours
+        if name == "litgpt":  # a command in another environment, because its requirements conflict with partune's
             installed = shutil.which("litgpt")
-            state = "litgpt is installed" if installed else "not installed; --litgpt PATH names one (docs/litgpt.md)"
+            state = "litgpt is installed" if installed else "not installed; `--litgpt PATH` names it (docs/litgpt.md)"
             yield Check("extra: litgpt", "ok", state)
             continue
         needed = list(requirements(name))
         lacking = ", ".join(need.name for need in needed if not need.fits)
         versions = ", ".join(f"{need.name} {need.installed}" for need in needed if need.installed is not None)
         complete = all(need.installed is not None for need in needed)
-        if name == "finetune" and lacking and complete:  # tune would use what is too old
+        if name == "finetune" and lacking and complete:  # `tune` would use the old libraries
             yield Check(f"extra: {name}", "FAIL", versions, f"too old ({lacking}): {install_command(name)}")
             continue
         state = f"not installed ({lacking}): {install_command(name)}" if lacking else versions
@@ -186,13 +195,13 @@ def extras() -> Iterator[Check]:
 
 
 class Requirement(NamedTuple):
-    """A library that partune, or an optional part of it, needs.
+    """A library that partune or one of its optional parts needs.
 
     Attributes:
-        name: The library.
-        versions: The versions that will do, as pip reads them.
-        installed: The version that is installed, if any.
-        fits: Whether it will do.
+        name: The name of the library.
+        versions: The accepted versions, in pip's syntax.
+        installed: The installed version, or None.
+        fits: Whether an accepted version is installed.
     """
 
     name: str
@@ -202,7 +211,7 @@ class Requirement(NamedTuple):
 
 
 def requirements(extra: str | None) -> Iterator[Requirement]:
-    """Yield what an optional part of partune needs; None stands for partune itself."""
+    """Yield the requirements of an optional part of partune, or of partune itself for None."""
     from packaging import requirements
 
     for text in importlib.metadata.requires("partune") or []:
@@ -214,7 +223,7 @@ def requirements(extra: str | None) -> Iterator[Requirement]:
             wanted = extra is not None and marker.evaluate({"extra": extra})
         else:
             wanted = extra is None and marker.evaluate()
-        if not wanted or need.name == "partune":  # an extra may name another one, as partune[dask]
+        if not wanted or need.name == "partune":  # an extra may require another extra, such as partune[dask]
             continue
         try:
             version = importlib.metadata.version(need.name)
@@ -226,7 +235,7 @@ def requirements(extra: str | None) -> Iterator[Requirement]:
 
 
 def hub() -> Check:
-    """Check whether models, data and tasks can come from Hugging Face, or from this machine only."""
+    """Check whether models, data and tasks can be downloaded from Hugging Face."""
     switches = [
         f"{name}={os.environ[name]}" for name in OFFLINE if os.environ.get(name, "0").lower() not in ("", "0", "false")
     ]
@@ -234,41 +243,44 @@ def hub() -> Check:
         return Check("hub", "ok", f"offline ({', '.join(switches)}): only folders and cached downloads can be used")
     endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     host, port = endpoint.hostname or "huggingface.co", endpoint.port or (80 if endpoint.scheme == "http" else 443)
-    # A connection only, no request: a machine behind a firewall waits for a download for minutes.
+    # Only open a connection, with a short limit. Behind a firewall, a download would wait for minutes.
     try:
         socket.create_connection((host, port), PATIENCE).close()
     except OSError as error:
-        todo = "check the network, or set HF_HUB_OFFLINE=1 to use folders and cached downloads without waiting for it"
+        todo = "check the network, or set HF_HUB_OFFLINE=1 to use folders and cached downloads only"
         return Check("hub", "warn", f"{host} does not answer ({error})", todo)
-    return Check("hub", "ok", f"online, {host} answers: models, data and tasks can be named by their ids")
+    return Check("hub", "ok", f"online, {host} answers: models, data and tasks can be named by their IDs")
 
 
-# ----- does it work?
+# ----- the self-check
 
 
 def attempted(name: str, holds: str, attempt: Callable[[], str | None]) -> Check:
     """Run one self-check and return its result.
 
     Args:
-        name: The check's name.
+        name: The name of the check.
         holds: What must be true, as a sentence.
-        attempt: Tries it, and returns what is wrong, or None.
+        attempt: A function that runs the check, and returns what is wrong, or None.
     """
     began = time.perf_counter()
     try:
         wrong = attempt()
-    # A check that cannot run at all is a failure as well: its error is what the user has to know.
+    # A check that cannot run at all has failed too, and the user has to see the error.
     except (UserError, ImportError, OSError, RuntimeError) as error:
         wrong = f"{type(error).__name__}: {' '.join(str(error).split())}"
     seconds = f"{time.perf_counter() - began:.0f} s"
     if wrong is None:
         return Check(name, "ok", f"{holds} ({seconds})")
-    todo = "do not trust scores here: try --engine peft or --device cpu, and report the output of partune doctor --json"
-    return Check(name, "FAIL", f"not so: {holds}: {wrong}", todo)
+    todo = (
+        "do not trust scores here: try `--engine peft` or `--device cpu`, and report the output of "
+        "`partune doctor --json`"
+    )
+    return Check(name, "FAIL", f"not true that {holds}: {wrong}", todo)
 
 
 def zero_is_base() -> str | None:
-    """Return how a training with learning rate 0 differs from the base, in the precision of trials; None if not."""
+    """Return how a training with learning rate 0 differs from the base model, or None if it does not."""
     tuner = demo_tuning("packed", "auto")
     base = tuner.score_base(frozenset({"search"}))
     zero = tuner.score_zero(trials()[0])
@@ -276,9 +288,13 @@ def zero_is_base() -> str | None:
 
 
 def packed_is_peft() -> str | None:
-    """Return how trials of a pack differ from the same alone through PEFT, or from their adapters on disk; None if not.
+    """Compare trials that train together with the same trials alone through PEFT, and with their adapters on disk.
 
-    In fp32, as in lower precision the order of additions, which a pack changes, would hide a small mistake.
+    The comparison is in fp32. Training together changes the order of additions, and in lower precision the effect of
+    this could hide a small error.
+
+    Returns:
+        How they differ, or None if they do not.
     """
     packed, alone = demo_tuning("packed", "fp32"), demo_tuning("peft", "fp32")
     pair = trials()
@@ -300,8 +316,8 @@ def demo_tuning(engine: str, dtype: str) -> FineTune:
     """Return a short fine-tuning of the demo, on the best device.
 
     Args:
-        engine: What trains: packed or peft.
-        dtype: Precision of the base.
+        engine: The engine that trains: packed or peft.
+        dtype: The precision of the base model.
     """
     from partune.demo import DIRECTORY
     from partune.objectives.finetune import FineTune
@@ -319,7 +335,7 @@ def demo_tuning(engine: str, dtype: str) -> FineTune:
 
 
 def trials() -> list[Trial]:
-    """Return two trials that differ in all that a pack must keep apart: rank, scale, dropout, rate, seed."""
+    """Return two trials that differ in rank, scale, dropout, learning rate and seed."""
     from partune.trial import Trial
 
     first: dict[str, float] = {

@@ -1,4 +1,4 @@
-"""Flags of a definition's fields, and the mapping of a file that the given flags make."""
+"""Make flags from the fields of a file's definition, and turn parsed flags into the mapping of such a file."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 
     from partune.config import Section
 
-CONFIG = "config."  # begins the `dest` of each flag that is a key of a definition, and of no other argument
+CONFIG = "config."  # the beginning of the `dest` of flags for keys of a file, and of no others
 
 
-def add_sections(parser: argparse.ArgumentParser, whole: type[Section], without: Collection[str] = ()) -> None:
-    """Add a flag for each field of a whole file, a group per section.
+def add_sections(parser: argparse.ArgumentParser, definition: type[Section], without: Collection[str] = ()) -> None:
+    """Add a flag for each field of a file, with one group per section.
 
     Args:
         parser: The parser of a command.
-        whole: The definition of the file.
-        without: Fields that get no flag, each as "section.field".
+        definition: The definition of the file.
+        without: The fields that get no flag, each as "section.field".
     """
     from partune.config import section_in
 
     study = parser.add_argument_group("study")
-    for name, field in whole.model_fields.items():
+    for name, field in definition.model_fields.items():
         section = section_in(field.annotation)
         if section is None:
-            if name != "version":  # of the file's format, which a command line does not have
+            if name != "version":  # the version of the file's format has no flag
                 add_flag(study, (name,), field)
             continue
         group = parser.add_argument_group(name, first_line(section))
         for key, inner in section.model_fields.items():
-            # A mapping of any shape does not fit a flag.
+            # A mapping with any keys does not fit into a flag.
             if inner.annotation != dict[str, Any] and f"{name}.{key}" not in without:
                 add_flag(group, (name, key), inner)
 
@@ -51,19 +51,19 @@ def add_fields(parser: argparse.ArgumentParser, section: type[Section]) -> None:
 
 
 def add_flag(group: Any, path: tuple[str, ...], field: FieldInfo, recorded: bool = False) -> None:
-    """Add the flag of one field; its value stays text, for the definition itself to read.
+    """Add the flag of one field. Its value stays a text, which the definition parses later.
 
     Args:
         group: A parser, or a group of its arguments.
-        path: The names of the field's section, if it has one, and of the field.
+        path: The name of the field, after the name of its section if it has one.
         field: The field of the definition.
-        recorded: Whether the study's record decides if the flag is not given, so that no default is shown.
+        recorded: Whether the study's record has the value if the flag is not set, so that no default is shown.
     """
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     flag = f"--{str(extra.get('flag', path[-1])).replace('_', '-')}"
     options: dict[str, Any] = {
         "dest": CONFIG + ".".join(path),
-        "default": argparse.SUPPRESS,  # what is not given must not override the file
+        "default": argparse.SUPPRESS,  # a flag that is not set must not override the file
         "help": _help(field, recorded).replace("%", "%%"),
     }
     element = _element(field.annotation)
@@ -77,18 +77,18 @@ def add_flag(group: Any, path: tuple[str, ...], field: FieldInfo, recorded: bool
 
 
 def _help(field: FieldInfo, recorded: bool) -> str:
-    """Return the field's description with its default."""
+    """Return the description of a field, followed by its default."""
     text = " ".join((field.description or "").split())
     default = field.get_default()
     if recorded or field.is_required() or default in (None, ()):
         return text
-    # A truth value has a flag for each side, and "True" is no word of a command line.
+    # A boolean has the flags --x and --no-x, so "True" would not be a value that a user can type.
     words = {True: "yes", False: "no"}[default] if isinstance(default, bool) else default
     return f"{text} (default: {','.join(map(str, words)) if isinstance(words, tuple) else words})"
 
 
 def _element(annotation: Any) -> Any:
-    """Return the type of the elements if the annotation is a tuple of any length, else None."""
+    """Return the type of the elements if an annotation is a tuple, or None otherwise."""
     if get_origin(annotation) is not tuple:
         return None
     element = get_args(annotation)[0]
@@ -96,7 +96,7 @@ def _element(annotation: Any) -> Any:
 
 
 def _metavar(name: str, annotation: Any) -> str:
-    """Return the choices if the annotation is a literal, which may be optional; otherwise the field's name."""
+    """Return the choices if an annotation is a literal or an optional literal, or the field's name otherwise."""
     parts = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
     kinds = [part for part in parts if part is not NoneType]
     if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
@@ -105,12 +105,12 @@ def _metavar(name: str, annotation: Any) -> str:
 
 
 def first_line(section: type[Section]) -> str | None:
-    """Return the first line of a section's docstring, if it has one of its own."""
+    """Return the first line of a section's docstring, or None if it has no docstring."""
     return section.__doc__.splitlines()[0] if section.__doc__ else None
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags of a definition that were given, as the mapping of its file."""
+    """Return the flags that were set on the command line, as the mapping of a file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
         if dest.startswith(CONFIG):
@@ -123,20 +123,20 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def integer(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return the type of a flag that takes an integer from a range.
+    """Return a type for flags that accept integers in a range.
 
     Args:
-        least: The smallest integer that is accepted.
-        most: The largest one; None accepts all from `least`.
+        least: The smallest accepted integer.
+        most: The largest accepted integer, or None for no limit.
     """
 
     def read(text: str) -> int:
-        """Read an integer, and refuse one out of range."""
+        """Parse an integer, and refuse one outside the range."""
         value = int(text)
         if value < least or (most is not None and value > most):
             limits = f"at least {least}" if most is None else f"between {least} and {most}"
             raise argparse.ArgumentTypeError(f"must be {limits}, got {value}")
         return value
 
-    read.__name__ = "integer"  # argparse names the type so, in a message about text that is none
+    read.__name__ = "integer"  # argparse shows this name in the message about a text that is not an integer
     return read

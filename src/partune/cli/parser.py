@@ -1,7 +1,7 @@
-"""The parser: every command with its texts and flags.
+"""Define the parser of the command line: every command with its flags and help texts.
 
-argparse finds the command first. Only then is that command asked for its arguments (`Parser.complete`), so `partune
---help` reads no definition of a study, which needs pydantic and takes longer than all the rest.
+argparse finds the command first, and only then adds the arguments of that command (`Parser.complete`). `partune --help`
+therefore does not load the definition of a study, which needs pydantic and takes longer than everything else.
 """
 
 from __future__ import annotations
@@ -27,100 +27,101 @@ examples:
 
 exit status:
   0    done
-  1    no usable result: no trial has a score, one error ends trial after trial,
-       the scores cannot be trusted, or a check of doctor fails; or the output
-       could not be written
+  1    no usable result: no trial has a score, the same error ends trial after
+       trial, the scores cannot be trusted, a check of doctor fails, or the
+       output cannot be written
   2    bad input: one line says what is wrong and what to do
   130  interrupted: partune resume continues the study
 """
 TUNE = """\
-Search for the best hyperparameters of a LoRA fine-tuning. First the baselines are scored: the untouched model, and a
-training with the usual default values. Then the study runs its trials: each trains an adapter with values of its own
-and scores it. At the end, a statistical test on held-out items, which the search never sees, says whether the winner
-is really better: that is the verdict. Every flag below is also a key of a study's file."""
+Search for the best hyperparameters of a LoRA fine-tuning. First score the baselines: the untouched model, and an
+adapter that was trained with the usual default values. Then run the trials, each of which trains and scores an adapter
+with other hyperparameters. At the end, give a verdict: a statistical test on held-out items, which the search never
+sees, tells whether the winner is really better. Each setting below can also be set in the study's file."""
 DEMO = """\
-Tune a tiny pretrained model of a factory's machines, which comes with partune: a few minutes on two cores, without a
-network. The flags are those of tune. Where you give none, the demo's own study.yaml decides, and not the default that
-is shown below."""
+Tune a tiny pretrained model about an invented factory, which comes with partune. This takes a few minutes on two cores
+and needs no network. The flags are those of tune. For flags that you do not pass, the values in the demo's study.yaml
+apply, not the defaults shown below."""
 RESUME = """\
-Continue a study that was interrupted, or extend one that is finished (--budget). Its settings stay as they were; only
-the flags below can change."""
+Continue an interrupted study, or extend a finished one with --budget. Only the settings below can be changed. All
+others stay as they were when the study began."""
 JOIN = """\
-Help with a study that another process runs, on this machine or on one that shares the study's directory. No trial runs
-twice, and the budget is shared. The process that runs tune or resume stays in the lead: it scores the baselines and the
+Help with a study that another process runs, on this machine or on another machine that shares the study's directory.
+No trial runs twice, and the budget is shared. Only the process that runs tune or resume scores the baselines and the
 winner. See docs/cluster.md."""
 DOCTOR = """\
-Report what this machine has (devices, memory, libraries, network) and whether partune works on it. The self-check
-fine-tunes a tiny model for a few steps: with learning rate 0, several at once, and one by one through PEFT. The exit
-status is 1 if any line says FAIL."""
+Check this machine (devices, memory, libraries, network), and whether partune works on it. The self-check fine-tunes a
+tiny model for a few steps: with learning rate 0, with several trials at once, and with the same trials one by one
+through PEFT. The exit status is 1 if any line says FAIL."""
 COMPLETION = """\
 Print a script that completes commands, flags and their values in a shell.
-Keep its output in a file that the shell reads:
+Save the output in a file that the shell reads:
   partune completion bash > \\
       ~/.local/share/bash-completion/completions/partune
   partune completion zsh > "${fpath[1]}/_partune"
 """
 REPORT = """\
-Print what a study found, and write DIRECTORY/report.html: one file with all figures, which can be read without a
-network. See docs/report.md."""
+Print the results of a study, and write DIRECTORY/report.html: one file with all figures, which needs no network. See
+docs/report.md."""
 EXPORT = """\
-Write the winner's adapter to a new folder, with a model card and with recipes: files that run the same training in
-other tools. See docs/cli.md."""
+Write the winner's adapter to a new folder, with a model card and with recipes, which are files that run the same
+training in other tools. See docs/cli.md."""
 BENCH = "Measure partune on this machine."
 DASHBOARD = """\
-Show a study in optuna-dashboard: charts, trials and importances, also while the study runs. The address can be reached
-from this machine only. The study's record is read and never changed. See docs/dashboard.md."""
+Show a study in optuna-dashboard, with charts, trials and importances, even while the study runs. Only this machine can
+reach the address. The study's record is read and never changed. See docs/dashboard.md."""
 COMPARE = """\
 Compare finished studies of the same objective and space: scores, verdicts, baselines, test tasks, time and cost.
-Studies of one algorithm that differ in the seed count as its repeats; with repeats, the algorithms are tested against
-each other. See docs/compare.md."""
+Studies that differ only in the seed count as repeats of their algorithm. If there are repeats, test the algorithms
+against each other. See docs/compare.md."""
 EXPERIMENT = """\
-Run the protocol of the study that partune goes back to, and write one page about it: how many epochs are enough, upper
-and lower bounds by sampling, then every algorithm with several seeds, tested against each other. The same command
-continues an interrupted experiment. Without a model, data and tasks it runs on the demo. Where you give no flag, the
-protocol's value decides, and not the default that is shown below. See docs/experiment.md."""
+Repeat the original study behind partune, and write one page about it: find how many epochs are enough, sample upper and
+lower bounds, then run every algorithm with several seeds and test them against each other. The same command continues
+an interrupted experiment. Without a model, data and tasks, run it on the demo. For flags that you do not pass, the
+values of the protocol apply, not the defaults shown below. See docs/experiment.md."""
 CERTIFICATES = """\
-Make certificates, so that the scheduler and the workers of a Dask cluster trust only each other. Print the commands
-that start them. See docs/cluster.md."""
-SPACES = "List the ready-made search spaces, or show one: each hyperparameter with its bounds and scale."
-ALGORITHMS = "List the optimisers, one per line, with the source of each. docs/choosing.md helps to choose."
+Make certificates with which the scheduler and the workers of a Dask cluster trust only each other, and print the
+commands that start scheduler and workers. See docs/cluster.md."""
+SPACES = "Show all ready-made search spaces, or one of them: each hyperparameter with its bounds and scale."
+ALGORITHMS = "List the optimisers with their sources. See docs/choosing.md for help with the choice."
 GALLERY = """\
-Run every optimiser on Himmelblau's function and draw what it did, as SVG: points, paths, generations or cells; and a
+Run every optimiser on Himmelblau's function, and draw its points, paths, generations or cells as SVG. Also draw a
 Gaussian process with its acquisition function. The pictures are the same every time. See docs/algorithms.md."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that adds its arguments late, and answers a mistake with one line and the nearest known flag.
+    """A parser that adds its arguments late, and reports a mistake in one line with the nearest known flag.
 
     Args:
-        add: Adds the arguments, once they are needed; None if somebody else adds them.
-        options: What `argparse.ArgumentParser` takes.
+        add: A function that adds the arguments when they are needed, or None if the caller adds them.
+        options: The options of `argparse.ArgumentParser`.
     """
 
     def __init__(self, add: Callable[[Parser], None] | None = None, **options: Any) -> None:
-        # With abbreviations, --see would be --seeds today and ambiguous once another flag begins with it.
+        # An abbreviation such as --see would become ambiguous when a new flag begins with the same letters.
         super().__init__(allow_abbrev=False, **options)
         self._add = add
-        self.explain: Callable[[str], str] = lambda flag: ""  # why a flag is unknown here, if there is a reason
+        self.explain: Callable[[str], str] = lambda flag: ""  # why the command refuses a flag, or an empty text
 
     def complete(self) -> None:
-        """Add the parser's arguments, if that has not been done."""
-        add, self._add = self._add, None  # first, as argparse refuses an argument that is added twice
+        """Add the parser's arguments unless they have been added."""
+        add, self._add = self._add, None  # reset it first, because argparse refuses an argument that is added twice
         if add is not None:
             add(self)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse arguments, once this parser has all of its own.
+        """Add this parser's arguments and parse a command line.
 
         Args:
-            args: The arguments.
-            namespace: The namespace that is filled; None makes one.
+            args: The arguments of the command line.
+            namespace: The namespace to fill, or None for a new one.
 
         Returns:
             The namespace, and an empty list.
 
         Raises:
-            UserError: If an argument is unknown. The command's own parser raises it, as it knows the flags to suggest.
+            UserError: An argument is unknown. The command's own parser raises this, because it knows which flags to
+                suggest.
         """
         self.complete()
         known, unknown = super().parse_known_args(args, namespace)
@@ -131,10 +132,10 @@ class Parser(argparse.ArgumentParser):
         return known, unknown
 
     def error(self, message: str) -> NoReturn:
-        """Raise a UserError with one line; for an invalid choice it suggests the nearest one instead of listing all.
+        """Raise a UserError of one line. For an invalid choice, it suggests the nearest choice.
 
         Args:
-            message: What argparse says.
+            message: The message of argparse.
 
         Raises:
             UserError: Always.
@@ -145,12 +146,12 @@ class Parser(argparse.ArgumentParser):
             known = [choice.strip("'") for choice in choices.removesuffix(")").split(", ")]
             message = before + suggestion(value, known)
         elif message.startswith("the following arguments are required"):
-            message += f"; {self.prog} --help explains them"
+            message += f". `{self.prog} --help` explains them"
         raise UserError(message)
 
 
 class Version(argparse.Action):
-    """The flag that prints the version."""
+    """The action of the flag that prints the version."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         """Print the version and exit."""
@@ -160,12 +161,13 @@ class Version(argparse.Action):
         parser.exit()
 
 
-# ----- each command's arguments
+# ----- the arguments of each command
 
 
 def _tune(command: Parser) -> None:
     command.usage = "%(prog)s [FILE] [--name NAME] [options]"
-    command.add_argument("file", nargs="?", metavar="FILE", help="A study's file (YAML); flags override it.")
+    about = "Read the study's settings from this YAML file. Flags override the file."
+    command.add_argument("file", nargs="?", metavar="FILE", help=about)
     _add_starting(command)
     add_study(command)
 
@@ -179,7 +181,7 @@ def _demo(command: Parser) -> None:
 def _resume(command: Parser) -> None:
     command.explain = _settings_stay
     _add_directory(command)
-    about = "Number of trials in total, with those that have already run."
+    about = "Set the total number of trials, including those that have already run."
     command.add_argument("--budget", type=flags.integer(1), help=about)
     _add_live(command)
     _add_output(command)
@@ -210,17 +212,17 @@ def _report(command: Parser) -> None:
 
 def _dashboard(command: Parser) -> None:
     _add_directory(command)
-    about = "An address of this machine to listen on. (default: %(default)s)"
+    about = "Listen on this address of this machine. (default: %(default)s)"
     command.add_argument("--host", default="127.0.0.1", help=about)
-    about = "Port to listen on; 0 takes any free one. (default: 8080, or any free one if that is taken)"
+    about = "Listen on this port; 0 means any free port. (default: 8080, or any free port if 8080 is taken)"
     command.add_argument("--port", type=flags.integer(0, 65535), help=about)
-    about = "Open a browser, or do not. (default: open one if the output is a terminal)"
+    about = "Open the page in a browser, or do not. (default: open it if the output is a terminal)"
     command.add_argument("--open", action=argparse.BooleanOptionalAction, default=None, help=about)
     _add_storage(command)
 
 
 def _compare(command: Parser) -> None:
-    about = "The directories of the studies, runs/NAME each."
+    about = "Compare the studies in these directories, such as runs/NAME."
     command.add_argument("directories", nargs="+", metavar="DIRECTORY", help=about)
     about = "Write compare.md, compare.svg and compare.json to this folder."
     command.add_argument("--out", metavar="FOLDER", help=about)
@@ -232,29 +234,35 @@ def _experiment(command: Parser) -> None:
     from partune.experiment.options import FLAGLESS, OWN, Experiment
 
     command.usage = "%(prog)s report [FILE] [--out FOLDER] [options]"
-    command.add_argument("what", choices=["report"], help="Run whatever is missing, and report on everything.")
-    about = "An experiment's file (YAML); flags override it."
+    command.add_argument("what", choices=["report"], help="Run all missing studies, and report on all of them.")
+    about = "Read the experiment's settings from this YAML file. Flags override the file."
     command.add_argument("file", nargs="?", metavar="FILE", help=about)
     _add_output(command)
-    about = "Print the whole experiment's file, as FILE, flags and the protocol's values make it, and stop."
+    about = "Print the settings that result from FILE, flags and the protocol as an experiment's file, and stop."
     command.add_argument("--print-config", action="store_true", help=about)
     flags.add_sections(command, Experiment, [*OWN, *FLAGLESS])
 
 
 def _export(command: Parser) -> None:
     _add_directory(command)
-    command.add_argument("out", metavar="FOLDER", help="The folder to write; it must not exist yet.")
+    command.add_argument("out", metavar="FOLDER", help="Write to this folder, which must not exist yet.")
     which = command.add_mutually_exclusive_group()
     about = "Export the adapter of this trial instead of the winner's."
     which.add_argument("--trial", type=int, metavar="NUMBER", help=about)
     about = "Export the adapter that was trained with the default hyperparameters."
     which.add_argument("--defaults", action="store_true", help=about)
-    about = "Merge the adapter into the base and write the whole model."
+    about = "Merge the adapter into the base model, and write the merged model."
     command.add_argument("--merge", action="store_true", help=about)
-    about = "Export even what is shown to be worse than the untouched base, or was never scored in its merged form."
+    about = (
+        "Export even if the adapter is shown to be worse than the untouched base model, or if the merged model was "
+        "never scored."
+    )
     command.add_argument("--anyway", action="store_true", help=about)
-    about = "Write a recipe for this tool only: trl, litgpt, axolotl, llamafactory, or none. (default: all four)"
-    # The braces make the choices known to the completion of shells, while `export` itself refuses a wrong one.
+    about = (
+        "Write a recipe for this tool only: trl, litgpt, axolotl, llamafactory, or none. Repeat the flag for several "
+        "tools. (default: all four)"
+    )
+    # The braces tell the completion of shells the choices. `export` itself refuses a wrong one.
     command.add_argument("--recipe", action="append", metavar="{trl,litgpt,axolotl,llamafactory,none}", help=about)
     _add_storage(command)
 
@@ -265,26 +273,26 @@ def _bench(command: Parser) -> None:
     kinds = command.add_subparsers(dest="what", metavar="KIND", required=True, title="what to measure")
     for name, benchmark in BENCHMARKS.items():
         add = partial(flags.add_fields, section=benchmark.options)
-        usage = f"{command.prog} {name} [options]"  # all flags at once would be longer than a terminal is wide
+        usage = f"{command.prog} {name} [options]"  # with all flags, the line would be too long
         kinds.add_parser(name, help=benchmark.summary, description=benchmark.description, add=add, usage=usage)
 
 
 def _certificates(command: Parser) -> None:
-    command.add_argument("folder", metavar="FOLDER", help="The folder to write; it must not exist yet.")
+    command.add_argument("folder", metavar="FOLDER", help="Write to this folder, which must not exist yet.")
 
 
 def _doctor(command: Parser) -> None:
-    command.add_argument("--quick", action="store_true", help="Leave out the self-check, which takes a minute.")
+    command.add_argument("--quick", action="store_true", help="Skip the self-check, which takes a minute.")
     command.add_argument("--json", action="store_true", help="Print the checks as JSON, for scripts.")
 
 
 def _completion(command: Parser) -> None:
     command.formatter_class = argparse.RawDescriptionHelpFormatter
-    command.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="The shell that reads the script.")
+    command.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="Write the script for this shell.")
 
 
 def _spaces(command: Parser) -> None:
-    command.add_argument("name", nargs="?", metavar="NAME", help="The space to show. (default: all)")
+    command.add_argument("name", nargs="?", metavar="NAME", help="Show only this space. (default: all spaces)")
     command.add_argument("--json", action="store_true", help="Print the spaces as JSON, for scripts.")
 
 
@@ -293,35 +301,35 @@ def _algorithms(command: Parser) -> None:
 
 
 def _gallery(command: Parser) -> None:
-    about = "The folder for the pictures. (default: %(default)s)"
+    about = "Write the pictures to this folder. (default: %(default)s)"
     command.add_argument("out", nargs="?", default="gallery", metavar="FOLDER", help=about)
 
 
-# ----- arguments that several commands have
+# ----- arguments that several commands share
 
 
 def _add_directory(command: Parser) -> None:
-    command.add_argument("directory", metavar="DIRECTORY", help="The study's directory, runs/NAME.")
+    command.add_argument("directory", metavar="DIRECTORY", help="Use the study in this directory, such as runs/NAME.")
 
 
 def _add_output(command: Parser) -> None:
     form = command.add_mutually_exclusive_group()
-    about = "Print the final summary as JSON, for scripts; progress goes to standard error."
+    about = "Print the final summary as JSON, for scripts. Progress goes to standard error."
     form.add_argument("--json", action="store_true", help=about)
-    about = "Print no progress, and only the verdict of the summary."
+    about = "Print only the verdict: no progress, and no other part of the summary."
     form.add_argument("--quiet", action="store_true", help=about)
 
 
 def _add_starting(command: Parser) -> None:
     _add_output(command)
-    about = "Print the whole study's file, as FILE, flags and defaults make it, and stop."
+    about = "Print the settings that result from FILE, flags and defaults as a study's file, and stop."
     command.add_argument("--print-config", action="store_true", help=about)
 
 
 def _add_storage(command: Parser) -> None:
     about = (
-        "URL of the database that holds the study's record. A password (in the URL, PGPASSWORD or ~/.pgpass) is sent "
-        "only to a host that is named here."
+        "Use the record in the database at this URL. A password (in the URL, PGPASSWORD or ~/.pgpass) is sent only to "
+        "a host that this flag names."
     )
     command.add_argument("--storage", metavar="URL", help=about)
 
@@ -330,7 +338,7 @@ def _add_after_search(command: Parser) -> None:
     from partune.cli.studies import AFTER_SEARCH
     from partune.config import Search
 
-    group = command.add_argument_group("search", f"What happens after the search, from now on. {UNCHANGED}")
+    group = command.add_argument_group("search", f"Set what happens after the search. {UNCHANGED}")
     for name in AFTER_SEARCH:
         flags.add_flag(group, ("search", name), Search.model_fields[name], recorded=True)
 
@@ -346,44 +354,44 @@ def _add_where(command: Parser) -> None:
     flags.add_flag(trust, ("validation", "trust_task_code"), field, recorded=True)
 
 
-UNCHANGED = "Without a flag, the study's own setting stays."
+UNCHANGED = "Settings without a flag stay as the study has them."
 
 
 def _add_live(command: argparse.ArgumentParser) -> None:
-    about = "Keep report.html up to date while the study runs; an open browser reloads it."
+    about = "Keep report.html up to date while the study runs. An open browser reloads it."
     command.add_argument("--live", action="store_true", help=about)
 
 
 def add_study(command: argparse.ArgumentParser) -> None:
-    """Add the flags of a command that begins a study: where it is kept, and all its settings."""
+    """Add the flags of a command that begins a study: its place, and all its settings."""
     from partune.config import StudyConfig
 
-    command.add_argument("--name", help="Name of the study: its directory is RUNS/NAME.")
-    command.add_argument("--runs", default="runs", help="Folder of all studies. (default: %(default)s)")
+    command.add_argument("--name", help="Name the study. Its directory is RUNS/NAME.")
+    command.add_argument("--runs", default="runs", help="Keep studies in this folder. (default: %(default)s)")
     _add_live(command)
     flags.add_sections(command, StudyConfig)
 
 
 def _settings_stay(flag: str) -> str:
-    """Explain why a command that continues a study refuses a flag, if it is one of the study's settings."""
+    """Return why a command that continues a study refuses a flag, if the flag is one of the study's settings."""
     from partune.config import StudyConfig
 
     settings = argparse.ArgumentParser()
     flags.add_sections(settings, StudyConfig)
     known = flag in settings._option_string_actions
-    return ": a study goes on with the settings that it began with" if known else ""
+    return ": a study continues with the settings that it began with" if known else ""
 
 
 # ----- all commands
 
 
 class Command(NamedTuple):
-    """A command as the parser knows it; `commands` has a function of the same name, which runs it.
+    """The texts and arguments of a command. A function of the same name in `commands` runs it.
 
     Attributes:
-        help: Its line in the list of commands.
-        description: The first paragraph of its own help.
-        add: Adds its arguments.
+        help: The line of the command in the list of commands.
+        description: The first paragraph of the command's help.
+        add: A function that adds the arguments of the command.
     """
 
     help: str
@@ -412,12 +420,12 @@ COMMANDS = {
 
 
 def build_parser() -> Parser:
-    """Return the parser of the command line, with every command and none of the commands' arguments yet."""
-    whole = Parser(
+    """Return the parser of the command line, with every command, but without the arguments of the commands."""
+    parser = Parser(
         prog="partune", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    whole.add_argument("--version", action=Version, nargs=0, dest=argparse.SUPPRESS, help="show the version and exit")
-    listed = whole.add_subparsers(dest="command", title="commands", metavar="COMMAND")
+    parser.add_argument("--version", action=Version, nargs=0, dest=argparse.SUPPRESS, help="show the version and exit")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        listed.add_parser(name, help=command.help, description=command.description, add=command.add)
-    return whole
+        commands.add_parser(name, help=command.help, description=command.description, add=command.add)
+    return parser

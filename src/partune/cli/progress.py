@@ -1,4 +1,4 @@
-"""What a person sees while a study runs: one line per trial, and in a terminal a bar with the best score so far."""
+"""Show the progress of a study: one line per trial, and in a terminal a bar with the best score so far."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ PHASES = {
 
 
 class Quiet(Watcher):
-    """A watcher that tells nothing, not even the notes that a `Watcher` warns of."""
+    """A watcher that prints nothing, not even the notes that a `Watcher` logs as warnings."""
 
     def noted(self, line: str) -> None:
         """Ignore a note."""
 
 
 class Terminal(Watcher):
-    """A watcher that prints to a console, and draws a bar if that is a terminal.
+    """A watcher that prints to a console, and draws a progress bar if the console is a terminal.
 
     Args:
-        console: Where to print; None takes standard output.
+        console: The console to print to, or None for standard output.
     """
 
     def __init__(self, console: Console | None = None) -> None:
         from partune.runtime.console import log_console
 
-        # Today's stdout is kept: the engine redirects it while it works, to silence libraries.
+        # Keep the present stdout, because the engine later redirects sys.stdout to silence libraries.
         self.console = console or log_console()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -61,10 +61,10 @@ class Terminal(Watcher):
         self._began = 0.0
 
     def began(self, study: Watched, budget: int) -> None:
-        """Say which study begins or goes on, and start the bar.
+        """Print which study begins or continues, and start the progress bar.
 
         Args:
-            study: What may be known of the study.
+            study: The study, as far as a watcher may see it.
             budget: The total number of trials.
         """
         from partune.runtime.console import progress_bar
@@ -76,7 +76,7 @@ class Terminal(Watcher):
             self._print(f"Study {study.directory}: {state}")
         if self.console.is_terminal:
             self._bar = progress_bar(self.console)
-            self._task = self._bar.add_task("loading", total=budget, completed=done)  # a resumed study begins midway
+            self._task = self._bar.add_task("loading", total=budget, completed=done)  # not 0 for a resumed study
             self._bar.start()
 
     def noted(self, line: str) -> None:
@@ -84,24 +84,24 @@ class Terminal(Watcher):
         self._print(line)
 
     def limited(self, limits: Limits) -> None:
-        """Print how small a gain the verdict items can show."""
+        """Print the smallest gain that the verdict items can show."""
         self._print(limits.sentence)
 
     def phase(self, name: str) -> None:
-        """Say what the study does now: in the bar, or else in a line."""
+        """Show what the study does now, in the bar if there is one, or in a line."""
         text = PHASES.get(name, name)
         if name == Baseline.DEFAULTS and self._study is not None and isinstance(self._study.objective, Anchored):
             text = f"scoring {baseline(self._study.objective.defaults)}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
-        elif name != "search":  # each trial's own line says that the search goes on
+        elif name != "search":  # the lines of the trials show that the search runs
             self._print(f"{text} ...")
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
-        """Print what was loaded, and what became of the data: nothing is dropped or cut in silence.
+        """Print what was loaded, including how many examples were dropped or cut.
 
         Args:
-            summary: The objective's summary.
+            summary: The objective's summary of what it loaded.
         """
         if data := summary.get("data"):
             lost = {
@@ -135,7 +135,7 @@ class Terminal(Watcher):
         """
         assert trial.observation is not None
         if name is Baseline.ZERO:
-            self._print(f"{'lr 0':>9}  gives the base's answers, as it must")
+            self._print(f"{'lr 0':>9}  gives the base model's answers, as it must")
         elif isinstance(name, Confirmation):
             self._print(f"trial {name.trial:>3}  {self._score(trial)}  run {name.run + 1}")
         elif name is WinnerScoring.RELOADED:
@@ -150,7 +150,7 @@ class Terminal(Watcher):
             self._print(f"{name:>9}  {self._score(trial)}", f"  {called}" if " as given" in called else "")
 
     def finished(self, trial: Trial) -> None:
-        """Print a trial's line, and move the bar."""
+        """Print the line of a trial, and advance the bar."""
         assert trial.observation is not None
         assert self._study is not None
         leader = next(iter(ranked(self._study.trials)), None)
@@ -158,10 +158,10 @@ class Terminal(Watcher):
         outcome = self._score(trial)
         if trial.status is Status.STOPPED:
             outcome = f"stopped at {trial.observation.fidelity:.0%}, {outcome}"
-        # The best so far; who won is known only at the end, from the trials around and from fresh runs.
+        # The best trial so far. The winner is known only at the end, from neighbouring trials and from further runs.
         mark = ("best", "bold green") if leader is not None and leader.number == trial.number else "    "
         self._print(f"trial {trial.number:>3}  {outcome}  ", mark, f"  {settings(trial.config)}  ", (took, "dim"))
-        # Drawn at once: many trials of a pack may end between two of the bar's own refreshes.
+        # Refresh at once, because several trials that train together (a pack) may end between two regular refreshes.
         if self._bar is not None and self._task is not None:
             text = "searching"
             if leader is not None and leader.observation is not None:
@@ -171,7 +171,7 @@ class Terminal(Watcher):
             )
 
     def exhausted(self) -> None:
-        """Say that the space has no configuration left."""
+        """Print that all configurations of the space have been tried."""
         self._print("Every configuration of the space has been tried: nothing is left to propose.")
 
     def ended(self) -> None:
@@ -191,9 +191,9 @@ class Terminal(Watcher):
         assert trial.observation is not None
         if trial.status is Status.FAILED:
             return f"failed: {trial.observation.error}"
-        score_and_stderr = score_on_verdict_items(trial.observation.scores)
-        assert score_and_stderr is not None
-        return f"{measured(*score_and_stderr)} on the held-out items"
+        verdict_score = score_on_verdict_items(trial.observation.scores)
+        assert verdict_score is not None
+        return f"{measured(*verdict_score)} on the held-out items"
 
     @staticmethod
     def _score(trial: Trial) -> str:
@@ -207,7 +207,7 @@ class Terminal(Watcher):
         return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0
 
     def _left(self) -> str:
-        """Return the time left, by the median trial: a single slow one, such as the first, would mislead a mean."""
+        """Return the remaining time from the median time per trial, because one slow trial would distort a mean."""
         assert self._study is not None
         seconds = [
             trial.observation.cost["seconds"]

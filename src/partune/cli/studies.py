@@ -1,4 +1,4 @@
-"""How the commands begin, continue and show studies."""
+"""Begin, continue and show studies for the commands."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ if TYPE_CHECKING:
     from partune.study import Study, Watcher
     from partune.workers.base import Workers
 
-INTERRUPTED = 130  # the exit status of what Ctrl-C ended, as shells count: 128 + SIGINT
+INTERRUPTED = 130  # the exit status after Ctrl-C, by the convention of shells: 128 + SIGINT
 
 
 def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     """Begin a study and run it.
 
     Args:
-        arguments: The parsed arguments, of which the given flags override the file.
-        mapping: The study's file; empty if the flags are all there is.
+        arguments: The parsed arguments. Flags override the file.
+        mapping: The settings in the study's file, or an empty mapping if there is no file.
 
     Returns:
         The exit status.
 
     Raises:
-        UserError: If a setting is wrong or would have no effect; nothing has been written then.
+        UserError: A setting is wrong or would have no effect. Nothing has been written.
     """
     from partune import config
     from partune.config import unused
     from partune.objectives.base import not_searched
     from partune.study import from_config
 
-    given = config.located(flags.given(arguments), Path.cwd())
-    study_config = config.parse(config.merged(mapping, given))
+    flagged = config.located(flags.given(arguments), Path.cwd())
+    study_config = config.parse(config.merged(mapping, flagged))
     fixed, study_config = from_config.fixed(study_config), from_config.with_space(study_config)
     if arguments.print_config:
         print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
@@ -62,23 +62,23 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
 
 
 def print_yaml(dump: Callable[[bool], str]) -> None:
-    """Print a YAML file that can be read back.
+    """Print a YAML file so that it can be read back.
 
     Args:
-        dump: Returns the file's text; given True, in ASCII, with escapes for all other characters.
+        dump: A function that returns the text of the file. With True, the text is ASCII with escapes.
     """
-    # A "?" for a character that the output's encoding lacks would be another file.
+    # Without escapes, a "?" would replace a character that the encoding of the output lacks.
     text = dump(False)
     print(text if output_can_show(text) else dump(True), end="")
 
 
 @contextlib.contextmanager
 def workers_of(run: Run) -> Iterator[Workers | None]:
-    """Yield the worker processes that the settings ask for, or None for a study that runs in this process."""
+    """Provide the worker processes of the settings, or None for a study that runs in this process."""
     if run.scheduler is None and run.cluster is None and run.workers == 1:
         yield None
         return
-    require_dask()  # before the imports below, whose ImportError would name no remedy
+    require_dask()  # checked first, because an ImportError below would not name the command that helps
     from partune.workers.batch import batch
     from partune.workers.local import local
     from partune.workers.scheduler import joined
@@ -94,7 +94,7 @@ def workers_of(run: Run) -> Iterator[Workers | None]:
 
 
 def require_dask() -> None:
-    """Raise UserError, with the command that installs it, if Dask is missing."""
+    """Raise UserError with the command that installs Dask if it is missing."""
     try:
         import partune.workers.cluster  # noqa: F401
     except ImportError as error:
@@ -104,93 +104,100 @@ def require_dask() -> None:
 
 
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
-    """Return the configuration with another place to run at, and the user's word on the code of tasks.
+    """Return a configuration in which the flags of this command replace where to run and whether to trust task code.
 
-    A flag that chooses the workers replaces all that the configuration says about them.
+    A flag that chooses workers replaces all recorded settings of workers.
 
     Args:
         study_config: The configuration on record.
-        arguments: The parsed arguments, with flags of `config.Where` and --trust-task-code.
+        arguments: The parsed arguments with the flags of `config.Where` and --trust-task-code.
     """
     from partune import config
 
     flagged = config.located(flags.given(arguments), Path.cwd())
-    given = flagged.get("run", {})
+    where = flagged.get("run", {})
     recorded = study_config.model_dump(mode="json")
-    # Otherwise --workers 4 on a study that was begun with a scheduler would ask for both.
-    if given.keys() & {"workers", "scheduler", "cluster"}:
+    # Otherwise `--workers 4` for a study that was begun with a scheduler would request both.
+    if where.keys() & {"workers", "scheduler", "cluster"}:
         recorded["run"] = {key: value for key, value in recorded["run"].items() if key not in config.Where.model_fields}
     trust = {"validation": flagged["validation"]} if "validation" in flagged else {}
-    return config.parse(config.merged(recorded, {"run": given, **trust}))
+    return config.parse(config.merged(recorded, {"run": where, **trust}))
 
 
-AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings of `search` that `resume` may change: they choose no trial
+AFTER_SEARCH = ("confirm", "seeds", "ship")  # settings that `resume` may change, as no trial depends on them
 
 
 def changes_the_end(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings of what follows the search that were given as flags."""
+    """Return the flags that change what happens after the search."""
     search: dict[str, Any] = flags.given(arguments).get("search", {})
     return search
 
 
-def ending(study_config: StudyConfig, given: dict[str, Any]) -> StudyConfig:
-    """Return the configuration with other settings of what follows the search.
+def ending(study_config: StudyConfig, changes: dict[str, Any]) -> StudyConfig:
+    """Return a configuration with changed settings for what happens after the search.
 
     Args:
         study_config: The configuration on record.
-        given: The settings of `search` to change.
+        changes: The settings of `search` to change.
     """
     from partune import config
 
     recorded = study_config.model_dump(mode="json")
-    return config.parse(config.merged(recorded, {"search": given})) if given else study_config
+    return config.parse(config.merged(recorded, {"search": changes})) if changes else study_config
 
 
 def new_directory(arguments: argparse.Namespace, study_config: StudyConfig) -> Path:
     """Return the directory of a new study: RUNS/NAME.
 
     Args:
-        arguments: The parsed arguments, with --runs and --name. Without a name, the study is called after its model or
-            objective, with the first free number.
+        arguments: The parsed arguments with --runs and --name. Without a name, the study is named after its model or
+            objective, followed by the first free number.
         study_config: The settings of the study.
 
     Raises:
-        UserError: If the name is not a plain folder name.
+        UserError: The name is not a plain folder name.
     """
     runs = as_path(arguments.runs)
     if arguments.name is None:
         source = study_config.model.path if study_config.model is not None else study_config.objective
         stem = Path(source).name.lower().replace(":", "-")[:100]
-        # The name is free now, and may be taken when the study begins: the record itself refuses a taken directory.
+        # The name may be taken before the study begins. The record then refuses the directory.
         number = next(n for n in range(1, 100_000) if not (runs / f"{stem}-{n}").exists())
         return runs / f"{stem}-{number}"
     if not arguments.name or Path(arguments.name).name != arguments.name or arguments.name.startswith("."):
         raise UserError(
-            f"a name is a plain folder name, got {shown(arguments.name)}: choose the parent folder with --runs"
+            f"a name must be a plain folder name, got {shown(arguments.name)}: choose the parent folder with `--runs`"
         )
     return as_path(runs / arguments.name)
 
 
 def existing(directory: str) -> Path:
-    """Return the path of a directory; raise UserError with the nearest name, or a way to begin, if there is none."""
+    """Return the path of a study's directory.
+
+    Args:
+        directory: The directory as the user wrote it.
+
+    Raises:
+        UserError: The directory does not exist. The message has the nearest name or the command that begins a study.
+    """
     path = as_path(directory)
     if not path.is_dir():
-        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = suggestion(path.name, sorted(beside)) or f": partune tune --name {path.name} ... begins one"
+        names = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = suggestion(path.name, sorted(names)) or f": `partune tune --name {path.name} ...` begins one"
         raise UserError(f"no study in {directory}{hint}")
     return path
 
 
 def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
-    """Run a study to its budget, show what it found and close it.
+    """Run a study to its budget, show its results and close it.
 
     Args:
-        study: The study, new or continued.
+        study: A new or continued study.
         budget: The total number of trials.
-        arguments: The parsed arguments: how to show it, and whether report.html follows the study.
+        arguments: The parsed arguments: --json, --quiet and --live.
 
     Returns:
-        The exit status: 1 if the study stopped, or no trial has a score.
+        The exit status, which is 1 if the study stopped early or no trial has a score.
     """
     from partune.study import StoppedError
 
@@ -214,11 +221,11 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
 
 
 def show(record: Record, arguments: argparse.Namespace) -> Summary:
-    """Write a study's report, if its directory can be written, and print what it found.
+    """Write a study's report if its directory can be written, and print its results.
 
     Args:
         record: The record of the study.
-        arguments: The parsed arguments: --json, --quiet.
+        arguments: The parsed arguments: --json and --quiet.
 
     Returns:
         The summary of the study.
@@ -228,7 +235,7 @@ def show(record: Record, arguments: argparse.Namespace) -> Summary:
     from partune.report.plain_data import print_json
 
     facts = Facts(record)
-    # The report is written before anything is printed: printing fails if the output is a full disk or a closed pipe.
+    # Write the report first, because printing fails if the output is a full disk or a closed pipe.
     try:
         where = f"Report: {files.write(facts)}"
     except UserError as error:
@@ -247,7 +254,7 @@ def show(record: Record, arguments: argparse.Namespace) -> Summary:
 
 @contextlib.contextmanager
 def _following(study: Study, live: bool) -> Iterator[None]:
-    """Keep the report up to date inside the context, by a process of its own, if that was asked for."""
+    """Keep the report up to date in a separate process within the context, if `live` is set."""
     if not live or study.record.directory is None:
         yield
         return
@@ -256,8 +263,7 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
     from partune.report import files
 
-    # Not a thread: drawing takes seconds of a processor, which the study's own process needs. Not a fork: CUDA and the
-    # threads of torch do not survive one.
+    # A thread would take seconds of CPU time from the study's process. CUDA and torch's threads do not survive a fork.
     arguments = study.record.directory, study.record.given, os.getpid()
     writer = multiprocessing.get_context("spawn").Process(target=files.accompany, args=arguments, daemon=True)
     writer.start()
@@ -269,14 +275,14 @@ def _following(study: Study, live: bool) -> Iterator[None]:
 
 
 def watcher_of(arguments: argparse.Namespace) -> Watcher:
-    """Return who tells the user of progress: nobody with --quiet, and on standard error with --json."""
+    """Return the watcher that shows progress: silent with --quiet, on standard error with --json."""
     from partune.cli.progress import Quiet, Terminal
 
     return Quiet() if arguments.quiet else Terminal(console_of(arguments))
 
 
 def console_of(arguments: argparse.Namespace) -> Console | None:
-    """Return the console of progress: standard error with --json; None for the usual one."""
+    """Return the console for progress: standard error with --json, or None for standard output."""
     from partune.runtime.console import log_console
 
     return log_console(sys.stderr) if arguments.json else None

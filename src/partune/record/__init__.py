@@ -1,1 +1,1 @@
-"""What a study keeps: its trials in a journal or a database, and the files beside them."""
+"""Store a study's trials in a journal or a database, and their files in the study's directory."""

@@ -1,4 +1,4 @@
-"""The files beside a record: per-item results, one packed file per trial, and the adapters of trials and baselines."""
+"""Store the files of a record: per-item results, packed in one file per trial, and the adapters of runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from partune.record.place import Shelf
 from partune.runtime.disk import draft_of, retry_while_full, writing_to
 from partune.trial.names import RunName, WinnerScoring, adapter_folder, is_further_runs
 
-FOLDERS = re.compile(  # in adapters/: an adapter's own, its checkpoint or draft, its checkpoint's draft
+FOLDERS = re.compile(  # names in adapters/: an adapter, its checkpoint or draft, or the draft of its checkpoint
     r"([^.].*)|\.([^.].*)-(?:checkpoint|[0-9a-f]{32})|\.\.(.+)-checkpoint-[0-9a-f]{32}"
 )
 
@@ -28,37 +28,37 @@ log = logging.getLogger(__name__)
 
 
 class Artifacts:
-    """The files of one record, in its directory, or per-item results in memory.
+    """The files of one record. A study in memory keeps only per-item results.
 
     Args:
-        directory: The study's; None for a study in memory, which keeps no adapters.
-        count: Returns how many trials are on record: adapters are named by the trials' numbers.
+        directory: The study's directory, or None for a study in memory.
+        count: Returns the number of trials on record. The adapters of trials are named by their numbers.
     """
 
     def __init__(self, directory: Path | None, count: Callable[[], int]) -> None:
         self._directory = directory
         self._count = count
         self._memory: dict[tuple[Shelf, int], Mapping[str, np.ndarray[Any, Any]]] = {}
-        self._warned = False  # that adapters/ is a link
+        self._warned = False  # whether the user knows that adapters/ is a link
 
     # ----- per-item results
 
     def items_path(self, shelf: Shelf, number: int) -> Path:
-        """Return the file of the per-item results of a trial or baseline.
+        """Return the path of the per-item results of a trial or baseline.
 
         Args:
-            shelf: Whether the number is a trial's or a baseline's.
-            number: The trial's, or the baseline's.
+            shelf: "search" for a trial, "anchors" for a baseline.
+            number: The number of the trial or baseline.
         """
         assert self._directory is not None
         return self._directory / "items" / f"{'' if shelf == 'search' else 'anchor-'}{number:04d}.npz"
 
     def read_items(self, shelf: Shelf, number: int) -> Mapping[str, np.ndarray[Any, Any]] | None:
-        """Return per-item results by name, None where there is no file of them.
+        """Return the per-item results of a trial or baseline by name, or None if none were written.
 
         Args:
-            shelf: Whether the number is a trial's or a baseline's.
-            number: The trial's, or the baseline's.
+            shelf: "search" for a trial, "anchors" for a baseline.
+            number: The number of the trial or baseline.
 
         Raises:
             UserError: The file is damaged.
@@ -75,12 +75,12 @@ class Artifacts:
             raise UserError(f"{path} is damaged: restore it from a copy ({' '.join(str(error).split())})") from None
 
     def write_items(self, shelf: Shelf, number: int, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Write per-item results whole, or not at all.
+        """Write the per-item results of a trial or baseline completely or not at all.
 
         Args:
-            shelf: Whether the number is a trial's or a baseline's.
-            number: The trial's, or the baseline's.
-            items: Arrays by name.
+            shelf: "search" for a trial, "anchors" for a baseline.
+            number: The number of the trial or baseline.
+            items: The arrays by name.
 
         Raises:
             UserError: The directory cannot be written.
@@ -94,7 +94,7 @@ class Artifacts:
     # ----- adapters
 
     def adapter(self, trial: int | RunName) -> Path:
-        """Return where an adapter is kept, or would be.
+        """Return the folder of an adapter, whether or not it exists.
 
         Args:
             trial: The number of a trial, or the name of a baseline.
@@ -103,7 +103,7 @@ class Artifacts:
             UserError: The study is in memory.
         """
         if self._directory is None:
-            raise UserError("a study in memory keeps no adapters: give it a directory")
+            raise UserError("a study in memory keeps no adapters: pass a `directory`")
         return self._directory / "adapters" / (f"{trial:04d}" if isinstance(trial, int) else adapter_folder(trial))
 
     def adapters(self) -> list[int]:
@@ -111,45 +111,45 @@ class Artifacts:
         return [number for number in range(self._count()) if self.adapter(number).is_dir()]
 
     def prune(self, keep: Iterable[int]) -> None:
-        """Delete the adapters of trials and of runs again, with drafts and checkpoints.
+        """Delete the adapters of trials, confirmations and fresh runs, with their drafts and checkpoints.
 
-        What has another name was made by somebody else, and stays; so does what a link leads to.
+        Folders with other names were made by somebody else and stay. The target of a link stays too.
 
         Args:
             keep: The numbers of the trials whose adapters stay.
         """
         if self._directory is not None:
-            spared = set(keep)
-            unneeded = {self.adapter(number).name for number in range(self._count()) if number not in spared}
-            # A further run's adapter goes once the run is scored: only its score is needed.
+            kept = set(keep)
+            unneeded = {self.adapter(number).name for number in range(self._count()) if number not in kept}
+            # Of a confirmation or a fresh run, only the score is needed.
             self._delete(self._directory, lambda name: name in unneeded or is_further_runs(name))
 
     def discard(self, baseline: RunName) -> None:
-        """Delete the adapter of a baseline, its drafts and checkpoint.
+        """Delete the adapter of a baseline with its drafts and checkpoint.
 
         Args:
-            baseline: Its name.
+            baseline: The name of the baseline.
         """
         if self._directory is not None:
             self._delete(self._directory, lambda name: name == self.adapter(baseline).name)
 
     def ship(self, baseline: RunName) -> None:
-        """Make the adapter of a baseline the winner's, unless that has happened already.
+        """Make a run's adapter the one that the winner ships with, unless it is that already.
 
         Args:
-            baseline: Its name.
+            baseline: The name of the run.
         """
         if self._directory is not None and (source := self.adapter(baseline)).is_dir():
             self.discard(WinnerScoring.JUDGED)
             source.rename(self.adapter(WinnerScoring.JUDGED))
 
-    def _delete(self, directory: Path, which: Callable[[str], bool]) -> None:
-        """Delete the folders in adapters/ that belong to the adapters of some names."""
+    def _delete(self, directory: Path, is_unneeded: Callable[[str], bool]) -> None:
+        """Delete the folders in adapters/ of all adapters whose names satisfy a condition."""
         folder = directory / "adapters"
-        # Whoever made a link put the adapters elsewhere on purpose, perhaps beside other people's: nothing goes there.
+        # A link leads to a folder that may hold other people's adapters too: delete nothing there.
         if folder.is_symlink():
             if not self._warned:
-                log.warning("%s is a link: what is there stays, adapters that are no longer needed too.", folder)
+                log.warning("%s is a link, so partune deletes nothing there. Delete unneeded adapters by hand.", folder)
             self._warned = True
             return
         if not folder.is_dir():
@@ -157,22 +157,22 @@ class Artifacts:
         with writing_to(directory):
             for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 match = FOLDERS.fullmatch(entry.name)
-                if entry.is_dir(follow_symlinks=False) and match and which(next(filter(None, match.groups()))):
+                if entry.is_dir(follow_symlinks=False) and match and is_unneeded(next(filter(None, match.groups()))):
                     shutil.rmtree(entry.path)
 
 
 def _pack(path: Path, items: Mapping[str, np.ndarray[Any, Any]]) -> None:
-    """Write a file of per-item results whole, or not at all; raise OSError where that fails."""
+    """Write a file of per-item results completely or not at all; raise OSError if that fails."""
     path.parent.mkdir(exist_ok=True)
     draft = draft_of(path)
     try:
         with draft.open("xb") as file:
-            # np.savez would do, but takes the arrays as keyword arguments: an array named "file" could not be saved.
+            # np.savez takes the arrays as keyword arguments, so it could not save an array named "file".
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
                 for name, values in items.items():
                     with packed.open(f"{name}.npy", "w", force_zip64=True) as member:
                         np.lib.format.write_array(member, values, allow_pickle=False)
-            # On disk before the name is: a power cut may otherwise leave the name with an empty file.
+            # Sync before the rename. Otherwise a power cut may leave an empty file under the final name.
             file.flush()
             os.fsync(file.fileno())
         draft.rename(path)

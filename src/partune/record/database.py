@@ -1,8 +1,8 @@
-"""The record in a database: PostgreSQL for any number of drivers, SQLite for one; passwords stay out of sight.
+"""Keep a record in a database: PostgreSQL for any number of drivers (the processes that run a study), SQLite for one.
 
-A password comes with the URL each time, or from where libpq looks for it (PGPASSWORD, ~/.pgpass). It is never written,
-and no message holds it. Anybody may have written the host's name into a study's folder: passwords that libpq finds by
-itself therefore go only to hosts that the user named.
+A password comes with the URL on each call, or from the places that libpq searches (PGPASSWORD, ~/.pgpass). It is never
+written to disk, and no message shows it. Anybody may have written the host name in a study's folder. Passwords that
+libpq finds by itself are therefore sent only to hosts that the user named.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from sqlalchemy import URL, Connection, Engine
 
-WAIT = 10  # seconds for a connection
-KEEPALIVE = 10  # seconds of silence after which the other end is asked for a sign of life; after three it is dead
+WAIT = 10  # seconds to wait for a connection
+KEEPALIVE = 10  # seconds of silence before the other end is probed; after three unanswered probes it counts as dead
 
 
 def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
@@ -35,8 +35,8 @@ def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
 
     Args:
         url: The URL of the database.
-        create: Whether to create tables that are missing.
-        named: Whether the user named the host, and not a file that anybody may have written.
+        create: Whether to create missing tables.
+        named: Whether the user named the host. If not, it comes from a file that anybody may have written.
 
     Raises:
         UserError: The database does not exist, or cannot be reached.
@@ -66,11 +66,11 @@ def engine_of(storage: BaseStorage) -> Engine:
 
 @contextmanager
 def guarded(url: str, named: bool = True) -> Iterator[None]:
-    """Turn an error of a database within the context into a UserError of one line.
+    """Turn a database error within the context into a UserError of one line.
 
     Args:
         url: The URL of the database.
-        named: Whether the user named the host. Where the user did not, the message says how to.
+        named: Whether the user named the host. If not, the message may say how to name it.
     """
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -84,7 +84,7 @@ def guarded(url: str, named: bool = True) -> Iterator[None]:
 
 
 def _reason(error: BaseException, password: object) -> str:
-    """Return what a database said, in one line without the password."""
+    """Return the message of a database error, in one line without the password."""
     message = " ".join(str(getattr(error, "orig", None) or error).split())
     if password:
         message = message.replace(str(password), "***")
@@ -92,8 +92,8 @@ def _reason(error: BaseException, password: object) -> str:
 
 
 def _libpq(where: URL) -> dict[str, Any]:
-    """Return libpq's options for time limits, but for those that the URL sets."""
-    # Without them a driver would wait for hours when its server's machine has lost power: no packet says so.
+    """Return libpq's options for time limits, except those that the URL sets."""
+    # Without limits a driver would wait for hours if its server's machine lost power, as no packet reports that.
     limits = {
         "connect_timeout": WAIT,
         "keepalives_idle": KEEPALIVE,
@@ -104,24 +104,25 @@ def _libpq(where: URL) -> dict[str, Any]:
 
 
 def _bare(where: URL) -> dict[str, Any]:
-    """Return the options by which libpq offers a host no password that it finds by itself.
+    """Return the libpq options that keep the passwords that libpq finds by itself from a host.
 
-    They are empty where the user named the host in another way: in PGHOST, by leaving the host to libpq, or by trusting
-    whoever vouches for its certificate. A host that the password file names gets that file's password only.
+    Return no options if the user trusts the host in another way: by naming it in PGHOST, by leaving the host to libpq,
+    or by trusting the authority that signs its certificate. A host in the password file gets that file's password only.
     """
     query = where.query
     host, port = where.host, str(where.port or 5432)
     if not {"host", "hostaddr", "port", "service"} & query.keys():
         if host is None or (host, port) == (os.environ.get("PGHOST"), os.environ.get("PGPORT", "5432")):
             return {}
-        # "system" trusts any public authority, and anybody can have a certificate of such a one for a host of theirs.
+        # "system" trusts every public authority, and such an authority certifies any host for whoever owns the host.
         own_authority = "sslrootcert" not in query and os.environ.get("PGSSLROOTCERT") != "system"
         if query.get("sslmode") == "verify-full" and own_authority:
             return {}
         if host in _password_file_hosts() and "passfile" not in query:
             return {"password": where.password or ""}
     delegation = {"gssdelegation": "0"} if "gssdelegation" in query else {}
-    # An empty password keeps libpq from PGPASSWORD. An empty passfile would mean ~/.pgpass; below a file there is none.
+    # An empty password keeps libpq from using PGPASSWORD. An empty passfile would mean ~/.pgpass, so name a
+    # file that cannot exist, because its folder is not a folder.
     return {"password": where.password or "", "passfile": str(Path(os.devnull) / "none"), **delegation}
 
 
@@ -130,42 +131,42 @@ def _password_file() -> Path:
 
 
 def _password_file_hosts() -> set[str]:
-    """Return the hosts that the user's password file names; its lines for any host (*) do not count."""
+    """Return the hosts that the user's password file names. Lines for any host (*) do not count."""
     try:
         lines = _password_file().read_text(encoding="utf-8", errors="replace").splitlines()
-    except (OSError, RuntimeError):  # no such file, or no home
+    except (OSError, RuntimeError):  # no such file, or no home directory
         return set()
     return {line.partition(":")[0] for line in lines if not line.startswith(("#", "*"))} - {""}
 
 
 def _advice(where: URL, shown: str) -> str:
-    """Return the end of a message that helps where a password was kept back; empty where none was."""
+    """Return advice for a user whose password was not sent to the host, or an empty text if there was none to send."""
     try:
-        kept_back = "PGPASSWORD" in os.environ or "PGSERVICE" in os.environ or _password_file().is_file()
+        has_password = "PGPASSWORD" in os.environ or "PGSERVICE" in os.environ or _password_file().is_file()
     except RuntimeError:
-        kept_back = False
-    if where.drivername == "sqlite" or not kept_back or "passfile" not in _bare(where):
+        has_password = False
+    if where.drivername == "sqlite" or not has_password or "passfile" not in _bare(where):
         return ""
     return (
-        ". No password of yours was sent, as the study's folder names this host, and you did not: where you trust it, "
-        f"repeat the command with --storage {shlex.quote(shown)}"
+        ". None of your passwords was sent, because the study's folder names this host and you did not. If you trust "
+        f"the host, repeat the command with `--storage {shlex.quote(shown)}`"
     )
 
 
 def _require_psycopg() -> None:
     try:
         importlib.import_module("psycopg")
-    except ImportError as error:  # also where psycopg misses a library of its own
+    except ImportError as error:  # raised too if psycopg lacks a library that it needs
         raise UserError(f"PostgreSQL needs psycopg: {extras.install_command('postgresql')} ({error})") from None
 
 
 class Advisory(Drivers):
-    """Drivers that know of each other by PostgreSQL's advisory locks, which end with the connection that holds them.
+    """Drivers that detect each other by PostgreSQL's advisory locks, which end with the connection that holds them.
 
-    A connection pooler in between must keep a session's connection (PgBouncer: pool_mode = session).
+    A connection pooler must keep one server connection per session (PgBouncer: pool_mode = session).
 
     Args:
-        engine: SQLAlchemy's, of the database.
+        engine: SQLAlchemy's engine for the database.
         study: The study's name in the database.
     """
 
@@ -174,36 +175,37 @@ class Advisory(Drivers):
         self._engine = engine
         self._study = study
         self._leads = False
-        self._lost = False  # whether the turn's connection broke
+        self._lost = False  # whether the connection broke during the turn
         self._enter()
 
     def lead(self) -> bool:
-        """Make this driver the leader, and return whether it is."""
+        """Try to make this driver the leader, and return whether it leads."""
         self._leads = self._leads or bool(self._ask("SELECT pg_try_advisory_lock(:key)", "lead"))
         return self._leads
 
     def led(self) -> bool:
-        """Return whether a driver leads, this one or another."""
+        """Return whether any driver leads the study, this one included."""
         return self._held("lead")
 
     def alive(self, name: str) -> bool:
-        """Return whether the driver of a name may still be at work."""
+        """Return whether the driver with a name may still be running."""
         return name == self.name or self._held(f"driver/{name}")
 
     def confirm(self) -> None:
-        """Check that the connection has held since the turn was taken; raise UserError where it broke."""
+        """Raise UserError if the connection broke since this driver took its turn."""
         self._ask("SELECT 1 WHERE :key IS NOT NULL", "turn")
         if self._lost:
-            raise UserError("the connection to the database broke while this driver wrote: continue it")
+            again = "resume" if self._leads else "join"
+            raise UserError(f"the connection to the database broke while this process wrote: repeat `partune {again}`")
 
     def leave(self) -> None:
-        """End this driver's part in the study."""
+        """Leave the study."""
         self._end()
 
     # ----- inside
 
     def _enter(self) -> None:
-        """Open a connection of this driver's own, whose lock is its sign of life."""
+        """Open this driver's connection, and take the lock that shows that the driver is alive."""
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._connection: Connection = connection
         self._end = weakref.finalize(self, _close, connection, self._engine)
@@ -215,30 +217,30 @@ class Advisory(Drivers):
     def _take(self) -> None:
         self._lost = False
         self._ask("SELECT pg_advisory_lock(:key)", "turn")
-        self._lost = False  # a connection that broke before the turn was taken does no harm
+        self._lost = False  # a break before the turn began does no harm
 
     def _give(self) -> None:
         from sqlalchemy.exc import SQLAlchemyError
 
-        with suppress(SQLAlchemyError):  # where the connection broke, the server has freed its locks
+        with suppress(SQLAlchemyError):  # if the connection broke, the server has freed its locks
             self._do("SELECT pg_advisory_unlock(:key)", "turn")
 
     def _held(self, purpose: str) -> bool:
-        """Return whether any session holds a lock."""
-        # The server's table says so: to try the lock could keep another driver from having it at that moment.
-        question = (
+        """Return whether any session holds the lock for a purpose."""
+        # Read the server's table of locks. An attempt to take the lock could make another driver's attempt fail.
+        query = (
             "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
             " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
             " AND (classid::bigint << 32) | objid::bigint = :key"
         )
-        return bool(self._ask(question, purpose))
+        return bool(self._ask(query, purpose))
 
-    def _ask(self, question: str, purpose: str) -> Any:
-        """Return the answer to a question, over a new connection where the old one broke."""
+    def _ask(self, query: str, purpose: str) -> Any:
+        """Return the first value that a query answers, over a new connection if the old one broke."""
         from sqlalchemy.exc import DBAPIError, InvalidRequestError
 
         try:
-            return self._do(question, purpose)
+            return self._do(query, purpose)
         except (DBAPIError, InvalidRequestError) as error:
             if isinstance(error, DBAPIError) and not error.connection_invalidated:
                 raise
@@ -248,13 +250,13 @@ class Advisory(Drivers):
             self._connection.close()
         self._enter()
         if self._leads and not self._do("SELECT pg_try_advisory_lock(:key)", "lead"):
-            raise UserError("the connection to the database broke, and another driver leads now: join it")
-        return self._do(question, purpose)
+            raise UserError("the connection to the database broke, and another process leads now: use `partune join`")
+        return self._do(query, purpose)
 
-    def _do(self, question: str, purpose: str) -> Any:
+    def _do(self, query: str, purpose: str) -> Any:
         from sqlalchemy import text
 
-        return self._connection.execute(text(question), {"key": self._key(purpose)}).scalar()
+        return self._connection.execute(text(query), {"key": self._key(purpose)}).scalar()
 
     def _key(self, purpose: str) -> int:
         digest = hashlib.sha256(f"partune/{self._study}/{purpose}".encode()).digest()
@@ -262,8 +264,9 @@ class Advisory(Drivers):
 
 
 def _close(connection: Connection, engine: Engine) -> None:
-    """Free a session's locks, and close it."""
-    # Locks first, as the server may learn late of the end. Invalidated, as the pool would keep the session open.
+    """Free a session's locks and close its connection."""
+    # Free the locks first, because the server may notice late that the connection has closed. Invalidate the
+    # connection, because the pool would keep the session open.
     with suppress(Exception):
         connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
     with suppress(Exception):

@@ -1,19 +1,18 @@
-"""The processes that drive one study together: whose turn it is to write, who leads, and who is dead.
+"""Coordinate the processes that drive one study (its drivers): who may write, who leads, and who is dead.
 
-A driver takes its turn, reads what the others appended, asks or tells, appends, and gives the turn back, so that the
-record is the same as if one process had written it. One driver leads: it scores the baselines, confirms and judges the
-winner. Each driver gives signs of life; the trials of one that gives none are run again by another.
+A driver takes its turn, reads what the others appended, asks or tells the optimiser, appends, and ends its turn. The
+record is therefore the same as if one process had written it. One driver leads: it scores the baselines, runs the
+confirmations and gives the verdict. Each driver gives signs of life. If one stops, another driver runs its trials.
 
-In files (`Files`), on a file system that all drivers share:
+`Files` uses these files, on a file system that all drivers share:
 
     .driver        the leader holds a lock on it
-    .turn          a symbolic link that names whose turn it is; creating one is atomic on NFS too
-    .drivers/NAME  a count that its driver keeps raising, and the machine's boot; the driver holds a lock on it
+    .turn          a symbolic link that names the driver whose turn it is; creating a link is atomic on NFS too
+    .drivers/NAME  a count that the driver keeps raising, and its machine's boot ID; the driver holds a lock on it
 
-If a driver on the same machine has no lock on its file any more, it is certainly dead, and that is known at once. A
-driver on another machine is dead when its count has stood still for `PATIENCE` seconds of the observer's own monotonic
-clock: no two machines' clocks are compared.
-In PostgreSQL all three are advisory locks (`partune.record.database.Advisory`).
+A driver on the same machine is known to be dead as soon as its file is unlocked. A driver on another machine counts as
+dead when its count has not changed for `PATIENCE` seconds on the observer's monotonic clock. Clocks of different
+machines are never compared. In PostgreSQL, `partune.record.database.Advisory` uses advisory locks for all three.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import shlex
 import threading
 import time
 import uuid
@@ -37,14 +37,14 @@ from partune.runtime.locks import lock
 
 LEADER = ".driver"  # the file that the leading driver keeps locked
 BEAT = 2.0  # seconds between two signs of life
-PATIENCE = 30.0  # seconds without one, after which a driver on another machine is dead
+PATIENCE = 30.0  # seconds without a sign of life after which a driver on another machine counts as dead
 
 
 class Drivers(ABC):
-    """This process among those that drive a study.
+    """This process as one of the drivers of a study.
 
     Attributes:
-        name: Unique to this driver of this study.
+        name: A name that no other driver of the study has.
     """
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ class Drivers(ABC):
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Keep all other drivers from writing within the context; a turn within a turn is the same one."""
+        """Keep all other drivers from writing within the context. A nested context belongs to the same turn."""
         with self._mutex:
             if self._depth == 0:
                 self._take()
@@ -68,39 +68,39 @@ class Drivers(ABC):
 
     @abstractmethod
     def lead(self) -> bool:
-        """Make this driver the leader, and return whether it is: False where another one leads."""
+        """Try to make this driver the leader. Return whether it leads, which is False if another driver does."""
 
     @abstractmethod
     def led(self) -> bool:
-        """Return whether a driver leads, this one or another."""
+        """Return whether any driver leads the study, this one included."""
 
     @abstractmethod
     def alive(self, name: str) -> bool:
-        """Return whether a driver may still be at work; False only where it is known not to be."""
+        """Return whether a driver may still be running. Return False only if it is known to be dead."""
 
     @abstractmethod
     def confirm(self) -> None:
-        """Check that it is still this driver's turn, before it writes.
+        """Check before a write that this driver still has the turn.
 
         Raises:
-            UserError: It lost its turn, as a driver that was suspended for long may have.
+            UserError: It lost the turn, for example because it was suspended for long.
         """
 
     def leave(self) -> None:  # noqa: B027
-        """End this driver's part in the study."""
+        """Leave the study."""
 
     def _take(self) -> None:  # noqa: B027
-        """Wait for the turn."""
+        """Wait until this driver has the turn."""
 
     def _give(self) -> None:  # noqa: B027
-        """Give the turn back."""
+        """End this driver's turn."""
 
 
 class Alone(Drivers):
-    """The only driver that there can be.
+    """The driver of a study that takes only one at a time.
 
     Args:
-        path: The file whose lock tells other processes so; None for a study in memory.
+        path: The file that this driver locks while it leads, or None for a study in memory.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -109,22 +109,22 @@ class Alone(Drivers):
         self._lock: IO[bytes] | None = None
 
     def lead(self) -> bool:
-        """Make this driver the leader, and return whether it is."""
+        """Try to make this driver the leader, and return whether it leads."""
         if self._path is not None and self._lock is None:
             self._lock = locked(self._path)
             return self._lock is not None
         return True
 
     def led(self) -> bool:
-        """Return True: this driver leads, or could."""
+        """Return True, because there is no other driver that could lead."""
         return True
 
     def alive(self, name: str) -> bool:
-        """Return whether a name is this driver's."""
+        """Return whether the name is that of this driver."""
         return name == self.name
 
     def confirm(self) -> None:
-        """Do nothing: nobody else takes a turn."""
+        """Do nothing, because no other driver takes turns."""
 
     def leave(self) -> None:
         """Free the lock."""
@@ -134,12 +134,13 @@ class Alone(Drivers):
 
 
 class Files(Drivers):
-    """Drivers that know of each other by files in the study's directory.
+    """Drivers that detect each other by files in the study's directory.
 
     Args:
-        directory: The study's, on a file system that all drivers share.
-        recover: Called in this driver's turn after another one died in its own: it may have left half a line.
-        patience: Seconds without a sign of life after which a driver on another machine is dead.
+        directory: The study's directory, on a file system that all drivers share.
+        recover: A function that repairs the record. It is called in this driver's turn if the driver before died during
+            its own turn, because that driver may have left half a line.
+        patience: Seconds without a sign of life after which a driver on another machine counts as dead.
 
     Raises:
         UserError: The directory cannot be written.
@@ -154,7 +155,9 @@ class Files(Drivers):
         self._counter = itertools.count()
         self._token = ""
         self._lock: IO[bytes] | None = None
-        self._seen: dict[str, tuple[str, float]] = {}  # by driver: its count, and when it was first read
+        self._seen: dict[
+            str, tuple[str, float]
+        ] = {}  # by driver: the text of its file, and when that text was first read
         self._leads = False
         self._end: weakref.finalize[..., Files] | None = None
         try:
@@ -163,7 +166,7 @@ class Files(Drivers):
             raise UserError(f"cannot write {directory}: {error.strerror}") from None
 
     def lead(self) -> bool:
-        """Make this driver the leader, and return whether it is."""
+        """Try to make this driver the leader, and return whether it leads."""
         if self._lock is None:
             self._lock = locked(self._directory / LEADER)
         if self._lock is not None and not self._leads:
@@ -172,23 +175,23 @@ class Files(Drivers):
         return self._leads
 
     def led(self) -> bool:
-        """Return whether a driver leads."""
-        # Its sign of life says so: to try its lock could keep another driver, which would lead, from having it.
+        """Return whether any driver leads the study."""
+        # Look for the leader's sign of life. Trying the lock on .driver could make another driver's attempt fail.
         names = [path.name for path in (self._directory / ".drivers").glob("lead-*")]
         return any(self.alive(name) for name in names)
 
     def alive(self, name: str) -> bool:
-        """Return whether the driver of a name may still be at work."""
+        """Return whether the driver with a name may still be running."""
         if name == self.name:
             return True
         path = self._sign(name)
         try:
             text = path.read_text(encoding="ascii")
-            # A lock says something on the machine that holds it only: over NFS others may not see it.
+            # A lock is evidence only on the machine that holds it. Over NFS, other machines may not see it.
             if text.partition(" ")[2] == BOOT:
                 dead = _free(path)
             else:
-                # On another machine: its locks may not reach here, so its count has to move on.
+                # The driver is on another machine, where its lock may not be visible: watch its count instead.
                 seen, since = self._seen.setdefault(name, (text, time.monotonic()))
                 if seen != text:
                     self._seen[name] = text, time.monotonic()
@@ -200,12 +203,15 @@ class Files(Drivers):
         return not dead
 
     def confirm(self) -> None:
-        """Check that the turn is still this driver's; raise UserError where it was taken away."""
+        """Raise UserError if another driver has ended this driver's turn."""
         if _target(self._link) != self._token:
-            raise UserError("this driver was suspended for so long that the others went on without it: join again")
+            again = f"`partune join {shlex.quote(str(self._directory))}`"
+            raise UserError(
+                f"this process was suspended for so long that the others continued without it: join with {again}"
+            )
 
     def leave(self) -> None:
-        """End this driver's part in the study."""
+        """Leave the study."""
         if self._end is not None:
             self._end()
         if self._lock is not None:
@@ -217,7 +223,7 @@ class Files(Drivers):
     def _enter(self) -> None:
         """Give a sign of life, and start the thread that renews it.
 
-        Called again when this driver becomes the leader, or where the others took its sign away.
+        It is called again when this driver becomes the leader, or if other drivers removed its sign of life.
         """
         if self._end is not None:
             self._end()
@@ -225,11 +231,11 @@ class Files(Drivers):
             self.name = f"lead-{self.name}"
         path = self._sign(self.name)
         path.parent.mkdir(exist_ok=True)
-        file = path.open("wb", buffering=0)  # kept open, as the lock ends when it is closed
+        file = path.open("wb", buffering=0)  # kept open, because the lock ends when the file is closed
         try:
             lock(file)
             boot = BOOT
-        except OSError:  # a file system without locks: the count alone has to tell
+        except OSError:  # without locks, only the count shows whether the driver is alive
             boot = "no locks here"
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(file, boot, stop), name="driver", daemon=True)
@@ -244,29 +250,30 @@ class Files(Drivers):
 
     def _take(self) -> None:
         self._token = f"{self.name}.{next(self._counter)}"
-        broke, pause = False, 0.0005
+        took_over, pause = False, 0.0005
         with writing_to(self._directory):
-            if not self._sign(self.name).exists():  # the others took this driver for dead, as it was suspended
+            if not self._sign(self.name).exists():  # while this driver was suspended, the others treated it as dead
                 self._enter()
-            while not retry_while_full(self._linked):
-                broke = self._broken() or broke
+            while not retry_while_full(self._try_to_link):
+                took_over = self._end_dead_turn() or took_over
                 time.sleep(pause)
                 pause = min(2 * pause, 0.05)
-        if broke:
+        if took_over:
             self._recover()
 
-    def _linked(self) -> bool:
+    def _try_to_link(self) -> bool:
+        """Create the link that gives this driver the turn, and return whether it has the turn."""
         try:
             os.symlink(self._token, self._link)
-        except FileExistsError:  # also where NFS lost the answer to a request that was granted
+        except FileExistsError:  # raised too if NFS lost the answer to a request that succeeded
             return _target(self._link) == self._token
         return True
 
-    def _broken(self) -> bool:
-        """Take the turn from a driver that died in it; return whether this driver did.
+    def _end_dead_turn(self) -> bool:
+        """End the turn of a driver that died during it, and return whether this call ended it.
 
-        Several may see the same death at once. Only the one that creates the marker named after the dead driver's
-        token may remove the link, so that nobody removes the link of a driver that has taken the turn since.
+        Several drivers may notice the same death at once. Only the one that creates the marker named after the dead
+        driver's token may remove the link, so that nobody removes the link of a driver that has taken the turn since.
         """
         token = _target(self._link)
         holder = token.rpartition(".")[0]
@@ -276,15 +283,17 @@ class Files(Drivers):
         try:
             os.symlink(self.name, marker)
         except FileExistsError:
-            # Somebody is at it already, or died at it: then its marker goes, and the next attempt may succeed.
+            # Another driver is ending the turn, or died while ending it. Remove the marker of a dead driver, so that
+            # the next call may succeed.
             if (other := _target(marker)) and not self.alive(other):
                 marker.unlink(missing_ok=True)
             return False
-        broken = _target(self._link) == token  # looked at again: the turn may have changed before the marker was made
-        if broken:
+        # The turn may have changed before the marker was made, so look again.
+        still_dead = _target(self._link) == token
+        if still_dead:
             self._link.unlink(missing_ok=True)
         marker.unlink(missing_ok=True)
-        return broken
+        return still_dead
 
     def _give(self) -> None:
         with writing_to(self._directory):
@@ -293,7 +302,7 @@ class Files(Drivers):
 
 
 def locked(path: Path) -> IO[bytes] | None:
-    """Return a file that this process has locked now; None where another process has.
+    """Lock a file for this process and return it, or None if another process holds the lock.
 
     Raises:
         UserError: The file cannot be written or locked.
@@ -306,42 +315,44 @@ def locked(path: Path) -> IO[bytes] | None:
         lock(file)
     except OSError as error:
         file.close()
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # POSIX lets a system say either
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):  # POSIX allows either error for a lock that is taken
             return None
         raise UserError(
-            f"files in {path.parent} cannot be locked ({error.strerror}): put the study where they can be "
-            "(Lustre does it when mounted with flock)"
+            f"files in {path.parent} cannot be locked ({error.strerror}): put the study on a file system with "
+            "locks (Lustre has them if it is mounted with flock)"
         ) from None
     return file
 
 
 def _free(path: Path) -> bool:
-    """Return whether nobody on this machine has locked a file."""
+    """Return whether no process on this machine has locked a file."""
     with path.open("rb") as file:
         try:
-            lock(file, shared=True)  # so that two who ask at once are not taken for the driver
+            lock(
+                file, shared=True
+            )  # a shared lock, so that two callers at once do not mistake each other for the driver
         except OSError:
             return False
     return True
 
 
 def _beat(file: IO[bytes], boot: str, stop: threading.Event) -> None:
-    """Raise the count of a driver's sign of life until told to stop."""
+    """Keep raising the count in a driver's sign of life until the event is set."""
     for count in itertools.count(1):
         if stop.wait(BEAT):
             return
-        with suppress(OSError):  # a full disk: the count stands still, and the others will see
+        with suppress(OSError):  # on a full disk the count does not change, and other machines notice
             _write(file, count, boot)
 
 
 def _write(file: IO[bytes], count: int, boot: str) -> None:
-    """Write the count in place and flush it, as NFS keeps what is written to an open file to itself."""
+    """Write the count in place and sync the file, because NFS may not send writes before a sync."""
     os.pwrite(file.fileno(), f"{count:012d} {boot}".encode("ascii"), 0)
     os.fsync(file.fileno())
 
 
 def _leave(stop: threading.Event, beat: threading.Thread, file: IO[bytes], path: Path, link: Path, name: str) -> None:
-    """End the thread before its file is closed; remove the sign, and a turn that an interrupt left behind."""
+    """Stop the thread, remove the sign of life and a turn that an interrupt left behind, and close the file."""
     stop.set()
     if beat is not threading.current_thread():
         beat.join()
@@ -353,7 +364,7 @@ def _leave(stop: threading.Event, beat: threading.Thread, file: IO[bytes], path:
 
 
 def _target(link: Path) -> str:
-    """Return the target of a symbolic link; empty where there is no link."""
+    """Return the target of a symbolic link, or an empty text if there is no link."""
     try:
         return os.readlink(link)
     except FileNotFoundError:
@@ -361,7 +372,7 @@ def _target(link: Path) -> str:
 
 
 def _boot() -> str:
-    """Return a name of this machine since it was started; unique to this process where none is known."""
+    """Return the ID of this machine's boot, or an ID of this process if the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -1,6 +1,6 @@
-"""How trials and a study's header are written into Optuna's trials, and read from them again.
+"""Convert trials and a study's header to the values that Optuna stores, and back.
 
-What is read was written by others, perhaps by a program with a fault: each value is checked before it is believed.
+A record may have been written by another program or be damaged. Each value is therefore checked when it is read.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ LIBRARIES = ("partune", "torch", "transformers", "peft", "lm-eval", "optuna", "n
 
 
 def of_type(value: Any, kind: Any, name: str) -> Any:
-    """Return a value of a record.
+    """Return a value of a record if it has the expected type.
 
     Args:
-        value: As it was read.
-        kind: The type, or union of types, that was written. Booleans count as no numbers.
-        name: What the value is, as a message names it.
+        value: The value as it was read.
+        kind: The expected type or union of types. Booleans do not count as numbers.
+        name: The name of the value in messages.
 
     Raises:
-        ValueError: The value is of another kind.
+        ValueError: The value has another type.
     """
     if not isinstance(value, kind) or isinstance(value, bool):
         raise ValueError(f"{name} is {shown(value)}")
@@ -38,8 +38,8 @@ def of_type(value: Any, kind: Any, name: str) -> Any:
 
 
 def checked_header(header: Any) -> Mapping[str, Any]:
-    """Return a study's header; raise ValueError or KeyError where it is not what was written."""
-    of_type(header, dict, "it")
+    """Return a study's header; raise ValueError or KeyError if a part is missing or has the wrong type."""
+    of_type(header, dict, "the header")
     kinds = {"format": int, "algorithm": str, "options": dict, "seed": int, "objective": dict, "versions": dict}
     for name, kind in kinds.items():
         of_type(header.get(name, {}) if kind is dict else header[name], kind, name)
@@ -48,7 +48,7 @@ def checked_header(header: Any) -> Mapping[str, Any]:
 
 
 def proposal_form(trial: Trial) -> dict[str, Any]:
-    """Return what is written of a trial before it runs, beside its configuration."""
+    """Return what the record holds about a trial before it runs, apart from its configuration."""
     return {
         "point": list(trial.point),
         "seed": trial.seed,
@@ -59,11 +59,11 @@ def proposal_form(trial: Trial) -> dict[str, Any]:
 
 
 def observation_form(observation: Observation, told: int | None) -> dict[str, Any]:
-    """Return what is written of a result.
+    """Return what the record holds about the result of a trial.
 
     Args:
-        observation: The result; its per-item results are only counted, as they have a file of their own.
-        told: The number under which the optimiser was told.
+        observation: The result. Only the number of its per-item arrays is recorded: the arrays go to a separate file.
+        told: The position of the result among those that the optimiser was told.
     """
     return {
         "scores": dict(observation.scores),
@@ -78,21 +78,21 @@ def observation_form(observation: Observation, told: int | None) -> dict[str, An
 
 
 def item_count(frozen: FrozenTrial) -> int:
-    """Return how many arrays of per-item results a final trial was recorded with; 0 where that is not on record."""
+    """Return the number of per-item arrays of a finished trial, or 0 if it is not on record."""
     form = frozen.user_attrs.get("observation")
     count = form.get("items") if isinstance(form, dict) else None
     return count if isinstance(count, int) else 0
 
 
 def thawed_trial(frozen: FrozenTrial, space: Space) -> Trial:
-    """Return a trial of the search.
+    """Return a trial of the search from the record.
 
     Args:
-        frozen: Optuna's trial.
-        space: The study's.
+        frozen: The trial as Optuna stores it.
+        space: The study's search space.
 
     Raises:
-        LookupError, TypeError, ValueError: It is not what was written.
+        LookupError, TypeError, ValueError: A part of the stored trial is missing or invalid.
     """
     proposal = frozen.user_attrs["proposal"]
     config = {name: frozen.params[name] for name in space.names if name in frozen.params}
@@ -112,7 +112,14 @@ def thawed_trial(frozen: FrozenTrial, space: Space) -> Trial:
 
 
 def thawed_baseline(frozen: FrozenTrial) -> tuple[RunName, Trial]:
-    """Return the name of a baseline and its final trial; raise like `thawed_trial`."""
+    """Return the name of a baseline and its finished trial from the record.
+
+    Args:
+        frozen: The trial as Optuna stores it.
+
+    Raises:
+        LookupError, TypeError, ValueError: A part of the stored trial is missing or invalid.
+    """
     attributes = frozen.user_attrs
     trial = Trial(
         frozen.number,
@@ -124,18 +131,18 @@ def thawed_baseline(frozen: FrozenTrial) -> tuple[RunName, Trial]:
 
 
 def _observed(trial: Trial, frozen: FrozenTrial) -> Trial:
-    """Return a trial with the result that was written of it."""
+    """Return a trial with its recorded result."""
     form = dict(frozen.user_attrs["observation"])
     told, status = of_type(form.pop("told"), int, "told"), Status(form["status"])
     form.pop("items", None)
-    # The score is written twice, in the form and as the value that Optuna's own tools read: they have to agree.
+    # The score is stored twice, in the form and as the value that Optuna's own tools read. Both must agree.
     if status is not Status.FAILED and frozen.value != form["scores"]["score"]:
-        raise ValueError(f"its score is {form['scores']['score']} and its value {frozen.value}")
+        raise ValueError(f"its score is {form['scores']['score']}, but its value for Optuna is {frozen.value}")
     return trial.finished(Observation(**{**form, "status": status}), told)
 
 
 def state(status: Status) -> TrialState:
-    """Return Optuna's word for where a trial of a record stands."""
+    """Return Optuna's state for the status of a trial."""
     from optuna.trial import TrialState
 
     return {
@@ -147,7 +154,7 @@ def state(status: Status) -> TrialState:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that a study's numbers depend on."""
+    """Return the versions of Python and of the installed libraries that affect a study's scores."""
     installed = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:

@@ -1,7 +1,7 @@
-"""The journal file: Optuna's append-only journal, one JSON object per line; a failed write spoils no line of it.
+"""Read and write Optuna's append-only journal file, one JSON object per line, so that a failed write damages no line.
 
-A line without its end was torn by a crash and never happened. Nothing is appended after such a line: it is cut off
-first. Where a line cannot be written whole, because the disk is full say, what was written of it is taken back.
+A last line without a line break was torn by a crash. It is ignored, and cut off before the next line is appended. If a
+line cannot be written completely, for example because the disk is full, its first part is removed again.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from partune.runtime.disk import retry_while_full, writing_to
 
 
 def created(journal: Path) -> JournalStorage:
-    """Create an empty journal, in a directory that is not a study's yet; raise OSError, as its writes do."""
+    """Create an empty journal in the folder of a study that is being created; its writes may raise OSError."""
     return JournalStorage(JournalFileBackend(str(journal)))
 
 
 def opened(journal: Path) -> JournalStorage:
-    """Return a study's journal, to be appended to; raise UserError where it is damaged."""
+    """Open a study's journal to append to it; raise UserError if it is damaged."""
     return _replayed(Journal(journal), journal)
 
 
 def read(journal: Path) -> JournalStorage:
-    """Return a study's journal as it stands now, to be read; raise UserError where it is damaged."""
+    """Open a snapshot of a study's journal to read it; raise UserError if it is damaged."""
     return _replayed(Reader(journal), journal)
 
 
 def repair(journal: Path) -> None:
-    """Cut off a torn last line, and remove the lock of a driver that died; nobody else may write meanwhile.
+    """Cut off a torn last line, and remove the lock of a process that died. Nobody else may write meanwhile.
 
     Raises:
         UserError: A line before the last is damaged.
     """
     with writing_to(journal.parent):
-        # Optuna's lock is a link that stays when its process is killed; the others would wait half a minute for it.
+        # Optuna's lock is a link that remains when its process is killed. Others would wait half a minute for it.
         lock = journal.with_name(f"{journal.name}.lock")
         if lock.is_symlink():
             lock.unlink()
@@ -52,10 +52,10 @@ def repair(journal: Path) -> None:
 
 
 class Journal(JournalFileBackend):
-    """A journal to append to; a line that cannot be written whole is not written at all, and raises UserError.
+    """Optuna's backend for a journal to append to. It writes a line completely, or not at all with a UserError.
 
     Args:
-        journal: The file, which exists.
+        journal: The path of the journal, which exists.
 
     Attributes:
         line: The number of the line that was read last.
@@ -67,13 +67,13 @@ class Journal(JournalFileBackend):
         super().__init__(str(journal), Lock(str(journal)))
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """Yield the entries from a number on, as Optuna's own backend does."""
+        """Yield the entries from an index on."""
         with writing_to(self._directory):
             for self.line, log in enumerate(super().read_logs(log_number_from), start=log_number_from + 1):
                 yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append entries, and wait for room where the disk is full."""
+        """Append entries; while the disk is full, wait for space."""
         text = "".join(f"{json.dumps(log, separators=(',', ':'))}\n" for log in logs)
         with writing_to(self._directory):
             retry_while_full(lambda: self._append(text.encode()))
@@ -81,7 +81,7 @@ class Journal(JournalFileBackend):
     def _append(self, content: bytes) -> None:
         self._lock.acquire()
         try:
-            # "rb+" creates no file: where the study's folder was moved away, "ab" would begin a journal without a past.
+            # "rb+" creates no file. "ab" would begin an empty journal if the study's folder was moved away.
             with open(self._file_path, "rb+", buffering=0) as file:
                 _append(file, content)
         finally:
@@ -89,19 +89,19 @@ class Journal(JournalFileBackend):
 
 
 class Lock(JournalFileSymlinkLock):
-    """Optuna's lock, which other programs that write a journal heed too; giving it back never fails."""
+    """Optuna's lock on a journal, which other programs respect too. Releasing it never fails."""
 
     def release(self) -> None:
-        """Give the lock back."""
-        with suppress(RuntimeError):  # the directory has gone, or became read-only: the next write says so
+        """Release the lock."""
+        with suppress(RuntimeError):  # the directory is gone or read-only: the next write reports it
             super().release()
 
 
 class Reader:
-    """A journal as it stands now, as a backend of Optuna's: reading neither waits for a writer nor disturbs it.
+    """Optuna's backend for a snapshot of a journal. It neither waits for a writer nor disturbs one.
 
     Args:
-        journal: The file.
+        journal: The path of the journal.
 
     Attributes:
         line: The number of the line that was read last.
@@ -116,31 +116,31 @@ class Reader:
         self.line = 0
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries from a number on."""
+        """Yield the entries of the snapshot from an index on."""
         for log in self._logs[log_number_from:]:
             self.line += 1
             yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Refuse to write: raise RuntimeError."""
+        """Raise RuntimeError, because a snapshot is read only."""
         raise RuntimeError("this record was opened for reading only")
 
 
 def _replayed(backend: Journal | Reader, journal: Path) -> JournalStorage:
-    """Return Optuna's storage of a journal; raise UserError for a line that Optuna does not understand."""
+    """Return Optuna's storage for a journal; raise UserError for a line that Optuna cannot read."""
     try:
         return JournalStorage(backend)  # type: ignore[arg-type]
     except UserError:
         raise
-    except Exception as error:  # Optuna checks little: such a line ends in an assertion, or in a key that is missing
+    except Exception as error:  # Optuna checks little, so a bad line raises AssertionError, KeyError or others
         raise UserError(
-            f"{journal} is damaged in line {backend.line}, or that line is of a newer Optuna: update it, or "
+            f"{journal} is damaged in line {backend.line}, or a newer Optuna wrote that line: update Optuna, or "
             "restore the file from a copy"
         ) from error
 
 
 def _lines(content: bytes, journal: Path) -> list[dict[str, Any]]:
-    """Return the entries of a journal's whole lines; raise UserError for one that is no JSON object."""
+    """Return the entries of a journal's complete lines; raise UserError for a line that is not a JSON object."""
     logs = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):
         try:
@@ -154,21 +154,21 @@ def _lines(content: bytes, journal: Path) -> list[dict[str, Any]]:
 
 
 def _append(file: IO[bytes], content: bytes) -> None:
-    """Append whole lines to an unbuffered file, and have them on disk; none of them is there where this raises."""
+    """Append complete lines to an unbuffered file and sync it. If this raises, remove all of the new lines."""
     end = _cut(file)
     try:
-        left = memoryview(content)
-        while left:  # an unbuffered write may stop half-way, with the number of bytes and no error
-            left = left[file.write(left) :]
+        rest = memoryview(content)
+        while rest:  # an unbuffered write may stop half-way, and returns the number of bytes instead of an error
+            rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except BaseException:
-        with suppress(OSError):  # what stays is cut before the next line
+        with suppress(OSError):  # `_cut` removes the rest before the next line
             file.truncate(end)
         raise
 
 
 def _cut(file: IO[bytes]) -> int:
-    """Cut off what follows the last whole line of an unbuffered file; leave it at its end, and return that."""
+    """Cut off what follows the last complete line of an unbuffered file, seek to the new end and return it."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(0, end - 1))
     if file.read(1) in (b"\n", b""):

@@ -1,10 +1,11 @@
-"""Where a record is: in memory, in a journal in the study's directory, or in a database by its URL."""
+"""Locate and open a record: in memory, in a journal in the study's directory, or in a database."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
+import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -22,19 +23,21 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.log"
 STORAGE = "storage.json"
-STUDY = re.compile(r"[\w.-]{1,100}-[0-9a-f]{12}")  # a name in a database: the directory's, and what makes it unique
+STUDY = re.compile(
+    r"[\w.-]{1,100}-[0-9a-f]{12}"
+)  # a study's name in a database: its directory's name and a unique suffix
 
 Shelf = Literal["search", "anchors"]
 SHELVES: tuple[Shelf, ...] = ("search", "anchors")
 
 SQLITE = (
-    "SQLite takes one driver at a time, as each write locks its whole file, and its locks do not hold on network file "
-    "systems. For several, leave --storage out or give it PostgreSQL"
+    "SQLite takes one process at a time, because each write locks its file, and its locks do not work on network file "
+    "systems. For several processes, use PostgreSQL, or begin a study without `--storage`"
 )
 
 
 class Place(Protocol):
-    """Where the two Optuna studies of a record are, and how to get at them."""
+    """The place of a record's two Optuna studies, and the way to open them."""
 
     @property
     def url(self) -> str | None:
@@ -42,39 +45,39 @@ class Place(Protocol):
 
     @property
     def given(self) -> str | None:
-        """The database's URL where the user gave it; None where only the study's folder names it."""
+        """The URL of the database if the user passed it; None if only the study's folder names it."""
 
     @property
     def prefix(self) -> str:
-        """What the names of the two studies begin with."""
+        """The beginning of the names of the two studies."""
 
     @property
     def holder(self) -> str:
-        """What holds the record, as a message names it."""
+        """The name of the place in messages."""
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
         """Create the two studies with the header of the record.
 
         Args:
-            draft: The folder that becomes the study's directory, once everything in it is complete.
-            header: What the study is.
+            draft: The folder that becomes the study's directory when everything in it is complete.
+            header: The study's settings, such as its space, algorithm and seed.
         """
 
     def read(self) -> BaseStorage:
-        """Return Optuna's storage, to be read only."""
+        """Return Optuna's storage for reading."""
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
-        """Return Optuna's storage to be written, and this process among those that drive the study.
+        """Return Optuna's storage for writing, and this process as one of the study's drivers.
 
         Args:
-            join: Whether to take part where another process leads, instead of insisting on the lead.
+            join: Whether to take part without leading. Otherwise this process becomes the leader.
 
         Raises:
-            UserError: Another process leads the study, or the record is damaged.
+            UserError: This process cannot become the leader, or the record is damaged.
         """
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Return a context that turns errors of a database into a UserError."""
+        """Return a context that turns an error of a database into a UserError."""
 
 
 class MemoryPlace:
@@ -98,7 +101,7 @@ class MemoryPlace:
         return self._storage
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
-        """Return the storage, and a driver that has no others beside it."""
+        """Return the storage, and the only driver of the study."""
         return self._storage, Alone()
 
     def guarded(self) -> AbstractContextManager[None]:
@@ -110,7 +113,7 @@ class JournalPlace:
     """A journal in the study's directory, which drivers take turns to write.
 
     Args:
-        directory: The study's.
+        directory: The study's directory.
     """
 
     url = given = None
@@ -121,7 +124,7 @@ class JournalPlace:
 
     @property
     def holder(self) -> str:
-        """The journal."""
+        """The path of the journal."""
         return str(self._directory / JOURNAL)
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
@@ -131,20 +134,20 @@ class JournalPlace:
         begin_studies(journal.created(draft / JOURNAL), header)
 
     def read(self) -> BaseStorage:
-        """Return the journal as it stands now."""
+        """Return a snapshot of the journal."""
         from partune.record import journal
 
         return journal.read(self._directory / JOURNAL)
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
-        """Return the repaired journal, to be appended to, and this process among its drivers."""
+        """Return the repaired journal for appending, and this process as one of its drivers."""
         from partune.record import journal
 
         path = self._directory / JOURNAL
         repair = functools.partial(journal.repair, path)
-        busy = f"{self._directory} is being run already: wait for that run, stop it, or join it"
+        busy = f"{self._directory} is already being run: {_wait(self._directory)}"
         with _leading(Files(self._directory, repair), join, busy) as drivers:
-            # In a turn, so that what looks torn is not a line that another driver is writing just now.
+            # In a turn, no other driver is writing, so an incomplete line is a torn one.
             with drivers.turn():
                 repair()
             return journal.opened(path), drivers
@@ -155,13 +158,14 @@ class JournalPlace:
 
 
 class DatabasePlace:
-    """A database: PostgreSQL, which drivers share, or SQLite, which takes one at a time.
+    """A record in a database: PostgreSQL, which drivers share, or SQLite, which takes one driver at a time.
 
     Args:
-        directory: The study's.
+        directory: The study's directory.
         url: The URL of the database.
-        study: What makes the two studies' names unique in the database.
-        named: Whether the user named the host, and not the study's folder, which somebody else may have written.
+        study: The study's unique name in the database, which the names of the two Optuna studies begin with.
+        named: Whether the user named the host. If not, the host comes from the study's folder, which somebody else may
+            have written.
     """
 
     def __init__(self, directory: Path, url: str, study: str, named: bool = True) -> None:
@@ -173,11 +177,11 @@ class DatabasePlace:
 
     @classmethod
     def new(cls, directory: Path, url: str) -> DatabasePlace:
-        """Return the place of a new record, under a name that no other study has.
+        """Return the place of a new record, with a unique name for the study.
 
         Args:
-            directory: The study's, whose name the studies in the database begin with.
-            url: The URL of the database, as the user gave it.
+            directory: The study's directory. Its name becomes part of the unique name.
+            url: The URL of the database, as the user passed it.
         """
         stem = re.sub(r"[^\w.-]", "_", directory.name, flags=re.ASCII)[:100]
         return cls(directory, url, f"{stem}-{uuid.uuid4().hex[:12]}")
@@ -187,20 +191,20 @@ class DatabasePlace:
         """Return the place that a directory's storage.json names.
 
         Args:
-            directory: The study's.
-            url: Where the database is now, if the user says so: it may need a password, or have moved.
+            directory: The study's directory.
+            url: The URL of the database, if it needs a password or has moved; None takes the URL in the file.
 
         Raises:
-            UserError: The file is not what `begin` wrote.
+            UserError: The file was not written by `begin`.
         """
         try:
             form = json.loads((directory / STORAGE).read_text(encoding="utf-8"))
-            written, study = form["url"], form["study"]
+            recorded_url, study = form["url"], form["study"]
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             raise UserError(f"{directory / STORAGE} is damaged: restore it from a copy") from None
-        if not (isinstance(written, str) and isinstance(study, str) and STUDY.fullmatch(study)):
-            raise UserError(f"{directory / STORAGE} names no study of partune's: restore it from a copy")
-        return cls(directory, url or written, study, named=url is not None)
+        if not (isinstance(recorded_url, str) and isinstance(study, str) and STUDY.fullmatch(study)):
+            raise UserError(f"{directory / STORAGE} names no study of partune: restore the file from a copy")
+        return cls(directory, url or recorded_url, study, named=url is not None)
 
     @property
     def url(self) -> str | None:
@@ -209,17 +213,17 @@ class DatabasePlace:
 
     @property
     def given(self) -> str | None:
-        """The same URL where the user gave it; None where only the study's folder names it."""
+        """The URL of the database if the user passed it; None if only the study's folder names it."""
         return self._url if self._named else None
 
     @property
     def prefix(self) -> str:
-        """What the names of the two studies begin with."""
+        """The beginning of the names of the two studies."""
         return f"{self._study}/"
 
     @property
     def holder(self) -> str:
-        """The database, without its password."""
+        """The database and its URL without the password."""
         return f"the database of {self._directory} ({urls.public(self._url)})"
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
@@ -230,14 +234,14 @@ class DatabasePlace:
             begin_studies(database.opened(self._url), header, self.prefix)
 
     def read(self) -> BaseStorage:
-        """Return the database, to be read only."""
+        """Return the database for reading."""
         return database.opened(self._url, create=False, named=self._named)
 
     def drive(self, join: bool) -> tuple[BaseStorage, Drivers]:
-        """Return the database, to be written, and this process among its drivers."""
+        """Return the database for writing, and this process as one of the study's drivers."""
         with database.guarded(self._url, self._named):
             storage = database.opened(self._url, named=self._named)
-            busy = f"{self._directory} is being run already"
+            busy = f"{self._directory} is already being run"
             candidate: Drivers
             if self._sqlite:
                 if join:
@@ -245,44 +249,44 @@ class DatabasePlace:
                 candidate, busy = Alone(self._directory / LEADER), f"{busy}. {SQLITE}"
             else:
                 candidate = database.Advisory(database.engine_of(storage), self._study)
-                busy = f"{busy}: wait for that run, stop it, or join it"
+                busy = f"{busy}: {_wait(self._directory)}"
             with _leading(candidate, join, busy) as drivers:
                 return storage, drivers
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Return a context that turns errors of the database into a UserError."""
+        """Return a context that turns an error of the database into a UserError."""
         return database.guarded(self._url)
 
 
 def place_of(directory: Path, url: str | None = None) -> Place:
-    """Return where the record of a study's directory is.
+    """Return the place of the record of a study.
 
     Args:
-        directory: The study's.
-        url: The URL of the database, where it needs a password or has moved since.
+        directory: The study's directory.
+        url: The URL of the database, if it needs a password or has moved; None takes the recorded URL.
 
     Raises:
-        UserError: The directory holds no study, or a URL is given for one that has no database.
+        UserError: The directory holds no study, or a URL is passed for a study that has no database.
     """
     if (directory / STORAGE).is_file():
         return DatabasePlace.recorded(directory, url)
     if not (directory / JOURNAL).is_file():
         raise UserError(f"no study in {directory}: {JOURNAL} is missing")
     if url is not None:
-        raise UserError(f"{directory} keeps its record in {JOURNAL}, in no database: leave --storage out")
+        raise UserError(f"{directory} keeps its record in {JOURNAL} and not in a database: leave out `--storage`")
     return JournalPlace(directory)
 
 
 def find_study(storage: BaseStorage, place: Place, shelf: Shelf) -> int:
-    """Return Optuna's number of one of the two studies of a record.
+    """Return Optuna's ID of one of the two studies of a record.
 
     Args:
         storage: Optuna's storage at the place.
-        place: Where the record is.
-        shelf: Which of the two studies.
+        place: The place of the record.
+        shelf: The one of the two studies.
 
     Raises:
-        UserError: There is no study of that name.
+        UserError: The storage has no such study.
     """
     name = f"{place.prefix}{shelf}"
     try:
@@ -295,36 +299,41 @@ def begin_studies(storage: BaseStorage, header: Mapping[str, Any], prefix: str =
     """Create the two Optuna studies of a record.
 
     Args:
-        storage: Optuna's storage, in which they do not exist yet.
-        header: What the study is; written as JSON.
-        prefix: What their names begin with.
+        storage: Optuna's storage, which does not have the two studies yet.
+        header: The study's settings, which are written as JSON.
+        prefix: The beginning of the names of the two studies.
     """
     from optuna.study import StudyDirection
 
     with quiet():
         storage.create_new_study([StudyDirection.MAXIMIZE], f"{prefix}anchors")
         search = storage.create_new_study([StudyDirection.MAXIMIZE], f"{prefix}search")
-    # JSON makes lists of tuples: the header of a new record is then what a reader of the journal gets.
+    # Through JSON, tuples become lists, so a new record has the same header as one that is read from a journal.
     storage.set_study_user_attr(search, "partune", json.loads(json.dumps(header)))
 
 
 def require_utf8(directory: Path) -> None:
-    """Check that a path can be read by all libraries.
+    """Check that all libraries can read files at a path.
 
     Raises:
-        UserError: Its bytes are not UTF-8: safetensors could load no adapter from there.
+        UserError: The path is not UTF-8, so safetensors could load no adapter from there.
     """
     try:
         str(directory.absolute()).encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"cannot write {directory.absolute()}: its name is not UTF-8, and weights are read by such names only"
+            f"cannot write {directory.absolute()}: its name is not UTF-8, and weights can be read from such paths only"
         ) from None
+
+
+def _wait(directory: Path) -> str:
+    """Return advice for a user whose study another process leads."""
+    return f"wait for that run, stop it, or help it with `partune join {shlex.quote(str(directory))}`"
 
 
 @contextmanager
 def _leading(drivers: Drivers, join: bool, busy: str) -> Iterator[Drivers]:
-    """Make a driver the leader unless it joins; it leaves the study if that, or what follows within, fails."""
+    """Make a driver the leader unless it joins. If this or the code in the context fails, the driver leaves."""
     try:
         if not (join or drivers.lead()):
             raise UserError(busy)

@@ -1,18 +1,19 @@
-"""The record of a study: Optuna studies in an append-only journal, or a database, and small files beside it.
+"""Read and write the record of a study: two Optuna studies in a journal or a database, and small files beside it.
 
     runs/first/
-      study.yaml       the configuration, where the study was started from one
+      study.yaml       the configuration, if the study was started from one
       journal.log      two Optuna studies: "search" (the optimiser's trials) and "anchors" (base, learning rate 0, ...)
-      storage.json     instead of the journal: which database holds these studies, and their name there; no password
+      storage.json     instead of the journal: the URL of the database (without a password) and the study's name in it
       items/           per-item results, one packed file per trial
-      adapters/        what the best trials left behind
+      adapters/        the adapters of the best trials
 
-The journal, or the database, is the state (DESIGN: decisions 2 and 3): a trial is appended before it runs, and its
-result is one more append whose last step commits it, so that a process may die at any moment. Several processes may
-drive a study; they write in turns (`partune.record.drivers`), and every trial under way names its driver.
+The journal or the database holds the state of the study (DESIGN: decisions 2 and 3). A trial is appended before it
+runs. Its result is appended later, and the last step of that append commits it, so a process may die at any moment.
+Several processes may drive a study. They write in turns (`partune.record.drivers`), and each running trial names its
+driver.
 
-Optuna refuses a learning rate of 0 on a log scale, and a trial without parameters would empty the space that its
-importances are computed over: baselines live in a study of their own, their configurations as attributes.
+Baselines are in a separate Optuna study, with their configurations as attributes. Optuna refuses a learning rate of 0
+on a log scale, and a trial without parameters would empty the space over which Optuna computes importances.
 """
 
 from __future__ import annotations
@@ -64,7 +65,13 @@ CONFIG = "study.yaml"
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What a verdict was given on: the winner's number, the number of its fresh runs, and of those of the defaults."""
+    """The runs that a verdict was given on.
+
+    Attributes:
+        trial: The number of the winner.
+        seeds: The number of the winner's fresh runs.
+        defaults: The number of the defaults' fresh runs.
+    """
 
     trial: int
     seeds: int
@@ -74,23 +81,23 @@ class Look:
 class Record:
     """The trials and baselines of one study, in a directory or in memory.
 
-    The class is long because it is the one face of a record: each method reads or appends one thing.
+    The class is long because all access to a record goes through it. Each method reads or appends one thing.
 
     Args:
         storage: Optuna's storage at the place.
-        place: Where the record is.
-        directory: The study's; None for one in memory.
-        drivers: This process among those that drive the study; None where it only reads.
+        place: The place of the record.
+        directory: The study's directory, or None for a study in memory.
+        drivers: This process as one of the study's drivers, or None if it only reads.
 
     Attributes:
-        header: What the study is (space, algorithm, seed, versions); it never changes.
-        space: The space that is searched.
-        noisy: Whether the user said that scores are noisy; None where nothing was said.
+        header: The study's settings (space, algorithm, seed, versions), which never change.
+        space: The search space.
+        noisy: Whether the user declared that scores are noisy; None if the user did not say.
         artifacts: The files beside the record.
-        drivers: This process among those that drive the study.
+        drivers: This process as one of the study's drivers.
 
     Raises:
-        UserError: The place holds no study of partune's, or one of a newer partune, or its header is damaged.
+        UserError: The place holds no study of partune, a newer partune wrote the study, or its header is damaged.
     """
 
     def __init__(
@@ -103,18 +110,18 @@ class Record:
         self._studies = {shelf: find_study(storage, place, shelf) for shelf in SHELVES}
         attributes = storage.get_study_user_attrs(self._studies["search"])
         if "partune" not in attributes:
-            raise UserError(f"{directory} holds a study of Optuna's that partune did not begin: give it another name")
-        with self._undamaged("the study's own description"):
+            raise UserError(f"{directory} holds an Optuna study that partune did not begin: choose another name")
+        with self._undamaged("the study's header"):
             self.header: Mapping[str, Any] = forms.checked_header(attributes["partune"])
             self.space = Space.parse(self.header["space"])
         if self.header["format"] > FORMAT:
             raise UserError(
-                f"{directory} was written by a newer partune (format {self.header['format']}, "
-                f"this one reads up to {FORMAT}): update partune"
+                f"{directory} was written by a newer partune (format {self.header['format']}; "
+                f"this version reads formats up to {FORMAT}): update partune"
             )
         self.noisy: bool | None = self.header.get("noisy")
-        # Without `self` in it: a record that refers to itself would keep its driver's thread alive until the next
-        # garbage collection, instead of leaving the study when the record goes.
+        # Do not refer to `self` here. In a reference cycle, the record would leave the study only at the next garbage
+        # collection, and its driver's thread would run until then.
         self.artifacts = Artifacts(directory, functools.partial(storage.get_n_trials, self._studies["search"]))
         self._distributions = {name: distribution(parameter) for name, parameter in self.space.hyperparameters.items()}
 
@@ -129,22 +136,22 @@ class Record:
         config: str | None = None,
         storage: str | None = None,
     ) -> Record:
-        """Create a record; its directory appears whole or not at all.
+        """Create a record. Its directory appears complete or not at all.
 
         Args:
-            directory: The study's, which does not exist yet; None for a record in memory.
-            space: The space to be searched.
-            header: What the study is, beside its space and the versions of libraries.
-            config: The text of study.yaml.
+            directory: The study's directory, which does not exist yet; None for a record in memory.
+            space: The search space.
+            header: The study's settings, apart from its space and the versions of libraries.
+            config: The text of study.yaml; None writes no such file.
             storage: The URL of a database; None for a journal in the directory.
 
         Raises:
-            UserError: The directory exists, or cannot be written, or the database does not answer.
+            UserError: The directory exists or cannot be written, or the database does not answer.
         """
         complete = {"format": FORMAT, "space": space.describe(), **header, "versions": forms.versions()}
         if directory is None:
             if storage is not None:
-                raise UserError("a study in a database keeps files beside it: give it a directory")
+                raise UserError("a study in a database also keeps files in a directory: pass a `directory`")
             memory = MemoryPlace()
             memory.begin(Path(), complete)
             return cls(memory.read(), memory, None)
@@ -169,19 +176,19 @@ class Record:
 
     @staticmethod
     def check(directory: Path, storage: str | None = None) -> None:
-        """Check that a new record could be written, before the work that it is for.
+        """Check that a new record can be written, before any expensive work begins.
 
         Args:
-            directory: The study's, which does not exist yet.
+            directory: The study's directory, which does not exist yet.
             storage: The URL of a database; None for a journal in the directory.
 
         Raises:
-            UserError: It could not.
+            UserError: The record cannot be written.
         """
         require_utf8(directory)
         parent = next(parent for parent in directory.absolute().parents if parent.exists())
         if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
-            raise UserError(f"cannot write {directory}: {parent} is no folder that can be written in")
+            raise UserError(f"cannot write {directory}: {parent} is not a folder with write permission")
         if storage is not None:
             database.opened(storage)
 
@@ -192,13 +199,13 @@ class Record:
         """Open the record in a directory.
 
         Args:
-            directory: The study's.
-            read_only: Whether nothing is to be written; other processes may lead the study all the same.
-            join: Whether to take part in what another process leads, or may lead.
-            storage: The database's URL, where it needs a password or has moved since.
+            directory: The study's directory.
+            read_only: Whether to open the record for reading only, even while another process leads the study.
+            join: Whether to take part without leading. Otherwise this process becomes the leader.
+            storage: The URL of the database, if it needs a password or has moved; None takes the recorded URL.
 
         Raises:
-            UserError: There is no record, it is damaged, or another process leads the study.
+            UserError: There is no record, it is damaged, or this process cannot become the leader.
         """
         directory = paths.as_path(directory)
         place = place_of(directory, storage)
@@ -215,27 +222,27 @@ class Record:
 
     @property
     def contents(self) -> Contents:
-        """What the study stands on, with the versions that it was begun with; of an old record these alone."""
+        """The data, models and versions that scores depend on; for an old record, only the versions."""
         versions = self.header.get("versions", {})
         known = {name: Content(versions[name], versions[name], False) for name in VERSIONS if name in versions}
         return {**known, **of_data(self.header.get("contents") or self._note("contents", {}))}
 
     @property
     def dated(self) -> bool:
-        """Whether an older partune began the study, which noted neither its objective's name nor what it stands on."""
+        """Whether an older partune began the study and recorded neither its objective's name nor its contents."""
         return "function" not in self.header
 
     def adopt(self, contents: Contents) -> None:
-        """Note what a study stands on that was begun without."""
+        """Record the contents of a study that was begun without them."""
         self._set_note("contents", as_data(contents))
 
     def configure(self, config: str) -> None:
-        """Replace the text of study.yaml; raise UserError where it cannot be written."""
+        """Replace the text of study.yaml; raise UserError if the file cannot be written."""
         assert self.directory is not None
         write_whole(self.directory / CONFIG, config)
 
     def close(self) -> None:
-        """End this process's part in the study; another may lead it then."""
+        """Leave the study, so that another process may lead it."""
         self.drivers.leave()
 
     @property
@@ -245,27 +252,27 @@ class Record:
 
     @property
     def given(self) -> str | None:
-        """The database's URL as the user gave it; None where only the study's folder names it."""
+        """The URL of the database if the user passed it; None if only the study's folder names it."""
         return self._place.given
 
     # ----- several drivers
 
     def guarded(self) -> AbstractContextManager[None]:
-        """Return a context that turns what a database refuses into a UserError."""
+        """Return a context that turns an error of a database into a UserError."""
         return self._place.guarded()
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Keep everybody else from writing within the context; raise UserError where a database refuses something."""
+        """Keep other drivers from writing within the context, and turn an error of a database into a UserError."""
         with self.guarded(), self.drivers.turn():
             yield
 
     def news(self, known: int, unfinished: Collection[int]) -> dict[int, Trial]:
-        """Return what other drivers did: new trials, and trials that have become final.
+        """Return the trials that other drivers proposed or finished.
 
         Args:
-            known: How many trials the caller knows; all with a higher number are new.
-            unfinished: The numbers of the trials among these that the caller does not know to be final.
+            known: The number of trials that the caller knows. Trials with this number or a higher one are new.
+            unfinished: The numbers of the known trials that had not finished when the caller last looked.
 
         Returns:
             The trials by number.
@@ -275,12 +282,15 @@ class Record:
         return {number: self._thawed(frozen[number]) for number in (*final, *range(known, len(frozen)))}
 
     def abandoned(self, number: int) -> bool:
-        """Return whether nobody runs a trial that is not final: its driver is dead, or this one, which knows no run."""
+        """Return whether nobody runs an unfinished trial, which the caller does not run in this process either.
+
+        This is so if the trial has no driver, if its driver is dead, or if its driver is this process.
+        """
         driver = self._driver(number)
         return driver is None or driver == self.drivers.name or not self.drivers.alive(driver)
 
     def mine(self, number: int) -> bool:
-        """Return whether a trial that is not final is this driver's: one that was taken for dead may have lost it."""
+        """Return whether an unfinished trial belongs to this driver, which loses it if the others believe it dead."""
         return self._driver(number) == self.drivers.name
 
     def _driver(self, number: int) -> str | None:
@@ -291,40 +301,40 @@ class Record:
 
     @property
     def loaded(self) -> Mapping[str, Any]:
-        """What the objective last loaded: device, precision, counts of the data, items and metric; empty before."""
+        """What the objective last loaded: device, precision, counts of the data, items and metric; empty if nothing."""
         loaded: Mapping[str, Any] = self._note("loaded", {})
-        with self._undamaged("what the study loaded"):
+        with self._undamaged("its note on what the objective loaded"):
             forms.of_type(loaded, dict, "loaded")
         return loaded
 
     def describe(self, loaded: Mapping[str, Any]) -> None:
-        """Note what the objective loaded, where that is news."""
+        """Record what the objective loaded, if it differs from the last note."""
         plain = json.loads(json.dumps(loaded))
         if plain != self.loaded:
             self._set_note("loaded", plain)
 
     @property
     def budget(self) -> int | None:
-        """The total number of trials that the last run was to reach; None before the first."""
+        """The total number of trials that the last run was to reach; None before the first run."""
         budget: int | None = self._note("budget")
-        with self._undamaged("the study's budget"):
+        with self._undamaged("its budget"):
             forms.of_type(budget, int | None, "budget")
         return budget
 
     def plan(self, budget: int) -> None:
-        """Note the budget of a run, where that is news."""
+        """Record the budget of a run, if it differs from the last one."""
         if budget != self.budget:
             self._set_note("budget", budget)
 
     @property
     def looks(self) -> list[Look]:
-        """The verdicts that were given, in their order, each on other runs than the one before."""
+        """The runs that each verdict was given on, in order. Two verdicts in a row differ in their runs."""
         noted = self._note("looks", [])
-        with self._undamaged("its looks"):
+        with self._undamaged("its earlier verdicts"):
             return [Look(**{name: forms.of_type(value, int, name) for name, value in look.items()}) for look in noted]
 
     def look(self, look: Look) -> None:
-        """Note a verdict that is given now, where it is not the one that was given last."""
+        """Record the runs of a new verdict, if they differ from those of the last one."""
         before = self.looks
         if before[-1:] != [look]:
             self._set_note("looks", [dataclasses.asdict(noted) for noted in (*before, look)])
@@ -343,12 +353,12 @@ class Record:
         return [self._thawed(frozen) for frozen in self._storage.get_all_trials(self._studies["search"])]
 
     def times(self) -> list[tuple[datetime | None, datetime | None]]:
-        """Return when each of the optimiser's trials was proposed, and when its result was recorded, by number."""
+        """Return when each of the optimiser's trials was proposed, and when its result was recorded."""
         trials = self._storage.get_all_trials(self._studies["search"], deepcopy=False)
         return [(frozen.datetime_start, frozen.datetime_complete) for frozen in trials]
 
     def propose(self, trial: Trial) -> None:
-        """Append a proposal, before it runs."""
+        """Append a proposed trial before it runs."""
         from optuna.trial import TrialState, create_trial
 
         frozen = create_trial(
@@ -365,25 +375,27 @@ class Record:
             self.drivers.confirm()
             trial_id = self._storage.create_new_trial(self._studies["search"], frozen)
             number = self._storage.get_trial(trial_id).number
-        # Optuna numbers the trials. In a turn nobody of partune's can have appended one in between.
+        # Optuna numbers the trials. During the turn, no process of partune can have appended another one.
         if number != trial.number:
-            raise RuntimeError(f"trial {trial.number} was recorded as {number}: another process writes this study")
+            raise RuntimeError(
+                f"trial {trial.number} was recorded as {number}: another program is writing to this study"
+            )
 
     def restart(self, trial: Trial) -> None:
-        """Note that this driver starts an interrupted trial once more."""
+        """Record that this driver starts an interrupted trial again."""
         with self.turn():
             trial_id = self._id("search", trial.number)
             self._storage.set_trial_user_attr(trial_id, "attempts", trial.attempts)
             self._storage.set_trial_user_attr(trial_id, "driver", self.drivers.name)
 
     def finish(self, trial: Trial) -> None:
-        """Append a final trial's observation; its last line commits it. Per-item results are on disk before."""
+        """Append the observation of a finished trial, after its per-item results are on disk."""
         self._commit("search", trial)
 
     # ----- baselines, which the record's format calls anchors
 
     def anchors(self) -> dict[RunName, Trial]:
-        """Return the baselines by name, the latest of each."""
+        """Return the latest baseline of each name."""
         latest = {}
         for frozen in self._storage.get_all_trials(self._studies["anchors"]):
             if frozen.state.is_finished():
@@ -393,21 +405,21 @@ class Record:
         return latest
 
     def anchor(self, name: RunName, trial: Trial) -> Trial:
-        """Append a final baseline.
+        """Append a finished baseline.
 
         Args:
-            name: Its name.
-            trial: Final; its number is ignored.
+            name: The name of the baseline.
+            trial: The finished trial. Its number is ignored.
 
         Returns:
-            The trial with the number that it has on record.
+            The trial with its number on record.
         """
         from optuna.trial import TrialState, create_trial
 
         attributes = {"name": str(name), "config": dict(trial.config), "seed": trial.seed}
         if trial.order is not None:
             attributes["order"] = trial.order
-        # Without Optuna's own parameters: see the beginning of this module.
+        # The module's docstring says why this trial has no parameters in Optuna's sense.
         frozen = create_trial(state=TrialState.RUNNING, user_attrs=attributes)
         with self.turn():
             trial_id = self._storage.create_new_trial(self._studies["anchors"], frozen)
@@ -420,26 +432,26 @@ class Record:
     # ----- files beside the journal
 
     def items(self, shelf: Shelf, number: int) -> Mapping[str, np.ndarray[Any, Any]]:
-        """Return per-item results by name; empty where there are none.
+        """Return the per-item results of a trial or baseline by name; empty if there are none.
 
         Args:
             shelf: "search" for a trial, "anchors" for a baseline.
-            number: The trial's, or the baseline's.
+            number: The number of the trial or baseline.
 
         Raises:
-            UserError: Their file is damaged, or missing although the result says that there is one.
+            UserError: The file of the results is damaged, or missing although the record says that there is one.
         """
         items = self.artifacts.read_items(shelf, number)
         if items is None and self.directory is not None:
             frozen = self._storage.get_trial(self._id(shelf, number))
             if forms.item_count(frozen):
-                whose = f"trial {number}" if shelf == "search" else f"baseline {frozen.user_attrs.get('name', number)}"
+                run = f"trial {number}" if shelf == "search" else f"baseline {frozen.user_attrs.get('name', number)}"
                 path = self.artifacts.items_path(shelf, number)
-                raise UserError(f"{path} is missing, the per-item results of {whose}: restore it from a copy")
+                raise UserError(f"{path} is missing, which holds the per-item results of {run}: restore it from a copy")
         return items or {}
 
     def adapter(self, trial: int | RunName) -> Path:
-        """Return where the adapter of a trial, by its number, or of a baseline, by its name, is kept, or would be."""
+        """Return the folder of an adapter, whether or not it exists: a trial's by number, a baseline's by name."""
         return self.artifacts.adapter(trial)
 
     # ----- inside
@@ -452,19 +464,21 @@ class Record:
         assert observation is not None
         if observation.items:
             self.artifacts.write_items(shelf, trial.number, observation.items)
-        # A failed trial's score is infinite here, which Optuna takes for no value: there it has none.
+        # partune gives a failed trial an infinite score, which Optuna refuses as a value.
         values = [observation.score] if math.isfinite(observation.score) else None
         with self.turn():
             self.drivers.confirm()
             trial_id = self._id(shelf, trial.number)
             form = forms.observation_form(observation, trial.told)
-            # The state comes last: until it is written the trial runs, whatever a crash leaves of the rest.
+            # The state is written last. If a crash comes before it, the trial still counts as running.
             self._storage.set_trial_user_attr(trial_id, "observation", form)
             self._storage.set_trial_state_values(trial_id, forms.state(observation.status), values)
 
     def _thawed(self, frozen: Any) -> Trial:
         if frozen.user_attrs.get("proposal") is None:
-            raise UserError(f"trial {frozen.number} of {self.directory} is not partune's: another program wrote to it")
+            raise UserError(
+                f"trial {frozen.number} of {self.directory} was not written by partune: another program wrote to it"
+            )
         with self._undamaged(f"trial {frozen.number}"):
             return forms.thawed_trial(frozen, self.space)
 

@@ -1,1 +1,1 @@
-"""This process and its machine: files, streams, threads, devices, networks. Nothing here knows of tuning."""
+"""Handle this process and its machine: files, streams, threads, devices, networks. Nothing here depends on tuning."""

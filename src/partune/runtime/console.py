@@ -1,4 +1,4 @@
-"""Rich's console, for texts that are not ours: nothing in them is markup, and nothing in them moves the cursor."""
+"""Print texts of any origin with Rich, so that nothing in them acts as markup or moves the cursor."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Console(console.Console):
     """A console on a standard stream.
 
     Args:
-        file: The stream; by default what standard output is at this moment.
-        lenient: Whether to go silent when the stream cannot be written: for a log, which must end no study.
-        soft_wrap: Whether to leave lines as long as they are.
+        file: The stream to write to; by default the current standard output.
+        lenient: Whether to drop all output after a failed write, as for a log, which must not end a study.
+        soft_wrap: Whether to leave long lines unbroken.
     """
 
     def __init__(self, file: TextIO | None = None, lenient: bool = False, soft_wrap: bool = False) -> None:
@@ -31,23 +31,23 @@ class Console(console.Console):
 
 
 def log_console(file: TextIO | None = None) -> Console:
-    """Return a console for a log of what happens; where it is no terminal, a line stays one line."""
+    """Return a console for a log. If its stream is not a terminal, long lines are not broken."""
     stream = file or sys.stdout
     return Console(stream, lenient=True, soft_wrap=not stream.isatty())
 
 
 def text(content: object, style: str = "") -> Text:
-    """Return a text that Rich shows as it is.
+    """Return a text that Rich shows unchanged.
 
     Args:
-        content: Shown as `str` has it, with its control characters written out.
-        style: Rich's name of a style.
+        content: The object whose `str` is shown, with control characters written out.
+        style: The name of a Rich style.
     """
     return Text(visible(content), style=style)
 
 
 def line(*parts: str | tuple[str, str]) -> Text:
-    """Return a line that is put together from texts, and from pairs of a text and a style."""
+    """Return a line that joins its parts, each a text or a pair of a text and a style."""
     return Text.assemble(*(text(part) if isinstance(part, str) else text(*part) for part in parts))
 
 
@@ -55,14 +55,14 @@ def table(headers: Iterable[object], **options: Any) -> Table:
     """Return a table without rows.
 
     Args:
-        headers: The heads of its columns.
-        **options: Of Rich's `Table`.
+        headers: The headers of the columns.
+        **options: Options of Rich's `Table`.
     """
     return Table(*(Column(text(header)) for header in headers), pad_edge=False, header_style="bold", **options)
 
 
 def progress_bar(on: console.Console) -> Progress:
-    """Return a bar on a console that shows how much is done, a description and the time."""
+    """Return a progress bar with the number of finished steps, a description and the elapsed time."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     described = TextColumn("{task.description}", markup=False)

@@ -1,7 +1,7 @@
-"""Writing a study's files, when the disk is full, became read-only, or has gone.
+"""Write a study's files even if the disk fills up, and report other disk errors in one line.
 
-While the disk is full, writing waits, as somebody may make room. Whatever else is wrong with it ends the run in one
-line. Trials that have ended are not lost then: they are on record, and the study can be resumed.
+While the disk is full, writing waits, because somebody may free space. Any other disk error ends the run with a message
+of one line. Finished trials are not lost: they are on record, and the study can be resumed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from partune.errors import UserError
 
 T = TypeVar("T")
 
-FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left, or none left for this user
+FULL = (errno.ENOSPC, errno.EDQUOT)  # no space left on the disk, or in the user's quota
 GONE = (errno.ENOENT, errno.ESTALE)
 PATIENCE = 600.0  # seconds to wait for space
 AGAIN = 1.0  # seconds between two attempts
@@ -31,10 +31,13 @@ log = logging.getLogger(__name__)
 
 
 def retry_while_full(write: Callable[[], T]) -> T:
-    """Call a function that writes, and return what it returns; while the disk is full, call it again.
+    """Call a function that writes, repeat the call while the disk is full, and return the result.
+
+    Args:
+        write: The function, which can be called again after a failure.
 
     Raises:
-        OSError: The function's, at once, or after PATIENCE seconds of a full disk.
+        OSError: The function raised an error other than a full disk, or the disk was full for PATIENCE seconds.
     """
     since = time.monotonic()
     warned = False
@@ -45,25 +48,25 @@ def retry_while_full(write: Callable[[], T]) -> T:
             if error.errno not in FULL or time.monotonic() - since > PATIENCE:
                 raise
             if not warned:
-                log.warning("%s: waiting up to %.0f minutes for room.", error.strerror, PATIENCE / 60)
+                log.warning("%s: waiting up to %.0f minutes for free space.", error.strerror, PATIENCE / 60)
                 warned = True
         time.sleep(AGAIN)
 
 
 def draft_of(path: Path) -> Path:
-    """Return a path beside another that nobody has taken: for what is renamed to the other once it is complete."""
+    """Return an unused path in the same folder, for a draft that is renamed to `path` when it is complete."""
     return path.with_name(f".partune-{uuid.uuid4().hex}")
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, instead of one that may exist.
+    """Write a file completely or not at all, and replace an existing one.
 
     Args:
-        path: The file.
-        text: What it is to hold.
+        path: The path of the file.
+        text: The content of the file.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The file cannot be written.
     """
     draft = draft_of(path)
     try:
@@ -78,33 +81,33 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def make_way(path: Path) -> None:
-    """Clear a path for a folder that is to be renamed to it.
+    """Clear a path so that a folder can be renamed to it.
 
-    A folder there is an earlier one of partune's, and is deleted. A file or a link is somebody's own: it is kept under
-    another name, and a link is not followed.
+    A folder at the path is an earlier one of partune, and is deleted. A file or a link belongs to somebody else. It is
+    renamed and kept, and a link is not followed.
     """
     if path.is_symlink() or path.is_file():
         aside = path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}")
         path.rename(aside)
-        log.warning("%s was in the way, and is %s now.", path, aside.name)
+        log.warning("%s was in the way and was renamed to %s.", path, aside.name)
     elif path.exists():
         shutil.rmtree(path)
 
 
 def blames_disk(error: str) -> bool:
-    """Return whether an error says, in the system's words, that a disk is full or cannot be written."""
+    """Return whether the text of an error has the system's message for a full or read-only disk."""
     return any(os.strerror(number) in error for number in (*FULL, errno.EROFS))
 
 
 @contextmanager
 def writing_to(study: Path) -> Iterator[None]:
-    """Turn what a study's directory refuses within the context into a UserError that says how to go on."""
+    """Turn an OSError of a study's directory within the context into a UserError that says how to continue."""
     try:
         yield
     except OSError as error:
-        if error.errno in GONE:  # a network file system says ESTALE of a folder that was removed elsewhere
-            problem = f"{study}, or a part of it, has gone: put it back"
+        if error.errno in GONE:  # a network file system reports ESTALE for a folder that another machine removed
+            problem = f"{study} or a part of it is gone. Restore it"
         else:
-            problem = f"cannot write {study}: {error.strerror or error}. Mend that"
-        again = f"partune resume {shlex.quote(str(study))}"
-        raise UserError(f"{problem}, and continue with {again}: what has ended is on record") from None
+            problem = f"cannot write {study}: {error.strerror or error}. Fix this"
+        again = f"`partune resume {shlex.quote(str(study))}`"
+        raise UserError(f"{problem}, and continue with {again}: finished trials are on record") from None

@@ -1,6 +1,6 @@
-"""The optional parts: whether they are installed, and the command that installs them.
+"""Check whether the optional parts of partune are installed, and give the command that installs them.
 
-The command works where partune itself came from: a clone, a repository or an index.
+The command installs from where partune itself was installed: a clone, a repository or a package index.
 """
 
 from __future__ import annotations
@@ -16,36 +16,39 @@ from urllib.request import url2pathname
 
 from partune.errors import UserError
 
-HERE = Path(__file__).parents[3]  # the clone, where partune runs from one
+HERE = Path(__file__).parents[3]  # the root of the clone, if partune runs from a clone
 
-FINETUNE = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "safetensors")  # as they are imported
+FINETUNE = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "safetensors")  # names to import
 
 
 def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUNE) -> None:
-    """Raise UserError, with the command that installs it, where a part of the fine-tuning half is missing.
+    """Check that modules for fine-tuning are installed.
 
     Args:
-        what: What needs it, as the message names it.
-        modules: The modules that it needs.
+        what: The name, in the message, of the feature that needs the modules.
+        modules: The names of the modules.
+
+    Raises:
+        UserError: A module is missing. The message has the command that installs it.
     """
-    # Looked for, not imported: importing torch takes seconds, and this is asked before anything is loaded.
+    # Look for the modules without importing them, because the import of torch takes seconds.
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {install_command('finetune')}")
 
 
 def install_command(extra: str, pip: str = "pip install") -> str:
-    """Return the command that installs an optional part of partune, whole and ready to paste.
+    """Return the complete command that installs an optional part of partune.
 
     Args:
-        extra: The part's name in pyproject.toml.
-        pip: How the command begins.
+        extra: The name of the part in pyproject.toml.
+        pip: The beginning of the command.
     """
     return f"{pip} {_source(extra)}"
 
 
 def _source(extra: str) -> str:
-    """Return what pip is to install: the clone, folder, wheel or repository partune came from, or the release."""
+    """Return what pip should install: the clone, folder, wheel or repository of partune, or the release."""
     if (HERE / "pyproject.toml").is_file() and (HERE / "src" / "partune").is_dir():
         return f"-e {shlex.quote(f'{HERE}[{extra}]')}"
     url, kind = _origin()
@@ -58,7 +61,7 @@ def _source(extra: str) -> str:
 
 
 def _origin() -> tuple[str, str]:
-    """Return the address that partune was installed from, and the kind of its repository; empty for an index."""
+    """Return the URL that partune was installed from and the kind of repository, both empty for a package index."""
     try:
         text = importlib.metadata.distribution("partune").read_text("direct_url.json")
         form = json.loads(text or "{}")

@@ -1,15 +1,15 @@
-"""What errors of libraries say, in one line, and whether they mean that memory ran out."""
+"""Show errors of libraries in one line, and tell whether memory ran out."""
 
 from __future__ import annotations
 
-LONGEST = 300  # characters of what an error says
+LONGEST = 300  # characters of a message
 
-# CUDA's libraries need memory of their own, and say in a RuntimeError that there is none.
+# CUDA's libraries allocate memory themselves, and report a failure as a RuntimeError with one of these texts.
 MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def one_line(error: object) -> str:
-    """Return what an error or a warning says, in one line that fits a terminal."""
+    """Return the message of an error or a warning in one line of limited length."""
     text = " ".join(str(error).split())
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 

@@ -1,4 +1,4 @@
-"""Contexts that leave the process as they found it: libraries reseed global generators and talk on the terminal."""
+"""Provide contexts that restore what libraries change in the process: global generators, logging and streams."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TALKATIVE = (
     "filelock",
 )
 
-# What a library only warns of, although nothing that comes after is worth anything: an error here.
+# Warnings of libraries after which no result is valid. `quiet` turns them into an error.
 VOIDING = re.compile(
     "missing adapter keys"
     "|were not initialized from the model checkpoint"
@@ -44,7 +44,7 @@ VOIDING = re.compile(
     "|already has a `quantization_config`"
     "|unknown quantization type"
 )
-# What may spoil a result: passed on to the user, once.
+# Warnings that may affect a result. `quiet` logs each of them once.
 TELLING = re.compile(
     "incorrect|corrupted|unexpected (behaviou?r|results)|undefined behaviou?r"
     "|does not match|did not match any|unexpected keyword arguments .* ignored|unsupported layer type"
@@ -65,8 +65,8 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
     """Restore Python's, numpy's and torch's global generators after the context.
 
     Args:
-        device: Where torch computes; its generator is restored too.
-        seed: What torch's generators for the CPU and the device start from within; None lets them go on.
+        device: The device on which torch computes. Its generator is restored too.
+        seed: The seed of torch's generators for the CPU and the device in the context; None leaves them as they are.
     """
     import torch
 
@@ -75,7 +75,7 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
     try:
         with torch.random.fork_rng(devices=cuda):
             if seed is not None:
-                # Not torch.manual_seed: it would seed all GPUs, of which only this one is restored.
+                # torch.manual_seed would seed all GPUs, but only this one is restored.
                 torch.default_generator.manual_seed(seed)
                 for index in cuda:
                     with torch.cuda.device(index):
@@ -88,12 +88,12 @@ def own_generators(device: torch.device, seed: int | None = None) -> Iterator[No
 
 @contextmanager
 def silenced_logger(name: str) -> Iterator[None]:
-    """Drop what the logger of a name says within the context; the terminal itself is left to other threads."""
+    """Drop the messages of one logger within the context, without touching the terminal, which others may use."""
 
     def drop(_: logging.LogRecord) -> bool:
         return False
 
-    # A filter, and not a level: several threads may be within, and each takes away no more than its own filter.
+    # Several threads may be in such contexts at once. Each removes only its own filter; a level would be shared.
     logger = logging.getLogger(name)
     logger.addFilter(drop)
     try:
@@ -104,47 +104,47 @@ def silenced_logger(name: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Show no progress bars, warnings or log lines of libraries within the context, but for what spoils a result.
+    """Hide the progress bars, warnings and log lines of libraries within the context, except warnings that matter.
 
-    Warnings that match `TELLING` are logged, each once in a process; one that matches `VOIDING` is an error. Several
-    threads may be within at once: each hears only the warnings that were raised in it.
+    A warning that matches `TELLING` is logged once per process. A warning that matches `VOIDING` becomes an error.
+    Several threads may be in such contexts at once. Each sees only the warnings that were raised in it.
 
     Raises:
-        UserError: A library warned of something after which nothing it did can be used.
+        UserError: A library gave a warning after which its result cannot be used.
     """
-    with _EARS.listening() as heard:
+    with _SILENCER.listening() as collected:
         yield
-    for text in heard:
+    for text in collected:
         if VOIDING.search(text.lower()):
             raise UserError(f"what was loaded cannot be used: {one_line(text)}")
-        if text not in _TOLD:
-            _TOLD.add(text)
+        if text not in _LOGGED:
+            _LOGGED.add(text)
             log.warning("%s", one_line(text))
 
 
-_TOLD: set[str] = set()
+_LOGGED: set[str] = set()  # warnings that were logged in this process
 
 
-class _Ears(logging.Handler):
-    """Keeps what libraries say from the terminal as long as a thread listens, and what matters of it for that thread.
+class _Silencer(logging.Handler):
+    """Silences libraries while any thread listens, and collects the warnings that matter for the thread they came from.
 
-    The streams and loggers belong to the process, so they are silenced when the first thread begins to listen, and
-    restored when the last one ends.
+    Streams and loggers belong to the whole process. They are silenced when the first thread begins to listen, and
+    restored when the last thread stops.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._mutex = threading.Lock()
-        self._listeners: list[tuple[int, list[str]]] = []  # threads, and what they heard
+        self._listeners: list[tuple[int, list[str]]] = []  # thread IDs, and the warnings of these threads
         self._silence: ExitStack | None = None
 
     @contextmanager
     def listening(self) -> Iterator[list[str]]:
-        """Keep libraries silent; give what this thread hears that matters, in its order."""
+        """Keep libraries silent, and yield a list that collects this thread's warnings that matter, in order."""
         listener: tuple[int, list[str]] = threading.get_ident(), []
         with self._mutex:
             if not self._listeners:
-                self._silence = self._silenced()
+                self._silence = self._silence_libraries()
             self._listeners.append(listener)
         try:
             yield listener[1]
@@ -155,25 +155,25 @@ class _Ears(logging.Handler):
                     self._silence.close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Hear what a library logs."""
-        self._hear(record.getMessage())
+        """Receive a log record of a library."""
+        self._collect(record.getMessage())
 
-    def _hear(self, written: str) -> None:
-        text = COLOURS.sub("", written)
+    def _collect(self, message: str) -> None:
+        text = COLOURS.sub("", message)
         if VOIDING.search(text.lower()) or TELLING.search(text.lower()):
-            for thread, heard in self._listeners:
+            for thread, collected in self._listeners:
                 if thread == threading.get_ident():
-                    heard.append(text)
+                    collected.append(text)
 
-    def _silenced(self) -> ExitStack:
-        """Redirect what goes to the terminal; closing the stack puts all back."""
+    def _silence_libraries(self) -> ExitStack:
+        """Redirect all output of libraries, and return a stack whose closing restores it."""
         stack = ExitStack()
-        # "always": by default Python shows a warning once per place, and the second thread would not hear it.
+        # By default Python shows a warning once per line of code, so a second thread would miss it.
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_, **__: self._hear(str(message))
+        warnings.showwarning = lambda message, *_, **__: self._collect(str(message))
         ours = logging.getLogger("partune")
-        if not ours.hasHandlers():  # the handler of last resort would write into the redirected stream
+        if not ours.hasHandlers():  # Python's last-resort handler would write to the redirected stream
             handler = logging.StreamHandler(sys.stderr)
             ours.addHandler(handler)
             stack.callback(ours.removeHandler, handler)
@@ -189,4 +189,4 @@ class _Ears(logging.Handler):
         return stack
 
 
-_EARS = _Ears()
+_SILENCER = _Silencer()

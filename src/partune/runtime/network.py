@@ -1,4 +1,4 @@
-"""The addresses by which a machine reaches itself, and nobody else does."""
+"""Recognise the loopback addresses, by which a machine reaches only itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host, by its name or address, is this machine."""
+    """Return whether the name or address of a host is a loopback address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Paths as users write them: with ~ for a home, and refused in one line where no file can have that name."""
+"""Read paths as users write them, with ~ for a home directory, and refuse impossible ones in one line."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ from pathlib import Path
 
 from partune.errors import UserError, shown, suggestion
 
-NAME_MAX, PATH_MAX = 255, 4095  # bytes: of a name, and of all of a path
+NAME_MAX, PATH_MAX = 255, 4095  # bytes of a name in a path, and of a whole path
 
 
-def as_path(given: str | Path) -> Path:
+def as_path(text: str | Path) -> Path:
     """Return the path that a text means, with `~` expanded.
 
+    Args:
+        text: The path as the user wrote it.
+
     Raises:
-        UserError: No file can have that name: it is too long, has a zero byte, or begins with the home of nobody.
+        UserError: No file can have the path: it is too long, has a zero byte, or names the home of an unknown user.
     """
     try:
-        path = Path(given).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError:
-        user = str(given).partition("/")[0]
-        raise UserError(f"{user} is the home of a user that is not there: {shown(str(given))}") from None
+        user = str(text).partition("/")[0]
+        raise UserError(f"{user} is the home of a user who does not exist: {shown(str(text))}") from None
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError:
-        raise UserError(f"{shown(str(given))} is no name that a file can have here") from None
+        raise UserError(f"{shown(str(text))} is not a possible file name on this machine") from None
     if b"\0" in encoded:
-        raise UserError(f"a path has no zero byte, got {shown(str(given))}")
+        raise UserError(f"a path cannot have a zero byte, got {shown(str(text))}")
     longest = max(map(len, encoded.split(b"/")))
     if longest > NAME_MAX:
-        raise UserError(f"a name in a path has {NAME_MAX} bytes at most, got {longest}: {shown(str(given))}")
+        raise UserError(f"a name in a path can have at most {NAME_MAX} bytes, got {longest}: {shown(str(text))}")
     if len(encoded) > PATH_MAX:
-        raise UserError(f"a path has {PATH_MAX} bytes at most, got {len(encoded)}: {shown(str(given))}")
+        raise UserError(f"a path can have at most {PATH_MAX} bytes, got {len(encoded)}: {shown(str(text))}")
     return path
 
 
 def make_folder(path: Path, new: bool = False) -> Path:
-    """Make a folder, with those above it, and return it.
+    """Make a folder and its parents, and return its path.
 
     Args:
-        path: Where.
-        new: Whether nothing may be there yet.
+        path: The path of the folder.
+        new: Whether to refuse a path that exists already.
 
     Raises:
-        UserError: It cannot be made.
+        UserError: The folder cannot be made.
     """
     if new and os.path.lexists(path):
-        raise UserError(f"{path} exists already and is never overwritten: choose another --out")
+        raise UserError(f"{path} exists already and is never overwritten: choose another folder with `--out`")
     try:
         path.mkdir(parents=True, exist_ok=not new)
     except OSError as error:
@@ -56,7 +59,7 @@ def make_folder(path: Path, new: bool = False) -> Path:
 
 
 def suggestion_beside(path: Path) -> str:
-    """Return '; did you mean "x"?' where something of a similar name lies beside a path that does not exist."""
+    """Return '; did you mean "x"?' if a missing path's folder has an entry with a similar name."""
     parent = path.parent
-    beside = os.listdir(parent) if parent.is_dir() else []
-    return suggestion(path.name, difflib.get_close_matches(path.name, beside))
+    entries = os.listdir(parent) if parent.is_dir() else []
+    return suggestion(path.name, difflib.get_close_matches(path.name, entries))

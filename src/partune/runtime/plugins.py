@@ -1,4 +1,4 @@
-"""What a user names as `package.module:name`: an algorithm or an objective of their own."""
+"""Load what a user names as `package.module:name`, such as an algorithm or an objective."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from partune.errors import UserError, reason
 
 
 def qualified_name(thing: Any) -> str:
-    """Return the name of a function or class as `load_named` takes it; of partune's own, without the module."""
+    """Return the name of a function or class for `load_named`. Names from partune have no module."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", type(thing).__qualname__)
     return name if module is None or module.partition(".")[0] == "partune" else f"{module}:{name}"
 
 
 def load_named(name: str, what: str) -> Any:
-    """Load the object at `package.module:name`, from the current folder too.
+    """Load the object `package.module:name`. The module may be in the current folder.
 
     Args:
-        name: The module and the object's name in it.
-        what: What it is, as a message calls it.
+        name: The name of the module and of the object in it.
+        what: The kind of the object in messages.
 
     Raises:
-        UserError: It cannot be loaded.
+        UserError: The object cannot be loaded.
     """
     module, _, attribute = name.partition(":")
     with modules_of_current_folder():
@@ -33,16 +33,16 @@ def load_named(name: str, what: str) -> Any:
             return getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"cannot load the {what} {name}: {error}") from error
-        except Exception as error:  # whatever the user's own code raises
+        except Exception as error:  # the user's code may raise anything
             raise UserError(f"cannot load the {what} {name}: {reason(error)}") from error
 
 
 @contextmanager
 def modules_of_current_folder() -> Iterator[None]:
-    """Let modules of the current folder be imported within the context.
+    """Allow imports from the current folder within the context.
 
-    `python -m` puts that folder first in sys.path, but the entry point of a package has its own folder there. A whole
-    command runs within this context, as a user's function may import its neighbours only when it is called.
+    `python -m` puts the current folder first in sys.path, but an installed command puts its own folder there. All of a
+    command runs in this context, because a user's function may import other modules only when it is called.
     """
     if "" in sys.path:
         yield
@@ -51,6 +51,6 @@ def modules_of_current_folder() -> Iterator[None]:
     try:
         yield
     finally:
-        # By value, as an import may have put something before it, or taken it away.
+        # Remove the entry by value, because an import may have changed the list.
         if "" in sys.path:
             sys.path.remove("")

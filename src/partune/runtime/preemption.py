@@ -1,7 +1,7 @@
-"""Notice that this process has to go: what can save itself does, and is handed back to go on elsewhere.
+"""Save running work when this process has to end soon, so that the work can be resumed elsewhere.
 
-Batch systems send SIGTERM some seconds before they kill. Whoever receives it calls `notify`; whatever can save itself
-works within `saving_on_notice` and looks at `noticed` now and then; `wait_until_saved` says when that is done.
+Batch systems send SIGTERM some seconds before they kill a process. The handler of the signal calls `notify`. Work that
+can be saved runs within `saving_on_notice` and checks `noticed` now and then. `wait_until_saved` waits for such work.
 """
 
 from __future__ import annotations
@@ -12,53 +12,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _notice = threading.Event()
-_changed = threading.Condition()
-_guarded = 0
+_changed = threading.Condition()  # guards _saving, and is notified when it decreases
+_saving = 0  # the number of `saving_on_notice` contexts that have not ended
 
 
 class PreemptedError(BaseException):
-    """An evaluation was broken off, through no fault of its own; started again, it goes on from what it has saved.
+    """An evaluation was interrupted because its process has to end. If it is run again, it resumes from what it saved.
 
-    Not an Exception, for the reason that `asyncio.CancelledError` is not: code that takes any error for the result of a
-    trial must not take this one.
+    Like `asyncio.CancelledError`, this is not an Exception. Code that treats any Exception as the result of a trial
+    must not catch it.
     """
 
 
 def notify() -> None:
-    """Give notice that this process has to go; there is no way back."""
+    """Note that this process has to end. This cannot be undone."""
     _notice.set()
 
 
 def noticed() -> bool:
-    """Return whether notice was given."""
+    """Return whether this process has to end."""
     return _notice.is_set()
 
 
 @contextmanager
 def saving_on_notice() -> Iterator[None]:
-    """Keep the process from ending within the context, in which something saves itself on notice."""
-    global _guarded
+    """Make `wait_until_saved` wait for the code in the context, which saves its work when `noticed` returns True."""
+    global _saving
     with _changed:
-        _guarded += 1
+        _saving += 1
     try:
         yield
     finally:
         with _changed:
-            _guarded -= 1
+            _saving -= 1
             _changed.notify_all()
 
 
 def wait_until_saved(timeout: float) -> bool:
-    """Wait until nothing is guarded, for a number of seconds at most; return whether that is so."""
+    """Wait until all `saving_on_notice` contexts have ended, at most `timeout` seconds; return whether they have."""
     with _changed:
-        return _changed.wait_for(lambda: _guarded == 0, timeout)
+        return _changed.wait_for(lambda: _saving == 0, timeout)
 
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """Take SIGTERM as Ctrl-C within the context, so that a driver saves what runs, and leaves no workers.
+    """Treat SIGTERM like Ctrl-C within the context, so that a driver saves running work and leaves no workers behind.
 
-    So is SIGHUP, which a driver gets when its terminal closes, unless nohup holds it off.
+    SIGHUP, which a driver gets when its terminal closes, is treated the same, unless it is ignored (nohup).
     """
     # Python allows signal handlers to be set in the main thread only.
     if threading.current_thread() is not threading.main_thread():

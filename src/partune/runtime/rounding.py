@@ -1,11 +1,11 @@
-"""Numbers as text, rounded to what they mean: the one place that decides how many digits a reader sees."""
+"""Round numbers to their meaningful digits and return them as text. No other module decides on digits."""
 
 from __future__ import annotations
 
 import math
 
-NONE = "–"  # where there is no number
-PLAIN = 6  # digits up to which a large number is written out: 12300, but 1.23e7
+NONE = "–"  # shown in place of a missing number
+PLAIN = 6  # digits of the largest numbers that are written without an exponent: 12300, but 1.23e7
 EXACT = 6  # significant digits of a score without an error: fewer would make unequal scores look equal
 
 
@@ -13,8 +13,8 @@ def number(value: float, digits: int = 4) -> str:
     """Return a number whose uncertainty is not known.
 
     Args:
-        value: The number; NONE stands for one that is not finite.
-        digits: Significant digits, 6 at most.
+        value: The number. A number that is not finite is shown as NONE.
+        digits: The number of significant digits, at most 6.
     """
     if not math.isfinite(value):
         return NONE
@@ -23,11 +23,11 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def score(value: float | None, stderr: float | None) -> str:
-    """Return a score without its standard error, to the digits that it has beside it.
+    """Return a score without its standard error, but with as many digits as that error allows.
 
     Args:
-        value: The score; NONE stands for a missing one and for one that is not finite.
-        stderr: Its standard error, None where it has none.
+        value: The score. A score that is missing or not finite is shown as NONE.
+        stderr: The standard error of the score, or None if it has none.
     """
     if value is None or not math.isfinite(value):
         return NONE
@@ -40,8 +40,8 @@ def measured(value: float | None, stderr: float | None) -> str:
     """Return a score with its standard error.
 
     Args:
-        value: The score; NONE stands for a missing one and for one that is not finite.
-        stderr: Its standard error, None where it has none.
+        value: The score. A score that is missing or not finite is shown as NONE.
+        stderr: The standard error of the score, or None if it has none.
     """
     text = score(value, stderr)
     if value is None or stderr is None or text == NONE or not uncertain(stderr):
@@ -50,12 +50,12 @@ def measured(value: float | None, stderr: float | None) -> str:
 
 
 def difference(value: float, stderr: float | None, sign: str = "+") -> str:
-    """Return a difference of scores with its standard error, which shows with two digits.
+    """Return a difference of scores with its standard error, which is rounded to two digits.
 
     Args:
         value: The difference.
-        stderr: Its standard error, None where it has none.
-        sign: "+" shows the sign of a positive difference too, "" does not.
+        stderr: The standard error of the difference, or None if it has none.
+        sign: "+" to show the sign of a positive difference too, or "" to leave it out.
     """
     if not math.isfinite(value):
         return NONE
@@ -67,7 +67,7 @@ def difference(value: float, stderr: float | None, sign: str = "+") -> str:
 
 
 def chance(p: float) -> str:
-    """Return a p-value, which says nothing more below one in a thousand."""
+    """Return a p-value as text. Values below 0.001 are not told apart."""
     return f"p = {p:.2g}" if p >= 0.001 else "p < 0.001"
 
 
@@ -82,10 +82,11 @@ def uncertain(stderr: float | None) -> bool:
 
 
 def _score_decimals(value: float, stderr: float) -> int:
-    """Return the decimals of a score: two digits of its error, and one more where two unequal scores would read alike.
+    """Return the decimals of a score: as for two digits of its error, and one more if unequal scores could look equal.
 
-    A share p of right answers has a standard error of about sqrt(p (1 - p) / n), so that both give n, and one answer
-    moves the score by 1 / n. From a thousand items on that can be less than what two digits of the error show.
+    A share p of right answers has a standard error of about sqrt(p (1 - p) / n). The number of items n follows from p
+    and its error, and one answer changes the score by 1 / n. From about a thousand items on, that can be less than the
+    last decimal of the error.
     """
     places = decimals(stderr)
     one_answer = stderr**2 / (value * (1 - value)) if 0 < value < 1 else math.inf

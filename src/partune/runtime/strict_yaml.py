@@ -1,7 +1,7 @@
-"""YAML as partune reads and writes it: what could be misread, or takes very long to read, is refused in one line.
+"""Read and write YAML, and refuse in one line any file that could be misread or takes very long to read.
 
-Scalars are those of YAML 1.2: 1e-6 is a number, and 12:30:00 (a number of seconds in YAML 1.1) and 2024-01-01 (a date)
-are texts. true and false may also be written yes and no, as in YAML 1.1.
+Scalars follow YAML 1.2: 1e-6 is a number, while 12:30:00 (a number of seconds in YAML 1.1) and 2024-01-01 (a date in
+YAML 1.1) are texts. The words yes and no also mean true and false, as in YAML 1.1.
 """
 
 from __future__ import annotations
@@ -17,64 +17,69 @@ import yaml
 from partune.errors import UserError, shown
 
 LARGEST = 2**18  # bytes of a file
-DEEPEST = 50  # collections within each other
-MOST = 100_000  # values, with what aliases stand for
+DEEPEST = 50  # levels of nested collections
+MOST = 100_000  # values, each as often as an alias repeats it
 BOOLEANS = {"yes", "no", "on", "off"}  # true and false in YAML 1.1, texts in 1.2
 TAG = "tag:yaml.org,2002:"
 
 
 def read(path: Path) -> Any:
-    """Return what a YAML file holds; None for an empty one.
+    """Return the content of a YAML file, or None if it is empty.
 
     Raises:
-        UserError: It is no YAML, too large, nested too deeply, or holds more than one document.
-        OSError: It cannot be read.
+        UserError: The file is not YAML, is too large or nested too deeply, or holds more than one document.
+        OSError: The file cannot be read.
     """
     with path.open("rb") as file:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
-        raise UserError(f"{path} is larger than {LARGEST // 1024} KiB: a study's file is a few settings")
+        raise UserError(f"{path} is larger than {LARGEST // 1024} KiB: a study's file holds only settings")
     return parse(content, path)
 
 
 def parse(content: bytes, path: Path) -> Any:
-    """Return what the content of a YAML file says; None for an empty one.
+    """Return the data in the bytes of a YAML file, or None if it is empty.
 
     Args:
         content: The bytes of the file.
-        path: The file, for messages.
+        path: The path of the file in messages.
 
     Raises:
-        UserError: It is no YAML.
+        UserError: The content is not valid YAML.
     """
     try:
         return yaml.load(content.decode(), _Loader)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8: byte {error.start} is {content[error.start]:#04x}") from None
-    except (ValueError, LookupError, AttributeError, TypeError) as error:  # PyYAML's, for a tag that does not fit
-        raise UserError(f"{path} is no valid YAML: {error}") from None
+        raise UserError(f"{path} is not UTF-8 text: byte {error.start} is {content[error.start]:#04x}") from None
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # PyYAML raises these for a tag that does not fit its value
+        raise UserError(f"{path} is not valid YAML: {error}") from None
 
 
 def check(path: Path) -> None:
-    """Check a file that another loader is to read; raise YAMLError if it is no YAML, too deep, or swells by aliases."""
+    """Check a file for another loader; raise YAMLError if it is not YAML, too deep, or its aliases too many."""
     _Loader(path.read_bytes().decode()).get_single_node()
 
 
 def dump(value: Any, ascii_only: bool = False) -> str:
-    """Return the YAML text of plain data; `read` of it gives the same data.
+    """Return the YAML text of plain data, from which `read` restores the same data.
 
     Args:
-        value: Mappings, lists, texts, numbers, booleans and None.
-        ascii_only: Whether other characters are written as escapes.
+        value: The data: mappings, lists, texts, numbers, booleans and None.
+        ascii_only: Whether to write all characters outside ASCII as escapes.
     """
     text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=not ascii_only)
     return text
 
 
 class _Loader(yaml.SafeLoader):
-    """A loader that refuses what would be read in another way than it was meant, or would take very long."""
+    """A loader that refuses ambiguous content and content that takes very long to read."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (PyYAML's own form)
         first: [(tag, form) for tag, form in resolvers if tag.removeprefix(TAG) not in ("int", "float", "timestamp")]
@@ -86,8 +91,8 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Return the next node; raise YAMLError where it is nested too deeply."""
-        # Counted on the way down: PyYAML recurses, and would end in a RecursionError before there is a tree to measure.
+        """Return the next node; raise YAMLError if it is nested too deeply."""
+        # Count the depth while PyYAML recurses, because it could raise a RecursionError before the tree is complete.
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.composer.ComposerError(problem=f"it is nested more than {DEEPEST} deep")
@@ -96,65 +101,65 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def get_single_node(self) -> yaml.Node | None:
-        """Return the document's node; raise YAMLError where its aliases stand for too much."""
+        """Return the document's node; raise YAMLError if its aliases stand for too many values."""
         node: yaml.Node | None = super().get_single_node()
         if node is not None:
             _measure(node, {})
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Return a mapping; raise YAMLError for a key that is not a text, or is given twice."""
-        # Of the mapping's own keys only: what it merges (<<) may have the same ones, and stands below.
+        """Return a mapping; raise YAMLError for a key that is not a text or appears twice."""
+        # Check only the mapping's own keys. They may override those of a merged mapping (<<).
         seen: set[str] = set()
         for key, _ in node.value:
             text = key.value if key.tag == f"{TAG}merge" else self.construct_object(key, deep=True)
             if not isinstance(text, str):
                 raise yaml.constructor.ConstructorError(
-                    problem=f"a key is a text, got {shown(text)}: put it in quotes", problem_mark=key.start_mark
+                    problem=f"a key must be a text, got {shown(text)}: put it in quotes", problem_mark=key.start_mark
                 )
             if text in seen:
                 raise yaml.constructor.ConstructorError(
-                    problem=f'the key "{text}" is given twice', problem_mark=key.start_mark
+                    problem=f'the key "{text}" appears twice', problem_mark=key.start_mark
                 )
             seen.add(text)
         return super().construct_mapping(node, deep)
 
     def construct_sequence(self, node: yaml.SequenceNode, deep: bool = False) -> list[Any]:
-        """Return a list; raise YAMLError for a bare yes, no, on or off among texts: it may be meant as one of them."""
+        """Return a list; raise YAMLError for an unquoted yes, no, on or off among texts, as it may be meant as text."""
         texts = [part for part in node.value if part.tag == f"{TAG}str"]
         for part in node.value:
             if texts and part.tag == f"{TAG}bool" and part.value.lower() in BOOLEANS:
                 raise yaml.constructor.ConstructorError(
-                    problem=f"{part.value} among texts is read as true or false: put it in quotes, or write that",
+                    problem=f"{part.value} among texts means true or false: put it in quotes, or write true or false",
                     problem_mark=part.start_mark,
                 )
         return super().construct_sequence(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """Return an integer; raise YAMLError for leading zeros: octal in YAML 1.1, decimal in 1.2."""
+        """Return an integer; raise YAMLError for leading zeros, which mean octal in YAML 1.1 and decimal in 1.2."""
         text = node.value.replace("_", "")
         if re.fullmatch(r"[-+]?0[0-9]+", text):
             raise yaml.constructor.ConstructorError(
-                problem=f"{node.value} begins with a zero: leave it out, or put the text in quotes",
+                problem=f"{node.value} begins with a zero: remove the zero, or put the value in quotes if it is a text",
                 problem_mark=node.start_mark,
             )
         return int(text, 0)
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Return how many values a node stands for, each alias as often as it is used, and how deep they are nested.
+    """Return the number of values in a node, with aliases counted at each use, and the depth of their nesting.
 
     Args:
-        node: A node of the tree that PyYAML composed, in which an alias is the same object as the node it names.
-        known: The measures of nodes by identity, so that the time does not grow with the aliases; None for a node whose
-            parts are being measured.
+        node: A node of the tree that PyYAML composed. An alias is the same object as the node that it names.
+        known: The results by the identity of the node, so that each node is measured once. The result is None while a
+            node is being measured.
 
     Raises:
-        YAMLError: The values are too many or too deep, or a node is within itself.
+        YAMLError: The values are too many or nested too deeply, or a node contains itself.
     """
     if id(node) in known:
         if (measure := known[id(node)]) is None:
-            raise yaml.composer.ComposerError(problem="an alias is within what it stands for")
+            raise yaml.composer.ComposerError(problem="an alias is inside the value that it stands for")
         return measure
     known[id(node)] = None
     parts: Iterable[yaml.Node] = node.value if isinstance(node, yaml.SequenceNode) else ()
@@ -171,7 +176,7 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
 
 
 class _Dumper(yaml.SafeDumper):
-    """A dumper that quotes texts which either YAML 1.1 or YAML 1.2 would read as something else."""
+    """A dumper that quotes each text that YAML 1.1 or YAML 1.2 would read as another type."""
 
 
 for _tag, _form in (

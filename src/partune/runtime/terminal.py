@@ -1,7 +1,7 @@
-"""What a person reads: texts that no terminal obeys, on streams that may be ASCII only, full, or closed.
+"""Write texts for people safely to a terminal or file, even if it takes only ASCII, is full, or is closed.
 
-Texts of users and of exceptions are shown as they are, but for control characters, which are written out. A stream that
-cannot be written any more ends no study: its log goes nowhere from then on.
+Texts of users and of exceptions are shown unchanged, except that control characters are written out. A failed write to
+a log does not end a study: the log is dropped from then on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO, cast
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all but the tab and the end of a line
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # all except the tab and the line feed
 PLAINER = str.maketrans(
     {"±": "+-", "–": "-", "−": "-", "…": "...", "×": "x", "≤": "<=", "≥": ">=", "→": "->", "\u00a0": " "}
 )
@@ -27,7 +27,7 @@ class OutputError(Exception):
         cause: The error of the stream.
 
     Attributes:
-        silent: Whether its reader has gone, as `head` does, and wants to hear no more.
+        silent: Whether the reader closed the stream, as `head` does, so that no message is needed.
     """
 
     def __init__(self, cause: OSError | ValueError) -> None:
@@ -36,22 +36,22 @@ class OutputError(Exception):
 
 
 def visible(text: object) -> str:
-    r"""Return a text with its control characters written out, such as `\u001b`, which JSON reads back."""
+    r"""Return a text with its control characters written out as JSON does, such as `\u001b`."""
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 
 def as_encoded(text: str, encoding: str) -> str:
-    """Return a text as an encoding can write it.
+    """Return a text with only characters that an encoding can write.
 
     Args:
         text: Any text.
-        encoding: Which may lack some of its characters: plainer ones stand for them then, or a question mark.
+        encoding: The encoding. A character that it lacks is replaced with a plainer one or a question mark.
     """
     return text if _encodable(text, encoding) else text.translate(PLAINER).encode(encoding, "replace").decode(encoding)
 
 
 def output_can_show(text: str) -> bool:
-    """Return whether standard output can write a text as it is."""
+    """Return whether standard output can write a text unchanged."""
     return _encodable(text, _encoding(sys.stdout))
 
 
@@ -68,12 +68,12 @@ def _encoding(stream: Any) -> str:
 
 
 class Stream:
-    """A text stream for people to read, in front of another stream, whose other attributes it shows as its own.
+    """A wrapper of a text stream that makes texts safe to show. It has all other attributes of that stream.
 
     Args:
         beneath: The stream to write to.
-        lenient: Whether what cannot be written is dropped, from the first failure on, instead of being an OutputError.
-        styled: Whether control characters are a library's own, to be obeyed by the terminal.
+        lenient: Whether to drop all texts after a failed write, instead of raising an OutputError.
+        styled: Whether to keep control characters, because they come from a library that formats the text.
     """
 
     def __init__(self, beneath: TextIO, lenient: bool = False, styled: bool = False) -> None:
@@ -86,7 +86,7 @@ class Stream:
         return getattr(self.beneath, name)
 
     def write(self, text: str) -> int:
-        """Write a text as the stream beneath can; return its length."""
+        """Write a text in the encoding of the stream beneath, and return its length."""
         shown = as_encoded(text if self._styled else visible(text), _encoding(self.beneath))
         self._attempt(lambda: self.beneath.write(shown))
         return len(text)
@@ -132,17 +132,17 @@ def guarded_streams() -> Iterator[None]:
 def _occupy() -> None:
     """Open the null device for each standard stream that is closed.
 
-    Otherwise the next file that is opened gets the stream's number, and what a library prints goes into that file,
-    which may be a study's record.
+    Otherwise the next file that is opened would get the number of the stream. The output of a library would then go
+    into that file, which may be a study's record.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            opened = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+            opened = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 - open until the process ends
             setattr(sys, name, opened)
 
 
 def _abandon(stream: TextIO) -> None:
-    """Let what a stream still holds go nowhere; at its end the interpreter would try to write it, and complain."""
+    """Discard the buffer of a stream, which the interpreter would otherwise try to write when it exits."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

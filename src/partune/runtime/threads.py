@@ -1,6 +1,6 @@
-"""How many threads of the CPU torch and BLAS compute on.
+"""Set the number of CPU threads of torch and BLAS.
 
-Small tensors want one: on a busy machine several only wait for each other.
+For small tensors one thread is best. On a busy machine, several threads would only wait for each other.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Limit torch to a number of CPU threads within the context; None changes nothing."""
+    """Limit torch to a number of CPU threads within the context, or change nothing for None."""
     import torch
 
     before = torch.get_num_threads()
@@ -33,9 +33,9 @@ def one_blas_thread() -> Iterator[None]:
 
 @cache
 def _blas() -> Any:
-    """Return the BLAS libraries of NumPy and SciPy; finding them takes milliseconds, so it is done once."""
+    """Return the controller of the BLAS libraries, cached because finding the libraries takes milliseconds."""
     import scipy.linalg
     from threadpoolctl import ThreadpoolController
 
-    assert scipy.linalg  # the controller knows the libraries that are loaded, and SciPy's is another than NumPy's
+    assert scipy.linalg  # the controller knows only loaded libraries, and SciPy does not use NumPy's BLAS
     return ThreadpoolController()

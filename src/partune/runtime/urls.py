@@ -1,4 +1,4 @@
-"""URLs of a record's storage: read, and shown without their secrets."""
+"""Parse the URLs of databases for records, and show them without their secrets."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 RULE = "a storage is postgresql://user@host/database or sqlite:///file"
-SECRET = re.compile("password|secret|scram")  # keys of a URL's query that are not shown
-DATABASE = r"postgres\w*(?:\+\w+)?://"  # how the URL of a database begins
+SECRET = re.compile("password|secret|scram")  # keys in the query of a URL whose values are not shown
+DATABASE = r"postgres\w*(?:\+\w+)?://"  # the beginning of a database's URL
 
 
 def parsed(url: str) -> URL:
-    """Return a URL in SQLAlchemy's form, a file's path absolute.
+    """Return a URL as SQLAlchemy's object, with an absolute path for a file.
 
     Raises:
-        UserError: It is not the URL of a storage. The message does not repeat what was given: it may hold a password.
+        UserError: The text is not the URL of a storage. The message does not repeat it, as it may hold a password.
     """
     from sqlalchemy import URL, make_url
     from sqlalchemy.exc import ArgumentError
@@ -30,12 +30,12 @@ def parsed(url: str) -> URL:
         url.encode()
         parts = make_url(url)
     except (ArgumentError, ValueError):
-        raise UserError(f"{RULE}, got something that is no URL") from None
+        raise UserError(f"{RULE}, but the value is not a URL") from None
     if parts.drivername in ("postgresql", "postgres", "postgresql+psycopg"):
         if any("@" in (part or "") for part in (parts.username, parts.host, parts.database)):
-            raise UserError("special characters in a storage's password are written in percent: @ is %40, / is %2F")
+            raise UserError("special characters in the URL of a storage must be percent-encoded: @ as %40, / as %2F")
         if not parts.database:
-            raise UserError(f"{RULE}, got one without a database")
+            raise UserError(f"{RULE}, but the URL names no database")
         return parts.set(drivername="postgresql+psycopg")
     if parts.drivername == "sqlite" and parts.database not in (None, "", ":memory:"):
         return URL.create("sqlite", database=str(as_path(parts.database or "").absolute()))
@@ -43,7 +43,7 @@ def parsed(url: str) -> URL:
 
 
 def public(url: str) -> str:
-    """Return a URL without its secrets, to be written and shown."""
+    """Return a URL without its secrets, for files and messages."""
     from sqlalchemy import URL
 
     parts = parsed(url)
@@ -62,10 +62,10 @@ def public(url: str) -> str:
 def masked(text: str) -> str:
     """Return a text without the passwords of the URLs in it.
 
-    Rather too much is hidden than too little: everything up to the last @ of a database's URL, as a password may hold
-    characters that should have been written in percent.
+    Too much is hidden rather than too little: everything up to the last @ of a database's URL, because a password may
+    hold characters that should have been percent-encoded.
     """
-    for quote in "'\"":  # between quotes a URL may hold blanks
+    for quote in "'\"":  # a URL in quotes may hold spaces
         text = re.sub(rf"(?i)(?<={quote}){DATABASE}[^\n]*?(?={quote}(?:[\s,:)}}\]]|$))", _hidden, text)
     text = re.sub(rf"(?i){DATABASE}[^\s]*", _hidden, text)
     text = re.sub(r"(://[^\s:/@]*):[^\s]*@", r"\1:***@", text)
@@ -73,13 +73,13 @@ def masked(text: str) -> str:
 
 
 def _hidden(match: re.Match[str]) -> str:
-    """Return a URL that `masked` found, without the password."""
+    """Return the URL of a match in `masked` without its password."""
     scheme, _, rest = match[0].partition("://")
     secret, at, location = rest.rpartition("@")
     user = re.split("[:@/?#]", rest, maxsplit=1)[0]
     if at:
         return match[0] if secret == user else f"{scheme}://{user}:***@{location}"
     host, colon, port = rest.partition(":")
-    # Without an @ the text is a URL with a port, or was cut off in the middle of a password: user:pass
+    # Without an @ the text is a URL with a port, or a URL that was cut in the middle of the password (user:pass).
     is_port = not colon or host.startswith("[") or re.match(r"\d*(?!\w)", port)
     return match[0] if is_port else f"{scheme}://{host}:***"

@@ -1,1 +1,1 @@
-"""Where trials run: in this process, or in worker processes on this machine and on clusters, through Dask."""
+"""Run trials in this process, or through Dask in worker processes on this machine or on clusters."""

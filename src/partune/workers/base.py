@@ -1,4 +1,4 @@
-"""Where trials run: workers with the face of `concurrent.futures.Executor`, one future per trial."""
+"""Define workers, which run trials, with the interface of `concurrent.futures.Executor`: one future per trial."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ T = TypeVar("T")
 
 
 class WorkerLostError(RuntimeError):
-    """A task whose worker died again and again while it ran, each time with nothing else to blame."""
+    """A task was given up: its worker died while it ran alone, it took too long, or the cluster was closed."""
 
 
 class Workers(Executor):
-    """Workers that trials are handed to; each holds as many at once as the objective has slots.
+    """Workers that run trials. Each worker runs as many trials at once as the objective has slots.
 
     Attributes:
-        remote: Whether tasks run in other processes. What is submitted is pickled then, and an objective stays there.
+        remote: Whether tasks run in other processes. If so, submitted calls are pickled, and each process keeps its
+            copy of the objective.
     """
 
     remote: ClassVar[bool] = False
@@ -28,36 +29,36 @@ class Workers(Executor):
     @property
     @abstractmethod
     def count(self) -> int:
-        """How many workers there are at this moment; a cluster's number may change, and be 0."""
+        """The number of workers at this moment. On a cluster it may change, and be 0."""
 
     def clock(self) -> float:
-        """Return the seconds of the clock that times tasks; only differences mean something, and they are >= 0."""
+        """Return the time of the clock that times tasks, in seconds. Only differences have a meaning; they are >= 0."""
         return time.monotonic()
 
     def prepare(self, load: Callable[[], object]) -> None:
-        """Have each worker call a function when it comes that loads what trials need; by default do nothing."""
+        """Have each worker call a function that loads what trials need. Do nothing by default."""
 
     def hold(self, slots: int) -> None:
-        """Set how many trials a worker holds at once, before the first is submitted."""
+        """Set the number of trials that a worker runs at once, before the first trial is submitted."""
 
     def remain(self, trials: int) -> None:
-        """Set how many trials a search has still to finish, so that no more workers are kept than these need."""
+        """Set the number of trials that the search has still to finish, so that no idle workers are kept for it."""
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
-        """Wait for the first of some futures to end; return those that have: none where the workers' number changed."""
+        """Wait for a future to be done, and return those that are done. A cluster may return none after a while."""
         return wait(futures, return_when=FIRST_COMPLETED).done
 
     def interrupt(self, objective: Any) -> None:
-        """Make what other processes evaluate end soon."""
+        """Make evaluations in other processes stop soon."""
 
 
 class Meter:
-    """The seconds of all workers: for how long each has been there, whether it had something to do or not.
+    """A meter of worker-seconds: the time for which each worker existed, busy or idle, summed over the workers.
 
-    The number of workers may change between two looks; the time between them is counted with the number at the second.
+    The number of workers may change between two looks. The time between them counts with the number at the second look.
 
     Args:
-        workers: Whose seconds are counted, from now on.
+        workers: The workers whose seconds are counted, from now on.
     """
 
     def __init__(self, workers: Workers) -> None:
@@ -66,25 +67,25 @@ class Meter:
         self._seconds = 0.0
 
     def look(self) -> None:
-        """Add the seconds since the last look."""
+        """Add the worker-seconds since the last look."""
         now = self._workers.clock()
         self._seconds += self._workers.count * (now - self._since)
         self._since = now
 
     def take(self) -> float:
-        """Return the seconds since they were last taken, or since the beginning."""
+        """Return the worker-seconds since the last call, or since the beginning."""
         self.look()
         taken, self._seconds = self._seconds, 0.0
         return taken
 
 
 class Inline(Workers):
-    """Runs each task at once in the caller's thread, so that an interrupt breaks off the task itself."""
+    """A worker that runs each task at once in the caller's thread, so that Ctrl-C interrupts the task itself."""
 
     count = 1
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Make a call at once, and return a future that has ended."""
+        """Make a call at once, and return a future that is done."""
         future: Future[T] = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -94,11 +95,11 @@ class Inline(Workers):
 
 
 class Threads(ThreadPoolExecutor, Workers):
-    """Workers that are threads of this process, for objectives that release the interpreter or wait.
+    """Workers that are threads of this process, for objectives that release the interpreter lock or wait.
 
     Args:
-        count: How many workers they count as.
-        threads: How many threads they share.
+        count: The number of workers that they count as.
+        threads: The number of threads that they share.
     """
 
     def __init__(self, count: int, threads: int) -> None:
@@ -107,15 +108,15 @@ class Threads(ThreadPoolExecutor, Workers):
 
     @property
     def count(self) -> int:
-        """How many workers there are."""
+        """The number of workers."""
         return self._count
 
 
 def in_process(count: int, threads: int) -> Workers:
-    """Return workers of this process: inline if there is one thread.
+    """Return workers in this process: `Inline` for one thread, otherwise `Threads`.
 
     Args:
-        count: How many workers they count as.
-        threads: How many trials run at once.
+        count: The number of workers that they count as.
+        threads: The number of trials that run at once.
     """
     return Inline() if threads == 1 else Threads(count, threads)

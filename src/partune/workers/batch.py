@@ -1,4 +1,4 @@
-"""Workers as jobs of a batch system: SLURM, OAR, PBS, LSF, HTCondor."""
+"""Run workers as jobs of a batch system: SLURM, OAR, PBS, LSF, HTCondor or SGE."""
 
 from __future__ import annotations
 
@@ -47,17 +47,17 @@ SYSTEMS = {
 
 @contextlib.contextmanager
 def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
-    """Lend workers that a batch system starts and stops, between a least and a most number.
+    """Provide workers that a batch system starts and stops. Their number stays within the limits of the settings.
 
-    The scheduler runs in this process and speaks TLS. Until the context ends, the key of this run is in a folder that
-    only its owner can read, on a file system that the jobs share.
+    The Dask scheduler runs in this process and uses TLS. Until the context ends, the run's key is in a folder that only
+    its owner can read, on a file system that the jobs share.
 
     Args:
         file: A YAML file with the settings of a `config.Batch`.
-        time_limit: Seconds that a task may take on its worker; None for any number.
+        time_limit: The number of seconds that a task may take on its worker; None for no limit.
 
     Raises:
-        UserError: The file is wrong, or nothing can be submitted from this machine.
+        UserError: The settings are invalid, or jobs cannot be submitted from this machine.
     """
     settings = config.validated(config.Batch, config.load(file))
     require_connections(settings.maximum)
@@ -69,8 +69,8 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     with (
         terminated_as_interrupted(),
         temporary_certificates(folder) as security,
-        scratch() as beside,
-        make_batch(settings, security, beside) as jobs,
+        scratch() as files,
+        make_batch(settings, security, files) as jobs,
         Cluster(lambda: Client(jobs, set_as_default=False), time_limit) as cluster,
         Jobs(jobs, cluster, settings),
     ):
@@ -79,12 +79,12 @@ def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
 
 def _system(settings: config.Batch) -> Any:
     """Return dask-jobqueue's class for a batch system."""
-    # The library's import makes SIGINT end the process without a KeyboardInterrupt: the handler of before is restored.
+    # The library's import makes SIGINT end the process without a KeyboardInterrupt, so the old handler is restored.
     before = signal.getsignal(signal.SIGINT)
     try:
         import dask_jobqueue
-    except ValueError:  # "signal only works in main thread": the first import has to be made from there
-        raise UserError("a batch system's workers are asked for from the main thread") from None
+    except ValueError:  # "signal only works in main thread": only the main thread can import the library first
+        raise UserError("workers of a batch system can be started from the main thread only") from None
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, before)
     return getattr(dask_jobqueue, SYSTEMS[settings.system])
@@ -93,27 +93,27 @@ def _system(settings: config.Batch) -> Any:
 def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
     """Return a dask-jobqueue cluster without jobs yet.
 
-    A job asks for cores and memory. How many trials a worker takes at once does not follow from its cores, though, and
-    the batch system alone limits its memory.
+    A job requests cores and memory. The number of trials that a worker runs at once does not depend on its cores, and
+    only the batch system limits its memory.
 
     Args:
-        settings: As the user's file has them.
+        settings: The settings in the user's file.
         security: Dask's settings for TLS.
-        folder: Where Dask keeps files beside the scheduler.
+        folder: The folder for the files of Dask's scheduler.
 
     Raises:
-        UserError: dask-jobqueue does not take the settings.
+        UserError: dask-jobqueue refuses the settings.
     """
     kind = cluster_class(_system(settings), THREADS, settings.system)
     workers, job = settings.workers_per_job, dict(settings.job)
     job.pop("shared_temp_directory", None)
     if not isinstance(options := job.pop("scheduler_options", {}), dict):
-        raise UserError(f"{settings.system}: job: scheduler_options is a mapping, got {options!r}")
-    pages = options.get("dashboard") or "dashboard_address" in options  # the file asks for Dask's dashboard
+        raise UserError(f"{settings.system}: job: scheduler_options must be a mapping, got {options!r}")
+    pages = options.get("dashboard") or "dashboard_address" in options  # whether the file asks for Dask's dashboard
     local = {"dashboard_address": f"{LOOPBACK}:0", "local_directory": str(folder)}
-    # HTCondor has a job's commands in its submit file, where it would take $(...) for a macro of its own.
+    # HTCondor keeps a job's commands in its submit file, where it would read $(...) as one of its own macros.
     make_scratch = [] if settings.system == "htcondor" else [f"export {SCRATCH}=$(mktemp -d -t {PREFIX}XXXXXXXX)"]
-    # What partune relies on, and a file may not change.
+    # partune relies on these settings, so the file must not change them.
     fixed = {
         "processes": workers,
         "protocol": "tls://",
@@ -135,7 +135,7 @@ def make_batch(settings: config.Batch, security: Security, folder: Path) -> Any:
         "cores": CORES_EACH * workers,
         "memory": f"{MEMORY_EACH * workers} GiB",
         **({"memory_per_core_property_name": "not_applicable"} if settings.system == "oar" else {}),
-        # exec: SIGTERM would end a shell in between at once, and the job with it, before anything is saved.
+        # Without exec, SIGTERM would end the shell around Python at once, and with it the job, before trials are saved.
         **({} if settings.system == "htcondor" else {"python": f"exec {sys.executable}"}),
     }
     if clash := sorted(fixed.keys() & job.keys()) or sorted({"protocol", "security"} & options.keys()):

@@ -1,9 +1,9 @@
-"""Certificates that close a Dask cluster to others: whoever reaches a scheduler or a worker without one is turned away.
+"""Make certificates that close a Dask cluster to others: schedulers and workers refuse connections without one.
 
-Any process that can talk to a Dask scheduler runs code as the user who started it, and on a shared machine every user
-reaches every port of the loopback. So all of a cluster's traffic is TLS, and both sides show the one certificate that
-both know. The certificate of worker processes on this machine is in memory only: nothing is left of it, however a run
-ends.
+Any process that can talk to a Dask scheduler can run code as the user who started the scheduler. On a shared machine,
+every user can reach every port on the loopback interface. All traffic of a cluster therefore uses TLS, and both sides
+must show the same certificate. The certificate of worker processes on this machine is only in memory, so nothing of it
+remains after a run, even after a crash.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ YEAR = datetime.timedelta(days=365)
 
 
 def certified() -> tuple[str, str]:
-    """Return a new certificate and its key, in PEM."""
+    """Return a new certificate and its key in PEM format."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())  # in a millisecond; RSA's takes up to a second
+    key = ec.generate_private_key(ec.SECP256R1())  # takes a millisecond; an RSA key takes up to a second
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "partune")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
@@ -44,10 +44,10 @@ def certified() -> tuple[str, str]:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Valid already a year ago: neither a clock that is set back nor another machine's clock ends a cluster.
+        # Begin a year ago, so that a clock that is set back, or another machine's clock, does not end a cluster.
         .not_valid_before(now - YEAR)
         .not_valid_after(now + 10 * YEAR)
-        # An authority, as each side checks the other's certificate against this one as its only authority.
+        # It is also an authority: each side checks the other's certificate against this one.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -61,8 +61,8 @@ def security_of(certificate: str, key: str) -> Security:
     """Return Dask's settings for all roles of a cluster.
 
     Args:
-        certificate: A text in PEM, or the name of a file.
-        key: The certificate's, likewise.
+        certificate: A certificate in PEM format, or the path of its file.
+        key: The certificate's key in PEM format, or the path of its file.
     """
     from distributed import Security
 
@@ -71,10 +71,10 @@ def security_of(certificate: str, key: str) -> Security:
 
 
 def environment_of(security: Security) -> Mapping[str, str]:
-    """Return the environment variables that tell a Dask worker its certificate.
+    """Return the environment variables that pass a certificate to a Dask worker.
 
-    Only processes of the same user can read a process's environment. The worker removes the variables from its own
-    (`partune.workers.process`), so that the programs which it starts do not inherit them.
+    Only the same user can read the environment of a process. The worker removes these variables from its environment
+    (`partune.workers.process`), so that programs that it starts do not inherit them.
     """
     tls = security.get_tls_config_for_role("worker")
     return dict(zip(VARIABLES, (tls["ca_file"], tls["cert"], tls["key"]), strict=True))
@@ -84,7 +84,7 @@ def write_certificates(folder: Path) -> None:
     """Write a key and a certificate for scheduler, workers and drivers, in a new folder that only its owner can read.
 
     Raises:
-        UserError: The folder exists, or cannot be written.
+        UserError: The folder exists or cannot be written.
     """
     try:
         folder.mkdir(parents=True, mode=0o700)
@@ -96,7 +96,7 @@ def write_certificates(folder: Path) -> None:
 
 
 def read_certificates(folder: Path) -> Security:
-    """Return Dask's settings for a folder that `write_certificates` made.
+    """Return Dask's settings for certificates that `write_certificates` wrote to a folder.
 
     Raises:
         UserError: A file is missing.
@@ -105,25 +105,31 @@ def read_certificates(folder: Path) -> Security:
     for path in (certificate, key):
         if not path.is_file():
             raise UserError(
-                f"no certificates in {folder}: {path.name} is missing (partune certificates FOLDER makes a new folder)"
+                f"no certificates in {folder}: {path.name} is missing. `partune certificates FOLDER` makes a new folder"
             )
     return security_of(str(certificate), str(key))
 
 
 @contextmanager
 def temporary_certificates(shared: Path) -> Iterator[Security]:
-    """Lend certificates in a folder of `shared`, which a batch system's jobs see too; they end with the context.
+    """Provide certificates for the context, in a new folder within one that the jobs of a batch system can read.
+
+    Args:
+        shared: The folder that the jobs can read.
 
     Raises:
-        UserError: The folder cannot be written, or its name cannot stand in a job's script.
+        UserError: The folder cannot be written, or its path cannot be written into a job script.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix=".partune-tls-", dir=shared)
     except OSError as error:
         raise UserError(f"cannot write certificates for the jobs in {shared}: {error.strerror}") from None
     with folder as path:
-        # dask-jobqueue writes the names into the job's script as they are.
+        # dask-jobqueue writes the paths into the job script without quotes.
         if shlex.quote(path) != path:
-            raise UserError(f"{shared} stands in job scripts: give job: shared_temp_directory without blanks or quotes")
+            raise UserError(
+                f"the path {shared} goes into job scripts without quotes: set `shared_temp_directory` under `job` to a "
+                "folder whose path has no spaces or quotes"
+            )
         write_certificates(Path(path) / "tls")
         yield read_certificates(Path(path) / "tls")

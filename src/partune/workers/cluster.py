@@ -1,15 +1,15 @@
-"""Workers in other processes, on this machine or on many, through Dask (the extra `dask`).
+"""Run trials in worker processes, on one machine or many, through Dask (the extra `dask`).
 
-A study hands out trials, one future each, with the objective's settings (`partune.workers.base`); a worker process
-builds base, tokens and requests once and keeps them. It takes as many trials at once as the objective has slots, one
-thread each, so that packs form there by themselves.
+A study submits trials together with the objective's settings, one future per trial (`partune.workers.base`). A worker
+process loads the base model and the tokenised data once and keeps them. It runs as many trials at once as the objective
+has slots, each in its own thread, so that the objective can train them together as a pack.
 
-Any process may die at any moment. What then becomes of its tasks is the business of `partune.workers.queue`; here is
-what talks to Dask. Which task goes where is decided by that queue, not by Dask, which would queue tasks at workers: if
-a worker dies we have to know what it was running, and not only what it had been sent. Dask's own retries are off.
+Any process may die at any moment. `partune.workers.queue` decides what happens to its tasks; this module talks to Dask.
+That queue also decides which worker runs a task. Dask itself would queue tasks at workers, but if a worker dies we must
+know what it was running, not only what it had been sent. Dask's own retries are turned off.
 
-A worker that is told to go (SIGTERM) hands back what it runs; a fine-tuning has saved where it stands, and goes on from
-there elsewhere. Where the scheduler goes away, tasks wait for one at the same address.
+A worker that receives SIGTERM saves and hands back its tasks, and other workers resume them. If the scheduler
+disappears, tasks wait for a scheduler at the same address.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from partune.workers.queue import Queue, Task, Worker
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PATIENCE = 600.0  # seconds to wait for a scheduler that has gone, or for a cluster's first worker
-LOOK = 2.0  # seconds after which a study looks again how many workers there are
-FROZEN = 30.0  # seconds beyond the time limit after which a worker that has not ended itself is ended
-FETCH = 30.0  # seconds to wait for a result that is there
-CORES_EACH, MEMORY_EACH = 4, 32  # what a batch job asks for each worker, where its file does not say; memory in GiB
+PATIENCE = 600.0  # seconds to wait for a scheduler that disappeared, or for a cluster's workers
+LOOK = 2.0  # seconds after which a study looks again at the number of workers
+FROZEN = 30.0  # seconds beyond the time limit after which a worker is ended if it has not ended itself
+FETCH = 30.0  # seconds to fetch a result that is ready
+CORES_EACH, MEMORY_EACH = 4, 32  # cores and memory (GiB) per worker that a batch job requests by default
 
 log = logging.getLogger(__name__)
 
 
 class Cluster(Workers):
-    """The workers of a Dask scheduler. A context; `close` ends it.
+    """The workers of a Dask scheduler, as a context manager. The end of the context closes the connection.
 
     Args:
-        connect: Returns a client of the scheduler, and another one when that scheduler has gone.
-        time_limit: Seconds that a task may take on its worker, of which the first one there loads model and data, too;
-            None for any number.
-        end: Ends a worker, by its name, that is frozen; without it the scheduler forgets that worker.
+        connect: A function that returns a client of the scheduler. It is called again if the scheduler disappears.
+        time_limit: The number of seconds that a task may take on its worker; None for no limit. The first task on a
+            worker also loads the model and the data.
+        end: A function that ends a frozen worker, by name. Without it, the scheduler only forgets the worker.
     """
 
     remote = True
@@ -65,17 +65,17 @@ class Cluster(Workers):
         self._connect = connect
         self._limit = time_limit
         self._end = end
-        self._preparation: bytes | None = None  # the call, pickled, that makes a worker ready for trials
-        self._remaining = 0  # trials that the search has still to finish
+        self._preparation: bytes | None = None  # the pickled call that prepares a worker for trials
+        self._remaining = 0  # the number of trials that the search has still to finish
         self._lock = threading.RLock()  # guards the queue
         self._queue = Queue(time_limit)
-        self._messages: set[str] = set()  # what workers said
-        self._failed: UserError | None = None  # why no worker will come
-        self._lost = 0.0  # since when the scheduler is gone; 0: it is there
+        self._logged: set[str] = set()  # warnings from workers that were logged
+        self._failed: UserError | None = None  # the reason why no worker will come
+        self._lost = 0.0  # when the scheduler disappeared; 0 if it is there
         self._closed = threading.Event()
         self._client = connect()
-        self._introduce()
-        self._look()
+        self._set_up_scheduler()
+        self._update_workers()
         threading.Thread(target=self._watch, name="cluster", daemon=True).start()
 
     def __exit__(self, *error: object) -> None:
@@ -85,11 +85,11 @@ class Cluster(Workers):
 
     @property
     def count(self) -> int:
-        """How many workers there are that take tasks."""
+        """The number of workers that accept tasks."""
         return sum(not worker.leaving for worker in list(self._queue.workers.values()))
 
     def expect(self, workers: int) -> None:
-        """Wait until a number of workers is there; raise UserError where they do not come."""
+        """Wait until a number of workers has arrived; raise UserError if that takes too long."""
         deadline = time.monotonic() + PATIENCE
         while len(self._queue.workers) < workers:
             if self._failed is not None:
@@ -99,28 +99,28 @@ class Cluster(Workers):
                     f"{len(self._queue.workers)} of {workers} workers came within {PATIENCE / 60:g} minutes"
                 )
             time.sleep(0.05)
-            self._look()
+            self._update_workers()
 
     def prepare(self, load: Callable[[], object]) -> None:
-        """Have each worker make a call, now or when it comes; see `Workers.prepare`."""
+        """Have each worker, now or when it arrives, call a function that loads what trials need."""
         with self._lock:
             self._preparation = pickled(load)
             for worker in self._queue.workers.values():
                 self._make_ready(worker)
 
     def hold(self, slots: int) -> None:
-        """Set how many tasks a worker holds at once."""
+        """Set the number of tasks that a worker runs at once."""
         self._queue.slots = slots
 
     def remain(self, trials: int) -> None:
-        """Set how many trials the search has still to finish."""
+        """Set the number of trials that the search has still to finish."""
         self._remaining = trials
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Have a worker make a call; raise UserError for what cannot be pickled."""
+        """Have a worker make a call; raise UserError if the call cannot be pickled."""
         call = pickled(functools.partial(fn, *args, **kwargs))
         future: Future[T] = Future()
-        future.set_running_or_notify_cancel()  # running from the start: no caller may cancel what a worker may have
+        future.set_running_or_notify_cancel()  # so that no caller can cancel a call that a worker may run
         name = next((f"trial {argument.number}" for argument in args if isinstance(argument, Trial)), "a task")
         with self._lock:
             if self._failed is not None and not self._queue.workers:
@@ -130,15 +130,15 @@ class Cluster(Workers):
         return future
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
-        """Wait for the first of some futures to end, LOOK seconds at most; return those that have."""
+        """Wait at most LOOK seconds for a future to be done, and return those that are done."""
         return wait(futures, timeout=LOOK, return_when=FIRST_COMPLETED).done
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Give up all tasks, if `cancel_futures`: each future ends with an error, and at once.
+        """Give up all tasks if `cancel_futures` is set, and do nothing otherwise.
 
         Args:
-            wait: Has no effect; the signature is `Executor`'s.
-            cancel_futures: Whether to give up tasks that workers run, too.
+            wait: Has no effect. It belongs to the signature of `Executor.shutdown`.
+            cancel_futures: Whether to give up all tasks, running ones too. Their futures fail at once.
         """
         if not cancel_futures:
             return
@@ -148,7 +148,7 @@ class Cluster(Workers):
             task.future.set_exception(WorkerLostError(f"{task.name} was given up"))
 
     def close(self) -> None:
-        """Give up all tasks, and leave the scheduler."""
+        """Give up all tasks, and disconnect from the scheduler."""
         self._closed.set()
         self.shutdown(cancel_futures=True)
         self._client.close()
@@ -157,28 +157,28 @@ class Cluster(Workers):
 
     @property
     def need(self) -> int:
-        """How many workers can be kept busy."""
+        """The number of workers that can be kept busy."""
         with self._lock:
             return self._queue.need(self._remaining)
 
     @property
     def names(self) -> set[str]:
-        """The workers that are there, by the names that they were started with."""
+        """The names that the present workers were started with."""
         with self._lock:
             return self._queue.names
 
     def dismiss(self, names: Collection[str]) -> bool:
-        """Give some workers no more tasks, if none of them has any; return whether that is so."""
+        """Stop giving tasks to some workers if none of them has a task; return whether this was done."""
         with self._lock:
             return self._queue.dismiss(names)
 
     def came(self, name: str) -> bool:
-        """Return whether a worker of this name ever was there."""
+        """Return whether a worker with a name has ever arrived."""
         with self._lock:
             return self._queue.came(name)
 
     def fail(self, error: UserError) -> None:
-        """End with an error what waits for workers, of which none will come."""
+        """Fail all waiting tasks with an error, because no worker will come."""
         with self._lock:
             self._failed = error
             given_up = self._queue.give_up_waiting()
@@ -187,47 +187,47 @@ class Cluster(Workers):
 
     # ----- the scheduler and its workers
 
-    def _introduce(self) -> None:
-        """Tell a scheduler, a new one too, what it has to know: retries are ours."""
+    def _set_up_scheduler(self) -> None:
+        """Turn off the scheduler's retries, and subscribe to the messages of workers."""
         self._client.run_on_scheduler(_no_retries)
         self._client.subscribe_topic(OVERDUE, lambda event: self._note_overdue(event[1]["task"]))
-        self._client.subscribe_topic(LEAVING, lambda event: self._excuse(event[1]["worker"]))
-        self._client.subscribe_topic(TOLD, lambda event: self._pass_on(event[1]["text"]))
+        self._client.subscribe_topic(LEAVING, lambda event: self._note_leaving(event[1]["worker"]))
+        self._client.subscribe_topic(TOLD, lambda event: self._log_once(event[1]["text"]))
 
-    def _pass_on(self, text: str) -> None:
-        """Log what a worker has to say, once, however many workers say it."""
-        if text not in self._messages:
-            self._messages.add(text)
+    def _log_once(self, text: str) -> None:
+        """Log a warning from a worker, only once if several workers send it."""
+        if text not in self._logged:
+            self._logged.add(text)
             log.warning("%s", text)
 
     def _note_overdue(self, number: int) -> None:
         with self._lock:
             self._queue.note_overdue(number)
 
-    def _excuse(self, address: str) -> None:
-        """Take note that a worker was told to go: what it does not hand back runs elsewhere."""
+    def _note_leaving(self, address: str) -> None:
+        """Note that a worker was told to stop. Tasks that it does not hand back run on another worker."""
         with self._lock:
             if self._queue.excuse(address):
-                log.warning("A worker has to go; what it was running goes on elsewhere.")
+                log.warning("A worker has to stop; its tasks continue on other workers.")
 
     def _watch(self) -> None:
-        """Look which workers there are, and for a scheduler where it is gone, until this is closed."""
+        """Keep track of the workers, and reconnect if the scheduler disappears, until the cluster is closed."""
         while not self._closed.wait(LOOK / 2):
             try:
                 if self._client.status == "running":
                     if self._lost:
-                        self._introduce()
+                        self._set_up_scheduler()
                         self._lost = 0.0
                         log.warning("The scheduler is back.")
-                    self._look()
+                    self._update_workers()
                     self._end_frozen()
                 else:
-                    self._seek()
-            except Exception as trouble:  # it has just gone: the next round knows more
+                    self._await_scheduler()
+            except Exception as trouble:  # the scheduler has just disappeared: the next round handles that
                 log.debug("no scheduler: %s", trouble)
 
-    def _seek(self) -> None:
-        """Take back what was on the workers of a scheduler that is gone, and wait for it; in the end in vain."""
+    def _await_scheduler(self) -> None:
+        """Take back all tasks of a scheduler that disappeared, and reconnect; after PATIENCE seconds, give up."""
         if not self._lost:
             self._lost = time.monotonic()
             log.warning("The scheduler is gone; waiting up to %.0f minutes for it.", PATIENCE / 60)
@@ -235,12 +235,12 @@ class Cluster(Workers):
             self._queue.scatter()
             given_up = self._queue.give_up_waiting() if time.monotonic() - self._lost > PATIENCE else []
         for task in given_up:
-            task.future.set_exception(UserError("the scheduler is gone, and did not come back"))
+            task.future.set_exception(UserError("the scheduler is gone and did not come back"))
         if self._client.status in ("closed", "failed"):
             self._client = self._connect()
 
-    def _look(self) -> None:
-        """Take note of workers that came and went; what was only on its way to one that has gone goes elsewhere."""
+    def _update_workers(self) -> None:
+        """Note which workers arrived or left, and send waiting tasks to workers with room."""
         listed = self._client.scheduler_info()["workers"]
         with self._lock:
             known = self._queue.workers.keys()
@@ -254,7 +254,7 @@ class Cluster(Workers):
             self.fail(self._failed)
 
     def _end_frozen(self) -> None:
-        """End workers that should have ended by themselves: stopped, or held up by a call that lets no thread run."""
+        """End workers that should have ended themselves: suspended ones, or ones in a call that blocks all threads."""
         if self._limit is None:
             return
         with self._lock:
@@ -265,20 +265,20 @@ class Cluster(Workers):
             else:
                 self._client.run_on_scheduler(_forget, address=worker.address)
 
-    # ----- a task's way
+    # ----- sending tasks and receiving results
 
     def _fill(self) -> None:
-        """Send waiting tasks where there is room; the lock is held."""
+        """Send waiting tasks to workers with room. The caller holds the lock."""
         if self._lost:
             return
         for task, worker in self._queue.assign(time.monotonic()):
             handle = self._call(worker, f"{task.name}-{task.number}", task.call, task.number, self._limit)
-            # Dask drops a call when nobody holds its future: the task does, until it ends or is taken back.
+            # Dask drops a call if nobody holds its future, so the task holds it until it ends or is taken back.
             task.handle = handle
             handle.add_done_callback(functools.partial(self._ended, task, worker))
 
     def _make_ready(self, worker: Worker) -> None:
-        """Have a worker load what its trials will need; what goes wrong there goes wrong in the trials, and is told."""
+        """Have a worker load what its trials will need. An error there is ignored, as the trials report it again."""
         if self._preparation is not None:
             worker.preparation = self._call(worker, "preparation", self._preparation, 0, None)
 
@@ -286,7 +286,7 @@ class Cluster(Workers):
         return self._client.submit(
             carry_out,
             *arguments,
-            # Dask makes one call of two that have one key, and a task may be sent several times.
+            # Dask runs two calls with the same key only once, but a task may be sent several times.
             key=f"{name.replace(' ', '-')}-{time.monotonic_ns()}",
             workers=[worker.address],
             pure=False,
@@ -294,17 +294,17 @@ class Cluster(Workers):
         )
 
     def _ended(self, task: Task, worker: Worker, handle: distributed.Future) -> None:
-        """Pass a result on, or keep the task for another worker; called by Dask, in a thread of its own."""
+        """Pass a result on, or queue the task for another worker. Dask calls this in a separate thread."""
         result, error, result_lost = None, None, False
         try:
             result = handle.result(timeout=FETCH)
         except BaseException as raised:
-            # Without an error of the task itself, its worker died with the result, or the scheduler went.
+            # If the task itself did not fail, its worker died with the result, or the scheduler disappeared.
             error, result_lost = raised, handle.status != "error"
         with self._lock:
-            if task.handle is not handle:  # taken back meanwhile, or given up
+            if task.handle is not handle:  # the task was taken back or given up meanwhile
                 return
-            if isinstance(error, CancelledError):  # the scheduler has gone: `_seek` takes everything back
+            if isinstance(error, CancelledError):  # the scheduler disappeared: `_await_scheduler` takes all tasks back
                 return
             again = True
             if isinstance(error, distributed.KilledWorker):
@@ -317,7 +317,7 @@ class Cluster(Workers):
             else:
                 self._queue.end(task, worker)
                 again = False
-        # Without the lock: what was added to the future as a callback runs now, in this thread.
+        # Release the lock first, because the future's callbacks run now, in this thread.
         if not again and error is None:
             task.future.set_result(result)
         elif not again:
@@ -327,7 +327,7 @@ class Cluster(Workers):
 
 
 def pickled(call: Callable[[], object]) -> bytes:
-    """Return a call in a form for other processes; raise UserError for what cannot be sent to them."""
+    """Return a pickled call, to be sent to another process; raise UserError if it cannot be pickled."""
     try:
         return cast(bytes, cloudpickle.dumps(call))
     except Exception as error:

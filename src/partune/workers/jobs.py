@@ -1,7 +1,7 @@
-"""The jobs that give a cluster its workers: as many as there is work for, submitted again where they end.
+"""Keep as many batch jobs, which run a cluster's workers, as there is work for, and replace jobs that end.
 
-Where the batch system can be asked what became of a job (QUEUES), it is: a job whose workers are gone may have ended,
-or may wait to be run once more.
+A job without workers may have ended, or may wait to be run again. If the batch system can report the states of jobs
+(QUEUES), it is asked.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from partune.config import Batch
 from partune.errors import UserError
 
 LOOK = 2.0  # seconds between two looks at the jobs
-ASK = 10.0  # seconds between two questions to the batch system
-GONE = 60.0  # seconds after which a worker that has left is no longer waited for
-AGAIN = 60.0  # seconds until a submission that failed is tried again
-FRUITLESS = 3  # jobs in a row that end by themselves before a worker has come: no more are submitted
-PATIENCE = 30.0  # seconds for the batch system to answer
+ASK = 10.0  # seconds between two queries to the batch system
+GONE = 60.0  # seconds after which a worker that left is not expected back
+AGAIN = 60.0  # seconds until a failed submission is tried again
+FRUITLESS = 3  # jobs in a row that may end before a worker has come; then no more are submitted for now
+PATIENCE = 30.0  # seconds to wait for an answer of the batch system
 
 RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "Running", "Finishing"}
-ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}  # by themselves
-STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}  # a job in any other state waits
+ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}  # ended by themselves
+STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}  # in any other state a job waits
 
-SENTENCES = {  # in which a system says which job it has taken; a site's own tools may print anything around it
+SENTENCES = {  # the line that reports the number of a new job; a site's own tools may print other lines around it
     "slurm": r"^\s*Submitted batch job (?P<number>\d+)(?: on cluster (?P<cluster>[\w.-]+))?\s*$",
     "oar": r"^\s*OAR_JOB_ID\s*=\s*(?P<number>\d+)\s*$",
     "pbs": r"^\s*(?P<number>\d+(?:\[\d*\])?\.[A-Za-z][\w.-]*)\s*$",
@@ -43,7 +43,7 @@ SENTENCES = {  # in which a system says which job it has taken; a site's own too
     "htcondor": r"\bsubmitted to cluster (?P<number>\d+)\b",
     "sge": r"^\s*Your job (?P<number>\d+) \(",
 }
-TERSE = {  # the last line where a site has the system say no more than the number
+TERSE = {  # the last line of the output if a site configures the system to print only the number
     "slurm": r"\s*(?P<number>\d+)(?:;(?P<cluster>[\w.-]+))?\s*",
     "pbs": r"\s*(?P<number>\d+)\s*",
     "sge": r"\s*(?P<number>\d+)\s*",
@@ -57,40 +57,40 @@ class Demand(Protocol):
 
     @property
     def need(self) -> int:
-        """How many workers can be kept busy."""
+        """The number of workers that can be kept busy."""
 
     @property
     def names(self) -> set[str]:
-        """The workers that are there, by the names that they were started with."""
+        """The names that the present workers were started with."""
 
     def dismiss(self, names: Collection[str]) -> bool:
-        """Give some workers no more tasks, if none of them has any; return whether that is so."""
+        """Stop giving tasks to some workers if none of them has a task; return whether this was done."""
 
     def fail(self, error: UserError) -> None:
-        """End with an error what waits for workers, of which none will come."""
+        """Fail all waiting tasks with an error, because no worker will come."""
 
 
 class Jobs:
-    """Keeps as many jobs of a dask-jobqueue cluster as there is work for.
+    """A context manager that keeps as many jobs of a dask-jobqueue cluster as there is work for.
 
-    A context, which submits the first jobs as it begins, and raises UserError if none can be submitted. The jobs end
-    with the dask-jobqueue cluster. Dask's own `adapt` cannot be used: it scales by the tasks that Dask knows, which are
-    only those that a worker has room for, as the others wait in `partune.workers.queue`.
+    It submits the first jobs when the context begins, and raises UserError if none can be submitted. The jobs end with
+    the dask-jobqueue cluster. Dask's own `adapt` cannot be used, because it scales by the tasks that Dask knows. Dask
+    knows only the tasks for which a worker has room; the others wait in `partune.workers.queue`.
 
     Args:
-        jobs: A cluster of a `cluster_class`.
+        jobs: An instance of a class that `cluster_class` returned.
         demand: The cluster that the jobs' workers belong to.
-        settings: The least and the most number of workers, and how many a job has.
+        settings: The minimum and maximum number of workers, and the number of workers per job.
     """
 
     def __init__(self, jobs: Any, demand: Demand, settings: Batch) -> None:
         self._jobs, self._demand, self._settings = jobs, demand, settings
-        self._seen: dict[str, float] = {}  # workers that came, and when they were last there
-        self._fruitless: list[str] = []  # numbers of the jobs in a row that ended before a worker came
-        self._ending: dict[str, Any] = {}  # jobs that were cancelled and may still be there, by their numbers
-        self._asked = 0.0  # when the batch system was
-        self._again = 0.0  # when to submit again
-        self._warned = ""
+        self._seen: dict[str, float] = {}  # by worker that has come: when it was last present
+        self._fruitless: list[str] = []  # numbers of the latest jobs, all ended before a worker came
+        self._ending: dict[str, Any] = {}  # by number: cancelled jobs that may still exist
+        self._asked = 0.0  # when the batch system was last asked
+        self._again = 0.0  # when to try the next submission
+        self._warning = ""  # the current problem, which was logged
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="jobs", daemon=True)
 
@@ -106,26 +106,26 @@ class Jobs:
         self._thread.join()
 
     def _watch(self) -> None:
-        """Look after the jobs until this is closed."""
+        """Look at the jobs repeatedly until the context ends."""
         while not self._closed.wait(LOOK):
             try:
                 self.look()
-            except Exception as trouble:  # the next look knows more
-                self._warn(f"The jobs could not be looked after: {_reason(trouble)}")
+            except Exception as trouble:  # the next look tries again
+                self._warn(f"The jobs could not be checked: {_reason(trouble)}")
 
     def look(self) -> None:
-        """Forget jobs that have ended, end those that have nothing to do, and submit those that are missing."""
-        if self._jobs.workers.keys() - self._jobs.worker_spec.keys():  # the end of a job failed half-way
+        """Forget jobs that have ended, end idle jobs, and submit missing ones."""
+        if self._jobs.workers.keys() - self._jobs.worker_spec.keys():  # an earlier attempt to end a job failed half-way
             self._end([])
-        if ended := self._over():
+        if ended := self._ended_jobs():
             self._end(ended)
         if len(self._fruitless) >= FRUITLESS:
             numbers = ", ".join(self._fruitless)
             if not self._demand.names:
-                self._demand.fail(UserError(f"jobs {numbers} ended before a worker came: their output says why"))
+                self._demand.fail(UserError(f"jobs {numbers} ended before a worker came: read their output"))
                 return
-            # Other workers are there, so the jobs' settings are right: perhaps one node is broken. Slowly, then.
-            log.warning("Jobs %s ended before a worker came: their output says why.", numbers)
+            # Other workers exist, so the settings of the jobs work. Perhaps a node is broken: retry, but slowly.
+            log.warning("Jobs %s ended before a worker came: read their output.", numbers)
             self._fruitless.clear()
             self._again = time.monotonic() + AGAIN
         missing = self._wanted() - len(self._jobs.worker_spec)
@@ -136,8 +136,8 @@ class Jobs:
             self._warn(f"A job could not be submitted: {refusal}" if refusal else "")
 
     def _wanted(self) -> int:
-        """Return how many jobs there should be: for the work, and within the least and the most number of workers."""
-        settings, lost = self._settings, self._lost()
+        """Return how many jobs the work needs, within the minimum and maximum number of workers."""
+        settings, lost = self._settings, self._count_lost()
         needed = max(self._demand.need, settings.minimum) + lost
         return min(math.ceil(needed / settings.workers_per_job), (settings.maximum + lost) // settings.workers_per_job)
 
@@ -146,50 +146,50 @@ class Jobs:
         count = self._settings.workers_per_job
         return {job} if count == 1 else {f"{job}-{number}" for number in range(count)}
 
-    def _lost(self) -> int:
-        """Return how many workers have gone for good whose jobs still have other workers."""
+    def _count_lost(self) -> int:
+        """Return the number of workers that left for good while their jobs still have other workers."""
         present, now = self._demand.names, time.monotonic()
         alive = [workers for workers in map(self._workers, self._jobs.worker_spec) if workers & present]
         return sum(now - self._seen.get(worker, now) > GONE for workers in alive for worker in workers)
 
-    def _over(self) -> list[str]:
-        """Return the jobs that have ended, or are lost; take note of the workers that are there."""
-        present, now, bare = self._demand.names, time.monotonic(), []
+    def _ended_jobs(self) -> list[str]:
+        """Return the jobs that have ended or are lost, and note which workers are present."""
+        present, now, workerless = self._demand.names, time.monotonic(), []
         for name in list(self._jobs.workers):
             workers = self._workers(name)
             if workers & present and not workers & self._seen.keys():
                 self._fruitless.clear()
             if not workers & present:
-                bare.append(name)
+                workerless.append(name)
             self._seen.update(dict.fromkeys(workers & present, now))
-        if not bare and not self._ending:
+        if not workerless and not self._ending:
             return []
         if self._settings.system not in QUEUES:
-            return [name for name in bare if now - self._last(name, now) > GONE]
+            return [name for name in workerless if now - self._last_present(name, now) > GONE]
         states = self._states()
         if states is None:
             return []
         self._cancel_again(states)
-        over = []
-        for name in bare:
+        ended = []
+        for name in workerless:
             number = self._jobs.workers[name].job_id
-            state = states.get(number, "Terminated")  # a job that the system has forgotten has ended
+            state = states.get(number, "Terminated")  # a job that the system no longer lists has ended
             if state in ENDED | STOPPED:
-                over.append(name)
+                ended.append(name)
                 if state in ENDED and not self._workers(name) & self._seen.keys():
                     self._fruitless.append(number)
-            elif state in RUNNING and now - self._last(name, now) > GONE:
-                over.append(name)
-        return over
+            elif state in RUNNING and now - self._last_present(name, now) > GONE:
+                ended.append(name)
+        return ended
 
-    def _last(self, name: str, now: float) -> float:
-        """Return when a job last had a worker; `now` for one that waits for its first."""
+    def _last_present(self, name: str, now: float) -> float:
+        """Return when a job last had a worker, or `now` if it has not had one yet."""
         return max((self._seen[worker] for worker in self._workers(name) & self._seen.keys()), default=now)
 
     def _states(self) -> Mapping[str, str] | None:
-        """Return the state of each job by its number; a job without one has ended.
+        """Return the state of each job by number. A job that is not listed has ended.
 
-        None if the system does not answer, or was asked a moment ago.
+        Return None if the batch system does not answer, or was asked less than ASK seconds ago.
         """
         if time.monotonic() - self._asked < ASK:
             return None
@@ -203,7 +203,7 @@ class Jobs:
             self._asked = time.monotonic()
 
     def _cancel_again(self, states: Mapping[str, str]) -> None:
-        """Cancel again jobs that survived a cancellation: the batch system may have been out of reach."""
+        """Cancel jobs again that survived a cancellation, perhaps because the batch system was not reachable."""
         for number, job in list(self._ending.items()):
             state = states.get(number, "Terminated")
             if state in ENDED | STOPPED:
@@ -212,15 +212,15 @@ class Jobs:
                 self._jobs.sync(job.close)
 
     def _dismiss(self, count: int) -> None:
-        """End idle jobs, `count` at most: first those that wait for a worker, the latest before, then the oldest."""
+        """End at most `count` idle jobs: jobs without a worker first, newest first, then the others, oldest first."""
         present, names = self._demand.names, list(self._jobs.worker_spec)
-        bare = [name for name in reversed(names) if not self._workers(name) & present]
-        ordered = [*bare, *(name for name in names if name not in bare)]
+        workerless = [name for name in reversed(names) if not self._workers(name) & present]
+        ordered = [*workerless, *(name for name in names if name not in workerless)]
         idle = (name for name in ordered if self._demand.dismiss(self._workers(name)))
         self._end(list(itertools.islice(idle, count)))
 
     def _end(self, names: list[str]) -> None:
-        """Cancel jobs, and forget them."""
+        """Cancel some jobs and forget them."""
         jobs = [self._jobs.workers[name] for name in names if name in self._jobs.workers]
         self._jobs.sync(self._jobs.scale_down, names)
         if self._settings.system in QUEUES:
@@ -230,54 +230,53 @@ class Jobs:
                 self._seen.pop(worker, None)
 
     def _submit(self, jobs: int) -> str:
-        """Submit jobs until there are as many as given; return what the batch system said against it, in one line."""
+        """Submit jobs up to a total number; return the batch system's error in one line, or an empty text."""
         try:
             self._jobs.sync(_scaled, self._jobs, jobs)
         except (RuntimeError, OSError, ValueError) as error:
             self._again = time.monotonic() + AGAIN
-            # Only those that the system did not take: others of the same submission may wait in its queue by now.
+            # End only jobs that the system refused. Other jobs of the same submission may already wait in its queue.
             self._end([name for name, job in self._jobs.workers.items() if job.job_id is None])
             return _reason(error)
         return ""
 
     def _warn(self, text: str) -> None:
-        """Log what is wrong, once for as long as it stays so."""
-        if text and text != self._warned:
+        """Log a problem once for as long as it stays the same; an empty text means that there is none."""
+        if text and text != self._warning:
             log.warning("%s", text)
-        self._warned = text
+        self._warning = text
 
 
 def submitted(system: str, output: str) -> tuple[str, str]:
-    """Return the number of the job that a batch system has just taken, and its cluster: empty for the usual one.
+    """Return the number of a new job, and the name of its cluster, which is empty for the default cluster.
 
-    A site's own lines may stand around the system's, with digits in them. A number that may not be the job's is not
-    returned: another job would be cancelled.
+    A site's own tools may print other lines with digits. A number that might belong to another job is not returned,
+    because that job would be cancelled later.
 
     Args:
         system: A key of `SENTENCES`.
-        output: What the command that submits printed.
+        output: The output of the command that submitted the job.
 
     Raises:
-        ValueError: The system did not say.
+        ValueError: The output has no number of a job.
     """
     matches = list(re.finditer(SENTENCES[system], output, re.MULTILINE))
     lines = output.strip().splitlines()
     if not matches and system in TERSE and lines:
         matches = [match for match in [re.fullmatch(TERSE[system], lines[-1])] if match is not None]
     if not matches:
-        raise ValueError(
-            f"{system} did not say which job it took: {' '.join(output.split())[:200] or 'it said nothing'}"
-        )
+        text = " ".join(output.split())[:200] or "it printed nothing"
+        raise ValueError(f"{system} did not print the number of the new job: {text}")
     groups = matches[-1].groupdict()
     return groups["number"], groups.get("cluster") or ""
 
 
 def cluster_class(kind: Any, threads: int, system: str) -> Any:
-    """Return a class of dask-jobqueue's clusters whose jobs are left to `Jobs`.
+    """Return a class of dask-jobqueue clusters that leaves the management of jobs to `Jobs`.
 
     Args:
-        kind: dask-jobqueue's own class for the batch system.
-        threads: The threads of each worker; a job's cores do not say them.
+        kind: dask-jobqueue's class for the batch system.
+        threads: The number of threads of each worker, which does not depend on the job's cores.
         system: A key of `SENTENCES`.
     """
 
@@ -285,14 +284,14 @@ def cluster_class(kind: Any, threads: int, system: str) -> Any:
         """A job of the batch system."""
 
         worker_process_threads = threads
-        worker_process_memory = "0"  # no limit of Dask's: the batch system limits the job
+        worker_process_memory = "0"  # no limit by Dask, because the batch system limits the job
         cancel_command: str
-        cluster = ""  # where a site has several joined; the job's number says nothing on another
+        cluster = ""  # the job's cluster if a site has several; a job number is valid on its own cluster only
 
-        # Left in its state, a job whose submission failed would keep the cluster from being closed.
+        # A job whose submission failed must get the state `failed`, or the cluster could not be closed.
 
         async def start(self) -> None:
-            """Submit the job; one that the system does not take has failed."""
+            """Submit the job, and mark it as failed if the batch system refuses it."""
             try:
                 await super().start()
             except BaseException:
@@ -311,7 +310,7 @@ def cluster_class(kind: Any, threads: int, system: str) -> Any:
             self.status = Status.closed
 
     class Cluster(kind):  # type: ignore[misc]
-        """A cluster of such jobs."""
+        """A cluster of `Job` objects."""
 
         job_cls = Job
 
@@ -319,37 +318,37 @@ def cluster_class(kind: Any, threads: int, system: str) -> Any:
             self._numbers = itertools.count()
             super().__init__(**options)
 
-        # Not by dask-jobqueue's number, which is given again once a job has ended: no two jobs may have one name.
+        # dask-jobqueue reuses the number of an ended job, but no two jobs may have the same name.
         def _new_worker_name(self, worker_number: int) -> str:
             return f"{self._name}-{next(self._numbers)}"
 
-        # Past SpecCluster's own, which cancels a job whose worker has been gone for a while: it may only wait to be run
-        # once more.
+        # Skip SpecCluster's own method, which cancels a job whose worker has been gone for a while. That job may be
+        # waiting to be run again.
         def _update_worker_status(self, op: str, msg: Any) -> None:
             super(SpecCluster, self)._update_worker_status(op, msg)
 
-    Job.__name__, Cluster.__name__ = kind.job_cls.__name__, kind.__name__  # dask-jobqueue's errors show them
+    Job.__name__, Cluster.__name__ = kind.job_cls.__name__, kind.__name__  # the names appear in dask-jobqueue's errors
     return Cluster
 
 
 async def _scaled(cluster: Any, jobs: int) -> None:
-    """Add jobs to a cluster until there are as many as given, and submit them."""
+    """Add jobs to a cluster up to a total number, and submit them."""
     while len(cluster.worker_spec) < jobs:
         cluster.worker_spec.update(cluster.new_worker_spec())
-    await cluster  # raises what a submission raised
+    await cluster  # raises the error of a submission that failed
 
 
 def _reason(error: Exception) -> str:
-    """Return what the batch system said, in one line."""
+    """Return the error message of the batch system in one line."""
     text = str(error)
     return " ".join((text.partition("stderr:\n")[2] or text).split())
 
 
-# ----- what batch systems say of their jobs: the state of each by its number
+# ----- the states of jobs by number, as batch systems report them
 
 
 def _slurm(clusters: Collection[str] = ()) -> dict[str, str]:
-    """Return the states of SLURM's jobs, those that ended a few minutes ago included."""
+    """Return the states of the user's SLURM jobs, including jobs that ended a few minutes ago."""
     where = [f"--clusters={','.join(sorted(clusters))}"] if clusters else []
     listed = _answer("squeue", "--noheader", f"--user={os.getuid()}", "--states=all", "--format=%A %T", *where)
     pairs = [line.split() for line in listed.splitlines()]
@@ -357,7 +356,7 @@ def _slurm(clusters: Collection[str] = ()) -> dict[str, str]:
 
 
 def _oar(clusters: Collection[str] = ()) -> dict[str, str]:
-    """Return the states of OAR's jobs."""
+    """Return the states of the user's OAR jobs."""
     listed = json.loads(_answer("oarstat", "-J", "-u", getpass.getuser()) or "{}")
     return {number: job.get("state", "") for number, job in listed.items()}
 

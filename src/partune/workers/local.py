@@ -1,4 +1,4 @@
-"""Worker processes on this machine: started, watched, and started again where they end."""
+"""Start worker processes on this machine, watch them, and replace those that end."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ from partune.workers.process import (
     scratch,
 )
 
-FRUITLESS = 3  # processes of a worker in a row that end before it has come: no more are started
-OUTPUT = 4096  # bytes of a worker process's output that are kept
-UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0", *PRELOAD)  # a scheduler that serves no pages
+FRUITLESS = 3  # processes in a row that may end before their worker has come; then no more are started
+OUTPUT = 4096  # bytes kept of a worker process's output
+UNSEEN = ("--no-dashboard", "--dashboard-address", f"{LOOPBACK}:0", *PRELOAD)  # a scheduler without web pages
 
 
 @contextlib.contextmanager
 def local(workers: int, time_limit: float | None = None, devices_each: int = 1) -> Iterator[Cluster]:
-    """Lend worker processes on this machine, each with its own GPUs if there are any, or else its share of the cores.
+    """Provide worker processes on this machine. Each has its own GPUs, or a share of the cores if there are no GPUs.
 
-    Nobody else can talk to them, other users of this machine included.
+    Nobody else can connect to them, not even other users of this machine.
 
     Args:
-        workers: How many processes.
-        time_limit: Seconds that a task may take on its worker; None for any number.
-        devices_each: How many GPUs each worker has.
+        workers: The number of processes.
+        time_limit: The number of seconds that a task may take on its worker; None for no limit.
+        devices_each: The number of GPUs per worker.
 
     Raises:
-        UserError: There are fewer GPUs than asked for, or the machine cannot hold that many processes.
+        UserError: There are fewer GPUs than requested, or the machine cannot hold that many processes.
     """
     environments = _environments(workers, devices_each)
     security = security_of(*certified())
@@ -60,28 +60,28 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
         _kept() as keepers,
         Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as cluster,
     ):
-        # How many keepers give up before the study does. At the start every worker is needed, so the first one decides;
-        # later the study goes on as long as a worker is left.
-        needed = 1
+        # The number of keepers that may give up before the study fails. At the start every worker is needed, so one
+        # is enough. Later the study continues as long as one worker is left.
+        fatal = 1
         given_up: list[str] = []
 
         def give_up(reason: str) -> None:
             log.warning("A worker is given up: %s", reason)
             given_up.append(reason)
-            if len(given_up) >= needed:
+            if len(given_up) >= fatal:
                 cluster.fail(UserError(reason.splitlines()[0]))
 
         for environment in environments:
             settings = {**environment, **environment_of(security)}
             keepers.append(Keeper(scheduler.scheduler_address, settings, folder, cluster.came, give_up))
         cluster.expect(workers)
-        needed = workers
+        fatal = workers
         yield cluster
 
 
 @contextlib.contextmanager
 def _kept() -> Iterator[Keepers]:
-    """Lend a list for keepers, whose processes end with the context; after an error they first save what they run."""
+    """Provide a list of keepers. Their processes end with the context; after an error they first save their tasks."""
     keepers = Keepers()
     grace = GRACE
     try:
@@ -95,31 +95,30 @@ def _kept() -> Iterator[Keepers]:
 
 
 def _scheduler(security: Security, folder: Path) -> SpecCluster:
-    """Return a scheduler in this process, without pages, for which a worker is gone when its connection is."""
+    """Return a scheduler in this process that serves no web pages and tells lost workers by their connection."""
     options = {"host": LOOPBACK, "port": 0, "protocol": "tls://", "local_directory": str(folder)}
     scheduler = {"cls": PagelessScheduler, "options": {**options, "security": security, "dashboard": False}}
-    # worker-ttl, the limit between two heartbeats, goes by a clock that can be set, and would end all workers when
-    # somebody sets it. The tick looks at the event loop 50 times a second, and takes time from workers that need every
-    # core.
+    # worker-ttl limits the time between two heartbeats, but by the system clock: setting that clock would end all
+    # workers. The tick checks the event loop 50 times a second, which costs time on cores that the workers need.
     with dask.config.set({"distributed.scheduler.worker-ttl": None, "distributed.admin.tick.interval": "1s"}):
         return SpecCluster(scheduler=scheduler, security=security, silence_logs=logging.CRITICAL)
 
 
 class Keeper:
-    """Keeps one worker process running: one that ends is followed by another.
+    """Keeps one worker process running: starts another one when it ends.
 
-    After FRUITLESS processes in a row that ended before they reached the scheduler, no more are started. (Dask's Nanny
-    is not used: it gives up for good when a worker dies in the moment in which it starts.)
+    After FRUITLESS processes in a row that ended before they reached the scheduler, no more are started. Dask's Nanny
+    is not used, because it gives up for good if a worker dies while it starts.
 
     Args:
-        address: The scheduler's.
-        environment: Variables of the process, its certificate (`environment_of`) among them.
-        folder: Where Dask keeps files.
-        came: Returns whether a worker of a name ever reached the scheduler.
-        give_up: Called with the reason, in another thread, when no more processes are started.
+        address: The scheduler's address.
+        environment: Environment variables of the process, including its certificate (`environment_of`).
+        folder: The folder for Dask's files.
+        came: A function that returns whether a worker with a name has ever reached the scheduler.
+        give_up: A function that is called with the reason, in another thread, when no more processes are started.
 
     Attributes:
-        name: The name of the process that runs at the moment.
+        name: The name of the current process.
     """
 
     def __init__(
@@ -135,25 +134,25 @@ class Keeper:
         self._command = (sys.executable, "-m", "dask", "worker", address, *where)
         self._environment = {**os.environ, **environment, PARENT: str(os.getpid())}
         self._came, self._give_up = came, give_up
-        self._output = b""  # the end of what the process wrote; in memory, so that it is bounded and needs no disk
+        self._output = b""  # the end of the process's output; kept in memory, so that it is bounded and needs no disk
         self._stopped = threading.Event()
         self._process = self._start()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._thread.start()
 
     def kill(self) -> bool:
-        """Kill the process, which another one follows; return whether it was alive."""
+        """Kill the process, so that another one is started; return whether it was alive."""
         alive = self._process.poll() is None
         self._process.kill()
         return alive
 
     def terminate(self) -> None:
-        """Tell the process to save what runs and to end; no other follows."""
+        """Tell the process to save its tasks and end. No other one is started."""
         self._stopped.set()
         self._process.terminate()
 
     def stop(self, grace: float = 0.0) -> None:
-        """End the process for good: kill it if it does not end by itself within some seconds."""
+        """End the process for good. Kill it if it does not end by itself within `grace` seconds."""
         self._stopped.set()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(grace)
@@ -165,7 +164,7 @@ class Keeper:
         process = subprocess.Popen(
             (*self._command, "--name", self.name),
             env=self._environment,
-            start_new_session=True,  # so that Ctrl-C is the driver's alone
+            start_new_session=True,  # so that Ctrl-C reaches only the driver
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -174,18 +173,18 @@ class Keeper:
         return process
 
     def _listen(self, pipe: IO[bytes]) -> None:
-        """Keep the end of what a process writes."""
+        """Keep the end of a process's output."""
         with pipe:
             while written := os.read(pipe.fileno(), 65536):
                 self._output = (self._output + written)[-OUTPUT:]
 
     def _keep(self) -> None:
-        """Start another process whenever one ends, until stopped or in vain."""
+        """Start another process whenever one ends, until stopped or FRUITLESS processes failed in a row."""
         fruitless = 0
         while True:
             began = time.monotonic()
             self._process.wait()
-            # A second at least for each process: those that cannot start would make a busy loop.
+            # Take at least a second per process. Processes that cannot start would otherwise make a busy loop.
             if self._stopped.wait(max(0.0, 1.0 - (time.monotonic() - began))):
                 return
             fruitless = 0 if self._came(self.name) else fruitless + 1
@@ -196,24 +195,22 @@ class Keeper:
                 self._process = self._start()
             except OSError as error:
                 self._output = str(error).encode()
-            if self._stopped.is_set():  # in the meantime: `stop` may have killed the one before
+            if self._stopped.is_set():  # `stop` may have killed only the process before
                 self._process.kill()
 
     def _reason(self) -> str:
-        """Return why no worker comes: a line, and below it all that is known."""
-        self._listener.join(1.0)  # with a limit, as a child of the process may still hold the pipe
-        output = self._output.decode(errors="replace").strip()
-        last = output.splitlines()[-1].strip()[:300] if output else "it wrote nothing"
-        return (
-            f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{output}".strip()
-        )
+        """Return why no worker comes: one line, followed by the end of the process's output."""
+        self._listener.join(1.0)  # with a limit, because a child of the process may still hold the pipe
+        text = self._output.decode(errors="replace").strip()
+        last = text.splitlines()[-1].strip()[:300] if text else "it wrote nothing"
+        return f"worker processes end before they can begin (status {self._process.returncode}): {last}\n{text}".strip()
 
 
 class Keepers(list[Keeper]):
     """The keepers of this machine's workers."""
 
     def kill(self, name: str) -> None:
-        """Kill the process of a name; another one follows."""
+        """Kill the process with a name, so that another one is started."""
         for keeper in self:
             if keeper.name == name:
                 keeper.kill()
@@ -223,7 +220,7 @@ def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]
     """Return the environment variables of each worker process."""
     visible = devices()
     if not visible and devices_each > 1:
-        raise UserError(f"{devices_each} GPUs for each worker were asked for, and this machine has none")
+        raise UserError(f"{devices_each} GPUs per worker were requested, but this machine has none")
     require_workers(workers)
     if not visible:
         share = str(max(1, (os.cpu_count() or 1) // workers))
@@ -231,7 +228,7 @@ def _environments(workers: int, devices_each: int) -> Sequence[Mapping[str, str]
     if workers * devices_each > len(visible):
         raise UserError(
             f"{workers} workers with {devices_each} GPU each need {workers * devices_each}, "
-            f"this machine has {len(visible)}"
+            f"but this machine has {len(visible)}"
         )
     shares = [visible[i * devices_each : (i + 1) * devices_each] for i in range(workers)]
     return [{"CUDA_VISIBLE_DEVICES": ",".join(share)} for share in shares]

@@ -1,8 +1,8 @@
-"""What runs in a worker process: the calls that a cluster sends, and how the process ends.
+"""Run a cluster's calls in a worker process, and end the process without losing work.
 
-Dask loads this module into workers, and into the nannies that keep them, with `--preload partune.workers.process` and
-`--preload-nanny partune.workers.process`. SIGTERM then makes a worker save what runs (`partune.runtime.preemption`)
-before it goes.
+Dask loads this module into workers with `--preload partune.workers.process`, and into the nannies that restart workers
+with `--preload-nanny partune.workers.process`. On SIGTERM, a worker then saves its tasks
+(`partune.runtime.preemption`) before it ends.
 """
 
 from __future__ import annotations
@@ -31,48 +31,48 @@ from partune.runtime.devices import DEVICES_EACH, devices
 from partune.runtime.preemption import PreemptedError, noticed, notify, wait_until_saved
 from partune.workers.certificates import VARIABLES
 
-PARENT = "PARTUNE_DRIVER"  # the environment variable that tells a worker process its driver's process number
-WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"  # and that tells a batch job's workers how many they are
-SCRATCH = "DASK_TEMPORARY_DIRECTORY"  # Dask's own: where a job's workers keep files; it goes when they do
-OVERDUE = "partune-overdue"  # the topic on which workers say that they leave because of a time limit
-LEAVING = "partune-leaving"  # and because they were told to
-TOLD = "partune-told"  # and what the user should know
-GRACE = 60.0  # seconds in which what runs can be saved; a batch system may kill before
-WATCHES = ("profile", "profile-cycle", "tick", "ticks")  # Dask's own, which hold all threads up 150 times a second
-LINGER = 1.0  # seconds until what a worker said has left it
+PARENT = "PARTUNE_DRIVER"  # environment variable: the process ID of a worker's driver, the process that runs the study
+WORKERS_EACH = "PARTUNE_WORKERS_PER_JOB"  # environment variable: the number of workers in a batch job
+SCRATCH = "DASK_TEMPORARY_DIRECTORY"  # Dask's variable: the folder for files of a batch job's workers
+OVERDUE = "partune-overdue"  # topic: a worker ends because a task exceeded the time limit
+LEAVING = "partune-leaving"  # topic: a worker ends because it was told to
+TOLD = "partune-told"  # topic: a warning that the user should see
+GRACE = 60.0  # seconds in which tasks can be saved; a batch system may kill the process earlier
+WATCHES = ("profile", "profile-cycle", "tick", "ticks")  # Dask's checks, which stop all threads 150 times a second
+LINGER = 1.0  # seconds until a worker's last messages have been sent
 PRELOAD = ("--preload", __name__)
 PRELOAD_NANNY = ("--preload-nanny", __name__)
 WITHOUT_PAGES = ("--no-dashboard", "--worker-class", f"{__name__}.PagelessWorker")
 
-PREFIX = "partune-workers-"  # of the name of the folder in which Dask keeps files beside its workers
-THREADS = 64  # of a worker process, and so the largest pack that it can hold
+PREFIX = "partune-workers-"  # begins the name of the folder for Dask's files
+THREADS = 64  # per worker process; the largest pack (trials trained together) that it can hold
 
 
 class Pageless:
-    """A scheduler or worker of Dask that serves no pages: they show what runs, and its logs, to whoever asks."""
+    """A Dask scheduler or worker without web pages, which would show tasks and logs to anybody."""
 
     def start_http_server(self, *arguments: Any, **options: Any) -> None:
         """Do nothing, instead of listening on a port."""
 
 
 class PagelessWorker(Pageless, Worker):  # type: ignore[misc]
-    """A worker that serves no pages."""
+    """A worker without web pages."""
 
 
 class HandedBackError(Exception):
-    """The stand-in for a `PreemptedError` between processes, as Dask mishandles a BaseException."""
+    """A substitute for `PreemptedError` between processes, because Dask mishandles a BaseException."""
 
 
 def carry_out(call: bytes, task: int, limit: float | None) -> Any:
-    """Make a call, and end the process if that takes too long.
+    """Make a call, and end the process if the call takes too long.
 
     Args:
-        call: Pickled.
-        task: The task's number, by which the driver knows it.
-        limit: Seconds that the call may take; None for any number.
+        call: The pickled call.
+        task: The number of the task in the driver's queue.
+        limit: The number of seconds that the call may take; None for no limit.
 
     Raises:
-        HandedBackError: The worker has to go before the call is done.
+        HandedBackError: The worker has to end before the call is done.
     """
     if noticed():
         raise HandedBackError
@@ -84,7 +84,7 @@ def carry_out(call: bytes, task: int, limit: float | None) -> Any:
 
 
 class Telling(logging.Handler):
-    """Passes partune's own warnings on to the driver, as nobody looks at a worker's terminal.
+    """Sends partune's warnings to the driver, because nobody looks at a worker's terminal.
 
     Args:
         worker: The Dask worker of this process.
@@ -100,15 +100,15 @@ class Telling(logging.Handler):
 
 
 def dask_setup(process: Worker | Nanny | Scheduler) -> None:
-    """Set up a worker, nanny or scheduler that preloads this module; Dask calls this by its name.
+    """Set up a worker, nanny or scheduler that preloads this module. Dask calls this function by its name.
 
-    A scheduler stops serving pages. A worker on this machine ends with the driver that started it. A worker of a batch
-    job sees only its own share of the node's GPUs, and ends if there are not enough.
+    A scheduler stops serving web pages. A worker on this machine ends with the driver that started it. A worker of a
+    batch job sees only its own share of the node's GPUs, and ends if there are not enough.
     """
     if isinstance(process, Scheduler):
         process.http_server.stop()
         return
-    if threading.current_thread() is threading.main_thread():  # always so in Dask's own commands
+    if threading.current_thread() is threading.main_thread():  # always true in Dask's own commands
         signal.signal(signal.SIGTERM, lambda *_: _terminate(process))
     if isinstance(process, Nanny):
         if WORKERS_EACH in os.environ and os.environ.get(SCRATCH):
@@ -117,7 +117,7 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
     logging.getLogger("partune").addHandler(Telling(process))
     for name in WATCHES:
         process.periodic_callbacks.pop(name, None)
-    for name in VARIABLES:  # the programs that trials start must not have the certificate
+    for name in VARIABLES:  # programs that trials start must not get the certificate
         os.environ.pop(name, None)
     if PARENT in os.environ:
         scratch = Path(process.local_directory).parents[1]
@@ -130,26 +130,26 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
     number = 0 if workers == 1 else int(str(process.name).rpartition("-")[2])  # "SLURMCluster-3-1": 4th job, 2nd worker
     if len(visible) < workers * per_worker:
         needed = f"{workers} workers with {per_worker} GPU each need {workers * per_worker}"
-        print(f"partune: {needed}, this job has {len(visible)}", file=sys.stderr, flush=True)
+        print(f"partune: {needed}, but this job has {len(visible)}", file=sys.stderr, flush=True)
         os._exit(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[number * per_worker : (number + 1) * per_worker])
 
 
 def _terminate(process: Worker | Nanny) -> None:
-    """Answer SIGTERM: a nanny passes it on, and ends with its worker; a worker saves what runs, and goes."""
+    """Handle SIGTERM: a nanny passes it on and ends with its worker; a worker saves its tasks and ends."""
     if isinstance(process, Nanny):
-        process.close_gracefully(reason="SIGTERM")  # so that the nanny starts no other worker after this one
+        process.close_gracefully(reason="SIGTERM")  # so that the nanny starts no other worker
         if (worker := process.pid) is not None:
             os.kill(worker, signal.SIGTERM)
     elif not noticed():
         notify()
-        # A thread, as a signal handler runs in the main thread, whose event loop has to go on to send the message.
+        # Use a thread, because the handler runs in the main thread, whose event loop has to send the message.
         threading.Thread(target=_leave, args=(process, LEAVING, {"worker": process.address}), daemon=True).start()
 
 
 @contextmanager
 def _limited(seconds: float, task: int) -> Iterator[None]:
-    """End the process when the context has lasted too long."""
+    """End the process if the context lasts longer than a number of seconds."""
     watch = threading.Timer(seconds, _leave, (distributed.get_worker(), OVERDUE, {"task": task}, 0.0))
     watch.daemon = True
     watch.start()
@@ -160,21 +160,21 @@ def _limited(seconds: float, task: int) -> Iterator[None]:
 
 
 def _leave(worker: Worker, topic: str, message: dict[str, Any], grace: float = GRACE) -> None:
-    """Tell the driver, and end the process once everything that can save itself has."""
+    """Send a message to the driver, and end the process when all tasks that can be saved are saved."""
     worker.loop.add_callback(worker.log_event, topic, message)
     wait_until_saved(grace)
     time.sleep(LINGER)
-    os._exit(1)  # sys.exit would end this thread only
+    os._exit(1)  # sys.exit would end only this thread
 
 
 def _end_with(parent: int, scratch: Path) -> None:
-    """End the process when the driver has ended; what runs is saved for the driver that continues the study.
+    """End the process after the driver has ended, and first save its tasks so that the study can be resumed.
 
     Args:
-        parent: The driver's process number.
-        scratch: The folder that the driver lent its workers, and can no longer remove.
+        parent: The driver's process ID.
+        scratch: The folder for Dask's files, which the driver can no longer remove.
     """
-    while os.getppid() == parent:  # a process whose parent has ended gets another one
+    while os.getppid() == parent:  # the system gives a process a new parent when its parent ends
         time.sleep(1.0)
     notify()
     wait_until_saved(GRACE)
@@ -183,17 +183,17 @@ def _end_with(parent: int, scratch: Path) -> None:
 
 
 def _tidy(parent: int, scratch: Path) -> None:
-    """Remove the folder that the driver lent, if the driver has ended."""
+    """Remove the folder for Dask's files if the driver has ended."""
     if os.getppid() != parent:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def scratch() -> Iterator[Path]:
-    """Lend a folder in which Dask keeps files beside its workers, which only this user can read, for the context.
+    """Provide a folder for Dask's files during the context, which only this user can read.
 
-    Dask's own default would stay after the run, under a name in the machine's temporary folder that anybody could take
-    first; and its processes import modules from there.
+    Dask's default folder would remain after the run. It also has a fixed name in the machine's temporary folder, so
+    another user could create it first, and Dask's processes import modules from it.
 
     Raises:
         UserError: No folder for temporary files can be written.
@@ -207,4 +207,4 @@ def scratch() -> Iterator[Path]:
 
 
 class PagelessScheduler(Pageless, Scheduler):  # type: ignore[misc]
-    """A scheduler that serves no pages."""
+    """A scheduler without web pages."""

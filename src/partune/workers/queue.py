@@ -1,11 +1,11 @@
-"""Which task waits, which worker runs it, and what becomes of a task whose worker died. Knows nothing of Dask.
+"""Decide which worker runs which task, and what happens to the tasks of a worker that died, independently of Dask.
 
-What a worker was running when it died is run again *alone*, on a worker with nothing else; only a task that dies alone
-counts a strike, and after STRIKES of them it is given up (`WorkerLostError`): a poison pill takes neither the cluster
-nor its neighbours down. A task beyond its time limit takes its worker along, since no thread can be stopped from
-outside; alone, once is enough.
+If a worker dies, each of its tasks is run again *alone*: on a worker that has no other task. A task gets a strike only
+if its worker dies while the task runs alone. After STRIKES strikes the task is given up (`WorkerLostError`), so a task
+that kills its workers harms neither the cluster nor other tasks. A task that exceeds its time limit ends its worker,
+because a thread cannot be stopped from outside. If this happens to a task that runs alone, it is given up at once.
 
-The queue has no thread, lock or clock of its own: whoever uses it holds a lock, and says what time it is.
+The queue has no thread, lock or clock. Its caller holds a lock and passes the time.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any
 
 from partune.workers.base import WorkerLostError
 
-STRIKES = 3  # deaths of a worker that ran a task alone, after which the task is given up
-TRANSIT = 5.0  # seconds after which a task that a dead worker was sent counts as never arrived
+STRIKES = 3  # workers that may die while they run a task alone, before the task is given up
+TRANSIT = 5.0  # seconds after which a task sent to a dead worker counts as never arrived
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
 class Task:
-    """Something to do: until its future is done it waits, or is on a worker.
+    """A call for a worker to make. Until its future is done, the task waits or is on a worker.
 
     Attributes:
-        name: What messages call it.
-        call: What to do, pickled.
-        future: Ends with the result.
-        number: Its place in the order of submission.
-        alone: Whether it is run on a worker with nothing else.
-        strikes: How many workers died while it ran there alone.
-        handle: What the cluster holds of the call while it runs; a task that was taken back has none.
-        since: When it was assigned to its worker, in seconds of the caller's clock.
+        name: The name of the task in messages.
+        call: The pickled call.
+        future: The future that gets the result.
+        number: The position of the task in the order of submission.
+        alone: Whether the task has to run on a worker that has no other task.
+        strikes: The number of workers that died while they ran the task alone.
+        handle: The cluster's object for the running call; None for a task that waits or was taken back.
+        since: When the task was assigned to its worker, in seconds of the caller's clock.
     """
 
     name: str
@@ -55,13 +55,13 @@ class Worker:
     """A worker and the tasks that it holds.
 
     Attributes:
-        address: Where it is, unique among the workers.
-        threads: How many tasks it can hold.
-        name: What it was started with.
-        leaving: Whether it takes no more tasks.
-        excused: Whether it was told to go: tasks that it takes along are under no suspicion.
-        tasks: The tasks that it holds.
-        preparation: What the cluster holds of the call that makes it ready.
+        address: The address of the worker, which no other worker has.
+        threads: The number of tasks that the worker can hold.
+        name: The name that the worker was started with.
+        leaving: Whether the worker takes no more tasks.
+        excused: Whether the worker was told to stop, so that its tasks are not suspected of killing it.
+        tasks: The tasks that the worker holds.
+        preparation: The cluster's object for the call that prepares the worker.
     """
 
     address: str
@@ -74,11 +74,11 @@ class Worker:
 
     @property
     def open(self) -> bool:
-        """Whether it may be sent tasks, where it has room."""
+        """Whether the worker may be sent tasks if it has room."""
         return not self.leaving and not any(task.alone for task in self.tasks)
 
     def take_back(self) -> list[Task]:
-        """Return all its tasks, as if they had never been assigned; what becomes of them there does not count."""
+        """Take all tasks off the worker and return them. Their results there will be ignored."""
         tasks = sorted(self.tasks, key=lambda task: task.number)
         self.tasks.clear()
         for task in tasks:
@@ -90,10 +90,10 @@ class Queue:
     """The tasks of a cluster and its workers.
 
     Args:
-        limit: Seconds that a task may take, as a message names them; None for any number.
+        limit: The number of seconds that a task may take, for messages only; None for no limit.
 
     Attributes:
-        slots: How many tasks a worker holds at once, if it has the threads.
+        slots: The number of tasks that a worker with enough threads holds at once.
         workers: The workers by address.
     """
 
@@ -103,40 +103,40 @@ class Queue:
         self._limit = limit
         self._waiting: list[Task] = []
         self._submitted = 0
-        self._names: set[str] = set()  # of the workers that ever came
-        self._overdue: set[int] = set()  # numbers of the tasks that ran beyond the time limit
-        self._gone: list[tuple[float, Worker]] = []  # with tasks whose fate is not known yet, and when they went
+        self._names: set[str] = set()  # the names of all workers that have ever come
+        self._overdue: set[int] = set()  # numbers of the tasks that exceeded the time limit
+        self._gone: list[tuple[float, Worker]] = []  # when they left, and workers whose tasks may or may not have died
 
-    # ----- what is there
+    # ----- the present state
 
     @property
     def names(self) -> set[str]:
-        """The workers that are there, by the names that they were started with."""
+        """The names that the present workers were started with."""
         return {worker.name for worker in self.workers.values()}
 
     def need(self, remaining: int) -> int:
         """Return how many workers can be kept busy.
 
         Args:
-            remaining: How many trials the search has still to finish; more tasks may be submitted already.
+            remaining: The number of trials that the search has still to finish. The queue may hold more tasks.
         """
         tasks = [*self._waiting, *(task for worker in self.workers.values() for task in worker.tasks)]
         alone = sum(task.alone for task in tasks)
         return alone + math.ceil((max(remaining, len(tasks)) - alone) / self.slots)
 
     def came(self, name: str) -> bool:
-        """Return whether a worker of this name ever was there."""
+        """Return whether a worker with a name has ever come."""
         return name in self._names
 
     # ----- tasks wait, are assigned, and end
 
     def submit(self, name: str, call: bytes, future: Future[Any]) -> Task:
-        """Append a task to those that wait.
+        """Add a task to the waiting ones.
 
         Args:
-            name: What messages call it.
-            call: What to do, pickled.
-            future: Ends with the result.
+            name: The name of the task in messages.
+            call: The pickled call.
+            future: The future that gets the result.
         """
         self._submitted += 1
         task = Task(name, call, future, self._submitted)
@@ -144,118 +144,118 @@ class Queue:
         return task
 
     def assign(self, now: float) -> list[tuple[Task, Worker]]:
-        """Assign waiting tasks to workers that have room, to the emptiest worker first.
+        """Assign waiting tasks to workers that have room, always to the one with the fewest tasks.
 
         Args:
-            now: The time.
+            now: The time in seconds.
 
         Returns:
-            The tasks that are to be sent now, each with its worker.
+            The tasks to send now, each with its worker.
         """
         free = [worker for worker in self.workers.values() if worker.open]
-        assigned, left = [], []
+        assigned, waiting = [], []
         for task in sorted(self._waiting, key=lambda task: (not task.alone, task.number)):
             free = [worker for worker in free if len(worker.tasks) < min(self.slots, worker.threads)]
             worker = min(free, key=lambda worker: len(worker.tasks), default=None)
-            # A task that is to run alone reserves the emptiest worker: that takes no more, and is empty in the end.
+            # A task that has to run alone reserves the worker with the fewest tasks, which gets no other task first.
             if worker is not None and task.alone:
                 free.remove(worker)
             if worker is None or (task.alone and worker.tasks):
-                left.append(task)
+                waiting.append(task)
             else:
                 worker.tasks.add(task)
                 task.since = now
                 assigned.append((task, worker))
-        self._waiting = left
+        self._waiting = waiting
         return assigned
 
     def end(self, task: Task, worker: Worker) -> None:
-        """Take a task off its worker, as its result is known.
+        """Take a task off its worker because its result is known.
 
         Args:
-            task: On the worker.
-            worker: Where it ran.
+            task: The task.
+            worker: The worker that ran it.
         """
         task.handle = None
         worker.tasks.discard(task)
 
     def repeat(self, task: Task, worker: Worker) -> None:
-        """Let a task wait again that lost its result, or that its worker handed back.
+        """Let a task wait again because its result was lost or its worker handed it back.
 
         Args:
-            task: On the worker.
-            worker: Where it ran.
+            task: The task.
+            worker: The worker that ran it.
         """
         self.end(task, worker)
         self._waiting.append(task)
 
     def hand_back(self, task: Task, worker: Worker) -> None:
-        """Let a task wait again whose worker has to go; the worker takes no more.
+        """Let a task wait again because its worker has to stop. The worker takes no more tasks.
 
         Args:
-            task: On the worker.
-            worker: Where it ran.
+            task: The task.
+            worker: The worker that ran it.
         """
         worker.leaving = True
         self.repeat(task, worker)
 
     def die(self, task: Task, worker: Worker, now: float) -> WorkerLostError | None:
-        """Judge a task whose worker died while it ran: it runs once more, or is given up.
+        """Handle the death of a worker that ran a task: let the task wait again, or give it up.
 
         Args:
-            task: On the worker.
-            worker: Which died.
-            now: The time.
+            task: The task.
+            worker: The worker that died.
+            now: The time in seconds.
 
         Returns:
-            The error of a task that is given up; None for one that waits again.
+            The error if the task is given up, or None if it waits again.
         """
         self.end(task, worker)
         if self.workers.pop(worker.address, None) is not None:
-            self._gone.append((now, worker))  # whether its other tasks died with it will be said in a moment
+            self._gone.append((now, worker))  # Dask will soon report whether its other tasks died too
         error = None if worker.excused else self._strike(task)
         if error is None:
             self._waiting.append(task)
         return error
 
     def _strike(self, task: Task) -> WorkerLostError | None:
-        """Return the error of a task that is given up; None for one that runs again, alone."""
+        """Return the error if a task is given up, or None if it runs again, alone."""
         overdue = task.number in self._overdue
-        # With one slot a task has no neighbours: it was alone from the start, and its worker's death is its own doing.
+        # With one slot every task runs alone, so only the task can have caused the death of its worker.
         if alone := task.alone or self.slots == 1:
             task.strikes += 1
         if alone and overdue:
-            return WorkerLostError(f"no result within {self._limit:g} s, the time limit")
+            return WorkerLostError(f"no result within the time limit of {self._limit:g} s")
         if task.strikes >= STRIKES:
             return WorkerLostError(f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)")
-        why = "left: over the time limit" if overdue else "died"
-        log.warning("The worker of %s %s; it runs once more%s.", task.name, why, "" if alone else ", alone")
+        why = "was ended at the time limit" if overdue else "died"
+        log.warning("The worker of %s %s. The task runs again%s.", task.name, why, "" if alone else ", alone")
         task.alone = True
         return None
 
     # ----- workers come and go
 
     def join(self, address: str, threads: int, name: str) -> Worker:
-        """Take a worker in.
+        """Add a worker.
 
         Args:
-            address: Where it is.
-            threads: How many tasks it can hold.
-            name: What it was started with.
+            address: The address of the worker.
+            threads: The number of tasks that it can hold.
+            name: The name that it was started with.
         """
         worker = self.workers[address] = Worker(address, threads, name)
         self._names.add(name)
         return worker
 
     def lose(self, addresses: Iterable[str], now: float) -> None:
-        """Take note of workers that have gone.
+        """Remove workers that have left.
 
-        What they were running will be reported as dead. What was only on its way to them nobody reports: after TRANSIT
-        seconds it waits again, without a strike.
+        Dask will report the tasks that they were running as dead. Nobody reports a task that had not reached its
+        worker, so such a task waits again after TRANSIT seconds, without a strike.
 
         Args:
-            addresses: Of the workers.
-            now: The time.
+            addresses: The addresses of the workers.
+            now: The time in seconds.
         """
         self._gone += [(now, self.workers.pop(address)) for address in addresses]
         for when, worker in [entry for entry in self._gone if now - entry[0] > TRANSIT]:
@@ -263,7 +263,7 @@ class Queue:
             self._waiting += worker.take_back()
 
     def excuse(self, address: str) -> bool:
-        """Take note that a worker was told to go; return whether that is news."""
+        """Note that a worker was told to stop; return whether this was not known before."""
         worker = self.workers.get(address)
         if worker is None or worker.excused:
             return False
@@ -271,7 +271,7 @@ class Queue:
         return True
 
     def dismiss(self, names: Collection[str]) -> bool:
-        """Give some workers no more tasks, if none of them has any; return whether that is so."""
+        """Stop giving tasks to some workers if none of them has a task; return whether this was done."""
         workers = [worker for worker in self.workers.values() if worker.name in names]
         if any(worker.tasks for worker in workers):
             return False
@@ -280,11 +280,11 @@ class Queue:
         return True
 
     def note_overdue(self, number: int) -> None:
-        """Take note that the task of a number ran beyond the time limit."""
+        """Note that the task with a number exceeded the time limit."""
         self._overdue.add(number)
 
     def frozen(self, latest: float) -> list[Worker]:
-        """Return the workers that hold a task since before a time, and take note that these tasks are overdue."""
+        """Return the workers that hold a task since before a time, and note that these tasks are overdue."""
         frozen = []
         for worker in self.workers.values():
             late = {task.number for task in worker.tasks if task.since < latest}
@@ -293,23 +293,23 @@ class Queue:
                 frozen.append(worker)
         return frozen
 
-    # ----- all at once
+    # ----- all tasks at once
 
     def scatter(self) -> None:
-        """Forget all workers; what they held waits again."""
-        self._waiting += self._taken_back()
+        """Forget all workers, and let their tasks wait again."""
+        self._waiting += self._take_back_all()
         self.workers.clear()
 
     def give_up_waiting(self) -> list[Task]:
-        """Return the tasks that wait, and forget them."""
+        """Remove and return the waiting tasks."""
         given_up, self._waiting = self._waiting, []
         return given_up
 
     def give_up(self) -> list[Task]:
-        """Return all tasks, and forget them; the workers stay, with room."""
-        return self.give_up_waiting() + self._taken_back()
+        """Remove and return all tasks. The workers stay."""
+        return self.give_up_waiting() + self._take_back_all()
 
-    def _taken_back(self) -> list[Task]:
+    def _take_back_all(self) -> list[Task]:
         workers = [*self.workers.values(), *(worker for _, worker in self._gone)]
         self._gone.clear()
         return [task for worker in workers for task in worker.take_back()]

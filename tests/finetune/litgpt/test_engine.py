@@ -447,7 +447,7 @@ def test_really_a_study_from_beginning_to_end_offline(
         "run": {"engine": "litgpt", "litgpt": os.environ["PARTUNE_LITGPT"], "device": "cpu"},
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study))
-    assert "gives the base's answers" in said(tmp_path, "tune", "study.yaml", "--name", "real")
+    assert "gives the base model's answers" in said(tmp_path, "tune", "study.yaml", "--name", "real")
     record = Record.open(tmp_path / "runs" / "real", read_only=True)
     (trial,) = record.trials()
     assert trial.status is Status.DONE
