@@ -32,11 +32,11 @@ PROCESSES, TUNED, LITGPT = "process per trial", "PEFT, tuned", "LitGPT as shippe
 
 
 def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Run the benchmark, and write its tables after every repetition.
+    """Time the same trials in packs and without, in turn, and write the tables after every repetition.
 
     Args:
-        options: The options of the benchmark.
-        tell: Called with a line of text that says what runs next.
+        options: The model, its trials, the packs and the baselines.
+        tell: Called with a line before a contender runs.
 
     Returns:
         The folder that holds the tables.

@@ -219,11 +219,11 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
     """Simulate a study of each algorithm, loop, spread, number of workers and seed, and write tables and pictures.
 
     Args:
-        options: The options of the benchmark.
-        tell: Called with a line of text before each case.
+        options: What to combine, and how long trials take.
+        tell: Called with a line before a study is simulated.
 
     Returns:
-        The folder that holds the tables.
+        The folder of the tables and pictures.
 
     Raises:
         UserError: An option is not valid.
