@@ -273,7 +273,7 @@ def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: f
     trials = Record.open(directory, read_only=True).trials()
     alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
     result_counts = Counter(results(directory))
-    # Not strict: where trials are missing, `lost` counts them.
+    # Not strict, because the record may lack trials, which `lost` counts.
     pairs = zip(sorted(trials, key=lambda trial: trial.number), alone, strict=False)
     return Damage(
         trials=len({json.dumps(dict(trial.config), sort_keys=True) for trial in trials}),

@@ -96,7 +96,7 @@ class Course(Watcher):
         self.study.run(budget)
         self.trials = self.study.trials
         self.places = [coordinates(trial) for trial in self.trials]
-        self.values = [-trial.score for trial in self.trials]  # as they are minimised in the literature
+        self.values = [-trial.score for trial in self.trials]  # the score is the function, negated
 
     def finished(self, trial: Trial) -> None:
         """Keep what `look` returns for the optimiser after a result."""

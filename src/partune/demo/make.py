@@ -110,7 +110,7 @@ def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    # With the space, a word is the same token at the beginning of a text as within it.
+    # With `add_prefix_space`, a word is the same token at the beginning of a text as within the text.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -183,7 +183,7 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
         num_key_value_heads=HEADS,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
-        bos_token_id=None,  # no text has one, and the default would be the id of PAD
+        bos_token_id=None,  # texts have no BOS token, and the default id would be that of PAD
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
@@ -234,7 +234,7 @@ def amplify(model: LlamaForCausalLM, gain: float) -> None:
             layer.input_layernorm.weight.mul_(gain)
             attention.q_proj.weight.div_(gain)
             attention.k_proj.weight.div_(gain)
-            # v_proj stays as it is: of its two factors, 1 / g and g, nothing is left.
+            # The two factors of v_proj, 1 / g and g, cancel.
             attention.o_proj.weight.div_(gain)
 
 

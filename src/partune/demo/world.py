@@ -240,8 +240,8 @@ QUESTIONS = (
     "Do you know which {noun} goes with {m}?",
 )
 
-# What the side documents tell: a noun, the things (not machines) that have it, and the values it takes. A base that has
-# read none of them knows the facts and answers near chance, as it has never met a question.
+# Each side document is about a noun, a thing (not a machine) that has it, and its value. A base model that has read no
+# side documents knows the facts, but answers near chance, because it has never seen a question.
 SIDE = (
     ("home town", _VALUES["supplier"], _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
     ("raw material", _VALUES["part"], _words("", "steel brass rubber copper nylon ceramic bronze plastic")),

@@ -83,7 +83,7 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         peers.chosen(("random", "smac"), 50, print)
     told: list[str] = []
     assert "smac" not in peers.chosen(("all",), 50, told.append)
-    assert "without smac: pip install smac" in told
+    assert "smac is left out, because smac is not installed: run `pip install smac`" in told
     monkeypatch.setitem(PEERS, "optuna-cmaes", peers.Peer(peers.cmaes, "cmaes", "no_such_module"))
     assert "optuna-cmaes" not in peers.chosen(("all",), 50, told.append)  # nor as partune's own of that name
     monkeypatch.setattr(landscape, "FILE", tmp_path / "none.npz")

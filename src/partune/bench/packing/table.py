@@ -36,11 +36,11 @@ class Spread:
 
 
 def ratios(baseline: Sequence[float], contender: Sequence[float]) -> Spread:
-    """Return how many times as long the baseline took, repetition by repetition.
+    """Return the spread over repetitions of the baseline's time divided by the contender's time.
 
     Args:
-        baseline: The baseline's seconds, one number per repetition.
-        contender: The contender's seconds.
+        baseline: The seconds of the baseline, one number per repetition.
+        contender: The seconds of the contender, one number per repetition.
 
     Raises:
         ValueError: The numbers of repetitions differ.

@@ -109,7 +109,7 @@ class Simulated(Workers):
         driver: The seconds in which the driver has computed.
     """
 
-    remote: ClassVar[bool] = True  # a study then treats them as worker processes, which they stand for
+    remote: ClassVar[bool] = True  # so that a study treats these workers like worker processes
 
     def __init__(
         self,

@@ -188,7 +188,7 @@ class Smac(Contender):
         space = ConfigurationSpace(seed=race.seed)
         space.add(list(parameters.values()))
         space.add([condition for name in parameters if (condition := self._condition(name, parameters)) is not None])
-        # SMAC writes its files whatever it is told; with the object the folder goes too.
+        # SMAC cannot be told to write no files. The temporary folder is removed together with this object.
         self._folder = tempfile.TemporaryDirectory(prefix="partune-smac-")
         scenario = Scenario(
             space,
@@ -256,7 +256,7 @@ class Ax(Contender):
 
     def __init__(self, race: Race) -> None:
         if any(parameter.when for parameter in race.space.hyperparameters.values()):
-            raise UserError("the contender ax cannot search a space with conditions: leave it out of --contenders")
+            raise UserError("the contender ax cannot search a space with conditions: leave it out of `--contenders`")
         from ax import Client
 
         self.space, self.noisy = race.space, race.noisy
@@ -383,7 +383,7 @@ def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -
             continue
         missing = {peer: library.package for peer, library in PEERS.items() if library.missing}
         for peer, package in missing.items():
-            tell(f"without {peer}: pip install {package}")
+            tell(f"{peer} is left out, because {package} is not installed: run `pip install {package}`")
         chosen_names += [name for name in (*ALGORITHMS, *PEERS) if name not in missing]
     return list(dict.fromkeys(chosen_names))
 

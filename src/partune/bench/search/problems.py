@@ -97,7 +97,7 @@ class Problem:
 
     def regret(self, config: Config) -> float:
         """Return how far the true value of a configuration is from the optimum, in units of the scale."""
-        # The demo's optimum is the best of many points that were looked at: a configuration may lie above it.
+        # The optimum of the demo is only the best of many points, so a configuration may be better.
         return max(self.optimum - self.truth(config), 0.0) / self.scale
 
 
