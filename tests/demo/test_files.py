@@ -22,7 +22,8 @@ def test_all_files_together_are_small() -> None:
 def test_a_filled_directory_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     assert make.main(["--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"the directory must be empty or absent, got {tmp_path}\n"
+    error = capsys.readouterr().err
+    assert error == f"the directory {tmp_path} is not empty: choose an empty or new one with `--out`\n"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

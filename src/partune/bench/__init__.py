@@ -1,1 +1,1 @@
-"""The benchmarks of `partune bench` (packs, optimisers, workers, crashes) and the pictures of `partune gallery`."""
+"""The benchmarks of `partune bench` and the pictures of `partune gallery`."""

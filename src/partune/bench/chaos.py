@@ -1,7 +1,8 @@
-"""`partune bench chaos`: kill a study's processes again and again, and compare its record with an undisturbed study's.
+"""`partune bench chaos`: kill the processes of a study again and again, and check that its record is still right.
 
-Scheduler, workers and driver are processes of their own. Every few seconds one of them is killed (SIGKILL). Whatever
-dies is started again, the driver with `partune resume`.
+Dask's scheduler, the workers, and the driver (the process that runs the study's loop) are separate processes. Every few
+seconds the benchmark kills one of them (SIGKILL). A process that ends is started again, the driver with
+`partune resume`. At the end, the record is compared with the same study run undisturbed.
 """
 
 from __future__ import annotations
@@ -36,34 +37,34 @@ from partune.workers.certificates import FILES, environment_of, read_certificate
 from partune.workers.local import UNSEEN, Keeper
 
 SPACE = {"x": {"float": [0.0, 1.0]}, "y": {"float": [1e-6, 1e-2], "log": True}}
-SECONDS = "PARTUNE_CHAOS_SECONDS"  # tells the workers the mean length of a trial
+SECONDS = "PARTUNE_CHAOS_SECONDS"  # the environment variable that tells workers the mean length of a trial, in seconds
 KINDS = ("worker", "scheduler", "driver")
 # In Optuna's journal: the operation that sets a trial's state, and the states COMPLETE, PRUNED and FAIL.
 SET_STATE, FINAL = 6, (1, 2, 3)
-STALL = 300.0  # seconds without a further result after which the study counts as stuck
+STALL = 300.0  # seconds without a new result after which the study counts as stuck
 
 
 def work(config: Config) -> float:
-    """Return the score of a configuration, after a while that depends on the configuration alone."""
+    """Return the score of a configuration after a pause, whose length depends on the configuration alone."""
     time.sleep(float(os.environ.get(SECONDS, "0")) * (0.5 + float(config["x"])))
     return unhurried(config)
 
 
 def unhurried(config: Config) -> float:
-    """Return the score of a configuration at once."""
+    """Return the score of a configuration without a pause."""
     return -((float(config["x"]) - 0.3) ** 2)
 
 
 class Service:
-    """A process that is started again whenever it dies, until it ends with status 0.
+    """A process that is started again whenever it exits, until it exits with status 0.
 
     Args:
-        command: Called before every start, returns the command.
-        log: The file that its output goes to.
+        command: A function that returns the command to run; it is called before every start.
+        log: The file to append the process's output to.
 
     Attributes:
-        starts: How often it was started.
-        finished: Whether it has ended with status 0.
+        starts: The number of times that the process was started.
+        finished: Whether the process has exited with status 0.
     """
 
     def __init__(self, command: Callable[[], Sequence[str]], log: Path) -> None:
@@ -75,7 +76,7 @@ class Service:
         self._thread.start()
 
     def kill(self) -> bool:
-        """Kill the process, and return whether there was one."""
+        """Kill the process, and return whether it was alive."""
         alive = self._process is not None and self._process.poll() is None
         if self._process is not None:
             self._process.kill()
@@ -90,26 +91,27 @@ class Service:
     def _keep(self) -> None:
         while not self._stopped.is_set():
             with self._log.open("ab") as log:
-                # A session of its own: Ctrl-C in the terminal reaches the benchmark only, which then stops all.
+                # In a session of its own, so that Ctrl-C in the terminal reaches the benchmark only. The benchmark then
+                # stops all processes.
                 self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, start_new_session=True)
             self.starts += 1
             if self._process.wait() == 0:
                 self.finished = True
                 return
-            self._stopped.wait(0.5)  # so that a command that fails at once is not started in a busy loop
+            self._stopped.wait(0.5)  # without this pause, a command that fails at once would run in a busy loop
 
 
 @dataclass(frozen=True)
 class Damage:
-    """What became of a study under fire.
+    """The effect of the kills on a study.
 
     Attributes:
-        trials: The trials on record.
-        lost: The trials without a final state.
-        doubled: The trials with several results.
-        differing: The trials whose configuration or result differs from the undisturbed study's.
-        kills: The kills by kind of process.
-        seconds: How long the study took.
+        trials: The number of distinct configurations on record.
+        lost: The number of the budget's trials that are not done.
+        doubled: The number of trials with more than one result in the journal.
+        differing: The number of trials whose configuration, status or score differs from the undisturbed study.
+        kills: The number of kills of each kind of process.
+        seconds: The duration of the study, in seconds.
     """
 
     trials: int
@@ -121,17 +123,17 @@ class Damage:
 
 
 def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
-    """Run the study under fire, compare, and write the table.
+    """Run the study while its processes are killed, compare its record with an undisturbed study, and write the table.
 
     Args:
-        options: How to run it.
-        tell: Called with a line about every kill.
+        options: The options of the benchmark.
+        tell: Called with a line of text after every kill.
 
     Returns:
-        The folder of the table.
+        The folder that holds the table.
 
     Raises:
-        UserError: An option is not valid, the folder exists, or the study is stuck.
+        UserError: An option is not valid, the folder exists already, or the study is stuck.
     """
     require_workers(options.workers)
     out = make_folder(Path(options.out), new=True)
@@ -156,12 +158,12 @@ def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
 
 
 def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Damage:
-    """Run the study with kills until it is done.
+    """Run the study and kill its processes until it is done, and return the damage.
 
     Args:
-        options: How to run it.
-        out: The folder to write.
-        tell: Called with a line about every kill.
+        options: The options of the benchmark.
+        out: The folder to write to.
+        tell: Called with a line of text after every kill.
 
     Raises:
         UserError: The study is stuck.
@@ -192,7 +194,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
     kills: Counter[str] = Counter()
     chance = random.Random(options.seed)
     watch = Watch(directory)
-    # While no trial ends, kills come more slowly: otherwise nothing would ever start on a busy machine.
+    # The pause between kills grows while no trial ends. Otherwise, on a busy machine, no process would live long enough
+    # to do any work.
     before, slower = 0, 1.0
     try:
         while not services["driver"].finished:
@@ -203,8 +206,8 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
                 break
             kind = chance.choice(KINDS)
             victim = chance.choice(workers) if kind == "worker" else services[kind]
-            kills[kind] += victim.kill()  # one that was dead already does not count
-            tell(f"{done} of {options.trials} trials done, {sum(kills.values())} kills, the last of a {kind}")
+            kills[kind] += victim.kill()  # adds 0 if the process was dead already
+            tell(f"{done} of {options.trials} trials done; {sum(kills.values())} kills, the last one of a {kind}")
     finally:
         services["driver"].stop()
         for worker in workers:
@@ -216,31 +219,42 @@ def under_fire(options: Chaos, out: Path, tell: Callable[[str], object]) -> Dama
 
 
 class Watch:
-    """The progress of a study."""
+    """The progress of a study, as its journal shows it.
+
+    Args:
+        directory: The directory of the study.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._best, self._since = 0, time.monotonic()
 
     def done(self) -> int:
-        """Return how many trials are done; raise UserError if there was no further one for STALL seconds."""
+        """Return the number of trials that are done; raise UserError if it has not grown for STALL seconds."""
         count = len(results(self._directory))
         if count > self._best:
             self._best, self._since = count, time.monotonic()
         elif time.monotonic() - self._since > STALL:
-            raise UserError(f"the study is stuck at {count} trials: see {self._directory.parent / 'driver.log'}")
+            raise UserError(
+                f"the study is stuck: {count} trials are done, and no other has ended for {STALL:g} seconds. "
+                f"Its log may say why: {self._directory.parent / 'driver.log'}"
+            )
         return count
 
 
 def results(directory: Path) -> list[int]:
-    """Return Optuna's numbers of the trials that a journal gives a final state, each as often as it does."""
-    # Read line by line: Optuna's own reading keeps one state per trial and would hide a result that was told twice.
+    """Return Optuna's id of a trial for each time that the journal sets the trial's final state, in order.
+
+    Args:
+        directory: The directory of the study.
+    """
+    # Optuna's own reader keeps one state per trial, which would hide a result that was told twice.
     journal = directory / JOURNAL
     if not journal.is_file():
         return []
     numbers = []
     for line in journal.read_bytes().split(b"\n")[:-1]:
-        with contextlib.suppress(ValueError):  # a line that was cut off, and that the next driver removes
+        with contextlib.suppress(ValueError):  # a kill can leave an incomplete line, which the next driver removes
             entry = json.loads(line)
             if entry.get("op_code") == SET_STATE and entry.get("state") in FINAL:
                 numbers.append(entry["trial_id"])
@@ -248,18 +262,18 @@ def results(directory: Path) -> list[int]:
 
 
 def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: float) -> Damage:
-    """Return what became of a study, compared with the same study undisturbed.
+    """Run the same study undisturbed, and return how the record of the disturbed study differs from it.
 
     Args:
-        directory: The study's.
-        options: How it was run.
-        kills: The kills by kind of process.
-        seconds: How long it took.
+        directory: The directory of the disturbed study.
+        options: The options of the benchmark.
+        kills: The number of kills of each kind of process.
+        seconds: The duration of the disturbed study, in seconds.
     """
     trials = Record.open(directory, read_only=True).trials()
     alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
     result_counts = Counter(results(directory))
-    # Not strict: where trials are missing, `lost` counts them.
+    # Not strict, because the record may lack trials, which `lost` counts.
     pairs = zip(sorted(trials, key=lambda trial: trial.number), alone, strict=False)
     return Damage(
         trials=len({json.dumps(dict(trial.config), sort_keys=True) for trial in trials}),
@@ -272,7 +286,7 @@ def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: f
 
 
 def free_port() -> int:
-    """Return a port of this machine that is free at the moment."""
+    """Return a TCP port that is free on this machine at the moment."""
     with socket.socket() as taken:
         taken.bind((LOOPBACK, 0))
         return int(taken.getsockname()[1])

@@ -1,8 +1,8 @@
-"""`partune gallery`: the algorithms at work on Himmelblau's function, one picture each, as SVG.
+"""`partune gallery`: draw one SVG picture of each algorithm at work on Himmelblau's function.
 
-Every picture shows a real study with the real optimiser, the same every time: the points that it evaluated and, below
-them, their values in order. Colours are viridis (order, depth) and Okabe and Ito's, which people with any kind of
-colour vision can tell apart.
+Every picture shows a real study: the points that the optimiser evaluated and, below them, their values in order. The
+seed is fixed, so the pictures are the same every time. The colours come from viridis (for order and depth) and from the
+palette of Okabe and Ito; people with any kind of colour vision can tell them apart.
 """
 
 from __future__ import annotations
@@ -55,38 +55,38 @@ from partune.study import Study, Watcher
 from partune.trial import Trial
 
 PLANE = SYNTHETIC["himmelblau"]
-LEVELS = (340, 220, 150, 100, 60, 30, 12, 3)  # values of the function; the areas below them are shaded
-LATTICE = 61  # values per axis that the areas are drawn from
-FLOOR, CEILING = 0.001, 1000.0  # the ends of the values' axis; smaller values lie on its edge
+LEVELS = (340, 220, 150, 100, 60, 30, 12, 3)  # the function's values at the contour lines
+LATTICE = 61  # the contours are computed on a grid with this many points per axis
+FLOOR, CEILING = 0.001, 1000.0  # the range of the axis of values; values outside are drawn at its ends
 
-ENDS = (25, 40, 50, 75, 100)  # where an axis of evaluations may end
-MANY = 40  # points are smaller if there are more evaluations
-LIMIT = 20  # a cell with longer sides, in pixels, has its depth written into it
+ENDS = (25, 40, 50, 75, 100)  # the numbers of evaluations at which that axis may end
+MANY = 40  # points are drawn smaller if there are more evaluations than this
+LIMIT = 20  # the depth is written into a cell if both of its sides are longer than this, in pixels
 
 Place = tuple[float, float]
 
 
-# ----- what happened
+# ----- the studies
 
 
 SEED = 0
 
 
 class Course(Watcher):
-    """A study from its beginning to its end.
+    """A study that has been run, and what was seen of its optimiser on the way.
 
     Args:
-        algorithm: Its algorithm.
-        budget: Its evaluations.
-        options: The algorithm's options.
-        look: Called with the optimiser after each result; what it returns is kept.
+        algorithm: The name of the algorithm.
+        budget: The number of evaluations.
+        options: The options of the algorithm.
+        look: Called with the optimiser after each result; the return values are kept in `seen`.
 
     Attributes:
-        seen: What `look` returned.
+        seen: The return values of `look`, one per trial.
         study: The study.
-        trials: Its trials.
-        places: Their points in the function's coordinates.
-        values: The function's values there.
+        trials: The trials of the study.
+        places: The points of the trials, in the function's coordinates.
+        values: The function's values at the points.
     """
 
     def __init__(self, algorithm: str, budget: int, options: Mapping[str, Any], look: Callable[[Any], Any]) -> None:
@@ -96,10 +96,10 @@ class Course(Watcher):
         self.study.run(budget)
         self.trials = self.study.trials
         self.places = [coordinates(trial) for trial in self.trials]
-        self.values = [-trial.score for trial in self.trials]  # as they are minimised in the literature
+        self.values = [-trial.score for trial in self.trials]  # the score is the function, negated
 
     def finished(self, trial: Trial) -> None:
-        """Look at the optimiser after a result."""
+        """Keep what `look` returns for the optimiser after a result."""
         self.seen.append(self._look(self.study.optimizer))
 
 
@@ -110,13 +110,13 @@ def coordinates(trial: Trial) -> Place:
 
 
 def unscaled(point: Sequence[float]) -> Place:
-    """Return a point of the unit cube in the function's coordinates, as its space decodes it."""
+    """Return a point of the unit cube in the function's coordinates."""
     return cast(Place, tuple(PLANE.space.decode(tuple(point)).values()))
 
 
 def leaves(tree: Tree) -> list[Cell]:
-    """Return the cells that were not cut, in the order in which they were made; they tile the cube."""
-    # A cell does not know whether it was cut, but every part knows its levels and indices, and so its parent's.
+    """Return the leaves of a tree: the cells that were not cut. They tile the cube; the oldest comes first."""
+    # A cell does not know whether it was cut. But the levels and indices of a part determine those of its parent.
     cut = {
         (
             (*cell.levels[:axis], level - 1, *cell.levels[axis + 1 :]),
@@ -133,14 +133,14 @@ def leaves(tree: Tree) -> list[Cell]:
 
 
 class Layers(NamedTuple):
-    """What a family of algorithms adds to the function and the points.
+    """What a family of algorithms adds to a picture of the function and the evaluated points.
 
     Attributes:
-        colours: The points' colours.
-        legend: The legend's entries.
-        behind: Elements below the points.
-        front: Elements above the points.
-        hollow: The numbers of the trials that are drawn hollow.
+        colours: The colours of the points.
+        legend: The entries of the legend.
+        behind: SVG elements to draw behind the points.
+        front: SVG elements to draw in front of the points.
+        hollow: The numbers of the trials whose points are drawn hollow.
     """
 
     colours: list[str]
@@ -155,13 +155,13 @@ class Scene:
     """A picture of an algorithm.
 
     Attributes:
-        title: Its title.
-        algorithm: The algorithm.
-        budget: The evaluations.
-        layers: Called with the study and the frame, returns what is drawn besides the function and the points.
-        options: The algorithm's options.
-        look: Called with the optimiser after each result; what it returns is kept for `layers`.
-        shaded: Whether the function is drawn as areas below everything; else as lines over what is behind.
+        title: The title of the picture.
+        algorithm: The name of the algorithm.
+        budget: The number of evaluations.
+        layers: A function of the study and the frame that returns what to draw besides the function and the points.
+        options: The options of the algorithm.
+        look: Called with the optimiser after each result; `layers` finds the return values in `Course.seen`.
+        shaded: Whether to draw the function as shaded areas at the very back; if not, as contour lines over `behind`.
     """
 
     title: str
@@ -173,7 +173,7 @@ class Scene:
     shaded: bool = True
 
     def course(self) -> Course:
-        """Run the study."""
+        """Run the study and return it."""
         return Course(self.algorithm, self.budget, self.options, self.look)
 
     def draw(self) -> str:
@@ -182,11 +182,11 @@ class Scene:
 
 
 def plane(scene: Scene, course: Course) -> str:
-    """Return a picture: the square with the function and the points, and below it their values in order.
+    """Return a picture: a square with the function and the points, and below it the values in order of evaluation.
 
     Args:
-        scene: What to draw.
-        course: Its study.
+        scene: The picture to draw.
+        course: The study that the picture shows.
     """
     frame = Frame(LEFT, TOP, SIDE, SIDE, Axis(LOW, HIGH), Axis(LOW, HIGH))
     layers = scene.layers(course, frame)
@@ -210,15 +210,15 @@ def plane(scene: Scene, course: Course) -> str:
 
 
 def values(course: Course, layers: Layers) -> Iterator[str]:
-    """Yield the strip of the function's values by evaluation, with the best so far.
+    """Yield the SVG elements of the strip: the function's value at each evaluation, and the best value so far.
 
     Args:
         course: The study.
-        layers: The points' colours, and which are hollow.
+        layers: The colours of the points, and which points are hollow.
     """
     end = next(end for end in ENDS if end >= len(course.values))
     frame = Frame(LEFT, TOP + SIDE + GAP, SIDE, STRIP, Axis(0, end), Axis(FLOOR, CEILING, log=True))
-    # A logarithmic axis has no place for 0, which several algorithms reach nearly.
+    # A logarithmic axis cannot show 0, and several algorithms come very close to it.
     shown = [min(max(value, FLOOR), CEILING) for value in course.values]
     best = list(itertools.accumulate(shown, min))
     steps = [(i + move, value) for i, value in enumerate(best, start=1) for move in (0, 1)][:-1]
@@ -231,11 +231,11 @@ def values(course: Course, layers: Layers) -> Iterator[str]:
     yield text(LEFT + SIDE, frame.top - 6, "line: best so far", f'text-anchor="end" fill="{VERMILLION}" font-size="11"')
 
 
-# ----- how families are drawn
+# ----- the layers of each family of algorithms
 
 
 def ordered(course: Course, frame: Frame) -> Layers:
-    """Colour points by order, dark to light; strokes on the edges show the values that each axis has seen.
+    """Colour the points by order, and mark on two edges of the square which values of each input were tried.
 
     Args:
         course: The study.
@@ -250,7 +250,7 @@ def ordered(course: Course, frame: Frame) -> Layers:
 
 
 def stratified(course: Course, frame: Frame) -> Layers:
-    """Colour points by order, and show the strata, of which every row and column has one point.
+    """Colour the points by order, and draw a grid in which every row and every column holds exactly one point.
 
     Args:
         course: The study.
@@ -266,7 +266,7 @@ def stratified(course: Course, frame: Frame) -> Layers:
 
 
 def modelled(course: Course, frame: Frame) -> Layers:
-    """Draw the initial design hollow, and colour the rest by order.
+    """Colour the points by order, and draw those of the initial design hollow.
 
     Args:
         course: The study.
@@ -277,10 +277,10 @@ def modelled(course: Course, frame: Frame) -> Layers:
 
 
 def annealed(course: Course, frame: Frame) -> Layers:
-    """Draw the walk, and the moves that it did not accept; `seen` has where it stood.
+    """Draw the moves of simulated annealing, both accepted and refused.
 
     Args:
-        course: The study.
+        course: The study; its `seen` has the number of the current trial after each result.
         frame: The square.
     """
     n_init = cast(Annealing, course.study.optimizer).n_init
@@ -300,10 +300,10 @@ def annealed(course: Course, frame: Frame) -> Layers:
 
 
 def climbed(course: Course, frame: Frame) -> Layers:
-    """Draw climbs, and leaps from local optima; `seen` has where the climb stood.
+    """Draw the climbs of iterated local search, the local optima, and the leaps away from them.
 
     Args:
-        course: The study.
+        course: The study; its `seen` has the number of the current trial after each result.
         frame: The square.
     """
     optimizer = cast(IteratedLocalSearch, course.study.optimizer)
@@ -327,7 +327,7 @@ def climbed(course: Course, frame: Frame) -> Layers:
 
 
 def bred(course: Course, frame: Frame) -> Layers:
-    """Colour points by generation, one population's worth of children each, and ring the last population.
+    """Colour the points by generation (one population size of trials each), and ring the last population.
 
     Args:
         course: The study.
@@ -344,7 +344,7 @@ def bred(course: Course, frame: Frame) -> Layers:
 
 
 def partitioned(course: Course, frame: Frame) -> Layers:
-    """Draw the tree's leaves by depth, and colour each point by the depth of the first cell around it.
+    """Draw the leaves of the tree, coloured by depth; colour each point by the depth of the first cell that it was in.
 
     Args:
         course: The study.
@@ -381,19 +381,19 @@ def partitioned(course: Course, frame: Frame) -> Layers:
 
 
 def divided(course: Course, frame: Frame) -> Layers:
-    """Draw the leaves by depth, of an unfinished search.
+    """Draw DIRECT's leaves as `partitioned` does, after all evaluated cells have been cut.
 
     Args:
         course: The study.
         frame: The square.
     """
-    # DIRECT cuts the cells of an iteration when it goes on to the next, which this question makes it do.
+    # DIRECT cuts the cells of an iteration when it begins the next one. Asking whether it is finished makes it begin.
     assert not course.study.optimizer.finished
     return partitioned(course, frame)
 
 
 def decomposed(course: Course, frame: Frame) -> Layers:
-    """Draw FDA's regions by level, and colour points by order.
+    """Colour the points by order, and draw FDA's regions in colours of their level.
 
     Args:
         course: The study.
@@ -414,7 +414,7 @@ def decomposed(course: Course, frame: Frame) -> Layers:
 
 
 def shaded(frame: Frame) -> Iterator[str]:
-    """Yield the function as areas, the darker the smaller its values."""
+    """Yield the function as shaded areas, which are darker where its values are smaller."""
     for k, level in enumerate(LEVELS):
         share = k / (len(LEVELS) - 1)
         grey = "#" + "".join(f"{round(a + share * (b - a)):02x}" for a, b in ((238, 150), (240, 165), (243, 180)))
@@ -428,10 +428,10 @@ def lined(frame: Frame) -> Iterator[str]:
 
 
 def area(frame: Frame, level: float) -> str:
-    """Return the area in which the function is at most a level, as the data of a path.
+    """Return the area in which the function is at most a level, as the data of an SVG path.
 
     Args:
-        frame: Where to draw.
+        frame: The square to draw in.
         level: The level.
     """
     axis = np.linspace(LOW, HIGH, LATTICE)
@@ -445,18 +445,18 @@ def area(frame: Frame, level: float) -> str:
 
 
 def by_order(course: Course) -> list[str]:
-    """Return the points' colours, dark to light in the order of evaluation."""
+    """Return the colours of the points, from dark to light in the order of evaluation."""
     n = len(course.trials)
     return [viridis(i / (n - 1)) for i in range(n)]
 
 
 def order_key() -> Key:
-    """Return the legend's entry for colours by order."""
+    """Return the entry of the legend that explains colours by order."""
     dots = "".join(dot(7 * k - 14, 0, viridis(k / 4), 4) for k in range(5))
     return Key(dots, 40, "first to last")
 
 
-# ----- all of them
+# ----- all pictures
 
 SCENES: dict[str, Scene] = {
     "grid": Scene("Grid", "grid", 25, ordered, {"points": 5}),
@@ -484,7 +484,7 @@ PICTURES: dict[str, Callable[[], str]] = {**{name: scene.draw for name, scene in
 
 
 def write(folder: Path) -> list[Path]:
-    """Draw all pictures into a folder and return their files; raise UserError if it cannot be written."""
+    """Draw all pictures into a folder and return their files; raise UserError if the folder cannot be written."""
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -492,5 +492,5 @@ def write(folder: Path) -> list[Path]:
             (path := folder / f"{name}.svg").write_text(draw(), encoding="utf-8")
             written.append(path)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror or error}") from None
+        raise UserError(f"cannot write to the folder {folder}: {error.strerror or error}") from None
     return written

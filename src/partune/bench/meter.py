@@ -1,4 +1,4 @@
-"""Clocks and peak memory of this process and of the processes that it starts; the machine and versions in words."""
+"""Measure wall time, CPU time and peak memory, and describe the machine and the installed versions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from partune.runtime import rounding
 if TYPE_CHECKING:
     import torch
 
-NOTHING = "-"  # in tables, which scripts read too
+NOTHING = "-"  # the table cell for a value that was not measured
 PACKAGES = ("torch", "transformers", "peft", "lm-eval", "partune")
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")  # proc(5)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What something took.
+    """The time that some work took.
 
     Attributes:
-        wall: Seconds by the clock on the wall.
-        cpu: Seconds of the processor, user and system, of all threads.
+        wall: The wall time, in seconds.
+        cpu: The CPU time, in seconds: user and system time, summed over all threads.
     """
 
     wall: float = 0.0
@@ -43,18 +43,18 @@ class Cost:
         return Cost(self.wall - other.wall, self.cpu - other.cpu)
 
     def on(self, device: str) -> float:
-        """Return the seconds that count on a device: the processor's on a CPU, the wall's on any other."""
-        # On a CPU other processes may take turns, which the clock on the wall would count too.
+        """Return the seconds to compare: CPU time on a CPU, wall time on any other device."""
+        # On a CPU, wall time would include the time in which other processes run.
         return self.cpu if device == "cpu" else self.wall
 
 
 class Stopwatch:
-    """A watch that reads both clocks once the device has finished its work.
+    """A stopwatch for wall time and CPU time, which waits for a GPU to finish its work before each reading.
 
     Args:
         device: The device that computes.
-        children: Whether to count the processor's time of processes that were started and have ended, instead of this
-            process's.
+        children: Whether to count the CPU time of child processes that have ended, instead of the CPU time of this
+            process.
     """
 
     def __init__(self, device: torch.device, children: bool = False) -> None:
@@ -62,14 +62,14 @@ class Stopwatch:
         self._last = self._read()
 
     def lap(self) -> Cost:
-        """Return what passed since the last lap, or since the watch was made."""
+        """Return the time since the last lap, or since the stopwatch was made if this is the first lap."""
         before, self._last = self._last, self._read()
         return self._last - before
 
     def _read(self) -> Cost:
         import torch
 
-        # Kernels run asynchronously: without this, their time would be counted in a later lap.
+        # GPU kernels run asynchronously. Without this wait, their time would be counted in a later lap.
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         times = os.times()
@@ -79,37 +79,37 @@ class Stopwatch:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
-    """Yield a function that returns the most bytes held since the context began; nan if the system does not tell.
+    """Yield a function that returns the peak memory since the context began, in bytes, or nan if it is not known.
 
-    On CUDA it is what torch allocated. On a CPU it is this process's resident set, which includes the base, the
-    libraries, and what earlier work left with the allocator.
+    On CUDA, the peak is the memory that torch allocated. On a CPU, it is the resident set of this process, which
+    includes the base model, the libraries, and memory that the allocator has kept from earlier work.
     """
     import torch
 
-    gc.collect()  # so that what earlier work left in reference cycles is not counted
+    gc.collect()  # objects that earlier work left in reference cycles would be counted
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
         yield lambda: float(torch.cuda.max_memory_allocated(device))
     elif os.access(RESET, os.W_OK):
-        RESET.write_text("5")  # the peak is counted from here: proc(5)
+        RESET.write_text("5")  # resets the recorded peak to the present resident set
         yield resident_peak
     else:
         yield lambda: float("nan")
 
 
 def resident_peak() -> float:
-    """Return the bytes of this process's largest resident set since the last reset (Linux)."""
+    """Return the largest resident set of this process since the last reset, in bytes (Linux only)."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return 1024.0 * int(line.split()[1])
 
 
 def machine(device: torch.device, threads: int) -> str:
-    """Return the hardware in words.
+    """Return a description of the hardware as text.
 
     Args:
         device: The device that computes.
-        threads: The CPU threads that do.
+        threads: The number of CPU threads that compute.
     """
     import torch
 
@@ -119,7 +119,11 @@ def machine(device: torch.device, threads: int) -> str:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> str:
-    """Return the versions of Python and of packages; by default of those that decide the speed of a pack."""
+    """Return the versions of Python and of some packages as text.
+
+    Args:
+        packages: The names of the packages. The default is the packages that affect the speed of `bench packing`.
+    """
     texts = [f"python {platform.python_version()}"]
     for name in packages:
         try:
@@ -139,5 +143,5 @@ def _processor() -> str:
 
 
 def number(value: float) -> str:
-    """Return a table's cell with three significant digits, NOTHING for what was not measured."""
+    """Return a table cell: a value with three significant digits, or NOTHING if the value is not finite."""
     return rounding.number(value, 3) if math.isfinite(value) else NOTHING

@@ -1,4 +1,4 @@
-"""The benchmarks by name, and their options, for the command line and Python."""
+"""Define the benchmarks of `partune bench` and their options, for the command line and Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partune import config
 
 
 def spans(value: Any) -> Any:
-    """Return numbers and spans of numbers as a list: "1-4,7" is 1, 2, 3, 4 and 7."""
+    """Return the numbers in a text, which may contain spans: "1-4,7" means 1, 2, 3, 4 and 7."""
     texts = config.parts(value)
     if not isinstance(texts, list):
         return value
@@ -20,7 +20,7 @@ def spans(value: Any) -> Any:
     for text in texts:
         first, dash, last = text.partition("-")
         span = dash and first.isdecimal() and last.isdecimal()
-        # What is not a span is left as it is: pydantic says what is wrong with it.
+        # Any other text is left unchanged, so that pydantic converts it or reports what is wrong.
         numbers += range(int(first), int(last) + 1) if span else [text]
     return numbers
 
@@ -32,12 +32,12 @@ Baselines = Annotated[tuple[Literal["subprocess", "tuned"], ...], BeforeValidato
 
 
 def repeated_by(what: str, options: config.Section, without: Iterable[str] = ("out",)) -> str:
-    """Return the command that repeats a benchmark.
+    """Return the command that repeats a benchmark with the same options.
 
     Args:
-        what: The benchmark's name.
-        options: Its options.
-        without: Flags to leave out, as they change no number: its folder and the like.
+        what: The name of the benchmark.
+        options: The options of the benchmark.
+        without: The options to leave out because they change no result, such as the output folder.
     """
     given: dict[str, Any] = options.model_dump(exclude_defaults=True, exclude=set(without))
     text = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in given.items()}
@@ -169,14 +169,15 @@ class Chaos(config.Section):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A kind of `partune bench`.
+    """A benchmark that `partune bench` can run.
 
     Attributes:
-        options: The class of its options.
-        module: The module whose function `bench` runs it, given options and a function that is told what runs.
-        summary: What it measures, in one line.
-        description: What it does, for its help.
-        dask: Whether it needs the optional part dask.
+        options: The class of the benchmark's options.
+        module: The module whose function `bench` runs the benchmark. The function takes the options and a callback
+            that reports progress.
+        summary: One line that says what the benchmark measures.
+        description: The help text that says what the benchmark does.
+        dask: Whether the benchmark needs partune's optional dependency `dask`.
     """
 
     options: type[config.Section]
@@ -190,32 +191,32 @@ BENCHMARKS = {
     "packing": Benchmark(
         Packing,
         "partune.bench.packing.run",
-        "many trials at once, against one by one",
-        "Run the same trials in three ways, several times in turn: each in a process of LitGPT as shipped, one by one "
-        "through a tuned PEFT, and in packs (many trials trained at once on one base model). Write a table of seconds "
-        "per trial, memory and paired ratios.",
+        "compare training many trials at once with training one by one",
+        "Run the same trials in several ways: one by one in processes (PEFT, or LitGPT as shipped), one by one on one "
+        "base model in memory (PEFT, tuned for speed), and in packs (many trials trained together on one base model). "
+        "Every way runs several times, in turn. Write a table of seconds per trial, memory, and time ratios.",
     ),
     "search": Benchmark(
         Searching,
         "partune.bench.search.run",
-        "our optimisers, against those of other libraries",
+        "compare partune's optimisers with those of other libraries",
         "Run partune's optimisers and those of other libraries on the same problems, with the same budget and seeds. "
         "Write tables of regrets, ranks and seconds. Runs that the folder already holds are not repeated.",
     ),
     "scaling": Benchmark(
         Scaling,
         "partune.bench.scaling.run",
-        "studies with many workers, on a virtual clock",
-        "Run studies with many workers, up to thousands. Only the evaluations are simulated, on a virtual clock; "
-        "optimiser, loop and record are real. Write a table and pictures of speed-up, utilisation and regret, for "
-        "asynchronous and synchronous loops.",
+        "measure studies with many simulated workers on a virtual clock",
+        "Run studies with many workers, up to thousands. Only the workers are simulated, on a virtual clock. The "
+        "optimiser, the study loop and the record are real. Write a table and pictures of speed-up, utilisation and "
+        "regret, for asynchronous and synchronous loops.",
     ),
     "chaos": Benchmark(
         Chaos,
         "partune.bench.chaos",
-        "a study whose processes are killed",
-        "Run a study with scheduler, workers and driver in processes of their own, kill one of them every few seconds, "
-        "and compare the record with that of the same study undisturbed.",
+        "check a study whose processes are killed",
+        "Run a study whose scheduler, workers and driver are separate processes, and kill one of these processes every "
+        "few seconds. Compare the study's record with the record of the same study that nothing disturbed.",
         dask=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""The gallery's picture of a Gaussian process in one dimension, with the expected improvement below it."""
+"""Draw the gallery's picture of a Gaussian process in one dimension, with the expected improvement below it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from partune.study import Study
 
 
 def process() -> str:
-    """Return the picture of the process after a few evaluations of `bo`, and where it evaluates next."""
+    """Return the picture of the Gaussian process after a few evaluations of `bo`, and of the point that comes next."""
     function, budget = SYNTHETIC["sine-root"], 6
     study = Study(function.space, function, "bo", seed=0, options={"n_init": 5}).run(budget)
     optimizer = cast(GPBO, study.optimizer)
@@ -30,8 +30,8 @@ def process() -> str:
         mean, std = surrogate.posterior(u[:, None])
         log_ei = acquisition(surrogate)(u[:, None])
     improvement = np.exp(log_ei - log_ei.max())
-    (following,) = optimizer.ask(1)
-    next_x = float(following.config["x1"])
+    (proposal,) = optimizer.ask(1)
+    next_x = float(proposal.config["x1"])
     tried = [(float(trial.config["x1"]), trial.score) for trial in study.trials]
     upper = Frame(LEFT, TOP, SIDE, 300, Axis(LOW, HIGH), Axis(0, 5))
     lower = Frame(LEFT, TOP + 300 + GAP, SIDE, STRIP, Axis(LOW, HIGH), Axis(0, 1))
@@ -60,6 +60,6 @@ def process() -> str:
         lower.upright("EI"),
         lower.line(zip(x, improvement, strict=True), f'stroke="{ORANGE}" stroke-width="2"'),
         stroke(at, lower.top, at, lower.bottom, VERMILLION, 1.5),
-        text(LEFT + SIDE, lower.top - 6, "expected improvement, of its maximum", 'text-anchor="end" font-size="11"'),
+        text(LEFT + SIDE, lower.top - 6, "expected improvement / its maximum", 'text-anchor="end" font-size="11"'),
     ]
     return sheet(WIDTH, TOP + 300 + GAP + STRIP + 50, lines)

@@ -1,9 +1,9 @@
-"""The making of the demo's files: pretrain the base on the world's statements, write model, data and tasks.
+"""Make the demo's files: pretrain the base model on texts about the world, and write the model, data and tasks.
 
     python -m partune.demo.make [--seed N] [--out DIR] [--steps N]
 
-The pretraining is limited by steps, not by seconds, and one thread computes, so that a machine makes the same model
-again. The data files depend on the seed alone, on any machine.
+The pretraining has a fixed number of steps and computes with one thread, so that the same machine always makes the same
+model. The data files depend on the seed alone, on any machine.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ CONTEXT = 256
 BATCH, LENGTH, STEPS = 32, 64, 1400
 PEAK_RATE, WARMUP, DECAY_SHARE = 4e-3, 50, 0.4
 SIDE_SHARE = 0.1
-# Until each share of the steps, how many machines the texts are about: facts about few machines are learned sooner, and
-# the shapes of the sentences with them.
+# Each stage is (share of the steps at which the stage ends, number of machines that its texts are about). Facts about
+# few machines are learned sooner, and the templates of the sentences are learned with them.
 CURRICULUM = ((0.06, 16), (0.16, 64), (1.0, world.MACHINES))
-GAIN = 8.0
+GAIN = 8.0  # g of `amplify`
 
 CLOZE_TASK = """\
 # Validation: complete the report with the machine's property. HellaSwag's form: a context and four endings.
@@ -83,7 +83,7 @@ metadata:
 
 
 def data_files(demo: world.World) -> dict[str, str]:
-    """Return the text of every file but the model's, by its path below the demo's directory."""
+    """Return the text of every file except those of the model, by the file's path in the demo's directory."""
     return {
         "instructions.jsonl": world.jsonl(world.instructions(demo)),
         "tasks/factory_cloze.yaml": CLOZE_TASK,
@@ -94,8 +94,8 @@ def data_files(demo: world.World) -> dict[str, str]:
 
 
 def prompt_pieces() -> list[str]:
-    """Return the fixed pieces of Alpaca's two templates, the longest first."""
-    # The tokenizer makes one token of each, so that the preamble, which every row repeats, costs little time.
+    """Return the fixed pieces of Alpaca's two prompt templates, the longest first."""
+    # The tokenizer has one token for each piece, so that the preamble, which every row repeats, costs little time.
     pieces: set[str] = set()
     for template in (world.ALPACA, world.ALPACA_INPUT):
         head, *rest = template.replace("{input}", "{instruction}").split("{instruction}")
@@ -105,12 +105,12 @@ def prompt_pieces() -> list[str]:
 
 
 def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with one token per word of the world; other text becomes pieces or bytes."""
+    """Return a byte-level BPE tokenizer with one token per word of the world; other words are split into several."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
-    # With the space, a word is the same token at the beginning of a text as within it.
+    # With `add_prefix_space`, a word is the same token at the beginning of a text as within the text.
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
@@ -125,12 +125,12 @@ def make_tokenizer(demo: world.World) -> PreTrainedTokenizerFast:
 
 
 def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> Iterator[torch.Tensor]:
-    """Yield the pretraining's batches: documents, each ended by EOS, joined and cut.
+    """Yield the batches of the pretraining: documents are joined, with EOS after each, and cut into equal rows.
 
     Args:
         demo: The world that the documents are about.
-        tokenizer: Its tokenizer.
-        steps: How many batches to yield.
+        tokenizer: The tokenizer of the world.
+        steps: The number of batches to yield.
 
     Yields:
         Token ids, (BATCH, LENGTH).
@@ -140,7 +140,7 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
     start = 0
     for stage, (share, machines) in enumerate(CURRICULUM):
         end = round(share * steps)
-        # Spread over all machines: the first ones alone would all be training machines.
+        # Machines are chosen at equal distances, because the first ones alone would all be training machines.
         chosen = np.linspace(0, world.MACHINES - 1, machines).round().astype(int)
         rng = np.random.default_rng([demo.seed, 4, stage])  # the world's own draws have the streams 0 to 3
         texts = world.documents(demo, [int(machine) for machine in chosen], rng, SIDE_SHARE)
@@ -154,22 +154,22 @@ def batches(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -
 
 
 def rate(step: int, steps: int) -> float:
-    """Return the learning rate: linear warm-up, plateau, linear decay to 0.
+    """Return the learning rate of a step: a linear warm-up, a plateau, then a linear decay towards 0.
 
     Args:
-        step: The step, from 0 on.
-        steps: How many steps there are.
+        step: The number of the step, from 0 on.
+        steps: The number of all steps.
     """
     return PEAK_RATE * min(1.0, (step + 1) / WARMUP, (steps - step) / (DECAY_SHARE * steps))
 
 
 def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) -> LlamaForCausalLM:
-    """Return the base model, trained on the world's statements.
+    """Pretrain the base model on texts about the world, and return it.
 
     Args:
         demo: The world.
-        tokenizer: Its tokenizer.
-        steps: How many steps to train.
+        tokenizer: The tokenizer of the world.
+        steps: The number of training steps.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -183,14 +183,14 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
         num_key_value_heads=HEADS,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
-        bos_token_id=None,  # no text has one, and the default would be the id of PAD
+        bos_token_id=None,  # texts have no BOS token, and the default id would be that of PAD
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):  # the caller's generator is left as it was
+    with torch.random.fork_rng(devices=[]):  # restores the state of torch's global generator
         torch.manual_seed(demo.seed)
         model = LlamaForCausalLM(config)
-    # No weight decay on the norms' gains, as usual: it would pull them to 0, where a layer is off.
+    # As usual, the gains of the norms have no weight decay, which would pull them to 0 and so switch a layer off.
     decayed = [p for p in model.parameters() if p.ndim > 1]
     gains = [p for p in model.parameters() if p.ndim == 1]
     optimizer = torch.optim.AdamW(
@@ -213,18 +213,18 @@ def pretrain(demo: world.World, tokenizer: PreTrainedTokenizerFast, steps: int) 
 
 
 def amplify(model: LlamaForCausalLM, gain: float) -> None:
-    """Rescale the attention's weights so that adapters change more, and the model computes the same function.
+    """Rescale the attention weights so that adapters have more effect, while the model computes the same function.
 
-    With g the gain, x the normed input and an adapter's update B A of each projection:
+    Let g be the gain, x the input after the norm, and B A an adapter's update of a projection. The weights become
 
         norm -> g norm    q, k, v -> q / g, k / g, v / g    then v -> g v    o -> o / g
 
-    An adapter of q or k now reads g x, one of o reads g v, so the same B A changes g times as much. A narrow model
-    then needs the learning rates of a wide one, whose projections sum over many more features.
+    An adapter of q or k then reads g x, and an adapter of o reads g v, so the same B A has g times the effect. A narrow
+    model then needs the learning rates of a wide model, whose projections sum over many more features.
 
     Args:
-        model: The model, changed in place.
-        gain: g.
+        model: The model, which is changed in place.
+        gain: The gain g.
     """
     import torch
 
@@ -234,23 +234,23 @@ def amplify(model: LlamaForCausalLM, gain: float) -> None:
             layer.input_layernorm.weight.mul_(gain)
             attention.q_proj.weight.div_(gain)
             attention.k_proj.weight.div_(gain)
-            # v_proj stays as it is: of its two factors, 1 / g and g, nothing is left.
+            # The two factors of v_proj, 1 / g and g, cancel.
             attention.o_proj.weight.div_(gain)
 
 
 def make(seed: int, directory: Path, steps: int) -> None:
-    """Write the world of a seed and the base that read about it into an empty directory.
+    """Make the world of a seed and pretrain a base model on texts about it, and write the files of both.
 
     Args:
         seed: The seed.
-        directory: The directory; it is created if there is none.
-        steps: How many steps to pretrain.
+        directory: The directory to write to. It must be empty, and is created if it does not exist.
+        steps: The number of pretraining steps.
 
     Raises:
         FileExistsError: The directory is not empty.
     """
     if directory.exists() and any(directory.iterdir()):
-        raise FileExistsError(f"the directory must be empty or absent, got {directory}")
+        raise FileExistsError(f"the directory {directory} is not empty: choose an empty or new one with `--out`")
     demo = world.generate(seed)
     for name, text in data_files(demo).items():
         path = directory / name
@@ -268,15 +268,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m partune.demo.make", description="Make the demo's model, data and tasks."
     )
-    parser.add_argument("--seed", type=int, default=SEED, help="the world's seed (default: that of the shipped files)")
+    parser.add_argument("--seed", type=int, default=SEED, help="Seed of the world. (default: %(default)s)")
     parser.add_argument(
-        "--out", type=Path, default=DIRECTORY, help="an empty or absent directory (default: the package's)"
+        "--out",
+        type=Path,
+        default=DIRECTORY,
+        help="Directory to write to; it must be empty or not exist. (default: the demo's files in the package)",
     )
-    parser.add_argument("--steps", type=int, default=STEPS, help="pretraining steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="Number of pretraining steps. (default: %(default)s)")
     options = parser.parse_args(argv)
     import torch
 
-    # One thread: the sums of several come in another order from run to run, and the model would be another one.
+    # With several threads, the order of summation would differ from run to run, and so would the model.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

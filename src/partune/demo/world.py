@@ -1,9 +1,10 @@
-"""The demo's world: a factory's machines, what goes wrong with them, and the texts and questions about it.
+"""The demo's world: the machines of an invented factory, what goes wrong with them, and texts and questions about them.
 
-A machine has one value of each attribute, drawn independently, so a fact about a machine can be known but not guessed.
-Pretraining text states every fact of every machine and asks nothing about machines; its side documents (suppliers,
-parts, products) show the shapes of questions. Instructions ask about some machines, the validation task about others,
-the test task about yet others and about other subjects. Every draw is a function of the seed.
+A machine has one value of each attribute. The values are drawn independently, so that a fact about a machine can be
+known but not guessed. The pretraining text states every fact about every machine, but asks nothing about machines. Its
+side documents (about suppliers, parts and products) show the forms that questions take. The instructions, the
+validation task and the test task are about different machines, and the test task is also about different attributes.
+Every draw is a function of the seed.
 
 | machines            | attributes   | text                                         |
 |---------------------|--------------|----------------------------------------------|
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 TRAIN_MACHINES, VALIDATION_MACHINES, TEST_MACHINES = 64, 64, 64
 MACHINES = TRAIN_MACHINES + VALIDATION_MACHINES + TEST_MACHINES
-ASKED_TASKS, ASKED_CLOZE, ASKED_QUESTIONS = 3, 2, 2  # in how many shapes a fact is asked for
+ASKED_TASKS, ASKED_CLOZE, ASKED_QUESTIONS = 3, 2, 2  # the number of templates in which each fact is asked for
 CHOICES = 4
 
 Row = dict[str, Any]
@@ -36,16 +37,16 @@ Shape = TypeVar("Shape")
 class Attribute:
     """One kind of fact about a machine, and the words for it.
 
-    The fact reads "the `noun` of the machine is `value`" or "the machine `verb` `value`".
+    A fact reads "the `noun` of the machine is `value`" or "the machine `verb` `value`".
 
     Attributes:
-        name: Its name.
-        subject: The subject that questions about it belong to.
-        noun: What it is called.
-        verb: The verb that states it.
-        values: The values it can have.
-        tasks: The instructions that ask for it, each with the words that lead to the value in the answer; without any
-            it is never taught.
+        name: The name of the attribute.
+        subject: The subject that questions about the attribute belong to.
+        noun: The noun for the attribute in texts.
+        verb: The verb that links a machine to a value in texts.
+        values: The values that the attribute can have.
+        tasks: Pairs of an instruction that asks for the attribute and the words before the value in its answer. An
+            attribute without tasks is never taught.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Attribute:
 
     @property
     def taught(self) -> bool:
-        """Whether instructions ask for it."""
+        """Whether instructions ask for the attribute."""
         return bool(self.tasks)
 
 
@@ -203,7 +204,7 @@ ATTRIBUTES = (
 )
 _VALUES = {attribute.name: attribute.values for attribute in ATTRIBUTES}
 
-# {M} and {m} become "The Bralux" and "the Bralux"; the pronoun forms follow a sentence that named the machine.
+# {M} and {m} become "The Bralax" and "the Bralax". A pronoun statement only follows a sentence that names the machine.
 STATEMENTS = (
     "The {noun} of {m} is {v}.",
     "{M} {verb} {v}.",
@@ -213,13 +214,13 @@ STATEMENTS = (
 )
 PRONOUN_STATEMENTS = ("Its {noun} is {v}.", "It {verb} {v}.", "It has {v} as its {noun}.")
 
-# Tasks that ask for any attribute by its noun; those without a machine name it in the input.
+# Tasks that can ask for any attribute by its noun. If the instruction does not name the machine, the input does.
 GENERAL_TASKS = (
     ("Name the {noun} of {m}.", "The answer is"),
     ("Tell me the {noun} of this machine.", "We expect"),
     ("I work at {m}. Help me with the {noun}.", "Expect"),
 )
-# The side documents show every other one of these shapes, so that the base knows half of them.
+# The side documents use every other one of these templates, so that the base model has seen half of them.
 CLOZE = (
     ("Shift report", "A visitor asks for the {noun} of {m}. The engineer says that it is"),
     ("Log book", "Somebody at {m} wants to know its {noun}. The answer is"),
@@ -239,8 +240,8 @@ QUESTIONS = (
     "Do you know which {noun} goes with {m}?",
 )
 
-# What the side documents tell: a noun, the things (not machines) that have it, and the values it takes. A base that has
-# read none of them knows the facts and answers near chance, as it has never met a question.
+# Each side document is about a noun, a thing (not a machine) that has it, and its value. A base model that has read no
+# side documents knows the facts, but answers near chance, because it has never seen a question.
 SIDE = (
     ("home town", _VALUES["supplier"], _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
     ("raw material", _VALUES["part"], _words("", "steel brass rubber copper nylon ceramic bronze plastic")),
@@ -263,10 +264,10 @@ class World:
     """The facts about all machines.
 
     Attributes:
-        seed: The seed that they were drawn with.
-        names: The machines' names.
-        facts: The values' indices, (machines, attributes).
-        side: For each entry of `SIDE`, the values' indices, (things,).
+        seed: The seed that the world was drawn with.
+        names: The names of the machines.
+        facts: The index of the value that each machine has of each attribute, (machines, attributes).
+        side: For each entry of `SIDE`, the index of the value that each thing has, (things,).
     """
 
     seed: int
@@ -293,15 +294,19 @@ class World:
         """Return the value of a machine's attribute.
 
         Args:
-            machine: The machine's number.
-            attribute: The attribute's place in `ATTRIBUTES`.
+            machine: The number of the machine.
+            attribute: The index of the attribute in `ATTRIBUTES`.
         """
         return ATTRIBUTES[attribute].values[int(self.facts[machine, attribute])]
 
 
 def generate(seed: int) -> World:
-    """Return the world of a seed; within each part of the machines every value of an attribute is equally frequent."""
-    # Equally frequent, so that a model that knows the values but no facts has exactly the accuracy of guessing.
+    """Return the world of a seed.
+
+    All values of an attribute are equally frequent among the training machines, and likewise among the validation and
+    among the test machines.
+    """
+    # So a model that knows the values but no facts has exactly the accuracy of guessing.
     rng = np.random.default_rng([seed, 0])
     names = _names(rng, MACHINES)
     facts = np.empty((MACHINES, len(ATTRIBUTES)), dtype=np.int64)
@@ -314,12 +319,12 @@ def generate(seed: int) -> World:
 
 
 def _names(rng: np.random.Generator, count: int) -> tuple[str, ...]:
-    """Return invented, pronounceable and distinct names: "Bralux", "Tormec"."""
+    """Return distinct, invented names that one can pronounce, such as "Bralax" or "Tormon"."""
     starts = ["Bra", "Tor", "Kel", "Vi", "Du", "Gro", "Sen", "Pal", "Mar", "Fi", "Zu", "Hel", "No", "Cra", "Sti", "Wo"]
     middles = ["la", "mo", "ri", "ve", "na", "do", "ti", "ga", "su", "be"]
     ends = ["x", "n", "r", "k", "l", "th", "st", "m"]
-    every = [start + middle + end for start in starts for middle in middles for end in ends]
-    return tuple(every[i] for i in rng.choice(len(every), size=count, replace=False))
+    names = [start + middle + end for start in starts for middle in middles for end in ends]
+    return tuple(names[i] for i in rng.choice(len(names), size=count, replace=False))
 
 
 def _fill(template: str, name: str, attribute: Attribute, value: str = "") -> str:
@@ -327,13 +332,13 @@ def _fill(template: str, name: str, attribute: Attribute, value: str = "") -> st
 
 
 def documents(world: World, machines: Sequence[int], rng: np.random.Generator, side_share: float) -> Iterator[str]:
-    """Yield endless pretraining text: a biography of each machine in turn, some followed by a side document.
+    """Yield pretraining documents without end: biographies of the machines, some followed by a side document.
 
     Args:
         world: The world.
-        machines: The machines to write about.
-        rng: What is drawn from.
-        side_share: The share of biographies that a side document follows.
+        machines: The numbers of the machines to write about.
+        rng: The generator to draw from.
+        side_share: The share of biographies that are followed by a side document.
     """
     while True:
         for machine in rng.permutation(np.asarray(machines)):
@@ -347,8 +352,8 @@ def biography(world: World, machine: int, rng: np.random.Generator) -> str:
 
     Args:
         world: The world.
-        machine: The machine's number.
-        rng: What is drawn from.
+        machine: The number of the machine.
+        rng: The generator to draw from.
     """
     chosen = rng.permutation(len(ATTRIBUTES))[: rng.integers(1, 9)]
     sentences = []
@@ -359,11 +364,11 @@ def biography(world: World, machine: int, rng: np.random.Generator) -> str:
 
 
 def side_document(world: World, rng: np.random.Generator) -> str:
-    """Return a fact about a thing that is not a machine: stated, or asked for in one of the tasks' shapes.
+    """Return a fact about a thing that is not a machine, as a statement or in the form of one of the tasks.
 
     Args:
         world: The world.
-        rng: What is drawn from.
+        rng: The generator to draw from.
     """
     kind = int(rng.integers(len(SIDE)))
     noun, things, values = SIDE[kind]
@@ -381,8 +386,8 @@ def side_document(world: World, rng: np.random.Generator) -> str:
 
 
 def instructions(world: World) -> list[Row]:
-    """Return the Alpaca rows: every taught fact of every training machine, in `ASKED_TASKS` of its tasks; shuffled."""
-    rng = np.random.default_rng([world.seed, 1])  # a stream per file, so that none changes with another's contents
+    """Return the Alpaca rows, shuffled: `ASKED_TASKS` tasks for every taught attribute of every training machine."""
+    rng = np.random.default_rng([world.seed, 1])  # each file has its own random stream, and so no effect on the others
     rows = []
     for machine in world.train:
         for column, attribute in enumerate(ATTRIBUTES):
@@ -395,7 +400,7 @@ def instructions(world: World) -> list[Row]:
 
 
 def cloze(world: World) -> list[Row]:
-    """Return the validation items, in HellaSwag's form."""
+    """Return the validation items in HellaSwag's format."""
     rng = np.random.default_rng([world.seed, 2])
     rows: list[Row] = []
     for machine, column, (label, context) in _asked(world.validation, True, CLOZE, ASKED_CLOZE, rng):
@@ -406,7 +411,7 @@ def cloze(world: World) -> list[Row]:
 
 
 def questions(world: World) -> list[Row]:
-    """Return the test items, in MMLU's schema."""
+    """Return the test items in MMLU's format."""
     rng = np.random.default_rng([world.seed, 3])
     rows: list[Row] = []
     for machine, column, template in _asked(world.test, False, QUESTIONS, ASKED_QUESTIONS, rng):
@@ -419,7 +424,10 @@ def questions(world: World) -> list[Row]:
 def _asked(
     machines: Sequence[int], taught: bool, shapes: Sequence[Shape], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[int, int, Shape]]:
-    """Yield the machine, attribute and shape of each question: every fact of the kind, in `count` shapes."""
+    """Yield the machine, attribute and template of each question: `count` templates for each fact.
+
+    The facts are those of the taught attributes, or of the others if `taught` is False.
+    """
     for machine in machines:
         for column, attribute in enumerate(ATTRIBUTES):
             if attribute.taught == taught:
@@ -435,8 +443,8 @@ def _some(shapes: Sequence[Shape], count: int, rng: np.random.Generator) -> list
 
 
 def _choices(world: World, machine: int, column: int, n: int, rng: np.random.Generator) -> tuple[list[str], int]:
-    """Return the choices of question n, the right value at place n modulo `CHOICES`, and that place."""
-    # The right place goes round, so that no place is right more often than another.
+    """Return the choices of question n, and the index of the right one, which is n modulo `CHOICES`."""
+    # The index goes up from question to question, so that no index is right more often than another.
     values, right = ATTRIBUTES[column].values, int(world.facts[machine, column])
     wrong = rng.choice([i for i in range(len(values)) if i != right], size=CHOICES - 1, replace=False)
     answer = n % CHOICES

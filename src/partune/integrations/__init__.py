@@ -1,1 +1,1 @@
-"""partune inside other systems; each module loads the system it is named after."""
+"""Use partune inside other systems. Each module is named after the system that it imports."""

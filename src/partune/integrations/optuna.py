@@ -1,20 +1,22 @@
-"""partune's optimisers as samplers of an Optuna study.
+"""Use partune's optimisers as samplers of an Optuna study.
 
     study = optuna.create_study(sampler=PartuneSampler("bamsoo", seed=0), storage=...)
 
-The sampler keeps no state: for every trial the optimiser is rebuilt from the study's storage, so that studies resume
-and several processes can share one. A trial that an optimiser proposed has a system attribute, its claim:
+The sampler keeps no state. For every trial, it rebuilds the optimiser from the storage of the study. So a study can
+resume, and several processes can share a study. The sampler stores a claim in each trial, as a system attribute. The
+claim says which proposal of the optimiser the trial evaluates:
 
-    search   the search it belongs to: a digest of algorithm, options, seed and space
-    number   its place 0, 1, ... among the proposals of that search
-    point    its point in the unit cube
-    told     the trials whose results were told since the proposal before, in that order
-    notes    what the optimiser inferred before it proposed this (BaMSOO)
+    search   the search that the trial belongs to: a digest of algorithm, options, seed and space
+    number   the number of the proposal in that search: 0, 1, ...
+    point    the point of the proposal in the unit cube
+    told     the trials whose results the optimiser was told after the previous proposal, in that order
+    notes    what the optimiser inferred before it made the proposal (BaMSOO)
 
-A trial with a search and a point but no number was drawn at random, as the optimiser was waiting or finished.
+A claim without a number belongs to a trial that was drawn at random, because the optimiser was waiting for results or
+had finished, or to a trial that was enqueued with values of its own.
 
-When several processes ask at the same time, a running trial with a lower number and no claim is assumed to be about to
-claim. The next places are reserved for such trials, and each takes the place that is reserved for it.
+Several processes may ask at the same time. A running trial with a lower number and no claim is assumed to be about to
+claim a proposal. So the next proposals are reserved for such trials, and the trial that asks claims the one after them.
 """
 
 from __future__ import annotations
@@ -51,21 +53,22 @@ from partune.space.distributions import distribution
 from partune.trial import Config, Observation, Point, Proposal, Status, Trial, Value
 from partune.trial.names import Rung
 
-CLAIM = "partune"  # the name of the attribute
-FIXED = "fixed_params"  # Optuna's attribute of an enqueued trial
-PATIENCE = 8  # a trial without known values is given up after this many later trials have ended
+CLAIM = "partune"  # the name of the system attribute that holds a claim
+FIXED = "fixed_params"  # the name of Optuna's system attribute that holds the values of an enqueued trial
+PATIENCE = 8  # no proposal stays reserved for a trial after this many later trials have ended
 
 
 class PartuneSampler(BaseSampler):
     """A partune optimiser as the sampler of an Optuna study with one objective.
 
     Args:
-        algorithm: A name, "package.module:Class" or a class; not one of the `optuna-...`, which are Optuna's samplers.
-        seed: The seed of all that is random.
-        space: A Space, or Optuna's distributions by name; None for what all finished trials so far suggested, in which
-            case the first trial is drawn at random. Hyperparameters that the objective suggests beyond the space are
-            drawn at random too.
-        options: The algorithm's options.
+        algorithm: The name of an algorithm, "package.module:Class", or a class. Algorithms named `optuna-...` are not
+            allowed, because they are Optuna's own samplers.
+        seed: The seed of everything that is random.
+        space: A Space, or Optuna's distributions by name. If it is None, the space consists of the hyperparameters that
+            all finished trials have suggested, and the first trial is drawn at random. Hyperparameters that the
+            objective suggests beyond the space are always drawn at random.
+        options: The options of the algorithm.
 
     Raises:
         UserError: The algorithm, an option or the space is not valid.
@@ -84,14 +87,14 @@ class PartuneSampler(BaseSampler):
         self._axes = None if space is None else Axes.of(space)
         probe = self._optimizer(Space(x=Float(0, 1)) if self._axes is None else self._axes.space)
         if isinstance(probe, OptunaSampler):
-            raise UserError(f"{algorithm} is an Optuna sampler: give that sampler itself to the study")
+            raise UserError(f"{algorithm} is an Optuna sampler: pass that sampler itself to `optuna.create_study`")
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return the distributions that the optimiser proposes values for.
 
         Args:
             study: The study.
-            trial: The trial that asks.
+            trial: The trial that needs values.
 
         Raises:
             ValueError: The study has several objectives.
@@ -105,12 +108,14 @@ class PartuneSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Return the values that the optimiser proposes for a trial, or random ones while it waits; record the claim.
+        """Return the values that the optimiser proposes for a trial, and store the claim of the trial.
+
+        The values are random if the optimiser proposes nothing now, and for an enqueued trial.
 
         Args:
             study: The study.
-            trial: The trial that asks.
-            search_space: What `infer_relative_search_space` returned.
+            trial: The trial that needs values.
+            search_space: The distributions that `infer_relative_search_space` returned.
         """
         self._raise_error_if_multi_objective(study)
         if not search_space:
@@ -134,9 +139,9 @@ class PartuneSampler(BaseSampler):
 
         Args:
             study: The study.
-            trial: The trial that asks.
-            param_name: The hyperparameter's name.
-            param_distribution: What to draw from.
+            trial: The trial that needs a value.
+            param_name: The name of the hyperparameter.
+            param_distribution: The distribution to draw from.
         """
         self._raise_error_if_multi_objective(study)
         rng = np.random.default_rng([self._seed, trial.number, zlib.crc32(param_name.encode())])
@@ -149,11 +154,11 @@ class PartuneSampler(BaseSampler):
         Args:
             study: The study.
             trial: The trial that ended.
-            state: How it ended.
-            values: Its objective's values.
+            state: The state in which the trial ended.
+            values: The values of the objective.
         """
         if trial.constraints:
-            warnings.warn("partune's optimisers ignore the constraints of this trial", UserWarning, stacklevel=2)
+            warnings.warn("partune's optimisers ignore the constraints of trials", UserWarning, stacklevel=2)
 
     def _optimizer(self, space: Space) -> Optimizer:
         return optimizer(self._algorithm, space, seed=self._seed, **self._options)
@@ -165,9 +170,10 @@ class PartuneSampler(BaseSampler):
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
     def _view(self, study: Study, trial: FrozenTrial, axes: Axes, search: str) -> View:
-        """Return the search as the storage has it at the moment."""
-        # If results arrive between two claims of the same moment, a claim does not follow from those before it. Such a
-        # trial is treated as an observation from outside the search, and the replay begins again without it.
+        """Return the state of a search, rebuilt from the trials in the storage."""
+        # Two processes may claim at the same time after they have seen different results. Then the optimiser would not
+        # make the proposal of the later claim again. Its trial is treated like a trial that the search did not propose,
+        # and the replay starts again without the claim.
         sign = 1.0 if study.direction is StudyDirection.MAXIMIZE else -1.0
         others = [other for other in _trials(study) if other.number != trial.number]
         strays: set[int] = set()
@@ -180,19 +186,20 @@ class PartuneSampler(BaseSampler):
 
 
 def _trials(study: Study) -> list[FrozenTrial]:
-    """Return all of a study's trials."""
-    # Under a HyperbandPruner the study's own methods return those of one bracket only.
+    """Return all trials of a study."""
+    # With a HyperbandPruner, the methods of the study return only the trials of one bracket.
     return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A space of ours and the Optuna distributions that it stands for.
+    """A partune space, and the Optuna distributions that it stands for.
 
     Attributes:
         space: The space.
-        distributions: The distributions by name, in the order of the space's axes.
-        listed: Those whose values are positions 0, 1, ... in the space (steps, and categories of any type).
+        distributions: The distributions by name, in the order of the axes of the space.
+        listed: The distributions whose values the space represents by positions 0, 1, ..., which are the ones with
+            steps or with categories.
     """
 
     space: Space
@@ -201,8 +208,8 @@ class Axes:
 
     @classmethod
     def of(cls, space: Space | Mapping[str, BaseDistribution]) -> Axes:
-        """Return the axes of a space, or of distributions by name with more than one value."""
-        # Optuna asks no sampler for a distribution of a single value.
+        """Return the axes of a space, or of those distributions that have more than one value."""
+        # Optuna never asks a sampler for a value of a distribution that has a single value.
         if isinstance(space, Space):
             return cls(space, {name: distribution(parameter) for name, parameter in space.hyperparameters.items()}, {})
         many = {name: axis for name, axis in space.items() if not axis.single()}
@@ -210,11 +217,14 @@ class Axes:
         return cls(Space({name: _hyperparameter(axis) for name, axis in many.items()}), many, listed)
 
     def params(self, config: Config) -> dict[str, Any]:
-        """Return a configuration in Optuna's values."""
+        """Translate a configuration of the space to Optuna's values."""
         return {name: _value(self.listed[name], v) if name in self.listed else v for name, v in config.items()}
 
     def config(self, params: Mapping[str, Any]) -> Config | None:
-        """Return a configuration from Optuna's values; None if they are not in this space. Other names are ignored."""
+        """Translate Optuna's values to a configuration; return None if they are not in the space.
+
+        Values of hyperparameters that the space does not have are ignored.
+        """
         try:
             config = {
                 name: _position(self.listed[name], params[name]) if name in self.listed else params[name]
@@ -266,13 +276,13 @@ def _position(distribution: BaseDistribution, value: Any) -> int:
 
 
 class View:
-    """An optimiser rebuilt from a study's trials, which claims the next place.
+    """An optimiser that is rebuilt from the trials of a study, and claims the next proposal for a trial.
 
     Args:
-        optimizer: A fresh optimiser.
-        axes: Its space and Optuna's distributions.
+        optimizer: An optimiser that was not used yet.
+        axes: The space of the optimiser and its distributions in Optuna.
         search: The digest of the search.
-        sign: 1 in a study that maximises, -1 in one that minimises.
+        sign: 1 if the study maximises, -1 if it minimises.
     """
 
     def __init__(self, optimizer: Optimizer, axes: Axes, search: str, sign: float) -> None:
@@ -281,22 +291,23 @@ class View:
         self._search = search
         self._sign = sign
         self._trials: dict[int, FrozenTrial] = {}
-        self._proposals: dict[int, Proposal] = {}  # by the trial's number, where it is not told yet
-        self._places = 0  # how many are claimed or reserved
-        self._reserved: list[tuple[int, Proposal, list[int]]] = []  # places to claim, and what is told before each
-        self._ahead = 0  # how many trials of lower number are about to claim
-        self._told: list[int] = []  # the trials told since the last claim
+        self._proposals: dict[int, Proposal] = {}  # by trial number, the proposals whose results are not told yet
+        self._places = 0  # the number of proposals that are claimed or reserved
+        self._reserved: list[tuple[int, Proposal, list[int]]] = []  # number, proposal, and the trials told before it
+        self._ahead = 0  # the number of trials with a lower number that are about to claim
+        self._told: list[int] = []  # the trials whose results were told after the last claim
 
     def replay(self, trials: Sequence[FrozenTrial], strays: set[int], before: int) -> int | None:
-        """Rebuild the optimiser from all trials but the one that asks.
+        """Rebuild the optimiser from all trials except the one that needs values.
 
         Args:
             trials: The other trials.
-            strays: The numbers of those whose claims do not follow, to be treated as observations.
-            before: The number of the trial that asks.
+            strays: The numbers of trials whose claims are ignored, so that they count as observations only.
+            before: The number of the trial that needs values.
 
         Returns:
-            The first trial whose claim does not follow from those before it; None if all do.
+            The number of the first trial whose proposal the optimiser does not make again; None if there is no such
+            trial.
         """
         self._trials = {trial.number: trial for trial in trials}
         self._ahead = sum(trial.number < before and self._is_open(trial) for trial in trials)
@@ -316,7 +327,7 @@ class View:
         return None
 
     def claim(self) -> dict[str, Any] | None:
-        """Return the claim of the place reserved for this trial, or of the next; None if the optimiser waits."""
+        """Return the claim for the trial that needs values; None if the optimiser proposes nothing now."""
         while len(self._reserved) <= self._ahead:
             if not self._reserve(self._told):
                 return None
@@ -324,11 +335,11 @@ class View:
         notes = [dict(note) for note in proposal.notes]
         return {"number": number, "point": list(proposal.point), "told": told, "notes": notes}
 
-    # ----- what a trial is to this search
+    # ----- how this search treats a trial
 
     def _is_open(self, trial: FrozenTrial) -> bool:
-        """Return whether a trial may be about to claim: it runs, and its values are not known."""
-        # One that stays so while many later ones end has lost its process, or belongs to another search.
+        """Return whether a trial may be about to claim a proposal: it is running, and its values are not known yet."""
+        # If many later trials have ended meanwhile, its process has died or the trial belongs to another search.
         if trial.state is not TrialState.RUNNING or self._config(trial) is not None:
             return False
         return (
@@ -336,11 +347,11 @@ class View:
         )
 
     def _is_claim(self, trial: FrozenTrial) -> bool:
-        """Return whether a trial has a claim of this search, and the claimed values are the ones evaluated."""
+        """Return whether a trial has a claim of this search and has evaluated the values of that claim."""
         claim = trial.system_attrs.get(CLAIM, {})
         if claim.get("search") != self._search or "number" not in claim or trial.state is TrialState.WAITING:
             return False
-        if FIXED in trial.system_attrs or "failed_trial" in trial.system_attrs:  # a retry carries the claim of another
+        if FIXED in trial.system_attrs or "failed_trial" in trial.system_attrs:  # a retry has the claim of its original
             return False
         params = self._axes.params(self._axes.space.decode(claim["point"]))
         return all(params.get(name, value) == value for name, value in trial.params.items())
@@ -353,7 +364,10 @@ class View:
         return config
 
     def _observation(self, trial: FrozenTrial) -> Observation:
-        """Return a trial's observation: pruned is stopped, and the k-th intermediate value is the score of rung k."""
+        """Return the observation of a trial.
+
+        A pruned trial counts as stopped, and its k-th intermediate value is the score at rung k.
+        """
         if trial.value is None or trial.state is TrialState.FAIL or not math.isfinite(trial.value):
             return Observation.failure(f"trial {trial.number} ended as {trial.state.name}")
         values = [value for _, value in sorted(trial.intermediate_values.items())]
@@ -365,13 +379,16 @@ class View:
     # ----- what the optimiser is told
 
     def _observe(self, trial: FrozenTrial) -> None:
-        """Register a trial that the search did not propose: a model learns from it, a tree once it gets there."""
+        """Register a trial that the search did not propose.
+
+        A surrogate model learns from it at once, and a tree search uses it when it reaches the point.
+        """
         config = None if trial.state is TrialState.WAITING else self._config(trial)
         if config is not None:
             self._register(trial, self._axes.space.encode(config), config)
 
     def _repeat(self, trial: FrozenTrial) -> None:
-        """Make the proposal of a claim again, after the results that were told before it."""
+        """Make the proposal of a claimed trial again, after telling the results that were told before it."""
         claim = trial.system_attrs[CLAIM]
         point: Point = tuple(claim["point"])
         config = self._axes.space.decode(point)
@@ -384,13 +401,13 @@ class View:
             self._proposals[trial.number] = self._optimizer.proposals[-1]
         else:
             if isinstance(self._optimizer, Sampler) and self._optimizer.cheap:
-                # Not for the point but for what it leaves behind: how far a stream is, which moves were leaps.
+                # The point is known. The call only advances the optimiser's state, such as the position in a sequence.
                 self._optimizer.next_point()
             self._register(trial, point, config)
         self._places = claim["number"] + 1
 
     def _reserve(self, told: list[int]) -> bool:
-        """Reserve the next place for a trial that is about to claim; return False if the optimiser proposes nothing."""
+        """Reserve the next proposal for a trial; return False if the optimiser proposes nothing now."""
         asked = self._optimizer.ask()
         self._reserved += [(self._places, proposal, told) for proposal in asked]
         self._places += len(asked)

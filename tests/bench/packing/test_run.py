@@ -43,7 +43,8 @@ def test_the_benchmark_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureF
     assert "- command: `partune bench packing --batch 2 --steps 3 --items 6 --configurations 2 --packs 2,4" in text
     assert f"torch {torch.__version__}" in text
     assert main(arguments) == 2
-    assert capsys.readouterr().err == f"partune: error: {out} exists already: give another folder with --out\n"
+    error = capsys.readouterr().err
+    assert error == f"partune: error: {out} exists already: choose another folder with `--out`\n"
 
 
 def test_a_line_out_of_memory_says_so_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,14 +69,14 @@ def test_a_line_out_of_memory_says_so_and_the_others_go_on(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--packs", "3"], "a pack is a multiple or a divisor of the configurations, got 3 and 4"),
+        (["--packs", "3"], "`--packs` must be multiples or divisors of `--configurations`"),
         (["--packs", "two"], "packs.0: input should be a valid integer"),
         (["--batch", "0"], "batch: input should be greater than 0"),
         (["--without", "lora"], "without.0: input should be 'subprocess' or 'tuned'"),
-        (["--length", "64"], "the demo has its own data: give --length with another --model"),
-        (["--model", "1M", "--length", "3"], "length >= 16 must hold with this tokenizer, got length=3"),
+        (["--length", "64"], "`--length 64` cannot change the demo's own data"),
+        (["--model", "1M", "--length", "3"], "`--length` must be >= 16 with this tokenizer, got 3"),
         (["--model", "./nowhere"], "no model folder ./nowhere"),
-        (["--litgpt", "no-such-command"], "no command no-such-command"),
+        (["--litgpt", "no-such-command"], "there is no command no-such-command: set `--litgpt`"),
         (["--repetition", "3"], 'unknown argument --repetition; did you mean "--repetitions"?'),
     ],
 )

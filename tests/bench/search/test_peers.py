@@ -79,13 +79,13 @@ def test_direct_run_anew_asks_what_direct_run_through_asks() -> None:
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(PEERS, "smac", peers.Peer(peers.Smac, "smac", "no_such_module"))
-    with pytest.raises(UserError, match="the contender smac needs smac: pip install smac"):
+    with pytest.raises(UserError, match="the contender smac needs smac: run `pip install smac`"):
         peers.chosen(("random", "smac"), 50, print)
     told: list[str] = []
     assert "smac" not in peers.chosen(("all",), 50, told.append)
-    assert "without smac: pip install smac" in told
+    assert "smac is left out, because smac is not installed: run `pip install smac`" in told
     monkeypatch.setitem(PEERS, "optuna-cmaes", peers.Peer(peers.cmaes, "cmaes", "no_such_module"))
     assert "optuna-cmaes" not in peers.chosen(("all",), 50, told.append)  # nor as partune's own of that name
     monkeypatch.setattr(landscape, "FILE", tmp_path / "none.npz")
-    with pytest.raises(UserError, match="landscape is not measured"):
+    with pytest.raises(UserError, match="landscape is missing"):
         names(Searching(problems=("demo",)))

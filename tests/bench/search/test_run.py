@@ -146,7 +146,10 @@ def test_processes_give_the_runs_of_one(tmp_path: Path) -> None:
         (["--contenders", "bo:n_init=x"], "GPBO: n_init must be an integer, got 'x'"),
         (["--contenders", "bo:n_init=0"], "n_init >= 1 must hold"),
         (["--contenders", "bo:confirm=x"], "bo:confirm=x: confirm >= 0 must hold, got 'x'"),
-        (["--contenders", "bo:confirm=8", "--budget", "14"], "confirm=8 leaves nothing of a budget of 14"),
+        (
+            ["--contenders", "bo:confirm=8", "--budget", "14"],
+            "confirm=8 leaves no evaluations for the search, got a budget of 14",
+        ),
         (["--functions", "1-x"], "functions"),
         (["--problems", "bob"], "problems"),
         (["--budget", "1"], "budget"),

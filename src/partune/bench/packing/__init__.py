@@ -1,1 +1,1 @@
-"""`partune bench packing`: packs and the ways of doing without them, on the same trials in one run."""
+"""`partune bench packing`: train and score the same trials together in packs and one by one, and compare the costs."""

@@ -1,4 +1,7 @@
-"""The ways of running the same trials that are compared: each trains, saves the adapters, scores, and is measured."""
+"""The contenders of `partune bench packing`: the different ways to run the same trials.
+
+Each contender trains the adapters, saves them, scores them, and measures what these steps cost.
+"""
 
 from __future__ import annotations
 
@@ -41,24 +44,24 @@ if TYPE_CHECKING:
     from partune.finetune.litgpt.engine import LitGPTEngine
 
 SCRIPT = Path(__file__).with_name("script.py")
-SCORE_BATCH = 64  # the script's; partune's default
-PROBES = 2  # timings per size in the search for the best, of which the faster one counts
-BRIEF = 3  # steps per timing
-SCORE_BATCHES = (4, 16, 64, 256)
+SCORE_BATCH = 64  # scoring batch of the script and of LitGPT; partune's default
+PROBES = 2  # timings of each batch size when the fastest size is searched; the smallest time counts
+BRIEF = 3  # optimiser steps of the short trainings that time batch sizes and warm up packs
+SCORE_BATCHES = (4, 16, 64, 256)  # the scoring batches to choose from
 SEARCHED = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
 
 
 @dataclass
 class Measurement:
-    """What some trials took together, and what came of them.
+    """The costs and results of running some trials.
 
     Attributes:
-        setup: The cost of processes, of loading, and of attaching and saving adapters.
+        setup: The cost of starting processes, of loading, and of attaching and saving adapters.
         train: The cost of training.
         score: The cost of scoring.
-        tokens: The tokens read in training, without padding.
-        peak: The most bytes held.
-        losses: The loss of each step of each trial, in the workload's order.
+        tokens: The number of tokens read in training, without padding.
+        peak: The peak memory, in bytes; nan if it was not measured.
+        losses: The loss of each step of each trial, in the order of `Workload.trials`.
         scores: The score of each trial.
     """
 
@@ -72,12 +75,12 @@ class Measurement:
 
     @property
     def trials(self) -> int:
-        """How many trials were run."""
+        """The number of trials that were run."""
         return len(self.scores)
 
     @property
     def whole(self) -> Cost:
-        """What they took in all."""
+        """The total cost."""
         return self.setup + self.train + self.score
 
 
@@ -90,14 +93,16 @@ class OutOfMemoryError(RuntimeError):
 
 @dataclass(frozen=True)
 class Shipped:
-    """LitGPT as shipped: `finetune_lora` and `evaluate` of its command line, a process each.
+    """LitGPT as shipped: its commands `finetune_lora` and `evaluate`, each in a process of its own.
 
-    The user and system time of its processes counts. The base is converted before the clock starts, as no trial needs
-    that again. It is trained on all of the rows, in LitGPT's own order, with its own schedule and without clipping.
+    The CPU time of LitGPT's processes counts. The base model is converted to LitGPT's format before the clock starts,
+    because this happens only once for all trials. LitGPT trains on all rows, in its own order, with its own schedule
+    and without gradient clipping.
 
     Attributes:
-        tuner: The objective that runs LitGPT's command.
-        checkpoint: The converted base.
+        tuner: The fine-tuning objective, which turns a trial into an assignment for the engine.
+        engine: The engine that runs LitGPT's commands.
+        checkpoint: The folder of the converted base model.
     """
 
     tuner: FineTune
@@ -106,10 +111,10 @@ class Shipped:
 
     @classmethod
     def convert(cls, work: Workload, command: str) -> Shipped:
-        """Return the contender, with the base in LitGPT's format.
+        """Convert the base model to LitGPT's format and return the contender.
 
         Args:
-            work: The trials.
+            work: The workload.
             command: LitGPT's command.
         """
         from partune.finetune.litgpt.engine import LitGPTEngine
@@ -128,7 +133,7 @@ class Shipped:
         return cls(tuner, engine, engine.checkpoint())
 
     def run(self, work: Workload) -> Measurement:
-        """Run the trials one by one, in two processes each."""
+        """Run the trials one by one, each in two processes: one trains and one scores."""
         run = Measurement()
         for trial in work.trials(len(work.configurations)):
             with tempfile.TemporaryDirectory(dir=work.folder) as folder:
@@ -150,16 +155,16 @@ class Shipped:
 
 
 def processes(work: Workload) -> Measurement:
-    """Run the trials one by one, each in a fresh Python process with the script of a user of PEFT and lm-eval."""
+    """Run the trials one by one, each in a new Python process that runs SCRIPT with PEFT and lm-eval."""
     run = Measurement(peak=0.0)
     for trial in work.trials(len(work.configurations)):
         with tempfile.TemporaryDirectory(dir=work.folder) as folder:
             specification, answer = Path(folder) / "specification.json", Path(folder) / "result.json"
             specification.write_text(json.dumps(specified(work, trial, Path(folder))), encoding="utf-8")
-            whole = in_process([sys.executable, str(SCRIPT), str(specification)])
+            total = in_process([sys.executable, str(SCRIPT), str(specification)])
             result = json.loads(answer.read_text(encoding="utf-8"))
         train, score = Cost(*result["train"]), Cost(*result["score_costs"])
-        run.setup += whole - train - score
+        run.setup += total - train - score
         run.train += train
         run.score += score
         run.tokens += work.tokens(trial)
@@ -170,12 +175,12 @@ def processes(work: Workload) -> Measurement:
 
 
 def specified(work: Workload, trial: SeededTraining, folder: Path) -> dict[str, object]:
-    """Return a trial as the specification that the script reads.
+    """Return the specification of a trial that SCRIPT reads.
 
     Args:
-        work: The trials.
+        work: The workload.
         trial: The trial.
-        folder: Where the script writes.
+        folder: The folder that the script writes to.
     """
     settings = trial.settings
     lora = lora_config(work.base, settings.targets)(settings)
@@ -206,35 +211,45 @@ def specified(work: Workload, trial: SeededTraining, folder: Path) -> dict[str, 
 
 
 def in_process(command: Sequence[str]) -> Cost:
-    """Run a command and return what it took from its start to its end; raise RuntimeError with its last line."""
+    """Run a command as a child process and return its cost.
+
+    Args:
+        command: The command and its arguments.
+
+    Raises:
+        OutOfMemoryError: The process ran out of memory.
+        RuntimeError: The process failed for another reason. The message is the last line of its error output.
+    """
     began = time.perf_counter()
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
-        # wait4 tells what this child used; RUSAGE_CHILDREN would add up all that have ended.
-        _, status, used = os.wait4(process.pid, 0)
+        # wait4 returns the usage of this child alone. RUSAGE_CHILDREN would sum over all children that have ended.
+        _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - began
         if process.returncode != 0:
             errors.seek(0)
             lines = errors.read().decode(errors="replace").strip().splitlines()
             cause = lines[-1] if lines else f"ended with status {process.returncode}"
-            # -9: killed, as Linux does with a process when memory runs out.
-            short = is_out_of_memory(RuntimeError(cause)) or process.returncode == -9
-            raise OutOfMemoryError(cause) if short else RuntimeError(cause)
-    return Cost(wall, used.ru_utime + used.ru_stime)
+            # When memory runs out, Linux kills a process with SIGKILL, which is status -9.
+            out_of_memory = is_out_of_memory(RuntimeError(cause)) or process.returncode == -9
+            raise OutOfMemoryError(cause) if out_of_memory else RuntimeError(cause)
+    return Cost(wall, usage.ru_utime + usage.ru_stime)
 
 
-# ----- one trial after another on a resident base
+# ----- one trial after another on one base model in memory
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """PEFT in this process, as fast as its parts go: resident base, SDPA, cached tokens and requests, fused AdamW.
+    """PEFT in this process, tuned for speed, one trial at a time.
+
+    The base model stays in memory, attention is SDPA, tokens and requests are cached, and AdamW is fused.
 
     Attributes:
-        micro: The examples per forward pass in training.
-        score_batch: The requests per forward pass in scoring, which the harness sorts by length.
-        loglikelihoods: The harness's model.
+        micro: The number of examples per forward pass in training.
+        score_batch: The number of requests per forward pass in scoring. The harness sorts requests by length.
+        loglikelihoods: The model of the harness (lm-evaluation-harness), which answers requests.
     """
 
     micro: int
@@ -243,7 +258,7 @@ class Tuned:
 
     @classmethod
     def find(cls, work: Workload) -> Tuned:
-        """Return the contender with the fastest of a few micro-batches and scoring batches on this workload."""
+        """Time a few batch sizes for training and scoring on a workload, and return the contender with the fastest."""
         batch = work.configurations[0].batch_size
         brief = SeededTraining(work.configurations[0].model_copy(update={"steps": BRIEF}), work.seed)
         base = work.base
@@ -258,7 +273,7 @@ class Tuned:
         return cls(micro, score, models[score])
 
     def run(self, work: Workload) -> Measurement:
-        """Run the trials one by one on the resident base."""
+        """Run the trials one by one on the base model in memory."""
         run, device = Measurement(), work.base.device
         with peak_memory(device) as peak, tempfile.TemporaryDirectory(dir=work.folder) as folder:
             for trial in work.trials(len(work.configurations)):
@@ -277,45 +292,45 @@ class Tuned:
 
     @property
     def sizes(self) -> str:
-        """The chosen sizes in words."""
+        """The chosen batch sizes, as text."""
         return f"micro-batch {self.micro}, scoring batch {self.score_batch}"
 
 
 def fastest(sizes: Sequence[int], call: Callable[[int], object], device: torch.device) -> int:
-    """Return the size with which a call takes the least time, among those that fit in memory.
+    """Return the batch size with which a call is fastest, among the sizes that fit in memory.
 
     Args:
-        sizes: The sizes to try.
-        call: Called with a size.
+        sizes: The batch sizes to try.
+        call: The function to time, which takes a batch size.
         device: The device that computes.
 
     Raises:
-        OutOfMemoryError: No size fits.
+        OutOfMemoryError: No size fits in memory.
     """
-    took: dict[int, float] = {}
+    seconds: dict[int, float] = {}
     for size in sizes:
         try:
-            call(size)  # not timed: kernels are chosen and memory is taken at the first call
+            call(size)  # not timed, because the first call also chooses kernels and allocates memory
             costs = []
             for _ in range(PROBES):
                 watch = Stopwatch(device)
                 call(size)
                 costs.append(watch.lap().on(device.type))
-            took[size] = min(costs)
+            seconds[size] = min(costs)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-    if not took:
-        raise OutOfMemoryError("no size fits")
-    return min(took, key=lambda size: took[size])
+    if not seconds:
+        raise OutOfMemoryError("no batch size fits in memory")
+    return min(seconds, key=lambda size: seconds[size])
 
 
 @contextmanager
 def peft_adapter(base: Base, trial: SeededTraining) -> Iterator[PeftModel]:
-    """Lend the base with a new adapter that PEFT made, its `nn.Dropout` included; it is untouched afterwards.
+    """Lend the base model with a new PEFT adapter, which has PEFT's own dropout; the base is unchanged afterwards.
 
     Args:
-        base: The base.
+        base: The base model.
         trial: The trial, whose seed initialises the adapter.
     """
     from peft import get_peft_model
@@ -324,7 +339,7 @@ def peft_adapter(base: Base, trial: SeededTraining) -> Iterator[PeftModel]:
     with base.lent() as model, own_generators(base.device, trial.seed):
         with quiet():
             adapted = get_peft_model(model, lora_config(base, trial.settings.targets)(trial.settings))
-        # Only the adapter's layers are in training mode: its dropout is on, and any dropout of the base's stays off.
+        # Only the adapter's layers enter training mode, so that any dropout in the base model itself stays off.
         for module in adapted.modules():
             if isinstance(module, LoraLayer):
                 module.train()
@@ -332,12 +347,12 @@ def peft_adapter(base: Base, trial: SeededTraining) -> Iterator[PeftModel]:
 
 
 def fit(work: Workload, trial: SeededTraining, micro: int) -> list[float]:
-    """Train the adapter that the base carries with torch's AdamW, and return the loss of each step.
+    """Train the adapter that is attached to the base model with torch's AdamW, and return the loss of each step.
 
     Args:
-        work: The trials.
+        work: The workload.
         trial: The trial.
-        micro: The examples per forward pass.
+        micro: The number of examples per forward pass.
     """
     settings, base = trial.settings, work.base
     steps, warmup = settings.steps or 1, settings.warmup_steps or 0
@@ -345,16 +360,16 @@ def fit(work: Workload, trial: SeededTraining, micro: int) -> list[float]:
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=base.device.type != "mps"
     )
-    shares = LambdaLR(optimiser, lambda step: schedule(step, steps, warmup, settings.schedule))
+    scheduler = LambdaLR(optimiser, lambda step: schedule(step, steps, warmup, settings.schedule))
     losses = []
     for indices in batches(len(work.examples), settings.batch_size, steps, work.seed):
         losses.append(accumulate(base, work.examples, indices, micro))
         torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
         optimiser.step()
-        shares.step()
+        scheduler.step()
         optimiser.zero_grad()
     base.model.eval()
-    return [float(loss) for loss in losses]  # only now, as reading a loss waits for the device
+    return [float(loss) for loss in losses]  # converted only now, because reading a loss waits for the device
 
 
 # ----- packs
@@ -362,12 +377,12 @@ def fit(work: Workload, trial: SeededTraining, micro: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Packed:
-    """partune's packs: K trials at once.
+    """partune's packs: K trials trained and scored together on one base model.
 
     Attributes:
-        K: The trials of a pack.
-        head: The base's language-model head.
-        likelihoods: What scores a pack.
+        K: The number of trials in a pack.
+        head: The language-model head of the base model.
+        likelihoods: The object that answers the requests for all adapters of a pack.
     """
 
     K: int
@@ -376,11 +391,11 @@ class Packed:
 
     @classmethod
     def warm(cls, work: Workload, K: int) -> Packed:
-        """Return the contender after a short run, in which everything happens that happens once per process.
+        """Return the contender after a short run, so that one-time costs of the process are not measured later.
 
         Args:
-            work: The trials.
-            K: The trials of a pack.
+            work: The workload.
+            K: The number of trials in a pack.
         """
         head = Head(work.base)
         packed = cls(K, head, PackedLikelihoods(work.base, head))
@@ -420,7 +435,7 @@ class Packed:
 
 
 def train(residents: Residents) -> None:
-    """Train a pack to the end of its trials, which they reach together; raise what went wrong in one of them."""
+    """Train a pack until all of its trials have ended; raise the error of a trial that failed."""
     while not all(slot.ended for slot in residents.slots):
         residents.step()
     for slot in residents.slots:

@@ -1,7 +1,8 @@
-"""`partune bench packing`: run baselines and packs in turn, on the same trials, and write the table.
+"""`partune bench packing`: run the baselines and the packs in turn on the same trials, and write the table.
 
-Each repetition runs every contender once, in one order and then in the reverse order, so that a drift of the machine
-affects all of them alike; ratios are taken within a repetition.
+Each repetition runs every contender once, and every other repetition runs them in the reverse order. So if the machine
+becomes faster or slower, all contenders are affected alike. A ratio of times compares two contenders in the same
+repetition.
 """
 
 from __future__ import annotations
@@ -38,55 +39,55 @@ def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -
         tell: Called with a line before a contender runs.
 
     Returns:
-        The folder of the tables.
+        The folder that holds the tables.
 
     Raises:
-        UserError: An option is not valid, or its folder exists.
+        UserError: An option is not valid, or the folder exists already.
     """
     check(options)
     out = Path(options.out)
-    tell(f"making the base, data and items of {options.model}")
+    tell(f"making the base model, its training data and items: {options.model}")
     with tempfile.TemporaryDirectory(prefix="partune-bench-") as folder:
         work = make(Path(folder), options)
         with torch_threads(suitable_threads(work.base, options.threads)):
             lines, contenders = entered(options, work, tell)
             head = heading(options, work)
-            make_folder(out, new=True)  # after the set-up, so that one that fails leaves no folder behind
+            make_folder(out, new=True)  # only now, so that a set-up that fails leaves no folder behind
             for repetition in range(options.repetitions):
                 for name in turns(lines, repetition):
                     tell(f"repetition {repetition + 1} of {options.repetitions}: {name}")
                     with noted(lines[name]):
                         lines[name].runs.append(contenders[name](work))
-                # After every repetition: a benchmark of hours that is interrupted has its table.
+                # Written after every repetition, so that a long benchmark leaves a table if it is interrupted.
                 write(out, head, rows(lines.values(), work.device))
     return out
 
 
 def check(options: Packing) -> None:
-    """Raise UserError for options that cannot work, before anything is loaded."""
+    """Raise UserError if an option cannot work, before anything is loaded."""
     if os.path.lexists(out := Path(options.out)):
-        raise UserError(f"{options.out} exists already: give another folder with --out")
+        raise UserError(f"{options.out} exists already: choose another folder with `--out`")
     Record.check(out)
     require_threads(options.threads)
     for K in options.packs:
         if K % options.configurations and options.configurations % K:
             raise UserError(
-                f"a pack is a multiple or a divisor of the configurations, got {K} and {options.configurations}: "
-                "otherwise its trials would differ from the baselines'"
+                "`--packs` must be multiples or divisors of `--configurations`, so that packs run the same trials as "
+                f"the baselines; got {K} and {options.configurations}"
             )
     if options.litgpt is not None and shutil.which(options.litgpt) is None:
-        raise UserError(f"no command {options.litgpt}: --litgpt is the path of LitGPT's command")
+        raise UserError(f"there is no command {options.litgpt}: set `--litgpt` to the path of LitGPT's command")
 
 
 def entered(
     options: Packing, work: Workload, tell: Callable[[str], object]
 ) -> tuple[dict[str, Line], dict[str, Contender]]:
-    """Return the table's lines in order, and the contender of each, tuned and warmed up.
+    """Return the lines of the table in order, and by name the contenders, which are tuned and warmed up.
 
     Args:
-        options: What to measure.
-        work: The trials.
-        tell: Called with a line about everything that warms up.
+        options: The options of the benchmark.
+        work: The workload.
+        tell: Called with a line of text before a contender is warmed up.
     """
     lines, contenders = dict[str, Line](), dict[str, Contender]()
 
@@ -124,21 +125,24 @@ def turns(lines: Mapping[str, Line], repetition: int) -> list[str]:
         lines: All lines by name.
         repetition: The repetition's number, from 0 on.
     """
-    # Every other time in reverse, so that what comes later on a machine that warms up is not always the same.
-    able = [name for name, line in lines.items() if not line.note]
-    return able if repetition % 2 == 0 else able[::-1]
+    # Every other repetition is reversed, so that it is not always the same contender that runs on a warm machine.
+    runnable = [name for name, line in lines.items() if not line.note]
+    return runnable if repetition % 2 == 0 else runnable[::-1]
 
 
 @contextmanager
 def noted(line: Line) -> Iterator[None]:
-    """Turn an exception inside the context into the line's note, in place of its numbers, and go on."""
+    """Catch an exception inside the context, store it as the note of a line, and drop the measurements of that line.
+
+    A UserError is not caught, as it stops the benchmark.
+    """
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        short = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
-        line.note = "out of memory" if short else f"failed: {one_line(error)}"
+        out_of_memory = isinstance(error, OutOfMemoryError) or is_out_of_memory(error)
+        line.note = "out of memory" if out_of_memory else f"failed: {one_line(error)}"
         line.runs.clear()
 
 
@@ -146,17 +150,17 @@ def heading(options: Packing, work: Workload) -> list[str]:
     """Return the lines above the table: command, machine, versions, workload.
 
     Args:
-        options: What was measured.
-        work: The trials.
+        options: The options of the benchmark.
+        work: The workload.
     """
     import torch
 
-    kind = "CPU time" if work.device == "cpu" else "time"
+    kind = "CPU time" if work.device == "cpu" else "wall time"
     return [
         f"command: `{repeated_by('packing', options)}`",
         f"machine: {machine(work.base.device, torch.get_num_threads())}",
         f"versions: {versions()}",
         f"workload: {options.model}, {work.summary}",
         f"numbers: seconds of {kind} per trial, medians of {options.repetitions} repetitions; "
-        "ratios: the baseline's over this line's in the same repetition, median (least..most)",
+        "ratios: time of the baseline over time of this line in the same repetition, median (least..most)",
     ]

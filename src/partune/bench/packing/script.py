@@ -1,9 +1,10 @@
-"""One LoRA fine-tuning as a user's script: transformers, PEFT, torch's AdamW and lm-eval, without partune.
+"""Fine-tune and score one LoRA adapter without partune, with transformers, PEFT, torch's AdamW and lm-eval.
 
     python script.py SPECIFICATION.json
 
-This is the baseline with a process per trial. The specification names the files and the settings, among them the file
-for the results. Nothing is imported from partune, which would make the script something that no user has.
+The baseline "process per trial" of `partune bench packing` runs this script once per trial. The specification holds the
+settings and names the files, including the file for the results. The script imports nothing from partune, because it
+stands for a script that a user would write.
 """
 
 from __future__ import annotations
@@ -25,33 +26,34 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def clocks() -> tuple[float, float]:
-    """Return the seconds of the wall's clock and of the processor, once the device has finished its work."""
+    """Return the wall time and the CPU time in seconds, after a GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter(), time.process_time()
 
 
 def encode(row: dict[str, Any], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Return the tokens and labels of an example; the loss is on the answer and the end of sequence.
+    """Return the tokens and labels of an example; only the answer and the end of sequence count in the loss.
 
     Args:
         row: The example, with its prompt and output.
-        tokenizer: The base's tokenizer.
+        tokenizer: The tokenizer of the base model.
     """
     prompt = tokenizer(row["prompt"])["input_ids"]
-    # Behind a line break some tokenizers put no space before the answer, which goes on behind the prompt.
-    line = tokenizer("\n", add_special_tokens=False)["input_ids"]
-    behind = tokenizer("\n" + row["output"], add_special_tokens=False)["input_ids"]
-    answer = [*behind[len(line) :], tokenizer.eos_token_id]
+    # Some tokenizers put a space before the first word of a text. The answer continues the prompt, so it is encoded
+    # after a line break, whose tokens are then removed.
+    line_break = tokenizer("\n", add_special_tokens=False)["input_ids"]
+    encoded = tokenizer("\n" + row["output"], add_special_tokens=False)["input_ids"]
+    answer = [*encoded[len(line_break) :], tokenizer.eos_token_id]
     return prompt + answer, [-100] * len(prompt) + answer
 
 
 def collate(examples: list[tuple[list[int], list[int]]], device: str) -> dict[str, torch.Tensor]:
-    """Return a batch padded on the right, with tensors of (b, T).
+    """Return a batch that is padded on the right, as tensors of shape (b, T).
 
     Args:
-        examples: Tokens and labels of each.
-        device: Where to put it.
+        examples: The tokens and labels of each example.
+        device: The device to put the tensors on.
     """
     longest = max(len(tokens) for tokens, _ in examples)
     padded = {
@@ -68,7 +70,7 @@ def train(spec: dict[str, Any], model: Any, examples: list[tuple[list[int], list
     Args:
         spec: The specification.
         model: The model with its adapter.
-        examples: Tokens and labels of all examples.
+        examples: The tokens and labels of all examples.
     """
     model.train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -89,12 +91,12 @@ def train(spec: dict[str, Any], model: Any, examples: list[tuple[list[int], list
 
 
 def share(step: int, warmup: int, steps: int) -> float:
-    """Return the learning rate's share of its peak: linear warm-up, then a cosine to zero.
+    """Return the learning rate as a share of its peak: a linear warm-up, then a cosine decay to zero.
 
     Args:
-        step: The step, from 0 on.
-        warmup: The steps of the warm-up.
-        steps: All steps.
+        step: The number of the step, from 0 on.
+        warmup: The number of warm-up steps.
+        steps: The number of all steps.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -105,7 +107,8 @@ def main(spec: dict[str, Any]) -> None:
     """Train and score as the specification says, and write the result."""
     torch.set_num_threads(spec["threads"])
     dtype = getattr(torch, spec["dtype"])
-    # Loading and tokenising come before the clocks: they are counted as set-up, as the whole less training and scoring.
+    # Loading and tokenising come before the clocks start. The benchmark counts as set-up all time of this process that
+    # is neither training nor scoring.
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     rows = [json.loads(line) for line in Path(spec["data"]).read_text(encoding="utf-8").splitlines()]
     examples = [encode(row, tokenizer) for row in rows]
@@ -117,7 +120,7 @@ def main(spec: dict[str, Any]) -> None:
     trained = clocks()
 
     model.save_pretrained(spec["adapter"])
-    del model, base  # the harness loads the base a second time, and both would not always fit
+    del model, base  # the harness loads the base model again, and memory may not hold two copies
     lm = HFLM(
         pretrained=spec["model"],
         peft=spec["adapter"],
@@ -141,11 +144,11 @@ def main(spec: dict[str, Any]) -> None:
 
 
 def peak_bytes() -> float:
-    """Return the most bytes held: allocated by torch on a GPU, else the resident set."""
+    """Return the peak memory in bytes: on a GPU what torch allocated, otherwise the resident set of this process."""
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status")
-    if status.is_file():  # preferred, as a child's ru_maxrss begins with its parent's
+    if status.is_file():  # preferred, because ru_maxrss includes memory of the parent process
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return 1024.0 * int(line.split()[1])
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)

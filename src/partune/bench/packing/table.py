@@ -1,4 +1,4 @@
-"""The table of `partune bench packing`, as CSV and as Markdown: the same numbers, one line per contender."""
+"""Write the table of `partune bench packing`, one line per contender, as CSV and as Markdown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COSTS = ("line", "trials", "seconds", "set-up", "train", "score", "wall seconds"
 
 @dataclass(frozen=True)
 class Spread:
-    """The median, least and greatest of some numbers."""
+    """The median, the smallest and the largest of some numbers."""
 
     median: float
     least: float
@@ -31,33 +31,33 @@ class Spread:
 
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Spread:
-        """Return the spread of numbers, of which there must be one."""
+        """Return the spread of at least one number."""
         return cls(statistics.median(numbers), min(numbers), max(numbers))
 
 
 def ratios(baseline: Sequence[float], contender: Sequence[float]) -> Spread:
-    """Return how many times as long the baseline took, repetition by repetition.
+    """Return the spread over repetitions of the baseline's time divided by the contender's time.
 
     Args:
-        baseline: The baseline's seconds, one number per repetition.
-        contender: The contender's seconds.
+        baseline: The seconds of the baseline, one number per repetition.
+        contender: The seconds of the contender, one number per repetition.
 
     Raises:
-        ValueError: One of them has more repetitions.
+        ValueError: The numbers of repetitions differ.
     """
     return Spread.of([theirs / mine for theirs, mine in zip(baseline, contender, strict=True)])
 
 
 @dataclass
 class Line:
-    """A contender's measurements.
+    """The measurements of a contender.
 
     Attributes:
-        name: The contender's name.
-        baseline: Whether the lines below are compared with it.
-        runs: One measurement per repetition.
-        note: Why there is none.
-        detail: How the contender was set up.
+        name: The name of the contender.
+        baseline: Whether the contenders in the lines below are compared with this one.
+        runs: The measurements, one per repetition.
+        note: The reason why the contender has no measurements; empty if it has some.
+        detail: How the contender was set up, such as its batch sizes.
     """
 
     name: str
@@ -68,24 +68,24 @@ class Line:
 
     @property
     def title(self) -> str:
-        """The name with detail and note."""
+        """The name, followed by the detail and the note."""
         more = ", ".join(filter(None, (self.detail, self.note)))
         return f"{self.name}: {more}" if more else self.name
 
 
 @dataclass
 class Row:
-    """A line's numbers, medians over repetitions.
+    """The numbers in a line of the table: medians over repetitions, except for the peak.
 
     Attributes:
-        name: The contender's name.
-        title: The name with detail and note.
-        trials: How many trials a repetition has.
-        seconds: Seconds per trial by part, of the kind that counts on the device.
-        wall: Seconds per trial by the clock on the wall.
-        tokens: Training tokens per second of training.
-        peak: The most bytes held.
-        ratios: How many times as long a baseline took, by (baseline, part).
+        name: The name of the contender.
+        title: The name, followed by the detail and the note.
+        trials: The number of trials in a repetition.
+        seconds: The seconds per trial of each part, in CPU time on a CPU and in wall time on any other device.
+        wall: The wall time per trial, in seconds.
+        tokens: The number of training tokens per second of training.
+        peak: The peak memory over all repetitions, in bytes.
+        ratios: By (baseline, part), how many times as long as this contender a baseline took.
     """
 
     name: str
@@ -102,8 +102,8 @@ def rows(lines: Iterable[Line], device: str) -> list[Row]:
     """Return the rows of the measurements so far.
 
     Args:
-        lines: The contenders, in order; each is compared with the baselines above it.
-        device: The device's type, which says which seconds count.
+        lines: The contenders, in order; each is compared with the baselines before it.
+        device: The type of the device, which decides between CPU time and wall time (`Cost.on`).
     """
     table: list[Row] = []
     baselines: list[Line] = []
@@ -138,12 +138,12 @@ def _row(line: Line, baselines: Sequence[Line], device: str) -> Row:
 
 
 def seconds(line: Line, part: str, device: str) -> list[float]:
-    """Return the seconds per trial in each repetition.
+    """Return the seconds per trial that a part took in each repetition.
 
     Args:
         line: The contender.
-        part: "whole", "train", "score" or "setup".
-        device: The device's type, which says which seconds count.
+        part: The part to measure: "whole", "train", "score" or "setup".
+        device: The type of the device, which decides between CPU time and wall time (`Cost.on`).
     """
     costs: list[Cost] = [getattr(run, part) for run in line.runs]
     return [cost.on(device) / run.trials for cost, run in zip(costs, line.runs, strict=True)]
@@ -153,11 +153,11 @@ def seconds(line: Line, part: str, device: str) -> list[float]:
 
 
 def write(folder: Path, head: Sequence[str], table: Sequence[Row]) -> None:
-    """Write table.csv and table.md: what a trial costs, and how many times as long the baselines took.
+    """Write table.csv and table.md: the cost of a trial, and how many times as long the baselines took.
 
     Args:
-        folder: Where to.
-        head: The lines above the table.
+        folder: The folder to write to.
+        head: The lines of text above the table.
         table: The rows.
     """
     keys = list(dict.fromkeys(key for row in table for key in row.ratios))

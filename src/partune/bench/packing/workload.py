@@ -1,7 +1,7 @@
-"""The work that all contenders share: the same trials on the same base, examples and items.
+"""Make the workload that all contenders run: the same trials on the same base model, examples and items.
 
-A trial is a configuration and a seed. The configurations are a small Latin hypercube over the space `lora`; a pack of
-K trials repeats them with new seeds, so that every contender's mean is over the same configurations.
+A trial is a configuration and a seed. The configurations are a small Latin hypercube over the space `lora`. A pack with
+more trials than that repeats the configurations with new seeds, so that every contender averages over the same ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 DEMO = config.Model(path=str(DIRECTORY / "model"))
 CONTEXT = 2048
-# Llama's shape: width, layers, heads, key-value heads, width of the feed-forward layers, vocabulary.
+# The shape of each Llama: width, layers, heads, key-value heads, width of the feed-forward layers, vocabulary.
 SHAPES = {
     "1M": (128, 4, 4, 4, 344, 1419),
     "5M": (256, 6, 4, 4, 688, 1419),
@@ -45,9 +45,9 @@ SHAPES = {
     "1B": (2048, 16, 32, 8, 8192, 128_256),
     "3B": (3072, 28, 24, 8, 8192, 128_256),
 }
-ROWS, LENGTH = 256, 64  # of synthetic data; tokens of a row
+ROWS, LENGTH = 256, 64  # synthetic training examples, and the default number of tokens in each
 CHOICES = 4
-SHORTEST = 16  # tokens of a synthetic example
+SHORTEST = 16  # the smallest number of tokens that a synthetic example may have
 METRIC = "acc_norm"
 DATA, TASK = "data.jsonl", "bench_items.yaml"
 
@@ -57,8 +57,8 @@ class SeededTraining:
     """A trial as the contenders run it.
 
     Attributes:
-        settings: Its configuration, as the settings of a training.
-        seed: The seed of initialisation and dropout.
+        settings: The configuration, as the settings of a training.
+        seed: The seed of the adapter's initialisation and of dropout.
     """
 
     settings: config.Training
@@ -67,16 +67,16 @@ class SeededTraining:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained and scored.
+    """The models, data and configurations that every contender trains and scores.
 
     Attributes:
-        base: The base model, resident.
-        path: Its folder or id; None for one of random weights.
-        folder: Where the data and the task are, and, once asked for, the files of a random base.
+        base: The base model, loaded into memory.
+        path: The folder or Hugging Face id of the base model; None if its weights are random.
+        folder: The folder of the data and the task. `model_path` also writes a random base model to it.
         examples: The tokenised training examples.
-        part: All items, which `task_file` has too.
+        part: All items; `task_file` holds the same ones.
         configurations: The configurations, as settings of a training.
-        seed: The seed of everything.
+        seed: The seed of everything that is random.
     """
 
     base: Base
@@ -94,50 +94,53 @@ class Workload:
 
     @property
     def task_file(self) -> Path:
-        """The file of the task that trials are scored on."""
+        """The file that defines the task whose items score the trials."""
         return self.folder / TASK
 
     @property
     def targets(self) -> str:
-        """The layers that adapters are on."""
+        """The layers that adapters are attached to."""
         return self.configurations[0].targets
 
     @property
     def requests(self) -> list[Request]:
-        """The requests that the items make of a model."""
+        """The requests of all items, which a model has to answer."""
         return self.part.requests
 
     @property
     def device(self) -> str:
-        """The device's type."""
+        """The type of the device, such as "cpu" or "cuda"."""
         return self.base.device.type
 
     def trials(self, count: int) -> list[SeededTraining]:
-        """Return `count` trials: the configurations again and again, each time with new seeds."""
-        # Sorted by rank, as a study fills its packs: a pack computes at the largest rank in it.
+        """Return `count` trials, which repeat the configurations in turn; every trial has a seed of its own."""
+        # Sorted by LoRA rank, as in a study, because a pack computes with the largest rank in it.
         n = len(self.configurations)
         trials = [SeededTraining(self.configurations[i % n], self.seed + i) for i in range(count)]
         return sorted(trials, key=lambda trial: trial.settings.lora_r)
 
     def order(self, trial: SeededTraining) -> list[list[int]]:
-        """Return the examples' numbers of each optimiser step of a trial."""
+        """Return the indices of the examples in each optimiser step of a trial."""
         settings = trial.settings
         steps = batches(len(self.examples), settings.batch_size, settings.steps or 1, self.seed)
         return [indices.tolist() for indices in steps]
 
     def tokens(self, trial: SeededTraining) -> int:
-        """Return how many tokens a trial reads in training, without padding."""
+        """Return the number of tokens that a trial reads in training, without padding."""
         return sum(int(self.examples.lengths[step].sum()) for step in self.order(trial))
 
     def score(self, answers: Sequence[Answer]) -> float:
-        """Return the mean METRIC of a model's answers to the requests."""
+        """Return the score of a model, the mean METRIC over all items, from its answers to the requests."""
         with rendering(self.part.task.trusted):
             values, _ = results(self.part, answers)
             return aggregate(self.part, values[METRIC])[0]
 
     @cached_property
     def model_path(self) -> str:
-        """The folder or id from which another process can load the base; a random base is written first."""
+        """The folder or id from which another process can load the base model.
+
+        A base model with random weights is written to a folder first.
+        """
         if self.path is not None:
             return self.path
         written = self.folder / "model"
@@ -148,7 +151,7 @@ class Workload:
 
     @property
     def summary(self) -> str:
-        """The workload in words."""
+        """A description of the workload, as text."""
         settings = self.configurations[0]
         millions = self.base.model.num_parameters() / 1e6
         return (
@@ -161,17 +164,19 @@ class Workload:
 
 
 def make(folder: Path, options: Packing) -> Workload:
-    """Return the workload of some options.
+    """Make the workload that some options describe, and write its files.
 
     Args:
-        folder: Where to write its files.
-        options: What to measure.
+        folder: The folder to write the files to.
+        options: The options of the benchmark.
 
     Raises:
-        UserError: The options do not fit together, or the model cannot be loaded.
+        UserError: The options contradict each other, or the model cannot be loaded.
     """
     if options.model == "demo" and options.length is not None:
-        raise UserError("the demo has its own data: give --length with another --model")
+        raise UserError(
+            f"`--length {options.length}` cannot change the demo's own data: leave it out, or choose another `--model`"
+        )
     base, path = find_base(options)
     rows, documents = _demo() if options.model == "demo" else synthetic(base.tokenizer, options)
     _write_jsonl(folder / DATA, [{**row, "prompt": alpaca_prompt(row)} for row in rows])
@@ -191,7 +196,7 @@ def make(folder: Path, options: Packing) -> Workload:
 
 
 def find_base(options: Packing) -> tuple[Base, str | None]:
-    """Return the base, and its folder or id; None for a base of random weights, which has none yet."""
+    """Return the base model, and its folder or id, which is None if the weights are random."""
     if options.model in SHAPES:
         return random_base(options), None
     model = DEMO if options.model == "demo" else config.Model(path=options.model)
@@ -199,7 +204,7 @@ def find_base(options: Packing) -> tuple[Base, str | None]:
 
 
 def drawn(options: Packing) -> tuple[config.Training, ...]:
-    """Return the configurations: a Latin hypercube over the space `lora`, with a schedule that every contender has."""
+    """Return a Latin hypercube of configurations over the space `lora`, with a schedule that all contenders support."""
     n = options.configurations
     common = {"batch_size": options.batch, "steps": options.steps, "warmup_steps": 1, "schedule": "cosine"}
     return tuple(
@@ -209,8 +214,8 @@ def drawn(options: Packing) -> tuple[config.Training, ...]:
 
 
 def random_base(options: Packing) -> Base:
-    """Return a Llama of random weights, made on its device, with the demo's tokenizer."""
-    # Speed does not depend on the weights' values, so nothing has to be downloaded.
+    """Return a Llama with random weights, created on its device, with the tokenizer of the demo."""
+    # The speed does not depend on the values of the weights, so there is no need to download a trained model.
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -224,7 +229,7 @@ def random_base(options: Packing) -> Base:
 
 
 def shape(size: str) -> LlamaConfig:
-    """Return the configuration of a Llama of one of the SHAPES."""
+    """Return the configuration of a Llama of a size in SHAPES."""
     from transformers import LlamaConfig
 
     width, layers, heads, kv_heads, inner, vocabulary = SHAPES[size]
@@ -251,23 +256,24 @@ def _demo() -> tuple[list[Row], list[Row]]:
 
 
 def synthetic(tokenizer: PreTrainedTokenizerBase, options: Packing) -> tuple[list[Row], list[Row]]:
-    """Return Alpaca rows, and items in HellaSwag's form, of random words.
+    """Return training rows in Alpaca's format and items in HellaSwag's format, both made of random words.
 
-    An example has `length` tokens, half of them its answer; an item's context with one of its four endings has as many,
-    a third of them the ending. The numbers are exact if a word is a token, as with the demo's tokenizer.
+    A training example has `length` tokens, and half of them are the answer. The context of an item and one of its four
+    endings also have `length` tokens together, and a third of them are the ending. These numbers are exact if every
+    word is one token, as with the demo's tokenizer.
 
     Args:
-        tokenizer: The base's tokenizer.
-        options: What to measure.
+        tokenizer: The tokenizer of the base model.
+        options: The options of the benchmark.
 
     Raises:
-        UserError: `length` is too short for the prompt's fixed text.
+        UserError: `length` is too short for the fixed text of the prompt.
     """
     length = options.length or LENGTH
-    # The prompt's fixed text counts in an example's length, and the answer's end of sequence in its answer.
+    # The fixed text of the prompt counts in the length of an example, and the end-of-sequence token in the answer.
     fixed = len(tokenizer(alpaca_prompt({"instruction": "", "input": ""}))["input_ids"])
     if length < max(SHORTEST, 2 * fixed):
-        raise UserError(f"length >= {max(SHORTEST, 2 * fixed)} must hold with this tokenizer, got length={length}")
+        raise UserError(f"`--length` must be >= {max(SHORTEST, 2 * fixed)} with this tokenizer, got {length}")
     words = _words()
     draw = np.random.default_rng([options.seed, length])
 
@@ -292,13 +298,13 @@ def synthetic(tokenizer: PreTrainedTokenizerBase, options: Packing) -> tuple[lis
 
 
 def _words() -> list[str]:
-    """Return the words in lower case of the demo's instructions."""
+    """Return the lower-case words in the demo's instructions, sorted."""
     texts = [f"{row['instruction']} {row['output']}" for row in _read_jsonl(DIRECTORY / "instructions.jsonl")]
     return sorted({word for text in texts for word in re.findall(r"\b[a-z]+\b", text)})
 
 
 def _write_task(folder: Path, documents: Sequence[Row]) -> None:
-    """Write the demo's validation task over some documents, as a file that any process can load."""
+    """Write a task like the demo's validation task, but with other documents, to files that any process can load."""
     import yaml
 
     _write_jsonl(folder / Path(TASK).with_suffix(".jsonl"), documents)

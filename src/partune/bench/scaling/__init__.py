@@ -1,1 +1,1 @@
-"""`partune bench scaling`: studies with many workers, on a virtual clock."""
+"""`partune bench scaling`: run studies with many simulated workers on a virtual clock."""

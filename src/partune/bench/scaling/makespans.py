@@ -1,13 +1,13 @@
-"""The tables and pictures of `partune bench scaling`: makespan, utilisation and regret of simulated studies.
+"""Write the tables and pictures of `partune bench scaling`: makespan, utilisation and regret of simulated studies.
 
-busy          seconds in which workers evaluate, summed over them
-driver        seconds in which the driver computes
-makespan      seconds from the first ask until the last trial is told
+busy          seconds in which workers evaluate, summed over all workers
+driver        seconds in which the driver computes (the process that runs the optimiser and the study's loop)
+makespan      seconds from the first proposal until the optimiser has been told the last result
 utilisation   busy / (workers x makespan)
-tail          the rest of the makespan once the last trial has begun
-speed-up      busy / makespan: over one worker whose driver takes no time
-sustained     trials / driver: trials per second that the driver could begin and tell if it never had to wait
-regret        optimum less the best score among the trials that have ended
+tail          the part of the makespan after the last trial has begun
+speed-up      busy / makespan, which compares the study with one worker whose driver takes no time
+sustained     trials / driver, the trials per second that the driver could handle if it never had to wait
+regret        the optimum minus the best score among the trials that have ended
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Case(NamedTuple):
     """A study to simulate.
 
     Attributes:
-        algorithm: Its algorithm.
-        mode: Its loop, "async" or "sync".
-        cv: The coefficient of variation of its trials' lengths.
+        algorithm: The name of the algorithm.
+        mode: The kind of loop: "async" begins a trial whenever one ends, "sync" begins a batch once all have ended.
+        cv: The coefficient of variation of the lengths of trials.
         workers: The number of workers.
-        seed: The seed.
+        seed: The seed of the study and of the lengths.
     """
 
     algorithm: str
@@ -54,13 +54,13 @@ class Case(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerSpan:
-    """What a worker did: the time of one trial.
+    """The time that a worker spent on one trial, in seconds on the virtual clock.
 
     Attributes:
-        worker: The worker's number.
-        begin: When the trial began, on the virtual clock.
-        end: When it ended.
-        lost: Whether the worker was lost at the end.
+        worker: The number of the worker.
+        begin: The time when the trial began.
+        end: The time when the trial ended.
+        lost: Whether the worker was lost at the end, so that the trial failed.
     """
 
     worker: int
@@ -74,11 +74,11 @@ class SimulatedStudy:
     """A simulated study that has ended.
 
     Attributes:
-        case: What was simulated.
-        tasks: What the workers did.
-        regrets: The regret of each task's trial by itself; infinite for a failure.
+        case: The case that was simulated.
+        tasks: The time that workers spent on each trial.
+        regrets: The optimum minus the score of each trial, in the order of `tasks`; infinite for a failed trial.
         driver: The seconds in which the driver computed.
-        makespan: The seconds of the whole study.
+        makespan: The duration of the study, in seconds on the virtual clock.
     """
 
     case: Case
@@ -89,29 +89,29 @@ class SimulatedStudy:
 
     @cached_property
     def busy(self) -> float:
-        """The seconds in which workers evaluated, summed over them."""
+        """The seconds in which workers evaluated, summed over all workers."""
         return math.fsum(task.end - task.begin for task in self.tasks)
 
     @property
     def speedup(self) -> float:
-        """How many times as fast it was as one worker whose driver takes no time."""
+        """How many times as fast the study was as one worker whose driver takes no time."""
         return self.busy / self.makespan
 
     @property
     def utilisation(self) -> float:
-        """The share of the workers' time in which they evaluated."""
+        """The share of the time of all workers in which they evaluated."""
         return self.speedup / self.case.workers
 
     @property
     def ideal(self) -> float:
-        """The utilisation if every free worker were given a trial at once."""
+        """The utilisation that the same trials would reach with a driver that takes no time."""
         seconds = [task.end - task.begin for task in self.tasks]
         shortest = greedy if self.case.mode == "async" else batched
         return self.busy / (self.case.workers * shortest(seconds, self.case.workers))
 
     @property
     def before_tail(self) -> float:
-        """The utilisation until the last trial began; nan if that was at the very start."""
+        """The utilisation until the last trial began; nan if the last trial began at time 0."""
         last = max(task.begin for task in self.tasks)
         busy = math.fsum(min(task.end, last) - task.begin for task in self.tasks)
         return busy / (self.case.workers * last) if last > 0 else math.nan
@@ -123,17 +123,17 @@ class SimulatedStudy:
 
     @property
     def sustained(self) -> float:
-        """How many trials per second the driver could begin and tell if it never had to wait."""
+        """The number of trials per second that the driver could handle if it never had to wait."""
         return len(self.tasks) / self.driver if self.driver > 0 else math.inf
 
     @property
     def lost(self) -> int:
-        """How many workers were lost."""
+        """The number of times that a worker was lost."""
         return sum(task.lost for task in self.tasks)
 
     @cached_property
     def course(self) -> list[tuple[float, float]]:
-        """The regret against the clock: (seconds, regret) at each improvement, regrets falling."""
+        """The smallest regret so far over time, as a pair (seconds, regret) for each improvement."""
         corners: list[tuple[float, float]] = []
         best = math.inf
         for task, regret in sorted(zip(self.tasks, self.regrets, strict=True), key=lambda pair: pair[0].end):
@@ -149,10 +149,10 @@ class SimulatedStudy:
 
 
 def greedy(seconds: Sequence[float], workers: int) -> float:
-    """Return the makespan if each trial in turn begins on the worker that is free first.
+    """Return the makespan if each trial, in order, begins on the worker that is free first.
 
     Args:
-        seconds: The trials' lengths, in order.
+        seconds: The lengths of the trials, in order.
         workers: The number of workers.
     """
     free = [0.0] * workers
@@ -162,10 +162,10 @@ def greedy(seconds: Sequence[float], workers: int) -> float:
 
 
 def batched(seconds: Sequence[float], workers: int) -> float:
-    """Return the makespan if a batch, one trial per worker, begins when the batch before it has ended.
+    """Return the makespan if trials run in batches of one per worker, and a batch begins when the last one has ended.
 
     Args:
-        seconds: The trials' lengths, in order.
+        seconds: The lengths of the trials, in order.
         workers: The number of workers.
     """
     return math.fsum(max(seconds[i : i + workers]) for i in range(0, len(seconds), workers))
@@ -175,11 +175,11 @@ def batched(seconds: Sequence[float], workers: int) -> float:
 
 
 def write(folder: Path, head: Sequence[str], runs: Sequence[SimulatedStudy]) -> None:
-    """Write table.md and table.csv (a row per case, means over seeds), regrets.csv, and a picture per algorithm.
+    """Write table.md and table.csv (one row per case, with means over seeds), regrets.csv, and a picture per algorithm.
 
     Args:
-        folder: Where to.
-        head: The lines above the table.
+        folder: The folder to write to.
+        head: The lines of text above the table.
         runs: The simulated studies.
     """
     table = [HEADS, *rows(runs)]
@@ -199,7 +199,7 @@ def write(folder: Path, head: Sequence[str], runs: Sequence[SimulatedStudy]) -> 
 
 
 def rows(runs: Sequence[SimulatedStudy]) -> Iterator[list[str]]:
-    """Yield the table's rows, one per case, means over seeds."""
+    """Yield the rows of the table, one per case, with means over seeds."""
     for alike in _alike(runs):
         case = alike[0].case
         yield [
@@ -217,7 +217,7 @@ def rows(runs: Sequence[SimulatedStudy]) -> Iterator[list[str]]:
 
 
 def _alike(runs: Sequence[SimulatedStudy]) -> Iterator[list[SimulatedStudy]]:
-    """Yield the studies in groups that differ in their seeds only."""
+    """Yield the studies in groups. The studies of a group differ only in their seeds."""
     for case in dict.fromkeys(run.case._replace(seed=0) for run in runs):
         yield [run for run in runs if run.case._replace(seed=0) == case]
 
@@ -230,14 +230,14 @@ def _mean(runs: Sequence[SimulatedStudy], value: Callable[[SimulatedStudy], floa
 
 
 def figure(runs: Sequence[SimulatedStudy], title: str) -> str:
-    """Return one algorithm's speed-up and utilisation by workers, and its regret against the clock, as SVG.
+    """Return an SVG picture of an algorithm: speed-up and utilisation by number of workers, and regret over time.
 
-    Colours are coefficients of variation; broken lines are the synchronous loop. The regret is that of the largest
-    number of workers, the mean over seeds.
+    Each colour is a coefficient of variation, and dashed lines are the synchronous loop. The regret is the mean over
+    seeds of the studies with the largest number of workers.
 
     Args:
-        runs: The algorithm's studies.
-        title: The title.
+        runs: The studies of the algorithm.
+        title: The title of the picture.
     """
     most = max(run.case.workers for run in runs)
     colours = dict(zip(dict.fromkeys(run.case.cv for run in runs), COLOURS * len(runs), strict=False))
@@ -258,14 +258,17 @@ def figure(runs: Sequence[SimulatedStudy], title: str) -> str:
         Panel(f"regret, {most} workers", "seconds on the virtual clock", courses, log_x=True, log_y=True),
     ]
     legend = [(f"CV {cv:g}", colour) for cv, colour in colours.items()]
-    return picture(title, "whole lines: asynchronous; broken: synchronous; grey: ideal", panels, legend)
+    return picture(title, "solid lines: asynchronous; dashed: synchronous; grey: ideal", panels, legend)
 
 
 def steps(runs: Sequence[SimulatedStudy]) -> list[tuple[float, float]]:
-    """Return the mean regret of studies against the clock, as a staircase's corners, from when all have a score."""
+    """Return the mean regret of some studies over time, as the corners of a staircase.
+
+    It begins when every study has a score, and is empty if a study has none.
+    """
     if not all(run.course for run in runs):
         return []
-    # Before that a mean would be over fewer studies, and fall or rise as the next one joins.
+    # Earlier, the mean would be over fewer studies, and would jump whenever another study got its first score.
     begin = max(run.course[0][0] for run in runs)
     end = fmean(run.makespan for run in runs)
     times = sorted({begin, *(second for run in runs for second, _ in run.course if begin < second < end)})

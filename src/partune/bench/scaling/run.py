@@ -1,9 +1,9 @@
-"""`partune bench scaling`: studies with many workers, whose evaluations take time on a virtual clock only.
+"""`partune bench scaling`: run studies with many simulated workers on a virtual clock.
 
-Optimiser, study loop and record are the real ones; only the workers are simulated. A trial is evaluated at once, on a
-synthetic function, and takes as long on the virtual clock as a seeded log-normal variable says. The time that the
-driver takes between two events (optimiser, loop, record) is measured and added to that clock, so that a slow driver
-keeps workers waiting as it would on a real cluster.
+The optimiser, the study's loop and the record are real; only the workers are simulated. A trial is evaluated at once,
+on a synthetic function. Its length on the virtual clock is drawn from a seeded log-normal distribution. The real time
+that the driver (optimiser, loop and record) takes between two events is measured and added to the virtual clock, so
+that a slow driver keeps workers waiting as it would on a real cluster.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PACKAGES = ("partune", "optuna", "numpy", "scipy")
-LENGTH = 141_421  # the stream that a trial's length is drawn from, which no optimiser uses
+LENGTH = 141_421  # identifies the random stream of the lengths of trials, which no optimiser uses
 
 
 class Length(NamedTuple):
-    """How long a trial takes.
+    """The length of a trial.
 
     Attributes:
-        seconds: Its seconds on the virtual clock.
-        lost: Whether its worker is lost at the end of them.
+        seconds: The length in seconds, on the virtual clock.
+        lost: Whether the worker is lost when that time is over.
     """
 
     seconds: float
@@ -54,12 +54,12 @@ class Length(NamedTuple):
 
 @dataclass(frozen=True)
 class LogNormal:
-    """Log-normal lengths of trials, drawn by `default_rng([seed, n])`.
+    """Log-normal lengths of trials; the length of trial n is drawn by `default_rng([seed, n, LENGTH])`.
 
     Attributes:
-        mean: Their mean, in seconds.
-        cv: Their coefficient of variation, the standard deviation over the mean.
-        failures: The probability that a trial's worker is lost, at a moment uniform over the trial's length.
+        mean: The mean of the lengths, in seconds.
+        cv: The coefficient of variation of the lengths, which is their standard deviation over their mean.
+        failures: The probability that the worker of a trial is lost, at a time that is uniform over the trial's length.
         seed: The seed.
     """
 
@@ -69,8 +69,8 @@ class LogNormal:
     seed: int = 0
 
     def __call__(self, n: int) -> Length:
-        """Return the length of trial n, from 0 on."""
-        # A function of n alone, so that a trial takes the same under every optimiser, number of workers and loop.
+        """Return the length of trial n; the first trial is 0."""
+        # The length depends on n alone, so that it is the same for every optimiser, number of workers and loop.
         variance = math.log1p(self.cv**2)  # of the logarithm
         rng = np.random.default_rng([self.seed, n, LENGTH])
         seconds = self.mean * float(np.exp(math.sqrt(variance) * rng.standard_normal() - variance / 2))
@@ -79,13 +79,13 @@ class LogNormal:
 
 
 class Running(NamedTuple):
-    """A task that has begun; tasks are ordered by their ends.
+    """A task that has not ended yet; tasks are ordered by the time when they end.
 
     Attributes:
-        end: When it ends, on the virtual clock.
-        n: Its number, which decides among tasks that end together.
-        future: Its future.
-        settle: Gives the future its result or its exception.
+        end: The time when the task ends, on the virtual clock.
+        n: The number of the task, which orders tasks that end at the same time.
+        future: The future of the task.
+        settle: A function that sets the result or the exception of the future.
     """
 
     end: float
@@ -95,21 +95,21 @@ class Running(NamedTuple):
 
 
 class Simulated(Workers):
-    """Workers on a virtual clock, in seconds since `hold`.
+    """Simulated workers on a virtual clock.
 
     Args:
         count: The number of workers.
-        length: Called with n, returns how long the n-th task takes.
-        barrier: Whether nothing is answered before all that runs has ended, so that the study begins whole batches.
-        clock: Measures the driver's own seconds, those within `submit` and `first` excluded.
+        length: A function that returns the length of task n.
+        barrier: Whether all running tasks must end before any result is returned, so that the study runs in batches.
+        clock: A function that returns the real time in seconds. It measures the driver outside `submit` and `first`.
 
     Attributes:
-        tasks: What the workers did, in the order in which tasks were submitted.
-        now: The virtual time.
-        driver: The seconds that the driver has taken.
+        tasks: The time that workers spent on each task, in the order in which the tasks were submitted.
+        now: The virtual time in seconds, from 0 on.
+        driver: The seconds in which the driver has computed.
     """
 
-    remote: ClassVar[bool] = True  # a study then treats them as worker processes, which they stand for
+    remote: ClassVar[bool] = True  # so that a study treats these workers like worker processes
 
     def __init__(
         self,
@@ -122,9 +122,9 @@ class Simulated(Workers):
         self._length = length
         self._barrier = barrier
         self._clock = clock
-        self._free = [(0.0, worker) for worker in range(count)]  # when each is free, a heap
+        self._free = [(0.0, worker) for worker in range(count)]  # a heap: when each worker is free, and its number
         self._running: list[Running] = []  # a heap
-        self._left = clock()  # when the driver was last left to itself
+        self._resumed = clock()  # the real time up to which the driver has been measured
         self.tasks: list[WorkerSpan] = []
         self.now = 0.0
         self.driver = 0.0
@@ -139,22 +139,22 @@ class Simulated(Workers):
         return self.now
 
     def hold(self, slots: int) -> None:
-        """Begin to measure the driver; the number of trials per worker changes nothing here."""
-        self._left = self._clock()
+        """Begin to measure the driver. The number of trials per worker has no effect here."""
+        self._resumed = self._clock()
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call a function at once and return a future that is settled when its virtual time is over.
+        """Call a function at once, and return a future that is settled when the task ends on the virtual clock.
 
         Args:
             fn: The function.
-            args: Its arguments.
-            kwargs: Its keyword arguments.
+            args: The arguments of the function.
+            kwargs: The keyword arguments of the function.
         """
-        with self._standing():
+        with self._driver_paused():
             future: Future[T] = Future()
             n = len(self.tasks)
             seconds, lost = self._length(n)
-            # If more is submitted than there are workers, a task begins when the first of them is free.
+            # If all workers are busy, the task begins when the first of them becomes free.
             free, worker = heapq.heappop(self._free)
             begin = max(self.now, free)
             task = WorkerSpan(worker, begin, begin + seconds, lost)
@@ -162,7 +162,7 @@ class Simulated(Workers):
             if lost:
                 settle = partial(future.set_exception, WorkerLostError("the simulated worker was lost"))
             else:
-                # Evaluated now, but told at its end: until then the optimiser must not know.
+                # The function runs now, but the optimiser must not see its result before the task ends.
                 settle = partial(future.set_result, fn(*args, **kwargs))
             heapq.heappush(self._free, (task.end, worker))
             heapq.heappush(self._running, Running(task.end, n, future, settle))
@@ -170,8 +170,11 @@ class Simulated(Workers):
         return future
 
     def first(self, futures: Collection[Future[T]]) -> set[Future[T]]:
-        """Advance the clock to the next end of a task, and return the futures that have ended by then."""
-        with self._standing():
+        """Advance the clock to the next end of a task, and return the futures of all tasks that have ended by then.
+
+        With a barrier, advance the clock to the last end of a task instead.
+        """
+        with self._driver_paused():
             self.now = max(self.now, (max(self._running) if self._barrier else self._running[0]).end)
             done = set()
             while self._running and self._running[0].end <= self.now:
@@ -181,28 +184,28 @@ class Simulated(Workers):
         return done
 
     def end(self) -> None:
-        """Add the driver's last seconds, when the study is over."""
-        self._pass()
+        """Add the last seconds of the driver to the clock, after the study has ended."""
+        self._add_driver_time()
 
     @contextmanager
-    def _standing(self) -> Iterator[None]:
-        """Stop the clock inside the context, for what would be done elsewhere."""
-        self._pass()
+    def _driver_paused(self) -> Iterator[None]:
+        """Do not measure the driver inside the context, for work that a real cluster would do outside the driver."""
+        self._add_driver_time()
         yield
-        self._left = self._clock()
+        self._resumed = self._clock()
 
-    def _pass(self) -> None:
-        """Advance the clock by the seconds since the driver was last left to itself."""
-        took = self._clock() - self._left
-        self.now += took
-        self.driver += took
+    def _add_driver_time(self) -> None:
+        """Advance the virtual clock by the real time that has not been measured yet."""
+        seconds = self._clock() - self._resumed
+        self.now += seconds
+        self.driver += seconds
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel whatever still runs.
+        """Cancel all tasks that still run.
 
         Args:
-            wait: Changes nothing here.
-            cancel_futures: Changes nothing here.
+            wait: Has no effect here.
+            cancel_futures: Has no effect here.
         """
         for task in self._running:
             task.future.cancel()
@@ -226,7 +229,7 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
         UserError: An option is not valid.
     """
     for name in options.algorithms:
-        optimizer(name, SYNTHETIC[options.objective].space)  # raises before anything runs if there is none
+        optimizer(name, SYNTHETIC[options.objective].space)  # raises UserError for an unknown name before anything runs
     out = make_folder(Path(options.out))
     runs = []
     cases = list_cases(options)
@@ -238,7 +241,7 @@ def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -
 
 
 def list_cases(options: Scaling) -> list[Case]:
-    """Return all cases of a benchmark, in order."""
+    """Return all cases that some options describe, in order."""
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return list(
         map(Case._make, itertools.product(options.algorithms, options.modes, options.cv, options.workers, seeds))
@@ -246,11 +249,11 @@ def list_cases(options: Scaling) -> list[Case]:
 
 
 def simulate(case: Case, options: Scaling) -> SimulatedStudy:
-    """Run one study, which is real except for its workers.
+    """Run one study, in which only the workers are simulated.
 
     Args:
-        case: The case.
-        options: What to measure; the study's record is in a folder of `options.out` while it runs.
+        case: The case to simulate.
+        options: The options of the benchmark. A record on disk is in a temporary folder in `options.out`.
     """
     length = LogNormal(options.seconds, case.cv, options.failures, case.seed)
     workers = Simulated(case.workers, length, barrier=case.mode == "sync")
@@ -266,7 +269,7 @@ def simulate(case: Case, options: Scaling) -> SimulatedStudy:
 
 
 def heading(options: Scaling) -> list[str]:
-    """Return the lines above the table: command, machine, versions, and what the numbers are."""
+    """Return the lines of text above the table: command, machine, versions, and a description of the studies."""
     import torch
 
     return [

@@ -1,1 +1,1 @@
-"""`partune bench search`: optimisers side by side, on the same problems with the same budget, over many seeds."""
+"""`partune bench search`: compare optimisers on the same problems, with the same budget, over many seeds."""

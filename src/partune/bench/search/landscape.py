@@ -1,25 +1,26 @@
-"""The demo's landscape: a few thousand measured LoRA configurations, and surfaces through their scores.
+"""The demo's landscape: smooth surfaces through the measured scores of a few thousand LoRA configurations.
 
-The file (compressed .npz; `benchmarks/search_landscape.py` makes it):
+The file is a compressed .npz, which `benchmarks/search_landscape.py` writes. It has a row for each of n trials:
 
-    names    (d,)       hyperparameters of the space `lora`, in its order
+    names    (d,)       hyperparameters of the space `lora`, in the order of the space
     points   (n, d)     configurations, encoded in the unit cube
-    seeds    (n,)       each trial's seed; configurations that were trained again with other seeds have several rows
-    search   (n, f)     scores on the search items at each fidelity, the last the whole training; nan: diverged
-    shares   (f,)       the fidelities, as shares of a trial's steps; rungs score a fixed part of the search items
+    seeds    (n,)       seed of each trial; a configuration that was trained with several seeds has several rows
+    search   (n, f)     score on the search items at each fidelity, the last one after the whole training; nan: diverged
+    shares   (f,)       fidelities, as shares of a trial's steps; all scores but the last use a fixed part of the items
     stderr   (n,)       standard error of the last search score, from its items
     verdict  (n,)       score on the verdict items, which no optimiser sees
     chance   ()         score that a diverged trial counts as
     noise    ()         standard deviation of a search score over training seeds
-    axes     (2, d, d)  points @ axes is where the surface of the search and of the verdict score has its spline
-    smoothing (2,)      of these splines
+    axes     (2, d, d)  matrices for the search score and the verdict score; points @ axes are the inputs of the spline
+    smoothing (2,)      smoothing of the spline of the search score and of the verdict score
 
-Optimisers propose points, not rows, and no peer accepts a list of candidates; taking the nearest row would make
-plateaus of the noise's height. So each score has a surface: a smoothing thin-plate spline over weighted axes, one of
-which is log(learning rate x alpha) instead of the learning rate's. It has no ties and no plateaus (which trees would
-model best), and it is not a stationary Gaussian process (which some contenders are). It is fitted to scores whose lower
-tail is on a log scale, because otherwise the cliff where training fails would decide weights and smoothing; values are
-read on the scores' own scale.
+An optimiser may propose any point of the space, and no other library can be limited to the measured rows. If a point
+had the score of the nearest row, there would be plateaus that differ by noise. So each score has a surface, which is a
+smoothing thin-plate spline over weighted axes. One axis is log(learning rate x alpha) instead of the learning rate. The
+spline favours no contender: it has no ties and no plateaus, which trees would model best, and it is not a stationary
+Gaussian process, which some contenders assume. It is fitted to scores whose lower tail is on a log scale, because
+otherwise the cliff where training fails would determine the weights and the smoothing. Its values are converted back to
+the scale of the scores.
 """
 
 from __future__ import annotations
@@ -40,31 +41,31 @@ from partune.optimizers.surrogate import Surrogate, tamed
 from partune.space import Space
 
 FILE = DIRECTORY / "landscape.npz"
-LOOK = 2**15  # Sobol points of the unit cube, which the best and the middling value are found among
+LOOK = 2**15  # Sobol points of the unit cube at which the best and the median value of a surface are searched
 SMOOTHINGS = np.geomspace(1e-3, 10, 17).tolist()
 
 Array = NDArray[np.float64]
 
 
 def spline(points: Array, values: Array, axes: Array, smoothing: float) -> Callable[[Array], Array]:
-    """Return a smoothing thin-plate spline over points @ axes, as a function of (m, d) to (m,).
+    """Return a smoothing thin-plate spline over points @ axes, as a function from (m, d) to (m,).
 
     Args:
         points: Points in the unit cube, (n, d).
-        values: The values there, (n,).
+        values: The values at the points, (n,).
         axes: The axes, (d, d).
-        smoothing: How far it may miss the values; 0 for interpolation.
+        smoothing: How far the spline may miss the values; at 0 it interpolates them.
     """
-    through = RBFInterpolator(points @ axes, values, smoothing=smoothing, kernel="thin_plate_spline")
-    return lambda others: np.asarray(through(others @ axes), dtype=np.float64)
+    interpolator = RBFInterpolator(points @ axes, values, smoothing=smoothing, kernel="thin_plate_spline")
+    return lambda new_points: np.asarray(interpolator(new_points @ axes), dtype=np.float64)
 
 
 class Surface:
-    """A spline through scores whose lower tail is tamed, read on their own scale and within their range.
+    """A spline that is fitted to scores with a tamed lower tail, and returns values on the scale of the scores.
 
     Args:
         points: Points in the unit cube, (n, d).
-        scores: The scores there, (n,).
+        scores: The scores at the points, (n,).
         axes: The axes, (d, d).
         smoothing: How far the spline may miss the tamed scores.
     """
@@ -74,42 +75,44 @@ class Surface:
         self._spline = spline(points, tamed(scores), axes, smoothing)
 
     def __call__(self, points: Array) -> Array:
-        """Return the surface at points, (m, d) to (m,)."""
-        # Between the sorted scores and their tamed values, which is exact at every score and never leaves their range.
+        """Return the values of the surface at points, (m, d) to (m,)."""
+        # Untamed by interpolation between pairs of tamed and original scores. This is exact at every score, and keeps
+        # the values within the range of the scores.
         return np.interp(self._spline(points), self._tamed, self._scores)
 
 
 def error(points: Array, values: Array, axes: Array, smoothing: float, folds: int = 5) -> float:
-    """Return the mean squared error of a spline at rows that were left out.
+    """Return the mean squared error of a spline by cross-validation.
 
     Args:
         points: Points in the unit cube, (n, d).
-        values: The values there, (n,).
+        values: The values at the points, (n,).
         axes: The axes, (d, d).
         smoothing: How far the spline may miss the values.
-        folds: How many folds there are; row i is in fold i mod `folds`.
+        folds: The number of folds; row i is in fold i mod `folds`.
     """
     fold = np.arange(len(points)) % folds
     squares = []
     for k in range(folds):
-        through = spline(points[fold != k], values[fold != k], axes, smoothing)
-        squares.append((through(points[fold == k]) - values[fold == k]) ** 2)
+        fit = spline(points[fold != k], values[fold != k], axes, smoothing)
+        squares.append((fit(points[fold == k]) - values[fold == k]) ** 2)
     return float(np.concatenate(squares).mean())
 
 
 def fitted(space: Space, points: Array, scores: Array, axes: Array) -> tuple[Array, float]:
-    """Return weighted axes and a smoothing for a spline; half a minute at n = 2000.
+    """Fit the weights of the axes and the smoothing of a spline, which takes half a minute at n = 2000.
 
     Args:
         space: The space.
         points: Points in the unit cube, (n, d).
-        scores: The scores there, (n,), which are tamed for both.
+        scores: The scores at the points, (n,); they are tamed before both fits.
         axes: The axes, (d, d).
 
     Returns:
-        The axes, weighted by a Gaussian process's inverse length scales, and the smoothing with the smallest error.
+        The axes, weighted by the inverse length scales of a Gaussian process, and the smoothing with the smallest
+        error.
     """
-    # Weights by cross-validation on a sample were tried: they end in whichever valley they start above.
+    # Choosing the weights by cross-validation on a sample was tried too, but only finds the local minimum at its start.
     transformed = [tuple(row) for row in (points @ axes).tolist()]
     weighted = axes / Surrogate(space, transformed, scores.tolist()).lengths
     values = tamed(scores)
@@ -124,8 +127,8 @@ class Landscape:
         searched: The surface of the search score.
         judged: The surface of the verdict score.
         noise: The standard deviation of a search score over training seeds.
-        best: The greatest value of the verdict's surface.
-        middling: Its median over the cube.
+        best: The largest value found on the surface of the verdict score.
+        middling: The median of the surface of the verdict score over the cube.
     """
 
     searched: Surface
@@ -145,16 +148,18 @@ class Landscape:
                 for values, axes, smoothing in zip(scores, file["axes"], file["smoothing"], strict=True)
             )
             noise = float(file["noise"])
-        # The best is needed for regrets. A look at many points finds it nearly; the rows may lie higher still.
-        look = verdict(qmc.Sobol(points.shape[1], rng=np.random.default_rng(0)).random(LOOK))
-        best = max(float(look.max()), float(verdict(points).max()))
-        return cls(search, verdict, noise, best, float(np.median(look)))
+        # Regrets need the best value. Many Sobol points come close to it, but a measured row may be better still.
+        sobol_values = verdict(qmc.Sobol(points.shape[1], rng=np.random.default_rng(0)).random(LOOK))
+        best = max(float(sobol_values.max()), float(verdict(points).max()))
+        return cls(search, verdict, noise, best, float(np.median(sobol_values)))
 
     @classmethod
     def shipped(cls) -> Landscape:
-        """Return the landscape that comes with partune; raise UserError if it was not measured."""
+        """Return the landscape that comes with partune; raise UserError if its file is missing."""
         if not FILE.is_file():
-            raise UserError(f"the demo's landscape is not measured: benchmarks/search_landscape.py makes {FILE.name}")
+            raise UserError(
+                f"the demo's landscape is missing: run `python benchmarks/search_landscape.py`, which writes {FILE}"
+            )
         return _loaded(FILE)
 
     def search(self, point: Sequence[float]) -> float:

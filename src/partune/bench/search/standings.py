@@ -1,15 +1,17 @@
-"""The tables and pictures of `partune bench search`: the contenders' regrets, ranks and seconds.
+"""Write the tables and pictures of `partune bench search`: regrets, ranks and seconds of the contenders.
 
-    regret    of a configuration, by its true value: optimum less truth, over the problem's scale
-    named     the configuration that a contender would choose after n evaluations: its own recommendation, or the one
-              with the best score
-    visited   the best configuration, by the truth, that it has evaluated
-    block     a (problem, seed) that every contender has run; ranks are within a block, 1 the best, equals share theirs
+    regret    the optimum minus the true value of a configuration, divided by the scale of the problem
+    named     the configuration that a contender would choose after n evaluations: the one that it recommends, or the
+              one with the best score if it recommends none
+    visited   the configuration with the best true value that a contender has evaluated
+    block     a pair (problem, seed) that every contender has run; contenders are ranked within a block, where 1 is the
+              best and equal contenders share their mean rank
 
-Intervals are 95 % by the bootstrap over seeds: they say what the same problems would give under other seeds. All blocks
-of a seed are drawn together, as problems share its random numbers. With a single seed the bootstrap is over problems.
-The critical difference is Nemenyi's at 5 %: two mean ranks over n blocks of k contenders that are further apart differ
-(Demsar 2006, section 3.2.2); it assumes that blocks are independent.
+The 95 % intervals come from a bootstrap over seeds, and show how the means would vary on the same problems with other
+seeds. All blocks of a seed are drawn together, because problems share the random numbers of a seed. With a single seed,
+the bootstrap is over problems. The critical difference is Nemenyi's, for the mean ranks of k contenders over n blocks
+(Demsar 2006, section 3.2.2): two mean ranks that are further apart differ at the 5 % level. It assumes that blocks are
+independent.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from partune.runtime import markdown
 CHECKPOINTS = (10, 20, 30, 50, 100)
 RESAMPLES = 2000
 LEVEL = 0.05
-LEAST = 1e-8  # a smaller regret counts as this one, as in BBOB
+LEAST = 1e-8  # smaller regrets count as this value, as in BBOB
 
 Array = NDArray[np.float64]
 
@@ -45,15 +47,15 @@ class SearchRun:
     """A run of one contender on one problem with one seed.
 
     Attributes:
-        problem: The problem's name.
-        contender: The contender's name.
+        problem: The name of the problem.
+        contender: The name of the contender.
         seed: The seed.
-        budget: The evaluations it may take.
-        scores: What the contender was told, by evaluation.
-        regrets: The true regrets of the same configurations.
-        seconds: The processor's seconds per suggestion, the telling before it included.
-        named: The regret of the configuration that it would choose, by the number of evaluations.
-        error: Why it ended early.
+        budget: The number of evaluations that the run may take.
+        scores: The score that the contender was told for each evaluation.
+        regrets: The true regret of the configuration in each evaluation.
+        seconds: The CPU time of each suggestion, in seconds; it includes the call of `tell` before the suggestion.
+        named: The regret of the configuration that the contender would choose, by the number of evaluations.
+        error: The error that ended the run early; empty if there was none.
     """
 
     problem: str
@@ -68,20 +70,20 @@ class SearchRun:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Self:
-        """Return the run of a line of JSON, whose keys are texts."""
+        """Return the run that a parsed line of JSON describes; in JSON, the keys of `named` are strings."""
         return cls(**{**line, "named": {int(n): regret for n, regret in line["named"].items()}})
 
     @property
     def suite(self) -> str:
-        """The suite of its problem."""
+        """The name of the suite that the problem belongs to."""
         return self.problem.partition("/")[0]
 
     def regret(self, n: int, visited: bool = False) -> float:
-        """Return the regret after some evaluations; infinite if there were none.
+        """Return the regret after n evaluations; infinite if the contender had no configuration then.
 
         Args:
             n: The number of evaluations.
-            visited: Whether it is that of the best configuration visited, instead of the one named.
+            visited: Whether to return the regret of the best configuration visited, instead of the one named.
         """
         if visited:
             return min(self.regrets[:n], default=math.inf)
@@ -90,13 +92,13 @@ class SearchRun:
 
 @dataclass(frozen=True)
 class Standing:
-    """A contender among others.
+    """The mean rank of a contender among others.
 
     Attributes:
-        contender: Its name.
-        rank: Its mean rank over blocks.
-        low: The lower end of the mean's 95 % interval.
-        high: The upper end.
+        contender: The name of the contender.
+        rank: The mean rank over blocks.
+        low: The lower end of the 95 % interval of the mean rank.
+        high: The upper end of the 95 % interval of the mean rank.
     """
 
     contender: str
@@ -106,46 +108,47 @@ class Standing:
 
 
 def regrets(runs: Iterable[SearchRun], n: int, visited: bool = False) -> tuple[list[str], NDArray[np.int64], Array]:
-    """Return the regrets in all blocks that every contender has run.
+    """Return the regrets of all contenders in all blocks: the pairs (problem, seed) that every contender has run.
 
     Args:
         runs: The runs.
         n: The number of evaluations.
-        visited: Whether they are those of the best configurations visited, instead of the ones named.
+        visited: Whether to use the best configurations visited, instead of the ones named.
 
     Returns:
-        The contenders; the blocks' seeds, (blocks,); the regrets, (blocks, contenders).
+        The names of the contenders; the seeds of the blocks, (blocks,); the regrets, (blocks, contenders).
     """
     table: dict[tuple[str, int], dict[str, float]] = {}
     for run in runs:
         table.setdefault((run.problem, run.seed), {})[run.contender] = run.regret(n, visited)
     contenders = list(dict.fromkeys(name for row in table.values() for name in row))
-    # A contender that is missing in a block would gain or lose ranks by the absence: such blocks are left out.
-    whole = {block: row for block, row in table.items() if len(row) == len(contenders)}
-    rows = [[row[name] for name in contenders] for row in whole.values()]
+    # Problems and seeds that lack a contender are left out, because its absence would change the ranks of the others.
+    blocks = {block: row for block, row in table.items() if len(row) == len(contenders)}
+    rows = [[row[name] for name in contenders] for row in blocks.values()]
     return (
         contenders,
-        np.array([seed for _, seed in whole], dtype=np.int64),
+        np.array([seed for _, seed in blocks], dtype=np.int64),
         np.array(rows).reshape(-1, len(contenders)),
     )
 
 
 def ranks(values: Array) -> Array:
-    """Return ranks within each row, 1 for the smallest value; (blocks, contenders) to the same."""
+    """Return the ranks within each row, 1 for the smallest value; both arrays are (blocks, contenders)."""
     ranked: Array = rankdata(np.maximum(values, LEAST), axis=1)
     return ranked
 
 
 def interval(values: Array, groups: NDArray[np.int64], seed: int = 0) -> tuple[Array, Array]:
-    """Return the 95 % interval of each column's mean, by the percentile bootstrap over groups of rows.
+    """Return the 95 % interval of the mean of each column, by the percentile bootstrap over groups of rows.
 
     Args:
         values: The values, (n, k).
-        groups: The rows' groups, (n,). Rows of a group are drawn together; if there is one group only, each by itself.
+        groups: The group of each row, (n,). The rows of a group are drawn together. If there is only one group, each
+            row is drawn by itself.
         seed: The seed of the draws.
 
     Returns:
-        The lower and the upper ends, (k,) each.
+        The lower ends, (k,), and the upper ends, (k,).
     """
     names, indices = np.unique(groups, return_inverse=True)
     if len(names) == 1:
@@ -153,7 +156,7 @@ def interval(values: Array, groups: NDArray[np.int64], seed: int = 0) -> tuple[A
     count = indices.max() + 1
     sums = np.stack([np.bincount(indices, column, count) for column in values.T], axis=1)  # (groups, k)
     sizes = np.bincount(indices)
-    # Drawn with a fixed seed, so that the same runs give the same table.
+    # The seed is fixed, so that the same runs always result in the same table.
     drawn = np.random.default_rng(seed).integers(count, size=(RESAMPLES, count))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)[:, None]  # (resamples, k)
     low, high = np.quantile(means, [LEVEL / 2, 1 - LEVEL / 2], axis=0)
@@ -161,12 +164,12 @@ def interval(values: Array, groups: NDArray[np.int64], seed: int = 0) -> tuple[A
 
 
 def standings(runs: Iterable[SearchRun], n: int, visited: bool = False) -> tuple[list[Standing], int]:
-    """Return the contenders, the best mean rank first, and the number of blocks.
+    """Return the contenders in order of their mean ranks, the best first, and the number of blocks.
 
     Args:
         runs: The runs.
         n: The number of evaluations.
-        visited: Whether the best configurations visited are ranked, instead of the ones named.
+        visited: Whether to rank by the best configurations visited, instead of the ones named.
     """
     contenders, seeds, values = regrets(runs, n, visited)
     if not len(values):
@@ -178,7 +181,9 @@ def standings(runs: Iterable[SearchRun], n: int, visited: bool = False) -> tuple
 
 
 def critical_difference(k: int, n: int) -> float:
-    """Return Nemenyi's q sqrt(k (k + 1) / (6 n)), q the studentised range's quantile over sqrt(2).
+    """Return Nemenyi's critical difference, q sqrt(k (k + 1) / (6 n)).
+
+    Here q is the upper 5 % quantile of the studentised range, divided by sqrt(2).
 
     Args:
         k: The number of contenders.
@@ -192,13 +197,13 @@ def critical_difference(k: int, n: int) -> float:
 
 
 def write(folder: Path, head: Sequence[str], runs: Sequence[SearchRun], budget: int) -> None:
-    """Write table.md, regrets.csv, and a picture of the ranks for each suite and for all together.
+    """Write table.md, regrets.csv, and a picture of the ranks for each suite and for all suites together.
 
     Args:
-        folder: Where to.
-        head: The lines above the tables.
+        folder: The folder to write to.
+        head: The lines of text above the tables.
         runs: The runs.
-        budget: The evaluations per run.
+        budget: The number of evaluations per run.
     """
     marks = [*(n for n in CHECKPOINTS if n < budget), budget]
     suites = {name: [run for run in runs if run.suite == name] for name in dict.fromkeys(run.suite for run in runs)}
@@ -226,12 +231,12 @@ def write(folder: Path, head: Sequence[str], runs: Sequence[SearchRun], budget: 
 
 
 def tables(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bool) -> list[str]:
-    """Return the tables of one suite, with a line above each: regrets, ranks, seconds.
+    """Return the tables of regrets, ranks and seconds of one suite, with a line of text above each.
 
     Args:
-        runs: The suite's runs.
+        runs: The runs of the suite.
         marks: The numbers of evaluations to show.
-        logarithmic: Whether regrets are compared by their orders of magnitude.
+        logarithmic: Whether regrets are compared on a log scale.
     """
     what = "log10 of the regret" if logarithmic else "regret (1: a middling configuration)"
     _, _, values = regrets(runs, marks[-1])
@@ -251,9 +256,9 @@ def regret_rows(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bo
     """Return the table of mean regrets with their standard errors.
 
     Args:
-        runs: The suite's runs.
+        runs: The runs of the suite.
         marks: The numbers of evaluations to show.
-        logarithmic: Whether to take the means of logarithms.
+        logarithmic: Whether to average the logarithms of the regrets.
     """
     contenders: list[str] = []
     cells = []
@@ -268,12 +273,15 @@ def regret_rows(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bo
 
 
 def columns(marks: Sequence[int]) -> list[tuple[int, bool]]:
-    """Return the columns as arguments of `regrets`: what is named at each mark, and the best visited at the last."""
+    """Return the columns of a table as arguments (n, visited) of `regrets`.
+
+    There is a column for the configurations named at each mark, and one for the best visited at the last mark.
+    """
     return [*((n, False) for n in marks), (marks[-1], True)]
 
 
 def heads(marks: Sequence[int]) -> list[str]:
-    """Return the head of a table over numbers of evaluations."""
+    """Return the header of a table whose columns are numbers of evaluations."""
     return ["contender", *(f"visited, {n}" if visited else str(n) for n, visited in columns(marks))]
 
 
@@ -285,14 +293,14 @@ def _mean(values: Array) -> str:
 
 
 def rank_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[str]]:
-    """Return the table of mean ranks, the best at the end first; its last row has the critical difference.
+    """Return the table of mean ranks, ordered by the ranks at the last mark; its last row is the critical difference.
 
     Args:
         runs: The runs.
         marks: The numbers of evaluations to show.
     """
     by_column = [standings(runs, n, visited) for n, visited in columns(marks)]
-    last, blocks = by_column[-2]  # of what is named at the last mark; behind it is the best visited
+    last, blocks = by_column[-2]  # the configurations named at the last mark; column -1 is the best visited
     texts = [
         {standing.contender: f"{standing.rank:.2f} ({standing.low:.2f}..{standing.high:.2f})" for standing in ranked}
         for ranked, _ in by_column
@@ -326,12 +334,14 @@ def second_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[st
 
 
 def picture(ranked: Sequence[Standing], blocks: int, title: str) -> str:
-    """Return mean ranks with their intervals as SVG, the best above, and a band of a critical difference from it.
+    """Return an SVG picture of mean ranks with their intervals, and a band that is one critical difference wide.
+
+    The best contender is at the top, and the band starts at its rank.
 
     Args:
         ranked: The contenders, the best first.
         blocks: The number of blocks.
-        title: The title.
+        title: The title of the picture.
     """
     difference = critical_difference(len(ranked), blocks)
     left, width, line, top = 30 + 8 * max(len(standing.contender) for standing in ranked), 480, 24, 56
