@@ -1,1 +1,1 @@
-"""The original study as one command: its protocol, the calibration of its epochs, its runs, and what came of them."""
+"""The original study as one command: its protocol, the calibration of its epochs, its runs and its results."""

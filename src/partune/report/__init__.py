@@ -1,1 +1,1 @@
-"""What a study found, from its record only: as text, a page, Markdown, figures and data; and studies side by side."""
+"""Report on a study from its record only, as text, a page, Markdown, figures and data; compare several studies."""

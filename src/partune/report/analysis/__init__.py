@@ -1,1 +1,1 @@
-"""What a report draws from a record beyond its numbers: importances, cuts through the surrogate, partitions."""
+"""Analyse a study's record for a report: importances, planes through the surrogate, and partitions of the space."""

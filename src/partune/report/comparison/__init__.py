@@ -1,1 +1,1 @@
-"""Studies side by side: their data, tables, picture and files."""
+"""Compare studies side by side, as data, tables, a picture and files."""

@@ -1,11 +1,13 @@
-"""The report's figures, as Plotly's JSON: traces and a layout, without titles (the page has headings and captions).
+"""Draw the report's figures as Plotly's JSON, traces and a layout, without titles (the page has headings and captions).
 
-Colours are Okabe and Ito's (2008), which people with any kind of colour vision tell apart, and differ in their marks
-too; scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). What depends on light or dark is the page's.
+Colours are those of Okabe and Ito (2008), which people with any kind of colour vision can tell apart. Marks differ in
+shape too. Scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). The page sets what depends on its light or
+dark mode.
 
-A trace whose `meta.trials` lists numbers of trials has what is said of these when the pointer is on a mark, and, where
-`meta.over` names hyperparameters, their places in the unit cube (None: their numbers): the page holds both once for all
-figures, and fills them in. Whatever comes from a study is `plain`, as Plotly reads markup in labels.
+The page stores data of trials once for all figures, and fills it into the traces. If a trace's `meta.trials` lists
+numbers of trials, its marks get the hover texts of these trials. If its `meta.over` names a hyperparameter for x and y,
+its marks get the hyperparameters' values in the unit cube (for None, the number of the trial). Texts from a study go
+through `plain`, because Plotly interprets markup in labels.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The report as one HTML file that asks nothing of any host."""
+"""Write the report as one HTML file that loads nothing from the network."""

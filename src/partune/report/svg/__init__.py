@@ -1,1 +1,1 @@
-"""Pictures as SVG: axes, line charts side by side, outlines of areas."""
+"""Draw SVG pictures: axes, line charts side by side, and outlines of areas."""
