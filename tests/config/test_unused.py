@@ -255,8 +255,11 @@ def test_what_has_another_effect_than_expected_is_said() -> None:
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--epochs", "3"), "training.epochs 3 would have no effect, as the calibration finds the number of epochs"),
-        (("--steps", "9", "--most-epochs", "4"), "protocol.most_epochs would have no effect: no calibration finds"),
+        (("--epochs", "3"), "training.epochs 3 would have no effect, because the calibration finds"),
+        (
+            ("--steps", "9", "--most-epochs", "4"),
+            "protocol.most_epochs would have no effect, because there is no calibration",
+        ),
         (("--calibration", "0", "--sufficient", "0.8"), "protocol.sufficient would have no effect"),
     ],
 )

@@ -182,13 +182,13 @@ def test_epochs_are_found_of_trainings_that_are_counted_in_them() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"protocol": {"seeds": "0,0"}}, "seeds are given twice: 0,0"),
-        ({"protocol": {"seeds": [1, 2, 3]}}, "3 seeds are given for 2 repeats"),
-        ({"protocol": {"algorithms": "bo,bo"}}, "algorithms are given twice"),
-        ({"protocol": {"calibration": 2}}, "three configurations at least"),
-        ({"search": {"algorithm": "bo"}}, "search.algorithm is the experiment's own: give --algorithms"),
-        ({"run": {"workers": 2}}, "run.workers is the experiment's own.*give --processes"),
-        ({"run": {"storage": "sqlite:///x"}}, "run.storage is the experiment's own"),
+        ({"protocol": {"seeds": "0,0"}}, "seeds must not repeat, got 0,0"),
+        ({"protocol": {"seeds": [1, 2, 3]}}, "3 seeds do not fit 2 repeats"),
+        ({"protocol": {"algorithms": "bo,bo"}}, "algorithms must not repeat, got bo,bo"),
+        ({"protocol": {"calibration": 2}}, "calibration must be 0 or at least 3 configurations, got 2"),
+        ({"search": {"algorithm": "bo"}}, "search.algorithm cannot be set in an experiment: use `--algorithms`"),
+        ({"run": {"workers": 2}}, "run.workers cannot be set in an experiment.*use `--processes`"),
+        ({"run": {"storage": "sqlite:///x"}}, "run.storage cannot be set in an experiment"),
         ({"protocol": {"repeat": 3}}, 'unknown key "protocol.repeat"; did you mean "repeats"'),
     ],
 )
@@ -202,8 +202,8 @@ def test_what_cannot_be_is_refused(given: dict[str, Any], message: str) -> None:
     ("given", "message"),
     [
         ({"protocol": {"algorithms": "bo,bamso"}}, 'no algorithm "bamso"; did you mean "bamsoo"'),
-        ({"protocol": {"algorithms": "auto,bo"}}, "give each by its name"),
-        ({"protocol": {"algorithms": "bo", "repeats": 1}}, "compares two studies at least"),
+        ({"protocol": {"algorithms": "auto,bo"}}, "names that `partune algorithms` lists, got 'auto'"),
+        ({"protocol": {"algorithms": "bo", "repeats": 1}}, "compares at least two studies"),
         ({"protocol": {"upper": "none.yaml"}}, "cannot read none.yaml"),
     ],
 )
@@ -224,7 +224,7 @@ def test_the_upper_bound_is_of_tasks_that_are_there(tmp_path: Path) -> None:
     found = Plan(composed(load(tmp_path / "experiment.yaml"), {}))  # a file's paths are relative to it
     assert found.upper() == {"u": 0.7, "t": 0.8}
     (tmp_path / "upper.yaml").write_text("v: 0.7\n")
-    with pytest.raises(UserError, match="v is no task here, which are t, u"):
+    with pytest.raises(UserError, match="v is not one of the tasks t, u"):
         found.upper()
     (tmp_path / "upper.yaml").write_text("u: good\n")
     with pytest.raises(UserError, match="the score of u must be a number, got 'good'"):

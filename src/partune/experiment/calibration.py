@@ -1,8 +1,9 @@
-"""How many epochs are enough: configurations trained for 1, 2, ... epochs, each with a schedule of its own.
+"""Find how many epochs are enough, from configurations trained for 1, 2, ... epochs.
 
-A search compares configurations, so what fewer epochs have to keep is their order: enough is the smallest number after
-which the scores correlate in rank with those of the full training. Its study is an ordinary one, over the space with
-the number of epochs as one hyperparameter more.
+A search compares configurations, so fewer epochs are enough if they keep the order of the scores. The number that is
+enough is the smallest one from which the scores correlate in rank with those of the full training. Each number of
+epochs takes a separate training, with its own learning-rate schedule. The calibration is an ordinary study, whose space
+has the number of epochs as an additional hyperparameter.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from partune.optimizers.sampling import LatinHypercube
 from partune.space import Int, Space
 from partune.trial import Config, Point, Status, Trial
 
-EPOCHS = "epochs"  # the setting's name
+EPOCHS = "epochs"  # the setting in the section `training`
 
 Array = NDArray[np.float64]
 
 
 class Ladder(Sampler):
-    """A Latin hypercube of configurations, each with every number of epochs; the longest trainings first."""
+    """Sampler that proposes each configuration of a Latin hypercube with every number of epochs, the largest first."""
 
     learns = False
 
@@ -34,9 +35,9 @@ class Ladder(Sampler):
         """Draw the configurations.
 
         Args:
-            space: The space, with `epochs` as an integer from 1.
+            space: The space, in which `epochs` is an integer from 1.
             seed: The seed of the hypercube.
-            configurations: How many there are; fewer where the space has not as many.
+            configurations: The number of configurations; a smaller space yields fewer.
         """
         super().__init__(space, seed)
         rest = Space({name: parameter for name, parameter in space.hyperparameters.items() if name != EPOCHS})
@@ -50,18 +51,19 @@ class Ladder(Sampler):
         ]
 
     def next_point(self) -> Point | None:
-        """Return the next point; None after the last."""
+        """Return the next point, or None after the last one."""
         return next(iter(self._points[len(self.proposals) :]), None)
 
 
 class Step(NamedTuple):
-    """What a number of epochs is worth.
+    """How well a number of epochs stands in for the full training.
 
     Attributes:
-        epochs: The number.
-        correlation: Spearman's, of the scores after them with those of the full training; None where all scores are
-            equal.
-        leader: What their best configuration scores after the full training; None where it failed there.
+        epochs: The number of epochs.
+        correlation: Spearman's rank correlation of the scores after this number of epochs with those after the full
+            training; None if all scores on one side are equal.
+        leader: The score after the full training of the configuration that is best after this number of epochs; None
+            if its full training failed.
     """
 
     epochs: int
@@ -70,7 +72,7 @@ class Step(NamedTuple):
 
 
 def scores(trials: Iterable[Trial]) -> tuple[list[Config], Array]:
-    """Return the configurations, n, and their scores by epochs, (n, epochs); NaN where a training failed."""
+    """Return the n configurations and their scores by number of epochs, (n, epochs); NaN for a failed training."""
     table: dict[tuple[tuple[str, object], ...], dict[int, float]] = {}
     for trial in trials:
         key = tuple((name, value) for name, value in trial.config.items() if name != EPOCHS)
@@ -82,10 +84,10 @@ def scores(trials: Iterable[Trial]) -> tuple[list[Config], Array]:
 
 
 def steps(table: Array) -> list[Step]:
-    """Return every number of epochs against the last.
+    """Compare each number of epochs with the largest one, the full training.
 
     Args:
-        table: The scores, (n, epochs); NaN for a failure, which counts as the worst.
+        table: The scores, (n, epochs); NaN for a failed training, which counts as the worst.
     """
     worst = np.where(np.isnan(table), -np.inf, table)
     full = table[:, -1]
@@ -97,7 +99,7 @@ def steps(table: Array) -> list[Step]:
 
 
 def rank_correlation(a: Array, b: Array) -> float | None:
-    """Return Spearman's rank correlation (1904); None where one side is constant.
+    """Return Spearman's rank correlation (1904); None if all numbers of one side are equal.
 
     Args:
         a: Numbers, (n,).
@@ -108,11 +110,11 @@ def rank_correlation(a: Array, b: Array) -> float | None:
 
 
 def enough(steps: Sequence[Step], sufficient: float) -> int:
-    """Return the smallest number of epochs whose correlation is sufficient, as is that of all larger ones.
+    """Return the smallest number of epochs from which every correlation is sufficient.
 
     Args:
-        steps: Every number of epochs, in order.
-        sufficient: The least correlation.
+        steps: The comparison of each number of epochs, in order; the last is the full training.
+        sufficient: The smallest correlation that is sufficient.
     """
     chosen = steps[-1].epochs
     for step in reversed(steps[:-1]):

@@ -1,4 +1,4 @@
-"""What an experiment leaves in its folder beside its studies: a page, Markdown with two pictures, data."""
+"""Write the results of an experiment into its folder: a page, Markdown with two pictures, and data."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ COMPARED, EPOCHS = "experiment.svg", "epochs.svg"
 
 
 def write(outcome: Outcome) -> list[Path]:
-    """Write page, Markdown, data and pictures, over those of an earlier run.
+    """Write the page, Markdown, data and pictures; those of an earlier run are overwritten.
 
     Returns:
         The files' paths.
 
     Raises:
-        UserError: One of them cannot be written.
+        UserError: A file cannot be written.
     """
     findings = outcome.summary
     files = {PAGE: page(outcome), WORDS: markdown(findings), DATA: as_json(findings) + "\n"}
@@ -41,7 +41,7 @@ def write(outcome: Outcome) -> list[Path]:
 
 
 def markdown(findings: Summary) -> str:
-    """Return what an experiment found as Markdown."""
+    """Return the results of an experiment as Markdown."""
     parts = sections(findings)
     lines = ["# Experiment", "", f"**{plain(findings['headline'])}**", ""]
     for part in ("bounds", "algorithms", "tests"):
@@ -67,10 +67,10 @@ def _all(listed: Sequence[Section]) -> list[str]:
 
 
 def over_epochs(calibrated: Summary) -> str:
-    """Draw the scores over epochs as SVG, a line per configuration."""
+    """Draw the scores over epochs as SVG, with one line per configuration."""
     curves = [
         Curve([(k + 1, score) for k, score in enumerate(row) if score is not None], hue(i), dashed(i))
         for i, row in enumerate(calibrated["scores"])
     ]
     most = len(calibrated["steps"])
-    return picture("Score over epochs", "a line per configuration", [Panel("", "epochs", curves, x=(1, most))], [])
+    return picture("Score over epochs", "one line per configuration", [Panel("", "epochs", curves, x=(1, most))], [])

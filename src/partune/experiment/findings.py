@@ -1,4 +1,4 @@
-"""What an experiment found, from its studies' records, as data."""
+"""Collect the results of an experiment from its studies' records, as plain data."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from partune.report.plain_data import Summary
 
 @dataclass(frozen=True)
 class Outcome:
-    """An experiment that is over.
+    """A finished experiment.
 
     Attributes:
-        plan: Its plan.
-        calibration: The study that found the number of epochs; None where there was none.
-        studies: All its studies, by their folders' names.
+        plan: The experiment's plan.
+        calibration: The study that found the number of epochs; None if there was no calibration.
+        studies: The studies of the algorithms, by the names of their folders.
     """
 
     plan: Plan
@@ -38,18 +38,21 @@ class Outcome:
 
     @classmethod
     def read(cls, plan: Plan) -> Outcome:
-        """Return the outcome of a plan whose studies are on record."""
+        """Read the studies of a plan from their records."""
         ladder = opened(plan.directory / CALIBRATION) if plan.calibrated else None
         return cls(plan, ladder, {name: opened(plan.directory / name) for name in plan.studies(None)})
 
     @property
     def scored(self) -> list[Facts]:
-        """The studies that can be compared: a trial of theirs has a score."""
+        """The studies that can be compared: those with a score."""
         return [study for study in self.studies.values() if study.winner is not None]
 
     @property
     def courses(self) -> dict[str, Facts]:
-        """The studies that are drawn, by algorithm: the first seed's of those that learn, or of all where none does."""
+        """The studies whose course is drawn: per algorithm the first study that has a score.
+
+        Algorithms that learn nothing from scores are left out, unless all of them do so.
+        """
         by_algorithm: dict[str, Facts] = {}
         for study in self.scored:
             by_algorithm.setdefault(study.header["algorithm"], study)
@@ -57,7 +60,7 @@ class Outcome:
 
     @cached_property
     def summary(self) -> Summary:
-        """Every number of the tables and figures as plain data."""
+        """All numbers of the tables and figures as plain data."""
         compared, tests = compare.comparison(self.scored), compare.on_tests(self.scored)
         summary = {
             "experiment": str(self.plan.directory),
@@ -74,7 +77,7 @@ class Outcome:
 
 
 def opened(directory: Path) -> Facts:
-    """Return what is on record of a study."""
+    """Read the study in a folder from its record."""
     return Facts(Record.open(directory, read_only=True))
 
 
@@ -95,11 +98,11 @@ def _calibrated(facts: Facts, plan: Plan) -> Summary:
 
 
 def _bounds(outcome: Outcome, tasks: Collection[str]) -> list[Summary]:
-    """Return the bounds and what lies between them.
+    """Return the rows of the table of bounds, with the winners' scores among them.
 
     Args:
-        outcome: The experiment.
-        tasks: The test tasks.
+        outcome: The finished experiment.
+        tasks: The names of the test tasks.
     """
     rows = bounds.bounds(compare.grouped(outcome.scored, lambda study: study.header["algorithm"]))
     if upper := outcome.plan.upper():
@@ -108,12 +111,15 @@ def _bounds(outcome: Outcome, tasks: Collection[str]) -> list[Summary]:
 
 
 def _given(upper: Mapping[str, float], outcome: Outcome, tasks: Collection[str]) -> Summary:
-    """Return the upper bound's scores, which are of whole tasks; of several validation tasks their mean.
+    """Return the upper bound's scores by kind of items.
+
+    A user's score is of all items of a task, so search items and verdict items have the same score. Several
+    validation tasks have their mean.
 
     Args:
         upper: The user's scores by task.
-        outcome: The experiment.
-        tasks: The test tasks.
+        outcome: The finished experiment.
+        tasks: The names of the test tasks.
     """
     validation = [] if outcome.plan.base.validation is None else outcome.plan.base.validation.tasks
     names = [Path(name).stem for name in validation]
@@ -125,7 +131,7 @@ def _given(upper: Mapping[str, float], outcome: Outcome, tasks: Collection[str])
 
 
 def _better(studies: Sequence[Facts]) -> Summary | None:
-    """Return how many winners are shown better; None where there is no base."""
+    """Return how many winners are shown to be better than base and defaults; None if no study has a verdict."""
     verdicts = [study.summary["verdict"] for study in studies if study.summary["verdict"] is not None]
     if not verdicts:
         return None

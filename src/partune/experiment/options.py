@@ -1,4 +1,4 @@
-"""What an experiment can be told: its file's sections, which are its flags too."""
+"""Define the settings of an experiment: the sections of its file, which are also its flags."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from partune.config import StudyConfig, Where
 
 ALGORITHMS = ("lhs", "bo", "soo", "bamsoo")
 
-OWN = {  # a study's settings that an experiment has in hand, and what to give instead
-    "search.algorithm": "give --algorithms",
-    "search.seed": "give --seeds",
-    "search.options": "algorithms run with their defaults",
+OWN = {  # settings of a study that an experiment decides itself, and what to do instead
+    "search.algorithm": "use `--algorithms`",
+    "search.seed": "use `--seeds`",
+    "search.options": "its algorithms run with their defaults",
     "run.storage": "its studies keep their records in its folder",
-    **{f"run.{name}": "it runs in processes of this machine, give --processes" for name in Where.model_fields},
+    **{f"run.{name}": "its studies run in processes of this machine; use `--processes`" for name in Where.model_fields},
 }
 
-FLAGLESS = ("search.seeds",)  # --seeds are those of the studies
+FLAGLESS = ("search.seeds",)  # `--seeds` sets the seeds of the studies
 
 Names = Annotated[tuple[str, ...], BeforeValidator(config.parts)]
 Seeds = Annotated[tuple[NonNegativeInt, ...], BeforeValidator(config.parts)]
 
 
 class Protocol(config.Section):
-    """The experiment: how many studies of which algorithms, and how the number of epochs is found."""
+    """The studies of an experiment, and how it finds the number of epochs."""
 
     repeats: PositiveInt | None = None
     """Number of studies of each algorithm, which differ in the seed. By default it is 5, with which the tests can
@@ -36,8 +36,8 @@ class Protocol(config.Section):
     algorithms: Annotated[Names, Field(min_length=1)] = ALGORITHMS
     """Algorithms to compare, separated by commas."""
     calibration: Annotated[int, Field(ge=0)] = 6
-    """Number of configurations that the number of epochs is calibrated with, at least three; 0 takes the epochs as
-    they are given."""
+    """Number of configurations to calibrate the number of epochs with, at least three; 0 keeps the epochs that are
+    set."""
     most_epochs: Annotated[int, Field(ge=2)] = 5
     """Number of epochs of the full training, which the calibration compares shorter ones with."""
     sufficient: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -55,16 +55,16 @@ class Protocol(config.Section):
         for name in ("seeds", "algorithms"):
             given = getattr(self, name)
             if len(set(given)) < len(given):
-                raise ValueError(f"{name} are given twice: {','.join(map(str, given))}")
+                raise ValueError(f"{name} must not repeat, got {','.join(map(str, given))}")
         if self.seeds and self.repeats not in (None, len(self.seeds)):
-            raise ValueError(f"{len(self.seeds)} seeds are given for {self.repeats} repeats: leave one of them out")
+            raise ValueError(f"{len(self.seeds)} seeds do not fit {self.repeats} repeats: set only one of the two")
         if self.calibration in (1, 2):
-            raise ValueError(f"a rank correlation takes three configurations at least: calibration {self.calibration}")
+            raise ValueError(f"calibration must be 0 or at least 3 configurations, got {self.calibration}")
         return self
 
 
 class Experiment(StudyConfig):
-    """An experiment's file, whole."""
+    """All settings of an experiment's file."""
 
     protocol: Protocol = Protocol()
 
@@ -73,5 +73,5 @@ class Experiment(StudyConfig):
         for name, instead in OWN.items():
             section, key = name.split(".")
             if key in getattr(self, section).model_fields_set:
-                raise ValueError(f"{name} is the experiment's own: {instead}")
+                raise ValueError(f"{name} cannot be set in an experiment: {instead}")
         return self

@@ -1,4 +1,4 @@
-"""An experiment's page: one HTML file in the frame of a study's report (`partune.report.html.document`)."""
+"""Write an experiment's page: one HTML file with the same frame as a study's report (`partune.report.html`)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from partune.runtime import rounding
 
 
 def page(outcome: Outcome) -> str:
-    """Return an experiment as the text of one HTML file."""
+    """Return the page of an experiment as the text of one HTML file."""
     return Page(outcome).text()
 
 
 class Page:
-    """The sections of a page, which collects their figures while they are written."""
+    """Writer of a page's sections, which collects the figures that they use."""
 
     def __init__(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.findings = outcome.summary
         self.tables = sections(self.findings)
         self.figures: dict[str, Figure] = {}
-        self.hovers: list[str] = []  # of all studies whose course is drawn
+        self.hovers: list[str] = []  # the hover texts of the trials of all studies whose course is drawn
 
     def text(self) -> str:
-        """Return the text of the whole file."""
+        """Return the text of the HTML file."""
         parts = {
             "result": ("Result", self.result()),
             "bounds": ("Bounds", self._tables("bounds")),
@@ -58,7 +58,7 @@ class Page:
         )
 
     def line(self) -> str:
-        """Return the line below the heading: what was compared."""
+        """Return the line below the heading, which says what was compared."""
         base, seeds = self.outcome.plan.base, self.outcome.plan.seeds
         what = base.objective if base.model is None else base.model.path.rstrip("/").rpartition("/")[2]
         return (
@@ -70,13 +70,13 @@ class Page:
     # ----- the sections, in their order
 
     def result(self) -> str:
-        """Return the section of the first answer."""
+        """Return the section with the result: a badge and the headline."""
         text, kind = badge(self.findings)
         headline = escape(self.findings["headline"])
         return f'<span class="badge {kind}">{escape(text)}</span><p class="headline">{headline}</p>'
 
     def algorithms(self) -> str:
-        """Return the section of the algorithms and their courses."""
+        """Return the section that compares the algorithms, over trials and over time."""
         compared = self.findings["comparison"]["algorithms"]
         caption = "Mean over repeats; bands are 95 % intervals of the mean. Higher is better."
         text = self._figure(
@@ -86,16 +86,20 @@ class Page:
         if all(algorithm["by_seconds"] for algorithm in compared):
             figure = figures.best_so_far(compared, "by_seconds")
             text += "<h3>Best score for the time</h3>" + self._figure(
-                "compared-time", figure, 340, "Best score so far by time", "Without baselines, verdicts and waiting."
+                "compared-time",
+                figure,
+                340,
+                "Best score so far by time",
+                "The time is without baselines, verdicts and waiting.",
             )
         return text
 
     def course(self, study: Facts, k: int) -> str:
-        """Return the section of one study's course: its scores and each hyperparameter over trials.
+        """Return the section of one study's course: scores and hyperparameters over trials.
 
         Args:
-            study: What is on record.
-            k: Its number among the studies that are drawn.
+            study: The study's record.
+            k: The index of the study among those that are drawn.
         """
         first = len(self.hovers)
         self.hovers += [hover(trial) for trial in study.trials]
@@ -105,7 +109,7 @@ class Page:
 
         caption = f"The study with seed {study.header['seed']}. Higher is better."
         if any(trial.observation is not None and trial.observation.stderr for trial in study.done):
-            caption += " Bars are standard errors, of the items that were scored."
+            caption += " Bars are standard errors over the scored items."
         text = paragraph(sentences.headline(study))
         text += drawn("scores", figures.scores(study), 420, "Score over trials", caption)
         for i, task in enumerate(study.tests):
@@ -121,15 +125,15 @@ class Page:
         low, high = figures.ends([trial.score for trial in study.done])
         return (
             f'{text}<p class="ramp">score ≤ {rounding.number(low, 3)} <i></i> {rounding.number(high, 3)}; '
-            f'crosses failed, the star is the winner</p><div class="pair">{"".join(plots)}</div>'
+            f'crosses are failed trials, the star is the winner</p><div class="pair">{"".join(plots)}</div>'
         )
 
     def calibration(self) -> str:
-        """Return the section of the number of epochs."""
+        """Return the section that says how many epochs are enough."""
         calibrated = self.findings["calibration"]
         names = [words.settings(config) for config in calibrated["configurations"]]
         figure = figures.over_epochs(calibrated["scores"], names, calibrated["epochs"])
-        caption = "A line is a configuration; the dotted rule is the number of epochs that is enough."
+        caption = "Each line is a configuration. The dotted line marks the number of epochs that is enough."
         rows = [
             [name, *(rounding.NONE if score is None else rounding.number(score) for score in row)]
             for name, row in zip(names, calibrated["scores"], strict=True)
@@ -158,7 +162,7 @@ class Page:
         return "".join(_table(section, headed=len(listed) > 1) for section in listed)
 
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
-        """Keep a figure for the page, and return where it goes."""
+        """Store a figure for the page, and return the element that it is drawn in."""
         self.figures[name] = figure
         return figure_slot(name, height, label, caption)
 
@@ -172,5 +176,5 @@ def _table(section: Section, headed: bool) -> str:
 
 
 def _numeric(column: list[str]) -> bool:
-    """Return whether a column is of numbers, which stand to the right."""
+    """Return whether a column holds numbers only. Such a column is aligned to the right."""
     return all(not cell or cell == rounding.NONE or cell.lstrip("+-−")[:1].isdigit() for cell in column)

@@ -1,4 +1,4 @@
-"""What a person sees while an experiment runs: a line per study, and in a terminal a bar with the time left."""
+"""Show the progress of an experiment: one line per study, and in a terminal a bar with the time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Terminal(Teller):
-    """A watcher that prints to a console; the bar is only drawn where that is a terminal."""
+    """Listener that prints to a console, with a progress bar if the console is a terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         from partune.runtime.console import log_console
@@ -36,11 +36,11 @@ class Terminal(Teller):
         self._print(line)
 
     def planned(self, trials: int, done: int) -> None:
-        """Print how many trials there are, and begin the bar.
+        """Print the number of trials, and start the bar.
 
         Args:
-            trials: The trials of all studies.
-            done: Those of them that are on record.
+            trials: The number of trials of all studies.
+            done: The number of these trials that are already on record.
         """
         from partune.runtime.console import progress_bar
 
@@ -56,8 +56,8 @@ class Terminal(Teller):
         """Print how many epochs are enough.
 
         Args:
-            steps: What each number of epochs is worth.
-            epochs: The number that is enough.
+            steps: The comparison of each number of epochs with the full training.
+            epochs: The number of epochs that is enough.
         """
         correlations = ", ".join("–" if step.correlation is None else f"{step.correlation:.2f}" for step in steps)
         self._print(
@@ -80,8 +80,8 @@ class Terminal(Teller):
         """Print a study's verdict.
 
         Args:
-            name: Its folder's name.
-            facts: What is on record.
+            name: The name of the study's folder.
+            facts: The study's record.
         """
         self._running.remove(name)
         took = span(sum(part.seconds for part in facts.parts))
@@ -90,7 +90,7 @@ class Terminal(Teller):
         self._show()
 
     def over(self) -> None:
-        """End the bar."""
+        """Stop the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,12 +1,12 @@
-"""The protocol: which studies an experiment is made of, with which settings, and where.
+"""Plan an experiment: the studies that it consists of, their settings, and the folder that holds them.
 
-An experiment's file is a study's file with a section more. A directory holds one experiment:
+An experiment's file is a study's file with one more section, `protocol`. A folder holds one experiment:
 
     experiment/
-      experiment.yaml   the experiment's file, whole
+      experiment.yaml   the complete file of the experiment
       calibration/      an ordinary study: configurations trained for 1, 2, ... epochs
-      bo-0/, soo-0/     ordinary studies, by algorithm and seed
-      experiment.html   what came of it; experiment.md and experiment.json, and two pictures for the former
+      bo-0/, soo-0/     ordinary studies, one per algorithm and seed
+      experiment.html   the results; also as experiment.md, which shows two pictures, and as experiment.json
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ CALIBRATING = ("most_epochs", "sufficient")  # settings of the protocol that onl
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment's studies.
+    """The studies of an experiment.
 
     Attributes:
-        experiment: The experiment's file.
+        experiment: The settings in the experiment's file.
     """
 
     experiment: Experiment
 
     @property
     def protocol(self) -> Protocol:
-        """The file's section of the experiment itself."""
+        """The section `protocol` of the experiment's file."""
         return self.experiment.protocol
 
     @property
@@ -63,30 +63,34 @@ class Plan:
 
     @cached_property
     def base(self) -> StudyConfig:
-        """The settings that all studies have."""
+        """The settings that all studies share."""
         whole = self.experiment.model_dump(exclude={"protocol"}, exclude_unset=True)
         if not self.experiment.test.tasks:
-            whole.get("test", {}).pop("every_trial", None)  # the preset's alone
+            whole.get("test", {}).pop("every_trial", None)  # the preset sets it, but it needs test tasks
         return configured.with_space(config.parse(whole))
 
     @property
     def fixed(self) -> Mapping[str, Any]:
-        """The hyperparameters of the space that are given, and not searched."""
+        """The hyperparameters of the space that have a fixed value, so that they are not searched."""
         return configured.fixed(config.parse(self.experiment.model_dump(exclude={"protocol"}, exclude_unset=True)))
 
     @cached_property
     def space(self) -> Space:
-        """The space of all studies."""
+        """The space that all studies search."""
         return Space.parse(self.base.space or {})
 
     @property
     def calibrated(self) -> bool:
-        """Whether the number of epochs is to be found: for trainings, unless they are counted otherwise."""
+        """Whether a calibration finds the number of epochs.
+
+        It does in a fine-tuning, unless protocol.calibration is 0, training.steps is set, or the space contains epochs
+        or steps.
+        """
         counted = self.base.training.steps is not None or {EPOCHS, "steps"} & set(self.space.names)
         return self.base.objective == "finetune" and self.protocol.calibration > 0 and not counted
 
     def calibration(self) -> StudyConfig:
-        """Return the study that finds the number of epochs; it needs no test tasks."""
+        """Return the settings of the study that finds the number of epochs; it has no test tasks."""
         count, most = self.protocol.calibration, self.protocol.most_epochs
         space = Space({**self.space.hyperparameters, EPOCHS: Int(1, most)})
         training = self.base.training.model_dump(exclude_unset=True, exclude={EPOCHS})
@@ -100,10 +104,10 @@ class Plan:
         return self._with(space=space.describe(), training=training, search=search, test={"tasks": ()})
 
     def studies(self, epochs: int | None) -> dict[str, StudyConfig]:
-        """Return the studies by their folders' names, all algorithms of the first seed first.
+        """Return the settings of each study by the name of its folder, ordered by seed and then by algorithm.
 
         Args:
-            epochs: The number of epochs; None as it is given.
+            epochs: The number of epochs of each training; None leaves the user's setting as it is.
         """
         training = (
             {}
@@ -124,59 +128,66 @@ class Plan:
         return config.parse({**self.base.model_dump(exclude_unset=True), **sections})
 
     def _options(self, name: str) -> dict[str, Any]:
-        """Return an algorithm's options: a hypercube is as large as the budget, so that it is stratified as a whole."""
+        """Return an algorithm's options: a Latin hypercube has as many points as the budget, to stratify all trials."""
         budget = self.base.search.budget
         return {"options": {"size": budget}} if name == "lhs" and budget != 50 else {}
 
     def _packed(self, name: str) -> bool:
-        """Return whether trials may share a pack: an algorithm that learns runs as in its paper, a trial at a time."""
+        """Return whether an algorithm's trials may be trained together (as a pack).
+
+        An algorithm that learns from scores runs one trial at a time, as in its paper, unless the user set run.pack.
+        """
         return self.base.objective != "finetune" or samples(name) or "pack" in self.base.run.model_fields_set
 
-    # ----- before any work
+    # ----- checks before any work
 
     def check(self) -> None:
-        """Check what would fail later, before any work.
+        """Check the settings and the folder before any work begins.
 
         Raises:
-            UserError: A setting cannot work, or the folder is neither free nor this experiment's.
+            UserError: A setting cannot work, or the folder holds files of something else.
         """
         unused.refuse(self.base, self.space.names)
         if self.calibrated and self.base.training.epochs != 1:
             raise UserError(
-                f"training.epochs {self.base.training.epochs:g} would have no effect, as the calibration finds the "
-                "number of epochs: leave it out, or add --calibration 0"
+                f"training.epochs {self.base.training.epochs:g} would have no effect, because the calibration finds "
+                "the number of epochs: leave it out, or add `--calibration 0`"
             )
         for name in self.protocol.algorithms:
             if resolved(name) != name or Path(name).name != name:
-                raise UserError(f"algorithms: give each by its name in partune algorithms, got {name!r}")
+                raise UserError(f"algorithms must be names that `partune algorithms` lists, got {name!r}")
             optimizer(name, self.space)
         if len(self.seeds) * len(self.protocol.algorithms) < 2:
-            raise UserError("an experiment compares two studies at least: give more --algorithms or --repeats")
+            raise UserError("an experiment compares at least two studies: add more `--algorithms` or `--repeats`")
         self.upper()
         entries = {path.name for path in self.directory.iterdir()} if self.directory.is_dir() else set()
-        if any(name != FILE and not name.startswith(".") for name in entries):  # what begins with a dot is a draft
+        # A name with a dot in front is a file that an interrupted run did not finish writing.
+        if any(name != FILE and not name.startswith(".") for name in entries):
             self._check_recorded()
 
     def _check_recorded(self) -> None:
         if not (self.directory / FILE).is_file():
-            raise UserError(f"{self.directory} holds something other than an experiment: choose another --out")
+            raise UserError(f"{self.directory} holds something other than an experiment: choose another `--out`")
         recorded = Plan(parse(config.load(self.directory / FILE)))
         if (difference := first_difference(recorded._identity, self._identity)) is not None:
             raise UserError(
-                f"{self.directory} holds another experiment: {difference.key} differs; choose another --out, or give "
-                "the same"
+                f"{self.directory} holds another experiment: {difference.key} differs; choose another `--out`, or "
+                f"keep {difference.key} as it was"
             )
 
     @property
     def _identity(self) -> Mapping[str, Any]:
-        """What cannot change when an experiment goes on: not where it runs, nor how many studies it has."""
+        """The settings that must stay the same when an experiment is continued.
+
+        Where it runs, and how many algorithms and repeats it has, may change.
+        """
         plain = self.experiment.model_dump(mode="json", exclude={"run", "protocol"})
         kept = self.protocol.model_dump(mode="json", include={"calibration", "most_epochs"})
-        kept["first seed"] = self.seeds[0]  # the calibration's
+        kept["first seed"] = self.seeds[0]  # the calibration uses this seed
         return {**plain, "space": self.base.space, "protocol": kept}
 
     def begin(self) -> None:
-        """Note the experiment in its folder; raises UserError where that cannot be written."""
+        """Write the experiment's file to its folder; raise UserError if that fails."""
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -184,13 +195,17 @@ class Plan:
         write_whole(self.directory / FILE, dump(self.experiment))
 
     def upper(self) -> dict[str, float]:
-        """Return the scores of the upper bound by task; raises UserError for what is no task of the experiment."""
+        """Return the user's scores of the upper bound by task; empty if there are none.
+
+        Raises:
+            UserError: A task is not one of the experiment's, or a score is not a number.
+        """
         if self.protocol.upper is None:
             return {}
         given, tasks = config.load(self.protocol.upper), self.tasks
         for name, score in given.items():
             if name not in tasks:
-                raise UserError(f"{self.protocol.upper}: {name} is no task here, which are {', '.join(tasks)}")
+                raise UserError(f"{self.protocol.upper}: {name} is not one of the tasks {', '.join(tasks)}")
             if isinstance(score, bool) or not isinstance(score, (int, float)):
                 raise UserError(f"{self.protocol.upper}: the score of {name} must be a number, got {score!r}")
         return {name: float(score) for name, score in given.items()}
@@ -203,24 +218,25 @@ class Plan:
 
 
 def parse(value: Any) -> Experiment:
-    """Return an experiment from its file's mapping; raises UserError with one line."""
+    """Return an experiment from its file's mapping; raise UserError with one line if it is wrong."""
     return config.validated(Experiment, value)
 
 
 def dump(experiment: Experiment, ascii_only: bool = False) -> str:
-    """Return the YAML text of what was given; `parse` of it gives the same experiment.
+    """Return the YAML text of an experiment, without defaults; `parse` returns the same experiment from it.
 
     Args:
         experiment: The experiment.
-        ascii_only: Write other characters as escapes.
+        ascii_only: Whether to write characters that are not ASCII as escapes.
     """
     return strict_yaml.dump(experiment.model_dump(mode="json", exclude_unset=True), ascii_only)
 
 
 def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
-    """Return what a user gives, the flags over the file, with the preset under it.
+    """Return the experiment that a file, flags and the preset make together.
 
-    Nothing is under a function's experiment. Without a model, data and tasks it is the embedded default's.
+    Flags override the file, and both override the preset. If neither sets a model, data or tasks, those of the demo
+    are used. An experiment on a function has no preset.
 
     Args:
         file: The mapping of the experiment's file.
@@ -238,27 +254,30 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
     ):
         below = config.merged(below, embedded(), Experiment)
     if (given.get("run") or {}).get("engine") == "litgpt":
-        del below["training"]["max_grad_norm"]  # it has no such setting, and never clips
+        del below["training"]["max_grad_norm"]  # LitGPT has no such setting, and never clips
     below = configured.beneath(below, given)
     whole = config.merged(below, given, Experiment)
     if not _names(whole.get("data"), "path"):
-        del whole["data"]  # the preset's alone
+        del whole["data"]  # without a path, it has only the preset's settings
     experiment = parse(whole)
     unused_here = [name for name in CALIBRATING if name in (given.get("protocol") or {})]
     if unused_here and not Plan(experiment).calibrated:
         raise UserError(
-            f"protocol.{unused_here[0]} would have no effect: no calibration finds the epochs; leave it out"
+            f"protocol.{unused_here[0]} would have no effect, because there is no calibration: leave it out"
         )
     return experiment
 
 
 def _names(section: Any, key: str) -> bool:
-    """Return whether a section, or what it stands for, names something."""
+    """Return whether a section sets a key. A bare value in place of a section counts as setting it."""
     return section is not None and (not isinstance(section, Mapping) or key in section)
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in an experiment's file, as `config.load` reads a study's."""
+    """Return the mapping in an experiment's file, not validated yet.
+
+    `config.load` makes paths absolute; this does the same for protocol.upper.
+    """
     value = config.load(path)
     given = value.get("protocol")
     if isinstance(given, Mapping) and isinstance(given.get("upper"), str):
@@ -274,5 +293,5 @@ def preset() -> dict[str, Any]:
 
 
 def embedded() -> dict[str, Any]:
-    """Return the mapping of the embedded default's file."""
+    """Return the mapping of the demo's experiment file."""
     return config.load(DIRECTORY.parent / "experiment.yaml")

@@ -1,6 +1,6 @@
-"""The studies of an experiment, run one after the other or some beside each other, and continued where they stopped.
+"""Run the studies of an experiment, one after the other or several at once, and continue those that were interrupted.
 
-All that has to last is in the studies' own records. A worker process has one study at a time and ends with this one.
+All state is in the records of the studies. A worker process runs one study at a time, and exits if this process does.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from partune.study import StoppedError, Watcher
 from partune.study import from_config as configured
 from partune.trial import Trial
 
-PATIENCE = 30.0  # seconds for a study to save what it runs, when it is told to stop
+PATIENCE = 30.0  # seconds in which a study that must stop can save its running trials
 
 
 class Job(NamedTuple):
     """A study to run, or to continue.
 
     Attributes:
-        name: Its folder's name.
-        config: Its settings.
-        directory: Its folder.
+        name: The name of the study's folder.
+        config: The study's settings.
+        directory: The study's folder.
     """
 
     name: str
@@ -46,55 +46,55 @@ class Job(NamedTuple):
 
 
 class Teller:
-    """A listener to an experiment's progress, which does nothing; front ends derive from it."""
+    """Base class of listeners to an experiment's progress, whose own methods do nothing."""
 
     def noted(self, line: str) -> None:
-        """Take a line for the user."""
+        """Receive a line of text for the user."""
 
     def planned(self, trials: int, done: int) -> None:
-        """Take how long the experiment is.
+        """Receive the number of trials in the experiment.
 
         Args:
-            trials: The trials of all studies.
-            done: Those of them that are on record.
+            trials: The number of trials of all studies.
+            done: The number of these trials that are already on record.
         """
 
     def calibrated(self, steps: list[calibration.Step], epochs: int) -> None:
-        """Take how many epochs are enough.
+        """Receive the result of the calibration.
 
         Args:
-            steps: What each number of epochs is worth.
-            epochs: The number that is enough.
+            steps: The comparison of each number of epochs with the full training.
+            epochs: The number of epochs that is enough.
         """
 
     def began(self, name: str) -> None:
-        """Take that a study began."""
+        """Handle the start of a study."""
 
     def trial(self, name: str) -> None:
-        """Take that a trial of a study ended."""
+        """Handle the end of a trial of a study."""
 
     def ended(self, name: str, facts: Facts) -> None:
-        """Take that a study ended.
+        """Handle the end of a study.
 
         Args:
-            name: Its folder's name.
-            facts: What is on record.
+            name: The name of the study's folder.
+            facts: The study's record.
         """
 
     def over(self) -> None:
-        """Take that the experiment ended, or was interrupted."""
+        """Handle the end of the experiment, or its interruption."""
 
 
 def run(plan: Plan, teller: Teller) -> None:
-    """Run what is missing of an experiment.
+    """Run the studies of an experiment that are not finished.
 
     Args:
-        plan: The experiment.
-        teller: Told of its progress.
+        plan: The experiment's plan.
+        teller: The listener to the progress.
 
     Raises:
-        UserError: The input is bad, before anything is begun; or a study raised it.
-        StoppedError: A study stopped, as it cannot go on.
+        UserError: The settings are wrong, which is checked before any work; or a study raised it.
+        StoppedError: A study stopped because it cannot continue.
     """
     plan.check()
     plan.begin()
@@ -113,7 +113,7 @@ def run(plan: Plan, teller: Teller) -> None:
 
 
 def _calibrate(plan: Plan, ladder: list[Job], teller: Teller) -> int | None:
-    """Return the number of epochs that is enough; None where they are as given."""
+    """Run the calibration, and return the number of epochs that is enough; None if there is no calibration."""
     if not ladder:
         return None
     _conduct(ladder, 1, teller)
@@ -132,7 +132,7 @@ def _ended(directory: Path) -> int:
 
 
 def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
-    """Run studies that are not over yet."""
+    """Run those studies that are not finished."""
     missing = [job for job in jobs if not (job.directory.is_dir() and opened(job.directory).over)]
     if processes == 1 or len(missing) < 2:
         for job in missing:
@@ -145,11 +145,11 @@ def _conduct(jobs: list[Job], processes: int, teller: Teller) -> None:
 
 
 def conduct(job: Job, after_trial: Callable[[], None]) -> None:
-    """Run a study to its end, in this process.
+    """Run a study to its end in this process.
 
     Args:
         job: The study.
-        after_trial: Called after each trial.
+        after_trial: The function to call after each trial.
     """
     study = configured.study(job.config, job.directory, job.directory.is_dir(), watcher=_Counter(after_trial))
     try:
@@ -157,7 +157,8 @@ def conduct(job: Job, after_trial: Callable[[], None]) -> None:
     finally:
         study.close()
         del study
-        gc.collect()  # a base and its engine know each other; the next study loads one of its own
+        # The base model and its engine refer to each other. Free them before the next study loads its own base model.
+        gc.collect()
 
 
 class _Counter(Watcher):
@@ -168,7 +169,7 @@ class _Counter(Watcher):
         self._after_trial()
 
 
-# ----- beside each other
+# ----- several at once
 
 
 class _Worker(NamedTuple):
@@ -177,7 +178,7 @@ class _Worker(NamedTuple):
 
 
 def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
-    """Hand a study to each worker, and another when it is done; raise what a study raised."""
+    """Hand a study to each worker, and the next one when it finishes; raise the error of a study that failed."""
     waiting = iter(jobs)
     busy: dict[Connection, Job] = {}
 
@@ -211,17 +212,19 @@ def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
 
 @contextmanager
 def _workers(count: int) -> Iterator[list[_Worker]]:
-    """Yield processes that run what comes through their pipes; told to stop, they save what they run."""
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a forked process has torch's locks without its threads, and no CUDA
+    """Yield processes that run the studies sent through their pipes.
+
+    After an error they are terminated, but have time to save their running trials.
+    """
+    # A forked process would have torch's locks but not its threads, and could not use CUDA.
+    context = multiprocessing.get_context("spawn")
     workers: list[_Worker] = []
     try:
         for _ in range(count):
             ours, theirs = context.Pipe()
             process = context.Process(target=_work, args=(theirs,))
             process.start()
-            theirs.close()  # or the pipe would not end with the worker, and its death would go unnoticed
+            theirs.close()  # otherwise the pipe would stay open when the worker dies, and hide its death
             workers.append(_Worker(process, ours))
         yield workers
     except BaseException:
@@ -237,7 +240,7 @@ def _workers(count: int) -> Iterator[list[_Worker]]:
 
 
 def _work(pipe: Connection) -> None:
-    """Run studies from a pipe until it closes: a worker's whole life."""
+    """Run the studies that arrive through a pipe until it closes: the main function of a worker."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
@@ -251,8 +254,8 @@ def _work(pipe: Connection) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process with its parent: a study that nobody waits for would keep others from continuing it."""
+    """Exit when the parent process exits. Otherwise a study would run on, and nobody else could continue it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)  # sys.exit would end this thread only
+    os._exit(1)  # sys.exit would only end this thread

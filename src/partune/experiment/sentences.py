@@ -1,4 +1,4 @@
-"""What an experiment found, in sentences and tables, from its data (`partune.experiment.findings`)."""
+"""Describe the results of an experiment in sentences and tables, from its data (`partune.experiment.findings`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ UPPER = "upper bound"
 
 
 def headline(findings: Summary) -> str:
-    """Return whether algorithms differ, and whether their winners are better than the base."""
+    """Say whether the algorithms differ, and whether their winners are better than the base model."""
     return " ".join(filter(None, [_differing(findings["comparison"]), _leading(findings), _judged(findings["better"])]))
 
 
 def badge(findings: Summary) -> tuple[str, str]:
-    """Return the first answer in a few words, and its kind: good or open."""
+    """Return a few words on whether the algorithms differ, and the kind of their badge: good or open."""
     tested = findings["comparison"]["differences"]
     if any(difference["significant"] for difference in tested):
         return "algorithms differ", "good"
@@ -39,7 +39,7 @@ def badge(findings: Summary) -> tuple[str, str]:
 def _differing(compared: Summary) -> str:
     tested = compared["differences"]
     if not tested:
-        return "Whether algorithms differ is not tested: it takes two repeats of two algorithms."
+        return "Whether algorithms differ is not tested. A test takes at least two algorithms with two repeats each."
     worse: dict[str, list[str]] = {}
     for difference in tested:
         if difference["significant"]:
@@ -58,17 +58,17 @@ def _differing(compared: Summary) -> str:
     names = words.listed([algorithm["algorithm"] for algorithm in compared["algorithms"]])
     if any(difference["shows"] for difference in tested):
         return (
-            f"That {names} differ is not shown over {words.several(repeats, 'repeat')} "
+            f"No difference between {names} is shown over {words.several(repeats, 'repeat')} "
             f"(smallest corrected {rounding.chance(least)})."
         )
     return f"{words.several(repeats, 'repeat')} cannot show that {names} differ, whatever the scores."
 
 
 def _leading(findings: Summary) -> str:
-    """Return who leads, in numbers."""
+    """Name the algorithm with the best mean, with its score and those of the baselines."""
     compared = findings["comparison"]
     best, kind = compared["algorithms"][0], VERDICT if compared["measure"] == "verdict" else SEARCH
-    text = f"{best['algorithm']} leads in the mean with {rounding.number(best['result']['mean'], 3)}"
+    text = f"{best['algorithm']} has the best mean, {rounding.number(best['result']['mean'], 3)}"
     others = {row["name"]: row["scores"][kind] for row in findings["bounds"] if kind in row["scores"]}
     baselines = [
         f"{label} {rounding.number(others[name]['score'], 3)}"
@@ -83,25 +83,26 @@ def _judged(better: Summary | None) -> str:
         return ""
     if not better["than_base"]:
         return (
-            f"Of {words.several(better['studies'], 'winner')} none is shown to be better than the untouched base model."
+            f"None of {words.several(better['studies'], 'winner')} is shown to be better than the untouched base model."
         )
     return (
         f"{better['than_base']:,} of {words.several(better['studies'], 'winner')} are shown to be better than the "
-        f"untouched base model, {better['than_defaults']:,} than the defaults too.{_about(better)}"
+        f"untouched base model, and {better['than_defaults']:,} of them better than the defaults too.{_about(better)}"
     )
 
 
 def _about(better: Summary) -> str:
-    """Return which verdicts are about one adapter of each configuration."""
+    """Say how many verdicts compare only one adapter per configuration; empty if none does."""
     alone = better["adapters"]
-    return f" {words.several(alone, 'verdict')} by one adapter of each: other seeds would give others." if alone else ""
+    count = words.several(alone, "verdict")
+    return f" In {count} each configuration has only one adapter: other seeds may change the verdict." if alone else ""
 
 
 # ----- as tables
 
 
 def sections(findings: Summary) -> dict[str, list[Section]]:
-    """Return the tables, by the part of the report that they belong to."""
+    """Return the tables by the part of the report that shows them."""
     compared = findings["comparison"]
     return {
         **({"calibration": [_epochs(findings["calibration"])]} if findings["calibration"] is not None else {}),
@@ -117,7 +118,7 @@ def sections(findings: Summary) -> dict[str, list[Section]]:
 
 
 def _unnamed(studies: Section) -> Section:
-    """Return a table without the studies' folders, which are those of their algorithms and seeds."""
+    """Return the table without its first column, the folders, whose names only repeat algorithm and seed."""
     return studies._replace(headers=studies.headers[1:], rows=[row[1:] for row in studies.rows])
 
 
@@ -125,8 +126,8 @@ def _bound_table(findings: Summary) -> Section:
     section = bounds.table(findings["bounds"])
     notes = [*section.notes]
     if any(row["name"].startswith(UPPER) for row in findings["bounds"]):
-        notes.append("The upper bound is what the user's table says of whole tasks.")
-    notes += [f"Every trial of {name} failed: it is left out." for name in findings["failed"]]
+        notes.append("The upper bound has the scores from the user's file, which are of all items of a task.")
+    notes += [f"{name} is left out, because all its trials failed." for name in findings["failed"]]
     return section._replace(notes=notes)
 
 
@@ -152,15 +153,15 @@ def _epochs(calibrated: Summary) -> Section:
     most = calibrated["steps"][-1]["epochs"]
     n = len(calibrated["configurations"])
     note = (
-        f"{words.several(n, 'configuration')} from a Latin hypercube, each trained for 1 to {most} epochs with a "
-        f"schedule of its own. Enough is the smallest number from which the rank correlation (Spearman) with the "
-        f"training of {most} epochs is {calibrated['sufficient']:g} or more: {calibrated['epochs']}, which all "
-        "studies have."
+        f"{words.several(n, 'configuration')} from a Latin hypercube, each trained for 1 to {most} epochs, each "
+        f"time with its own schedule. Enough is the smallest number from which the rank correlation (Spearman) with "
+        f"{most} epochs is at least {calibrated['sufficient']:g}. All studies train for this number, "
+        f"{calibrated['epochs']}."
     )
     notes = [note]
     if calibrated["epochs"] == most:
-        notes.append("Fewer do not keep the order, so the full number is taken.")
-    heads = ["epochs", "mean score", "best", "rank correlation", "its best one, fully trained", ""]
+        notes.append("Fewer epochs do not keep the order of the configurations, so the full number is used.")
+    heads = ["epochs", "mean score", "best", "rank correlation", "its best configuration, fully trained", ""]
     return Section("How many epochs are enough", heads, rows, notes)
 
 
