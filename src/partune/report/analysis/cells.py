@@ -1,4 +1,4 @@
-"""What a search of the partition family has cut the space into: its tree, regrown from its record."""
+"""Find the regions into which a partition algorithm has cut the space, by replaying its trials."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from partune.trial import Point, Trial
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the unit cube: a box, or the ball within it.
+    """A region of the unit cube: a box, or the ball inside the box.
 
     Attributes:
-        lower: Its lowest corner, (d,).
-        upper: Its highest corner, (d,).
-        depth: The cuts from the root down to it.
-        score: What it is ranked by; NaN until it is known, and for balls.
-        inferred: Whether its score is the lower bound of a Gaussian process, and nothing was evaluated there.
+        lower: The lowest corner of the box, (d,).
+        upper: The highest corner of the box, (d,).
+        depth: The number of cuts from the root to the region.
+        score: The score that ranks the region; NaN if it is unknown, and for balls.
+        inferred: Whether the score is a Gaussian process's lower bound, because nothing was evaluated in the region.
     """
 
     lower: Point
@@ -35,10 +35,10 @@ class Partition:
     """The regions of a search.
 
     Attributes:
-        regions: Parents before their parts.
-        round: Whether they are balls.
-        depths: How deep the search was: (number of the trial, depth of its cell).
-        inferred: The depths of cells that only a Gaussian process scored, by the trial that came next.
+        regions: The regions, each before the parts into which it was cut.
+        round: Whether the regions are balls.
+        depths: The depth of each trial's cell: (number of the trial, depth).
+        inferred: The depth of each cell that only a Gaussian process scored: (number of the next trial, depth).
     """
 
     regions: Sequence[Region]
@@ -48,10 +48,10 @@ class Partition:
 
 
 def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None:
-    """Return what a search has cut the space into; None where it is not of the partition family.
+    """Return the regions of a search; None if its algorithm does not cut the space into regions.
 
     Args:
-        optimizer: The search's optimiser, fresh; it is replayed here.
+        optimizer: The search's optimiser before its first trial. The trials are replayed on it.
         trials: The trials of the search, in order.
     """
     from partune.optimizers.fractal import FDA, Hypersphere
@@ -68,7 +68,7 @@ def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None
         return Partition(regions, optimizer.shape is Hypersphere, [], [])
     if optimizer.tree is None:
         return None
-    # Integers and choices decode many points to one configuration, so cells are matched by the point it encodes to.
+    # With integers and choices, many points decode to one configuration. So match cells by the encoded configuration.
     canonical = functools.cache(lambda point: optimizer.space.encode(optimizer.space.decode(point)))
     first: dict[Point, int] = {}  # the depth of the first cell with a configuration at its centre
     regions = []

@@ -1,4 +1,4 @@
-"""Which hyperparameters the score depends on: functional ANOVA of a random forest, as Optuna computes it.
+"""Compute how much the score depends on each hyperparameter, with Optuna's functional ANOVA of a random forest.
 
 F. Hutter, H. Hoos, K. Leyton-Brown, An Efficient Approach for Assessing Hyperparameter Importance, ICML 2014.
 """
@@ -14,9 +14,9 @@ from partune.space import Space
 from partune.space.distributions import distribution, quiet
 from partune.trial import Trial
 
-MOST = 200  # trials: the time grows with their square, and is seconds here
+MOST = 200  # trials at most, because the time grows with their square; with this number it is some seconds
 TREES = 32
-FEW = 20  # trials, below which the shares are a guess
+FEW = 20  # trials below which the shares are only a guess
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Importance:
     """How much of the scores' variance each hyperparameter explains.
 
     Attributes:
-        shares: Hyperparameter -> share of the variance, the largest first; they sum to 1.
-        trials: The number of trials that it was computed from.
+        shares: The share of the variance by hyperparameter, the largest first. The shares sum to 1.
+        trials: The number of trials that the shares were computed from.
         done: The number of trials that have a score.
-        left_out: Hyperparameters that do not exist in every trial, or never changed.
+        left_out: The hyperparameters that do not exist in every trial, or never varied.
     """
 
     shares: Mapping[str, float]
@@ -37,16 +37,16 @@ class Importance:
 
     @property
     def rough(self) -> bool:
-        """Whether there are so few trials that the shares are a guess."""
+        """Whether there are too few trials for the shares to be more than a guess."""
         return self.trials < FEW
 
 
 def importance(space: Space, done: Sequence[Trial]) -> Importance | None:
-    """Return the importance of each hyperparameter; None where the scores, or all but one hyperparameter, never differ.
+    """Return the importances; None if all scores are equal, or fewer than two hyperparameters vary.
 
     Args:
         space: The study's space.
-        done: The trials with a score.
+        done: The trials that have a score.
     """
     chosen = list(done)
     if len(chosen) > MOST:
@@ -66,7 +66,7 @@ def _fanova(space: Space, trials: Sequence[Trial], names: Sequence[str]) -> dict
     from optuna.trial import create_trial
 
     distributions = {name: distribution(space.hyperparameters[name]) for name in names}
-    with quiet():  # Optuna announces a study in memory, which is no news to a user
+    with quiet():  # Optuna would log that it creates a study, which does not concern the user
         study = optuna.create_study(direction="maximize")
         study.add_trials(
             create_trial(

@@ -1,4 +1,4 @@
-"""Planes through the surrogate at the winner: what a Gaussian process expects there, and how sure it is."""
+"""Cut the surrogate, a Gaussian process, in planes through the winner: its mean and its uncertainty there."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from partune.verdict.winner import MOST, process, ranked
 
 Array = NDArray[np.float64]
 
-FINE = 25  # values of an axis at most
-FEWEST = 4  # scores below which a process says nothing
+FINE = 25  # grid values per axis at most
+FEWEST = 4  # scores that a Gaussian process needs at least
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane along which two hyperparameters vary and the others are the winner's.
+    """A plane in which two hyperparameters vary and all others have the winner's values.
 
     Attributes:
         across: The name of the hyperparameter on the x axis.
-        up: The name of the one on the y axis.
-        x: Places in [0, 1], (n,).
-        y: Places in [0, 1], (m,).
-        mean: The middle of what is expected there, (m, n), in units of the score; nothing below the worst score.
-        std: Half of what lies within one standard deviation of the process, (m, n), without the noise of an
-            observation.
+        up: The name of the hyperparameter on the y axis.
+        x: The grid on the x axis, in the unit cube's coordinates, (n,).
+        y: The grid on the y axis, in the unit cube's coordinates, (m,).
+        mean: The process's mean at the grid points, converted to units of the score, (m, n); at least the worst score.
+        std: Half the width of the interval of one standard deviation around the mean, converted to units of the score,
+            (m, n). It does not include the noise of an observation.
     """
 
     across: str
@@ -44,12 +44,12 @@ class Plane:
 
 
 class Model:
-    """The process through the best scores of a study, and the point through which it is cut.
+    """A Gaussian process fitted to the best scores of a study, to cut in planes through the winner.
 
     Attributes:
         space: The study's space.
-        trials: The trials that it is fitted to, the best first.
-        winner: The trial through which planes go.
+        trials: The trials that the process is fitted to, the best first.
+        winner: The trial that all planes go through.
     """
 
     def __init__(self, space: Space, done: Sequence[Trial], winner: Trial) -> None:
@@ -57,8 +57,8 @@ class Model:
 
         Args:
             space: The study's space.
-            done: The trials with a score, at least FEWEST; of many the best are taken.
-            winner: The trial through which planes go.
+            done: The trials that have a score, at least FEWEST; if there are many, only the best are used.
+            winner: The trial that all planes go through.
         """
         self.space = space
         self.trials = ranked(done)[:MOST]
@@ -68,7 +68,7 @@ class Model:
 
     @property
     def names(self) -> list[str]:
-        """The hyperparameters that can be varied: those that the winner has."""
+        """The hyperparameters that can vary in a plane: those that the winner has."""
         return [name for name in self.space.names if name in self.winner.config]
 
     def plane(self, across: str, up: str) -> Plane:
@@ -76,7 +76,7 @@ class Model:
 
         Args:
             across: The name of the hyperparameter on the x axis.
-            up: The name of the one on the y axis.
+            up: The name of the hyperparameter on the y axis.
         """
         x, y = (grid(self.space.hyperparameters[name]) for name in (across, up))
         points = np.tile(np.array(self.space.encode(self.winner.config)), (len(y), len(x), 1))  # (m, n, d)
@@ -87,13 +87,13 @@ class Model:
             mean, std = self._surrogate.posterior(flat)
         shape = len(y), len(x)
         values = (untamed(mean + k * std, self._scores) for k in (-1, 0, 1))
-        # A small step beyond the worst score on the process's log scale would be a huge one back on the score's.
+        # Beyond the worst score, a small step on the process's log scale would be a huge one on the score's scale.
         low, middle, high = (np.maximum(curve, self._scores.min()).reshape(shape) for curve in values)
         return Plane(across, up, x, y, middle, (high - low) / 2)
 
 
 def grid(parameter: Hyperparameter) -> list[float]:
-    """Return places along an axis, in order: all values of a discrete one where they are few."""
+    """Return the grid of a hyperparameter's axis in [0, 1]: all values if they are few, otherwise evenly spaced."""
     if isinstance(parameter, Choice):
         return [parameter.encode(option) for option in parameter.options]
     return sorted({parameter.encode(parameter.decode(u)) for u in np.linspace(0, 1, FINE).tolist()})
