@@ -181,5 +181,5 @@ def test_studies_that_stand_on_different_contents_are_not_compared(tmp_path: Pat
     told = [each for each in compare([first, other])["notes"] if "different names" in each]
     assert told == [f"The studies' objectives have different names: {__name__}:cube and {__name__}:square."]
     first.contents, again.contents = ({"the training rows": Content(each)} for each in ("these", "others"))
-    with pytest.raises(UserError, match=r"0 and .*2 do not stand on the same: the training rows$"):
+    with pytest.raises(UserError, match=r"0 and .*2 cannot be compared, because these differ: the training rows$"):
         compare([first, again])

@@ -21,7 +21,7 @@ def test_the_command(repeated: list[Path], tmp_path: Path, capsys: pytest.Captur
     assert main(["compare", *names, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((out / "compare.json").read_text(encoding="utf-8"))
     assert main(["compare", names[0]]) == 2
-    assert "two studies at least" in capsys.readouterr().err
+    assert "at least two studies" in capsys.readouterr().err
     assert main(["compare", *names, "--out", str(out)]) == 2
     assert "never overwritten" in capsys.readouterr().err
     (tmp_path / "file").write_text("")

@@ -1,6 +1,6 @@
-"""Between which scores winners lie: those of mere samples, of the untouched base and of the field's defaults.
+"""Compare winners with bounds: the scores of mere samples, of the untouched base and of the field's defaults.
 
-The bounds are data for scripts, and a table for people.
+The bounds come as plain data and as a table.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from partune.trial import Status
 
 Scored = tuple[float, float | None]  # a score and its standard error
 
-SEARCH, VERDICT, TEST = "search items", "verdict items", "test: "  # before a test task's name
-HEADS = {VERDICT: "held-out items"}  # in a table; scripts read the kind
+# The kinds of items. The last is the prefix of a test task's name.
+SEARCH, VERDICT, TEST = "search items", "verdict items", "test: "
+HEADS = {VERDICT: "held-out items"}  # headings that differ from the kind of items
 LOWER, BASE, DEFAULTS = "lower bound", "untouched base", "the field's defaults"
 
 
 def samples(name: str) -> bool:
-    """Return whether an algorithm learns nothing, so that the best of its samples is a lower bound.
+    """Return whether an algorithm learns nothing from scores, so that its best sample is a lower bound.
 
-    An algorithm that cannot be loaded any more, as it was the user's own, counts as one that learns.
+    A user's own algorithm that can no longer be loaded counts as one that learns.
     """
     try:
         return not algorithm_of(name).learns
@@ -40,17 +41,19 @@ def samples(name: str) -> bool:
 
 
 def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
-    """Return the bounds, and the winners above them: on each kind of items the mean over repeats.
+    """Return the rows of bounds and winners, with the mean score over repeats on each kind of items.
 
-    The standard error is that over repeats; of a single repeat it is that of its items, or of its samples.
+    The standard error is over repeats. A single repeat has the standard error over its items or its samples.
 
     Args:
-        groups: The repeats by their algorithm's name; all have one objective.
+        groups: The repeats by the name of their algorithm. All have the same objective.
     """
     sampled = {name: repeats for name, repeats in groups.items() if samples(repeats[0].header["algorithm"])}
     rows = [_row(f"{LOWER}: {name}, the mean sample", map(_samples, repeats)) for name, repeats in sampled.items()]
     rows += [_row(f"{LOWER}: {name}, its winner", map(_winner, repeats)) for name, repeats in sampled.items()]
-    one_a_seed = {study.header["seed"]: study for repeats in groups.values() for study in repeats}  # whatever searched
+    one_a_seed = {
+        study.header["seed"]: study for repeats in groups.values() for study in repeats
+    }  # whichever algorithm
     for name, label in (("base", BASE), ("defaults", DEFAULTS)):
         if scored := [study.scored[name] for study in one_a_seed.values() if name in study.scored]:
             rows.append(_row(label, map(_baseline, scored)))
@@ -61,10 +64,10 @@ def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
 
 
 def _row(name: str, repeats: Iterable[Mapping[str, Scored]]) -> Summary:
-    """Return a bound.
+    """Return the row of a bound.
 
     Args:
-        name: What it is called.
+        name: The name of the bound.
         repeats: The scores of each repeat by kind of items.
     """
     scores = list(repeats)
@@ -77,20 +80,20 @@ def _row(name: str, repeats: Iterable[Mapping[str, Scored]]) -> Summary:
 
 
 def _mean(scored: Sequence[Scored]) -> Summary:
-    """Return the mean and its standard error of some scores; a single score keeps its own error."""
+    """Return the mean of scores and its standard error; a single score keeps its own standard error."""
     score, stderr = scored[0] if len(scored) == 1 else _over([score for score, _ in scored])
     return {"score": score, "stderr": stderr}
 
 
 def _over(values: Sequence[float]) -> Scored:
-    """Return the mean of values and its standard error over them, which is None for a single value."""
+    """Return the mean of values and its standard error, which is None for a single value."""
     score = float(statistics.mean(values))
-    # The exact mean of equal values has no error; a float's sum would leave one in the last digit.
+    # statistics.mean is exact, so equal values have error 0. A sum of floats would leave an error in the last digit.
     return score, statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def _samples(study: Facts) -> dict[str, Scored]:
-    """Return the mean over trials, with its standard error over them, by kind of items."""
+    """Return the mean score over trials and its standard error, by kind of items."""
     kinds: dict[str, list[float]] = {SEARCH: [trial.score for trial in study.done]}
     for task in study.tests:
         kinds[TEST + task] = tested(study, task)
@@ -109,10 +112,10 @@ def _baseline(row: Summary) -> dict[str, Scored]:
 
 
 def tested(study: Facts, task: str) -> list[float]:
-    """Return the scores on a test task of the trials that are done.
+    """Return the scores on a test task of all trials that are done.
 
     Args:
-        study: What is on record.
+        study: The facts of the study.
         task: The test task's name.
     """
     rows = study.summary["trials"]
@@ -136,11 +139,11 @@ def table(rows: Sequence[Summary]) -> Section:
         for row in rows
     ]
     notes = [
-        "Means over repeats with the standard error over them; of a single repeat with that of its items, or of its "
-        "samples. A seed decides which items are kept for the verdict, so that base and defaults vary too."
+        "Means and their standard errors over repeats; a single repeat has the standard error over its items or "
+        "samples. The seed decides which items are held out for the verdict, so base and defaults vary too."
         if VERDICT in kinds
-        else "Means over repeats with the standard error over them."
+        else "Means and their standard errors over repeats."
     ]
     if VERDICT in kinds:
-        notes.append("The search items chose the winners, so their scores there are too good.")
+        notes.append("The search items chose the winners, so the winners' scores on them are too good.")
     return Section("Bounds", ["", "repeats", *heads], cells, notes)

@@ -1,4 +1,4 @@
-"""The picture of a comparison: best scores over trials and over time, as SVG."""
+"""Draw the picture of a comparison as SVG: the best scores over trials and over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from partune.report.svg.panels import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Curve,
 
 
 def picture(compared: Summary) -> str:
-    """Draw the best score so far by trial and, where trials take their time, by seconds; bands are 95 % intervals.
+    """Draw the best score so far over trials and, if all studies have timed curves, over seconds.
+
+    Bands are 95 % intervals of the mean over repeats.
 
     Returns:
         The picture as SVG.
@@ -21,7 +23,7 @@ def picture(compared: Summary) -> str:
     panels = [_panel(algorithms, "by_trial", "trials")]
     if all(algorithm["by_seconds"] for algorithm in algorithms):
         panels.append(_panel(algorithms, "by_seconds", "seconds"))
-    room = WIDTH if len(panels) > 1 else 2 * WIDTH  # of one panel's axes
+    room = WIDTH if len(panels) > 1 else 2 * WIDTH  # width of a panel's axes
     width = len(panels) * (LEFT + room + RIGHT)
     legend = [
         Key(_stroke(k), 20, f"{algorithm['algorithm']} ({len(algorithm['seeds'])})")
@@ -29,7 +31,7 @@ def picture(compared: Summary) -> str:
     ]
     top = 60 + LINE * max(line for _, line, _ in arranged(legend, width)) + 42
     several = any(len(algorithm["seeds"]) > 1 for algorithm in algorithms)
-    note = "higher is better; mean over repeats, their number in brackets"
+    note = "higher is better; mean over repeats (number of repeats in brackets)"
     note += "; bands: 95 % intervals of the mean" if several else ""
     lines = [text(10, 20, "Best score so far", 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
     lines += keyed(legend, width)
@@ -39,14 +41,14 @@ def picture(compared: Summary) -> str:
 
 
 def _panel(algorithms: Sequence[Summary], which: str, unit: str) -> Panel:
-    """Return a panel of steps; what lies below `floor` is drawn at the lower edge.
+    """Return a panel of step curves.
 
-    So a bad beginning does not hide the rest.
+    Scores below `floor` are drawn at the lower edge, so that a bad start does not squeeze the rest.
 
     Args:
-        algorithms: The algorithms, as a comparison has them.
-        which: The course to draw: "by_trial" or "by_seconds".
-        unit: The key of a point's place across, which labels the axis too.
+        algorithms: The comparison's algorithms.
+        which: The curves to draw: "by_trial" or "by_seconds".
+        unit: The key of a point's x coordinate, which also labels the x axis.
     """
     low = floor([point["mean"] for algorithm in algorithms for point in algorithm[which]])
     ends = [value for algorithm in algorithms for point in algorithm[which] for value in _reach(point) if value >= low]
@@ -72,7 +74,7 @@ def _reach(point: Mapping[str, float | None]) -> list[float]:
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> Iterator[tuple[float, float]]:
-    """Yield the corners of steps through points: a best score holds until there is a better one."""
+    """Yield the corners of a step curve through points: a best score holds until there is a better one."""
     yield from points[:1]
     for (_, before), (x, y) in itertools.pairwise(points):
         yield x, before

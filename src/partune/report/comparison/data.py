@@ -1,7 +1,7 @@
-"""Finished studies of one objective and space side by side, as plain data, from their records only.
+"""Compare finished studies of one objective and space, from their records only, as plain data.
 
-Studies of one algorithm with different seeds are its repeats. A study's result is what its winner scores on the
-held-out items, which no optimiser saw; where the objective has none, the winner's score.
+Studies of one algorithm with different seeds are its repeats. A study's result is its winner's score on the held-out
+items, which no optimiser saw. If the objective has no such items, the result is the winner's score.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Array = NDArray[np.float64]
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
 MEASURES = {"verdict": "winner on the held-out items", "score": "winner's score"}
 MOMENTS = 200  # points of a curve over seconds
-SHOWN = 1.0  # seconds of a study's trials, from which a curve over seconds says something
+SHOWN = 1.0  # seconds of a study's trials from which on a curve over seconds is worth drawing
 
 
 def compare(studies: Sequence[Facts]) -> Summary:
-    """Return all numbers of the tables and the picture of a comparison.
+    """Return all numbers of a comparison's tables and picture.
 
-    Its "bounds" are empty where they would hold nothing but the winners, which "algorithms" has.
+    "bounds" is empty if its only rows would be the winners, which "algorithms" has already.
 
     Raises:
         UserError: The studies cannot be compared.
@@ -46,10 +46,10 @@ def compare(studies: Sequence[Facts]) -> Summary:
 
 
 def comparison(studies: Sequence[Facts]) -> Summary:
-    """Return the algorithms against each other.
+    """Compare the algorithms with each other.
 
-    "algorithms" has the best mean result first, each with its courses of the best score so far, in the mean over
-    repeats.
+    "algorithms" has the best mean result first. Each algorithm has curves of the best score so far, which are means
+    over repeats.
 
     Raises:
         UserError: The studies cannot be compared.
@@ -75,7 +75,7 @@ def comparison(studies: Sequence[Facts]) -> Summary:
 
 
 def label(study: Facts) -> str:
-    """Return the algorithm and what it was given beyond its defaults: bo, soo (k=5), random (stop=rungs)."""
+    """Return the algorithm with the options that were set, such as: bo, soo (k=5), random (stop=rungs)."""
     given = {**study.header["options"], **({"stop": stop} if (stop := study.header.get("stop")) else {})}
     inside = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
     return f"{study.header['algorithm']} ({inside})" if inside else str(study.header["algorithm"])
@@ -85,7 +85,7 @@ def grouped(studies: Sequence[Facts], name: Callable[[Facts], str] = label) -> d
     """Return the repeats of each algorithm.
 
     Args:
-        studies: What is on record of each study.
+        studies: The facts of each study.
         name: The function that names a study's algorithm.
     """
     groups: dict[str, list[Facts]] = {}
@@ -94,18 +94,20 @@ def grouped(studies: Sequence[Facts], name: Callable[[Facts], str] = label) -> d
     return groups
 
 
-# ----- what can be compared
+# ----- checks
 
 
 def _check(studies: Sequence[Facts]) -> None:
     if len(studies) < 2:
-        raise UserError("a comparison takes two studies at least: partune compare DIRECTORY DIRECTORY ...")
+        raise UserError("a comparison needs at least two studies: `partune compare DIRECTORY DIRECTORY ...`")
     seen: dict[tuple[str, int], Facts] = {}
     first, objective = studies[0], _objective(studies[0])
     for study in studies:
         if not study.trials or not study.over:
             far = words.progress([trial.status for trial in study.trials], study.budget)
-            raise UserError(f"{_name(study)} is not finished, {far}: partune resume {shlex.quote(_name(study))}")
+            raise UserError(
+                f"{_name(study)} is not finished, {far}: continue it with `partune resume {shlex.quote(_name(study))}`"
+            )
         if study.winner is None:
             raise UserError(f"no trial of {_name(study)} has a score: there is nothing to compare")
         if study.space != first.space:
@@ -114,7 +116,9 @@ def _check(studies: Sequence[Facts]) -> None:
             raise UserError(f"{_name(first)} and {_name(study)} have different objectives: {difference.key} differs")
         unlike, _ = contents.differences(first.contents, study.contents)
         if unlike:
-            raise UserError(f"{_name(first)} and {_name(study)} do not stand on the same: {', '.join(unlike)}")
+            raise UserError(
+                f"{_name(first)} and {_name(study)} cannot be compared, because these differ: {', '.join(unlike)}"
+            )
         other = seen.setdefault((label(study), study.header["seed"]), study)
         if other is not study:
             raise UserError(
@@ -124,9 +128,9 @@ def _check(studies: Sequence[Facts]) -> None:
 
 
 def _objective(study: Facts) -> dict[str, Any]:
-    """Return what decides what a trial scores.
+    """Return the settings that decide a trial's score.
 
-    Only the name of a function is on record, where it was given by name.
+    They include the objective's name if the study has a file, which says it.
     """
     config = None if study.config is None else yaml.safe_load(study.config)
     name = {"objective": config["objective"]} if isinstance(config, dict) and "objective" in config else {}
@@ -195,7 +199,7 @@ def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], 
 
 
 def _mean(values: Array) -> list[Summary]:
-    """Return the mean of each column of values, (repeats, n), and its 95 % interval, None for a single repeat."""
+    """Return the mean and its 95 % interval of each column of values, (repeats, n); None for a single repeat."""
     low, high = interval(values)
     columns = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
     return [
@@ -205,11 +209,11 @@ def _mean(values: Array) -> list[Summary]:
 
 
 def _by_trial(group: Sequence[Facts], common: int) -> list[Summary]:
-    """Return the best score so far after each number of trials, from where every repeat has one.
+    """Return the best score so far after each number of trials, from the first at which all repeats have a score.
 
     Args:
-        group: The repeats.
-        common: The number of trials that all studies have.
+        group: The repeats of an algorithm.
+        common: The number of trials in the shortest study.
     """
     curves = [dict(study.best_so_far) for study in group]
     shared = [number for number in range(common) if all(number in curve for curve in curves)]
@@ -218,7 +222,7 @@ def _by_trial(group: Sequence[Facts], common: int) -> list[Summary]:
 
 
 def _by_seconds(group: Sequence[Facts]) -> list[Summary]:
-    """Return the best score so far by the seconds of trials that were told, from where every repeat has one."""
+    """Return the best score so far over the seconds of trials, from the time at which all repeats have a score."""
     courses = [list(_course(study)) for study in group]
     first, last = max(course[0][0] for course in courses), min(course[-1][0] for course in courses)
     moments = sorted({at for course in courses for at, _ in course if first <= at <= last} | {first})
@@ -228,7 +232,7 @@ def _by_seconds(group: Sequence[Facts]) -> list[Summary]:
 
 
 def _course(study: Facts) -> Iterator[tuple[float, float]]:
-    """Yield (seconds of the trials so far, best score) after each result from the first score on."""
+    """Yield (total seconds of trials, best score) after each result, from the first score on."""
     spent, best = 0.0, -math.inf
     for trial in sorted(study.trials, key=lambda trial: trial.told or 0):
         spent += 0.0 if trial.observation is None else trial.observation.cost.get("seconds", 0.0)
@@ -242,7 +246,7 @@ def _plainly(difference: Difference) -> Summary:
 
 
 def on_tests(studies: Sequence[Facts]) -> dict[str, Summary]:
-    """Return, by test task, the scores of the trials by algorithm, and the winners tested against each other."""
+    """Return for each test task the scores by algorithm, and the tests of the winners against each other."""
     return {task: _on_test(studies, task) for task in dict.fromkeys(task for study in studies for task in study.tests)}
 
 
@@ -268,25 +272,25 @@ def _on_test(studies: Sequence[Facts], task: str) -> Summary:
 
 
 def _spread(repeats: Sequence[Sequence[float]]) -> dict[str, float] | None:
-    """Return mean, quartiles and maximum, in the mean over repeats; None where no repeat has scores."""
+    """Return the means over repeats of mean, quartiles and maximum; None if no repeat has scores."""
     spreads = [_quartiles(scores) for scores in repeats if scores]
     return {name: float(np.mean([spread[name] for spread in spreads])) for name in QUARTILES} if spreads else None
 
 
 def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[int, float]]) -> list[str]:
-    """Return what a reader should know of what was compared, a sentence each.
+    """Return what a reader should know about the comparison, one sentence each.
 
     Args:
-        studies: What is on record of each study.
-        common: The number of trials that all studies have.
+        studies: The facts of each study.
+        common: The number of trials in the shortest study.
         results: The results of each algorithm by seed.
     """
     notes = []
     if any(len(study.trials) != common for study in studies):
         counts = sorted({len(study.trials) for study in studies})
         notes.append(
-            f"The studies have {counts[0]:,} to {counts[-1]:,} trials: results are those of whole studies, which "
-            f"favours the longer ones; curves end after {common:,}."
+            f"The studies have {counts[0]:,} to {counts[-1]:,} trials. Results are those of complete studies, which "
+            f"favours the longer ones; curves end after {common:,} trials."
         )
     for name, by_seed in results.items():
         if len(by_seed) > 1 and len(set(by_seed.values())) == 1:
@@ -298,5 +302,5 @@ def _notes(studies: Sequence[Facts], common: int, results: Mapping[str, Mapping[
         notes.append(f"The studies' objectives have different names: {words.listed(sorted(functions))}.")
     devices = {study.device for study in studies if study.device is not None}
     if len(devices) > 1:
-        notes.append(f"Seconds are those of different devices: {words.listed(sorted(devices))}.")
+        notes.append(f"The seconds were measured on different devices: {words.listed(sorted(devices))}.")
     return notes

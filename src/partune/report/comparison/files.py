@@ -1,4 +1,4 @@
-"""The files of a comparison: Markdown, its picture, and data."""
+"""Write the files of a comparison: Markdown with a picture, and data."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def write(compared: Summary, folder: Path) -> list[Path]:
 
     Args:
         compared: The comparison.
-        folder: Where to write them; it is made where it is missing.
+        folder: The folder to write to; it is created if it is missing.
 
     Returns:
-        The files' paths.
+        The paths of the files.
 
     Raises:
-        UserError: One of them exists already, or cannot be written.
+        UserError: One of the files exists already, or cannot be written.
     """
     files = {
         "compare.md": markdown(compared, "compare.svg"),
@@ -30,7 +30,7 @@ def write(compared: Summary, folder: Path) -> list[Path]:
         "compare.json": as_json(compared) + "\n",
     }
     if existing := [name for name in files if os.path.lexists(folder / name)]:
-        raise UserError(f"{folder / existing[0]} exists already and is never overwritten: choose another --out")
+        raise UserError(f"{folder / existing[0]} exists already and is never overwritten: choose another `--out`")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

@@ -1,4 +1,4 @@
-"""The tables of a comparison, in Markdown and in a terminal."""
+"""Write the tables of a comparison, as Markdown or to a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-TRIALS = [f"trials: {name}" for name in QUARTILES]  # the heads of their columns
+TRIALS = [f"trials: {name}" for name in QUARTILES]  # headings of the columns of trial scores
 
 
 def sections(compared: Summary) -> list[Section]:
@@ -33,7 +33,7 @@ def sections(compared: Summary) -> list[Section]:
 
 
 def algorithm_table(compared: Summary) -> Section:
-    """Return the table of the algorithms: their results, and how their trials scored."""
+    """Return the table of the algorithms: their results, and statistics of their trials' scores."""
     rows = [
         [
             algorithm["algorithm"],
@@ -45,16 +45,16 @@ def algorithm_table(compared: Summary) -> Section:
         for algorithm in compared["algorithms"]
     ]
     note = (
-        "Means over repeats; the interval is Student's t over them. The last five columns are the scores of all "
-        "trials that are done (on search items, where there are items): they say where an algorithm spends its "
-        "trials, not how good its winner is."
+        "Means over repeats, with Student's t interval. The last five columns are about the scores of all trials that "
+        "are done (on search items, if the objective has items). They say where an algorithm spends its trials, not "
+        "how good its winner is."
     )
     heads = ["algorithm", "repeats", MEASURES[compared["measure"]], "95 % interval", *TRIALS]
     return Section("Algorithms", heads, rows, [note, *compared["notes"]])
 
 
 def test_tables(tests: Mapping[str, Summary]) -> list[Section]:
-    """Return two tables for each test task: the scores, and the tests of their differences."""
+    """Return two tables for each test task: the scores, and the significance of their differences."""
     return [table for task, compared in tests.items() for table in _test_tables(task, compared)]
 
 
@@ -70,18 +70,18 @@ def _test_tables(task: str, compared: Summary) -> list[Section]:
         for algorithm in compared["algorithms"]
     ]
     heads = ["algorithm", "repeats", "winner's score", *(TRIALS if tried else [])]
-    note = "Means over repeats. No optimiser saw this task: it chose no winner."
+    note = "Means over repeats. No optimiser saw this task, so it chose no winner."
     tested = significance(compared["differences"], f"winners' scores on {task}", f"Significance on {task}")
     return [Section(f"Test task {task}", heads, rows, [note]), tested]
 
 
 def _spread(scores: Mapping[str, float] | None) -> list[str]:
-    """Return the cells of an algorithm's trials, by the names of QUARTILES."""
+    """Return the cells for the statistics of an algorithm's trials, in the order of QUARTILES."""
     return [rounding.NONE if scores is None else rounding.number(scores[name]) for name in QUARTILES]
 
 
 def study_table(compared: Summary) -> Section:
-    """Return the table of the studies: how their trials scored, their winners and verdicts."""
+    """Return the table of the studies: statistics of their trials' scores, winners and verdicts."""
     rows = [
         [
             study["study"],
@@ -112,9 +112,9 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
     """Return the table of the tests over repeats.
 
     Args:
-        differences: The tested pairs.
-        measure: What was tested, in words.
-        title: The table's title.
+        differences: The pairs of algorithms that were tested.
+        measure: The name of the tested score.
+        title: The title of the table.
     """
     rows = [
         [
@@ -134,18 +134,18 @@ def significance(differences: Sequence[Summary], measure: str, title: str = "Sig
             title,
             (),
             (),
-            ["No significance test: at least two algorithms need repeats (the same study with another --seed)."],
+            ["No significance test: at least two algorithms need repeats (the same study with another `--seed`)."],
         )
     notes = [
         f"Two-sided tests of the {measure} over repeats, corrected after Holm for "
-        f"{words.several(len(rows), 'pair')}. They say nothing of other objectives or budgets, and what is not shown "
-        "is not shown to be equal."
+        f"{words.several(len(rows), 'pair')}. They say nothing about other objectives or budgets, and a difference "
+        "that is not shown may still exist."
     ]
     if any(not difference["shows"] for difference in differences):
         least = min(difference["least"] for difference in differences if not difference["shows"])
         notes.append(
-            f"This few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
-            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm here."
+            f"So few repeats cannot show a difference, whatever the scores: the smallest p that they can have is "
+            f"{least:.2g}, before the correction. It takes {fewest(len(rows))} repeats of each algorithm."
         )
     return Section(title, headers, rows, notes)
 
@@ -157,7 +157,7 @@ def _reading(difference: Mapping[str, Any]) -> str:
 
 
 def cost_table(compared: Summary) -> Section:
-    """Return the table of the algorithms' time."""
+    """Return the table of the time that each algorithm took."""
     parts = list(dict.fromkeys(name for algorithm in compared["algorithms"] for name in algorithm["seconds"]))
     rows = [
         [
@@ -168,7 +168,7 @@ def cost_table(compared: Summary) -> Section:
         ]
         for algorithm in compared["algorithms"]
     ]
-    note = "Seconds of a study's workers, in the mean over repeats."
+    note = "Seconds of all workers of a study, as means over repeats."
     return Section("Time and cost", ["algorithm", *parts, "in all", "per trial"], rows, [note])
 
 
@@ -177,7 +177,7 @@ def markdown(compared: Summary, picture: str | None = None) -> str:
 
     Args:
         compared: The comparison.
-        picture: The path of its picture, which is shown below the first table.
+        picture: The path of the picture to show below the first table; None for no picture.
     """
     lines = ["# Comparison", ""]
     for section in sections(compared):
@@ -188,10 +188,10 @@ def markdown(compared: Summary, picture: str | None = None) -> str:
 
 
 def show(compared: Summary, console: Console | None = None) -> None:
-    """Print a comparison.
+    """Print a comparison to a console.
 
     Args:
         compared: The comparison.
-        console: Where to print; standard output by default.
+        console: The console to print to; standard output by default.
     """
     tell(sections(compared), console)
