@@ -1,7 +1,7 @@
-"""A hyperparameter's axis in a figure: the unit cube, with real values at its ticks.
+"""Label a hyperparameter's axis in a figure: it spans [0, 1], with real values at its ticks.
 
-Every figure has its hyperparameters in the unit cube, so that log scales, integers and choices are drawn alike, and as
-the optimiser sees them.
+All figures draw hyperparameters in the unit cube. So log scales, integers and choices are drawn alike, and as the
+optimiser sees them.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from partune.report import words
 from partune.space import Choice, Float, Hyperparameter, Int
 from partune.trial import Value
 
-MOST = 6  # ticks
-LONG = 14  # characters of an option's name
+MOST = 6  # ticks at most
+LONG = 14  # characters of an option's name at most
 
 
 class Tick(NamedTuple):
-    """A value at its place in [0, 1]."""
+    """A tick of an axis: its position in [0, 1] and its label."""
 
     u: float
     text: str
 
 
 def ticks(parameter: Hyperparameter, most: int = MOST) -> list[Tick]:
-    """Return round values within the bounds, and the bounds themselves, where they are not crowded; in order.
+    """Return the bounds as ticks, and between them round values that are not too close to the bounds; in order.
 
     Args:
         parameter: The hyperparameter of the axis.
-        most: About how many ticks there may be.
+        most: The approximate number of ticks at most.
     """
     if isinstance(parameter, Choice):
         return [Tick(parameter.encode(option), short(option)) for option in parameter.options]
@@ -46,11 +46,11 @@ def ticks(parameter: Hyperparameter, most: int = MOST) -> list[Tick]:
 
 
 def short(name: Value, most: int = LONG) -> str:
-    """Return a name, or an option's, cut to a number of characters.
+    """Return the name of a hyperparameter or an option, cut to a number of characters.
 
     Args:
         name: The name or option.
-        most: The characters that it may have.
+        most: The largest number of characters.
     """
     text = str(name)
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,4 +1,4 @@
-"""Figures of studies side by side, and of the epochs that are enough."""
+"""Draw the figures that compare algorithms, and the figure of the calibration of epochs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from partune.report.figures.parts import (
 )
 from partune.report.plain_data import Summary
 
-HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)  # of algorithms
+HUES = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY)  # colours of algorithms
 
 
 def hue(k: int) -> str:
@@ -32,16 +32,16 @@ def hue(k: int) -> str:
 
 
 def dashed(k: int) -> bool:
-    """Return whether the line of algorithm k is dashed: every other one, so that of two equal lines both are seen."""
+    """Return whether the line of algorithm k is dashed. Every other one is, to show both of two equal lines."""
     return (k + k // len(HUES)) % 2 == 1
 
 
 def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
-    """Draw the best score so far of a comparison's algorithms, with 95 % intervals.
+    """Draw the best score so far of each algorithm in a comparison, with 95 % intervals.
 
     Args:
-        algorithms: The algorithms, as a comparison has them.
-        which: The course to draw: "by_trial" or "by_seconds".
+        algorithms: The comparison's algorithms.
+        which: The curves to draw: "by_trial" or "by_seconds".
     """
     unit, size = ("trials", 1.0) if which == "by_trial" else time_unit(max(a[which][-1]["seconds"] for a in algorithms))
     points = [point for algorithm in algorithms for point in algorithm[which]]
@@ -71,7 +71,7 @@ def best_so_far(algorithms: Sequence[Summary], which: str) -> Figure:
         x={"title": unit if which == "by_trial" else f"time of the trials, {unit}", "rangemode": "tozero"},
         y={"title": "best score so far", "range": [low - room, high + room]},
     )
-    figure["layout"]["legend"] = {"traceorder": "normal"}  # not reversed, as it would be of filled traces
+    figure["layout"]["legend"] = {"traceorder": "normal"}  # Plotly reverses the order of filled traces
     return figure
 
 
@@ -80,11 +80,11 @@ def _least(point: Summary) -> float:
 
 
 def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], enough: int) -> Figure:
-    """Draw the scores of configurations after 1, 2, ... epochs, and a rule at the number that is enough.
+    """Draw the scores of configurations after 1, 2, ... epochs, and a line at the number of epochs that is enough.
 
     Args:
-        scores: The scores, (n, epochs); None for a failure.
-        names: What each configuration is called, (n,).
+        scores: The scores, (n, epochs); None for a failed training.
+        names: The names of the configurations, (n,).
         enough: The number of epochs that is enough.
     """
     epochs = list(range(1, len(scores[0]) + 1))
@@ -109,12 +109,12 @@ def over_epochs(scores: Sequence[Sequence[float | None]], names: Sequence[str], 
 
 
 def apart(figure: Figure, facts: Facts, first: int) -> Figure:
-    """Return a figure for a page of several studies, where each study's trials are counted on from those before.
+    """Adapt a figure to a page of several studies, on which the trials of all studies are numbered consecutively.
 
     Args:
-        figure: The figure, which is changed.
-        facts: The study that it shows.
-        first: The number that the study's first trial has on the page.
+        figure: The figure. It is changed in place and returned.
+        facts: The facts of the study that the figure shows.
+        first: The number on the page of the study's first trial.
     """
     encode = {name: parameter.encode for name, parameter in facts.space.hyperparameters.items()}
     for trace in figure["data"]:

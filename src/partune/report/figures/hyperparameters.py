@@ -1,4 +1,4 @@
-"""Figures of the hyperparameters: over trials, in parallel, their importances, and cuts through the surrogate."""
+"""Draw the hyperparameters: over trials, as parallel coordinates, their importances, and planes of the surrogate."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from partune.trial import Status
 
 
 def over_trials(facts: Facts, name: str) -> Figure:
-    """Draw one hyperparameter over trials, shaded by the score; dotted lines are its bounds.
+    """Draw one hyperparameter over trials, shaded by the score, with dotted lines at its bounds.
 
     Args:
-        facts: What is on record.
+        facts: The facts of the study.
         name: The hyperparameter's name.
     """
     done = [trial for trial in facts.done if name in trial.config]
@@ -56,7 +56,7 @@ def over_trials(facts: Facts, name: str) -> Figure:
 
 
 def parallel(facts: Facts) -> Figure:
-    """Draw each trial as a line through its hyperparameters and its score; the better ones are drawn last."""
+    """Draw each trial as a line through its hyperparameters and its score, with better trials on top."""
     names = list(facts.space.names)
     low, high = ends([trial.score for trial in facts.done])
     ordered = sorted(facts.done, key=lambda trial: trial.score)
@@ -143,12 +143,12 @@ def importances(importance: Importance) -> Figure:
 
 
 def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
-    """Draw the surrogate's mean over two hyperparameters, or its standard deviation, with the trials.
+    """Draw the surrogate's mean or standard deviation over two hyperparameters, with the trials as dots.
 
     Args:
-        facts: What is on record.
-        cut: The plane.
-        uncertain: Draw the standard deviation.
+        facts: The facts of the study.
+        cut: The plane through the surrogate.
+        uncertain: Whether to draw the standard deviation instead of the mean.
     """
     values = cut.std if uncertain else cut.mean
     smooth = all(facts.space.hyperparameters[name].values is None for name in (cut.across, cut.up))
@@ -174,12 +174,12 @@ def plane(facts: Facts, cut: Plane, uncertain: bool) -> Figure:
 
 
 def dots(facts: Facts, across: str, up: str) -> list[Trace]:
-    """Return the marks of the trials over two hyperparameters, the winner's as a star.
+    """Return the marks of the trials over two hyperparameters, with a star for the winner.
 
     Args:
-        facts: What is on record.
+        facts: The facts of the study.
         across: The name of the hyperparameter on the x axis.
-        up: The name of the one on the y axis.
+        up: The name of the hyperparameter on the y axis.
     """
     existing = [trial for trial in facts.done if across in trial.config and up in trial.config]
     small = {"color": "#FFFFFF", "size": 5 if len(existing) < MANY else 3, "line": {"color": "#000000", "width": 1}}

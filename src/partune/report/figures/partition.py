@@ -1,4 +1,4 @@
-"""Figures of the cells that a search of the partition family cut the space into."""
+"""Draw the cells into which a partition algorithm cut the space."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from partune.report.figures.parts import (
 
 
 def cells(facts: Facts, partition: Partition, across: str, up: str) -> Figure:
-    """Draw the cells that a plane through the winner cuts, shaded by their score; of balls, draw the shadows.
+    """Draw the cells that a plane through the winner cuts, shaded by their score; balls are projected onto the plane.
 
     Args:
-        facts: What is on record.
-        partition: The search's regions.
+        facts: The facts of the study.
+        partition: The regions of the search.
         across: The name of the hyperparameter on the x axis.
-        up: The name of the one on the y axis.
+        up: The name of the hyperparameter on the y axis.
     """
     axes = facts.space.names.index(across), facts.space.names.index(up)
     winner = facts.winner
@@ -48,7 +48,7 @@ def cells(facts: Facts, partition: Partition, across: str, up: str) -> Figure:
 
 
 def _holds(region: Region, point: Sequence[float], free: tuple[int, int]) -> bool:
-    """Return whether the plane through a point, along two free axes, cuts a region."""
+    """Return whether a region is cut by the plane that goes through a point along two free axes."""
     return all(
         k in free or low <= u < high or (u == high == 1)
         for k, (low, u, high) in enumerate(zip(region.lower, point, region.upper, strict=True))
@@ -56,7 +56,7 @@ def _holds(region: Region, point: Sequence[float], free: tuple[int, int]) -> boo
 
 
 def _mosaic(facts: Facts, regions: Sequence[Region], axes: tuple[int, int]) -> list[Trace]:
-    """Return a heat map whose lines are the edges of the cells; the deeper ones lie upon their parents."""
+    """Return a heat map whose grid lines are the edges of all cells. Deeper cells cover their parents."""
     if all(math.isnan(region.score) for region in regions):
         return []
     x, y = (sorted({edge for region in regions for edge in (region.lower[k], region.upper[k])}) for k in axes)
@@ -103,7 +103,7 @@ def _outlines(shapes: Iterable[Sequence[tuple[float, float]]]) -> Trace:
 
 
 def depths(partition: Partition) -> Figure:
-    """Draw how deep the search was, over trials."""
+    """Draw the depth of the search over trials."""
     traces = []
     for visits, name, colour, symbol in (
         (partition.inferred, "inferred, not evaluated", SKY, "circle-open"),

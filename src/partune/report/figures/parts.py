@@ -1,4 +1,4 @@
-"""What the figures are made of: traces, marks, bars and axes, as Plotly takes them."""
+"""Make the parts of figures in Plotly's format: traces, marks, bars and axes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from partune.space import Space
 from partune.trial import Trial
 
 Trace = dict[str, Any]
-Figure = dict[str, Any]  # data, layout
+Figure = dict[str, Any]  # has the keys data and layout
 
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
 VERMILLION, PURPLE, GREY = "#D55E00", "#CC79A7", "#8C8C8C"
 SCALE = "Cividis"
-UNSURE = [[0, "#F7F4F9"], [0.5, "#B9A0CC"], [1, "#542788"]]  # of standard deviations: pale where the process is sure
+# The colours of standard deviations: pale if the process is sure.
+UNSURE = [[0, "#F7F4F9"], [0.5, "#B9A0CC"], [1, "#542788"]]
 FAINT = "rgba(140,140,140,0.65)"
-MANY = 300  # trials, from which marks are small
-TITLE = 22  # characters of an axis's title, at most
-LOWEST = 0.1  # quantile of the scores at which shading begins, as a few very bad scores would take all of it otherwise
-SERIES = {  # colour, mark
+MANY = 300  # trials from which on marks are small
+TITLE = 22  # characters of an axis's title at most
+# The quantile of the scores at which shading begins. A few very bad scores would otherwise take up the whole scale.
+LOWEST = 0.1
+SERIES = {  # colour and mark
     "base": (GREY, "circle"),
     "defaults": (BLUE, "square"),
     "best": (ORANGE, "star"),
@@ -33,19 +35,19 @@ SERIES = {  # colour, mark
 
 
 def plain(text: object) -> str:
-    """Return text that Plotly shows as it is."""
+    """Return a text escaped, so that Plotly shows it literally."""
     return html.escape(str(text), quote=False)
 
 
 def broken(name: str) -> str:
-    """Return a name in lines of few characters."""
+    """Return a name broken into short lines."""
     return "<br>".join(plain(short(part, 9)) for part in name.replace("-", "-_").split("_"))
 
 
 def floor(values: Sequence[float]) -> float:
-    """Return the least score that is drawn in its place; -inf where all are.
+    """Return the smallest score that is drawn at its true height; -inf if all scores are.
 
-    A few very bad scores would squeeze all others together otherwise, so they lie at the lower edge.
+    Smaller scores are drawn at the lower edge. A few very bad scores would otherwise squeeze all others together.
     """
     if not values:
         return -math.inf
@@ -55,13 +57,13 @@ def floor(values: Sequence[float]) -> float:
 
 
 def score_name(facts: Facts) -> str:
-    """Return the title of the score's axis."""
+    """Return the title of an axis that shows scores."""
     metric = facts.summary["loaded"].get("scoring", {}).get("metric")
     return "score" if metric is None else f"score: {plain(metric)}, search items"
 
 
 def time_unit(seconds: float) -> tuple[str, float]:
-    """Return the unit in which a duration is told, and its seconds."""
+    """Return the unit that suits a duration, and the number of seconds in the unit."""
     units = (("h", 3600.0, 7200.0), ("min", 60.0, 180.0), ("s", 1.0, 1.0))
     return next(((unit, size) for unit, size, least in units if seconds >= least), ("ms", 0.001))
 
@@ -70,8 +72,8 @@ def figure(traces: list[Trace], x: dict[str, Any], y: dict[str, Any]) -> Figure:
     """Return a figure with two axes.
 
     Args:
-        traces: What is drawn.
-        x: The settings of the x axis; "title" is a text.
+        traces: The traces to draw.
+        x: The settings of the x axis. Its "title" is a plain string, not Plotly's mapping.
         y: The settings of the y axis.
     """
     axes = {}
@@ -87,11 +89,11 @@ def points(
     """Return marks at points.
 
     Args:
-        x: Where they are across, (n,).
-        y: Where they are up, (n,).
-        name: Their name in the legend.
-        colour: Their colour.
-        trials: The trials that they stand for, of which the page tells where the pointer is.
+        x: The x coordinates, (n,).
+        y: The y coordinates, (n,).
+        name: The name in the legend.
+        colour: The colour of the marks.
+        trials: The trials that the marks stand for, whose hover texts the page shows; None for none.
     """
     trace = {
         "type": "scatter",
@@ -105,12 +107,12 @@ def points(
 
 
 def placed(trials: Sequence[Trial], across: str | None, up: str) -> Trace:
-    """Return marks at trials, whose places the page fills in.
+    """Return marks of trials, whose coordinates the page fills in.
 
     Args:
         trials: The trials.
         across: The name of the hyperparameter on the x axis; None for the trial's number.
-        up: The name of the one on the y axis.
+        up: The name of the hyperparameter on the y axis.
     """
     meta = {"trials": [trial.number for trial in trials], "over": [across, up]}
     return {"type": "scatter", "mode": "markers", "meta": meta}
@@ -120,23 +122,23 @@ def line(x: Sequence[float | None], y: Sequence[float | None], name: str, colour
     """Return a line through points; None in x and y is a gap.
 
     Args:
-        x: Where they are across, (n,).
-        y: Where they are up, (n,).
-        name: Its name in the legend.
-        colour: Its colour.
-        dash: Plotly's name of the stroke, such as "solid".
+        x: The x coordinates, (n,).
+        y: The y coordinates, (n,).
+        name: The name in the legend.
+        colour: The colour of the line.
+        dash: Plotly's name of the dash style, such as "solid".
     """
     line = {"color": colour, "width": 1.6, "dash": dash}
     return {"type": "scatter", "mode": "lines", "x": list(x), "y": list(y), "name": plain(name), "line": line}
 
 
 def steps(x: Sequence[float], y: Sequence[float], name: str) -> Trace:
-    """Return the line of a best so far: level until there is better.
+    """Return the step line of a best score so far, which is level until there is a better score.
 
     Args:
-        x: Where it changes, (n,).
-        y: The best from there on, (n,).
-        name: Its name in the legend.
+        x: The x coordinates at which the best score may change, (n,).
+        y: The best score from each x on, (n,).
+        name: The name in the legend.
     """
     return {**line(x, y, name, GREEN, "solid"), "line": {"color": GREEN, "width": 2, "shape": "hv"}}
 
@@ -145,20 +147,20 @@ def mark(colour: str, symbol: str, size: int) -> dict[str, Any]:
     """Return the look of a mark.
 
     Args:
-        colour: Its colour.
-        symbol: Plotly's name of its shape.
-        size: Its width, in pixels.
+        colour: The colour of the mark.
+        symbol: Plotly's name of the mark's shape.
+        size: The width of the mark, in pixels.
     """
     outline = {"color": colour if symbol.endswith("open") else "rgba(0,0,0,0.75)"}
     return {"color": colour, "symbol": symbol, "size": size, "line": {**outline, "width": 1 if size > 7 else 0.5}}
 
 
 def shaded(facts: Facts, trials: Sequence[Trial]) -> dict[str, Any]:
-    """Return the look of trials' marks that are shaded by their scores.
+    """Return the look of marks of trials that are shaded by score.
 
     Args:
-        facts: What is on record; all its scores set the scale.
-        trials: The trials.
+        facts: The facts of the study. All its scores set the scale.
+        trials: The trials whose marks are shaded.
     """
     low, high = ends([trial.score for trial in facts.done])
     shade = {"color": [digits(t.score) for t in trials], "colorscale": SCALE, "cmin": low, "cmax": high}
@@ -166,7 +168,7 @@ def shaded(facts: Facts, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 def ends(values: Sequence[float]) -> tuple[float, float]:
-    """Return between which scores a figure is shaded."""
+    """Return the lowest and highest score of a figure's colour scale."""
     if not values:
         return 0.0, 1.0
     low, high = float(np.quantile(values, LOWEST)), max(values)
@@ -174,7 +176,7 @@ def ends(values: Sequence[float]) -> tuple[float, float]:
 
 
 def stderr(trial: Trial) -> float | None:
-    """Return the standard error of a trial's score; None where it has none."""
+    """Return the standard error of a trial's score; None if there is none."""
     return None if trial.observation is None else trial.observation.stderr
 
 
@@ -182,9 +184,9 @@ def bars(errors: Sequence[float | None], colour: str, faint: bool = True) -> dic
     """Return error bars.
 
     Args:
-        errors: Standard errors, (n,); None and values that are not finite have no bar.
-        colour: Their colour.
-        faint: Draw them thin and without caps.
+        errors: The standard errors, (n,). None and values that are not finite have no bar.
+        colour: The colour of the bars.
+        faint: Whether to draw the bars thin and without caps.
     """
     known = [error if error is not None and math.isfinite(error) else None for error in errors]
     look = {"color": colour, "thickness": 1 if faint else 1.6, "width": 0 if faint else 4}
@@ -192,18 +194,18 @@ def bars(errors: Sequence[float | None], colour: str, faint: bool = True) -> dic
 
 
 def bar(title: str) -> dict[str, Any]:
-    """Return the scale beside a shaded figure."""
+    """Return the colour bar beside a shaded figure."""
     look = {"thickness": 10, "outlinewidth": 0, "nticks": 6, "exponentformat": "e"}
     return {"title": {"text": title, "side": "right"}, **look}
 
 
 def axis(space: Space, name: str, most: int = MOST) -> dict[str, Any]:
-    """Return a hyperparameter's axis: the unit cube, with real values at its ticks.
+    """Return a hyperparameter's axis, which spans [0, 1] and has real values at its ticks.
 
     Args:
         space: The study's space.
         name: The hyperparameter's name.
-        most: About how many ticks there may be.
+        most: The approximate number of ticks at most.
     """
     marks = ticks(space.hyperparameters[name], most)
     return {
@@ -215,12 +217,12 @@ def axis(space: Space, name: str, most: int = MOST) -> dict[str, Any]:
 
 
 def whole(n: int) -> dict[str, Any]:
-    """Return an axis of whole numbers 0, ..., n - 1."""
+    """Return an axis for the integers 0, ..., n - 1."""
     return {"range": [-0.6, max(n, 2) - 0.4], **({"dtick": 1} if n <= 10 else {"nticks": 10})}
 
 
 def bound(u: float) -> dict[str, Any]:
-    """Return a dotted line across a figure, at a place in [0, 1]."""
+    """Return a dotted horizontal line at a y coordinate in [0, 1]."""
     return {
         "type": "line",
         "xref": "paper",
@@ -233,5 +235,5 @@ def bound(u: float) -> dict[str, Any]:
 
 
 def digits(value: float) -> float:
-    """Return a number with five significant digits: no figure shows more, and the page is half as long."""
+    """Return a number with five significant digits. No figure shows more, and the page becomes half as long."""
     return float(f"{value:.5g}")

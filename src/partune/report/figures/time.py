@@ -1,4 +1,4 @@
-"""Figures of where the time went."""
+"""Draw how the time of a study was spent."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from partune.trial import Status
 
 
 def spent(shares: Sequence[Part]) -> Figure:
-    """Draw the study's time as one bar of its parts."""
+    """Draw the study's time as one bar that is divided into its parts."""
     unit, size = time_unit(sum(part.seconds for part in shares))
     colours = (BLUE, SKY, PURPLE, GREEN, ORANGE, GREY)
     traces = [
@@ -45,7 +45,7 @@ def spent(shares: Sequence[Part]) -> Figure:
 
 
 def over_time(facts: Facts) -> Figure:
-    """Draw the best score so far against the time that all trials told until then took."""
+    """Draw the best score so far over the total time of the trials that had ended by then."""
     ended = sorted((t for t in facts.trials if t.observation is not None), key=lambda trial: trial.told or 0)
     seconds = np.cumsum([t.observation.cost.get("seconds", 0.0) for t in ended if t.observation is not None])
     unit, size = time_unit(float(seconds[-1]) if len(seconds) else 0.0)

@@ -1,4 +1,4 @@
-"""The figure of scores over trials: phases, errors, baselines, failures and the winner."""
+"""Draw the scores over trials: phases, standard errors, baselines, failures and the winner."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from partune.trial import Status, Trial
 
 
 def scores(facts: Facts) -> Figure:
-    """Draw the scores over trials: phases, standard errors, best so far, baselines, further runs and the winner.
+    """Draw the scores over trials: phases, standard errors, best so far, baselines, confirmation runs and the winner.
 
-    Scores below `floor` lie at the lower edge, as triangles.
+    Scores below `floor` are drawn as triangles at the lower edge.
     """
     done, n = facts.done, len(facts.trials)
     lines = [facts.scored[name]["score"] for name in ("base", "defaults") if name in facts.scored]
@@ -76,7 +76,7 @@ def scores(facts: Facts) -> Figure:
 
 
 def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> list[Trace]:
-    """Return marks with standard errors; of many trials as one line with gaps, which a browser draws much faster."""
+    """Return marks with standard errors. Those of many trials are one line with gaps, which is drawn much faster."""
     if not trials:
         return []
     errors = [parts.stderr(trial) for trial in trials]
@@ -98,7 +98,7 @@ def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> lis
 
 
 def _failed(facts: Facts, scored: Sequence[float]) -> list[Trace]:
-    """Return crosses below all scores."""
+    """Return the failed trials as crosses below all scores."""
     failed = [trial for trial in facts.trials if trial.status is Status.FAILED]
     if not failed:
         return []

@@ -1,4 +1,4 @@
-"""Figures of search items beside held-out items and test tasks."""
+"""Draw scores on search items beside those on held-out items and test tasks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from partune.trial import Status
 
 
 def sides(facts: Facts) -> Figure:
-    """Draw base, defaults and winner on search items, held-out items and test tasks."""
+    """Draw the scores of base, defaults and winner on search items, held-out items and test tasks."""
     places = {"search": "search<br>items", "verdict": "held-out<br>items"}
     places |= {f"test/{task}": f"test:<br>{broken(task)}" for task in facts.tests}
     traces = []
@@ -47,10 +47,10 @@ def sides(facts: Facts) -> Figure:
 
 
 def against_test(facts: Facts, task: str) -> Figure:
-    """Draw the score on the search items against a test task's, of every trial that was tested.
+    """Draw the score on a test task over the score on the search items, for each trial that has both.
 
     Args:
-        facts: What is on record.
+        facts: The facts of the study.
         task: The test task's name.
     """
     tested = [
@@ -70,10 +70,10 @@ def against_test(facts: Facts, task: str) -> Figure:
 
 
 def tested(facts: Facts, task: str) -> Figure:
-    """Draw the score on a test task over trials, of every trial that was tested.
+    """Draw the score on a test task over trials, for each trial that has one.
 
     Args:
-        facts: What is on record.
+        facts: The facts of the study.
         task: The test task's name.
     """
     rows = [row for row in facts.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
