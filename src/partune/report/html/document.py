@@ -1,7 +1,7 @@
-"""The frame of an HTML file that needs nothing else: it asks no network, and fits light and dark, desk and phone.
+"""Write the frame of a self-contained HTML file, which suits light and dark mode, and screens of any size.
 
-What is given as text is escaped. Should that ever fail, nothing runs but the two scripts whose hashes the page's own
-policy names, and nothing is loaded from anywhere.
+Texts are escaped. If that ever fails, the page's own security policy still lets only its two scripts run, whose hashes
+it lists, and lets nothing be loaded from the network.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from partune.report.figures import Figure
 from partune.report.plain_data import finite
 
-LONG = 45  # characters of a table's cell that is broken into lines
+LONG = 45  # characters above which a table's cell is broken into lines
 
 
 def document(
@@ -32,18 +32,18 @@ def document(
     places: Mapping[str, Sequence[float | None]] | None = None,
     refresh: float | None = None,
 ) -> str:
-    """Return the text of the whole file.
+    """Return the text of the HTML file.
 
     Args:
-        title: The browser's title.
-        heading: The page's heading.
-        below: A line below it.
-        sections: By id, titles and HTML.
-        footer: The last line.
+        title: The title in the browser.
+        heading: The heading of the page.
+        below: The line below the heading.
+        sections: The title and the HTML of each section, by the section's id.
+        footer: The last line of the page.
         figures: The figures by the names of their `figure_slot`.
-        trials: What figures say of each trial (`partune.report.figures`).
-        places: Where each trial lies on a hyperparameter's axis, by the hyperparameter.
-        refresh: Seconds after which a browser reads the page again; None for never.
+        trials: The hover text of each trial (`partune.report.figures`).
+        places: The values of each hyperparameter in [0, 1], one per trial; None for a trial without it.
+        refresh: The seconds after which a browser reloads the page; None for never.
     """
     body = "".join(
         f'<section id="{name}"><h2>{escape(words)}</h2>{inside}</section>' for name, (words, inside) in sections.items()
@@ -71,14 +71,14 @@ def document(
 
 
 def figure_slot(name: str, height: int, label: str, caption: str = "", wide: int = 0) -> str:
-    """Return where a figure goes, which the page's script draws.
+    """Return the element in which the page's script draws a figure.
 
     Args:
-        name: The figure's name.
-        height: Its height, in pixels.
-        label: What it shows, for who cannot see it.
-        caption: A line below it.
-        wide: Pixels that it needs; it scrolls on a narrower screen.
+        name: The name of the figure.
+        height: The height of the figure, in pixels.
+        label: The description of the figure for screen readers.
+        caption: The line below the figure; empty for none.
+        wide: The least width of the figure, in pixels; it scrolls on a narrower screen. 0 for no least width.
     """
     below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
     style = f"height:{height}px" + (f";min-width:{wide}px" if wide else "")
@@ -91,8 +91,8 @@ def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph.
 
     Args:
-        text: Its text.
-        kind: Its class in the stylesheet.
+        text: The text of the paragraph, not escaped yet.
+        kind: The paragraph's class in the stylesheet; empty for none.
     """
     return f'<p class="{kind}">{escape(text)}</p>' if kind else f"<p>{escape(text)}</p>"
 
@@ -102,7 +102,7 @@ def details(title: str, body: str) -> str:
 
     Args:
         title: The title.
-        body: Its HTML.
+        body: The HTML of the part.
     """
     return f"<details><summary>{escape(title)}</summary>{body}</details>"
 
@@ -113,13 +113,13 @@ def table(
     numbers: Iterable[int] = (),
     kinds: Iterable[str] | None = None,
 ) -> str:
-    """Return a table, whose cells are texts.
+    """Return a table.
 
     Args:
-        headers: The columns' heads.
-        rows: The cells of each row.
-        numbers: The columns that are set to the right.
-        kinds: The class of each row in the stylesheet.
+        headers: The headings of the columns.
+        rows: The cells of each row, which are converted to text and escaped.
+        numbers: The indices of the columns that are aligned to the right.
+        kinds: The class of each row in the stylesheet; None for no classes.
     """
     right = set(numbers)
 
@@ -136,22 +136,22 @@ def table(
     return f'<div class="scroll"><table><thead>{row(headers, "th")}</thead><tbody>{body}</tbody></table></div>'
 
 
-# ----- what is in the file
+# ----- data, policy and assets
 
 
 def _json(data: Any) -> str:
-    """Return data for a script element: nothing in it can end the element."""
+    """Return data as JSON for a script element, escaped so that nothing in it can end the element."""
     text = json.dumps(finite(data), ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_number)
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _number(value: Any) -> Any:
-    """Return one of NumPy's numbers as Python's."""
+    """Return a NumPy number as a Python number."""
     return value.item()
 
 
 def _policy(scripts: Sequence[str]) -> str:
-    """Return a policy by which nothing is loaded, and these scripts run and no others."""
+    """Return a security policy that lets only these scripts run, and lets nothing be loaded."""
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
     )

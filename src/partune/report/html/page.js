@@ -1,6 +1,6 @@
 "use strict";
-// Draws the figures once the words are on the screen: those in sight first, the others when the browser is idle;
-// light or dark as the page is.
+// Draws the figures after the text is on the screen, in the page's light or dark mode. Figures in sight come first, the
+// others when the browser is idle.
 (() => {
   const read = (id) => JSON.parse(document.getElementById(`${id}-data`).textContent);
   const figures = read("figures"), trials = read("trials"), places = read("places");
@@ -11,7 +11,7 @@
     modeBarButtonsToRemove: ["lasso2d", "select2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "toggleSpikelines"],
   };
 
-  // Plotly lies in the page as text; as a script it runs at once.
+  // The page holds Plotly as text, which loads fast. Run it as a script when it is needed.
   function start() {
     if (window.Plotly) return;
     const script = document.createElement("script");
@@ -57,7 +57,7 @@
   const shown = (plot) => !plot.dataset.drawn && plot.closest("details:not([open])") === null;
   const next = () => { const plot = plots.find(shown); if (plot) draw(plot).then(() => idle(next)); };
   const begin = () => { start(); plots.forEach((plot) => sight.observe(plot)); idle(next); };
-  requestAnimationFrame(() => setTimeout(begin));  // the words are painted in between
+  requestAnimationFrame(() => setTimeout(begin));  // the browser paints the text in between
   addEventListener("beforeprint", () => { start(); plots.filter(shown).forEach(draw); });
   dark.addEventListener("change", () => {
     for (const plot of plots) if (plot.dataset.drawn) Plotly.relayout(plot, { template: template() });

@@ -1,6 +1,6 @@
-"""A study's report as one HTML file: its sections and figures, in their order.
+"""Write a study's report as one HTML file, section by section.
 
-Everything that comes from a study is escaped where it is set into the page (`partune.report.html.document`).
+All texts from a study are escaped when they are put into the page (`partune.report.html.document`).
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from partune.report.words import remark, score_of
 from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
 
-PAIRS = 3  # of hyperparameters that are shown at once; the others open on a click
+PAIRS = 3  # pairs of hyperparameters that are shown at first; a click opens the others
 MOST_PAIRS = 15
-ROOM = 78  # pixels between two parallel axes, at least
+ROOM = 78  # pixels between two parallel axes at least
 
 
 def page(facts: Facts, refresh: float | None = None) -> str:
     """Return a study's report as the text of one HTML file.
 
     Args:
-        facts: What is on record.
-        refresh: Seconds after which a browser reads it again; None for never.
+        facts: The facts of the study.
+        refresh: The seconds after which a browser reloads the page; None for never.
     """
     return Page(facts).text(refresh)
 
 
 class Page:
-    """The sections of a page, which collects their figures while they are written."""
+    """Writer of a page's sections, which collects the figures that they use."""
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
         self.figures: dict[str, Figure] = {}
 
     def text(self, refresh: float | None) -> str:
-        """Return the text of the whole file; refresh: as in `page`."""
+        """Return the text of the HTML file; a browser reloads it after `refresh` seconds, or never if that is None."""
         sections: dict[str, tuple[str, Callable[[], str]]] = {
             "verdict": ("Verdict", self.verdict),
             "comparison": ("Base, defaults, winner", self.comparison),
@@ -72,7 +72,7 @@ class Page:
         )
 
     def line(self) -> str:
-        """Return the line below the heading: how far the study is."""
+        """Return the line below the heading, which says how far the study is."""
         summary = self.facts.summary
         return (
             f"{words.progress([trial.status for trial in self.facts.trials], self.facts.budget)} "
@@ -94,15 +94,15 @@ class Page:
         return "".join(parts)
 
     def comparison(self) -> str:
-        """Return the section that sets base, defaults and winner side by side."""
+        """Return the section that compares base, defaults and winner."""
         if not self.facts.scored:
             return paragraph("Nothing has a score.")
         headers, rows = sentences.standing(self.facts)
         text = table(headers, rows, numbers=range(1, len(headers)))
         if self.facts.summary["base"] is None:
-            return text + paragraph("This objective has no base model, so there are no base and no defaults.", "soft")
+            return text + paragraph("This objective has no base model, so there are no baselines.", "soft")
         text += paragraph(
-            "Scores and standard errors. The search items chose the winner, so its score there is too good.", "soft"
+            "Scores and standard errors. The search items chose the winner, so its score on them is too good.", "soft"
         )
         if tested := sentences.comparisons(self.facts):
             text += "<h3>How sure, on the held-out items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
@@ -112,7 +112,7 @@ class Page:
         """Return the section of the scores over trials."""
         caption = "Higher is better."
         if any(trial.observation is not None and trial.observation.stderr for trial in self.facts.done):
-            caption += " Bars are standard errors, of the items that were scored."
+            caption += " Bars are standard errors over the scored items."
         text = self._figure("scores", figures.scores(self.facts), 440, "Score over trials", caption)
         if confirmed := self.facts.summary["confirmed"]:
             rows = [
@@ -133,7 +133,7 @@ class Page:
         """Return the section of each hyperparameter over trials."""
         text = "".join(f'<p class="note">{escape(hint)}</p>' for hint in self.facts.hints)
         if self.facts.winner is not None and not text:
-            text = paragraph("The winner is at no bound of its range.")
+            text = paragraph("No hyperparameter of the winner is at a bound of its range.")
         text += self._ramp()
         plots = [
             f"<div><h3>{escape(name)}</h3>"
@@ -147,12 +147,12 @@ class Page:
         """Return the section of all trials as lines."""
         if not self.facts.done:
             return paragraph("No trial has a score yet.")
-        caption = "A line is a trial; click on a group in the legend to hide it, twice to see it alone."
+        caption = "Each line is a trial. Click a group in the legend to hide it, or double-click it to see it alone."
         wide = ROOM * (len(self.facts.space.names) + 1)
         return self._figure("parallel", figures.parallel(self.facts), 420, "Parallel coordinates", caption, wide)
 
     def importance(self) -> str:
-        """Return the section of what matters."""
+        """Return the section of the hyperparameters' importance."""
         text = paragraph(" ".join(sentences.importance(self.facts)))
         if (importance := self.facts.importance) is None:
             return text
@@ -163,15 +163,15 @@ class Page:
         )
 
     def slices(self) -> str:
-        """Return the section of what the surrogate expects around the winner."""
+        """Return the section of the surrogate's mean and uncertainty around the winner."""
         model = self.facts.model
         if model is None:
-            return paragraph("A Gaussian process takes four scores at least.")
+            return paragraph("A Gaussian process needs at least four scores.")
         names = [name for name in self.facts.leading if name in model.names]
         pairs = list(itertools.combinations(names, 2))
         pairs.sort(key=lambda pair: max(map(names.index, pair)))
         if not pairs:
-            return paragraph("It takes two hyperparameters for a plane.")
+            return paragraph("A plane needs two hyperparameters.")
         plots = []
         for k, (across, up) in enumerate(pairs[:MOST_PAIRS]):
             plane = model.plane(across, up)
@@ -184,14 +184,14 @@ class Page:
                 f"<div><h3>± one standard deviation</h3>{std}</div></div>"
             )
         text = paragraph(
-            "A Gaussian process through the scores, cut at the winner (star): the other hyperparameters are the "
-            "winner's. Dots are all trials, also those beside the cut."
+            "A Gaussian process fitted to the scores, in planes through the winner (star): the other hyperparameters "
+            "have the winner's values. Dots are all trials, including those outside the plane."
         )
         more = "".join(plots[PAIRS:])
         return text + "".join(plots[:PAIRS]) + (details(f"{len(plots) - PAIRS} more pairs", more) if more else "")
 
     def partition(self) -> str:
-        """Return the section of the cells of the search."""
+        """Return the section of the cells into which the search cut the space."""
         partition = self.facts.partition
         assert partition is not None
         names = self.facts.leading
@@ -208,17 +208,17 @@ class Page:
                 f"<div><h3>Depth over trials</h3>{self._figure('depths', figure, 340, 'Depth over trials')}</div>"
             )
         what = (
-            "Regions of the decomposition, seen along the other hyperparameters."
+            "The regions of the decomposition, projected along the other hyperparameters."
             if partition.round
-            else "The cells that a plane through the winner cuts, shaded by the score that each is ranked by."
+            else "The cells that a plane through the winner cuts, shaded by the scores that rank them."
         )
         return (
-            paragraph(f"{what} {len(partition.regions):,} in all. Dots are all trials.")
+            paragraph(f"{what} There are {len(partition.regions):,} in total. Dots are all trials.")
             + f'<div class="pair">{"".join(plots)}</div>'
         )
 
     def overfitting(self) -> str:
-        """Return the section of validation against test."""
+        """Return the section that compares search items with held-out items and test tasks."""
         notes = sentences.overfitting(self.facts)
         flagged = bool(self.facts.overfitting)
         text = "".join(f'<p class="note">{escape(note)}</p>' if flagged else paragraph(note) for note in notes)
@@ -255,7 +255,7 @@ class Page:
             (failure.cause, len(failure.trials), _numbers(failure.trials), words.settings(failure.config))
             for failure in self.facts.failures
         ]
-        return text + table(["cause", "trials", "which", "the first one's hyperparameters"], rows, numbers=(1,))
+        return text + table(["cause", "trials", "which", "first trial's hyperparameters"], rows, numbers=(1,))
 
     def repeat(self) -> str:
         """Return the section that says how to repeat the study."""
@@ -297,12 +297,12 @@ class Page:
     # ----- pieces
 
     def _figure(self, name: str, figure: Figure, height: int, label: str, caption: str = "", wide: int = 0) -> str:
-        """Keep a figure for the page, and return where it goes."""
+        """Store a figure for the page, and return the element that it is drawn in."""
         self.figures[name] = figure
         return figure_slot(name, height, label, caption, wide)
 
     def _places(self, name: str) -> list[float | None]:
-        """Return where a hyperparameter is on its axis, by trial; None for a trial without it."""
+        """Return a hyperparameter's value in [0, 1] for each trial; None for a trial without it."""
         encode = self.facts.space.hyperparameters[name].encode
         return [round(encode(trial.config[name]), 4) if name in trial.config else None for trial in self.facts.trials]
 
@@ -312,7 +312,7 @@ class Page:
         low, high = figures.ends([trial.score for trial in self.facts.done])
         return (
             f'<p class="ramp">score ≤ {rounding.number(low, 3)} <i></i> {rounding.number(high, 3)}; '
-            "crosses failed, the star is the winner</p>"
+            "crosses are failed trials, the star is the winner</p>"
         )
 
     def _stderr(self, number: int) -> float | None:
@@ -341,7 +341,7 @@ def _numbers(trials: Sequence[int], most: int = 20) -> str:
 
 
 def hover(trial: Trial) -> str:
-    """Return what is said of a trial where the pointer is on it, as Plotly's markup."""
+    """Return a trial's hover text, in Plotly's markup."""
     score = ""
     if trial.observation is not None and trial.status is not Status.FAILED:
         score = f": {rounding.measured(trial.score, trial.observation.stderr)}"
