@@ -1,6 +1,7 @@
-"""Outlines of the areas where a function of two coordinates is at most a level, by marching squares.
+"""Outline the areas in which a function of two coordinates is at most a level, by marching squares.
 
-W. E. Lorensen and H. E. Cline, Marching Cubes, SIGGRAPH 1987, in two dimensions; crossings by linear interpolation.
+The method is W. E. Lorensen and H. E. Cline, Marching Cubes, SIGGRAPH 1987, in two dimensions. Crossings are
+interpolated linearly.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Corner = tuple[int, int]
-Edge = tuple[Corner, Corner]  # its ends in order
+Edge = tuple[Corner, Corner]  # its two ends, the smaller one first
 Outline = list[tuple[float, float]]
 
 
 def outlines(values: Array, level: float) -> Iterator[Outline]:
-    """Yield closed polygons around the area where values are at most a level; holes are polygons too.
+    """Yield closed polygons around the areas in which values are at most a level; holes are polygons too.
 
     Args:
-        values: The function on a lattice, (m, n), finite. An area that reaches the border is closed along it.
+        values: The function's finite values on a lattice, (m, n). Areas that reach the border are closed along it.
         level: The level.
 
     Yields:
-        The corners (i, j) of a polygon, in steps of the lattice.
+        The corners (i, j) of a polygon, in steps of the lattice; they need not be integers.
     """
     padded = np.pad(values, 1, constant_values=math.inf)
     follow = dict[Edge, Edge]()
@@ -35,7 +36,8 @@ def outlines(values: Array, level: float) -> Iterator[Outline]:
         ring: list[Corner] = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
         sides = list(zip(ring, ring[1:] + ring[:1], strict=True))
         leaving = [k for k, (a, b) in enumerate(sides) if inside[a] and not inside[b]]
-        for k in leaving:  # from where the ring leaves the area to where it comes back: that corner is cut off
+        # Cut off the corners outside the area: connect the side on which the ring leaves it to the side of its return.
+        for k in leaving:
             back = next(m % 4 for m in range(k + 1, k + 4) if not inside[sides[m % 4][0]] and inside[sides[m % 4][1]])
             follow[_edge(sides[k])] = _edge(sides[back])
     while follow:
@@ -52,7 +54,7 @@ def _edge(side: Edge) -> Edge:
 
 
 def _crossing(padded: Array, edge: Edge, level: float) -> tuple[float, float]:
-    """Return where the level is crossed between two corners: at the border itself where one lies beyond it."""
+    """Return the point between two corners at which the level is crossed; next to the padding, the inner corner."""
     (a, b), (f_a, f_b) = edge, (float(padded[edge[0]]), float(padded[edge[1]]))
     if math.isinf(f_a) or math.isinf(f_b):
         i, j = b if math.isinf(f_a) else a

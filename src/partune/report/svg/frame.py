@@ -1,4 +1,4 @@
-"""Axes of an SVG picture: a scale between two ends, a rectangle with one across and one up, and legends."""
+"""Draw the frame of an SVG picture: scales, a rectangle with an x axis and a y axis, and legends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from partune.runtime import rounding
 
-TICKS = 5  # steps of an even axis
+TICKS = 5  # steps between the ticks of a linear axis
 LINE = 18  # pixels from one line of a legend to the next
 
 
@@ -17,9 +17,9 @@ class Axis(NamedTuple):
     """A scale between two ends.
 
     Attributes:
-        low: The value at its low end.
-        high: The value at its high end.
-        log: Whether it is logarithmic.
+        low: The value at the low end.
+        high: The value at the high end.
+        log: Whether the scale is logarithmic.
     """
 
     low: float
@@ -28,11 +28,11 @@ class Axis(NamedTuple):
 
     @classmethod
     def over(cls, values: Sequence[float], log: bool) -> Axis:
-        """Return the axis from the least to the greatest value that it can show.
+        """Return an axis from the smallest to the largest of the values that it can show.
 
         Args:
-            values: The values, also those that it cannot show.
-            log: Whether it is logarithmic.
+            values: The values, which may include some that the axis cannot show.
+            log: Whether the axis is logarithmic.
         """
         shown = [value for value in values if math.isfinite(value) and (value > 0 or not log)] or [1.0]
         low, high = min(shown), max(shown)
@@ -42,11 +42,11 @@ class Axis(NamedTuple):
 
     @classmethod
     def rounded(cls, low: float, high: float) -> Axis:
-        """Return the shortest even axis over two values whose ticks are round numbers.
+        """Return the shortest linear axis that spans two values and has round numbers at its ticks.
 
         Args:
             low: The lower value.
-            high: The higher one.
+            high: The higher value.
         """
         span = high - low or abs(high) or 1.0
         rough = 10.0 ** math.floor(math.log10(span / TICKS))
@@ -57,17 +57,17 @@ class Axis(NamedTuple):
         return cls(start, start + TICKS * step)
 
     def shows(self, value: float) -> bool:
-        """Return whether a value has a place on the axis."""
+        """Return whether the axis can show a value."""
         return math.isfinite(value) and (value > 0 or not self.log)
 
     def place(self, value: float) -> float:
-        """Return the place of a value: 0 at the low end and 1 at the high one."""
+        """Return the position of a value: 0 at the low end, 1 at the high end."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
-        """Return the values at the ticks: powers of ten or two on a logarithmic axis, even steps on another."""
+        """Return the values at the ticks: powers of ten or two on a logarithmic axis, even steps on a linear one."""
         if not self.log:
             return [self.low + (self.high - self.low) * i / TICKS for i in range(TICKS + 1)]
         for base in (10, 2):
@@ -79,12 +79,12 @@ class Axis(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a legend says of a mark.
+    """An entry of a legend.
 
     Attributes:
-        mark: SVG elements around (0, 0).
-        width: Their width, in pixels.
-        words: What they stand for.
+        mark: The SVG elements of the mark, centred at (0, 0).
+        width: The width of the mark, in pixels.
+        words: The meaning of the mark.
     """
 
     mark: str
@@ -93,15 +93,15 @@ class Key(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """A rectangle of a picture, and its axes.
+    """A rectangle in a picture, with an x axis and a y axis.
 
     Attributes:
-        left: Pixels from the left.
-        top: Pixels from the top.
-        width: Its width, in pixels.
-        height: Its height, in pixels.
-        across: The axis across.
-        up: The axis up.
+        left: The pixels from the picture's left edge to the rectangle's.
+        top: The pixels from the picture's top edge to the rectangle's.
+        width: The width of the rectangle, in pixels.
+        height: The height of the rectangle, in pixels.
+        across: The x axis.
+        up: The y axis.
     """
 
     left: float
@@ -113,37 +113,37 @@ class Frame(NamedTuple):
 
     @property
     def bottom(self) -> float:
-        """Pixels from the top to its lower edge."""
+        """The pixels from the picture's top edge to the rectangle's lower edge."""
         return self.top + self.height
 
     def x(self, value: float) -> float:
-        """Return the pixels from the left to a value on the axis across."""
+        """Return the pixels from the picture's left edge to a value on the x axis."""
         return round(self.left + self.width * self.across.place(value), 1)
 
     def y(self, value: float) -> float:
-        """Return the pixels from the top to a value on the axis up."""
+        """Return the pixels from the picture's top edge to a value on the y axis."""
         return round(self.bottom - self.height * self.up.place(value), 1)
 
     def places(self, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
-        """Return in pixels those of some points that the axes can show."""
+        """Return the positions, in pixels, of those points that the axes can show."""
         return [(self.x(a), self.y(b)) for a, b in points if self.across.shows(a) and self.up.shows(b)]
 
     def line(self, points: Iterable[tuple[float, float]], style: str) -> str:
-        """Return points joined by lines.
+        """Return an SVG line through points.
 
         Args:
-            points: The points (x, y), in the axes' values.
-            style: Attributes of the SVG element.
+            points: The points (x, y), as values on the axes.
+            style: Further attributes of the SVG element.
         """
         places = " ".join(f"{x},{y}" for x, y in self.places(points))
         return f'<polyline points="{places}" fill="none" {style}/>'
 
     def axes(self, label: str, grid: bool = True) -> Iterator[str]:
-        """Yield the two axes with their ticks, and a label below.
+        """Yield the two axes with their ticks, and the label of the x axis.
 
         Args:
-            label: What the axis across shows.
-            grid: Draw faint lines across at the ticks.
+            label: The label of the x axis.
+            grid: Whether to draw faint horizontal lines at the ticks of the y axis.
         """
         yield text(self.left + self.width / 2, self.bottom + 38, label, 'text-anchor="middle"')
         for tick in self.across.ticks():
@@ -158,18 +158,18 @@ class Frame(NamedTuple):
         yield f'<path d="M{self.left},{self.top} V{self.bottom} H{self.left + self.width}" fill="none" stroke="black"/>'
 
     def upright(self, label: str) -> str:
-        """Return the label of the axis that goes up."""
+        """Return the label of the y axis, written upwards."""
         x, y = self.left - 42, self.top + self.height / 2
         return text(x, y, label, f'text-anchor="middle" transform="rotate(-90 {x:g} {y:g})"')
 
 
 def keyed(legend: Iterable[Key], width: float, top: float = 60) -> Iterator[str]:
-    """Yield a legend in as many lines as it takes.
+    """Yield a legend, in as many lines as it needs.
 
     Args:
-        legend: The keys, in their order.
-        width: The picture's width, in pixels.
-        top: Pixels from the top to the first line.
+        legend: The entries, in their order.
+        width: The width of the picture, in pixels.
+        top: The pixels from the picture's top edge to the first line.
     """
     for x, y, (mark, size, words) in arranged(legend, width):
         yield f'<g transform="translate({x + size / 2:g},{top + LINE * y:g})">{mark}</g>'
@@ -177,11 +177,11 @@ def keyed(legend: Iterable[Key], width: float, top: float = 60) -> Iterator[str]
 
 
 def arranged(legend: Iterable[Key], width: float) -> Iterator[tuple[float, int, Key]]:
-    """Yield where each key begins, in pixels from the left and in lines from the first.
+    """Yield the position of each entry (pixels from the left, number of the line), and the entry.
 
     Args:
-        legend: The keys, in their order.
-        width: The picture's width, in pixels.
+        legend: The entries, in their order.
+        width: The width of the picture, in pixels.
     """
     x, y = 10.0, 0
     for key in legend:
@@ -193,34 +193,34 @@ def arranged(legend: Iterable[Key], width: float) -> Iterator[tuple[float, int, 
 
 
 def breadth(words: str) -> float:
-    """Return about how many pixels a text is wide."""
+    """Return the approximate width of a text, in pixels."""
     return sum(3.2 if letter in " ,.:|fijlrt" else 6.8 for letter in words)
 
 
 def digits(value: float) -> str:
-    """Return the text of a tick, with a minus sign rather than a hyphen."""
+    """Return the label of a tick, with a minus sign rather than a hyphen."""
     return rounding.number(value, 3).replace("-", "−")
 
 
 def text(x: float, y: float, words: str, style: str = "") -> str:
-    """Return a text; its characters are escaped.
+    """Return an SVG text.
 
     Args:
-        x: Pixels from the left.
-        y: Pixels from the top.
-        words: The text.
+        x: The pixels from the picture's left edge.
+        y: The pixels from the picture's top edge.
+        words: The text, which is escaped here.
         style: Further attributes of the SVG element.
     """
     return f'<text x="{x}" y="{y}"{style and f" {style}"}>{escape(words)}</text>'
 
 
 def sheet(width: float, height: float, content: Iterable[str]) -> str:
-    """Return a picture on a white ground, so that it can be read on a light page and on a dark one.
+    """Return a picture on a white background, which can be read on a light page and on a dark one.
 
     Args:
-        width: Its width, in pixels.
-        height: Its height, in pixels.
-        content: SVG elements.
+        width: The width of the picture, in pixels.
+        height: The height of the picture, in pixels.
+        content: The SVG elements of the picture.
     """
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '

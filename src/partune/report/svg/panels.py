@@ -1,4 +1,4 @@
-"""Line charts side by side, as an SVG picture."""
+"""Draw line charts side by side, as an SVG picture."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 from partune.report.svg.frame import Axis, Frame, sheet, text
 
-WIDTH, HEIGHT = 270, 210  # of a panel's axes, in pixels
-LEFT, TOP, RIGHT, BOTTOM = 62, 84, 18, 52  # around them
+WIDTH, HEIGHT = 270, 210  # the size of a panel's frame, in pixels
+LEFT, TOP, RIGHT, BOTTOM = 62, 84, 18, 52  # the margins around the frame
 
 
 class Curve(NamedTuple):
-    """Points joined by lines.
+    """A line through points, which may have a shaded band.
 
     Attributes:
         points: The points (x, y).
-        colour: The colour.
+        colour: The colour of the line and the band.
         broken: Whether the line is dashed.
-        band: Where the points may be, shaded: (x, low, high).
+        band: The points (x, low, high) of the band; empty for no band.
     """
 
     points: Sequence[tuple[float, float]]
@@ -31,13 +31,13 @@ class Panel(NamedTuple):
     """A chart.
 
     Attributes:
-        title: Its title.
-        label: What its axis across shows.
-        curves: Its curves; the last lies on top.
-        log_x: Whether the axis across is logarithmic, and shows no value <= 0.
-        log_y: Whether the axis up is.
-        y: The ends of the axis up; by default those of the curves.
-        x: The ends of the axis across; by default those of the curves.
+        title: The title of the chart.
+        label: The label of the x axis.
+        curves: The curves, of which the last is on top.
+        log_x: Whether the x axis is logarithmic. Values <= 0 are then not shown.
+        log_y: Whether the y axis is logarithmic. Values <= 0 are then not shown.
+        y: The ends of the y axis; by default the smallest and largest y of the curves.
+        x: The ends of the x axis; by default the smallest and largest x of the curves.
     """
 
     title: str
@@ -53,10 +53,10 @@ def picture(title: str, note: str, panels: Sequence[Panel], legend: Sequence[tup
     """Return panels from left to right as SVG.
 
     Args:
-        title: The picture's title.
-        note: A line below it.
-        panels: The panels.
-        legend: Texts with their colours.
+        title: The title of the picture.
+        note: The line below the title.
+        panels: The panels, from left to right.
+        legend: The entries of the legend: (text, colour).
     """
     width, height = len(panels) * (LEFT + WIDTH + RIGHT), TOP + HEIGHT + BOTTOM
     lines = [text(10, 20, title, 'font-size="14"'), text(10, 38, note, 'fill="#666"')]
@@ -74,9 +74,9 @@ def drawn(panel: Panel, left: float, top: float = TOP, width: float = WIDTH) -> 
 
     Args:
         panel: The panel.
-        left: Pixels from the left to its axes.
-        top: Pixels from the top to its axes.
-        width: The width of its axes, in pixels.
+        left: The pixels from the picture's left edge to the panel's frame.
+        top: The pixels from the picture's top edge to the panel's frame.
+        width: The width of the panel's frame, in pixels.
     """
     points = [point for curve in panel.curves for point in curve.points]
     across = Axis.over([x for x, _ in points] if panel.x is None else panel.x, panel.log_x)
