@@ -133,7 +133,7 @@ def test_an_answer_that_is_written_otherwise_later_is_trained_as_the_last(
     both = answers(examples.cut(1000, "all"), tokenizer)
     assert both == [whole[1:], "[grey]\nRain.<end>"]  # prompts once
     assert examples.summary["answers_apart"] == 1
-    assert "1 answer that the chat template writes otherwise once a chat goes on" in row_notes(examples.summary)[0]
+    assert "The chat template writes 1 answer differently once the chat continues" in row_notes(examples.summary)[0]
 
 
 def test_a_chat_without_its_last_answer_is_still_trained_with_prompts(
@@ -203,7 +203,7 @@ def test_messages_that_are_not_written_are_counted(tmp_path: Path, tokenizer: Pr
     system = {"role": "system", "content": "Be terse."}
     examples = examples_of(tmp_path, tokenizer, template, [system, USER, RAIN], [USER, RAIN])
     assert examples.summary["cut_by_template"] == 1
-    assert row_notes(examples.summary) == ["Of 1 chat the chat template leaves out or changes a part of a message."]
+    assert row_notes(examples.summary) == ["In 1 chat, the chat template leaves out or changes part of a message."]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_study_loads_its_winner_from_disk_once_more(
     summary = summarise(study("whole").record)
     assert summary["reloaded"] == {
         "same": True,
-        "words": "PEFT loads it from disk, and 8 items have the scores on record",
+        "words": "PEFT loads it from disk, and 8 items get the scores on record",
     }
     assert summary["reloaded"]["words"] in printed(summary)
     save = adapters.write
@@ -52,7 +52,7 @@ def test_a_study_loads_its_winner_from_disk_once_more(
     monkeypatch.setattr(adapters, "write", wrong)
     summary = summarise(study("broken").record)
     assert not summary["reloaded"]["same"]
-    assert "But do not rely on the winner's adapter: loaded from disk by PEFT, it is not what was scored" in brief(
+    assert "But do not rely on the winner's adapter: when PEFT loads it from disk, it does not get the scores" in brief(
         summary
     )
     assert "do not rely on the winner's adapter" in printed(summary)

@@ -260,7 +260,7 @@ def test_a_record_that_has_gone_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", ""])
 def test_other_machines_are_not_let_in(directories: dict[str, Path], host: str) -> None:
-    with pytest.raises(UserError, match="by SSH: ssh -L 8080"):
+    with pytest.raises(UserError, match="from another machine with `ssh -L 8080"):
         server(directories["empty"], host)
 
 

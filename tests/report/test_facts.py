@@ -198,5 +198,5 @@ def test_the_parts_of_the_time_add_up() -> None:
         "waiting": pytest.approx(2.0),
     }
     assert sentences.cost(found) == (
-        "15.0 s of a worker's time in all; a trial took 4.0 s on average; workers were busy for 80% of the search."
+        "15.0 s of worker time in total; a trial took 4.0 s on average; workers were busy for 80% of the search."
     )

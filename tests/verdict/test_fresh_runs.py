@@ -142,7 +142,7 @@ def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_pa
     assert found.sentence.endswith("One adapter of each: other seeds would give others.")
     summary = summarise(study.record)
     facts = Facts(study.record)
-    assert "in the one adapter that the search left of it" in headline(facts)
+    assert "judged by the one adapter that the search trained" in headline(facts)
     assert any("partune resume --seeds 4" in line for line in remarks(facts))
     assert summary["fresh"] == {"winner": [], "defaults": []}
     study.close()
@@ -267,8 +267,8 @@ def test_a_winner_all_of_whose_fresh_runs_fail_is_judged_by_its_adapter_and_says
     assert (found.failed, found.seeds, found.better_than) == (4, 0, ())
     facts = Facts(study.record)
     assert "4 of its 4 fresh runs failed" in headline(facts)
-    assert "of the first run's adapter, on 400 held-out items" in headline(facts)
-    assert any("as all fresh runs of the winner failed" in line for line in remarks(facts))
+    assert "with the first run's adapter, on 400 held-out items" in headline(facts)
+    assert any("because all fresh runs of the winner failed" in line for line in remarks(facts))
     assert not any("resume --seeds" in line for line in remarks(facts))
 
 
@@ -281,7 +281,7 @@ def test_the_means_that_are_compared_are_told(tmp_path: Path) -> None:
     means = re.fullmatch(r".*\(mean (0\.\d+)\);.*first run's [\d.]+: (0\.\d+)\)\..*", line)
     assert means is not None
     assert float(means[1]) - float(means[2]) == pytest.approx(found.over_defaults.gain, abs=1e-3)
-    assert any("look 1 at the study, held against p = 0.0375" in line for line in remarks(Facts(study.record)))
+    assert any("look 1 at the study. It needs p ≤ 0.0375" in line for line in remarks(Facts(study.record)))
 
 
 @pytest.mark.parametrize(("seeds", "ship"), [(1, "first"), (-1, "first"), (True, "first"), (1.5, "first")])
@@ -332,7 +332,7 @@ def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tm
     )
     assert len(fresh_runs(study.anchors, number)) == len(fresh_runs(study.anchors, "defaults")) == 3
     assert study.verdict is None
-    assert brief(summarise(study.record)).endswith("where nothing runs any more, partune resume goes on.")
+    assert brief(summarise(study.record)).endswith("If the study is not running, continue it with `partune resume`.")
     study.close()
     objective = Seeded()
     later = again(tmp_path, objective, 6)
@@ -409,7 +409,7 @@ def test_a_winner_whose_scoring_failed_has_no_verdict_the_report_says_why_and_re
     summary = summarise(study.record)
     why = (
         f"No verdict: scoring the winner, trial {study.best.number}, on the held-out items failed (the adapter is "
-        "gone, and [/training] it again diverged); partune resume tries again."
+        "gone, and [/training] it again diverged); `partune resume` tries again."
     )
     assert (summary["verdict"], summary["no_verdict"]) == (None, why)
     assert brief(summary).endswith(why)
@@ -599,7 +599,7 @@ class Broken(SimulatedTuning):
 def test_an_adapter_that_is_not_what_was_scored_is_not_exported(tmp_path: Path) -> None:
     study = run(tmp_path, Broken())
     study.close()
-    with pytest.raises(UserError, match=r"it is not what was scored: 3 of 8 items differ\. .*--anyway"):
+    with pytest.raises(UserError, match=r"it does not get the scores on record \(3 of 8 items differ\)\. .*--anyway"):
         export(tmp_path / "s", tmp_path / "out")
     assert export(tmp_path / "s", tmp_path / "out", anyway=True).is_dir()
 

@@ -1,7 +1,7 @@
-"""A study in Optuna's dashboard: the record shown as an Optuna study, which nothing in a browser can change.
+"""Show a study's record in Optuna's dashboard, read-only.
 
-`View` is that study, read from the record again and again while it runs. `guarded` stands before the dashboard: only a
-browser on this machine is answered, nothing is written, and no page of another site sees or asks anything here.
+`View` presents the record as an Optuna study, and follows it while the study runs. `guarded` protects the dashboard: it
+answers only browsers on this machine, refuses to write, and keeps the pages of other sites from reading it.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 
 STUDY = 1  # the study's id in the dashboard
 PAGE = f"/dashboard/studies/{STUDY}"
-PORT = 8080  # where nobody else has it
-NOTE, NOTE_PART = "dashboard:note_ver", "dashboard:note_str:"  # where the dashboard keeps a study's note
-FRESH = 2.0  # seconds for which what was read of a record counts as new
+PORT = 8080  # the default; if it is taken, a free port is used
+NOTE, NOTE_PART = "dashboard:note_ver", "dashboard:note_str:"  # attributes in which the dashboard keeps a study's note
+FRESH = 2.0  # seconds for which the last reading of a record counts as new
 READ_ONLY = "partune's dashboard shows a study's record and changes nothing in it"
 
 HEADERS = {
-    # The dashboard's own policy, on every answer, and no frame around it. Its parallel coordinates need eval.
+    # The dashboard's own policy, but on every answer, and without frames. Its parallel coordinates need eval.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; connect-src 'self'; "
     "style-src 'self' data: 'unsafe-inline'; script-src 'self' 'unsafe-eval'; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'",
@@ -64,9 +64,9 @@ HEADERS = {
 
 
 class View(BaseStorage):
-    """A study's record as an Optuna storage with one study, named as its directory, which cannot be written.
+    """Read-only Optuna storage with one study, which has the name of the record's directory.
 
-    The best trial is the study's winner, which need not be the best score (`partune.verdict.winner`).
+    The best trial is the study's winner, which need not have the best score (`partune.verdict.winner`).
     """
 
     def __init__(self, directory: Path, storage: str | None = None) -> None:
@@ -74,10 +74,10 @@ class View(BaseStorage):
 
         Args:
             directory: The study's directory.
-            storage: The URL of its database, where it needs a password.
+            storage: The URL of the study's database, if the URL needs a password.
 
         Raises:
-            UserError: There is no study, or it cannot be read.
+            UserError: There is no study in the directory, or it cannot be read.
         """
         self._directory = directory
         self._url = storage
@@ -88,10 +88,10 @@ class View(BaseStorage):
         self.refresh()
 
     def refresh(self) -> None:
-        """Read what is new on record, where that is due.
+        """Read the record again if the last reading is old enough.
 
-        The next reading waits for a multiple of the time that this one took, so that reading takes little of the
-        machine, however long the study is.
+        The time until the next reading is a multiple of the time that this reading took. So even a long study costs
+        little of the machine's time.
 
         Raises:
             UserError: The record cannot be read.
@@ -106,7 +106,8 @@ class View(BaseStorage):
             self._reading.release()
 
     def _read(self) -> None:
-        if self._record is None or self._record.url is None:  # a journal is read as it stands now, a database answers
+        # A database answers with its newest content. A journal must be read again.
+        if self._record is None or self._record.url is None:
             self._record = Record.open(self._directory, read_only=True, storage=self._url)
         with self._record.guarded():
             latest = news(self._record)
@@ -129,14 +130,14 @@ class View(BaseStorage):
             self._winner = None if winner is None else winner.number
         self._news = latest
 
-    # ----- what Optuna asks
+    # ----- the methods that Optuna calls
 
     def get_all_studies(self) -> list[FrozenStudy]:
         """Return the one study."""
         return [copy.deepcopy(self._study)]
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        """Return the study's id; raises KeyError for another name."""
+        """Return the study's id; raise KeyError for another name."""
         if study_name != self._study.study_name:
             raise KeyError(study_name)
         return STUDY
@@ -146,19 +147,19 @@ class View(BaseStorage):
         return self._known(study_id).study_name
 
     def get_study_directions(self, study_id: int) -> list[StudyDirection]:
-        """Return that scores are maximised."""
+        """Return the direction, which is to maximise."""
         return self._known(study_id).directions
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return algorithm, seed and budget."""
+        """Return the study's algorithm, seed and budget."""
         return copy.deepcopy(self._known(study_id).user_attrs)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return the study's note, and what its values are called."""
+        """Return the study's note, and the name of its values."""
         return copy.deepcopy(self._known(study_id).system_attrs)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return a trial; raises KeyError where it does not exist."""
+        """Return a trial; raise KeyError if it does not exist."""
         if not 0 <= trial_id < len(self._trials):
             raise KeyError(trial_id)
         return copy.deepcopy(self._trials[trial_id])
@@ -170,15 +171,15 @@ class View(BaseStorage):
 
         Args:
             study_id: The study's id.
-            deepcopy: Return copies.
-            states: Only trials in one of these.
+            deepcopy: Whether to return copies.
+            states: The states whose trials are returned; None for all.
         """
         self._known(study_id)
         chosen = [trial for trial in self._trials if states is None or trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     def get_best_trial(self, study_id: int) -> FrozenTrial:
-        """Return the winner; raises ValueError while no trial is done."""
+        """Return the winner; raise ValueError while no trial is done."""
         self._known(study_id)
         if self._winner is None:
             raise ValueError("no trial is done yet")
@@ -198,7 +199,7 @@ class View(BaseStorage):
 
 
 def _note(facts: Facts) -> str:
-    """Return how the study stands, in the report's words, as Markdown."""
+    """Return the study's note as Markdown: verdict, remarks, winner and baselines, in the report's words."""
     parts = [f"**{plain(sentences.headline(facts))}**", *map(plain, sentences.remarks(facts))]
     if facts.winner is not None:
         parts.append(plain(f"Trial {facts.winner.number}: {words.settings(facts.winner.config)}."))
@@ -208,7 +209,7 @@ def _note(facts: Facts) -> str:
 
 
 def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, end: datetime | None) -> FrozenTrial:
-    """Return a trial in Optuna's form: rungs are its intermediate values, what else is known of it its attributes."""
+    """Return a trial in Optuna's form. Scores at rungs become intermediate values, the rest becomes attributes."""
     scores = {} if trial.observation is None or trial.status is Status.FAILED else trial.observation.scores
     hyperparameters = facts.space.hyperparameters
     return FrozenTrial(
@@ -227,7 +228,7 @@ def _frozen(trial: Trial, facts: Facts, record: Record, start: datetime | None, 
 
 
 def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[str, Any]]:
-    """Yield names and values in the words of `partune report --json`; None where there is nothing to say."""
+    """Yield a trial's attributes, named as in `partune report --json`; a value is None if it is not known."""
     row = facts.summary["trials"][trial.number]
     again = facts.again.get(trial.number, [])
     yield "stderr", row["stderr"]
@@ -238,7 +239,7 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
         else "failed"
         for run in again
     ]
-    yield "again", ", ".join(scores) or None  # with fresh seeds
+    yield "again", ", ".join(scores) or None  # scores of the runs with fresh seeds
     for task, test in row["test"].items():
         result = ResultName(ItemSet.TEST, task)
         yield str(result), test["score"]
@@ -248,21 +249,21 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
         yield name, cost.get(name)
     yield "fidelity", row["fidelity"] if trial.status is Status.STOPPED else None
     yield "attempts", trial.attempts if trial.attempts > 1 else None
-    yield "seed", str(trial.seed)  # a text, as the dashboard would draw a number on an axis
+    yield "seed", str(trial.seed)  # a text, because the dashboard would draw a number on an axis
     yield "error", row["error"]
     if record.directory is not None and (folder := record.adapter(trial.number)).is_dir():
         yield "adapter", str(folder)
 
 
-# ----- on the web
+# ----- the web server
 
 
 def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
-    """Return the dashboard for this machine and for reading only, over a view that is fresh.
+    """Return an application that refreshes the view and lets only read requests from this machine through.
 
     Args:
         dashboard: Optuna's dashboard.
-        view: The study that it shows.
+        view: The study that the dashboard shows.
     """
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -277,8 +278,10 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
             start(status, [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
             return [json.dumps({"reason": reason}).encode()]
 
-        if not _is_here(environ.get("HTTP_HOST", "")):  # another's name for this address: DNS rebinding
-            return refuse("421 Misdirected Request", "the dashboard is at a loopback address, such as 127.0.0.1")
+        if not _is_here(environ.get("HTTP_HOST", "")):  # DNS rebinding: another site's name resolves to this address
+            return refuse(
+                "421 Misdirected Request", "the dashboard answers only at a loopback address, such as 127.0.0.1"
+            )
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             return refuse("405 Method Not Allowed", READ_ONLY)
         try:
@@ -292,7 +295,7 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
 
 
 def _styled(page: Iterable[bytes]) -> list[bytes]:
-    """Return the dashboard's page with partune's stylesheet laid over."""
+    """Return the dashboard's page with partune's stylesheet added."""
     style = Path(__file__).with_suffix(".css").read_bytes()
     text = b"".join(page)
     if hasattr(page, "close"):
@@ -301,7 +304,7 @@ def _styled(page: Iterable[bytes]) -> list[bytes]:
 
 
 def _is_here(host: str) -> bool:
-    """Return whether a request's Host is this machine's own name for itself; the port is another behind a tunnel."""
+    """Return whether a request's Host is a loopback address. Its port does not matter: a tunnel may use another."""
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
     except ValueError:
@@ -309,12 +312,12 @@ def _is_here(host: str) -> bool:
 
 
 class Server(ThreadingMixIn, WSGIServer):
-    """wsgiref's server, with a thread for each request."""
+    """The server of wsgiref with a thread per request."""
 
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Bind without asking a name server what the address is called, as wsgiref would."""
+        """Bind to the address. Unlike wsgiref, do not look its name up, which may take long."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -327,41 +330,43 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 class ServerV6(Server):
-    """The same server at an IPv6 address."""
+    """Server at an IPv6 address."""
 
     address_family = AF_INET6
 
 
 class Handler(WSGIRequestHandler):
-    """wsgiref's handler of a request, which prints nothing."""
+    """Request handler that prints nothing."""
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Print nothing: the terminal is its user's."""
+        """Print nothing, to keep the terminal free for the user."""
 
 
 def server(directory: Path, host: str = LOOPBACK, port: int | None = None, storage: str | None = None) -> Server:
-    """Return a server of the study's dashboard, bound but not serving yet.
+    """Return a server of a study's dashboard, which is bound to its port but not serving yet.
 
     Args:
         directory: The study's directory.
-        host: The address that it listens at, one of this machine only.
-        port: 0 for any; None for the usual one, or any where that is taken.
-        storage: The URL of the study's database, where it needs a password.
+        host: The loopback address to listen at.
+        port: The port, 0 for any free one; None for the default port, or any free one if the default is taken.
+        storage: The URL of the study's database, if the URL needs a password.
 
     Raises:
-        UserError: The dashboard is not installed, the address is not this machine's own or cannot be had, or there is
-            no study.
+        UserError: The dashboard is not installed, the address is not a loopback address or is taken, or there is no
+            study.
     """
     if not is_loopback(host):
         tunnel = f"ssh -L {port or PORT}:{LOOPBACK}:{port or PORT} HOST"
         raise UserError(
-            f"{host} is not an address of this machine only, and whoever reaches the dashboard can read the study: "
-            f"leave --host out, and come from another machine by SSH: {tunnel}"
+            f"{host} is not an address of this machine only, so others could read the study: leave out `--host`, and "
+            f"connect from another machine with `{tunnel}`"
         )
     try:
         import optuna_dashboard
     except ImportError as error:
-        raise UserError(f"the dashboard is Optuna's: {extras.install_command('dashboard')} ({error})") from None
+        raise UserError(
+            f"the dashboard needs optuna-dashboard: install it with `{extras.install_command('dashboard')}` ({error})"
+        ) from None
     view = View(directory, storage)
     app = guarded(optuna_dashboard.wsgi(view), view)
     kind = ServerV6 if ":" in host else Server
@@ -374,6 +379,6 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
 
 
 def opens(url: str) -> bool:
-    """Open a browser at a URL where there is one with a window; in a terminal alone it would be in the way."""
+    """Open a URL in a browser, and return whether that worked. A browser without a window is not opened."""
     windows = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
     return bool(windows) and webbrowser.open(url)

@@ -1,4 +1,4 @@
-"""What became of the data's rows, in sentences: nothing is dropped or cut in silence."""
+"""Say in sentences how the rows of the data were read, so that nothing is dropped or cut in silence."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from partune.report import words
 
 
 def row_notes(data: Mapping[str, Any]) -> list[str]:
-    """Return what a user should know of how rows were read, a sentence each.
+    """Return what a user should know about how rows were read, one sentence each.
 
     Args:
-        data: What the record says of the data that was loaded.
+        data: The record's summary of the loaded data.
     """
     notes = []
     if count := data.get("rows_with_unused"):
@@ -23,19 +23,19 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     if count := data.get("empty_answers"):
         notes.append(f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} empty.")
     if count := data.get("cut_by_template"):
-        notes.append(f"Of {words.several(count, 'chat')} the chat template leaves out or changes a part of a message.")
+        notes.append(f"In {words.several(count, 'chat')}, the chat template leaves out or changes part of a message.")
     if count := data.get("endless_answers"):
         notes.append(
-            f"In {words.several(count, 'chat')} nothing behind the last answer is trained on: where answers "
-            "end is not learned."
+            f"In {words.several(count, 'chat')}, nothing after the last answer is trained on, so that the model does "
+            "not learn where answers end."
         )
     if count := data.get("answers_apart"):
         notes.append(
-            f"{words.several(count, 'answer')} that the chat template writes otherwise once a chat goes on: trained as "
-            "the end of the chat so far, in examples of their own."
+            f"The chat template writes {words.several(count, 'answer')} differently once the chat continues. Each is "
+            "trained as the end of an example of its own, with the chat up to there."
         )
     if count := data.get("unknown_tokens"):
         notes.append(
-            f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for what the tokenizer does not know."
+            f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for text unknown to the tokenizer."
         )
     return notes

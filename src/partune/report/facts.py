@@ -1,6 +1,6 @@
-"""What a study's report says, on a page or as Markdown: the summary's data, and what only a report draws from a record.
+"""Collect the facts of a study's report: the data of its summary, and analyses that only a report makes.
 
-What takes time is computed when it is first asked for, and once.
+Slow analyses are computed once, at their first use.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial
 from partune.verdict.winner import confirmations, ranked
 
-EDGE = 0.02  # of a range: what counts as its end
-NEAR = 0.2  # of a range: what counts as near its end
-LEADERS = 3  # trials that have to be there for an end to be where the good ones are
-SURE = 2.0  # standard errors, beyond which a difference is taken for one
+EDGE = 0.02  # share of a range: a value within it counts as at the range's end
+NEAR = 0.2  # share of a range: a value within it counts as near the range's end
+LEADERS = 3  # trials that must have a score before there is advice about a bound
+SURE = 2.0  # standard errors beyond which a difference counts as real
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Trials that failed for one cause.
+    """Trials that failed for the same cause.
 
     Attributes:
-        cause: The error of the first; those of the others may differ in its numbers.
-        trials: Their numbers.
-        config: The first one's configuration.
+        cause: The error of the first trial. The errors of the others may differ in numbers.
+        trials: The numbers of the trials.
+        config: The configuration of the first trial.
     """
 
     cause: str
@@ -53,11 +53,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Part:
-    """Some of the time that a study took.
+    """A part of the time that a study took.
 
     Attributes:
-        name: What it went into.
-        seconds: Seconds of all its workers together.
+        name: What the time was used for.
+        seconds: The sum of the seconds of all workers.
     """
 
     name: str
@@ -65,7 +65,7 @@ class Part:
 
 
 class Facts:
-    """Everything that a report shows of a record, as it was when this was made."""
+    """Everything that a report shows of a record, as of the moment when the object is made."""
 
     def __init__(self, record: Record) -> None:
         self.summary: Summary = summarise(record)
@@ -79,22 +79,22 @@ class Facts:
         path = None if record.directory is None else record.directory / CONFIG
         self.config = _text(path) if path is not None and path.is_file() else None
 
-    # ----- how far it is
+    # ----- progress
 
     @property
     def budget(self) -> int:
-        """The trials that the study may start; those on record where it has no budget."""
+        """The number of trials that the study may start; without a budget, the number on record."""
         return self.summary["budget"] or len(self.trials)
 
     @property
     def over(self) -> bool:
-        """Whether the search is over and, where there is a base to compare with, the winner is judged."""
+        """Whether the search is over and no verdict is missing: a winner of a study with a base model needs one."""
         open_verdict = self.summary["base"] is not None and self.summary["verdict"] is None
         return self.searched and not (open_verdict and self.winner is not None)
 
     @property
     def searched(self) -> bool:
-        """Whether the budget or the space is spent, and all trials have ended."""
+        """Whether the budget is used up, or all of a finite space is tried, and all trials have ended."""
         spent = len(self.trials) >= min(self.budget, self.space.size or math.inf)
         return spent and all(trial.status.final for trial in self.trials)
 
@@ -113,17 +113,17 @@ class Facts:
 
     @property
     def again(self) -> dict[int, list[Trial]]:
-        """Further runs with fresh seeds, by the number of the trial."""
+        """The confirmation runs, which have fresh seeds, by the number of the trial that they repeat."""
         return confirmations(self.baselines)
 
     @functools.cached_property
     def n_init(self) -> int:
-        """How many trials are of the initial design."""
+        """The number of trials in the initial design."""
         return 0 if self._optimizer is None else min(self._optimizer.n_init, len(self.trials))
 
     @property
     def best_so_far(self) -> list[tuple[int, float]]:
-        """Each trial from the first score on: its number, and the best score of trials up to it."""
+        """The number of each trial from the first with a score on, and the best score up to that trial."""
         best, course = -math.inf, []
         for trial in self.trials:
             if trial.status is Status.DONE:
@@ -138,7 +138,7 @@ class Facts:
         groups: dict[str, list[Trial]] = {}
         for trial in self.trials:
             if trial.status is Status.FAILED and trial.observation is not None:
-                # Errors that differ in a step, a size or an address only have one cause.
+                # Errors that differ only in numbers (a step, a size, an address) have the same cause.
                 groups.setdefault(re.sub(r"\d+", "#", trial.observation.error or ""), []).append(trial)
         failures = [
             Failure(self._cause(trials[0]), [trial.number for trial in trials], trials[0].config)
@@ -154,9 +154,9 @@ class Facts:
 
     @property
     def hints(self) -> list[str]:
-        """What to do where the winner and half of the best trials sit near a bound of the space.
+        """Advice about bounds of the space that the winner is at, and that half of the best trials are near.
 
-        A winner that is not above the base, or that leads alone, is no reason to search further out.
+        There is none if the winner is not above the base model, or if only the winner is near the bound.
         """
         if self.winner is None or not self._above_base:
             return []
@@ -183,14 +183,14 @@ class Facts:
 
     @property
     def _above_base(self) -> bool:
-        """Whether the winner's search score is above the base's by more than chance; true where there is no base."""
+        """Whether the winner beats the base model on the search items, beyond chance; true without a base model."""
         base, best = self.summary["base"], self.summary["best"]
         if base is None or best is None or base["score"] is None:
             return True
         return bool(best["score"] - base["score"] > _joint(best["stderr"], base["stderr"]))
 
     def _crowded(self, name: str, parameter: Float | Int, end: float) -> bool:
-        """Return whether half of the best quarter of the trials, of LEADERS at least, lie near an end of a range."""
+        """Return whether half of the best quarter of the trials (at least LEADERS) are near an end of a range."""
         leaders = [trial for trial in ranked(self.trials) if name in trial.config]
         leaders = leaders[: max(LEADERS, len(leaders) // 4)]
         near = sum(abs(parameter.encode(trial.config[name]) - end) <= NEAR for trial in leaders)
@@ -198,41 +198,41 @@ class Facts:
 
     @functools.cached_property
     def importance(self) -> Importance | None:
-        """How much each hyperparameter matters; None where scores or hyperparameters do not differ."""
+        """How much each hyperparameter matters; None if scores or hyperparameters do not vary."""
         return importance(self.space, self.done)
 
     @property
     def leading(self) -> list[str]:
-        """The hyperparameters, the most important first."""
+        """The names of the hyperparameters, the most important first."""
         shares = {} if self.importance is None else self.importance.shares
         return [*shares, *(name for name in self.space.names if name not in shares)]
 
     @functools.cached_property
     def model(self) -> Model | None:
-        """The surrogate; None where there are too few scores for one."""
+        """The surrogate (a Gaussian process); None if there are too few scores to fit it."""
         if self.winner is None or len(self.done) < FEWEST:
             return None
         return Model(self.space, self.done, self.winner)
 
     @functools.cached_property
     def partition(self) -> Partition | None:
-        """What a search of the partition family cut the space into; None for other searches."""
+        """The regions into which a partition algorithm cut the space; None for other algorithms."""
         return None if self._optimizer is None else partition(self._optimizer, self.trials)
 
     @functools.cached_property
     def _optimizer(self) -> Optimizer | None:
-        """The optimiser as the study began with it; None where it was the user's own and cannot be loaded."""
+        """The study's optimiser before its first trial; None if it is the user's own and cannot be loaded."""
         header = self.header
         try:
             return make_optimizer(header["algorithm"], self.space, seed=header["seed"], **header["options"])
         except UserError:
             return None
 
-    # ----- is it real?
+    # ----- baselines, test tasks and overfitting
 
     @property
     def scored(self) -> dict[str, Summary]:
-        """Base, defaults and best (the winner), where they have a score."""
+        """The rows of base, defaults and best (the winner), without those that have no score."""
         rows = {name: self.summary[name] for name in ("base", "defaults", "best")}
         return {name: row for name, row in rows.items() if row is not None and row["score"] is not None}
 
@@ -244,7 +244,7 @@ class Facts:
 
     @property
     def overfitting(self) -> list[str]:
-        """Sentences on where the winner's gain over the base does not hold, each beyond what chance explains."""
+        """Sentences that flag overfitting: the winner's gain over the base model is lost elsewhere, beyond chance."""
         base, best, verdict = self.summary["base"], self.summary["best"], self.summary["verdict"]
         if base is None or best is None or base["score"] is None:
             return []
@@ -255,8 +255,8 @@ class Facts:
             if gain - over["gain"] > SURE * _joint(stderr, over["stderr"]):
                 flags.append(
                     f"The winner gained {rounding.difference(gain, stderr, sign='')} on the search items, which chose "
-                    f"it, and {rounding.difference(over['gain'], over['stderr'])} on the held-out items, which did "
-                    "not: it is fitted to the search items. More validation items or --confirm help."
+                    f"it, but {rounding.difference(over['gain'], over['stderr'])} on the held-out items: it is "
+                    "overfitted to the search items. More validation items or `--confirm` help."
                 )
         for task, score in best["test"].items():
             if task not in base["test"]:
@@ -266,12 +266,15 @@ class Facts:
             if gain < -SURE * stderr:
                 flags.append(
                     f"On {task} the winner scores {rounding.difference(-gain, stderr, sign='')} below the untouched "
-                    "base model: tuning cost some of what the base could do."
+                    "base model: tuning has cost some of the base model's abilities."
                 )
         return flags
 
     def agreement(self, task: str) -> tuple[float, int] | None:
-        """Return Spearman's correlation of the score with that on a test task, and its number of trials, at least 5."""
+        """Return Spearman's correlation between score and test task's score, and the number of trials.
+
+        The correlation needs at least 5 trials with scores that differ; otherwise return None.
+        """
         rows = [row for row in self.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
         pairs = [(row["score"], row["test"][task]["score"]) for row in rows]
         if len(pairs) < 5 or any(len(set(side)) < 2 for side in zip(*pairs, strict=True)):
@@ -280,14 +283,14 @@ class Facts:
 
         return float(spearmanr(np.array(pairs)).statistic), len(pairs)
 
-    # ----- what it took
+    # ----- time and device
 
     @property
     def parts(self) -> list[Part]:
-        """The study's time by what it went into.
+        """The study's time by what it was used for.
 
-        Waiting is the workers' time without a trial. What the optimiser took of it counts for one worker: others may
-        have had something to do meanwhile.
+        Waiting is the time in which workers had no trial, without the optimiser's own time. The optimiser's time counts
+        for one worker only, because other workers may have been busy in it.
         """
         seconds = self.summary["seconds"]
         other = seconds["trials"] - seconds["training"] - seconds["scoring"]
@@ -307,29 +310,29 @@ class Facts:
 
     @property
     def device(self) -> str | None:
-        """The device that the study ran on, where that is on record."""
+        """The device that the study ran on; None if it is not on record."""
         device = self.summary["loaded"].get("device")
         return None if device is None else str(device)
 
     @property
     def unit(self) -> str:
-        """The unit in which an hour of a worker is counted."""
+        """The unit of a worker's time: CPU-hours or GPU-hours."""
         return "CPU-hours" if self.device is None or self.device.startswith("cpu") else "GPU-hours"
 
 
 def _joint(*errors: float | None) -> float:
-    """Return the standard error of a sum of independent numbers; an unknown error counts as none."""
+    """Return the standard error of a sum of independent numbers; an unknown error counts as 0."""
     return math.sqrt(sum(error**2 for error in errors if error is not None and math.isfinite(error)))
 
 
 def counts(trials: Sequence[Trial]) -> str:
-    """Return how trials ended, such as "12 done, 2 failed"."""
+    """Return the number of trials by status, such as "12 done, 2 failed"."""
     numbers = {status: sum(trial.status is status for trial in trials) for status in Status}
     return ", ".join(f"{n:,} {status}" for status, n in numbers.items() if n) or "none yet"
 
 
 def _text(path: Path) -> str:
-    """Return the text of a study's file; raises UserError where it is damaged."""
+    """Return the text of a study's file; raise UserError if it is damaged."""
     try:
         content = path.read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where a study's report is written: report.html, when the study is over or while it runs."""
+"""Write a study's report.html, once or repeatedly while the study runs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from partune.runtime.disk import write_whole
 
 REPORT = "report.html"
 REFRESH = 5.0  # seconds after which a browser reads the report of a running study again
-PATIENCE = 20  # times the writing's own seconds, to wait before the next: it is to take no worker's time away
+PATIENCE = 20  # the pause is this multiple of the time that writing took, so that workers lose little time
 
 
 def write(facts: Facts, refresh: float | None = None) -> Path:
-    """Write report.html into the study's directory, whole or not at all.
+    """Write report.html into the study's directory, completely or not at all.
 
     Args:
-        facts: What is on record.
-        refresh: Seconds after which a browser reads the page again while the study is not over; None for never.
+        facts: The facts of the study's record.
+        refresh: The seconds after which a browser reloads the page while the study is not over; None for never.
 
     Returns:
         The file's path.
@@ -41,17 +41,17 @@ def write(facts: Facts, refresh: float | None = None) -> Path:
 
 
 def follow(directory: Path, storage: str | None = None, wanted: Callable[[], bool] = lambda: True) -> None:
-    """Write the report of a running study whenever there is news, until the study is over.
+    """Write the report of a running study whenever its record changes, until the study is over.
 
     Args:
         directory: The study's directory.
-        storage: The URL of its database, where it needs a password.
-        wanted: Asked before each look; the report is no longer followed once it answers False.
+        storage: The URL of the study's database, if the URL needs a password.
+        wanted: The function that says whether to continue. It is called before each reading of the record.
 
     Raises:
         UserError: The record cannot be read, or the report cannot be written.
     """
-    written: object = None  # the news that the page has
+    written: object = None  # the news that the page on disk shows
     while wanted():
         began = time.monotonic()
         record = Record.open(directory, read_only=True, storage=storage)
@@ -64,22 +64,22 @@ def follow(directory: Path, storage: str | None = None, wanted: Callable[[], boo
 
 
 def news(record: Record) -> object:
-    """Return a value that changes once a record has something new to show."""
+    """Return a value that changes whenever a report of the record would change."""
     return [trial.status for trial in record.trials()], len(record.anchors()), record.budget
 
 
 def accompany(directory: Path, storage: str | None, parent: int) -> None:
-    """Run `follow` in a process beside the one that runs the study, until that one ends.
+    """Run `follow` in this process until it is done or the process that runs the study ends.
 
     Args:
         directory: The study's directory.
-        storage: The URL of its database, where it needs a password.
+        storage: The URL of the study's database, if the URL needs a password.
         parent: The id of the process that runs the study.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the study ends first, then this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, which must outlive the study
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    os.nice(10)  # drawing takes a second of a core that the study trains on
+    os.nice(10)  # a low priority, because drawing uses a core that the study may train on
     try:
-        follow(directory, storage, lambda: os.getppid() == parent)  # another parent: the study was killed
+        follow(directory, storage, lambda: os.getppid() == parent)  # a different parent means that the study was killed
     except UserError as error:
-        print(f"partune: no live report: {error}", file=sys.stderr)
+        print(f"partune: the live report has stopped: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The report as Markdown, for a pull request or an issue: what the page says, without its figures."""
+"""Write a study's report as Markdown, for a pull request or an issue: the page without its figures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def escaped(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a table of plain texts in Markdown, followed by an empty line.
 
     Args:
-        headers: The columns' heads.
-        rows: The cells of each row, which are escaped.
+        headers: The headings of the columns.
+        rows: The cells of each row. They are escaped here.
     """
     return table([plain(cell) for cell in row] for row in (headers, *rows)) + "\n"

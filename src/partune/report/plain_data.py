@@ -1,4 +1,4 @@
-"""Plain data of a report, as scripts read them: the type, and JSON in one form."""
+"""Define the type of a report's plain data, and write such data as JSON."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ Summary = dict[str, Any]
 
 
 def as_json(data: Any, ascii_only: bool = False) -> str:
-    """Return plain data as indented JSON; a number that JSON does not know (nan, inf) is null.
+    """Return plain data as indented JSON. Numbers that JSON does not have (nan, inf) become null.
 
     Args:
         data: Mappings, lists, texts, numbers, booleans and None.
-        ascii_only: Write other characters as escapes.
+        ascii_only: Whether to write characters that are not ASCII as escapes.
     """
     return json.dumps(finite(data), indent=2, ensure_ascii=ascii_only, allow_nan=False)
 
 
 def print_json(data: Any) -> None:
-    """Print plain data as JSON, with escapes where standard output cannot write a character itself."""
+    """Print plain data as JSON, in ASCII only if standard output cannot show its characters."""
     text = as_json(data)
     print(text if output_can_show(text) else as_json(data, ascii_only=True))
 
 
 def finite(data: Any) -> Any:
-    """Return plain data with None for every number that JSON does not know."""
+    """Return plain data with None for every number that JSON does not have (nan, inf)."""
     if isinstance(data, Mapping):
         return {name: finite(value) for name, value in data.items()}
     if isinstance(data, (list, tuple)):

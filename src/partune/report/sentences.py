@@ -1,4 +1,4 @@
-"""What a report says of a study, as plain text: page, Markdown and dashboard set it each in their own way."""
+"""Write the sentences and tables of a study's report as plain text, for the page, Markdown and the dashboard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPARED = ("winner over", "gain", "95 % interval, two-sided", "p, one-sided", "
 
 
 def badge(facts: Facts) -> tuple[str, str]:
-    """Return the verdict in two or three words, and its kind: good, open or bad."""
+    """Return the verdict in a few words, and the kind of its badge: good, open or bad."""
     verdict = facts.summary["verdict"]
     if facts.winner is None:
         return ("no result", "bad") if facts.trials and facts.over else ("no result yet", "open")
@@ -36,7 +36,7 @@ def badge(facts: Facts) -> tuple[str, str]:
 
 
 def headline(facts: Facts) -> str:
-    """Return the verdict in a sentence: better or not, by how much, how sure."""
+    """Return the verdict in a sentence, with the gain and its p-value."""
     summary, winner = facts.summary, facts.winner
     if winner is None:
         ended = [trial for trial in facts.trials if trial.status.final]
@@ -60,21 +60,21 @@ def headline(facts: Facts) -> str:
 
 
 def _judged(number: int, verdict: Summary, defaults: str) -> str:
-    """Return what the tests of a verdict show of a trial.
+    """Return what the tests of a verdict show about the winner.
 
     Args:
-        number: The trial's number.
-        verdict: The summary's verdict.
-        defaults: What the defaults are called.
+        number: The winner's number.
+        verdict: The verdict in the summary.
+        defaults: The name of the defaults.
     """
     over_base, over_defaults = verdict["over_base"], verdict["over_defaults"]
-    what = "the winner" if verdict["seeds"] else "the winner, in the one adapter that the search left of it"
+    what = "the winner" if verdict["seeds"] else "the winner (judged by the one adapter that the search trained)"
     text = f"Trial {number}, {what}, is"
     if verdict["failed"] and "base" not in verdict["worse_than"]:
         runs = verdict["failed"] + verdict["seeds"]
-        whose = "of those that did not" if verdict["seeds"] else "of the first run's adapter"
+        whose = "in the runs that did not fail" if verdict["seeds"] else "with the first run's adapter"
         text += (
-            f" not shown to be better than the untouched base model, as {verdict['failed']} of its {runs} fresh "
+            f" not shown to be better than the untouched base model, because {verdict['failed']} of its {runs} fresh "
             f"runs failed: {_gain(over_base)} {whose}"
         )
     elif "base" in verdict["worse_than"]:
@@ -95,12 +95,12 @@ def _judged(number: int, verdict: Summary, defaults: str) -> str:
 
 
 def remarks(facts: Facts) -> list[str]:
-    """Return what else a reader has to know of the verdict, a sentence each."""
+    """Return what else a reader has to know about the verdict, one sentence each."""
     summary = facts.summary
     lines = []
     if not facts.over:
         lines.append(
-            f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: what follows is how it stands."
+            f"{words.progress([trial.status for trial in facts.trials], facts.budget)}: all results are preliminary."
         )
     if facts.winner is not None and (lucky := luck(summary)):
         lines.append(lucky)
@@ -115,7 +115,7 @@ def remarks(facts: Facts) -> list[str]:
 
 
 def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
-    """Return the table of base, defaults and winner on search items, held-out items and test tasks: heads and rows."""
+    """Return headings and rows of the table with the scores of base, defaults and winner on each kind of items."""
     judged = any(row["verdict"] is not None for row in facts.scored.values())
     rows = []
     for name, row in facts.scored.items():
@@ -130,7 +130,7 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
 
 
 def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
-    """Return the paired tests on the held-out items, as rows under COMPARED."""
+    """Return the paired tests on the held-out items, as rows of a table whose headings are COMPARED."""
     verdict = facts.summary["verdict"]
     if verdict is None:
         return []
@@ -149,11 +149,11 @@ def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
 
 
 def cost(facts: Facts) -> str:
-    """Return the study's time, as an invoice would say it."""
+    """Return a sentence on the study's time: in total, per trial, and the workers' utilisation."""
     total = sum(part.seconds for part in facts.parts)
     where = f" on {facts.device}" if facts.device else ""
     rate = [row["seconds"] for row in facts.summary["trials"] if row["seconds"] is not None]
-    text = f"{took(total)} of a worker's time in all{where}"
+    text = f"{took(total)} of worker time in total{where}"
     if facts.device:
         text += f": {rounding.number(total / 3600, 2)} {facts.unit}"
     if rate:
@@ -165,14 +165,14 @@ def cost(facts: Facts) -> str:
 
 
 def time_table(facts: Facts) -> tuple[list[str], list[tuple[str, str, str]]]:
-    """Return the table of the study's time by what it went into: heads and rows."""
+    """Return headings and rows of the table of the study's time by what it was used for."""
     total = sum(part.seconds for part in facts.parts)
     rows = [(part.name, took(part.seconds), f"{100 * part.seconds / total:.0f} %") for part in facts.parts]
     return ["", "time", "share"], rows
 
 
 def settings(facts: Facts) -> str:
-    """Return what the study is, as YAML: its file; without one, what it was given in Python."""
+    """Return the study's settings as YAML: its file, or without a file the settings from Python."""
     if facts.config is not None:
         return facts.config
     header = {name: facts.header[name] for name in ("algorithm", "options", "seed", "objective", "space")}
@@ -185,55 +185,56 @@ def yaml_text(data: Mapping[str, Any]) -> str:
 
 
 def took(seconds: float) -> str:
-    """Return a duration, in milliseconds where it is short."""
+    """Return a duration in words; one below 0.1 s is in milliseconds."""
     return span(seconds) if seconds >= 0.1 else f"{rounding.number(1000 * seconds, 2)} ms"
 
 
 def importance(facts: Facts) -> list[str]:
-    """Return what the importances were computed from, and what they leave out."""
+    """Return sentences on how the importances were computed, and which hyperparameters they leave out."""
     computed = facts.importance
     if computed is None:
-        return ["Importances take two scores that differ, and two hyperparameters that do."]
+        return ["Importances need two different scores, and two hyperparameters that vary."]
     many = f"{computed.trials:,} of " if computed.trials < computed.done else ""
-    lines = [f"Functional ANOVA of a random forest through {many}{words.several(computed.done, 'score')} (Optuna's)."]
+    lines = [f"Functional ANOVA of Optuna's random forest, fitted to {many}{words.several(computed.done, 'score')}."]
     if computed.rough:
-        lines.append("This few scores give a rough guess only.")
+        lines.append("So few scores give only a rough guess.")
     if computed.left_out:
         lines.append(
-            f"Left out, as they do not vary or exist in some trials only: {words.listed(list(computed.left_out))}."
+            "Left out, because they do not vary or do not exist in all trials: "
+            f"{words.listed(list(computed.left_out))}."
         )
     return lines
 
 
 def overfitting(facts: Facts) -> list[str]:
-    """Return the flags of overfitting, or that there are none."""
+    """Return the sentences that flag overfitting, or one that says why there is no flag."""
     if facts.summary["base"] is None:
         return ["There is nothing to compare: this objective has no base model, held-out items or test tasks."]
     if facts.overfitting:
         return facts.overfitting
     if facts.summary["verdict"] is None and not facts.tests:
-        return ["It shows when the winner is scored on the held-out items."]
+        return ["Overfitting can only be seen once the winner is scored on the held-out items."]
     checked = [*(["the held-out items"] if facts.summary["verdict"] is not None else []), *facts.tests]
     return [f"No sign of overfitting on {words.listed(checked)}."]
 
 
 def agreement(facts: Facts, task: str) -> str:
-    """Return how well the scores of search items and of a test task go together over the trials.
+    """Return a sentence on the correlation of search scores and scores on a test task over the trials.
 
     Args:
-        facts: What is on record.
+        facts: The facts of the study.
         task: The test task's name.
     """
     agreement = facts.agreement(task)
     if agreement is None:
-        return "Too few trials were tested for a correlation."
+        return "Too few trials have a score on this task for a correlation."
     correlation, n = agreement
     text = f"Rank correlation (Spearman) of both scores over {n:,} trials: {correlation:.2f}."
     return text if correlation > 0 else f"{text} What is good on the validation task is not good on {task}."
 
 
 def failures(facts: Facts) -> str:
-    """Return how many trials failed, stopped early or started more than once."""
+    """Return sentences on how many trials failed, stopped early or started more than once."""
     number = sum(len(failure.trials) for failure in facts.failures)
     stopped = sum(trial.status is Status.STOPPED for trial in facts.trials)
     restarted = [trial for trial in facts.trials if trial.attempts > 1]
@@ -250,7 +251,7 @@ def _beats_all(verdict: Summary) -> bool:
 
 
 def _chance(comparison: Summary) -> float:
-    """Return the p of what is claimed: of a loss where one is shown, else of a gain."""
+    """Return the p-value of a loss if one is shown, otherwise that of a gain."""
     return float(comparison["p_worse"] if comparison["relation"] == "worse" else comparison["p"])
 
 

@@ -1,4 +1,4 @@
-"""What a study found, from its record only, as plain data: for scripts as it is, for people as other rooms say it."""
+"""Summarise a study from its record only, as plain data for scripts and for the other forms of the report."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from partune.verdict.winner import (
 
 
 def summarise(record: Record) -> Summary:
-    """Return the whole of a study as plain data; every number that a report prints is in it.
+    """Return the summary of a study: all numbers that a report prints, as plain data.
 
     Args:
-        record: The study's record, finished or not.
+        record: The record of the study, which need not be finished.
 
     Returns:
         "base", "defaults" and "best" (the winner) are None, or hold config, score and stderr (on the search items),
-        verdict (on the held-out items) and test. "no_verdict" is the reason why a study that compares with a base has
-        no verdict, in one sentence; None where it has one.
+        verdict (on the held-out items) and test. "no_verdict" says in one sentence why a study that has a base model
+        has no verdict; it is None if there is a verdict or no base model.
     """
     trials, baselines = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
@@ -88,7 +88,7 @@ def _scored(trial: Trial | None) -> Summary | None:
 
 
 def _defaults(trial: Trial | None) -> Summary | None:
-    """Return the defaults' scores, and under "called" what they are, as a user may have set some of them."""
+    """Return the defaults' scores, and their name under "called", which lists values that the user set."""
     summary = _scored(trial)
     return None if summary is None else summary | {"called": baseline(summary["config"])}
 
@@ -111,14 +111,14 @@ def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) ->
 
 
 def _reloaded(again: Trial | None) -> Summary | None:
-    """Return what came of loading the winner's adapter from disk once more, as others will."""
+    """Return the result of loading the winner's adapter from disk again, as its users will."""
     if again is None or again.observation is None:
         return None
     return {"same": again.status is Status.DONE, "words": reloaded_words(again.observation)}
 
 
 def _confirmed(trials: list[Trial], baselines: Mapping[RunName, Trial], worth: Worths) -> list[Summary]:
-    """Return each trial that ran again, by falling first score, with its further scores; None where a run failed."""
+    """Return the confirmed trials, the best first score first, with their further scores; None for a failed run."""
     confirmed = [(trials[number], again) for number, again in confirmations(baselines).items()]
     return [
         {
@@ -132,7 +132,7 @@ def _confirmed(trials: list[Trial], baselines: Mapping[RunName, Trial], worth: W
 
 
 def _fresh(winner: Trial, baselines: Mapping[RunName, Trial], look: Look | None) -> Summary:
-    """Return the scores on the held-out items of the fresh runs that the verdict counts; None for one that failed."""
+    """Return the held-out scores of the fresh runs that the verdict counts; None for a failed run."""
     look = look or Look(winner.number, 0, 0)
 
     def scores(runs: list[Trial]) -> list[float | None]:
@@ -152,7 +152,7 @@ def _verdict_score(run: Trial) -> float | None:
 
 
 def equal_score(trials: list[Trial]) -> float | None:
-    """Return the score that all trials have, to the last digit; None where they differ or only one has any."""
+    """Return the score that all trials have, to the last digit; None if scores differ or there are fewer than two."""
     scores = [trial.score for trial in trials if trial.status is Status.DONE]
     return scores[0] if len(scores) > 1 and len(set(scores)) == 1 else None
 
@@ -163,22 +163,24 @@ def _on_verdict_items(scores: Mapping[str, float]) -> Summary | None:
 
 
 def _test(scores: Mapping[str, float]) -> Summary:
-    """Return each test task's score and stderr, without a task whose score is not finite."""
+    """Return score and stderr by test task, without tasks whose score is not finite."""
     return {task: {"score": score, "stderr": stderr} for task, (score, stderr) in scores_on_tests(scores).items()}
 
 
 def _no_verdict(record: Record, winner: Trial | None) -> str:
-    """Return why there is no verdict on a winner, and what leads to one."""
+    """Return a sentence on why there is no verdict, and how to get one."""
     if winner is None:
         return "No verdict: no trial has a score."
     scored = scoring(winner, record.anchors())
     if scored is not None and scored.observation is not None and scored.observation.error is not None:
         failed = f"scoring the winner, trial {winner.number}, on the held-out items failed"
-        return f"No verdict: {failed} ({scored.observation.error}); partune resume tries again."
+        return f"No verdict: {failed} ({scored.observation.error}); `partune resume` tries again."
     trials = record.trials()
     if len(trials) < (record.budget or 0) or not all(trial.status.final for trial in trials):
-        return "No verdict yet: the winner is judged when the study has run its budget."
-    return "No verdict yet: runs and scores for it are missing; where nothing runs any more, partune resume goes on."
+        return "No verdict yet: the winner is tested when all trials of the budget have ended."
+    return (
+        "No verdict yet: it needs more runs and scores. If the study is not running, continue it with `partune resume`."
+    )
 
 
 def _verdict(verdict: Verdict) -> Summary:
@@ -241,13 +243,14 @@ def _seconds(trials: list[Trial], baselines: Mapping[RunName, Trial]) -> Summary
 
 
 def utilisation(trials: Iterable[Trial]) -> float | None:
-    """Return the share of the workers' time in which they were busy with a search; None where that is not on record.
+    """Return the share of the workers' time in which they ran trials; None if that is not on record.
 
-    It is busy / (workers x makespan), as `partune bench scaling` has it. Busy are the seconds of the trials that ended;
-    a pack's trials share its seconds. Workers x makespan are the seconds for which workers were there, from a run's
-    first ask to the last result that it told. Each result carries what was added since the one before
-    ("worker_seconds"), so that workers may come and go, and the runs of a resumed study, and several drivers, add up.
-    Time between runs does not count; work that was lost with a worker counts as idle.
+    It is busy / (workers x makespan), as in `partune bench scaling`. Busy are the seconds of the trials that ended.
+    Trials that were trained together (a pack) share the seconds of the pack. Workers x makespan are the seconds for
+    which workers existed, from a run's first proposal to its last result. Each result carries the seconds added since
+    the result before ("worker_seconds"). So workers may come and go, and the times of resumed runs and of several
+    processes that drive one study add up. Time between runs does not count. Work that was lost with a worker is idle
+    time.
     """
     known = [trial for trial in trials if trial.observation is not None and "worker_seconds" in trial.observation.cost]
     there = _total(known, "worker_seconds")

@@ -1,4 +1,4 @@
-"""Sections of a report: tables with notes, set in Markdown and in a terminal."""
+"""Define the sections of a report, tables with notes, and write them as Markdown or to a terminal."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Section(NamedTuple):
-    """A table, and what there is to say of it.
+    """A table with a title and notes.
 
     Attributes:
-        title: Its heading.
-        headers: The columns' heads.
-        rows: The cells of each row; a section without rows has notes only.
-        notes: Sentences below the table.
+        title: The title of the section.
+        headers: The headings of the columns.
+        rows: The cells of each row. A section without rows has only notes.
+        notes: The sentences below the table.
     """
 
     title: str
@@ -30,17 +30,17 @@ class Section(NamedTuple):
 
 
 def marked(section: Section) -> list[str]:
-    """Return the lines of a section in Markdown."""
+    """Return the lines of a section as Markdown."""
     rows = [escaped(section.headers, section.rows)] if section.rows else []
     return [f"## {section.title}", "", *rows, *(f"{plain(note)}\n" for note in section.notes)]
 
 
 def tell(listed: Sequence[Section], console: Console | None = None) -> None:
-    """Print sections.
+    """Print sections to a console.
 
     Args:
         listed: The sections, in their order.
-        console: Where to print; standard output by default.
+        console: The console to print to; standard output by default.
     """
     from rich.box import SIMPLE_HEAD
 

@@ -1,4 +1,4 @@
-"""A study's report in a terminal, and the line that matters most of it."""
+"""Print a study's report to a terminal, or sum it up in one line."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
-WIDTH = 140  # columns, where the output is no terminal
+WIDTH = 140  # columns of an output that is not a terminal
 
 
 def show(summary: Summary, console: Console | None = None) -> None:
-    """Print the summary: the trials, then the table of base, defaults and winner, the verdict last.
+    """Print the summary: first the trials, then the table of base, defaults and winner, and last the verdict.
 
     Args:
-        summary: What the study found.
-        console: Where to print; standard output by default.
+        summary: The study's summary.
+        console: The console to print to; standard output by default.
     """
     from partune.runtime.console import Console, text
 
     console = console or Console()
-    if not console.is_terminal:  # a file or a pipe has no width, and 80 columns would break the tables there
+    if not console.is_terminal:  # a file or a pipe has no width, and the default of 80 columns would break the tables
         console.width = max(console.width, WIDTH)
         console.soft_wrap = True
     for part in _page(summary):
@@ -37,7 +37,7 @@ def show(summary: Summary, console: Console | None = None) -> None:
 
 
 def brief(summary: Summary) -> str:
-    """Return the line that matters most: the verdict, else the winner, else that no trial has a score."""
+    """Return the most important line: the verdict, otherwise the winner, otherwise that no trial has a score."""
     if summary["verdict"] is not None:
         equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
         return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
@@ -88,13 +88,13 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
     if not rows:
         return "No trials yet."
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
-    headers = [name.replace("_", " ") for name in names]  # so that they can be broken
+    headers = [name.replace("_", " ") for name in names]  # so that a heading can be broken into lines
     shown = table(["trial", "score", *headers, "seconds", ""], box=None)
     for column in shown.columns[:-1]:
         column.justify = "right"
     for column in (shown.columns[1], shown.columns[-2]):
-        column.no_wrap = True  # a score and its error are one number, and "seconds" one word
-    shown.padding = (0, 1, 0, 0)  # so that five settings fit into 80 columns
+        column.no_wrap = True  # do not break a score from its error, nor the word "seconds"
+    shown.padding = (0, 1, 0, 0)  # narrow, so that five hyperparameters fit into 80 columns
     for row in rows:
         mark = "winner" if winner is not None and row["id"] == winner["trial"] else ""
         shown.add_row(
@@ -132,7 +132,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
 
 def _confirmed_words(summary: Summary) -> str:
-    """Return the scores of the confirmed trials' first and further runs, and the winner's curse."""
+    """Return the first and further scores of the confirmed trials, and by how much the first were too good."""
     runs = []
     for row in summary["confirmed"]:
         stderr = summary["trials"][row["trial"]]["stderr"]

@@ -1,6 +1,6 @@
-"""What a report says of its verdict, wherever it is read: which test, over which runs, and what to do.
+"""Explain a verdict in words: which test it is by, over which runs, and what to do.
 
-Everything here takes the summary alone, so that terminal, page, Markdown, model card and export say the same.
+All functions use only the summary, so that terminal, page, Markdown, model card and export say the same.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from partune.trial import Status
 
 
 def defaults_called(summary: Summary) -> str:
-    """Return what a study's defaults are called."""
+    """Return the name of a study's defaults."""
     return "the field's defaults" if summary["defaults"] is None else str(summary["defaults"]["called"])
 
 
 def lost_words(summary: Summary) -> str:
-    """Return what is wrong with the winner's adapter, to follow the verdict; nothing where nothing is known to be."""
+    """Return a sentence to add to the verdict if the winner's adapter is known to be wrong, otherwise an empty text."""
     reloaded = summary["reloaded"]
     if reloaded is None or reloaded["same"]:
         return ""
@@ -25,16 +25,19 @@ def lost_words(summary: Summary) -> str:
 
 
 def better_defaults(summary: Summary) -> str:
-    """Return what to do where the defaults are shown better than the winner and than the base."""
+    """Return what to do if the defaults are shown to be better than the winner and the base model."""
     called = defaults_called(summary)
     return (
         f"{called[0].upper()}{called[1:]} are shown better than the winner and than the base: use them "
-        "(partune export --defaults), or search on."
+        "(`partune export --defaults`), or continue the search."
     )
 
 
 def luck(summary: Summary) -> str:
-    """Return that a score above the winner's was luck; nothing where none is above it, or where any was confirmed."""
+    """Return a sentence on luck if a trial scored above the winner, otherwise an empty text.
+
+    It is also empty if trials were confirmed, because then the confirmation runs chose the winner.
+    """
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
     if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
@@ -43,9 +46,9 @@ def luck(summary: Summary) -> str:
 
 
 def curse(summary: Summary) -> str:
-    """Return by how much the first scores of the trials that ran again were too good; nothing where none ran again.
+    """Return by how much the first scores of the confirmed trials were too good; empty if no trial was confirmed.
 
-    Only the first further run counts: it chose no trial before it ran, while later ones run for those that it left.
+    Only the first confirmation run of a trial counts, because later ones are made only if it is good.
     """
     lost = [
         row["score"] - row["again"][0] for row in summary["confirmed"] if row["again"] and row["again"][0] is not None
@@ -59,45 +62,45 @@ def curse(summary: Summary) -> str:
 
 
 def small_print(summary: Summary) -> str:
-    """Return which test the verdict is by, and what it is about."""
+    """Return which test gives the verdict, and what the test is about."""
     over = summary["verdict"]["over_base"]
-    return f"{over['test']}, on {over['items']} held-out items, which no optimiser saw; it {seed_words(summary)}"
+    return f"{over['test']}, on {over['items']} held-out items, which no optimiser saw. The test {seed_words(summary)}"
 
 
 def seed_words(summary: Summary) -> str:
-    """Return what the verdict's test is about: whether seeds are in its error, or how to have them there.
+    """Return the end of a sentence that begins with "The test": whether the test's error includes training seeds.
 
-    It also says which look at the study this was, as each look is held against a level of its own.
+    It also says which look at the study this is, because each look has its own level for p.
     """
     verdict = summary["verdict"]
     if verdict["seeds"]:
         defaults = verdict["over_defaults"]
         against = "" if defaults is None else f" and {defaults['runs'][1]} of the defaults"
         text = (
-            f"is about the hyperparameters: {verdict['seeds']} fresh runs of the winner{against}, with other seeds of "
-            "initialisation, dropout and data order, are in its error."
+            f"is about the hyperparameters: its error includes {verdict['seeds']} fresh runs of the winner{against}, "
+            "with other seeds of initialisation, dropout and data order."
         )
     elif verdict["failed"]:
-        text = "is about one adapter of each, as all fresh runs of the winner failed."
+        text = "is about single adapters, because all fresh runs of the winner failed."
     else:
         text = (
-            "leaves out how much another training seed would change the winner: partune resume --seeds 4 puts that "
-            "into its error."
+            "leaves out how much another training seed would change the winner: `partune resume --seeds 4` adds that "
+            "to its error."
         )
     return (
-        f"{text} This is look {verdict['look']} at the study, held against p = {verdict['level']:.3g}, so that all "
-        'looks together say "better" by chance in one study of twenty at most.'
+        f"{text} This is look {verdict['look']} at the study. It needs p ≤ {verdict['level']:.3g}, so that all looks "
+        'together say "better" by chance in at most one study of twenty.'
     )
 
 
 def advice(summary: Summary) -> list[str]:
-    """Return what follows from the verdict: how the adapter that ships compares with its sisters, what to use."""
+    """Return what follows from the verdict: how the adapter that ships ranks among the fresh runs, and what to use."""
     lines = []
     if (fresh := summary["fresh"]) is not None and fresh["winner"]:
         lines.append(_fresh_words(summary))
     if "base" in summary["verdict"]["worse_than"]:
         lines.append(
-            "Do not use the winner: the untouched base is better (partune export refuses it without --anyway)."
+            "Do not use the winner: the untouched base is better (`partune export` refuses it without `--anyway`)."
         )
     if summary["verdict"]["use_defaults"]:
         lines.append(better_defaults(summary))
@@ -105,35 +108,39 @@ def advice(summary: Summary) -> list[str]:
 
 
 def _fresh_words(summary: Summary) -> str:
-    """Return the scores of all fresh runs, and where the adapter that ships stands among them."""
+    """Return the scores of all fresh runs, and the rank of the adapter that ships among them."""
     best, fresh, defaults = summary["best"], summary["fresh"], summary["defaults"]
     judged = None if best is None else best["verdict"]
-    stderr = None if judged is None else judged["stderr"]  # about that of every run, as all have the same items
+    # The standard error is about the same for every run, because all runs are scored on the same items.
+    stderr = None if judged is None else judged["stderr"]
     first = None if defaults is None or defaults["verdict"] is None else defaults["verdict"]["score"]
     groups = [f"winner {_listed(fresh['winner'], stderr)}"]
     if fresh["defaults"]:
         groups.append(f"defaults {_listed(fresh['defaults'], stderr, first)}")
     listed = "; ".join(groups)
-    text = f"Fresh runs on the held-out items: {listed}. The verdict compares means, tables have one adapter."
+    text = f"Fresh runs on the held-out items: {listed}. The verdict compares the means; the tables show one adapter."
     if judged is None:
         return text
     shipped = judged["score"]
     runs = [value for value in fresh["winner"] if value is not None]
     if best["ships"] == "first":
-        runs, which = [*runs, shipped], "of the winner's first run"
+        runs, which = [*runs, shipped], "from the winner's first run"
     else:
-        which = f"of a fresh run of the winner that was chosen by its {score_of(best['shipped'])} on search items"
+        which = f"from the fresh run of the winner chosen by its score of {score_of(best['shipped'])} on search items"
     rank = 1 + sum(value > shipped for value in runs)
-    return f"{text} The adapter that ships, {which}, has {score(shipped, stderr)}: number {rank} of {len(runs)} runs."
+    shipping = (
+        f"The adapter that ships is {which}. It scores {score(shipped, stderr)}, rank {rank} of {len(runs)} runs."
+    )
+    return f"{text} {shipping}"
 
 
 def _listed(scores: list[float | None], stderr: float | None, first: float | None = None) -> str:
-    """Return scores of runs and their mean.
+    """Return the scores of runs, and their mean.
 
     Args:
-        scores: The runs' scores, None for one that failed.
-        stderr: The standard error of about each.
-        first: The score of a run that counts in the mean too, though it was not a fresh one.
+        scores: The scores of the runs; None for a failed run.
+        stderr: The standard error of a score, about the same for each.
+        first: The score of a first run, which is not a fresh one but counts in the mean too; None if there is none.
     """
     listed = ", ".join("failed" if value is None else score(value, stderr) for value in scores)
     counted = [value for value in (first, *scores) if value is not None]
@@ -145,7 +152,7 @@ def _listed(scores: list[float | None], stderr: float | None, first: float | Non
 
 
 def equal_words(summary: Summary) -> str:
-    """Return that all scores are the same, and what that can mean."""
+    """Return a sentence that says that all scores are equal, and what that can mean."""
     done = [row for row in summary["trials"] if row["status"] == Status.DONE]
     base = summary["base"]
     same = " and the untouched base's" if base is not None and base["score"] == summary["equal"] else ""

@@ -1,4 +1,4 @@
-"""Counts, lists, settings and durations in words."""
+"""Put counts, lists, settings and durations into words."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def several(count: int, noun: str) -> str:
 
     Args:
         count: The count.
-        noun: The noun in the singular; an s makes it plural.
+        noun: The noun in the singular. Its plural must end in s.
     """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def progress(statuses: Sequence[Status], budget: int) -> str:
-    """Return how far a search is: how many trials of its budget have ended, and how many more have begun.
+    """Return how many trials of a search's budget have ended, and how many more have begun.
 
     Args:
         statuses: The status of each trial.
-        budget: The trials that the study may start.
+        budget: The number of trials that the study may start.
     """
     ended = sum(status.final for status in statuses)
     begun = len(statuses) - ended
@@ -44,31 +44,31 @@ def value(setting: object) -> str:
 
 
 def settings(config: Mapping[str, object]) -> str:
-    """Return a configuration in a line: names and values, with commas between."""
+    """Return a configuration in one line: names and values, separated by commas."""
     return ", ".join(f"{name} {value(setting)}" for name, setting in config.items())
 
 
 def score_of(row: Summary | None) -> str:
-    """Return the score of a summary's row with its standard error, NONE where there is no row."""
+    """Return the score of a summary's row with its standard error; a dash if there is no row."""
     return rounding.NONE if row is None else rounding.measured(row["score"], row["stderr"])
 
 
 def reloaded_words(observation: Observation) -> str:
-    """Return whether an adapter, loaded from disk by PEFT, answers as it was scored."""
+    """Return whether an adapter that PEFT loaded from disk again gives the scores on record."""
     if observation.error is None:
-        return f"PEFT loads it from disk, and {observation.scores['items']:g} items have the scores on record"
-    return f"loaded from disk by PEFT, it is not what was scored: {observation.error}"
+        return f"PEFT loads it from disk, and {observation.scores['items']:g} items get the scores on record"
+    return f"when PEFT loads it from disk, it does not get the scores on record ({observation.error})"
 
 
 def remark(row: Summary) -> str:
-    """Return what a row's last column says of a trial that did not simply end."""
+    """Return the remark on a trial in the last column of a table; empty if the trial is done."""
     if row["status"] == Status.STOPPED:
         return f"stopped at {row['fidelity']:.0%}"
     return str(row["error"] or row["status"]) if row["status"] != Status.DONE else ""
 
 
 def coverage_words(covered: Mapping[str, Any]) -> str:
-    """Return which layers have adapters, and which have none and why."""
+    """Return which layers have adapters, and which layers have none and why."""
     where = f"adapters on {covered['layers']} layers in {covered['blocks']} of {covered['of']} blocks"
     without = [f"not on {', '.join(names)}, which {reason}" for reason, names in covered["left_out"].items()]
     return "; ".join([f"{where} ({', '.join(covered['names'])})", *without])
@@ -76,7 +76,7 @@ def coverage_words(covered: Mapping[str, Any]) -> str:
 
 def span(seconds: float) -> str:
     """Return a duration, such as "3.1 s", "1 min 05 s" or "2 h 07 min"."""
-    if seconds < 59.95:  # from there on one decimal would read 60.0 s
+    if seconds < 59.95:  # from here on, one decimal would round to 60.0 s
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

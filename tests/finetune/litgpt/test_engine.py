@@ -294,7 +294,7 @@ def test_a_study_runs_is_judged_and_exported(make: Any, command: Path, tmp_path:
     study = Study(SPACE, make(), "random", directory=tmp_path / "run").run(3)
     assert {"base", "zero", "defaults", "winner", "reloaded"} <= set(study.anchors)
     assert study.verdict is not None
-    with pytest.raises(UserError, match="is not what was scored"):  # by the program that stands for LitGPT
+    with pytest.raises(UserError, match="does not get the scores on record"):  # by the program that stands for LitGPT
         export(tmp_path / "run", tmp_path / "adapter")
     out = export(tmp_path / "run", tmp_path / "adapter", anyway=True)
     assert (out / "lit_model.pth.lora").is_file()
