@@ -84,7 +84,7 @@ def test_what_depends_on_a_fixed_value_stays_or_goes() -> None:
     assert space.fixing({"optimizer": "sgd"}).describe()["momentum"] == {"float": [0.0, 0.99]}
     assert space.fixing({"momentum": 0.5}).names == ("learning_rate", "optimizer")
     assert space.fixing({"learning_rate": 3.0}).describe()["momentum"]["when"] == {"optimizer": ["sgd"]}
-    with pytest.raises(UserError, match="nothing is left to search: learning_rate, optimizer are given"):
+    with pytest.raises(UserError, match="nothing is left to search: the settings fix learning_rate, optimizer"):
         space.fixing({"learning_rate": 1.0, "optimizer": "adamw"})
 
 
