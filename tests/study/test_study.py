@@ -469,7 +469,7 @@ def test_a_failure_with_learning_rate_0_is_no_disagreement(tmp_path: Path, failu
     with pytest.raises(StoppedError) as caught:
         Study(SPACE, tuned, "random", directory=tmp_path / "s").run(2)
     assert not isinstance(caught.value, UntrustworthyError)
-    assert f"of a few steps with learning rate 0, failed, as all would: {failure}. " in str(caught.value)
+    assert f"a few steps with learning rate 0, failed, so all others would too: {failure}. " in str(caught.value)
     assert "report" not in str(caught.value)
 
 
