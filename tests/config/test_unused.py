@@ -171,7 +171,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for name, run in (("stop", {"stop": "rungs"}), ("compile", {"compile": True}))
     ),
     ({"run": {"litgpt": "/opt/litgpt"}}, "run.litgpt would have no effect: run.engine is packed"),
-    ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: engine packed finds"),
+    ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: engine packed"),
     ({"model": {"path": ".", "revision": "main"}}, "model.revision would have no effect: . is a folder"),
     ({"data": {"path": __file__, "split": "test"}}, "data.split would have no effect: "),
     ({"run": {"tls": "folder"}}, "run.tls would have no effect: it is for a running Dask scheduler"),

@@ -197,7 +197,7 @@ def made(
     known, any_name = _options(chosen)
     for name, value in options.items():
         if name in ("space", "seed"):
-            raise UserError(f"{chosen.__name__}: {name} is an argument of the study, not an option of the algorithm")
+            raise UserError(f"{chosen.__name__}: {name} is not an option of an algorithm; pass it to the study")
         if not isinstance(name, str) or not (name in known or any_name):
             raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(str(name), known)}')
         _check(chosen.__name__, name, value, known.get(name))
