@@ -176,7 +176,7 @@ def test_a_study_that_fails_in_the_same_way_again_and_again_stops(tmp_path: Path
     assert status == 1
     assert errors == (
         "partune: stopped: 3 trials failed with the same error before any had a score: KeyError: '[/INST]'. "
-        "Correct that, and continue: partune resume runs/u\n"
+        "Correct the cause and continue: partune resume runs/u\n"
     )
     assert output.count("failed: KeyError") == 3
     status, output, _ = run("report", "runs/u")

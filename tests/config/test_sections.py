@@ -59,7 +59,8 @@ def test_a_single_task_needs_no_list() -> None:
         ),
         (
             {"search": {"seeds": 0, "ship": "best"}},
-            "search: ship: best chooses among fresh runs, and seeds: 0 makes none: give seeds, or ship: first",
+            "search: ship: best chooses among fresh runs, but seeds: 0 makes none; use seeds: 2 or more, "
+            "or ship: first",
         ),
     ],
 )

@@ -84,7 +84,7 @@ def test_what_depends_on_a_fixed_value_stays_or_goes() -> None:
     assert space.fixing({"optimizer": "sgd"}).describe()["momentum"] == {"float": [0.0, 0.99]}
     assert space.fixing({"momentum": 0.5}).names == ("learning_rate", "optimizer")
     assert space.fixing({"learning_rate": 3.0}).describe()["momentum"]["when"] == {"optimizer": ["sgd"]}
-    with pytest.raises(UserError, match="nothing is left to search: learning_rate, optimizer are given"):
+    with pytest.raises(UserError, match="nothing is left to search: the settings fix learning_rate, optimizer"):
         space.fixing({"learning_rate": 1.0, "optimizer": "adamw"})
 
 
@@ -171,7 +171,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         for name, run in (("stop", {"stop": "rungs"}), ("compile", {"compile": True}))
     ),
     ({"run": {"litgpt": "/opt/litgpt"}}, "run.litgpt would have no effect: run.engine is packed"),
-    ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: packs find"),
+    ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: engine packed"),
     ({"model": {"path": ".", "revision": "main"}}, "model.revision would have no effect: . is a folder"),
     ({"data": {"path": __file__, "split": "test"}}, "data.split would have no effect: "),
     ({"run": {"tls": "folder"}}, "run.tls would have no effect: it is for a running Dask scheduler"),

@@ -230,7 +230,7 @@ def test_forty_dimensions(case: Case) -> None:
     kinds = (Float(0, 1), Int(1, 64, log=True), Int(0, 9), Choice(["a", "b", "c"]))
     space = Space({f"x{i}": kinds[i % 4] for i in range(40)})
     if case[1].get("shape") == "hypercube":
-        with pytest.raises(UserError, match="at most 10 hyperparameters, got 40; take shape=hypersphere"):
+        with pytest.raises(UserError, match="at most 10 hyperparameters, got 40; use shape=hypersphere"):
             build(case, space)
         return
     trials = drive(build(case, space), lambda config: -float(config["x0"]), budget=10)

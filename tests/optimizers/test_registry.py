@@ -145,7 +145,7 @@ def test_a_class_of_a_users_that_cannot_be_made_is_one_line() -> None:
 def test_options_that_a_record_cannot_hold_are_refused_before_a_folder_is_made(options: Any, tmp_path: Path) -> None:
     from partune import Study
 
-    with pytest.raises(UserError, match=r"put on record|a valid dictionary"):
+    with pytest.raises(UserError, match=r"options are recorded|a valid dictionary"):
         Study(SPACE, lambda config: 0.0, Own, directory=tmp_path / "s", options=options)
     assert not list(tmp_path.iterdir())
 

@@ -197,7 +197,7 @@ def test_one_that_joined_only_searches(storage: str | None, tmp_path: Path) -> N
 def test_nobody_waits_for_anchors_that_nobody_scores(tmp_path: Path) -> None:
     Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").close()
     joined = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", join=True)
-    with pytest.raises(UserError, match=r"base and defaults of .* are not scored, and nobody does it now"):
+    with pytest.raises(UserError, match=r"the baselines of .* are not scored, and no process is scoring them"):
         joined.run(3)
 
 

@@ -79,7 +79,7 @@ def test_threads_and_packs_that_no_machine_holds_are_refused(
     runs = ["--runs", str(tmp_path / "runs")]
     for option, message in (
         ("--threads", f"1000000 CPU threads are more than this machine can hold: {16 * CORES} at most"),
-        ("--pack", "pack: must be at most 4096 trials, as each has a thread of its own, got '1000000'"),
+        ("--pack", "pack: must be at most 4096 trials, because each trial has its own thread, got '1000000'"),
     ):
         assert main(["demo", option, "1000000", *runs]) == 2
         said = capsys.readouterr().err

@@ -96,7 +96,7 @@ def test_a_side_that_is_inactive_throughout_the_cell_cannot_be_split() -> None:
         (lambda: Int(-(2**63), 2**63 - 1), "an integer has fewer than 2^63 values"),
         (lambda: Int(10**400, 10**400 + 3), "all below 2^63 in size"),
         (lambda: Int(0, 10**5000), "high=int too long to show"),
-        (lambda: Int(1, 2**60, log=True), "needs high <= 2^46, got high=1152921504606846976: take a float"),
+        (lambda: Int(1, 2**60, log=True), "needs high <= 2^46, got high=1152921504606846976: use a float"),
         (lambda: Int(1.0, 4.0), "a bound must be an integer, got 1.0"),  # type: ignore[arg-type]
         (lambda: Int(False, True), "a bound must be an integer, got False"),
         (lambda: Float(False, True), "a bound must be a finite number, got False"),
@@ -117,17 +117,17 @@ def test_a_side_that_is_inactive_throughout_the_cell_cannot_be_split() -> None:
         (lambda: Choice(b"ab"), "a choice needs a list of options, got b'ab'"),
         (lambda: Choice(range(2**62)), "a choice has at most 10000 options"),
         (lambda: Space(), "a space needs at least one hyperparameter"),
-        (lambda: Space({"": Int(0, 1)}), "printable characters, without space around them, got ''"),
+        (lambda: Space({"": Int(0, 1)}), "printable characters, without spaces at its ends, got ''"),
         (lambda: Space({"a\nb": Int(0, 1)}), r"got 'a\nb'"),
         (lambda: Space({" a": Int(0, 1)}), "got ' a'"),
         (lambda: Space({"\ud800": Int(0, 1)}), "a hyperparameter's name has 1 to 500 printable characters"),
         (lambda: Space({"a" * 501: Int(0, 1)}), "aaa..."),
         (lambda: Space({1: Int(0, 1)}), "a hyperparameter's name is a text, got 1"),  # type: ignore[dict-item]
         (lambda: Space.parse({1: {"int": [0, 1]}, "1": {"int": [0, 2]}}), "a hyperparameter's name is a text, got 1"),
-        (lambda: Space({"a": Int(0, 1)}, a=Int(0, 2)), 'the hyperparameter "a" is given twice'),
+        (lambda: Space({"a": Int(0, 1)}, a=Int(0, 2)), 'the hyperparameter "a" is defined twice'),
         (lambda: Space({"a": 3}), "a must be a Float, an Int or a Choice, got 3"),  # type: ignore[dict-item]
         (lambda: Space("lora"), "a space is a mapping of names to"),  # type: ignore[arg-type]
-        (lambda: Space(a=Int(0, 1, when={"a": 1})), "conditions go in a circle: a"),
+        (lambda: Space(a=Int(0, 1, when={"a": 1})), "conditions form a cycle: a"),
         (lambda: Space(a=Int(0, 1, when="b"), b=Int(0, 1)), "when is a mapping of names to values, got 'b'"),  # type: ignore[arg-type]
         (lambda: Space(a=Int(0, 1, when={"b": []}), b=Int(0, 1)), "a value, or a list of 1 to 10000, got []"),
         (lambda: Space(a=Int(0, 1, when={"b": None}), b=Int(0, 1)), "a value, or a list of"),  # type: ignore[dict-item]
@@ -176,16 +176,19 @@ def test_ready_made_spaces_are_the_design_tables() -> None:
         ({"x": {"choice": ["a", "a"]}}, "x: options must differ, got ['a', 'a']"),
         ({"x": {"choice": [1, 1.0]}}, "x: options must differ, got [1, 1.0]"),
         ({"x": {"choice": [1, True]}}, "x: options must differ, got [1, True]"),
-        ({"x": [0, 1]}, "x: give one of float: [low, high], int: [low, high] or choice: [...], got [0, 1]"),
-        ({"x": {"float": [0, 1], "when": {"y": 1}}}, 'x depends on "y", which is not there; known: x'),
+        ({"x": [0, 1]}, "x: use one of float: [low, high], int: [low, high] or choice: [...], got [0, 1]"),
+        ({"x": {"float": [0, 1], "when": {"y": 1}}}, 'x depends on "y", which is not in the space; known: x'),
         (
             {"x": {"float": [0, 1], "when": {"y": 0.5}}, "y": {"float": [0, 1]}},
-            "x depends on y: conditions are on choices or integers, not on reals",
+            "x depends on y: a condition needs a choice or an integer, not a float",
         ),
-        ({"x": {"float": [0, 1], "when": {"y": 9}}, "y": {"int": [0, 3]}}, "x exists when y is 9, but y never is"),
+        (
+            {"x": {"float": [0, 1], "when": {"y": 9}}, "y": {"int": [0, 3]}},
+            "x exists when y is 9, which is not a value of y",
+        ),
         (
             {"x": {"int": [0, 1], "when": {"y": 1}}, "y": {"int": [0, 1], "when": {"x": 1}}},
-            "conditions go in a circle: x, y",
+            "conditions form a cycle: x, y",
         ),
         ({}, "a space needs at least one hyperparameter"),
     ],

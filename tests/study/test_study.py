@@ -348,7 +348,7 @@ def test_bad_studies_are_refused_in_one_line(tmp_path: Path) -> None:
         Study(PLANE, himmelblau, "soo").run(0)
     with pytest.raises(UserError, match="workers >= 1 must hold"):
         Study(PLANE, himmelblau, "soo").run(1, workers=0)
-    with pytest.raises(UserError, match="give it a directory"):
+    with pytest.raises(UserError, match="so it needs a directory"):
         Study(SPACE, SimulatedTuning(), "random")
     with pytest.raises(UserError, match="no learning_rate"):
         Study(PLANE, SimulatedTuning(), "random", directory=tmp_path / "new")
@@ -381,7 +381,7 @@ def test_a_budget_is_a_number_of_trials(budget: Any) -> None:
         ({"confirm": "2"}, "confirm: input should be a valid integer, got '2'"),
         ({"noisy": "yes"}, "noisy is true, false or None, got 'yes'"),
         ({"seed": True}, "a seed is an integer >= 0, got True"),
-        ({"options": {"rate": math.nan}}, "put on record"),
+        ({"options": {"rate": math.nan}}, "options are recorded"),
     ],
 )
 def test_what_no_study_can_be_made_of_is_one_line(settings: dict[str, Any], message: str) -> None:
@@ -476,7 +476,7 @@ def test_a_failure_with_learning_rate_0_is_no_disagreement(tmp_path: Path, failu
     with pytest.raises(StoppedError) as caught:
         Study(SPACE, tuned, "random", directory=tmp_path / "s").run(2)
     assert not isinstance(caught.value, UntrustworthyError)
-    assert f"of a few steps with learning rate 0, failed, as all would: {failure}. " in str(caught.value)
+    assert f"a few steps with learning rate 0, failed, so all others would too: {failure}. " in str(caught.value)
     assert "report" not in str(caught.value)
 
 

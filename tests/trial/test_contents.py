@@ -156,7 +156,7 @@ def test_an_old_record_goes_on_with_a_note(tmp_path: Path, recwarn: pytest.Warni
     assert len(study.run(3).trials) == 3
     study.close()
     (told,) = [str(each.message) for each in recwarn]
-    assert "was begun by an older partune, which noted neither its objective nor digests" in told
+    assert "was begun by an older partune, which recorded neither the objective nor digests" in told
 
 
 def test_other_versions_are_told(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:

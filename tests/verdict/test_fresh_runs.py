@@ -371,7 +371,7 @@ def test_a_look_counts_the_runs_that_were_there_though_one_is_made_up_for_later(
         ("score_zero", "the run with learning rate 0", "zero"),
         ("score_defaults", "the run of the defaults", "defaults"),
         ("score_winner", "the winner's scores on the verdict items", "winner"),
-        ("reload", "the check of the winner's adapter as others load it", "reloaded"),
+        ("reload", "the check of the winner's adapter after loading it from disk", "reloaded"),
     ],
 )
 def test_a_baseline_or_a_winner_that_lost_its_worker_is_not_on_record(

@@ -1,6 +1,6 @@
-"""A study's file: read, validated, merged with flags, and written.
+"""Read, validate, merge and write the file of a study.
 
-A mistake becomes one line of a `UserError`, which names the place and, for an unknown key, the nearest known one.
+A mistake becomes a `UserError` of one line. It names the place and, for an unknown key, the most similar known key.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from partune.runtime.urls import masked, public
 
 
 def parse(value: Any) -> StudyConfig:
-    """Return a study's configuration from its file's mapping; raise UserError with one line if it is wrong."""
+    """Return the configuration of a study from the mapping in its file; raise UserError if it is not valid."""
     if not isinstance(value, dict):
         raise UserError(f"a study's file is a mapping of sections, got {type(value).__name__}")
     return validated(StudyConfig, value)
@@ -31,11 +31,11 @@ def validated(section: type[AnySection], value: Any, strict: bool = False) -> An
     Args:
         section: The class of the section.
         value: The mapping.
-        strict: Whether values must have their types already, as in Python. Otherwise numbers are read from text, as
-            flags give it.
+        strict: Whether values must already have their types, as in Python. Otherwise text is converted to numbers, as
+            flags need it.
 
     Raises:
-        UserError: If something is wrong, with one line.
+        UserError: The mapping is not valid.
     """
     try:
         return section.model_validate(value, strict=strict)
@@ -44,7 +44,7 @@ def validated(section: type[AnySection], value: Any, strict: bool = False) -> An
 
 
 def parts(value: Any) -> Any:
-    """Return the entries of a text, or of several, that are separated by commas; anything else as it is."""
+    """Return the comma-separated entries of one or several texts; return anything else as it is."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
         return value
@@ -52,35 +52,36 @@ def parts(value: Any) -> Any:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any], whole: type[Section] = StudyConfig) -> dict[str, Any]:
-    """Return a file's mapping with another laid over it, section by section.
+    """Return two mappings of a study's file as one, merged section by section.
 
     Args:
-        below: The mapping of a file, or of a preset.
-        above: The mapping that wins, such as that of flags.
-        whole: The definition of the file, which tells sections from other mappings: a space is replaced as a whole.
+        below: The mapping of a file or a preset.
+        above: The mapping whose values win, such as that of the flags.
+        whole: The class that defines the file. Values that it does not define as sections, such as a space, are not
+            merged but replaced.
     """
     mapping = dict(below)
     for name, value in above.items():
         section = section_in(whole.model_fields[name].annotation) if name in whole.model_fields else None
         under, over = _expanded(mapping.get(name), section), _expanded(value, section)
-        together = section is not None and isinstance(under, Mapping) and isinstance(over, Mapping)
-        mapping[name] = {**under, **over} if together else value
+        are_sections = section is not None and isinstance(under, Mapping) and isinstance(over, Mapping)
+        mapping[name] = {**under, **over} if are_sections else value
     return mapping
 
 
 def _expanded(value: Any, section: type[Section] | None) -> Any:
-    """Return a section's mapping, also if a bare string stands for it."""
+    """Return the mapping that a bare string abbreviates; return anything else as it is."""
     shorthand = None if section is None else section.shorthand
     return {shorthand: value} if shorthand is not None and isinstance(value, (str, os.PathLike)) else value
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, not validated yet, as flags may still complete it.
+    """Return the mapping in a YAML file without validating it, because flags may still complete it.
 
-    Paths in a file are relative to the file: those that exist come back absolute.
+    Paths in the file are relative to the file's folder. Those that exist are returned as absolute paths.
 
     Raises:
-        UserError: If the file cannot be read, or holds no mapping.
+        UserError: The file cannot be read, or it contains no mapping.
     """
     path = paths.as_path(path)
     try:
@@ -96,25 +97,25 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a study's mapping with every relative path that exists in a folder made absolute.
+    """Return a study's mapping, in which each relative path that exists in a folder has become absolute.
 
     Args:
         value: The mapping of a file or of flags, not validated yet.
-        folder: The folder of the file; for flags the working folder.
+        folder: The folder of the file, or the working folder for flags.
     """
 
     def absolute(name: Any, admits: Callable[[Path], bool]) -> Any:
-        """Return the absolute path of a name, or of each in a list, if `admits` accepts it; else the name as it is."""
+        """Return the absolute path of a name, or of each name in a list, if `admits` accepts that path."""
         if _is_list(name):
             return [absolute(entry, admits) for entry in name]
         path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text
         try:
             return str(folder / name) if path_like and admits(folder / name) else name
-        except (OSError, ValueError):  # no file can have that name: the error about the value itself says more
+        except (OSError, ValueError):  # no file can have this name; validation will report the value
             return name
 
     mapping = dict(value)
-    # Models and data may be folders. Tasks and spaces may not: a folder called hellaswag must not hide the task.
+    # Models and data may be folders, but tasks and spaces may not: a folder called hellaswag must not hide the task.
     for section, key, admits in (
         ("model", "path", Path.exists),
         ("data", "path", Path.exists),
@@ -136,11 +137,11 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def dump(config: StudyConfig, ascii_only: bool = False) -> str:
-    """Return the YAML text of a configuration, defaults included and passwords not; `parse` reads it back.
+    """Return the YAML text of a configuration with its defaults and without passwords; `parse` accepts its mapping.
 
     Args:
         config: The configuration.
-        ascii_only: Whether to write other characters as escapes.
+        ascii_only: Whether to write characters outside ASCII as escapes.
     """
     plain = config.model_dump(mode="json")
     if config.run.storage is not None:
@@ -148,20 +149,24 @@ def dump(config: StudyConfig, ascii_only: bool = False) -> str:
     searched = config.space if isinstance(config.space, Mapping) else {}
     for section, kind in (("training", Training), ("data", Data)):
         fields = kind.model_fields
-        for name in searched:  # written as null: a value, even the default, would fix what is searched
+        for name in searched:  # written as null, because any value, even the default, would fix the hyperparameter
             if name in fields and plain[section] is not None and plain[section][name] == fields[name].default:
                 plain[section][name] = None
     return strict_yaml.dump(plain, ascii_only)
 
 
-def _one_line(error: ValidationError, whole: type[Section]) -> str:
-    """Return the first mistake in one line: its place, what is wrong, and for an unknown key the nearest known one."""
+def _one_line(error: ValidationError, outermost: type[Section]) -> str:
+    """Return the first mistake in one line: its place, the problem, and the most similar key for an unknown one.
+
+    error: The error of pydantic.
+    outermost: The section that was validated.
+    """
     first = error.errors(include_url=False)[0]
-    # The location has parts that are no keys, such as the name of a union's member.
+    # Some parts of the location are not keys, such as the name of a union's member.
     location = ".".join(str(part) for part in first["loc"] if str(part).isidentifier() or isinstance(part, int))
     if first["type"] == "extra_forbidden":
         *parents, key = first["loc"]
-        return f'unknown key "{location}"{suggestion(str(key), _section(whole, parents).model_fields)}'
+        return f'unknown key "{location}"{suggestion(str(key), _section(outermost, parents).model_fields)}'
     message = first["msg"].removeprefix("Value error, ")
     if not location:
         return message
@@ -176,7 +181,11 @@ def _one_line(error: ValidationError, whole: type[Section]) -> str:
 
 
 def _section(section: type[Section], path: list[int | str]) -> type[Section]:
-    """Return the class of the section at a path of keys."""
+    """Return the class of the section that a path of keys leads to.
+
+    section: The section in which the path begins.
+    path: The keys.
+    """
     for key in path:
         inner = section_in(section.model_fields[str(key)].annotation)
         assert inner is not None
@@ -185,7 +194,7 @@ def _section(section: type[Section], path: list[int | str]) -> type[Section]:
 
 
 def section_in(annotation: Any) -> type[Section] | None:
-    """Return the class of the section that a field holds, or None if it holds something else."""
+    """Return the class of the section in a field's annotation, or None if the field is not a section."""
     return next((part for part in (annotation, *getattr(annotation, "__args__", ())) if _is_section(part)), None)
 
 

@@ -1,7 +1,7 @@
-"""The sections of a study's file: frozen, and refusing keys that they do not know.
+"""The sections of a study's file, as frozen classes that refuse unknown keys.
 
-The docstring under a field is the help of its flag (`partune tune --help`) and its line in docs/reference/file.md.
-Only rules about values stand here; settings that an engine or an objective has no use for are `unused`'s.
+The docstring under a field is the help of its flag (`partune tune --help`) and its description in the documentation of
+a study's file. This module checks values; `partune.config.unused` finds settings that would have no effect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from partune.runtime import paths
 
 
 def flag(name: str) -> Any:
-    """Return the metadata that names a field's flag, for a field whose own name would be ambiguous as one."""
+    """Return the metadata that names a field's flag, for a field whose own name would be an ambiguous flag."""
     return Field(json_schema_extra={"flag": name})
 
 
@@ -41,7 +41,7 @@ class Section(BaseModel):
         shorthand: The field that a bare string stands for: `data: rows.json` is `data: {path: rows.json}`.
     """
 
-    # Frozen, as threads share a study's settings and its record has them. No infinity and no nan: JSON has neither.
+    # Frozen, because threads share a study's settings. Infinity and nan are refused, because JSON has neither.
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
     shorthand: ClassVar[str | None] = None
 
@@ -53,15 +53,16 @@ class Section(BaseModel):
         return value
 
 
-PACK = 4096  # trials at once: far more than any GPU trains, and no more threads than a machine can hold
+# The largest number of trials at once: more than any GPU can train, but not too many threads for a machine.
+PACK = 4096
 
 
-def _possible(text: str) -> str:
+def _checked_path(text: str) -> str:
     paths.as_path(text)
     return text
 
 
-PathText = Annotated[str, AfterValidator(_possible)]  # a path, or a name that may be one
+PathText = Annotated[str, AfterValidator(_checked_path)]  # a path, or a name that may be one
 FolderText = Annotated[str, AfterValidator(lambda text: str(paths.as_path(text)))]  # a folder to write in
 
 
@@ -69,14 +70,14 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 
 class Model(Section):
-    """The base model, which stays as it is: only the adapters are trained."""
+    """The base model, whose weights stay the same, because only the adapters are trained."""
 
     shorthand = "path"
 
     path: Annotated[PathText, flag("model")]
-    """A model id of the Hugging Face Hub, or a folder in its format; demo is the tiny model of the demo."""
+    """Base model: a model id of the Hugging Face Hub, a folder in its format, or demo for the demo's tiny model."""
     revision: Annotated[str | None, flag("model-revision")] = None
-    """Branch, tag or commit of a model id."""
+    """Branch, tag or commit to load, if the model is an id of the Hub."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
     safetensors: bool = True
@@ -87,8 +88,8 @@ class Model(Section):
     @field_validator("path")
     @classmethod
     def _embedded(cls, path: str) -> str:
-        """Replace the name demo by the embedded model's folder, unless a folder of that name is here."""
-        # The record then has a path that means the same from everywhere.
+        """Replace the name demo by the folder of the embedded model, unless the working folder contains that name."""
+        # The record then contains a path that does not depend on the working folder.
         return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
 
@@ -98,11 +99,11 @@ class Data(Section):
     shorthand = "path"
 
     path: Annotated[PathText, flag("data")]
-    """Instruction data: a .json or .jsonl file, or either as .gz, or a data set id of the Hugging Face Hub."""
+    """Instruction data: a .json or .jsonl file (or .gz of either), or a data set id of the Hugging Face Hub."""
     format: Literal["auto", "alpaca", "chat"] = "auto"
     """Format of the rows: alpaca (instruction, input, output) or chat (messages); auto detects it."""
     split: Annotated[str, flag("data-split")] = "train"
-    """Split to use of a data set id."""
+    """Split to use, if the data are a data set id of the Hub."""
     loss_on: Literal["answer", "all"] = "answer"
     """Train on the tokens of the answers only, or on all tokens, prompts included."""
     max_length: PositiveInt = 512
@@ -110,14 +111,14 @@ class Data(Section):
     limit: Annotated[PositiveInt | None, flag("data-limit")] = None
     """Largest number of rows to use, taken from the beginning."""
     chat_template: str | None = None
-    """Jinja template for chat rows, or a file with one; by default the tokenizer's own."""
+    """Jinja template for chat rows, or a file that contains one; by default the template of the tokenizer."""
 
 
 class Training(Section):
-    """How an adapter is trained. A given value is fixed, and no longer searched.
+    """How an adapter is trained. A value that is set here is fixed and not searched.
 
-    The first five settings are the usual defaults of LoRA fine-tuning; an adapter trained with them is a baseline of
-    every study.
+    The first five settings have the usual defaults of LoRA fine-tuning. Every study trains an adapter with them as a
+    baseline.
     """
 
     lora_r: PositiveInt = 16
@@ -127,7 +128,7 @@ class Training(Section):
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Dropout on the input of the adapters."""
     learning_rate: NonNegativeFloat = 2e-4
-    """Learning rate at its peak, after the warm-up."""
+    """Peak learning rate, which is reached at the end of the warm-up."""
     weight_decay: NonNegativeFloat = 0.01
     """Weight decay, decoupled from the gradient (AdamW)."""
     epochs: PositiveFloat = 1.0
@@ -137,9 +138,9 @@ class Training(Section):
     batch_size: PositiveInt = 16
     """Number of examples per optimiser step."""
     micro_batch_size: PositiveInt | None = None
-    """Number of examples per forward pass, by default all of a step; gradients are accumulated over the passes."""
+    """Number of examples per forward pass; by default all of a step. Gradients are accumulated over the passes."""
     warmup_steps: NonNegativeInt | None = None
-    """Number of steps in which the learning rate rises from 0 to its peak; by default 3 % of all steps."""
+    """Number of steps during which the learning rate rises from 0 to its peak; by default 3 % of all steps."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """Learning rate after the warm-up: constant, or falling to zero (linear, cosine)."""
     max_grad_norm: PositiveFloat = 1.0
@@ -147,13 +148,13 @@ class Training(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """Optimiser that trains the adapters."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Momentum of sgd."""
+    """Momentum of the optimiser sgd."""
     targets: str = "attention"
-    """Linear layers that get an adapter: attention (those that mix tokens), all-linear, or their names, with commas."""
+    """Linear layers that get an adapter: attention (layers that mix tokens), all-linear, or names with commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
-    """Seed of initialisation and dropout, the same in all trials; by default each trial has a seed of its own."""
+    """Seed of initialisation and dropout for all trials; by default each trial has its own seed."""
 
 
 DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")  # settings of the baseline
@@ -161,10 +162,10 @@ DATA_SETTINGS = ("max_length", "loss_on")  # settings of `Data` that a space may
 
 
 def given(training: Training, data: Data | None) -> dict[str, Any]:
-    """Return the settings that the user gave, of all those that a space may search.
+    """Return the settings that the user set, among those that a space may search.
 
     Args:
-        training: The training settings. A setting counts as given even if the value is the default's.
+        training: The training settings. A setting that the user set to its default value is returned too.
         data: The data settings, if the study has data.
     """
     values = {name: getattr(training, name) for name in Training.model_fields if name in training.model_fields_set}
@@ -174,13 +175,13 @@ def given(training: Training, data: Data | None) -> dict[str, Any]:
 
 
 def baseline(defaults: Mapping[str, Any]) -> str:
-    """Return what to call a baseline of defaults, with the values that the user gave instead of the usual ones."""
-    changed = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _of_the_field(name)}
+    """Return the name of the baseline of defaults, with each value that the user changed."""
+    changed = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _usual_default(name)}
     values = ", ".join(f"{name}={value}" for name, value in changed.items())
     return f"the field's defaults with {values} as given" if changed else "the field's defaults"
 
 
-def _of_the_field(name: str) -> Any:
+def _usual_default(name: str) -> Any:
     return Training.model_fields[name].default
 
 
@@ -188,51 +189,51 @@ Names = Annotated[tuple[PathText, ...], BeforeValidator(lambda value: [value] if
 
 
 class Validation(Section):
-    """The tasks that trials are scored by. Their items are split once: search items choose, verdict items judge."""
+    """The tasks by which trials are scored. Search items choose the winner; held-out verdict items judge it."""
 
     tasks: Annotated[Names, Field(min_length=1), flag("task")]
-    """Multiple-choice task of lm-evaluation-harness that trials are scored by: its name or a YAML file. With several,
-    their mean counts."""
+    """Multiple-choice task of lm-evaluation-harness by which trials are scored: its name or a YAML file. With several
+    tasks, the score is the mean over the tasks."""
     metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
-    """Score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus the loss of
-    the right choice (loss), or how far its likelihood is above that of the best wrong choice (margin). By default
-    acc_norm if all tasks have it, otherwise acc."""
+    """Metric of the score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus
+    the loss of the right choice (loss), or the difference between the likelihoods of the right and the best wrong
+    choice, divided by their sum (margin). By default acc_norm if all tasks have it, otherwise acc."""
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items that are held out for the verdict; the search never sees their scores."""
     limit: PositiveInt | None = None
     """Largest number of items to use of each task, taken from the beginning."""
     fewshot: NonNegativeInt | None = None
-    """Number of solved examples shown before each question; by default the task's own."""
+    """Number of solved examples that are shown before each question; by default the number that the task defines."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
-    """Number of choices per forward pass when engine peft or litgpt scores; packs find their own number."""
+    """Number of choices per forward pass when engine peft or litgpt scores. Engine packed finds its own number."""
     trust_task_code: bool = False
-    """Run Python code that local task files name (!function), test tasks included, and render their templates without a
-    sandbox."""
+    """Run the Python code that local task files, also those of test tasks, refer to (!function), and render their
+    templates without a sandbox."""
 
 
 class Test(Section):
-    """Tasks that watch for overfitting: they are scored and reported, and choose nothing."""
+    """Tasks that watch for overfitting. Their scores are reported, but choose nothing."""
 
     tasks: Annotated[Names, flag("test-task")] = ()
-    """Task to watch for overfitting, given as --task is; the search never sees its scores."""
+    """Task that watches for overfitting: its name or a YAML file, as for --task. The search never sees its scores."""
     every_trial: Annotated[bool, flag("test-every-trial")] = False
-    """Score all trials on the test tasks, and not only the baselines and the winner."""
+    """Score all trials on the test tasks, not only the baselines and the winner."""
     limit: Annotated[PositiveInt | None, flag("test-limit")] = None
     """Largest number of items to use of each test task, taken from the beginning."""
 
 
-Ship = Literal["first", "median", "best"]  # which run of a winner hands its adapter over
+Ship = Literal["first", "median", "best"]  # which run of a winner has the adapter to export
 
 
 def _seeds(value: Any) -> Any:
-    """Read a number of seeds, which may be text; raise ValueError for one that makes no sense."""
+    """Return a number of seeds, which may be text; raise ValueError if it is not valid."""
     if not _is_count(value) or int(value) == 1:
         raise ValueError("must be 0 or at least 2: one run says nothing about other seeds")
     return int(value)
 
 
 def _is_count(value: Any) -> bool:
-    # Python counts True as 1: `seeds: true` must not be one seed.
+    # In Python, True is an integer, but `seeds: true` must not mean one seed.
     return not isinstance(value, bool) and str(value).isdecimal()
 
 
@@ -240,41 +241,45 @@ class Search(Section):
     """How the hyperparameters are searched, and how the winner is judged."""
 
     algorithm: str = "auto"
-    """Name of an optimiser (partune algorithms lists them), or package.module:Class; auto is the one that did best in
-    our measurements."""
+    """Name of an optimiser (`partune algorithms` lists them), or package.module:Class; auto is the optimiser that did
+    best in our measurements."""
     budget: PositiveInt = 50
     """Number of trials. Failed trials count; the baselines do not."""
     seed: NonNegativeInt = 0
-    """Seed of everything: proposals, split of the items, order of the data, trials."""
+    """Seed of everything random: proposals, split of the items, order of the data, trials."""
     options: dict[str, Any] = {}
-    """The optimiser's own options."""
+    """Options of the optimiser."""
     confirm: NonNegativeInt = 0
     """Run this many of the best trials again with fresh seeds, then the better half of them, and so on; the best mean
     wins. This guards against a winner by luck."""
     seeds: Annotated[int, BeforeValidator(_seeds)] = 4
     """Number of fresh runs for the verdict: winner and defaults are trained again with other seeds, so that the verdict
-    is about hyperparameters and not about one lucky adapter. 0 compares one adapter of each."""
+    is about hyperparameters and not about one lucky adapter. With 0, one adapter of each is compared."""
     ship: Ship = "first"
-    """Run of the winner whose adapter is exported: the first, in which it won, or the median or the best of its fresh
-    runs, by their scores on search items."""
+    """Run of the winner whose adapter is exported: first is the run in which it won; median and best are fresh runs,
+    chosen by their scores on search items."""
 
     @model_validator(mode="after")
     def _can_ship(self) -> Search:
         if self.ship != "first" and not self.seeds:
             raise ValueError(
-                f"ship: {self.ship} chooses among fresh runs, and seeds: 0 makes none: give seeds, or ship: first"
+                f"ship: {self.ship} chooses among fresh runs, but seeds: 0 makes none; use seeds: 2 or more, "
+                "or ship: first"
             )
         return self
 
 
 def _positive_or(word: str, what: str) -> Callable[[Any], Any]:
-    """Return a reader of a number, which may be text, or of one word; `what` says in its message what the number is.
+    """Return a function that reads a positive integer, which may be text, or one word.
 
-    pydantic's own message for such a union is the complaint of its first member only.
+    It is needed because pydantic's own message for such a union only contains the error of its first member.
+
+    word: The word.
+    what: A description of the number, for the message.
     """
 
     def read(value: Any) -> Any:
-        """Read a number, which may be text, or the word."""
+        """Return the number or the word; raise ValueError for anything else."""
         if isinstance(value, str) and value == word:
             return word
         if not _is_count(value) or int(value) < 1:
@@ -284,9 +289,9 @@ def _positive_or(word: str, what: str) -> Callable[[Any], Any]:
     return read
 
 
-def _one_thread_each(pack: int | str) -> int | str:
+def _checked_pack(pack: int | str) -> int | str:
     if isinstance(pack, int) and pack > PACK:
-        raise ValueError(f"must be at most {PACK} trials, as each has a thread of its own")
+        raise ValueError(f"must be at most {PACK} trials, because each trial has its own thread")
     return pack
 
 
@@ -294,18 +299,18 @@ class Where(Section):
     """Where trials run: in this process, or in worker processes. A study may be resumed elsewhere."""
 
     workers: PositiveInt = 1
-    """Number of worker processes on this machine; each gets GPUs of its own, or its share of the cores."""
+    """Number of worker processes on this machine; each gets its own GPUs, or its share of the CPU cores."""
     devices_per_worker: PositiveInt = 1
-    """Number of GPUs per worker. The blocks of the base model are spread over them, for a base that does not fit on
-    one."""
+    """Number of GPUs per worker. The blocks of the base model are spread over them, for a base model that does not fit
+    on one GPU."""
     scheduler: str | None = None
     """Address of a running Dask scheduler whose workers run the trials, such as tcp://10.0.0.5:8786."""
     tls: PathText | None = None
-    """Folder with the certificates of that scheduler (partune certificates makes one)."""
+    """Folder with the certificates for the Dask scheduler (`partune certificates` makes one)."""
     cluster: PathText | None = None
     """YAML file that describes a batch system (slurm, oar, pbs, lsf, htcondor, sge), whose jobs run the trials."""
     time_limit: PositiveFloat | None = None
-    """Seconds that a trial may take on a worker. A trial that takes longer fails, and its worker is started again."""
+    """Largest number of seconds of a trial on a worker. A longer trial fails, and its worker is started again."""
 
 
 class Run(Where):
@@ -315,14 +320,14 @@ class Run(Where):
     """What trains and scores: packed (many trials at once on one base model), peft (one at a time through PEFT), or
     litgpt (one at a time through LitGPT's commands)."""
     litgpt: PathText = "litgpt"
-    """LitGPT's command, or its path; it lives in a virtual environment of its own."""
+    """LitGPT's command, or its path. LitGPT is installed in its own virtual environment."""
     pack: Annotated[
         PositiveInt | Literal["auto"],
         BeforeValidator(_positive_or("auto", "a number of trials")),
-        AfterValidator(_one_thread_each),
+        AfterValidator(_checked_pack),
     ] = "auto"
-    """Number of trials that are trained and scored at once (a pack; engine packed only); auto measures what fits and
-    pays."""
+    """Number of trials that are trained and scored at once (a pack; engine packed only); auto measures how many fit in
+    memory and save time."""
     stop: Literal["none", "rungs"] = "none"
     """Stop poor trials early: rungs compares trials at fixed points of their training (the rungs) and stops the worst
     (engine packed only)."""
@@ -330,46 +335,47 @@ class Run(Where):
     """Compile the blocks of the base model with torch.compile (engine packed only). It starts slowly, and may be
     faster on a GPU."""
     device: str = "auto"
-    """Device: cpu, cuda, cuda:1, mps; auto is the best that this machine has."""
+    """Device: cpu, cuda, cuda:1 or mps; auto is the best device of this machine."""
     threads: PositiveInt | None = None
-    """Number of CPU threads; by default torch's own choice, and one for a base of fewer than 20 million parameters."""
+    """Number of CPU threads; by default one for a base model of fewer than 20 million parameters, otherwise torch's own
+    choice."""
     keep: Annotated[
         PositiveInt | Literal["all"], BeforeValidator(_positive_or("all", "a number of adapters, at least 1"))
     ] = 1
     """Number of the best trials whose adapters stay on disk, or all."""
-    storage: Annotated[str | None, Field(repr=False)] = None  # not in its repr: a URL may hold a password
+    storage: Annotated[str | None, Field(repr=False)] = None  # not in the repr, because a URL may contain a password
     """Database for the record of the study: postgresql://user@host/database or sqlite:///file; by default a file in the
     study's directory."""
 
 
 class StudyConfig(Section):
-    """A study's file as a whole."""
+    """The complete file of a study."""
 
     version: Literal[1] = 1
     """Version of this format."""
     objective: str = "finetune"
-    """What is maximised: finetune (the score of a fine-tuned model), the name of a synthetic function, or
-    package.module:function, a function of a configuration."""
+    """Objective to maximise: finetune (the score of a fine-tuned model), the name of a synthetic function, or
+    package.module:function for a function that takes a configuration."""
     model: Model | None = None
     data: Data | None = None
     training: Training = Training()
     validation: Validation | None = None
     test: Test = Test()
     space: PathText | dict[str, Any] | None = None
-    """Hyperparameters to search: a ready-made space (partune spaces lists them), a YAML file, or, in a study's file, a
-    mapping by name; by default lora."""
+    """Hyperparameters to search: a ready-made space (`partune spaces` lists them), a YAML file, or, in a study's file,
+    a mapping by name; by default the space lora."""
     search: Search = Search()
     run: Run = Run()
 
     @model_validator(mode="before")
     @classmethod
     def _without_searched(cls, value: Any) -> Any:
-        """Drop the nulls that `dump` writes for searched hyperparameters, as each trial has its own value."""
+        """Remove the nulls that `dump` writes for searched hyperparameters, because each trial has its own value."""
         space = value.get("space") if isinstance(value, Mapping) else None
         if not isinstance(space, Mapping):
             return value
         return value | {
-            name: {key: given for key, given in value[name].items() if given is not None or key not in space}
+            name: {key: setting for key, setting in value[name].items() if setting is not None or key not in space}
             for name in ("training", "data")
             if isinstance(value.get(name), Mapping)
         }
@@ -377,7 +383,7 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _complete(self) -> StudyConfig:
         run = self.run
-        # Checked for the whole file, not in `Where`: a flag may replace one of the file's ways by another.
+        # Checked here and not in `Where`, because a flag may replace the file's way to get workers by another way.
         elsewhere = [name for name in ("scheduler", "cluster") if getattr(run, name) is not None]
         if len(elsewhere) == 2 or (elsewhere and run.workers > 1):
             raise ValueError("workers, scheduler and cluster are three ways to get workers: give only one of them")
@@ -393,14 +399,14 @@ class StudyConfig(Section):
 
 
 class Batch(Section):
-    """The file of a batch system: what to ask it for."""
+    """The file that describes a batch system and the jobs to submit to it."""
 
     system: Literal["slurm", "oar", "pbs", "lsf", "htcondor", "sge"]
     """The batch system."""
     minimum: PositiveInt = 1
-    """Smallest number of workers, kept as long as the study runs."""
+    """Smallest number of workers while the study runs."""
     maximum: PositiveInt
-    """Largest number of workers. Jobs are asked for whole, so it is rounded down to full jobs."""
+    """Largest number of workers, rounded down to a multiple of workers_per_job."""
     workers_per_job: PositiveInt = 1
     """Number of worker processes per job, usually one for each GPU of a node."""
     devices_per_worker: PositiveInt = 1

@@ -1,7 +1,7 @@
-"""Settings that would have no effect.
+"""Find settings that would have no effect.
 
-They are refused when a study begins, because whoever gives one expects an effect. Which engine or objective has a use
-for a setting is known here, and not in the definition of the sections.
+They are refused when a study begins, because a user who sets them expects an effect. This module knows which engine or
+objective uses which setting; the definition of the sections does not.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from typing import NamedTuple
 from partune.config import Run, Search, Section, StudyConfig, Training, Validation
 from partune.errors import UserError
 
-ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage")  # of `run`, for any objective
+# The settings of `run` that have an effect with any objective.
+ELSEWHERE = ("workers", "scheduler", "tls", "cluster", "time_limit", "storage")
 
 
 class Unused(NamedTuple):
     """A setting without effect.
 
     Attributes:
-        setting: Its section and name, with its value if that says more.
-        reason: Why it has no effect.
+        setting: The section and name of the setting, with its value if that helps.
+        reason: Why the setting has no effect.
     """
 
     setting: str
@@ -29,12 +30,12 @@ class Unused(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """What a study has loaded, as far as it decides whether a setting has an effect.
+    """Facts about a study's model and data that decide whether a setting has an effect.
 
     Attributes:
-        steps: Optimiser steps of a training with the study's own settings.
-        warmup: Steps of its warm-up.
-        rows: Format of the data: alpaca or chat.
+        steps: The number of optimiser steps of a training with the study's settings.
+        warmup: The number of warm-up steps of this training.
+        rows: The format of the data: alpaca or chat.
         on_cpu: Whether the base model is on the CPU.
     """
 
@@ -45,16 +46,17 @@ class Loaded(NamedTuple):
 
 
 def refuse(study: StudyConfig, searched: Collection[str]) -> None:
-    """Refuse a study with a setting that is not the default and has no effect.
+    """Refuse a study if a setting differs from its default but has no effect.
 
     Args:
-        study: The settings of a study that is to begin.
-        searched: The names of its hyperparameters.
+        study: The settings of a study that is about to begin.
+        searched: The names of the study's hyperparameters.
 
     Raises:
-        UserError: For the first such setting.
+        UserError: There is such a setting. The message names the first one.
     """
-    first = next(_of_a_function(study) if study.objective != "finetune" else _of_a_training(study, searched), None)
+    is_function = study.objective != "finetune"
+    first = next(_unused_by_function(study) if is_function else _unused_by_finetuning(study, searched), None)
     if first is None and study.run.tls is not None and study.run.scheduler is None:
         first = Unused("run.tls", "it is for a running Dask scheduler (run.scheduler)")
     if first is not None:
@@ -62,12 +64,12 @@ def refuse(study: StudyConfig, searched: Collection[str]) -> None:
 
 
 def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list[str]:
-    """Return notes about settings that have no effect on what was loaded, or another one than expected.
+    """Return notes about settings that have no effect, or not the expected one, on the loaded model and data.
 
     Args:
         study: The settings of the study.
-        searched: The names of its hyperparameters.
-        loaded: What was loaded.
+        searched: The names of the study's hyperparameters.
+        loaded: The facts about the model and data.
     """
     training, run = study.training, study.run
     lines = []
@@ -85,9 +87,9 @@ def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list
     return lines
 
 
-def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
+def _unused_by_function(study: StudyConfig) -> Iterator[Unused]:
     reason = f"objective {study.objective} trains no model"
-    # `search` is for any objective, but for the two settings of a verdict, which needs a base model to compare with.
+    # The settings of `search` have an effect with any objective, except the two that are about the verdict.
     for name in ("seeds", "ship"):
         if getattr(study.search, name) != _default(Search, name):
             yield Unused(f"search.{name}", f"{reason}, so there is no verdict on a winner")
@@ -95,14 +97,14 @@ def _of_a_function(study: StudyConfig) -> Iterator[Unused]:
         if getattr(study, name) is not None:
             yield Unused(name, reason)
     for name, section in (("training", study.training), ("test", study.test), ("run", study.run)):
-        for key in _given(section):
+        for key in _changed(section):
             if not (name == "run" and key in ELSEWHERE):
                 yield Unused(f"{name}.{key}", reason)
 
 
-def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Unused]:
+def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iterator[Unused]:
     training, run, test = study.training, study.run, study.test
-    # A hyperparameter that is searched may take a value with which the other setting has its effect.
+    # If one of two settings is searched, some trials may have a value with which the other setting has an effect.
     if training.optimizer == "adamw" and "optimizer" not in searched:
         if training.momentum != _default(Training, "momentum"):
             yield Unused("training.momentum", "only sgd has a momentum, and training.optimizer is adamw")
@@ -113,11 +115,11 @@ def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Un
     micro = training.micro_batch_size
     if micro is not None and micro > training.batch_size and not {"batch_size", "micro_batch_size"} & set(searched):
         yield Unused(f"training.micro_batch_size {micro}", f"training.batch_size is {training.batch_size}")
-    if not test.tasks:  # a limit of them would suggest that some are scored
-        for key in _given(test):
+    if not test.tasks:  # a user who limits the test tasks expects that some are scored
+        for key in _changed(test):
             yield Unused(f"test.{key}", "there are no test tasks (--test-task)")
     if run.engine != "packed":
-        if run.pack not in ("auto", 1):  # 1 asks for what these engines do anyway
+        if run.pack not in ("auto", 1):  # 1 is what these engines do in any case
             yield Unused("run.pack", f"engine {run.engine} runs one trial at a time")
         for name in ("stop", "compile"):
             if getattr(run, name) != _default(Run, name):
@@ -126,15 +128,15 @@ def _of_a_training(study: StudyConfig, searched: Collection[str]) -> Iterator[Un
         yield Unused("run.litgpt", f"run.engine is {run.engine}")
     batch = study.validation.batch_size if study.validation is not None else None
     if run.engine == "packed" and batch not in (None, _default(Validation, "batch_size")):
-        yield Unused("validation.batch_size", "packs find their own batch size for scoring")
-    # A folder or file has no revision and no split; what does not exist here is an id of the Hub.
+        yield Unused("validation.batch_size", "engine packed finds its own batch size for scoring")
+    # Only an id of the Hub has a revision or a split. A path that does not exist here is such an id.
     if study.model is not None and study.model.revision is not None and Path(study.model.path).expanduser().is_dir():
         yield Unused("model.revision", f"{study.model.path} is a folder")
     if study.data is not None and study.data.split != "train" and Path(study.data.path).expanduser().is_file():
         yield Unused("data.split", f"{study.data.path} is a file")
 
 
-def _given(section: Section) -> list[str]:
+def _changed(section: Section) -> list[str]:
     """Return the names of a section's settings that differ from the defaults."""
     fields = type(section).model_fields
     return [

@@ -1,4 +1,4 @@
-"""The search algorithms by name: optimisers that see the space and observations, never the objective."""
+"""The search algorithms by name. They see the space and the observations, never the objective."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where to evaluate next: the logarithm of the expected improvement, and starting points for its maximisation."""
+"""The acquisition function, which is the logarithm of the expected improvement, and starting points to maximise it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def acquisition(surrogate: Surrogate) -> Acquisition:
 
     f* is the highest posterior mean at an evaluated or pending point.
     """
-    # Not the highest score: without noise they are the same, and with noise that score is high by luck too.
+    # Not the highest score, which owes part of its height to luck if scores are noisy. Without noise the two agree.
     best = float(surrogate.posterior(surrogate.X)[0].max())
 
     def log_ei(points: Points) -> Points:
@@ -32,11 +32,11 @@ def acquisition(surrogate: Surrogate) -> Acquisition:
 
 def log_h(z: Points) -> Points:
     """Return log(phi(z) + z Phi(z)) without cancellation; Ament et al. 2023, eq. 9; z: any shape."""
-    # Every branch is computed for all z and may overflow where another one is taken.
+    # NumPy computes every branch for all z, so a branch may overflow at a z whose result comes from another branch.
     with np.errstate(all="ignore"):
         near = np.log(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi) + z * ndtr(z))
-        ratio = np.log(-z * erfcx(-z / np.sqrt(2))) + 0.5 * np.log(np.pi / 2)  # of -z Phi(z) to phi(z)
-        tail = np.where(z > -1e6, np.log(-np.expm1(np.minimum(ratio, -1e-16))), -2 * np.log(-z))
+        log_ratio = np.log(-z * erfcx(-z / np.sqrt(2))) + 0.5 * np.log(np.pi / 2)  # log(-z Phi(z) / phi(z))
+        tail = np.where(z > -1e6, np.log(-np.expm1(np.minimum(log_ratio, -1e-16))), -2 * np.log(-z))
         result: Points = np.where(z > -1, near, -0.5 * z * z - 0.5 * np.log(2 * np.pi) + tail)
     return result
 
@@ -45,31 +45,33 @@ def leaders(surrogate: Surrogate, count: int = 4) -> Points:
     """Return the evaluated or pending points of highest posterior mean.
 
     Args:
-        surrogate: The fitted process, which knows the points.
-        count: How many to return, if there are so many.
+        surrogate: The fitted Gaussian process, which holds the points.
+        count: The largest number of points to return.
 
     Returns:
-        The points, (count, d), the highest mean first.
+        The points, (count, d) or fewer, the highest mean first.
     """
     mean, _ = surrogate.posterior(surrogate.X)
     return surrogate.X[np.argsort(-mean, kind="stable")[:count]]
 
 
 def around(points: Points, rng: np.random.Generator, copies: int, step: Points) -> Points:
-    """Return random points around others: about half of the axes moved, and in every fourth point one axis uniform.
+    """Return random points near the given ones.
+
+    Each axis moves with probability 1/2. In every fourth point, one random axis gets a uniform value.
 
     Args:
-        points: The others, (n, d).
-        rng: What is drawn from.
-        copies: How many points to draw around each.
+        points: The points to start from, (n, d).
+        rng: The random generator.
+        copies: The number of points to draw near each starting point.
         step: The standard deviations of the moves, (n copies, 1), in units of the cube's side.
 
     Returns:
-        The points, (n copies, d).
+        The random points, (n copies, d).
     """
     start = points.repeat(copies, axis=0)
     moved = np.clip(start + step * rng.standard_normal(start.shape) * (rng.random(start.shape) < 0.5), 0, 1)
-    # Small steps never leave the share of one option of a choice; a uniform coordinate does.
+    # Small steps never leave an option's share of a choice's axis, but a uniform coordinate can.
     rows = np.arange(0, len(moved), 4)
     moved[rows, rng.integers(moved.shape[1], size=len(rows))] = rng.random(len(rows))
     return moved

@@ -28,18 +28,19 @@ FINE = 0.05
 
 
 class Annealing(Metaheuristic):
-    """A walk from the best of n_init points that takes worse ones less and less often while its steps shrink.
+    """A random walk that accepts worse points less and less often while its steps shrink.
 
-    Ours: the first temperature follows from the scores, so that their unit and origin change nothing. After the
-    horizon the walk restarts from the best point so far, hot again.
+    The walk begins at the best of n_init points. Two things are not in the papers. The first temperature is computed
+    from the scores, so that their unit and origin do not matter. After `horizon` proposals, the walk restarts from the
+    best point so far, hot again.
 
     Args:
         space: The search space.
         seed: The seed of the hypercube, the moves and their acceptance.
-        n_init: The points of the initial hypercube.
-        horizon: The proposals of one cooling; best the budget less n_init.
-        accept: The probability at T_0 of accepting a loss as large as the median difference of the initial scores.
-        step: The first standard deviation of a move, in units of the cube's side.
+        n_init: The number of points of the initial hypercube.
+        horizon: The number of proposals in one cooling; ideally the budget minus n_init.
+        accept: The probability at T_0 of accepting a score that is worse by the median difference of initial scores.
+        step: The standard deviation of the first moves, in units of the cube's side.
     """
 
     def __init__(
@@ -71,19 +72,20 @@ class Annealing(Metaheuristic):
 
     @property
     def current(self) -> Result:
-        """Where the walk stands for the next proposal."""
-        # A fold over the results in order of number: results that come late are inserted where they belong, and a
-        # study that resumes walks the same way.
+        """The result at which the walk is when it makes the next proposal."""
+        # The walk is computed from all results in order of number. A late result is therefore used in its turn, and a
+        # resumed study walks the same way.
         results = self.results
         t_0 = self.first_temperature([result.score for result in results])
-        uniform = np.random.default_rng([self.seed, 0, 3]).random(len(self.proposals))  # one for each number
+        uniform = np.random.default_rng([self.seed, 0, 3]).random(len(self.proposals))  # one per proposal
         current = best = results[0]
         cycle = 0
         for candidate in results:
             n = candidate.number
             if self._cycle(n) > cycle:
                 current, cycle = best, self._cycle(n)
-            t = t_0 * COLD ** self.progress(n) if n >= self.n_init else 0.0  # the walk begins at the best of n_init
+            # With T = 0, only better points are accepted: after the hypercube, the walk is at the best of n_init.
+            t = t_0 * COLD ** self.progress(n) if n >= self.n_init else 0.0
             if uniform[n] < metropolis(candidate.score, current.score, t):
                 current = candidate
             if candidate.score > best.score:
@@ -91,9 +93,12 @@ class Annealing(Metaheuristic):
         return best if self._cycle(len(self.proposals)) > cycle else current
 
     def first_temperature(self, scores: Sequence[float]) -> float:
-        """Return T_0, in units of the score, from the first n_init finite scores, given in order of number.
+        """Return T_0, in units of the score, from the first n_init finite scores.
 
-        If these are all equal, as many more are used as it takes to find a different one; T_0 is 0 if there is none.
+        If these are all equal, further scores are used up to the first different one; without one, T_0 is 0.
+
+        Args:
+            scores: The scores in order of number.
         """
         finite = [score for score in scores if math.isfinite(score)]
         differs = next((i for i, score in enumerate(finite) if score != finite[0]), 0)
@@ -102,7 +107,7 @@ class Annealing(Metaheuristic):
         return statistics.median(differences) / math.log(1 / self.accept) if differences else 0.0
 
     def progress(self, n: int) -> float:
-        """Return the share of its cooling that is over at proposal n, in [0, 1)."""
+        """Return the share of the current cooling that is over at proposal n, in [0, 1)."""
         return max(n - self.n_init, 0) % self.horizon / self.horizon
 
     def _cycle(self, n: int) -> int:
@@ -110,11 +115,13 @@ class Annealing(Metaheuristic):
 
 
 def metropolis(candidate: float, current: float, t: float) -> float:
-    """Return the probability of accepting a candidate; a failure (-inf) is accepted only from a failure.
+    """Return the probability of accepting a candidate.
+
+    A failure (-inf) is accepted only if the current point is a failure too.
 
     Args:
         candidate: The candidate's score.
-        current: The score of the point where the walk stands.
+        current: The score of the walk's current point.
         t: The temperature, in units of the score; >= 0.
     """
     if candidate >= current:

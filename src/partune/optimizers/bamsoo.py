@@ -2,9 +2,9 @@
 
 Z. Wang, B. Shakibi, L. Jin, N. de Freitas, Bayesian Multi-Scale Optimistic Optimization, AISTATS 2014.
 
-    g           score of a node: f where it was evaluated, else the lower bound
+    g           score of a node: f if it was evaluated, otherwise the lower bound mu - B_N sigma
     f+          best score so far
-    N           nodes of the tree so far, the one in question and the root counted
+    N           number of nodes of the tree so far, including the root and the node in question
     B_N         sqrt(2 log(pi^2 N^2 / (6 eta)))
     mu, sigma   posterior mean and standard deviation of f at the node's centre
 """
@@ -25,20 +25,22 @@ from partune.trial import Point
 
 
 class BaMSOO(Sweeping):
-    """SOO whose new node is evaluated only if its upper bound mu + B_N sigma reaches f+.
+    """SOO that evaluates a new node only if the node's upper bound mu + B_N sigma reaches f+.
 
-    Nodes are scored one at a time, as f+ and the process change between siblings. A node whose configuration has a
-    score takes it, at no cost; a middle child whose parent was only inferred is tested again, with the current process.
-    While results are pending the process believes its own mean for them, and siblings are tested in the same order.
+    A node that is not evaluated is inferred: it is scored by its lower bound. Nodes are scored one at a time, because
+    f+ and the Gaussian process change between siblings. If a node's configuration already has a score, the node takes
+    that score at no cost. A middle child whose parent was inferred is tested again with the current process. While
+    results are pending, the process uses its own mean as their scores, and siblings are tested in the same order.
 
     Args:
         space: The search space.
-        seed: Ignored by the algorithm, which draws nothing.
-        k: The parts of a split; with an odd number the middle child is its parent's point and costs nothing.
-        h_max: "sqrt", the paper's bound floor(sqrt(t)), or "none".
-        compare: ">=", the paper's, or ">", the original study's.
-        eta: In (0, 1); all the bounds hold with probability 1 - eta, if the process is right.
-        patience: The inferred nodes in a row after which the next is evaluated in any case; None, the paper's: never.
+        seed: Ignored, because the algorithm draws no random numbers.
+        k: The number of parts of a split. If it is odd, the middle child has its parent's point and costs nothing.
+        h_max: The depth bound: "sqrt" for the paper's floor(sqrt(t)), or "none".
+        compare: How a leaf must compare with v_max to be expanded: ">=" (the paper) or ">" (the original study).
+        eta: In (0, 1). If the process is right, all bounds hold with probability 1 - eta.
+        patience: The number of inferred nodes in a row after which the next node is always evaluated; None, as in the
+            paper, sets no limit.
     """
 
     def __init__(
@@ -59,15 +61,16 @@ class BaMSOO(Sweeping):
         self.eta = eta
         self.patience = patience
         self._nodes = 0
-        self._inferred: list[Cell] = []  # in a row, since the last node that was evaluated
+        self._inferred: list[Cell] = []  # the nodes inferred since the last evaluation
         self._fitted: tuple[int, Surrogate] | None = None  # the number of results, and the process fitted to them
-        self._believed: tuple[int, int, Surrogate] | None = None  # the numbers of results and of proposals too
+        # The numbers of results and of proposals, and the process with its own mean as the score of pending proposals.
+        self._believed: tuple[int, int, Surrogate] | None = None
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
         """Score new cells one by one: by f at the centre if the upper bound reaches f+, else by the lower bound.
 
         Args:
-            tree: The tree they are of.
+            tree: The tree of the cells.
             cells: The root, or the parts of one split.
         """
         for cell in cells:
@@ -82,14 +85,18 @@ class BaMSOO(Sweeping):
                     self._inferred.append(cell)
             tree.add([cell])
         while tree.shallowest is None and self.waiting:
-            # A node inferred by the current process could be inferred otherwise once the pending results are in, and
-            # nothing in the record would say which: the search asks for its result.
+            # Once the pending results arrive, the process could infer something else about the last node, and the
+            # record would not show which inference was used. The search therefore asks for the node's result.
             last, self._inferred = self._inferred[-1:], []
             yield [cell.point for cell in last]
             tree.collect()
 
     def _bounds(self, point: Point) -> tuple[float, float]:
-        """Return mu -+ B_N sigma; without bounds while there is no finite score, and when patience ends."""
+        """Return mu - B_N sigma and mu + B_N sigma.
+
+        The bounds are infinite, which forces an evaluation, while there is no finite score and after `patience`
+        inferred nodes in a row.
+        """
         if self.best_score == -math.inf or len(self._inferred) == self.patience:
             return -math.inf, math.inf
         note = self.infer(point, lambda: self._posterior(point))
@@ -102,7 +109,7 @@ class BaMSOO(Sweeping):
         return {"mean": float(mean[0]), "std": float(std[0])}
 
     def _process(self) -> Surrogate:
-        """Return the process fitted to the results so far, believing its own mean for what is pending."""
+        """Return the process fitted to the results so far, with its own mean as the score of pending proposals."""
         results, asked = len(self.scores), len(self.proposals)
         if self._fitted is None or self._fitted[0] != results:
             self._fitted = results, Surrogate(self.space, *subset(*self.history, self.errors))
@@ -118,7 +125,7 @@ def b(n: int, eta: float) -> float:
     """Return B_N = sqrt(2 log(pi^2 N^2 / (6 eta))).
 
     Args:
-        n: N, the number of nodes, from 1 on.
+        n: N, the number of nodes, at least 1.
         eta: In (0, 1).
     """
     return math.sqrt(2 * math.log(math.pi**2 * n**2 / (6 * eta)))

@@ -1,14 +1,14 @@
-"""Ask and tell: how every optimiser is driven, and how its state is rebuilt from a record.
+"""The ask-and-tell interface of every optimiser, and how an optimiser's state is rebuilt from a record.
 
-Two forms of optimiser share one protocol:
+Two forms of optimiser share this interface:
 
-- `Sampler`: proposal n is a function of the seed, n, the results told and the proposals pending (random search,
-  Latin hypercube, GP-BO). A replay restores the history and nothing else.
-- `Sequential`: the paper's loop, written as a generator that yields the points it wants scored and resumes with their
-  scores (SOO, BaMSOO). A replay feeds the recorded scores to the same loop. Where the algorithm can, it goes ahead of
-  results that are pending, exactly as far as the caller asks.
+- `Sampler`: proposal n is a function of the seed, n, the results told so far and the pending proposals (random search,
+  Latin hypercube, GP-BO). A replay only has to restore the history.
+- `Sequential`: the paper's loop is a generator that yields the points to score and resumes with their scores (SOO,
+  BaMSOO). A replay feeds the recorded scores to the same loop. If the algorithm can continue while results are
+  pending, it does so exactly as far as the caller asks.
 
-Both answer a configuration that was already proposed from the record: it is no new proposal and costs no budget.
+Neither proposes a configuration twice. If a search asks for one again, it gets the known score, at no cost.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from partune.trial.names import Rung, rung_scores
 
 Search = Generator[list[Point], list[float], None]
 
-MOST_ASKED = 100_000  # proposals per ask
+MOST_ASKED = 100_000  # the largest number of proposals per ask
 
 
 class ReplayError(UserError):
-    """A record that is not what this optimiser, space and seed would have proposed."""
+    """The record differs from what this optimiser proposes with this space and seed."""
 
 
 class Optimizer(ABC):
@@ -40,14 +40,14 @@ class Optimizer(ABC):
 
     Args:
         space: The search space.
-        seed: The seed of all that is random in the algorithm; an integer from 0 on.
+        seed: The seed of everything random in the algorithm; an integer >= 0.
 
     Attributes:
         seeded: False for a deterministic algorithm, which proposes the same points under every seed.
         learns: False if results do not change what is proposed.
-        n_init: The number of proposals in an initial design, before which no result is used.
+        n_init: The number of proposals in the initial design, which does not depend on results.
         proposals: All proposals so far, in order of their numbers.
-        scores: What each told result counts as, by the proposal's number; -inf for a failure.
+        scores: The score that each told result counts as, by the proposal's number; -inf for a failure.
     """
 
     seeded: ClassVar[bool] = True
@@ -62,8 +62,8 @@ class Optimizer(ABC):
         self.proposals: list[Proposal] = []
         self.scores: dict[int, float] = {}
         self._errors: dict[int, float] = {}
-        self._completed: list[Observation] = []  # of trials that ran to their end
-        self._numbers: dict[Point, int] = {}  # by canonical point
+        self._completed: list[Observation] = []  # of trials that neither failed nor were stopped early
+        self._numbers: dict[Point, int] = {}  # the proposals' numbers by canonical point
         self._size = space.size
 
     # ----- the protocol
@@ -86,7 +86,7 @@ class Optimizer(ABC):
 
         Raises:
             UserError: `proposal` is not a Proposal.
-            ValueError: The proposal is not one of this optimiser's, or its result was told before.
+            ValueError: The optimiser did not make this proposal, or its result was told before.
         """
         if not isinstance(proposal, Proposal):
             raise UserError(f"tell() takes a Proposal that ask() returned, got {shown(proposal)}")
@@ -104,16 +104,16 @@ class Optimizer(ABC):
     def _score_of(self, observation: Observation) -> float:
         """Return the score that an observation counts as; -inf for a failure.
 
-        A stopped trial counts as its score at its last rung, plus the mean of what the completed trials gained after
-        that rung, but no more than the best of them.
+        A trial that was stopped early counts as its score at its last rung plus the mean gain of the completed trials
+        after that rung. The sum is limited to the best score of a completed trial.
         """
-        # A failure stays -inf here: an imputed value would change as results come in, so only a fit imputes one.
+        # A failure stays -inf here. A substitute value would change as results arrive, so only a fit uses one.
         if observation.status is not Status.STOPPED or not observation.scores:
             return observation.score if observation.scores else -math.inf
         rung = str(Rung(len(rung_scores(observation.scores)) - 1))
         gains = [other.score - other.scores[rung] for other in self._completed if rung in other.scores]
         expected = observation.score + (sum(gains) / len(gains) if gains else 0.0)
-        # The judge stopped the trial because it was behind: an extrapolation must not make it the leader.
+        # The trial was stopped because it was behind, so the extrapolated score must not make it the leader.
         return min(expected, max((other.score for other in self._completed), default=expected))
 
     @property
@@ -122,23 +122,24 @@ class Optimizer(ABC):
         """Whether nothing will ever be proposed again and nothing is pending."""
 
     def replay(self, trials: Iterable[Trial]) -> None:
-        """Rebuild the state from a record, on an optimiser that was asked for nothing yet.
+        """Rebuild the state from a record, in an optimiser that has not been asked yet.
 
-        Proposals are made again in order of number, each after exactly the results that were told before it. Trials
-        that are not final stay pending, to be told later through `trial.proposal`.
+        Proposals are made again in order of number, each after exactly the results that were told before it. A trial
+        without a final result stays pending. Its result can be told later through `trial.proposal`.
 
         Raises:
             ReplayError: The record disagrees with what this optimiser proposes.
-            ValueError: This optimiser has made proposals.
+            ValueError: This optimiser has already made proposals.
         """
         if self.proposals:
             raise ValueError(f"a replay needs a fresh optimiser, this one made {len(self.proposals)} proposals")
         self.follow(trials)
 
     def follow(self, trials: Iterable[Trial]) -> None:
-        """Catch up with a record whose beginning is what this optimiser proposed and was told.
+        """Catch up with a record that begins with all that this optimiser has proposed and been told.
 
-        A `Sequential` optimiser can follow new results only: it may have gone on beyond its last proposal.
+        A `Sequential` optimiser can follow only new results, not new proposals, because its search may already have
+        continued beyond its last proposal.
 
         Raises:
             ReplayError: The record disagrees with what this optimiser proposes.
@@ -167,29 +168,29 @@ class Optimizer(ABC):
             self._retell(results)
 
     def repropose(self, trial: Trial) -> None:
-        """Make a recorded proposal again, as the next one; raise ReplayError if the optimiser proposes another."""
+        """Make the next proposal; raise ReplayError if it differs from a recorded trial's."""
         proposal = self._propose()
         if proposal is None or proposal.point != tuple(trial.point) or proposal.config != dict(trial.config):
             raise _disagreement(trial, "nothing" if proposal is None else f"{proposal.point}, {dict(proposal.config)}")
         self.register(proposal)
 
     def register(self, proposal: Proposal) -> Proposal:
-        """Add a proposal to those that were made, whoever chose it, and return it."""
+        """Add a proposal to `proposals`, and return it."""
         self.proposals.append(proposal)
         self._numbers[self.space.encode(proposal.config)] = proposal.number
         return proposal
 
-    # ----- what an algorithm builds on
+    # ----- what algorithms use
 
     @property
     def pending(self) -> list[Proposal]:
-        """The proposals whose results were not told yet, in order of number."""
+        """The proposals that have no result yet, in order of number."""
         return [proposal for proposal in self.proposals if proposal.number not in self.scores]
 
     @property
     def history(self) -> tuple[list[Point], list[float]]:
-        """The points really evaluated, n of (d,), and their scores, (n,); in order of number, -inf for a failure."""
-        # Not proposal.point: a Sequential proposes cell centres, which rounding to a configuration moves.
+        """The n evaluated points, (d,) each, and their scores, (n,), -inf for a failure; both in order of number."""
+        # Not proposal.point: a Sequential proposes cell centres, and rounding to a configuration moves them.
         numbers = sorted(self.scores)
         return [self.space.encode(self.proposals[k].config) for k in numbers], [self.scores[k] for k in numbers]
 
@@ -213,7 +214,7 @@ class Optimizer(ABC):
         return None if number is None else self.scores.get(number)
 
     def canonical(self, point: Point) -> Point:
-        """Return the point that stands for the configuration at a point: the same for all its points."""
+        """Return the one point that represents the configuration at a point."""
         return self.space.encode(self.space.decode(point))
 
     def _all_proposed(self) -> bool:
@@ -221,10 +222,14 @@ class Optimizer(ABC):
 
     @abstractmethod
     def _propose(self) -> Proposal | None:
-        """Return the next proposal, not registered yet, or None if there is none at the moment."""
+        """Return the next proposal without registering it, or None if there is none at the moment."""
 
     def _retell(self, results: deque[Trial], before: Trial | None = None) -> None:
-        """Tell the next recorded result; `before` is the trial whose proposal needs it, if it is for one."""
+        """Tell the next recorded result.
+
+        results: The recorded results that are not told yet.
+        before: The trial whose proposal needs the result; None once all proposals are made.
+        """
         if not results or results[0].number >= len(self.proposals):
             at = "its end" if before is None else f"trial {before.number}"
             raise ReplayError(f"the record tells a result before its proposal, at {at}")
@@ -235,7 +240,7 @@ class Optimizer(ABC):
 
 
 class Sampler(Optimizer):
-    """An optimiser whose next point follows from the history alone; each point is the one really evaluated."""
+    """An optimiser whose next point depends only on the history. It proposes the points that are evaluated."""
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         super().__init__(space, seed)
@@ -247,7 +252,7 @@ class Sampler(Optimizer):
 
     @property
     def cheap(self) -> bool:
-        """Whether `next_point` is fast enough now that a replay can check the record against it."""
+        """Whether `next_point` is fast enough at the moment for a replay to check the record against it."""
         return True
 
     @property
@@ -263,7 +268,7 @@ class Sampler(Optimizer):
         return Proposal(len(self.proposals), self.space.encode(config), config)
 
     def repropose(self, trial: Trial) -> None:
-        """Make a recorded proposal again: checked if `next_point` is cheap, else taken as it is recorded."""
+        """Make a recorded proposal again: check it if `next_point` is cheap, otherwise take it from the record."""
         if self.cheap:
             super().repropose(trial)
         elif self.space.encode(trial.config) != tuple(trial.point):
@@ -273,15 +278,15 @@ class Sampler(Optimizer):
 
 
 class Sequential(Optimizer):
-    """An optimiser whose loop is a generator; this class turns it into ask and tell.
+    """An optimiser whose loop is a generator, which this class drives through ask and tell.
 
-    A search that can go ahead is resumed with NaN for what is pending if it is asked for more than it has yielded; it
-    yields an empty list if it can do nothing before a result arrives. An ask that brought no proposal is in no record,
-    so the search must leave no trace of it: resumed later, with more results, it does what it would have done without.
-    With one proposal at a time, each told at once, nothing is ever missing.
+    If a search can run ahead and is asked for more points than it has yielded, it is resumed with NaN as the score of
+    pending points. It yields an empty list if it can do nothing before a result arrives. The record does not show an
+    ask that returned no proposal, so such an ask must not change what the search does later. If each proposal is told
+    before the next one is asked for, no score is ever missing.
 
     Attributes:
-        ahead: Whether the search goes on while results are pending.
+        ahead: Whether the search can continue while results are pending.
     """
 
     ahead: ClassVar[bool] = False
@@ -289,12 +294,12 @@ class Sequential(Optimizer):
     def __init__(self, space: Space, seed: int = 0) -> None:
         super().__init__(space, seed)
         self._search: Search | None = None
-        self._batch: list[Point] = []  # what the search yielded last
-        self._passed = 0  # points of the batch that are proposed
+        self._batch: list[Point] = []  # the points that the search yielded last
+        self._passed = 0  # how many points of the batch are already proposed
         self._ended = False
         self._canonicals: dict[Point, Point] = {}
-        self._notes: list[Mapping[str, Any]] = []  # since the last proposal
-        self._recorded: deque[Mapping[str, Any]] | None = None  # notes to take over, during a replay
+        self._notes: list[Mapping[str, Any]] = []  # what the search inferred since the last proposal
+        self._recorded: deque[Mapping[str, Any]] | None = None  # during a replay: the recorded notes still to be used
 
     @abstractmethod
     def search(self) -> Search:
@@ -303,18 +308,18 @@ class Sequential(Optimizer):
     def infer(self, point: Point, compute: Callable[[], Mapping[str, float]]) -> Mapping[str, Any]:
         """Return what the algorithm infers about a point, and note it for the record of the next proposal.
 
-        A replay takes the note from the record: computed again on another machine, its last digits could differ and
-        lead the search elsewhere.
+        A replay takes the note from the record. If another machine computed it again, its last digits could differ and
+        change the course of the search.
 
         Args:
-            point: Where in the cube, (d,).
-            compute: Called without arguments for the note's numbers, by name.
+            point: The point in the cube, (d,).
+            compute: A function that returns the note's numbers by name.
 
         Returns:
             The note: the point and the numbers.
 
         Raises:
-            ReplayError: The record has no note about this point here.
+            ReplayError: The record's next note is not about this point.
         """
         if self._recorded is None:
             note: Mapping[str, Any] = {"point": list(point), **compute()}
@@ -339,8 +344,8 @@ class Sequential(Optimizer):
         return len(self.scores) < len(self.proposals)
 
     def canonical(self, point: Point) -> Point:
-        """Return the point that stands for the configuration at a point: the same for all its points."""
-        # Kept, as a search asks about the same points again and again.
+        """Return the one point that represents the configuration at a point."""
+        # Cached, because a search asks about the same points again and again.
         if point not in self._canonicals:
             self._canonicals[point] = super().canonical(point)
         return self._canonicals[point]
@@ -361,13 +366,13 @@ class Sequential(Optimizer):
         self._recorded = None
 
     def _advance(self) -> Point | None:
-        """Run the search to its next point that was never proposed; None if it ended or needs what is pending."""
+        """Run the search to its next new point; return None if the search has ended or needs pending results."""
         while not self._ended:
             while self._passed < len(self._batch) and self.proposed(self._batch[self._passed]):
                 self._passed += 1
             if self._passed < len(self._batch):
                 return self._batch[self._passed]
-            # A tree over a finite space can be refined for ever; once all was proposed, nothing new can come of it.
+            # A tree over a finite space could be refined for ever, so the search ends once all is proposed.
             if self._all_proposed():
                 self._ended = True
                 return None

@@ -1,7 +1,7 @@
 """Bayesian optimisation with a Gaussian process.
 
-Jones, Schonlau and Welch 1998 (EGO), with logEI in place of EI (Ament et al. 2023) and, for what is pending, the
-Kriging Believer (Ginsbourger, Le Riche and Carraro 2010); Algorithm 3.1 of the original study's report.
+This is EGO (Jones, Schonlau and Welch 1998) with logEI instead of EI (Ament et al. 2023). The Kriging Believer
+(Ginsbourger, Le Riche and Carraro 2010) handles pending proposals. See Algorithm 3.1 of the original study's report.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from partune.runtime.threads import one_blas_thread
 from partune.space import Space
 from partune.trial import Point
 
-# Limits of `look`, which takes memory, and of `rounds`, each of which halves a step that begins at 0.1.
+# `look` is limited because it takes memory, `rounds` because each round halves a step that begins at 0.1.
 MOST_LOOKED, MOST_ROUNDS = 2**16, 1000
 
 
 class GPBO(Stream):
-    """A Latin hypercube of n_init points; then, one at a time, fit the process, maximise logEI, propose.
+    """Bayesian optimisation: a Latin hypercube of n_init points, then maxima of logEI under a fitted process.
 
-    While no finite score is told, further hypercubes follow the first.
+    While there is no finite score, further hypercubes follow.
 
     Args:
         space: The search space.
         seed: The seed of the hypercubes and of the search for the acquisition's maximum.
-        n_init: The points of the initial design.
-        look: The points of the acquisition's first look, a power of two.
-        rounds: The rounds of refinement around the best points of that look, each with half the step of the one before.
+        n_init: The number of points of the initial design.
+        look: The number of points at which the acquisition is first computed, a power of two.
+        rounds: The number of rounds that refine the best points; each round halves the step.
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, look: int = 2048, rounds: int = 8) -> None:
@@ -53,12 +53,12 @@ class GPBO(Stream):
 
     @property
     def cheap(self) -> bool:
-        """Whether the next point is one of a hypercube, which needs no fit."""
+        """Whether the next point comes from a hypercube, which needs no fit."""
         return len(self.proposals) < self.n_init or self.best_score == -math.inf
 
     @one_blas_thread()
     def next_point(self) -> Point | None:
-        """Return the best new point of the acquisition's maximisation, or the next of a hypercube."""
+        """Return the new point with the best acquisition found, or the next point of a hypercube."""
         if self.cheap:
             return super().next_point()
         rng = np.random.default_rng([self.seed, len(self.proposals), 2])
@@ -68,17 +68,17 @@ class GPBO(Stream):
         return next(points, None) or super().next_point()
 
     def _surrogate(self) -> Surrogate:
-        # Fitted from the priors' modes each time, never from the fit before: the state is the history alone, so that a
-        # study that resumes proposes what it would have proposed.
+        # Each fit starts from the priors' modes, not from the previous fit. The history is then the only state, so a
+        # resumed study proposes the same points as one that was never interrupted.
         results = len(self.scores)
         if self._fitted is None or self._fitted[0] != results:
             self._fitted = results, Surrogate(self.space, *subset(*self.history, self.errors))
         return self._fitted[1]
 
     def _best(self, log_ei: Acquisition, leaders: Points, rng: np.random.Generator) -> Points:
-        """Return points in falling order of the acquisition, as they would be evaluated; (m, d)."""
+        """Return points, (m, d), the best acquisition first; each is snapped to the point that would be evaluated."""
         d = self.space.dimension
-        # Steps from tiny to a third of the cube: the peak beside a leader becomes narrow as scores come in.
+        # Steps range from tiny to a third of the cube, because the peak near a leader narrows as scores arrive.
         near = around(leaders, rng, 64, np.exp(rng.uniform(np.log(0.003), np.log(0.3), (64 * len(leaders), 1))))
         points = self.space.snap(np.concatenate([qmc.Sobol(d, rng=rng).random(self.look), near]))
         value = log_ei(points)
@@ -89,7 +89,7 @@ class GPBO(Stream):
         return points[np.argsort(-value, kind="stable")]
 
     def _new(self, points: Points) -> Iterator[Point]:
-        """Yield the points that would really be evaluated, of configurations that were never proposed."""
+        """Yield the canonical points of those configurations that were never proposed."""
         for point in points:
             canonical = self.canonical(tuple(point.tolist()))
             if not self.proposed(canonical):

@@ -1,4 +1,4 @@
-"""DIRECT: dividing rectangles, and its locally biased form.
+"""The DIRECT algorithm (dividing rectangles) and its locally biased form, DIRECT-l.
 
 D. R. Jones, C. D. Perttunen, B. E. Stuckman, Lipschitzian Optimization Without the Lipschitz Constant, Journal of
 Optimization Theory and Applications 79, 1993. J. M. Gablonsky, C. T. Kelley, A Locally-Biased Form of the DIRECT
@@ -25,14 +25,14 @@ from partune.trial import Point
 
 
 class DIRECT(Partitioned):
-    """Dividing rectangles: in each iteration, every cell whose bound would be the best for some Lipschitz constant.
+    """The DIRECT algorithm: each iteration divides every cell that has the best bound for some Lipschitz constant.
 
-    An iteration's points are one batch, and the next iteration needs all of their scores.
+    The points of an iteration are one batch, and the next iteration needs all of their scores.
 
     Args:
         space: The search space.
-        seed: Ignored by the algorithm, which draws nothing.
-        epsilon: A cell is divided only if it could improve on f* by epsilon |f*|; >= 0.
+        seed: Ignored, because the algorithm draws no random numbers.
+        epsilon: A cell is divided only if it could improve on f* by epsilon |f*|, where epsilon >= 0.
     """
 
     seeded = False
@@ -55,13 +55,17 @@ class DIRECT(Partitioned):
                 self._divide(tree, cell)
 
     def size(self, cell: Cell) -> float:
-        """Return d_j, the distance from the centre to a corner in the unit cube; sides that cannot be cut count 0."""
-        # Sorted, so that cells of equal sides get the same sum to the last bit, and with it the same row of the tree.
+        """Return d_j, the distance from the centre to a corner, in which a side that cannot be cut counts as 0."""
+        # Sorted, so that the sums of cells with equal sides agree to the last bit: equal cells must share a row.
         return 0.5 * math.sqrt(sum(9.0**-level for level in sorted(cell.levels[axis] for axis in cell.sides)))
 
     def _potentially_optimal(self, tree: Tree) -> list[Cell]:
-        """Take the cells to divide out of the tree: the best of each size, largest first, then those equal to it."""
-        # A failure (-inf) would make every slope infinite; it counts as the worst finite score.
+        """Remove the cells to divide from the tree, and return them.
+
+        They are the best cell of each chosen size, largest first. Unless the search is biased, cells of equal size and
+        score follow.
+        """
+        # A failure (-inf) would make every slope infinite, so it counts as the worst finite score.
         finite = [score for score in self.scores.values() if math.isfinite(score)]
         best, worst = max(finite, default=0.0), min(finite, default=0.0)
         scores = {d: max(leaf.score, worst) for d in tree.rows if (leaf := tree.best(d)) is not None}
@@ -77,7 +81,7 @@ class DIRECT(Partitioned):
         """Cut a cell along its longest sides, the best w_i first, so that the best points get the largest cells."""
         longest, middle, parts = cell.longest, cell, {}
         for axis in sorted(longest, key=lambda axis: self._best_of_pair(cell, axis), reverse=True):
-            if axis in middle.sides:  # a condition may have switched it off
+            if axis in middle.sides:  # an earlier cut may have made the axis inactive
                 low, middle, high = tree.split(middle, axis)
                 parts[axis] = [high, low]
         tree.add(part for axis in longest for part in parts.get(axis, []))
@@ -89,9 +93,9 @@ class DIRECT(Partitioned):
 
 
 class DIRECTL(DIRECT):
-    """DIRECT in its locally biased form, which turns sooner to where f is good.
+    """DIRECT-l, the locally biased form, which concentrates sooner on regions where f is good.
 
-    It measures a cell by its longest side, and divides one cell of each size.
+    It measures a cell by its longest side and divides only one cell of each size.
     """
 
     biased = True
@@ -102,16 +106,16 @@ class DIRECTL(DIRECT):
 
 
 def potentially_optimal(scores: Mapping[float, float], best: float, epsilon: float) -> list[float]:
-    """Return the sizes that are potentially optimal as Jones et al. define it, from the largest down.
+    """Return the sizes that are potentially optimal by the definition of Jones et al., largest first.
 
-    These are the sizes j for which there is a K > 0 with, for every size i,
+    A size j is potentially optimal if there is a K > 0 such that, for every size i,
 
         f_j + K d_j >= f_i + K d_i   and   f_j + K d_j >= f* + epsilon |f*|
 
     Args:
         scores: The best score f_i of each size d_i.
         best: f*.
-        epsilon: The relative improvement that must be possible, >= 0.
+        epsilon: The relative improvement on f* that must be possible, >= 0.
     """
 
     def holds(d: float) -> bool:

@@ -2,12 +2,12 @@
 
 A. Nakib, S. Ouchraa, N. Shvai, L. Souquet, E.-G. Talbi, Deterministic Metaheuristic Based on Fractal Decomposition for
 Large-Scale Optimization, Applied Soft Computing 61, 2017; T. Firmin, E.-G. Talbi, A Fractal-Based Decomposition
-Framework for Continuous Optimization, 2022 (other shapes, and the distance to the best in its corrected form).
+Framework for Continuous Optimization, 2022 (other shapes, and a correction to the distance from the best point).
 
-Checked line by line against two programs by authors of these papers, not against the papers' text: zellij (Firmin and
-Talbi 2022) for the children, the three points, the quality, the tree search and the local search; FDS (Llanza, Shvai
-and Nakib 2025) for the children, the inflation and the three points, in which it agrees with zellij up to three axes
-(from four on it inflates by 2.185).
+This module was checked line by line against two programs by authors of these papers, not against the papers' text.
+With zellij (Firmin and Talbi 2022) we compared the children, the three points, the quality, the tree search and the
+local search. With FDS (Llanza, Shvai and Nakib 2025) we compared the children, the inflation and the three points. FDS
+agrees with zellij for up to three axes; for four or more, it inflates by 2.185.
 
     c, r        centre and radius of a region, in the unit cube
     x*, f*      best point so far, and its score
@@ -36,8 +36,8 @@ class Region:
     Attributes:
         c: The centre, (d,).
         r: The radius or the half side.
-        level: How often the cube was decomposed to get it.
-        q: Its quality.
+        level: The number of decompositions that led to the region.
+        q: The quality of the region.
     """
 
     c: Point
@@ -47,21 +47,21 @@ class Region:
 
 
 class Hypersphere:
-    """The decomposition into 2 d spheres of radius r / (1 + sqrt(2)), at the ends of the parent's axes.
+    """The decomposition into 2 d spheres of radius r / (1 + sqrt(2)), one at each end of the parent's axes.
 
-    They leave gaps, so each region is searched in a sphere that is larger by the factor `inflation`.
+    The spheres leave gaps, so each region is searched in a sphere that is larger by the factor `inflation`.
     """
 
     inflation = 1.75
 
     @staticmethod
-    def children(of: Region) -> list[Region]:
-        """Return the parts of a region: above its centre on every axis, then below."""
-        r = of.r / (1 + math.sqrt(2))
+    def children(parent: Region) -> list[Region]:
+        """Return the parts of a region: those above its centre on each axis, then those below."""
+        r = parent.r / (1 + math.sqrt(2))
         return [
-            Region(moved(of.c, axis, sign * (of.r - r)), r, of.level + 1)
+            Region(moved(parent.c, axis, sign * (parent.r - r)), r, parent.level + 1)
             for sign in (1, -1)
-            for axis in range(len(of.c))
+            for axis in range(len(parent.c))
         ]
 
 
@@ -69,30 +69,31 @@ class Hypercube:
     """The decomposition into 2^d cubes of half the side, which leave no gaps and need no inflation."""
 
     inflation = 1.0
-    most = 10  # axes
+    most = 10  # the largest number of axes
 
     @staticmethod
-    def children(of: Region) -> list[Region]:
+    def children(parent: Region) -> list[Region]:
         """Return the parts of a region."""
-        signs = itertools.product((-1, 1), repeat=len(of.c))
+        c, half = parent.c, parent.r / 2
         return [
-            Region(tuple(u + s * of.r / 2 for u, s in zip(of.c, sign, strict=True)), of.r / 2, of.level + 1)
-            for sign in signs
+            Region(tuple(u + s * half for u, s in zip(c, signs, strict=True)), half, parent.level + 1)
+            for signs in itertools.product((-1, 1), repeat=len(c))
         ]
 
 
-DEEPEST = 50  # levels: the regions below are smaller than the distance of neighbouring floats
+# The largest number of levels: deeper regions would be smaller than the spacing of floating-point numbers.
+DEEPEST = 50
 
 
 class FDA(Sequential):
-    """Fractal decomposition: the best region of the deepest level is decomposed, those of the last searched locally.
+    """The fractal decomposition algorithm, which decomposes the best region of the deepest level.
 
     Args:
         space: The search space.
-        seed: Ignored by the algorithm, which draws nothing.
-        shape: "hypersphere", the paper's, or "hypercube".
-        levels: The levels of the decomposition; the regions of the last are searched locally.
-        precision: The least step of the local search, in sides of the unit cube.
+        seed: Ignored, because the algorithm draws no random numbers.
+        shape: The shape of regions: "hypersphere", as in the paper, or "hypercube".
+        levels: The number of levels of the decomposition. Regions of the last level are searched locally.
+        precision: The smallest step of the local search, in units of the cube's side.
     """
 
     seeded = False
@@ -109,25 +110,25 @@ class FDA(Sequential):
             raise UserError(f'no shape "{shape}"{suggestion(shape, self.shapes)}')
         if shape == "hypercube" and space.dimension > Hypercube.most:
             raise UserError(
-                f"a hypercube has 2^d children: for at most {Hypercube.most} hyperparameters, got {space.dimension}; "
-                "take shape=hypersphere"
+                f"shape=hypercube makes 2^d children of a region, so it takes at most {Hypercube.most} "
+                f"hyperparameters, got {space.dimension}; use shape=hypersphere"
             )
         if levels < 1:
             raise UserError(f"levels >= 1 must hold, got levels={levels}")
         if levels > DEEPEST:
-            raise UserError(f"levels <= {DEEPEST} must hold, got levels={levels}: a region's radius halves with each")
+            raise UserError(f"levels <= {DEEPEST} must hold, got levels={levels}: each level halves the regions")
         if not 0 < precision < 0.5:
             raise UserError(f"0 < precision < 0.5 must hold, got precision={precision}")
         self.shape = self.shapes[shape]
         self.levels = levels
         self.precision = precision
-        self.regions = [Region((0.5,) * space.dimension, 0.5)]  # in the order in which they were made
+        self.regions = [Region((0.5,) * space.dimension, 0.5)]  # in order of creation
 
     def search(self) -> Search:
         """Decompose the most promising region, explore its parts or search them locally, and repeat."""
         frontier = self.regions[:1]
         while frontier:
-            region = max(frontier, key=lambda candidate: (candidate.level, candidate.q))
+            region = max(frontier, key=lambda region: (region.level, region.q))
             frontier.remove(region)
             children = self.shape.children(region)
             self.regions += children
@@ -140,17 +141,17 @@ class FDA(Sequential):
         yield from self._rest()
 
     def _explore(self, regions: list[Region]) -> Search:
-        """Judge regions by their three points (promising hypersphere search).
+        """Compute the quality of regions from three points each (the paper's promising hypersphere search).
 
-        Ours: the children of a region are one batch, and their q is relative to the best point after it. A region
-        whose points all failed is decomposed last.
+        Unlike in the paper, the children of a region are one batch, and their q is relative to the best point after
+        that batch. A region whose three points all failed is decomposed last.
         """
         points = [self._three(region) for region in regions]
         scores = iter((yield [point for three in points for point in three]))
         x, f = self._best()
         for region, three in zip(regions, points, strict=True):
             three_scores = [next(scores) for _ in three]
-            # x* itself has q = 0, the best possible; without the case it would be 0 / 0.
+            # x* itself has the best possible quality, q = 0. The formula would compute 0 / 0.
             region.q = max(
                 -math.inf if score == -math.inf else 0.0 if score >= f else (score - f) / max(math.dist(s, x), 1e-20)
                 for s, score in zip(three, three_scores, strict=True)
@@ -162,8 +163,8 @@ class FDA(Sequential):
         return [region.c, *(tuple(clipped(u + sign * step) for u in region.c) for sign in (1, -1))]
 
     def _intensive_local_search(self, region: Region) -> Search:
-        """Go along each axis to the best of s, s + omega e_i, s - omega e_i; halve omega if no axis improved."""
-        # The paper stops at omega = 1e-20, which would spend any budget of fine-tunings in one place.
+        """Move along each axis to the best of s, s + omega e_i and s - omega e_i; halve omega if no axis improves."""
+        # The paper stops at omega = 1e-20, which would spend any budget of fine-tunings in one small region.
         s, omega = region.c, self.shape.inflation * region.r
         (f,) = yield [s]
         while omega > self.precision:
@@ -178,7 +179,10 @@ class FDA(Sequential):
                 omega /= 2
 
     def _rest(self) -> Search:
-        """Propose, once every region was searched, the centres of a partition tree's cells, breadth first; ours."""
+        """Propose the centres of a partition tree's cells, breadth first, once all regions are searched.
+
+        The paper has no such step.
+        """
         tree = Tree(self.space, known=self.known)
         yield [tree.root.point]
         tree.add([tree.root])
@@ -199,11 +203,11 @@ def moved(point: Point, axis: int, by: float) -> Point:
     Args:
         point: The point, (d,).
         axis: The axis.
-        by: How far, in sides of the cube; negative for down.
+        by: The signed distance, in units of the cube's side.
     """
     return (*point[:axis], clipped(point[axis] + by), *point[axis + 1 :])
 
 
 def clipped(u: float) -> float:
-    """Return a coordinate, or the nearest end of [0, 1] if it lies outside."""
+    """Return a coordinate clipped to [0, 1]."""
     return min(max(u, 0.0), 1.0)

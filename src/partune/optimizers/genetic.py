@@ -1,11 +1,11 @@
-"""A genetic algorithm of steady state.
+"""A steady-state genetic algorithm.
 
-Talbi 2009, chapter 3; the steady state: D. Whitley, The GENITOR Algorithm and Selection Pressure, ICGA 1989. Operators
-on the cube's coordinates:
+The algorithm is from Talbi 2009, chapter 3; its steady state is from D. Whitley, The GENITOR Algorithm and Selection
+Pressure, ICGA 1989. The operators act on coordinates of the unit cube and respect the bounds, as in the code of NSGA-II
+by the same authors:
 
     simulated binary crossover   K. Deb and R. B. Agrawal, Complex Systems 9, 1995; eta_c
     polynomial mutation          K. Deb and M. Goyal, Computer Science and Informatics 26, 1996; eta_m
-    (both within bounds, as in the authors' code of NSGA-II)
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ CROSSOVERS = ("sbx", "uniform")
 
 
 class Genetic(Metaheuristic):
-    """A population of constant size: two parents have one child, which replaces the worst if it is better.
+    """A genetic algorithm in which each new child replaces the worst member of the population if the child is better.
 
-    So the population is the best `size` of all results, whatever is pending, and the best is never lost. Ours: a child
-    that was proposed before is dropped, and other parents are drawn.
+    The population is therefore the best `size` of all results, whatever is pending, and never loses the best one.
+    Unlike in the sources, a child that was proposed before is dropped and other parents are drawn.
 
     Args:
         space: The search space.
         seed: The seed of the hypercube, the tournaments, crossovers and mutations.
-        size: The points of the population, and of the hypercube that it begins as.
-        tournament: The candidates for a parent, of which the best is taken.
+        size: The number of points in the population and in the initial hypercube, which is the first population.
+        tournament: The number of candidates for a parent; the best candidate becomes the parent.
         crossover: The crossover of numbers, "sbx" or "uniform"; choices always cross over uniformly.
-        mutation: The probability that an axis mutates; None for one over the number of active axes.
+        mutation: The probability that an axis mutates; None for 1 / (number of active axes).
         eta_c: The distribution index of the crossover; a larger one keeps children nearer to their parents.
         eta_m: The distribution index of the mutation.
     """
@@ -73,27 +73,28 @@ class Genetic(Metaheuristic):
 
     @property
     def population(self) -> list[Result]:
-        """The best `size` results, best first, the earlier among equals; no failures."""
+        """The best `size` results without failures, best first; of equal results, the earlier one comes first."""
         alive = [result for result in self.results if math.isfinite(result.score)]
         return sorted(alive, key=lambda result: (-result.score, result.number))[: self.size]
 
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Yield children, each of two parents that win a tournament."""
+        """Yield children; each has two parents, and each parent is the winner of a tournament."""
         population = self.population
         while True:
-            # The population is sorted: the lowest rank wins a tournament.
+            # The population is sorted best first, so the lowest rank wins a tournament.
             first, second = rng.integers(len(population), size=(2, self.tournament)).min(axis=1)
             yield self.mutated(self.crossed(population[first].point, population[second].point, rng), rng)
 
     def crossed(self, first: Point, second: Point, rng: np.random.Generator) -> Point:
         """Return a child of two parents before its mutation, (d,).
 
-        An axis that is active in one parent only is that parent's; one that is active in neither is uniform.
+        If an axis is active in only one parent, the child takes that parent's coordinate. If it is active in neither,
+        the coordinate is uniform.
 
         Args:
             first: One parent's point, (d,).
             second: The other parent's point, (d,).
-            rng: What is drawn from.
+            rng: The random generator.
         """
         has_first, has_second = set(self.active(first)), set(self.active(second))
         child = rng.random(len(first))
@@ -108,11 +109,11 @@ class Genetic(Metaheuristic):
         return tuple(child.tolist())
 
     def mutated(self, point: Point, rng: np.random.Generator) -> Point:
-        """Return a point whose active axes have mutated, each with the probability `mutation`.
+        """Return a point after each active axis has mutated with probability `mutation`.
 
         Args:
             point: The point, (d,).
-            rng: What is drawn from.
+            rng: The random generator.
         """
         axes = self.active(point)
         rate = 1 / max(len(axes), 1) if self.mutation is None else self.mutation
@@ -126,10 +127,10 @@ class Genetic(Metaheuristic):
 
 
 def sbx(a: float, b: float, eta: float, u: float) -> float:
-    """Return the child near a of the simulated binary crossover of a and b, in [0, 1].
+    """Return the child near `a` of the simulated binary crossover of `a` and `b`, in [0, 1].
 
-    c = ((a + b) - beta |b - a|) / 2 for a <= b, and mirrored; beta has the density of Deb and Agrawal's equations,
-    cut off at the bound on a's side and renormalised by alpha / 2.
+    For a <= b the child is c = ((a + b) - beta |b - a|) / 2; for a > b the formula is mirrored. beta has the density of
+    Deb and Agrawal's equations, truncated at the bound on a's side and renormalised by alpha / 2.
 
     Args:
         a: The coordinate of the nearer parent, in [0, 1].

@@ -23,19 +23,19 @@ FINE = 0.05
 
 
 class IteratedLocalSearch(Metaheuristic):
-    """A climb by random neighbours, the first better one taken; from a local optimum it leaps and climbs again.
+    """Climb to the first better random neighbour, again and again, and leap away from each local optimum.
 
-    Ours: a local optimum is a point that `patience` neighbours in a row did not improve, or that has no new ones. The
-    neighbours come closer one after another, from `step` to FINE `step`. The first climb begins at the best of n_init
-    points. After a leap to a failure another leap is made.
+    The sources leave some details open. Here, a point counts as a local optimum if `patience` neighbours in a row did
+    not improve on it, or if it has no new neighbour. Over these neighbours, the standard deviation of a move shrinks
+    from `step` to FINE `step`. The first climb begins at the best of n_init points. A leap to a failure is repeated.
 
     Args:
         space: The search space.
         seed: The seed of the hypercube and the moves.
-        n_init: The points of the initial hypercube.
-        patience: The neighbours of a point without an improvement after which it counts as a local optimum.
-        step: The standard deviation of a climb's moves, in units of the cube's side.
-        leap: The standard deviation of a perturbation, in the same units.
+        n_init: The number of points of the initial hypercube.
+        patience: The number of neighbours without an improvement after which a point counts as a local optimum.
+        step: The standard deviation of a climb's first moves, in units of the cube's side.
+        leap: The standard deviation of a perturbation (a leap), in units of the cube's side.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class IteratedLocalSearch(Metaheuristic):
         self.patience = patience
         self.step = step
         self.leap = leap
-        # The proposals that are perturbations, with the number of the local optimum that each leaves.
+        # For each proposal that is a perturbation: the number of the local optimum that it leaves.
         self.leaves: dict[int, int] = {}
 
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Yield neighbours of the current point, and leaps from the best local optimum once it is one itself."""
+        """Yield neighbours of the current point, unless it is a local optimum, and then leaps from the best optimum."""
         best, current, stalls = self.walk()
         if stalls < self.patience:
             step = self.step * FINE ** (stalls / self.patience)
-            # Half of the moves that `next_point` looks at: a leap must be among them if no neighbour is new.
+            # `next_point` looks at MOVES moves. The second half are leaps, which are needed if no neighbour is new.
             for _ in range(MOVES // 2):
                 yield self.neighbour(current.point, step, rng)
         self.leaves[len(self.proposals)] = current.number
@@ -71,12 +71,12 @@ class IteratedLocalSearch(Metaheuristic):
             yield self.neighbour(best.point, self.leap, rng)
 
     def walk(self) -> tuple[Result, Result, int]:
-        """Return the best local optimum (s*), where the climb stands, and how many neighbours have not improved it.
+        """Return the best local optimum (s*), the climb's current point, and the number of failed improvements on it.
 
-        If several leaps from one optimum were asked for together, the first begins a climb and the others are its
-        candidates.
+        If several leaps from one optimum were asked for together, the first begins a climb, and the others count as
+        neighbours in that climb.
         """
-        # A fold over the results in order of number, so that the order in which they came changes nothing.
+        # The walk is computed in order of number, so that the order in which results arrive does not matter.
         first, *rest = self.results
         best = current = first
         stalls = 0

@@ -1,6 +1,6 @@
-"""The base of the metaheuristics: a hypercube to begin with, then moves from the results; and the neighbourhood.
+"""The base class of the metaheuristics, with the neighbourhood of a point.
 
-E.-G. Talbi, Metaheuristics: From Design to Implementation, Wiley 2009; a neighbourhood for mixed axes: section 2.1.
+E.-G. Talbi, Metaheuristics: From Design to Implementation, Wiley 2009. Section 2.1 is about neighbourhoods.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from partune.optimizers.sampling import Hypercubes, Stream, check_design
 from partune.space import Choice, Hyperparameter, Int, Space
 from partune.trial import Point
 
-# Moves in a row whose configurations were all proposed before, after which a point of the hypercubes is taken.
+# If this many moves in a row lead to no new configuration, the next point comes from a hypercube.
 MOVES = 200
 
 
 class Result(NamedTuple):
-    """A result that was told.
+    """The result of a proposal.
 
     Attributes:
         number: The proposal's number.
         point: The proposal's point, (d,).
-        score: Its score; -inf for a failure.
+        score: The proposal's score; -inf for a failure.
     """
 
     number: int
@@ -36,14 +36,14 @@ class Result(NamedTuple):
 
 
 class Metaheuristic(Stream):
-    """A Latin hypercube of n_init points, then moves.
+    """An algorithm that proposes a Latin hypercube of n_init points, and then moves that depend on the results.
 
-    While no finite score is told, and if no move leads to a new configuration, the points of further hypercubes follow.
+    If there is no finite score yet, or if no move leads to a new configuration, further hypercubes supply the points.
 
     Args:
         space: The search space.
         seed: The seed of the hypercubes and the moves.
-        n_init: The points of the initial hypercube.
+        n_init: The number of points of the initial hypercube.
     """
 
     def __init__(self, space: Space, seed: int, n_init: int) -> None:
@@ -53,7 +53,7 @@ class Metaheuristic(Stream):
 
     @abstractmethod
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Yield candidates for the next proposal, endlessly; called only once a finite score is told."""
+        """Yield candidates for the next proposal without end; called only if there is a finite score."""
 
     def next_point(self) -> Point | None:
         """Return the first move to a new configuration, or the next point of a hypercube."""
@@ -66,27 +66,30 @@ class Metaheuristic(Stream):
 
     @property
     def results(self) -> list[Result]:
-        """The results told so far, in order of number, in whichever order they came."""
+        """The results told so far, in order of the proposals' numbers."""
         return [Result(n, self.proposals[n].point, self.scores[n]) for n in sorted(self.scores)]
 
     # ----- the neighbourhood
 
     def active(self, point: Point) -> list[int]:
-        """Return the axes that exist in the configuration at a point and have more than one value."""
+        """Return the axes whose hyperparameters exist in the configuration at a point and have more than one value."""
         config = self.space.decode(point)
-        parameters = self.space.hyperparameters.items()
-        return [j for j, (name, parameter) in enumerate(parameters) if name in config and _several(parameter)]
+        return [
+            axis
+            for axis, (name, parameter) in enumerate(self.space.hyperparameters.items())
+            if name in config and _has_several_values(parameter)
+        ]
 
     def neighbour(self, point: Point, step: float, rng: np.random.Generator) -> Point:
-        """Return a random point near another.
+        """Return a random neighbour of a point.
 
-        Each active number moves with probability 1/2 and each active choice with 1/m, m the number of active axes; at
-        least one of them moves.
+        Each active number moves with probability 1/2, and each active choice with probability 1/m, where m is the
+        number of active axes. At least one active axis moves.
 
         Args:
-            point: The other point, (d,).
+            point: The point, (d,).
             step: The standard deviation of a number's move, in units of the cube's side.
-            rng: What is drawn from.
+            rng: The random generator.
         """
         axes = self.active(point)
         parameters = list(self.space.hyperparameters.values())
@@ -94,7 +97,7 @@ class Metaheuristic(Stream):
         moving = rng.random(len(axes)) < chances
         if axes and not moving.any():
             moving[rng.integers(len(axes))] = True
-        # Inactive axes are uniform: a move of their parent may switch them on, and then they need a value.
+        # Inactive axes get uniform values, because a move of their parent may make them active.
         near = rng.random(len(point))  # (d,)
         near[axes] = np.array(point)[axes]
         for j in itertools.compress(axes, moving):
@@ -103,13 +106,15 @@ class Metaheuristic(Stream):
 
 
 def moved(parameter: Hyperparameter, u: float, step: float, rng: np.random.Generator) -> float:
-    """Return a coordinate moved: a number by a Gaussian, but an integer always to another value, a choice to any other.
+    """Return a coordinate after a random move.
+
+    A number moves by a Gaussian step, but an integer always moves to another value. A choice moves to any other option.
 
     Args:
-        parameter: The axis.
+        parameter: The hyperparameter of the axis.
         u: The coordinate, in [0, 1].
         step: The standard deviation of a number's move, in units of the cube's side.
-        rng: What is drawn from.
+        rng: The random generator.
     """
     if isinstance(parameter, Choice):
         n = len(parameter.options)
@@ -118,16 +123,16 @@ def moved(parameter: Hyperparameter, u: float, step: float, rng: np.random.Gener
     delta = step * float(rng.standard_normal())
     near = reflected(u + delta)
     if isinstance(parameter, Int) and parameter.decode(near) == (k := parameter.decode(u)):
-        beside = k + 1 if delta > 0 else k - 1
-        return parameter.encode(beside if parameter.contains(beside) else 2 * k - beside)
+        adjacent = k + 1 if delta > 0 else k - 1
+        return parameter.encode(adjacent if parameter.contains(adjacent) else 2 * k - adjacent)
     return near
 
 
 def reflected(u: float) -> float:
-    """Return a coordinate brought back to [0, 1] by reflection at its ends."""
-    # Clipping would pile up moves at the bounds; reflected, a move and its reverse are equally likely.
+    """Return a coordinate reflected at 0 and 1 until it is in [0, 1]."""
+    # Clipping would pile up points at the bounds. With reflection, a move and its reverse are equally likely.
     return 1 - abs(u % 2 - 1)
 
 
-def _several(parameter: Hyperparameter) -> bool:
+def _has_several_values(parameter: Hyperparameter) -> bool:
     return parameter.values is None or len(parameter.values) > 1

@@ -1,12 +1,13 @@
-"""Optuna's samplers as optimisers: TPE, a Gaussian process, CMA-ES, NSGA-II, or any other by its name.
+"""Optuna's samplers as optimisers: TPE, a Gaussian process, CMA-ES, NSGA-II, or any other sampler by its name.
 
-Akiba et al. 2019 (Optuna). An Optuna study in memory holds every proposal: running while it is pending, complete with
-its score once told, a failure with -inf (which Optuna's models treat as the worst finite score, or rank last).
-A sampler walks through the space parent by parent, as an Optuna objective would (define by run).
+Akiba et al. 2019 (Optuna). An Optuna study in memory holds a trial for every proposal. While the proposal is pending,
+the trial is running; afterwards it is complete with the score. A failure has the score -inf, which Optuna's models
+treat as the worst finite score or rank last. A sampler suggests values parent by parent, as in an Optuna objective
+(define by run).
 
-State that a sampler keeps to itself would break a replay, so each draw is made by a fresh sampler, seeded by (seed,
-number of the proposal, attempt). State that must last (the distribution of CMA-ES, the generations of NSGA-II) Optuna
-keeps in its trials, and a replay that draws again writes it again.
+A sampler's internal state would break a replay, so each draw uses a fresh sampler, seeded by (seed, number of the
+proposal, attempt). Optuna stores lasting state (the distribution of CMA-ES, the generations of NSGA-II) in its trials,
+and a replay stores the same state when it repeats the draws.
 """
 
 from __future__ import annotations
@@ -27,20 +28,21 @@ from partune.space import Float, Hyperparameter, Int, Space
 from partune.space.distributions import distribution, quiet
 from partune.trial import Observation, Point, Proposal, Value
 
-# Draws in a row without a new configuration, after which the next point is the one that random search would take.
+# If this many draws in a row lead to no new configuration, the next point is the one of random search.
 DRAWS = 4
 
 
 class OptunaSampler(Stream):
-    """Any Optuna sampler that takes a seed and whose draws under one seed do not depend on those under another.
+    """An optimiser that proposes the draws of an Optuna sampler.
 
-    Not for samplers that are a sequence under one seed (QMCSampler, GridSampler).
+    The sampler must take a seed, and its draws under one seed must not depend on draws under another. Samplers that
+    continue one sequence under one seed (QMCSampler, GridSampler) cannot be used.
 
     Args:
         space: The search space.
         seed: The seed of the sampler's draws.
-        sampler: A class of optuna.samplers, or "package.module:Class".
-        settings: The sampler's arguments, without the seed.
+        sampler: The name of a class in optuna.samplers, or "package.module:Class".
+        settings: The sampler's arguments except the seed.
     """
 
     def __init__(
@@ -56,23 +58,23 @@ class OptunaSampler(Stream):
             raise UserError(f"a sampler's settings are a mapping, got {settings!r}")
         self._settings = dict(settings or {})
         self._distributions = {name: distribution(parameter) for name, parameter in space.hyperparameters.items()}
-        self._recorded: list[int] = []  # for proposal 0, 1, ..., the number of its trial in Optuna's study
-        self._attributes: Mapping[str, Any] = {}  # what the sampler noted about the next proposal
+        self._trial_numbers: list[int] = []  # in Optuna's study, by the proposal's number
+        self._attributes: Mapping[str, Any] = {}  # the sampler's attributes for the next proposal's trial
         with quiet():
             self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
 
     def tell(self, proposal: Proposal, result: Observation | float) -> None:
-        """Report the result of a pending proposal, to Optuna's study too.
+        """Report the result of a pending proposal, also to Optuna's study.
 
         Args:
             proposal: A proposal that `ask` returned.
             result: Its observation, or its score alone.
         """
         super().tell(proposal, result)
-        self._study.tell(self._recorded[proposal.number], self.scores[proposal.number])
+        self._study.tell(self._trial_numbers[proposal.number], self.scores[proposal.number])
 
     def next_point(self) -> Point | None:
-        """Return the sampler's first draw with a new configuration, or the point that random search would take."""
+        """Return the sampler's first draw with a new configuration, or a point of random search if there is none."""
         for attempt in range(DRAWS):
             point = self._draw(attempt)
             if not self.proposed(point):
@@ -81,9 +83,9 @@ class OptunaSampler(Stream):
         return super().next_point()
 
     def _draw(self, attempt: int) -> Point:
-        """Return the point of a trial that Optuna's study asks for, and keep the sampler's notes about it."""
-        # Only its values and notes are wanted. It ends as failed, which samplers pass over; `register` adds a trial
-        # with the values that are really evaluated.
+        """Ask Optuna's study for a trial, return the trial's point, and store the trial's attributes."""
+        # Only the values and attributes of this trial are needed. It ends as failed, because samplers ignore failed
+        # trials. `register` adds a trial with the values that are evaluated.
         seed = np.random.default_rng([self.seed, len(self.proposals), attempt]).integers(2**31)
         with quiet():
             self._study.sampler = self._sampler(int(seed))
@@ -94,9 +96,9 @@ class OptunaSampler(Stream):
         return self.space.encode(config)
 
     def register(self, proposal: Proposal) -> Proposal:
-        """Add a proposal to those that were made, and to Optuna's study as a running trial."""
+        """Add a proposal to `proposals`, and to Optuna's study as a running trial."""
         attributes, self._attributes = self._attributes, {}
-        self._recorded.append(len(self._study.get_trials(deepcopy=False)))
+        self._trial_numbers.append(len(self._study.get_trials(deepcopy=False)))
         self._study.add_trial(
             create_trial(
                 state=TrialState.RUNNING,
@@ -115,13 +117,13 @@ class OptunaSampler(Stream):
 
 
 class TPE(OptunaSampler):
-    """The tree-structured Parzen estimator; Bergstra et al. 2011, multivariate as Optuna has it.
+    """Optuna's tree-structured Parzen estimator; Bergstra et al. 2011.
 
     Args:
         space: The search space.
         seed: The seed of the sampler's draws.
-        n_init: The random points before the first estimate.
-        candidates: The points that are drawn from the density of the good ones for each proposal.
+        n_init: The number of random points before the first estimate.
+        candidates: The number of points that are drawn from the density of good points for each proposal.
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, candidates: int = 24) -> None:
@@ -132,12 +134,12 @@ class TPE(OptunaSampler):
 
 
 class OptunaGP(OptunaSampler):
-    """Optuna's Gaussian process with logEI, for mixed spaces; pending results are integrated over.
+    """Optuna's Gaussian process with logEI, for mixed spaces; it integrates over pending results.
 
     Args:
         space: The search space.
         seed: The seed of the sampler's draws.
-        n_init: The random points before the first fit.
+        n_init: The number of random points before the first fit.
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10) -> None:
@@ -159,8 +161,8 @@ class CMAES(OptunaSampler):
     Args:
         space: The search space.
         seed: The seed of the sampler's draws.
-        population: The points of a generation; None for 4 + floor(3 log d).
-        n_init: The random points before the first generation.
+        population: The number of points in a generation; None for 4 + floor(3 log d).
+        n_init: The number of random points before the first generation.
     """
 
     def __init__(self, space: Space, seed: int = 0, population: int | None = None, n_init: int = 1) -> None:
@@ -178,11 +180,10 @@ class NSGA2(OptunaSampler):
     Args:
         space: The search space.
         seed: The seed of the sampler's draws.
-        population: The points of a generation; the first generation is random.
+        population: The number of points in a generation; the first generation is random.
     """
 
-    # Optuna's default population, 50, would make a study of 50 trials a random search.
-
+    # Optuna's default population is 50, with which a study of 50 trials would be a random search.
     def __init__(self, space: Space, seed: int = 0, population: int = 10) -> None:
         _check_population(population)
         super().__init__(space, seed, "NSGAIISampler", {"population_size": population})
@@ -205,7 +206,7 @@ def _load(name: str) -> type[BaseSampler]:
         raise UserError(f'cannot load the sampler "{name}": {error}') from None
     if not (isinstance(kind, type) and issubclass(kind, BaseSampler)):
         raise UserError(f"a sampler is a subclass of optuna.samplers.BaseSampler, got {kind!r}")
-    if issubclass(kind, optuna.samplers.GPSampler):  # it imports torch at its first draw
+    if issubclass(kind, optuna.samplers.GPSampler):  # GPSampler imports torch at its first draw
         require_finetune("Optuna's Gaussian process", ("torch",))
     return kind
 

@@ -1,8 +1,7 @@
 """Cells of the unit cube and the tree of their splits, which SOO and its relatives search.
 
-A cell is made of integers: on each axis its level (how often it was cut there) and its index among the base^level equal
-parts.
-Bounds and centre are quotients of integers, so no error accumulates with depth.
+A cell is stored as integers. On each axis it has a level (the number of cuts along the axis) and an index among the
+base^level equal parts. Bounds and centre are quotients of integers, so no error accumulates with depth.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from partune.optimizers.base import Sequential
 from partune.space import Space
 from partune.trial import Point, Value
 
-# The configurations of a cell are listed if there are no more than these.
+# The largest number of configurations of a cell that are listed.
 FEW = 64
-# The most parts of a split: each is a cell in memory.
+# The largest number of parts of a split, because each part is a cell in memory.
 MOST_PARTS = 100
-# A value is inside a cell if its share of the axis reaches further in than 1 / FINE of the cell's side: what only
-# touches the edge belongs to the neighbour.
+# A value is inside a cell if its share of the axis reaches more than 1 / FINE of the cell's side into the cell. A share
+# that only touches the edge belongs to the neighbouring cell.
 FINE = 10**9
 
 
@@ -33,14 +32,14 @@ class Cell:
 
     Attributes:
         base: The number of parts of a split.
-        levels: l, how often the cell was cut along each axis, (d,).
-        indices: i, its place among the equal parts of each axis, (d,).
-        point: The centre, (d,); a middle child has its parent's, to the last bit.
-        sides: The axes along which it can be cut, the longest first.
-        score: What it is selected by, as a rule the centre's score; NaN until it is known.
-        inside: The canonical points of the configurations in the cell if they are few, else None.
-        age: Its number in the order of creation.
-        children: Its parts, made when they are first looked at.
+        levels: l, the number of cuts along each axis, (d,).
+        indices: i, the cell's index among the equal parts of each axis, (d,).
+        point: The centre, (d,). A middle child has exactly the centre of its parent.
+        sides: The axes along which the cell can be cut, the longest side first.
+        score: The score by which the cell is selected, usually the score at its centre; NaN until it is known.
+        inside: The canonical points of the cell's configurations; None if they are not listed.
+        age: The cell's number in the order in which cells were added to the tree.
+        children: The parts of the cell, created when they are first needed.
     """
 
     base: int
@@ -55,12 +54,12 @@ class Cell:
 
     @property
     def depth(self) -> int:
-        """How many cuts led to it."""
+        """The number of cuts that led to the cell."""
         return sum(self.levels)
 
     @property
     def longest(self) -> tuple[int, ...]:
-        """The longest of its sides that can be cut."""
+        """The axes of the longest sides that can be cut."""
         return tuple(axis for axis in self.sides if self.levels[axis] == self.levels[self.sides[0]])
 
     @property
@@ -74,16 +73,16 @@ class Cell:
         return tuple(self.at(axis, 1, 1) for axis in range(len(self.levels)))
 
     def at(self, axis: int, part: int, parts: int) -> float:
-        """Return where the first `part` of `parts` equal parts of a side end: (i + part / parts) / base^l.
+        """Return the coordinate (i + part / parts) / base^l, which is `part` of `parts` equal parts along a side.
 
         Args:
-            axis: The side's axis.
-            part: How many of the parts, from 0 on.
-            parts: How many equal parts the side has.
+            axis: The axis of the side.
+            part: The number of parts between the side's lower end and the coordinate.
+            parts: The number of equal parts of the side.
         """
-        # One quotient of two integers, so that equal coordinates are equal to the last bit whichever cell they are of.
-        whole = int(self.base ** self.levels[axis])
-        return (parts * self.indices[axis] + part) / (parts * whole)
+        # A single quotient of two integers makes equal coordinates of different cells equal to the last bit.
+        cells_per_axis = int(self.base ** self.levels[axis])
+        return (parts * self.indices[axis] + part) / (parts * cells_per_axis)
 
 
 def check_parts(k: int) -> None:
@@ -105,25 +104,26 @@ class Partitioned(Sequential):
 class Tree:
     """A partition tree over a space; its leaves cover the unit cube.
 
-    The root's depth is 0. A leaf is cut into `base` equal parts along its longest side in the unit cube, the first such
-    axis among equals; never along a side within which only one value decodes, or that is inactive throughout. A cell
-    in which nothing is unknown is not cut either: one that straddles a border between discrete values could be cut for
-    ever (1/2, between two options, is not an edge of any cell of base 3).
+    The root has depth 0. A leaf is cut into `base` equal parts along its longest side; of equal sides, the first axis
+    is cut. A side is not cut if only one value decodes within it or if its hyperparameter is inactive throughout the
+    cell. A cell is not cut either if the scores of all its configurations are known. Otherwise, a cell that straddles a
+    border between discrete values could be cut for ever (1/2, between two options, is no edge of a cell of base 3).
 
-    A cell that was added is selected by its score, among the cells of its row. While the score is missing, because its
-    trial is pending, the cell waits for it and is not a candidate. `collect` takes over the scores that have come. The
-    order of candidates is that of score and creation, so that it does not depend on when a score was collected.
+    Each added cell becomes a candidate of its row when its score is known; while its trial is pending, the cell waits.
+    `collect` looks for scores that have arrived. Candidates are ordered by score and then by age, so that the order
+    does not depend on when a score was collected.
 
     Args:
         space: The search space.
         base: The number of parts of a split.
-        known: Called with a point, returns the score of its configuration, or None if it is not known.
-        may_split: Called with a cell's children, says whether it may be split now; None if it always may.
-        row: Called with a cell, returns the number of the row in which it is ranked.
+        known: A function that takes a point and returns the score of its configuration, or None if that is unknown.
+        may_split: A function that takes a cell's children and returns whether the cell may be split now; None to allow
+            every split.
+        row: A function that takes a cell and returns the row in which the cell is ranked.
 
     Attributes:
-        cells: The root and all parts of splits, in the order in which they were made.
-        depth: The depth of the deepest cell since the tree was cleared.
+        cells: The root and all parts of splits, in order of creation.
+        depth: The depth of the deepest cell since the tree was last cleared.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class Tree:
 
     @property
     def rows(self) -> list[float]:
-        """The rows with a candidate, in order."""
+        """The rows with a candidate, in ascending order."""
         return [row for row in sorted(self._rows) if self.best(row) is not None]
 
     @property
@@ -162,35 +162,35 @@ class Tree:
 
     def best(self, row: float) -> Cell | None:
         """Return the best-scoring leaf of a row that can be split, the oldest among equals; None if there is none."""
-        heap, passed = self._rows.get(row, []), []
-        # A leaf that must not be split at the moment goes back; one that never can be again is dropped for good.
+        heap, postponed = self._rows.get(row, []), []
+        # A leaf that may not be split at the moment returns to the heap. A leaf that can never be split is dropped.
         while heap and not self.candidate(leaf := heap[0][2]):
             entry = heapq.heappop(heap)
             if leaf.sides:
-                passed.append(entry)
+                postponed.append(entry)
         leader = heap[0][2] if heap else None
-        for entry in passed:
+        for entry in postponed:
             heapq.heappush(heap, entry)
         return leader
 
     def pop(self, row: float) -> Cell:
-        """Take the best leaf of a row out of the candidates; raise ValueError if there is none."""
+        """Remove the best leaf of a row from the candidates, and return it; raise ValueError if there is none."""
         if self.best(row) is None:
             raise ValueError(f"row {row} has no candidate")
         return heapq.heappop(self._rows[row])[2]
 
     def split(self, leaf: Cell, axis: int | None = None) -> list[Cell]:
-        """Cut a leaf that was popped; the caller scores its parts and adds them.
+        """Cut a leaf that was popped. The caller must score and add the parts.
 
         Args:
             leaf: The leaf.
-            axis: Where to cut; None for the longest side that can be cut.
+            axis: The axis along which to cut; None for the longest side that can be cut.
 
         Returns:
             The `base` parts, from low to high.
 
         Raises:
-            ValueError: The leaf cannot be cut there.
+            ValueError: The leaf cannot be cut along this axis.
         """
         if not leaf.sides or (axis is not None and axis not in leaf.sides):
             raise ValueError(f"the cell around {leaf.point} can be split along axes {leaf.sides}, got axis {axis}")
@@ -200,20 +200,20 @@ class Tree:
         return children
 
     def clear(self) -> None:
-        """Forget the candidates, so that a search can begin again at the root; cells that were made are kept."""
+        """Remove all candidates, so that a search can begin again at the root; `cells` stays as it is."""
         self._rows.clear()
         self._awaiting.clear()
         self.depth = 0
 
     def add(self, cells: Iterable[Cell]) -> None:
-        """Make candidates of cells, each as soon as it has a score."""
+        """Add cells; each becomes a candidate as soon as it has a score."""
         for cell in cells:
             cell.age = next(self._ages)
             self._awaiting.append(cell)
         self.collect()
 
     def collect(self) -> None:
-        """Take over the scores that have become known."""
+        """Look for the scores of waiting cells, and make candidates of the cells whose scores are known."""
         awaiting, self._awaiting = self._awaiting, []
         for cell in awaiting:
             if math.isnan(cell.score) and (score := self.known(cell.point)) is not None:
@@ -224,7 +224,7 @@ class Tree:
                 heapq.heappush(self._rows.setdefault(self.row(cell), []), (-cell.score, cell.age, cell))
 
     def candidate(self, leaf: Cell) -> bool:
-        """Return whether a leaf can be split, has something unknown in it, and may be split now."""
+        """Return whether a leaf can be split, may hold a configuration without a score, and may be split now."""
         if leaf.inside is not None and all(self.known(point) is not None for point in leaf.inside):
             leaf.sides, leaf.inside = (), None
         return bool(leaf.sides) and (self.may_split is None or self.may_split(self._children(leaf)))
@@ -249,26 +249,28 @@ class Tree:
         return self._measured(child, parent.sides, cut=axis)
 
     def _measured(self, cell: Cell, axes: Iterable[int], cut: int | None = None) -> Cell:
-        """Fill in which sides of a cell can be cut and what is inside, and return the cell.
+        """Set the sides along which a cell can be cut and the configurations inside it, and return the cell.
 
-        axes: The sides of its parent that could be cut.
+        axes: The axes along which the parent could be cut; all axes for the root.
         cut: The axis along which the parent was cut; None for the root.
         """
-        # The sides that were not cut are as they were, unless conditions depend on the axis that was.
+        # A side that was not cut can still be cut, unless a condition may depend on the axis that was cut.
         lower, upper = cell.lower, cell.upper
-        kept = [
+        cuttable = [
             axis
             for axis in axes
             if (cut is not None and axis != cut and not self._conditions) or self.space.splittable(lower, upper, axis)
         ]
-        cell.sides = tuple(sorted(kept, key=lambda axis: (cell.levels[axis], axis)))
-        cell.inside = self._inside(cell, kept) if kept else None
+        cell.sides = tuple(sorted(cuttable, key=lambda axis: (cell.levels[axis], axis)))
+        cell.inside = self._inside(cell, cuttable) if cuttable else None
         return cell
 
     def _inside(self, cell: Cell, axes: Sequence[int]) -> tuple[Point, ...] | None:
-        """Return all configurations of a cell if they are few; None if not, or if a side that can be cut is real.
+        """Return the canonical points of a cell's configurations.
 
-        axes: The sides that can be cut.
+        The result is None if they are more than FEW, or if a side that can be cut is of a real hyperparameter.
+
+        axes: The axes along which the cell can be cut.
         """
         values: dict[int, Sequence[Value]] = {}
         for axis in axes:

@@ -1,4 +1,7 @@
-"""The registry of algorithms by name, which loads none of them, and the making of an optimiser from a name."""
+"""The registry of algorithms by name, and the function that makes an optimiser from a name.
+
+An algorithm's module is imported only when the algorithm is used.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,9 @@ class Algorithm:
     """An entry of the registry.
 
     Attributes:
-        path: Where its class is, as "package.module:Class".
-        summary: What it is, in one line.
-        source: Who described it, and when.
+        path: The location of the class, as "package.module:Class".
+        summary: A description in one line.
+        source: The authors and years of the publications that describe the algorithm.
     """
 
     path: str
@@ -66,7 +69,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "genetic": Algorithm(
         "partune.optimizers.genetic:Genetic",
-        "a genetic algorithm of steady state: tournaments, crossover, mutation",
+        "a steady-state genetic algorithm: tournaments, crossover, mutation",
         "Talbi 2009; Deb and Agrawal 1995",
     ),
     "soo": Algorithm(
@@ -76,12 +79,12 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "sequool": Algorithm(
         "partune.optimizers.sequool:SequOOL",
-        "sequential optimistic optimisation: each depth once, fewer cells the deeper",
+        "sequential optimistic optimisation: visits each depth once, opens fewer cells at greater depths",
         "Bartlett, Gabillon and Valko 2019",
     ),
     "stroquool": Algorithm(
         "partune.optimizers.sequool:StroquOOL",
-        "SequOOL for noisy scores (experimental): a cell counts by the mean of several points",
+        "SequOOL for noisy scores (experimental): a cell's value is the mean over several points",
         "Bartlett, Gabillon and Valko 2019",
     ),
     "direct": Algorithm(
@@ -91,7 +94,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "direct-l": Algorithm(
         "partune.optimizers.direct:DIRECTL",
-        "DIRECT with a bias to where the scores are good",
+        "DIRECT with a bias towards regions with good scores",
         "Gablonsky and Kelley 2001",
     ),
     "fda": Algorithm(
@@ -106,7 +109,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "bamsoo": Algorithm(
         "partune.optimizers.bamsoo:BaMSOO",
-        "SOO that evaluates only where a Gaussian process admits an improvement",
+        "SOO that evaluates a point only if a Gaussian process admits an improvement there",
         "Wang, Shakibi, Jin and de Freitas 2014",
     ),
     "optuna-tpe": Algorithm(
@@ -131,7 +134,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
 }
 
-# The types of options that are checked here, as messages call them; others are left to the algorithm.
+# The option types that are checked here, with their names in messages. Algorithms check options of other types.
 KINDS: dict[Any, str] = {
     int: "an integer",
     float: "a number",
@@ -140,11 +143,11 @@ KINDS: dict[Any, str] = {
     NoneType: "null",
 }
 
-# No option that counts something is larger than this: a design of a thousand million points would fill the memory.
+# The largest integer that an option may have: a design of a thousand million points would fill the memory.
 LARGEST = 1_000_000
 
-# What "auto" stands for: the best by measurement (docs/search-log.md). A study records this name, not "auto", so that
-# it resumes the same way after a release that chooses another.
+# The algorithm that "auto" means: the best one by measurement (docs/search-log.md). A study records this name instead
+# of "auto", so that it resumes with the same algorithm even if a later release chooses another one.
 AUTO = "bo"
 
 
@@ -157,13 +160,13 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
     """Return an optimiser.
 
     Args:
-        algorithm: A name of the registry, "package.module:Class", a class, or an optimiser, which is returned.
+        algorithm: A registered name, "package.module:Class", a class, or an optimiser, which is returned as it is.
         space: The search space.
-        seed: The seed of all that is random in the algorithm.
+        seed: The seed of everything random in the algorithm.
         options: The algorithm's options.
 
     Raises:
-        UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
+        UserError: The algorithm is not known, an option is not valid, or the class raises an error.
     """
     return optimizer_with(algorithm, space, seed, options)
 
@@ -171,22 +174,22 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
 def optimizer_with(
     algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int, options: Mapping[str, Any]
 ) -> Optimizer:
-    """Return an optimiser, as `optimizer` does, from options in a mapping, whose keys may be any text.
+    """Return an optimiser, with its options in a mapping whose keys may be any text.
 
     Args:
-        algorithm: A name of the registry, "package.module:Class", a class, or an optimiser, which is returned.
+        algorithm: A registered name, "package.module:Class", a class, or an optimiser, which is returned as it is.
         space: The search space.
-        seed: The seed of all that is random in the algorithm.
+        seed: The seed of everything random in the algorithm.
         options: The algorithm's options by name.
 
     Raises:
-        UserError: The algorithm, an option's name or its value is not known, or the class cannot be made with them.
+        UserError: The algorithm is not known, an option is not valid, or the class raises an error.
     """
     if not isinstance(options, Mapping):
         raise UserError(f"an algorithm's options are a mapping of names to values, got {shown(options)}")
     if isinstance(algorithm, Optimizer):
         if options or algorithm.space != space:
-            raise UserError("a ready-made optimiser takes no options, and must have the study's space")
+            raise UserError("an optimiser that is already made takes no options, and must have the study's space")
         return algorithm
     chosen = algorithm_of(algorithm) if isinstance(algorithm, str) else algorithm
     if not (isinstance(chosen, type) and issubclass(chosen, Optimizer)):
@@ -194,7 +197,7 @@ def optimizer_with(
     known, any_name = _options(chosen)
     for name, value in options.items():
         if name in ("space", "seed"):
-            raise UserError(f"{chosen.__name__}: {name} is not an option of an algorithm: give it to the study")
+            raise UserError(f"{chosen.__name__}: {name} is not an option of an algorithm; pass it to the study")
         if not isinstance(name, str) or not (name in known or any_name):
             raise UserError(f'{chosen.__name__} has no option "{name}"{suggestion(str(name), known)}')
         _check(chosen.__name__, name, value, known.get(name))
@@ -202,14 +205,14 @@ def optimizer_with(
         return chosen(space, seed=seed, **options)
     except UserError:
         raise
-    except Exception as error:  # a class of the user's may raise anything
+    except Exception as error:  # a user's class may raise anything
         raise UserError(f"{chosen.__name__} cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _check(algorithm: str, option: str, value: object, annotation: Any) -> None:
     """Raise UserError if an option's value is not of its type, is not finite or is too large."""
     kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    if KINDS.keys() >= set(kinds) and not any(_is(value, kind) for kind in kinds):
+    if KINDS.keys() >= set(kinds) and not any(_is_of_kind(value, kind) for kind in kinds):
         wanted = " or ".join(KINDS[kind] for kind in kinds)
         raise UserError(f"{algorithm}: {option} must be {wanted}, got {shown(value)}")
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > LARGEST:
@@ -219,7 +222,7 @@ def _check(algorithm: str, option: str, value: object, annotation: Any) -> None:
 
 
 def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
-    """Return an algorithm's options with their types, and whether its constructor takes any other name."""
+    """Return an algorithm's options with their types, and whether its constructor accepts options of any name."""
     parameters = _parameters(kind)
     named = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
     known = {parameter.name: parameter.annotation for parameter in parameters if parameter.kind in named}
@@ -228,22 +231,25 @@ def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
 
 
 def _parameters(kind: type[Optimizer]) -> list[Parameter]:
-    """Return the parameters of a constructor with their types; as text if a type is imported for type checkers only."""
+    """Return the parameters of a constructor with their types.
+
+    The types are text if one of them is imported only for type checkers.
+    """
     try:
         return list(inspect.signature(kind, eval_str=True).parameters.values())
     except NameError:
         return list(inspect.signature(kind).parameters.values())
 
 
-def _is(value: object, kind: type) -> bool:
-    """Return whether a value is of one of KINDS: an integer is also a number; true and false are neither."""
+def _is_of_kind(value: object, kind: type) -> bool:
+    """Return whether a value is of one of KINDS; an integer is also a number, but true and false are not."""
     if isinstance(value, bool):
         return kind is bool
     return isinstance(value, (int, float) if kind is float else kind)
 
 
 def algorithm_of(name: str) -> Any:
-    """Return the class of a registry name, or what is at "package.module:Class"; raise UserError if there is none."""
+    """Return the class with a registered name, or at "package.module:Class"; raise UserError if there is none."""
     name = resolved(name)
     if ":" not in name and name not in ALGORITHMS:
         raise UserError(f'no algorithm "{name}"{suggestion(name, ["auto", *ALGORITHMS])}')

@@ -1,8 +1,8 @@
-"""Sampling that learns nothing: uniform random search, Latin hypercubes, Sobol points and grids.
+"""Sampling that does not depend on results: uniform random search, Latin hypercubes, Sobol points and grids.
 
-Each proposes the points of an endless sequence, a function of the seed alone: the next proposal is the first point of
-the sequence whose configuration was not proposed before. Algorithms that learn begin with such a sequence, and go on
-with it where they have nothing better to propose.
+Each algorithm proposes the points of an endless sequence, which is fixed by the seed. The next proposal is the first
+point of the sequence whose configuration was not proposed before. Algorithms that learn begin with such a sequence, and
+return to it when they have nothing better to propose.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from partune.optimizers.base import Sampler
 from partune.space import Choice, Hyperparameter, Space
 from partune.trial import Point, Value
 
-# Points of the sequence in a row without a new configuration, after which the few that are left are listed.
+# If this many points of the sequence in a row lead to no new configuration, the remaining ones are listed.
 PATIENCE = 1000
-# No more configurations than these are listed, so that a huge space is never listed whole.
+# The largest number of configurations that are listed, so that a huge space is never listed completely.
 MOST_LISTED = 100_000
-# A design that is drawn whole has no more points than these.
+# The largest number of points of a design, because all points of a design are drawn at once.
 MOST_DESIGN = 100_000
-# Sobol points are drawn in blocks of a power of two, at which the sequence is balanced.
+# The size of a block of Sobol points: a power of two, after which the sequence is balanced.
 SOBOL_BLOCK = 64
 
 
@@ -33,7 +33,7 @@ def check_design(option: str, size: int) -> None:
     """Check the number of points of a design.
 
     Args:
-        option: The option that gives it, for the message.
+        option: The name of the option that sets the number, for the message.
         size: The number of points.
 
     Raises:
@@ -95,9 +95,10 @@ class SobolPoints:
 
 
 class GridPoints:
-    """The points of a grid in the order in which a scrambled Sobol sequence enters their shares of the cube.
+    """The points of a grid, in the order in which a scrambled Sobol sequence enters their shares of the cube.
 
-    In this order a grid cut short by the budget is spread out; a lexical order would not have moved its first axes yet.
+    In this order, the points are spread out even if the budget ends before the grid does. In lexical order, the first
+    axes would not have changed by then.
 
     Attributes:
         axes: The values of every hyperparameter, in the order of the axes.
@@ -114,7 +115,7 @@ class GridPoints:
         return tuple(parameter.encode(values[int(u * len(values))]) for u, parameter, values in shares)
 
     def refine(self) -> bool:
-        """Halve the grid's spacing; return False, and change nothing, if it has become as fine as it can."""
+        """Halve the grid's spacing and return True; if the grid cannot become finer, only return False."""
         finer = self._values(2 * self._points - 1)
         if finer == self.axes or self._points > MOST_LISTED:
             return False
@@ -126,12 +127,12 @@ class GridPoints:
 
 
 class Stream(Sampler):
-    """The base of algorithms that propose the points of a sequence, in order, each configuration once.
+    """The base class of algorithms that propose the points of a sequence in order, each configuration once.
 
     Args:
         space: The search space.
-        seed: The seed of all that is random in the algorithm.
-        sequence: The points.
+        seed: The seed of everything random in the algorithm.
+        sequence: The sequence of points.
     """
 
     def __init__(self, space: Space, seed: int, sequence: PointSequence) -> None:
@@ -146,13 +147,13 @@ class Stream(Sampler):
             if not self.proposed(point):
                 return point
             self._passed += 1
-        left = list(itertools.islice((point for point in self._listed() if not self.proposed(point)), MOST_LISTED))
-        if not left:
+        new = list(itertools.islice((point for point in self._listed() if not self.proposed(point)), MOST_LISTED))
+        if not new:
             return None
-        return left[int(np.random.default_rng([self.seed, len(self.proposals), 1]).integers(len(left)))]
+        return new[int(np.random.default_rng([self.seed, len(self.proposals), 1]).integers(len(new)))]
 
     def _listed(self) -> Iterator[Point]:
-        """Yield every configuration's point in a finite space, and nothing in one with a real hyperparameter."""
+        """Yield the point of every configuration; yield nothing if the space has a real hyperparameter."""
         parameters = self.space.hyperparameters
         values = {name: parameter.values for name, parameter in parameters.items() if parameter.values is not None}
         return map(self.space.encode, self.space.configurations(values) if len(values) == len(parameters) else ())
@@ -170,13 +171,13 @@ class RandomSearch(Stream):
 class LatinHypercube(Stream):
     """Latin hypercube sampling; McKay, Beckman and Conover 1979.
 
-    An optimiser does not know its budget, so hypercubes of `size` points follow one another. Each is drawn afresh, and
-    on every axis it has one point in each of `size` equal strata.
+    An optimiser does not know its budget, so hypercubes of `size` points follow one another. They are independent, and
+    on every axis a hypercube has one point in each of `size` equal strata.
 
     Args:
         space: The search space.
         seed: The seed of the hypercubes.
-        size: The points of a hypercube; best the budget, or a divisor of it.
+        size: The number of points of a hypercube; ideally the budget or a divisor of the budget.
     """
 
     learns = False
@@ -190,7 +191,7 @@ class LatinHypercube(Stream):
 class Sobol(Stream):
     """A Sobol sequence (Sobol' 1967; directions of Joe and Kuo 2008), scrambled after Owen 1998 by `scipy.stats.qmc`.
 
-    Point i is the i-th of the sequence scrambled by `default_rng([seed])`.
+    Point i is the i-th point of the sequence that `default_rng([seed])` scrambles.
     """
 
     learns = False
@@ -200,17 +201,17 @@ class Sobol(Stream):
 
 
 class Grid(Stream):
-    """Factorial grids, each finer than the one before and with all its points; Bergstra and Bengio 2012.
+    """Factorial grids, each of which refines the previous one; Bergstra and Bengio 2012.
 
-    The axis of a real or an integer has `points` values from end to end, evenly on its scale; a grid that is used up is
-    followed by the one with half its spacing (3, 5, 9, ... values), for ever if there is a real hyperparameter. An
-    integer with no more values than that, and a choice always, lists them all. The seed changes the order of a grid's
-    points, not the grids.
+    On the axis of a number, the first grid has `points` values from end to end, evenly spaced on the scale of the axis.
+    An integer with no more values than that uses all of them, and a choice always uses all options. After a grid, the
+    grid with half its spacing follows (3, 5, 9, ... values), without end if there is a real hyperparameter. The seed
+    changes the order of a grid's points, not the grids.
 
     Args:
         space: The search space.
         seed: The seed of the order.
-        points: The values of an axis in the first grid, 2 or more.
+        points: The number of values of an axis in the first grid, at least 2.
     """
 
     learns = False
@@ -225,9 +226,10 @@ class Grid(Stream):
         self.points = points
 
     def next_point(self) -> Point | None:
-        """Return the next point of the grid, or of a finer one if it is used up, or None if none is finer."""
+        """Return the next point of the current grid or of a finer one, or None if there is no finer grid."""
         while (point := super().next_point()) is None:
-            # No axis has more values; or conditions that never hold together hide every axis that has.
+            # There is no finer grid if no axis has more values. Conditions that never hold together may hide every axis
+            # that has more; `refine` then stops at its largest number of points.
             if not self.grid.refine():
                 return None
         return point
@@ -237,7 +239,7 @@ class Grid(Stream):
 
 
 def _axis(parameter: Hyperparameter, points: int) -> Sequence[Value]:
-    """Return the values of a grid's axis: `points` from end to end of its scale, or all if there are no more."""
+    """Return the values of a grid's axis: `points` from end to end of its scale, or all of them if there are fewer."""
     values = parameter.values
     if values is not None and (isinstance(parameter, Choice) or len(values) <= points):
         return values

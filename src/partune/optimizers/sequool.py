@@ -1,4 +1,4 @@
-"""SequOOL and StroquOOL: optimistic optimisation without parameters, each depth once.
+"""SequOOL and StroquOOL: parameter-free optimistic optimisation, which visits each depth once.
 
 P. L. Bartlett, V. Gabillon, M. Valko, A Simple Parameter-free and Adaptive Approach to Optimization under a Minimal
 Local Smoothness Assumption, ALT 2019.
@@ -6,13 +6,13 @@ Local Smoothness Assumption, ALT 2019.
     n           budget, in cells that are opened (SequOOL) or evaluations (StroquOOL)
     log-bar(n)  sum_{t=1}^n 1/t
     h_max       deepest level at which cells are opened
-    T           evaluations that a cell's value is the mean of
+    T           number of evaluations whose mean is a cell's value
 
-SequOOL's plan was checked against two public implementations, PyXAB's and the baselines of IMABO, which agree on it.
+The plan of SequOOL was checked against two public implementations, which agree: PyXAB and the baselines of IMABO.
 
 StroquOOL is experimental: its plan could not be checked against the paper's text, and the two implementations differ.
-PyXAB's opens one cell for each p; IMABO's opens the m-th best cell floor(h_max / (h m)) times for every m; this one
-opens floor(h_max / (h 2^p)) cells for each p, which is the number that the paper's h_max pays for.
+PyXAB opens one cell for each p. IMABO opens the m-th best cell floor(h_max / (h m)) times for every m. This module
+opens floor(h_max / (h 2^p)) cells for each p, which is the number that the paper's h_max allows.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from partune.trial import Point
 
 
 class Budgeted(Partitioned):
-    """The base of algorithms with a plan for a budget: it is run, then planned again for twice the budget, and so on.
+    """The base class of algorithms that plan one run for a budget, then a run for twice the budget, and so on.
 
-    Ours: what is known costs nothing, so a run that brings nothing new is followed by the next at once. The search ends
-    when every cell is opened.
+    Unlike in the paper, known scores cost nothing, so a run without new points is followed by the next one at once. The
+    search ends when every cell is opened.
 
     Args:
         space: The search space.
-        seed: Ignored by the algorithm, which draws nothing.
-        budget: The evaluations that the first run may take.
-        k: The parts of a split; with an odd number the middle child is its parent's point and costs nothing.
+        seed: Ignored, because the algorithm draws no random numbers.
+        budget: The number of evaluations that the first run may take.
+        k: The number of parts of a split. If it is odd, the middle child has its parent's point and costs nothing.
     """
 
     seeded = False
@@ -55,7 +55,7 @@ class Budgeted(Partitioned):
 
     @property
     def new(self) -> int:
-        """How many new points opening a cell adds."""
+        """The number of new points that opening a cell adds."""
         return self.k - self.k % 2
 
     def search(self) -> Search:
@@ -74,19 +74,19 @@ class Budgeted(Partitioned):
 
         Args:
             tree: A tree without candidates.
-            budget: The evaluations that the run may take.
+            budget: The number of evaluations that the run may take.
         """
 
 
 class SequOOL(Budgeted):
-    """Sequential optimistic optimisation: at each depth h up to h_max the floor(h_max / h) best cells are opened."""
+    """Sequential optimistic optimisation, which opens the floor(h_max / h) best cells at each depth h up to h_max."""
 
     def run(self, tree: Tree, budget: int) -> Search:
-        """Open cells depth by depth, once.
+        """Open cells at each depth in turn, from the root down.
 
         Args:
             tree: A tree without candidates.
-            budget: The evaluations that the run may take.
+            budget: The number of evaluations that the run may take.
         """
         n = max(budget // self.new, 1)
         h_max = int(n / log_bar(n))
@@ -97,12 +97,12 @@ class SequOOL(Budgeted):
             yield from self.open(tree, h, h_max // h)
 
     def open(self, tree: Tree, depth: int, cells: int) -> Search:
-        """Open the best cells of a depth; their children are one batch.
+        """Open the best cells of a depth, and score their children in one batch.
 
         Args:
             tree: The tree.
             depth: The depth.
-            cells: How many cells to open, if there are so many.
+            cells: The largest number of cells to open.
         """
         children: list[Cell] = []
         while cells and tree.best(depth) is not None:
@@ -113,23 +113,23 @@ class SequOOL(Budgeted):
 
 
 class StroquOOL(Budgeted):
-    """SequOOL for noisy scores: more evaluations for cells that are opened early, and a last look at the leaders.
+    """SequOOL for noisy scores: it evaluates children of early cells more often, and evaluates the leaders again.
 
-    Experimental: the module's first lines say why. A cell's value is the mean over T points in it, its centre the
-    first. (Ours: the paper evaluates one point T times, but a configuration is proposed once. The mean then is of f
-    over the cell, not at its centre: the noise averages out as in the paper, and the variation of f within a cell adds
-    a bias that shrinks with the cell.)
+    StroquOOL is experimental (the module's docstring says why). A cell's value is the mean score of T points in the
+    cell, the first of which is the centre. The paper evaluates the centre T times instead, but here a configuration is
+    proposed only once. Noise averages out as in the paper. The variation of f within the cell adds a bias, which
+    shrinks with the cell.
 
-    h_max is the largest for which a run takes no more than the budget. (Ours: the paper's floor(n / (2 (log-bar(n) +
-    1)^2)) is a bound on that, and 0 for budgets below 75.)
+    h_max is the largest value with which a run does not exceed the budget. The paper uses a lower bound on it,
+    floor(n / (2 (log-bar(n) + 1)^2)), which is 0 for budgets below 68.
     """
 
     def run(self, tree: Tree, budget: int) -> Search:
-        """Open cells depth by depth, the more evaluations a child gets the fewer; then evaluate the leaders again.
+        """Open cells at each depth in turn, then evaluate the leaders again.
 
         Args:
             tree: A tree without candidates.
-            budget: The evaluations that the run may take.
+            budget: The number of evaluations that the run may take.
         """
         h_max = next(h for h in itertools.count(1) if self.cost(h + 1) > budget)
         yield [tree.root.point]
@@ -149,14 +149,14 @@ class StroquOOL(Budgeted):
                 leaves[h] = [cell for cell in leaves[h] if cell not in opened]
                 children = [child for cell in opened for child in tree.split(cell)]
                 leaves[h + 1] += yield from self._evaluated(children, 2**p, T)
-        # Cross-validation: for each p the best cell with T >= 2^p, evaluated h_max times more.
+        # Cross-validation: for each p, evaluate the best cell with T >= 2^p another h_max times.
         for p in range(h_max.bit_length()):
             best = max((cell for cell in T if T[cell] >= 2**p), key=lambda cell: cell.score)
             yield points(best, T[best], T[best] + h_max)
         tree.add(cell for row in leaves for cell in row)
 
     def _evaluated(self, cells: list[Cell], times: int, T: dict[Cell, int]) -> Generator[list[Point], Any, list[Cell]]:
-        """Give cells their values, each from `times` points in it; return the cells."""
+        """Evaluate `times` points in each cell, set the cell's value to the mean score, and return the cells."""
         yield [point for cell in cells for point in points(cell, 0, times)]
         for cell in cells:
             cell.score = mean(known for point in points(cell, 0, times) if (known := self.known(point)) is not None)
@@ -164,26 +164,26 @@ class StroquOOL(Budgeted):
         return cells
 
     def cost(self, h_max: int) -> int:
-        """Return the most evaluations that a run can take: root, its children, opened cells, cross-validation."""
+        """Return the largest number of evaluations in a run: the root, children of opened cells, cross-validation."""
         opened = sum(h_max // (h << p) << p for h in range(1, h_max + 1) for p in range((h_max // h).bit_length()))
         return 1 + self.k * (h_max + opened) + h_max.bit_length() * h_max
 
 
 def points(cell: Cell, start: int, stop: int) -> list[Point]:
-    """Return points of a sequence that fills a cell evenly, its centre the first.
+    """Return points of a sequence that begins at a cell's centre and fills the cell evenly.
 
     u_j = 1/2 + j alpha (mod 1), alpha_i = phi^-i, phi^(d + 1) = phi + 1 (Roberts 2018).
 
     Args:
         cell: The cell.
-        start: The first point's number j.
-        stop: The number after the last point's.
+        start: The number j of the first point.
+        stop: The number after that of the last point.
 
     Returns:
         The points, each (d,).
     """
     d = len(cell.point)
-    # Fixed-point iteration: its error shrinks by more than half each time, so that 60 steps reach the last bit.
+    # This fixed-point iteration more than halves its error in each step, so 60 steps reach the last bit.
     phi = 2.0
     for _ in range(60):
         phi = (1 + phi) ** (1 / (d + 1))

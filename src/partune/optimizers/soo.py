@@ -3,9 +3,9 @@
 R. Munos, Optimistic Optimization of a Deterministic Function without the Knowledge of its Smoothness, NeurIPS 2011,
 section 4.
 
-    v_max      best score that was expanded in this sweep over the depths
-    t          expansions so far, counted from 1
-    h_max(t)   deepest leaf that a sweep may expand
+    v_max      best score of a leaf that was expanded in this sweep over the depths
+    t          number of expansions so far, counted from 1
+    h_max(t)   depth of the deepest leaf that a sweep may expand
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ H_MAX: dict[str, Callable[[int], int]] = {"sqrt": math.isqrt, "none": lambda t: 
 
 
 class Sweeping(Partitioned):
-    """The sweeps of SOO, whatever scores the new cells.
+    """The base class of SOO and BaMSOO: it sweeps over the depths, and a subclass scores the new cells.
 
-    Each sweep expands, depth by depth, the best leaf, unless a shallower leaf of the sweep was better. `SOO` says what
-    the options are.
+    At each depth in turn, a sweep expands the best leaf, unless the sweep has expanded a better one at a smaller depth.
+    `SOO` describes the options.
     """
 
     seeded = False
@@ -51,8 +51,9 @@ class Sweeping(Partitioned):
         t = 1
         while (top := tree.shallowest) is not None:
             v_max = None
-            # Where all leaves lie below h_max a sweep would expand nothing and t stand still, for ever: the sweep
-            # reaches the shallowest leaf in any case. (K = 2 leads there, and exhausted cells do.)
+            # A sweep always reaches the shallowest leaf. If all leaves were deeper than h_max, it would otherwise
+            # expand nothing, t would stay the same, and the search would never end. (K = 2 and exhausted cells lead to
+            # this situation.)
             bottom = int(max(top, min(tree.depth, H_MAX[self.h_max](t))))
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)
@@ -63,21 +64,21 @@ class Sweeping(Partitioned):
 
     @abstractmethod
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
-        """Score new cells and add them to the tree; return once a leaf has a score.
+        """Score new cells and add them to the tree; return once some leaf of the tree has a score.
 
         Args:
-            tree: The tree they are of.
+            tree: The tree of the cells.
             cells: The root, or the parts of one split.
         """
 
     def _may_split(self, children: Sequence[Cell]) -> bool:
-        # While results are pending, a split must bring a new point: without one its ask would bring no proposal, be in
-        # no record, and leave a trace all the same.
+        # While results are pending, a split must bring a new point. Without one, the ask could end without a proposal:
+        # the record would not show it, but the tree would have changed.
         return not self.waiting or any(not self.proposed(child.point) for child in children)
 
     def _admits(self, score: float, v_max: float | None) -> bool:
         """Return whether a leaf may be expanded; v_max is None before the first expansion of a sweep."""
-        # None rather than -inf, so that failures (-inf) can be expanded too under ">".
+        # None and not -inf, so that failures (-inf) can be expanded under ">" too.
         return v_max is None or score > v_max or (score == v_max and self.compare == ">=")
 
 
@@ -86,22 +87,22 @@ class SOO(Sweeping):
 
     Args:
         space: The search space.
-        seed: Ignored by the algorithm, which draws nothing.
-        k: The parts of a split; with an odd number the middle child is its parent's point and costs nothing.
-        h_max: "sqrt", the paper's bound floor(sqrt(t)), or "none".
-        compare: ">=", the paper's, or ">", the original study's.
+        seed: Ignored, because the algorithm draws no random numbers.
+        k: The number of parts of a split. If it is odd, the middle child has its parent's point and costs nothing.
+        h_max: The depth bound: "sqrt" for the paper's floor(sqrt(t)), or "none".
+        compare: How a leaf must compare with v_max to be expanded: ">=" (the paper) or ">" (the original study).
     """
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:
-        """Score new cells by f at their centres, together; the middle child is answered from the record.
+        """Score new cells by f at their centres, in one batch; the score of a middle child is already known.
 
         Args:
-            tree: The tree they are of.
+            tree: The tree of the cells.
             cells: The root, or the parts of one split.
         """
         yield [cell.point for cell in cells]
         tree.add(cells)
-        # The sweep goes on over the leaves that have scores, and rests only where none has.
+        # The sweep continues over the leaves that have scores, and waits only if no leaf has one.
         while tree.shallowest is None and self.waiting:
             yield []
             tree.collect()

@@ -1,20 +1,22 @@
-"""The Gaussian process that stands in for the objective.
+"""The Gaussian process that models the objective.
 
     f ~ GP(c, s k),  z = f(x) + e,  e ~ N(0, v w(x))
     k(x, x') = (1 + a + a^2 / 3) exp(-a),  a = sqrt(5) r,  r^2 = sum_i D_i(x, x') / l_i^2     Matern-5/2
-    D_i = (x_i - x'_i)^2, for a choice 1 where the options differ                              (no order, no distance)
-    log l_i ~ N(log(sqrt(d) / 4), 1),  log s ~ N(0, 1/4),  log v ~ N(log 0.02, 4)              weak priors, by d
+    D_i = (x_i - x'_i)^2 for numbers; D_i = 1 for different options of a choice, 0 for equal ones
+    log l_i ~ N(log(sqrt(d) / 4), 1),  log s ~ N(0, 1/4),  log v ~ N(log 0.02, 4)              weak priors
 
-    X   (n, d)  points really evaluated (after rounding), in the unit cube
-    z   (n,)    scores, their lower tail on a log scale (`tamed`), standardised
-    w   (n,)    relative variances of the observations, mean 1: from known standard errors, else all 1
-    c           by generalised least squares; l, s, v by maximising the posterior density of their logarithms (MAP)
+    X   (n, d)  evaluated points (after rounding), in the unit cube
+    z   (n,)    standardised scores, with their lower tail on a log scale (`tamed`)
+    w   (n,)    relative variances of the observations, from their standard errors; all 1 if none is known
+    c           estimated by generalised least squares
+    l, s, v     estimated by maximising the posterior density of their logarithms (MAP)
 
-Length scales that grow with sqrt(d) are Hvarfner, Hellsten and Nardi's (2024); the marginal likelihood and its gradient
-are Rasmussen and Williams' (2006), eq. 2.30 and 5.9, in closed form: a fit at n = 100 takes 10 ms. Standard errors are
-given a common factor, v, as trials that are scored on the same items share much of their error.
+The length scales, which grow with sqrt(d), are from Hvarfner, Hellsten and Nardi (2024). The marginal likelihood and
+its gradient are from Rasmussen and Williams (2006), eq. 2.30 and 5.9. They are in closed form, so a fit at n = 100
+takes 10 ms. Trials that are scored on the same items share much of their error. Standard errors therefore only set the
+relative variances w, and their common factor v is estimated.
 
-No random number is drawn: a fit is a function of the data.
+No random numbers are drawn, so a fit depends only on the data.
 """
 
 from __future__ import annotations
@@ -33,24 +35,25 @@ from partune.trial import Point
 
 Array = NDArray[np.float64]
 
-# Bounds of l (in sides of the cube), of s and v (in the scores' variance), and what is added to the diagonal so that
-# the Cholesky factor of nearly equal points exists.
+# Bounds of l, in units of the cube's side, and of s and v, in units of the scores' variance. JITTER is added to the
+# diagonal, so that the Cholesky factor exists for nearly equal points.
 LENGTHS, SIGNALS, NOISES, JITTER = (1e-3, 1e3), (1e-2, 1e2), (1e-8, 10.0), 1e-8
-# The most observations that a search's process is fitted to, and the most pending points that it believes. A fit takes
-# time in n^3 and memory in n^2; with this limit an ask stays below a second however long the history is.
+# The largest number of observations in a search's fit, and of pending points that are added to it. A fit takes O(n^3)
+# time and O(n^2) memory. With this limit, an ask takes less than a second for any length of history.
 MOST = 400
 
 
 class Surrogate:
-    """A Gaussian process fitted to scores; its posterior is in their units, except for the far lower tail (`tamed`).
+    """A Gaussian process fitted to scores.
 
-    A failure counts as the worst finite score. Equal scores, or a single one, are not scaled.
+    The posterior is in units of the score, except in the lower tail (`tamed`). A failure counts as the worst finite
+    score. Scores are not scaled if they are all equal or if there is only one.
 
     Args:
-        space: The search space, which says which axes are choices.
-        points: The points really evaluated, (n, d), n >= 1.
-        scores: Their scores, (n,), at least one of them finite; -inf for a failure.
-        errors: The standard errors of the scores, (n,), NaN where unknown; None if all are unknown.
+        space: The search space, which defines which axes are choices.
+        points: The evaluated points, (n, d), n >= 1.
+        scores: The scores of the points, (n,), at least one of them finite; -inf for a failure.
+        errors: The standard errors of the scores, (n,), NaN if unknown; None if all are unknown.
     """
 
     def __init__(
@@ -60,10 +63,11 @@ class Surrogate:
         self.shift, self.scale = spread(y)
         self.X = np.array(points, dtype=np.float64)
         self.z = (y - self.shift) / self.scale
-        self.choices = np.array([isinstance(parameter, Choice) for parameter in space.hyperparameters.values()])
+        parameters = space.hyperparameters.values()
+        self.choices = np.array([isinstance(parameter, Choice) for parameter in parameters])
         self.options = [
             np.unique([0.5, *map(parameter.encode, parameter.options if isinstance(parameter, Choice) else ())])
-            for parameter in space.hyperparameters.values()
+            for parameter in parameters
         ]
         self.weights, known = relative_variances(errors, len(y))
         self.lengths, self.signal, self.noise = self._fit(None if known is None else known / self.scale**2)
@@ -71,11 +75,15 @@ class Surrogate:
 
     @property
     def n(self) -> int:
-        """The number of points, believed ones included."""
+        """The number of points, including the pending points that `believing` adds."""
         return len(self.z)
 
     def posterior(self, points: Sequence[Point] | Array) -> tuple[Array, Array]:
-        """Return the mean and standard deviation of f, without an observation's noise, (m,) each; points: (m, d)."""
+        """Return the posterior mean and standard deviation of f, (m,) each, without the observations' noise.
+
+        Args:
+            points: The points, (m, d).
+        """
         K = self.signal * matern(self._distances(np.asarray(points, dtype=np.float64)))  # (m, n)
         mean = self.shift + self.scale * (self.constant + K @ self._alpha)
         V = solve_triangular(self._L, K.T, lower=True, check_finite=False)  # (n, m)
@@ -84,9 +92,10 @@ class Surrogate:
         return mean, self.scale * np.sqrt(np.maximum(variance, 1e-12 * self.signal))
 
     def believing(self, points: Sequence[Point]) -> Surrogate:
-        """Return this process as if the scores at `points`, (m, d), were its posterior mean there.
+        """Return a copy of this process that has its own posterior mean as the score at each of `points`, (m, d).
 
-        The Kriging Believer for pending points: Ginsbourger, Le Riche and Carraro 2010. Hyperparameters are kept.
+        This is the Kriging Believer for pending points (Ginsbourger, Le Riche and Carraro 2010). The process keeps its
+        hyperparameters.
         """
         if not points:
             return self
@@ -102,7 +111,7 @@ class Surrogate:
     def _fit(self, known: float | None) -> tuple[Array, float, float]:
         """Return l (d,), s and v at the posterior's mode, found by L-BFGS-B from the priors' modes.
 
-        known: The mean variance of the observations, in units of z; None if no error is known.
+        known: The mean variance of the observations, in units of z^2; None if no error is known.
         """
         d = self.X.shape[1]
         means = np.array([math.log(math.sqrt(d) / 4)] * d + [0.0, math.log(0.02 if known is None else known + 1e-4)])
@@ -129,7 +138,7 @@ class Surrogate:
         V = K.copy()
         V.flat[:: n + 1] += noise * self.weights
         L, failed = lapack.dpotrf(V, lower=True, clean=True, overwrite_a=True)
-        # Not positive definite in double precision: so unlikely that the line search turns back.
+        # V is not positive definite in double precision. The very low value makes the line search turn back.
         if failed:
             return -1e25, np.zeros(d + 2)
         inverse, _ = lapack.dpotri(L, lower=True)
@@ -156,14 +165,14 @@ class Surrogate:
 
     def _distances(self, points: Array) -> Array:
         """Return r^2 between points (m, d) and X, (m, n)."""
-        # |a - b|^2 = |a|^2 + |b|^2 - 2 a b: one matrix product, not an array of (m, n, d); it may round below zero.
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a b needs one matrix product and no (m, n, d) array, but may round below zero.
         A, B = self._scaled(points), self._scaled(self.X)
         r_squared: Array = np.maximum((A * A).sum(axis=1)[:, None] + (B * B).sum(axis=1) - 2 * (A @ B.T), 0.0)
         return r_squared
 
     def _scaled(self, points: Array) -> Array:
-        """Return points in units of the length scales, (m, features), each choice as indicators over sqrt(2)."""
-        # So the distance between two different options is 1, and all distances are Euclidean.
+        """Return points in units of the length scales, (m, features); choices become indicators divided by sqrt(2)."""
+        # With these indicators, two different options are 1 apart, and all distances are Euclidean.
         columns = [points[:, ~self.choices] / self.lengths[~self.choices]]
         for axis in np.flatnonzero(self.choices):
             columns.append((points[:, [axis]] == self.options[axis]) / (np.sqrt(2) * self.lengths[axis]))
@@ -173,31 +182,36 @@ class Surrogate:
 def subset(
     points: Sequence[Point], scores: Sequence[float], errors: Sequence[float], most: int = MOST
 ) -> tuple[list[Point], list[float], list[float]]:
-    """Return the observations that a search's process is fitted to: all of them, if there are no more than `most`.
+    """Return the observations to which a search fits its process, which are at most `most`.
 
-    Otherwise the best half of `most` says where the optimum is, and as many at even steps down the others' ranks say
-    where it is not: a process of the best alone takes the rest of the space for unexplored.
+    If there are more, one half of `most` are the best observations, which show where the optimum is. The other half
+    are evenly spaced among the ranks of the rest, and show where it is not. A process fitted only to the best would
+    treat the rest of the space as unexplored.
 
     Args:
-        points: Where the scores were observed, n of (d,).
+        points: The points of the observations, n of (d,).
         scores: The scores, (n,); -inf for a failure.
-        errors: Their standard errors, (n,).
-        most: How many observations to keep, at least 2.
+        errors: The standard errors of the scores, (n,).
+        most: The largest number of observations to return, at least 2.
 
     Returns:
-        Points, scores and errors of those that are kept, in the order in which they came.
+        The points, scores and errors of the selected observations, in their original order.
     """
     n, best = len(scores), most // 2
-    kept: Sequence[int] = range(n)
+    selected: Sequence[int] = range(n)
     if n > most:
         ranks = sorted(range(n), key=lambda k: (-scores[k], k))
-        others, places = ranks[best:], most - best
-        kept = sorted([*ranks[:best], *(others[i * len(others) // places] for i in range(places))])
-    return [points[k] for k in kept], [scores[k] for k in kept], [errors[k] for k in kept]
+        others, count = ranks[best:], most - best
+        selected = sorted([*ranks[:best], *(others[i * len(others) // count] for i in range(count))])
+    return [points[k] for k in selected], [scores[k] for k in selected], [errors[k] for k in selected]
 
 
 def imputed(scores: Sequence[float]) -> Array:
-    """Return scores, (n,), with failures (-inf) replaced by the worst finite score; raise ValueError if none is."""
+    """Return scores, (n,), with failures (-inf) replaced by the worst finite score.
+
+    Raises:
+        ValueError: No score is finite.
+    """
     y = np.array(scores, dtype=np.float64)
     finite = np.isfinite(y)
     if not finite.any():
@@ -206,12 +220,12 @@ def imputed(scores: Sequence[float]) -> Array:
 
 
 def tamed(y: Array) -> Array:
-    """Return scores, (n,), with their lower tail on a log scale: increasing, and smooth where the tail begins.
+    """Return scores, (n,), with their lower tail on a log scale.
 
-    With h the best score less the median, a score y < t = median - h becomes t - h log(1 + (t - y) / h). Nothing
-    changes if h = 0.
+    Let h be the best score minus the median, and t = median - h. A score y < t becomes t - h log(1 + (t - y) / h), and
+    other scores stay the same. This map is increasing, and smooth at t. If h = 0, all scores stay the same.
     """
-    # The process has to tell good from better; without this a few very bad scores would set its scale.
+    # The process must distinguish good scores from better ones, but a few very bad scores would dominate its scale.
     median = float(np.median(y))
     h = float(y.max()) - median
     if not h > 0:
@@ -221,11 +235,11 @@ def tamed(y: Array) -> Array:
 
 
 def untamed(v: Array, y: Array) -> Array:
-    """Return values in units of the score again: the inverse of `tamed`.
+    """Return tamed values in units of the score, by the inverse of `tamed`.
 
     Args:
         v: Tamed values, of any shape.
-        y: The scores that were tamed, (n,), which say where the tail begins.
+        y: The scores to which `tamed` was applied, (n,); they determine where the tail begins.
     """
     median = float(np.median(y))
     h = float(y.max()) - median
@@ -236,8 +250,8 @@ def untamed(v: Array, y: Array) -> Array:
 
 
 def spread(y: Array) -> tuple[float, float]:
-    """Return the mean of scores and their standard deviation, 1 if they are equal."""
-    # Divided by the largest first: the squares of scores near 1e200 would overflow.
+    """Return the mean and the standard deviation of scores; the deviation is 1 if all scores are equal."""
+    # The scores are first divided by the largest one, because the squares of scores near 1e200 would overflow.
     size = float(np.abs(y).max())
     if not size > 0:
         return 0.0, 1.0
@@ -247,15 +261,17 @@ def spread(y: Array) -> tuple[float, float]:
 
 
 def relative_variances(errors: Sequence[float] | None, n: int) -> tuple[Array, float | None]:
-    """Return each observation's variance relative to the mean variance, (n,), and that mean; None if none is known.
+    """Return the observations' variances relative to their mean, (n,), and the mean variance.
 
-    An unknown error counts as the mean. No variance is less than a tenth of the mean.
+    If no error is known, all relative variances are 1, and the mean is None. An unknown variance counts as the mean of
+    the known ones. A relative variance is at least a tenth.
 
     Args:
-        errors: Standard errors, (n,), NaN where unknown; None if all are unknown.
+        errors: Standard errors, (n,), NaN if unknown; None if all are unknown.
         n: The number of observations.
     """
-    # The least is there because an accuracy of 0 or 1 has an estimated error of 0, which would nail the process to it.
+    # The minimum is needed because an accuracy of 0 or 1 has an estimated error of 0, which would force the process
+    # through that score.
     variances = np.full(n, np.nan) if errors is None else np.square(np.array(errors, dtype=np.float64))
     if not np.nansum(variances) > 0:
         return np.ones(n), None
@@ -264,13 +280,13 @@ def relative_variances(errors: Sequence[float] | None, n: int) -> tuple[Array, f
 
 
 def matern(r_squared: Array) -> Array:
-    """Return the Matern-5/2 kernel of squared distances in length scales; Rasmussen and Williams 2006, eq. 4.17."""
+    """Return the Matern-5/2 kernel of squared distances r^2; Rasmussen and Williams 2006, eq. 4.17."""
     a = np.sqrt(5 * r_squared)
     return (1 + a + a * a / 3) * np.exp(-a)
 
 
 def squares(A: Array, B: Array, choices: NDArray[np.bool_]) -> Array:
-    """Return D_i between points, axis by axis.
+    """Return the squared differences D_i between points on each axis.
 
     Args:
         A: Points, (m, d).

@@ -1,4 +1,4 @@
-"""The search space: hyperparameters, conditions, and the conversion between unit cube and configurations."""
+"""The search space: hyperparameters, conditions, and the conversion between the unit cube and configurations."""
 
 from __future__ import annotations
 

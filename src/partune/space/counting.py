@@ -1,7 +1,7 @@
-"""The number of configurations of a space with conditions, counted without listing them.
+"""Count the configurations of a space with conditions without listing them.
 
-Hyperparameters that no condition ties together multiply. A tied group is counted by the cases of its first
-hyperparameter: values that meet the same conditions make one case.
+Hyperparameters that are connected by conditions form a group, and the counts of the groups are multiplied. A group is
+counted case by case. Values of its first hyperparameter that meet the same conditions make one case.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from partune.trial import Value
 
 Conditions = Mapping[str, Mapping[str, Sequence[Value]]]  # child -> parent -> the parent's values under which it exists
 
-# Counting gives up after this many cases. A space with more of them has about as many configurations at least.
+# The largest number of cases that are counted. A space with more cases has at least about as many configurations.
 MOST_CASES = 10_000
 
 
 class _UncountedError(Exception):
-    """A space has more cases than are counted."""
+    """A space has more than MOST_CASES cases."""
 
 
 def count_configurations(
@@ -30,11 +30,11 @@ def count_configurations(
 
     Args:
         hyperparameters: The space's hyperparameters by name.
-        conditions: For each of them, the values of its parents under which it exists.
-        order: Their names, parents first.
+        conditions: For each hyperparameter, the values of its parents under which it exists.
+        order: The names of the hyperparameters, parents first.
 
     Returns:
-        The number; None if there is a real hyperparameter, or if conditions tie too many others together.
+        The number; None if there is a real hyperparameter, or if conditions connect too many hyperparameters.
     """
     if any(parameter.values is None for parameter in hyperparameters.values()):
         return None
@@ -45,7 +45,7 @@ def count_configurations(
 
 
 class _Counter:
-    """Counts configurations, case by case, and the cases."""
+    """A counter of configurations, which also counts the cases that it has visited."""
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter], conditions: Conditions) -> None:
         self._sizes = {name: len(parameter.values or ()) for name, parameter in hyperparameters.items()}
@@ -53,39 +53,40 @@ class _Counter:
         self._cases: Iterator[int] = itertools.count(1)
 
     def count(self, names: Iterable[str], known: Mapping[str, Value | None]) -> int:
-        """Return the number of configurations of some hyperparameters, given those that they depend on.
+        """Return the number of configurations of some hyperparameters, given the values of those they depend on.
 
         Args:
             names: The hyperparameters to count, parents first.
-            known: The values of the others; None for one that does not exist, or whose value no condition names.
+            known: The values of other hyperparameters. None stands for a hyperparameter that does not exist, or for a
+                value that no condition names.
 
         Raises:
             _UncountedError: There are too many cases.
         """
         if next(self._cases) > MOST_CASES:
             raise _UncountedError
-        decided, left = dict(known), list[str]()
+        decided, undecided = dict(known), list[str]()
         for name in names:
             if all(decided[parent] in values for parent, values in self._conditions[name].items() if parent in decided):
-                left.append(name)
+                undecided.append(name)
             else:
                 decided[name] = None
-        return math.prod(self._count_tied(group, decided) for group in self._tied(left))
+        return math.prod(self._count_group(group, decided) for group in self._groups(undecided))
 
-    def _count_tied(self, names: Sequence[str], known: Mapping[str, Value | None]) -> int:
-        """Return the number of configurations of a tied group, from the cases of its first hyperparameter."""
+    def _count_group(self, names: Sequence[str], known: Mapping[str, Value | None]) -> int:
+        """Return the number of configurations of one group, from the cases of its first hyperparameter."""
         first, *others = names
         allowed = [set(self._conditions[name][first]) for name in others if first in self._conditions[name]]
-        alike: dict[tuple[bool, ...], list[Value]] = {}
+        by_conditions_met: dict[tuple[bool, ...], list[Value]] = {}
         for value in set().union(*allowed):
-            alike.setdefault(tuple(value in values for values in allowed), []).append(value)
-        mentioned = sum(map(len, alike.values()))
-        rest: tuple[int, Value | None] = (self._sizes[first] - mentioned, None)
-        cases = [rest, *((len(values), values[0]) for values in alike.values())]
+            by_conditions_met.setdefault(tuple(value in values for values in allowed), []).append(value)
+        named = sum(map(len, by_conditions_met.values()))
+        rest: tuple[int, Value | None] = (self._sizes[first] - named, None)
+        cases = [rest, *((len(values), values[0]) for values in by_conditions_met.values())]
         return sum(n * self.count(others, {**known, first: value}) for n, value in cases if n)
 
-    def _tied(self, names: Sequence[str]) -> list[list[str]]:
-        """Return the names in groups that no condition connects with each other; the order is kept within each."""
+    def _groups(self, names: Sequence[str]) -> list[list[str]]:
+        """Return the names in groups that no condition connects with each other; each group keeps their order."""
         leader = {name: name for name in names}  # a union-find forest
 
         def lead(name: str) -> str:

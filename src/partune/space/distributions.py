@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def distribution(parameter: Hyperparameter) -> BaseDistribution:
-    """Return Optuna's distribution over a hyperparameter's values; its `when` has no counterpart."""
+    """Return Optuna's distribution over a hyperparameter's values. Optuna has no counterpart of `when`."""
     from optuna import distributions
 
     if isinstance(parameter, Float):
@@ -27,7 +27,7 @@ def distribution(parameter: Hyperparameter) -> BaseDistribution:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Optuna below errors inside the context, and restore the user's level afterwards."""
+    """Silence warnings and Optuna's messages below errors, and restore the user's log level at the end."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -19,16 +19,17 @@ from partune.trial import Value
 Array = NDArray[np.float64]
 Condition = Mapping[str, Value | Sequence[Value]]
 
-# The significant digits of a real value: few enough that `decode(encode(value))` returns it exactly.
+# The number of significant digits of a real value. It is small enough for `decode(encode(value))` to be exact.
 DIGITS = 12
-# The most values of an integer, which is what a range's length can count; and its highest bound on a log scale, above
-# which neighbours have the same logarithm in double precision.
-MOST_VALUES, MOST_LOG = 2**63 - 1, 2**46
-# An integer of more values than these is placed on the axis in exact arithmetic: a product of doubles would miss some.
+# The largest number of values of an integer, which is the largest length of a range.
+MOST_VALUES = 2**63 - 1
+# The highest bound of an integer on a log scale, above which neighbours have the same logarithm in double precision.
+MOST_LOG = 2**46
+# An integer with more values than this is decoded in exact arithmetic, because a product of doubles would miss values.
 EXACT = 2**51
-# The most options of a choice: each trial's record names them all.
+# The largest number of options of a choice, because the record of each trial lists them all.
 MOST_OPTIONS = 10_000
-# The edge of a cell's side, as a share of it: a value that reaches no further in only touches the cell.
+# The width of a cell's edge, as a share of its side. A value that reaches no further into the cell only touches it.
 _EDGE = 1e-9
 
 
@@ -37,7 +38,8 @@ class Hyperparameter(ABC):
     """One axis of the unit cube.
 
     Attributes:
-        when: The discrete hyperparameters, with their values, under which it exists; None if it always exists.
+        when: The condition for the hyperparameter to exist: values of discrete hyperparameters, by name; None if it
+            always exists.
     """
 
     when: Condition | None = field(default=None, kw_only=True)
@@ -48,19 +50,19 @@ class Hyperparameter(ABC):
 
     @abstractmethod
     def encode(self, value: Value) -> float:
-        """Return the coordinate of a value that `contains` admits."""
+        """Return the coordinate of a value that `contains` accepts."""
 
     @abstractmethod
     def snap(self, u: Array) -> Array:
-        """Return `encode(decode(u))` for many coordinates at once, up to rounding errors; any shape."""
+        """Return `encode(decode(u))` for an array of coordinates of any shape, up to rounding errors."""
 
     @abstractmethod
     def contains(self, value: object) -> bool:
-        """Return whether something is a value of this hyperparameter."""
+        """Return whether an object is a value of this hyperparameter."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Return the form in a study's file, without `when`."""
+        """Return the hyperparameter as it is written in a study's file, without `when`."""
 
     @property
     def values(self) -> Sequence[Value] | None:
@@ -108,7 +110,7 @@ class Float(Hyperparameter):
         return min(max(value, float(self.low)), float(self.high))
 
     def encode(self, value: Value) -> float:
-        """Return the coordinate of a value that `contains` admits."""
+        """Return the coordinate of a value that `contains` accepts."""
         x = float(value)
         if self.log:
             u = math.log(x / self.low) / math.log(self.high / self.low)
@@ -117,7 +119,7 @@ class Float(Hyperparameter):
         return min(max(u, 0.0), 1.0)
 
     def snap(self, u: Array) -> Array:
-        """Return the coordinates as they are: a real value keeps its own, up to rounding errors."""
+        """Return the coordinates as they are, because decoding and encoding change them only by rounding errors."""
         return u
 
     def contains(self, value: object) -> bool:
@@ -148,10 +150,10 @@ class Int(Hyperparameter):
         if self.log and self.low < 1:
             raise UserError(f"a log scale of integers needs low >= 1, got low={shown(self.low)}")
         if self.log and self.high > MOST_LOG:
-            raise UserError(f"a log scale of integers needs high <= 2^46, got high={shown(self.high)}: take a float")
+            raise UserError(f"a log scale of integers needs high <= 2^46, got high={shown(self.high)}: use a float")
         if max(-self.low, self.high, self._count) > MOST_VALUES:
             rule = "an integer has fewer than 2^63 values, all below 2^63 in size"
-            raise UserError(f"{rule}, got low={shown(self.low)}, high={shown(self.high)}: take a float")
+            raise UserError(f"{rule}, got low={shown(self.low)}, high={shown(self.high)}: use a float")
 
     def decode(self, u: float) -> int:
         """Return the value at a coordinate in [0, 1]."""
@@ -159,8 +161,8 @@ class Int(Hyperparameter):
             bottom, top = math.log(self.low - 0.5), math.log(self.high + 0.5)
             value = math.floor(math.exp(bottom + u * (top - bottom)) + 0.5)
         elif self._count > EXACT:
-            part, whole = float(u).as_integer_ratio()
-            value = self.low + part * self._count // whole
+            numerator, denominator = float(u).as_integer_ratio()
+            value = self.low + numerator * self._count // denominator
         else:
             value = self.low + math.floor(u * self._count)
         return min(max(value, self.low), self.high)  # u = 1 would begin the share of a value beyond the last
@@ -201,7 +203,7 @@ class Int(Hyperparameter):
 
 @dataclass(frozen=True)
 class Choice(Hyperparameter):
-    """One of the given options, whose order has no meaning.
+    """One of several options, whose order has no meaning.
 
     Attributes:
         options: The options: numbers, texts or booleans.
@@ -214,7 +216,7 @@ class Choice(Hyperparameter):
             raise UserError(f"a choice needs a list of options, got {self.options!r}")
         object.__setattr__(self, "options", tuple(map(_python, itertools.islice(self.options, MOST_OPTIONS + 1))))
         if len(self.options) > MOST_OPTIONS:
-            raise UserError(f"a choice has at most {MOST_OPTIONS} options: take an integer for more")
+            raise UserError(f"a choice has at most {MOST_OPTIONS} options: use an integer for more")
         for option in self.options:
             if not isinstance(option, (bool, int, float, str)):
                 raise UserError(f"options are numbers, texts or booleans, got {option!r}")
@@ -260,12 +262,16 @@ def _check_text(what: str, text: str) -> None:
 
 
 def _check_bounds(parameter: Float | Int, numbers: tuple[type, ...]) -> None:
-    """Check a hyperparameter's bounds and scale, and make the bounds plain Python numbers of the given types."""
-    whole = float not in numbers
+    """Check a hyperparameter's bounds and scale, and convert the bounds to plain Python numbers.
+
+    parameter: The hyperparameter, whose bounds are replaced.
+    numbers: The types that a bound may have.
+    """
+    integral = float not in numbers
     for name in ("low", "high"):
         bound = _python(getattr(parameter, name))
-        if isinstance(bound, bool) or not isinstance(bound, numbers) or not (whole or _is_finite(bound)):
-            raise UserError(f"a bound must be {'an integer' if whole else 'a finite number'}, got {shown(bound)}")
+        if isinstance(bound, bool) or not isinstance(bound, numbers) or not (integral or _is_finite(bound)):
+            raise UserError(f"a bound must be {'an integer' if integral else 'a finite number'}, got {shown(bound)}")
         object.__setattr__(parameter, name, bound)
     if not parameter.low < parameter.high:
         raise UserError(f"low < high must hold, got low={shown(parameter.low)}, high={shown(parameter.high)}")
@@ -274,7 +280,7 @@ def _check_bounds(parameter: Float | Int, numbers: tuple[type, ...]) -> None:
 
 
 def _python(value: Any) -> Any:
-    """Return Python's own number or text for a scalar of NumPy's, and anything else as it is."""
+    """Return a NumPy scalar as a plain Python value, and anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -287,16 +293,16 @@ def _is_finite(number: Any) -> bool:
 
 
 def _middles(u: Array, n: int) -> Array:
-    """Return the middle of that of n equal shares of [0, 1] in which each coordinate lies."""
+    """Return, for each coordinate, the middle of its share if [0, 1] is divided into n equal shares."""
     return (np.minimum(np.floor(u * n), n - 1) + 0.5) / n
 
 
 def inner_interval(lower: float, upper: float) -> tuple[float, float]:
-    """Return the part of an interval in which the values lie that do not only touch its ends.
+    """Return an interval without its edges, so that it contains no value that only touches an end.
 
     Args:
-        lower: The interval's lower end.
-        upper: Its upper end.
+        lower: The lower end of the interval.
+        upper: The upper end of the interval.
     """
     margin = _EDGE * (upper - lower)
     return lower + margin, upper - margin
@@ -309,26 +315,26 @@ def same_value(a: object, b: object) -> bool:
         a: One value.
         b: The other value.
     """
-    # Python's == takes True for 1.
+    # In Python, True == 1.
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
 def value_index(values: Sequence[Value], value: Value) -> int:
-    """Return the place of a value among others, one of which it must be.
+    """Return the index of a value in a sequence that contains it.
 
     Args:
-        values: The others, in order.
+        values: The sequence.
         value: The value.
     """
     if isinstance(values, range):
-        return values.index(int(value))  # not one by one: a range can have 2^63 values
+        return values.index(int(value))  # computed without a loop, because a range can have 2^63 values
     return next(i for i, other in enumerate(values) if same_value(other, value))
 
 
 def condition_values(values: Value | Sequence[Value]) -> tuple[Value, ...]:
-    """Return the values that a condition names, one or a list; () if it is neither.
+    """Return the values that a condition names as a single value or as a list; () if it is neither.
 
-    A list that is too long is cut after MOST_OPTIONS + 1 values, so that it can be refused without being read whole.
+    A list is cut after MOST_OPTIONS + 1 values, so that a longer one can be refused without being read to its end.
     """
     if isinstance(values, (bool, int, float, str)):
         return (values,)
@@ -336,30 +342,30 @@ def condition_values(values: Value | Sequence[Value]) -> tuple[Value, ...]:
 
 
 def described_condition(when: Condition) -> dict[str, Any]:
-    """Return a condition as a study's file has it."""
+    """Return a condition as it is written in a study's file."""
     return {name: value if isinstance(value, (bool, int, float, str)) else list(value) for name, value in when.items()}
 
 
 def condition_text(conditions: Mapping[str, tuple[Value, ...]]) -> str:
-    """Return conditions as messages have them: "x is 1 or 2 and y is a"."""
+    """Return conditions as text for messages, such as "x is 1 or 2 and y is a"."""
     return " and ".join(f"{parent} is {' or '.join(map(str, values))}" for parent, values in conditions.items())
 
 
 def parse_hyperparameter(name: str, spec: Any) -> Hyperparameter:
-    """Return a hyperparameter from its form in a study's file.
+    """Return a hyperparameter from its definition in a study's file.
 
     Args:
-        name: Its name, with which every error begins.
-        spec: Its form: {float: [low, high], log: true, when: {...}}, {int: ...} or {choice: [...]}.
+        name: The hyperparameter's name, with which every error begins.
+        spec: The definition: {float: [low, high], log: true, when: {...}}, {int: ...} or {choice: [...]}.
 
     Raises:
-        UserError: The form is not valid.
+        UserError: The definition is not valid.
     """
     kinds: tuple[Literal["float", "int", "choice"], ...] = ("float", "int", "choice")
-    given = [kind for kind in kinds if isinstance(spec, Mapping) and kind in spec]
-    if len(given) != 1:
-        raise UserError(f"{name}: give one of float: [low, high], int: [low, high] or choice: [...], got {spec!r}")
-    (kind,) = given
+    present = [kind for kind in kinds if isinstance(spec, Mapping) and kind in spec]
+    if len(present) != 1:
+        raise UserError(f"{name}: use one of float: [low, high], int: [low, high] or choice: [...], got {spec!r}")
+    (kind,) = present
     known = {kind, "when"} | ({"log"} if kind != "choice" else set())
     for key in spec:
         if key not in known:

@@ -1,12 +1,12 @@
 """The search space: named hyperparameters, and the conversion between the unit cube and configurations.
 
-A point u in [0, 1]^d decodes to a configuration (a plain dict of the active hyperparameters); a configuration encodes
-to its canonical point. `decode(encode(c)) == c` holds exactly for every configuration that decodes from a point:
+A point u in [0, 1]^d decodes to a configuration, which is a plain dict of the active hyperparameters. A configuration
+encodes to its canonical point. `decode(encode(c)) == c` holds exactly for every configuration decoded from a point:
 
-- floats decode to 12 significant digits: of the value on a log scale, of the larger bound on a linear one;
-- n linear integers or choices own equal shares 1/n of [0, 1]; a log-scaled integer k owns a share proportional to
-  log((k + 1/2) / (k - 1/2)); each encodes to the middle of its share (nothing is truncated, both ends are reachable);
-- the coordinate of an inactive hyperparameter encodes as 1/2.
+- Floats decode to 12 significant digits, of the value itself on a log scale and of the larger bound on a linear scale.
+- The n values of a linear integer or a choice have equal shares 1/n of [0, 1]. A log-scaled integer k has a share
+  proportional to log((k + 1/2) / (k - 1/2)). Each value encodes to the middle of its share, so both ends are reachable.
+- The coordinate of an inactive hyperparameter encodes as 1/2.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from partune.space.hyperparameters import (
 )
 from partune.trial import Config, Point, Value
 
-# The longest name: a database's column holds no more characters.
+# The largest number of characters of a name, which a database's column limits.
 LONGEST = 500
 
 
@@ -44,12 +44,12 @@ class Space:
     """Hyperparameters by name, in the order of the axes of the unit cube.
 
     Args:
-        hyperparameters: Hyperparameters by names that may be any text.
-        named: Further ones, as keyword arguments.
+        hyperparameters: Hyperparameters by name, in a mapping whose keys may be any text.
+        named: Further hyperparameters, as keyword arguments.
 
     Attributes:
-        hyperparameters: All of them, by name.
-        names: Their names, (d,).
+        hyperparameters: All hyperparameters by name.
+        names: The names of the hyperparameters, (d,).
 
     >>> space = Space(learning_rate=Float(1e-6, 1e-2, log=True), lora_r=Int(2, 64, log=True))
     >>> space.decode((0.5, 0.0))
@@ -57,7 +57,7 @@ class Space:
     """
 
     def __init__(self, hyperparameters: Mapping[str, Hyperparameter] | None = None, /, **named: Hyperparameter) -> None:
-        self.hyperparameters: Mapping[str, Hyperparameter] = _named(
+        self.hyperparameters: Mapping[str, Hyperparameter] = _checked(
             {} if hyperparameters is None else hyperparameters, named
         )
         self.names = tuple(self.hyperparameters)
@@ -78,17 +78,17 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({', '.join(f'{name}={parameter!r}' for name, parameter in self.hyperparameters.items())})"
 
-    # ----- the bridge
+    # ----- points and configurations
 
     def decode(self, point: Sequence[float]) -> dict[str, Value]:
-        """Return the configuration at a point, (d,) in [0, 1]; only active hyperparameters appear."""
+        """Return the configuration at a point, (d,) in [0, 1]; it contains only the active hyperparameters."""
         if len(point) != self.dimension or not all(0 <= u <= 1 for u in point):
             raise ValueError(f"a point has {self.dimension} coordinates in [0, 1], got {tuple(point)}")
         coordinate = dict(zip(self.names, point, strict=True))
         return self.configure(lambda name, parameter: parameter.decode(float(coordinate[name])))
 
     def configure(self, choose: Callable[[str, Hyperparameter], Value]) -> dict[str, Value]:
-        """Return the configuration of the values that `choose` gives to the active hyperparameters, parents first."""
+        """Return the configuration that `choose` makes: it returns a value per active hyperparameter, parents first."""
         config: dict[str, Value] = {}
         for name in self._order:
             if self._active(name, config):
@@ -101,14 +101,14 @@ class Space:
         return tuple(self.hyperparameters[name].encode(config[name]) if name in config else 0.5 for name in self.names)
 
     def snap(self, points: Array) -> Array:
-        """Return `encode(decode(u))` for many points at once, up to rounding errors; (m, d) to (m, d)."""
+        """Return `encode(decode(u))` for each of m points, up to rounding errors; (m, d) to (m, d)."""
         snapped = np.full_like(points, 0.5)
         active: dict[str, NDArray[np.bool_]] = {}
         for name in self._order:
             axis, parameter = self.names.index(name), self.hyperparameters[name]
             active[name] = np.ones(len(points), dtype=bool)
             for parent, allowed in self._conditions[name].items():
-                # A snapped parent lies at the middle of a value's share: which one it is can be seen there.
+                # A snapped parent is at the middle of its value's share, so its coordinate shows which value it has.
                 middles = [self.hyperparameters[parent].encode(value) for value in allowed]
                 close = np.isclose(snapped[:, [self.names.index(parent)]], middles, rtol=0, atol=1e-9)  # (m, allowed)
                 active[name] &= active[parent] & close.any(axis=1)
@@ -132,9 +132,9 @@ class Space:
                 raise UserError(f"{name}={config[name]!r} is not in {self.hyperparameters[name].describe()}")
 
     def fixing(self, values: Mapping[str, Value]) -> Space:
-        """Return the space that is left to search when some hyperparameters have fixed values.
+        """Return the space that remains to be searched when some hyperparameters have fixed values.
 
-        Hyperparameters that exist only under other values are left out too.
+        A hyperparameter whose condition the fixed values do not meet is left out too.
 
         Args:
             values: The fixed values by name; a value may lie outside its hyperparameter's range.
@@ -142,31 +142,31 @@ class Space:
         Raises:
             UserError: Nothing is left to search.
         """
-        left: dict[str, Hyperparameter] = {}
+        free: dict[str, Hyperparameter] = {}
         for name in self._order:
             conditions = self._conditions[name]
             met = all(
-                parent in left or (parent in values and any(same_value(values[parent], option) for option in allowed))
+                parent in free or (parent in values and any(same_value(values[parent], value) for value in allowed))
                 for parent, allowed in conditions.items()
             )
             if name not in values and met:
-                when = {parent: allowed for parent, allowed in conditions.items() if parent in left}
-                left[name] = dataclasses.replace(self.hyperparameters[name], when=when or None)
-        if not left:
-            given = ", ".join(name for name in self.names if name in values)
-            raise UserError(f"nothing is left to search: {given} are given; leave out what is to be searched")
-        return Space({name: left[name] for name in self.names if name in left})
+                when = {parent: allowed for parent, allowed in conditions.items() if parent in free}
+                free[name] = dataclasses.replace(self.hyperparameters[name], when=when or None)
+        if not free:
+            fixed = ", ".join(name for name in self.names if name in values)
+            raise UserError(f"nothing is left to search: the settings fix {fixed}; remove those to be searched")
+        return Space({name: free[name] for name in self.names if name in free})
 
     # ----- cells of the cube
 
     def splittable(self, lower: Sequence[float], upper: Sequence[float], axis: int) -> bool:
-        """Return whether a cell holds more than one value along an axis.
+        """Return whether a cell contains more than one value along an axis.
 
-        An axis that is inactive throughout the cell holds none.
+        The result is False if the hyperparameter is inactive throughout the cell.
 
         Args:
-            lower: The cell's lower corner, (d,).
-            upper: Its upper corner, (d,).
+            lower: The lower corner of the cell, (d,).
+            upper: The upper corner of the cell, (d,).
             axis: The axis.
         """
         name = self.names[axis]
@@ -190,11 +190,11 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """The number of configurations; None if there is a real hyperparameter or if they are too many to count."""
+        """The number of configurations; None if there is a real hyperparameter or if the conditions are too complex."""
         return count_configurations(self.hyperparameters, self._conditions, self._order)
 
     def configurations(self, values: Mapping[str, Sequence[Value]]) -> Iterator[dict[str, Value]]:
-        """Yield every configuration made of the given values of each hyperparameter; the last name varies fastest."""
+        """Yield every configuration made of the listed values of each hyperparameter; the last name varies fastest."""
 
         def extended(names: tuple[str, ...], config: dict[str, Value]) -> Iterator[dict[str, Value]]:
             if not names:
@@ -206,17 +206,17 @@ class Space:
 
         return extended(self._order, {})
 
-    # ----- the form in a study's file
+    # ----- the space in a study's file
 
     @classmethod
     def parse(cls, form: str | Mapping[str, Any]) -> Space:
-        """Return a space from its form in a study's file.
+        """Return a space from its definition in a study's file.
 
         Args:
             form: The name of a ready-made space, or {name: {float: [low, high], log: true, when: {...}}, ...}.
 
         Raises:
-            UserError: It is neither.
+            UserError: The definition is not valid.
         """
         if isinstance(form, str):
             if form not in SPACES:
@@ -236,23 +236,24 @@ class Space:
     # ----- conditions
 
     def _allowed(self, name: str) -> dict[str, tuple[Value, ...]]:
-        """Return the checked conditions of a hyperparameter: for each parent, the values under which it exists."""
+        """Return the checked conditions of a hyperparameter: the values of each parent under which it exists."""
         conditions: dict[str, tuple[Value, ...]] = {}
         when = self.hyperparameters[name].when or {}
         if not isinstance(when, Mapping):
             raise UserError(f"{name}: when is a mapping of names to values, got {when!r}")
         for parent, values in when.items():
             if parent not in self.hyperparameters:
-                raise UserError(f'{name} depends on "{parent}", which is not there{suggestion(parent, self.names)}')
+                unknown = f'{name} depends on "{parent}", which is not in the space'
+                raise UserError(f"{unknown}{suggestion(parent, self.names)}")
             if self.hyperparameters[parent].values is None:
-                raise UserError(f"{name} depends on {parent}: conditions are on choices or integers, not on reals")
+                raise UserError(f"{name} depends on {parent}: a condition needs a choice or an integer, not a float")
             allowed = condition_values(values)
             if not 1 <= len(allowed) <= MOST_OPTIONS:
                 rule = f"a value, or a list of 1 to {MOST_OPTIONS}"
                 raise UserError(f"{name} depends on {parent}: when takes {rule}, got {shown(values)}")
             for value in allowed:
                 if not self.hyperparameters[parent].contains(value):
-                    raise UserError(f"{name} exists when {parent} is {value!r}, but {parent} never is")
+                    raise UserError(f"{name} exists when {parent} is {value!r}, which is not a value of {parent}")
             conditions[parent] = allowed
         return conditions
 
@@ -261,26 +262,26 @@ class Space:
         while len(done) < len(self.names):
             ready = [name for name in self.names if name not in done and done.issuperset(self._conditions[name])]
             if not ready:
-                raise UserError(f"conditions go in a circle: {', '.join(n for n in self.names if n not in done)}")
+                raise UserError(f"conditions form a cycle: {', '.join(n for n in self.names if n not in done)}")
             done.update(ready)
             yield from ready
 
     def _active(self, name: str, config: Config) -> bool:
-        """Return whether a hyperparameter exists in a configuration that already holds its parents."""
+        """Return whether a hyperparameter exists in a configuration that already contains its active parents."""
         return all(
             parent in config and any(same_value(config[parent], value) for value in allowed)
             for parent, allowed in self._conditions[name].items()
         )
 
 
-def _named(given: Mapping[str, Hyperparameter], named: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
-    """Return a space's hyperparameters; raise UserError if they cannot make a space."""
-    if not isinstance(given, Mapping):
-        raise UserError(f"a space is a mapping of names to Float, Int or Choice, got {given!r}")
+def _checked(mapping: Mapping[str, Hyperparameter], named: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
+    """Return the hyperparameters of both mappings; raise UserError if they cannot make a space."""
+    if not isinstance(mapping, Mapping):
+        raise UserError(f"a space is a mapping of names to Float, Int or Choice, got {mapping!r}")
     for name in named:
-        if name in given:
-            raise UserError(f'the hyperparameter "{name}" is given twice')
-    hyperparameters = {**given, **named}
+        if name in mapping:
+            raise UserError(f'the hyperparameter "{name}" is defined twice')
+    hyperparameters = {**mapping, **named}
     if not hyperparameters:
         raise UserError("a space needs at least one hyperparameter")
     for name, parameter in hyperparameters.items():
@@ -295,7 +296,7 @@ def _checked_name(name: object) -> str:
     if not isinstance(name, str):
         raise UserError(f"a hyperparameter's name is a text, got {name!r}")
     if not name or name != name.strip() or not name.isprintable() or len(name) > LONGEST:
-        rule = f"1 to {LONGEST} printable characters, without space around them"
+        rule = f"1 to {LONGEST} printable characters, without spaces at its ends"
         raise UserError(f"a hyperparameter's name has {rule}, got {shown(name)}")
     return name
 
@@ -308,7 +309,7 @@ SPACES: dict[str, Space] = {
         learning_rate=Float(1e-6, 1e-2, log=True),
         weight_decay=Float(1e-5, 1e-1, log=True),
     ),
-    # Table 3.1 of the original study's report. There, rounding gave the two end values of an integer half a share each.
+    # Table 3.1 of the original study's report. In that study, rounding gave each end value of an integer half a share.
     "lora-report": Space(
         lora_r=Int(2, 32),
         lora_alpha=Int(16, 64),
@@ -316,7 +317,7 @@ SPACES: dict[str, Space] = {
         learning_rate=Float(1e-10, 1e-1, log=True),
         weight_decay=Float(1e-3, 1e-1, log=True),
     ),
-    # The space of that study's published runs.
+    # The space of the original study's published runs.
     "lora-article": Space(
         lora_r=Int(2, 64),
         lora_alpha=Int(1, 64),

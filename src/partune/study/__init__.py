@@ -1,4 +1,4 @@
-"""The run of a study: ask, submit, record, tell; baselines before, the verdict after."""
+"""The run of a study: baselines, then the search (ask, submit, record, tell), then what the verdict needs."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a study runs beside its search: baselines before it; confirmations, fresh runs and the winner's scores after it.
+"""Runs of a study outside its search: baselines before it; confirmations, fresh runs and the winner's scores after it.
 
-None of it counts against the budget, and no optimiser is told of it.
+These runs do not count against the budget, and their results are not told to the optimiser.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from partune.errors import UserError
 from partune.objectives.base import Objective, observed, observed_fresh, unspoilt
-from partune.study.calls import Calls, lost
+from partune.study.calls import Calls, continuing, lost
 from partune.study.loop import POLL, Running
 from partune.study.seeds import Purpose, derived_seed
 from partune.study.settings import Settings
@@ -35,15 +35,15 @@ from partune.verdict.winner import (
 from partune.workers.base import WorkerLostError, Workers
 
 
-class _Beside:
-    """What both parts share: noting a run, and scoring one outside of the search."""
+class _OutsideSearch:
+    """The base class of the runs before and after the search, which scores and records them."""
 
     def __init__(self, state: State, settings: Settings, seed: int) -> None:
-        """Run beside a study's search.
+        """Prepare runs outside a study's search.
 
         Args:
-            state: What is known of the study.
-            settings: The study's.
+            state: The state of the study.
+            settings: The settings of the study.
             seed: The study's seed.
         """
         self._state = state
@@ -53,7 +53,7 @@ class _Beside:
         self._seed = seed
 
     def _score(self, name: Baseline | WinnerScoring, trial: Trial, score: Callable[[], Observation]) -> None:
-        """Score a run and note it."""
+        """Score a run and record its result."""
         self._watcher.phase(name)
         began = time.perf_counter()
         observation = unspoilt(score())
@@ -62,96 +62,94 @@ class _Beside:
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
 
     def _note(self, name: RunName, final: Trial) -> None:
-        """Put a run on record, and tell the watcher."""
+        """Record the result of a run, and notify the watcher."""
         self._watcher.anchored(name, self._state.note(name, final))
 
     def _with_items(self, name: RunName) -> Observation:
-        """Return the result of a run on record with its per-item results."""
+        """Return the result of a recorded run, including its per-item results."""
         trial = self._state.baselines[name]
         assert trial.observation is not None
         return dataclasses.replace(trial.observation, items=self._record.items("anchors", trial.number))
 
 
-class Baselines(_Beside):
-    """The base, the check with learning rate 0, and the defaults: each is scored once in a study's life."""
+class Baselines(_OutsideSearch):
+    """The base model, the check with learning rate 0, and the defaults, which a study scores once."""
 
     def __init__(self, state: State, settings: Settings, seed: int, calls: Calls) -> None:
-        """Score the baselines of a study.
+        """Prepare the baselines of a study.
 
         Args:
-            state: What is known of the study.
-            settings: The study's.
+            state: The state of the study.
+            settings: The settings of the study.
             seed: The study's seed.
-            calls: Calls the objective.
+            calls: The caller of the objective.
         """
         super().__init__(state, settings, seed)
         self._calls = calls
 
     def score(self) -> None:
-        """Score what is not on record yet.
+        """Score the baselines that are not recorded yet.
 
         Raises:
-            StoppedError: No trial is worth running: the base has no score, or training does not work.
+            StoppedError: The base model has no score, or training does not work, so trials would be useless.
             UserError: A worker died.
         """
         objective = self._calls.objective
         self._record.describe(self._calls(lambda objective: objective.summary, "what was loaded"))
         objective.recall(self._record.loaded)
         self._watcher.loaded(self._record.loaded)
-        self._once(Baseline.BASE, {}, lambda _: self._base())
+        self._score_if_new(Baseline.BASE, {}, lambda _: self._score_base())
         if (limits := what_items_show(self._record)) is not None:
             self._watcher.limited(limits)
-        self._once(Baseline.ZERO, objective.zero, self._zero)
-        kept = self._record.adapter(Baseline.DEFAULTS).absolute()  # a worker may run in another folder
+        self._score_if_new(Baseline.ZERO, objective.zero, self._score_zero)
+        adapter = self._record.adapter(Baseline.DEFAULTS).absolute()
 
         def score_defaults(trial: Trial) -> Observation:
-            return self._calls(lambda objective: objective.score_defaults(trial, kept), "the run of the defaults")
+            return self._calls(lambda objective: objective.score_defaults(trial, adapter), "the run of the defaults")
 
-        self._once(Baseline.DEFAULTS, objective.defaults, score_defaults)
+        self._score_if_new(Baseline.DEFAULTS, objective.defaults, score_defaults)
 
     def wait(self) -> None:
-        """Wait until the driver that leads has scored them.
-
-        Where learning rate 0 does not give the base's answers, no trial is worth running.
+        """Wait until the leading driver, which is another process, has scored the baselines.
 
         Raises:
-            UserError: No driver leads any more.
+            UserError: No driver leads the study any more.
         """
         self._watcher.phase("anchors")
         while not set(Baseline) <= set(self._state.baselines):
             if not self._record.drivers.led():
                 raise UserError(
-                    f"base and defaults of {self._record.directory} are not scored, and nobody does it now: "
-                    "continue the study with partune resume"
+                    f"the baselines of {self._record.directory} are not scored, and no process is scoring them. "
+                    f"Continue the study with `{continuing(self._record.directory)}`"
                 )
             time.sleep(POLL)
             self._state.baselines = self._record.anchors()
         self._calls.objective.recall(self._record.loaded)
         self._watcher.loaded(self._record.loaded)
 
-    def _once(self, name: Baseline, config: Config, score: Callable[[Trial], Observation]) -> None:
-        """Score a baseline and note it, where that has not happened."""
+    def _score_if_new(self, name: Baseline, config: Config, score: Callable[[Trial], Observation]) -> None:
+        """Score a baseline and record the result, unless it is already recorded."""
         if name not in self._state.baselines:
             trial = Trial(0, dict(config), seed=derived_seed(self._seed, Purpose.BASELINE, 0))
             self._score(name, trial, lambda: score(trial))
 
-    def _base(self) -> Observation:
-        """Score the untouched base; raise StoppedError where it has no score."""
+    def _score_base(self) -> Observation:
+        """Score the untouched base model; raise StoppedError if it has no score."""
         base = unspoilt(self._calls(lambda objective: objective.score_base(), "the scores of the base"))
         if base.status is Status.FAILED:
             raise StoppedError(f"the untouched base model has no score to compare with: {base.error}")
         return base
 
-    def _zero(self, trial: Trial) -> Observation:
-        """Run learning rate 0.
+    def _score_zero(self, trial: Trial) -> Observation:
+        """Train with learning rate 0, and score the result.
 
-        Raises StoppedError where it fails, and UntrustworthyError where it does not answer as the base does.
+        Raises StoppedError if that fails, and UntrustworthyError if the answers differ from those of the base model.
         """
         zero = unspoilt(self._calls(lambda objective: objective.score_zero(trial), "the run with learning rate 0"))
         if zero.status is Status.FAILED:
             raise StoppedError(
-                f"the first training, of a few steps with learning rate 0, failed, as all would: {zero.error}. "
-                "Correct that, and begin again, or go on with partune resume"
+                f"the first training, a few steps with learning rate 0, failed, so all others would too: {zero.error}. "
+                f"Correct the cause and continue: {continuing(self._record.directory)}"
             )
         base = self._with_items(Baseline.BASE)
         what = "the comparison of the run with learning rate 0"
@@ -163,21 +161,21 @@ class Baselines(_Beside):
         return zero
 
 
-class Ending(_Beside):
-    """What follows a search: confirmations, which decide who wins, fresh runs, and the scores of the winner."""
+class Ending(_OutsideSearch):
+    """The runs after a search: confirmations, which choose the winner, fresh runs, and the winner's scores."""
 
     def __init__(
         self, state: State, settings: Settings, seed: int, calls: Calls | None, objective: Objective, running: Running
     ) -> None:
-        """End a study.
+        """Prepare the runs after a study's search.
 
         Args:
-            state: What is known of the study.
-            settings: The study's.
+            state: The state of the study.
+            settings: The settings of the study.
             seed: The study's seed.
-            calls: Calls the objective; None where it knows no baselines, so that no winner is judged.
-            objective: What is searched.
-            running: Takes what runs, so that it can be ended.
+            calls: The caller of the objective; None if the objective has no baselines, so that there is no verdict.
+            objective: The objective that is maximised.
+            running: The running trials by their futures. Further runs are added, so that they can be ended too.
         """
         super().__init__(state, settings, seed)
         self._calls = calls
@@ -185,13 +183,13 @@ class Ending(_Beside):
         self._running = running
 
     def confirm(self, pool: Workers) -> None:
-        """Run the best trials again with fresh seeds, round by round, until all that are due have run.
+        """Run the best trials again with fresh seeds, round by round, until every confirmation that is due has run.
 
         Args:
             pool: The workers.
 
         Raises:
-            UserError: Runs were lost with their workers.
+            UserError: Workers died before their runs ended.
         """
         state = self._state
         while True:
@@ -202,12 +200,12 @@ class Ending(_Beside):
             names: dict[Future[Observation], FurtherRun] = {}
             for trial in trials:
                 name = Confirmation(trial.number, run)
-                again = self._again(trial.number, trial.config, Purpose.CONFIRMATION, trial.number, run)
+                further = self._further_run(trial.number, trial.config, Purpose.CONFIRMATION, trial.number, run)
                 adapter = None if self._calls is None else self._record.adapter(name).absolute()
-                future = pool.submit(observed, self._objective, again, adapter, None)
-                self._running[future], names[future] = again, name
-            for noted in self._noted(names):
-                self._record.artifacts.discard(noted)  # a preempted run saves its checkpoint there
+                future = pool.submit(observed, self._objective, further, adapter, None)
+                self._running[future], names[future] = further, name
+            for recorded in self._record_results(names):
+                self._record.artifacts.discard(recorded)  # a preempted run left its checkpoint there
 
     def run_fresh(self, pool: Workers) -> None:
         """Run the winner and the defaults with fresh seeds.
@@ -216,7 +214,7 @@ class Ending(_Beside):
             pool: The workers.
 
         Raises:
-            UserError: Runs were lost with their workers.
+            UserError: Workers died before their runs ended.
         """
         winner = self._state.winner
         missing = [] if winner is None else fresh_due(winner, self._state.baselines, self._settings.search.seeds)
@@ -226,44 +224,44 @@ class Ending(_Beside):
         names: dict[Future[Observation], FurtherRun] = {}
         for name in missing:  # all at once, so that they can make a pack
             config = self._state.baselines[Baseline.DEFAULTS].config if name.of_defaults else winner.config
-            # The defaults count as trial 0 and the winner as one beyond its number: no two have the same seed.
+            # The seeds of the defaults are derived from 0, and those of trial n from n + 1, so that no seeds agree.
             number, key = (0, 0) if name.of_defaults else (winner.number, winner.number + 1)
-            trial = self._again(number, config, Purpose.FRESH, key, name.run)
+            trial = self._further_run(number, config, Purpose.FRESH, key, name.run)
             future = pool.submit(observed_fresh, self._calls.objective, trial, self._record.adapter(name).absolute())
             self._running[future], names[future] = trial, name
-        for noted in self._noted(names):
-            of_defaults = isinstance(noted, FreshRun) and noted.of_defaults
+        for recorded in self._record_results(names):
+            of_defaults = isinstance(recorded, FreshRun) and recorded.of_defaults
             if self._settings.search.ship == "first" or of_defaults:
-                self._record.artifacts.discard(noted)  # a preempted run saves its checkpoint there
+                self._record.artifacts.discard(recorded)  # a preempted run left its checkpoint there
 
     def score_winner(self) -> None:
-        """Score the winner on what no optimiser saw, and keep the adapters that were asked for."""
+        """Score the winner on the verdict items, and delete the adapters that the settings do not keep."""
         if self._calls is None:
             return
         winner = self._state.winner
         if winner is not None:
-            self._look(winner)
-            self._judge(winner, shipped(winner, self._state.baselines, self._settings.search.ship), self._calls)
+            self._record_look(winner)
+            self._score_shipped(winner, shipped(winner, self._state.baselines, self._settings.search.ship), self._calls)
         if (kept := self._settings.kept) is not None:
             self._state.prune(self._state.leading(self._state.trials, kept, winner))
         if winner is not None and reloaded(winner, self._state.baselines) is None:
-            self._reload(winner, self._calls)
+            self._check_reloaded(winner, self._calls)
 
-    def _look(self, winner: Trial) -> None:
-        """Note the look at the winner before there is a verdict, so that none is read that does not count."""
+    def _record_look(self, winner: Trial) -> None:
+        """Record the look at the winner before its scores, so that no verdict can be read without being counted."""
         baselines = self._state.baselines
         if not self._record.looks and (before := looked_before(self._state.trials, baselines)) is not None:
             self._record.look(before)
         self._record.look(looking(winner, baselines))
 
-    def _judge(self, winner: Trial, run: Trial, calls: Calls) -> None:
-        """Score the run of the winner whose adapter ships, unless that has happened, and put the adapter in place."""
+    def _score_shipped(self, winner: Trial, run: Trial, calls: Calls) -> None:
+        """Score the winner's run whose adapter will be exported, unless that is done, and put the adapter in place."""
         baselines, artifacts = self._state.baselines, self._record.artifacts
         trained = self._trained_as(winner, run)
         scored = is_judged(winner, baselines) and baselines[WinnerScoring.JUDGED].seed == run.seed
-        if not scored or (isinstance(trained, FreshRun) and not self._is_kept(trained)):
-            # Whatever shipped before goes first, and this adapter lies where it was trained until its scores are on
-            # record: broken off in between, nothing ships that another run's scores stand beside.
+        if not scored or (isinstance(trained, FreshRun) and not self._has_adapter(trained)):
+            # The previous adapter is deleted first, and this one is moved only after its scores are recorded. If the
+            # study is interrupted in between, no adapter is exported with the scores of another run.
             artifacts.discard(WinnerScoring.JUDGED)
             adapter = self._record.adapter(trained).absolute()
             final = Trial(0, dict(winner.config), seed=run.seed, order=run.order)
@@ -275,43 +273,44 @@ class Ending(_Beside):
             if isinstance(trained, FreshRun):
                 artifacts.ship(trained)
             for name in fresh_names(baselines, winner.number):
-                artifacts.discard(name)  # where one was chosen, the others go
+                artifacts.discard(name)  # the fresh runs that were not chosen
 
-    def _reload(self, winner: Trial, calls: Calls) -> None:
-        """Note whether the winner's adapter, loaded from disk as others will load it, answers as it was scored."""
+    def _check_reloaded(self, winner: Trial, calls: Calls) -> None:
+        """Load the winner's adapter from disk as a user would, and record whether its answers are as scored."""
         scored = self._state.baselines[WinnerScoring.JUDGED]
-        ships_own = not ships_fresh(self._state.baselines)
-        adapter = self._record.adapter(winner.number if ships_own else WinnerScoring.JUDGED).absolute()
+        source = WinnerScoring.JUDGED if ships_fresh(self._state.baselines) else winner.number
+        adapter = self._record.adapter(source).absolute()
         if scored.status is not Status.DONE or not adapter.is_dir():
             return
         before = self._with_items(WinnerScoring.JUDGED)
-        what = "the check of the winner's adapter as others load it"
+        what = "the check of the winner's adapter after loading it from disk"
         observation = calls(lambda objective: objective.reload(winner, adapter, before), what)
         if observation is not None:
             final = Trial(0, dict(winner.config), seed=scored.seed).finished(observation, told=0)
             self._note(WinnerScoring.RELOADED, final)
 
-    def _is_kept(self, fresh: FreshRun) -> bool:
-        """Return whether a fresh run's adapter is there, in its own place or in that of the one that ships."""
+    def _has_adapter(self, fresh: FreshRun) -> bool:
+        """Return whether the adapter of a fresh run exists, in the run's folder or in that of the shipped adapter."""
         return any(self._record.adapter(name).is_dir() for name in (fresh, WinnerScoring.JUDGED))
 
     def _trained_as(self, winner: Trial, run: Trial) -> int | FreshRun:
-        """Return what a winner's run was trained as: the trial, by its number, or a fresh run."""
+        """Return the winner's number if the run is the winning trial, or the name of the fresh run that it is."""
         names = fresh_names(self._state.baselines, winner.number)
         return next((name for name in names if self._state.baselines[name].seed == run.seed), winner.number)
 
-    def _again(self, number: int, config: Config, purpose: Purpose, *run: int) -> Trial:
-        """Return a run with fresh seeds of initialisation, dropout and data order."""
+    def _further_run(self, number: int, config: Config, purpose: Purpose, *run: int) -> Trial:
+        """Return a trial with fresh seeds of initialisation, dropout and data order."""
         order = derived_seed(self._seed, Purpose.ORDER, int(purpose), *run)
         return Trial(number, config, seed=derived_seed(self._seed, purpose, *run), order=order)
 
-    def _noted(self, names: Mapping[Future[Observation], FurtherRun]) -> Iterator[FurtherRun]:
-        """Note further runs as they end, and yield the name of each that is on record.
+    def _record_results(self, names: Mapping[Future[Observation], FurtherRun]) -> Iterator[FurtherRun]:
+        """Record the results of further runs, and yield the name of each recorded run.
 
-        A run whose worker died is not: that says nothing of its configuration, and it is due when the study is resumed.
+        A run whose worker died is not recorded, because its configuration is not to blame. It runs again when the study
+        is resumed.
 
         Raises:
-            UserError: When all have ended, where workers died.
+            UserError: Workers died. It is raised after all runs have ended.
         """
         missing: dict[str, WorkerLostError] = {}
         for future, name in names.items():

@@ -1,4 +1,4 @@
-"""Calls of a study's objective outside of the search, and what a study says when a worker dies in one."""
+"""Calls of a study's objective outside the search, and the errors if a worker dies during a call."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ T = TypeVar("T")
 
 
 class Calls:
-    """Calls an objective in a worker process where there are any, else here."""
+    """A caller of an objective, in a worker process if there are any and otherwise in this process."""
 
     def __init__(self, objective: Anchored, workers: Workers | None, directory: Path | None) -> None:
-        """Call `objective`.
+        """Prepare calls of an objective.
 
         Args:
-            objective: What is called.
-            workers: The worker processes; None to call it in this process.
-            directory: The study's, which messages name.
+            objective: The objective to call.
+            workers: The worker processes; None to call the objective in this process.
+            directory: The study's folder, for messages; None for a study in memory.
         """
         self.objective = objective
         self._workers = workers
         self._directory = directory
 
     def __call__(self, use: Callable[[Anchored], T], what: str | None = None) -> T:
-        """Return what a function of the objective returns.
+        """Call a function with the objective, and return its result.
 
         Args:
-            use: The function; pickled, where there are worker processes.
-            what: What the study lacks if the worker dies; None while there is no study yet.
+            use: The function, which is pickled if there are worker processes.
+            what: The result that is missing if the worker dies, for the message; None while there is no study yet.
 
         Raises:
             UserError: The worker died.
@@ -50,17 +50,17 @@ class Calls:
 
 
 def lost(directory: Path | None, what: str, *errors: WorkerLostError) -> UserError:
-    """Return the error that ends a run of a study, as something that it needs was lost with a worker.
+    """Return the error for results that a study needs and that were lost because workers died.
 
     Args:
-        directory: The study's.
-        what: What is missing.
-        *errors: What the workers died of.
+        directory: The study's folder; None for a study in memory.
+        what: The results that are missing.
+        *errors: Why the workers died.
     """
     why = "; ".join(dict.fromkeys(map(str, errors)))
     return UserError(f"lost, and not on record: {what} ({why}). To run what is missing: {continuing(directory)}")
 
 
 def continuing(directory: Path | None) -> str:
-    """Return the command that continues a study."""
+    """Return the command that continues a study, or advice for a study in memory."""
     return "run it again" if directory is None else f"partune resume {shlex.quote(str(directory))}"

@@ -1,4 +1,4 @@
-"""Studies of their files: the objective, space and search that a configuration describes, put together."""
+"""Make a study from the configuration in its file: its objective, its space and its search."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def study(
     """Make the study that a file describes.
 
     Args:
-        study_config: The file's contents.
+        study_config: The configuration in the file.
         directory: The study's folder.
-        resume: Whether the study exists and is continued.
-        workers: Worker processes; None to evaluate in this process.
-        storage: The database's URL as it was given now, with its password: the file has none.
+        resume: Whether to continue a study that exists.
+        workers: The worker processes; None to evaluate in this process.
+        storage: The URL of the database, including its password, which the file does not contain.
         join: Whether to take part in a study that another process leads.
-        watcher: Told of the study's progress.
+        watcher: The watcher that is told of the study's progress.
 
     Raises:
-        UserError: The settings do not fit, or the directory holds another study.
+        UserError: The settings are not valid together, or the directory contains another study.
     """
     objective = _objective(study_config, directory)
     study_config = with_space(study_config, resume)
@@ -60,18 +60,18 @@ def study(
 
 
 def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfig:
-    """Return the configuration that a study was begun with.
+    """Return the configuration with which a study was begun.
 
     Args:
-        directory: The study's directory.
-        otherwise: What to do for a study that was begun from Python, and so has no configuration.
-        storage: URL of the database of the record, as the user gave it.
+        directory: The study's folder.
+        otherwise: The advice in the error for a study that was begun from Python and therefore has no configuration.
+        storage: The URL of the record's database, if the user passed one.
 
     Raises:
-        UserError: If the study was begun from Python, or its file is damaged.
+        UserError: The study was begun from Python, or its file is damaged.
     """
     if not (directory / CONFIG).is_file():
-        Record.open(directory, read_only=True, storage=storage)  # raises if this is no study at all
+        Record.open(directory, read_only=True, storage=storage)  # raises UserError if this is not a study
         raise UserError(f"{directory} was begun from Python: {otherwise}")
     try:
         return config.parse(config.load(directory / CONFIG))
@@ -91,14 +91,14 @@ def _objective(study_config: StudyConfig, directory: Path) -> Any:
 
 
 def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:
-    """Return the configuration with its space written out, without the hyperparameters that its settings fix.
+    """Return the configuration with its space as a mapping, without the hyperparameters that the settings fix.
 
     Args:
-        study_config: The file's contents. If it names no space, the objective's own is taken.
-        resume: Whether the study exists: its space is the one on record, and nothing more is fixed.
+        study_config: The configuration in the file. If it has no space, the objective's own space is used.
+        resume: Whether the study exists. Then its space is the recorded one, and no further hyperparameter is fixed.
 
     Raises:
-        UserError: The space makes no sense, or there is none.
+        UserError: The space is not valid, or there is none.
     """
     space = _space(study_config)
     values = {} if resume else _fixed(study_config, space)
@@ -106,18 +106,18 @@ def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:
 
 
 def fixed(study_config: StudyConfig) -> dict[str, Any]:
-    """Return the hyperparameters of a study's space that its file or flags give a value, which fixes them."""
+    """Return the hyperparameters of a study's space that its file or flags set to a value, which fixes them."""
     return _fixed(study_config, _space(study_config))
 
 
 def beneath(preset: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset's mapping without the settings that would contradict what is laid over it.
+    """Return a preset's mapping without the settings that would contradict the user's.
 
-    Nobody gave those settings, so that nobody has to be told that they are not used.
+    The user did not choose the preset's settings, so they are removed without a message.
 
     Args:
         preset: The mapping of a file that comes with partune.
-        given: What the user laid over it.
+        given: The user's mapping, which will be merged over the preset.
     """
     form = given.get("space")
     names = () if form is None else Space.parse(_space_form(form)).names
@@ -153,7 +153,7 @@ def _space(study_config: StudyConfig) -> Space:
 
 
 def _space_form(form: Any) -> Any:
-    """Return a space's mapping, read from its YAML file if the form names one."""
+    """Return the mapping in the YAML file that defines a space; return anything else as it is."""
     if isinstance(form, str) and form.endswith((".yaml", ".yml")):
         return config.load(form)
     return form

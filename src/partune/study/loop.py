@@ -1,10 +1,10 @@
 """The search of a study: ask, submit, record, tell.
 
-Whatever happens is appended to the record before anything else learns of it. A resumed study therefore replays its
-optimiser from the record, runs what was interrupted once more, and goes on as if it had never stopped.
+Every event is appended to the record before it has any other effect. A resumed study therefore replays its optimiser
+from the record, runs interrupted trials again, and continues as if it had never stopped.
 
-Several processes may drive one study. Each asks and tells in its turn (`Record.turn`), after it has learned what the
-others appended, so that the record is as one process would have written it.
+Several processes, called drivers, may run one study. A driver asks and tells only in its turn (`Record.turn`), after it
+has read what the others appended. The record is therefore the same as if one process had written it.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from partune.trial import Observation, Status, Trial
 from partune.trial.rungs import ETA, Rungs
 from partune.workers.base import Meter, WorkerLostError, Workers
 
-POLL = 1.0  # seconds between two looks at what other drivers do, at most
-SAME = 3  # trials that one exception may end before any has a score
-SPARE = 3  # adapters kept beyond those asked for while a study runs, as its winner need not be the best score
+POLL = 1.0  # the largest number of seconds between two looks at the other drivers' progress
+SAME = 3  # the number of trials that may fail with the same exception before the study stops
+SPARE = 3  # how many more adapters are kept during a study, because the winner need not have the best score
 
 Running = dict[Future[Observation], Trial]
 
 
 class Searcher:
-    """An optimiser that can be made again, and the seconds in which it worked.
+    """An optimiser that can be made again, with the time that it has used.
 
     Attributes:
-        optimizer: The optimiser as it stands; another object once it was made again.
+        optimizer: The current optimiser, which `restart` replaces.
     """
 
     def __init__(
@@ -51,20 +51,20 @@ class Searcher:
         """Make the optimiser.
 
         Args:
-            algorithm: Its name, class or instance, which was asked nothing yet.
-            space: What it searches.
+            algorithm: The name or class of an optimiser, or an instance that has not been asked yet.
+            space: The space to search.
             seed: The study's seed.
-            settings: The study's, for the algorithm's options.
+            settings: The settings of the study, which contain the algorithm's options.
         """
         options = settings.search.options
         self.optimizer = optimizer_with(algorithm, space, seed, options)
-        # An instance cannot be made by name: the copy that is kept is copied each time, so that it stays fresh.
+        # An instance is copied instead of made by name. Each restart copies an unused copy of it.
         self._make: Callable[[], Optimizer] = (
             functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
             if isinstance(algorithm, Optimizer)
             else functools.partial(optimizer_with, algorithm, space, seed, options)
         )
-        self._seconds = 0.0  # not yet on record
+        self._seconds = 0.0  # not recorded yet
 
     def restart(self) -> None:
         """Make the optimiser again."""
@@ -72,13 +72,13 @@ class Searcher:
 
     @contextmanager
     def working(self) -> Iterator[Optimizer]:
-        """Count the seconds in which the optimiser works."""
+        """Measure the seconds that the optimiser works inside the context."""
         began = time.perf_counter()
         yield self.optimizer
         self._seconds += time.perf_counter() - began
 
     def take_seconds(self) -> float:
-        """Return the seconds since they were last taken."""
+        """Return the optimiser's seconds since the last call."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
@@ -87,8 +87,8 @@ class Loop:
     """The search of one study by this driver.
 
     Attributes:
-        running: What runs, by its future; confirmations and fresh runs are in it as well.
-        rungs: What stops trials early; None where none is.
+        running: The running trials by their futures, including confirmations and fresh runs.
+        rungs: The early stopping at rungs; None if trials are not stopped early.
     """
 
     def __init__(
@@ -100,15 +100,15 @@ class Loop:
         settings: Settings,
         keeps_adapters: bool,
     ) -> None:
-        """Continue the search where its record stands.
+        """Prepare the search, and replay the record in the optimiser.
 
         Args:
-            state: What is known of the study.
-            objective: What is searched.
-            searcher: Its optimiser, asked nothing yet.
+            state: The state of the study.
+            objective: The objective that is maximised.
+            searcher: The optimiser, which has not been asked yet.
             seed: The study's seed.
-            settings: The study's.
-            keeps_adapters: Whether trials leave adapters.
+            settings: The settings of the study.
+            keeps_adapters: Whether trials leave adapters on disk.
         """
         self._state = state
         self._record = state.record
@@ -120,79 +120,76 @@ class Loop:
         self._keeps_adapters = keeps_adapters
         self.running: Running = {}
         self.rungs = Rungs() if settings.run.stop == "rungs" else None
-        self._own_numbers: set[int] = set()  # numbers of the trials that this driver runs
-        self._ended_before: set[int] = set()  # numbers of the trials that ended before this run
+        self._started_here: set[int] = set()  # the numbers of the trials that this driver is running
+        self._ended_before: set[int] = set()  # the numbers of the trials that ended before this run
         self._leaders: list[Trial] = []
         searcher.optimizer.replay(state.trials)
         if self.rungs is not None:
             self.rungs.restore(state.trials)
 
     def count_slots(self) -> int:
-        """Return how many trials to have under way per worker; the objective may load and measure for it."""
+        """Return the number of trials to run at once per worker; the objective may load and measure for it."""
         slots = self._objective.count_slots()
         if self.rungs is None:
             return slots
-        return slots + math.ceil(
-            slots * (1 - 1 / ETA)
-        )  # some wait, so that a slot that a rung empties is filled at once
+        # Additional trials wait, so that a slot is filled at once when a rung stops its trial.
+        return slots + math.ceil(slots * (1 - 1 / ETA))
 
     def search(self, pool: Workers, budget: int, slots: int) -> None:
         """Keep every worker's slots filled until the budget is spent.
 
-        Trials that begin together in the slots of this process and end together make rounds: the next is proposed when
-        all of one are told, whatever the order in which they arrive, so that a study of packs proposes the same when it
-        is run again. Worker processes never wait for each other's trials.
+        Some objectives run trials in this process that begin together and end together (a pack). Such trials form a
+        round, and the next trials are proposed only after all results of the round are told. A repeated study then
+        makes the same proposals, in whichever order the results arrive. Worker processes do not wait for each other.
 
         Args:
             pool: The workers.
-            budget: Trials that may be started in all, by all drivers.
-            slots: How many trials to have under way per worker.
+            budget: The number of trials that all drivers together may start.
+            slots: The number of trials to run at once per worker.
         """
         state, running = self._state, self.running
         self._ended_before = {trial.number for trial in state.trials if trial.status.final}
         rounds = slots > 1 and self._objective.even and self.rungs is None and not pool.remote
-        self._leaders = state.leading(state.trials, self._spared)
+        self._leaders = state.leading(state.trials, self._adapters_to_keep)
         running.clear()
-        self._own_numbers.clear()
+        self._started_here.clear()
         meter = Meter(pool)
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - state.ended))
             meter.look()
             ready: list[Trial] = []
-            while len(running) + len(ready) < self._most(pool, budget, slots):
+            while len(running) + len(ready) < self._target(pool, budget, slots):
                 wait_for_round = rounds and any(t.told_before < state.ended for t in (*running.values(), *ready))
                 if (trial := self.next(budget, propose=not wait_for_round)) is None:
                     break
                 ready.append(trial)
-                if pool.remote:  # it runs while the next is asked for
-                    self._begin(pool, ready)
-            self._begin(pool, ready)  # all at once, so that they can make a pack
+                if pool.remote:  # the trial runs while the optimiser is asked for the next one
+                    self._submit(pool, ready)
+            self._submit(pool, ready)  # all at once, so that they can form a pack
             if not running:
-                if not self._others_matter(budget):
+                if not self._waits_for_others(budget):
                     pool.remain(0)
                     return
-                # Other drivers may end a trial soon, or run for hours: looks become rarer while nothing happens.
+                # Other drivers may end a trial soon or run for hours, so the pauses grow while nothing happens.
                 time.sleep(pause)
                 pause = min(2 * pause, POLL)
                 continue
             pause = POLL / 16
-            # What ends the run comes last: results that are there already are put on record before.
-            for future in sorted(
-                pool.first(running), key=lambda future: (_ends_the_run(future), running[future].number)
-            ):
+            # A future that ends the run comes last, so that the results of the others are recorded first.
+            for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
                 outcome = _outcome(future)
                 seconds = {"worker_seconds": meter.take(), "search_seconds": self._searcher.take_seconds()}
                 self.tell(running.pop(future), dataclasses.replace(outcome, cost={**outcome.cost, **seconds}))
                 if state.ended < budget:
-                    self._stop_where_futile()
+                    self._stop_if_futile()
 
     def next(self, budget: int, propose: bool = True) -> Trial | None:
-        """Return the next trial, recorded as started; None where there is nothing to start now.
+        """Return the next trial, recorded as started, or None if there is no trial to start now.
 
         Args:
-            budget: Trials that may be started in all.
-            propose: Whether the optimiser may be asked; else only what was interrupted runs.
+            budget: The number of trials that all drivers together may start.
+            propose: Whether the optimiser may be asked. Otherwise only an interrupted trial is returned.
         """
         with self._record.turn():
             self._catch_up()
@@ -204,19 +201,19 @@ class Loop:
                 trial = self._proposed()
             if trial is not None:
                 self._state.learn(trial)
-                self._own_numbers.add(trial.number)
+                self._started_here.add(trial.number)
             return trial
 
     def tell(self, trial: Trial, observation: Observation) -> None:
-        """Record a result, in its place among those of all drivers.
+        """Record a result in the order of all drivers' results, and tell it to the optimiser.
 
-        It is dropped where this driver was taken for dead meanwhile and another runs, or ran, the trial.
+        The result is dropped if another driver has taken over the trial because it considered this driver dead.
 
         Args:
             trial: The trial that ended.
-            observation: Its result.
+            observation: The result of the trial.
         """
-        self._own_numbers.discard(trial.number)
+        self._started_here.discard(trial.number)
         with self._record.turn():
             self._catch_up()
             if self._state[trial.number].status.final or not self._record.mine(trial.number):
@@ -229,37 +226,38 @@ class Loop:
             if self.rungs is not None:
                 self.rungs.end(final)
             if self._keeps_adapters and self._settings.kept is not None:
-                self._lead(final)
+                self._update_leaders(final)
                 self._state.prune(self._leaders)
         self._watcher.finished(final)
 
     def give_up(self, pool: Workers) -> None:
-        """End what runs.
+        """End the running trials.
 
         Args:
-            pool: The workers that run it.
+            pool: The workers that run the trials.
         """
         pool.shutdown(wait=False, cancel_futures=True)
-        # Again and again: a thread may only be about to hand its trial in when it is interrupted.
-        while left := [future for future in self.running if not future.done()]:
+        # The objective is interrupted repeatedly, because a thread may start its trial just after an interruption.
+        while unfinished := [future for future in self.running if not future.done()]:
             self._objective.interrupt()
-            wait(left, timeout=0.2)
+            wait(unfinished, timeout=0.2)
 
-    # ----- what to start
+    # ----- starting trials
 
-    def _most(self, pool: Workers, budget: int, slots: int) -> int:
-        """Return how many trials to have under way: as many as there are slots.
+    def _target(self, pool: Workers, budget: int, slots: int) -> int:
+        """Return how many trials should be running: one per slot of all workers.
 
-        Of worker processes with several slots each, an optimiser that learns is asked for half of what remains at
-        most, or for one per worker: what is asked for at once is asked for blindly (docs/scaling.md, "Slots").
+        With worker processes and an optimiser that learns, the number is also limited to half of the remaining budget
+        or one per worker, whichever is larger. Trials that are proposed at once cannot learn from each other
+        (docs/scaling.md, "Slots").
         """
         workers = max(1, pool.count)
         if not pool.remote or not self._searcher.optimizer.learns:
             return workers * slots
         return min(workers * slots, max(workers, math.ceil((budget - self._state.ended) / 2)))
 
-    def _begin(self, pool: Workers, ready: list[Trial]) -> None:
-        """Hand trials to the workers, and take them from the list."""
+    def _submit(self, pool: Workers, ready: list[Trial]) -> None:
+        """Submit trials to the workers, and clear the list."""
         for trial in ready:
             self._watcher.started(trial)
             adapter = self._record.adapter(trial.number).absolute() if self._keeps_adapters else None
@@ -267,18 +265,18 @@ class Loop:
             self.running[pool.submit(observed, self._objective, trial, adapter, judge)] = trial
         ready.clear()
 
-    def _others_matter(self, budget: int) -> bool:
-        """Return whether a driver with nothing to run waits for the trials of others: for their results or deaths."""
+    def _waits_for_others(self, budget: int) -> bool:
+        """Return whether this driver, which has nothing to run, should wait for results or deaths of other drivers."""
         joined_and_spent = self._settings.join and len(self._state) >= budget
         return bool(self._state.unfinished) and not joined_and_spent
 
     def _interrupted(self) -> Trial | None:
-        """Return the first trial that nobody runs any more."""
-        waiting = sorted(self._state.unfinished - self._own_numbers)
-        return next((self._state[number] for number in waiting if self._record.abandoned(number)), None)
+        """Return the first unfinished trial that no driver is running, or None."""
+        elsewhere = sorted(self._state.unfinished - self._started_here)
+        return next((self._state[number] for number in elsewhere if self._record.abandoned(number)), None)
 
     def _proposed(self) -> Trial | None:
-        """Return what the optimiser proposes, recorded as started."""
+        """Ask the optimiser for a trial, and return the trial, recorded as started."""
         with self._searcher.working() as optimizer:
             proposals = optimizer.ask(1)
         if not proposals:
@@ -297,17 +295,17 @@ class Loop:
         self._record.propose(trial)
         return trial
 
-    # ----- what to learn
+    # ----- learning from other drivers
 
     def _catch_up(self) -> None:
-        """Learn what other drivers appended. Nobody else writes meanwhile: it is this driver's turn."""
+        """Read what other drivers appended. Call it only in this driver's turn, in which no other driver writes."""
         state = self._state
         news = self._record.news(len(state), state.unfinished)
         for trial in news.values():
             state.learn(light(trial) if trial.status.final else trial)
         asked, known = len(self._searcher.optimizer.proposals), len(state)
-        # A sequential optimiser may have gone on beyond its last proposal, on a way that is not the one the others
-        # took: it is made again from the record.
+        # The search of a sequential optimiser may have continued beyond its last proposal in another way than the other
+        # drivers' searches did. The optimiser is therefore made again and replays the record.
         if asked > known or (asked < known and not isinstance(self._searcher.optimizer, Sampler)):
             self._searcher.restart()
         if news or asked != known:
@@ -315,42 +313,43 @@ class Loop:
                 optimizer.follow(state.trials)
         for trial in news.values():
             if trial.status.final:
-                self._lead(trial)
+                self._update_leaders(trial)
                 self._watcher.finished(trial)
 
-    def _lead(self, final: Trial) -> None:
-        """Take a trial among the leaders, whose adapters stay, where it is one."""
-        self._leaders = self._state.leading([*self._leaders, light(final)], self._spared)
+    def _update_leaders(self, final: Trial) -> None:
+        """Add a trial to the leaders, whose adapters are kept, if its score is good enough."""
+        self._leaders = self._state.leading([*self._leaders, light(final)], self._adapters_to_keep)
 
     @property
-    def _spared(self) -> int:
-        """How many adapters of the best stay while trials run; none are counted where all stay."""
+    def _adapters_to_keep(self) -> int:
+        """The number of best trials whose adapters are kept while trials run; 0 if all adapters are kept."""
         kept = self._settings.kept
         return 0 if kept is None else max(kept, self._settings.search.confirm) + SPARE
 
-    def _stop_where_futile(self) -> None:
-        """Raise FutileError where one exception ended SAME trials of this run, and no trial has ever had a score.
+    def _stop_if_futile(self) -> None:
+        """Raise FutileError if SAME trials of this run failed with the same exception and no trial ever had a score.
 
-        What a configuration alone may be to blame for, a loss that is not finite or memory that ran out, is no
-        exception's failure (`Observation.cause`).
+        Failures for which the configuration may be to blame, such as a loss that is not finite or a lack of memory, do
+        not count (`Observation.cause`).
         """
         trials = self._state.trials
         if any(trial.status in (Status.DONE, Status.STOPPED) for trial in trials):
             return
         failures: dict[str, list[str]] = {}
         for trial in trials:
-            if trial.number not in self._ended_before and (seen := trial.observation) and seen.cause and seen.error:
-                failures.setdefault(seen.cause, []).append(seen.error)
+            result = trial.observation
+            if trial.number not in self._ended_before and result is not None and result.cause and result.error:
+                failures.setdefault(result.cause, []).append(result.error)
         for errors in failures.values():
             if len(errors) >= SAME:
                 raise FutileError(
                     f"{len(errors)} trials failed with the same error before any had a score: {errors[0]}. "
-                    f"Correct that, and continue: {continuing(self._record.directory)}"
+                    f"Correct the cause and continue: {continuing(self._record.directory)}"
                 )
 
 
 def _outcome(future: Future[Observation]) -> Observation:
-    """Return a trial's result; one that killed its workers has failed."""
+    """Return a trial's result, which is a failure if the trial killed its workers."""
     try:
         return future.result()
     except WorkerLostError as error:
@@ -358,5 +357,5 @@ def _outcome(future: Future[Observation]) -> Observation:
 
 
 def _ends_the_run(future: Future[Observation]) -> bool:
-    """Return whether a future has no result to tell, but a reason to stop."""
+    """Return whether a future has no result but an exception that stops the study."""
     return not isinstance(future.exception(), (WorkerLostError, type(None)))

@@ -1,4 +1,4 @@
-"""How a study begins: what its record says that it is, and whether a record is of this very study."""
+"""The header that identifies a study in its record, and the checks when a study opens a record."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from partune.study.settings import Settings
 from partune.trial.contents import Contents, check, first_difference, versions
 
 DATED = (
-    "{directory} was begun by an older partune, which noted neither its objective nor digests of what its scores "
-    "stand on: whether these are the same cannot be checked before now"
+    "{directory} was begun by an older partune, which recorded neither the objective nor digests of its data, so that "
+    "changes until now cannot be detected"
 )
 
 
 def header_of(
     algorithm: str | type[Optimizer] | Optimizer, seed: int, objective: Objective, settings: Settings
 ) -> dict[str, Any]:
-    """Return what a study is, as its record says it.
+    """Return the header that identifies a study in its record.
 
     Args:
-        algorithm: The optimiser as it was given.
+        algorithm: The optimiser, as it was passed to the study.
         seed: The study's seed.
-        objective: What is searched.
-        settings: The study's. Only those that decide what a trial is are on record: others may change on a resume.
+        objective: The objective that is maximised.
+        settings: The settings of the study. The header contains only those that affect trials; the others may change
+            when the study is resumed.
     """
     return {
         "algorithm": _name(algorithm),
@@ -49,21 +50,21 @@ def matching(directory: Path, space: Space, header: Mapping[str, Any], settings:
 
     Args:
         directory: The study's folder, which exists.
-        space: What is to be searched.
-        header: What the study is.
-        settings: The study's.
+        space: The space to search.
+        header: The study's header.
+        settings: The settings of the study.
 
     Raises:
-        UserError: The record is of another study, or this one exists and is not to be resumed.
+        UserError: The record is of another study, or it is of this study but the study should not be resumed.
     """
     recorded = Record.open(directory, read_only=True, storage=settings.storage)
     if recorded.space != space:
         raise UserError(f"{directory} holds a study of a different space: choose another name")
-    given = {"stop": "none", **json.loads(json.dumps(header))}  # through JSON, as the record's is: a tuple is a list
-    known = {"stop": "none", "function": given["function"], **recorded.header}
-    if _same_function(known["function"], given["function"]):
-        known["function"] = given["function"]
-    if (difference := _difference(known, given)) is not None:
+    here = {"stop": "none", **json.loads(json.dumps(header))}  # JSON turns tuples into lists, as in the record
+    there = {"stop": "none", "function": here["function"], **recorded.header}
+    if _same_function(there["function"], here["function"]):
+        there["function"] = here["function"]
+    if (difference := _difference(there, here)) is not None:
         raise UserError(f"{directory} holds another study: {difference}")
     if not (settings.resume or settings.join):
         raise UserError(f"{directory} holds a study already: resume it, or choose another name")
@@ -71,51 +72,55 @@ def matching(directory: Path, space: Space, header: Mapping[str, Any], settings:
 
 
 def notes_on(recorded: Record, contents: Contents) -> list[str]:
-    """Compare what a study stands on with what its record says, and return what a person is to be told.
+    """Compare the digests of a study's data with the recorded ones, and return notes for the user.
 
     Args:
         recorded: The record.
-        contents: What its objective reads now.
+        contents: The digests of what the objective reads now.
 
     Raises:
-        UserError: New scores could not be compared with those on record.
+        UserError: New scores would not be comparable with the recorded ones.
     """
     note = check(recorded.contents, {**contents, **versions()})
     dated = DATED.format(directory=recorded.directory) if recorded.dated else None
     return [text for text in (note, dated) if text is not None]
 
 
-def _difference(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
-    """Return in words the first setting in which a header differs from the record's; None where none does."""
-    for key in given:
-        # An option that was left out is the default. Other settings that only the record has are those of an older
-        # version: they say nothing.
-        whole = key == "options"
-        there = recorded if whole else _shared(recorded, given)
-        difference = first_difference({key: there.get(key)}, {key: given[key]}, "the default" if whole else None)
+def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
+    """Return a description of the first setting in which two headers differ, or None if they agree.
+
+    there: The header in the record.
+    here: The header of the study that opens the record.
+    """
+    for key in here:
+        # An option that only one header has is the default in the other. Other settings that only the record has come
+        # from an older version and are ignored.
+        is_options = key == "options"
+        compared = there if is_options else _shared(there, here)
+        difference = first_difference({key: compared.get(key)}, {key: here[key]}, "the default" if is_options else None)
         if difference is not None:
             return f"{difference.key} is {difference.first} there, and {difference.second} here"
     return None
 
 
-def _shared(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record's mapping without the keys that are not given."""
+def _shared(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of one mapping whose keys the other mapping has too, also in nested mappings."""
     shared = {}
-    for key, here in given.items():
-        if key in recorded:
-            there = recorded[key]
-            shared[key] = _shared(there, here) if isinstance(there, Mapping) and isinstance(here, Mapping) else there
+    for key, value in here.items():
+        if key in there:
+            nested = isinstance(there[key], Mapping) and isinstance(value, Mapping)
+            shared[key] = _shared(there[key], value) if nested else there[key]
     return shared
 
 
 def _same_function(there: str, here: str) -> bool:
-    """Return whether two names are of one function: a script that is run has no name of its own."""
-    (module, name), (other, same) = (named.rpartition(":")[::2] for named in (there, here))
-    return name == same and (module == other or "__main__" in (module, other))
+    """Return whether two names can be of the same function. A module that runs as a script is called __main__."""
+    (module, name), (other_module, other_name) = (full_name.rpartition(":")[::2] for full_name in (there, here))
+    return name == other_name and (module == other_module or "__main__" in (module, other_module))
 
 
 def _name(algorithm: str | type[Optimizer] | Optimizer) -> str:
-    """Return an algorithm's name on record."""
+    """Return the name of an algorithm for the record."""
     if isinstance(algorithm, str):
         return resolved(algorithm)
     kind = algorithm if isinstance(algorithm, type) else type(algorithm)

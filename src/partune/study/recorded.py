@@ -1,4 +1,4 @@
-"""Recorded studies from Python: to read, compare, report, export and continue what a directory holds."""
+"""Read, compare, report, export and continue recorded studies from Python."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from partune.space import Space
     from partune.study.study import Study
 
-# The report and the export load libraries that only they need: they are imported where they are used.
+# The report and the export are imported where they are used, because they load libraries that nothing else needs.
 
 
 class RecordedStudy:
-    """A study as its directory held it when it was opened, read without its objective.
+    """A study that is read from its directory, without its objective.
 
-    It may be running meanwhile: open it again to see how far it is.
+    It shows the record at the time when it was opened. If the study is running, open it again to see its progress.
 
     Attributes:
         directory: The study's folder.
-        space: What it searches.
+        space: The space that the study searches.
     """
 
     def __init__(self, directory: str | Path, storage: str | None = None) -> None:
@@ -38,7 +38,7 @@ class RecordedStudy:
             storage: The URL of the record's database, if it needs a password or has moved.
 
         Raises:
-            UserError: The directory holds no study, or its record is damaged.
+            UserError: The directory contains no study, or the record is damaged.
         """
         self.directory = as_path(directory)
         self._storage = storage
@@ -55,12 +55,12 @@ class RecordedStudy:
 
     @property
     def anchors(self) -> dict[RunName, Trial]:
-        """Runs that no optimiser is told of, by name: base, zero, defaults, confirmations, fresh runs, the winner's."""
+        """Runs outside the search, by name: base, zero, defaults, confirmations, fresh runs, the winner's scorings."""
         return self._record.anchors()
 
     @property
     def best(self) -> Trial:
-        """The winner of what is done; raises ValueError while no trial has a score."""
+        """The winner among the trials so far; raises ValueError if no trial has a score."""
         from partune.study.state import State, scored_winner
 
         state = State(self._record)
@@ -68,22 +68,22 @@ class RecordedStudy:
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the winner is really better; None while it is not scored on the held-out items."""
+        """The verdict on the winner; None if the winner is not scored on the held-out items yet."""
         from partune.study.state import State
 
         return judge(self._record, State(self._record).winner)
 
     def summary(self) -> dict[str, Any]:
-        """Return all that the study found as plain data, as `partune report --json` prints it."""
+        """Return the results of the study as plain data, as `partune report --json` prints them."""
         from partune.report.summary import summarise
 
         return summarise(self._record)
 
     def write_report(self) -> Path:
-        """Write report.html into the study's directory, and return where it is.
+        """Write report.html into the study's directory, and return its path.
 
         Raises:
-            UserError: It cannot be written.
+            UserError: The file cannot be written.
         """
         from partune.report.facts import Facts
         from partune.report.files import write
@@ -103,18 +103,19 @@ class RecordedStudy:
 
         Args:
             out: The folder to write, which must not exist.
-            trial: Whose adapter: a trial's, by its number, or that of the field's defaults; the winner's if None.
-            merge: Whether to write the whole model, with the adapter merged into the base.
-            recipes: Other tools ("trl", "litgpt", "axolotl", "llamafactory") to write files for that train the trial
-                again; all of them if None.
-            anyway: Whether to write the winner's adapter even if it is shown worse than the base, or does not load as
-                it was scored; and to merge it into a full-precision base if the study's was in 4 bits.
+            trial: The number of the trial whose adapter to write, or "defaults" for the adapter of the field's
+                defaults; the winner's if None.
+            merge: Whether to write the complete model, with the adapter merged into the base model.
+            recipes: The other tools ("trl", "litgpt", "axolotl", "llamafactory") for which to write files that train
+                the trial again; all of them if None.
+            anyway: Whether to write the winner's adapter even if it is shown worse than the base model or does not
+                load as it was scored, and to merge it into a full-precision base model if the study's had 4 bits.
 
         Returns:
             The folder.
 
         Raises:
-            UserError: The study keeps no such adapter, or it should not be handed over.
+            UserError: The study has not kept the adapter, or the adapter should not be exported.
         """
         from partune.export.export import export as write
         from partune.export.recipes.write import RECIPES
@@ -123,13 +124,13 @@ class RecordedStudy:
         return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway)
 
     def resume(self, budget: int | None = None) -> Study:
-        """Continue the study as its file says, in this process, and return it when it has run.
+        """Continue the study in this process with the settings in its file, and return it when it has ended.
 
         Args:
-            budget: The trials in all; by default those that it was to make.
+            budget: The total number of trials; by default the recorded one.
 
         Raises:
-            UserError: The study was begun from Python, which alone knows its objective, or another process leads it.
+            UserError: The study was begun from Python and has no file, or another process leads it.
         """
         from partune.study import from_config
 
@@ -147,7 +148,7 @@ def load_study(directory: str | Path, storage: str | None = None) -> RecordedStu
         storage: The URL of the record's database, if it needs a password or has moved.
 
     Raises:
-        UserError: The directory holds no study, or its record is damaged.
+        UserError: The directory contains no study, or the record is damaged.
     """
     return RecordedStudy(directory, storage)
 
@@ -156,11 +157,11 @@ def compare(directories: Sequence[str | Path], out: str | Path | None = None) ->
     """Compare the algorithms of several studies that have ended.
 
     Args:
-        directories: The studies' folders: the same space and objective, searched by other algorithms or seeds.
-        out: A folder for the pages and pictures of the comparison; None to write none.
+        directories: The folders of studies that search the same space and objective with other algorithms or seeds.
+        out: The folder for the pages and pictures of the comparison; None to write no files.
 
     Returns:
-        All that was found as plain data, as `partune compare --json` prints it.
+        The results of the comparison as plain data, as `partune compare --json` prints them.
 
     Raises:
         UserError: The studies cannot be compared.
@@ -168,7 +169,7 @@ def compare(directories: Sequence[str | Path], out: str | Path | None = None) ->
     from partune.report.comparison import data, files
     from partune.report.facts import Facts
 
-    compared = data.compare([Facts(Record.open(as_path(directory), read_only=True)) for directory in directories])
+    comparison = data.compare([Facts(Record.open(as_path(directory), read_only=True)) for directory in directories])
     if out is not None:
-        files.write(compared, as_path(out))
-    return compared
+        files.write(comparison, as_path(out))
+    return comparison

@@ -1,4 +1,4 @@
-"""The seeds of a study's runs: each is a function of the study's seed, what the run is for, and its numbers."""
+"""Derive the seed of each run from the study's seed, the purpose of the run and the run's numbers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Purpose(IntEnum):
-    """What a seed is for. The numbers enter the seeds, so that they stay what they are."""
+    """The purpose of a seed. The seeds are derived from these numbers, so the numbers must not change."""
 
     SEARCH = 0
     BASELINE = 1
@@ -18,12 +18,12 @@ class Purpose(IntEnum):
 
 
 def derived_seed(seed: int, purpose: Purpose, *numbers: int) -> int:
-    """Return the seed of a run, independent of that of any other run.
+    """Return the seed of a run, which is independent of the seeds of other runs.
 
     Args:
         seed: The study's seed.
-        purpose: What the run is for.
-        *numbers: Which of those runs it is.
+        purpose: The purpose of the seed.
+        *numbers: The numbers that identify the run among runs with this purpose.
     """
     # Hashed and not added up: studies with neighbouring seeds would have runs in common.
     return int(np.random.SeedSequence([seed, int(purpose), *numbers]).generate_state(1)[0])

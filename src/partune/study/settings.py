@@ -1,7 +1,7 @@
-"""What a study is told beside its space, objective and algorithm.
+"""The keyword arguments of a study, apart from its space, objective and algorithm.
 
-What a study's file says as well (`partune.config.Search` and `partune.config.Run`) is defined there: defaults, rules
-and explanations. `Keywords` only lists the names, for editors and type checkers.
+The classes of a study's file (`partune.config.Search` and `partune.config.Run`) define the defaults and rules of the
+arguments that are also settings in the file. `Keywords` only lists names and types, for editors and type checkers.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from partune.workers.base import Workers
 
 
 class FileKeywords(TypedDict, total=False):
-    """Settings that a study's file has as well.
+    """Arguments that are also settings in a study's file.
 
     Attributes:
-        options: The algorithm's own options.
-        keep: How many of the best adapters stay on disk; "all" keeps every one.
-        confirm: How many of the best run again with fresh seeds when the budget is spent, the better half of them once
-            more, and so on. The winner is then the best in the mean.
-        seeds: How often the winner and the field's defaults run again with fresh seeds of initialisation, dropout and
-            data order, for a verdict on hyperparameters; 0 for one on the adapters that the search left.
-        ship: Which adapter of the winner is handed over: "first", of the run that won, or of the fresh runs the
-            "median" or the "best" on the search items.
-        stop: "rungs" stops trials early that score worst at equal shares of their steps (`partune.trial.rungs`).
+        options: The options of the algorithm.
+        keep: The number of best trials whose adapters stay on disk; "all" keeps every adapter.
+        confirm: The number of best trials that run again with fresh seeds when the budget is spent. The better half of
+            them runs once more, and so on. The trial with the best mean wins.
+        seeds: The number of fresh runs of the winner and of the field's defaults, with other seeds of initialisation,
+            dropout and data order, for a verdict on hyperparameters. With 0, the verdict is on one adapter of each.
+        ship: The run of the winner whose adapter is exported: "first" for the run that won, or the "median" or the
+            "best" of the fresh runs on the search items.
+        stop: "rungs" to stop the worst trials early, at equal shares of their steps (`partune.trial.rungs`).
     """
 
     options: Mapping[str, Any] | None
@@ -44,17 +44,18 @@ class Keywords(FileKeywords, total=False):
     """All keyword arguments of `Study`.
 
     Attributes:
-        noisy: Whether another evaluation of a configuration would score otherwise; None to see it by whether scores
-            have standard errors. With noise the winner is not the best score, part of which is luck
+        noisy: Whether another evaluation of a configuration could have another score; None for yes if scores have
+            standard errors. With noise, the winner need not have the best score, part of which is luck
             (`partune.verdict.winner`).
-        resume: Continue the study in the directory.
-        join: Take part in a study that another process leads: search only. The leader scores baselines and winner.
+        resume: Whether to continue the study in the directory.
+        join: Whether to take part in the search of a study that another process leads. The leader scores the baselines
+            and the winner.
         storage: The URL of a database for the record, instead of a journal in the directory
-            (`partune.record.database`). To resume a study, only where the URL needs a password or has changed.
-        config: The text of the study's file, which its directory keeps.
-        watcher: Told of the study's progress.
-        workers: Worker processes (`partune.workers.cluster`) that everything is evaluated in; by default this process
-            evaluates.
+            (`partune.record.database`). A resumed study needs it only if the URL has a password or has changed.
+        config: The text of the study's file, which is saved in the directory.
+        watcher: The watcher that is told of the study's progress.
+        workers: The worker processes (`partune.workers.cluster`) that evaluate everything; by default, this process
+            does.
     """
 
     noisy: bool | None
@@ -72,13 +73,14 @@ IN_RUN = ("keep", "stop")
 
 @dataclass(frozen=True)
 class Settings:
-    """The keyword arguments of a study, checked.
+    """The checked keyword arguments of a study.
 
     Attributes:
-        search: The file's section of that name; budget, algorithm and seed are given to the study otherwise.
-        run: The file's section of that name, of which a study reads `keep` and `stop`.
+        search: The arguments in the file's section `search`. Its budget, algorithm and seed are not used, because they
+            are arguments of `Study` and `Study.run`.
+        run: The arguments in the file's section `run`; a study uses only `keep` and `stop`.
 
-    The others are those of `Keywords`.
+    `Keywords` describes the other attributes.
     """
 
     search: Search = field(default_factory=Search)
@@ -93,24 +95,24 @@ class Settings:
 
     @classmethod
     def of(cls, **keywords: Unpack[Keywords]) -> Self:
-        """Check keyword arguments.
+        """Check keyword arguments, and return them as settings.
 
         Raises:
-            UserError: A study cannot keep to one of them, or not put it on record.
+            UserError: An argument is not valid, or it cannot be recorded.
         """
-        given: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
-        _check_recordable(given.get("options", {}))
-        search = {name: given.pop(name) for name in IN_SEARCH if name in given}
-        run = {name: given.pop(name) for name in IN_RUN if name in given}
-        noisy = given.get("noisy")
+        others: dict[str, Any] = {name: value for name, value in keywords.items() if value is not None}
+        _check_recordable(others.get("options", {}))
+        search = {name: others.pop(name) for name in IN_SEARCH if name in others}
+        run = {name: others.pop(name) for name in IN_RUN if name in others}
+        noisy = others.get("noisy")
         if not isinstance(noisy, bool | None):
             raise UserError(f"noisy is true, false or None, got {shown(noisy)}")
-        # Strict, as Python's values have their types already: a text "3" is a mistake here, in a file it is not.
-        return cls(validated(Search, search, strict=True), validated(Run, run, strict=True), **given)
+        # Strict, because values in Python have types: the text "3" is a mistake here, but not in a file.
+        return cls(validated(Search, search, strict=True), validated(Run, run, strict=True), **others)
 
     @property
     def kept(self) -> int | None:
-        """How many adapters stay; None for all."""
+        """The number of best trials whose adapters stay on disk; None for all trials."""
         return None if self.run.keep == "all" else int(self.run.keep)
 
 
@@ -128,9 +130,9 @@ def file_keywords(config: StudyConfig) -> FileKeywords:
 
 
 def _check_recordable(options: object) -> None:
-    """Raise UserError where an algorithm's options cannot be put on record."""
+    """Raise UserError if an algorithm's options cannot be recorded."""
     try:
         json.dumps(options, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         rule = "finite numbers, texts, true, false, null, and lists and mappings of them"
-        raise UserError(f"an algorithm's options are put on record: they are {rule}, got {shown(options)}") from None
+        raise UserError(f"an algorithm's options are recorded, so they must be {rule}, got {shown(options)}") from None

@@ -1,4 +1,4 @@
-"""What a process knows of a study while it runs: its trials, the runs beside them, and who leads."""
+"""The state of a running study in one process: its trials, its runs outside the search, and its winner."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from partune.verdict.winner import Worths, best, ranked, worths
 
 
 class State:
-    """The trials and baselines of a study, as far as this process has learned of them.
+    """The trials and other runs of a study that this process has read from the record or added to it.
 
-    Per-item results are left on disk: memory stays flat over a study.
+    Per-item results stay on disk, so that memory does not grow with them.
 
     Attributes:
         record: The study's record.
-        baselines: The latest of each run that is not one of the search's trials, by its name.
-        unfinished: The numbers of the trials that are not final.
+        baselines: The latest result of each run outside the search (baselines, confirmations, fresh runs and the
+            winner's scorings), by the run's name.
+        unfinished: The numbers of the trials that have not ended.
     """
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.unfinished: set[int] = set()
         self._trials: dict[int, Trial] = {}
-        self._worth: tuple[int, Worths] | None = None  # with the number of trials that had ended
-        with record.turn():  # trials and baselines of one moment
+        self._worth: tuple[int, Worths] | None = None  # the worths, and the number of ended trials they are based on
+        with record.turn():  # no driver can append between the two reads
             for trial in record.trials():
                 self.learn(trial)
             self.baselines: dict[RunName, Trial] = record.anchors()
@@ -45,19 +46,19 @@ class State:
 
     @property
     def ended(self) -> int:
-        """How many trials have ended, which is how many results the optimiser has been told."""
+        """The number of trials that have ended, which is the number of results told to the optimiser."""
         return len(self._trials) - len(self.unfinished)
 
     def learn(self, trial: Trial) -> None:
-        """Take over the latest state of a trial."""
+        """Store the latest version of a trial."""
         self._trials[trial.number] = trial
         (self.unfinished.discard if trial.status.final else self.unfinished.add)(trial.number)
 
     def note(self, name: RunName, final: Trial) -> Trial:
-        """Put a run that is not one of the search's trials on record.
+        """Record a run outside the search.
 
         Args:
-            name: What it is called.
+            name: The name of the run.
             final: The run, with its result.
 
         Returns:
@@ -68,40 +69,40 @@ class State:
 
     @property
     def worths(self) -> Worths:
-        """What the trials' scores are worth (`partune.verdict.winner`)."""
-        # A Gaussian process is fitted for it, which takes a while: once for as long as no further trial ends.
+        """The worths of the trials' scores, by which the winner is chosen (`partune.verdict.winner`)."""
+        # They need the fit of a Gaussian process, which takes time, so they are cached until another trial ends.
         if self._worth is None or self._worth[0] != self.ended:
             self._worth = self.ended, worths(self.trials, self.record.space, self.record.noisy)
         return self._worth[1]
 
     @property
     def winner(self) -> Trial | None:
-        """The winner of what is done; None while no trial has a score."""
+        """The winner among the trials so far; None if no trial has a score."""
         return best(self.trials, self.baselines, self.worths)
 
     def leading(self, trials: Iterable[Trial], count: int, winner: Trial | None = None) -> list[Trial]:
-        """Return the winner and the best scores.
+        """Return the winner followed by the trials with the best scores.
 
         Args:
-            trials: Those to choose among.
-            count: How many to return, the winner included.
-            winner: By default the one that was judged last.
+            trials: The trials to choose from.
+            count: The largest number of trials to return, including the winner.
+            winner: The winner; by default the winner that was last scored on the verdict items.
         """
         judged = self.baselines.get(WinnerScoring.JUDGED)
         first = winner.config if winner is not None else None if judged is None else judged.config
         return sorted(ranked(trials), key=lambda trial: trial.config != first)[:count]
 
     def prune(self, leaders: Iterable[Trial]) -> None:
-        """Delete the adapters of all trials but leaders and those that run."""
+        """Delete the adapters of all trials except the leaders and the running trials."""
         self.record.artifacts.prune([*(trial.number for trial in leaders), *self.unfinished])
 
 
 def scored_winner(winner: Trial | None, trials: Sequence[Trial]) -> Trial:
-    """Return the winner.
+    """Return the winner, or raise an error that says why there is none.
 
     Args:
         winner: The winner, if there is one.
-        trials: The study's trials, which say why not.
+        trials: The study's trials, whose errors are used in the message.
 
     Raises:
         ValueError: No trial has a score.
@@ -113,6 +114,6 @@ def scored_winner(winner: Trial | None, trials: Sequence[Trial]) -> Trial:
 
 
 def light(trial: Trial) -> Trial:
-    """Return a trial without its per-item results, which are on disk."""
+    """Return an ended trial without its per-item results, which are on disk."""
     assert trial.observation is not None
     return dataclasses.replace(trial, observation=dataclasses.replace(trial.observation, items={}))

@@ -1,15 +1,15 @@
-"""The exceptions with which a study stops itself."""
+"""The exceptions that a study raises when it stops early."""
 
 from __future__ import annotations
 
 
 class StoppedError(RuntimeError):
-    """A study stopped itself, as nothing worth having could come of it; its record is whole."""
+    """The study stopped because its results would be useless; its record is complete and can be resumed."""
 
 
 class UntrustworthyError(StoppedError):
-    """The objective's scores cannot be what they claim to be."""
+    """The objective's scores are wrong, because training with learning rate 0 changed the base model's answers."""
 
 
 class FutileError(StoppedError):
-    """The objective fails in the same way again and again, and no trial has a score."""
+    """Several trials failed with the same exception, and no trial has a score."""

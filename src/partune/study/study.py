@@ -1,4 +1,4 @@
-"""A study, as its user sees it: a search with its record, its baselines before and the verdict after."""
+"""The class `Study`: a search with its record, with baselines before it and a verdict after it."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from partune.workers.base import Workers, in_process
 
 
 class Study:
-    """A space, an objective, an optimiser, and a directory that records what happens.
+    """A search for the best configuration in a space, with an objective, an optimiser and a record.
 
     Attributes:
-        space: What is searched, without what the objective's own settings fix.
-        objective: What is searched for.
+        space: The space that is searched, without the hyperparameters that the objective's settings fix.
+        objective: The objective that is maximised.
         seed: The study's seed.
-        settings: Its keyword arguments, checked.
-        watcher: Told of its progress.
-        record: What happened so far.
+        settings: The checked keyword arguments.
+        watcher: The watcher that is told of the study's progress.
+        record: The record of the study.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class Study:
 
         Args:
             space: The hyperparameters to search.
-            objective: A function of a configuration (a dict) that returns a number, higher is better; an `Objective`
-                such as `FineTune`; or the name of one (`branin`, `package.module:function`).
-            algorithm: An optimiser's name (`auto`: the best by measurement), `package.module:Class`, class, or an
-                instance that was asked nothing yet.
-            seed: The seed of everything: two studies with the same seed propose the same.
-            directory: The folder that holds the record; None keeps it in memory. One that exists is refused unless the
-                study is resumed or joined.
-            **keywords: `options` (the algorithm's own), `keep`, `confirm`, `seeds`, `ship` and `stop` as in a study's
-                file; `noisy`, `resume`, `join`, `storage`, `config`, `watcher` and `workers` as `Keywords` in
-                `partune.study.settings` says.
+            objective: A function that takes a configuration (a dict) and returns a number (higher is better), an
+                `Objective` such as `FineTune`, or the name of either (`branin`, `package.module:function`).
+            algorithm: The name of an optimiser (`auto` is the best by measurement), `package.module:Class`, a class, or
+                an instance that has not been asked yet.
+            seed: The seed of everything random. Studies with the same seed and results make the same proposals.
+            directory: The folder of the record; None keeps the record in memory. A folder that exists is refused unless
+                the study is resumed or joined.
+            **keywords: `options` (of the algorithm), `keep`, `confirm`, `seeds`, `ship` and `stop` as in a study's
+                file; `noisy`, `resume`, `join`, `storage`, `config`, `watcher` and `workers` as described by `Keywords`
+                in `partune.study.settings`.
 
         Raises:
-            UserError: An argument makes no sense, the directory holds another study, or the objective lacks something.
+            UserError: An argument is not valid, the directory contains another study, or the objective cannot work.
         """
         if not isinstance(space, Space):
             raise UserError(f"a study needs a partune.Space, got {type(space).__name__}")
@@ -84,7 +84,7 @@ class Study:
         searcher = Searcher(algorithm, self.space, seed, settings)
         header = opening.header_of(algorithm, seed, self.objective, settings)
         if tuned is not None and folder is None:
-            raise UserError("a fine-tuning study keeps adapters: give it a directory")
+            raise UserError("a fine-tuning study keeps adapters, so it needs a directory")
         if settings.join and not exists:
             raise UserError(f"no study in {folder} to join")
         recorded = None
@@ -103,8 +103,8 @@ class Study:
             if recorded.dated and not settings.join:
                 self.record.adopt(contents)
         else:
-            whole = {**header, "contents": as_data(contents)}
-            self.record = Record.create(folder, self.space, whole, settings.config, settings.storage)
+            header["contents"] = as_data(contents)
+            self.record = Record.create(folder, self.space, header, settings.config, settings.storage)
         self.objective.expect(self.record.contents)
         self._state = state = State(self.record)
         self._searcher = searcher
@@ -113,12 +113,14 @@ class Study:
         self._ending = Ending(state, settings, seed, calls, self.objective, self._loop.running)
 
     def _without_fixed(self, space: Space, objective: Anchored, existing: Path | None) -> Space:
-        """Return the space without what the objective's settings fix; a space on record is what it is.
+        """Return the space without the hyperparameters that the objective's settings fix.
+
+        A space that equals the recorded one is returned unchanged.
 
         Args:
-            space: The space that was given.
-            objective: What is searched.
-            existing: The study's directory, where there is one.
+            space: The space that was passed to the study.
+            objective: The objective that is maximised.
+            existing: The study's directory, if the study exists.
         """
         fixed = objective.fixed(space)
         if not fixed:
@@ -131,7 +133,7 @@ class Study:
         return space.fixing(fixed)
 
     def _load(self, calls: Calls | None, exists: bool) -> Contents:
-        """Let the objective load and check what it needs, and return what it stands on."""
+        """Let the objective load and check what it needs, and return the digests of what its scores depend on."""
         space, workers = self.space, self.settings.workers
         if calls is not None:
             if not exists:
@@ -139,17 +141,17 @@ class Study:
             self.watcher.phase("loading")
             calls.objective.declare(space)
         if workers is not None:
-            workers.prepare(self.objective.prepare)  # all load at once, instead of each with its first trial
+            workers.prepare(self.objective.prepare)  # all workers load now, and not when their first trials start
         if calls is None:
             return self.objective.contents
         calls(lambda objective: objective.check(space))
         return calls(lambda objective: objective.contents)
 
     def close(self) -> None:
-        """End this driver's part: another process, or another `Study`, may lead what is in the directory."""
+        """Close the record, so that another process or another `Study` can lead the study in the directory."""
         self.record.close()
 
-    # ----- what is known
+    # ----- results
 
     @property
     def directory(self) -> Path | None:
@@ -158,7 +160,7 @@ class Study:
 
     @property
     def optimizer(self) -> Optimizer:
-        """The optimiser, as far as it has been asked and told."""
+        """The optimiser in its current state."""
         return self._searcher.optimizer
 
     @property
@@ -168,38 +170,39 @@ class Study:
 
     @property
     def anchors(self) -> Mapping[RunName, Trial]:
-        """Runs that no optimiser is told of, by name: base, zero, defaults, confirmations, fresh runs, the winner's."""
+        """Runs outside the search, by name: base, zero, defaults, confirmations, fresh runs, the winner's scorings."""
         return dict(self._state.baselines)
 
     @property
     def best(self) -> Trial:
-        """The winner (`partune.verdict.winner`) of what is done; raises ValueError while no trial has a score."""
+        """The winner among the trials so far (`partune.verdict.winner`); raises ValueError if no trial has a score."""
         return scored_winner(self._state.winner, self.trials)
 
     @property
     def verdict(self) -> Verdict | None:
-        """Whether the winner is really better; None while it is not scored on the held-out items."""
+        """The verdict on the winner; None if the winner is not scored on the held-out items yet."""
         return judge(self.record, self._state.winner)
 
     # ----- the run
 
     def run(self, budget: int, workers: int = 1) -> Study:
-        """Run until `budget` trials in all were started and all have ended.
+        """Run the study until `budget` trials in total have started and all of them have ended.
 
-        Failed trials count, baselines do not. Interrupted, it leaves a record that `run` continues. As many trials are
-        under way as the workers have slots; with rungs a few more, which wait for the slots that rungs will empty.
-        The budget is common to all drivers. One that joined returns when the budget is spent and its own trials ended.
+        Failed trials count, but baselines do not. If a run is interrupted, the next call of `run` continues it. The
+        budget is shared by all processes that run the study. A process that joined returns when the budget is spent and
+        its own trials have ended. As many trials run at once as the workers have slots. With rungs, a few more trials
+        wait, so that slots of stopped trials are filled at once.
 
         Args:
-            budget: The trials in all, those of earlier runs included.
-            workers: Threads of this process; not used where the study was given worker processes.
+            budget: The total number of trials, including those of earlier runs.
+            workers: The number of threads of this process; ignored if the study has worker processes.
 
         Returns:
             The study itself.
 
         Raises:
-            UserError: An argument makes no sense, or something that the study needs was lost with a worker.
-            StoppedError: Nothing worth having could come of the study.
+            UserError: An argument is not valid, or a worker died before it returned a result that the study needs.
+            StoppedError: The results of the study would be useless.
         """
         for name, value in (("budget", budget), ("workers", workers)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -218,7 +221,7 @@ class Study:
         return self
 
     def _run(self, budget: int, workers: int) -> None:
-        """Score the baselines, search, confirm, and judge the winner; who joined only searches."""
+        """Score the baselines, search, confirm, and score the winner; a driver that joined only searches."""
         leads = not self.settings.join
         if self._baselines is not None:
             self._baselines.score() if leads else self._baselines.wait()
@@ -238,12 +241,12 @@ class Study:
             self._ending.score_winner()
 
     def _workers_or(self, threads: Workers) -> AbstractContextManager[Workers]:
-        """Return the worker processes, which outlive a run, or threads of this process, which do not."""
+        """Return the study's worker processes, which outlive a run, or else the threads, which end with the run."""
         return threads if self.settings.workers is None else nullcontext(self.settings.workers)
 
 
 def _check_rungs(objective: Objective, settings: Settings) -> None:
-    """Raise UserError where trials are to be stopped at rungs and cannot be."""
+    """Raise UserError if the settings stop trials at rungs but the objective or the workers cannot."""
     if settings.run.stop != "rungs":
         return
     if not objective.stoppable:
@@ -251,4 +254,4 @@ def _check_rungs(objective: Objective, settings: Settings) -> None:
     if settings.workers is not None and settings.workers.remote:
         raise UserError("stop: rungs compares the trials of one process: use one worker")
     if settings.join:
-        raise UserError("stop: rungs compares the trials of one process: such a study has one driver")
+        raise UserError("stop: rungs compares the trials of one process, so no other process can join the study")

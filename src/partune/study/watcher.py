@@ -1,4 +1,4 @@
-"""Watchers: what a study tells of its progress, and what they see of the study."""
+"""Watchers, which are told of a study's progress, and the interface of the study that they see."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from partune.verdict.paired import Limits
 
 
 class Watched(Protocol):
-    """What a watcher sees of its study.
+    """The part of a study that its watcher uses.
 
     Attributes:
-        objective: What is searched for.
+        objective: The objective that is maximised.
     """
 
     objective: Objective
@@ -32,47 +32,47 @@ class Watched(Protocol):
 
 
 class Watcher:
-    """What a study tells of its progress. This one only warns; front ends override what they show."""
+    """The receiver of a study's progress. This class only warns; front ends override its methods."""
 
     def noted(self, line: str) -> None:
-        """Take note, before anything runs, of something that the user may not expect."""
+        """Receive a note about something that the user may not expect."""
         warnings.warn(line, stacklevel=4)
 
     def began(self, study: Watched, budget: int) -> None:
-        """Take note that a run begins.
+        """Receive the beginning of a run.
 
         Args:
             study: The study.
-            budget: The trials that it is to make in all.
+            budget: The total number of trials that the study should make.
         """
 
     def phase(self, name: str) -> None:
-        """Take note that another part of the run begins, such as "search" or a baseline, by its name."""
+        """Receive the name of the part of the run that begins now, such as "search" or the name of a baseline."""
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
-        """Take note of what the objective loaded."""
+        """Receive a summary of what the objective has loaded."""
 
     def limited(self, limits: Limits) -> None:
-        """Take note, once the base is scored, of the smallest gain that the verdict items can show."""
+        """Receive the smallest gain that the verdict items can show, once the base model is scored."""
         if limits.gain is None:
             self.noted(limits.sentence)
 
     def anchored(self, name: RunName, trial: Trial) -> None:
-        """Take note of the result of a run that is not one of the search's trials.
+        """Receive the result of a run outside the search, such as a baseline.
 
         Args:
-            name: Which run it is.
+            name: The name of the run.
             trial: The run, with its result.
         """
 
     def started(self, trial: Trial) -> None:
-        """Take note that a trial starts."""
+        """Receive a trial that starts."""
 
     def finished(self, trial: Trial) -> None:
-        """Take note of a trial's result, also of one that another driver ran."""
+        """Receive a trial with its result, even if another process ran the trial."""
 
     def exhausted(self) -> None:
-        """Take note that every configuration of the space has been tried."""
+        """Receive the news that every configuration of the space has been tried."""
 
     def ended(self) -> None:
-        """Take note that a run is over, however it ended."""
+        """Receive the end of a run, whether it succeeded or failed."""
