@@ -218,7 +218,7 @@ def test_an_item_that_a_tasks_code_cannot_score_ends_a_study_before_it_trains(
         run={"engine": engine, "pack": 2 if engine == "packed" else "auto"},
     )
     study = Study(SPACE, tuner, "random", directory=tmp_path / "study")
-    with pytest.raises(UserError, match=r"^task coded, item \d+: its acc is nan, no number$"):
+    with pytest.raises(UserError, match=r"^task coded, item \d+: its acc is nan, not a number$"):
         study.run(2)
     study.close()
 
@@ -231,6 +231,6 @@ def test_a_study_whose_task_has_code_asks_for_the_users_word_when_it_goes_on(mak
     Study(SPACE, trusting, "random", directory=tmp_path / "study").close()
     careful = make(task=path)
     assert careful.identity == trusting.identity  # it is the same study
-    with pytest.raises(UserError, match=r"runs code .*documents.*give --trust-task-code"):
+    with pytest.raises(UserError, match=r"runs code .*documents.*add `--trust-task-code`"):
         Study(SPACE, careful, "random", directory=tmp_path / "study", resume=True)
     Study(SPACE, trusting, "random", directory=tmp_path / "study", resume=True).close()
