@@ -92,7 +92,7 @@ def test_the_field_defaults_keep_what_the_user_fixed(make: Any) -> None:
         (
             {},
             Space(learning_rte=Float(0, 1)),
-            '"learning_rte", which is no training setting; did you mean "learning_rate"',
+            '"learning_rte", which is not a training setting; did you mean "learning_rate"',
         ),
         ({}, Space(lora_dropout=Float(0, 1)), "training.lora_dropout: input should be less than 1, got 1"),
         ({}, Space(loss_on=Choice(["answer", "both"])), "data.loss_on: input should be 'answer' or 'all', got 'both'"),

@@ -476,7 +476,7 @@ def test_a_failure_with_learning_rate_0_is_no_disagreement(tmp_path: Path, failu
 def test_a_full_disk_is_blamed_on_the_disk(tmp_path: Path) -> None:
     tuned = Failing()
     tuned.failure = "OSError: [Errno 28] No space left on device"
-    with pytest.raises(UserError, match="No space left on device: correct that, and resume the study"):
+    with pytest.raises(UserError, match="No space left on device; correct this and resume the study"):
         Study(SPACE, tuned, "random", directory=tmp_path / "s").run(2)
 
 

@@ -114,7 +114,7 @@ def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make:
         ({}, Space(max_grad_norm=Float(0.1, 1)), r"LitGPT cannot do max_grad_norm 0\.1"),
         ({}, Space(warmup_steps=Int(0, 10)), "LitGPT cannot do warmup_steps 0"),
         ({}, Space(targets=Choice(["attention", "up_proj"])), "but not model.layers.0.mlp.up_proj by itself"),
-        ({}, Space(learning_rte=Float(0, 1)), '"learning_rte", which is no training setting'),
+        ({}, Space(learning_rte=Float(0, 1)), '"learning_rte", which is not a training setting'),
         ({"training": {"steps": 3, "warmup_steps": 3}}, SPACE, "warmup_steps 3 of 3 steps"),
         ({"model": {"path": "m", "quantize": "nf4"}}, SPACE, "LitGPT cannot be trusted with a quantized base"),
         ({"model": {"path": "m", "trust_remote_code": True}}, SPACE, "LitGPT cannot run a model's own code"),
