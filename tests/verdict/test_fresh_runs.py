@@ -139,7 +139,7 @@ def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_pa
     assert found is not None
     assert found.seeds == 0
     assert found.over_base.test.startswith("McNemar")
-    assert found.sentence.endswith("One adapter of each: other seeds would give others.")
+    assert found.sentence.endswith("This compares one adapter of each; other seeds would give other adapters.")
     summary = summarise(study.record)
     facts = Facts(study.record)
     assert "in the one adapter that the search left of it" in headline(facts)
