@@ -250,7 +250,7 @@ def test_what_is_not_partunes_is_neither_deleted_nor_in_the_way(shelf: str, tmp_
     left = said(tmp_path / "s" / shelf) | said(tmp_path / "elsewhere")
     assert there.items() <= left.items()
     assert (tmp_path / "s" / shelf / "nowhere").is_symlink()
-    with pytest.raises(UserError, match="keeps no adapter of trial 99; kept: "):
+    with pytest.raises(UserError, match="has no adapter of trial 99; it has: "):
         export(tmp_path / "s", tmp_path / "out", trial=99)
 
 
