@@ -421,8 +421,8 @@ MUTATIONS = (
     Mutation(
         "a recipe trains a fresh run with the seed that the settings fix",
         "export/chosen.py",
-        "seed=trial.seed if whole.seed is None or trial.order is not None else whole.seed",
-        "seed=trial.seed if whole.seed is None else whole.seed",
+        "seed=trial.seed if training.seed is None or trial.order is not None else training.seed",
+        "seed=trial.seed if training.seed is None else training.seed",
         ("export/test_chosen.py", "export/recipes/test_recipes.py", "export/test_handed_over.py"),
     ),
     Mutation(

@@ -1,4 +1,4 @@
-"""partune finds the hyperparameters of an LLM's LoRA fine-tuning, and says whether they are really better."""
+"""partune finds hyperparameters for the LoRA fine-tuning of an LLM, and tests whether they are really better."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Loaded when first used: `import partune` costs nothing, and the search half never loads transformers.
+# Names are imported when they are first used, so that `import partune` is fast and a search without fine-tuning never
+# loads transformers.
 _HOMES = {
     "SPACES": "space",
     "Choice": "space",

@@ -1,4 +1,4 @@
-"""The command line, as `python -m partune`."""
+"""Run the command line with `python -m partune`."""
 
 import sys
 

@@ -1,35 +1,35 @@
-"""The error that its user can put right, and how messages show names, values and causes."""
+"""The error for problems that the user can correct, and functions that format names, values and causes in messages."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-MOST = 2000  # characters of a message
-LONGEST = 1000  # characters of a reason, which is a part of a message
+MOST = 2000  # the largest number of characters in a message
+LONGEST = 1000  # the largest number of characters in a reason, which is a part of a message
 
 
 class UserError(ValueError):
-    """Something that the user can put right; the command line prints the message and exits with 2.
+    """A problem that the user can correct. The command line prints its message and exits with status 2.
 
     Args:
-        message: What is wrong, and what to do. It becomes one line of limited length, whatever it quotes.
+        message: What is wrong, and what to do about it. It is turned into one line of at most MOST characters.
     """
 
     def __init__(self, message: str) -> None:
         line = " ".join(filter(None, map(str.strip, message.splitlines())))
-        if len(line) > MOST:  # the beginning says what is wrong, the end what to do
+        if len(line) > MOST:  # keep the beginning, which says what is wrong, and the end, which says what to do
             line = f"{line[: MOST // 2]} [...] {line[-MOST // 4 :]}"
-        # File names may hold halves of surrogate pairs, for bytes that are no UTF-8: no output can encode them.
+        # Python represents bytes of file names that are not UTF-8 as lone surrogates, which no output can encode.
         super().__init__(line.encode("utf-8", "backslashreplace").decode("utf-8"))
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known one, or the list of all if none is near.
+    """Return the end of a message about an unknown name: the most similar known name, or else all known names.
 
     Args:
         name: The unknown name.
-        known: The names that there are.
+        known: The known names.
     """
     names = [str(candidate) for candidate in known]
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
@@ -39,11 +39,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def shown(value: object, most: int = 80) -> str:
-    """Return a value as a message shows it, without line breaks.
+    """Return a value as text for a message, without line breaks.
 
     Args:
         value: Any value.
-        most: How many characters are shown; the rest becomes an ellipsis.
+        most: The largest number of characters; the rest is replaced by an ellipsis.
     """
     try:
         text = repr(value)
@@ -53,10 +53,10 @@ def shown(value: object, most: int = 80) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the class of an exception and its message, in one line of limited length."""
+    """Return the class of an exception and its message, in one line of at most LONGEST characters."""
     try:
         message = " ".join(str(error).split())
-    except Exception:  # `__str__` is the exception's own code, and may fail itself
+    except Exception:  # the exception's `__str__` may be anybody's code, and may fail
         message = "(it cannot be printed)"
     text = f"{type(error).__name__}: {message}"
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -105,7 +105,7 @@ SPACE = Space(learning_rate=Float(1e-6, 3e-3, log=True), lora_r=Int(2, 64, log=T
 
 
 def test_python_warns_of_it_and_a_resumed_study_is_the_same(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"^Not searched, as given: lora_r=2\.$"):
+    with pytest.warns(UserWarning, match=r"^Not searched, because they are set: lora_r=2\.$"):
         study = Study(SPACE, Given(), "random", directory=tmp_path / "s").run(3)
     assert [set(trial.config) for trial in study.trials] == [{"learning_rate"}] * 3
     study.close()

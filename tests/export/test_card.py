@@ -122,7 +122,7 @@ def test_a_base_in_four_bits_is_loaded_as_it_was_scored(tmp_path: Path, monkeypa
     assert settings.to_dict() == expected.to_dict()
     assert "AutoModelForCausalLM.from_pretrained('acme/base-1b', quantization_config=four_bits)\n" in text
     assert "AutoTokenizer.from_pretrained('acme/base-1b')\n" in text
-    assert "not of this model" not in text
+    assert "not those of this model" not in text
 
 
 def test_what_was_scored_in_four_bits_is_merged_only_with_the_cards_word(
@@ -130,19 +130,22 @@ def test_what_was_scored_in_four_bits_is_merged_only_with_the_cards_word(
 ) -> None:
     """The full base with the adapter is a model that nobody scored."""
     hand_over(tmp_path, Tuning(model={"path": "acme/base-1b", "quantize": "nf4"}))
-    with pytest.raises(UserError, match=r"base in 4 bits \(nf4\); merged .* never scored: export it without --merge"):
+    with pytest.raises(
+        UserError, match=r"base model in 4 bits \(nf4\); merged .* never scored; export it without `--merge`"
+    ):
         export(tmp_path / "s", tmp_path / "merged", merge=True)
     assert not (tmp_path / "merged").exists()
     monkeypatch.setattr("partune.finetune.digests.of_model", lambda spec: {})
     monkeypatch.setattr("partune.finetune.adapter.merge", lambda model, adapter, out: out.mkdir())
     text = (export(tmp_path / "s", tmp_path / "merged", merge=True, anyway=True) / "README.md").read_text()
     assert (
-        "**The scores below are not of this model.** The study trained and scored the adapter on the base in 4" in text
+        "**The scores below are not those of this model.** The study trained and scored the adapter on the base model"
+        " in 4" in text
     )
     plainly = Study(SPACE, Tuning(), "lhs", directory=tmp_path / "plain", keep="all").run(5)
     plainly.close()
     text = (export(tmp_path / "plain", tmp_path / "whole", merge=True) / "README.md").read_text()
-    assert "not of this model" not in text
+    assert "not those of this model" not in text
 
 
 def test_nothing_is_merged_into_a_base_that_changed_since(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +154,7 @@ def test_nothing_is_merged_into_a_base_that_changed_since(tmp_path: Path, monkey
     hand_over(tmp_path, Tuning())
     monkeypatch.setattr("partune.finetune.digests.of_model", lambda spec: {"the model's weights": Content("now")})
     with pytest.raises(
-        UserError, match="acme/base-1b is not the base that the study fine-tuned: put back the model's w"
+        UserError, match="acme/base-1b is not the base model that the study fine-tuned; restore the model's w"
     ):
         export(tmp_path / "s", tmp_path / "merged", merge=True)
 
@@ -171,7 +174,7 @@ def test_another_trial_and_the_defaults_have_no_verdict(tmp_path: Path) -> None:
     other = next(trial for trial in study.trials if trial.number != study.best.number)
     for which, rank in ((other.number, other.config["lora_r"]), ("defaults", 16)):
         text = (export(tmp_path / "s", tmp_path / str(which), which) / "README.md").read_text()  # type: ignore[arg-type]
-        assert "The study's verdict is on its winner, which is another trial." in text
+        assert "The study's verdict is about its winner, which is another trial." in text
         assert "BETTER" not in text
         assert f"| rank r | {rank} |" in text
 

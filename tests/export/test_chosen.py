@@ -29,7 +29,7 @@ def test_paths_are_from_the_recipes_folder_and_homes_are_not_named(
     assert chosen(model={"path": "/srv/base"}).base == "/srv/base"
     for text in texts(inside).values():
         assert str(home) not in text
-    assert "Write the home folder out" in texts(inside)["axolotl"]
+    assert "Replace ~ by the path of the home folder" in texts(inside)["axolotl"]
     assert "MODEL = str(Path('~/models/base').expanduser())" in texts(inside)["trl"]
 
 

@@ -62,7 +62,9 @@ def test_refusals_are_one_line(study: Study, tmp_path: Path) -> None:
     with pytest.raises(UserError, match='no recipe for "tlr"; did you mean "trl"'):
         export(tmp_path / "s", tmp_path / "out", recipes=["tlr"])
     worst = min(study.trials, key=lambda t: t.score).number
-    with pytest.raises(UserError, match=rf"keeps no adapter of trial {worst}; kept: \d, \d \(--keep keeps more\)"):
+    with pytest.raises(
+        UserError, match=rf"has no adapter of trial {worst}; it has: \d, \d \(`--keep` makes a study keep more\)"
+    ):
         export(tmp_path / "s", tmp_path / "out", trial=worst)
     Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "empty").close()
     with pytest.raises(UserError, match="no trial has finished yet"):

@@ -167,14 +167,14 @@ def other_vocabulary(place: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "rows": (other_rows, r"begun with: the training rows \(12 rows then, 6 rows now\)\. New scores"),
-    "answers": (other_answers, r"begun with: the training rows\. New scores"),
-    "labels": (other_labels, r"begun with: the items of task choices\. New scores"),
-    "prompt": (other_prompt, r"begun with: the items of task choices\. New scores"),
-    "weights": (other_weights, r"begun with: the model's weights\. New scores"),
+    "rows": (other_rows, r"study began: the training rows \(12 rows then, 6 rows now\)\. New scores"),
+    "answers": (other_answers, r"study began: the training rows\. New scores"),
+    "labels": (other_labels, r"study began: the items of task choices\. New scores"),
+    "prompt": (other_prompt, r"study began: the items of task choices\. New scores"),
+    "weights": (other_weights, r"study began: the model's weights\. New scores"),
     "vocabulary": (
         other_vocabulary,
-        r"begun with: the items of task choices, the training rows \(and the tokenizer\)\. New scores",
+        r"study began: the items of task choices, the training rows \(and the tokenizer\)\. New scores",
     ),
 }
 
@@ -220,9 +220,9 @@ def test_another_chat_template_is_told_where_it_writes_the_same(place: Path, rec
     (place / "template.jinja").write_text(turn + asked + "{# a comment #}")
     again().close()
     (told,) = [str(each.message) for each in recwarn if each.category is UserWarning]
-    assert told.startswith("other than when this study was begun: the chat template.")
+    assert told.startswith("changed since this study began: the chat template.")
     (place / "template.jinja").write_text(turn.replace("':'", "' says '") + asked.replace(":", " says "))
-    with pytest.raises(UserError, match="begun with: the training rows"):
+    with pytest.raises(UserError, match="study began: the training rows"):
         again()
 
 
@@ -267,7 +267,7 @@ def test_a_worker_compares_what_it_loaded_with_what_the_study_stands_on(place: P
     other_labels(place)
     assert pickle.loads(sent).evaluate(trial).error is None  # it has loaded the items already
     pickle.loads(pickle.dumps(tuner(place)))  # and here another process takes its place
-    with pytest.raises(UserError, match=r"^on \S+: not what this study was begun with: the items of task choices"):
+    with pytest.raises(UserError, match=r"^on \S+: changed since this study began: the items of task choices"):
         pickle.loads(sent).evaluate(trial)
 
 

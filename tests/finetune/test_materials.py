@@ -65,7 +65,7 @@ def test_what_a_study_does_not_stand_on_is_refused(materials: Materials) -> None
     name = "the training rows"
     changed: dict[str, Any] = {**there, name: dataclasses.replace(there[name], digest="another")}
     materials.expect(changed)
-    with pytest.raises(UserError, match="not what this study was begun with: the training rows"):
+    with pytest.raises(UserError, match="changed since this study began: the training rows"):
         materials.prepare()
 
 

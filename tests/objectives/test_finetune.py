@@ -93,7 +93,7 @@ def test_the_field_defaults_keep_what_the_user_fixed(make: Any) -> None:
         (
             {},
             Space(learning_rte=Float(0, 1)),
-            '"learning_rte", which is no training setting; did you mean "learning_rate"',
+            '"learning_rte", which is not a training setting; did you mean "learning_rate"',
         ),
         ({}, Space(lora_dropout=Float(0, 1)), "training.lora_dropout: input should be less than 1, got 1"),
         ({}, Space(loss_on=Choice(["answer", "both"])), "data.loss_on: input should be 'answer' or 'all', got 'both'"),
@@ -220,7 +220,7 @@ def test_an_item_that_a_tasks_code_cannot_score_ends_a_study_before_it_trains(
         run={"engine": engine, "pack": 2 if engine == "packed" else "auto"},
     )
     study = Study(SPACE, tuner, "random", directory=tmp_path / "study")
-    with pytest.raises(UserError, match=r"^task coded, item \d+: its acc is nan, no number$"):
+    with pytest.raises(UserError, match=r"^task coded, item \d+: its acc is nan, not a number$"):
         study.run(2)
     study.close()
 
@@ -233,6 +233,6 @@ def test_a_study_whose_task_has_code_asks_for_the_users_word_when_it_goes_on(mak
     Study(SPACE, trusting, "random", directory=tmp_path / "study").close()
     careful = make(task=path)
     assert careful.identity == trusting.identity  # it is the same study
-    with pytest.raises(UserError, match=r"runs code .*documents.*give --trust-task-code"):
+    with pytest.raises(UserError, match=r"runs code .*documents.*add `--trust-task-code`"):
         Study(SPACE, careful, "random", directory=tmp_path / "study", resume=True)
     Study(SPACE, trusting, "random", directory=tmp_path / "study", resume=True).close()

@@ -42,5 +42,5 @@ def test_bad_sections_are_refused_at_construction(make: Any, changes: dict[str, 
 
 
 def test_a_configuration_that_is_none_is_the_users_to_mend(tuner: FineTune) -> None:
-    with pytest.raises(UserError, match='"lora_rank" is no training setting; did you mean "lora_r"'):
+    with pytest.raises(UserError, match='"lora_rank" is not a training setting; did you mean "lora_r"'):
         tuner.evaluate(Trial(0, {"lora_rank": 4}))

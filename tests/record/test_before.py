@@ -40,7 +40,7 @@ def before(tmp_path: Path) -> Path:
 
 def resumed(directory: Path, objective: SimulatedTuning) -> Study:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="other than when this study was begun")  # of libraries' versions
+        warnings.filterwarnings("ignore", message="changed since this study began")  # of libraries' versions
         return Study(SPACE, objective, "random", 3, directory, confirm=3, seeds=2, resume=True)
 
 

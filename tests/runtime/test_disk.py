@@ -153,7 +153,7 @@ class Scratch(Objective):
 @pytest.mark.parametrize("full", [4, 7])
 def test_a_full_disk_is_no_configurations_fault(full: int, tmp_path: Path) -> None:
     study = Study(PLANE, Scratch(full), "lhs", directory=tmp_path / "s")
-    with pytest.raises(UserError, match=r"No space left on device: correct that, and resume"):
+    with pytest.raises(UserError, match=r"No space left on device; correct this and resume"):
         study.run(12)
     study.close()
     there = ended(study)
@@ -187,7 +187,7 @@ def test_an_anchor_that_the_disk_spoilt_is_scored_again(tmp_path: Path) -> None:
             return super().score_defaults(trial, adapter)
 
     study = Study(SPACE, Full(), "lhs", directory=tmp_path / "s")
-    with pytest.raises(UserError, match="quota exceeded: correct that"):
+    with pytest.raises(UserError, match="quota exceeded; correct this"):
         study.run(3)
     study.close()
     Full.spoilt = False

@@ -257,7 +257,7 @@ def test_what_is_not_partunes_is_neither_deleted_nor_in_the_way(shelf: str, tmp_
     left = said(tmp_path / "s" / shelf) | said(tmp_path / "elsewhere")
     assert there.items() <= left.items()
     assert (tmp_path / "s" / shelf / "nowhere").is_symlink()
-    with pytest.raises(UserError, match="keeps no adapter of trial 99; kept: "):
+    with pytest.raises(UserError, match="has no adapter of trial 99; it has: "):
         export(tmp_path / "s", tmp_path / "out", trial=99)
 
 
@@ -483,7 +483,7 @@ def test_a_failure_with_learning_rate_0_is_no_disagreement(tmp_path: Path, failu
 def test_a_full_disk_is_blamed_on_the_disk(tmp_path: Path) -> None:
     tuned = Failing()
     tuned.failure = "OSError: [Errno 28] No space left on device"
-    with pytest.raises(UserError, match="No space left on device: correct that, and resume the study"):
+    with pytest.raises(UserError, match="No space left on device; correct this and resume the study"):
         Study(SPACE, tuned, "random", directory=tmp_path / "s").run(2)
 
 

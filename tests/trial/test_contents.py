@@ -45,8 +45,8 @@ def test_only_what_both_know_of_differs() -> None:
     then = {"rows": Content("a", "60 rows"), "old": Content("x"), "torch": Content("1", "1", False)}
     assert check(then, {"rows": Content("a", "60 rows"), "new": Content("y")}) is None
     note = check(then, {"rows": Content("a"), "torch": Content("2", "2", False)}, "on n7: ")
-    assert note == "on n7: other than when this study was begun: torch (1 then, 2 now). Scores may differ a little"
-    with pytest.raises(UserError, match=r"begun with: rows \(60 rows then, 30 rows now\)\. New scores .* put back"):
+    assert note == "on n7: changed since this study began: torch (1 then, 2 now). Scores may differ a little"
+    with pytest.raises(UserError, match=r"study began: rows \(60 rows then, 30 rows now\)\. New scores .* restore"):
         check(then, {"rows": Content("b", "30 rows")})
 
 
@@ -135,7 +135,7 @@ def test_a_function_whose_code_changed_is_told(
     assert not recwarn.list
     Study(SPACE, write(tmp_path, "2.0", monkeypatch), "random", directory=tmp_path / "s", resume=True).close()
     (told,) = [str(each.message) for each in recwarn]
-    assert told.startswith("other than when this study was begun: the code of mine:score.")
+    assert told.startswith("changed since this study began: the code of mine:score.")
 
 
 def old(directory: Path, **header: Any) -> None:

@@ -139,7 +139,7 @@ def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_pa
     assert found is not None
     assert found.seeds == 0
     assert found.over_base.test.startswith("McNemar")
-    assert found.sentence.endswith("One adapter of each: other seeds would give others.")
+    assert found.sentence.endswith("This compares one adapter of each; other seeds would give other adapters.")
     summary = summarise(study.record)
     facts = Facts(study.record)
     assert "judged by the one adapter that the search trained" in headline(facts)
@@ -203,7 +203,7 @@ def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: 
     assert row.startswith(f"| this one | {own_score}")
     own = export(tmp_path / "s", tmp_path / "own", trial=number)
     assert (own / "seed").read_text() == str(study.best.seed)
-    assert ("not the one that ships" in (own / "README.md").read_text()) == (ship != "first")
+    assert ("the study ships that of another run" in (own / "README.md").read_text()) == (ship != "first")
     again(tmp_path, Seeded(), 6, ship="first").close()  # the choice may change
     (tmp_path / "out" / "seed").unlink()
     assert (export(tmp_path / "s", tmp_path / "second") / "seed").read_text() == str(study.best.seed)
@@ -486,7 +486,7 @@ def test_no_adapter_ships_beside_the_card_of_another_run(
     if kept.is_dir():
         assert (export(tmp_path / "s", tmp_path / "out") / "seed").read_text() == str(scored.seed)
     else:
-        with pytest.raises(UserError, match="keeps no adapter of"):
+        with pytest.raises(UserError, match="has no adapter of"):
             export(tmp_path / "s", tmp_path / "out")
     later = again(tmp_path, Seeded(), 6, ship=before if back else after)
     wanted = shipped(later.best, later.anchors, before if back else after)

@@ -1,1 +1,1 @@
-"""What a study hands over: the winner's adapter, or the model with it merged in; its card; recipes for other tools."""
+"""Export an adapter, or the model with it merged in, with a model card and recipes for other tools."""

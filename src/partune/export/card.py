@@ -1,4 +1,4 @@
-"""The model card: README.md of what a study hands over, in the Hub's format. Nothing in it names a place on a disk."""
+"""Write the model card: the README.md of an export, in the Hugging Face Hub's format, without local paths."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial
 
 NEVER_JUDGED = (
-    "**The scores below are not of this model.** The study trained and scored the adapter on the base in 4 bits (nf4); "
-    "here it is merged into the base in full precision, which nobody scored."
+    "**The scores below are not those of this model.** The study trained and scored the adapter on the base model in "
+    "4 bits (nf4). Here it is merged into the base model in full precision, and this combination was never scored."
 )
 
 
@@ -37,12 +37,12 @@ def card(
     """Return the text of the card.
 
     Args:
-        summary: What the study found.
-        header: The header of its record.
-        trial: The trial that is handed over, or "defaults".
-        chosen: How it was trained; None where the study was no fine-tuning.
-        merged: Whether the whole model is handed over.
-        tokenizer: Whether a tokenizer is.
+        summary: The summary of the study.
+        header: The header of the study's record.
+        trial: The trial that is exported, or "defaults".
+        chosen: The settings with which it was trained; None if they are not known.
+        merged: Whether the export is a model with the adapter merged in.
+        tokenizer: Whether the export contains a tokenizer.
     """
     parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
     if chosen is not None:
@@ -54,7 +54,7 @@ def card(
 
 
 def _front(chosen: Chosen | None, merged: bool) -> str:
-    """Return the metadata that the Hub reads."""
+    """Return the metadata at the head of the card, which the Hub reads."""
     data: dict[str, Any] = {}
     tags = ["lora", "partune"]
     if chosen is not None:
@@ -73,12 +73,12 @@ def _front(chosen: Chosen | None, merged: bool) -> str:
 
 def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool) -> list[str]:
     what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
-    of = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
+    for_model = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
     which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
-    never = [NEVER_JUDGED] if merged and chosen is not None and chosen.model.quantize != "none" else []
+    warning = [NEVER_JUDGED] if merged and chosen is not None and chosen.model.quantize != "none" else []
     return [
-        f"# {what}{of}",
-        *never,
+        f"# {what}{for_model}",
+        *warning,
         f"Found by partune {importlib.metadata.version('partune')}, which searches LoRA's hyperparameters: {which}.",
     ]
 
@@ -110,21 +110,23 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         if row is not None
     ]
     metric = summary["loaded"].get("scoring", {}).get("metric")
-    parts = ["## Is it better?"]
+    paragraphs = ["## Is it better?"]
     if is_best and (verdict := summary["verdict"]) is not None:
-        parts += [f"**{plain(verdict['sentence'])}**", small_print(summary)]
-        parts += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
-        parts += advice(summary)
-        parts += [] if ships else ["This is the adapter of the winner's first run, which is not the one that ships."]
+        paragraphs += [f"**{plain(verdict['sentence'])}**", small_print(summary)]
+        paragraphs += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
+        paragraphs += advice(summary)
+        paragraphs += (
+            [] if ships else ["This adapter is from the winner's first run; the study ships that of another run."]
+        )
     elif is_best:
-        parts.append("No verdict: the winner has no scores on the held-out items.")
+        paragraphs.append("No verdict: the winner has no scores on the held-out items.")
     else:
-        parts.append("The study's verdict is on its winner, which is another trial.")
+        paragraphs.append("The study's verdict is about its winner, which is another trial.")
     names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
-    parts.append(table([names, *cells]))
+    paragraphs.append(table([names, *cells]))
     if metric is not None:
-        parts.append(f"{code(str(metric))}, ± one standard error. The search saw the search items only.")
-    return parts
+        paragraphs.append(f"Scores are {code(str(metric))} ± one standard error. The search saw only the search items.")
+    return paragraphs
 
 
 # ----- how it was trained, how it is loaded
@@ -159,13 +161,13 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
 
 
 def _adapted(chosen: Chosen) -> str:
-    """Return the layers with adapters, as PEFT is told, and where they are."""
+    """Return the names of the layers with adapters, in PEFT's form, and a description of where they are."""
     names = ", ".join(code(target) for target in chosen.targets)
     return names if chosen.covered is None else f"{names}: {plain(coverage_words(chosen.covered))}"
 
 
 FOUR_BITS = """\
-four_bits = BitsAndBytesConfig(  # the base as it was trained and scored on
+four_bits = BitsAndBytesConfig(  # the precision of the base model in training and scoring
     load_in_4bit=True,
     bnb_4bit_quant_type="nf4",
     bnb_4bit_use_double_quant=True,
@@ -176,19 +178,19 @@ four_bits = BitsAndBytesConfig(  # the base as it was trained and scored on
 def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
     source = chosen.model.path if chosen.has_id else f"path/to/{name_of(chosen.model.path)}"
     base = "this/folder" if merged else source
-    given = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
-    texts = "'this/folder'" if tokenizer else f"{base!r}{given}"
+    options = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
+    tokenizer_arguments = "'this/folder'" if tokenizer else f"{base!r}{options}"
     four_bits = not merged and chosen.model.quantize != "none"
     if four_bits:
-        given += ", quantization_config=four_bits"
+        options += ", quantization_config=four_bits"
     lines = [
         *(["import torch"] if four_bits else []),
         *([] if merged else ["from peft import PeftModel"]),
         f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if four_bits else ''}",
         "",
         *(FOUR_BITS.format(dtype=DTYPES[chosen.dtype]).splitlines() if four_bits else []),
-        f"tokenizer = AutoTokenizer.from_pretrained({texts})",
-        f"model = AutoModelForCausalLM.from_pretrained({base!r}{given})",
+        f"tokenizer = AutoTokenizer.from_pretrained({tokenizer_arguments})",
+        f"model = AutoModelForCausalLM.from_pretrained({base!r}{options})",
         *([] if merged else ['model = PeftModel.from_pretrained(model, "this/folder")']),
     ]
     return fenced("\n".join(lines), "python")
@@ -196,11 +198,15 @@ def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
 
 def _prompting(chosen: Chosen) -> list[str]:
     if chosen.rows == "chat":
-        opening = "It was trained on chats, written by "
         if chosen.template is None:
-            return [f"{opening}the tokenizer's chat template."]
-        return [f"{opening}this template:", fenced(chosen.template)]
-    return ["Its prompts are Alpaca's:", fenced(PROMPT), "or, with an input:", fenced(PROMPT_WITH_INPUT)]
+            return ["It was trained on chats, rendered with the tokenizer's chat template."]
+        return ["It was trained on chats, rendered with this template:", fenced(chosen.template)]
+    return [
+        "It was trained with Alpaca's prompts, without an input:",
+        fenced(PROMPT),
+        "and with an input:",
+        fenced(PROMPT_WITH_INPUT),
+    ]
 
 
 # ----- what it cost, how to repeat it
@@ -218,24 +224,24 @@ def _cost(summary: Summary) -> str:
 
 def _repeating(summary: Summary, header: Mapping[str, Any], chosen: Chosen | None) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in summary["versions"].items())
-    parts = [f"Versions: {plain(versions)}."]
+    libraries = f"Versions: {plain(versions)}."
     if chosen is None:
-        return parts
+        return [libraries]
     text = strict_yaml.dump(study_file(summary, header))
     return [
-        "With `partune tune study.yaml`, its paths set to where they are:",
+        "Save this file as `study.yaml`, correct its paths, and run `partune tune study.yaml`:",
         fenced(text, "yaml"),
-        "`recipes/`, where it is beside this file, holds files that train the same with other tools.",
-        *parts,
+        "The folder `recipes/`, if it is beside this file, contains files that repeat the training with other tools.",
+        libraries,
     ]
 
 
 def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the study's file, without defaults; of a path it has the last name only.
+    """Return the content of the study's file without default values, and with only the last part of each path.
 
     Args:
-        summary: What the study found.
-        header: The header of its record.
+        summary: The summary of the study.
+        header: The header of the study's record.
     """
     objective = dict(header["objective"])
     engine = objective.pop("engine", None)
@@ -262,6 +268,6 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def name_of(path: str) -> str:
-    """Return the last name of a path; an id as it is."""
+    """Return the last part of a local path; return a Hub id or any other relative name unchanged."""
     where = Path(path)
     return where.name if where.is_absolute() or path.startswith(("~", ".")) else path

@@ -1,4 +1,4 @@
-"""A trial's fine-tuning, as other tools need to be told it."""
+"""Describe the fine-tuning of one trial in the terms that other tools need."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
 
 @dataclass(frozen=True)
 class Chosen:
-    """One trial of a fine-tuning study, with all that another tool needs to train it again.
+    """One trial of a fine-tuning study, with everything that another tool needs to train it again.
 
     Attributes:
-        model: The study's section, with the trial's settings laid over it.
-        data: The same section of the data.
-        training: The same section of the training.
+        model: Section `model` of the study.
+        data: Section `data` of the study, with the trial's values.
+        training: Section `training` of the study, with the trial's values.
         rows: The format of the data.
-        examples: How many the trial trained on, which its own maximum length and loss decide.
-        dtype: The precision of the base.
-        targets: The names of the layers with an adapter, as PEFT takes them.
+        examples: The number of examples that the trial was trained on. It depends on the trial's maximum length and on
+            the tokens on which the loss is computed.
+        dtype: The precision of the base model.
+        targets: The names of the layers with an adapter, in PEFT's form.
         seed: The seed of initialisation and dropout.
-        order_seed: The seed of the data's order.
-        here: The folder that relative paths in its files are meant from.
-        covered: Where the layers with an adapter are, as the record has it.
-        fields: The data's fields that were used, by the format's names for them.
-        apart: How many answers were trained as the end of the chat so far, in examples of their own.
-        dropout: Settings of the base's own dropout, which the study has off, by their names in its config.json.
+        order_seed: The seed of the order of the data.
+        here: The folder of the recipes, to which relative paths in them refer.
+        covered: The description on record of where the layers with an adapter are.
+        fields: The names of the data's fields that were used, by the standard names of the format.
+        apart: The number of answers in chats that were trained in a separate example, which ends with the answer.
+        dropout: Settings of the base model's own dropout, by their names in its config.json; the study turns it off.
     """
 
     model: config.Model
@@ -61,33 +62,33 @@ class Chosen:
     def of(
         cls, header: Mapping[str, Any], loaded: Mapping[str, Any], trial: Trial, adapter: Path, here: Path
     ) -> Chosen:
-        """Return a trial of a record.
+        """Describe a trial on record.
 
         Args:
-            header: The record's header.
-            loaded: What the record says was loaded.
+            header: The header of the study's record.
+            loaded: The record's summary of what was loaded.
             trial: The trial.
             adapter: The folder of its adapter, in PEFT's format.
-            here: The folder that relative paths in its files are meant from.
+            here: The folder of the recipes, to which relative paths in them refer.
         """
         sections = header["objective"]
-        data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
-        training = {name: value for name, value in trial.config.items() if name not in DATA_SETTINGS}
-        whole = config.validated(config.Training, sections["training"] | training)
+        searched_data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
+        searched_training = {name: value for name, value in trial.config.items() if name not in DATA_SETTINGS}
+        training = config.validated(config.Training, sections["training"] | searched_training)
         cost = {} if trial.observation is None else trial.observation.cost
         lora = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         return cls(
             model=config.validated(config.Model, sections["model"]),
-            data=config.validated(config.Data, _readable(sections["data"] | data, loaded.get("context"))),
-            training=whole,
+            data=config.validated(config.Data, _within(loaded.get("context"), sections["data"] | searched_data)),
+            training=training,
             rows=loaded["data"]["format"],
             examples=int(cost.get("examples", loaded["data"]["examples"])),
-            dtype=loaded["dtype"] if whole.dtype == "auto" else whole.dtype,
+            dtype=loaded["dtype"] if training.dtype == "auto" else training.dtype,
             targets=tuple(lora["target_modules"]),
-            seed=trial.seed if whole.seed is None or trial.order is not None else whole.seed,
+            seed=trial.seed if training.seed is None or trial.order is not None else training.seed,
             order_seed=header["seed"] if trial.order is None else trial.order,
             here=here,
-            covered=loaded.get("adapted", {}).get(whole.targets),
+            covered=loaded.get("adapted", {}).get(training.targets),
             fields=loaded["data"].get("fields", {}),
             apart=loaded["data"].get("answers_apart", 0),
             dropout=loaded.get("dropout", {}),
@@ -105,7 +106,7 @@ class Chosen:
 
     @cached_property
     def micro_batch(self) -> int:
-        """Examples per forward pass: the largest divisor of the batch that is no larger than the study's."""
+        """Examples per forward pass: the largest divisor of the batch that does not exceed the study's micro-batch."""
         batch = self.training.batch_size
         most = min(batch, self.training.micro_batch_size or batch)
         return next(size for size in range(most, 0, -1) if batch % size == 0)
@@ -117,7 +118,7 @@ class Chosen:
 
     @property
     def alpha(self) -> int:
-        """The adapters' scale times their rank, as a whole number: tools' command lines take no other."""
+        """lora_alpha rounded to an integer of at least 1, because the command lines of other tools accept no other."""
         return max(1, round(self.training.lora_alpha))
 
     @property
@@ -127,127 +128,135 @@ class Chosen:
 
     @property
     def has_id(self) -> bool:
-        """Whether the base is a Hugging Face id."""
+        """Whether the base model is named by a Hugging Face id."""
         return is_id(self.model.path)
 
     @property
     def file(self) -> str | None:
-        """The data's file; None for a data set id."""
+        """The path of the data file; None if the data are named by a Hugging Face id."""
         return shown(self.data.path, self.here) if is_file(self.data.path) else None
 
     @cached_property
     def template(self) -> str | None:
-        """The chat template that the study was given in place of the tokenizer's; raises UserError if it is gone."""
+        """The chat template that the study used instead of the tokenizer's; raises UserError if its file is gone."""
         return None if self.data.chat_template is None else template_text(self.data.chat_template)
 
     @property
     def split(self) -> str:
-        """The split, with the number of its first rows where not all are used."""
+        """The split of the data, with a slice such as "[:100]" if only the first rows are used."""
         name = "train" if self.file is not None else self.data.split
         return name if self.data.limit is None else f"{name}[:{self.data.limit}]"
 
     def differences(self) -> list[str]:
-        """Return what is not as in the study in every tool that trains with the Trainer of transformers."""
+        """Return how the training differs from the study's with every tool that uses the Trainer of transformers."""
         training = self.training
         sentences = [
-            f"Initialisation, dropout and the data's order are drawn by other generators than the study's: with seed "
-            f"{self.seed} they are fixed, not the same.",
+            f"The seed {self.seed} does not give the study's initialisation, dropout and order of the data, because "
+            "this tool uses other random generators.",
         ]
         if self.warmup:
             sentences.append(
-                "Warm-up begins at learning rate 0; the study's at the peak divided by the steps of warm-up."
+                "Warm-up starts at learning rate 0; in the study it starts at the peak divided by the number of "
+                "warm-up steps."
             )
         if training.optimizer == "sgd" and training.momentum and training.weight_decay:
             sentences.append(
-                "Weight decay of SGD is coupled (it passes through the momentum); the study's is decoupled."
+                "Weight decay of SGD is coupled (it passes through the momentum); in the study it is decoupled."
             )
         if self.micro_batch != (training.micro_batch_size or training.batch_size):
             sentences.append(
-                f"The study's micro-batches are of {training.micro_batch_size}, which does not divide the batch."
+                f"The micro-batches have {self.micro_batch} examples; in the study they have "
+                f"{training.micro_batch_size}, which does not divide the batch."
             )
         return sentences
 
     def name_of(self, field: str) -> str:
-        """Return the data's name of a field of the format."""
+        """Return the name in the data of a field of the format."""
         return self.fields.get(field, field)
 
     def unread(self, tool: str, *read: str) -> list[str]:
-        """Return what to say of fields that the study used and a tool does not, and of answers trained apart.
+        """Describe the data that the study used and a tool does not use in the same way.
 
         Args:
-            tool: The tool's name.
-            *read: The fields that it reads as the study does, beside those that every row has.
+            tool: The name of the tool.
+            *read: The fields that the tool reads as the study does, besides those that every row has.
         """
         plain = ("instruction", "input", "output") if self.rows == "alpaca" else ("messages", "tool_calls")
         sentences = []
-        if left := [name for mine, name in self.fields.items() if mine not in (*plain, *read)]:
-            sentences.append(f"The study used the rows' {', '.join(left)}; {tool} does not, or not in this way.")
+        if left := [name for standard, name in self.fields.items() if standard not in (*plain, *read)]:
+            sentences.append(
+                f"The study used the rows' fields {', '.join(left)}; {tool} ignores them or uses them differently."
+            )
         if self.apart:
             sentences.append(
-                f"Answers that the chat template writes otherwise once a chat goes on ({self.apart}) were trained as "
-                f"the end of the chat so far in the study; {tool} trains whole chats."
+                f"The chat template writes some answers ({self.apart}) differently if another message follows. The "
+                f"study trained each of them in a separate example that ends with the answer; {tool} does not."
             )
         return sentences
 
     @property
     def still(self) -> dict[str, float]:
-        """Settings of the base that turn its own dropout off; tools cannot set those within a section."""
+        """Settings that turn the base model's own dropout off, except nested ones, which tools cannot set."""
         return {name: 0.0 for name in self.dropout if "." not in name}
 
     def dropping(self, takes: bool) -> list[str]:
-        """Return what to do about the base's own dropout.
+        """Return what the user must do to turn the base model's own dropout off.
 
         Args:
-            takes: Whether the tool's file turns off what `still` names.
+            takes: Whether the tool's file applies the settings in `still`.
         """
         left = [name for name in self.dropout if not takes or name not in self.still]
         if not left:
             return []
         return [
-            f"Set {', '.join(left)} to 0 in the base's config.json first: the study has the base's own dropout off."
+            f"First set {', '.join(left)} to 0 in the base model's config.json, because the study turned the base "
+            "model's own dropout off."
         ]
 
     def command_line(self) -> list[str]:
-        """Return what differs in every command that keeps adapters as precise as the base."""
+        """Return how the training differs with tools that compute adapters in the base model's precision."""
         sentences = []
         if self.alpha != self.training.lora_alpha:
-            whole = "this tool takes whole numbers only"
-            sentences.append(f"lora_alpha is {self.training.lora_alpha:g} in the study; {whole}.")
+            sentences.append(
+                f"lora_alpha is {self.training.lora_alpha:g} in the study and {self.alpha} here, because this tool "
+                "accepts integers only."
+            )
         sentences += self.homes()
         if self.dtype != "fp32":
-            sentences.append("LoRA's products are taken in the base's precision; the study's in fp32.")
+            sentences.append("LoRA's products are computed in the base model's precision; in the study, in fp32.")
         return sentences
 
     def homes(self) -> list[str]:
-        """Return what to do about a path that begins at the home folder."""
+        """Return what the user must do about a path that begins with ~."""
         if any(path is not None and path.startswith("~") for path in (self.base, self.file)):
-            return ["Write the home folder out in place of ~, which this tool does not expand."]
+            return ["Replace ~ by the path of the home folder, because this tool does not expand it."]
         return []
 
 
-def _readable(data: dict[str, Any], context: int | None) -> dict[str, Any]:
-    """Return the section of the data, with no more tokens than the base can read: longer rows were cut there."""
+def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
+    """Return section `data` with max_length limited to the base model's context, where the study cut longer rows."""
     longest = data.get("max_length", config.Data.model_fields["max_length"].default)
     return data if context is None else data | {"max_length": min(longest, context)}
 
 
 def is_id(path: str) -> bool:
-    """Whether a model's path is a Hugging Face id: no folder of that name was there when the study began."""
+    """Return whether a model's path on record is a Hugging Face id; a record has local folders as absolute paths."""
     return not Path(path).is_absolute() and not path.startswith((".", "~")) and path.count("/") <= 1
 
 
 def is_file(path: str) -> bool:
-    """Return whether the data are a file, and no data set's id."""
+    """Return whether the path of the data names a file instead of a data set's id."""
     plain = Path(path.removesuffix(".gz"))
     return plain.is_absolute() or plain.suffix in SUFFIXES
 
 
 def shown(path: str, here: Path) -> str:
-    """Return a path that may leave this machine.
+    """Return a path in a form that is safe to publish.
 
     Args:
-        path: The path, or an id, which is returned as it is.
-        here: The folder that it is meant from; the path is relative to it where both lie in the working folder.
+        path: The path, or an id, which is returned unchanged.
+        here: The folder of the file that will contain the path. If both are in the working directory, the result is
+            relative to this folder. Otherwise it is absolute, with ~ for a home folder.
     """
     expanded, working = Path(path).expanduser(), Path.cwd()
     if not expanded.is_absolute():
@@ -259,13 +268,13 @@ def shown(path: str, here: Path) -> str:
 
 
 def tilde(path: str) -> str:
-    """Return an absolute path with ~ for the home folder it lies in, whosever that is."""
-    absolute, home = Path(path), Path.home()
-    if home != Path(home.anchor) and absolute.is_relative_to(home):
-        return (Path("~") / absolute.relative_to(home)).as_posix()
+    """Return an absolute path with ~ in place of a home folder, whether it is this user's or another's."""
+    place, home = Path(path), Path.home()
+    if home != Path(home.anchor) and place.is_relative_to(home):
+        return (Path("~") / place.relative_to(home)).as_posix()
     return HOMES.sub("~", path, count=1)
 
 
 def number(value: float) -> int | float:
-    """Return a whole number as an integer."""
+    """Return a number as an integer if it has an integer value."""
     return int(value) if math.isfinite(value) and value == int(value) else value

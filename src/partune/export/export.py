@@ -1,10 +1,10 @@
-"""What a study hands over: the winner's adapter in PEFT's format, or the whole model with it merged in.
+"""Export an adapter in PEFT's format, or a model with the adapter merged in, to a new folder.
 
 adapter/
   README.md                   the model card
   adapter_config.json, ...    or model.safetensors, config.json, ... of the merged model
-  tokenizer.json, ...         the tokenizer, with the chat template of the training
-  recipes/                    files that train the same with other tools
+  tokenizer.json, ...         the tokenizer, with the chat template used in training
+  recipes/                    files that repeat the training with other tools
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from partune.trial import Trial
 from partune.trial.contents import differences
 from partune.trial.names import Baseline, WinnerScoring
 
-FOLDER = "recipes"  # of the recipes, in what is handed over
-TOKENIZER = "tokenizer_config.json"  # the file that a tokenizer's folder has
+FOLDER = "recipes"  # the name of the folder for recipes inside the export
+TOKENIZER = "tokenizer_config.json"  # a file that every saved tokenizer has
 
 
 def export(
@@ -47,40 +47,41 @@ def export(
     recipes: Collection[str] = tuple(RECIPES),
     anyway: bool = False,
 ) -> Path:
-    """Write an adapter, or the model with it merged in, to a new folder, with its model card.
+    """Write an adapter, or the model with it merged in, to a new folder, with a model card.
 
     Args:
         directory: The study's directory.
-        out: The folder, which must not exist yet.
-        trial: The number of the trial, or "defaults"; the winner by default.
-        merge: Merge the adapter into the model, and write that.
-        storage: The URL of the study's database, where it needs a password or has moved.
-        recipes: The tools for which files are written that train the trial again; "none" for none.
-        anyway: Hand over the winner's adapter even where the verdict shows it worse than the untouched base or it does
-            not load as it was scored, or merge an adapter into a base that the study had in 4 bits.
+        out: The folder to write, which must not exist yet.
+        trial: The number of the trial, or "defaults"; None means the winner.
+        merge: Write the model with the adapter merged in, instead of the adapter.
+        storage: The URL of the study's database; needed if it requires a password or the database has moved.
+        recipes: The tools for which recipes are written, which train the trial again; "none" writes no recipes.
+        anyway: Export even if the verdict shows the winner worse than the untouched base model, if the reloaded adapter
+            did not answer as it was scored, or if an adapter trained on a base model in 4 bits is to be merged.
 
     Returns:
-        The folder's path.
+        The path of the folder.
 
     Raises:
-        UserError: The study has no such adapter, it is refused, or the folder cannot be written.
+        UserError: The study has no such adapter, the export is refused, or the folder cannot be written.
     """
     if "none" in recipes and len(set(recipes)) > 1:
-        raise UserError(f"--recipe takes none or names of tools, got {', '.join(recipes)}")
+        raise UserError(f"`--recipe` accepts either none or names of tools, got {', '.join(recipes)}")
     for tool in recipes:
         if tool not in (*RECIPES, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*RECIPES, "none"))}')
     out = as_path(out)
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
-        raise UserError(f"{out} exists already and is never overwritten: choose another folder")
+        raise UserError(f"{out} exists already and is never overwritten; choose another folder")
     summary = summarise(record)
     best = summary["best"]
     run: Trial | None = None  # the fresh run whose adapter ships instead of the trial's own
     if trial is None:
         if best is None:
             raise UserError(
-                f"{directory}: no trial has finished yet: partune resume {shlex.quote(str(directory))} goes on"
+                f"{directory}: no trial has finished yet; continue the study with "
+                f"`partune resume {shlex.quote(str(directory))}`"
             )
         trial = int(best["trial"])
         run = _shipped(record, trial) if best["ships"] == "fresh" else None
@@ -91,11 +92,11 @@ def export(
     if not adapter.is_dir():
         names = ", ".join(map(str, record.artifacts.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
-        raise UserError(f"{directory} keeps no adapter of {whose}; kept: {names} (--keep keeps more)")
+        raise UserError(f"{directory} has no adapter of {whose}; it has: {names} (`--keep` makes a study keep more)")
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)
-    draft = draft_of(out)  # beside it, and renamed at the end: a folder that exists is whole
+    draft = draft_of(out)  # a folder beside `out`, renamed at the end so that `out` is never incomplete
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if merge:
@@ -113,36 +114,36 @@ def export(
 
 
 def _check(adapter: Path) -> None:
-    """Raise UserError where an adapter's files are missing or damaged."""
+    """Raise UserError if an adapter's files are missing or damaged."""
     from partune.finetune.adapter import check
 
     names = {file.name for file in adapter.iterdir()}
     if not names:
-        raise UserError(f"{adapter} is empty: restore the adapter from a copy, or export another trial's")
+        raise UserError(f"{adapter} is empty; restore the adapter from a copy, or export another trial with `--trial`")
     if any(name.startswith("adapter_") for name in names):  # in PEFT's format
         require_finetune()
         check(adapter)
 
 
 def _refuse_doubtful(summary: Summary, directory: Path) -> None:
-    """Raise UserError where the winner is shown worse than the base, or its adapter is not what was scored."""
+    """Raise UserError if the winner is shown worse than the base model or its reloaded adapter answers differently."""
     if lost := lost_words(summary):
-        raise UserError(f"{lost.removeprefix(' But ')} Export it all the same with --anyway")
+        raise UserError(f"{lost.removeprefix(' But ')} To export it anyway, add `--anyway`")
     if summary["verdict"] is not None and "base" in summary["verdict"]["worse_than"]:
         raise UserError(
-            f"the winner of {directory} is shown worse than the untouched base model: search on "
-            f"(partune resume {shlex.quote(str(directory))} --budget N), or export it all the same with --anyway"
+            f"the winner of {directory} is shown worse than the untouched base model; continue the search with "
+            f"`partune resume {shlex.quote(str(directory))} --budget N`, or export it anyway with `--anyway`"
         )
 
 
 def _shipped(record: Record, winner: int) -> Trial:
-    """Return the fresh run whose adapter ships, as a run of the winner."""
+    """Return the winner with the seeds of the fresh run whose adapter ships."""
     scored = record.anchors()[WinnerScoring.JUDGED]
     return dataclasses.replace(record.trials()[winner], seed=scored.seed, order=scored.order)
 
 
 def _check_fits(record: Record, adapter: Path) -> None:
-    """Raise UserError where PEFT would not load the adapter into the study's base."""
+    """Raise UserError if PEFT would not load the adapter into the study's base model."""
     from partune.finetune.adapter import check_fits
 
     if (model := record.header["objective"].get("model")) is not None:
@@ -150,28 +151,28 @@ def _check_fits(record: Record, adapter: Path) -> None:
 
 
 def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
-    """Write the merged model; raise UserError where it would be on another base than the study's."""
+    """Write the merged model; raise UserError if the base model is no longer the one that the study fine-tuned."""
     from partune.finetune.adapter import merge
     from partune.finetune.digests import of_model
 
     model = record.header["objective"].get("model")
     if model is None:
-        raise UserError(f"{record.directory} fine-tuned no model")
+        raise UserError(f"{record.directory} is not a study of a fine-tuning, so it has no model to merge into")
     spec = config.validated(config.Model, model)
     if spec.quantize != "none" and not anyway:
         raise UserError(
-            f"{record.directory} trained and scored on the base in 4 bits ({spec.quantize}); merged into the base in "
-            "full precision the adapter was never scored: export it without --merge (its model card loads the base in "
-            "4 bits), or give --anyway, and the card says so"
+            f"{record.directory} trained and scored its adapters on the base model in 4 bits ({spec.quantize}); merged "
+            "into the base model in full precision, the adapter was never scored; export it without `--merge` (the "
+            "model card shows how to load the base model in 4 bits), or add `--anyway`, and the model card warns of it"
         )
     changed, _ = differences(record.contents, of_model(spec))
     if changed:
-        raise UserError(f"{spec.path} is not the base that the study fine-tuned: put back {' and '.join(changed)}")
+        raise UserError(f"{spec.path} is not the base model that the study fine-tuned; restore {' and '.join(changed)}")
     merge(spec, adapter, out)
 
 
 def _copy(adapter: Path, out: Path) -> None:
-    """Copy the adapter's files; a base that lies in somebody's home is named without the folders above it."""
+    """Copy the adapter's files; if the base model is in a home folder, keep only the last part of its path."""
     shutil.copytree(adapter, out)
     settings = out / "adapter_config.json"
     if settings.is_file():
@@ -197,22 +198,22 @@ def _describe(
     chosen = None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / FOLDER)
-        _give_tokenizer(chosen, draft)
+        _save_tokenizer(chosen, draft)
         if tools:
             write(chosen, draft / FOLDER, tools)
-    given = (draft / TOKENIZER).is_file()
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, given)
+    has_tokenizer = (draft / TOKENIZER).is_file()
+    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, has_tokenizer)
     (draft / "README.md").write_text(text, encoding="utf-8")
 
 
-def _give_tokenizer(chosen: Chosen, draft: Path) -> None:
-    """Write the base's tokenizer, with the chat template that it was trained with; none where the base is not here."""
+def _save_tokenizer(chosen: Chosen, draft: Path) -> None:
+    """Write the tokenizer with the chat template used in training, unless the base model cannot be found here."""
     from partune.finetune.model import load_tokenizer
     from partune.runtime.isolation import quiet
 
     try:
         tokenizer = load_tokenizer(chosen.model)
-    except UserError:  # moved, or of another machine: the adapter can be had all the same
+    except UserError:  # the base model has moved or is on another machine; the adapter can still be exported
         return
     if chosen.template is not None and chosen.rows == "chat":
         tokenizer.chat_template = chosen.template

@@ -1,1 +1,1 @@
-"""Objectives: what answers a configuration with an observation."""
+"""Objectives: the black-box functions that turn a configuration into an observation, such as a fine-tuning."""

@@ -1,4 +1,4 @@
-"""Whether two models give the same answers: log-likelihoods within the rounding of a precision."""
+"""Check whether two models give the same answers: log-likelihoods that differ by no more than rounding."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ import numpy.typing as npt
 from partune.trial import Observation
 from partune.trial.names import ResultName
 
-# Largest difference of a log-likelihood x between two computations of one model: (absolute, relative to |x|).
-# Sums of the same products in another order differ by some units of the precision's last place; these bounds are
-# several times what is seen, and far below what a wrong scale or a lost layer does.
+# The largest allowed difference between two computations of the same log-likelihood x: (absolute, relative to |x|).
+# Adding the same products in another order changes some units in the last place of the precision. These bounds are
+# several times the differences observed, and far below those that a wrong scale or a missing layer causes.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
 
 
 def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
-    """Return where two models' answers differ by more than TOLERANCE allows.
+    """Describe how the answers of two models differ by more than TOLERANCE allows.
 
-    They have to agree on every item that both have, so that a choice can differ only where two choices nearly tie.
+    They must agree on every item that both have. The models can then prefer different choices only in a near tie.
 
     Args:
-        base: What the model scored, with per-item results.
-        zero: What should be the same model scored.
+        base: The observation of the base model, with per-item results.
+        zero: The observation of a model that should be the same, with per-item results.
         dtype: The precision of both: fp32, bf16 or fp16.
 
     Returns:
-        The task whose items differ, how many do and the largest difference; None where all agree.
+        The name of the task, the number of items that differ and the largest difference, or another reason why the
+        answers cannot be compared; None if they agree.
     """
     absolute, relative = TOLERANCE[dtype]
     names = (ResultName.of_array(name) for name in base.items.keys() & zero.items.keys())
@@ -40,29 +41,29 @@ def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
         expected, got = base.items[str(name)], zero.items[str(name)]
         if expected.shape != got.shape:
             return f"{name}: {expected.shape} log-likelihoods for the base, {got.shape} for learning rate 0"
-        known = ~np.isnan(expected)  # items with fewer choices than others have nan in the columns that are left
+        known = ~np.isnan(expected)  # nan pads the rows of items that have fewer choices than others
         excess = np.where(known, np.abs(expected - got) - absolute - relative * np.abs(expected), 0.0)
-        excess = np.where(np.isnan(excess), np.inf, excess)  # nan compares as false, and must not pass as agreement
+        excess = np.where(np.isnan(excess), np.inf, excess)  # nan > 0 is False, and would count as agreement
         if (excess > 0).any():
             row, column = np.unravel_index(int(excess.argmax()), excess.shape)
             wrong = int((excess > 0).any(axis=1).sum())
             return (
-                f"{wrong} of {len(expected)} items of {ResultName(name.items, name.task)} differ, most of all "
+                f"{wrong} of {len(expected)} items of {ResultName(name.items, name.task)} differ, most in "
                 f"log-likelihood {expected[row, column]:.6g} against {got[row, column]:.6g} ({dtype})"
             )
     return None
 
 
 def difference_of_first(scored: Observation, answers: Mapping[str, npt.NDArray[Any]], dtype: str) -> str | None:
-    """Return where a model's answers to the first items of each task differ from those on record.
+    """Describe how a model's answers to the first items of each task differ from those on record.
 
     Args:
-        scored: What was scored before, with per-item results of all items.
-        answers: Log-likelihoods of the first items, (n, choices), by the names of `scored.items`.
+        scored: The observation on record, with per-item results of all items.
+        answers: The log-likelihoods of the first items, (n, choices), by the names used in `scored.items`.
         dtype: The precision of both.
 
     Returns:
-        What `difference` says of these items alone.
+        The description that `difference` returns for these items; None if they agree.
     """
     shared = {name: scored.items[name] for name in answers if name in scored.items}
     expected = {name: rows[: len(answers[name]), : answers[name].shape[1]] for name, rows in shared.items()}

@@ -1,4 +1,4 @@
-"""What a study asks of an objective: a configuration in, an observation out; and, if it can, what that is worth."""
+"""The interface of objectives: evaluate a trial, and, for objectives that can, score baselines and the winner."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ from partune.trial.rungs import Judge
 
 
 class Objective(ABC):
-    """The black box: scores a configuration, by an evaluation that is expensive, noisy and may fail."""
+    """A black box that scores configurations. An evaluation is expensive and noisy, and may fail."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """The settings that decide a trial's score, as plain data: recorded, and compared when a study is resumed."""
+        """The settings that decide a trial's score, as plain data; recorded, and compared when a study is resumed."""
         return {}
 
     @property
     def name(self) -> str:
-        """The name of its class, or of the function that it calls: recorded, and compared when a study is resumed."""
+        """The name of the class or of the function called; recorded, and compared when a study is resumed."""
         return qualified_name(type(self))
 
     @property
     def contents(self) -> Contents:
-        """Digests of what its scores depend on beyond its settings, such as the files that it reads."""
+        """Digests of what scores depend on besides the settings, such as the files that are read."""
         return {}
 
     def expect(self, contents: Contents) -> None:  # noqa: B027
-        """Take note of the digests on record: a process that loads the objective elsewhere has to find the same."""
+        """Note the digests on record. Another process that loads the objective must find the same contents."""
 
     def count_slots(self) -> int:
-        """Return how many trials are best evaluated at once, each in a thread of its own; may load and measure."""
+        """Return the best number of trials to evaluate at once, each in its own thread; may load and measure."""
         return 1
 
     @property
     def even(self) -> bool:
-        """Whether trials that begin together end together."""
+        """Whether trials that begin at the same time also end at the same time."""
         return True
 
     @property
     def stoppable(self) -> bool:
-        """Whether trials can be stopped early: whether `evaluate_judged` works."""
+        """Whether trials can be stopped early with `evaluate_judged`."""
         return False
 
     def prepare(self) -> None:  # noqa: B027
-        """Load what all evaluations need, once."""
+        """Load everything that evaluations share; further calls do nothing."""
 
     @abstractmethod
     def evaluate(self, trial: Trial, adapter: Path | None = None) -> Observation:
@@ -62,34 +62,34 @@ class Objective(ABC):
 
         Args:
             trial: The configuration and its seed.
-            adapter: A folder for the adapter that is trained; None to keep none.
+            adapter: The folder for the trained adapter; None keeps no adapter.
         """
 
     def evaluate_judged(self, trial: Trial, adapter: Path | None, judge: Judge) -> Observation:
-        """Score a trial with early stopping.
+        """Score a trial that may be stopped early.
 
         Args:
             trial: The configuration and its seed.
-            adapter: A folder for the adapter that is trained; None to keep none.
-            judge: Asked at each rung whether the trial goes on.
+            adapter: The folder for the trained adapter; None keeps no adapter.
+            judge: Decides at each rung (a fixed share of the training) whether the trial continues.
 
         Returns:
-            The observation; its status is STOPPED if the judge ended the trial.
+            The observation. Its status is STOPPED if the judge stopped the trial.
         """
         raise TypeError(f"{type(self).__name__} cannot stop its trials")
 
     def recall(self, loaded: Mapping[str, Any]) -> None:  # noqa: B027
-        """Take over, before anything is loaded, what a resumed study has on record about what it loaded."""
+        """Adopt the recorded `summary` of a study that is resumed; called before anything is loaded."""
 
     def interrupt(self) -> None:  # noqa: B027
-        """Make evaluations in other threads end soon, by an exception."""
+        """Make evaluations in other threads raise an exception soon."""
 
 
 class Anchored(Objective):
-    """An objective that can score baselines, so that a study can say what its winner is worth.
+    """An objective that can also score baselines, with which a study compares its winner.
 
-    Base, defaults and winner are scored on all items: search items, verdict items (held out: no optimiser sees their
-    scores) and those of test tasks.
+    The base model, the defaults and the winner are scored on all items: search items, verdict items (held out, so that
+    no optimiser sees their scores) and the items of test tasks.
     """
 
     @property
@@ -100,30 +100,30 @@ class Anchored(Objective):
     @property
     @abstractmethod
     def zero(self) -> Config:
-        """The defaults, but with training that leaves the model as it is: learning rate 0."""
+        """The defaults with learning rate 0, so that training leaves the model unchanged."""
 
     @property
     @abstractmethod
     def summary(self) -> Mapping[str, Any]:
-        """What was loaded, for the record; `summary["scoring"]["metric"]` is the metric that the verdict compares."""
+        """What was loaded, as it is recorded; `summary["scoring"]["metric"]` is the metric that the verdict uses."""
 
     def fixed(self, searched: Space) -> Mapping[str, Value]:
-        """Return the hyperparameters of a space that the objective's own settings fix, with their values."""
+        """Return the hyperparameters of a space that the objective's settings fix, with their values."""
         return {}
 
     def vet(self, searched: Space) -> None:
-        """Raise UserError for a setting that would have no effect in a study that begins with this space."""
+        """Raise UserError for a setting that would have no effect in a new study of this space."""
 
     def declare(self, searched: Space) -> None:
-        """Take note of the space, without loading anything; raise UserError if it cannot be searched."""
+        """Note the space without loading anything; raise UserError if it cannot be searched."""
 
     @abstractmethod
     def check(self, searched: Space) -> None:
-        """Load everything, and raise UserError for any bad input, before anything runs."""
+        """Load everything before any trial runs; raise UserError for any bad input."""
 
     @abstractmethod
     def score_base(self) -> Observation:
-        """Score the untouched base on all items."""
+        """Score the untouched base model on all items."""
 
     @abstractmethod
     def score_zero(self, trial: Trial) -> Observation:
@@ -131,74 +131,77 @@ class Anchored(Objective):
 
     @abstractmethod
     def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
-        """Train the defaults and score all items.
+        """Train with the defaults and score all items.
 
         Args:
-            trial: The defaults with their seed.
-            adapter: The folder to keep the adapter in.
+            trial: The defaults and their seed.
+            adapter: The folder for the trained adapter.
         """
 
     @abstractmethod
     def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
-        """Train a trial with its own seed and order, whatever the settings fix, and score search and verdict items.
+        """Train a trial with its own seeds, even if the settings fix a seed, and score search and verdict items.
 
         Args:
-            trial: The configuration with fresh seeds.
-            adapter: The folder to keep the adapter in.
+            trial: The configuration with fresh seeds of the training and of the order of the data.
+            adapter: The folder for the trained adapter.
         """
 
     @abstractmethod
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
-        """Score an adapter on all items.
+        """Score the winner's adapter on all items; train the winner again if its adapter is gone.
 
         Args:
-            trial: The trial that it was trained by, which is trained again if the adapter is gone.
-            adapter: The adapter's folder.
+            trial: The winner.
+            adapter: The folder of its adapter.
         """
 
     def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
-        """Load a kept adapter from disk as others will load it, and score a handful of items again.
+        """Load a saved adapter from disk, as its users will, and score a few items again.
 
         Args:
-            trial: Whose adapter it is.
-            adapter: Its folder.
-            scored: What it was scored before, with per-item results.
+            trial: The trial that trained the adapter.
+            adapter: The folder of the adapter.
+            scored: The earlier observation of the adapter, with per-item results.
 
         Returns:
-            How many items were scored (`scores["items"]`), or a failure with the reason where the adapter does not load
-            or does not answer as it did. None where there is nothing to load.
+            An observation with the number of items scored (`scores["items"]`); a failure with the reason if the adapter
+            does not load or its answers have changed; None if there is nothing to load.
         """
         return None
 
     @abstractmethod
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
-        """Return in what the run with learning rate 0 answers otherwise than the base; None if they agree.
+        """Describe how the answers of the run with learning rate 0 differ from those of the base model.
 
         Args:
-            base: The untouched base, with per-item results.
-            zero: The run with learning rate 0, with per-item results.
+            base: The observation of the untouched base model, with per-item results.
+            zero: The observation of the run with learning rate 0, with per-item results.
+
+        Returns:
+            The difference; None if the answers agree.
         """
 
 
 def not_searched(fixed: Mapping[str, Value]) -> str:
-    """Return the line that tells a person which hyperparameters of the space are fixed by settings."""
-    return f"Not searched, as given: {', '.join(f'{name}={value}' for name, value in fixed.items())}."
+    """Return the line that says which hyperparameters of the space are fixed by settings."""
+    return f"Not searched, because they are set: {', '.join(f'{name}={value}' for name, value in fixed.items())}."
 
 
 def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Judge | None = None) -> Observation:
-    """Evaluate a trial, and note the seconds that it took.
+    """Evaluate a trial and record its duration.
 
     Args:
-        objective: What evaluates it.
+        objective: The objective that evaluates the trial.
         trial: The trial.
-        adapter: A folder for the adapter that is trained; None to keep none.
-        judge: Asked at each rung whether the trial goes on; None to run it to its end.
+        adapter: The folder for the trained adapter; None keeps no adapter.
+        judge: Decides at each rung whether the trial continues; None never stops it early.
 
     Returns:
-        The observation. An exception in the evaluation is a failed observation.
+        The observation. If the evaluation raises an exception, the observation is a failure.
 
     Raises:
-        UserError: Something that every trial would meet is wrong, such as an input or a full disk.
+        UserError: The cause would affect every trial, such as a wrong input or a full disk.
     """
     if judge is None:
         return _timed(lambda: objective.evaluate(trial, adapter))
@@ -206,12 +209,12 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
 
 
 def observed_fresh(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
-    """Evaluate a fresh run as `observed` does a trial.
+    """Evaluate a fresh run (another training of a configuration, for the verdict) and record its duration.
 
     Args:
-        objective: What evaluates it.
+        objective: The objective that evaluates the run.
         trial: The configuration with fresh seeds.
-        adapter: The folder to keep the adapter in.
+        adapter: The folder for the trained adapter.
     """
     return _timed(lambda: objective.score_fresh(trial, adapter))
 
@@ -229,10 +232,10 @@ def _timed(evaluate: Callable[[], Observation]) -> Observation:
 
 
 def unspoilt(observation: Observation) -> Observation:
-    """Return an observation; raise UserError if it failed because the disk is full or cannot be written.
+    """Return an observation; raise UserError if it failed because the disk is full or cannot be written to.
 
-    On record as a failure it would tell the optimiser that its configuration is bad.
+    Recording it as a failed trial would tell the optimiser that the configuration is bad.
     """
     if observation.error is not None and blames_disk(observation.error):
-        raise UserError(f"{observation.error}: correct that, and resume the study, which has lost nothing")
+        raise UserError(f"{observation.error}; correct this and resume the study, which has lost nothing")
     return observation

@@ -1,4 +1,4 @@
-"""The black box of fine-tuning: a configuration in; trained and scored by an engine, an observation out."""
+"""The objective that fine-tunes a base model with a configuration and scores the result, through an engine."""
 
 from __future__ import annotations
 
@@ -36,26 +36,25 @@ class FineTune(Anchored):
 
     >>> FineTune(model="meta-llama/Llama-3.2-1B", data="alpaca_data.json", task="hellaswag", test="mmlu")
 
-    Nothing is loaded before it is needed. With the packed engine (`run.engine`, the default) `evaluate` is made to be
-    called from `count_slots()` threads: each hands its trial to the resident engine, which trains and scores them
-    together. With the other engines trials run one after the other. As a context it is closed at the end.
+    Models and data are loaded when they are first needed. With the packed engine (the default of `run.engine`), call
+    `evaluate` from `count_slots()` threads: the engine trains and scores their trials together. Other engines run one
+    trial at a time. As a context manager, the objective closes itself at the end.
 
-    The class is longer than most: it is the one bridge between what a study asks of an objective (`Anchored`, 20
-    members) and what an engine does.
+    The class is longer than most because it implements all of `Anchored` (20 members) in terms of an engine.
 
     Args:
         model: Section `model` of a study's file, a mapping of its keys, or the model's path or id.
         data: Section `data`, a mapping of its keys, or the data's path or id.
-        task: Validation task or tasks: names of the harness or YAML files.
-        validation: The rest of section `validation`.
-        test: Section `test`, a mapping of its keys, or test tasks.
+        task: The validation task or tasks: names of lm-evaluation-harness, or YAML files.
+        validation: The other keys of section `validation`.
+        test: Section `test`, a mapping of its keys, or the test tasks.
         training: Section `training` or a mapping of its keys.
         run: Section `run` or a mapping of its keys; `engine` chooses the engine.
-        seed: Seed of the study: splits of the items, the data's order.
-        scratch: Folder for LitGPT's files, whose content may be replaced; None takes a temporary one.
+        seed: The seed of the study, which decides the split of the items and the order of the data.
+        scratch: The folder for LitGPT's files; its content may be replaced. None makes a temporary folder.
 
     Raises:
-        UserError: A section is wrong.
+        UserError: A section is invalid.
     """
 
     def __init__(
@@ -76,24 +75,24 @@ class FineTune(Anchored):
         self.scratch = None if scratch is None else Path(scratch).absolute()
         self.engine = _make_engine(self.config, self.scratch)
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
-        self._targets: tuple[str, ...] = (self.config.training.targets,)  # all that a trial may have
+        self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that a trial may have
         self._slots: int | None = None
         self._recorded_slots: int | None = None
-        self._key = uuid.uuid4().hex  # what other processes have loaded for this very objective
+        self._key = uuid.uuid4().hex  # by which other processes recognise this objective
 
     @classmethod
     def of(cls, study: config.StudyConfig, scratch: str | Path | None = None) -> Self:
-        """Return the objective of a study's file.
+        """Make the objective from the settings of a study.
 
         Args:
             study: The study's settings.
-            scratch: As the class takes it.
+            scratch: The folder for LitGPT's files; None makes a temporary folder.
 
         Raises:
-            UserError: The study is not one of fine-tuning.
+            UserError: The study is not a fine-tuning.
         """
         if study.model is None or study.data is None or study.validation is None:
-            raise UserError("fine-tuning needs model, data and validation")
+            raise UserError("a fine-tuning needs the sections model, data and validation in the study's file")
         return cls(
             study.model,
             study.data,
@@ -115,15 +114,15 @@ class FineTune(Anchored):
         self.close()
 
     def close(self) -> None:
-        """Release what is loaded and remove temporary files. What is used again afterwards loads again."""
+        """Release all that is loaded, and remove temporary files. If the objective is used again, it loads again."""
         self.engine.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the settings alone: another process loads for itself, once, however often it is handed the same ones.
+        """Pickle only the settings. A process that unpickles the same objective several times loads the model once.
 
-        Without the storage's URL, which may hold a password.
+        The storage's URL is left out, because it may contain a password.
         """
-        # A base takes minutes to load and may fill a device, and is not sent: `resident` finds the process's own.
+        # A base model takes minutes to load and may fill a device. `resident` returns the one already in the process.
         settings = self.config.model_dump_json(exclude={"run": {"storage"}})
         learnt = {
             "searched": self._searched,
@@ -134,7 +133,7 @@ class FineTune(Anchored):
         return resident, (type(self), settings, self.scratch, self._key), learnt
 
     def __setstate__(self, learnt: dict[str, Any]) -> None:
-        """Take over what the study found out since the objective was made."""
+        """Adopt what the pickled objective has learnt about its study."""
         self._searched, self._targets = learnt["searched"], learnt["targets"]
         self.expect(learnt["expected"])
         if learnt["slots"] is not None:
@@ -160,16 +159,16 @@ class FineTune(Anchored):
         """Section `training`."""
         return self.config.training
 
-    # ----- what a study asks before anything is loaded
+    # ----- available before anything is loaded
 
     @property
     def name(self) -> str:
-        """The class's name on record. LitGPT's studies have always been recorded under a name of their own."""
+        """The name on record: that of the class, or "LitGPT" for the engine litgpt, as in all earlier records."""
         return "LitGPT" if self.config.run.engine == "litgpt" else super().name
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The sections that decide what a trial scores; where it runs does not."""
+        """The sections that decide a trial's score; section `run`, which says where trials run, is not among them."""
         sections: dict[str, Any] = self.config.model_dump(
             mode="json",
             include={"model", "data", "training", "validation", "test"},
@@ -184,24 +183,24 @@ class FineTune(Anchored):
 
     @property
     def even(self) -> bool:
-        """Whether all trials take the same steps of the same size."""
+        """Whether all trials have the same number of steps, batch size and data settings."""
         return not self._searched & UNEVEN
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """The field's defaults as a configuration; a setting that the user gave and does not search stays."""
-        kept = self.training.model_fields_set - self._searched
+        """The field's defaults as a configuration; settings that the user has fixed keep the user's values."""
+        fixed = self.training.model_fields_set - self._searched
         fields = config.Training.model_fields
-        given = self.training.model_dump()
-        return {name: given[name] if name in kept else fields[name].default for name in FIELD_DEFAULTS}
+        configured = self.training.model_dump()
+        return {name: configured[name] if name in fixed else fields[name].default for name in FIELD_DEFAULTS}
 
     @property
     def zero(self) -> dict[str, Value]:
-        """The defaults with learning rate 0, which leaves the base as it is."""
+        """The defaults with learning rate 0, which leaves the base model unchanged."""
         return {**self.defaults, "learning_rate": 0.0}
 
     def fixed(self, searched: Space) -> dict[str, Value]:
-        """Return the hyperparameters of a space that have a value here already, which fixes them."""
+        """Return the hyperparameters of a space that the user has set, and so fixed, with their values."""
         values = config.given(self.training, self.data)
         return {name: values[name] for name in searched.names if name in values}
 
@@ -210,7 +209,7 @@ class FineTune(Anchored):
         unused.refuse(self.config, searched.names)
 
     def declare(self, searched: Space | Iterable[str]) -> None:
-        """Note what is searched; raise UserError for what is no setting. Loads nothing."""
+        """Note which hyperparameters are searched; raise UserError if one is not a setting. Loads nothing."""
         names = searched.names if isinstance(searched, Space) else tuple(searched)
         check_names(names)
         self._searched = frozenset(names)
@@ -219,31 +218,28 @@ class FineTune(Anchored):
         self._targets = tuple(str(option) for option in options)
 
     def recall(self, loaded: Mapping[str, Any]) -> None:
-        """Note the pack size that a resumed study began with, to go on with it."""
+        """Note the pack size on record, so that a resumed study keeps it."""
         if self._recorded_slots is None:
             self._recorded_slots = loaded.get("pack")
 
     def expect(self, contents: Contents) -> None:
-        """Note what the study stands on; `prepare` raises UserError where something else is here."""
+        """Note the digests of the model and data on record; `prepare` raises UserError if the files here differ."""
         self.engine.materials.expect(contents)
 
-    # ----- what loads
+    # ----- loading
 
     def count_slots(self) -> int:
-        """Return how many trials are best trained at once: as configured, as on record, or measured now."""
+        """Return the number of trials to train at once: the configured or recorded one, or one measured now."""
         if self._slots is None:
             self._slots = self.engine.capacity(lambda: self.settings(self.defaults), self._recorded_slots)
         return self._slots
 
     def prepare(self) -> None:
-        """Load the base model, tokenise the data and build the tasks' requests, once; raise UserError."""
+        """Load the base model, tokenise the data and build the tasks' requests, once; raise UserError if that fails."""
         self.engine.materials.prepare()
 
     def check(self, searched: Space | Iterable[str] = ()) -> None:
-        """Raise UserError for what could not work later: names and bounds of the space, model, data, targets, tasks.
-
-        Loads all of these.
-        """
+        """Load everything; raise UserError for a space, model, data, targets or tasks that would fail later."""
         require_threads(self.config.run.threads)
         self.engine.refuse()
         self.declare(searched)
@@ -254,13 +250,13 @@ class FineTune(Anchored):
             for value in extremes(parameter):
                 _, max_length, loss_on = self.settings({name: value})
                 lengths.add((max_length, loss_on))
-        usual = [self.settings({}), self.settings(self.defaults)]
+        settings = [self.settings({}), self.settings(self.defaults)]
         self.prepare()
         from partune.finetune.targets import check_accepted
 
         materials = self.engine.materials
         base = materials.base(self.training.dtype)
-        self.engine.check(self._targets, usual)
+        self.engine.check(self._targets, settings)
         for targets in self._targets:
             check_accepted(base.model, targets)
         for max_length, loss_on in lengths:
@@ -268,12 +264,12 @@ class FineTune(Anchored):
 
     @property
     def contents(self) -> Contents:
-        """The model's files, the tokenizer, the rows as they are trained on, and the items as they are scored."""
+        """Digests of the model's files, the tokenizer, the rows used for training, and the items that are scored."""
         return self.engine.materials.contents()
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What was loaded, for the record: counts of the data, items and metric, device and precision."""
+        """What was loaded, as it is recorded: device, precision, counts of data and items, metric and notes."""
         from partune.finetune.model import dropouts
 
         self.prepare()
@@ -293,29 +289,29 @@ class FineTune(Anchored):
             "dtype": base.dtype,
             **self.engine.describe(self.count_slots()),
             "data": examples.summary,
-            # 2^31 stands for a model that reads texts of any length.
+            # 2^31 means that the model accepts texts of any length.
             **({} if base.positions == 2**31 else {"context": base.positions}),
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},
             "scoring": {**materials.scorer.summary, "chat_template": False},
             **({"dropout": off} if (off := dropouts(base.model.config)) else {}),
         }
 
-    # ----- a configuration, to its settings, to an engine, to an observation
+    # ----- from a configuration to its settings, through the engine, to an observation
 
     def settings(self, configuration: Config) -> Settings:
-        """Return how a configuration trains; raise UserError where it cannot."""
+        """Return the settings with which a configuration is trained; raise UserError if it cannot be trained."""
         settings = settings_of(self.config, configuration)
         self.engine.refuse_training(settings.training)
         return settings
 
     def seeds(self, trial: Trial, training: config.Training) -> tuple[int, int]:
-        """Return the seed of initialisation and dropout, and that of the data's order.
+        """Return the seed of initialisation and dropout, and the seed of the order of the data.
 
-        A run with fresh seeds has its own of both, whatever seed is configured: it would be a copy.
+        A fresh run has its own two seeds even if a seed is configured, which would make it a copy of the first run.
 
         Args:
-            trial: Which is to be trained.
-            training: Its settings.
+            trial: The trial to train.
+            training: The settings of the training.
         """
         if trial.order is not None:
             return trial.seed, trial.order
@@ -324,13 +320,13 @@ class FineTune(Anchored):
     def assign(
         self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH, judge: Judge | None = None
     ) -> Assignment:
-        """Return a trial's work, as an engine is given it.
+        """Return the assignment that tells an engine how to run a trial.
 
         Args:
-            trial: Its configuration and seed.
-            adapter: Folder to save the adapter in; None keeps none.
-            parts: Parts of the items to score; the search items always are.
-            judge: Asked at each rung whether the trial goes on.
+            trial: The configuration and its seed.
+            adapter: The folder for the trained adapter; None keeps no adapter.
+            parts: The parts of the items to score; the search items are always scored.
+            judge: Decides at each rung whether the trial continues; None never stops it early.
 
         Raises:
             UserError: The configuration cannot be trained.
@@ -343,15 +339,15 @@ class FineTune(Anchored):
         )
 
     def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
-        """Train a configuration and score it; what goes wrong in the trial alone is a failed observation.
+        """Train and score a configuration; if only this trial fails, the observation is a failure.
 
         Args:
-            trial: Its configuration and seed.
-            adapter: Folder to save the adapter in; None keeps none.
-            parts: Parts of the items to score, of "search", "verdict" and "test"; the search items always are.
+            trial: The configuration and its seed.
+            adapter: The folder for the trained adapter; None keeps no adapter.
+            parts: The parts to score, out of "search", "verdict" and "test"; the search items are always scored.
 
         Raises:
-            UserError: Every trial would fail so.
+            UserError: Every trial would fail in the same way.
         """
         return observation_of(self.engine.evaluate(self.assign(trial, adapter, parts)), trial.fidelity)
 
@@ -361,48 +357,48 @@ class FineTune(Anchored):
         """Train and score a configuration as `evaluate` does, unless the judge stops it at a rung.
 
         Args:
-            trial: Its configuration and seed.
-            adapter: Folder to save the adapter in; None keeps none.
-            judge: Asked at each rung whether the trial goes on.
-            parts: Parts of the items to score.
+            trial: The configuration and its seed.
+            adapter: The folder for the trained adapter; None keeps no adapter.
+            judge: Decides at each rung whether the trial continues.
+            parts: The parts of the items to score; the search items are always scored.
         """
         if not self.stoppable:
             return super().evaluate_judged(trial, adapter, judge)
         return observation_of(self.engine.evaluate(self.assign(trial, adapter, parts, judge)), trial.fidelity)
 
     def score_base(self, parts: Collection[str] = ALL) -> Observation:
-        """Score the untouched base."""
+        """Score the untouched base model."""
         return observation_of(self.engine.score_base(self.training.dtype, self._parts(parts)))
 
     def score_zero(self, trial: Trial) -> Observation:
-        """Train with learning rate 0 for a few steps, and score the search items: the base's, if nothing is wrong."""
+        """Train with learning rate 0 for a few steps and score the search items; the base model's scores are right."""
         zero = dataclasses.replace(trial, config={**trial.config, **self.engine.zero_settings})
         return observation_of(self.engine.score_zero(self.assign(zero)), trial.fidelity)
 
     def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
-        """Train the field's defaults, keep their adapter and score all parts.
+        """Train with the field's defaults, save the adapter and score all parts.
 
         Args:
-            trial: The defaults, with the study's seed.
-            adapter: Folder to save the adapter in.
+            trial: The defaults and the study's seed.
+            adapter: The folder for the trained adapter.
         """
         return self.evaluate(trial, adapter, ALL)
 
     def score_fresh(self, trial: Trial, adapter: Path) -> Observation:
-        """Train a trial with its own seed and order, keep its adapter, score search and verdict items.
+        """Train a trial with its own two seeds, save the adapter, and score the search and verdict items.
 
         Args:
-            trial: Its configuration, with fresh seeds.
-            adapter: Folder to save the adapter in.
+            trial: The configuration and its fresh seeds.
+            adapter: The folder for the trained adapter.
         """
         return self.evaluate(trial, adapter, JUDGED)
 
     def score_winner(self, trial: Trial, adapter: Path) -> Observation:
-        """Score all parts of a trial by its kept adapter, or train it again where that is gone.
+        """Score the winner's adapter on all parts; train the winner again if its adapter is gone.
 
         Args:
             trial: The winner.
-            adapter: Folder of its adapter.
+            adapter: The folder of its adapter.
         """
         if not adapter.is_dir():
             return self.evaluate(trial, adapter, ALL)
@@ -413,27 +409,27 @@ class FineTune(Anchored):
         """Score a saved adapter.
 
         Args:
-            path: Its folder.
-            parts: Parts of the items to score; the search items always are.
-            dtype: Precision of the base; None takes the study's.
+            path: The folder of the adapter.
+            parts: The parts of the items to score; the search items are always scored.
+            dtype: The precision of the base model; None means the study's precision.
 
         Raises:
-            UserError: It is no adapter, or not one of this base.
+            UserError: The folder holds no adapter, or one of another base model.
         """
         return observation_of(self.engine.score_adapter(dtype or self.training.dtype, Path(path), self._parts(parts)))
 
     def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
-        """Load a kept adapter through PEFT, and let the harness score a handful of search items once more.
+        """Load a saved adapter through PEFT, and score a few search items again with lm-evaluation-harness.
 
-        The answers have to be those on record, within TOLERANCE, whatever engine and passes they came from.
+        The answers must equal those on record within TOLERANCE, no matter which engine produced those.
 
         Args:
-            trial: Whose adapter it is.
-            adapter: Its folder.
-            scored: What it was scored before, with per-item results.
+            trial: The trial that trained the adapter.
+            adapter: The folder of the adapter.
+            scored: The earlier observation of the adapter, with per-item results.
 
         Returns:
-            How many items were scored, or a failure with the reason; None where there is nothing that PEFT reads.
+            An observation with the number of items scored, or a failure; None if PEFT cannot read the adapter's format.
         """
         training, _, _ = self.settings(trial.config)
         reloaded = self.engine.reload(training.dtype, adapter)
@@ -445,16 +441,16 @@ class FineTune(Anchored):
         return Observation({"score": 1.0, "items": sum(map(len, reloaded.answers.values()))})
 
     def disagreement(self, base: Observation, zero: Observation) -> str | None:
-        """Return why the untouched base and learning rate 0 are not the same model, or None where they are.
+        """Describe how the untouched base model and the run with learning rate 0 differ; None if they agree.
 
         Args:
-            base: What the base scored, with per-item results.
-            zero: What learning rate 0 scored.
+            base: The observation of the base model, with per-item results.
+            zero: The observation of the run with learning rate 0.
         """
         return difference(base, zero, self.engine.materials.precision(self.training.dtype))
 
     def interrupt(self) -> None:
-        """End evaluations under way in other threads by an exception."""
+        """Make evaluations in other threads raise an exception soon."""
         self.engine.interrupt()
 
     def _parts(self, parts: Collection[str]) -> frozenset[str]:
@@ -462,7 +458,7 @@ class FineTune(Anchored):
 
 
 def _make_engine(study: config.StudyConfig, scratch: Path | None) -> Engine:
-    """Return the engine that a study's section `run` names; LitGPT alone leaves something in `scratch`."""
+    """Make the engine that a study's section `run` names; only LitGPT's engine uses `scratch`."""
     if study.run.engine == "litgpt":
         from partune.finetune.litgpt.engine import LitGPTEngine
 
@@ -480,19 +476,19 @@ _REVIVING = threading.Lock()
 
 
 def resident(kind: type[FineTune], settings: str, scratch: Path | None, key: str) -> FineTune:
-    """Return this process's objective of a study's settings; pickled objectives come back as this one.
+    """Unpickle an objective: return the one with the same key that this process already has, or make it.
 
     Args:
         kind: The class that was pickled.
         settings: The study's settings as JSON.
-        scratch: Folder for what LitGPT leaves.
-        key: The objective that was pickled. Another study may have the same settings, and other rows in the same file.
+        scratch: The folder for LitGPT's files.
+        key: The key of the pickled objective. Settings cannot replace it: the data file may have changed since.
     """
-    with _REVIVING:  # a cache's function runs twice where two threads ask at once, and would load the base twice
+    with _REVIVING:  # without the lock, two threads could both miss the cache and load the base model twice
         return _revived(kind, settings, scratch, key)
 
 
-@lru_cache(maxsize=1)  # a base may fill the device
+@lru_cache(maxsize=1)  # one, because a base model may fill the device
 def _revived(kind: type[FineTune], settings: str, scratch: Path | None, key: str) -> FineTune:
     objective = kind.of(config.StudyConfig.model_validate_json(settings), scratch)
     objective._key, objective.engine.materials.abroad = key, True

@@ -1,4 +1,4 @@
-"""Any Python function of a configuration as an objective, by itself or by name."""
+"""Use any Python function of a configuration as an objective, and find objectives by name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Function(Objective):
 
     @property
     def name(self) -> str:
-        """The name that `named` finds the function by."""
+        """The name by which `named` finds the function."""
         from partune.objectives.synthetic import SYNTHETIC
 
         known = (name for name, function in SYNTHETIC.items() if function is self.function)
@@ -37,7 +37,7 @@ class Function(Objective):
     @property
     def contents(self) -> Contents:
         """A digest of the function's source, if it can be read."""
-        # Not decisive: another source may only be tidier, so that a change is told and not refused.
+        # Not decisive: a changed source may still compute the same scores, so the study reports it and continues.
         function = self.function.func if isinstance(self.function, functools.partial) else self.function
         try:
             code = inspect.getsource(function if hasattr(function, "__code__") else type(function))
@@ -50,16 +50,16 @@ class Function(Objective):
 
         Args:
             trial: The configuration.
-            adapter: Not used: a function leaves no adapter.
+            adapter: Not used, because a function trains no adapter.
         """
         return Observation.of(self.function(dict(trial.config)))
 
 
 def _name(function: Any) -> str:
-    """Return the name of a callable, with the plain values that it fixes if it is a partial function."""
+    """Return the name of a callable; for a `functools.partial`, add the arguments that it fixes."""
     if isinstance(function, functools.partial):
         fixed = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
-        plain = [text for text in fixed if " at 0x" not in text]  # an address is another one in the next process
+        plain = [text for text in fixed if " at 0x" not in text]  # leave out memory addresses, which change every time
         return f"{_name(function.func)}({', '.join(plain)})"
     return qualified_name(function if hasattr(function, "__qualname__") else type(function))
 
@@ -68,11 +68,11 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
     """Find an objective by its name.
 
     Args:
-        name: A synthetic function's, or `package.module:function` or `package.module:Class`. Modules are looked for in
-            the working folder too.
+        name: The name of a synthetic function, or `package.module:function` or `package.module:Class`. Modules in the
+            working directory are found too.
 
     Raises:
-        UserError: No objective has that name, or what has it is none.
+        UserError: Nothing has that name, or what has it is not an objective.
     """
     from partune.objectives.synthetic import SYNTHETIC
 
@@ -88,7 +88,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
         )
     except UserError:
         raise
-    except Exception as error:  # whatever code of the user's raises
+    except Exception as error:  # the user's code may raise anything
         raise UserError(f"cannot make the objective {name}: {reason(error)}") from error
     if not (isinstance(objective, Objective) or callable(objective)):
         raise UserError(f"objective {name} is neither a function of a configuration nor an Objective")
@@ -96,7 +96,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
 
 
 def as_objective(given: str | Objective | Callable[[Config], Observation | float]) -> Objective:
-    """Return an objective from itself, a function of a configuration, or a name; raise UserError for anything else."""
+    """Convert a function of a configuration, or a name, into an Objective; raise UserError for anything else."""
     objective = named(given) if isinstance(given, str) else given
     if not (isinstance(objective, Objective) or callable(objective)):
         raise UserError(

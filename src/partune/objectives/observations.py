@@ -1,4 +1,4 @@
-"""An engine's outcome as what a study is told."""
+"""Convert the outcome of a fine-tuning engine into an observation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from partune.trial.names import Rung
 
 
 def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
-    """Return an engine's outcome as an observation.
+    """Convert an engine's outcome into an observation.
 
     Args:
-        outcome: What became of a trial, or of a model that was scored alone.
-        fidelity: Share of the full training that the trial has; a stopped one's is where it was stopped.
+        outcome: The outcome of a trial, or of a model that was scored without training.
+        fidelity: The share of the full training that the trial was to run. For a trial that was stopped early, the
+            share after which it was stopped is used instead.
 
     Raises:
-        UserError: The outcome is one: every trial would end so.
+        UserError: The outcome holds a UserError, which every other trial would raise too.
     """
     scores, cost = outcome.scores, outcome.cost
     if isinstance(scores, UserError):
@@ -28,7 +29,7 @@ def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
         return Observation.failure(cause(scores), cost)
     rungs = {str(Rung(rung)): score for rung, score in enumerate(outcome.rungs)}
     if outcome.stopped is not None:
-        # The last rung's score is of a few items, and all that is known of the trial.
+        # The score at the last rung is from a few items only, but it is the best estimate for a stopped trial.
         stopped_scores = {"score": outcome.rungs[-1], **rungs}
         return Observation(stopped_scores, status=Status.STOPPED, cost=cost, fidelity=outcome.stopped)
     if scores.score is None or not np.isfinite(scores.score):

@@ -1,4 +1,4 @@
-"""What a configuration means for a training: the study's settings with the configuration's values in their place."""
+"""Combine a study's settings with a configuration's values into the settings of one training."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from partune.space import Choice, Float, Hyperparameter, Int
 from partune.trial import Config, Value
 
 FIELD_DEFAULTS, DATA_SETTINGS = config.DEFAULTS, config.DATA_SETTINGS
-UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # searched, trials end at different times
+UNEVEN = frozenset({"steps", "epochs", "batch_size", *DATA_SETTINGS})  # if one is searched, trials differ in duration
 SETTINGS = (*config.Training.model_fields, *DATA_SETTINGS)
 
 
@@ -25,18 +25,18 @@ def study_of(
     seed: int,
     **sections: config.Section | Mapping[str, Any] | None,
 ) -> config.StudyConfig:
-    """Return the study's settings that `FineTune`'s arguments mean.
+    """Build the settings of a study from the arguments of `FineTune`.
 
     Args:
-        model: Section, mapping of its keys, or the model's path or id.
-        data: Section, mapping of its keys, or the data's path or id.
-        task: Validation task or tasks; None where section `validation` has them.
-        test: Section, mapping of its keys, or test tasks.
-        seed: Seed of the study.
+        model: Section `model`, a mapping of its keys, or the model's path or id.
+        data: Section `data`, a mapping of its keys, or the data's path or id.
+        task: The validation task or tasks; None if section `validation` names them.
+        test: Section `test`, a mapping of its keys, or the test tasks.
+        seed: The seed of the study.
         sections: Sections `validation`, `training` and `run`, or mappings of their keys.
 
     Raises:
-        UserError: A section is wrong.
+        UserError: A section is invalid.
     """
     plain = {name: dict(_plain(section) or {}) for name, section in sections.items()}
     if task is not None:
@@ -48,52 +48,52 @@ def study_of(
             "data": _plain(data),
             "test": _plain(test) if isinstance(test, (config.Test, Mapping)) else {"tasks": _listed(test or ())},
             **plain,
-            "validation": plain.get("validation") or None,  # an empty section would be one without tasks
+            "validation": plain.get("validation") or None,  # with {}, the error would not say how to set it
             "search": {"seed": seed},
         }
     )
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise UserError for the first hyperparameter of a space that is no training setting."""
+    """Raise UserError for the first hyperparameter of a space that is not a training setting."""
     for name in names:
         if name not in SETTINGS:
-            raise UserError(f'the space has "{name}", which is no training setting{suggestion(name, SETTINGS)}')
+            raise UserError(f'the space has "{name}", which is not a training setting{suggestion(name, SETTINGS)}')
 
 
 def settings_of(study: config.StudyConfig, configuration: Config) -> Settings:
-    """Return how a configuration trains.
+    """Return the settings with which a configuration is trained.
 
     Args:
-        study: The settings that all trials of a study have.
-        configuration: A trial's own values, of training and of data settings.
+        study: The settings that all trials of the study share.
+        configuration: The trial's values of training and data settings.
 
     Raises:
-        UserError: A name or a value is no setting.
+        UserError: A name is not a training setting, or its value is invalid.
     """
     for name in configuration:
         if name not in SETTINGS:
-            raise UserError(f'"{name}" is no training setting{suggestion(name, SETTINGS)}')
+            raise UserError(f'"{name}" is not a training setting{suggestion(name, SETTINGS)}')
     training = {name: value for name, value in configuration.items() if name not in DATA_SETTINGS}
     data = {name: value for name, value in configuration.items() if name in DATA_SETTINGS}
     plain = study.model_dump(exclude={"training", "data"})
-    given = cast(config.Data, study.data).model_dump()
-    # Parsed as a file's are, so that a searched value meets the same rules as one that is given.
-    whole = config.parse(plain | {"training": study.training.model_dump() | training, "data": given | data})
-    read = cast(config.Data, whole.data)
-    return Settings(whole.training, read.max_length, read.loss_on)
+    configured = cast(config.Data, study.data).model_dump()
+    # Parsing checks searched values by the same rules as the values in a study's file.
+    parsed = config.parse(plain | {"training": study.training.model_dump() | training, "data": configured | data})
+    parsed_data = cast(config.Data, parsed.data)
+    return Settings(parsed.training, parsed_data.max_length, parsed_data.loss_on)
 
 
 def extremes(parameter: Hyperparameter | None) -> Sequence[Value]:
-    """Return the values of a hyperparameter that have to be settings, for all between to be."""
+    """Return values of a hyperparameter such that all its values are valid settings if these are."""
     if isinstance(parameter, Choice):
         return parameter.options
-    # One value from within tells a real from an integer: the ends of a real may be whole numbers.
+    # The bounds of a real hyperparameter may be integers. A value in between shows if the setting must be an integer.
     return (parameter.low, parameter.high, parameter.decode(0.381966)) if isinstance(parameter, (Float, Int)) else ()
 
 
 def _plain(section: Any) -> Any:
-    """Return a section as the mapping or text that it was made from; only what was set."""
+    """Return a section as a mapping of the keys that were set; return a path as text and other values as they are."""
     if isinstance(section, config.Section):
         return section.model_dump(exclude_unset=True)
     return str(section) if isinstance(section, Path) else section

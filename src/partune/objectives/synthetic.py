@@ -1,7 +1,7 @@
-"""Functions with known optima, as maximisation: what the optimisers are tested on.
+"""Test functions with known optima, as maximisation problems, on which the optimisers are tested.
 
-Hartmann's and Branin's constants: Dixon and Szegoe 1978; Himmelblau's function: Himmelblau 1972, Applied Nonlinear
-Programming (each a minimisation there; the sign is changed once, in `__call__`).
+The constants of Hartmann's and Branin's functions are from Dixon and Szegoe 1978, Himmelblau's function from Himmelblau
+1972, Applied Nonlinear Programming. Their sources minimise them; `__call__` changes the sign.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ class Synthetic:
     """A function of a configuration; higher is better.
 
     Attributes:
-        loss: The function as it was published, of the coordinates (d,) in the order of the space; lower is better.
-        space: Where it is defined.
+        loss: The function as published, of the coordinates (d,) in the order of the space; lower is better.
+        space: The space on which the function is defined.
         optimum: The largest score.
-        argmax: The points where it is reached, each (d,).
+        argmax: The points that have the largest score, each (d,).
     """
 
     loss: Callable[[Sequence[float]], float]
@@ -53,7 +53,7 @@ def _branin(x: Sequence[float]) -> float:
 
 
 def _sine_root(x: Sequence[float]) -> float:
-    """-(sin(x1)^2 + sqrt(x1 + 5)), which the original study's report fits a Gaussian process to."""
+    """-(sin(x1)^2 + sqrt(x1 + 5)), to which the original study's report fits a Gaussian process."""
     return -(math.sin(x[0]) ** 2 + math.sqrt(x[0] + 5))
 
 

@@ -1,4 +1,4 @@
-"""The words of a study: a trial, its configuration and its observation; what scores stand on; rungs."""
+"""The basic types of a study: trials, configurations, observations, names on record, digests of inputs, and rungs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What a study's scores depend on beyond its settings: the contents of files, as digests in the record.
+"""Digests of everything besides settings that a study's scores depend on, such as the contents of files.
 
-A path says where rows, items and weights are, not what they are. A process that continues a study (`resume`, `join`, a
-worker that loads for itself) compares what it loaded with what the record noted when the study began.
+A path says where rows, items and weights are, but not what they contain. Every process that continues a study (after
+`resume` or `join`, or as a worker) compares what it loaded with the digests recorded when the study began.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from partune.errors import UserError
 
-VERSIONS = ("partune", "torch", "transformers", "peft", "lm-eval")  # those that may change scores
+VERSIONS = ("partune", "torch", "transformers", "peft", "lm-eval")  # libraries whose version may change scores
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Content:
     """Something that scores depend on.
 
     Attributes:
-        digest: Equal for equal contents.
-        told: What to say of it beside its name, such as "60 rows"; empty for nothing.
-        decisive: Whether scores cannot be compared once it changed; else they may differ, and a person is told.
+        digest: A digest of the content.
+        told: A description shown beside the name, such as "60 rows"; may be empty.
+        decisive: Whether a change makes scores incomparable. If not, a change is only reported.
     """
 
     digest: str
@@ -34,11 +34,11 @@ class Content:
     decisive: bool = True
 
 
-Contents = Mapping[str, Content]  # by the name that a user reads
+Contents = Mapping[str, Content]  # by the name shown to the user
 
 
 def versions(names: Iterable[str] = VERSIONS) -> Contents:
-    """Return the versions of the libraries that are installed, of those named."""
+    """Return the versions of the named libraries, without those that are not installed."""
     installed = {}
     for name in names:
         try:
@@ -50,13 +50,16 @@ def versions(names: Iterable[str] = VERSIONS) -> Contents:
 
 
 def differences(recorded: Contents, present: Contents) -> tuple[list[str], list[str]]:
-    """Return in words what differs: first what makes scores incomparable, then what may matter.
+    """Describe the differences between the contents on record and those now.
 
     Args:
-        recorded: What the record noted.
-        present: What is there now.
+        recorded: The contents on record.
+        present: The contents now.
+
+    Returns:
+        The differences that make scores incomparable, and the other ones.
     """
-    # What only one of the two knows is not compared: an older version noted less.
+    # A name in only one of the two is not compared, because older versions recorded fewer names.
     sides: tuple[list[str], list[str]] = [], []
     for name in recorded.keys() & present.keys():
         there, here = recorded[name], present[name]
@@ -67,15 +70,15 @@ def differences(recorded: Contents, present: Contents) -> tuple[list[str], list[
 
 
 def check(recorded: Contents, present: Contents, where: str = "") -> str | None:
-    """Compare what is there with what a study was begun with.
+    """Check that the contents are those with which a study began.
 
     Args:
-        recorded: What the record noted.
-        present: What is there now.
-        where: Put before the message: the machine, if it is not obvious.
+        recorded: The contents on record.
+        present: The contents now.
+        where: A prefix of the message that names the machine, if that is not obvious.
 
     Returns:
-        What to tell a person; None for nothing.
+        A message about minor differences; None if there are none.
 
     Raises:
         UserError: New scores could not be compared with those on record.
@@ -84,22 +87,22 @@ def check(recorded: Contents, present: Contents, where: str = "") -> str | None:
     if decisive:
         besides = f" (and {', '.join(minor)})" if minor else ""
         raise UserError(
-            f"{where}not what this study was begun with: {', '.join(decisive)}{besides}. New scores could not be "
-            "compared with those on record: put back what was there, or begin another study"
+            f"{where}changed since this study began: {', '.join(decisive)}{besides}. New scores could not be "
+            "compared with those on record; restore what has changed, or start a new study"
         )
     if minor:
-        return f"{where}other than when this study was begun: {', '.join(minor)}. Scores may differ a little"
+        return f"{where}changed since this study began: {', '.join(minor)}. Scores may differ a little"
     return None
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Where two mappings differ first.
+    """The first difference between two nested mappings.
 
     Attributes:
-        key: The key, with those above it and dots between.
-        first: The first mapping's value.
-        second: The second's.
+        key: The path of keys to the difference, joined by dots.
+        first: The value in the first mapping.
+        second: The value in the second mapping.
     """
 
     key: str
@@ -110,13 +113,13 @@ class Difference:
 def first_difference(
     first: Mapping[str, Any], second: Mapping[str, Any], absent: Any = None, above: str = ""
 ) -> Difference | None:
-    """Return where two nested mappings differ first, None where they are equal.
+    """Return the first difference between two nested mappings; None if they are equal.
 
     Args:
-        first: One mapping, whose keys are looked at first.
-        second: The other.
-        absent: What a key that is missing counts as.
-        above: What stands before the keys, a dot at its end.
+        first: The mapping whose keys are compared first.
+        second: The other mapping.
+        absent: The value assumed for a key that is missing.
+        above: A prefix for the keys, which ends with a dot.
     """
     for key in {**first, **second}:
         one, other = first.get(key, absent), second.get(key, absent)
@@ -129,20 +132,20 @@ def first_difference(
 
 
 def as_data(contents: Contents) -> dict[str, dict[str, Any]]:
-    """Return contents as the record keeps them."""
+    """Convert contents into the plain data that the record holds."""
     return {name: dataclasses.asdict(content) for name, content in contents.items()}
 
 
 def of_data(data: Mapping[str, Mapping[str, Any]]) -> Contents:
-    """Return contents from what the record keeps."""
+    """Convert the plain data that the record holds into contents."""
     return {name: Content(**content) for name, content in data.items()}
 
 
 def digest(*parts: Any) -> str:
-    """Return a digest of parts, each bytes or plain data that JSON can hold."""
+    """Return a digest of a sequence of parts, each of them bytes or data that JSON can represent."""
     hashed = hashlib.blake2b(digest_size=16)
     for part in parts:
         raw = part if isinstance(part, (bytes, memoryview)) else json.dumps(part, sort_keys=True).encode()
-        hashed.update(len(raw).to_bytes(8, "little"))  # or "ab", "c" and "a", "bc" would be the same
+        hashed.update(len(raw).to_bytes(8, "little"))  # so that ("ab", "c") and ("a", "bc") differ
         hashed.update(raw)
     return hashed.hexdigest()

@@ -1,7 +1,7 @@
-"""The names that a record gives to runs beside the search, to scores and to arrays of per-item results.
+"""The names that a record uses for runs outside the search, for scores and for arrays of per-item results.
 
-A record holds plain text, such as "confirm/17/2" or "verdict/arc_easy/acc". It is composed and parsed here only; all
-other modules use the types:
+A record holds names as plain text, such as "confirm/17/2" or "verdict/arc_easy/acc". Only this module composes and
+parses these texts. All other modules use the types:
 
     text on record                   type
     base, zero, defaults             Baseline
@@ -21,27 +21,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
 
-# ----- runs beside the search
+# ----- runs outside the search
 
 
 class Baseline(StrEnum):
-    """What a study's winner is compared with, and the check that training itself changes nothing."""
+    """The runs that a study's winner is compared with, and the check with learning rate 0."""
 
     BASE = "base"
     """The untouched base model."""
     ZERO = "zero"
-    """The defaults with learning rate 0, which must give the base's answers."""
+    """The defaults with learning rate 0, which must give the same answers as the base model."""
     DEFAULTS = "defaults"
-    """The field's defaults."""
+    """An adapter trained with the field's default hyperparameters."""
 
 
 class WinnerScoring(StrEnum):
-    """The two times that a winner's adapter is scored when the search is over."""
+    """The two runs that score the winner's adapter after the search."""
 
     JUDGED = "winner"
-    """On the verdict items and the test tasks."""
+    """Scores the adapter on all items, for the verdict and the test tasks."""
     RELOADED = "reloaded"
-    """On a handful of items, once its adapter was loaded from disk as others will load it."""
+    """Loads the adapter from disk, as its users will, and scores it on a few items."""
 
 
 Whose = int | Literal[Baseline.DEFAULTS]
@@ -49,11 +49,11 @@ Whose = int | Literal[Baseline.DEFAULTS]
 
 @dataclass(frozen=True)
 class Confirmation:
-    """A further run of one of the best trials, which decides who wins.
+    """A further run of one of the best trials with a fresh seed, which helps to choose the winner.
 
     Attributes:
-        trial: The trial's number.
-        run: Which of its confirmations this is, from 1.
+        trial: The number of the trial.
+        run: The index of this confirmation among those of the trial, from 1.
     """
 
     trial: int
@@ -64,17 +64,17 @@ class Confirmation:
 
     @property
     def words(self) -> str:
-        """What a person calls this run."""
+        """The name of this run as it is shown to the user."""
         return f"confirmation {self.run} of trial {self.trial}"
 
 
 @dataclass(frozen=True)
 class FreshRun:
-    """A run of the winner or of the defaults with fresh seeds, which the verdict is given on.
+    """A run of the winner or of the defaults with fresh seeds, on which the verdict is based.
 
     Attributes:
-        whose: The winner's number, or the defaults.
-        run: Which of its fresh runs this is, from 1.
+        whose: The number of the winner, or the defaults.
+        run: The index of this run among the fresh runs of the winner or the defaults, from 1.
     """
 
     whose: Whose
@@ -85,12 +85,12 @@ class FreshRun:
 
     @property
     def of_defaults(self) -> bool:
-        """Whether the defaults ran."""
+        """Whether this is a run of the defaults."""
         return self.whose == Baseline.DEFAULTS
 
     @property
     def words(self) -> str:
-        """What a person calls this run."""
+        """The name of this run as it is shown to the user."""
         return f"fresh run {self.run} of {'the defaults' if self.of_defaults else f'trial {self.whose}'}"
 
 
@@ -101,10 +101,10 @@ _FURTHER = re.compile(r"(confirm|fresh)([/.])(\d+|defaults)\2(\d+)")
 
 
 def run_name(text: str) -> RunName:
-    """Return the name of a run from its text on record.
+    """Parse the name of a run from its text on record.
 
     Raises:
-        ValueError: It names no run.
+        ValueError: The text does not name a run.
     """
     if text in list(Baseline):
         return Baseline(text)
@@ -116,12 +116,12 @@ def run_name(text: str) -> RunName:
 
 
 def adapter_folder(name: RunName) -> str:
-    """Return the name of the folder that a run's adapter is kept in."""
+    """Return the name of the folder for a run's adapter."""
     return str(name).replace("/", ".")
 
 
 def is_further_runs(folder: str) -> bool:
-    """Return whether a folder's name is that of a further run's adapter."""
+    """Return whether a folder has the name for the adapter of a confirmation or a fresh run."""
     return _further(folder, ".") is not None
 
 
@@ -138,16 +138,16 @@ def _further(text: str, separator: str) -> FurtherRun | None:
 
 
 class ItemSet(StrEnum):
-    """Which items of a task something was scored on."""
+    """The sets of items on which a model can be scored."""
 
     SEARCH = "search"
-    """The items that the optimiser is told the score of."""
+    """The items whose score the optimiser is told."""
     VERDICT = "verdict"
-    """The held-out items, which no optimiser sees. By itself also the name of the mean score on them, over tasks."""
+    """The held-out items, whose scores no optimiser sees. Alone also the name of the mean score on them, over tasks."""
     TEST = "test"
-    """The items of a task that only watches for overfitting."""
+    """The items of a test task, which only watches for overfitting."""
     RUNG = "rung"
-    """The search items that a trial is scored on at a rung."""
+    """The search items that are scored at a rung, where a trial may be stopped early."""
 
 
 @dataclass(frozen=True)
@@ -155,10 +155,10 @@ class ResultName:
     """The name of a task's score, or of an array of its per-item results.
 
     Attributes:
-        items: The items that were scored.
-        task: The task's name, which may have slashes in it.
-        what: A metric, or what else there is of each item ("doc_id", "loglikelihood", "leaf", "weight"); empty for the
-            score in the metric that the task is judged by.
+        items: The set of items that was scored.
+        task: The name of the task, which may contain slashes.
+        what: A metric, or another quantity of each item ("doc_id", "loglikelihood", "leaf", "weight"); empty for the
+            score in the task's chosen metric.
     """
 
     items: ItemSet
@@ -175,7 +175,7 @@ class ResultName:
 
     @classmethod
     def of_array(cls, text: str) -> Self | None:
-        """Return the name of an array of per-item results from its text; None for one that an objective made up."""
+        """Parse the name of an array of per-item results; return None for a name of an objective's own choosing."""
         items, _, rest = text.partition("/")
         task, _, what = rest.rpartition("/")
         return cls(ItemSet(items), task, what) if task and what and items in list(ItemSet) else None
@@ -187,18 +187,18 @@ def stderr_name(score: str) -> str:
 
 
 def score_on_verdict_items(scores: Mapping[str, float]) -> tuple[float, float | None] | None:
-    """Return the mean score on the verdict items and its standard error; None where these were not scored."""
+    """Return the mean score on the verdict items and its standard error; None if they were not scored."""
     if ItemSet.VERDICT not in scores:
         return None
     return scores[ItemSet.VERDICT], scores.get(stderr_name(ItemSet.VERDICT))
 
 
 def scores_on_tests(scores: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """Return each test task's score and standard error, by task; without a task whose score is not finite."""
+    """Return the score and standard error of each test task whose score is finite, by task."""
     by_task = {}
     for name, value in scores.items():
         items, _, task = name.partition("/")
-        # A task's name may have a slash, as a metric's has: one whose front part is a score as well is a metric's.
+        # "test/a/b" is either task "a/b", or metric b of task "a". It is a metric if "test/a" is a score too.
         is_metric = name.rpartition("/")[0] in scores
         if items == ItemSet.TEST and stderr_name(name) in scores and not is_metric and math.isfinite(value):
             by_task[task] = value, scores[stderr_name(name)]
@@ -207,10 +207,10 @@ def scores_on_tests(scores: Mapping[str, float]) -> dict[str, tuple[float, float
 
 @dataclass(frozen=True)
 class Rung:
-    """The name of a score on the way, at a share of the trial's steps.
+    """The name of a score at a rung: an intermediate score after a fixed share of the trial's steps.
 
     Attributes:
-        number: Which rung, from 0.
+        number: The number of the rung, from 0.
     """
 
     number: int
@@ -220,7 +220,7 @@ class Rung:
 
 
 def rung_scores(scores: Mapping[str, float]) -> dict[int, float]:
-    """Return the scores on the way, by the number of the rung."""
+    """Return the scores at rungs, by the number of the rung."""
     matches = ((re.fullmatch(r"rung/(\d+)", name), value) for name, value in scores.items())
     return {int(match[1]): value for match, value in matches if match is not None}
 

@@ -1,15 +1,16 @@
-"""Early stopping in rungs: trials are compared at equal shares of their own full schedules, and the worst end there.
+"""Stop trials early at rungs: compare them after the same shares of their schedules, and stop the worst.
 
-At rung k a trial goes on if both hold:
+A trial continues after rung k if both of these hold:
 
-- its score is among the best 1 / ETA of all that were ever scored at rung k: asynchronous successive halving (Li et al.
-  2020, ASHA) in its stopping form;
-- it is at least the median, at rung k, of the trials that are done, once these are FEW: the median stopping rule
-  (Golovin et al. 2017). An optimiser's later trials are better than its first and would nearly all pass the other.
+- Its score is among the best 1 / ETA of all scores ever reported at rung k. This is asynchronous successive halving in
+  its stopping form (Li et al. 2020, ASHA).
+- Its score is at least the median of the rung-k scores of the trials that are done, once there are FEW of them. This is
+  the median stopping rule (Golovin et al. 2017). It is needed because an optimiser's later trials are better than its
+  first ones, so nearly all of them would pass the first rule.
 
-Trials of a pack stand at a rung together and all report before one is judged, so their order does not matter. No
-schedule is shortened: a trial at a rung is what it would be there without rungs, and one that survives is the very
-trial of a study without.
+Trials that are trained together in a pack reach a rung together, and all report before one is judged, so that their
+order does not matter. Schedules are not shortened: up to the point where it is stopped, a trial is exactly what it
+would be without rungs.
 """
 
 from __future__ import annotations
@@ -24,29 +25,29 @@ from partune.trial import Status, Trial
 from partune.trial.names import rung_scores
 
 ETA = 4
-FEW = 3  # trials that have to be done for their median to count
-SHARES = (1 / 16, 1 / 4)  # of a trial's steps, at which it stands at rung 0, 1, ...
+FEW = 3  # the number of trials that must be done before their median counts
+SHARES = (1 / 16, 1 / 4)  # the shares of a trial's steps after which it reaches rung 0, 1, ...
 
 
 class Judge(Protocol):
-    """What tells a trial at a rung whether it goes on."""
+    """Decides at each rung whether one trial continues."""
 
     def report(self, rung: int, score: float) -> None:
         """Report the trial's score at a rung.
 
-        All trials that stand there report before one of them is judged, so that their order does not matter.
+        All trials that reach a rung together report before one of them is judged, so that their order does not matter.
 
         Args:
-            rung: Which rung, from 0.
-            score: The score.
+            rung: The number of the rung, from 0.
+            score: The trial's score.
         """
 
     def stops(self, rung: int) -> bool:
-        """Return whether the trial ends at this rung."""
+        """Return whether the trial must stop at this rung."""
 
 
 class Rungs:
-    """The scores that trials reported at each rung, and which trials are done."""
+    """Collects the scores that trials report at each rung, and decides which trials stop."""
 
     def __init__(self) -> None:
         self._done: set[int] = set()
@@ -54,7 +55,7 @@ class Rungs:
         self._lock = threading.Lock()
 
     def restore(self, trials: Iterable[Trial]) -> None:
-        """Take over the scores that recorded trials had at their rungs."""
+        """Load the rung scores of the trials on record."""
         for trial in trials:
             scores = trial.observation.scores if trial.observation is not None else {}
             for rung, score in rung_scores(scores).items():
@@ -63,39 +64,40 @@ class Rungs:
             self.end(trial)
 
     def end(self, trial: Trial) -> None:
-        """Take note of a trial that has ended; only those that are done count."""
+        """Note that a trial has ended; if it is done, it counts for the median."""
         if trial.status is Status.DONE:
             with self._lock:
                 self._done.add(trial.number)
 
     def judge(self, trial: int) -> Judge:
-        """Return the judge of one trial, by its number."""
+        """Return the judge for the trial with a number."""
         return _TrialJudge(self, trial)
 
     def report(self, trial: int, rung: int, score: float) -> None:
-        """Take note of a trial's score at a rung.
+        """Note a trial's score at a rung.
 
         Args:
-            trial: The trial's number.
-            rung: Which rung, from 0.
-            score: The score.
+            trial: The number of the trial.
+            rung: The number of the rung, from 0.
+            score: The trial's score.
         """
         with self._lock:
             self._scores[rung][trial] = score
 
     def stops(self, trial: int, rung: int) -> bool:
-        """Return whether a trial ends at a rung.
+        """Return whether a trial must stop at a rung.
 
-        It does if n / ETA of the rung's n trials, rounded down but at least one, are better; or if half of those are
-        that are done.
+        A trial stops if at least n / ETA (rounded down, at least one) of the n trials scored at the rung are better. It
+        also stops if its score is below the median of the trials that are done, once there are FEW of them.
 
         Args:
-            trial: The trial's number.
-            rung: Which rung, from 0.
+            trial: The number of the trial.
+            rung: The number of the rung, from 0.
         """
         with self._lock:
             scores = self._scores[rung]
-            # Of equals the first proposed is better: accuracies on few items often tie, above all with the base's.
+            # Accuracies on few items often tie, most often at the base model's accuracy. Then the trial that was
+            # proposed first counts as better.
             rank = scores[trial], -trial
             better = sum((score, -other) > rank for other, score in scores.items())
             done = [scores[number] for number in self._done if number in scores]
@@ -118,6 +120,6 @@ class _TrialJudge:
 
 
 def rung_steps(steps: int) -> tuple[int, ...]:
-    """Return after how many of its optimiser steps a trial stands at each rung; () if steps are too few for rungs."""
+    """Return the numbers of training steps after which a trial reaches each rung; () if it has too few steps."""
     stops = tuple(round(share * steps) for share in SHARES)
     return stops if stops[0] > 0 and len(set(stops)) == len(stops) else ()

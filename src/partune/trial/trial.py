@@ -1,4 +1,7 @@
-"""A trial: one configuration with its seed and fidelity, and all that became of it. Nothing here changes in place."""
+"""Trials, proposals and observations, as immutable records.
+
+A trial is one configuration with its seed and fidelity, its status and its result.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +23,24 @@ Value = bool | int | float | str
 Config = Mapping[str, Value]
 Point = tuple[float, ...]
 
-RAISED = re.compile(r"[^\W\d]\w*: ")  # how `reason` begins: the exception's class
-NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?(e[-+]?\d+)?")  # an address, or any other
-NUMERIC = "biuf"  # kinds of arrays that per-item results are: booleans, integers, reals
+RAISED = re.compile(r"[^\W\d]\w*: ")  # the exception's class, with which the text from `reason` begins
+NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?(e[-+]?\d+)?")  # a memory address or any other number
+NUMERIC = "biuf"  # NumPy's kinds that arrays of per-item results may have: booleans, integers, reals
 
 
 def number(value: Any, what: str) -> float:
-    """Return a number of any library as a float.
+    """Convert a number of any library into a float.
 
     Args:
         value: A number, or an array of one element.
-        what: What it is, for the message.
+        what: The name of the value in error messages.
 
     Raises:
-        ValueError: It is no number; a text that looks like one is none.
+        ValueError: The value is not a number. A text that looks like a number is not one either.
     """
     try:
-        plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value  # of one element
-        if isinstance(plain, (str, bytes, bytearray)):  # which float() reads
+        plain = value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+        if isinstance(plain, (str, bytes, bytearray)):  # float() would accept texts such as "1.5"
             raise TypeError
         return float(plain)
     except Exception:
@@ -53,22 +56,25 @@ def _mapping(given: Any, what: str) -> Iterable[tuple[Any, Any]]:
 
 
 def _numbers(given: Any, what: str) -> dict[str, float]:
-    """Return a mapping of numbers by name with plain floats; raise ValueError for anything else."""
+    """Convert a mapping from names to numbers into one with plain floats; raise ValueError for anything else."""
     return {_named(name, what): number(value, f"{what}[{name!r}]") for name, value in _mapping(given, what)}
 
 
 def _named(name: Any, what: str) -> str:
-    """Return a name as a plain text; raise ValueError for one that a file could not hold."""
+    """Return a name as a plain string; raise ValueError if it is empty, too long or not printable."""
     if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST):
-        raise ValueError(f"names in {what} are texts that can be printed, got {reprlib.repr(name)}")
+        raise ValueError(
+            f"names in {what} must be printable texts of at most {LONGEST} characters, got {reprlib.repr(name)}"
+        )
     return str(name)
 
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
-    """Return per-item results as an array of numbers; raise ValueError for anything else."""
+    """Convert per-item results into an array of numbers; raise ValueError for anything else."""
     try:
         array = np.asarray(values)
-        # None among numbers makes an array of objects and becomes nan; texts would be read as numbers: refused.
+        # Numbers mixed with None make an array of objects; None becomes nan. `astype` would also parse texts, which are
+        # refused instead.
         array = array.astype(float) if array.dtype.kind == "O" and not _texts(array) else array
     except Exception as error:
         raise ValueError(f"items[{name!r}] must be an array of numbers: {reason(error)}") from None
@@ -82,7 +88,7 @@ def _texts(objects: np.ndarray[Any, Any]) -> bool:
 
 
 class Status(StrEnum):
-    """Where a trial stands. DONE, FAILED and STOPPED are final."""
+    """The state of a trial. DONE, FAILED and STOPPED are final."""
 
     PROPOSED = "proposed"
     RUNNING = "running"
@@ -99,19 +105,21 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Observation:
-    """What an objective returns for one configuration; higher scores are better.
+    """The result of evaluating one configuration; higher scores are better.
 
-    Numbers of any library become plain ones. A ValueError for what is no number makes the trial fail with that reason.
+    Numbers of any library are converted to plain ones. Anything that is not a number raises ValueError, with which the
+    trial fails.
 
     Attributes:
-        scores: Scores by name. "score" is the one that the optimiser is told; of a stopped trial, the last on the way.
-        stderr: Standard error of "score", in its units; None if unknown.
+        scores: The scores by name. The optimiser is told the one named "score". For a stopped trial, that is the score
+            at its last rung.
+        stderr: The standard error of "score", in its units; None if unknown.
         status: Done, failed or stopped.
-        cost: What it took, by name: "seconds", "train_seconds", "examples", ... "worker_seconds" are those of all
-            workers, busy or not, since the result that was told before this one; "search_seconds" are the optimiser's.
+        cost: The costs by name: "seconds", "train_seconds", "examples", ... "worker_seconds" is the time of all
+            workers, busy or idle, since the previous result was told; "search_seconds" is the time of the optimiser.
         fidelity: The share of the full evaluation that was made, from 0 to 1.
-        error: Why it failed, in one line.
-        items: Per-item results by name: arrays whose order is the same in all trials of a study, for the paired tests.
+        error: The reason for a failure, in one line.
+        items: Per-item results by name, for the paired tests: arrays in the same order in all trials of a study.
     """
 
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -136,11 +144,11 @@ class Observation:
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         if not self.status.final:
-            raise ValueError(f"an observation is done, failed or stopped, got status {self.status}")
+            raise ValueError(f"the status of an observation must be done, failed or stopped, got {self.status}")
         if self.stderr is not None and not 0 <= self.stderr < math.inf:
-            raise ValueError(f"stderr is a finite number from 0 on, or None, got {self.stderr}")
+            raise ValueError(f"stderr must be a finite number of at least 0, or None, got {self.stderr}")
         if not all(map(math.isfinite, self.cost.values())):
-            raise ValueError(f"costs are finite numbers, got {dict(self.cost)}")
+            raise ValueError(f"costs must be finite numbers, got {dict(self.cost)}")
         scored = self.status is Status.DONE or (self.scores and self.status is not Status.FAILED)
         if scored and not math.isfinite(self.scores.get("score", math.nan)):
             raise ValueError(
@@ -149,13 +157,13 @@ class Observation:
 
     @classmethod
     def of(cls, result: Any) -> Observation:
-        """Return an objective's answer as an observation.
+        """Convert the value that an objective returned into an observation.
 
         Args:
-            result: An observation, or a number: the score. A number that is not finite is a failure.
+            result: An observation, or the score as a number. A number that is not finite becomes a failure.
 
         Raises:
-            ValueError: The answer is anything else.
+            ValueError: The value is anything else.
         """
         if isinstance(result, Observation):
             return result
@@ -169,33 +177,33 @@ class Observation:
         """Return the observation of a trial that failed.
 
         Args:
-            error: Why, in one line.
-            cost: What it took.
+            error: The reason, in one line.
+            cost: The costs by name.
         """
         return cls(status=Status.FAILED, error=error, cost=cost or {})
 
     @classmethod
     def raised(cls, error: Exception, cost: Mapping[str, float] | None = None) -> Observation:
-        """Return the observation of a trial that an exception ended.
+        """Return the observation of a trial that raised an exception.
 
         Args:
             error: The exception.
-            cost: What it took.
+            cost: The costs by name.
         """
         return cls.failure(reason(error), cost)
 
     @property
     def cause(self) -> str | None:
-        """The error with its numbers masked, to recognise the same one again; None if no exception ended the trial."""
+        """The error with its numbers masked, so that equal causes compare equal; None if no exception was raised."""
         return NUMBER.sub("#", self.error) if self.error is not None and RAISED.match(self.error) else None
 
     @property
     def score(self) -> float:
-        """The score; -inf for a trial that failed, which counts as the worst. Nothing imputed is stored."""
+        """The score; -inf for a failed trial, which counts as the worst. The -inf is not stored in `scores`."""
         return self.scores.get("score", -math.inf) if self.status is not Status.FAILED else -math.inf
 
     def blinded(self) -> Observation:
-        """Return what an optimiser may see: the score, its standard error, and the scores on the way."""
+        """Return a copy with only what an optimiser may see: no held-out scores, per-item results or error."""
         return dataclasses.replace(self, scores=without_held_out(self.scores), items={}, error=None)
 
 
@@ -204,10 +212,12 @@ class Proposal:
     """A configuration that an optimiser wants scored.
 
     Attributes:
-        number: 0, 1, ... in the order of asking.
-        point: The configuration's place in the unit cube, exactly `space.encode(config)` for history-based optimisers.
+        number: 0, 1, ... in the order in which the optimiser made its proposals.
+        point: The configuration as a point of the unit cube, exactly `space.encode(config)` for history-based
+            optimisers.
         config: The configuration.
-        notes: What the optimiser inferred since its last proposal; recorded with it and replayed, never recomputed.
+        notes: The optimiser's inferences since its last proposal. They are recorded, and replayed instead of recomputed
+            when a study is resumed.
     """
 
     number: int
@@ -218,21 +228,22 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Trial:
-    """A proposal on its way: proposed, running, then done, failed or stopped.
+    """A configuration that is run once: its proposal, seeds, status and result.
 
     Attributes:
-        number: 0, 1, ... in the order of proposing.
+        number: 0, 1, ... in the order of the proposals.
         config: The configuration.
-        point: Its place in the unit cube.
-        seed: Seed of the trial's own randomness (initialisation, dropout).
-        order: Seed of the data's order in a run with fresh seeds; None for the study's order, which its trials share.
-        fidelity: The share of the full evaluation that is to be made, from 0 to 1.
-        status: Where it stands.
-        notes: What the optimiser inferred before it proposed this.
-        told_before: How many results the optimiser had been told when it proposed this.
-        told: This result's place in the order of telling; None until it is final.
-        attempts: How often it was started.
-        observation: Its result; None until it is final.
+        point: The configuration as a point of the unit cube.
+        seed: The seed of the trial's own randomness (initialisation, dropout).
+        order: The seed of the order of the data, for a fresh run; None for the order that all trials of a study share.
+        fidelity: The share of the full evaluation to make, from 0 to 1.
+        status: The state of the trial.
+        notes: The optimiser's inferences before it made this proposal.
+        told_before: The number of results that the optimiser had been told when it made this proposal.
+        told: The position of this trial's result in the order in which the optimiser was told results; None until the
+            status is final.
+        attempts: The number of times that the trial was started.
+        observation: The result; None until the status is final.
     """
 
     number: int
@@ -250,7 +261,7 @@ class Trial:
 
     @property
     def proposal(self) -> Proposal:
-        """The proposal that this trial began as."""
+        """The optimiser's proposal from which this trial was made."""
         return Proposal(self.number, self.point, self.config, self.notes)
 
     @property
@@ -259,7 +270,7 @@ class Trial:
         return self.observation.score if self.observation is not None else -math.inf
 
     def started(self) -> Trial:
-        """Return the trial as it runs, with one more attempt."""
+        """Return the trial with status RUNNING and one more attempt."""
         return dataclasses.replace(self, status=Status.RUNNING, attempts=self.attempts + 1)
 
     def finished(self, observation: Observation, told: int) -> Trial:
@@ -267,6 +278,6 @@ class Trial:
 
         Args:
             observation: The result.
-            told: Its place in the order of telling.
+            told: The position of the result in the order in which the optimiser is told results.
         """
         return dataclasses.replace(self, status=observation.status, observation=observation, told=told)

@@ -1,1 +1,1 @@
-"""Is it better: who won a study, its comparison with base and defaults, and that of algorithms over repeats."""
+"""Choose a study's winner, test it against the base model and the defaults, and compare algorithms over repeats."""

@@ -1,26 +1,27 @@
-"""Is the winner better, or lucky? Tests on the verdict items, which no optimiser has seen.
+"""Test on the verdict items, which no optimiser has seen, whether the winner is better or was only lucky.
 
-A claim about hyperparameters needs more than one adapter of each configuration: another seed gives another adapter. So
-the winner and the defaults run again with fresh seeds, and the error of a gain has two sources that are crossed, as
-every run answers every item:
+A claim about hyperparameters needs more than one adapter per configuration, because another seed gives another adapter.
+So the winner and the defaults run again with fresh seeds. The error of the gain then has two sources, runs and items,
+which are crossed because every run answers every item:
 
     y[c, s, i] = mu[c] + alpha[c, s] + beta[i] + gamma[c, i] + epsilon[c, s, i]
-                         run           item      item by c     what is left
+                         run           item      item by c     residual
 
-Notation: c a configuration, s one of its S[c] runs, i one of n items with weights w[i] that sum to 1.
+Notation: c is a configuration, s one of its S[c] runs, i one of n items with weights w[i] that sum to 1.
 
     gain = sum_i w[i] d[i]         d[i] = mean_s y[winner, s, i] - mean_s y[reference, s, i]
     Var(gain) = items + sum_c max(0, runs[c] - rest[c])
-    items     = sum_i w[i]^2 (d[i] - mean d)^2 n / (n - 1)       within strata; holds gamma / n and epsilon / (S n)
-    runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              holds alpha / S and epsilon / (S n)
-    rest[c]   = epsilon / (S n), from the residuals, as the two above both have it
+    items     = sum_i w[i]^2 (d[i] - mean d)^2 n / (n - 1)       within strata; contains gamma / n and epsilon / (S n)
+    runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              contains alpha / S and epsilon / (S n)
+    rest[c]   = epsilon / (S n), estimated from the residuals; subtracted because both terms above contain it
 
-The degrees of freedom are Satterthwaite's (1946), of each stratum's items and of each side's runs. With one run of
-each, only the items are left, and the claim is about these two adapters.
+The degrees of freedom are Satterthwaite's (1946), from the items of each stratum and the runs of each side. With one
+run on each side, only the variance of the items remains, and the claim is about these two adapters.
 
-The winner is compared with the base first and, only if it beats that, with the field's defaults (a fixed sequence:
-Maurer, Hothorn and Lehmacher 1995), so that the chance of any false "better" stays at the level without a correction.
-Whoever looks again after a longer search tests again: `level` spends the level over the looks.
+The winner is compared with the base model first. Only if it is better, it is compared with the field's defaults. In
+this fixed sequence (Maurer, Hothorn and Lehmacher 1995), the chance of any false "better" stays at the level without a
+correction. Every look at a study, such as another after a longer search, is a further test, over which `level` divides
+the level.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from scipy import stats
 
 from partune.runtime import rounding
 
-LEVEL = 0.05  # of all looks at a study together
-SPENT = 0.75  # of what is left of the level, by each look
-EXACT = 13  # items that differ, up to which all sign flips are counted
-FLIPS = 9_999  # random sign flips beyond that
+LEVEL = 0.05  # the significance level of all looks at a study together
+SPENT = 0.75  # the share of the remaining level that each look spends
+EXACT = 13  # the largest number of differing items for which all sign flips are enumerated
+FLIPS = 9_999  # the number of random sign flips if more items differ
 TINY = float(np.finfo(float).tiny)
-ALIKE = 0.8  # correlation of an item's scores before and after tuning, where nothing is known of it
+ALIKE = 0.8  # the assumed correlation of an item's scores before and after tuning
 POWER = 0.8
 
 Array = np.ndarray[Any, Any]
@@ -50,12 +51,13 @@ Relation = Literal["better", "worse", "open"]
 
 @dataclass(frozen=True)
 class Runs:
-    """What the runs of one configuration scored on the same items.
+    """The scores of the runs of one configuration on the same items.
 
     Attributes:
-        values: (S, n), score of each run on each item; nan where an item has none.
-        weights: (n,), how much an item counts in the score; they sum to 1.
-        strata: (n,), which items are draws of one kind: a task's, or a group's leaf's.
+        values: (S, n), the score of each run on each item; nan if an item has no score.
+        weights: (n,), the weight of each item in the score; they sum to 1.
+        strata: (n,), the number of the stratum of each item. The items of a task, or of a leaf (subtask) of a group,
+            are one stratum.
     """
 
     values: Array
@@ -64,12 +66,12 @@ class Runs:
 
     @classmethod
     def of(cls, runs: Sequence[Items], weights: Items | None = None, leaves: Items | None = None) -> Self:
-        """Join the tasks of some runs, each of which counts the same.
+        """Join the scores of some runs on several tasks, which count equally.
 
         Args:
-            runs: Per run: task -> per-item scores, (n,).
-            weights: Task -> (n,), each item's share of the task's score; by default all count the same.
-            leaves: Task -> (n,), number of the leaf that an item of a group belongs to; by default one leaf.
+            runs: For each run, a mapping from tasks to per-item scores, (n,).
+            weights: For each task, the weights of its items in the task's score, (n,); by default all are equal.
+            leaves: For each task, the number of the leaf that each item belongs to, (n,); by default there is one leaf.
 
         Raises:
             ValueError: The runs do not have the same items.
@@ -95,19 +97,19 @@ class Runs:
         return len(self.values)
 
     def among(self, known: Array) -> Self:
-        """Return the runs on some of the items; known: (n,) of bool."""
+        """Return the runs on the items for which `known`, (n,) of bool, is True."""
         weights = self.weights[known]
         return type(self)(self.values[:, known], weights / weights.sum(), self.strata[known])
 
 
 @dataclass(frozen=True)
 class Variance:
-    """The variance of a gain, by where it comes from.
+    """The variance of a gain, split by its sources.
 
     Attributes:
-        items: What the items bring in.
-        runs: What the runs of both sides add to it.
-        df: Degrees of freedom.
+        items: The variance due to the choice of items.
+        runs: The variance that the runs of both sides add.
+        df: The degrees of freedom.
     """
 
     items: float
@@ -116,11 +118,11 @@ class Variance:
 
     @classmethod
     def of(cls, winner: Runs, reference: Runs) -> Self:
-        """Return the variance of a gain on items that all runs have a score on; nan for a single item.
+        """Estimate the variance of a gain on items that have a score in all runs; nan for a single item.
 
         Args:
-            winner: The winner's runs.
-            reference: The other side's, on the same items.
+            winner: The runs of the winner.
+            reference: The runs of the configuration or model to compare with, on the same items.
         """
         strata = joined_small(winner.strata)
         groups, sizes = np.unique(strata, return_counts=True)
@@ -137,12 +139,12 @@ class Variance:
 
     @property
     def stderr(self) -> float:
-        """Standard error of the gain."""
+        """The standard error of the gain."""
         return math.sqrt(self.items + self.runs)
 
 
 def _of_runs(runs: Runs, strata: Array) -> tuple[float, float]:
-    """Return what some runs add to the variance of their mean, and to Satterthwaite's denominator."""
+    """Return the variance that runs add to their mean score, and their term in Satterthwaite's denominator."""
     count = len(runs)
     between = float((runs.values @ runs.weights).var(ddof=1)) / count
     residuals = runs.values - runs.values.mean(axis=0)  # (S, n)
@@ -152,17 +154,17 @@ def _of_runs(runs: Runs, strata: Array) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Winner minus reference on the same items.
+    """The comparison of a winner with a reference on the same items.
 
     Attributes:
-        gain: Difference of the mean scores, in their units.
-        variance: Variance of the gain, from the items and, of a side that ran more than once, from its runs.
-        p: One-sided, the chance of so large a gain where there is none.
-        p_worse: One-sided, the chance of so large a loss where there is none.
-        items: Number of items that both have a score on.
-        runs: Number of runs of the winner and of the reference.
-        test: What was computed, in words.
-        level: What p is held against.
+        gain: The winner's mean score minus the reference's, in units of the score.
+        variance: The variance of the gain, from the items and from the runs of each side that ran more than once.
+        p: The one-sided p-value of the gain: the chance of one this large if there is no difference.
+        p_worse: The one-sided p-value of a loss: the chance of one this large if there is no difference.
+        items: The number of items that have a score in all runs.
+        runs: The numbers of runs of the winner and of the reference.
+        test: The name of the test that was used.
+        level: The significance level with which p is compared.
     """
 
     gain: float
@@ -176,7 +178,7 @@ class Comparison:
 
     @property
     def stderr(self) -> float:
-        """Standard error of the gain; its square is the sum of the squares of its parts, `by_items` and `by_seeds`."""
+        """The standard error of the gain, which is the root of `by_items`^2 + `by_seeds`^2."""
         return self.variance.stderr
 
     @property
@@ -191,12 +193,12 @@ class Comparison:
 
     @property
     def df(self) -> float:
-        """Degrees of freedom of the standard error."""
+        """The degrees of freedom of the standard error."""
         return self.variance.df
 
     @property
     def relation(self) -> Relation:
-        """What is shown of the winner, at the level: better, worse, or neither."""
+        """Whether the winner is shown better ("better"), shown worse ("worse"), or neither ("open"), at the level."""
         if self.gain > 0 and self.p <= self.level:
             return "better"
         return "worse" if self.gain < 0 and self.p_worse <= self.level else "open"
@@ -213,12 +215,12 @@ class Comparison:
 
     @property
     def chance(self) -> float:
-        """The p of what is claimed: of a loss where one is shown, else of a gain."""
+        """The p-value to report: that of the loss if the winner is shown worse, otherwise that of the gain."""
         return self.p_worse if self.worse else self.p
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the gain, two-sided, by Student's t."""
+        """The two-sided 95 % confidence interval of the gain, by Student's t."""
         half = float(stats.t.ppf(0.975, self.df)) * self.stderr if math.isfinite(self.stderr) else math.nan
         return self.gain - half, self.gain + half
 
@@ -228,12 +230,12 @@ class Verdict:
     """The answer to "is it really better?".
 
     Attributes:
-        over_base: The winner against the untouched base.
-        over_defaults: The winner against the field's defaults; None where these have no score.
-        defaults_over_base: The defaults against the base.
-        seeds: Fresh runs of the winner that count; 0 where the claim is about the adapters.
-        failed: Fresh runs of the winner that failed.
-        look: Which look at the study this is, from 1.
+        over_base: The comparison of the winner with the untouched base model.
+        over_defaults: The comparison of the winner with the field's defaults; None if these have no score.
+        defaults_over_base: The comparison of the defaults with the base model; None if the defaults have no score.
+        seeds: The number of fresh runs of the winner that count; 0 if the claim is about two adapters only.
+        failed: The number of fresh runs of the winner that failed.
+        look: The number of this look at the study, from 1.
     """
 
     over_base: Comparison
@@ -245,7 +247,7 @@ class Verdict:
 
     @property
     def better_than(self) -> tuple[str, ...]:
-        """What the winner is shown to beat, in the fixed sequence: (), ("base",) or ("base", "defaults")."""
+        """The baselines that the winner is shown to beat: (), ("base",) or ("base", "defaults")."""
         if not self.over_base.better or self.failed:
             return ()
         if self.over_defaults is None or not self.over_defaults.better:
@@ -254,19 +256,19 @@ class Verdict:
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """What is shown to beat the winner."""
+        """The baselines ("base", "defaults") than which the winner is shown worse."""
         named = {"base": self.over_base, "defaults": self.over_defaults}
         return tuple(name for name, comparison in named.items() if comparison is not None and comparison.worse)
 
     @property
     def use_defaults(self) -> bool:
-        """Whether the defaults are shown better than the winner and than the base."""
+        """Whether the defaults are shown better than both the winner and the base model."""
         over = self.defaults_over_base
         return "defaults" in self.worse_than and over is not None and over.better
 
     @property
     def sentence(self) -> str:
-        """The verdict in one sentence, and what it is about where that is not the hyperparameters."""
+        """The verdict in one sentence, with a second one if it is about two adapters instead of hyperparameters."""
         base, defaults = self.over_base, self.over_defaults
         text = f"{self._than(base, self.failed > 0)} the untouched base model ({_words(base)})"
         if self.failed:
@@ -276,7 +278,11 @@ class Verdict:
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
             joint = " and than" if base.relation == defaults.relation else f", but {self._than(defaults)}"
             text += f"{joint} the defaults ({_words(defaults)})"
-        return f"{text}." if self.seeds else f"{text}. One adapter of each: other seeds would give others."
+        return (
+            f"{text}."
+            if self.seeds
+            else f"{text}. This compares one adapter of each; other seeds would give other adapters."
+        )
 
     @staticmethod
     def _than(comparison: Comparison, open_anyway: bool = False) -> str:
@@ -285,10 +291,13 @@ class Verdict:
 
 
 def level(look: int) -> float:
-    """Return what the p-values of a study's first, second, ... look are held against.
+    """Return the significance level for the p-values of a look at a study.
 
-    Each look spends three quarters of what the looks before left of LEVEL, so that the chance of any false "better"
-    stays below LEVEL however often a study is continued and looked at again.
+    Each look spends three quarters of the part of LEVEL that earlier looks have left. The chance of any false "better"
+    stays below LEVEL, no matter how often a study is continued and looked at again.
+
+    Args:
+        look: The number of the look, from 1.
     """
     return LEVEL * SPENT * (1 - SPENT) ** (look - 1)
 
@@ -296,18 +305,18 @@ def level(look: int) -> float:
 def verdict(
     winner: Runs, base: Runs, defaults: Runs | None = None, *, seeds: int = 0, failed: int = 0, look: int = 1
 ) -> Verdict:
-    """Compare a winner with the base and with the defaults, all on the same items.
+    """Compare a winner with the base model and with the defaults, all on the same items.
 
     Args:
-        winner: Fresh runs of the winner, or its one adapter.
-        base: The base's one run.
-        defaults: Runs of the defaults.
-        seeds: Fresh runs of the winner; 0 where `winner` is the adapter that the search chose.
-        failed: Further fresh runs that failed.
-        look: Which look at the study this is, from 1.
+        winner: The fresh runs of the winner, or the run of the one adapter that the search chose.
+        base: The one run of the base model.
+        defaults: The runs of the defaults; None if these have no score.
+        seeds: The number of fresh runs in `winner`; 0 if `winner` is the adapter that the search chose.
+        failed: The number of further fresh runs, which failed.
+        look: The number of this look at the study, from 1.
 
     Raises:
-        ValueError: They do not have the same items.
+        ValueError: The runs do not have the same items.
     """
     at = level(look)
     return Verdict(
@@ -321,26 +330,27 @@ def verdict(
 
 
 def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
-    """Test the mean difference of two configurations' scores, over the runs and items at hand.
+    """Test the difference between the mean scores of two configurations over their runs and items.
 
-    With one run on both sides: sign flips of the items' differences, within tasks. With more: Student's t, whose error
-    has runs and items in it, and sign flips as well; the larger p counts, as t trusts a few items too much.
+    With one run on each side, the test flips the signs of the items' differences. With more runs, it is Student's t,
+    whose error includes runs and items, together with sign flips. The larger p of the two counts, because Student's t
+    is too optimistic with few items.
 
-    Items that lack a score in any run are left out.
+    Items without a score in some run are left out.
 
     Args:
-        winner: The winner's runs.
-        reference: The other side's.
-        at: The level that p is held against.
+        winner: The runs of the winner.
+        reference: The runs of the configuration or model to compare with.
+        at: The significance level with which p is compared.
 
     Raises:
-        ValueError: The two do not have the same items, or no item has a score in all runs.
+        ValueError: The two sides do not have the same items, or no item has a score in all runs.
     """
     if winner.values.shape[1] != reference.values.shape[1] or not (winner.strata == reference.strata).all():
         raise ValueError("a comparison needs the same items on both sides")
     known: Array = ~np.isnan(np.concatenate([winner.values, reference.values])).any(axis=0)
     if not known.any():
-        raise ValueError("a comparison needs an item that all runs have a score on")
+        raise ValueError("a comparison needs at least one item that has a score in all runs")
     winner, reference = winner.among(known), reference.among(known)
     weights = winner.weights
     differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
@@ -349,7 +359,7 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
     flips, flips_worse = sign_flips(weights * differences)
 
     def comparison(p: float, p_worse: float, test: str) -> Comparison:
-        """Return the comparison with what a test says."""
+        """Return the comparison with the result of a test."""
         return Comparison(gain, variance, p, p_worse, len(differences), (len(winner), len(reference)), test, at)
 
     if math.isnan(variance.items):
@@ -365,15 +375,15 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
 
 
 def spread(values: Array, weights: Array, strata: Array) -> Array:
-    """Return what each item adds to the variance of a weighted mean, by its deviation from its stratum's mean.
+    """Return the term of each item in the variance of a weighted mean, from its deviation from its stratum's mean.
 
     Args:
-        values: (S, n).
-        weights: (n,).
-        strata: (n,).
+        values: (S, n), the values of S runs.
+        weights: (n,), the weights of the items.
+        strata: (n,), the stratum of each item.
 
     Returns:
-        (S, n): weight^2 (value - mean)^2 g / (g - 1) in a stratum of g items; 0 in one of a single item.
+        (S, n): weight^2 (value - mean)^2 g / (g - 1) in a stratum of g items; 0 in a stratum of a single item.
     """
     squares = np.zeros(values.shape)
     for kind in np.unique(strata):
@@ -385,29 +395,31 @@ def spread(values: Array, weights: Array, strata: Array) -> Array:
 
 
 def joined_small(strata: Array) -> Array:
-    """Join all strata of a single item into one, as one item says nothing of its stratum's spread."""
+    """Join all strata of a single item into one, because a single item does not show the spread of its stratum."""
     kinds, sizes = np.unique(strata, return_counts=True)
     single = kinds[sizes == 1]
-    if len(single) == 1 and len(kinds) > 1:  # its only neighbour is the smallest of the others
+    if len(single) == 1 and len(kinds) > 1:  # there is no other single item: join it with the smallest other stratum
         return np.where(strata == single[0], kinds[sizes > 1][sizes[sizes > 1].argmin()], strata)
     return np.where(np.isin(strata, single), -1, strata)
 
 
 def sign_flips(effects: Array) -> tuple[float, float]:
-    """Return the chance, under random signs, of a sum as large as that of the effects, and of one as small.
+    """Return the p-values of a gain and of a loss, by Fisher's randomisation test.
 
-    Where nothing is there, an item's difference is as likely to be positive as negative (Fisher's randomisation test).
-    Effects of one size have a binomial sum: McNemar's exact test. A few are enumerated; of many, FLIPS are drawn and
-    what was observed counts as one of them (Phipson and Smyth 2010), so that p is never 0.
+    If there is no difference between the two sides, an item's difference is equally likely to be positive or negative.
+    The p-values are the chances that, with random signs, the sum of the effects is at least as large, or at most as
+    large, as observed. Effects of equal size have a binomial sum, which is McNemar's exact test. Otherwise all signs of
+    a few effects are enumerated. For many effects, FLIPS random signs are drawn and the observed ones count as one more
+    draw (Phipson and Smyth 2010), so that p is never 0.
 
     Args:
-        effects: (n,), weighted differences of the items.
+        effects: (n,), the weighted differences of the items.
     """
     sizes = np.abs(effects[np.abs(effects) > 1e-12 * np.abs(effects).max(initial=0.0)])
     if not len(sizes):
         return 1.0, 1.0
     observed = float(effects.sum())
-    close = 1e-6 * float(sizes.sum())  # equal sums may differ by rounding
+    close = 1e-6 * float(sizes.sum())  # a tolerance, because equal sums may differ by rounding
     if np.ptp(sizes) <= 1e-9 * sizes[0]:
         won = int((effects >= sizes.min()).sum())
         fair = stats.binom(len(sizes), 0.5)
@@ -430,11 +442,12 @@ def sign_flips(effects: Array) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a number of verdict items can show, known before anything is trained.
+    """The smallest gain that a number of verdict items can show, computed before anything is trained.
 
     Attributes:
-        items: Number of verdict items.
-        gain: The gain over the base that one adapter's scores show four times in five; None where no gain can be shown.
+        items: The number of verdict items.
+        gain: The gain over the base model that the scores of one adapter show with probability POWER; None if these
+            items cannot show any gain.
     """
 
     items: int
@@ -442,10 +455,11 @@ class Limits:
 
     @classmethod
     def of(cls, base: Runs) -> Self:
-        """Return the limits of the items that the base was scored on.
+        """Return the limits for the items on which the base model was scored.
 
-        An item's scores before and after tuning are taken to correlate at ALIKE: for an accuracy of one half, one
-        answer in ten changes. Of right-or-wrong answers some have to be won in any case, however alike the base's are.
+        The correlation of an item's scores before and after tuning is assumed to be ALIKE. At an accuracy of one half,
+        one answer in ten then changes. If answers are either right or wrong, a minimum number of answers must be won
+        for a gain to be shown, no matter how little the base model's scores vary.
         """
         known = np.asarray(~np.isnan(base.values).any(axis=0))
         base, at = base.among(known), level(1)
@@ -459,15 +473,15 @@ class Limits:
 
     @property
     def sentence(self) -> str:
-        """What the items can show, in one sentence."""
+        """The smallest gain that the items can show, in one sentence."""
         if self.gain is None:
             return (
-                f"{self.items} held-out items cannot show a gain, however large: all are won by chance with p = "
-                f"{0.5**self.items:.2g}. Give more items (--limit, --verdict-share)."
+                f"{self.items} held-out items cannot show a gain, however large: chance alone wins all of them with "
+                f"p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
             )
         return (
-            f"{self.items} held-out items show a gain of {rounding.number(self.gain, 2)} four times in five, if one "
-            "answer in ten or so changes; a smaller gain more rarely."
+            f"{self.items} held-out items show a gain of {rounding.number(self.gain, 2)} in four cases out of five if "
+            "about one answer in ten changes, and a smaller gain less often."
         )
 
 

@@ -1,13 +1,15 @@
-"""Do algorithms differ? Tests over repeats: studies that differ in the seed alone.
+"""Test whether algorithms differ, over repeats: studies that differ only in their seed.
 
-A study is one draw of what its algorithm may find, so the repeats are the sample, not the trials. Two-sided tests, as
-nobody says beforehand which is the better one; Holm's correction (1979) over all pairs of algorithms.
+A study is one random draw of what its algorithm can find, so the sample consists of repeats, not of trials. Tests are
+two-sided, because nobody says beforehand which algorithm is better, with Holm's correction (1979) over all pairs of
+algorithms.
 
-Where the same seeds ran both, the repeats make pairs (a seed decides the split of the items and the initial design):
-Wilcoxon's signed-rank test (1945). It takes more repeats than the rank-sum test of Mann and Whitney (1947) to show
-anything: five pairs cannot have a p below 1/16. So pairs are used where they are enough to be significant after the
-correction, and ranks of all repeats otherwise, which positive correlation within pairs only makes more careful. The
-choice follows from the numbers of repeats and of algorithms, never from the scores.
+If both algorithms ran with the same seeds, their repeats form pairs, because a seed decides the split of the items and
+the initial design. Pairs allow Wilcoxon's signed-rank test (1945). But it needs more repeats to show anything than the
+rank-sum test of Mann and Whitney (1947): five pairs cannot have a p below 1/16. So Wilcoxon's test is used only if
+there are enough pairs for a significant result after the correction. Otherwise the rank-sum test is used on all
+repeats; a positive correlation within pairs only makes it more conservative. The choice depends on the numbers of
+repeats and algorithms, never on the scores.
 """
 
 from __future__ import annotations
@@ -24,23 +26,23 @@ from scipy import stats
 from partune.verdict.paired import LEVEL
 
 Array = NDArray[np.float64]
-Results = Mapping[int, float]  # a study's result by its seed
+Results = Mapping[int, float]  # the results of studies by seed
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One algorithm's results less another's.
+    """The difference between the results of two algorithms, and its test.
 
     Attributes:
-        first: The one algorithm.
-        second: The other.
-        gain: Difference of the means, in units of the score.
-        repeats: How many repeats each has.
-        test: The test's name.
-        p: Two-sided.
-        corrected: p after Holm's correction.
-        least: The smallest p that this number of repeats can have.
-        shows: Whether the test can show anything, whatever the scores: the smallest p, corrected, is at the level.
+        first: The name of the first algorithm.
+        second: The name of the second algorithm.
+        gain: The mean of the first minus the mean of the second, in units of the score.
+        repeats: The numbers of repeats of the two algorithms.
+        test: The name of the test.
+        p: The two-sided p-value.
+        corrected: The p-value after Holm's correction.
+        least: The smallest p-value that is possible with these numbers of repeats.
+        shows: Whether any scores could be significant: whether the corrected smallest p-value reaches the level.
     """
 
     first: str
@@ -63,7 +65,7 @@ def differences(results: Mapping[str, Results]) -> list[Difference]:
     """Test every pair of algorithms that have at least two repeats each.
 
     Args:
-        results: Per algorithm, the finite results of its repeats by seed.
+        results: For each algorithm, the finite results of its repeats by seed.
     """
     names = [name for name, by_seed in results.items() if len(by_seed) > 1]
     pairs = list(itertools.combinations(names, 2))
@@ -86,7 +88,7 @@ def differences(results: Mapping[str, Results]) -> list[Difference]:
 
 
 def _tested(first: Results, second: Results, pairs: int) -> tuple[str, float, float]:
-    """Return the name of a test, its p, and the smallest p that it can have."""
+    """Test a pair of algorithms; return the name of the test, its p-value, and its smallest possible p-value."""
     paired = 2.0 ** (1 - len(first))
     if first.keys() == second.keys() and paired * pairs <= LEVEL:
         return "Wilcoxon, paired by seed", signed_rank([first[seed] - second[seed] for seed in first]), paired
@@ -95,35 +97,42 @@ def _tested(first: Results, second: Results, pairs: int) -> tuple[str, float, fl
 
 
 def fewest(pairs: int) -> int:
-    """Return the number of repeats from which a test can show anything, corrected for a number of pairs."""
+    """Return the smallest number of repeats per algorithm with which the rank-sum test can be significant.
+
+    Args:
+        pairs: The number of pairs of algorithms, for the correction.
+    """
     return next(n for n in itertools.count(2) if least_of_ranks(n, n) * pairs <= LEVEL)
 
 
 def least_of_ranks(n: int, m: int) -> float:
-    """Return the smallest two-sided p of a rank-sum test without ties: all values of one side are the higher ones.
+    """Return the smallest possible two-sided p-value of a rank-sum test without ties.
+
+    It occurs if all values of one side are above all of the other.
 
     Args:
-        n: Values on the one side.
-        m: Values on the other.
+        n: The number of values of the first side.
+        m: The number of values of the second side.
     """
     return 2 / math.comb(n + m, n)
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Return the two-sided p of Wilcoxon's signed-rank test; differences of 0 count for neither side."""
+    """Return the two-sided p-value of Wilcoxon's signed-rank test; differences of 0 count for neither side."""
     if not any(differences):
         return 1.0
     return float(stats.wilcoxon(differences).pvalue)
 
 
 def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
-    """Return the two-sided p of Mann and Whitney's test.
+    """Return the two-sided p-value of Mann and Whitney's test.
 
     Args:
-        first: The one side's values.
-        second: The other's.
+        first: The values of the first side.
+        second: The values of the second side.
     """
-    # SciPy's exact distribution knows no ties: with any, labels are permuted, all ways if these are few.
+    # SciPy's exact distribution does not allow ties. With ties, SciPy permutes the labels: in all ways if there are few
+    # ways, otherwise at random.
     if len({*first, *second}) == len(first) + len(second):
         return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
     method = stats.PermutationMethod(rng=np.random.default_rng(0))
@@ -131,7 +140,7 @@ def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Correct p values for their number, in the same order: Holm, A Simple Sequentially Rejective Test, 1979."""
+    """Correct p-values for their number (Holm, A Simple Sequentially Rejective Test, 1979); keep their order."""
     corrected = [0.0] * len(ps)
     most = 0.0
     for k, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
@@ -140,13 +149,13 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def interval(values: Array) -> tuple[Array, Array]:
-    """Return the ends of each column's 95 % confidence interval of the mean, by Student's t.
+    """Return the bounds of the 95 % confidence interval of the mean of each column, by Student's t.
 
     Args:
         values: (repeats, n).
 
     Returns:
-        Low and high ends, each (n,); NaN for a single row.
+        The lower and upper bounds, each (n,); NaN for a single row.
     """
     n, mean = len(values), values.mean(axis=0)
     if n < 2:

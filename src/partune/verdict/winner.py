@@ -1,19 +1,20 @@
-"""Who won a study, and whether it is better than what it is compared with.
+"""Choose the winner of a study, and judge whether it is better than the baselines.
 
-The best of many noisy scores is too good: part of it is luck (the winner's curse). Two remedies:
+The best of many noisy scores is biased upwards, because luck has helped to select it (the winner's curse). There are
+two remedies:
 
-- A score is worth the mean of itself and of what a Gaussian process through all scores expects there, as the luck of a
-  trial is not its neighbours'. It costs nothing. Scores without noise are worth what they are.
-- Confirmation runs the best k again with fresh seeds, then the better half of these once more, and so on: sequential
-  halving, Karnin, Koren and Somekh 2013, begun with what the scores of the search are worth.
+- The worth of a trial is the mean of its score and of the score that a Gaussian process through the best scores
+  predicts, because neighbouring trials do not share its luck. This costs nothing. If scores have no noise, the worth is
+  the score itself.
+- Confirmation runs the best k trials again with fresh seeds, then the better half of these once more, and so on. This
+  is sequential halving (Karnin, Koren and Somekh 2013), started from the worths of the search.
 
-The winner is the trial of the highest worth, or, where the leaders were confirmed, the last round's best mean of worth
-and further scores.
-What both gain is measured in docs/search-log.md.
+The winner is the trial with the highest worth. If the leading trials were confirmed, it is the trial of the last round
+with the best mean of its worth and its further scores. docs/search-log.md measures the gain from both remedies.
 
-Whether it is better than the base and the defaults is asked of fresh runs of both, with other seeds of initialisation,
-dropout and order, on the verdict items. The winner's first run chose it and does not count; that of the defaults chose
-nothing and does.
+The verdict compares fresh runs of the winner and of the defaults, with new seeds of initialisation, dropout and order
+of the data, on the verdict items. The first run of the winner does not count, because it helped to select the winner.
+The first run of the defaults selected nothing, so it counts.
 """
 
 from __future__ import annotations
@@ -35,18 +36,18 @@ from partune.verdict.paired import Limits, Runs, Verdict, verdict
 if TYPE_CHECKING:
     from partune.optimizers.surrogate import Surrogate
 
-Worths = Mapping[int, float]  # by the number of the trial
+Worths = Mapping[int, float]  # the worth of each trial (its score corrected for luck), by number
 
-MOST = 500  # scores that a process is fitted to, the best ones, so that a long study's winner is found in seconds
+MOST = 500  # the Gaussian process is fitted to this many of the best scores, so that it takes seconds in a long study
 
 
 def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> Worths:
-    """Return what the scores of the trials that are done are worth, by number.
+    """Return the worths of the trials that are done, by number.
 
     Args:
         trials: The study's trials.
         space: The space of their configurations.
-        noisy: Whether scores have noise; None to see it by whether any has a standard error.
+        noisy: Whether scores have noise; None infers it from whether any score has a standard error.
     """
     done = ranked(trials)
     scores = {trial.number: trial.score for trial in done}
@@ -61,17 +62,17 @@ def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> 
     fitted = process(space, leaders)
     with one_blas_thread():
         means, _ = fitted.posterior([space.encode(trial.config) for trial in leaders])
-    # The process alone would trust a smooth surface too much, the score alone its luck: halves of both did best in
+    # The process alone relies too much on a smooth surface, and the score alone on luck. Their mean did best in
     # docs/search-log.md.
     return scores | {trial.number: (trial.score + float(mean)) / 2 for trial, mean in zip(leaders, means, strict=True)}
 
 
 def process(space: Space, leaders: Sequence[Trial]) -> Surrogate:
-    """Return the Gaussian process through the scores of trials that are done.
+    """Fit a Gaussian process to the scores of trials that are done.
 
     Args:
         space: The space of their configurations.
-        leaders: The trials, at least one; no more than MOST of them, or the fit takes long.
+        leaders: The trials: at least one, and at most MOST, because a fit to more takes long.
     """
     points = tuple(space.encode(trial.config) for trial in leaders)
     errors = tuple(
@@ -81,9 +82,8 @@ def process(space: Space, leaders: Sequence[Trial]) -> Surrogate:
     return _fitted(space, points, tuple(trial.score for trial in leaders), errors)
 
 
-# The study, its summary and its page ask for the same process one after the other, and share nothing that could own it:
-# each reads the record by itself, and the record must not know of processes. The key is all that a fit depends on, so
-# that nothing stale can be returned.
+# The study, its summary and its report page need the same process in turn. Nothing that they share could hold it: each
+# reads the record by itself. The key contains everything that the fit depends on, so a cached result is never stale.
 @functools.lru_cache(maxsize=1)
 def _fitted(space: Space, points: tuple[Point, ...], scores: tuple[float, ...], errors: tuple[float, ...]) -> Surrogate:
     from partune.optimizers.surrogate import Surrogate
@@ -94,18 +94,22 @@ def _fitted(space: Space, points: tuple[Point, ...], scores: tuple[float, ...], 
 
 
 def ranked(trials: Iterable[Trial], worth: Worths | None = None) -> list[Trial]:
-    """Return the trials that are done, the best first and of equals the first proposed.
+    """Return the trials that are done, sorted from best to worst; equal trials in the order of their proposals.
 
     Args:
         trials: The study's trials.
-        worth: What their scores are worth; None to rank by the scores themselves.
+        worth: The worths to rank by; None ranks by the scores.
     """
     done = (trial for trial in trials if trial.status is Status.DONE)
     return sorted(done, key=lambda trial: (-(trial.score if worth is None else worth[trial.number]), trial.number))
 
 
 def confirmations(baselines: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
-    """Return the further runs of each trial that was confirmed, in their order, by the trial's number."""
+    """Return the confirmation runs of each confirmed trial, in their order, by the number of the trial.
+
+    Args:
+        baselines: All runs outside the search (baselines, confirmations, fresh runs, scorings of the winner), by name.
+    """
     by_trial: dict[int, dict[int, Trial]] = {}
     for name, again in baselines.items():
         if isinstance(name, Confirmation):
@@ -114,11 +118,11 @@ def confirmations(baselines: Mapping[RunName, Trial]) -> dict[int, list[Trial]]:
 
 
 def pooled(first: float, again: Sequence[Trial]) -> float:
-    """Return the mean of a trial's first score and of its further runs' scores; -inf if one of them failed.
+    """Return the mean of a trial's worth and of the scores of its confirmation runs; -inf if one of them failed.
 
     Args:
-        first: What the trial's first score is worth.
-        again: Its further runs.
+        first: The worth of the trial.
+        again: The confirmation runs of the trial.
     """
     if any(run.status is not Status.DONE for run in again):
         return -math.inf
@@ -126,7 +130,7 @@ def pooled(first: float, again: Sequence[Trial]) -> float:
 
 
 def halvings(k: int) -> list[int]:
-    """Return how many trials run in each round of a confirmation of the best k: k, the better half, ..., two."""
+    """Return the number of trials in each round of a confirmation of the best k trials: k, the better half, ..., 2."""
     sizes = [k] if k else []
     while sizes and (half := math.ceil(sizes[-1] / 2)) > 1 and half < sizes[-1]:
         sizes.append(half)
@@ -134,18 +138,19 @@ def halvings(k: int) -> list[int]:
 
 
 def due(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], k: int, worth: Worths) -> tuple[list[Trial], int]:
-    """Return the trials that a confirmation runs next, and which of their further runs that is, from 1.
+    """Return the trials that a confirmation must run next.
 
-    What was run before, for another k or a shorter search, is not run again.
+    Confirmation runs made earlier, for another k or a shorter search, are not repeated.
 
     Args:
         trials: The study's trials.
-        baselines: The runs beside the search, by name.
-        k: How many of the best trials are confirmed.
-        worth: What the trials' scores are worth, by number.
+        baselines: All runs outside the search, by name.
+        k: The number of best trials to confirm.
+        worth: The worths of the trials, by number.
 
     Returns:
-        No trials and 0 if all rounds are over.
+        The trials to run, and the number of this confirmation run of theirs, from 1; no trials and 0 if all rounds are
+        over.
     """
     again = confirmations(baselines)
     alive = ranked(trials, worth)
@@ -159,18 +164,18 @@ def due(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], k: int, wor
 
 
 def best(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], worth: Worths) -> Trial | None:
-    """Return the winner: the trial that is worth most, the first of equals; None while none is done.
+    """Return the winner: the trial with the highest worth, the earliest of equal ones; None while no trial is done.
 
-    If the leader was confirmed, the best pooled score wins among the trials with the most further runs. A trial that
-    failed in a further run only wins if all others did.
+    If the leading trial was confirmed, the trial with the best pooled score wins among those with the most confirmation
+    runs. A trial with a failed confirmation run wins only if no trial without one is done.
 
     Args:
         trials: The study's trials.
-        baselines: The runs beside the search, by name.
-        worth: What the trials' scores are worth, by number.
+        baselines: All runs outside the search, by name.
+        worth: The worths of the trials, by number.
     """
-    # A pooled mean over more runs has less luck in it: only trials of the same, last round are compared. A leader
-    # that was never confirmed came after the confirmation, by a longer search; until the next one it leads.
+    # Only trials of the last round are compared, because a mean over more runs contains less luck. A leader without
+    # confirmation runs was found by a longer search after the confirmation. It leads until the next confirmation.
     again = confirmations(baselines)
     broken = {number for number, runs in again.items() if pooled(0.0, runs) == -math.inf}
     leaders = sorted(ranked(trials, worth), key=lambda trial: trial.number in broken)
@@ -183,33 +188,33 @@ def best(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], worth: Wor
 
 
 def is_judged(winner: Trial, baselines: Mapping[RunName, Trial]) -> bool:
-    """Return whether this winner has been scored on the verdict items and test tasks.
+    """Return whether the winner has been scored on the verdict items and test tasks.
 
     Args:
         winner: The winner.
-        baselines: The runs beside the search, by name.
+        baselines: All runs outside the search, by name.
     """
     scored = scoring(winner, baselines)
     return scored is not None and scored.status is Status.DONE
 
 
 def scoring(winner: Trial, baselines: Mapping[RunName, Trial]) -> Trial | None:
-    """Return the run that scored this winner on the verdict items, failed or not; None if there was no attempt.
+    """Return the run, even a failed one, that scored the winner on the verdict items; None if there was none.
 
     Args:
         winner: The winner.
-        baselines: The runs beside the search, by name.
+        baselines: All runs outside the search, by name.
     """
     scored = baselines.get(WinnerScoring.JUDGED)
     return scored if scored is not None and dict(scored.config) == dict(winner.config) else None
 
 
 def reloaded(winner: Trial | None, baselines: Mapping[RunName, Trial]) -> Trial | None:
-    """Return the run that loaded this winner's adapter from disk and scored it; None if there was none.
+    """Return the run that loaded the winner's adapter from disk and scored it; None if there was none.
 
     Args:
         winner: The winner, if there is one.
-        baselines: The runs beside the search, by name.
+        baselines: All runs outside the search, by name.
     """
     again = baselines.get(WinnerScoring.RELOADED)
     if again is None or winner is None or WinnerScoring.JUDGED not in baselines:
@@ -222,37 +227,37 @@ def reloaded(winner: Trial | None, baselines: Mapping[RunName, Trial]) -> Trial 
 
 
 def fresh_runs(baselines: Mapping[RunName, Trial], whose: Whose) -> list[Trial]:
-    """Return runs with fresh seeds, in the order in which they were recorded.
+    """Return the fresh runs of a trial or of the defaults, in the order in which they were recorded.
 
     Args:
-        baselines: The runs beside the search, by name.
-        whose: A trial's number, or the defaults.
+        baselines: All runs outside the search, by name.
+        whose: The number of the trial, or the defaults.
     """
     return [baselines[name] for name in fresh_names(baselines, whose)]
 
 
 def fresh_names(baselines: Mapping[RunName, Trial], whose: Whose) -> list[FreshRun]:
-    """Return the names of runs with fresh seeds, in the order in which they were recorded.
+    """Return the names of the fresh runs of a trial or of the defaults, in the order in which they were recorded.
 
     Args:
-        baselines: The runs beside the search, by name.
-        whose: A trial's number, or the defaults.
+        baselines: All runs outside the search, by name.
+        whose: The number of the trial, or the defaults.
     """
-    # Not in the order of their names: a run that was lost and made up for comes after those that a verdict was given
-    # on, and a look counts the first ones.
+    # A look counts the fresh runs that were recorded first. The order of names would differ if a lost run was repeated
+    # after a verdict.
     names = (name for name in baselines if isinstance(name, FreshRun) and name.whose == whose)
     return sorted(names, key=lambda name: baselines[name].number)
 
 
 def fresh_due(winner: Trial, baselines: Mapping[RunName, Trial], seeds: int) -> list[FreshRun]:
-    """Return the names of the fresh runs that a verdict on a winner lacks.
+    """Return the names of the fresh runs that are still missing for a verdict on a winner.
 
-    The defaults run again if their first run has a score.
+    The defaults have fresh runs only if their first run has a score.
 
     Args:
         winner: The winner.
-        baselines: The runs beside the search, by name.
-        seeds: How many fresh runs each side has.
+        baselines: All runs outside the search, by name.
+        seeds: The number of fresh runs that each side needs.
     """
     scored = Baseline.DEFAULTS in baselines and baselines[Baseline.DEFAULTS].status is Status.DONE
     everybody: list[Whose] = [winner.number, Baseline.DEFAULTS] if scored else [winner.number]
@@ -261,12 +266,13 @@ def fresh_due(winner: Trial, baselines: Mapping[RunName, Trial], seeds: int) -> 
 
 
 def shipped(winner: Trial, baselines: Mapping[RunName, Trial], ship: Ship) -> Trial:
-    """Return the run whose adapter is handed over.
+    """Return the run of the winner whose adapter ships, which means that it is handed over for use.
 
     Args:
         winner: The winner.
-        baselines: The runs beside the search, by name.
-        ship: "first" for the winner's first run, "best" or "median" for a fresh run by its score on the search items.
+        baselines: All runs outside the search, by name.
+        ship: "first" for the winner's first run; "best" or "median" for the fresh run with that score on the search
+            items.
     """
     runs = sorted(
         (run for run in fresh_runs(baselines, winner.number) if run.status is Status.DONE), key=lambda run: -run.score
@@ -277,19 +283,19 @@ def shipped(winner: Trial, baselines: Mapping[RunName, Trial], ship: Ship) -> Tr
 
 
 def ships_fresh(baselines: Mapping[RunName, Trial]) -> bool:
-    """Return whether the adapter that ships is that of a fresh run."""
+    """Return whether the adapter that ships is from a fresh run."""
     return WinnerScoring.JUDGED in baselines and baselines[WinnerScoring.JUDGED].order is not None
 
 
 def judge(record: Record, winner: Trial | None) -> Verdict | None:
-    """Return the verdict on a record's winner; None while it is not scored on the verdict items.
+    """Return the verdict on a study's winner; None until the winner is scored on the verdict items.
 
-    It is that of the last look: fresh runs that came since count at the next, so that reading a report in between is
-    not one more look, which would have to spend some of the level.
+    The verdict is that of the last look. Fresh runs made since then count only at the next look, because a look spends
+    a part of the significance level, and reading a report must not.
 
     Args:
         record: The study's record.
-        winner: Its winner, if there is one.
+        winner: The winner, if there is one.
     """
     baselines = record.anchors()
     if winner is None or not is_judged(winner, baselines):
@@ -303,7 +309,7 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
     first_defaults = [baselines[Baseline.DEFAULTS]] if Baseline.DEFAULTS in baselines else []
 
     def runs(trials: Iterable[Trial]) -> Runs | None:
-        """Return the scores of those that did not fail."""
+        """Return the scores of the runs that did not fail; None if all failed."""
         packed = [record.items("anchors", trial.number) for trial in trials if trial.status is Status.DONE]
         return on_verdict_items(packed, metric) if packed else None
 
@@ -325,20 +331,20 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
 
 
 def last_look(record: Record, winner: Trial) -> Look | None:
-    """Return the last look at a winner, which says what fresh runs its verdict counts; None if there was none.
+    """Return the last look at a winner, which says how many fresh runs the verdict counts; None if there was none.
 
     Args:
         record: The study's record.
-        winner: Its winner.
+        winner: The winner.
     """
-    looks = record.looks or [Look(winner.number, 0, 0)]  # an older version noted none, and gave one verdict
+    looks = record.looks or [Look(winner.number, 0, 0)]  # older versions gave one verdict and recorded no look
     return next((look for look in reversed(looks) if look.trial == winner.number), None)
 
 
 def which_look(look: Look, looks: Iterable[Look]) -> int:
-    """Return which of a study's looks one is, from 1.
+    """Return the number of a look among a study's looks, from 1.
 
-    Another look at the same runs finds the same, and does not count.
+    A repeated look at the same runs gives the same verdict, so it does not count.
 
     Args:
         look: The look.
@@ -348,21 +354,21 @@ def which_look(look: Look, looks: Iterable[Look]) -> int:
 
 
 def looking(winner: Trial, baselines: Mapping[RunName, Trial]) -> Look:
-    """Return the look at a winner and the defaults that counts all their fresh runs.
+    """Return a new look that counts all fresh runs of the winner and the defaults.
 
     Args:
         winner: The winner.
-        baselines: The runs beside the search, by name.
+        baselines: All runs outside the search, by name.
     """
     return Look(winner.number, len(fresh_runs(baselines, winner.number)), len(fresh_runs(baselines, Baseline.DEFAULTS)))
 
 
 def looked_before(trials: Iterable[Trial], baselines: Mapping[RunName, Trial]) -> Look | None:
-    """Return the look that an older version took without noting it; None if it judged no winner.
+    """Return the look that an older version took without recording it; None if no winner was judged.
 
     Args:
         trials: The study's trials.
-        baselines: The runs beside the search, by name.
+        baselines: All runs outside the search, by name.
     """
     judged = baselines.get(WinnerScoring.JUDGED)
     same = (trial.number for trial in trials if judged is not None and dict(trial.config) == dict(judged.config))
@@ -370,7 +376,7 @@ def looked_before(trials: Iterable[Trial], baselines: Mapping[RunName, Trial]) -
 
 
 def what_items_show(record: Record) -> Limits | None:
-    """Return the smallest gain that a record's verdict items can show; None while the base has no scores."""
+    """Return the smallest gain that a study's verdict items can show; None until the base model has scores."""
     base = record.anchors().get(Baseline.BASE)
     if base is None or base.status is not Status.DONE or "scoring" not in record.loaded:
         return None
@@ -383,12 +389,12 @@ def on_verdict_items(packed: Sequence[Mapping[str, np.ndarray[Any, Any]]], metri
     """Return the scores of runs on the verdict items.
 
     Args:
-        packed: Per run, its per-item results by name.
+        packed: For each run, its per-item results by name.
         metric: The metric to compare.
     """
 
     def named(items: Mapping[str, np.ndarray[Any, Any]], what: str) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the arrays of one kind on the verdict items, by task."""
+        """Return the arrays of a metric or another quantity on the verdict items, by task."""
         names = {name: ResultName.of_array(name) for name in items}
         return {
             result.task: items[name]

@@ -20,7 +20,9 @@ def test_what_is_written_is_read_back(given_settings: dict[str, object]) -> None
 
 def test_comments_come_first_and_settings_without_a_value_are_left_out() -> None:
     text = commented(["What it is."], ["One thing."], {"rank": 16, "steps": None, "template": "a\nb\n"})
-    assert text == "# What it is.\n#\n# Other than in the study:\n# - One thing.\n\nrank: 16\ntemplate: |\n  a\n  b\n"
+    assert (
+        text == "# What it is.\n#\n# Differences from the study:\n# - One thing.\n\nrank: 16\ntemplate: |\n  a\n  b\n"
+    )
 
 
 def test_bullets_are_broken_into_lines() -> None:

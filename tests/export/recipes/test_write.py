@@ -73,15 +73,15 @@ def test_fields_of_the_rows_are_handed_on_or_what_is_not_is_said() -> None:
     assert columns == known
     said = {tool: " ".join(text.replace("\n#", " ").split()) for tool, text in files.items()}
     for tool, name in (("axolotl", "axolotl"), ("litgpt", "LitGPT")):
-        assert f"The study used the rows' history; {name} does not" in said[tool]
+        assert f"The study used the rows' fields history; {name} ignores" in said[tool]
     for tool in ("trl", "llamafactory"):
         assert "The study used the rows'" not in said[tool]
     assert "Rename the rows' fields first: context to input, response to output." in said["litgpt"]
     chats = texts(chosen(rows="chat", fields={"messages": "messages", "tools": "tools", "weight": "weight"}, apart=3))
     for tool, text in chats.items():
         flat = " ".join(text.replace("\n#", " ").split())
-        assert f"The study used the rows' {'weight' if tool == 'trl' else 'tools, weight'};" in flat
-        assert "Answers that the chat template writes otherwise once a chat goes on (3) were trained" in flat
+        assert f"The study used the rows' fields {'weight' if tool == 'trl' else 'tools, weight'};" in flat
+        assert "The chat template writes some answers (3) differently" in flat
 
 
 def test_what_a_tool_cannot_do_is_said() -> None:
@@ -96,8 +96,8 @@ def test_what_a_tool_cannot_do_is_said() -> None:
     assert "Unpack the data first" in files["litgpt"]
     assert "the study used the first 9" in files["litgpt"]
     assert "Unpack the data first" in files["llamafactory"]
-    assert "LitGPT reads no chat rows" in texts(CASES["chat"])["litgpt"]
-    assert "adapt their kind in every block" in " ".join(texts(CASES["whole"])["litgpt"].split("\n# "))
+    assert "LitGPT cannot read chats" in texts(CASES["chat"])["litgpt"]
+    assert "adapt all layers of a type, in every block" in " ".join(texts(CASES["whole"])["litgpt"].split("\n# "))
 
 
 NASTY = 'a: {b} #c\n"q" \'s\' <script> \\x `t` """ ${HOME} %s é'
@@ -137,8 +137,8 @@ def test_a_bases_own_dropout_is_off_in_every_recipe() -> None:
     assert yaml.safe_load(files["axolotl"])["overrides_of_model_config"] == {"resid_pdrop": 0.0, "attn_pdrop": 0.0}
     said = {tool: " ".join(text.replace("\n#", " ").split()) for tool, text in files.items()}
     for tool in ("trl", "axolotl"):
-        assert "Set text_config.attention_dropout to 0 in the base's config.json first" in said[tool]
-    everything = "Set resid_pdrop, attn_pdrop, text_config.attention_dropout to 0 in the base's config.json first"
+        assert "First set text_config.attention_dropout to 0 in the base model's config.json" in said[tool]
+    everything = "First set resid_pdrop, attn_pdrop, text_config.attention_dropout to 0 in the base model's config.json"
     assert everything in said["llamafactory"]
     assert "config.json first" not in said["litgpt"]  # its models have no dropout
     assert not any("config.json first" in text for text in texts(chosen()).values())

@@ -1,4 +1,4 @@
-"""Our settings as LitGPT's arguments, and what LitGPT cannot do."""
+"""Our settings as LitGPT's arguments, and what LitGPT does not support."""
 
 from __future__ import annotations
 
@@ -88,9 +88,13 @@ def test_litgpts_own_loop_takes_the_steps_that_we_count(
 @pytest.mark.parametrize(
     ("examples", "settings", "message"),
     [
-        (100, {"batch_size": 101, "micro_batch_size": 1}, "batch_size 101: LitGPT drops a batch that is not full"),
-        (100, {"steps": 5, "warmup_steps": 5}, "warmup_steps 5 of 5 steps in all"),
-        (16, {}, "warmup_steps 1 of 1 steps in all"),
+        (
+            100,
+            {"batch_size": 101, "micro_batch_size": 1},
+            "batch_size 101: there are only 100 examples, and LitGPT drops",
+        ),
+        (100, {"steps": 5, "warmup_steps": 5}, "warmup_steps 5 of 5 steps in total"),
+        (16, {}, "warmup_steps 1 of 1 steps in total"),
     ],
 )
 def test_a_schedule_that_litgpt_cannot_run_is_refused(examples: int, settings: dict[str, Any], message: str) -> None:
@@ -101,12 +105,12 @@ def test_a_schedule_that_litgpt_cannot_run_is_refused(examples: int, settings: d
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"optimizer": "sgd"}, "LitGPT cannot do optimizer sgd"),
-        ({"schedule": "linear"}, "LitGPT cannot do schedule linear: it knows cosine only"),
-        ({"max_grad_norm": 0.5}, "LitGPT cannot do max_grad_norm 0.5: it clips no gradients"),
-        ({"lora_alpha": 2.5}, "LitGPT cannot do lora_alpha 2.5: it takes integers only"),
-        ({"warmup_steps": 0}, "LitGPT cannot do warmup_steps 0"),
-        ({"steps": 1}, "LitGPT cannot do steps 1"),
+        ({"optimizer": "sgd"}, "LitGPT does not support optimizer sgd"),
+        ({"schedule": "linear"}, "LitGPT does not support schedule linear: it knows cosine only"),
+        ({"max_grad_norm": 0.5}, "LitGPT does not support max_grad_norm 0.5: it does not clip gradients"),
+        ({"lora_alpha": 2.5}, "LitGPT does not support lora_alpha 2.5: it accepts integers only"),
+        ({"warmup_steps": 0}, "LitGPT does not support warmup_steps 0"),
+        ({"steps": 1}, "LitGPT does not support steps 1"),
     ],
 )
 def test_what_litgpt_has_not_is_refused(settings: dict[str, Any], message: str) -> None:

@@ -99,7 +99,7 @@ def test_a_temporary_scratch_folder_goes_with_its_context(make: Any) -> None:
 def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make: Any, tmp_path: Path) -> None:
     (tmp_path / "mine" / place).parent.mkdir(parents=True)
     (tmp_path / "mine" / place).write_text("mine")
-    with pytest.raises(UserError, match="a scratch folder's content may be replaced: give a new one"):
+    with pytest.raises(UserError, match="the content of a scratch folder may be replaced; name an empty or new folder"):
         make(scratch=tmp_path / "mine").check(SPACE)
     assert (tmp_path / "mine" / place).read_text() == "mine"
 
@@ -107,19 +107,23 @@ def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make:
 @pytest.mark.parametrize(
     ("changes", "space", "message"),
     [
-        ({"run": {"litgpt": "no-such-litgpt"}}, SPACE, 'no LitGPT command "no-such-litgpt": install it in a virtual'),
-        ({"training": {"schedule": "linear"}}, SPACE, "LitGPT cannot do schedule linear"),
-        ({"training": {"optimizer": "sgd"}}, SPACE, "LitGPT cannot do optimizer sgd"),
-        ({}, Space(schedule=Choice(["cosine", "constant"])), "LitGPT cannot do schedule constant"),
-        ({}, Space(lora_alpha=Float(1, 64)), r"LitGPT cannot do lora_alpha 25\.0.*: it takes integers only"),
-        ({}, Space(max_grad_norm=Float(0.1, 1)), r"LitGPT cannot do max_grad_norm 0\.1"),
-        ({}, Space(warmup_steps=Int(0, 10)), "LitGPT cannot do warmup_steps 0"),
+        (
+            {"run": {"litgpt": "no-such-litgpt"}},
+            SPACE,
+            'no LitGPT command "no-such-litgpt": install it in its own virtual',
+        ),
+        ({"training": {"schedule": "linear"}}, SPACE, "LitGPT does not support schedule linear"),
+        ({"training": {"optimizer": "sgd"}}, SPACE, "LitGPT does not support optimizer sgd"),
+        ({}, Space(schedule=Choice(["cosine", "constant"])), "LitGPT does not support schedule constant"),
+        ({}, Space(lora_alpha=Float(1, 64)), r"LitGPT does not support lora_alpha 25\.0.*: it accepts integers only"),
+        ({}, Space(max_grad_norm=Float(0.1, 1)), r"LitGPT does not support max_grad_norm 0\.1"),
+        ({}, Space(warmup_steps=Int(0, 10)), "LitGPT does not support warmup_steps 0"),
         ({}, Space(targets=Choice(["attention", "up_proj"])), "but not model.layers.0.mlp.up_proj by itself"),
-        ({}, Space(learning_rte=Float(0, 1)), '"learning_rte", which is no training setting'),
+        ({}, Space(learning_rte=Float(0, 1)), '"learning_rte", which is not a training setting'),
         ({"training": {"steps": 3, "warmup_steps": 3}}, SPACE, "warmup_steps 3 of 3 steps"),
-        ({"model": {"path": "m", "quantize": "nf4"}}, SPACE, "LitGPT cannot be trusted with a quantized base"),
-        ({"model": {"path": "m", "trust_remote_code": True}}, SPACE, "LitGPT cannot run a model's own code"),
-        ({"data": {"path": "d.json", "format": "chat"}}, SPACE, "LitGPT cannot read chat rows"),
+        ({"model": {"path": "m", "quantize": "nf4"}}, SPACE, "partune cannot use a quantized base"),
+        ({"model": {"path": "m", "trust_remote_code": True}}, SPACE, "partune cannot run code that comes with a model"),
+        ({"data": {"path": "d.json", "format": "chat"}}, SPACE, "partune cannot read chat rows"),
         ({"model": "nobody/nothing"}, SPACE, 'no folder "nobody/nothing"'),
         ({"task": "choices.yaml"}, SPACE, "no task file choices.yaml"),
     ],
@@ -148,9 +152,11 @@ def test_a_checkpoint_that_lacks_weights_is_never_converted(
 def test_tasks_that_its_command_cannot_take_are_refused(make: Any, tmp_path: Path) -> None:
     group = tmp_path / "group.yaml"
     group.write_text("group: both\ntask: [choices]\n")
-    with pytest.raises(UserError, match=r"group\.yaml is a file of a group: LitGPT takes files of single tasks only"):
+    with pytest.raises(
+        UserError, match=r"group\.yaml is the file of a group; LitGPT accepts files of single tasks only"
+    ):
         make(task=group).check(SPACE)
-    with pytest.raises(UserError, match="LitGPT cuts the names of tasks at commas"):
+    with pytest.raises(UserError, match="LitGPT does not accept a comma"):
         make(test=["arc_easy,boolq"]).check(SPACE)
 
 
@@ -163,7 +169,7 @@ def test_chat_rows_are_refused(make: Any, tmp_path: Path) -> None:
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     data = write_jsonl(tmp_path / "chat.jsonl", [{"messages": chat}] * 20)
     template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
-    with pytest.raises(UserError, match="LitGPT's JSON data are Alpaca rows"):
+    with pytest.raises(UserError, match="LitGPT reads Alpaca rows only"):
         make(data={"path": str(data), "chat_template": template}).check(SPACE)
 
 
@@ -250,7 +256,7 @@ def test_a_step_that_fails_is_a_failed_trial(
 def test_sizes_that_fit_no_schedule_fail_the_trial_alone(make: Any, command: Path) -> None:
     found = make().evaluate(Trial(0, {"steps": 4, "warmup_steps": 4}))
     assert found.status is Status.FAILED
-    assert found.error == "warmup_steps 4 of 4 steps in all: LitGPT's schedule needs steps after them"
+    assert found.error == "warmup_steps 4 of 4 steps in total: LitGPT needs steps after the warm-up"
     assert not calls(command, "finetune_lora")
 
 
@@ -274,7 +280,7 @@ def test_a_kept_adapter_is_merged_and_a_lost_one_trained_again(make: Any, comman
     assert [call["step"] for call in calls(command)][-4:] == ["finetune_lora", "evaluate", "merge_lora", "evaluate"]
     assert trained_again.scores == kept.scores
     assert "verdict" in kept.scores
-    with pytest.raises(UserError, match="is no adapter of LitGPT"):
+    with pytest.raises(UserError, match="is not an adapter in LitGPT's format"):
         tuner.score_adapter(tmp_path)
 
 

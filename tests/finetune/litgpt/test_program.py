@@ -20,14 +20,14 @@ from tests.support.waiting import PATIENCE, eventually
 
 def test_a_missing_command_says_how_to_install_it(tmp_path: Path) -> None:
     for command in (str(tmp_path / "litgpt"), "no-such-litgpt"):
-        with pytest.raises(UserError, match=r"no LitGPT command .*: install it in a virtual environment of its own"):
+        with pytest.raises(UserError, match=r"no LitGPT command .*: install it in its own virtual environment"):
             Program.find(command, {})
 
 
 def test_a_command_that_is_no_litgpt_is_found_out(tmp_path: Path, program: Program) -> None:
     program.check()
     for text, message in (
-        ("echo --out_dir --precision", "finetune_lora has no --data"),
+        ("echo --out_dir --precision", "finetune_lora` has no flag --data"),
         ("echo ModuleNotFoundError: torch >&2; exit 1", "does not run: .*exit code 1: ModuleNotFoundError: torch"),
     ):
         (tmp_path / "other").write_text(f"#!/bin/sh\n{text}\n")
@@ -50,7 +50,7 @@ def test_a_relative_command_is_found_from_where_we_are(
             "fail",
             r"litgpt evaluate ended with exit code 3: .*RuntimeError: the loss of this trial is odd \(log: .*log\)",
         ),
-        ("kill", "out of memory: litgpt evaluate was killed by signal 9: it said nothing"),
+        ("kill", "out of memory: litgpt evaluate was killed by signal 9: it printed nothing"),
         ("memory", "out of memory: litgpt evaluate ended with exit code 1: .*Tried to allocate 2 GiB"),
     ],
 )

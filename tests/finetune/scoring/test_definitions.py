@@ -20,7 +20,7 @@ from partune.finetune.scoring.definitions import harness_folder, load_file, rend
 from partune.finetune.scoring.tasks import Loader, Task
 from tests.support.tiny import make_items, write_task
 
-WORD = "give --trust-task-code"
+WORD = "add `--trust-task-code`"
 
 
 def encode(instances: list[Any]) -> list[Any]:
@@ -158,15 +158,15 @@ def test_items_that_cannot_be_read_are_told_with_their_place(folder: Path, damag
     ("text", "message"),
     [
         ("group: all\ntask: [first, secnd]\n", 'group all: no task "secnd"; did you mean "second"'),
-        ("group: all\ntask:\n  - {group: inner, task: [nowhere]}\n", 'group inner: no task "nowhere" in .* harness'),
-        ("group: all\ntask: first\n", "group all has no members: its `task` has to be a list"),
+        ("group: all\ntask:\n  - {group: inner, task: [nowhere]}\n", 'group inner: no task "nowhere" in .*harness'),
+        ("group: all\ntask: first\n", "group all has no members: its `task` must be a list"),
         ("group: all\n", "group all has no members"),
-        ("group: all\ntask: [3]\n", "group all: 3 names no task"),
+        ("group: all\ntask: [3]\n", "group all: its member 3 names no task"),
         ("group: all\ntask: [{num_fewshot: 2}]\n", "group all: .* names no task"),
         ("group: all\ntask: [first, all]\n", "group all contains itself"),
         ("group: all\ntask: [first, {group: inner, task: [first]}]\n", "group all has the task first 2 times"),
         ("task: all\ninclude: gone.yaml\n", r"task file .*all\.yaml cannot be read: .*gone\.yaml"),
-        ("task: [all]\n", r"all\.yaml is no task"),
+        ("task: [all]\n", r"all\.yaml names no task"),
         ('task: "a\\0b"\n', r"the name 'a\\x00b' has characters that cannot be printed"),
     ],
 )
@@ -179,7 +179,7 @@ def test_a_bad_group_is_one_clear_line(folder: Path, text: str, message: str) ->
 
 def _without_index() -> Loader:
     loader = Loader()
-    loader._index = type("Index", (), {"task_index": {}, "all_tasks": []})()
+    loader._task_manager = type("Index", (), {"task_index": {}, "all_tasks": []})()
     return loader
 
 

@@ -236,7 +236,7 @@ def test_a_choice_that_cannot_be_scored_is_named(base: Base, tmp_path: Path, cho
     items[3]["choices"][0] = choice
     path = write_task(tmp_path, "bad", items)
     path.write_text(path.read_text() + 'target_delimiter: ""\n')
-    with pytest.raises(UserError, match=r"task bad, item 3: a choice has \d+ tokens"):
+    with pytest.raises(UserError, match=r"task bad, item 3: the choice .* has \d+ tokens"):
         scorer(base, path)
 
 
@@ -279,7 +279,7 @@ def test_items_without_a_wrong_choice_are_left_out_of_a_margin_and_counted(base:
 
 def test_a_task_without_any_wrong_choice_has_no_margin_but_a_loss(base: Base, tmp_path: Path) -> None:
     path = write_task(tmp_path, "one", [item | {"choices": ["oil"], "answer": 0} for item in make_items(6)])
-    with pytest.raises(UserError, match="task one has no wrong choice, which metric margin needs: take --metric loss"):
+    with pytest.raises(UserError, match="task one has no wrong choice, which metric margin needs; use `--metric loss`"):
         scorer(base, path, metric="margin")
     assert np.isfinite(scorer(base, path, metric="loss").score(harness_model(base, 16), {"search"}).score)
 
@@ -309,7 +309,7 @@ def results(document, answers):
 @pytest.mark.parametrize(
     ("result", "message"),
     [
-        ("float('nan') if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan, no number"),
+        ("float('nan') if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan, not a number"),
         ("None if document['answer'] == 2 else 1.0", r"task coded, item \d+: its acc is nan"),
         ("float('inf')", r"task coded, item \d+: its acc is inf"),
         ("1 / (document['answer'] - 2)", r"task coded, item \d+: it cannot be scored \(ZeroDivisionError: "),

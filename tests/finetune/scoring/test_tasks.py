@@ -45,7 +45,7 @@ def test_a_missing_task_file_is_named_with_its_neighbour(base: Base, task_file: 
 
 def test_only_tasks_of_choices_can_be_scored(base: Base, tmp_path: Path) -> None:
     path = write_task(tmp_path, "free", make_items(4), metrics=("exact_match",), kind="generate_until")
-    with pytest.raises(UserError, match="free is of type generate_until; only multiple_choice"):
+    with pytest.raises(UserError, match="free is of type generate_until; only type multiple_choice"):
         scorer(base, path)
 
 
@@ -53,7 +53,7 @@ def test_only_tasks_of_choices_can_be_scored(base: Base, tmp_path: Path) -> None
     ("content", "message"),
     [
         ("task: [unclosed", "cannot be read"),
-        ("dataset_path: json", "is no task: it has neither task nor group"),
+        ("dataset_path: json", "names no task: it has neither the key `task` nor"),
         ("task: lost\ndataset_path: json\ndataset_kwargs: {data_files: nowhere.jsonl}", "cannot be loaded"),
     ],
 )
@@ -80,7 +80,9 @@ def test_search_and_verdict_need_two_items_each(
     base: Base, tmp_path: Path, count: int, settings: dict[str, Any]
 ) -> None:
     few = min(count, settings.get("limit", count))
-    with pytest.raises(UserError, match=rf"task few has {few} items: too few, .*--limit, --verdict-share"):
+    with pytest.raises(
+        UserError, match=rf"task few has {few} items, which is too few: .*`--limit`, change `--verdict-share`"
+    ):
         scorer(base, write_task(tmp_path, "few", make_items(count)), **settings)
 
 
@@ -90,7 +92,7 @@ def load(path: Path) -> Task:
 
 
 WRONG = {
-    "letter": ("C", r"task odd, item 0: the right answer 'C' is none of the 3 choices; give its text, or its number"),
+    "letter": ("C", r"task odd, item 0: the right answer 'C' is none of the 3 choices; write the choice's text"),
     "from one": (3, "task odd, item 0: the right answer 3 is none of the 3 choices; labels count from 0"),
     "hidden": (-1, "item 0: the right answer '-1' is none of the 3 choices"),
     "real": (1.0, "item 0: the right answer '1.0' is none of the 3 choices"),
@@ -119,7 +121,7 @@ def test_an_answer_that_names_no_choice_is_named(tmp_path: Path, kind: str, plac
 
 def test_such_items_are_counted(tmp_path: Path) -> None:
     items = [item | {"answer": 4 * (place > 1)} for place, item in enumerate(make_items(6))]
-    with pytest.raises(UserError, match=r"item 2: the right answer 4 .*; 4 of its 6 items are so"):
+    with pytest.raises(UserError, match=r"item 2: the right answer 4 .*; 4 of its 6 items have this fault"):
         load(write_task(tmp_path, "odd", items))
 
 
@@ -139,7 +141,7 @@ def test_choices_that_are_no_texts_are_named(base: Base, tmp_path: Path, choices
         items[place]["choices"] = choices
     path = write_task(tmp_path, "odd", items)
     path.write_text(path.read_text() + 'target_delimiter: ""\n')
-    with pytest.raises(UserError, match=r"task odd, item \d: (its choices are no list of texts: \[1|.*choice)"):
+    with pytest.raises(UserError, match=r"task odd, item \d: (its choices are not a list of texts: \[1|.*choice)"):
         scorer(base, path)
 
 

@@ -1,1 +1,1 @@
-"""Files that train a study's winner again with other tools."""
+"""Write recipes: files with which other tools repeat the training of a study's trial."""

@@ -1,4 +1,4 @@
-"""axolotl's file: `axolotl train axolotl.yaml`."""
+"""Write the recipe for axolotl, which is run with `axolotl train axolotl.yaml`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 
 FILE = "axolotl.yaml"
 VERSION = "0.19.0"
-NAMES = {  # what it calls the arguments of transformers' Trainer
+NAMES = {  # axolotl's names of arguments, by the names that the Trainer of transformers uses
     "per_device_train_batch_size": "micro_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "num_train_epochs": "num_epochs",
@@ -30,16 +30,16 @@ NAMES = {  # what it calls the arguments of transformers' Trainer
     "seed": "seed",
 }
 HEAD = (
-    f"Trains the winner of a partune study; written for axolotl {VERSION}.",
+    f"Repeats a training of a partune study; written for axolotl {VERSION}.",
     "",
     f"    axolotl train {FILE}",
 )
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the file by its name."""
+    """Return the text of the recipe by its file name."""
     training, data, model = chosen.training, chosen.data, chosen.model
-    same = trainer_arguments(chosen)
+    arguments = trainer_arguments(chosen)
     quantized = model.quantize != "none"
     differences = [
         *chosen.differences(),
@@ -65,7 +65,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "excess_length_strategy": "truncate",
         "sample_packing": False,
         "pad_to_sequence_len": False,
-        **{mine: same[theirs] for theirs, mine in NAMES.items() if theirs in same},
+        **{name: arguments[argument] for argument, name in NAMES.items() if argument in arguments},
         "bf16": chosen.dtype == "bf16",
         "fp16": chosen.dtype == "fp16",
         "output_dir": "trained-axolotl",
@@ -74,7 +74,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
 
 
 def _dataset(chosen: Chosen) -> dict[str, Any]:
-    """Return what the file says of the data."""
+    """Return the entry of the recipe that describes the data."""
     data = chosen.data
     where: dict[str, Any] = {"path": chosen.file or data.path}
     if chosen.file is not None:

@@ -1,4 +1,4 @@
-"""YAML with comments, safe for whatever is in its values."""
+"""Write YAML with comments, in a way that is safe for arbitrary values."""
 
 from __future__ import annotations
 
@@ -12,30 +12,26 @@ WIDTH = 110
 
 
 def commented(head: Sequence[str], differences: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """Return a YAML file with comments.
-
-    The comments are our own words; names of a study are in the values only, where YAML quotes them.
+    """Return the text of a YAML file with comments at its head.
 
     Args:
-        head: Lines on what the file is.
-        differences: Sentences on what is not as in the study.
-        settings: The settings in their order; those that are None are left out.
+        head: Lines that describe the file.
+        differences: Sentences about what differs from the study.
+        settings: The settings, in the order in which they are written; those that are None are left out.
     """
     lines = [f"# {line}".rstrip() for line in head]
     if differences:
-        lines += ["#", "# Other than in the study:", *bullets(differences, "# ")]
-    given = {name: value for name, value in settings.items() if value is not None}
-    return (
-        "\n".join(lines) + "\n\n" + yaml.dump(given, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
-    )
+        lines += ["#", "# Differences from the study:", *bullets(differences, "# ")]
+    used = {name: value for name, value in settings.items() if value is not None}
+    return "\n".join(lines) + "\n\n" + yaml.dump(used, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 def bullets(texts: Sequence[str], margin: str = "") -> list[str]:
-    """Return texts as a list, broken into lines.
+    """Return the lines of a bulleted list.
 
     Args:
-        texts: The texts.
-        margin: What every line begins with.
+        texts: The texts of the bullets, which are wrapped at WIDTH.
+        margin: A prefix for every line.
     """
     return [
         line
@@ -45,7 +41,7 @@ def bullets(texts: Sequence[str], margin: str = "") -> list[str]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """A writer that sets texts of several lines as blocks, where YAML can hold them so."""
+    """A YAML writer that writes multi-line texts as blocks if YAML can represent them in this form."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

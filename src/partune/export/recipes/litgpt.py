@@ -1,4 +1,4 @@
-"""LitGPT's file: `litgpt finetune_lora --config litgpt.yaml`."""
+"""Write the recipe for LitGPT, which is run with `litgpt finetune_lora --config litgpt.yaml`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ VERSION = "0.5.13"
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the file by its name."""
+    """Return the text of the recipe by its file name."""
     training, data = chosen.training, chosen.data
-    switches, missed = _switches(chosen.targets)
-    warmup = max(1, chosen.warmup)  # LitGPT divides by it
-    whole = math.ceil(chosen.examples / chosen.micro_batch) // chosen.accumulation  # steps an epoch
+    switches, target_differences = _switches(chosen.targets)
+    warmup = max(1, chosen.warmup)  # LitGPT divides by the number of warm-up steps
+    steps_per_epoch = math.ceil(chosen.examples / chosen.micro_batch) // chosen.accumulation
     settings: dict[str, Any] = {
         "checkpoint_dir": chosen.base if chosen.has_id else f"checkpoints/{Path(chosen.base).name}",
         "out_dir": "trained-litgpt",
@@ -43,7 +43,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "train": {
             "global_batch_size": training.batch_size,
             "micro_batch_size": chosen.micro_batch,
-            "epochs": math.ceil(chosen.steps / max(1, whole)),
+            "epochs": math.ceil(chosen.steps / max(1, steps_per_epoch)),
             "max_steps": chosen.steps,
             "lr_warmup_steps": warmup,
             "max_seq_length": data.max_length,
@@ -56,14 +56,14 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         },
         "seed": chosen.seed,
     }
-    return {FILE: commented(_head(chosen), [*_differences(chosen, warmup), *missed], settings)}
+    return {FILE: commented(_head(chosen), [*_differences(chosen, warmup), *target_differences], settings)}
 
 
 def _head(chosen: Chosen) -> list[str]:
-    how = "litgpt download MODEL" if chosen.has_id else "litgpt convert_to_litgpt FOLDER"
+    command = "litgpt download MODEL" if chosen.has_id else "litgpt convert_to_litgpt FOLDER"
     return [
-        f"Trains the winner of a partune study; written for LitGPT {VERSION}.",
-        f"It needs the base as a checkpoint of its own: {how}",
+        f"Repeats a training of a partune study; written for LitGPT {VERSION}.",
+        f"First make a checkpoint of the base model in LitGPT's format: {command}",
         "",
         f"    litgpt finetune_lora --config {FILE}",
     ]
@@ -72,38 +72,40 @@ def _head(chosen: Chosen) -> list[str]:
 def _differences(chosen: Chosen, warmup: int) -> list[str]:
     training, data = chosen.training, chosen.data
     sentences = [
-        f"Initialisation, dropout and the data's order are drawn by other generators: with seed {chosen.seed} they are "
-        "fixed, not the same.",
-        *(f"LitGPT cannot do {reason}." for reason in objections(training)),
+        f"The seed {chosen.seed} does not give the study's initialisation, dropout and order of the data, because "
+        "LitGPT uses other random generators.",
+        *(f"LitGPT does not support {reason}." for reason in objections(training)),
         *chosen.homes(),
     ]
     if warmup != chosen.warmup:
-        sentences.append("One step of warm-up, where the study has none.")
+        sentences.append("There is one step of warm-up; the study has none.")
     if chosen.accumulation > 1:
-        sentences.append("Micro-batches count alike in a step, however many tokens are trained in each.")
+        sentences.append("All micro-batches of a step count equally, no matter how many tokens are trained in each.")
     if chosen.rows == "chat":
-        sentences.append("LitGPT reads no chat rows: turn them into instruction and output first.")
+        sentences.append("Convert the chats into rows with instruction and output first; LitGPT cannot read chats.")
     sentences += chosen.unread("LitGPT")
-    if renamed := {name: mine for mine, name in chosen.fields.items() if mine != name}:
+    if renamed := {name: standard for standard, name in chosen.fields.items() if standard != name}:
         sentences.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
     if chosen.file is None:
-        sentences.append("Save the data set as data.json first, a list of rows: LitGPT reads a file.")
+        sentences.append("Save the data set as data.json first, as a list of rows, because LitGPT reads only files.")
     elif chosen.file.endswith(".gz"):
-        sentences.append("Unpack the data first and change json_path: LitGPT reads .json and .jsonl.")
+        sentences.append("Unpack the data first and change json_path, because LitGPT reads only .json and .jsonl.")
     if data.limit is not None:
-        sentences.append(f"LitGPT reads all rows; the study used the first {data.limit}.")
+        sentences.append(f"LitGPT uses all rows; the study used the first {data.limit}.")
     return sentences
 
 
 def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
-    """Return LitGPT's switches for the layers, and what to say where they mean more or fewer layers."""
+    """Return the setting of LitGPT's switches for the adapted layers, and sentences about layers that differ."""
     kinds = {target.rpartition(".")[2] for target in targets}
     table = NEOX_SWITCHES if "query_key_value" in kinds else SWITCHES
     switches = {switch: kinds >= set(of) for switch, of in table.items()}
     covered = {kind for switch, on in switches.items() if on for kind in table[switch]}
     sentences = []
     if left := sorted(kinds - covered):
-        sentences.append(f"{len(left)} kinds of layers that the study adapts have no switch of their own here.")
+        sentences.append(f"{len(left)} types of layers are not adapted, because LitGPT has no switch for them alone.")
     if any("." in target for target in targets):
-        sentences.append("The study adapts single layers; LitGPT's switches adapt their kind in every block.")
+        sentences.append(
+            "The study adapts single layers; LitGPT's switches adapt all layers of a type, in every block."
+        )
     return switches, sentences

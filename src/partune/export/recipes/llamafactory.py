@@ -1,4 +1,4 @@
-"""LLaMA-Factory's files: `llamafactory-cli train llamafactory.yaml`, and the description of the data beside it."""
+"""Write the recipe for LLaMA-Factory, run with `llamafactory-cli train llamafactory.yaml`, and its data description."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from partune.export.recipes.trl import trainer_arguments
 FILE, DATA_FILE = "llamafactory.yaml", "dataset_info.json"
 VERSION = "0.9.5"
 HEAD = (
-    f"Trains the winner of a partune study; written for LLaMA-Factory {VERSION}. {DATA_FILE} says what the data are.",
+    f"Repeats a training of a partune study; written for LLaMA-Factory {VERSION}. {DATA_FILE} describes the data.",
     "",
     f"    llamafactory-cli train {FILE}",
 )
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the files by their names."""
+    """Return the texts of the recipe's files by file name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
     differences = [
@@ -31,13 +31,16 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     ]
     if alpaca:
         differences += [
-            "An input follows its instruction on a line of its own; the study's prompt has it under a heading.",
-            "An empty line after the end of sequence is trained too.",
+            "The input is on a new line after its instruction; in the study's prompt it has its own heading.",
+            "The model is also trained to write an empty line after the end of sequence.",
         ]
     elif chosen.template is not None:
-        differences.append("The chat template is the tokenizer's; the study was given another.")
+        differences.append("The chat template is the tokenizer's; the study used another one.")
     if (chosen.file or "").endswith(".gz"):
-        differences.append(f"Unpack the data first and change {DATA_FILE}: LLaMA-Factory reads .json and .jsonl.")
+        differences.append(
+            f"Unpack the data first and change their name in {DATA_FILE}, because LLaMA-Factory reads only .json and "
+            ".jsonl."
+        )
     settings = {
         "model_name_or_path": chosen.base,
         "model_revision": model.revision,
@@ -76,7 +79,7 @@ _QUANTIZED = {
 
 
 def _description(chosen: Chosen) -> str:
-    """Return what dataset_info.json says of the data."""
+    """Return the text of dataset_info.json, which describes the data."""
     where: dict[str, Any]
     if chosen.file is not None:
         where = {"file_name": chosen.file}

@@ -1,4 +1,4 @@
-"""A Python script that trains with TRL and PEFT, on the very tokens of the study."""
+"""Write a Python script that repeats a trial's training with TRL and PEFT, on exactly the same tokens."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from partune.finetune import data as instructions
 from partune.finetune.model import DTYPES
 from partune.finetune.training import BETAS, EPSILON
 
-FILE = "train_trl.py"  # run from its own folder, where a trl.py would stand in for the library
+FILE = "train_trl.py"  # not trl.py: Python searches the script's folder first, so it would hide the library
 VERSION = "1.16.0"
-READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs")}  # of the rows, as the study does
+READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs")}  # optional fields that TRL uses too
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 HEAD = '''\
-"""Trains the winner of a partune study with TRL and PEFT; written for trl {version}.
+"""Repeats a training of a partune study with TRL and PEFT; written for trl {version}.
 
     pip install trl peft
     python {file}
 
-per_device_train_batch_size x gradient_accumulation_steps x devices is to stay {batch}, whatever a device holds.
+If you change per_device_train_batch_size or the number of devices, keep
+per_device_train_batch_size x gradient_accumulation_steps x devices = {batch}.
 
-Other than in the study:
+Differences from the study:
 {differences}
 """
 
@@ -48,7 +49,7 @@ TURN_WITH_INPUT = """{turn_with_input}"""
 
 
 def tokenised(row):
-    """Prompt and answer encoded apart, so that an answer's tokens are exactly the answer and the end of sequence."""
+    """Encode prompts and answers separately, so that an answer's tokens are just the answer and the end of sequence."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokens, labels = [], []
     for prompt, answer in alpaca_pieces({fields}):
@@ -100,7 +101,7 @@ QUANTIZATION = """
 
 
 def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
-    """Return the arguments that every Trainer of transformers takes by these names."""
+    """Return the settings of the training under the names that the Trainer of transformers uses."""
     training = chosen.training
     adamw = training.optimizer == "adamw"
     betas = {"adam_beta1": BETAS[0], "adam_beta2": BETAS[1], "adam_epsilon": EPSILON}
@@ -123,14 +124,14 @@ def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the script by its name."""
+    """Return the text of the script by its file name."""
     training, data, model = chosen.training, chosen.data, chosen.model
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
     differences = [*chosen.differences(), *chosen.dropping(takes=True), *chosen.unread("TRL", *READ[chosen.rows])]
     if chat and data.loss_on == "answer":
         differences.append(
-            "TRL finds the answers by marks in the chat template, which has to have or to be given them."
+            "TRL finds the answers by the {% generation %} marks of the chat template; add them if they are missing."
         )
     alpha = training.lora_alpha
     lora = {
@@ -155,13 +156,13 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "max_length": data.max_length,
         "packing": False,
         "assistant_only_loss": data.loss_on == "answer" if chat else None,
-        "bf16": False,  # no autocast: the base is loaded in its precision, as in the study
+        "bf16": False,  # no autocast: as in the study, the base model is loaded in its own precision
         "fp16": False,
         "save_strategy": "no",
         "report_to": "none",
     }
-    model_options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
-    given = "".join(f", {name}={value!r}" for name, value in model_options.items() if value is not None)
+    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
+    tokenizer_options = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
     quantized = model.quantize != "none"
     standard = [*([] if chat else ["import re"]), *(["from pathlib import Path"] if chosen.homes() else [])]
     imports = [
@@ -192,7 +193,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         labels="[-100] * len(prompt) + answer" if data.loss_on == "answer" else "prompt + answer",
     )
     body = BODY.format(
-        tokenizer=f"MODEL{given}",
+        tokenizer=f"MODEL{tokenizer_options}",
         prepare="\n".join(_prepared(chosen)),
         lora=_arguments(lora),
         arguments=_arguments(arguments),
@@ -202,7 +203,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
 
 
 def _source(function: Callable[..., Any]) -> str:
-    """Return a function of the study's as it stands, without the types of its arguments."""
+    """Return the source of one of partune's functions, without the types of its arguments and result."""
     return re.sub(r"(?m)^(def \w+)\((.*)\) -> .*:$", _untyped, inspect.getsource(function))
 
 
@@ -213,14 +214,14 @@ def _untyped(signature: re.Match[str]) -> str:
 
 
 def _row(chosen: Chosen) -> str:
-    """Return a row by the study's names for its fields, as Python writes it; unchanged where those are the data's."""
-    renamed = {mine: name for mine, name in chosen.fields.items() if mine != name}
-    pairs = "".join(f", {mine!r}: row.get({name!r})" for mine, name in renamed.items())
+    """Return a Python expression for a row whose fields have the standard names of the format."""
+    renamed = {standard: name for standard, name in chosen.fields.items() if standard != name}
+    pairs = "".join(f", {standard!r}: row.get({name!r})" for standard, name in renamed.items())
     return f"{{**row{pairs}}}" if renamed else "row"
 
 
 def _prepared(chosen: Chosen) -> list[str]:
-    """Return the statements that load the data set."""
+    """Return the statements of the script that load the data set."""
     where = '"json", data_files=DATA' if chosen.file is not None else "DATA"
     lines = [f"dataset = load_dataset({where}, split={chosen.split!r})"]
     if chosen.rows == "alpaca":
@@ -233,7 +234,7 @@ def _prepared(chosen: Chosen) -> list[str]:
 
 
 def _path(path: str) -> str:
-    """Return a path as Python reads it."""
+    """Return a Python expression for a path."""
     return f"str(Path({path!r}).expanduser())" if path.startswith("~") else repr(path)
 
 

@@ -1,4 +1,4 @@
-"""Files that train a study's winner with other tools, by the tool's name."""
+"""The recipes of all tools by name, and a function that writes them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RECIPES: Mapping[str, Callable[[Chosen], Mapping[str, str]]] = {
 
 
 def write(chosen: Chosen, folder: Path, tools: Collection[str]) -> None:
-    """Write the files of some tools into a new folder.
+    """Write the recipes for some tools into a new folder.
 
     Args:
-        chosen: The trial.
+        chosen: The trial whose training the recipes repeat.
         folder: The folder, which must not exist yet.
-        tools: The tools' names.
+        tools: The names of the tools.
     """
     folder.mkdir()
     for tool in tools:

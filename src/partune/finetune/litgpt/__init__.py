@@ -1,1 +1,1 @@
-"""LitGPT through its command line: our settings as its arguments, its steps as processes."""
+"""Train and score trials through LitGPT's command line: settings become its arguments, each step a process."""

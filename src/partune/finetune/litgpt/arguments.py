@@ -1,4 +1,4 @@
-"""Our settings as LitGPT's arguments, and what LitGPT cannot do."""
+"""Translate settings into LitGPT's command-line arguments, and refuse those that LitGPT cannot follow."""
 
 from __future__ import annotations
 
@@ -20,14 +20,12 @@ if TYPE_CHECKING:
 
 PRECISION = {"fp32": "32-true", "bf16": "bf16-true", "fp16": "16-true"}
 
-
 HARNESS_DTYPE = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
+NEVER = "1000000000"  # steps between validations; a validation takes time and prints generated text
 
-NEVER = "1000000000"  # steps between validations, which would also print generated text
 
-
-# Which of LitGPT's switches puts LoRA on a kind of linear layer; a switch adapts all of its kinds in every block.
+# The linear layers that each of LitGPT's switches adapts. A switch adapts all of its layers in every block.
 SWITCHES = {
     "lora_query": ("q_proj",),
     "lora_key": ("k_proj",),
@@ -49,34 +47,34 @@ NEOX_SWITCHES = {
 
 
 def objections(training: config.Training) -> list[str]:
-    """Return what LitGPT's finetune_lora has not, or reads differently, of a trial's settings."""
+    """Return the settings of a trial that `litgpt finetune_lora` lacks or interprets differently, with reasons."""
     alpha = training.lora_alpha
     rules = (
         (training.optimizer == "adamw", "optimizer sgd: its weight decay would be coupled; use adamw"),
         (training.schedule == "cosine", f"schedule {training.schedule}: it knows cosine only"),
-        (training.max_grad_norm == 1.0, f"max_grad_norm {training.max_grad_norm}: it clips no gradients"),
-        (alpha == int(alpha), f"lora_alpha {alpha}: it takes integers only"),
-        (training.warmup_steps != 0, "warmup_steps 0: it divides by them; give at least 1"),
+        (training.max_grad_norm == 1.0, f"max_grad_norm {training.max_grad_norm}: it does not clip gradients"),
+        (alpha == int(alpha), f"lora_alpha {alpha}: it accepts integers only"),
+        (training.warmup_steps != 0, "warmup_steps 0: it divides by their number; set at least 1"),
         (training.steps != 1, "steps 1: its schedule needs at least 2"),
     )
     return [reason for holds, reason in rules if not holds]
 
 
 def refuse(training: config.Training) -> None:
-    """Raise UserError for the first setting that LitGPT cannot do."""
+    """Raise UserError for the first setting that LitGPT does not support."""
     for reason in objections(training):
-        raise UserError(f"LitGPT cannot do {reason} (--engine packed can)")
+        raise UserError(f"LitGPT does not support {reason} (`--engine packed` does)")
 
 
 def find_switches(model: nn.Module, targets: str) -> dict[str, bool]:
-    """Return LitGPT's switches for the layers that `targets` means.
+    """Return the setting of each of LitGPT's switches that adapts the layers named by `targets`.
 
     Args:
         model: The base model.
-        targets: As `find_targets` takes them.
+        targets: The layers to adapt, in the form that `find_targets` accepts.
 
     Raises:
-        UserError: No switches mean these very layers.
+        UserError: No combination of switches adapts exactly these layers.
     """
     wanted = set(find_targets(model, targets))
     layers = linear_layers(model)
@@ -87,12 +85,14 @@ def find_switches(model: nn.Module, targets: str) -> dict[str, bool]:
     if covered != wanted:
         odd = min(wanted - covered)
         raise UserError(
-            f"targets {targets}: LitGPT adapts query, key, value, projection, the whole MLP or the head, "
-            f"in every block, but not {odd} by itself"
+            f"targets {targets}: LitGPT can adapt query, key, value, projection, all layers of the MLP or the head, "
+            f"each in every block, but not {odd} by itself"
         )
     tied: Any = getattr(model, "config", None)
     if switches["lora_head"] and getattr(tied, "tie_word_embeddings", False):
-        raise UserError(f"targets {targets}: the head shares its weights with the embeddings, and cannot be merged")
+        raise UserError(
+            f"targets {targets}: the head shares its weights with the embeddings, so its adapter cannot be merged"
+        )
     return switches
 
 
@@ -112,35 +112,37 @@ def finetune_arguments(
 ) -> list[str]:
     """Return the arguments of `litgpt finetune_lora`.
 
-    Steps are counted as our own engines count them, so that a trial is as long; LitGPT's epochs only have to suffice. A
-    micro-batch is the largest divisor of the batch that is no larger than asked.
+    The number of steps is the same as for the other engines. The number of epochs passed to LitGPT is only large enough
+    to reach it. The micro-batch is the largest divisor of the batch that does not exceed the requested size.
 
     Args:
-        base: The base, in LitGPT's form.
-        data: Folder of the training rows.
-        out: Folder for what it writes.
-        examples: Number of training rows.
-        training: How to train.
-        switches: Which layers get adapters.
-        max_length: Tokens of an example at most.
-        loss_on: Which tokens the loss is on.
-        dtype: fp32, bf16 or fp16.
-        seed: Seed of initialisation and dropout.
-        order_seed: Seed of the data's order.
+        base: The base model in LitGPT's format.
+        data: The folder of the training rows.
+        out: The output folder.
+        examples: The number of training rows.
+        training: The settings of the training.
+        switches: LitGPT's switches for the layers that get adapters.
+        max_length: The largest number of tokens of an example.
+        loss_on: The tokens on which the loss is computed.
+        dtype: The precision: fp32, bf16 or fp16.
+        seed: The seed of initialisation and dropout.
+        order_seed: The seed of the order of the data.
 
     Raises:
-        UserError: Its schedule cannot be had.
+        UserError: LitGPT has no schedule for these numbers of steps and examples.
     """
     batch, most = training.batch_size, training.micro_batch_size or training.batch_size
     micro = next(size for size in range(min(most, batch), 0, -1) if batch % size == 0)
     steps = count_steps(examples, training)
     warmup = training.warmup_steps or max(1, round(WARMUP_SHARE * steps))
-    # LitGPT accumulates batch // micro micro-batches per step, and drops what is left at an epoch's end.
+    # LitGPT accumulates batch // micro micro-batches per step, and drops an incomplete batch at the end of an epoch.
     steps_per_epoch = math.ceil(examples / micro) // (batch // micro)
     if not steps_per_epoch:
-        raise UserError(f"batch_size {batch}: LitGPT drops a batch that is not full, and there are {examples} examples")
+        raise UserError(
+            f"batch_size {batch}: there are only {examples} examples, and LitGPT drops a batch that is not full"
+        )
     if steps == warmup or steps < 2:
-        raise UserError(f"warmup_steps {warmup} of {steps} steps in all: LitGPT's schedule needs steps after them")
+        raise UserError(f"warmup_steps {warmup} of {steps} steps in total: LitGPT needs steps after the warm-up")
     optimizer = {
         "class_path": "torch.optim.AdamW",
         "init_args": {"lr": training.learning_rate, "weight_decay": training.weight_decay},
@@ -188,15 +190,15 @@ def evaluate_arguments(
     """Return the arguments of `litgpt evaluate`.
 
     Args:
-        checkpoint: The model, in LitGPT's form.
-        tasks: Names or files of tasks that share a limit.
-        out: Folder for what it converts.
-        results: File for the harness's results.
-        batch_size: Requests per forward pass.
-        device: Kind of the device: cpu, cuda.
-        dtype: fp32, bf16 or fp16.
-        limit: Documents of each task; None takes all.
-        fewshot: Examples shown before each question; None leaves it to the task.
+        checkpoint: The model in LitGPT's format.
+        tasks: The names or files of the tasks to score.
+        out: The folder for the converted model.
+        results: The file for the results of lm-evaluation-harness.
+        batch_size: The number of requests per forward pass.
+        device: The type of the device: cpu or cuda.
+        dtype: The precision: fp32, bf16 or fp16.
+        limit: The number of documents of each task to score; None scores all.
+        fewshot: The number of examples shown before each question; None uses the task's default.
     """
     values: dict[str, Any] = {
         "tasks": ",".join(tasks),
@@ -208,12 +210,12 @@ def evaluate_arguments(
         "limit": limit,
         "num_fewshot": fewshot,
     }
-    given = {name: value for name, value in values.items() if value is not None}
-    return [str(checkpoint), *(str(part) for name, value in given.items() for part in (f"--{name}", value))]
+    used = {name: value for name, value in values.items() if value is not None}
+    return [str(checkpoint), *(str(part) for name, value in used.items() for part in (f"--{name}", value))]
 
 
 def finetune_flags() -> list[str]:
-    """Return arguments of `finetune_lora` with some values, for their names."""
+    """Return sample arguments of `litgpt finetune_lora`, from which the names of all flags in use can be read."""
     switches = dict.fromkeys(SWITCHES, True)
     nowhere = Path()
     return finetune_arguments(

@@ -1,4 +1,4 @@
-"""Checkpoints in LitGPT's form: the base brought to it, and its adapters brought to PEFT's."""
+"""Convert base models to LitGPT's format, and LitGPT's adapters to PEFT's format."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-# Models that LitGPT can take in any size: the name under which its converter knows their weights.
+# By model type, a model that LitGPT knows by name and that has the same architecture. With its name, LitGPT's converter
+# accepts a model of any size.
 STAND_INS = {"llama": "Llama-3.2-1B", "mistral": "Llama-3.2-1B", "qwen2": "Qwen2.5-0.5B"}
 
 
 def find_model_folder(model: config.Model) -> Path:
-    """Return the model's folder; an id's is in Hugging Face's cache, which is filled where it has to be."""
+    """Return the folder of a model; download it to Hugging Face's cache if the model is named by its id."""
     path = Path(model.path).expanduser()
     if path.is_dir():
         return path.absolute()
@@ -45,9 +46,9 @@ def find_model_folder(model: config.Model) -> Path:
 
 
 def load_outline(model: config.Model) -> PreTrainedModel:
-    """Return the model without its weights; raise UserError where it cannot be read.
+    """Return the model without its weights; raise UserError if it cannot be read.
 
-    A checkpoint in LitGPT's form is not checked for missing weights: LitGPT did that when it converted it.
+    A checkpoint in LitGPT's format is not checked for missing weights, because LitGPT's converter has done so.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -64,14 +65,14 @@ def load_outline(model: config.Model) -> PreTrainedModel:
 
 
 def convert(program: Program, source: Path, folder: Path, name: str, log: Path) -> Path:
-    """Return the LitGPT checkpoint of a model folder: itself if it is one, else converted, once.
+    """Return a model as a LitGPT checkpoint; convert it unless it is one already or was converted before.
 
     Args:
         program: LitGPT's command.
         source: The model's folder.
-        folder: Where the checkpoint goes; should end in `name`.
-        name: The model's name, by which LitGPT may know it (its tokenizer rules go by it too).
-        log: File for the step's log.
+        folder: The folder for the checkpoint; its last part should be `name`.
+        name: The model's name. LitGPT chooses the configuration and the tokenizer's rules by it.
+        log: The file for the converter's log.
 
     Raises:
         StepError: The conversion failed.
@@ -88,14 +89,15 @@ def convert(program: Program, source: Path, folder: Path, name: str, log: Path) 
             shutil.copy(path, draft)
         if any(path.suffix == ".safetensors" for path in weights):
             weights = [path for path in weights if path.suffix == ".safetensors"]
-        for path in weights:  # the converter reads from the folder that it writes to, and weights are large
+        # The converter reads and writes the same folder. Links avoid copying the weights, which are large.
+        for path in weights:
             (draft / path.name).symlink_to(path.resolve())
         try:
             program.run("convert_to_litgpt", [str(draft), "--model_name", name], log)
         except StepError as error:
             if "is not a supported config name" not in str(error):
                 raise
-            # The name decides nothing but sizes, which are then written as the model's own.
+            # Within an architecture, the name decides only the sizes, and these are then overwritten by the model's.
             stand_in, settings = describe(source)
             program.run("convert_to_litgpt", [str(draft), "--model_name", stand_in], log)
             (draft / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -105,29 +107,32 @@ def convert(program: Program, source: Path, folder: Path, name: str, log: Path) 
 
 
 def describe(source: Path) -> tuple[str, dict[str, Any]]:
-    """Return a name of its architecture and its LitGPT configuration, for a model that LitGPT does not know by name.
+    """Describe a model that LitGPT does not know by name.
 
-    The converter only renames and joins weights, by architecture; sizes are in the configuration.
+    LitGPT's converter only renames and joins weights, which depends on the architecture and not on sizes.
 
     Args:
         source: The model's folder.
 
+    Returns:
+        The name of a known model of the same architecture, and the model's own configuration in LitGPT's format.
+
     Raises:
-        UserError: LitGPT knows no such architecture.
+        UserError: LitGPT has no such architecture.
     """
     from transformers import AutoConfig
 
     with quiet():
         try:
-            known: PretrainedConfig = AutoConfig.from_pretrained(source)
+            loaded: PretrainedConfig = AutoConfig.from_pretrained(source)
         except (OSError, ValueError) as error:
             raise UserError(f"model {source} cannot be read: {one_line(error)}") from None
 
     def get(name: str, default: Any = None) -> Any:
-        """Return a setting of the model; other architectures have other ones."""
-        return getattr(known, name, default)
+        """Return a setting of the model, or the default if its architecture has no such setting."""
+        return getattr(loaded, name, default)
 
-    kind = known.model_type
+    kind = loaded.model_type
     rope = get("rope_parameters") or {}
     rope_type = rope.get("rope_type", "default")
     for holds, what in (
@@ -140,7 +145,10 @@ def describe(source: Path) -> tuple[str, dict[str, Any]]:
         (not get("use_sliding_window"), "use_sliding_window"),
     ):
         if not holds:
-            raise UserError(f"LitGPT knows no model of the name {source.name}, and of {what} only those it knows")
+            raise UserError(
+                f"LitGPT does not know the model {source.name}, and partune cannot describe it to LitGPT "
+                f"because of its {what}; use `--engine packed`"
+            )
     settings = {
         "name": STAND_INS[kind],
         "hf_config": {},
@@ -175,13 +183,15 @@ def describe(source: Path) -> tuple[str, dict[str, Any]]:
 
 
 def keep_lora(final: Path, folder: Path, model: nn.Module, training: config.Training) -> None:
-    """Keep what finetune_lora left, without the merged weights; and the same adapter in PEFT's format, if it has one.
+    """Save the adapter that `finetune_lora` trained, in LitGPT's format without the merged weights, and in PEFT's.
+
+    PEFT's format is written only if the base model names its layers as Llama does.
 
     Args:
-        final: The folder that it left.
-        folder: Where the adapter goes.
-        model: The base; its weights are not read. PEFT's form is written for layers named as Llama's.
-        training: How it was trained.
+        final: The folder that `finetune_lora` wrote.
+        folder: The folder for the adapter.
+        model: The base model; its weights are not read.
+        training: The settings that the adapter was trained with.
     """
     with written(folder) as draft:
         for path in final.iterdir():
@@ -191,7 +201,7 @@ def keep_lora(final: Path, folder: Path, model: nn.Module, training: config.Trai
             _write_peft(draft, model, training)
 
 
-# LitGPT's names of layers, with a block's number between, and those of Llama.
+# Llama's names of the layers in a block, by LitGPT's names.
 LAYERS = {
     "attn.proj": "self_attn.o_proj",
     "mlp.fc_1": "mlp.gate_proj",
@@ -201,9 +211,10 @@ LAYERS = {
 
 
 def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> None:
-    """Write an adapter beside LitGPT's LoRA weights: adapter_config.json and adapter_model.safetensors.
+    """Write adapter_config.json and adapter_model.safetensors beside LitGPT's LoRA weights.
 
-    LitGPT stacks the adapters of q, k and v, of those that have one: A is (n r, d), B (the sum of their widths, r).
+    LitGPT stacks the matrices of the n adapted layers among q, k and v: A is (n r, d), B is (the sum of their widths,
+    r).
     """
     import torch
     from peft import LoraConfig
@@ -216,7 +227,7 @@ def _write_peft(folder: Path, model: nn.Module, training: config.Training) -> No
     for name, tensor in torch.load(folder / LORA, map_location="cpu", weights_only=True)["model"].items():
         layer, _, matrix = name.rpartition(".")
         block = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", layer)
-        if block is None:  # the head has the same name in both
+        if block is None:  # the head, whose name is the same in LitGPT and PEFT
             tensors[f"{layer}.{matrix}"] = tensor
             continue
         prefix = f"model.layers.{block[1]}"

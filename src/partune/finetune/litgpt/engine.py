@@ -1,12 +1,12 @@
-"""LitGPT as an engine: each trial through its command line, `finetune_lora` and then `evaluate`.
+"""The engine that runs each trial through LitGPT's commands: `litgpt finetune_lora`, then `litgpt evaluate`.
 
-Training, merging and scoring are LitGPT's own processes; checks, settings, split of the items, metrics and record are
-those of every engine. LitGPT cannot share an environment with our transformers, so nothing of it is imported: it is a
-program in a virtual environment of its own. Written against LitGPT 0.5.13.
+LitGPT's processes train, merge and score. Checks, settings, the split of items, metrics and the record are the same as
+for the other engines. LitGPT needs another version of transformers than partune does, so nothing of it is imported: it
+is a program in its own virtual environment. Written against LitGPT 0.5.13.
 
-Per-item results, which the split and the paired test need, come from `litgpt evaluate` too: its results.json has the
-harness's log-likelihood of every choice. It always scores a whole task, so a trial also pays for the verdict items; of
-these nothing leaves this module before the verdict.
+Splitting the items and the paired test need per-item results. `litgpt evaluate` writes them to results.json: the
+log-likelihood of every choice, from lm-evaluation-harness. The command always scores all items of a task, so every
+trial also pays for the verdict items, but their scores do not leave this module before the verdict.
 """
 
 from __future__ import annotations
@@ -49,31 +49,31 @@ if TYPE_CHECKING:
     from partune.finetune.scoring.scores import Scores
     from partune.finetune.scoring.tasks import Answer, LogLikelihoods, Request
 
-Asked = tuple[Sequence[str], int | None, int | None]  # tasks, their limit, examples shown before each question
+Asked = tuple[Sequence[str], int | None, int | None]  # tasks, limit of documents, examples shown before a question
 
 
 class LitGPTEngine(Engine):
     """Trains, merges and scores through LitGPT's command line, one process per step.
 
-    The base that this process holds has no weights: names, shapes and tokens are all it needs. LitGPT's processes hold
-    the weights.
+    In this process the base model has no weights, because only its names, shapes and tokenizer are needed. LitGPT's
+    processes load the weights.
 
     Args:
         study: The study's settings.
-        scratch: Folder for the converted base, the data and the trials' logs, whose content may be replaced; None takes
-            a temporary one, which `close` removes.
+        scratch: The folder for the converted base model, the data and the trials' logs. What it contains may be
+            replaced. None makes a temporary folder, which `close` removes.
     """
 
     stoppable = False
     identity: Mapping[str, str] = {"engine": "litgpt"}
-    # A warm-up as long as these few steps, which a user may have given, is no schedule that LitGPT takes.
+    # LitGPT refuses a warm-up as long as the training, and the user's warm-up may be longer than these few steps.
     zero_settings: Mapping[str, Value] = {**ZERO_SETTINGS, "warmup_steps": 1}
 
     def __init__(self, study: config.StudyConfig, scratch: Path | None = None) -> None:
         self.materials = Materials(study, self._load_base)
         self._scratch = scratch
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._data: Path | None = None  # the rows as LitGPT reads them, once they are written
+        self._data: Path | None = None  # the folder of the training rows in LitGPT's format, once written
 
     def _load_base(self, dtype: str) -> Base:
         model = self.materials.model
@@ -85,7 +85,7 @@ class LitGPTEngine(Engine):
         return self.materials.base(self.materials.study.training.dtype)
 
     def scratch(self) -> Path:
-        """Return the folder of the converted base, the data and the trials' logs, made where it is a temporary one."""
+        """Return the scratch folder; make a temporary one at the first call if none was set."""
         if self._scratch is not None:
             return self._scratch
         if self._temporary is None:
@@ -95,52 +95,53 @@ class LitGPTEngine(Engine):
     # ----- before any training
 
     def refuse(self) -> None:
-        """Raise UserError for what LitGPT cannot do with a model, data or tasks, or where its command is missing."""
+        """Raise UserError for a model, data or tasks that LitGPT does not support, or if its command is missing."""
         model = self.materials.model
         for holds, reason in (
-            (model.quantize == "none", "be trusted with a quantized base here (model.quantize)"),
-            (not model.trust_remote_code, "run a model's own code (model.trust_remote_code)"),
-            (self.materials.data.format != "chat", "read chat rows: Alpaca rows only (data.format)"),
+            (model.quantize == "none", "use a quantized base model (model.quantize)"),
+            (not model.trust_remote_code, "run code that comes with a model (model.trust_remote_code)"),
+            (self.materials.data.format != "chat", "read chat rows, only Alpaca rows (data.format)"),
         ):
             if not holds:
-                raise UserError(f"LitGPT cannot {reason}")
+                raise UserError(f"with the engine litgpt, partune cannot {reason}")
         if self._scratch is not None:
             require_own(self._scratch)
         Program.find(self.materials.study.run.litgpt, {})
         for name in (*self.materials.validation.tasks, *self.materials.study.test.tasks):
             path = Path(name).expanduser()
             if "," in name:
-                raise UserError(f"task {name}: LitGPT cuts the names of tasks at commas")
+                raise UserError(f"task {name}: LitGPT does not accept a comma in the name of a task")
             if path.is_file() and re.search(r"^group\s*:", path.read_text(encoding="utf-8"), re.MULTILINE):
-                raise UserError(f"task {name} is a file of a group: LitGPT takes files of single tasks only")
+                raise UserError(f"task {name} is the file of a group; LitGPT accepts files of single tasks only")
 
     def refuse_training(self, training: config.Training) -> None:
-        """Raise UserError for training settings that LitGPT has not, or reads differently."""
+        """Raise UserError for training settings that LitGPT lacks or interprets differently."""
         refuse(training)
 
     def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
-        """Raise UserError for targets and schedules that LitGPT cannot train, or where its command does not work."""
+        """Raise UserError for targets or schedules that LitGPT cannot train, or if its command does not work."""
         for names in targets:
             find_switches(self._base.model, names)
-        for usual in settings:
-            # Seeds decide nothing that could be refused.
-            self.arguments(Assignment(0, usual, 0, 0, frozenset()), Path(), Path(), Path())
+        for trial_settings in settings:
+            # Whether settings are refused does not depend on the seeds, so any will do.
+            self.arguments(Assignment(0, trial_settings, 0, 0, frozenset()), Path(), Path(), Path())
         self._program.check()
 
     def capacity(self, typical: Callable[[], Settings], recorded: int | None) -> int:
-        """Return 1: trials take turns."""
+        """Return 1: LitGPT trains one trial at a time."""
         return 1
 
     def describe(self, slots: int) -> Mapping[str, int | str]:
         """Return the engine's name."""
         return self.identity
 
-    # ----- what a trial pays for
+    # ----- training and scoring
 
     def evaluate(self, assignment: Assignment) -> Outcome:
-        """Train and score an assignment; its adapter is kept in LitGPT's format and in PEFT's.
+        """Train and score one trial, and keep its adapter in LitGPT's format and in PEFT's.
 
-        A step that fails is a failed trial, and so are sizes that fit no schedule of LitGPT's.
+        If a step fails, or LitGPT has no schedule for the number of steps, the trial fails: the outcome holds the
+        exception.
         """
         checkpoint = self.checkpoint()
         adapter = assignment.adapter
@@ -158,30 +159,30 @@ class LitGPTEngine(Engine):
                     keep_lora(final, adapter, self.materials.base(training.dtype).model, training)
         except Exception as error:
             cost["seconds"] = time.perf_counter() - began
-            # What the user could correct before a study is by now this trial's own: others have other sizes.
+            # A UserError would stop the study, but only the settings of this trial are at fault.
             return Outcome(StepError(str(error)) if isinstance(error, UserError) else error, cost)
         cost["seconds"] = time.perf_counter() - began
         return Outcome(scores, cost)
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Evaluate an assignment with learning rate 0; raise UserError where the path of the trials does not work."""
+        """Train and score an assignment with learning rate 0; raise UserError if that fails, as trials would too."""
         outcome = self.evaluate(assignment)
         if isinstance(outcome.scores, Exception):
             raise UserError(f"LitGPT cannot fine-tune here: {cause(outcome.scores)}")
         return outcome
 
     def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
-        """Score the untouched base, through LitGPT as well."""
+        """Score the untouched base model through LitGPT."""
         return self._score_checkpoint(self.checkpoint(), parts, "base", dtype)
 
     def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Merge kept LoRA weights into the base and score them."""
+        """Merge a saved LoRA adapter into the base model and score the result; raise UserError if that fails."""
         return self.score_adapter(training.dtype, adapter, parts)
 
     def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Merge kept LoRA weights into the base and score them; raise UserError where that fails."""
+        """Merge a saved LoRA adapter into the base model and score the result; raise UserError if that fails."""
         if not (adapter / LORA).is_file():
-            raise UserError(f"{adapter} is no adapter of LitGPT: it has no {LORA}")
+            raise UserError(f"{adapter} is not an adapter in LitGPT's format: it has no file {LORA}")
         checkpoint = self.checkpoint()
         with self._workplace(f"{adapter.name}-merged") as folder:
             shutil.copytree(adapter, folder / "final")
@@ -193,16 +194,19 @@ class LitGPTEngine(Engine):
             return self._score_checkpoint(folder / "final", parts, f"{adapter.name}-scored", dtype)
 
     def _score_checkpoint(self, checkpoint: Path, parts: frozenset[str], name: str, dtype: str) -> Outcome:
-        """Score a checkpoint as it is."""
+        """Score a checkpoint without training it."""
 
-        def scored() -> Scores:
+        def score() -> Scores:
             with self._workplace(name) as folder:
                 return self.score(checkpoint, parts, folder, dtype)
 
-        return score_untrained(scored)
+        return score_untrained(score)
 
     def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
-        """Load a kept adapter through PEFT, on a base with weights that is loaded for it."""
+        """Load a saved adapter through PEFT, on a base model whose weights are loaded for it.
+
+        Returns None if the adapter has no copy in PEFT's format.
+        """
         if not (adapter / "adapter_config.json").is_file():
             return None
         self.materials.prepare()
@@ -212,10 +216,10 @@ class LitGPTEngine(Engine):
             return reload(base, self.materials.scorer, self.materials.validation.batch_size, adapter)
 
     def interrupt(self) -> None:
-        """Let the step under way end with the thread that waits for it: its process ends then."""
+        """Do nothing: LitGPT's process is killed when the thread that waits for it is interrupted."""
 
     def close(self) -> None:
-        """Release what is loaded, and remove a temporary scratch folder."""
+        """Release all that is loaded, and remove the temporary scratch folder, if there is one."""
         self.materials.release()
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -227,7 +231,7 @@ class LitGPTEngine(Engine):
         return workplace(self.scratch() / "trials" / name)
 
     def checkpoint(self) -> Path:
-        """Return the base as a LitGPT checkpoint, converted once; raise UserError where it cannot be."""
+        """Return the base model as a LitGPT checkpoint; convert it once, and raise UserError if that fails."""
         self.materials.prepare()
         model = self.materials.model
         with self.materials.lock:
@@ -242,13 +246,13 @@ class LitGPTEngine(Engine):
         """Return the arguments of `litgpt finetune_lora` for an assignment.
 
         Args:
-            assignment: What to train.
-            checkpoint: The base in LitGPT's form.
-            data: Folder of the training rows.
-            out: Folder for what it writes.
+            assignment: The settings and seeds of the training.
+            checkpoint: The base model in LitGPT's format.
+            data: The folder of the training rows.
+            out: The output folder.
 
         Raises:
-            UserError: LitGPT cannot train so.
+            UserError: LitGPT cannot train with these settings.
         """
         training, max_length, loss_on = assignment.settings
         base = self.materials.base(training.dtype)
@@ -267,12 +271,12 @@ class LitGPTEngine(Engine):
         )
 
     def train(self, assignment: Assignment, checkpoint: Path, folder: Path) -> Path:
-        """Run `finetune_lora`, its log in `folder`.
+        """Run `litgpt finetune_lora`.
 
         Args:
-            assignment: What to train.
-            checkpoint: The base in LitGPT's form.
-            folder: An empty folder.
+            assignment: The settings and seeds of the training.
+            checkpoint: The base model in LitGPT's format.
+            folder: An empty folder for the result and the log.
 
         Returns:
             The checkpoint with the adapter merged into it.
@@ -287,24 +291,24 @@ class LitGPTEngine(Engine):
         return folder / "out" / "final"
 
     def score(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None = None) -> Scores:
-        """Run `evaluate` on a checkpoint.
+        """Score a checkpoint with `litgpt evaluate`.
 
         Args:
-            checkpoint: The model, in LitGPT's form.
-            parts: Parts of the items to score.
-            folder: For its results and logs.
-            dtype: Precision to score in; None takes the study's.
+            checkpoint: The model in LitGPT's format.
+            parts: The names of the parts of the items to score.
+            folder: The folder for the results and logs.
+            dtype: The precision to score in; None means the study's precision.
 
         Raises:
             StepError: The step failed.
         """
-        loglikelihoods = self._answered(checkpoint, parts, folder, dtype)
-        # The step above runs in a process of its own; what follows renders the harness's templates, one at a time.
+        loglikelihoods = self._evaluated(checkpoint, parts, folder, dtype)
+        # The step above ran in another process and needs no lock. Scoring renders templates, one thread at a time.
         with self.materials.lock:
             return self.materials.scorer.score(loglikelihoods, parts)
 
-    def _answered(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None) -> LogLikelihoods:
-        """Run `litgpt evaluate` once per folder and limit of tasks; return what answers requests from its results."""
+    def _evaluated(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None) -> LogLikelihoods:
+        """Run `litgpt evaluate` once per group of tasks; return a function that looks up requests in its results."""
         validation, test = self.materials.validation, self.materials.study.test
         base = self._base if dtype is None else self.materials.base(dtype)
         asked: list[Asked] = [(validation.tasks, validation.limit, validation.fewshot)]
@@ -335,7 +339,7 @@ class LitGPTEngine(Engine):
 
         return loglikelihoods
 
-    # ----- what steps need, found once
+    # ----- inputs of the steps, looked up once
 
     @cached_property
     def _program(self) -> Program:
@@ -352,15 +356,18 @@ class LitGPTEngine(Engine):
 
 
 def _grouped(asked: Sequence[Asked], folder: Path) -> dict[tuple[Path, int | None, int | None], list[str]]:
-    """Return the tasks that one step can score together, by the folder where it runs, limit and examples shown.
+    """Group tasks that one run of `litgpt evaluate` can score together.
 
-    A task's YAML file names its data files relative to its own folder, so its step has to run there; a task of the
-    harness's runs in `folder`.
+    A task's YAML file names its data files relative to its own folder, so the command must run in that folder. For a
+    task that comes with lm-evaluation-harness, it runs in `folder`.
+
+    Returns:
+        The tasks by working directory, limit of documents, and number of examples shown before a question.
     """
     groups: dict[tuple[Path, int | None, int | None], list[str]] = {}
     for names, limit, fewshot in asked:
         for name in names:
             path = Path(name).expanduser().absolute()
-            where, given = (path.parent, str(path)) if path.is_file() else (folder, name)
-            groups.setdefault((where, limit, fewshot), []).append(given)
+            where, argument = (path.parent, str(path)) if path.is_file() else (folder, name)
+            groups.setdefault((where, limit, fewshot), []).append(argument)
     return groups

@@ -1,4 +1,4 @@
-"""Files that LitGPT reads and writes: training rows, a trial's workplace, answers to the harness's requests."""
+"""Write the files that LitGPT reads, read those that it writes, and manage the scratch folder."""
 
 from __future__ import annotations
 
@@ -16,20 +16,24 @@ from partune.finetune.rows import Row, normalise, read_rows
 
 WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.yaml"
 
-
+# The log-likelihood of a continuation, and whether it is the greedy one, by (context, continuation).
 Answers = dict[tuple[str, str], tuple[float, bool]]
 
 
 def read_data(data: config.Data) -> list[Row]:
-    """Return the rows that hold something, as `tokenise` takes them; raise UserError for others than Alpaca's."""
+    """Return the rows that are not empty, normalised as for the other engines.
+
+    Raises:
+        UserError: The rows are not Alpaca rows, or use a field that LitGPT does not have.
+    """
     rows = normalise(data, read_rows(data))
     if rows.form != "alpaca":
-        raise UserError(f"{data.path}: LitGPT's JSON data are Alpaca rows (instruction, input, output)")
+        raise UserError(f"{data.path}: LitGPT reads Alpaca rows only (fields instruction, input, output)")
     for number, row in rows.rows:
         if more := [name for name in ("system", "history") if row[name]]:
             raise UserError(
-                f"{data.path}, row {number}: LitGPT's JSON data have no place for {' and '.join(more)}: "
-                "take the packed engine, or rows without"
+                f"{data.path}, row {number}: LitGPT does not support {' and '.join(more)}; "
+                "use `--engine packed`, or remove this from the rows"
             )
     return [row for _, row in rows.rows if row["instruction"].strip() or row["output"].strip()]
 
@@ -37,12 +41,12 @@ def read_data(data: config.Data) -> list[Row]:
 def write_data(rows: Sequence[Row], folder: Path) -> Path:
     """Write the folder that LitGPT's JSON data module reads: train.json with all rows, and val.json.
 
-    LitGPT insists on validation rows and computes their loss for two batches before training, with no effect on it: the
-    first two rows stand for them, and none is lost for training.
+    LitGPT requires validation rows. It computes their loss for two batches before training, which does not affect the
+    training. So val.json repeats the first two training rows, and no row is withheld from training.
 
     Args:
         rows: Alpaca rows.
-        folder: Where to; what is there is replaced.
+        folder: The folder to write; an existing one is replaced.
 
     Returns:
         The folder.
@@ -55,20 +59,21 @@ def write_data(rows: Sequence[Row], folder: Path) -> Path:
 
 
 def require_own(scratch: Path) -> None:
-    """Raise UserError where a scratch folder holds what partune did not make, and might replace."""
+    """Raise UserError if a scratch folder contains anything that partune did not make, as it could be replaced."""
     ours = {"base", "data", "trials", "convert_to_litgpt.log"}
     for folder, names in ((scratch, ours), (scratch / "data", {"train.json", "val.json"})):
         present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         if foreign := [name for name in present if name not in names]:
             raise UserError(
-                f"{folder} holds {foreign[0]}, and a scratch folder's content may be replaced: give a new one"
+                f"{folder} contains {foreign[0]}, and the content of a scratch folder may be replaced; "
+                "name an empty or new folder"
             )
 
 
 @contextlib.contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
-    """Give a trial's scratch folder, empty at first; afterwards only its logs are there."""
-    # What a killed trial left must not be taken for this one's.
+    """Provide an empty folder for a trial's files, and delete all but the logs afterwards."""
+    # Files left by a trial that was killed must not be mistaken for this trial's files.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -82,12 +87,10 @@ def workplace(folder: Path) -> Iterator[Path]:
 
 
 def read_answers(path: Path) -> Answers:
-    """Return what `litgpt evaluate` left of every request: log-likelihood, and whether it is greedy.
-
-    They are found by (context, continuation). Its results.json holds the harness's samples.
+    """Read the answers to all requests from the results.json of `litgpt evaluate`.
 
     Raises:
-        StepError: The file holds no samples.
+        StepError: The file contains no samples.
     """
     try:
         samples = json.loads(path.read_text(encoding="utf-8"))["samples"]

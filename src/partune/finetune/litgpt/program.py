@@ -1,4 +1,4 @@
-"""LitGPT's program: its steps as processes, which end with us, and what their logs say."""
+"""Find LitGPT's command, run its steps as child processes, and report the end of a failed step's log."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from partune.finetune.litgpt.arguments import finetune_flags
 from partune.runtime import extras
 
 INSTALL = (
-    "install it in a virtual environment of its own "
-    f"(python -m venv V; {extras.install_command('litgpt', 'V/bin/pip install')}) and give --litgpt V/bin/litgpt"
+    "install it in its own virtual environment "
+    f"(`python -m venv V; {extras.install_command('litgpt', 'V/bin/pip install')}`) and add `--litgpt V/bin/litgpt`"
 )
 
 
 class StepError(TrialError):
-    """A step of LitGPT that failed; says which, how, and the end of its log, in one line."""
+    """A step of LitGPT failed; the message names the step, the reason and the end of its log, in one line."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Program:
     """LitGPT's command.
 
     Attributes:
-        path: Absolute.
-        environment: What its processes see.
+        path: The absolute path of the command.
+        environment: The environment variables of its processes.
     """
 
     path: str
@@ -43,11 +43,11 @@ class Program:
 
     @classmethod
     def find(cls, command: str, environment: Mapping[str, str]) -> Program:
-        """Return the program of a name or path; raise UserError where there is none.
+        """Return the program with a name or path; raise UserError if it is not found.
 
         Args:
-            command: Name or path.
-            environment: What its processes are to see.
+            command: The name or path of LitGPT's command.
+            environment: The environment variables for its processes.
         """
         path = shutil.which(os.path.expanduser(command))
         if path is None:
@@ -55,8 +55,8 @@ class Program:
         return cls(os.path.abspath(path), environment)
 
     def check(self) -> None:
-        """Raise UserError where the program does not run, or lacks an argument that we give."""
-        needed = {flag for flag in finetune_flags() if flag.startswith("--") and not flag.startswith("--data.")}
+        """Raise UserError if the program does not run, or lacks a flag that partune uses."""
+        needed = {word for word in finetune_flags() if word.startswith("--") and not word.startswith("--data.")}
         with tempfile.TemporaryDirectory(prefix="partune-litgpt-") as folder:
             log = Path(folder) / "help.log"
             try:
@@ -65,24 +65,24 @@ class Program:
                 raise UserError(f"{self.path} does not run: {error}; {INSTALL}") from None
             known = set(re.findall(r"--[a-z][\w.]*", log.read_text(encoding="utf-8", errors="replace")))
         if missing := sorted(needed - known):
-            raise UserError(f"{self.path} finetune_lora has no {missing[0]}, so is not LitGPT 0.5; {INSTALL}")
+            raise UserError(f"`{self.path} finetune_lora` has no flag {missing[0]}, so it is not LitGPT 0.5; {INSTALL}")
 
     def run(self, step: str, arguments: Sequence[str], log: Path, cwd: Path | None = None) -> float:
-        """Run one step to its end.
+        """Run one step and wait until it exits.
 
-        Whatever ends the wait, an interrupt too, ends the process and those that it started.
+        If the wait is interrupted, the process and its children are killed.
 
         Args:
             step: LitGPT's subcommand.
-            arguments: Of the step.
-            log: File for its output.
-            cwd: Where it runs; None takes the log's folder.
+            arguments: The arguments of the subcommand.
+            log: The file for its output.
+            cwd: The working directory; None means the folder of the log.
 
         Returns:
-            Seconds.
+            The duration in seconds.
 
         Raises:
-            StepError: It cannot be started, or does not exit with 0.
+            StepError: The step cannot be started, or its exit code is not 0.
         """
         started = time.perf_counter()
         with log.open("wb") as output:
@@ -94,24 +94,24 @@ class Program:
                     stderr=subprocess.STDOUT,
                     cwd=cwd or log.parent,
                     env=dict(self.environment),
-                    start_new_session=True,  # a group of its own, so that `_end` reaches its children too
+                    start_new_session=True,  # a new process group, so that `_kill` reaches the children too
                 )
             except OSError as error:
                 raise StepError(f"litgpt {step} cannot be started: {error.strerror}") from None
             try:
                 status = process.wait()
             finally:
-                _end(process)
+                _kill(process)
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with exit code {status}"
-            log_end = tail(log)
-            memory = "out of memory: " if status == -signal.SIGKILL or "out of memory" in log_end.lower() else ""
-            raise StepError(f"{memory}litgpt {step} {how}: {log_end or 'it said nothing'} (log: {log})")
+            output_end = tail(log)
+            memory = "out of memory: " if status == -signal.SIGKILL or "out of memory" in output_end.lower() else ""
+            raise StepError(f"{memory}litgpt {step} {how}: {output_end or 'it printed nothing'} (log: {log})")
         return time.perf_counter() - started
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that still runs, and what it started."""
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children, if it is still running."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -119,35 +119,37 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def tail(log: Path, length: int = 300) -> str:
-    """Return the end of a log in one line: its last lines with something in them, progress bars in their last state.
+    r"""Return the last three lines of a log that are not empty, joined into one line.
+
+    Of a progress bar, which overwrites its line with "\r", only the last state is kept.
 
     Args:
         log: The file.
-        length: Characters at most.
+        length: The largest number of characters to return.
     """
-    text = log.read_bytes().decode("utf-8", errors="replace")  # as it is: "\r" ends no line
+    text = log.read_bytes().decode("utf-8", errors="replace")  # read_text would turn "\r" into a line break
     lines = [line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n")]
     joined = " ".join(" ".join(line.split()) for line in [line for line in lines if line][-3:])
     return joined if len(joined) <= length else f"...{joined[-length + 3 :]}"
 
 
 def environment(device: str, threads: int | None) -> dict[str, str]:
-    """Return what LitGPT's processes see: our environment without Python's own settings, and the device in sight.
+    """Return the environment variables for LitGPT's processes.
 
     Args:
-        device: A torch device (cpu, cuda, cuda:1), which is all that they are to see.
-        threads: CPU threads; None takes torch's default.
+        device: The only torch device that the processes may see: cpu, cuda or, for example, cuda:1.
+        threads: The number of CPU threads; None keeps torch's default.
     """
-    # Ours point Python at our packages, and LitGPT needs another transformers than we do.
-    seen = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
-    seen["TOKENIZERS_PARALLELISM"] = "false"
+    # These two could point LitGPT at partune's packages, but it needs another version of transformers.
+    variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+    variables["TOKENIZERS_PARALLELISM"] = "false"
     if device == "cpu":
-        seen["CUDA_VISIBLE_DEVICES"] = ""
+        variables["CUDA_VISIBLE_DEVICES"] = ""
     elif device.startswith("cuda:"):
-        # Our numbers count the devices that we are shown; the program counts from the machine's own again.
-        shown = [name for name in seen.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        # The index counts the devices visible to this process, but CUDA_VISIBLE_DEVICES counts those of the machine.
+        visible = [name for name in variables.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
         index = int(device.removeprefix("cuda:"))
-        seen["CUDA_VISIBLE_DEVICES"] = shown[index] if index < len(shown) else str(index)
+        variables["CUDA_VISIBLE_DEVICES"] = visible[index] if index < len(visible) else str(index)
     if threads is not None:
-        seen["OMP_NUM_THREADS"] = seen["MKL_NUM_THREADS"] = str(threads)
-    return seen
+        variables["OMP_NUM_THREADS"] = variables["MKL_NUM_THREADS"] = str(threads)
+    return variables

@@ -1,1 +1,1 @@
-"""Scores of models on the harness's tasks: items, requests, answers, and their aggregation."""
+"""Score models on the tasks of lm-evaluation-harness: load tasks, tokenise requests, aggregate answers."""

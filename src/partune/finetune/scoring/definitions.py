@@ -1,7 +1,8 @@
-"""Definitions of tasks: YAML files, found as lm-evaluation-harness finds them, and what in them would run as code.
+"""Load the YAML files that define tasks, and refuse code in them that the user has not trusted.
 
-Files that come with the harness are trusted as its own code is. A local file is data: what in it would run as Python
-needs the user's word (`validation.trust_task_code`), and its templates are rendered in Jinja's sandbox.
+lm-evaluation-harness ("the harness") defines the format of these files and builds the tasks. Files that come with the
+harness are trusted like its Python code. A local file is treated as data: it is refused if loading it would run Python
+code, and its templates are rendered in Jinja's sandbox. The setting `validation.trust_task_code` lifts both limits.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ if TYPE_CHECKING:
 
 Settings = dict[str, Any]
 
-_RENDERING = threading.RLock()  # the harness has one environment for all templates
-PICKLED = ("pandas",)  # builders of `datasets` that read pickles
+_RENDERING = threading.RLock()  # all threads share the harness's one Jinja environment, which `rendering` replaces
+PICKLED = ("pandas",)  # dataset builders of the library `datasets` that read pickles, which can run any code
 
 
 def check_file(name: str) -> Path | None:
-    """Return the file that a task's name means, None for a name of the harness; raise UserError where it is missing."""
+    """Return the path of a task's YAML file; None if the name is that of a harness task, not of a file.
+
+    Raises:
+        UserError: The name looks like a path, and there is no such file.
+    """
     path = Path(name).expanduser()
     if path.is_file():
         return path
@@ -41,44 +46,47 @@ def check_file(name: str) -> Path | None:
 
 
 def harness_folder() -> Path:
-    """Return the folder of the tasks that come with the harness."""
+    """Return the folder that holds the harness's own task files."""
     import lm_eval.tasks
 
     return Path(lm_eval.tasks.__file__).resolve().parent
 
 
 def ships_with_harness(path: str | Path) -> bool:
-    """Return whether a file is one of the installed harness's own."""
+    """Return whether a file is in the task folder of the installed harness."""
     return Path(path).resolve().is_relative_to(harness_folder())
 
 
 def find_own(name: str) -> Path | None:
-    """Return the harness's file of a plain task, found by its text: parsing all of its files takes long."""
-    return _defining(harness_folder(), name, "task")
+    """Return the harness's file that defines a task (not a group or a tag), or None."""
+    return _find_definition(harness_folder(), name, "task")
 
 
-def _defining(folder: Path, name: str, keys: str) -> Path | None:
-    """Return the first file of a folder, in the harness's order, with a line that gives one of the keys this name."""
-    # By text: the harness has thousands of files, and parsing them all as YAML takes long.
+def _find_definition(folder: Path, name: str, keys: str) -> Path | None:
+    """Return the first file in a folder, in the harness's order, that has a line `KEY: name` for one of the keys."""
+    # Search the text: the harness has thousands of files, and parsing them all as YAML takes long.
     line = re.compile(rf"""^["']?(?:{keys})["']?:[ \t]*["']?{re.escape(name)}["']?[ \t]*$""", re.MULTILINE)
     files = sorted(folder.glob("**/*.yaml"), key=Path.as_posix)
     return next((path for path in files if line.search(path.read_text(encoding="utf-8", errors="replace"))), None)
 
 
 def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entry]]) -> tuple[str, Any]:
-    """Load the tasks of a YAML file; a group finds its members in the file's folder, then among the harness's.
+    """Load the task or the group of tasks that a YAML file defines.
+
+    The members of a group are looked up first in the file's folder, then among the harness's tasks.
 
     Args:
-        path: the file of a task or a group.
-        trusted: whether code that local files name may run.
-        harness: gives all that the harness knows, by name; slow, and called only where a name is not found otherwise.
+        path: The file of a task or a group.
+        trusted: Whether local files may run code.
+        harness: Returns the harness's whole index by name. It is slow, so it is called only for a name that is not
+            found otherwise.
 
     Returns:
-        The file's label, and what the harness's `TaskManager.load` answers.
+        The name of the task or group, and the result of the harness's `TaskManager.load`.
 
     Raises:
-        UserError: The file, or one that its group names, cannot be read, names something that is not there, or would
-            run code that is not trusted.
+        UserError: The file, or the file of a member of its group, cannot be read, names a task that does not exist, or
+            would run code that is not trusted.
     """
     from lm_eval.tasks import TaskManager
     from lm_eval.tasks._index import Entry, Kind
@@ -87,7 +95,7 @@ def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entr
         settings = _settings(path, trusted)
         label = settings.get("group") or settings.get("task")
         if not isinstance(label, str):
-            raise UserError(f"{path} is no task: it has neither task nor group")
+            raise UserError(f"task file {path} names no task: it has neither the key `task` nor the key `group`")
         if not label.isprintable():
             raise UserError(f"task file {path}: the name {label!r} has characters that cannot be printed")
         if "group" not in settings:
@@ -99,13 +107,13 @@ def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entr
 
 
 class _Members:
-    """Finds, reads and checks what a group names, so that the harness can build it from the index.
+    """Finds, reads and checks the members of a group, so that the harness can build the group from an index.
 
     Args:
-        index: The entries of the group's folder; gets what is found among the harness's.
+        index: The tasks defined in the group's folder, by name. Members found among the harness's tasks are added.
         folder: The group's folder.
-        trusted: Whether code that local files name may run.
-        harness: Gives all that the harness knows.
+        trusted: Whether local files may run code.
+        harness: Returns the harness's whole index by name; slow.
     """
 
     def __init__(
@@ -118,19 +126,25 @@ class _Members:
         self._ready: set[str] = set()
 
     def make_ready(self, settings: Mapping[str, Any], within: tuple[str, ...]) -> None:
-        """Make all members of a group ready to be built; `within`: the names of the groups around them."""
+        """Check all members of a group and put them into the index.
+
+        Args:
+            settings: The settings of the group.
+            within: The names of the enclosing groups, outermost first; the last is this group's own name.
+        """
         members = settings.get("task")
         if not isinstance(members, list) or not members:
-            raise UserError(f"group {within[-1]} has no members: its `task` has to be a list of tasks")
+            raise UserError(f"group {within[-1]} has no members: its `task` must be a list of tasks")
         for member in members:
-            given = member if isinstance(member, Mapping) else {"task": member}
-            name = given.get("group", given.get("task"))
+            definition = member if isinstance(member, Mapping) else {"task": member}
+            name = definition.get("group", definition.get("task"))
             if not isinstance(name, str):
-                raise UserError(f"group {within[-1]}: {member!r} names no task")
-            if "group" in given and isinstance(given.get("task"), list) and not self._known(name):
-                self.make_ready(given, (*within, name))  # a group within the group
-            elif "dataset_path" not in given or self._known(name):  # else a task within the group
+                raise UserError(f"group {within[-1]}: its member {member!r} names no task")
+            if "group" in definition and isinstance(definition.get("task"), list) and not self._is_indexed(name):
+                self.make_ready(definition, (*within, name))  # the group's file defines this inner group itself
+            elif "dataset_path" not in definition or self._is_indexed(name):
                 self._make_member_ready(name, within)
+            # Otherwise the group's file defines the task itself, and there is nothing to look up.
 
     def _make_member_ready(self, name: str, within: tuple[str, ...]) -> None:
         from lm_eval.tasks._index import Kind
@@ -148,12 +162,13 @@ class _Members:
         settings: Mapping[str, Any] = entry.cfg or {}
         if entry.yaml_path is not None and not ships_with_harness(entry.yaml_path):
             settings = _settings(entry.yaml_path, self._trusted)
-            self._index[name] = dataclasses.replace(entry, yaml_path=None, cfg=settings)  # built from `cfg`, then
+            # Without a path, the harness builds the entry from the settings that were checked here.
+            self._index[name] = dataclasses.replace(entry, yaml_path=None, cfg=settings)
         if entry.kind is Kind.GROUP:
             self.make_ready(settings, (*within, name))
 
-    def _known(self, name: str) -> bool:
-        """Return whether a name is found without the harness's whole index."""
+    def _is_indexed(self, name: str) -> bool:
+        """Return whether a name is in the index, after adding the harness task of that name, if there is one."""
         from lm_eval.tasks._index import TaskIndex
 
         if name not in self._index and (path := find_own(name)) is not None:
@@ -163,28 +178,29 @@ class _Members:
         return name in self._index
 
     def _find(self, name: str, group: str) -> Entry:
-        """Return the definition of a name; raises UserError where there is none, or its file cannot be read."""
+        """Return the index entry of a name; raise UserError if nothing has that name or its file cannot be read."""
         if name not in self._index:
-            broken = _defining(self._folder, name, "task|group")
-            if broken is not None:
-                _read(broken)
-        if not self._known(name):
+            # The harness leaves files that it cannot parse out of its index. Reading the file raises its error.
+            unparsed = _find_definition(self._folder, name, "task|group")
+            if unparsed is not None:
+                _read(unparsed)
+        if not self._is_indexed(name):
             for known, entry in self._harness().items():
                 self._index.setdefault(known, entry)
         if name not in self._index:
             offer = suggestion(name, difflib.get_close_matches(name, self._index, n=1))
             raise UserError(
-                f'group {group}: no task "{name}"{offer or f" in {self._folder} or among those of the harness"}'
+                f'group {group}: no task "{name}"{offer or f" in {self._folder} or in lm-evaluation-harness"}'
             )
         return self._index[name]
 
 
 def _settings(path: Path, trusted: bool) -> Settings:
-    """Return a file's settings, its data files found beside it; raises UserError for code that is not trusted."""
+    """Return a file's settings, with absolute paths of data files; raise UserError if it has untrusted code."""
     settings = _read(path)
     if not trusted and not ships_with_harness(path) and (code := _code_in(settings)):
         raise _untrusted(path, code)
-    return _anchored(settings, path)
+    return _with_absolute_data_files(settings, path)
 
 
 def _read(path: Path) -> Settings:
@@ -200,15 +216,16 @@ def _read(path: Path) -> Settings:
     return settings
 
 
-def _anchored(settings: Settings, path: Path) -> Settings:
-    """Return settings with data files relative to their YAML file, where they are there, also of a group's members.
+def _with_absolute_data_files(settings: Settings, path: Path) -> Settings:
+    """Return a task's or group's settings with the data files that are beside its YAML file as absolute paths.
 
-    The harness takes them from the working directory.
+    The harness would look for relative paths in the working directory. Names of files that are not beside the YAML
+    file stay as they are.
     """
     folder = path.resolve().parent
 
     def anchor(value: Any) -> Any:
-        """Return the names of files within a value, absolute where the folder has them."""
+        """Replace file names inside a value by absolute paths if the folder has these files."""
         if isinstance(value, Mapping):
             return {key: anchor(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
@@ -221,84 +238,87 @@ def _anchored(settings: Settings, path: Path) -> Settings:
         anchored["dataset_kwargs"] = {**options, "data_files": anchor(options["data_files"])}
     if isinstance(settings.get("task"), list):
         members = settings["task"]
-        anchored["task"] = [_anchored(member, path) if isinstance(member, dict) else member for member in members]
+        anchored["task"] = [
+            _with_absolute_data_files(member, path) if isinstance(member, dict) else member for member in members
+        ]
     return anchored
 
 
 # ----- code in a definition
 
-ADVICE = "if you trust it, give --trust-task-code (validation.trust_task_code: true in a study's file)"
+ADVICE = "if you trust it, add `--trust-task-code` (`validation.trust_task_code: true` in a study's file)"
 
 
 def _untrusted(path: str | Path, code: str) -> UserError:
-    return UserError(f"task file {path} runs code ({code}): {ADVICE}")
+    return UserError(f"task file {path} runs code ({code}); {ADVICE}")
 
 
 def reason(error: Exception) -> str:
-    """Return what an error of the harness says, in one line, with advice where a template left the sandbox."""
+    """Return the message of an error raised by the harness, in one line, with advice if a template left the sandbox."""
     from datasets.exceptions import DatasetGenerationError
     from jinja2.exceptions import SecurityError
 
     if isinstance(error, SecurityError):
-        return f"a template reaches for Python ({one_line(error).rstrip('.')}): {ADVICE}"
+        return f"a template uses Python objects ({one_line(error).rstrip('.')}); {ADVICE}"
     if isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
-        return f"the items cannot be read: {one_line(error.__cause__)}"  # the error itself says only that
+        return f"the items cannot be read: {one_line(error.__cause__)}"  # only the cause says why
     return one_line(error)
 
 
 @contextmanager
 def _functions_refused() -> Iterator[None]:
-    """Refuse `!function` where it is read, before anything is imported, but in the harness's own files."""
+    """Refuse the YAML tag `!function` in local files, before the function that it names is imported."""
     import yaml
     from lm_eval.tasks import _yaml_loader
 
-    # The harness imports what `!function` names while it reads a file: to look at the file first would be to read it
-    # by other rules than the harness's.
-    loader_of = _yaml_loader._make_loader
+    # The harness imports the function that `!function` names while it reads the file. Replacing its loader refuses the
+    # tag exactly where the harness would obey it; a check of the file beforehand could parse it differently.
+    make_loader = _yaml_loader._make_loader
 
     def refuse(_: Any, *parts: Any) -> Any:
-        """Raise UserError in place of importing a function."""
+        """Raise UserError instead of importing the function."""
         mark = parts[-1].start_mark
         raise _untrusted(mark.name, f"line {mark.line + 1}: {' '.join([parts[-1].tag, str(parts[-1].value)]).strip()}")
 
     def guarded(folder: Path, *, resolve_funcs: bool) -> Any:
-        """Return the harness's loader of YAML, which imports nothing from other folders than its own."""
-        loader = loader_of(folder, resolve_funcs=resolve_funcs)
+        """Return the harness's YAML loader, which refuses functions unless the folder is the harness's own."""
+        loader = make_loader(folder, resolve_funcs=resolve_funcs)
         if resolve_funcs and not ships_with_harness(folder):
             yaml.add_constructor("!function", refuse, Loader=loader)
-            yaml.add_multi_constructor("tag:yaml.org,2002:python/name:", refuse, Loader=loader)  # without libyaml
+            # Without libyaml, the harness's loader also accepts this tag.
+            yaml.add_multi_constructor("tag:yaml.org,2002:python/name:", refuse, Loader=loader)
         return loader
 
     _yaml_loader._make_loader = guarded
     try:
         yield
     finally:
-        _yaml_loader._make_loader = loader_of
+        _yaml_loader._make_loader = make_loader
 
 
 def _code_in(settings: Mapping[str, Any]) -> str | None:
-    """Return what in a task's or group's settings would run as code, although it is no `!function`; None if nothing."""
+    """Return the first setting of a task or group that would run code, `!function` apart; None if there is none."""
     import lm_eval.api.metrics  # noqa: F401  (fills the registry)
     from lm_eval.api.registry import metric_registry
 
-    for part in _nested(settings, set()):
-        if not isinstance(part, Mapping):
+    for section in _nested(settings, set()):
+        if not isinstance(section, Mapping):
             continue
-        if part.get("dataset_path") in PICKLED:
-            return f"dataset_path: {part['dataset_path']}, which reads pickles"
-        if part.get("use_prompt") is not None:
-            return f"use_prompt: {part['use_prompt']}"
-        metrics = part.get("metric_list")
+        if section.get("dataset_path") in PICKLED:
+            return f"dataset_path: {section['dataset_path']}, which reads pickles"
+        if section.get("use_prompt") is not None:
+            return f"use_prompt: {section['use_prompt']}"
+        metrics = section.get("metric_list")
         for metric in metrics if isinstance(metrics, list) else ():
             name = metric.get("metric") if isinstance(metric, Mapping) else None
             if isinstance(name, str) and (metric.get("hf_evaluate") or name not in metric_registry):
                 known = suggestion(name, difflib.get_close_matches(name, list(metric_registry), n=1))
-                return f"metric: {name}, which is none of the harness's but a script of the library evaluate{known}"
+                return f"metric: {name}, which the harness loads as a script of the library `evaluate`{known}"
     return None
 
 
 def _nested(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Yield a value and all within it, each once: aliases of YAML can repeat one without end."""
+    """Yield a value and all values nested in it, each once: YAML aliases can make a value contain itself."""
     if id(value) in seen:
         return
     seen.add(id(value))
@@ -310,9 +330,9 @@ def _nested(value: Any, seen: set[int]) -> Iterator[Any]:
 
 @contextmanager
 def rendering(trusted: bool) -> Iterator[None]:
-    """Let the harness compile a template when it first meets it, not once more for every document.
+    """Within this context, let the harness compile each template once instead of once per document.
 
-    Templates that are not trusted are rendered in Jinja's sandbox, where they reach no Python.
+    Templates that are not trusted are rendered in Jinja's sandbox, which keeps them away from Python's internals.
     """
     from lm_eval import utils
 
@@ -330,7 +350,7 @@ def _sandbox(plain: Any) -> Any:
     from jinja2.sandbox import SandboxedEnvironment
 
     class Sandbox(SandboxedEnvironment):
-        """Jinja's sandbox, in which only plain data of a document have attributes: an image's could write a file."""
+        """Jinja's sandbox, with access to the attributes of plain data only: an image's `save` could write a file."""
 
         def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
             home = type(obj).__module__.partition(".")[0]

@@ -1,4 +1,4 @@
-"""The harness's own model for one trial's answers, and its way of making tokens of requests."""
+"""Tokenise requests, and compute their log-likelihoods for one model, with lm-evaluation-harness's own class HFLM."""
 
 from __future__ import annotations
 
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 
 def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
-    """Return what scores requests through lm-evaluation-harness's HFLM, on whatever adapter the base carries then.
+    """Return a function that computes the log-likelihoods of requests through the harness's HFLM.
+
+    Each call uses the adapter that is on the base model at that time.
 
     Args:
         base: The base model.
-        batch_size: Requests per forward pass.
+        batch_size: The number of requests per forward pass.
     """
     from lm_eval.models.huggingface import HFLM
 
@@ -36,33 +38,33 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
             tokenizer=_copy(base.tokenizer),
             max_length=base.context,
             batch_size=batch_size,
-            softmax_dtype="float32",  # sums in bf16 would tie choices that are not alike
+            softmax_dtype="float32",  # summed in bf16, different choices could get equal log-likelihoods
         )
 
-    tell_apart = frequencies(base.model.config)
+    frequencies_at = frequencies(base.model.config)
 
     def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
-        """Return the answers to requests, equal ones computed once."""
-        asked, places = distinct(requests)
+        """Return the answers to requests; equal requests are computed once."""
+        unique, indices = distinct(requests)
         batches: dict[Hashable, list[int]] = {}  # requests whose lengths have the same rotary frequencies
-        for index, (_, context, continuation) in enumerate(asked):
+        for index, (_, context, continuation) in enumerate(unique):
             length = min(len(context) + len(continuation) - 1, base.context)
-            batches.setdefault(tell_apart and tell_apart(length), []).append(index)
+            batches.setdefault(frequencies_at and frequencies_at(length), []).append(index)
         answers: dict[int, Answer] = {}
         with quiet():
             for batch in batches.values():
-                scored = model._loglikelihood_tokens([asked[index] for index in batch], disable_tqdm=True)
+                scored = model._loglikelihood_tokens([unique[index] for index in batch], disable_tqdm=True)
                 answers.update(zip(batch, scored, strict=True))
-        return [answers[index] for index in places]
+        return [answers[index] for index in indices]
 
     return loglikelihoods
 
 
 def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
-    """Tokenise the harness's requests as HFLM does, but for what a tokenizer puts after every text.
+    """Return a function that tokenises the harness's requests as HFLM does, without tokens after the text such as EOS.
 
-    HFLM takes as many tokens off a text as its context has by itself, EOS included: the choice would lose its first
-    token and gain EOS.
+    HFLM finds a choice's tokens by dropping as many tokens as the context alone has. If the tokenizer ends every text
+    with EOS, the context's EOS is counted too: the choice would lose its first token and gain EOS.
     """
     from lm_eval.models.huggingface import HFLM
 
@@ -70,21 +72,21 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
 
     class Encoder(HFLM):  # type: ignore[misc]
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
-            """Return a text's tokens without what the tokenizer puts after every text."""
+            """Return a text's tokens without those that the tokenizer appends to every text."""
             tokens: list[int] = super().tok_encode(string, add_special_tokens, **options)
             return (
                 tokens[: -len(end)]
-                if end and tokens[-len(end) :] == end and self._ends(string, add_special_tokens)
+                if end and tokens[-len(end) :] == end and self._adds_special(string, add_special_tokens)
                 else tokens
             )
 
-        def _ends(self, string: str, add_special_tokens: bool | None) -> bool:
-            """Return whether HFLM lets the tokenizer add tokens: by default where a text does not begin with BOS."""
-            begun = string.startswith(self.tokenizer.decode(self.prefix_token_id))
-            return not begun if add_special_tokens is None else add_special_tokens
+        def _adds_special(self, string: str, add_special_tokens: bool | None) -> bool:
+            """Return whether HFLM lets the tokenizer add special tokens: by default unless the text begins with BOS."""
+            begins_with_bos = string.startswith(self.tokenizer.decode(self.prefix_token_id))
+            return not begins_with_bos if add_special_tokens is None else add_special_tokens
 
         def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
-            """Return the requests where HFLM would compute their log-likelihoods."""
+            """Return the tokenised requests instead of computing their log-likelihoods."""
             return requests
 
     with quiet():
@@ -100,11 +102,11 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
 
 
 def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raise UserError where a choice's tokens hold a special one that its text has not: they are not the choice's.
+    """Raise UserError if the tokenizer has put a special token among the tokens of a choice.
 
     Args:
-        requests: As they were tokenised.
-        tokenizer: What tokenised them.
+        requests: The tokenised requests.
+        tokenizer: The tokenizer that was used.
     """
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     for (_, text), _, continuation in requests:
@@ -112,10 +114,11 @@ def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBas
         if added and not added <= set(tokenizer(text, add_special_tokens=False)["input_ids"]):
             raise UserError(
                 f"the tokenizer puts {tokenizer.decode(sorted(added))} among the tokens of the choice {text[:50]!r}: "
-                "its likelihood would be another text's; take it off the tokenizer (add_eos_token: false)"
+                "its likelihood would be that of another text; turn this off in the model's tokenizer_config.json "
+                "(add_eos_token: false)"
             )
 
 
 def _copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return a copy for HFLM, which gives a tokenizer without a pad token one; ours stays as it is."""
+    """Return a copy for HFLM, which adds a pad token to a tokenizer that has none; the original must not change."""
     return copy.deepcopy(tokenizer)

@@ -1,11 +1,14 @@
-"""Scores of models on parts of the tasks' items: search, verdict and test; from answers, the harness's or a pack's.
+"""Score models on parts of the tasks' items: search, rung, verdict and test items.
 
-Metrics are the task's own (accuracies), and two that move with every bit of the model; all are higher for the better:
+The scores are computed from answers to requests: log-likelihoods from lm-evaluation-harness ("the harness"), or from a
+pack of trials that share one base model. The metrics are those that a task defines (accuracies) and two continuous ones
+that respond to any change of the model. Higher is better for all of them:
 
-    loss     minus the negative log-likelihood of the right choice, per token of it (nats), the mean over items
-    margin   tanh(m / 2), m the log-likelihood of the right choice less that of the best wrong one (nats): for their
-             likelihoods p and q it is (p - q) / (p + q), in (-1, 1), positive only where `acc` counts the item, and 0
-             where a wrong choice is as likely. Bounded, so that no single item outweighs the others.
+    loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
+    margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
+             With their likelihoods p and q this is (p - q) / (p + q), in (-1, 1). It is positive only if `acc` counts
+             the item as right, and 0 if a wrong choice is as likely. It is bounded, so that no single item outweighs
+             the others.
 """
 
 from __future__ import annotations
@@ -42,17 +45,18 @@ from partune.trial.names import ItemSet, ResultName, stderr_name
 
 Floats = npt.NDArray[np.float64]
 
-RUNG_SHARE, RUNG_ITEMS = 0.25, 64  # of the search items that a rung scores; at least so many, where they are there
-HANDFUL = 8  # items of a task that tell whether two models are the same
+RUNG_SHARE = 0.25  # the share of a task's search items that is scored at a rung (an early-stopping point)
+RUNG_ITEMS = 64  # the fewest items to score at a rung, if the task has that many search items
+HANDFUL = 8  # the number of items per task whose log-likelihoods are compared to tell whether two models are the same
 CONTINUOUS = ("loss", "margin")
 
 
 class NotFiniteError(TrialError):
-    """The model's log-likelihoods are no numbers."""
+    """A log-likelihood of the model is not a finite number."""
 
 
 class UndefinedScoreError(NotFiniteError):
-    """A task's own code gives no number for an item, or fails on it."""
+    """An item has no finite score, or the code of its task fails on it."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +64,10 @@ class Part:
     """Some of a task's items.
 
     Attributes:
-        name: search, verdict, test or rung.
+        name: The kind of items: search, verdict, test or rung.
         task: The task.
-        indices: (n,), the items.
-        metric: What the part is judged by.
+        indices: (n,), the indices of the items in `task.items`.
+        metric: The metric by which the part is scored.
     """
 
     name: ItemSet
@@ -73,21 +77,25 @@ class Part:
 
     @property
     def full_name(self) -> str:
-        """Its name among all parts."""
+        """The name of the part, which includes the task's name."""
         return str(self.result())
 
     def result(self, what: str = "") -> ResultName:
-        """Return the name of its score, or of what there is of each of its items."""
+        """Return the name under which a result of this part is recorded.
+
+        Args:
+            what: The metric or per-item quantity; empty for the part's score.
+        """
         return ResultName(self.name, self.task.name, what)
 
     @cached_property
     def leaf(self) -> npt.NDArray[np.int64]:
-        """(n,), number of the leaf of a group that each item belongs to."""
+        """(n,), the index of the leaf (subtask) that each item belongs to."""
         return np.array([self.task.items[i].leaf for i in self.indices])
 
     @cached_property
     def weights(self) -> Floats:
-        """(n,), share of each item in the task's score, as `aggregate` weighs items that all have a value."""
+        """(n,), the weight of each item in the task's score if all items have a value; `aggregate` uses the same."""
         if self.task.weighs_by_size(self.metric):
             return np.full(len(self.indices), 1 / len(self.indices))
         _, places, sizes = np.unique(self.leaf, return_inverse=True, return_counts=True)
@@ -96,19 +104,20 @@ class Part:
 
     @cached_property
     def requests(self) -> list[Request]:
-        """The items' requests, in their order."""
+        """The requests of all items, in the order of `indices`."""
         return [request for i in self.indices for request in self.task.requests[self.task.items[i].requests]]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Named scores with their standard errors ("..._stderr"), and per-item results; named as in an Observation.
+    """The scores of one model. Names are those that an Observation uses.
 
     Attributes:
-        named: Scores by name.
+        named: Scores by name, and their standard errors by the same names with "_stderr" appended.
         items: Per-item results by name, (n,) or (n, choices).
-        score: The chosen metric on the search items, the mean over tasks; None where these were not asked for.
-        stderr: Its standard error.
+        score: The study's metric on the search items (or the rung items), averaged over tasks; None if neither were
+            scored.
+        stderr: The standard error of `score`.
     """
 
     named: Mapping[str, float]
@@ -118,17 +127,17 @@ class Scores:
 
 
 class Scorer:
-    """Tasks and tokenised requests, resident; scores the same items in the same order every time.
+    """Holds all tasks and tokenised requests, and scores models on the same items in the same order every time.
 
     Args:
-        base: The base model, for its tokenizer and context.
+        base: The base model, whose tokenizer and context length are used.
         validation: Section `validation` of a study.
         test: Section `test` of a study.
-        seed: Seed of the study, which splits the items.
-        loader: Finds and builds tasks.
+        seed: The seed of the study, by which items are split.
+        loader: Finds and builds tasks; None makes a new one.
 
     Raises:
-        UserError: A task cannot be had, is not one of choices, lacks the metric, or is given twice.
+        UserError: A task cannot be loaded, is not multiple-choice, lacks the metric, or is named twice.
     """
 
     def __init__(
@@ -143,7 +152,7 @@ class Scorer:
                 loader.load(name, encode, validation.limit, validation.fewshot, trusted) for name in validation.tasks
             ]
             tests = [loader.load(name, encode, test.limit, trusted=trusted) for name in test.tasks]
-        # All that could fail later is asked now: a study must not find out at its verdict that a test has no score.
+        # Check everything now that could fail later: a study must not learn at its verdict that a test has no score.
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
             check_requests(task, base.context)
@@ -151,10 +160,10 @@ class Scorer:
         self.metric = choose_metric(tasks, validation.metric)
         self.context = base.context
         self.parts: list[Part] = []
-        self.rungs: list[Part] = []  # some of the search items, the same for all trials
+        self.rungs: list[Part] = []
         for task in tasks:
             search, verdict = task.split(seed, validation.verdict_share, self.metric)
-            # Few items, as a rung is paid for by every trial, and the same for all: they are compared at it.
+            # Few items, because every trial pays for its rungs. The same for all trials, because rungs compare them.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts.append(Part(ItemSet.SEARCH, task, search, self.metric))
@@ -168,23 +177,23 @@ class Scorer:
         """Score one model.
 
         Args:
-            loglikelihoods: Answers requests.
-            parts: Parts of the items to score.
+            loglikelihoods: The function that answers requests.
+            parts: The names of the parts to score.
 
         Raises:
-            NotFiniteError: A log-likelihood is no number.
+            NotFiniteError: A log-likelihood is not finite, or an item has no score.
         """
         return self.score_one(lambda name, requests: [loglikelihoods(requests)], parts)
 
     def score_one(self, answer: PackAnswers, parts: Collection[str]) -> Scores:
-        """Score the only model that answers.
+        """Score a model that is alone in its pack.
 
         Args:
-            answer: Answers a part's requests.
-            parts: Parts of the items to score.
+            answer: The function that answers a part's requests, with one list of answers.
+            parts: The names of the parts to score.
 
         Raises:
-            NotFiniteError: A log-likelihood is no number.
+            NotFiniteError: A log-likelihood is not finite, or an item has no score.
         """
         (scores,) = self.score_all(answer, parts)
         if isinstance(scores, Exception):
@@ -192,17 +201,19 @@ class Scorer:
         return scores
 
     def score_all(self, answer: PackAnswers, parts: Collection[str]) -> Sequence[Scores | NotFiniteError]:
-        """Score several models that answer together, each part by itself: its numbers do not depend on the others.
+        """Score several models that answer requests together.
+
+        Each part is answered separately, so that its numbers do not depend on which other parts are scored.
 
         Args:
-            answer: Answers a part's requests, for each model.
-            parts: Parts of the items to score.
+            answer: The function that answers a part's requests for each model.
+            parts: The names of the parts to score.
 
         Returns:
-            Each model's scores; the exception for one whose log-likelihoods are no numbers.
+            For each model its scores, or the exception if a log-likelihood is not finite or an item has no score.
         """
         chosen = [part for part in (*self.parts, *self.rungs) if part.name in parts]
-        answers = [answer(part.full_name, part.requests) for part in chosen]  # by part, then by model
+        answers = [answer(part.full_name, part.requests) for part in chosen]  # indexed by part, then by model
         return [self._scores(list(zip(chosen, of_model, strict=True))) for of_model in zip(*answers, strict=True)]
 
     def _scores(self, answered: Sequence[tuple[Part, Sequence[Answer]]]) -> Scores | NotFiniteError:
@@ -220,10 +231,10 @@ class Scorer:
             items[str(part.result("loglikelihood"))] = likelihoods
             if len(part.task.leaves) > 1:
                 items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.leaf, part.weights
-            for metric, by_item in values.items():
-                mean, error = aggregate(part, by_item, metric)
+            for metric, of_items in values.items():
+                mean, error = aggregate(part, of_items, metric)
                 name = part.result(metric)
-                items[str(name)] = by_item
+                items[str(name)] = of_items
                 named[str(name)], named[name.stderr] = mean, error
                 if metric == part.metric:
                     chosen.setdefault(part.name, []).append((mean, error))
@@ -236,16 +247,19 @@ class Scorer:
         return Scores(named, items, score, stderr)
 
     def handful(self, loglikelihoods: LogLikelihoods) -> dict[str, Floats]:
-        """Return the choices' log-likelihoods of each task's first search items, named as `Scores.items` names them.
+        """Return the log-likelihoods of the choices for the first few search items of each task.
 
-        Raises NotFiniteError.
+        The names are those of `Scores.items`.
+
+        Raises:
+            NotFiniteError: A log-likelihood is not finite, or an item has no score.
         """
         parts = [replace(part, indices=part.indices[:HANDFUL]) for part in self.parts if part.name is ItemSet.SEARCH]
         return {str(part.result("loglikelihood")): results(part, loglikelihoods(part.requests))[1] for part in parts}
 
     @property
     def left_out(self) -> dict[str, int]:
-        """How many items of each task, if any, have no score in its metric."""
+        """The number of items for which the metric is not defined, for each task that has such items."""
         counts: Counter[str] = Counter()
         for part in self.parts:
             counts[part.task.name] -= len(part.indices)
@@ -255,7 +269,7 @@ class Scorer:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What is scored, for the record."""
+        """What is scored, as it is written to the record."""
         return {
             "metric": self.metric,
             "items": {part.full_name: len(part.indices) for part in self.parts},
@@ -265,11 +279,13 @@ class Scorer:
 
 
 def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
-    """Raise UserError where two tasks, or a validation and a test task, share items.
+    """Raise UserError if two tasks have a subtask or their name in common.
+
+    A validation task and a test task may have the same name, but no subtask in common.
 
     Args:
-        tasks: Validation tasks.
-        tests: Test tasks.
+        tasks: The validation tasks.
+        tests: The test tasks.
     """
     seen: dict[str, str] = {}
     for kind, group in (("validation", tasks), ("test", tests)):
@@ -286,40 +302,44 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
 
 
 def check_first_token(base: Base) -> None:
-    """Raise UserError for a tokenizer without a token that a text can begin with: the harness needs one."""
+    """Raise UserError if the tokenizer has neither BOS nor EOS: the harness begins a text without context with one."""
     if base.tokenizer.bos_token_id is None and base.tokenizer.eos_token_id is None:
         raise UserError(
-            "the tokenizer has neither a BOS nor an EOS token, so that a scored text has no token to begin with: "
-            'name one in the model\'s tokenizer_config.json ("bos_token": "<s>", a token of its vocabulary)'
+            "the tokenizer has neither a BOS nor an EOS token, and scoring needs one to begin a text with; "
+            'set one in the model\'s tokenizer_config.json (such as "bos_token": "<s>", a token of its vocabulary)'
         )
 
 
 def check_requests(task: Task, context: int) -> None:
-    """Raise UserError for a choice without tokens, or with more than the model reads; contexts are cut instead.
+    """Raise UserError if a choice has no tokens or more than fit into the model's context.
+
+    A long text before the choice is no error: it is truncated.
 
     Args:
         task: The task.
-        context: Tokens that the model reads.
+        context: The model's context length in tokens.
     """
     for item in task.items:
         for (_, text), _, continuation in task.requests[item.requests]:
             if not 0 < len(continuation) <= context:
                 leaf = task.leaves[item.leaf].task_name
                 raise UserError(
-                    f"task {leaf}, item {item.number}: a choice has {len(continuation)} tokens: {text[:50]!r}"
+                    f"task {leaf}, item {item.number}: the choice {text[:50]!r} has {len(continuation)} tokens, "
+                    f"not between 1 and {context}, the model's context length"
                 )
 
 
 def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
-    """Return the metric that tasks are judged by: the wanted one, or the first of some that all tasks have.
+    """Return the metric by which tasks are scored.
 
     Args:
         tasks: The tasks.
-        wanted: What the user asked for.
-        preferred: Tried before acc_norm and acc, where nothing is wanted.
+        wanted: The metric that the user asked for. If it is None, the result is the first of `preferred`, acc_norm and
+            acc that all tasks have.
+        preferred: A metric to try before acc_norm and acc.
 
     Raises:
-        UserError: A task lacks the wanted metric, or they have none in common.
+        UserError: A task lacks the wanted metric, or the tasks have none of the others in common.
     """
     known = {task.name: (*task.metrics, *CONTINUOUS) for task in tasks}
     if wanted is not None:
@@ -332,35 +352,37 @@ def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | No
         if metric in common:
             return metric
     names = ", ".join(task.name for task in tasks)
-    raise UserError(f"{names}: no accuracy that all tasks have; choose a metric among {', '.join(common)}")
+    raise UserError(f"the tasks {names} share no accuracy; choose their metric with `--metric`: {', '.join(common)}")
 
 
 def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str, Floats], Floats]:
-    """Return per-item values by metric, each (n,), and the choices' log-likelihoods, (n, most choices).
-
-    nan stands where an item has no such metric or choice.
+    """Return the per-item values of all metrics, and the log-likelihoods of all choices.
 
     Args:
         part: The part.
-        answers: To the part's requests, in their order.
+        answers: The answers to the part's requests, in the order of the requests.
+
+    Returns:
+        The values by metric, each (n,), and the log-likelihoods, (n, most choices). Both are nan if an item has no such
+        metric or choice.
 
     Raises:
-        NotFiniteError: A log-likelihood is nan (accuracies would not show it), or the part's metric is no number.
+        NotFiniteError: A log-likelihood is nan, or the part's metric is not a finite number for an item.
     """
     task = part.task
     chosen = [task.items[i] for i in part.indices]
     names = task.metrics
     values = {name: np.full(len(chosen), np.nan) for name in (*names, *CONTINUOUS)}
     likelihoods = np.full((len(chosen), max(item.choices for item in chosen)), np.nan)
-    position = 0
+    start = 0
     for row, item in enumerate(chosen):
-        given = list(answers[position : (position := position + item.requests.stop - item.requests.start)])
-        of_choices = np.array([answer[0] for answer in given[: item.choices]])
-        if np.isnan(of_choices).any():  # argmax would take nan for the best choice, and accuracy would be a number
+        of_item = list(answers[start : (start := start + item.requests.stop - item.requests.start)])
+        of_choices = np.array([answer[0] for answer in of_item[: item.choices]])
+        if np.isnan(of_choices).any():  # accuracy would hide this: argmax returns the index of nan
             raise NotFiniteError(
                 f"the model's log-likelihoods are not finite (task {task.name}, item {part.indices[row]})"
             )
-        metrics = own_metrics(task, item, given)
+        metrics = own_metrics(task, item, of_item)
         for name in names:
             values[name][row] = metrics[name]
         tokens = [len(request[2]) for request in task.requests[item.requests][: item.choices]]
@@ -368,20 +390,20 @@ def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str
         likelihoods[row, : item.choices] = of_choices
         if not math.isfinite(score := values[part.metric][row]):
             leaf = task.leaves[item.leaf].task_name
-            raise UndefinedScoreError(f"task {leaf}, item {item.number}: its {part.metric} is {score}, no number")
+            raise UndefinedScoreError(f"task {leaf}, item {item.number}: its {part.metric} is {score}, not a number")
     return values, likelihoods
 
 
 def own_metrics(task: Task, item: Item, answers: list[Answer]) -> dict[str, float]:
-    """Return the task's own metrics of an item; nan for what is no number.
+    """Return an item's values of the metrics that its task defines; nan if a value is not a number.
 
     Args:
         task: The task.
         item: The item.
-        answers: To its requests.
+        answers: The answers to the item's requests.
 
     Raises:
-        UndefinedScoreError: The task's code fails.
+        UndefinedScoreError: The task's code raises an exception.
     """
     leaf = task.leaves[item.leaf]
     try:
@@ -402,30 +424,32 @@ def _number(value: Any) -> float:
 def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
     """Return the metrics `loss` and `margin` of an item.
 
-    Both are nan where no choice is right, the margin too where every one is.
+    Both are nan if no choice is right. The margin is also nan if all choices are right.
 
     Args:
         item: The item.
-        likelihoods: (choices,), log-likelihoods.
-        tokens: (choices,), their numbers of tokens.
+        likelihoods: (choices,), the log-likelihoods of the choices.
+        tokens: (choices,), the numbers of tokens of the choices.
     """
     right = list(item.gold)
     wrong = [i for i in range(len(likelihoods)) if i not in right]
     if not right:
         return math.nan, math.nan
     best = max(right, key=lambda i: float(likelihoods[i]))
-    # tanh bounds it: one item on which a model is very sure must not outweigh all others.
+    # tanh bounds the margin, so that an item on which the model is very sure cannot outweigh all others.
     margin = math.tanh(float(likelihoods[best] - likelihoods[wrong].max()) / 2) if wrong else math.nan
     return float(likelihoods[best]) / tokens[best], margin
 
 
 def aggregate(part: Part, values: Floats, metric: str | None = None) -> tuple[float, float]:
-    """Return mean and standard error of per-item values as the harness has them; a group's of its leaves.
+    """Return the mean and the standard error of per-item values, computed as the harness does.
+
+    For a group, both combine the means and the standard errors of the leaves.
 
     Args:
         part: The part.
-        values: (n,), nan where an item has none.
-        metric: By which a group's leaves are weighed; None takes the part's.
+        values: (n,), nan for an item without a value.
+        metric: The metric whose weights of leaves are used; None means the part's metric.
     """
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 
@@ -445,6 +469,6 @@ def aggregate(part: Part, values: Floats, metric: str | None = None) -> tuple[fl
 
 
 def mean_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the mean of independent scores, and its standard error: sqrt(sum of squares) / k."""
+    """Return the mean of k independent scores, and its standard error: sqrt(sum of squared errors) / k."""
     scores, errors = zip(*pairs, strict=True)
     return sum(scores) / len(scores), math.sqrt(sum(error**2 for error in errors)) / len(errors)

@@ -1,7 +1,7 @@
-"""Harness tasks, built once: documents, tokenised requests, and the split of the items.
+"""Build tasks: load their documents, tokenise their requests, and split their items into search and verdict items.
 
-A task is a name that lm-evaluation-harness knows, or a local YAML file. A group's subtasks (leaves) are pooled into one
-task, with the weights that the group asks for.
+The user names a task of lm-evaluation-harness ("the harness") or a local YAML file. If the name is that of a group, its
+subtasks (leaves) are pooled into one task, with the weights that the group's file sets.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task as HarnessTask
     from lm_eval.tasks import TaskManager
 
-# The harness's tokenised request: (context, continuation) as text, then their tokens.
+# A tokenised request, as the harness defines it: (context, continuation) as text, then their tokens.
 Request = tuple[tuple[str, str], list[int], list[int]]
-# A request's log-likelihood, and whether it is the greedy continuation.
+# The log-likelihood of a request's continuation, and whether greedy decoding would produce this continuation.
 Answer = tuple[float, bool]
 Encode = Callable[[list[Any]], list[Request]]
 
-FEWSHOT_SEED = 1234  # the harness's own default, so that prompts are those of published numbers
+FEWSHOT_SEED = 1234  # the harness's default, so that prompts equal those behind published numbers
 ACCURACIES = ("acc_norm", "acc")
-MIN_ITEMS = 2  # items that a paired test and a standard error need
+MIN_ITEMS = 2  # the fewest items for which a paired test and a standard error are defined
 
-# What scores requests: log-likelihood of each continuation, and whether it is the greedy one.
+# A function from requests to the answers of one model.
 LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
-# The same for several models at once, of a part by its name: the answers of each.
+# A function from the name of a part (a set of items) and its requests to the answers of each of several models.
 PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 
 
 class ItemError(Exception):
-    """A document is no question with a right answer among its choices."""
+    """A document is not a question with a right answer among its choices."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One document of a task with its requests: first the choices' continuations, then what else the task asks for.
+    """One document of a task, and its requests: one for each choice, then any others that the task makes.
 
     Attributes:
-        leaf: Index of its subtask.
-        number: Its place there.
-        document: As the harness has it.
-        gold: The right choices.
-        choices: How many there are.
-        requests: Slice of the task's.
+        leaf: The index of the document's subtask.
+        number: The index of the document in its subtask.
+        document: The document, as the harness holds it.
+        gold: The indices of the right choices.
+        choices: The number of choices.
+        requests: The slice of the document's requests in `Task.requests`.
     """
 
     leaf: int
@@ -69,15 +69,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the user names it.
+    """A task that the user named, or a group of subtasks pooled into one task.
 
     Attributes:
-        name: The user's.
-        leaves: The harness's task objects.
-        items: Of all leaves, in their order.
-        requests: Of all leaves, in their order.
-        weights: By metric, whether subtasks weigh by their number of items (True) or equally, as a group's file says.
-        trusted: Whether its templates are rendered outside the sandbox.
+        name: The name of the task or group.
+        leaves: The harness's task objects: the task itself, or the subtasks of the group.
+        items: The items of all leaves, leaf by leaf.
+        requests: The requests of all items, in the same order.
+        weights: For each metric that the group's file names, whether subtasks are weighted by their number of items
+            (True) or equally (False).
+        trusted: Whether the task's templates are rendered outside the sandbox.
     """
 
     name: str
@@ -89,24 +90,28 @@ class Task:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Return the task's own metrics that are means over items and that all leaves have."""
+        """Return the metrics that all leaves define and aggregate as a mean over items."""
         from lm_eval.api.metrics import mean
 
         means = [[name for name, how in leaf.aggregation().items() if how is mean] for leaf in self.leaves]
         return tuple(name for name in means[0] if all(name in names for names in means))
 
     def weighs_by_size(self, metric: str) -> bool:
-        """Return whether subtasks weigh by their number of items in a metric.
+        """Return whether subtasks are weighted by their number of items for a metric.
 
-        Where the group does not name the metric they do, unless they do in none that it names.
+        For a metric that the group's file does not name, they are, unless all the metrics that it names are weighted
+        equally.
         """
         return self.weights.get(metric, not self.weights or any(self.weights.values()))
 
     def scorable(self, metric: str) -> list[int]:
-        """Return the indices of the items for which a metric is defined; raises UserError where it is for none.
+        """Return the indices of the items for which a metric is defined.
 
-        The loss needs a right choice, the margin a wrong one too, and the harness's accuracies a right one: no model
-        can do well on an item without. A task's own `process_results` knows what is right by itself.
+        The loss and the harness's accuracies need a right choice, and the margin needs a wrong choice too. If a task
+        has its own `process_results`, its own metrics need no right choice.
+
+        Raises:
+            UserError: The metric is defined for no item.
         """
 
         def defined(item: Item) -> bool:
@@ -119,66 +124,68 @@ class Task:
         if not scorable:
             lacking, advice = "right", ""
             if any(item.gold for item in self.items):
-                lacking, advice = "wrong", ": take --metric loss"
+                lacking, advice = "wrong", "; use `--metric loss`"
             raise UserError(f"task {self.name} has no {lacking} choice, which metric {metric} needs{advice}")
         return scorable
 
     def split(
         self, seed: int, verdict_share: float, metric: str = "acc"
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Split the items for which a metric is defined.
+        """Split the items for which a metric is defined into search items and verdict items.
 
-        A function of the seed, the leaves' names and sizes alone; every leaf gives its share of verdict items.
+        The split depends only on the seed and on the leaves' names and sizes. Each leaf is split in the same
+        proportion.
 
         Args:
-            seed: Seed of the study.
-            verdict_share: Share of the items that the verdict gets.
-            metric: What the task is judged by.
+            seed: The seed of the study.
+            verdict_share: The share of items to keep for the verdict.
+            metric: The metric by which the task is scored.
 
         Returns:
-            Indices of the search items and of the verdict items, each in the items' order.
+            The indices of the search items and those of the verdict items, each in ascending order.
 
         Raises:
-            UserError: There are too few for either.
+            UserError: There are fewer than MIN_ITEMS search items or verdict items.
         """
         search: list[int] = []
         verdict: list[int] = []
         scorable = self.scorable(metric)
         for number, leaf in enumerate(self.leaves):
             items = [i for i in scorable if self.items[i].leaf == number]
-            # crc32, not hash(): Python's hashes of texts differ from process to process.
+            # crc32 rather than hash(): Python's hashes of strings differ from process to process.
             order = np.random.default_rng([seed, zlib.crc32(leaf.task_name.encode()), len(items)]).permutation(items)
             cut = max(min(max(round(verdict_share * len(items)), 1), len(items) - 1), 0)
             verdict += order[:cut].tolist()
             search += order[cut:].tolist()
         if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
-                f"task {self.name} has {len(scorable)} items: too few, as {len(search)} would be searched on and "
-                f"{len(verdict)} kept for the verdict, and each needs {MIN_ITEMS} at least (--limit, --verdict-share)"
+                f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would be searched on and "
+                f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; "
+                "raise `--limit`, change `--verdict-share`, or use a larger task"
             )
         return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))
 
 
 class Loader:
-    """Finds and builds tasks. The harness's own index takes long, and is built only where a group or a tag is named."""
+    """Finds and builds tasks; builds the harness's index, which is slow, only if a task is not found otherwise."""
 
     def __init__(self) -> None:
-        self._index: TaskManager | None = None
+        self._task_manager: TaskManager | None = None
 
     def load(
         self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None, trusted: bool = False
     ) -> Task:
-        """Build the task of a name or a YAML file.
+        """Build a task.
 
         Args:
-            name: of the harness, or of a file.
-            encode: tokenises the harness's requests.
-            limit: documents of each leaf, its first ones; None takes all.
-            fewshot: examples shown before each question.
-            trusted: whether code that local files name may run.
+            name: The name of a harness task, group or tag, or the path of a YAML file.
+            encode: A function that tokenises the harness's requests.
+            limit: The number of documents to use from the start of each leaf; None uses all of them.
+            fewshot: The number of examples shown before each question.
+            trusted: Whether local files may run code.
 
         Raises:
-            UserError: There is no such task, it is none of choices, or one of its items has no right answer.
+            UserError: There is no such task, it is not multiple-choice, or an item has no right answer.
         """
         path = check_file(name)
         trusted = trusted or path is None
@@ -198,7 +205,7 @@ class Loader:
         return Task(label, tuple(leaves), tuple(items), tuple(requests), weights, trusted)
 
     def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[HarnessTask], dict[str, bool]]:
-        """Return a task's label, its leaves, and the metrics in which they weigh by size, or do not."""
+        """Return a task's name, its leaves, and for each metric of a group whether leaves are weighted by size."""
         file = path or find_own(name)
         try:
             if file is not None:
@@ -215,52 +222,52 @@ class Loader:
         leaves = group.get_all_tasks()
         for leaf, count in Counter(leaf.task_name for leaf in leaves).items():
             if count > 1:
-                raise UserError(f"group {label} has the task {leaf} {count} times: its items would count {count}-fold")
-        return (
-            label,
-            leaves,
-            {aggregation.metric: aggregation.weight_by_size for aggregation in group.aggregate_metric_list or ()},
-        )
+                raise UserError(f"group {label} has the task {leaf} {count} times; its items would count {count} times")
+        return label, leaves, {rule.metric: rule.weight_by_size for rule in group.aggregate_metric_list or ()}
 
     @property
     def _harness(self) -> TaskManager:
         from lm_eval.tasks import TaskManager
 
-        if self._index is None:
-            self._index = TaskManager()
-        return self._index
+        if self._task_manager is None:
+            self._task_manager = TaskManager()
+        return self._task_manager
 
     def _manager(self, name: str) -> TaskManager:
+        """Return the harness's task manager; raise UserError if it does not know the name."""
         known = self._harness.all_tasks
         if name not in known:
             offer = suggestion(name, difflib.get_close_matches(name, known, n=1))
-            raise UserError(f'no task "{name}"{offer or "; give a task of lm-evaluation-harness or a YAML file"}')
+            raise UserError(f'no task "{name}"{offer or "; name a task of lm-evaluation-harness or a YAML file"}')
         return self._harness
 
 
 def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
-    """Return requests without those whose tokens came before, and for every request the place of its own among them.
+    """Return the requests whose tokens differ, and for every request the index of the returned one with its tokens.
 
-    Computed once, equal choices have equal likelihoods: in a tree or a batch, rounding would tell them apart.
+    Requests with the same tokens then get exactly the same likelihood. Computed twice, it could differ by rounding.
     """
-    kept: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    asked: list[Request] = []
-    places = []
+    index_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    unique: list[Request] = []
+    indices = []
     for request in requests:
-        index = kept.setdefault((tuple(request[1]), tuple(request[2])), len(asked))
-        if index == len(asked):
-            asked.append(request)
-        places.append(index)
-    return asked, places
+        index = index_of.setdefault((tuple(request[1]), tuple(request[2])), len(unique))
+        if index == len(unique):
+            unique.append(request)
+        indices.append(index)
+    return unique, indices
 
 
 def _why_not_loaded(name: str, error: Exception) -> str:
-    """Return what to say of an error of the harness while it built a task, its first document in particular."""
+    """Return the message for an error that the harness raised while it built a task.
+
+    The harness reads a task's first document when it builds the task, so that document may be at fault.
+    """
     from lm_eval.api.task import Task as HarnessTask
 
-    # The harness does not say which task it was building: the frames that its error passed through know.
-    running = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    failed = next((owner for owner in reversed(running) if isinstance(owner, HarnessTask)), None)
+    # The error does not name the task that was being built, so look for it in the frames of the traceback.
+    selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    failed = next((value for value in reversed(selves) if isinstance(value, HarnessTask)), None)
     if failed is None:
         return f"task {name} cannot be loaded: {reason(error)}"
     documents: Any = getattr(failed, "task_docs", ())
@@ -271,7 +278,7 @@ def _why_not_loaded(name: str, error: Exception) -> str:
 
 
 def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
-    """Build a leaf's requests; raise UserError, which names the item that is at fault, where it can be told."""
+    """Build a leaf's requests; raise a UserError that names the faulty item, if one is found, when that fails."""
     try:
         leaf.build_all_requests(limit=limit, rank=0, world_size=1)
     except Exception as error:
@@ -282,27 +289,28 @@ def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
 
 
 def _check(name: str, leaf: HarnessTask) -> None:
-    """Raise UserError where a task is not one of choices, or would filter the model's answers."""
+    """Raise UserError if a task is not multiple-choice, or if it filters the model's answers."""
     kind = leaf.get_config("output_type") or leaf.OUTPUT_TYPE
     if kind != "multiple_choice":
-        raise UserError(f"task {name}: {leaf.task_name} is of type {kind}; only multiple_choice can be scored so far")
+        raise UserError(f"task {name}: {leaf.task_name} is of type {kind}; only type multiple_choice can be scored")
     if leaf.get_config("filter_list"):
-        raise UserError(f"task {name}: {leaf.task_name} has a filter_list, which tasks of choices cannot have here")
+        raise UserError(f"task {name}: {leaf.task_name} has a filter_list, which partune does not support")
 
 
 def _set_fewshot(leaf: HarnessTask, fewshot: int | None) -> None:
-    """Set the number of examples shown, by the harness's rule: a task that sets 0 keeps it."""
-    given = leaf.get_config("num_fewshot")
-    if given is None or (fewshot is not None and given != 0):
+    """Set the number of examples shown before a question; as in the harness, a task whose file sets 0 keeps 0."""
+    configured = leaf.get_config("num_fewshot")
+    if configured is None or (fewshot is not None and configured != 0):
         leaf.set_config("num_fewshot", fewshot or 0)
     leaf.set_fewshot_seed(FEWSHOT_SEED)
 
 
 def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
-    """Return the leaves' items and tokenised requests.
+    """Return the items and the tokenised requests of all leaves.
 
-    An item of the user's own whose answer names no choice is an error. One that comes with the harness cannot be
-    corrected: it stays without a right choice. So does one of a task that knows by itself what is right.
+    If the answer of an item names none of its choices, that is an error in a task file of the user. Two kinds of item
+    are left without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks
+    with their own `process_results`, which need none.
     """
     items: list[Item] = []
     requests: list[Request] = []
@@ -314,30 +322,30 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
         for number, pairs in sorted(by_document.items()):
             pairs.sort(key=lambda pair: pair[0].idx)
             document = pairs[0][0].doc
-            document_requests = slice(len(requests), len(requests) + len(pairs))
+            of_item = slice(len(requests), len(requests) + len(pairs))
             requests += [request for _, request in pairs]
             try:
                 gold = _gold(leaf, document)
             except ItemError as fault:
                 gold = ()
                 faults.append(f"task {leaf.task_name}, item {number}: {fault}")
-            items.append(Item(leaf_index, number, document, gold, len(leaf.doc_to_choice(document)), document_requests))
+            items.append(Item(leaf_index, number, document, gold, len(leaf.doc_to_choice(document)), of_item))
         if faults and not (shipped or _ships(leaf) or _scores_itself(leaf)):
-            others = f"; {len(faults)} of its {len(by_document)} items are so" if len(faults) > 1 else ""
+            others = f"; {len(faults)} of its {len(by_document)} items have this fault" if len(faults) > 1 else ""
             raise UserError(f"{faults[0]}{others}")
-        leaf._instances = None  # what is needed of them is in `requests`, and they take several times the memory
+        leaf._instances = None  # `requests` holds all that is needed, in a fraction of the memory
         remember(leaf)
     return items, requests
 
 
 def _ships(leaf: HarnessTask) -> bool:
-    """Return whether a leaf was built from a file of the harness's own."""
+    """Return whether a leaf was built from a file that comes with the harness."""
     source = (leaf.get_config("metadata") or {}).get("config_source", "inline")
     return source != "inline" and ships_with_harness(source)
 
 
 def _scores_itself(leaf: HarnessTask) -> bool:
-    """Return whether a task's own code, not the harness's, says what an answer is worth."""
+    """Return whether a task computes its metrics with its own code instead of the harness's."""
     from lm_eval.api.task import ConfigurableTask
 
     return callable(leaf.get_config("process_results")) or (
@@ -346,7 +354,7 @@ def _scores_itself(leaf: HarnessTask) -> bool:
 
 
 def _fault(leaf: HarnessTask, document: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a document on which the harness stumbled; None where nothing can be told."""
+    """Return what is wrong with a document for which the harness raised an error; None if that is unknown."""
     try:
         _gold(leaf, document)
         empty = [number for number, choice in enumerate(leaf.doc_to_choice(document)) if not choice]
@@ -358,51 +366,51 @@ def _fault(leaf: HarnessTask, document: Mapping[str, Any]) -> str | None:
 
 
 def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the right choices, as the harness understands the answer; raises ItemError where it names no choice."""
+    """Return the indices of the right choices, as the harness reads them; raise ItemError if the answer names none."""
     choices = leaf.doc_to_choice(document)
     if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
-        raise ItemError(f"its choices are no list of texts: {_shown(choices)}")
+        raise ItemError(f"its choices are not a list of texts: {_shortened(choices)}")
     answer = leaf.doc_to_text(document) if getattr(leaf, "multiple_input", 0) else leaf.doc_to_target(document)
     if not isinstance(answer, list):
-        return (_choice_number(choices, answer),)
+        return (_choice_index(choices, answer),)
     if not answer:
         raise ItemError("it has no right answer")
-    return tuple(_choice_number(choices, right) for right in answer)
+    return tuple(_choice_index(choices, alternative) for alternative in answer)
 
 
-def _choice_number(choices: Sequence[str], answer: Any) -> int:
-    """Return the number of the choice that an answer names by its text or its number."""
+def _choice_index(choices: Sequence[str], answer: Any) -> int:
+    """Return the index of the choice that an answer names, either by its text or by its index."""
     if isinstance(answer, str) and answer in choices:
         return choices.index(answer)
-    whole = isinstance(answer, (int, np.integer))
-    if whole and 0 <= answer < len(choices):
+    is_integer = isinstance(answer, (int, np.integer))
+    if is_integer and 0 <= answer < len(choices):
         return int(answer)
-    hint = "; labels count from 0" if whole else "; give its text, or its number from 0"
-    raise ItemError(f"the right answer {_shown(answer)} is none of the {len(choices)} choices{hint}")
+    hint = "; labels count from 0" if is_integer else "; write the choice's text, or its number counted from 0"
+    raise ItemError(f"the right answer {_shortened(answer)} is none of the {len(choices)} choices{hint}")
 
 
-def _shown(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def remember(leaf: HarnessTask) -> None:
-    """Make a task render what it says of a document once, not again for every model that is scored on it.
+    """Make a task render each document once and reuse the texts for every model that is scored.
 
-    The documents have to stay in memory: they are known by their identity, which another object could get after them.
+    The cache is keyed by `id(document)`. The documents must stay in memory: Python can reuse the id of a freed object.
     """
 
-    def kept(render: Callable[..., Any]) -> Callable[..., Any]:
-        known: dict[int, Any] = {}
+    def cached(render: Callable[..., Any]) -> Callable[..., Any]:
+        texts: dict[int, Any] = {}
 
-        def once(document: Any, *arguments: Any) -> Any:
+        def render_once(document: Any, *arguments: Any) -> Any:
             if arguments:
                 return render(document, *arguments)
-            if id(document) not in known:
-                known[id(document)] = render(document)
-            return known[id(document)]
+            if id(document) not in texts:
+                texts[id(document)] = render(document)
+            return texts[id(document)]
 
-        return once
+        return render_once
 
     for name in ("doc_to_text", "doc_to_choice", "doc_to_target"):
-        setattr(leaf, name, kept(getattr(leaf, name)))
+        setattr(leaf, name, cached(getattr(leaf, name)))
