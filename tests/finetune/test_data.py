@@ -91,8 +91,12 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("rows.jsonl", b'{"instruction": "a", "output": "b"}\n{"instruction"\n', "rows.jsonl, line 2 is no valid JSON"),
-        ("rows.json", b"[1, 2", "rows.json is no valid JSON"),
+        (
+            "rows.jsonl",
+            b'{"instruction": "a", "output": "b"}\n{"instruction"\n',
+            "rows.jsonl, line 2 is not valid JSON",
+        ),
+        ("rows.json", b"[1, 2", "rows.json is not valid JSON"),
         ("rows.json", b"[]", "rows.json has no rows"),
         ("rows.csv", b"a,b", "is a .json or .jsonl file"),
         ("rows.json.gz", b"no gzip", "cannot read"),
@@ -338,7 +342,7 @@ def test_marks_and_prefixes_agree(tmp_path: Path, tokenizer: PreTrainedTokenizer
 
 def test_the_chat_template_is_a_text_a_file_or_the_tokenizers(tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
-    with pytest.raises(UserError, match="no chat template: give one"):
+    with pytest.raises(UserError, match="no chat template: set one"):
         Chat.of(tokenizer, None)
     tokenizer.chat_template = MARKED
     assert Chat.of(tokenizer, None).template == MARKED

@@ -84,12 +84,12 @@ def changed(**settings: Any) -> Callable[[bytes], bytes]:
 @pytest.mark.parametrize(
     ("name", "damage", "named"),
     [
-        ("config.json", lambda content: b"", "config.json is no valid JSON"),
-        ("config.json", lambda content: content[:40], "config.json is no valid JSON"),
-        ("config.json", lambda content: b"\xff" + content, "config.json is no valid JSON"),
-        ("config.json", lambda content: b"[1, 2]", "config.json holds no JSON object but [1, 2]"),
+        ("config.json", lambda content: b"", "config.json is not valid JSON"),
+        ("config.json", lambda content: content[:40], "config.json is not valid JSON"),
+        ("config.json", lambda content: b"\xff" + content, "config.json is not valid JSON"),
+        ("config.json", lambda content: b"[1, 2]", "config.json must hold a JSON object, got [1, 2]"),
         ("config.json", lambda content: b"{}", "cannot be loaded"),
-        ("config.json", changed(model_type=3), "config.json: model_type is a text, got 3"),
+        ("config.json", changed(model_type=3), "config.json: model_type must be a text, got 3"),
         ("config.json", changed(model_type="nothing-of-the-kind"), "cannot be loaded"),
         ("config.json", changed(hidden_size="wide"), "cannot be loaded"),
         ("config.json", changed(num_attention_heads=0), "cannot be loaded"),
@@ -253,10 +253,10 @@ def test_an_adapter_in_the_base_folder_is_refused(folders: dict[str, Path], tmp_
         get_peft_model(plain, LoraConfig(target_modules=["q_proj"], init_lora_weights=False)).save_pretrained(folder)
         assert AutoModelForCausalLM.from_pretrained(folder).peft_config
     for ask in (models.check_exists, models.load_tokenizer, models.load, models.outline):
-        with pytest.raises(UserError, match="both holds an adapter too"):
+        with pytest.raises(UserError, match="both also holds an adapter"):
             ask(config.Model(path=str(folder)))
     (folder / "config.json").unlink()
-    with pytest.raises(UserError, match="both is an adapter's folder: give the folder of its base"):
+    with pytest.raises(UserError, match="both is an adapter's folder: use the folder of its base model"):
         models.check_exists(config.Model(path=str(folder)))
 
 
@@ -273,7 +273,7 @@ def test_a_base_with_dropout_of_its_own_is_told_and_trained_without(bases: dict[
     assert moves == bool(models.dropouts(model.config)) == bool(bases[kind].notes)
     if moves:
         assert models.dropouts(model.config) == {"resid_pdrop": 0.1, "embd_pdrop": 0.1, "attn_pdrop": 0.1}
-        assert "the base's own dropout (" in bases[kind].notes[0]
+        assert "the base model's own dropout (" in bases[kind].notes[0]
 
 
 # ----- 4 bits, compiled blocks
@@ -281,7 +281,7 @@ def test_a_base_with_dropout_of_its_own_is_told_and_trained_without(bases: dict[
 
 def test_four_bits_need_a_cuda_device(folders: dict[str, Path]) -> None:
     spec = config.Model(path=str(folders["llama"]), quantize="nf4")
-    with pytest.raises(UserError, match="quantize: nf4 needs a CUDA device, and this is cpu"):
+    with pytest.raises(UserError, match="quantize: nf4 needs a CUDA device, got cpu"):
         models.load(spec, "fp32", "cpu")
 
 
@@ -359,7 +359,7 @@ def test_a_token_beyond_the_embeddings_is_named_before_training(folders: dict[st
     row = {"instruction": "why", "output": "oil"}
     ended = [{**item, "question": "why <|im_end|>"} for item in make_items(8)]
     task = write_task(tmp_path, "plain", make_items(8))
-    message = rf'has token {last + 2} \("<\|im_end\|>"\), the model\'s embeddings end at {last}: '
+    message = rf'has token {last + 2} \("<\|im_end\|>"\), but the model\'s embeddings end at {last}: '
     for name, rows, items in (
         ("the data", [{**row, "output": "oil<|im_end|>"}], task),
         ("the task ended", [row], write_task(tmp_path, "ended", ended)),

@@ -59,7 +59,7 @@ def test_answers_that_are_empty_are_counted(tmp_path: Path, tokenizer: PreTraine
     assert examples.cut(1000, "answer").summary["empty_answers"] == 2
 
 
-NULL = 'is null: write its text ("" where there is none), or leave the row out'
+NULL = 'is null: write its text ("" if there is none), or leave the row out'
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_other_weights_are_refused(tmp_path: Path, weight: Any) -> None:
     row = {"messages": [USER, {**ANSWER, "weight": weight}]}
     message = refusal(write_jsonl(tmp_path / "rows.jsonl", [row]))
     assert message == (
-        f"rows.jsonl, row 1: message 2 has weight {weight!r}: it is 1 (trained on) or 0 (not trained on)"
+        f"rows.jsonl, row 1: message 2 has weight {weight!r}: it must be 1 (trained on) or 0 (not trained on)"
     )
 
 
@@ -240,22 +240,25 @@ def test_a_broken_name_of_a_file_or_field_is_written_as_an_escape(tmp_path: Path
 # ----- hostile files
 
 HOSTILE = {
-    "comma.json": (b'[{"instruction": "a", "output": "b"},]', "comma.json is no valid JSON: "),
-    "comma.jsonl": (b'{"instruction": "a", "output": "b",}', "comma.jsonl, line 1 is no valid JSON: "),
-    "quotes.jsonl": (b"{'instruction': 'a'}", "quotes.jsonl, line 1 is no valid JSON: "),
-    "python.jsonl": (b'{"instruction": "a", "output": None}', "python.jsonl, line 1 is no valid JSON: "),
+    "comma.json": (b'[{"instruction": "a", "output": "b"},]', "comma.json is not valid JSON: "),
+    "comma.jsonl": (b'{"instruction": "a", "output": "b",}', "comma.jsonl, line 1 is not valid JSON: "),
+    "quotes.jsonl": (b"{'instruction': 'a'}", "quotes.jsonl, line 1 is not valid JSON: "),
+    "python.jsonl": (b'{"instruction": "a", "output": None}', "python.jsonl, line 1 is not valid JSON: "),
     "two.jsonl": (
         b'{"instruction": "a"}{"output": "b"}',
-        "two.jsonl, line 1 is no valid JSON: Extra data at column 21",
+        "two.jsonl, line 1 is not valid JSON: Extra data at column 21",
     ),
-    "one.json": (b'{\n"instruction": "a",\n"output": "b"}', "one.json is one mapping, not rows: write a row a line"),
+    "one.json": (
+        b'{\n"instruction": "a",\n"output": "b"}',
+        "one.json is one mapping, not rows: write one row per line",
+    ),
     "within.json": (
         b'{\n"data": [{"output": "b"}]}',
         'within.json is one mapping, not rows (its "data" is a list of 1)',
     ),
     "line.json": (b'{"data": [{"output": "b"}]}', 'it has data (its "data" is a list of 1)'),
-    "twice.jsonl": (b'{"output": "a", "output": "b"}', 'line 1 is no valid JSON: the key "output" is given twice'),
-    "huge.jsonl": (b'{"output": ' + b"9" * 6000 + b"}", "huge.jsonl, line 1 is no valid JSON: Exceeds the limit"),
+    "twice.jsonl": (b'{"output": "a", "output": "b"}', 'line 1 is not valid JSON: the key "output" is given twice'),
+    "huge.jsonl": (b'{"output": ' + b"9" * 6000 + b"}", "huge.jsonl, line 1 is not valid JSON: Exceeds the limit"),
     "deep.jsonl": (b'{"a": 1}\n' + b"[" * 100_000, "deep.jsonl, line 2 nests too deeply to be read"),
     "nested.jsonl": (
         b'{"instruction": "a", "output": ' + b"[" * 500 + b"]" * 500 + b"}",

@@ -232,9 +232,9 @@ def test_an_adapter_that_is_damaged_is_not_handed_over(damage: str, directory: P
     ours = json.dumps({"peft_type": "LORA"}).encode()
     config, weights, named = {
         "all": (None, None, "is empty"),
-        "config": (b"{", good, "adapter_config.json is no valid JSON"),
-        "no config": (None, good, "is no adapter: it has no adapter_config.json"),
-        "list": (b"[1]", good, "adapter_config.json holds no JSON object but [1]"),
+        "config": (b"{", good, "adapter_config.json is not valid JSON"),
+        "no config": (None, good, "is not an adapter folder: it has no adapter_config.json"),
+        "list": (b"[1]", good, "adapter_config.json must hold a JSON object, got [1]"),
         "no weights": (ours, None, "adapter_model.safetensors is missing"),
         "empty": (ours, b"", "adapter_model.safetensors is cut or damaged"),
         "no tensor": (ours, tensors(tmp_path), "adapter_model.safetensors holds no tensor"),

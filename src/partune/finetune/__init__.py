@@ -1,4 +1,4 @@
-"""Fine-tuning with LoRA and scoring, on one resident base model.
+"""Fine-tuning with LoRA and scoring, on a base model that stays in memory.
 
-transformers and PEFT train, lm-evaluation-harness scores.
+transformers and PEFT train the adapters. lm-evaluation-harness scores them.
 """

@@ -1,7 +1,7 @@
-"""What PEFT takes: whether it puts adapters on these very layers of a model, and runs with them.
+"""Check whether PEFT puts adapters on exactly the chosen layers of a model, and whether the model then runs.
 
-It refuses some layers (the output projections of Mamba's kind) and puts others in their place (a mixture's experts for
-the shared one's layers), as it does when an adapter is loaded from disk.
+PEFT refuses some layers (output projections of Mamba layers). In some mixtures of experts it adapts other layers than
+it was asked for (the experts' layers instead of the shared expert's). It does the same when it loads an adapter.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def refusal(model: nn.Module, layers: Sequence[str], modules: Sequence[str]) -> str | None:
-    """Return why PEFT does not put adapters on `layers` and nowhere else; None where it does.
+    """Return the reason why PEFT cannot put adapters on exactly `layers`, or None if it can.
 
-    The model is asked itself, with adapters of rank 1, and is untouched afterwards.
+    Adapters of rank 1 are attached to the model to find out, and removed again.
 
     Args:
-        model: The base, its layers as they were loaded.
-        layers: Full names of the linear layers that are to have adapters.
-        modules: What the adapter's file calls them (`target_modules`).
+        model: The base model, with the layers as they were loaded.
+        layers: Full names of the linear layers that should get adapters.
+        modules: The names of the same layers in the adapter's file (`target_modules`).
     """
     import torch
     from peft import LoraConfig, get_peft_model
@@ -37,10 +37,13 @@ def refusal(model: nn.Module, layers: Sequence[str], modules: Sequence[str]) -> 
             get_peft_model(cast(Any, model), LoraConfig(r=1, target_modules=list(modules), task_type="CAUSAL_LM"))
             adapted = {name for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)}
             if odd := adapted.symmetric_difference(layers):
-                return f"PEFT would have {len(adapted)} layers for these {len(layers)}, and not the same, as {min(odd)}"
+                return (
+                    f"PEFT would adapt {len(adapted)} layers and not exactly the {len(layers)} chosen ones; "
+                    f"{min(odd)} is in one of the two lists only"
+                )
             if device.type != "meta":
                 with torch.no_grad():
                     read_text(model)
-        except Exception as error:  # a library's way to say no
+        except Exception as error:  # libraries refuse with exceptions of any type
             return one_line(error)
     return None

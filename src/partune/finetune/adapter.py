@@ -1,4 +1,4 @@
-"""Adapter files, in PEFT's format: `PeftModel.from_pretrained(base, folder)` loads what is written here."""
+"""Write, read, check and merge adapters in PEFT's format, which `PeftModel.from_pretrained(base, folder)` loads."""
 
 from __future__ import annotations
 
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-ALIKE = 1e-3  # of the largest logit: how far two sums of the same products in fp32 may lie apart
+# Tolerance when two logits are compared, relative to the largest logit: they may sum the same fp32 products in
+# different orders.
+ALIKE = 1e-3
 
 
 @contextmanager
 def written(folder: Path) -> Iterator[Path]:
-    """Give a new folder to write in, which replaces `folder` once complete: all of it is there, or nothing."""
+    """Yield a temporary folder to write in, which replaces `folder` at the end, so that no half-written one is left."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     draft.mkdir()
@@ -42,7 +44,7 @@ def written(folder: Path) -> Iterator[Path]:
         yield draft
         make_way(folder)
         os.replace(draft, folder)
-    except SafetensorError as error:  # the system's errors are in its words only
+    except SafetensorError as error:  # safetensors reports errors of the operating system in its message only
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else error from None
     finally:
@@ -50,21 +52,21 @@ def written(folder: Path) -> Iterator[Path]:
 
 
 def save(model: PeftModel, folder: Path) -> None:
-    """Write the adapter's weights and configuration; wait where the disk is full.
+    """Write the weights and the configuration of an adapter; wait while the disk is full.
 
     Args:
-        model: The base with the adapter.
-        folder: Where to; what is there is replaced.
+        model: The base model with the adapter.
+        folder: The folder to write to, which is replaced if it exists.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The folder cannot be written.
     """
 
     def write() -> None:
         with written(folder) as draft, quiet():
-            # The base is frozen, its embeddings included: "auto" would compare them with the hub's.
+            # Embeddings are frozen and need not be saved. The default, "auto", would compare them with the hub's files.
             model.save_pretrained(str(draft), safe_serialization=True, save_embedding_layers=False)
-            (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, with nothing filled in
+            (draft / "README.md").unlink(missing_ok=True)  # PEFT's model card, an unfilled template
 
     retry_while_full(write)
 
@@ -72,16 +74,16 @@ def save(model: PeftModel, folder: Path) -> None:
 def write(
     folder: Path, lora: LoraConfig, matrices: Mapping[str, tuple[Tensor, Tensor]], base: str | None = None
 ) -> None:
-    """Write an adapter as PEFT would; wait where the disk is full.
+    """Write an adapter in PEFT's format from its matrices; wait while the disk is full.
 
     Args:
-        folder: Where to; what is there is replaced.
-        lora: The adapter's description.
+        folder: The folder to write to, which is replaced if it exists.
+        lora: PEFT's description of the adapter.
         matrices: A (r, d_in) and B (d_out, r) of each layer.
-        base: The base model's name or path.
+        base: The name or path of the base model.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The folder cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -102,7 +104,7 @@ def write(
 
 
 def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return A (r, d_in) and B (d_out, r) of each layer, from an adapter's file."""
+    """Return the matrices A (r, d_in) and B (d_out, r) of each layer from an adapter's folder."""
     from safetensors.torch import load_file
 
     named = load_file(folder / "adapter_model.safetensors")
@@ -114,12 +116,12 @@ def read(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def check(folder: Path) -> None:
-    """Raise UserError where a folder holds no adapter, or a damaged one."""
+    """Raise UserError if a folder holds no adapter or a damaged one."""
     settings = folder / "adapter_config.json"
     if not folder.is_dir():
         raise UserError(f"no adapter folder {folder}{suggestion_beside(folder)}")
     if not settings.is_file():
-        raise UserError(f"{folder} is no adapter: it has no adapter_config.json")
+        raise UserError(f"{folder} is not an adapter folder: it has no adapter_config.json")
     check_json(settings)
     weights = folder / "adapter_model.safetensors"
     if weights.exists() or not (folder / "adapter_model.bin").exists():
@@ -128,14 +130,14 @@ def check(folder: Path) -> None:
 
 @contextmanager
 def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
-    """Lend the base with a saved adapter; the base is untouched afterwards.
+    """Yield the base model with a saved adapter, and remove the adapter afterwards.
 
     Args:
         base: The base model.
         folder: The adapter's folder.
 
     Raises:
-        UserError: The adapter is not one of this base.
+        UserError: The adapter does not fit the base model.
     """
     from peft import PeftModel
 
@@ -152,12 +154,12 @@ def loaded(base: Base, folder: Path) -> Iterator[PeftModel]:
 
 
 def unlike(adapted: PeftModel, folder: Path) -> str | None:
-    """Return how the weights that PEFT loaded differ from those in an adapter's file; None where they do not.
+    """Return a sentence on how the weights that PEFT loaded differ from those in the file, or None if they are equal.
 
-    `loaded` has made sure that they are the same weights by name.
+    Both have weights of the same names: `loaded` checked this.
 
     Args:
-        adapted: The base with the adapter.
+        adapted: The base model with the adapter.
         folder: The adapter's folder.
     """
     import torch
@@ -165,30 +167,34 @@ def unlike(adapted: PeftModel, folder: Path) -> str | None:
     from safetensors.torch import load_file
 
     with quiet():
-        held = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    kept = load_file(folder / "adapter_model.safetensors")
-    changed = [name for name, weight in kept.items() if not torch.equal(weight.float(), held[name].float().cpu())]
-    return f"PEFT loads {len(changed)} weights otherwise than they were saved, as {changed[0]}" if changed else None
+        loaded_weights = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    saved = load_file(folder / "adapter_model.safetensors")
+    changed = [
+        name for name, weight in saved.items() if not torch.equal(weight.float(), loaded_weights[name].float().cpu())
+    ]
+    if not changed:
+        return None
+    return f"PEFT loads {len(changed)} weights with other values than were saved, such as {changed[0]}"
 
 
 def _check_used(adapted: PeftModel, folder: Path) -> None:
-    """Raise ValueError where the adapter's file has tensors that the model did not take: PEFT drops them in silence."""
+    """Raise ValueError if the adapter's file has tensors that the model did not load: PEFT drops them silently."""
     from peft import get_peft_model_state_dict
 
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         return
     with safe_open(str(path), framework="pt") as file:
-        kept = set(file.keys())
-    if unused := sorted(kept - set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
-        raise ValueError(f"it has no place for {some(unused)}")
+        saved = set(file.keys())
+    if unused := sorted(saved - set(get_peft_model_state_dict(adapted, save_embedding_layers=False))):
+        raise ValueError(f"the model has no place for {some(unused)}")
 
 
 def check_fits(model: config.Model, folder: Path) -> None:
-    """Raise UserError where PEFT would not load an adapter into its base.
+    """Raise UserError if PEFT would not load an adapter into its base model.
 
-    The base's settings are enough: layers have names and shapes without weights. A base that cannot be had here cannot
-    be asked.
+    The configuration of the base model is enough for this check, because it determines the names and shapes of the
+    layers. If it cannot be loaded on this machine, nothing is checked.
 
     Args:
         model: The base model.
@@ -198,29 +204,32 @@ def check_fits(model: config.Model, folder: Path) -> None:
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    given = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+    options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
     with quiet(), own_generators(torch.device("cpu")), torch.device("meta"):
         try:
-            settings = AutoConfig.from_pretrained(model.path, **given)
+            settings = AutoConfig.from_pretrained(model.path, **options)
             base = AutoModelForCausalLM.from_config(settings, trust_remote_code=model.trust_remote_code)
         except (OSError, ValueError, ImportError):
             return
         try:
             adapted = get_peft_model(base, PeftConfig.from_pretrained(str(folder)), low_cpu_mem_usage=True)
-        except Exception as error:  # a library's way to say no
+        except Exception as error:  # libraries refuse with exceptions of any type
             raise UserError(f"PEFT does not load adapter {folder} into {model.path}: {one_line(error)}") from None
         expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as file:
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     if odd := sorted(shapes.items() ^ {name: tuple(weight.shape) for name, weight in expected.items()}.items()):
         name, shape = odd[0]
-        raise UserError(f"adapter {folder} is not one of {model.path}: {name} {shape} is in one of them alone")
+        raise UserError(
+            f"adapter {folder} does not fit {model.path}: {name} of shape {shape} is in only one of the two"
+        )
 
 
 def merge(model: config.Model, folder: Path, out: Path) -> None:
-    """Write the base with the adapter merged into its weights, and the tokenizer: a model folder that needs no PEFT.
+    """Merge an adapter into the weights of its base model, and write a model folder that loads without PEFT.
 
-    The sum is taken in fp32 and rounded once, to the precision in which the base is stored.
+    The sum of weights and adapter is computed in fp32 and rounded once, to the precision in which the base model is
+    stored. The tokenizer is written too.
 
     Args:
         model: The base model.
@@ -228,35 +237,38 @@ def merge(model: config.Model, folder: Path, out: Path) -> None:
         out: The new model's folder.
 
     Raises:
-        UserError: The merged model does not answer as the base with the adapter does, or does not load as it was
-            written. So it is where a layer with an adapter shares its weights with another one, as a head does with the
-            input embeddings: merging would change both.
+        UserError: The merged model gives other logits than the base model with the adapter, or it gives other logits
+            once it is loaded again. Both happen if an adapted layer shares its weights with another layer, as a head
+            may do with the input embeddings: merging would change both layers.
     """
     with written(out) as draft:
         expected = _write_merged(model, folder, draft)
-        again = load(model.model_copy(update={"path": str(draft), "revision": None, "quantize": "none"}), "fp32", "cpu")
-        _check_alike(expected, again.model, f"{folder}: the merged model does not load as it was written")
+        spec = model.model_copy(update={"path": str(draft), "revision": None, "quantize": "none"})
+        reloaded = load(spec, "fp32", "cpu")
+        _check_alike(expected, reloaded.model, f"{folder}: the merged model does not load as it was written")
 
 
 def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
-    """Write the merged model into a folder, and return its logits of a few tokens, weights rounded as written."""
+    """Write the merged model into a folder; return its logits for a few tokens, with weights rounded as written."""
     from peft.tuners.lora import LoraLayer
     from transformers import AutoConfig
 
     base = load(model.model_copy(update={"quantize": "none"}), dtype="fp32", device="cpu")
     if getattr(base.model, "hf_quantizer", None) is not None:
-        raise UserError(f"model {model.path} is quantized: merging would round each weight again, to another model")
+        raise UserError(f"model {model.path} is quantized: merging would round each weight again and change the model")
     with loaded(base, folder) as adapted, quiet():
         stored = AutoConfig.from_pretrained(
             model.path, revision=model.revision, trust_remote_code=model.trust_remote_code
         ).dtype
         head, embeddings = base.model.get_output_embeddings(), base.model.get_input_embeddings()
         if isinstance(head, LoraLayer) and head.weight is embeddings.weight:
-            raise UserError(f"{folder} adapts the head of a model with tied embeddings, which cannot be merged")
-        # `safe_merge` looks for NaN only: whether the merged model is the same model, its answers tell.
+            raise UserError(
+                f"{folder} cannot be merged: it adapts the output head, whose weights are also the input embeddings"
+            )
+        # `safe_merge` looks for NaN only, so the logits before and after merging are compared.
         expected = read_text(base.model).detach()
         merged = adapted.merge_and_unload(safe_merge=True)
-        _check_alike(expected, merged, f"{folder} cannot be merged: the merged model answers otherwise")
+        _check_alike(expected, merged, f"{folder} cannot be merged: the merged model gives different answers")
         merged.to(stored or base.model.dtype)
         merged.save_pretrained(str(draft), safe_serialization=True)
         base.tokenizer.save_pretrained(str(draft))
@@ -265,7 +277,7 @@ def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
 
 
 def _copy_processors(model: config.Model, draft: Path) -> None:
-    """Copy what says how the base reads images and sound, which a server of the merged model asks for."""
+    """Copy the files that say how the base model reads images and sound: a server of the merged model needs them."""
     from transformers.utils import cached_file
 
     for name in PROCESSORS:
@@ -281,10 +293,10 @@ def _copy_processors(model: config.Model, draft: Path) -> None:
             shutil.copy(cached, draft / name)
 
 
-def _check_alike(expected: Tensor, model: PreTrainedModel, otherwise: str) -> None:
-    """Raise UserError, which begins with `otherwise`, where the model's logits of a few tokens are not these."""
+def _check_alike(expected: Tensor, model: PreTrainedModel, message: str) -> None:
+    """Raise UserError, which begins with `message`, if the model's logits for a few tokens are not as expected."""
     logits = read_text(model).detach()
     most = float((logits - expected).abs().max()) if logits.shape == expected.shape else math.inf
-    # Written so that NaN does not pass: it is not below anything.
+    # `not <=` instead of `>`, so that a NaN is refused too: any comparison with NaN is false.
     if not most <= ALIKE * (1 + float(expected.abs().max())):
-        raise UserError(f"{otherwise} (logits of a few tokens differ by up to {most:.3g})")
+        raise UserError(f"{message} (logits of a few tokens differ by up to {most:.3g})")

@@ -1,8 +1,8 @@
-"""Instruction data: prompts, and the tokens and masks that training reads.
+"""Turn instruction data into prompts, tokens and the masks that training reads.
 
-Prompts are Stanford Alpaca's as LitGPT writes them (a line break ends "### Response:"), or a chat template's. A prompt
-and its answer are encoded apart, so that an answer's tokens are exactly the answer and the end of sequence. Nothing
-here needs torch.
+Prompts come from a chat template, or have the form of Stanford Alpaca in LitGPT's version (with a line break after
+"### Response:"). A prompt and its answer are encoded separately, so that the tokens of an answer are exactly the answer
+and the end of sequence. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ __all__ = [
     "tokenise",
 ]
 
-# Tokens of an example, which of them are trained on, and which never are.
+# The tokens of an example, the mask of the tokens that are trained on, and the mask of those that never are.
 Encoded = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
 
 IGNORED = -100
@@ -70,21 +70,21 @@ PROMPT_WITH_INPUT = OPENING_WITH_INPUT + TURN_WITH_INPUT
 
 
 def alpaca_pieces(row: Row) -> list[tuple[str, str]]:
-    """Return the turns of an Alpaca row: the text before each answer, and the answer.
+    """Return the turns of an Alpaca row, as pairs of the text before an answer and the answer.
 
-    A system prompt stands in place of the opening sentence. Earlier turns (`history`) come first, and their answers
-    are trained on too, as LLaMA-Factory does, whose fields these are.
+    A system prompt replaces the opening sentence. Earlier turns (`history`) come first, and their answers are trained
+    on too. Both fields are LLaMA-Factory's and are treated in the same way as there.
     """
     system = row.get("system")
     opening = f"{system}\n\n" if system else OPENING_WITH_INPUT if row.get("input") else OPENING
     turn = TURN_WITH_INPUT if row.get("input") else TURN
-    turns = [(TURN.format(instruction=instruction), answer) for instruction, answer in row.get("history") or ()]
+    turns = [(TURN.format(instruction=question), answer) for question, answer in row.get("history") or ()]
     turns.append((turn.format(instruction=row["instruction"] or "", input=row.get("input") or ""), row["output"]))
     return [(("\n\n" if number else opening) + prompt, answer) for number, (prompt, answer) in enumerate(turns)]
 
 
 def alpaca_prompt(row: Row) -> str:
-    """Return the text before the answer of a row without earlier turns."""
+    """Return the text before the answer, for a row without earlier turns."""
     return alpaca_pieces({"output": "", **row})[-1][0]
 
 
@@ -93,19 +93,19 @@ def alpaca_prompt(row: Row) -> str:
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised examples, one after another in flat arrays.
+    """Tokenised examples, concatenated in flat arrays.
 
     Attributes:
-        tokens: (N,) ids.
-        trained: (N,), which tokens the loss is on.
-        starts: (n + 1,), where each example begins and ends.
-        rows: Number of rows read.
-        empty: Number of rows that held nothing.
-        truncated: Number of examples that were cut.
-        untrainable: Number of examples that had no token to train on left.
-        form: Format of the rows.
-        never: (N,), tokens that the loss is never on, not with `loss_on: all` either; None for no token.
-        reading: What became of the rows' fields, for the record.
+        tokens: (N,), token ids.
+        trained: (N,), whether the loss includes a token.
+        starts: (n + 1,), the offset of each example's first token; the last entry is N.
+        rows: The number of rows that were read.
+        empty: The number of rows without any text.
+        truncated: The number of examples that were cut.
+        untrainable: The number of examples that were left out because they had no token to train on.
+        form: The format of the rows.
+        never: (N,), whether the loss excludes a token even with `loss_on: all`; None if there is no such token.
+        reading: Which fields of the rows were used and which were not, for the record.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -124,49 +124,49 @@ class Examples:
 
     @cached_property
     def lengths(self) -> npt.NDArray[np.int64]:
-        """(n,), tokens of each example."""
+        """The number of tokens of each example, (n,)."""
         return np.diff(self.starts)
 
     @cached_property
     def trained_lengths(self) -> npt.NDArray[np.int64]:
-        """Return how many tokens of each example the loss is on, (n,)."""
+        """The number of tokens of each example that the loss includes, (n,)."""
         return np.add.reduceat(self.trained.astype(np.int64), self.starts[:-1])
 
     @cached_property
     def digest(self) -> str:
-        """Return a digest that is equal where all arrays are."""
-        values = (getattr(self, field.name) for field in fields(self))
+        """Return a digest of all arrays."""
+        values = (getattr(self, attribute.name) for attribute in fields(self))
         return digest(*(np.ascontiguousarray(value).tobytes() for value in values if isinstance(value, np.ndarray)))
 
     def example(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Return tokens and mask of one example, each (T,)."""
+        """Return the tokens and the `trained` mask of one example, each (T,)."""
         span = slice(self.starts[i], self.starts[i + 1])
         return self.tokens[span], self.trained[span]
 
     def cut(self, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
-        """Return the examples cut to a length, with the mask of a loss; those without a trained token are left out.
+        """Return the examples cut to a length, with their masks; examples without a token to train on are left out.
 
-        An example's first token is never trained on: nothing precedes it.
+        The first token of an example is never trained on, because no token predicts it.
 
         Args:
-            max_length: Tokens of an example at most.
-            loss_on: Which tokens the loss is on.
+            max_length: The largest number of tokens of an example.
+            loss_on: Which tokens the loss includes.
         """
         owner = np.repeat(np.arange(len(self)), self.lengths)
         position = np.arange(len(self.tokens)) - self.starts[owner]
-        kept = position < max_length
-        trained = (self.trained | (loss_on == "all")) & kept & (position > 0)
+        keep = position < max_length
+        trained = (self.trained | (loss_on == "all")) & keep & (position > 0)
         if self.never is not None:
             trained &= ~self.never
-        # An example without a trained token would count in a batch and train nothing.
+        # An example without a trained token would take a place in a batch and train nothing.
         useful = np.bincount(owner[trained], minlength=len(self)) > 0
-        kept &= useful[owner]
+        keep &= useful[owner]
         lengths = np.minimum(self.lengths, max_length)
         return replace(
             self,
-            tokens=self.tokens[kept],
-            trained=trained[kept],
-            never=None if self.never is None else self.never[kept],
+            tokens=self.tokens[keep],
+            trained=trained[keep],
+            never=None if self.never is None else self.never[keep],
             starts=np.concatenate([[0], np.cumsum(lengths[useful])]),
             truncated=int((self.lengths > max_length).sum()),
             untrainable=int((~useful).sum()),
@@ -175,7 +175,7 @@ class Examples:
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
         """Return ids, attention mask and labels of some examples, each (b, T), padded on the right to the longest.
 
-        Padding is masked (attention 0, label IGNORED) and has id 0: no trained token ever stands for it.
+        Padding has attention 0 and the label IGNORED, so its id 0 has no effect.
         """
         longest = int(self.lengths[indices].max())
         ids = np.zeros((len(indices), longest), np.int64)
@@ -190,7 +190,7 @@ class Examples:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """Return the rows' format, the counts by name and what became of the fields, for the record."""
+        """Return the format of the rows, the counts and the use of the rows' fields, for the record."""
         return {
             "format": self.form,
             "rows": self.rows,
@@ -204,26 +204,28 @@ class Examples:
 
 
 def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
-    """Return all examples of a study's data, whole, with the answers' mask; `Examples.cut` makes what a trial takes.
+    """Return all examples of a study's data at full length, with answers marked as trained.
+
+    `Examples.cut` then makes the examples of a trial, with its length and its loss.
 
     Args:
         data: Section `data` of a study.
-        tokenizer: The base model's.
+        tokenizer: The base model's tokenizer.
 
     Raises:
-        UserError: A row cannot be read, or none holds anything.
+        UserError: A row cannot be read, or all rows are empty.
     """
     rows = normalise(data, read_rows(data))
-    full = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
-    if not full:
+    nonempty = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
+    if not nonempty:
         raise UserError(f"{data.path}: all {len(rows.rows)} rows are empty")
     with quiet():
         if rows.form == "alpaca":
-            reading = _read_alpaca(rows, full)
-            encoded = list(_encode((_alpaca_example(row) for _, row in full), tokenizer, bounded=True))
+            reading = _alpaca_reading(rows, nonempty)
+            encoded = list(_encode((_alpaca_example(row) for _, row in nonempty), tokenizer, bounded=True))
         else:
-            written = list(_write_chats(data, full, Chat.of(tokenizer, data.chat_template)))
-            reading = _read_chats(rows, full, written)
+            written = list(_write_chats(data, nonempty, Chat.of(tokenizer, data.chat_template)))
+            reading = _chat_reading(rows, nonempty, written)
             encoded = list(_encode((pieces for chat in written for pieces in chat.examples), tokenizer, bounded=False))
     tokens = np.concatenate([tokens for tokens, _, _ in encoded])
     return Examples(
@@ -232,9 +234,9 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
         never=np.concatenate([never for _, _, never in encoded]),
         starts=np.cumsum([0, *(len(tokens) for tokens, _, _ in encoded)], dtype=np.int64),
         rows=len(rows.rows),
-        empty=len(rows.rows) - len(full),
+        empty=len(rows.rows) - len(nonempty),
         form=rows.form,
-        reading={**reading, **_unknown(tokens, tokenizer)},
+        reading={**reading, **_unknown_tokens(tokens, tokenizer)},
     )
 
 
@@ -255,20 +257,20 @@ def _write_chats(data: config.Data, rows: list[tuple[int, Row]], chat: Chat) -> 
     for number, row in rows:
         try:
             yield chat.write(row)
-        except Exception as error:  # a template raises what it likes
+        except Exception as error:  # templates raise exceptions of any type
             raise UserError(f"{data.path}, row {number}: the chat template fails: {one_line(error)}") from None
 
 
 def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase, bounded: bool) -> Iterator[Encoded]:
-    """Yield the tokens of examples and their masks, the pieces of an example encoded apart.
+    """Yield the tokens and masks of examples, whose pieces are encoded separately.
 
-    Chunk by chunk, since lists of ids take many times the memory of arrays.
+    Examples are encoded in chunks, because lists of ids take many times the memory of arrays.
 
     Args:
-        examples: Pieces of text, each with what becomes of it.
-        tokenizer: The model's.
-        bounded: Whether the tokenizer's tokens go before the first piece, and the end of sequence behind each answer;
-            a chat template writes its own.
+        examples: The pieces of each example, with their kinds.
+        tokenizer: The model's tokenizer.
+        bounded: Whether to put the tokenizer's special tokens before the first piece, and the end of sequence after
+            each answer. A chat template writes both itself.
     """
     eos = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     after = ending(tokenizer)
@@ -278,7 +280,7 @@ def _encode(examples: Iterable[list[Piece]], tokenizer: PreTrainedTokenizerBase,
         answers = iter(continued(tokenizer, [text for text, kind in rest if kind == "answer"], exact=True))
         others = iter(continued(tokenizer, [text for text, kind in rest if kind != "answer"]))
         for pieces, first in zip(chunk, firsts, strict=True):
-            # A tokenizer that ends every text would end the prompt before its answer.
+            # Some tokenizers append an end-of-text token to every text, which must not separate prompt and answer.
             if bounded and after and first[-len(after) :] == after:
                 del first[-len(after) :]
             encoded = [first, *(next(answers if kind == "answer" else others) for _, kind in pieces[1:])]
@@ -296,19 +298,20 @@ def _chunks(examples: Iterable[list[Piece]]) -> Iterator[list[list[Piece]]]:
 
 
 def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[list[int]]:
-    """Return the tokens of texts that go on behind others.
+    """Return the tokens of texts that continue other texts.
 
-    Some tokenizers put a space before a text's first word, which a text that goes on does not have. There a text is
-    encoded behind a character, whose tokens are taken off again; another one where the two would merge.
+    Some tokenizers put a space before the first word of a text, which would be wrong for a continuation. With such a
+    tokenizer, a text is encoded after an anchor (a single character), and the anchor's tokens are removed. If the
+    anchor merges with the beginning of the text into one token, the next anchor is tried.
 
     Args:
-        tokenizer: The model's.
-        texts: Encoded each by itself.
-        exact: Whether no space is put behind the added tokens within a text either. A prompt keeps the spaces that the
-            tokenizer puts there, as it does when the model is asked.
+        tokenizer: The model's tokenizer.
+        texts: The texts, each encoded by itself.
+        exact: Whether to avoid spaces after added tokens within a text too. Prompts keep the spaces that the tokenizer
+            puts there, because it puts them there again when the model is asked.
     """
     tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    # Asked of the tokenizer itself, as nothing in its settings tells all the ways to put a space there.
+    # Found out by decoding, because the settings of a tokenizer do not show all the ways in which it adds a space.
     letter = tokenizer("x", add_special_tokens=False)["input_ids"]
     if " " not in tokenizer.decode(letter + letter):
         return tokens
@@ -317,32 +320,32 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
         parts = [[part for part in border.split(text) if part] for text in texts]
         encoded = iter(continued(tokenizer, [part for cut in parts for part in cut]))
         return [[token for _ in cut for token in next(encoded)] for cut in parts]
-    merged = list(range(len(texts)))
+    remaining = list(range(len(texts)))
     for anchor in ("\n", ":", ";", "x"):
         before = tokenizer(anchor, add_special_tokens=False)["input_ids"]
         probe = tokenizer(anchor + "x", add_special_tokens=False)["input_ids"]
-        if merged and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
-            behind = tokenizer([anchor + texts[i] for i in merged], add_special_tokens=False)["input_ids"]
-            whole = dict(zip(merged, behind, strict=True))
-            # Where a text's beginning joined the character in one token, the next character may do.
-            merged = [i for i in merged if whole[i][: len(before)] != before]
-            for i in whole.keys() - set(merged):
-                tokens[i] = whole[i][len(before) :]
+        if remaining and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
+            after_anchor = tokenizer([anchor + texts[i] for i in remaining], add_special_tokens=False)["input_ids"]
+            anchored = dict(zip(remaining, after_anchor, strict=True))
+            # These texts merged with the anchor.
+            remaining = [i for i in remaining if anchored[i][: len(before)] != before]
+            for i in anchored.keys() - set(remaining):
+                tokens[i] = anchored[i][len(before) :]
     return tokens
 
 
-# ----- what became of the rows, for the record
+# ----- how the rows were read, for the record
 
 
-def _read_alpaca(rows: Rows, full: list[tuple[int, Row]]) -> Mapping[str, Any]:
-    used = {mine: theirs for mine, theirs in rows.names.items() if any(row[mine] for _, row in full)}
-    return _reading(used, rows.unused, sum(not row["output"].strip() for _, row in full))
+def _alpaca_reading(rows: Rows, nonempty: list[tuple[int, Row]]) -> Mapping[str, Any]:
+    used = {field: name for field, name in rows.names.items() if any(row[field] for _, row in nonempty)}
+    return _reading(used, rows.unused, sum(not row["output"].strip() for _, row in nonempty))
 
 
-def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written]) -> Mapping[str, Any]:
+def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Written]) -> Mapping[str, Any]:
     used: set[str] = set()
     unused = {number: set(names) for number, names in rows.unused.items()}
-    for (number, row), chat in zip(full, written, strict=True):
+    for (number, row), chat in zip(nonempty, written, strict=True):
         fields = {name for message in row["messages"] for name in message} - {"role", "content"}
         fields |= {name for name in rows.names if name in row} | ({"weight"} if row["untrained"] else set())
         used |= fields - chat.unused
@@ -350,7 +353,7 @@ def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written])
             unused.setdefault(number, set()).update(chat.unused)
     blank = sum(
         message["role"] == "assistant" and not (message.get("content") or "").strip() and not message.get("tool_calls")
-        for _, row in full
+        for _, row in nonempty
         for message in row["messages"]
     )
     counts = {
@@ -363,16 +366,22 @@ def _read_chats(rows: Rows, full: list[tuple[int, Row]], written: list[Written])
     }
 
 
-def _unknown(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return how many tokens stand for characters that the tokenizer does not know, where there are any."""
+def _unknown_tokens(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Return the number of unknown tokens under its key in the record, or nothing if it is zero."""
     unknown = tokenizer.unk_token_id
-    # Some tokenizers have one token for unknown characters and for the ends of texts, which are no fault.
+    # In some tokenizers the unknown token also begins or ends texts, so counting it would tell nothing.
     count = 0 if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id) else int((tokens == unknown).sum())
     return {"unknown_tokens": count} if count else {}
 
 
 def _reading(used: Mapping[str, str], unused: Mapping[int, Collection[str]], blank: int) -> dict[str, Any]:
-    """Return what the record says of the rows' fields; what is nought is left out."""
+    """Return the record's entry on the fields of the rows, without the counts that are zero.
+
+    Args:
+        used: The names in the data of the fields that are used, by their names here.
+        unused: The fields of each row (by its number) that have a value but are not used.
+        blank: The number of empty answers.
+    """
     names = Counter(name for fields in unused.values() for name in fields)
     counts = {"unused": dict(sorted(names.items())), "rows_with_unused": len(unused), "empty_answers": blank}
     return {"fields": dict(used)} | {name: value for name, value in counts.items() if value}

@@ -1,9 +1,10 @@
-"""Digests of what a fine-tuning stands on: the model's files, its tokenizer, the rows and the tasks' items.
+"""Compute digests of the inputs of a fine-tuning: the model's files, its tokenizer, the rows and the tasks' items.
 
-They are of contents, never of places or times: a folder that was copied or moved, and weights that were divided among
-files in another way, are the same. Of weights in safetensors up to `WHOLE` bytes every byte counts; of larger ones
-`SAMPLES` blocks of each tensor, evenly spaced, its first and last among them, besides all names, shapes and types: a
-training, a merge or a quantization changes them everywhere. Pickled weights count by their file, in the same way.
+Digests depend on contents only, not on paths or dates. They stay the same if a folder is copied or moved, or if the
+same weights are split into files differently. Weights in safetensors of up to `WHOLE` bytes are digested completely.
+Of larger ones, the digest covers the name, shape and type of each tensor and `SAMPLES` evenly spaced blocks of it,
+including the first and the last. That is enough, because training, merging and quantization change weights everywhere.
+Pickled weights are digested file by file instead of tensor by tensor, with the same limits.
 """
 
 from __future__ import annotations
@@ -24,33 +25,34 @@ if TYPE_CHECKING:
     from partune.finetune.data import Examples
     from partune.finetune.scoring.tasks import Task
 
-# Weights up to these bytes are read whole. Reading those of a large model would take minutes at every start, in every
-# worker; samples of each tensor still tell another checkpoint apart.
+# Total size in bytes up to which weights are read completely. Reading all weights of a large model would take minutes
+# at every start of every worker. Samples of each tensor still distinguish one checkpoint from another.
 WHOLE = 2**31
 BLOCK, SAMPLES = 4096, 16
-# Keys of config.json that do not change what the model computes.
+# Keys of config.json that have no influence on what the model computes.
 IDLE = frozenset({"_name_or_path", "transformers_version", "use_cache", "dtype", "torch_dtype"})
 
 
 def of_rows(examples: Examples) -> Content:
-    """Return the content of the training rows, as the tokens that are trained on."""
+    """Return the content of the training rows: the digest of their tokens and masks, and their number."""
     return Content(examples.digest, f"{examples.rows} rows")
 
 
 def of_tasks(tasks: Sequence[Task]) -> Contents:
-    """Return the contents of tasks' items: prompts, choices, the right ones, and what else their metrics look at."""
+    """Return the contents of each task's items: prompts, choices, right choices, and what else the metrics read."""
     return {f"the items of task {task.name}": _items(task) for task in tasks}
 
 
 def _items(task: Task) -> Content:
-    looks_anywhere = [getattr(leaf.config, "process_results", None) is not None for leaf in task.leaves]
+    # A task's own `process_results` may read any field of a document.
+    reads_document = [getattr(leaf.config, "process_results", None) is not None for leaf in task.leaves]
     items = [
         (
             task.leaves[item.leaf].task_name,
             item.gold,
             item.choices,
             task.requests[item.requests],
-            _plain(item.document) if looks_anywhere[item.leaf] else None,  # a function of the task's own
+            _plain(item.document) if reads_document[item.leaf] else None,
         )
         for item in task.items
     ]
@@ -58,31 +60,35 @@ def _items(task: Task) -> Content:
 
 
 def _plain(value: Any) -> Any:
-    """Return a document as JSON can say it; what it cannot (pictures) counts by its type."""
+    """Return a document in the types of JSON; a value of any other type (a picture) becomes the name of its type."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(inner) for inner in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
 
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:
-    """Return the content of a tokenizer; what it makes of rows and items counts there, and decides."""
-    # A tokenizer of another version of its library may write its files otherwise and tokenise the same: what it is made
-    # of counts, not the bytes of its files.
-    parts: list[Any] = [
-        tokenizer.get_vocab(),
-        {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-    ]
+    """Return the content of a tokenizer.
+
+    It is not decisive: if a changed tokenizer matters, the tokens of the rows and items change too, and these decide.
+    """
+    # The parts of the tokenizer are digested, not its files, because another version of the library may write the
+    # same tokenizer to different files.
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    parts: list[Any] = [tokenizer.get_vocab(), special]
     if tokenizer.is_fast:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        # Truncation and padding are set by whoever called it last, and say nothing of the tokenizer.
+        # Truncation and padding are left over from the last call, and not properties of the tokenizer.
         parts.append({key: value for key, value in backend.items() if key not in ("truncation", "padding")})
     return Content(digest(*parts), decisive=False)
 
 
 def of_template(template: Any) -> Content:
-    """Return the content of a chat template; what it makes of rows counts there, and decides."""
+    """Return the content of a chat template.
+
+    It is not decisive: if a changed template matters, the tokens of the rows change too, and these decide.
+    """
     return Content(digest(template), decisive=False)
 
 
@@ -90,7 +96,7 @@ def of_model(spec: config.Model) -> Contents:
     """Return the contents of a model's files: its weights, its configuration, and code that comes with it.
 
     Raises:
-        UserError: When a file cannot be read.
+        UserError: A file cannot be read.
     """
     folder = find_folder(spec)
     if folder is None:
@@ -111,7 +117,7 @@ def of_model(spec: config.Model) -> Contents:
 
 
 def find_folder(spec: config.Model) -> Path | None:
-    """Return the folder of a model's files: for an id the cache's, None where the cache has none."""
+    """Return the folder of a model's files. For a Hugging Face id this is in the cache, or None if it is not there."""
     folder = Path(spec.path).expanduser()
     if folder.is_dir():
         return folder
@@ -119,13 +125,13 @@ def find_folder(spec: config.Model) -> Path | None:
 
     try:
         settings = cached_file(spec.path, "config.json", revision=spec.revision, local_files_only=True)
-    except OSError:  # an id whose files are elsewhere
+    except OSError:  # an id that is not in the cache
         return None
     return None if settings is None else Path(settings).parent
 
 
 def weight_files(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
-    """Return the files that a loader takes the weights from, by its order of preference.
+    """Return the files from which a loader reads the weights, chosen in the loader's order of preference.
 
     Args:
         folder: The model's folder.
@@ -142,29 +148,29 @@ def weight_files(folder: Path, settings: Mapping[str, Any]) -> list[Path]:
 
 
 def _weights(files: Sequence[Path]) -> str:
-    """Return the digest of weights, whatever files they are divided among."""
-    whole = sum(path.stat().st_size for path in files) <= WHOLE
+    """Return the digest of weights, which does not depend on how safetensors are split into files."""
+    read_all = sum(path.stat().st_size for path in files) <= WHOLE
     tensors: dict[str, str] = {}
     for path in files:
         with path.open("rb") as file:
             if path.suffix == ".safetensors":
-                # By tensor, not by file: a checkpoint that is saved again in other shards is the same model.
+                # By tensor and not by file, because a checkpoint saved again in other shards is the same model.
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
                 for name, entry in header.items():
                     if name != "__metadata__":
                         start, end = (8 + size + offset for offset in entry["data_offsets"])
-                        blocks = _blocks(file.fileno(), start, end, whole)
+                        blocks = _blocks(file.fileno(), start, end, read_all)
                         tensors[name] = digest(entry["dtype"], entry["shape"], *blocks)
             else:
                 end = path.stat().st_size
-                tensors[path.name] = digest(end, *_blocks(file.fileno(), 0, end, whole))
+                tensors[path.name] = digest(end, *_blocks(file.fileno(), 0, end, read_all))
     return digest(tensors)
 
 
-def _blocks(file: int, start: int, end: int, whole: bool) -> Iterator[bytes]:
+def _blocks(file: int, start: int, end: int, read_all: bool) -> Iterator[bytes]:
     """Yield the bytes of a file from start to end: all of them, or evenly spaced samples."""
-    if whole or end - start <= SAMPLES * BLOCK:
+    if read_all or end - start <= SAMPLES * BLOCK:
         for offset in range(start, end, 2**24):
             yield os.pread(file, min(2**24, end - offset), offset)
         return

@@ -1,14 +1,15 @@
-"""LoRA's dropout, its masks a function of where they are used: (trial's seed, step, layer, row, position, feature).
+"""LoRA's dropout with masks that are a function of (trial's seed, step, layer, row, position, feature).
 
-No generator is drawn from, so a trial drops the same features alone, in any slot of a pack, whatever its neighbours are
-and however its batch is cut into micro-batches. Both engines use these masks.
+No random generator is used. So a trial drops the same features whether it trains alone or in a pack (with other trials
+on one base model), in any row of the pack, and with any micro-batch size. The engines `peft` and `packed` both use
+these masks.
 
-    s = mix(mix(key) + mix(row 2^32 + position))     one 64-bit state a token; key = mix of seed, step and layer
+    s = mix(mix(key) + mix(row 2^32 + position))     one 64-bit state per token; key = mix of seed, step and layer
     z = s + w[f]                                     w: well-mixed constants, one for two features
     z = (z ^ z >> 32) M;  z = (z ^ z >> 32) M        then two 32-bit lanes, one for each of the two features
 
 `mix` is splitmix64's finaliser (Steele, Lea and Flood 2014; constants of Stafford's variant 13). A feature is kept
-where its lane, read as a number in [0, 2^32), is at least p 2^32: with probability 1 - p to within 2^-33.
+if its lane, read as a number in [0, 2^32), is at least p 2^32. This has probability 1 - p to within 2^-33.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ M1, M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def mix(x: int) -> int:
-    """Return a word that looks random, a bijection of 64-bit words: splitmix64's finaliser."""
+    """Return splitmix64's finaliser of a 64-bit word: a bijection whose results look random."""
     x = ((x ^ (x >> 30)) * M1) & WORD
     x = ((x ^ (x >> 27)) * M2) & WORD
     return x ^ (x >> 31)
@@ -41,27 +42,27 @@ def begun(seed: int, step: int) -> int:
     """Return a 64-bit word for one trial at one optimiser step.
 
     Args:
-        seed: The trial's.
+        seed: The trial's seed.
         step: The optimiser step, from 0.
     """
     return mix((mix((seed + GOLDEN) & WORD) + (step + 1) * GOLDEN) & WORD)
 
 
 def thresholds(rates: Sequence[float]) -> Tensor:
-    """Return the least lane, as a signed number, with which a feature is kept at each rate: (K,), on the CPU."""
+    """Return, for each dropout rate, the smallest lane (as a signed number) that keeps a feature: (K,), on the CPU."""
     return torch.tensor([min(round(rate * 2**32), WORD >> 32) - (1 << 31) for rate in rates], dtype=torch.int32)
 
 
 @dataclass
 class Place:
-    """Which trials, at which of their steps, the rows of a forward pass belong to.
+    """The trials, steps and batch rows that the tokens of a forward pass belong to.
 
     Attributes:
-        seeds: (K,), the trials' seeds.
-        steps: (K,), the optimiser steps at which they are.
-        rows: (K,), the row within its step's batch at which each trial's micro-batch begins.
-        shape: (b, T), of each trial's micro-batch.
-        chosen: (K, n), which of its b T tokens; None for all of them.
+        seeds: (K,), the seed of each trial.
+        steps: (K,), the current optimiser step of each trial.
+        rows: (K,), the row of the step's batch at which each trial's micro-batch begins.
+        shape: (b, T), the shape of each trial's micro-batch.
+        chosen: (K, n), indices of the chosen tokens among each trial's b T tokens; None for all tokens.
     """
 
     seeds: Sequence[int]
@@ -75,23 +76,23 @@ class Place:
         self._begun: Tensor | None = None
 
     def of(self, chosen: Tensor) -> Place:
-        """Return the place of some tokens alone; chosen: (K, n), indices into each trial's b T."""
+        """Return the same place for some of the tokens; chosen: (K, n), indices into each trial's b T tokens."""
         return dataclasses.replace(self, chosen=chosen)
 
     def keys(self, layer: int, device: torch.device) -> Tensor:
-        """Return a 64-bit word for each trial's layer at its step, (K, 1).
+        """Return a 64-bit word for a layer in each trial at its current step, (K, 1).
 
         Args:
             layer: The layer's number among those with adapters.
-            device: Where the words go.
+            device: The device of the result.
         """
         if self._begun is None:
-            words = [_signed(begun(*place)) for place in zip(self.seeds, self.steps, strict=True)]
+            words = [_signed(begun(seed, step)) for seed, step in zip(self.seeds, self.steps, strict=True)]
             self._begun = torch.tensor(words, dtype=torch.int64, device=device).unsqueeze(1)
         return _mix(self._begun.to(device) + _signed((layer + 1) * GOLDEN & WORD))
 
     def tokens(self, device: torch.device) -> Tensor:
-        """Return a 64-bit word for the place of every token in its trial's batch, (K, b T), or (K, n) if chosen."""
+        """Return a 64-bit word for the row and position of each token in its trial's batch, (K, b T) or (K, n)."""
         if self._tokens is None:
             b, t = self.shape
             first = torch.tensor(self.rows, dtype=torch.int64).view(-1, 1, 1)
@@ -102,19 +103,19 @@ class Place:
 
 
 def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
-    """Return which features are kept, as booleans (K, b T, d).
+    """Return whether each feature is kept, as booleans (K, b T, d), or (K, n, d) for chosen tokens.
 
     Args:
         place: The trials and their tokens.
         layer: The layer's number among those with adapters.
-        least: (K,), the `thresholds` of the trials' rates.
-        features: d.
+        least: (K,), the `thresholds` of the trials' dropout rates.
+        features: The number of features, d.
     """
     tokens = place.tokens(least.device)
     state = _mix(tokens + place.keys(layer, least.device))  # (K, N)
     lanes = state.unsqueeze(2) + _words(features, least.device)  # (K, N, ceil(d / 2))
-    # State and constants are well mixed already, so that two rounds are enough; each is a pass over as many numbers
-    # as the layer reads.
+    # Two rounds are enough because the state and the constants are well mixed already. More would be slow: each round
+    # is a pass over half as many 64-bit numbers as the layer has inputs.
     for _ in range(2):
         lanes ^= lanes >> 32
         lanes *= _signed(M2)
@@ -122,12 +123,12 @@ def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """The masks of one trial's layer, in place of `nn.Dropout` in an adapter of PEFT's.
+    """Replace `nn.Dropout` in one layer of a PEFT adapter, with this module's masks.
 
-    The module is told by its owner, through `place`, where a forward pass stands.
+    Its owner sets `place` before each forward pass.
 
     Args:
-        rate: Probability that a feature is dropped.
+        rate: The probability that a feature is dropped.
         layer: The layer's number among those with adapters.
     """
 
@@ -137,7 +138,7 @@ class Dropout(nn.Module):
         self.place: Place | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x (..., d) with features dropped and the others scaled up; x itself outside training."""
+        """Return x (..., d) with some features dropped and the others scaled up, or x itself outside training."""
         if not self.training or self.rate == 0 or self.place is None:
             return x
         least = thresholds([self.rate]).to(x.device)
@@ -145,24 +146,24 @@ class Dropout(nn.Module):
 
 
 def _mix(x: Tensor) -> Tensor:
-    """Return `mix` of each 64-bit word."""
+    """Return splitmix64's finaliser of each 64-bit word in a tensor."""
     for shift, factor in ((30, M1), (27, M2)):
         x = (x ^ _shifted(x, shift)) * _signed(factor)
     return x ^ _shifted(x, 31)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
-    """Return x >> bits of unsigned words."""
-    # torch's shift is arithmetic: it fills with the sign bit, which the mask takes off.
+    """Return x >> bits, with words taken as unsigned."""
+    # torch shifts arithmetically: it fills in copies of the sign bit, which the mask removes.
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 @functools.lru_cache(maxsize=64)
 def _words(features: int, device: torch.device) -> Tensor:
-    """Return one constant for every two features, (ceil(d / 2),)."""
+    """Return a constant for each pair of features, (ceil(d / 2),)."""
     return torch.tensor([_signed(mix((i + 1) * GOLDEN & WORD)) for i in range((features + 1) // 2)], device=device)
 
 
 def _signed(word: int) -> int:
-    """Return a 64-bit word as the signed number of the same bits: torch has no unsigned one to compute with."""
+    """Return the signed number with the bits of a 64-bit word, because torch cannot compute with unsigned ones."""
     return word - (1 << 64) if word >> 63 else word

@@ -1,8 +1,8 @@
-"""What is asked of an engine: to turn settings into an adapter, and the adapter into scores.
+"""Define the interface of an engine, which turns settings into an adapter and the adapter into scores.
 
-Three engines stand side by side: `peft` (one trial after the other: the reference that defines what a trial means),
-`packed` (many trials at once on one base) and `litgpt` (LitGPT's command line, a process per step). A trial goes
-through all three as an `Assignment` and comes back as an `Outcome`.
+There are three engines. `peft` runs one trial after the other, and is the reference that defines what a trial means.
+`packed` runs many trials at once on one base model. `litgpt` runs LitGPT's commands, with a process for each step. All
+three take a trial as an `Assignment` and return an `Outcome`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from partune.trial.rungs import Judge
 if TYPE_CHECKING:
     from partune.finetune.scoring.scores import Scores
 
-# Learning rate 0 has to leave the base's answers as they are. A few steps are enough to show it: a wrong base,
-# tokenizer or scoring path shows at once, and the check is paid for in every study.
+# Training with learning rate 0 must not change the base model's answers. Three steps are enough for this check, because
+# a wrong base model, tokenizer or scoring path shows at once. More steps would only cost time in every study.
 ZERO_SETTINGS: Mapping[str, Value] = {"learning_rate": 0.0, "steps": 3}
 
 
 class Settings(NamedTuple):
-    """How a configuration trains.
+    """The training settings of one configuration.
 
     Attributes:
-        training: The training section, with the configuration's values in it.
-        max_length: Tokens to which examples are cut.
-        loss_on: Which tokens the loss is on.
+        training: The study's section `training`, with the configuration's values filled in.
+        max_length: The number of tokens to which examples are cut.
+        loss_on: Which tokens the loss includes.
     """
 
     training: config.Training
@@ -47,17 +47,18 @@ class Settings(NamedTuple):
 
 @dataclass(frozen=True)
 class Assignment:
-    """One trial's work, as an engine is given it.
+    """The work of one trial, as it is passed to an engine.
 
     Attributes:
-        number: The trial's number, for names of folders and logs.
-        settings: How it trains.
-        seed: Seed of initialisation and dropout.
-        order_seed: Seed of the data's order.
-        parts: Parts of the items to score: "search", "verdict", "test".
-        slots: Trials that are trained at once, this one included.
-        adapter: Folder to save the adapter in; None keeps none.
-        judge: Asked at each rung whether the trial goes on; None lets it run to its end.
+        number: The trial's number, for the names of folders and logs.
+        settings: The trial's settings.
+        seed: The seed of initialisation and dropout.
+        order_seed: The seed of the data's order.
+        parts: The parts of the items to score: "search", "verdict", "test".
+        slots: The number of trials that are trained at once, including this one.
+        adapter: The folder to save the adapter in, or None to keep no adapter.
+        judge: Decides at each rung (a step at which trials are compared) whether to stop the trial early. None never
+            stops it.
     """
 
     number: int
@@ -72,14 +73,14 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an assignment.
+    """The result of an assignment.
 
     Attributes:
-        scores: Its scores, or the exception with which the trial failed.
-        cost: Seconds and tokens by name, as an observation has them. A failed trial has those that it came to.
-        rungs: Scores at the rungs that it reached.
-        stopped: Share of its steps after which a judge stopped it; None where it ran to its end.
-        losses: (steps,), mean per trained token; None where the engine does not say.
+        scores: The scores, or the exception with which the trial failed.
+        cost: Seconds and tokens by name, as in an observation. For a failed trial, the entries known until it failed.
+        rungs: The scores at the rungs that the trial reached.
+        stopped: The share of its steps after which the trial was stopped early; None if it was not.
+        losses: (steps,), the mean loss per trained token; None if the engine does not report it.
     """
 
     scores: Scores | Exception
@@ -91,12 +92,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Reloaded:
-    """A kept adapter as PEFT loads it from disk, which is how others will load it.
+    """A saved adapter after PEFT has loaded it from disk, as its users will.
 
     Attributes:
-        error: Why it does not load as it was saved; None where it does.
+        error: Why PEFT cannot load the adapter as it was saved; None if it can.
         answers: Log-likelihoods of each task's first search items, (n, choices), by the names of `Scores.items`.
-        dtype: Precision of the base that carried it.
+        dtype: The precision of the base model.
     """
 
     error: str | None
@@ -105,107 +106,107 @@ class Reloaded:
 
 
 class Engine(Protocol):
-    """Trains and scores assignments on a study's base model.
+    """Train and score assignments on a study's base model.
 
-    Constructing one loads nothing. Methods that need the base, the data or the tasks load them first
-    (`materials.prepare`). All of them raise UserError for what the user has to correct.
+    The constructor loads nothing. Methods that need the base model, the data or the tasks load them first
+    (`materials.prepare`). All methods raise UserError for mistakes that the user has to correct.
     """
 
     materials: Materials
-    """What its trials share: base models, training examples, scorer."""
+    """The base models, training examples and scorer that all trials share."""
     stoppable: bool
-    """Whether it asks an assignment's judge."""
+    """Whether the engine can stop trials early, by an assignment's judge."""
     identity: Mapping[str, str]
-    """What of the engine decides what a trial scores, for the record; empty where it scores as the reference does."""
+    """Properties of the engine that change scores, for the record; empty if it scores as the reference does."""
     zero_settings: Mapping[str, Value]
-    """Settings that make any trial the check of learning rate 0."""
+    """Settings that turn any trial into the check with learning rate 0."""
 
     def refuse(self) -> None:
-        """Raise UserError for a section of the study that the engine cannot serve. Loads nothing."""
+        """Raise UserError for a section of the study that the engine does not support, without loading anything."""
 
     def refuse_training(self, training: config.Training) -> None:
-        """Raise UserError for training settings that the engine cannot do. Loads nothing."""
+        """Raise UserError for training settings that the engine does not support, without loading anything."""
 
     def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
-        """Raise UserError for what cannot be trained on the loaded base.
+        """Raise UserError for settings with which the loaded base model cannot be trained.
 
         Args:
             targets: Every value that the setting `targets` may have in the study.
-            settings: Some configurations' settings.
+            settings: The settings of some configurations.
         """
 
     def capacity(self, typical: Callable[[], Settings], recorded: int | None) -> int:
-        """Return how many trials are best trained at once.
+        """Return the best number of trials to train at once.
 
         Args:
-            typical: Gives the settings of a usual trial, to measure with; called where it has to be measured.
-            recorded: What was measured when the study began; None where it was not.
+            typical: Returns the settings of a typical trial. It is called only if the number has to be measured.
+            recorded: The number that was measured when the study began; None if none was.
         """
 
     def describe(self, slots: int) -> Mapping[str, int | str]:
-        """Return what the record says of the engine.
+        """Return the engine's entries in the record.
 
         Args:
-            slots: Trials that are trained at once.
+            slots: The number of trials that are trained at once.
         """
 
     def evaluate(self, assignment: Assignment) -> Outcome:
-        """Train an assignment, save its adapter and score it. What goes wrong in it alone is its outcome."""
+        """Train an assignment, save its adapter and score it. An error of this trial alone becomes its outcome."""
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Evaluate an assignment with learning rate 0, by the very path that trials take."""
+        """Evaluate an assignment with learning rate 0 in exactly the same way as a trial."""
 
     def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
-        """Score the untouched base.
+        """Score the untouched base model.
 
         Args:
-            dtype: Its precision, as the setting says it.
-            parts: Parts of the items to score.
+            dtype: The precision of the base model, as a value of the setting.
+            parts: The parts of the items to score.
         """
 
     def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter that this engine trained and saved, by the path that trials take.
+        """Score an adapter that this engine trained and saved, in the same way as a trial.
 
         Args:
-            training: The settings that it was trained with.
-            adapter: Its folder.
-            parts: Parts of the items to score.
+            training: The settings with which the adapter was trained.
+            adapter: The adapter's folder.
+            parts: The parts of the items to score.
         """
 
     def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter from anywhere; raise UserError where it does not fit the base.
+        """Score an adapter from any source; raise UserError if it does not fit the base model.
 
         Args:
-            dtype: Precision of the base, as the setting says it.
-            adapter: Its folder.
-            parts: Parts of the items to score.
+            dtype: The precision of the base model, as a value of the setting.
+            adapter: The adapter's folder.
+            parts: The parts of the items to score.
         """
 
     def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
-        """Load a kept adapter through PEFT and answer a handful of items; None where it has no form that PEFT reads.
+        """Load a saved adapter through PEFT and answer a few items; return None if PEFT cannot read its format.
 
         Args:
-            dtype: Precision of the base, as the setting says it.
-            adapter: Its folder.
+            dtype: The precision of the base model, as a value of the setting.
+            adapter: The adapter's folder.
         """
 
     def interrupt(self) -> None:
-        """End evaluations under way in other threads by an exception, and return once the base is as it was."""
+        """Stop evaluations in other threads by an exception; return once the base model is untouched again."""
 
     def close(self) -> None:
-        """Release what is loaded and remove temporary files. What is used again afterwards loads again."""
+        """Release everything that is loaded and remove temporary files. Later calls load again what they need."""
 
 
 def score_untrained(score: Callable[[], Scores], sizes: str = "", **cost: float) -> Outcome:
-    """Return the scores and the cost of a model that nothing is trained for.
+    """Return the scores and the cost of a model that is scored without training.
 
     Args:
-        score: Scores it.
-        sizes: Settings that decide whether it fits in memory, for the message; begins with a space.
-        cost: What is known of its cost beside the seconds, by name.
+        score: Scores the model.
+        sizes: The settings on which memory use depends, for the error message; begins with a space.
+        cost: Further costs beside the seconds, by name.
 
     Raises:
-        UserError: Scoring failed. It would fail in every trial too, so it is for the user to correct.
+        UserError: Scoring failed. It would fail in every trial too, so the user has to correct the cause.
     """
     from partune.finetune.scoring.scores import UndefinedScoreError
 

@@ -1,14 +1,14 @@
-"""Why a trial failed, in one line."""
+"""Say in one line why a trial failed."""
 
 from __future__ import annotations
 
 
 class TrialError(Exception):
-    """A failure whose text says all that its reader needs: no class name has to stand before it."""
+    """A failure whose message is shown without the class name, because the message says everything."""
 
 
 def cause(error: Exception) -> str:
-    """Return in one line why a trial failed; free what a CUDA device caches where its memory ran out."""
+    """Return in one line why a trial failed. If memory ran out, also free the cache of the CUDA device."""
     import torch
 
     from partune.runtime.failures import is_out_of_memory, one_line
@@ -18,6 +18,6 @@ def cause(error: Exception) -> str:
     text = one_line(error)
     if is_out_of_memory(error):
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # the next trial may need blocks of other sizes than this one's
+            torch.cuda.empty_cache()  # the cached blocks may have the wrong sizes for the next trial
         return f"out of memory: {text}"
     return f"{type(error).__name__}: {text}"

@@ -1,7 +1,8 @@
-"""The layers of a base model: which are linear, which of them a pass of text trains, and which mix tokens.
+"""Find the layers of a base model that are linear, those that training on text reaches, and those that mix tokens.
 
-What a pass of text trains is asked of the model, not of names: towers for images or sound, projections whose weights a
-kernel reads by itself (Mamba's `dt_proj`) and indexers that only choose positions have no part in it.
+Training on text reaches a layer if the logits of a text have a gradient through the layer's output. This is measured
+on the model, because names do not tell. It leaves out towers for images or sound, projections whose weights are read
+directly by a kernel (Mamba's `dt_proj`), and indexers that only choose positions.
 """
 
 from __future__ import annotations
@@ -22,33 +23,35 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PROBED = 8  # tokens of the pass that is looked at
+PROBED = 8  # tokens of the forward pass that is examined
 
-# Classes of modules by what they do in a block, by their names in transformers and in models' own code.
+# Patterns for the class names of modules, in transformers and in models' own code: attention, layers that mix tokens
+# in place of attention, and other modules.
 ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
-IN_ITS_PLACE = re.compile(r"mixer|deltanet|shortconv|mamba(layer|2)?$|recurrentblock|lstmlayer", re.IGNORECASE)
-OTHERWISE = re.compile(r"(mlp|feed_?forward|ffn|moe|moe_?block|experts?|layer)$", re.IGNORECASE)
+INSTEAD_OF_ATTENTION = re.compile(r"mixer|deltanet|shortconv|mamba(layer|2)?$|recurrentblock|lstmlayer", re.IGNORECASE)
+NOT_MIXING = re.compile(r"(mlp|feed_?forward|ffn|moe|moe_?block|experts?|layer)$", re.IGNORECASE)
 
 
 def once_per_model(function: Callable[[nn.Module], T]) -> Callable[[nn.Module], T]:
-    """Remember a function's answer for each model, for as long as the model lives."""
-    # By a weak reference: an answer must not keep a model's gigabytes in memory.
-    known: WeakKeyDictionary[nn.Module, T] = WeakKeyDictionary()
+    """Cache a function's result for each model, for as long as the model exists."""
+    # Weak references, so that the cache does not keep a model's gigabytes in memory.
+    cache: WeakKeyDictionary[nn.Module, T] = WeakKeyDictionary()
 
     @wraps(function)
-    def remembered(model: nn.Module) -> T:
-        if model not in known:
-            known[model] = function(model)
-        return known[model]
+    def cached(model: nn.Module) -> T:
+        if model not in cache:
+            cache[model] = function(model)
+        return cache[model]
 
-    return remembered
+    return cached
 
 
 @contextmanager
 def put_back(model: nn.Module) -> Iterator[None]:
-    """Let modules of a model be replaced; afterwards every one stands again where it stood.
+    """Allow modules of a model to be replaced, and put the original modules back afterwards.
 
-    Layers are put back by identity, not by PEFT's `unload`: a failure half-way through attaching leaves nothing.
+    The original modules are stored and put back directly, not by PEFT's `unload`. So nothing is left over even if
+    attaching an adapter fails half-way.
     """
     before = [(module, dict(module._modules)) for module in model.modules()]
     try:
@@ -58,13 +61,13 @@ def put_back(model: nn.Module) -> Iterator[None]:
             for name, child in children.items():
                 if module._modules[name] is not child:
                     module._modules[name] = child
-        if hasattr(model, "peft_config"):  # PEFT would warn that the next adapter is a second one
+        if hasattr(model, "peft_config"):  # otherwise PEFT would warn that the next adapter is a second one
             del model.peft_config
         model.eval()
 
 
 def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """Return every linear layer by full name, the head (output embeddings) too; GPT-2's Conv1D is one."""
+    """Return all linear layers by full name, including the output head and GPT-2's Conv1D."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -72,25 +75,26 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def body_layers(model: nn.Module) -> list[str]:
-    """Return the linear layers' names without the head."""
+    """Return the names of all linear layers except the output head."""
     head = cast(Any, model).get_output_embeddings()
     return [name for name, module in linear_layers(model).items() if module is not head]
 
 
 def has_expert_tensors(model: nn.Module) -> bool:
-    """Return whether experts' weights are three-dimensional tensors, as in transformers' mixtures."""
+    """Return whether the weights of experts are three-dimensional tensors, as in transformers' mixtures of experts."""
     return any(parameter.dim() == 3 and "expert" in name for name, parameter in model.named_parameters())
 
 
-# ----- what a pass of text trains
+# ----- the layers that training on text reaches
 
 
 @once_per_model
 def trained_layers(model: nn.Module) -> frozenset[str]:
     """Return the names of the linear layers through which the logits of a text have a gradient.
 
-    An expert counts where its mixture does: which experts a few tokens reach is chance. A model that cannot be run like
-    this (one without weights, for a start) is taken to train all its layers; what is wrong with it shows in training.
+    All experts of a mixture count if one of them is reached, because it is chance which experts a few tokens use. If
+    the model cannot be run on text alone (it has no weights, for example), all of its linear layers are returned, and
+    a real fault will show in training.
     """
     import torch
 
@@ -98,14 +102,15 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
     probes: list[tuple[str, torch.Tensor]] = []
 
     def probe(name: str) -> Callable[[nn.Module, Any, Any], Any]:
-        # A zero that is added and has a gradient tells whether logits depend on the layer, at no cost for its weights.
-        def added(module: nn.Module, given: Any, output: Any) -> Any:
-            if not isinstance(output, torch.Tensor):  # no adapter's product could be added to it
+        # Add a zero to the layer's output. Whether the zero gets a gradient tells whether logits depend on the layer,
+        # without computing the gradient of its weights.
+        def add_zero(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if not isinstance(output, torch.Tensor):  # an adapter could not add its product to such an output
                 return output
             probes.append((name, torch.zeros((), device=output.device, dtype=output.dtype, requires_grad=True)))
             return output + probes[-1][1]
 
-        return added
+        return add_zero
 
     with contextlib.ExitStack() as stack:
         for name, layer in linear.items():
@@ -113,34 +118,34 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
         try:
             with torch.enable_grad():
                 total = read_text(model).float().sum()
-                gradients = torch.autograd.grad(total, [added for _, added in probes], allow_unused=True)
-        except Exception:  # models without weights, or of more than a text, cannot be run like this
+                gradients = torch.autograd.grad(total, [zero for _, zero in probes], allow_unused=True)
+        except Exception:  # models without weights, or with inputs beside text, cannot be run like this
             return frozenset(linear)
     reached = {name for (name, _), gradient in zip(probes, gradients, strict=True) if gradient is not None}
     mixtures = {name.partition(".experts.")[0] + "." for name in linear if ".experts." in name}
-    mixtures = {mixture for mixture in mixtures if any(name.startswith(mixture) for name in reached)}
+    mixtures = {prefix for prefix in mixtures if any(name.startswith(prefix) for name in reached)}
     return frozenset(reached | {name for name in linear if ".experts." in name and name.startswith(tuple(mixtures))})
 
 
 def read_text(model: nn.Module) -> torch.Tensor:
-    """Return the logits (1, T, V) of a few plain tokens: ids that the model's settings give no meaning."""
+    """Return the logits (1, T, V) of a few plain tokens: the smallest ids without a special role in the settings."""
     import torch
 
     embeddings = cast(Any, model).get_input_embeddings().weight
     settings = cast(Any, model).config.to_dict()
-    meant = {
-        value for section in (settings, *settings.values()) if isinstance(section, dict) for value in _ids(section)
+    special = {
+        token for section in (settings, *settings.values()) if isinstance(section, dict) for token in _special(section)
     }
-    plain = [number for number in range(PROBED + len(meant)) if number not in meant and number < len(embeddings)]
+    plain = [token for token in range(PROBED + len(special)) if token not in special and token < len(embeddings)]
     ids = torch.tensor([plain[:PROBED]], device=embeddings.device)
-    eager = torch.compiler.set_stance("force_eager")  # blocks that are to be compiled wait for their own shapes
+    eager = torch.compiler.set_stance("force_eager")  # compiling blocks for these few tokens would be wasted
     with own_generators(embeddings.device), quiet(), eager:
         logits: torch.Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     return logits
 
 
-def _ids(section: dict[str, Any]) -> set[int]:
-    """Return the tokens that a section of a model's settings gives a meaning, such as where an image belongs."""
+def _special(section: dict[str, Any]) -> set[int]:
+    """Return the tokens with a special role in a section of a model's settings, such as the one for an image."""
     return {
         value
         for name, value in section.items()
@@ -148,25 +153,23 @@ def _ids(section: dict[str, Any]) -> set[int]:
     }
 
 
-# ----- blocks, and what mixes tokens in them
+# ----- blocks, and the layers in them that mix tokens
 
 
 @once_per_model
 def block_names(model: nn.Module) -> tuple[str, ...]:
     """Return the full names of the blocks that a text passes through, in the model's order.
 
-    A block is an element of an outermost list of modules, with linear layers that a pass of text trains.
+    A block is an element of an outermost `ModuleList` that contains linear layers reached by training on text.
     """
     from torch import nn
 
     linear, trained = linear_layers(model), trained_layers(model)
     lists = [f"{name}." for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    outermost = tuple(
-        prefix for prefix in lists if not any(prefix != other and prefix.startswith(other) for other in lists)
-    )
+    outermost = tuple(name for name in lists if not any(name != other and name.startswith(other) for other in lists))
     blocks: dict[str, None] = {}  # a dictionary, to keep the order
     for name in linear:
-        prefix = next((outer for outer in outermost if name.startswith(outer)), None)
+        prefix = next((prefix for prefix in outermost if name.startswith(prefix)), None)
         if prefix is not None and name in trained:
             block = prefix + name.removeprefix(prefix).partition(".")[0]
             if block != name:
@@ -175,7 +178,7 @@ def block_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def block_of(model: nn.Module, layer: str) -> str | None:
-    """Return the name of the block that a layer stands in; None where it stands in none.
+    """Return the name of the block that contains a layer, or None if no block does.
 
     Args:
         model: The base model.
@@ -185,10 +188,10 @@ def block_of(model: nn.Module, layer: str) -> str | None:
 
 
 def mixing_layers(model: nn.Module) -> tuple[list[str], list[str]]:
-    """Return the layers of attention, and of what a block without attention has in its place, to mix tokens.
+    """Return the layers of attention, and the layers that mix tokens in blocks without attention.
 
-    The innermost module about a layer, within its block, whose class is one of attention, of a state-space mixer, a
-    gated delta net, a short convolution and so on, or of a feed-forward part, says what the layer is for.
+    The purpose of a layer is the class of the innermost enclosing module, within its block, that is known: attention,
+    a replacement for attention (a state-space mixer, a gated delta net, a short convolution), or a feed-forward part.
     """
     trained = trained_layers(model)
     attention, others = list[str](), list[str]()
@@ -200,13 +203,13 @@ def mixing_layers(model: nn.Module) -> tuple[list[str], list[str]]:
 
 
 def _purpose(model: nn.Module, layer: str) -> re.Pattern[str] | None:
-    """Return the pattern that the class of a module about the layer fits first, if it is one that mixes tokens."""
+    """Return the pattern of the innermost enclosing module of a known class, or None if that does not mix tokens."""
     block = block_of(model, layer) or ""
     module = layer.rpartition(".")[0]
     while module and module != block:
         kind = type(model.get_submodule(module)).__name__
-        for pattern in (IN_ITS_PLACE, OTHERWISE, ATTENTION):
+        for pattern in (INSTEAD_OF_ATTENTION, NOT_MIXING, ATTENTION):
             if pattern.search(kind):
-                return None if pattern is OTHERWISE else pattern
+                return None if pattern is NOT_MIXING else pattern
         module = module.rpartition(".")[0]
     return None

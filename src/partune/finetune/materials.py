@@ -1,4 +1,4 @@
-"""What all trials of a study share in a process: base models, training examples and scorer, loaded once."""
+"""Load the base models, training examples and scorer that all trials of a study share, once per process."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from partune.finetune.model import Base
     from partune.finetune.scoring.scores import Scorer
 
-SMALL = 20_000_000  # parameters below which several threads only wait for each other
+SMALL = 20_000_000  # a model with fewer parameters gains nothing from several threads: they only wait for each other
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What is in memory once a study is prepared.
+    """The data that is in memory after a study is prepared.
 
     Attributes:
-        examples: The tokenised rows, not cut to a length yet.
-        scorer: The tasks' items and requests.
+        examples: The tokenised rows at full length.
+        scorer: The scorer, with the items and requests of all tasks.
     """
 
     examples: Examples
@@ -45,11 +45,11 @@ class Materials:
 
     Args:
         study: The study's settings.
-        load_base: Loads the base in a precision (fp32, bf16, fp16); an engine's own way.
+        load_base: The engine's function that loads the base model in a precision (fp32, bf16, fp16).
 
     Attributes:
-        lock: Held by whoever uses a base.
-        abroad: Whether this process was handed the study by another one.
+        lock: A lock to hold while using a base model.
+        abroad: Whether this process is a worker that got the study from another process.
     """
 
     def __init__(self, study: config.StudyConfig, load_base: Callable[[str], Base]) -> None:
@@ -57,15 +57,15 @@ class Materials:
         self.lock = threading.RLock()
         self.abroad = False
         self._load_base = load_base
-        # Guards what is loaded. It is never held while a base works, so that a trial that is handed in while others
-        # train does not wait for them; whoever holds `lock` may take it, never the other way round.
+        # Guards the loaded objects. It is never held while a base model trains or scores, so that a new trial can be
+        # submitted meanwhile. A thread with `lock` may acquire it, but a thread with it must not acquire `lock`.
         self._loading = threading.RLock()
         self._bases: dict[str, Base] = {}
         self._cuts: dict[tuple[int, str], Examples] = {}
         self._loaded: Loaded | None = None
         self._contents: Contents | None = None
-        self._expected: Contents = {}  # what the study stands on
-        self._compared: Contents | None = None  # what this process was compared with
+        self._expected: Contents = {}  # the inputs with which the study began
+        self._compared: Contents | None = None  # the expected contents that the loaded ones were last compared with
 
     @property
     def model(self) -> config.Model:
@@ -84,7 +84,7 @@ class Materials:
 
     @property
     def loaded(self) -> Loaded:
-        """What `prepare` loaded."""
+        """The examples and the scorer that `prepare` loaded."""
         if self._loaded is None:
             raise RuntimeError("nothing is loaded yet: call prepare() first")
         return self._loaded
@@ -97,8 +97,8 @@ class Materials:
     # ----- loading
 
     def prepare(self) -> None:
-        """Load the base model, tokenise the data and build the tasks' requests, once; raise UserError."""
-        with self._loading:  # whole, imports included: others wait for it
+        """Load the base model, tokenise the data and build the tasks' requests, once; raise UserError if that fails."""
+        with self._loading:  # other threads wait until everything is loaded, including imported modules
             if self._loaded is None:
                 self._loaded = self._load()
             if self._expected and self._compared != self._expected:
@@ -118,7 +118,7 @@ class Materials:
         from partune.finetune.scoring.scores import Scorer
         from partune.runtime.isolation import own_generators
 
-        # What can be told from names and files alone comes first: a large base takes minutes to load.
+        # Checks of names and files come first, because a large base model takes minutes to load.
         study, dtype = self.study, self.study.training.dtype
         check_exists(self.model)
         device = find_device(study.run.device)
@@ -140,13 +140,13 @@ class Materials:
         return Loaded(examples, scorer)
 
     def precision(self, dtype: str) -> str:
-        """Return the precision that a setting means on the study's device: fp32, bf16 or fp16."""
+        """Return the precision (fp32, bf16 or fp16) for a value of the setting, on the study's device."""
         from partune.finetune.model import find_device, find_dtype
 
         return find_dtype(dtype, find_device(self.study.run.device))
 
     def base(self, dtype: str) -> Base:
-        """Return the resident base in a precision, loaded when it is first asked for."""
+        """Return the base model in a precision; load it at the first call."""
         kind = self.precision(dtype)
         with self._loading:
             if kind not in self._bases:
@@ -155,19 +155,19 @@ class Materials:
 
     @contextmanager
     def lent(self, dtype: str) -> Iterator[Base]:
-        """Lend the base in a precision to one caller at a time, on the CPU threads that suit it."""
+        """Yield the base model in a precision, to one caller at a time and with a suitable number of CPU threads."""
         with self.lock:
             base = self.base(dtype)
             with torch_threads(suitable_threads(base, self.study.run.threads)):
                 yield base
 
     def examples(self, base: Base, max_length: int, loss_on: Literal["answer", "all"]) -> Examples:
-        """Return the examples as a setting wants them, no longer than the base can read.
+        """Return the examples cut to a length, or to the longest that the base model can read if that is shorter.
 
         Args:
-            base: Which is to read them.
-            max_length: Tokens to which they are cut.
-            loss_on: Which tokens the loss is on.
+            base: The base model that will read the examples.
+            max_length: The number of tokens to which examples are cut.
+            loss_on: Which tokens the loss includes.
 
         Raises:
             UserError: No example has a token to train on.
@@ -182,13 +182,13 @@ class Materials:
             return self._cuts[key]
 
     def release(self) -> None:
-        """Forget all that is loaded."""
+        """Release everything that is loaded."""
         with self.lock, self._loading:
             self._bases.clear()
             self._cuts.clear()
             self._loaded = self._contents = self._compared = None
 
-    # ----- what the study stands on
+    # ----- the contents of the study's inputs
 
     def contents(self) -> Contents:
         """Return digests of the model's files, the tokenizer, the training rows and the scored items."""
@@ -199,21 +199,21 @@ class Materials:
             return self._contents
 
     def expect(self, contents: Contents) -> None:
-        """Note what the study stands on; `prepare` raises UserError where something else is here."""
+        """Set the contents with which the study began. `prepare` raises UserError if this process loaded others."""
         self._expected = contents
 
     @property
     def expected(self) -> Contents:
-        """What the study stands on, as far as it is known."""
+        """The contents with which the study began, as far as they are known."""
         return self._expected
 
     def _compare(self) -> None:
-        """Refuse to go on where this process loaded something else than the study stands on."""
+        """Raise UserError if this process loaded other contents than those with which the study began."""
         where = f"on {socket.gethostname()}: " if self.abroad else ""
         if self._contents is None:
             self._contents = self._digest()
         note = check(self._expected, {**self._contents, **versions()}, where)
-        if note is not None and self.abroad:  # of its own process a study tells itself
+        if note is not None and self.abroad:  # in the study's own process, the study reports the note itself
             log.warning("%s", note)
         self._compared = self._expected
 
@@ -235,8 +235,8 @@ class Materials:
                 "the base's precision": Content(dtype, dtype, decisive=False),
             }
             if examples.form == "chat":
-                given = self.data.chat_template
-                template = tokenizer.chat_template if given is None else template_text(given)
+                setting = self.data.chat_template
+                template = tokenizer.chat_template if setting is None else template_text(setting)
                 digested["the chat template"] = digests.of_template(template)
             digested["the training rows"] = digests.of_rows(examples)
             return {**digested, **digests.of_tasks(self.scorer.tasks)}
@@ -247,7 +247,7 @@ def load_resident(study: config.StudyConfig, dtype: str) -> Base:
 
     Args:
         study: The study's settings.
-        dtype: fp32, bf16 or fp16.
+        dtype: The precision: fp32, bf16 or fp16.
 
     Raises:
         UserError: The model cannot be loaded.
@@ -255,16 +255,16 @@ def load_resident(study: config.StudyConfig, dtype: str) -> Base:
     from partune.finetune.model import load
 
     run = study.run
-    # A batch system's worker is told by its environment how many GPUs are its own.
+    # A worker of a batch system reads the number of its GPUs from an environment variable.
     devices = max(run.devices_per_worker, int(os.environ.get(DEVICES_EACH, 1)))
     return load(cast(config.Model, study.model), dtype, run.device, run.compile, devices)
 
 
 def suitable_threads(base: Base, asked: int | None) -> int | None:
-    """Return the CPU threads that suit a base; None for torch's default.
+    """Return the number of CPU threads to use for a base model; None means torch's default.
 
     Args:
-        base: Which is to work on them.
-        asked: What the user asked for; None leaves it to the base's size.
+        base: The base model.
+        asked: The number that the user set; None to choose by the size of the base model.
     """
     return asked or (1 if base.model.num_parameters() < SMALL else None)

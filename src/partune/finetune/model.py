@@ -1,4 +1,4 @@
-"""The base model: loaded once, resident, frozen, and lent to one trial after the other."""
+"""Load the base model and its tokenizer, and check their files. The model stays in memory, frozen, for all trials."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-# Where a configuration states how many tokens a model reads: the names that lm-evaluation-harness knows, in its order,
-# and others; and its answers where neither configuration nor tokenizer says (a tokenizer without a limit has 10^30).
+# Names in a configuration for the number of tokens that a model can read: those that lm-evaluation-harness knows, in
+# its order, and others.
 LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 OTHER_LENGTHS = ("max_seq_len", "max_sequence_length", "max_seq_length", "seq_length")
+# The harness's number if neither the configuration nor the tokenizer has one. A tokenizer without a limit has 10^30,
+# so a number of `UNSET` or more is none.
 HARNESS_LENGTH, UNSET = 2048, 1e29
 
 
@@ -40,7 +42,12 @@ HARNESS_LENGTH, UNSET = 2048, 1e29
 class Base:
     """A frozen causal language model with its tokenizer, on its device.
 
-    notes: what a user should know of how it was loaded.
+    Attributes:
+        model: The model.
+        tokenizer: The model's tokenizer.
+        device: The device of the model's first parameter.
+        dtype: The precision: fp32, bf16 or fp16.
+        notes: Remarks for the user on how the model was loaded.
     """
 
     model: PreTrainedModel
@@ -51,10 +58,10 @@ class Base:
 
     @property
     def context(self) -> int:
-        """Return how many tokens of a request are read; longer ones lose their beginning.
+        """Return how many tokens of a request the model reads; longer requests lose their beginning.
 
-        As lm-evaluation-harness has it: what the configuration of the text part says, else what the tokenizer says,
-        else 2,048; never more than the model has positions for.
+        The rule is that of lm-evaluation-harness: the number in the text model's configuration, or else the
+        tokenizer's, or else 2,048. The last two are limited to the number of the model's positions.
         """
         config = self.model.config
         config = getattr(config, "text_config", None) or config
@@ -66,20 +73,20 @@ class Base:
 
     @property
     def positions(self) -> int:
-        """Return how many tokens the model can read at once; without a limit (a state, ALiBi), a very large number."""
+        """Return how many tokens the model can read at once: 2^31 if its configuration has no limit (as with ALiBi)."""
         config = self.model.config.get_text_config()
         lengths = (getattr(config, name, None) for name in (*LENGTHS, *OTHER_LENGTHS))
         return next((length for length in lengths if isinstance(length, int)), 2**31)
 
     @contextmanager
     def lent(self) -> Iterator[PreTrainedModel]:
-        """Lend the model, for adapters to be put in; afterwards every module stands again where it stood."""
+        """Yield the model to attach adapters to; afterwards, put the original modules back."""
         with put_back(self.model):
             yield self.model
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device of a name; "auto" is the best there is."""
+    """Return the device with a name; "auto" means the first available of cuda, mps and cpu."""
     import torch
 
     if name == "auto":
@@ -93,16 +100,16 @@ def find_device(name: str) -> torch.device:
         "mps": not torch.backends.mps.is_available(),
     }
     if missing.get(device.type, False):
-        raise UserError(f'device "{name}" is not there: --device cpu works everywhere')
+        raise UserError(f'device "{name}" is not available: --device cpu works everywhere')
     return device
 
 
 def find_dtype(name: str, device: torch.device) -> str:
-    """Return fp32, bf16 or fp16; "auto" is bf16 where the device has it, else fp32.
+    """Return fp32, bf16 or fp16; "auto" means bf16 on a CUDA device that supports it, and fp32 otherwise.
 
     Args:
-        name: The setting.
-        device: Where the base is to be.
+        name: The value of the setting.
+        device: The device of the base model.
     """
     import torch
 
@@ -117,25 +124,26 @@ def load(
     """Load the base model of a study.
 
     Args:
-        spec: Which model.
-        dtype: Its precision, as the setting says it.
-        device: Its device, as the setting says it.
-        compiled: Compile its blocks by torch.compile, each when it first runs; layers with adapters stay outside.
-        devices: GPUs of this process. Over several, blocks are spread by accelerate, one after another in a forward
-            pass; adapters, their optimisers and everything else stay on the first.
+        spec: The study's section `model`.
+        dtype: The precision, as a value of the setting.
+        device: The device, as a value of the setting.
+        compiled: Whether to compile the blocks by torch.compile, each when it first runs. Layers with adapters are not
+            compiled.
+        devices: The number of GPUs of this process. If there are several, accelerate spreads the blocks over them, and
+            a forward pass uses one after another. Adapters, their optimisers and everything else stay on the first.
 
     Raises:
-        UserError: There is no such model, it is not whole, or it does not fit.
+        UserError: The model does not exist, its checkpoint is incomplete, or it does not fit in memory.
     """
     import torch
 
     where = find_device(device)
     kind = find_dtype(dtype, where)
     placed = quantization(spec, where, kind)
-    if devices > 1 and where.type == "cuda":  # elsewhere a process has one device, whatever was asked for
+    if devices > 1 and where.type == "cuda":  # on other kinds of device a process has only one
         placed |= {"device_map": "auto"}
     tokenizer = load_tokenizer(spec)
-    with quiet(), own_generators(where):  # a model draws its weights before the checkpoint's take their place
+    with quiet(), own_generators(where):  # a model draws random weights before the checkpoint's replace them
         try:
             model, unused = _pretrained(spec, dtype=getattr(torch, DTYPES[kind]), **placed)
             if not placed:
@@ -143,7 +151,7 @@ def load(
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(f"model {spec.path} does not fit on {where} in {kind}: {one_line(error)}") from None
         model.requires_grad_(False)
-        model.eval()  # its own dropout stays off in training too: adapters have theirs
+        model.eval()  # the model's own dropout stays off in training too: adapters have LoRA's dropout
         if compiled:
             for block in blocks(model):
                 block.compile(dynamic=True)
@@ -152,10 +160,10 @@ def load(
 
 
 def outline(spec: config.Model) -> PreTrainedModel:
-    """Return the base model on the meta device: names and shapes, without the weights themselves.
+    """Return the base model on the meta device: names and shapes of its weights, without their values.
 
     Raises:
-        UserError: As `load` does; the checkpoint has to hold all weights here too.
+        UserError: The model does not exist, or its checkpoint is incomplete.
     """
     with quiet():
         model, _ = _pretrained(spec, device_map={"": "meta"})
@@ -163,18 +171,18 @@ def outline(spec: config.Model) -> PreTrainedModel:
 
 
 def _pretrained(spec: config.Model, **placement: Any) -> tuple[PreTrainedModel, list[str]]:
-    """Return the model of a checkpoint that holds it whole, and notes on what of the checkpoint is not used.
+    """Return the model of a complete checkpoint, and notes on tensors of the checkpoint that are not used.
 
-    The loader of transformers would put random numbers in the place of weights that are not there, other ones in each
-    process, and an adapter that lies beside them into the base.
+    An incomplete checkpoint is refused, because the loader of transformers would fill in random numbers, different
+    ones in each process. A folder that also holds an adapter is refused, because the loader would attach the adapter.
 
     Args:
-        spec: Which model.
+        spec: The study's section `model`.
         placement: Further arguments of `from_pretrained`: dtype, device map, quantization.
 
     Raises:
-        UserError: When there is no such model, or it is not the checkpoint's.
-        torch.OutOfMemoryError: When it does not fit.
+        UserError: The model does not exist, or the checkpoint does not fit its configuration.
+        torch.OutOfMemoryError: The model does not fit in memory.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -185,13 +193,13 @@ def _pretrained(spec: config.Model, **placement: Any) -> tuple[PreTrainedModel, 
             revision=spec.revision,
             trust_remote_code=spec.trust_remote_code,
             use_safetensors=True if spec.safetensors else None,
-            ignore_mismatched_sizes=True,  # they are refused below, all of them by name
+            ignore_mismatched_sizes=True,  # mismatches are refused below, with all of their names
             output_loading_info=True,
             **placement,
         )
     except (torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # of a wrong config.json or a cut file libraries raise what they like
+    except Exception as error:  # for a wrong config.json or a cut file, libraries raise exceptions of any type
         if is_out_of_memory(error):
             raise torch.OutOfMemoryError(str(error)) from None
         raise _cannot_load(spec, error) from None
@@ -203,7 +211,7 @@ def _pretrained(spec: config.Model, **placement: Any) -> tuple[PreTrainedModel, 
         for name, there, here in sorted(report["mismatched_keys"])
     ]
     if missing or wrong:
-        raise UserError(f"model {spec.path} {_not_whole(missing, wrong, unused, len(model.state_dict()))}")
+        raise UserError(f"model {spec.path} {_incompleteness(missing, wrong, unused, len(model.state_dict()))}")
     if not unused:
         return model, []
     return model, [
@@ -212,39 +220,39 @@ def _pretrained(spec: config.Model, **placement: Any) -> tuple[PreTrainedModel, 
 
 
 ADAPTER_BESIDE = (
-    "holds an adapter too (adapter_config.json), which would be loaded into the base: merge it first, or keep the two "
-    "in folders of their own"
+    "also holds an adapter (adapter_config.json), which would be loaded into the base model: merge the adapter first, "
+    "or move it to another folder"
 )
 
 
-def _not_whole(missing: list[str], wrong: list[str], unused: list[str], weights: int) -> str:
-    """Say which weights a checkpoint lacks or has in another shape, and what helps."""
+def _incompleteness(missing: list[str], wrong: list[str], unused: list[str], weights: int) -> str:
+    """Return which weights a checkpoint lacks or has in another shape, and what helps."""
     if not missing:
-        return f"has weights of another shape than its config.json says: {some(wrong)}"
+        return f"has weights whose shape is not that of its config.json: {some(wrong)}"
     lacks = f"lacks {len(missing)} of its {weights} weights, which would be random numbers: {some(missing)}"
-    wrapped = (name.removesuffix(lost) for lost in missing[:50] for name in unused if name.endswith(f".{lost}"))
-    prefix = next(wrapped, "")
+    prefixes = (name.removesuffix(lost) for lost in missing[:50] for name in unused if name.endswith(f".{lost}"))
+    prefix = next(prefixes, "")
     if prefix:
         compiled = ", as in the state of a compiled model" if prefix == "_orig_mod." else ""
-        return f'{lacks}; its names begin with "{prefix}"{compiled}: save it again without'
-    return f"{lacks}: get the whole checkpoint"
+        return f'{lacks}; its names begin with "{prefix}"{compiled}: save it again without this prefix'
+    return f"{lacks}: get the complete checkpoint"
 
 
 def some(names: Sequence[str], most: int = 3) -> str:
-    """Return the first of some names, and how many there are beyond these.
+    """Return the first few names as a text, and the number of the remaining ones.
 
     Args:
         names: The names.
-        most: How many to give.
+        most: The largest number of names to list.
     """
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
 
 def dropouts(settings: PretrainedConfig) -> dict[str, float]:
-    """Return the settings of a base's own dropout (or jitter) that are not zero, by their names in config.json.
+    """Return the non-zero settings of a base model's own dropout (or jitter), by their names in config.json.
 
-    A setting within a section has the section's name and a dot before its own.
+    The name of a setting within a section is "section.name".
     """
     text = settings.get_text_config()
     return {
@@ -255,7 +263,7 @@ def dropouts(settings: PretrainedConfig) -> dict[str, float]:
 
 
 def _numbers(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Give all settings that are numbers, those of sections too."""
+    """Yield all settings that are numbers, including those within sections."""
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _numbers(value, f"{prefix}{name}.")
@@ -264,30 +272,30 @@ def _numbers(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def _without_dropout(model: PreTrainedModel) -> list[str]:
-    """Note that a base's own dropout is off, where it has any."""
+    """Return a note that the base model's own dropout is off, if it has any."""
     if not (rates := dropouts(model.config)):
         return []
     listed = ", ".join(f"{name} {value:g}" for name, value in rates.items())
-    return [f"the base's own dropout ({listed}) is off in training here, and on in the Trainer of transformers"]
+    return [f"the base model's own dropout ({listed}) is off in training here, but on in transformers' Trainer"]
 
 
 def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[str, Any]:
-    """Return what a loader has to be told for a base in 4 bits; nothing for one that is not.
+    """Return the loader's arguments for a base model in 4 bits, or none if it is not quantized.
 
     NormalFloat4 with the constants quantized too: Dettmers et al. 2023 (QLoRA).
 
     Args:
-        spec: Which model.
-        device: Where it is to be.
-        dtype: Precision that it computes in.
+        spec: The study's section `model`.
+        device: The device of the model.
+        dtype: The precision in which the model computes.
 
     Raises:
-        UserError: The device or the library for it is missing.
+        UserError: The device is not a CUDA device, or the library is missing.
     """
     if spec.quantize == "none":
         return {}
     if device.type != "cuda":
-        raise UserError(f"quantize: nf4 needs a CUDA device, and this is {device}: leave it out, or give --device cuda")
+        raise UserError(f"quantize: nf4 needs a CUDA device, got {device}: leave it out, or use --device cuda")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UserError(f"quantize: nf4 needs bitsandbytes: {extras.install_command('quantize')}")
     import torch
@@ -303,14 +311,14 @@ def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[s
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the repeated blocks of a model that a text passes through."""
+    """Return the repeated blocks (such as decoder layers) that a text passes through."""
     return [model.get_submodule(name) for name in block_names(model)]
 
 
 def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
-    """Return the model's tokenizer.
+    """Return the model's tokenizer; raise UserError if the model does not exist.
 
-    It is the first to ask for the model's files, so that an unknown model fails here.
+    The tokenizer is loaded before the model, so an unknown model already fails here.
     """
     from transformers import AutoTokenizer
 
@@ -320,34 +328,36 @@ def load_tokenizer(spec: config.Model) -> PreTrainedTokenizerBase:
             return AutoTokenizer.from_pretrained(
                 spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code
             )
-        except Exception as error:  # of a wrong file libraries raise what they like
+        except Exception as error:  # for a wrong file, libraries raise exceptions of any type
             raise _cannot_load(spec, error) from None
 
 
 def ending(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the tokens that a tokenizer puts after every text, such as EOS or SEP; a text goes on without them."""
+    """Return the tokens that a tokenizer appends to every text, such as EOS or SEP."""
     marked, plain = tokenizer("a")["input_ids"], tokenizer("a", add_special_tokens=False)["input_ids"]
     starts = [start for start in range(len(marked)) if marked[start : start + len(plain)] == plain]
     return list(marked[starts[-1] + len(plain) :]) if starts else []
 
 
 def check_exists(spec: config.Model) -> None:
-    """Raise UserError for a folder that is no model's, without loading anything; an id passes."""
+    """Raise UserError if a path is not a model's folder, without loading anything; accept every Hugging Face id."""
     path = Path(spec.path).expanduser()
     if path.is_dir():
         adapter = (path / "adapter_config.json").is_file()
         if not (path / "config.json").is_file():
             what = (
-                "an adapter's folder: give the folder of its base"
+                "an adapter's folder: use the folder of its base model"
                 if adapter
-                else "no model folder: it has no config.json"
+                else "not a model folder: it has no config.json"
             )
             raise UserError(f"{spec.path} is {what}")
         if adapter:
             raise UserError(f"model {spec.path} {ADAPTER_BESIDE}")
         kind = check_json(path / "config.json").get("model_type", "")
         if not isinstance(kind, str):
-            raise UserError(f"{path / 'config.json'}: model_type is a text, got {shown(kind)}: restore it from a copy")
+            raise UserError(
+                f"{path / 'config.json'}: model_type must be a text, got {shown(kind)}: restore the file from a copy"
+            )
         for weights in sorted(path.glob("model*.safetensors")):
             check_weights(weights)
     elif path.exists():
@@ -357,20 +367,20 @@ def check_exists(spec: config.Model) -> None:
 
 
 def check_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; raises UserError where it cannot be read, or holds something else."""
+    """Return the object in a JSON file; raise UserError if the file cannot be read or holds something else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON: {error}") from None
+        raise UserError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds no JSON object but {shown(content)}: restore it from a copy")
+        raise UserError(f"{path} must hold a JSON object, got {shown(content)}: restore it from a copy")
     return content
 
 
 def check_weights(path: Path) -> None:
-    """Raise UserError where a file of safetensors is missing, cut or damaged, or holds no tensor."""
+    """Raise UserError if a safetensors file is missing, cut or damaged, or holds no tensor."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -385,12 +395,12 @@ def check_weights(path: Path) -> None:
 
 
 def _cannot_load(spec: config.Model, error: Exception) -> UserError:
-    """Return, in one line, what libraries say in many ways: that a model cannot be had."""
+    """Return a one-line error for a model that cannot be loaded: libraries word the same reasons in many ways."""
     text = one_line(error)
     if "trust_remote_code" in text:
         return UserError(f"model {spec.path} brings its own code, which only runs with trust_remote_code: true")
     if "safetensors" in text and spec.safetensors:
-        return UserError(f"model {spec.path} has no safetensors weights (safetensors: false admits others): {text}")
+        return UserError(f"model {spec.path} has no safetensors weights (safetensors: false allows others): {text}")
     if Path(spec.path).is_dir():
         return UserError(f"model {spec.path} cannot be loaded: {text}")
     offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0") else ""
@@ -399,20 +409,20 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
 
 
 def check_vocabulary(base: Base, what: str, largest: int) -> None:
-    """Check that a model has an embedding for each of some tokens.
+    """Check that a model has embeddings for all token ids up to a largest one.
 
     Args:
-        base: The model.
-        what: Where the tokens come from, for the message.
-        largest: The largest id of them.
+        base: The base model.
+        what: The source of the tokens, for the message.
+        largest: The largest token id.
 
     Raises:
-        UserError: Where that is beyond the embeddings: a token that was added to the tokenizer alone.
+        UserError: There is no such embedding, because tokens were added to the tokenizer and not to the model.
     """
     last = cast(Any, base.model).get_input_embeddings().weight.shape[0] - 1
     if largest > last:
         token = base.tokenizer.convert_ids_to_tokens(largest)
         raise UserError(
-            f'{what} has token {largest} ("{token}"), the model\'s embeddings end at {last}: take the tokenizer that '
-            "belongs to the model, or resize these (model.resize_token_embeddings(len(tokenizer))) and save it"
+            f"{what} has token {largest} (\"{token}\"), but the model's embeddings end at {last}: use the model's own "
+            "tokenizer, or resize the embeddings (model.resize_token_embeddings(len(tokenizer))) and save the model"
         )

@@ -1,6 +1,7 @@
-"""The engine of one trial at a time: PEFT trains it on the resident base, lm-evaluation-harness scores it.
+"""Run one trial at a time: PEFT trains it on a base model that stays in memory, and lm-evaluation-harness scores it.
 
-It is the reference: `training` says what a trial means, and whatever other engines do is tested against this one.
+This engine is the reference. The module `training` defines what a trial means, and the other engines are tested against
+this one.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 
 class PeftEngine(Engine):
-    """Trains and scores one trial after the other.
+    """Train and score one trial after the other.
 
     Args:
         study: The study's settings.
-        answering: Makes what answers requests for a loaded base and whatever adapter it carries; the harness's model
-            where none is given.
+        answering: Takes a loaded base model and returns a function that answers requests with it and with the adapter
+            attached to it. None means lm-evaluation-harness.
     """
 
     stoppable = False
@@ -54,24 +55,24 @@ class PeftEngine(Engine):
         return lambda name, requests: [loglikelihoods(requests)]
 
     def refuse(self) -> None:
-        """Accept every study: the reference defines what a study may ask for."""
+        """Accept every study, because the reference defines what a study may ask for."""
 
     def refuse_training(self, training: config.Training) -> None:
         """Accept all settings."""
 
     def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
-        """Accept all targets: whether PEFT takes them is checked for every engine."""
+        """Accept all targets. Whether PEFT accepts them is checked elsewhere, for every engine."""
 
     def capacity(self, typical: Callable[[], Settings], recorded: int | None) -> int:
         """Return 1: trials take turns."""
         return 1
 
     def describe(self, slots: int) -> Mapping[str, int | str]:
-        """Return nothing: records name an engine where it is not the reference."""
+        """Return no entries: the record has them for other engines only."""
         return {}
 
     def evaluate(self, assignment: Assignment) -> Outcome:
-        """Train an assignment, save its adapter and score it. What goes wrong in it alone is its outcome."""
+        """Train an assignment, save its adapter and score it. An error of this trial alone becomes its outcome."""
         training, max_length, loss_on = assignment.settings
         cost = {"seconds": 0.0}
         began = time.perf_counter()
@@ -81,7 +82,7 @@ class PeftEngine(Engine):
             from partune.finetune.training import trained
 
             with self.materials.lent(training.dtype) as base:
-                began = time.perf_counter()  # waiting for another trial to end is no cost of this one
+                began = time.perf_counter()  # started again, to leave out the time waiting for another trial
                 examples = self.materials.examples(base, max_length, loss_on)
                 cost["examples"] = float(len(examples))
                 with trained(base, examples, training, assignment.seed, assignment.order_seed) as tuned:
@@ -100,21 +101,21 @@ class PeftEngine(Engine):
         return Outcome(scores, cost, losses=tuned.losses)
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Evaluate an assignment with learning rate 0, as any other."""
+        """Evaluate an assignment with learning rate 0 like any other assignment."""
         return self.evaluate(assignment)
 
     def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
-        """Score the untouched base."""
+        """Score the untouched base model."""
         self.materials.prepare()
         with self.materials.lent(dtype) as base:
             return self._score_carried(base, parts)
 
     def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter that PEFT saved; it loads as any other."""
+        """Score an adapter that this engine saved like any other adapter."""
         return self.score_adapter(training.dtype, adapter, parts)
 
     def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter from anywhere; raise UserError where it does not fit the base."""
+        """Score an adapter from any source; raise UserError if it does not fit the base model."""
         from partune.finetune import adapter as adapters
 
         adapters.check(adapter)
@@ -123,32 +124,32 @@ class PeftEngine(Engine):
             return self._score_carried(base, parts)
 
     def _score_carried(self, base: Base, parts: frozenset[str]) -> Outcome:
-        """Score the base with whatever adapter it carries."""
+        """Score the base model with the adapter that is attached to it, if there is one."""
         answers, scorer = self._answers[base.dtype], self.materials.scorer
         return score_untrained(lambda: scorer.score_one(answers, parts), self.sizes, tokens=0.0)
 
     def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
-        """Load a kept adapter through PEFT and answer a handful of items by the harness."""
+        """Load a saved adapter through PEFT and answer a few items with lm-evaluation-harness."""
         self.materials.prepare()
         with self.materials.lent(dtype) as base:
             return reload(base, self.materials.scorer, self.materials.validation.batch_size, adapter)
 
     def interrupt(self) -> None:
-        """Let the trial under way end: it runs in the caller's own thread, which the interrupt reaches by itself."""
+        """Do nothing: a trial runs in the caller's own thread, where the interrupt already stops it."""
 
     def close(self) -> None:
-        """Release the bases and all that was loaded beside them."""
+        """Release the base models and everything else that was loaded."""
         self._answers.clear()
         self.materials.release()
 
 
 def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reloaded:
-    """Load an adapter into a base through PEFT, and let the harness answer a handful of search items.
+    """Load an adapter through PEFT, and answer a few search items with lm-evaluation-harness.
 
     Args:
-        base: The base, untouched; it is so again afterwards.
-        scorer: Has the items.
-        batch_size: Requests per forward pass.
+        base: The base model, without an adapter before and after the call.
+        scorer: The scorer, which has the items.
+        batch_size: The number of requests per forward pass.
         adapter: The adapter's folder.
     """
     from partune.finetune import adapter as adapters
@@ -158,8 +159,8 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
     try:
         with adapters.loaded(base, adapter) as adapted:
             fault = adapters.unlike(adapted, adapter)
+            # By the harness and not by the packed engine's likelihoods, because this is how users score an adapter.
             answers = scorer.handful(harness_model(base, batch_size))
-    # The harness, not a pack's likelihoods: this is how whoever is handed the adapter will score it.
-    except Exception as error:  # whatever it is, others will meet it as well
+    except Exception as error:  # of any type, because users of the adapter would meet the same one
         return Reloaded(one_line(error), {}, base.dtype)
     return Reloaded(fault, answers, base.dtype)

@@ -1,4 +1,4 @@
-"""What a model's configuration says about positions: how far back layers see, and what a row's length changes."""
+"""Read from a model's configuration how far back its layers see, and how rotary embeddings depend on row length."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
-# Layers that see all tokens before one, or a window of them that a configuration names; others keep a state.
+# Kinds of layers that see all earlier tokens, or a window of them whose width is in the configuration. Other kinds keep
+# a state.
 SEEING = frozenset({"full_attention", "attention", "sliding_attention", "chunked_attention"})
-PLAIN = frozenset({"dense", "sparse", "mlp", "moe"})  # layers of `layer_types` that mix no tokens
+PLAIN = frozenset({"dense", "sparse", "mlp", "moe"})  # kinds in `layer_types` that mix no tokens
 WINDOWS = ("sliding_window", "attention_chunk_size", "window_size", "attention_window_size", "sliding_window_size")
-# Rotary embeddings with the same frequencies whatever a row's length; None: no scaling.
+# Types of rotary embeddings whose frequencies do not depend on the length of a row; None means no scaling.
 STATIC = frozenset({None, "default", "linear", "yarn", "llama3", "proportional", "mrope"})
 LONG = frozenset({"longrope", "su"})
 
@@ -18,10 +19,10 @@ Frequencies = Callable[[int], Hashable]
 
 
 def deepest(config: Any) -> float:
-    """Return how many positions a row may have for all of its tokens to see all tokens before them.
+    """Return the largest number of positions at which each token of a row still sees all tokens before it.
 
-    Infinity where nothing limits it; 0 where tokens reach others by more than attention by position: a state, or a bias
-    by the distance of two tokens in the row.
+    This is infinity if nothing limits it. It is 0 if a token is influenced by more than position-based attention: by a
+    state, or by a bias that depends on the distance of two tokens in the row.
     """
     config = config.get_text_config()
     kinds = frozenset(getattr(config, "layer_types", None) or ()) - PLAIN
@@ -29,26 +30,26 @@ def deepest(config: Any) -> float:
         return 0
     if kinds and kinds <= {"full_attention", "attention"}:
         return math.inf
-    if "local" not in (getattr(config, "attention_layers", None) or ("local",)):  # GPT-Neo's kinds of layers
+    if "local" not in (getattr(config, "attention_layers", None) or ("local",)):  # GPT-Neo's name for the kinds
         return math.inf
     widths = [getattr(config, name, None) for name in WINDOWS]
     return min((width for width in widths if isinstance(width, int) and width > 0), default=math.inf)
 
 
 def _biased_by_distance(config: Any) -> bool:
-    """Return whether attention has ALiBi, which transformers computes from places in the row."""
+    """Return whether attention uses ALiBi, which transformers computes from the tokens' indices in the row."""
     nested = getattr(config, "attn_config", None)
     return getattr(config, "model_type", None) == "bloom" or any(
-        getattr(settings, "alibi", False) is True for settings in (config, nested)
+        getattr(section, "alibi", False) is True for section in (config, nested)
     )
 
 
 def frequencies(config: Any) -> Frequencies | None:
-    """Return what tells apart the lengths for which rotary embeddings take different frequencies.
+    """Return a function from a row's length to a key that is equal for lengths with the same rotary frequencies.
 
-    These are chosen by the largest position in a forward pass, so that only rows of the same frequencies may share one:
-    LongRoPE has two sets, dynamic NTK scaling one for every length beyond the original; of a scaling not known here,
-    every length may have its own. None where the length does not matter.
+    A model chooses its frequencies by the largest position in a forward pass, so only rows with equal keys may share
+    one. LongRoPE has two sets of frequencies. Dynamic NTK scaling has one set for every length beyond the original. For
+    an unknown scaling, every length gets its own key. The function is None if the length does not matter.
     """
     config = config.get_text_config()
     rules = [rule for scaling in _scalings(config) if (rule := _rule(scaling, config)) is not None]
@@ -58,11 +59,11 @@ def frequencies(config: Any) -> Frequencies | None:
 
 
 def _scalings(config: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the parameters of every rotary embedding: one, or one for each kind of layers."""
+    """Yield the parameters of every rotary embedding: one mapping for all layers, or one for each kind of layer."""
     for name in ("rope_parameters", "rope_scaling"):
-        if isinstance(given := getattr(config, name, None), Mapping):
-            nested = [value for value in given.values() if isinstance(value, Mapping)]
-            yield from nested or [given]
+        if isinstance(section := getattr(config, name, None), Mapping):
+            nested = [value for value in section.values() if isinstance(value, Mapping)]
+            yield from nested or [section]
             return
 
 

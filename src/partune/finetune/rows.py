@@ -1,6 +1,6 @@
-"""Rows of instruction data: read from files, checked, and brought to the one form of their kind.
+"""Read rows of instruction data, check them, and bring them to one form for each format.
 
-Nothing that means something is lost on the way: a field is used, or it is counted, or its row is refused by number.
+No field with a value is dropped silently. It is used, or counted as unused, or its row is refused with its number.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ Format = Literal["alpaca", "chat"]
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 ALPACA = ("instruction", "input", "output", "system", "history")
-OTHER_NAMES = {"input": "context", "output": "response"}  # Dolly's names of Alpaca's fields
+OTHER_NAMES = {"input": "context", "output": "response"}  # Dolly's names for Alpaca's fields
 CHAT = ("messages", "tools", "functions", "system", "chat_template_kwargs")
-TRAIN_FIELDS = ("weight", "train", "loss")  # of a message: OpenAI's and Mistral's, axolotl's, ms-swift's
-FOREIGN_ROLES = {  # what other formats call the roles, in small letters
+# Fields of a message that say whether it is trained on: OpenAI's and Mistral's, axolotl's, ms-swift's.
+TRAIN_FIELDS = ("weight", "train", "loss")
+FOREIGN_ROLES = {  # roles by their names in other formats, in lower case
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "model", "bot", "ai", "assistant"), "assistant"),
 }
-NULL_ADVICE = 'write its text ("" where there is none), or leave the row out'
-BROKEN = re.compile("[\ud800-\udfff\0]")  # halves of surrogate pairs, and the character that ends texts in C
+NULL_ADVICE = 'write its text ("" if there is none), or leave the row out'
+BROKEN = re.compile("[\ud800-\udfff\0]")  # halves of surrogate pairs, and NUL
 
 
 # ----- files
@@ -46,7 +47,7 @@ def read_rows(data: config.Data) -> list[Row]:
     """Return the rows of a file or of a data set's split, in order.
 
     Raises:
-        UserError: naming the file, and a bad line by its number.
+        UserError: The rows cannot be read. The message names the file and the number of the line.
     """
     path = find_file(data)
     rows = _read_dataset(data) if path is None else _read_file(path)
@@ -56,7 +57,7 @@ def read_rows(data: config.Data) -> list[Row]:
 
 
 def find_file(data: config.Data) -> Path | None:
-    """Return the file that the data's path means, None for a data set id; raise UserError where it is not there."""
+    """Return the file of the data, or None for a data set id; raise UserError if the file does not exist."""
     path = Path(data.path).expanduser()
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if path.is_file():
@@ -77,14 +78,14 @@ def _read_file(path: Path) -> list[Row]:
     if text.lstrip().startswith("["):
         rows: list[Row] = list(_parse(text, str(path)))
         return rows
-    # Only "\n" ends a line of JSON lines: str.splitlines would also cut at characters that JSON admits within a text.
+    # Only "\n" ends a line in this format. str.splitlines would also split at characters that JSON allows in a text.
     lines = ((number, line.strip("\ufeff")) for number, line in enumerate(text.split("\n"), 1))
     try:
         return [_parse(line, f"{path}, line {number}") for number, line in lines if line.strip()]
     except UserError:
-        if (whole := _one_mapping(text)) is not None:
+        if (mapping := _one_mapping(text)) is not None:
             raise UserError(
-                f"{path} is one mapping, not rows{_list_within(whole)}: write a row a line, or a list of rows"
+                f"{path} is one mapping, not rows{_list_within(mapping)}: write one row per line, or a list of rows"
             ) from None
         raise
 
@@ -93,28 +94,28 @@ def _decode(raw: bytes, path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The codec counts from behind a byte order mark.
+        # The codec counts bytes after a byte order mark.
         start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
         line = raw.count(b"\n", 0, start) + 1
         wide = " (it begins like UTF-16: save it as UTF-8)" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise UserError(f"{path}, line {line}, is not UTF-8: byte {start} of the file{wide}") from None
 
 
-def _parse(text: str, where: str) -> Any:
+def _parse(text: str, source: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text.strip() else ""
-        raise UserError(f"{where} is no valid JSON: {error.msg} at {line}column {error.colno}") from None
+        raise UserError(f"{source} is not valid JSON: {error.msg} at {line}column {error.colno}") from None
     except RecursionError:
-        raise UserError(f"{where} nests too deeply to be read") from None
-    except ValueError as error:  # a key that is given twice, a whole number of thousands of digits
-        raise UserError(f"{where} is no valid JSON: {one_line(error)}") from None
+        raise UserError(f"{source} nests too deeply to be read") from None
+    except ValueError as error:  # a duplicate key, or an integer of thousands of digits
+        raise UserError(f"{source} is not valid JSON: {one_line(error)}") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object's mapping; a key given twice is an error, not the last of them."""
-    mapping = dict(pairs)  # json keeps the last of equal keys in silence, and an answer with it
+    """Return an object as a mapping; raise ValueError for a duplicate key, of which json would keep the last."""
+    mapping = dict(pairs)
     if len(mapping) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f'the key "{twice}" is given twice')
@@ -122,20 +123,20 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _one_mapping(text: str) -> dict[str, Any] | None:
-    """Return the mapping that a file of several lines is, None where it is something else."""
+    """Return the mapping that a text of several lines consists of, or None if the text is anything else."""
     if "\n" not in text.strip():
         return None
     try:
-        whole = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return whole if isinstance(whole, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _list_within(mapping: Mapping[str, Any]) -> str:
-    """Return words on the list of rows that a mapping holds, none where it holds none."""
+    """Return a hint at a list of rows within a mapping, or an empty text if there is no such list."""
     for name, value in mapping.items():
-        are_rows = isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value)
+        are_rows = isinstance(value, list) and value and all(isinstance(item, dict) for item in value)
         if are_rows and name not in CHAT:
             return f' (its "{name}" is a list of {len(value)})'
     return ""
@@ -152,7 +153,7 @@ def _read_dataset(data: config.Data) -> list[Row]:
         return [dict(row) for row in split]
 
 
-# ----- one form of a kind
+# ----- one form for each format
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,10 @@ class Rows:
 
     Attributes:
         form: The format.
-        rows: The number of each row, from 1, and its fields: Alpaca's by Alpaca's names; a chat's messages, what else
-            goes to its template, and the places of answers that are not to be trained on (`untrained`).
-        names: Which of the data's fields is which of the format's, for the fields that are there.
-        unused: By a row's number, its fields that hold something and mean nothing here.
+        rows: The number of each row (from 1) and its fields. An Alpaca row has Alpaca's names. A chat has its messages,
+            the template's other arguments, and the indices of messages that are not trained on (`untrained`).
+        names: The names in the data of the format's fields, by their names in the format.
+        unused: The names of fields that have a value and are not used, by the row's number.
     """
 
     form: Format
@@ -178,10 +179,10 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
 
     Args:
         data: Section `data` of a study.
-        rows: As they were read.
+        rows: The rows as they were read.
 
     Raises:
-        UserError: A row is wrong; names the first one and what is wrong with it.
+        UserError: A row is wrong. The message names the first such row and the fault.
     """
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
@@ -192,19 +193,19 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
     unused: dict[int, list[str]] = {}
     for number, row in enumerate(rows, 1):
         try:
-            known = _alpaca(row, names) if form == "alpaca" else _chat(row)
+            fields = _alpaca(row, names) if form == "alpaca" else _chat(row)
         except _BadRowError as problem:
             raise UserError(f"{data.path}, row {number}: {problem}") from None
-        if left := [str(name) for name in row if name not in names.values() and _holds(row[name])]:
+        if left := [str(name) for name in row if name not in names.values() and _has_value(row[name])]:
             unused[number] = left
-        plain.append((number, known))
+        plain.append((number, fields))
     if form == "chat":
         _check_roles(data, plain)
     return Rows(form, plain, names, unused)
 
 
 class _BadRowError(Exception):
-    """A row that cannot be read; says what is wrong with it."""
+    """A row is wrong; the message says what is wrong with it."""
 
 
 def _format(data: config.Data, first: Row) -> Format:
@@ -221,39 +222,39 @@ def _format(data: config.Data, first: Row) -> Format:
 
 
 def _names(form: Format, rows: Sequence[Row]) -> dict[str, str]:
-    """Return the names in the data of the format's fields; Dolly's stand for Alpaca's where no row has Alpaca's."""
-    present = {name for row in rows for name, value in row.items() if _holds(value)}
+    """Return the names in the data of the format's fields; Dolly's names count if no row has Alpaca's."""
+    present = {name for row in rows for name, value in row.items() if _has_value(value)}
     if form == "chat":
         return {name: name for name in CHAT if name in present}
-    pairs = {name: name if name in present else OTHER_NAMES.get(name, name) for name in ALPACA}
-    return {mine: theirs for mine, theirs in pairs.items() if theirs in present}
+    pairs = {field: field if field in present else OTHER_NAMES.get(field, field) for field in ALPACA}
+    return {field: name for field, name in pairs.items() if name in present}
 
 
-def _holds(value: Any) -> bool:
-    """Return whether a field holds something: data sets fill what a row lacks with nulls and empty lists."""
+def _has_value(value: Any) -> bool:
+    """Return whether a field has a value: data sets fill fields that a row lacks with nulls or empty lists."""
     return value is not None and not (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
 def _alpaca(row: Row, names: Mapping[str, str]) -> Row:
-    for mine in ("instruction", "output"):
-        if names.get(mine, mine) not in row:
-            raise _BadRowError(f'"{names.get(mine, mine)}" is missing; it has {_keys(row)}')
+    for field in ("instruction", "output"):
+        if names.get(field, field) not in row:
+            raise _BadRowError(f'"{names.get(field, field)}" is missing; it has {_keys(row)}')
     plain: Row = {}
-    for mine in ("instruction", "input", "output", "system"):
-        theirs = names.get(mine, mine)
-        value = row.get(theirs)
+    for field in ("instruction", "input", "output", "system"):
+        name = names.get(field, field)
+        value = row.get(name)
         if value is not None and not isinstance(value, str):
-            raise _BadRowError(f'"{theirs}" must be text, got {_shown(value)}')
-        # An empty answer is one that somebody wrote; null may as well be an answer that was lost.
-        if mine == "output" and value is None and any(_holds(row.get(names.get(name, name))) for name in ALPACA):
-            raise _BadRowError(f'"{theirs}" is null: {NULL_ADVICE}')
-        plain[mine] = _unbroken(value or "", theirs)
+            raise _BadRowError(f'"{name}" must be text, got {_shown(value)}')
+        # Somebody wrote an empty answer on purpose, but null may be an answer that was lost.
+        if field == "output" and value is None and any(_has_value(row.get(names.get(key, key))) for key in ALPACA):
+            raise _BadRowError(f'"{name}" is null: {NULL_ADVICE}')
+        plain[field] = _unbroken(value or "", name)
     plain["history"] = [tuple(_unbroken(text, "history") for text in pair) for pair in _history(row.get("history"))]
     return plain
 
 
 def _history(value: Any) -> list[Any]:
-    """Return the turns before a row's own, pairs of what the user and the assistant said (LLaMA-Factory's form)."""
+    """Return the earlier turns of a row, as pairs of the user's and the assistant's text (LLaMA-Factory's form)."""
     if value is None:
         return []
     are_pairs = isinstance(value, (list, tuple)) and all(
@@ -271,14 +272,14 @@ def _chat(row: Row) -> Row:
     if not isinstance(row["messages"], (list, tuple)):
         raise _BadRowError(f'"messages" must be a list, got {_shown(row["messages"])}')
     messages = [_message(message, number) for number, message in enumerate(row["messages"], 1)]
-    trained = [_is_trained(message, number) for number, message in enumerate(messages, 1)]
+    trained = [_take_train_mark(message, number) for number, message in enumerate(messages, 1)]
     system = row.get("system")
     if system is not None and not isinstance(system, str):
         raise _BadRowError(f'"system" must be text, got {_shown(system)}')
     if system:
         if messages and messages[0]["role"] == "system":
-            raise _BadRowError('"system" stands beside "messages" that begin with a system message: keep one of them')
-        # Templates write a system message where it stands first among the messages, and know no field beside them.
+            raise _BadRowError('it has "system", and "messages" begin with a system message too: keep one of them')
+        # Templates expect the system prompt as the first message. They do not read a separate field.
         messages.insert(0, {"role": "system", "content": _unbroken(system, "system")})
         trained.insert(0, True)
     plain: Row = {"messages": messages, "untrained": {index for index, mark in enumerate(trained) if not mark}}
@@ -292,10 +293,10 @@ def _chat(row: Row) -> Row:
 
 
 def _tools(row: Row) -> list[dict[str, Any]]:
-    """Return the tools of a chat as a template takes them; `functions` are OpenAI's older form of them."""
-    name = "tools" if _holds(row.get("tools")) else "functions"
-    if name == "tools" and _holds(row.get("functions")):
-        raise _BadRowError('"tools" and "functions" stand side by side: keep one of them')
+    """Return the tools of a chat in the form that templates take; `functions` is OpenAI's older field for them."""
+    name = "tools" if _has_value(row.get("tools")) else "functions"
+    if name == "tools" and _has_value(row.get("functions")):
+        raise _BadRowError('it has both "tools" and "functions": keep one of them')
     value = row.get(name)
     if isinstance(value, str):
         try:
@@ -311,7 +312,7 @@ def _tools(row: Row) -> list[dict[str, Any]]:
 
 
 def _message(message: Any, number: int) -> Message:
-    """Return a message without its nulls, its content one text."""
+    """Return a message without its null fields and with its content as one text."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise _BadRowError(f'message {number} has no text "role": {_shown(message)}')
     plain: Message = _without_nulls(message)
@@ -319,8 +320,8 @@ def _message(message: Any, number: int) -> Message:
     calls = [message.get(name) for name in ("tool_calls", "function_call")] if plain["role"] == "assistant" else []
     if isinstance(content, (list, tuple)) and content:
         plain["content"] = "".join(_text_of(part, number) for part in content)
-    elif content is None and any(map(_holds, calls)):
-        pass  # an answer that is its calls
+    elif content is None and any(map(_has_value, calls)):
+        pass  # an answer that consists of calls only
     elif content is None and "content" in message:
         raise _BadRowError(f'"content" of message {number} is null: {NULL_ADVICE}')
     elif not isinstance(content, str):
@@ -331,22 +332,22 @@ def _message(message: Any, number: int) -> Message:
     return plain
 
 
-def _is_trained(message: Message, number: int) -> bool:
-    """Return whether a message may be trained on, by its own word, which is taken out of an answer."""
+def _take_train_mark(message: Message, number: int) -> bool:
+    """Return whether a message may be trained on; remove the fields that say this from an answer."""
     trained = True
     if message["role"] == "assistant":
         for name in TRAIN_FIELDS:
             value = message.pop(name, 1)
             if not isinstance(value, (int, float)) or value not in (0, 1):
                 raise _BadRowError(
-                    f"message {number} has {name} {_shown(value)}: it is 1 (trained on) or 0 (not trained on)"
+                    f"message {number} has {name} {_shown(value)}: it must be 1 (trained on) or 0 (not trained on)"
                 )
             trained &= bool(value)
     return trained
 
 
 def _text_of(part: Any, number: int) -> str:
-    """Return the text of one part of a content (OpenAI's form)."""
+    """Return the text of one part of a message's content (OpenAI's form)."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return str(part["text"])
@@ -357,7 +358,7 @@ def _text_of(part: Any, number: int) -> str:
 
 
 def _call(call: Any) -> Any:
-    """Return a tool call with its arguments as a mapping, the form that chat templates are written for."""
+    """Return a tool call with its arguments as a mapping, the form that most chat templates expect."""
     function = call.get("function") if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("arguments"), str):
         return call
@@ -369,15 +370,15 @@ def _call(call: Any) -> Any:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Return a value without the keys that hold null: data sets give every row the keys of all of them."""
+    """Return a value without null fields: data sets add the fields of all rows to every row."""
     if isinstance(value, dict):
         return {name: _without_nulls(inner) for name, inner in value.items() if inner is not None}
     return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
-    """Raise UserError for roles of other formats, whose answers would not be found."""
-    # ShareGPT's "gpt", for one: a template writes such a message, and nothing of it would ever be trained on.
+    """Raise UserError for the names of roles in other formats, or if no message is an answer."""
+    # A template would write the answers of, say, ShareGPT's role "gpt", but they would never be trained on.
     answered = False
     for number, row in rows:
         roles = list(dict.fromkeys(message["role"] for message in row["messages"]))
@@ -386,10 +387,12 @@ def _check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
         if foreign and "assistant" not in roles:
             raise UserError(
                 f"{data.path}, row {number}: no message has the role assistant; it has {', '.join(roles)} "
-                f"({_stands(foreign)})"
+                f"({_translations(foreign)})"
             )
         if foreign:
-            raise UserError(f'{data.path}, row {number}: a message has the role "{foreign[0]}" ({_stands(foreign)})')
+            raise UserError(
+                f'{data.path}, row {number}: a message has the role "{foreign[0]}" ({_translations(foreign)})'
+            )
     if not answered:
         known = {message["role"] for _, row in rows for message in row["messages"]}
         if known:
@@ -399,15 +402,15 @@ def _check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
             )
 
 
-def _stands(foreign: Iterable[str]) -> str:
+def _translations(foreign: Iterable[str]) -> str:
     return ", ".join(f'"{role}" is "{FOREIGN_ROLES[role.lower()]}" here' for role in foreign)
 
 
-# ----- what messages say
+# ----- broken characters, and values in error messages
 
 
 def _unbroken(value: Any, name: str) -> Any:
-    """Return a value whose texts hold no broken character; raise _BadRowError for one that does."""
+    """Return a value as it is; raise _BadRowError if one of its texts has a broken character."""
     for text in _texts(value):
         if broken := BROKEN.search(text):
             kind = "NUL" if broken[0] == "\0" else "half of a surrogate pair"
@@ -433,7 +436,7 @@ def _keys(row: Row) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value's beginning, however deep or long it is."""
+    """Return at most the first 60 characters of a value's representation."""
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxstring, brief.maxlong = 4, 60, 60
     return f"{brief.repr(value):.60}"

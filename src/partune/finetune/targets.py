@@ -1,4 +1,4 @@
-"""Which layers of a base adapters are put on: by name, or the attention's."""
+"""Find the layers of a base model that get adapters, for each value of the setting `targets`."""
 
 from __future__ import annotations
 
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
 def find_targets(model: nn.Module, targets: str) -> list[str]:
     """Return the full names of the layers that `targets` means, in the model's order.
 
-    Never one that a pass of text does not train, such as those of a tower for images.
+    Layers that training on text does not reach, such as those of a tower for images, are left out.
 
     Args:
-        model: The base, its layers as they were loaded.
-        targets: "attention": the projections of attention, and in a block without attention those of what it has in
-            its place (linear attention, a state-space mixer, a short convolution), as far as PEFT takes them.
-            "all-linear": every linear layer but the head. Else names with commas between; a name is a full one or its
-            end ("q_proj", "mlp.up_proj"), and the head gets an adapter only like this.
+        model: The base model, with the layers as they were loaded.
+        targets: "attention" means the projections of attention. In a block without attention, it means the projections
+            of its replacement (linear attention, a state-space mixer, a short convolution), if PEFT can adapt them.
+            "all-linear" means every linear layer except the output head. Any other value is a list of names separated
+            by commas, each the full name of a layer or its last parts ("q_proj", "mlp.up_proj"). Only such a list can
+            include the head.
 
     Raises:
-        UserError: With some layers, where a name fits none, or only such as no text trains.
+        UserError: A name fits no linear layer, or only layers that training on text does not reach.
     """
     linear, trained = linear_layers(model), trained_layers(model)
-    # An adapter on a layer that no text trains would keep its zeros and cost memory in every trial.
+    # An adapter on a layer without a gradient would stay zero and cost memory in every trial.
     if targets == "all-linear":
         layers = [name for name in body_layers(model) if name in trained]
     elif targets == "attention":
@@ -52,7 +53,10 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
                 known = ["attention", "all-linear", *dict.fromkeys(layer.rpartition(".")[2] for layer in linear)]
                 raise UserError(f'targets: the model has no linear layer "{name}"{_offer(name, known)}')
             if trained.isdisjoint(fitting):
-                raise UserError(f'targets: a pass of text trains no layer "{name}" ({fitting[0]}): leave it out')
+                raise UserError(
+                    f'targets: training on text does not reach the layers named "{name}" (such as {fitting[0]}): '
+                    "leave this name out"
+                )
         layers = [layer for layer in linear if layer in trained and any(_fits(layer, name) for name in wanted)]
     if not layers:
         known = list(dict.fromkeys(layer.rpartition(".")[2] for layer in linear))
@@ -62,57 +66,60 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
 
 @once_per_model
 def attention_layers(model: nn.Module) -> list[str]:
-    """Return what `targets: attention` means; see `find_targets`."""
+    """Return the layers that `targets: attention` means; see `find_targets`."""
     attention, others = mixing_layers(model)
-    if others:  # PEFT refuses some of these layers, and a study over attention should not fail for them
-        others = [layer for _, layers in _taken(model, others) for layer in layers]
+    if others:  # PEFT refuses some of these layers, which should not make `targets: attention` fail
+        others = [layer for _, layers in _accepted(model, others) for layer in layers]
     return [name for name in linear_layers(model) if name in {*attention, *others}]
 
 
 def check_accepted(model: nn.Module, targets: str) -> None:
-    """Raise UserError, with the targets that remain, where PEFT would not load an adapter on these layers.
+    """Raise UserError if PEFT would not load an adapter on these layers; name the targets that it would load.
 
     Args:
-        model: The base, its layers as they were loaded.
-        targets: As `find_targets` takes them.
+        model: The base model, with the layers as they were loaded.
+        targets: A value of the setting, as for `find_targets`.
     """
     layers = find_targets(model, targets)
-    # Asked before anything trains: an adapter that PEFT does not load again would be worth nothing.
+    # Checked before anything trains, because an adapter that PEFT cannot load again would be useless.
     if (reason := refusal(model, layers, short_targets(model, layers))) is None:
         return
-    left = ",".join(name for name, _ in _taken(model, layers))
+    left = ",".join(name for name, _ in _accepted(model, layers))
     way_out = f"--targets {left}" if left else "other layers, such as --targets attention"
-    raise UserError(f"targets {targets}: PEFT could not load the adapters ({reason.rstrip('.')}); it takes {way_out}")
+    raise UserError(f"targets {targets}: PEFT could not load the adapters ({reason.rstrip('.')}); use {way_out}")
 
 
-def _taken(model: nn.Module, layers: list[str]) -> list[tuple[str, list[str]]]:
-    """Return those of the layers that PEFT takes, kind by kind: a name that means them, and the layers."""
-    kinds: dict[str, list[str]] = {}
+def _accepted(model: nn.Module, layers: list[str]) -> list[tuple[str, list[str]]]:
+    """Return the layers that PEFT accepts, grouped by the shortest name that means no other layers."""
+    groups: dict[str, list[str]] = {}
     for layer in layers:
-        kinds.setdefault(_kind(model, layer, layers), []).append(layer)
+        groups.setdefault(_shortest_name(model, layer, layers), []).append(layer)
     if refusal(model, layers, short_targets(model, layers)) is None:
-        return list(kinds.items())
-    return [pair for pair in kinds.items() if refusal(model, pair[1], short_targets(model, pair[1])) is None]
+        return list(groups.items())
+    return [pair for pair in groups.items() if refusal(model, pair[1], short_targets(model, pair[1])) is None]
 
 
-def _kind(model: nn.Module, layer: str, among: list[str]) -> str:
-    """Return the shortest end of a layer's name that means none but layers of a list."""
+def _shortest_name(model: nn.Module, layer: str, among: list[str]) -> str:
+    """Return the shortest end of a layer's name that means only layers of a list."""
     parts = layer.split(".")
     trained = trained_layers(model)
     ends = (".".join(parts[-length:]) for length in range(1, len(parts) + 1))
-    return next(end for end in ends if all(name in among for name in trained if _fits(name, end)))
+    return next(end for end in ends if all(other in among for other in trained if _fits(other, end)))
 
 
 def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
-    """Return what `targets` covers, for the record.
+    """Return which layers `targets` covers, for the record.
 
     Args:
-        model: The base, its layers as they were loaded.
-        targets: As `find_targets` takes them.
+        model: The base model, with the layers as they were loaded.
+        targets: A value of the setting, as for `find_targets`.
 
     Returns:
-        layers: how many have adapters; blocks, of: in how many blocks, of how many; names: the layers' last names;
-        left_out: last names of what was meant and has none, by the reason.
+        layers: The number of layers with adapters.
+        blocks: The number of blocks with adapters.
+        of: The number of all blocks.
+        names: The last names of the layers with adapters.
+        left_out: The last names of layers that `targets` means and that get no adapter, by the reason.
     """
     layers = find_targets(model, targets)
     blocks = {block_of(model, layer) for layer in layers} - {None}
@@ -126,7 +133,7 @@ def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
 
 
 def _left_out(model: nn.Module, targets: str, layers: list[str]) -> dict[str, list[str]]:
-    """Return the last names of the layers that `targets` means by its words and leaves out, by the reason."""
+    """Return the last names of the layers that `targets` names and that get no adapter, by the reason."""
     trained = trained_layers(model)
     if targets == "attention":
         meant = [name for kind in mixing_layers(model) for name in kind]
@@ -151,13 +158,13 @@ def _last_names(layers: Iterable[str]) -> list[str]:
 
 
 def short_targets(model: nn.Module, layers: list[str]) -> list[str]:
-    """Return the layers' last names, as adapter files have them, where these mean exactly the same; else full names.
+    """Return the layers' last names, as adapter files have them, if they mean the same layers; otherwise full names.
 
     Args:
-        model: The base, its layers as they were loaded.
+        model: The base model, with the layers as they were loaded.
         layers: Full names of layers.
     """
-    # Short names fit the same model under other wrappers too; they may mean other layers beside, such as a tower's.
+    # Last names also fit the model inside a wrapper. They may mean further layers, such as those of an image tower.
     short = _last_names(layers)
     meant = [layer for layer, _ in model.named_modules() if any(_fits(layer, name) for name in short)]
     return short if meant == layers else layers

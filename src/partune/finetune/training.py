@@ -1,13 +1,14 @@
-"""One trial's training: a LoRA adapter on the resident base, AdamW or SGD on the adapter alone. The reference engine.
+"""Train the LoRA adapter of one trial by AdamW or SGD, as the reference for all engines.
 
-The semantics, which any faster engine has to reproduce:
+Any faster engine has to reproduce this:
 
-- an optimiser step takes `batch_size` examples; its loss is the mean cross-entropy over the batch's trained tokens,
-  whatever micro-batches it is summed from;
-- the data's order follows from the study's seed, the same for all trials; initialisation and dropout's masks from the
-  trial's;
-- the base is frozen and stays in evaluation mode: LoRA's dropout is the only one;
-- decay is decoupled (p <- p - lr * decay * p), for adapters only; gradients are clipped by the adapters' global norm.
+- An optimiser step takes `batch_size` examples. Its loss is the mean cross-entropy over the batch's trained tokens. It
+  does not depend on how the batch is split into micro-batches.
+- The order of the data follows from the study's seed and is the same for all trials. Initialisation and dropout masks
+  follow from the trial's seed.
+- The base model is frozen and stays in evaluation mode, so LoRA's dropout is the only dropout.
+- Weight decay is decoupled (p <- p - lr * decay * p) and applies to adapters only. Gradients are clipped by the
+  adapter's global norm.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ BETAS, EPSILON = (0.9, 0.999), 1e-8
 
 
 class DivergedError(TrialError):
-    """A loss or its gradient that is not finite any more.
+    """The loss or its gradient is not finite.
 
     Args:
-        step: The optimiser step at which it was seen, from 1.
+        step: The optimiser step (from 1) at which this was found.
     """
 
     def __init__(self, step: int) -> None:
@@ -51,13 +52,13 @@ class DivergedError(TrialError):
 
 @dataclass(frozen=True)
 class Trained:
-    """A base that carries a trained adapter, for as long as the context lasts.
+    """A base model with a trained adapter, valid until the context manager `trained` exits.
 
     Attributes:
-        model: The base with the adapter.
-        steps: Optimiser steps taken.
-        tokens: Tokens read in training, padding aside.
-        losses: (steps,), mean per trained token.
+        model: The base model with the adapter.
+        steps: The number of optimiser steps.
+        tokens: The number of tokens read in training, without padding.
+        losses: (steps,), the mean loss per trained token.
     """
 
     model: PeftModel
@@ -68,20 +69,20 @@ class Trained:
 
 @contextmanager
 def trained(base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int) -> Iterator[Trained]:
-    """Train an adapter and lend the base with it; the base is untouched afterwards.
+    """Train an adapter and yield the base model with it; remove the adapter afterwards.
 
     Args:
         base: The base model.
-        examples: What it trains on.
-        settings: How it trains.
-        seed: Seed of initialisation and dropout.
-        order_seed: Seed of the data's order.
+        examples: The training examples.
+        settings: The training settings.
+        seed: The seed of initialisation and dropout.
+        order_seed: The seed of the data's order.
 
     Raises:
-        DivergedError: A loss is not finite.
-        UserError: The model has no such targets.
+        DivergedError: The loss or its gradient is not finite.
+        UserError: The model does not have the target layers.
     """
-    # PEFT draws A from torch's global generator, which has to start from the trial's seed and be left as it was.
+    # PEFT draws A from torch's global generator. It must start from the trial's seed, and its state is restored after.
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
         steps, tokens, losses = run(base, examples, settings, seed, order_seed)
@@ -90,14 +91,14 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
 
 
 def attach(base: Base, settings: config.Training) -> PeftModel:
-    """Put a new LoRA adapter on the target layers, in training mode: B is zero, A from torch's global generator.
+    """Put a new LoRA adapter in training mode on the target layers, with B zero and A from torch's global generator.
 
-    Adapters are kept in fp32 whatever the base's precision. Dropout takes its masks from the trial's seed (`Dropout`),
-    so that a trial is the same in either engine.
+    Adapters are in fp32 for any precision of the base model. Dropout masks follow from the trial's seed (`Dropout`), so
+    that a trial is the same in the engines `peft` and `packed`.
 
     Args:
         base: The base model.
-        settings: Targets, rank, scale and dropout.
+        settings: The settings, of which targets, rank, alpha and dropout are used.
     """
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
@@ -109,20 +110,20 @@ def attach(base: Base, settings: config.Training) -> PeftModel:
         model = get_peft_model(base.model, lora)
     adapted = [module for module in base.model.modules() if isinstance(module, LoraLayer)]
     for number, layer in enumerate(adapted):
-        layer.train()  # the adapter alone: the base under it stays in evaluation mode
+        layer.train()  # only the adapted layers: the rest of the base model stays in evaluation mode
         layer.lora_dropout["default"] = Dropout(settings.lora_dropout, number)
     return model
 
 
 def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraConfig]:
-    """Return what gives PEFT's description of an adapter on the target layers for settings.
+    """Return a function from training settings to PEFT's description of an adapter on the target layers.
 
     Args:
         base: The base model.
-        targets: The setting: a kind of layers, or names.
+        targets: A value of the setting `targets`.
 
     Raises:
-        UserError: The model has no such targets.
+        UserError: The model does not have the target layers.
     """
     from peft import LoraConfig
     from transformers.pytorch_utils import Conv1D
@@ -132,12 +133,12 @@ def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraCon
     modules = short_targets(base.model, names)
     transposed = all(isinstance(linear[name], Conv1D) for name in names)
 
-    def described(settings: config.Training) -> LoraConfig:
+    def describe(settings: config.Training) -> LoraConfig:
         """Return PEFT's description of an adapter with these settings."""
         alpha = settings.lora_alpha
         return LoraConfig(
             r=settings.lora_r,
-            lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # PEFT divides by r, whatever the type
+            lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # declared as an integer, but PEFT takes floats
             lora_dropout=settings.lora_dropout,
             target_modules=modules,
             fan_in_fan_out=transposed,
@@ -145,26 +146,26 @@ def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraCon
             task_type="CAUSAL_LM",
         )
 
-    return described
+    return describe
 
 
 def run(
     base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int
 ) -> tuple[int, int, npt.NDArray[np.float64]]:
-    """Train the adapters that the base carries.
+    """Train the adapter that is attached to the base model.
 
     Args:
-        base: The base with an adapter in training mode.
-        examples: What it trains on.
-        settings: How it trains.
-        seed: Seed of dropout.
-        order_seed: Seed of the data's order.
+        base: The base model with an adapter in training mode.
+        examples: The training examples.
+        settings: The training settings.
+        seed: The seed of dropout.
+        order_seed: The seed of the data's order.
 
     Returns:
-        Steps, tokens and losses as `Trained` has them.
+        The `steps`, `tokens` and `losses` of `Trained`.
 
     Raises:
-        DivergedError: A loss is not finite.
+        DivergedError: The loss or its gradient is not finite.
     """
     import torch
 
@@ -177,8 +178,8 @@ def run(
     tokens, losses = 0, list[float]()
     dropouts = [module for module in base.model.modules() if isinstance(module, Dropout)]
 
-    def stand(row: int, shape: tuple[int, int]) -> None:
-        """Tell all dropouts where the next forward pass stands."""
+    def set_places(row: int, shape: tuple[int, int]) -> None:
+        """Set the place of all dropout modules for the next forward pass."""
         place = Place((seed,), (len(losses),), (row,), shape)
         for dropout in dropouts:
             dropout.place = place
@@ -187,9 +188,9 @@ def run(
         rate = settings.learning_rate * schedule(step, steps, warmup, settings.schedule)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = accumulate(base, examples, indices, settings.micro_batch_size, stand)
+        loss = accumulate(base, examples, indices, settings.micro_batch_size, set_places)
         norm = torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        # Before the step: a weight that is not finite would never be finite again.
+        # Checked before the step, because a weight that is not finite never becomes finite again.
         losses.append(float(loss))
         if not (math.isfinite(losses[-1]) and math.isfinite(norm)):
             raise DivergedError(step + 1)
@@ -207,14 +208,14 @@ def accumulate(
     micro_batch_size: int | None,
     stand: Callable[[int, tuple[int, int]], None] = lambda row, shape: None,
 ) -> torch.Tensor:
-    """Add the gradient of a batch's loss to the adapters' `.grad`, micro-batch by micro-batch; return the loss.
+    """Add the gradient of a batch's loss to the adapter's `.grad`, micro-batch by micro-batch; return the loss.
 
     Args:
-        base: The base with an adapter.
+        base: The base model with an adapter.
         examples: All examples.
-        indices: (n,), those of the batch.
-        micro_batch_size: Examples per forward pass; None takes all at once.
-        stand: Told before each micro-batch at which row of the batch it begins, and its shape (b, T).
+        indices: (n,), the indices of the batch's examples.
+        micro_batch_size: The number of examples per forward pass; None passes all at once.
+        stand: Called before each micro-batch with the row of the batch at which it begins, and its shape (b, T).
     """
     import torch
     from torch.nn import functional
@@ -231,7 +232,7 @@ def accumulate(
         predicted, target = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()  # (b (T - 1), V), (b (T - 1),)
         where = target != IGNORED
         predicted = predicted[where]
-        # A sum of exponentials in half precision would lose the small differences that training lives on.
+        # A sum of exponentials in half precision would lose the small differences from which training learns.
         if predicted.dtype in (torch.float16, torch.bfloat16):
             predicted = predicted.float()
         loss = functional.cross_entropy(predicted, target[where], reduction="sum") / trained_tokens
@@ -241,11 +242,11 @@ def accumulate(
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) -> torch.optim.Optimizer:
-    """Return AdamW or SGD without their own decay, which `decay` does for both (SGD's would be coupled).
+    """Return AdamW or SGD without weight decay. `decay` does it for both, because SGD's own decay is coupled.
 
     Args:
-        parameters: The adapters' parameters.
-        settings: Which optimiser, and its momentum.
+        parameters: The adapter's parameters.
+        settings: The settings, of which the optimiser and its momentum are used.
     """
     import torch
 
@@ -255,50 +256,52 @@ def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) ->
 
 
 def decay(parameters: list[nn.Parameter], share: float) -> None:
-    """Decay weights, decoupled from the gradient: p <- p - share * p.
+    """Apply weight decay that is decoupled from the gradient: p <- p - share * p.
 
     Args:
-        parameters: The adapters' parameters.
-        share: Learning rate times weight decay.
+        parameters: The adapter's parameters.
+        share: The learning rate times the weight decay.
     """
     for parameter in parameters:
         parameter.data.mul_(1 - share)
 
 
 def count_steps(examples: int, settings: config.Training) -> int:
-    """Return the optimiser steps: as given, or those of the epochs; an epoch's last batch may be a small one.
+    """Return the number of optimiser steps: `settings.steps`, or else the number of batches in the epochs.
+
+    The last batch of an epoch may be smaller than the others.
 
     Args:
-        examples: Number of examples.
-        settings: How it trains.
+        examples: The number of examples.
+        settings: The training settings.
     """
     if settings.steps is not None:
         return settings.steps
-    # The small number takes off what rounding adds: 0.07 epochs of 100 batches are 7.000000000000001.
+    # 1e-9 is subtracted because of rounding errors: 0.07 epochs of 100 batches are 7.000000000000001 batches.
     return max(1, math.ceil(settings.epochs * math.ceil(examples / settings.batch_size) - 1e-9))
 
 
 def count_warmup(steps: int, settings: config.Training) -> int:
-    """Return the steps of warm-up: as given, or a share of all.
+    """Return the number of warm-up steps: `settings.warmup_steps`, or else a share of all steps.
 
     Args:
-        steps: All optimiser steps.
-        settings: How it trains.
+        steps: The number of all optimiser steps.
+        settings: The training settings.
     """
     return settings.warmup_steps if settings.warmup_steps is not None else round(WARMUP_SHARE * steps)
 
 
 def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield indices of the examples of each step; every epoch is a permutation that (seed, epoch) alone decide.
+    """Yield the indices of each step's examples; each epoch is a permutation that depends only on (seed, epoch).
 
     Args:
-        examples: Number of examples.
-        batch_size: Examples per step.
-        steps: Steps in all.
-        seed: Seed of the data's order.
+        examples: The number of examples.
+        batch_size: The number of examples per step.
+        steps: The number of all steps.
+        seed: The seed of the data's order.
     """
     step = epoch = 0
-    while True:  # epochs without end: a trial may have more steps than its epochs, or fewer
+    while True:  # the number of steps decides the end, not the number of epochs
         order = np.random.default_rng([seed, epoch]).permutation(examples)
         for start in range(0, examples, batch_size):
             if step == steps:
@@ -311,14 +314,14 @@ def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[n
 def schedule(step: int, steps: int, warmup: int, kind: Literal["constant", "linear", "cosine"]) -> float:
     """Return the learning rate at step 0, 1, ..., steps - 1, as a share of its peak.
 
-    Warm-up: (step + 1) / warmup, so that no step is lost at rate 0. Then with x = (step - warmup) / (steps - warmup):
-    1 (constant), 1 - x (linear), (1 + cos(pi x)) / 2 (cosine).
+    During warm-up it is (step + 1) / warmup, so that no step has rate 0. After warm-up, with
+    x = (step - warmup) / (steps - warmup), it is 1 (constant), 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine).
 
     Args:
         step: The step, from 0.
-        steps: Steps in all.
-        warmup: Steps of warm-up.
-        kind: How it falls after warm-up.
+        steps: The number of all steps.
+        warmup: The number of warm-up steps.
+        kind: The form of the schedule after warm-up.
     """
     if step < warmup:
         return (step + 1) / warmup

@@ -1,1 +1,1 @@
-"""Many trials on one resident base: their adapters as batched products, trained and scored together."""
+"""Packs: many trials trained and scored together on one base model, with their adapters as batched products."""

@@ -1,14 +1,15 @@
-"""Packed LoRA: the adapters of K trials on one frozen base, as batched products.
+"""Compute the LoRA adapters of a pack, which is K trials on one frozen base model, as batched products.
 
     rows of a forward pass   (K b, T): b sequences of each trial, one trial after another; the base runs once over all
     A, B of a layer          (K, d_in, R), (K, R, d_out); y_k = W x_k + (alpha_k / r_k) B_k A_k drop_k(x_k)
     R                        the pack's rank: a trial of rank r has zeros in A's columns and B's rows from r on
 
-The gradient of a zero pair is exactly zero (dA = x' dy B', dB = A' x' dy), so padding stays zero without a mask, and
-AdamW of a zero gradient is zero. Nothing here loops over trials; nothing is merged into the base or copied back.
+If a column of A and its row of B are both zero, their gradients are exactly zero (dA = x' dy B', dB = A' x' dy), and so
+is AdamW's step. So padding stays zero without a mask. The forward pass does not loop over trials, and adapters are
+never merged into the base model.
 
-All of a pack's numbers lie in one buffer of shape (K, P), row k being trial k's adapter; a layer's A and B are views of
-it. Optimisers, norms, refills and shrinking are operations on its rows.
+All weights of a pack are in one buffer of shape (K, P), whose row k is the adapter of trial k. A and B of a layer are
+views of this buffer. Optimiser steps, gradient norms, and trials that join or leave are operations on its rows.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedModel
 
-MULTIPLE = 4  # a pack's rank is a multiple of this: matrix products are fastest on aligned sizes
+MULTIPLE = 4  # a pack's rank is a multiple of this, because matrix products are fastest on aligned sizes
 
 Weights = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Site:
-    """A linear layer that carries adapters.
+    """A linear layer that gets adapters.
 
     Attributes:
-        name: Its full name.
-        d_in: Features that it reads.
-        d_out: Features that it gives.
+        name: The layer's full name.
+        d_in: The number of input features.
+        d_out: The number of output features.
     """
 
     name: str
@@ -61,49 +62,50 @@ def find_sites(base: Base, targets: str) -> tuple[Site, ...]:
 
     Args:
         base: The base model.
-        targets: The setting: a kind of layers, or names.
+        targets: A value of the setting `targets`.
 
     Raises:
-        UserError: A layer cannot carry a pack's adapters.
+        UserError: A layer belongs to an expert of a mixture, which a pack cannot adapt.
     """
     linear = linear_layers(base.model)
     names = find_targets(base.model, targets)
     expert = next((name for name in names if ".experts." in f".{name}."), None)
     if expert is not None or (targets == "all-linear" and has_expert_tensors(base.model)):
         raise UserError(
-            f"targets: {expert or targets} means the experts of a mixture, which get no adapters here: "
+            f"targets: {expert or targets} means the experts of a mixture, which the packed engine cannot adapt: "
             "name other layers, such as attention"
         )
     return tuple(Site(name, *features(linear[name])) for name in names)
 
 
 def features(layer: nn.Module) -> tuple[int, int]:
-    """Return the features in and out of an `nn.Linear`, or of transformers' Conv1D (whose weight is transposed)."""
+    """Return the number of input and output features of an `nn.Linear` or of transformers' Conv1D."""
     if isinstance(layer, nn.Linear):
         return layer.in_features, layer.out_features
     return cast(Any, layer).nx, cast(Any, layer).nf
 
 
 def initial(sites: Sequence[Site], r: int, seed: int) -> Weights:
-    """Return a trial's adapter before training, by layer: A (d_in, r) and B (r, d_out), B zero; in fp32.
+    """Return a trial's adapter before training, in fp32: A (d_in, r) and a zero B (r, d_out) by layer.
 
-    The numbers are PEFT's for the same seed: it draws every layer's A, then B (as any new `nn.Linear`), then A again.
+    A is the same as PEFT's for the same seed. For each layer, PEFT first draws A and B as new `nn.Linear` modules, and
+    then draws A again. Only the last draw is kept.
 
     Args:
         sites: The layers with adapters, in the model's order.
         r: The trial's rank.
-        seed: Seed of initialisation.
+        seed: The seed of initialisation.
     """
-    draw = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
 
-    def drawn(*shape: int) -> Tensor:
-        return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=draw)
+    def draw(*shape: int) -> Tensor:
+        return nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator)
 
     weights = {}
     for site in sites:
-        drawn(r, site.d_in)
-        drawn(site.d_out, r)
-        weights[site.name] = drawn(r, site.d_in).T.contiguous(), torch.zeros(r, site.d_out)
+        draw(r, site.d_in)
+        draw(site.d_out, r)
+        weights[site.name] = draw(r, site.d_in).T.contiguous(), torch.zeros(r, site.d_out)
     return weights
 
 
@@ -112,19 +114,19 @@ class Pack:
 
     Args:
         sites: The layers with adapters.
-        ranks: (K,).
-        alphas: (K,).
-        dropouts: (K,), probabilities.
-        device: Where all numbers lie.
-        dtype: Precision of the adapters.
-        train: Whether they are to be trained; gradients and dropout are off otherwise.
+        ranks: (K,), the trials' ranks.
+        alphas: (K,), the trials' alphas.
+        dropouts: (K,), the trials' dropout probabilities.
+        device: The device of all tensors.
+        dtype: The precision of the adapters.
+        train: Whether the adapters will be trained. If not, there are no gradients and no dropout.
 
     Attributes:
-        values: (K, P), all weights, trial k's in row k.
-        rank: R, the ranks' maximum, padded.
-        A: Views of `values`, (K, d_in, R) by layer.
-        B: Views of `values`, (K, R, d_out) by layer.
-        gradients: (K, P); None for a pack that is only scored.
+        values: (K, P), all weights; row k is the adapter of trial k.
+        rank: R, the largest rank rounded up to a multiple of `MULTIPLE`.
+        A: The views of `values` for each layer's A, (K, d_in, R).
+        B: The views of `values` for each layer's B, (K, R, d_out).
+        gradients: (K, P), the gradients of `values`; None for a pack that is only scored.
     """
 
     def __init__(
@@ -160,22 +162,22 @@ class Pack:
 
     @property
     def leaves(self) -> list[Tensor]:
-        """The tensors that gradients are taken of: A of all layers, then B."""
+        """The tensors that get gradients: A of all layers, then B of all layers."""
         return self.A + self.B
 
     def accumulate(self, losses: Tensor) -> None:
-        """Add the gradient of the sum of the trials' losses to `gradients`: row k has that of trial k's loss alone.
+        """Add the gradient of each trial's loss to the trial's row of `gradients`, by one backward pass over the sum.
 
-        A trial's loss depends on its own adapter only, so that one backward pass over the sum keeps the rows apart.
+        This works because the loss of a trial depends on no adapter but its own.
         """
         assert self.gradients is not None
         A, B = self.views(self.gradients)
-        # A layer that this pass did not use has no gradient; zeros keep the lists aligned.
+        # A layer that the forward pass did not use has no gradient. Zeros keep the lists aligned.
         gradients = torch.autograd.grad(losses.sum(), self.leaves, materialize_grads=True)
         torch._foreach_add_(A + B, list(gradients))
 
     def views(self, buffer: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the layers' parts of a buffer of the shape of `values`: (K, d_in, R), (K, R, d_out)."""
+        """Return the A (K, d_in, R) and B (K, R, d_out) of all layers as views of a buffer like `values`."""
         parts = torch.split(buffer, self._sizes, 1)
         R = self.rank
         return (
@@ -184,13 +186,13 @@ class Pack:
         )
 
     def copy(self, buffer: Tensor, other: Pack, source: Tensor, rows: Sequence[int]) -> None:
-        """Copy rows of another pack's buffer into the first rows of one of this pack's; their ranks may differ.
+        """Copy rows of another pack's buffer into the first rows of a buffer of this pack; the ranks may differ.
 
         Args:
-            buffer: (K, P), one of this pack's.
+            buffer: (K, P), a buffer of this pack.
             other: The other pack.
-            source: (K', P'), one of the other pack's.
-            rows: Rows of `source`, in the order that they get.
+            source: (K', P'), a buffer of the other pack.
+            rows: The rows of `source` to copy, in the order that they get in `buffer`.
         """
         n, r = len(rows), min(self.rank, other.rank)
         with torch.no_grad():
@@ -200,27 +202,27 @@ class Pack:
                 mine[:n, :r] = theirs[list(rows), :r]
 
     def put(self, row: int, weights: Weights, buffer: Tensor | None = None) -> None:
-        """Write a trial's adapter, or its part of another buffer.
+        """Write a trial's adapter, or another quantity of the same shape, into the trial's row of a buffer.
 
         Args:
             row: The trial's row.
             weights: A (d_in, r) and B (r, d_out) by layer.
-            buffer: (K, P), such as an optimiser's state; None for the adapters.
+            buffer: (K, P), a buffer such as an optimiser's state; None for the adapters.
         """
         r, buffer = self.ranks[row], self.values if buffer is None else buffer
         with torch.no_grad():
-            buffer[row] = 0  # padding has to be zero: its gradient is zero only then
+            buffer[row] = 0  # padding must be zero, because its gradient is zero only then
             for site, A, B in zip(self.sites, *self.views(buffer), strict=True):
                 a, b = weights[site.name]
                 A[row, :, :r] = a.to(buffer)
                 B[row, :r] = b.to(buffer)
 
     def take(self, row: int, buffer: Tensor | None = None) -> Weights:
-        """Return a copy of a trial's adapter, or of its part of another buffer, without padding.
+        """Return a copy of a trial's adapter, or of the trial's row of another buffer, without padding.
 
         Args:
             row: The trial's row.
-            buffer: (K, P), such as an optimiser's state; None for the adapters.
+            buffer: (K, P), a buffer such as an optimiser's state; None for the adapters.
         """
         r = self.ranks[row]
         return {
@@ -230,17 +232,17 @@ class Pack:
 
 
 def padded(r: int) -> int:
-    """Return the rank of a pack whose largest trial has rank r."""
+    """Return the rank of a pack whose trials have at most rank r: r rounded up to a multiple of `MULTIPLE`."""
     return -(-r // MULTIPLE) * MULTIPLE
 
 
 class PackedLinear(nn.Module):
-    """A frozen linear layer with the adapters of whatever pack is active.
+    """A frozen linear layer with the adapters of the active pack.
 
     Args:
-        base_layer: The layer itself.
-        number: Its number among the layers with adapters.
-        carrier: Knows which pack is active.
+        base_layer: The frozen layer.
+        number: The layer's number among those with adapters.
+        carrier: The carrier, which holds the active pack.
     """
 
     def __init__(self, base_layer: nn.Module, number: int, carrier: Carrier) -> None:
@@ -251,7 +253,7 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight: models look at their layers' weights to learn a dtype, or to tie."""
+        """The frozen weight. Models read it from their layers to find a dtype or to tie weights."""
         return cast(Tensor, self.base_layer.weight)
 
     @property
@@ -259,16 +261,16 @@ class PackedLinear(nn.Module):
         """The frozen bias."""
         return cast("Tensor | None", self.base_layer.bias)
 
-    # The active pack changes from call to call, and each change would compile the block again.
+    # The active pack changes between calls. Each change would make torch.compile compile the block again.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
-        """Return the layer's output (K b, T, d_out) for x (K b, T, d_in), row k with trial k's adapter."""
+        """Return the output (K b, T, d_out) for x (K b, T, d_in), in which each trial's rows use its own adapter."""
         out: Tensor = self.base_layer(x)
         pack = self.carrier.pack
         if pack is None:
             return out
-        # As PEFT under autocast, products are in the base's precision. They are on the layer's device: a base that is
-        # spread over several GPUs keeps all adapters on the first.
+        # Products are in the base model's precision, as in PEFT under autocast. They are on the layer's device, which
+        # differs from the adapters' device if the base model is spread over several GPUs.
         A, B = pack.A[self.number].to(out), pack.B[self.number].to(out)
         rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T
         if pack.drops:
@@ -280,14 +282,14 @@ class PackedLinear(nn.Module):
 
 @dataclass
 class Carrier:
-    """A base whose target layers carry the adapters of the pack that is active, or none.
+    """A base model whose target layers apply the adapters of the active pack, if there is one.
 
     Attributes:
         base: The base model.
-        sites: Its layers with adapters.
-        lora: Gives PEFT's description of an adapter on these layers, for settings.
+        sites: The layers with adapters.
+        lora: Returns PEFT's description of an adapter on these layers for some training settings.
         pack: The active pack.
-        at: Where a training forward pass stands, for dropout.
+        at: The steps and rows of the current forward pass in training, on which dropout masks depend.
     """
 
     base: Base
@@ -298,16 +300,16 @@ class Carrier:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of adapters and their optimisers' state: fp32, whatever the base's precision below it."""
+        """The precision of adapters and optimiser states: fp32, or fp64 if the base model is in fp64."""
         return torch.float64 if self.base.model.dtype == torch.float64 else torch.float32
 
     @contextmanager
     def carrying(self, pack: Pack | None, at: Place | None = None) -> Iterator[PreTrainedModel]:
-        """Lend the model with a pack's adapters in all target layers.
+        """Yield the model with the adapters of a pack in all target layers.
 
         Args:
-            pack: The pack; None lends the base as it is.
-            at: Where a training forward pass stands.
+            pack: The pack; None yields the base model without adapters.
+            at: The steps and rows of a forward pass in training.
         """
         before = self.pack, self.at
         self.pack, self.at = pack, at
@@ -317,24 +319,24 @@ class Carrier:
             self.pack, self.at = before
 
     def new(self, settings: Sequence[config.Training], train: bool = True) -> Pack:
-        """Return a pack of adapters that are all zero.
+        """Return a pack of adapters whose weights are all zero.
 
         Args:
             settings: The trials' settings.
-            train: Whether they are to be trained.
+            train: Whether the adapters will be trained.
         """
         ranks, alphas, dropouts = zip(*((s.lora_r, s.lora_alpha, s.lora_dropout) for s in settings), strict=True)
         return Pack(self.sites, ranks, alphas, dropouts, self.base.device, self.dtype, train)
 
     def loaded(self, adapters: Sequence[tuple[config.Training, Weights]]) -> Pack:
-        """Return a pack of trained adapters, to be scored."""
+        """Return a pack of trained adapters for scoring."""
         pack = self.new([settings for settings, _ in adapters], train=False)
         for row, (_, weights) in enumerate(adapters):
             pack.put(row, weights)
         return pack
 
     def read(self, folder: Path) -> Weights:
-        """Return an adapter of these layers that `save` wrote."""
+        """Return the weights of an adapter that `save` wrote for these layers."""
         matrices = adapters.read(folder)
         return {site.name: (a.T, b.T) for site in self.sites for a, b in [matrices[site.name]]}
 
@@ -344,7 +346,7 @@ class Carrier:
         Args:
             settings: The trial's settings.
             weights: A (d_in, r) and B (r, d_out) by layer.
-            folder: Where to; what is there is replaced.
+            folder: The folder to write to, which is replaced if it exists.
         """
         matrices = {name: (a.T, b.T) for name, (a, b) in weights.items()}
         adapters.write(folder, self.lora(settings), matrices, self.base.model.name_or_path)
@@ -352,11 +354,11 @@ class Carrier:
 
 @contextmanager
 def carrier(base: Base, targets: str) -> Iterator[Carrier]:
-    """Lend the base with its target layers ready to carry packs; every layer stands where it stood afterwards.
+    """Yield the base model with target layers that can apply packs, and put the original layers back afterwards.
 
     Args:
         base: The base model.
-        targets: The setting: a kind of layers, or names.
+        targets: A value of the setting `targets`.
     """
     sites = find_sites(base, targets)
     ready = Carrier(base, sites, lora_config(base, targets))

@@ -1,7 +1,8 @@
-"""How many trials make a pack: measured on the base, the data and the device that will train them.
+"""Choose the number of trials in a pack by measurements on the base model, the data and the device.
 
-memory   m(K, N) = base + K (adapter + N token), N = b T tokens of a trial's micro-batch; the three from probe steps
-gain     a pack is doubled as long as a trial's share of the time of a step falls by GAIN or more
+memory   m(K, N) = base + K (adapter + N token), with N = b T tokens in a trial's micro-batch; three probes determine
+         `base`, `adapter` and `token`
+gain     a pack is doubled as long as this reduces a trial's share of the time of a step by GAIN or more
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from partune.finetune.packed.head import Head
 from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.runtime.failures import is_out_of_memory
 
-MOST = 32  # trials in a pack that was chosen here
-GAIN = 0.1  # of the time of a trial's step, for a doubling to pay
-MARGIN = 0.9  # of the device's memory
-STEPS = 3  # timed, after one that is not
+MOST = 32  # the largest number of trials that is chosen for a pack
+GAIN = 0.1  # the smallest relative gain in the time per trial for which a pack is doubled
+MARGIN = 0.9  # the share of the device's free memory that may be used
+STEPS = 3  # the number of timed steps, after one step that is not timed
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that a pack needs: base + trials * (adapter + tokens * token)."""
+    """A model of the bytes that a pack needs: base + trials * (adapter + tokens * token)."""
 
     base: float
     adapter: float
@@ -38,36 +39,36 @@ class Memory:
 
     @classmethod
     def fit(cls, one: tuple[int, float], two: tuple[int, float], longer: tuple[int, float]) -> Memory:
-        """Return the model that three probes fit exactly, each (tokens, peak bytes).
+        """Return the model that agrees exactly with three probes, each (tokens per trial, peak bytes).
 
         Args:
-            one: Of one trial.
-            two: Of two such trials.
-            longer: Of one trial with more tokens.
+            one: The probe of one trial.
+            two: The probe of two such trials.
+            longer: The probe of one trial with more tokens.
         """
         token = max(0.0, (longer[1] - one[1]) / (longer[0] - one[0]))
         per_trial = max(0.0, two[1] - one[1])
         return cls(one[1] - per_trial, max(0.0, per_trial - one[0] * token), token)
 
     def fits(self, tokens: int, budget: float) -> int:
-        """Return the trials that fit in a budget; at least one, which may or may not fit.
+        """Return the number of trials that fit in a budget of memory, or 1 even if one trial does not fit.
 
         Args:
-            tokens: Of each trial.
-            budget: Bytes.
+            tokens: The number of tokens in each trial's micro-batch.
+            budget: The memory in bytes.
         """
         per_trial = self.adapter + tokens * self.token
         return MOST if per_trial <= 0 else max(1, min(MOST, int((budget - self.base) / per_trial)))
 
 
 def choose(base: Base, head: Head, settings: config.Training, examples: Examples) -> int:
-    """Return the largest pack of trials like this one that fits in the device's memory and still gains.
+    """Return the size of the largest pack of typical trials that fits in memory and still gains time per trial.
 
     Args:
         base: The base model.
-        head: Its logits.
-        settings: A usual trial's settings.
-        examples: What trials train on.
+        head: The head of the base model.
+        settings: The settings of a typical trial.
+        examples: The training examples.
     """
     return doubled(
         lambda trials: probe(base, head, settings, like(examples), trials).seconds,
@@ -76,55 +77,55 @@ def choose(base: Base, head: Head, settings: config.Training, examples: Examples
 
 
 def doubled(seconds: Callable[[int], float], most: int) -> int:
-    """Return the largest of 1, 2, 4, ... that still makes a trial's share of a step's time smaller by GAIN.
+    """Return the largest of 1, 2, 4, ... at which doubling still reduced a trial's share of the time of a step by GAIN.
 
     Args:
-        seconds: Gives a step's seconds for a number of trials; one that raises for want of memory is too large a pack.
+        seconds: Returns the seconds of a step for a number of trials. If it runs out of memory, the pack is too large.
         most: The largest pack to try.
     """
-    # By doubling: the gain shrinks with every trial that joins, and each size costs a measurement.
+    # Sizes are doubled because each size costs a measurement, and larger packs gain less per added trial.
     size, share = 1, seconds(1)
     while 2 * size <= most:
         try:
-            twice = seconds(2 * size) / (2 * size)
+            doubled_share = seconds(2 * size) / (2 * size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             break
-        if twice > (1 - GAIN) * share:
+        if doubled_share > (1 - GAIN) * share:
             break
-        size, share = 2 * size, twice
+        size, share = 2 * size, doubled_share
     return size
 
 
 def fitting(base: Base, head: Head, settings: config.Training, examples: Examples) -> int:
-    """Return the trials whose longest micro-batches fit in the memory of a CUDA device, by a fit of the model above.
+    """Return the number of trials whose longest micro-batches fit in a CUDA device's memory, by a fit of `Memory`.
 
     Args:
         base: The base model.
-        head: Its logits.
-        settings: A usual trial's settings.
-        examples: What trials train on.
+        head: The head of the base model.
+        settings: The settings of a typical trial.
+        examples: The training examples.
     """
     longest = int(examples.lengths.max())
-    # Two lengths tell what a token costs from what an adapter costs; the longest examples are what has to fit.
+    # Probes of two lengths separate the cost of a token from that of an adapter. The longest examples have to fit.
     halves = alike(longest // 2 + 1, longest // 2, len(examples))
     half, two = (probe(base, head, settings, halves, trials) for trials in (1, 2))
-    whole = probe(base, head, settings, alike(longest, longest - 1, len(examples)), 1)
-    memory = Memory.fit((half.tokens, half.bytes), (two.tokens, two.bytes), (whole.tokens, whole.bytes))
+    full = probe(base, head, settings, alike(longest, longest - 1, len(examples)), 1)
+    memory = Memory.fit((half.tokens, half.bytes), (two.tokens, two.bytes), (full.tokens, full.bytes))
     free, _ = torch.cuda.mem_get_info(base.device)
-    # What this process has reserved is free for it, though the device counts it as taken.
-    return memory.fits(whole.tokens, MARGIN * (free + torch.cuda.memory_reserved(base.device)))
+    # The device counts this process's reserved memory as used, but the process can use it.
+    return memory.fits(full.tokens, MARGIN * (free + torch.cuda.memory_reserved(base.device)))
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a step took.
+    """The time and the memory of a training step.
 
     Attributes:
-        tokens: Of one trial's micro-batch.
-        seconds: Of the fastest step.
-        bytes: Peak on a CUDA device; 0 elsewhere.
+        tokens: The number of tokens in one trial's micro-batch.
+        seconds: The time of the fastest step.
+        bytes: The peak memory on a CUDA device; 0 on other devices.
     """
 
     tokens: int
@@ -133,14 +134,14 @@ class Probe:
 
 
 def probe(base: Base, head: Head, settings: config.Training, examples: Examples, trials: int) -> Probe:
-    """Take a few steps of equal trials, which leave nothing behind, and return what one took.
+    """Measure a few training steps of equal trials, and release everything afterwards.
 
     Args:
         base: The base model.
-        head: Its logits.
+        head: The head of the base model.
         settings: The trials' settings.
-        examples: What they train on.
-        trials: Their number.
+        examples: The training examples.
+        trials: The number of trials.
     """
     cuda = base.device.type == "cuda"
     job = Job(settings.model_copy(update={"steps": STEPS + 1}), examples, seed=0, order_seed=0)
@@ -149,22 +150,23 @@ def probe(base: Base, head: Head, settings: config.Training, examples: Examples,
         residents.arrange([], [Slot(job) for _ in range(trials)])
         if cuda:
             torch.cuda.reset_peak_memory_stats(base.device)
-        took = []
+        seconds = []
         for _ in range(STEPS + 1):
             began = time.perf_counter()
-            residents.step()  # answers with numbers, so the device has finished
-            took.append(time.perf_counter() - began)
+            residents.step()  # reads the losses, so the device has finished when it returns
+            seconds.append(time.perf_counter() - began)
         tokens = residents.slots[0].micro * int(examples.lengths[0])
     peak = float(torch.cuda.max_memory_allocated(base.device)) if cuda else 0.0
     del residents
-    gc.collect()  # what refers to itself in a circle would keep its tensors, and the next probe would measure them
+    gc.collect()  # otherwise reference cycles would keep tensors, and the next probe would measure them too
     if cuda:
         torch.cuda.empty_cache()
-    return Probe(tokens, min(took[1:]), peak)  # the first step allocates; of the others, noise only adds
+    # The first step allocates memory. The minimum of the others is best, because noise only adds time.
+    return Probe(tokens, min(seconds[1:]), peak)
 
 
 def like(examples: Examples) -> Examples:
-    """Return equal examples as long, and with as many trained tokens, as the data's mean."""
+    """Return equal examples with the data's mean length and mean number of trained tokens."""
     return alike(round(float(examples.lengths.mean())), round(float(examples.trained_lengths.mean())), len(examples))
 
 
@@ -172,9 +174,9 @@ def alike(length: int, trained: int, count: int) -> Examples:
     """Return equal examples.
 
     Args:
-        length: Tokens of each.
-        trained: Tokens of each that are trained on; all but the first may be.
-        count: Their number.
+        length: The number of tokens of each example, at least 2.
+        trained: The number of tokens of each example that are trained on, at most all but the first.
+        count: The number of examples.
     """
     length = max(2, length)
     mask = np.arange(length) >= length - min(max(1, trained), length - 1)

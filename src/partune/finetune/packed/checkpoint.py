@@ -1,7 +1,8 @@
-"""Where a trial stands between two of its steps, in a folder: what was broken off goes on from there.
+"""Save a trial's training state in a folder, so that an interrupted trial can resume.
 
-The batches follow from the study's seed and dropout's masks from trial, step and position, so that step, adapter and
-optimiser state are all that a training consists of: one that goes on ends as an unbroken one does.
+Batches follow from the study's seed, and dropout masks from trial, step and position. So the step, the adapter and the
+optimiser's state are the complete state of a training, and a resumed training ends with the same adapter as one without
+an interruption.
 """
 
 from __future__ import annotations
@@ -32,15 +33,15 @@ class Checkpoint:
     """A trial after some of its optimiser steps.
 
     Attributes:
-        step: Steps taken.
-        losses: Of those steps.
-        rungs: Scores at the rungs that it passed.
-        tokens: Tokens read so far.
-        train_seconds: Its share of the training time so far.
-        score_seconds: Its share of the scoring time so far.
-        weights: Adapter, A (d_in, r) and B (r, d_out) by layer.
-        first: First moments, the same way; empty where no step is left.
-        second: Second moments, the same way; empty where no step is left.
+        step: The number of steps taken.
+        losses: The losses of the steps taken.
+        rungs: The scores at the rungs passed, which are steps at which trials are compared for early stopping.
+        tokens: The number of tokens read so far.
+        train_seconds: The trial's share of the training time so far.
+        score_seconds: The trial's share of the scoring time so far.
+        weights: The adapter: A (d_in, r) and B (r, d_out) by layer.
+        first: The optimiser's first moments, in the same form as `weights`; empty if no step is left.
+        second: The optimiser's second moments, in the same form as `weights`; empty if no step is left.
     """
 
     step: int
@@ -55,16 +56,16 @@ class Checkpoint:
 
 
 def folder(adapter: Path) -> Path:
-    """Return the checkpoint's folder: beside the adapter that the trial will have, hidden as drafts are."""
+    """Return the checkpoint's folder, a hidden folder beside the adapter's future folder."""
     return adapter.parent / f".{adapter.name}-checkpoint"
 
 
 def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Write a checkpoint over one that is there.
+    """Write a checkpoint, which replaces an earlier one.
 
     Args:
-        adapter: Folder of the adapter that the trial will have.
-        identity: What decides the training, as plain data; another training does not go on from here.
+        adapter: The folder in which the trial will save its adapter.
+        identity: Plain data that determines the training. Only a trial with equal data resumes from the checkpoint.
         checkpoint: The trial's state.
     """
     numbers = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__ if name not in PARTS}
@@ -79,16 +80,16 @@ def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> Non
 
 
 def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint of a training; None where there is none that can be read.
+    """Return the checkpoint of a training, or None if there is none, it is another training's, or it is damaged.
 
     Args:
-        adapter: Folder of the adapter that the trial will have.
-        identity: What decides the training, as plain data.
+        adapter: The folder in which the trial will save its adapter.
+        identity: Plain data that determines the training.
     """
     try:
         with safe_open(str(folder(adapter) / FILE), framework="pt") as file:
             metadata = file.metadata()
-            # Through JSON and back, so that both have lost what JSON cannot keep: tuples and integer keys.
+            # Converted to JSON and back, because the saved identity lost what JSON cannot hold: tuples, integer keys.
             if json.loads(metadata["identity"]) != json.loads(json.dumps(identity)):
                 return None
             parts: dict[str, Any] = {part: {} for part in PARTS}
@@ -100,7 +101,7 @@ def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        log.warning("What was saved of a trial that was broken off cannot be read, it starts again: %s", error)
+        log.warning("The checkpoint of an interrupted trial cannot be read, so the trial starts again: %s", error)
         return None
 
 

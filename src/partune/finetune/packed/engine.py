@@ -1,4 +1,4 @@
-"""The engine of packs: trials from several threads train and are scored together on one resident base."""
+"""Run trials from several threads in packs: they are trained and scored together on one base model in memory."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class PackedEngine(Engine):
-    """Trains and scores as many trials at once as threads hand in, up to their assignments' slots.
+    """Train and score trials together, as many as threads submit at once, up to the `slots` of their assignments.
 
-    What is in no pack, the untouched base or an adapter from elsewhere, is scored by PEFT's engine with the pack's own
-    likelihoods.
+    The untouched base model, and adapters from other sources, are not part of a pack. PEFT's engine scores them, with
+    the likelihoods of this engine instead of lm-evaluation-harness.
 
     Args:
         study: The study's settings.
@@ -41,7 +41,10 @@ class PackedEngine(Engine):
         self._packers: dict[str, Packer] = {}
 
     def _answering(self, base: Base) -> PackAnswers:
-        """Make a base's packer; its likelihoods answer for the base and whatever adapter it carries."""
+        """Make the packer of a base model, and return its function that answers requests.
+
+        The function answers for the base model with the adapter that is attached to it, if there is one.
+        """
         from partune.finetune.packed.head import Head
         from partune.finetune.packed.likelihoods import PackedLikelihoods
         from partune.finetune.packed.packer import Packer
@@ -51,7 +54,7 @@ class PackedEngine(Engine):
             base,
             lambda: self.materials.scorer,
             likelihoods,
-            lend=lambda: self.materials.lock,  # scoring the base or an adapter by itself waits for the pack
+            lend=lambda: self.materials.lock,  # scoring outside packs waits until the packer is idle
             cpu_threads=suitable_threads(base, self.materials.study.run.threads),
         )
         return likelihoods.answers
@@ -75,7 +78,7 @@ class PackedEngine(Engine):
         configured = self.materials.study.run.pack
         if isinstance(configured, int):
             return configured
-        # A resumed study goes on with its size: with another one, trials would be proposed after other results.
+        # A resumed study keeps its size: another size would change which results are known when a trial is proposed.
         return recorded or self._measure(typical())
 
     def _measure(self, typical: Settings) -> int:
@@ -96,11 +99,11 @@ class PackedEngine(Engine):
                 raise UserError(f"one trial does not fit on {base.device} ({sizes}): {cause(error)}") from error
 
     def describe(self, slots: int) -> Mapping[str, int | str]:
-        """Return the size of a pack, with which a resumed study goes on."""
+        """Return the size of a pack, which a resumed study keeps."""
         return {"pack": slots}
 
     def evaluate(self, assignment: Assignment) -> Outcome:
-        """Hand an assignment to the resident packer and wait for it."""
+        """Submit an assignment to the packer and wait for its outcome."""
         training, max_length, loss_on = assignment.settings
         self.materials.prepare()
         from partune.finetune.packed.residents import Job
@@ -108,7 +111,7 @@ class PackedEngine(Engine):
 
         base = self.materials.base(training.dtype)
         examples, packer = self.materials.examples(base, max_length, loss_on), self._packers[base.dtype]
-        packer.width = assignment.slots  # read when the next pack forms
+        packer.width = assignment.slots  # takes effect when the next pack forms
         job = Job(
             training,
             examples,
@@ -122,15 +125,15 @@ class PackedEngine(Engine):
         return packer.submit(job).result()
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Evaluate an assignment with learning rate 0, as any other."""
+        """Evaluate an assignment with learning rate 0 like any other assignment."""
         return self.evaluate(assignment)
 
     def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
-        """Score the untouched base."""
+        """Score the untouched base model."""
         return self._unpacked.score_base(dtype, parts)
 
     def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter that a pack left, in a pack: by the very products that every trial is scored with."""
+        """Score an adapter that this engine saved, in a pack, so that the computation is the same as for a trial."""
         from partune.finetune.packed.adapters import carrier
 
         self.materials.prepare()
@@ -147,20 +150,20 @@ class PackedEngine(Engine):
             )
 
     def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter from anywhere, loaded by PEFT."""
+        """Score an adapter from any source, loaded by PEFT."""
         return self._unpacked.score_adapter(dtype, adapter, parts)
 
     def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
-        """Load a kept adapter through PEFT and answer a handful of items by the harness."""
+        """Load a saved adapter through PEFT and answer a few items with lm-evaluation-harness."""
         return self._unpacked.reload(dtype, adapter)
 
     def interrupt(self) -> None:
-        """Drop all trials, waiting or in training, and return once the base is as it was."""
+        """Drop all waiting and training trials; return once the base model is untouched again."""
         for packer in self._packers.values():
             packer.drop()
 
     def close(self) -> None:
-        """Drop all trials and release the bases."""
+        """Drop all trials and release the base models."""
         self.interrupt()
         self._packers.clear()
         self._unpacked.close()

@@ -1,7 +1,7 @@
-"""A causal language model in two parts: hidden states, and the logits of those that are asked for.
+"""Split a causal language model into two parts: hidden states for all tokens, and logits for chosen tokens only.
 
-A vocabulary of 128,000 at every position would fill the memory many times over, and costs as much as several layers;
-training needs logits where a token is trained on, scoring where a continuation is.
+With a vocabulary of 128,000, the logits of all tokens would need far more memory than there is, and as much time as
+several layers. Training needs logits only to predict trained tokens, and scoring only to predict continuations.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from partune.finetune.model import Base
 from partune.finetune.packed.adapters import PackedLinear
 from partune.runtime.failures import is_out_of_memory, one_line
 
-ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # logits held at once
+ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # the number of logits held in memory at once
 PROBE = "A model is taken apart here, and has to say the same of this sentence as it says when it is whole."
-LONGEST = 32  # tokens of it
-# The mean difference of logits that are the same, as a share of their spread: above rounding, below a forgotten factor.
+LONGEST = 32  # the largest number of tokens of the probe
+# Largest mean difference of logits that count as equal, relative to their spread. It is larger than rounding errors and
+# smaller than the effect of a forgotten factor.
 TOLERANCE, TOLERANCE_HALF = 1e-4, 5e-2
 
 log = logging.getLogger(__name__)
 
 
 class Head:
-    """Hidden states and logits of a base.
+    """The hidden states and logits of a base model.
 
-    Logits are head(hidden), then what some models do to them: a factor (Cohere, Granite), or a soft cap (Gemma).
+    Logits are head(hidden). Some models then multiply them by a factor (Cohere, Granite) or cap them softly (Gemma).
 
     Args:
         base: The base model.
 
     Raises:
-        UserError: The model cannot be taken apart like this.
+        UserError: The two parts do not give the logits of the model.
     """
 
     def __init__(self, base: Base) -> None:
@@ -50,25 +51,25 @@ class Head:
             self.factor /= scaling
         cap = getattr(settings, "final_logit_softcapping", None)
         self.cap = float(cap) if isinstance(cap, (int, float)) else None
-        self._check()  # nothing tells beforehand whether a model does more to its logits than is known here
+        self._check()  # a model may do more to its logits, which only a comparison can show
 
     def hidden(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
-        """Return the states before the head, (R, T, d).
+        """Return the hidden states before the head, (R, T, d).
 
         Args:
-            ids: Rows of tokens, (R, T).
-            mask: (R, 1, T, T), who sees whom. Without one a token sees those before it, so padding belongs on the
-                right, where no real token sees it.
-            positions: (R, T); None counts each row from 0.
+            ids: (R, T), rows of token ids.
+            mask: (R, 1, T, T), which tokens each token sees. If it is None, a token sees itself and all earlier tokens,
+                so padding must be on the right, where no real token sees it.
+            positions: (R, T), the tokens' positions; None counts from 0 in each row.
         """
         body = self.base.model.base_model
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
         states: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
-        return states.to(ids.device)  # a base that is spread over several devices has its last block elsewhere
+        return states.to(ids.device)  # the last block is on another device if the base is spread over several
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return the logits (..., V) of states (..., d)."""
+        """Return the logits (..., V) of hidden states (..., d)."""
         logits: Tensor = cast(nn.Module, self.base.model.get_output_embeddings())(hidden)
         if self.factor != 1.0:
             logits = logits * self.factor
@@ -77,14 +78,15 @@ class Head:
         return logits.to(hidden.device)
 
     def losses(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Return the cross-entropies (K, n) of states with the tokens that follow them, in at least fp32.
+        """Return the cross-entropies (K, n) of hidden states with the tokens that follow them, in at least fp32.
 
-        Chunks of positions are recomputed in the backward pass where all logits at once would be many; not where the
-        head itself carries adapters, whose dropout knows all positions.
+        If there are too many logits for one pass, they are computed in chunks of positions, and again in the backward
+        pass. If the head itself has adapters, there is only one chunk, because the adapters' dropout masks are made
+        for all positions.
 
         Args:
-            hidden: (K, n, d).
-            targets: (K, n).
+            hidden: (K, n, d), the hidden states.
+            targets: (K, n), the tokens that follow them.
         """
         size = self.chunk(len(hidden))
         if hidden.shape[1] <= size or isinstance(self.base.model.get_output_embeddings(), PackedLinear):
@@ -94,7 +96,7 @@ class Head:
         return torch.cat(cast(list[Tensor], chunks), 1)
 
     def chunk(self, trials: int) -> int:
-        """Positions of each of so many trials whose logits are held at once."""
+        """Return the number of positions per trial whose logits fit in memory at once."""
         elements = ELEMENTS.get(self.base.device.type, ELEMENTS["cpu"])
         return max(1, elements // (trials * int(self.base.model.config.get_text_config().vocab_size)))
 
@@ -105,52 +107,55 @@ class Head:
         return functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
 
     def _check(self) -> None:
-        """Raise UserError unless logits by parts are the model's own, on a sentence, and no token sees later ones."""
+        """Raise UserError if the two parts give other logits than the model, or if a token sees later tokens."""
         model, ids = self.base.model, self._sentence()
         with torch.no_grad():
             try:
-                whole = model(input_ids=ids, use_cache=False).logits.float()
+                expected = model(input_ids=ids, use_cache=False).logits.float()
             except Exception as error:
                 if is_out_of_memory(error):
                     raise
                 raise UserError(
                     f"{type(model).__name__} does not run in {self.base.dtype} on {self.base.device}: {one_line(error)}"
                 ) from error
-            if whole.isnan().any():
+            if expected.isnan().any():
                 raise UserError(
-                    f"{type(model).__name__} gives logits that are no numbers in {self.base.dtype}: "
+                    f"{type(model).__name__} gives logits that are not numbers (NaN) in {self.base.dtype}: "
                     "try another --dtype; if that does not help, its weights are broken"
                 )
             half = ids.shape[1] // 2
-            otherwise = torch.cat([ids[:, :half], ids[:, half:].flip(1)], 1)  # as long, as a length may matter
-            if not self._same(model(input_ids=otherwise, use_cache=False).logits[:, :half].float(), whole):
+            # Reorder the second half only: the logits of the first half must not change. The length stays the same,
+            # because some models compute differently for another length.
+            reordered = torch.cat([ids[:, :half], ids[:, half:].flip(1)], 1)
+            if not self._same(model(input_ids=reordered, use_cache=False).logits[:, :half].float(), expected):
                 raise UserError(
-                    f"{type(model).__name__}, as it is configured, sees the tokens after one: "
-                    "it is no causal language model"
+                    f"{type(model).__name__}, as it is configured, lets a token see later tokens: "
+                    "it is not a causal language model"
                 )
             try:
                 by_parts = self.logits(self.hidden(ids)).float()
-            except Exception as error:  # a model can refuse in any way
+            except Exception as error:  # models raise exceptions of any type
                 if is_out_of_memory(error):
                     raise
-                log.debug("%s cannot be taken apart: %s", type(model).__name__, one_line(error))
-                by_parts = whole[..., :0]
-        if by_parts.shape != whole.shape or not self._same(by_parts, whole):
+                log.debug("%s cannot be split into hidden states and logits: %s", type(model).__name__, one_line(error))
+                by_parts = expected[..., :0]
+        if by_parts.shape != expected.shape or not self._same(by_parts, expected):
             raise UserError(
-                f"{type(model).__name__} computes its logits in a way that packs do not know: use --engine peft"
+                f"{type(model).__name__} computes its logits in a way that the packed engine does not support: "
+                "use --engine peft"
             )
 
     def _sentence(self) -> Tensor:
-        """Return tokens to try the model on, (1, T): a sentence's, less what the embeddings do not know."""
+        """Return the tokens of the probe sentence that have an embedding, (1, T)."""
         known = int(cast(Any, self.base.model.get_input_embeddings()).weight.shape[0])
         tokens = [token for token in self.base.tokenizer(PROBE)["input_ids"] if token < known]
         tokens = tokens[: min(LONGEST, self.base.context)]
         return torch.tensor([tokens if len(tokens) > 2 else [0, 1, 2]], device=self.base.device)
 
-    def _same(self, logits: Tensor, whole: Tensor) -> bool:
-        """Return whether logits (1, t, V) are the first of (1, T, V) others, but for rounding."""
-        whole = whole[:, : logits.shape[1]]
-        known = whole[whole.isfinite()]
-        apart = torch.where(logits == whole, 0.0, (logits - whole).abs()).mean()
-        share = TOLERANCE_HALF if self.base.model.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
-        return bool(apart <= share * (known - known.mean()).abs().mean())
+    def _same(self, logits: Tensor, expected: Tensor) -> bool:
+        """Return whether logits (1, t, V) equal the first t of the expected logits (1, T, V), up to rounding."""
+        expected = expected[:, : logits.shape[1]]
+        finite = expected[expected.isfinite()]
+        difference = torch.where(logits == expected, 0.0, (logits - expected).abs()).mean()
+        tolerance = TOLERANCE_HALF if self.base.model.dtype in (torch.float16, torch.bfloat16) else TOLERANCE
+        return bool(difference <= tolerance * (finite - finite.mean()).abs().mean())

@@ -1,19 +1,21 @@
-"""Log-likelihoods of a task's continuations, for all trials of a pack in the same forward passes.
+"""Compute the log-likelihoods of a task's continuations for all trials of a pack in the same forward passes.
 
-What lm-evaluation-harness's HFLM computes request by request is planned once per part of a task:
+A pack is the trials that are trained and scored together on one base model. The results are those of HFLM in
+lm-evaluation-harness, which computes requests one by one. Here, the computation is planned once per part of a task:
 
-- requests that share a context are one *tree*: the context once, then every choice's tokens after it, each choice
-  seeing the context and itself alone (a mask) and standing at the positions it would have by itself;
-- trees are sorted by length and cut into batches;
-- logits are computed where a continuation's token is predicted and nowhere else, and at the end of a context once for
-  all of its choices.
+- Requests with the same context form one *tree*. Its row has the context once, and after it the tokens of every choice.
+  By a mask, a choice sees only the context and itself. It has the positions that it would have in a row by itself.
+- Trees are sorted by length and divided into batches.
+- Logits are computed only for the tokens of continuations. Those at the end of a context are computed once for all
+  choices.
 
-Where a model does not take such masks (it has windows that are not deeper than the deepest position, a state, a bias by
-distance, or no attention at all), each request is a row of its own. Its configuration tells, and a trial on the longest
-and the deepest trees of each part: they have to give what their requests have as rows, but for what two computations of
-these rows differ by.
+Some models cannot use such masks. They have a window shorter than the deepest position, a state, a bias by distance, or
+no attention at all. For them, each request is a separate row. The configuration shows some of these models. For all
+others, the longest and the deepest trees of each part are computed both as trees and as separate rows. The results may
+differ only as much as two computations of the separate rows do.
 
-Rows share a forward pass where their lengths have the same rotary frequencies: another row would change them otherwise.
+Rows share a forward pass only if their lengths have the same rotary frequencies, because the longest row determines the
+frequencies of the whole pass.
 """
 
 from __future__ import annotations
@@ -34,26 +36,31 @@ from partune.finetune.positions import Frequencies, deepest, frequencies
 from partune.finetune.scoring.tasks import Answer, Request, distinct
 from partune.runtime.failures import is_out_of_memory
 
-TRUNK = -1  # a token of the context
-ROW = 256  # tokens of a tree, unless its context is long: attention to a longer row costs more than sharing saves
-TOKENS = {"cpu": 4096, "cuda": 65536}  # of all trials' rows in a forward pass, padding included
-TRIED = 2  # of the longest trees, and of the deepest, on which a model is tried
-NOISE = 4  # times what two computations of the same rows differ by that trees may differ from them
-ROUNDING = 16 * float(np.finfo(np.float32).eps)  # the same, as a share of the log-likelihoods: sums are in fp32
+TRUNK = -1  # the branch number of the context's tokens
+# Largest number of tokens of a tree with a short context. Attention over a longer row would cost more than sharing the
+# context saves.
+ROW = 256
+TOKENS = {"cpu": 4096, "cuda": 65536}  # tokens in a forward pass, over all trials and including padding
+TRIED = 2  # how many of the longest trees, and of the deepest trees, are compared with separate rows
+# Trees may differ from separate rows by NOISE times the difference of two computations of these rows, plus ROUNDING
+# times the log-likelihoods, for their fp32 sums.
+NOISE = 4
+ROUNDING = 16 * float(np.finfo(np.float32).eps)
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass
 class Tree:
-    """A context and the continuations after it, as one row of tokens.
+    """A context and its continuations, as one row of tokens.
 
     Attributes:
-        context: The tokens that all requests of the tree begin with.
-        tokens: (T,), of the row.
-        positions: (T,), of the tokens, each as in a row of its request alone.
-        branch: (T,), whose token each is: TRUNK, or a branch's number.
-        requests: Of each its place in the part, the tokens after which its continuation's tokens stand, and these.
+        context: The tokens with which all requests of the tree begin.
+        tokens: (T,), the tokens of the row.
+        positions: (T,), the position of each token in a row with its request alone.
+        branch: (T,), the branch of each token: TRUNK for the context, or the number of a continuation.
+        requests: For each request its index in the part, the indices in the row of the tokens that predict its
+            continuation, and the tokens of the continuation.
     """
 
     context: list[int]
@@ -69,20 +76,20 @@ class Tree:
 
     @property
     def branches(self) -> int:
-        """Return the number of branches that have a token."""
+        """The number of branches that have at least one token."""
         return len(set(self.branch) - {TRUNK})
 
     @property
     def depth(self) -> int:
-        """Return the tokens of the context and its longest branch: what the longest request has as a row."""
+        """The number of tokens of the context and the longest branch, which is the longest separate row."""
         return max(self.positions) + 1
 
     def add(self, request: int, continuation: list[int]) -> None:
-        """Add a continuation; its last token predicts nothing that is asked for, and is not read.
+        """Add a continuation. Its last token is not part of the row, because nothing after it is predicted.
 
         Args:
-            request: The number of its request in the part.
-            continuation: Its tokens.
+            request: The index of the request in the part.
+            continuation: The tokens of the continuation.
         """
         read, start, end = continuation[:-1], len(self.tokens), len(self.context)
         number = len(self.requests)
@@ -97,20 +104,20 @@ def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: F
 
     Args:
         requests: Contexts and continuations.
-        context: Tokens that the model reads at most; longer requests lose their beginning.
-        shared: Whether requests of one context share its row, as long as it is not much longer than the context.
-        frequencies: What tells apart lengths whose requests cannot share a row.
+        context: The largest number of tokens that the model reads; longer requests lose their beginning.
+        shared: Whether requests with the same context share a row, until it is full (see `ROW`).
+        frequencies: Returns a key for the length of a request; requests with different keys cannot share a row.
     """
     trees: list[Tree] = []
     growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
-    for request, (_, before, continuation) in enumerate(requests):
-        kept = (before + continuation)[-(context + 1) :][: -len(continuation)]
-        key = tuple(kept), frequencies and frequencies(len(kept) + len(continuation) - 1)
+    for index, (_, before, continuation) in enumerate(requests):
+        trunk = (before + continuation)[-(context + 1) :][: -len(continuation)]
+        key = tuple(trunk), frequencies and frequencies(len(trunk) + len(continuation) - 1)
         tree = growing.get(key) if shared else None
-        if tree is None or len(tree.tokens) + len(continuation) > max(ROW, 2 * len(kept)):
-            tree = growing[key] = Tree(kept)
+        if tree is None or len(tree.tokens) + len(continuation) > max(ROW, 2 * len(trunk)):
+            tree = growing[key] = Tree(trunk)
             trees.append(tree)
-        tree.add(request, continuation)
+        tree.add(index, continuation)
     return trees
 
 
@@ -119,14 +126,14 @@ class Pass:
     """One forward pass: rows of trees, padded on the right.
 
     Attributes:
-        ids: (R, T).
-        positions: (R, T).
-        branch: (R, T).
-        bare: Whether no tree has branches that must not see each other.
-        states: (U,), the tokens of R T whose logits are wanted.
-        of: (M,), for each continuation token the state that predicts it.
+        ids: (R, T), the token ids.
+        positions: (R, T), the tokens' positions.
+        branch: (R, T), the tokens' branches.
+        bare: Whether no tree has more than one branch, so that no mask is needed.
+        states: (U,), the indices among the R T tokens whose logits are needed.
+        of: (M,), for each continuation token, the index in `states` of the token that predicts it.
         targets: (M,), the continuation tokens.
-        request: (M,), whose they are.
+        request: (M,), the index of the request of each continuation token.
     """
 
     ids: Tensor
@@ -140,12 +147,12 @@ class Pass:
 
     @classmethod
     def over(cls, trees: Sequence[Tree], device: torch.device, width: int = 0) -> Pass:
-        """Return the pass over some trees.
+        """Return the forward pass over some trees.
 
         Args:
-            trees: Its rows.
-            device: Where the tensors go.
-            width: Tokens of a row at least, padding included.
+            trees: The trees, one per row.
+            device: The device of the tensors.
+            width: The smallest number of tokens in a row, including padding.
         """
         longest = max(width, *(len(tree.tokens) for tree in trees))
         ids, positions = np.zeros((2, len(trees), longest), np.int64)
@@ -155,10 +162,10 @@ class Pass:
         for row, tree in enumerate(trees):
             n = len(tree.tokens)
             ids[row, :n], positions[row, :n], branch[row, :n] = tree.tokens, tree.positions, tree.branch
-            for number, at, continuation in tree.requests:
-                of += [states.setdefault(row * longest + token, len(states)) for token in at]
+            for index, predicting, continuation in tree.requests:
+                of += [states.setdefault(row * longest + token, len(states)) for token in predicting]
                 targets += continuation
-                request += [number] * len(continuation)
+                request += [index] * len(continuation)
         return cls(
             torch.from_numpy(ids).to(device),
             torch.from_numpy(positions).to(device),
@@ -171,11 +178,11 @@ class Pass:
         )
 
     def mask(self, K: int, dtype: torch.dtype | None) -> Tensor:
-        """Return who sees whom, (K R, 1, T, T).
+        """Return the mask of which tokens each token sees, (K R, 1, T, T).
 
         Args:
-            K: Trials.
-            dtype: Type of what is added to attention's scores; None for booleans.
+            K: The number of trials.
+            dtype: The type of a mask that is added to attention scores; None for a boolean mask.
         """
         T = self.ids.shape[1]
         before = torch.ones(T, T, dtype=torch.bool, device=self.ids.device).tril()
@@ -189,11 +196,11 @@ class Pass:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a part is scored.
+    """The plan for scoring one part of a task.
 
     Attributes:
-        trees: Over its different requests, the longest first.
-        places: For every request, its place among the different ones.
+        trees: The trees of the distinct requests, the longest first.
+        places: For every request, its index among the distinct requests.
     """
 
     trees: list[Tree]
@@ -201,23 +208,23 @@ class Plan:
 
     @property
     def different(self) -> int:
-        """Return the number of different requests."""
+        """The number of distinct requests."""
         return max(self.places, default=-1) + 1
 
 
 class PackedLikelihoods:
-    """Scores requests of a base and of packs on it; plans are kept, as the same parts come again and again.
+    """Score requests with a base model and with packs on it. Plans are cached, because parts are scored many times.
 
     Args:
         base: The base model.
-        head: Its logits.
-        tokens: Tokens of all trials' rows in a forward pass; None takes what suits the device.
+        head: The head of the base model.
+        tokens: The number of tokens in a forward pass, over all trials; None takes the default of the device.
     """
 
     def __init__(self, base: Base, head: Head, tokens: int | None = None) -> None:
         self.base, self.head = base, head
         self.tokens = tokens or TOKENS.get(base.device.type, TOKENS["cpu"])
-        self.shared: dict[str, bool] = {}  # whether a part's requests share rows, by its name
+        self.shared: dict[str, bool] = {}  # whether the requests of a part share rows, by the part's name
         self._plans: dict[str, Plan] = {}
         self._deepest = deepest(base.model.config)
         self._frequencies = frequencies(base.model.config)
@@ -230,14 +237,14 @@ class PackedLikelihoods:
         pack: Pack | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> list[list[Answer]]:
-        """Return each request's log-likelihood and whether it is greedy, for every trial of a pack or the base.
+        """Return the log-likelihood of each request and whether it is greedy, for every trial of a pack or the base.
 
         Args:
-            name: The part that the requests make up, under which their plan is kept.
+            name: The name of the part, under which its plan is cached.
             requests: The part's requests.
-            carrier: The base with layers that carry the pack; None for the base alone.
+            carrier: The base model with layers that apply the pack; None for the base model alone.
             pack: The trials' adapters.
-            look: Called before each forward pass, which it may break off by raising.
+            look: Called before each forward pass. It may raise an exception to interrupt the scoring.
         """
         while True:
             try:
@@ -267,10 +274,10 @@ class PackedLikelihoods:
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
 
     def _shrink(self, name: str, requests: Sequence[Request], K: int) -> bool:
-        """Halve the forward passes; return False where the longest is one row, or one tree for each trial, already."""
+        """Halve the size of forward passes; return False if a pass is already one row or one tree per trial."""
         if name in self._plans:
             least = K * len(self._plans[name].trees[0].tokens)
-        else:  # it was being tried whether requests share rows, on the base
+        else:  # memory ran out while trees were compared with separate rows, which are of the base model only
             least = max(len(context) + len(continuation) for _, context, continuation in requests)
         if self.tokens < 2 * least:
             return False
@@ -278,11 +285,11 @@ class PackedLikelihoods:
         return True
 
     def _plan(self, name: str, requests: Sequence[Request]) -> Plan:
-        """Return a part's plan, its longest trees first: what does not fit in memory shows at once."""
+        """Return the plan of a part. Its longest trees come first, so that memory runs out at once or not at all."""
         if name not in self._plans or len(self._plans[name].places) != len(requests):
-            asked, places = distinct(requests)
-            self.shared[name] = self._admits_trees(asked)
-            self._plans[name] = Plan(by_length(self._grow(asked, self.shared[name])), places)
+            unique, places = distinct(requests)
+            self.shared[name] = self._admits_trees(unique)
+            self._plans[name] = Plan(by_length(self._grow(unique, self.shared[name])), places)
         return self._plans[name]
 
     def _grow(self, requests: Sequence[Request], shared: bool) -> list[Tree]:
@@ -291,13 +298,14 @@ class PackedLikelihoods:
     def _passes(
         self, trees: Sequence[Tree], K: int, alike: Callable[[Tree], Hashable] | None = None, width: int = 0
     ) -> list[Pass]:
-        """Return passes over trees, which come by length.
+        """Return the forward passes over trees.
 
         Args:
-            trees: Of which those of the same rotary frequencies share passes.
-            K: Trials.
-            alike: What trees have to share instead, to share a pass.
-            width: Tokens of a pass's rows, at least.
+            trees: The trees, the longest first.
+            K: The number of trials.
+            alike: Returns a key for a tree; only trees with equal keys share a pass. None takes the rotary frequencies
+                as the key.
+            width: The smallest number of tokens in a row.
         """
         groups: dict[Hashable, list[Tree]] = {}
         for tree in trees:
@@ -322,7 +330,7 @@ class PackedLikelihoods:
         sums: npt.NDArray[np.float64],
         greedy: npt.NDArray[np.bool_],
     ) -> None:
-        """Add the log-probabilities of a pass's continuation tokens to their requests' sums, (K, requests)."""
+        """Add the log-probabilities of a pass's continuation tokens to `sums`; update `greedy`; each (K, requests)."""
         ids = part.ids.repeat(K, 1)  # (K R, T)
         positions = None if part.bare else part.positions.repeat(K, 1)
         mask = None if part.bare else part.mask(K, self._mask_dtype)
@@ -333,31 +341,31 @@ class PackedLikelihoods:
         best = torch.empty(K, len(part.of), dtype=torch.bool)
         size = self.head.chunk(K)
         for start in range(0, states.shape[1], size):
-            here = (part.of >= start) & (part.of < start + size)
-            of, targets = part.of[here] - start, part.targets[here]
+            in_chunk = (part.of >= start) & (part.of < start + size)
+            of, targets = part.of[in_chunk] - start, part.targets[in_chunk]
             with _carrying(carrier, pack):
                 logits = self.head.logits(states[:, start : start + size])  # (K, u, V)
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
             chosen = logits[:, of, targets] - logits.logsumexp(2)[:, of]  # (K, m)
-            summands[:, here.cpu()] = chosen.cpu().double()
-            best[:, here.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
-        # Unbuffered sums: a request's tokens stand at many places, and `sums[:, request] += ...` would keep the last.
+            summands[:, in_chunk.cpu()] = chosen.cpu().double()
+            best[:, in_chunk.cpu()] = (logits.argmax(2)[:, of] == targets).cpu()
+        # `np.add.at` adds all tokens of a request. `sums[:, request] += ...` would add only the last one.
         request = part.request.cpu().numpy()
         np.add.at(sums.T, request, summands.T.numpy())
         np.logical_and.at(greedy.T, request, best.T.numpy())
 
     @property
     def _mask_dtype(self) -> torch.dtype | None:
-        """Return the type of masks; None for booleans, which scaled-dot-product attention alone takes."""
+        """The type of masks; None for boolean masks, which only scaled-dot-product attention accepts."""
         return None if self.base.model.config._attn_implementation == "sdpa" else self.base.model.dtype
 
     def _admits_trees(self, requests: Sequence[Request]) -> bool:
-        """Return whether requests that share a context may share its row.
+        """Return whether requests with the same context may share a row.
 
-        Every layer has to see as far back as the trees are deep, and the longest and deepest trees have to give their
-        requests the log-likelihoods that these have as rows of their own, up to what two computations of those differ
-        by: rows of one length together, and rows padded to the length of the trees.
+        Two conditions must hold. Every layer sees as far back as the trees are deep. And the longest and the deepest
+        trees give the same log-likelihoods as separate rows, up to noise. The noise is measured by computing the
+        separate rows twice: in passes of equal length, and padded to the length of the trees.
         """
         trees = [tree for tree in self._grow(requests, True) if tree.branches > 1]
         if not trees:
@@ -366,14 +374,14 @@ class PackedLikelihoods:
             return False
         deep = sorted(trees, key=lambda tree: -tree.depth)
         tried = {id(tree): tree for tree in (*by_length(trees)[:TRIED], *deep[:TRIED])}.values()
-        chosen = [requests[number] for tree in tried for number, _, _ in tree.requests]
+        chosen = [requests[index] for tree in tried for index, _, _ in tree.requests]
         rows, width = by_length(self._grow(chosen, False)), max(len(tree.tokens) for tree in tried)
         width = 0 if self._frequencies else min(width, self.base.positions)
         plain = self._sums(self._passes(rows, 1, lambda tree: len(tree.tokens)), len(chosen))
         padded = self._sums(self._passes(rows, 1, width=width), len(chosen))
         try:
             shared = self._sums(self._passes(by_length(self._grow(chosen, True)), 1), len(chosen))
-        except Exception as error:  # a model can refuse a mask in any way
+        except Exception as error:  # models refuse masks with exceptions of any type
             if is_out_of_memory(error):
                 raise
             return False
@@ -381,7 +389,7 @@ class PackedLikelihoods:
         return bool(np.abs(shared - plain).max() <= tolerance)
 
     def _sums(self, passes: Sequence[Pass], requests: int) -> npt.NDArray[np.float64]:
-        """Return the base's log-likelihoods of requests, (requests,)."""
+        """Return the log-likelihoods of requests by the base model, (requests,)."""
         sums: npt.NDArray[np.float64] = np.zeros((1, requests))
         greedy = np.ones((1, requests), bool)
         for part in passes:
@@ -390,10 +398,10 @@ class PackedLikelihoods:
 
 
 def _carrying(carrier: Carrier | None, pack: Pack | None) -> AbstractContextManager[object]:
-    """Return the context in which the model has a pack's adapters; the base alone has none."""
+    """Return a context manager that activates a pack's adapters, or does nothing for the base model alone."""
     return nullcontext() if carrier is None else carrier.carrying(pack)
 
 
 def by_length(trees: Sequence[Tree]) -> list[Tree]:
-    """Return trees, the longest first."""
+    """Return trees sorted by length, the longest first."""
     return sorted(trees, key=lambda tree: -len(tree.tokens))

@@ -1,4 +1,6 @@
-"""AdamW and SGD for all trials of a pack at once: every number that may differ between trials is a vector over them.
+"""Step AdamW or SGD for all trials of a pack at once (a pack is trials trained together on one base model).
+
+Every setting that may differ between trials is a vector over the trials.
 
     g_k <- g_k min(1, c_k / (||g_k|| + 1e-6))       clipped by the trial's own norm, as torch's clip_grad_norm_
     p_k <- p_k - eta_k lambda_k p_k                 decoupled decay (Loshchilov and Hutter 2019, algorithm 2)
@@ -6,7 +8,7 @@
     p_k <- p_k - eta_k (m_k / (1 - beta1^t_k)) / (sqrt(v_k / (1 - beta2^t_k)) + eps)
     SGD: m_k <- mu_k m_k + g_k,  p_k <- p_k - eta_k m_k
 
-A row is left as it is by `where`, never by a product: 0 times NaN is NaN.
+Rows that must not change are selected by `where` and not multiplied by 0, because 0 times NaN is NaN.
 """
 
 from __future__ import annotations
@@ -22,16 +24,16 @@ from partune.finetune.training import BETAS, EPSILON
 
 
 class PackedOptimizer:
-    """The state of K trials' optimisers.
+    """The state of the optimisers of K trials.
 
     Args:
-        pack: The adapters that they train.
-        settings: The trials' settings, (K,).
+        pack: The adapters to train.
+        settings: (K,), the trials' settings.
 
     Attributes:
-        first: (K, P), first moments (AdamW) or velocities (SGD).
-        second: (K, P), second moments.
-        steps: (K,), steps that each trial has taken.
+        first: (K, P), the first moments (AdamW) or velocities (SGD).
+        second: (K, P), the second moments.
+        steps: (K,), the number of steps that each trial has taken.
     """
 
     def __init__(self, pack: Pack, settings: Sequence[config.Training]) -> None:
@@ -41,19 +43,19 @@ class PackedOptimizer:
         self.first = torch.zeros_like(pack.values)  # m, (K, P)
         self.second = torch.zeros_like(pack.values)  # v, (K, P)
         self.steps = [0] * len(pack)
-        self.decays = [trial.weight_decay for trial in settings]
-        self.norms = self._column([trial.max_grad_norm for trial in settings])
-        self.sgd = [trial.optimizer == "sgd" for trial in settings]
+        self.decays = [s.weight_decay for s in settings]
+        self.norms = self._column([s.max_grad_norm for s in settings])
+        self.sgd = [s.optimizer == "sgd" for s in settings]
         beta1, self.beta2 = BETAS
         self.old = self._column([s.momentum if s.optimizer == "sgd" else beta1 for s in settings])
         self.new = self._column([1.0 if s.optimizer == "sgd" else 1 - beta1 for s in settings])
 
     def copy(self, other: PackedOptimizer, rows: Sequence[int]) -> None:
-        """Take over the state of another optimiser's rows, as this one's first.
+        """Copy rows of another optimiser's state into the first rows of this state.
 
         Args:
             other: The other optimiser.
-            rows: Its rows, in the order that they get.
+            rows: The rows of the other optimiser, in the order that they get here.
         """
         for mine, theirs in (
             (self.first, other.first),
@@ -68,9 +70,9 @@ class PackedOptimizer:
 
         Args:
             row: The trial's row.
-            steps: Steps that it has taken.
-            first: First moments, A (d_in, r) and B (r, d_out) by layer.
-            second: Second moments, the same way.
+            steps: The number of steps that the trial has taken.
+            first: The first moments of A (d_in, r) and B (r, d_out) by layer.
+            second: The second moments of A (d_in, r) and B (r, d_out) by layer.
         """
         self.pack.put(row, first, self.first)
         self.pack.put(row, second, self.second)
@@ -78,35 +80,35 @@ class PackedOptimizer:
 
     @torch.no_grad()
     def step(self, rates: Sequence[float | None], losses: Tensor) -> Tensor:
-        """Step the trials that have a learning rate; their gradients are zero afterwards.
+        """Step the trials that have a learning rate, and set their gradients to zero.
 
-        A trial whose loss or gradient is not finite is set to zero, with its state; the others' numbers are the same as
-        without it.
+        If the loss or the gradient of a trial is not finite, its adapter and its optimiser's state become zero. Other
+        trials are not affected.
 
         Args:
-            rates: (K,), learning rates; None for a trial whose batch is not complete yet.
-            losses: (K,).
+            rates: (K,), the learning rates; None for a trial whose batch is not complete yet.
+            losses: (K,), the trials' losses.
 
         Returns:
-            (K,), whether a trial's loss and gradient norm are finite.
+            (K,), False for each stepped trial whose loss or gradient norm is not finite, and True for all others.
         """
         values, g = self.pack.values, self.gradients
         norms = torch.linalg.vector_norm(g, dim=1)
         finite = torch.isfinite(norms) & torch.isfinite(losses)
         due = [rate is not None for rate in rates]
         self.steps = [step + 1 if now else step for step, now in zip(self.steps, due, strict=True)]
-        clipping = (self.norms / (norms.unsqueeze(1) + 1e-6)).clamp_(max=1.0)  # 1e-6 as clip_grad_norm_ has it
-        chosen = [rate or 0.0 for rate in rates]
-        if all(due) and bool(finite.all()):  # the usual case, without a copy of the state
+        clipping = (self.norms / (norms.unsqueeze(1) + 1e-6)).clamp_(max=1.0)  # 1e-6 as in clip_grad_norm_
+        rates_or_zero = [rate or 0.0 for rate in rates]
+        if all(due) and bool(finite.all()):  # the usual case, which needs no copy of the state
             g *= clipping
-            self._update(chosen, values, g, self.first, self.second)
+            self._update(rates_or_zero, values, g, self.first, self.second)
             g.zero_()
             return finite
         moved = torch.tensor(due, device=values.device).unsqueeze(1)
         lost = moved & ~finite.unsqueeze(1)
         state = values, self.first, self.second
         before = [tensor.clone() for tensor in state]
-        self._update(chosen, values, g * clipping, self.first, self.second)
+        self._update(rates_or_zero, values, g * clipping, self.first, self.second)
         for now, then in zip(state, before, strict=True):
             now.copy_(torch.where(lost, 0.0, torch.where(moved, now, then)))
         g.copy_(torch.where(moved, 0.0, g))
@@ -114,7 +116,7 @@ class PackedOptimizer:
 
     def _update(self, rates: Sequence[float], values: Tensor, g: Tensor, first: Tensor, second: Tensor) -> None:
         decays = [rate * decay for rate, decay in zip(rates, self.decays, strict=True)]
-        steps = [max(step, 1) for step in self.steps]  # no bias to correct at step 0, which would divide by 0
+        steps = [max(step, 1) for step in self.steps]  # at step 0 the bias correction would divide by 0
         values *= 1 - self._column(decays)
         first.mul_(self.old).add_(self.new * g)
         if not all(self.sgd):
@@ -133,5 +135,5 @@ class PackedOptimizer:
         values -= change
 
     def _column(self, numbers: Sequence[float]) -> Tensor:
-        """(K, 1), in the pack's precision."""
+        """Return numbers as a tensor (K, 1) in the pack's precision."""
         return torch.tensor(numbers, device=self.pack.values.device, dtype=self.pack.values.dtype).unsqueeze(1)

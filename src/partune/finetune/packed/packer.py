@@ -1,9 +1,9 @@
-"""Packs as they form and change: threads hand trials in, and each comes back when it ends.
+"""Form packs, which are trials trained together on one base model, from the trials that threads submit.
 
-One thread of the packer's own works while there are trials, and ends when there are none. Trials of the same targets
-train together, as many as the packer is wide; one that ends or diverges leaves its slot to the next that waits, or the
-pack shrinks. A pack that does not fit in memory is halved: half of it goes on, the other half starts again later.
-What is broken off is saved, and goes on from there when it is handed in again.
+The packer has one thread, which runs while there are trials. Trials with the same targets train together, up to the
+packer's width. When a trial ends or diverges, the next waiting trial takes its slot, or the pack shrinks. A pack that
+does not fit in memory is halved: one half continues, and the other half starts again later. Interrupted trials are
+saved, and resume when they are submitted again.
 """
 
 from __future__ import annotations
@@ -32,26 +32,27 @@ from partune.runtime.preemption import PreemptedError, noticed, saving_on_notice
 from partune.runtime.threads import torch_threads
 from partune.trial.names import ItemSet
 
-GATHER = 0.02  # seconds without a new trial after which a pack that is not full begins
-TOGETHER = 0.1  # a trained trial waits for those with less than this share of their steps to go, to be scored with them
+GATHER = 0.02  # seconds without a new trial after which an incomplete pack begins
+# A trained trial is scored together with trials that have at most this share of their steps left, and waits for them.
+TOGETHER = 0.1
 RUNG = frozenset({ItemSet.RUNG})
 
 log = logging.getLogger(__name__)
 
 
 class Packer:
-    """Trains and scores trials on one base, `width` at a time.
+    """Train and score trials on one base model, `width` at a time.
 
-    The class is longer than most, as its methods share what one thread and one lock keep together: trials that wait,
-    trials that are resident, and the futures of both.
+    The class is longer than most, because all of its methods use the state of one thread under one lock: the waiting
+    trials, the resident trials (those in the pack), and the futures of both.
 
     Args:
-        base: The resident base.
-        scorer: Gives the scorer; called when the first trial is scored.
-        likelihoods: Answers the scorer's requests for the base and for packs on it.
-        width: Trials that train at once.
-        lend: Context held while the packer works, so that nobody else uses the base meanwhile.
-        cpu_threads: Threads for torch; None takes torch's default.
+        base: The base model.
+        scorer: Returns the scorer. It is first called when a trial is scored.
+        likelihoods: Answers the scorer's requests for the base model and for packs on it.
+        width: The number of trials that train at once.
+        lend: Returns a context manager that is held while the packer works, so that nothing else uses the base model.
+        cpu_threads: The number of CPU threads for torch; None takes torch's default.
     """
 
     def __init__(
@@ -72,12 +73,12 @@ class Packer:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._dropping = False
-        self._most: int | None = None  # trials that fitted in memory, once some did not
+        self._most: int | None = None  # the largest pack to try after one did not fit in memory
 
-    # ----- for the threads that hand trials in
+    # ----- for the threads that submit trials
 
     def submit(self, job: Job) -> Future[Outcome]:
-        """Hand a trial in; the future gives its outcome once it has ended."""
+        """Submit a trial and return the future of its outcome."""
         future: Future[Outcome] = Future()
         with self._changed:
             if self._dropping:
@@ -91,9 +92,9 @@ class Packer:
         return future
 
     def drop(self) -> None:
-        """Drop all work, waiting or resident, and return once the packer is idle; every future raises PreemptedError.
+        """Drop all waiting and resident trials, and return once the packer is idle.
 
-        What is handed in meanwhile is dropped too.
+        Their futures raise PreemptedError. Trials that are submitted meanwhile are dropped too.
         """
         with self._changed:
             thread = self._thread
@@ -119,15 +120,16 @@ class Packer:
                 self._futures.clear()
             for future in abandoned:
                 future.set_exception(error)
-            # The futures carry the error to those who wait. What means the whole process ends the thread as well.
+            # Waiting threads get the error from their futures. An exception that should end the process (such as
+            # KeyboardInterrupt) is raised in this thread too.
             if not isinstance(error, (Exception, PreemptedError)):
                 raise
 
     def _gather(self) -> bool:
-        """Wait until the waiting trials make a full pack or no more are coming; tell whether there are any.
+        """Wait until the waiting trials fill a pack or no more are coming; return whether there are any.
 
-        The packer's thread ends where there are none. It is signed off under the same lock as a trial is handed in, so
-        that none is handed to a thread that is about to end.
+        If there are none, the packer's thread will end. `_thread` is reset under the lock that `submit` takes, so that
+        no trial is left to a thread that is about to end.
         """
         with self._changed:
             while 0 < (count := len(self._waiting)) < self.width and not self._dropping:
@@ -139,7 +141,7 @@ class Packer:
             return bool(self._waiting)
 
     def _session(self) -> None:
-        """Work on the trials of one kind of targets until none of them is resident or waiting."""
+        """Work on the trials with one value of `targets` until none of them is resident or waiting."""
         targets = self._waiting[0][0].settings.targets
         with carrier(self.base, targets) as carrying:
             residents, trained = Residents(carrying, self.head), list[Slot]()
@@ -153,32 +155,32 @@ class Packer:
         """Admit, train and score trials until none is left.
 
         Args:
-            residents: The pack, empty at first.
-            trained: Trials that are to be scored; a caller saves those that an exception leaves here.
-            targets: Of the trials that may join.
+            residents: The pack, which is empty at first.
+            trained: A list for the trials that wait for scoring. After an exception, the caller saves those left in it.
+            targets: The value of `targets` of the trials that may join.
         """
         size = min(self.width, self._most or self.width)
         while True:
-            self._look()
+            self._check_stop()
             size = self._admit(residents, trained, targets, size)
             if not (len(residents) or trained):
                 return
-            if trained and not self._soon(residents, len(trained)):
+            if trained and not self._more_soon(residents, len(trained)):
                 self._finish(residents.carrier, trained)
                 trained.clear()
             else:
                 size = self._train(residents, trained, size)
 
     def _train(self, residents: Residents, trained: list[Slot], size: int) -> int:
-        """Advance the pack by a micro-step and return the size that it may have from now on.
+        """Advance the pack by a micro-step, and return the largest size that it may have from now on.
 
-        A pack that does not fit in memory is halved; any other failure is the result of all its trials, as no single
-        one caused it.
+        A pack that does not fit in memory is halved. Any other failure becomes the outcome of all trials of the pack,
+        because no single trial caused it.
 
         Args:
             residents: The pack.
-            trained: Gets the trials that are trained now.
-            size: Trials that the pack may have.
+            trained: A list to which trials are added once they are trained.
+            size: The largest number of trials that the pack may have.
         """
         try:
             trained += self._advance(residents)
@@ -187,17 +189,17 @@ class Packer:
             if not is_out_of_memory(error) or len(residents) < 2:
                 self._fail(residents, error)
                 return size
-        # Out here the error is gone, and with its traceback the tensors of the step that did not fit.
+        # This is outside the `except` block, because the error's traceback keeps the tensors of the step alive.
         self._most = self._halve(residents)
         return self._most
 
-    def _look(self) -> None:
-        """Raise PreemptedError where the work is to be dropped, or this process has to go."""
+    def _check_stop(self) -> None:
+        """Raise PreemptedError if the trials have to be dropped or this process has to end."""
         if self._dropping or noticed():
             raise PreemptedError("the engine was told to stop")
 
     def _save(self, residents: Residents, trained: Sequence[Slot]) -> None:
-        """Save all trials that have not ended; where that fails for want of room, it costs their progress alone."""
+        """Save all trials that have not ended. If that fails (the disk is full), only their progress is lost."""
         try:
             for row, slot in enumerate(residents.slots):
                 if not slot.ended:
@@ -206,21 +208,21 @@ class Packer:
                 if slot in self._futures:
                     slot.save(slot.weights)
         except Exception as error:
-            log.warning("Trials that were broken off could not be saved, and will start again: %s", one_line(error))
+            log.warning("Interrupted trials could not be saved, so they will start again: %s", one_line(error))
 
     def _admit(self, residents: Residents, trained: list[Slot], targets: str, size: int) -> int:
         """Fill the free slots with waiting trials of the same targets, those of similar rank first.
 
-        One that was broken off when it was trained already has only to be scored.
+        A trial that was interrupted after its training only has to be scored.
 
         Args:
             residents: The pack.
-            trained: Gets the trials that have only to be scored.
-            targets: Of the trials that may join.
-            size: Trials that the pack may have.
+            trained: A list to which trials are added that only have to be scored.
+            targets: The value of `targets` of the trials that may join.
+            size: The largest number of trials that the pack may have.
 
         Returns:
-            The size from now on: a smaller one where they do not fit in memory.
+            The largest size from now on, which is smaller if the trials did not fit in memory.
         """
         with self._changed:
             free = size - len(residents)
@@ -228,7 +230,7 @@ class Packer:
             if free <= 0 or not fitting:
                 return size
             if len(fitting) > free:
-                # A pack computes with its largest rank, the others padded with zeros: similar ranks waste the least.
+                # All adapters of a pack are padded to its largest rank, so similar ranks waste the least.
                 lead = residents.slots[0].job if len(residents) else fitting[0][0]
                 fitting.sort(key=lambda pair: abs(np.log2(pair[0].settings.lora_r / lead.settings.lora_r)))
             chosen = fitting[:free]
@@ -252,18 +254,18 @@ class Packer:
                 return size
         with self._changed:
             self._waiting = [(slot.job, self._futures.pop(slot)) for slot in slots] + self._waiting
-        # Half, not one less: each attempt that fails costs as much as one that does not.
+        # Half the size instead of one less, because each failed attempt costs as much time as a successful one.
         self._most = (len(residents) + len(slots)) // 2
         return self._admit(residents, trained, targets, self._most)
 
-    def _soon(self, residents: Residents, trained: int) -> bool:
-        """Tell whether trained trials should wait for others that soon will be, to be scored in the same passes."""
+    def _more_soon(self, residents: Residents, trained: int) -> bool:
+        """Return whether other trials will soon be trained, so that all can be scored in the same forward passes."""
         return trained < self.width and any(slot.steps - slot.step <= TOGETHER * slot.steps for slot in residents.slots)
 
     def _advance(self, residents: Residents) -> list[Slot]:
-        """Take one micro-step of all trials and score the rungs that are due; return the trials that are trained.
+        """Take one micro-step of all trials, score those at a rung, and return the trials that are now fully trained.
 
-        Those that failed or were stopped are given back.
+        Trials that failed or were stopped early get their outcomes.
         """
         with shared_time(residents.slots, "train_seconds"):
             residents.step()
@@ -282,7 +284,7 @@ class Packer:
         return [slot for slot in slots if slot.whole]
 
     def _judge(self, residents: Residents, rows: list[int]) -> None:
-        """Score the trials that stand at a rung, together, and ask for each whether it goes on."""
+        """Score the trials that are at a rung, all together, and ask the judge of each whether to stop it early."""
         slots = [residents.slots[row] for row in rows]
         with shared_time(slots, "score_seconds"):
             for row, slot in zip(rows, slots, strict=True):
@@ -295,25 +297,25 @@ class Packer:
             else:
                 slot.rungs.append(scores.score if scores.score is not None else -np.inf)
         judges = [(slot, slot.job.judge) for slot in slots if slot.error is None and slot.job.judge is not None]
-        # All are reported before any is judged: trials at one rung are compared with each other, in whatever order.
+        # All scores are reported before any trial is stopped, so that the order of the trials does not matter.
         for slot, judge in judges:
             judge.report(len(slot.rungs) - 1, slot.rungs[-1])
         for slot, judge in judges:
             slot.stopped = judge.stops(len(slot.rungs) - 1)
 
     def _finish(self, carrying: Carrier, trained: list[Slot]) -> None:
-        """Score trials that ran to their end, save their adapters, and give them back."""
+        """Score trials that trained to the end, save their adapters, and set their outcomes."""
         for parts in dict.fromkeys(slot.job.parts for slot in trained):
             slots = [slot for slot in trained if slot.job.parts == parts]
             with shared_time(slots, "score_seconds"):
                 scored = self._score(carrying, slots, parts)
-            # Saved after scoring, so that a trial whose scores are no numbers leaves no adapter.
+            # Adapters are saved after scoring, so that a trial without valid scores leaves no adapter.
             for slot, scores in zip(slots, scored, strict=True):
-                failed = scores if isinstance(scores, Exception) else self._saved(carrying, slot)
-                self._give_back(slot, failed or scores)
+                failure = scores if isinstance(scores, Exception) else self._save_adapter(carrying, slot)
+                self._give_back(slot, failure or scores)
 
-    def _saved(self, carrying: Carrier, slot: Slot) -> Exception | None:
-        """Save a trial's adapter where it is asked for; return what went wrong."""
+    def _save_adapter(self, carrying: Carrier, slot: Slot) -> Exception | None:
+        """Save a trial's adapter if the trial has a folder for it; return the exception if that fails."""
         if slot.job.adapter is not None:
             try:
                 carrying.save(slot.job.settings, slot.weights, slot.job.adapter)
@@ -322,8 +324,9 @@ class Packer:
         return None
 
     def _give_back(self, slot: Slot, scores: Scores | Exception) -> None:
+        """Set a trial's outcome and remove its checkpoint."""
         cost = {
-            "seconds": slot.train_seconds + slot.score_seconds,  # its share of the time that its packs took
+            "seconds": slot.train_seconds + slot.score_seconds,  # the trial's share of the time of its packs
             "train_seconds": slot.train_seconds,
             "score_seconds": slot.score_seconds,
             "tokens": float(slot.tokens),
@@ -333,14 +336,14 @@ class Packer:
         outcome = Outcome(scores, cost, tuple(slot.rungs), stopped, np.array(slot.losses))
         if slot.job.adapter is not None:
             checkpoint.remove(slot.job.adapter)
-        self._futures.pop(slot).set_result(outcome)  # last: whoever waits may hand in the next trial at once
+        self._futures.pop(slot).set_result(outcome)  # last, because the waiting thread may submit a trial at once
 
     def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
-        """Score some trials; in halves where one item of all of them does not fit in memory."""
+        """Score some trials together, or in halves if even one item does not fit in memory for all of them."""
         try:
             pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
             return self.scorer().score_all(
-                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack, self._look), parts
+                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack, self._check_stop), parts
             )
         except Exception as error:
             if not is_out_of_memory(error) or len(slots) == 1:
@@ -349,9 +352,10 @@ class Packer:
         return [*self._score(carrying, slots[:half], parts), *self._score(carrying, slots[half:], parts)]
 
     def _halve(self, residents: Residents) -> int:
-        """Send the later half of a pack back to wait and start again; return the size that is left.
+        """Move the second half of a pack back to the waiting trials, to start again; return the remaining size.
 
-        With it go trials that ended in the step that broke off, and all of them where their optimisers were half done.
+        Trials that ended in the interrupted step start again too. So do all trials if the step was interrupted while
+        optimisers were updated.
         """
         size = len(residents) // 2
         rows = [row for row in range(size) if residents.sound and not residents.slots[row].ended]
@@ -366,7 +370,7 @@ class Packer:
         return size
 
     def _fail(self, residents: Residents, error: Exception) -> None:
-        """Give all trials of a pack back with an error that no single one of them caused."""
+        """Set an error that no single trial caused as the outcome of all trials of a pack."""
         for slot in residents.slots:
             self._give_back(slot, error)
         residents.arrange([])
@@ -374,11 +378,11 @@ class Packer:
 
 @contextlib.contextmanager
 def shared_time(slots: Sequence[Slot], name: str) -> Iterator[None]:
-    """Add the seconds within to an attribute of some slots, in equal shares.
+    """Add the seconds spent in the context to an attribute of some slots, in equal shares.
 
     Args:
-        slots: Trials that the time is spent on.
-        name: The attribute.
+        slots: The trials on which the time is spent.
+        name: The name of the attribute.
     """
     slots = list(slots)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""A pack in training: its trials' slots, their adapters and optimisers, and the forward passes that they share."""
+"""Train a pack, which is trials that share forward passes on one base model, each with its adapter and optimiser."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A trial's work in a pack: train on the examples, score the parts, save the adapter.
+    """The work of one trial in a pack: train on the examples, score the parts, save the adapter.
 
     Attributes:
-        settings: How it trains.
-        examples: What it trains on.
-        seed: Seed of initialisation and dropout.
-        order_seed: Seed of the data's order.
-        parts: Parts of the items to score.
-        adapter: Folder to save the adapter in; None keeps none.
-        rungs: Steps after each of which the trial is scored on a few items, and the judge asked.
-        judge: Says at a rung whether the trial goes on.
+        settings: The training settings.
+        examples: The training examples.
+        seed: The seed of initialisation and dropout.
+        order_seed: The seed of the data's order.
+        parts: The parts of the items to score.
+        adapter: The folder to save the adapter in, or None to keep no adapter.
+        rungs: The numbers of steps after which the trial is scored on a few items for early stopping.
+        judge: Decides at each rung whether to stop the trial early; None never stops it.
     """
 
     settings: config.Training
@@ -54,7 +54,7 @@ class Job:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides how it trains, as plain data."""
+        """Plain data that determines the training: settings, seeds and the digest of the examples."""
         return {
             "settings": self.settings.model_dump(mode="json"),
             "seeds": [self.seed, self.order_seed],
@@ -63,20 +63,20 @@ class Job:
 
     @property
     def checkpoint(self) -> Checkpoint | None:
-        """What was saved when it was broken off; None where nothing was."""
+        """The state that was saved when the trial was interrupted, or None if there is none."""
         return None if self.adapter is None else checkpoints.load(self.adapter, self.identity)
 
 
 class Slot:
-    """A resident trial: where it stands in its data and its schedule, and what it has cost.
+    """A resident trial (one in the pack): its position in the data and the schedule, its losses and its costs.
 
     Args:
-        job: The trial's work; it goes on where it was broken off, if it was.
+        job: The trial's work, which resumes from its checkpoint if there is one.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.begin = begin = job.checkpoint  # where it starts, until it has; None at the beginning
+        self.begin = begin = job.checkpoint  # the state to resume from, until the trial is in the pack
         settings = job.settings
         self.steps = count_steps(len(job.examples), settings)
         self.warmup = count_warmup(self.steps, settings)
@@ -89,9 +89,9 @@ class Slot:
         self.rungs: list[float] = [] if begin is None else begin.rungs
         self.error: Exception | None = None
         self.stopped = False
-        self.weights: Weights = {}  # once trained, or at a rung
+        self.weights: Weights = {}  # set when the trial is trained, or scored at a rung
         self._batches = batches(len(job.examples), job.settings.batch_size, self.steps, job.order_seed)
-        for _ in range(self.step + 1):  # a batch follows from those before it, so all are passed by
+        for _ in range(self.step + 1):  # skip the batches of the steps already taken
             self._next_batch()
 
     def _next_batch(self) -> None:
@@ -102,17 +102,17 @@ class Slot:
 
     @property
     def ended(self) -> bool:
-        """Whether no step is left for it."""
+        """Whether the trial takes no more steps: it is trained, has failed, or was stopped early."""
         return self.step >= self.steps or self.error is not None or self.stopped
 
     @property
     def whole(self) -> bool:
-        """Whether it was trained to its end."""
+        """Whether the trial has taken all its steps without an error."""
         return self.step == self.steps and self.error is None
 
     @property
     def at_rung(self) -> bool:
-        """Whether it stands at a rung at which it was not scored yet."""
+        """Whether the trial is at a rung at which it has not been scored yet."""
         rungs = self.job.rungs
         return not self.ended and len(self.rungs) < len(rungs) and self.step >= rungs[len(self.rungs)]
 
@@ -123,17 +123,17 @@ class Slot:
         return settings.learning_rate * schedule(self.step, self.steps, self.warmup, settings.schedule)
 
     def report(self) -> None:
-        """Tell the judge of the rungs that were passed before the trial was broken off; it may be a new judge."""
+        """Report the rungs that the trial passed before it was interrupted to its judge, which may be a new object."""
         if self.job.judge is not None:
             for rung, score in enumerate(self.rungs):
                 self.job.judge.report(rung, score)
 
     def save(self, weights: Weights, moments: tuple[Weights, Weights] = ({}, {})) -> None:
-        """Save the trial as it is at the beginning of the current step, where it has a place on disk.
+        """Save the trial's state at the beginning of the current step, if the trial has a folder.
 
         Args:
-            weights: Its adapter.
-            moments: Its optimiser's first and second moments; empty where no step is left.
+            weights: The trial's adapter.
+            moments: The first and second moments of the trial's optimiser; empty if no step is left.
         """
         if self.job.adapter is not None:
             costs = self.tokens, self.train_seconds, self.score_seconds
@@ -141,11 +141,11 @@ class Slot:
             checkpoints.save(self.job.adapter, self.job.identity, state)
 
     def share(self, micro: int) -> Indices:
-        """Return the examples of the next forward pass, at most `micro`."""
+        """Return the indices of the examples in the next forward pass, at most `micro`."""
         return self.batch[self.row : self.row + micro]
 
     def lengths(self, micro: int) -> Indices:
-        """Return the length to which each of these examples is padded in the trial's own micro-batches."""
+        """Return the padded length, in the trial's own micro-batches, of each example in the next forward pass."""
         padded = [
             np.full(len(part), self.job.examples.lengths[part].max())
             for start in range(0, len(self.batch), self.micro)
@@ -154,20 +154,20 @@ class Slot:
         return np.concatenate([*padded, np.empty(0, np.int64)])[self.row : self.row + micro]
 
     def completes(self, micro: int) -> bool:
-        """Whether the next forward pass is the last of a step."""
+        """Return whether the next forward pass is the last one of the current step."""
         return self.row + micro >= len(self.batch)
 
     def rewind(self) -> None:
-        """Go back to the beginning of the current step, whose gradient was lost."""
+        """Go back to the beginning of the current step after its gradient is lost."""
         self.row, self._loss = 0, 0.0
 
     def advance(self, micro: int, loss: float, finite: bool) -> None:
-        """Move on after a forward pass, and after the optimiser's step where that was due.
+        """Update the slot after a forward pass, and after the optimiser's step if that was due.
 
         Args:
-            micro: Examples of the pass.
+            micro: The number of examples in the pass.
             loss: The pass's part of the step's loss.
-            finite: Whether the step's loss and gradient norm are.
+            finite: Whether the loss and the gradient norm of the step are finite.
         """
         self._loss += loss
         if not self.completes(micro):
@@ -183,11 +183,11 @@ class Slot:
 
 
 class Residents:
-    """The trials that train together; row k of the pack is slot k's.
+    """The trials that train together. Row k of the pack belongs to slot k.
 
     Args:
-        carrier: The base with layers that carry the pack.
-        head: Its logits.
+        carrier: The base model with layers that apply the pack.
+        head: The head of the base model.
     """
 
     def __init__(self, carrier: Carrier, head: Head) -> None:
@@ -196,22 +196,21 @@ class Residents:
         self.pack: Pack | None = None
         self.optimizer: PackedOptimizer | None = None
         self._frequencies = frequencies(carrier.base.model.config)
-        self.sound = True  # False while optimisers step: a step that breaks off leaves their numbers half done
+        self.sound = True  # False during the optimisers' step: an exception in it leaves weights half updated
 
     def __len__(self) -> int:
         return len(self.slots)
 
     def arrange(self, kept: Sequence[int], new: Sequence[Slot] = ()) -> None:
-        """Keep some rows, in this order, and put new slots after them; the numbers of those kept do not change.
+        """Keep some rows with their weights and optimiser states, and add new slots after them.
 
-        Where it fails, for want of memory, everything stays as it was.
+        If memory runs out, nothing changes.
 
         Args:
-            kept: Rows that stay.
-            new: Slots that join.
+            kept: The rows that stay, in their new order.
+            new: The slots that join.
         """
-        # A new pack is built beside the one that is there, and only then takes its place: whatever runs out of memory
-        # half-way leaves the old one whole.
+        # A new pack is built first and then replaces the old one, so that running out of memory leaves the old one.
         slots = [self.slots[row] for row in kept] + list(new)
         if not slots:
             self.slots, self.pack, self.optimizer, self.sound = [], None, None, True
@@ -229,17 +228,17 @@ class Residents:
                 pack.put(row, begin.weights)
                 optimizer.put(row, begin.step, begin.first, begin.second)
         for slot in new:
-            slot.begin = None  # not before all are in: a pack that does not fit is tried again with fewer
+            slot.begin = None  # only after all are in the pack: if it does not fit, it is built again with fewer slots
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
         """Pass the next micro-batch of every trial forward and backward, and take the optimisers' steps that are due.
 
-        Several passes where its rows' lengths have different rotary frequencies.
+        There are several passes if the lengths of the rows have different rotary frequencies.
         """
         assert self.pack is not None
         assert self.optimizer is not None
-        micro = min(slot.micro for slot in self.slots)  # all trials take as many rows, and the smallest has no more
+        micro = min(slot.micro for slot in self.slots)  # all trials must have the same number of rows in a pass
         losses = torch.zeros(len(self), device=self.carrier.base.device, dtype=self.pack.values.dtype)
         for batch in Batch.all(self.slots, micro, self.carrier.base.device, self._frequencies):
             place = Place(
@@ -253,7 +252,7 @@ class Residents:
             losses = losses + parts.detach()
         due = [slot.rate if slot.completes(micro) else None for slot in self.slots]
         self.sound = False
-        # A trial steps when its batch is complete; others, with larger batches, go on adding up gradients meanwhile.
+        # A trial steps when its batch is complete. Trials with larger batches continue to add up gradients.
         if any(rate is not None for rate in due):
             finite = self.optimizer.step(due, losses).tolist()
         else:
@@ -263,7 +262,7 @@ class Residents:
         self.sound = True
 
     def _losses(self, batch: Batch, place: Place) -> Tensor:
-        """Return each trial's part of the loss of its step, (K,): the mean over the step's trained tokens."""
+        """Return each trial's part of its step's loss, (K,): a sum divided by the step's number of trained tokens."""
         K = len(self)
         with self.carrier.carrying(self.pack, place):
             hidden = self.head.hidden(batch.ids)  # (K b, T, d)
@@ -271,11 +270,11 @@ class Residents:
             states = hidden.view(K, -1, hidden.shape[-1])[rows, batch.where]  # (K, n, d)
             with self.carrier.carrying(self.pack, place.of(batch.where)):
                 entropies = self.head.losses(states, batch.targets)  # (K, n)
-        # By `where`, not by a product: padding of a diverged trial may be NaN, and 0 times NaN is NaN.
+        # By `where` and not by a product: padding of a diverged trial may be NaN, and 0 times NaN is NaN.
         return torch.where(batch.real, entropies, 0.0).sum(1) / batch.trained
 
     def rewind(self) -> None:
-        """Forget the current step's gradients, after a pass that broke off."""
+        """Reset gradients and positions of all trials to the beginning of the step, after an interrupted pass."""
         if self.pack is not None and self.pack.gradients is not None:
             self.pack.gradients.zero_()
         for slot in self.slots:
@@ -287,7 +286,7 @@ class Residents:
         return self.pack.take(row)
 
     def moments(self, row: int) -> tuple[Weights, Weights]:
-        """Return a copy of the state of a trial's optimiser."""
+        """Return a copy of the first and second moments of a trial's optimiser."""
         assert self.pack is not None
         assert self.optimizer is not None
         return self.pack.take(row, self.optimizer.first), self.pack.take(row, self.optimizer.second)
@@ -295,14 +294,15 @@ class Residents:
 
 @dataclass(frozen=True)
 class Share:
-    """A trial's part of a batch: some examples, each in a row of its micro-batch.
+    """A trial's share of a batch: some examples and their rows in the trial's micro-batch.
 
     Attributes:
-        examples: All of the trial's examples.
-        indices: (n,), those of the batch.
-        rows: (n,), the row of each.
-        longest: Tokens of the longest row, padding of the trial's own micro-batch included where it matters.
-        trained: Trained tokens of the whole step.
+        examples: All examples of the trial.
+        indices: (n,), the indices of the examples in the batch.
+        rows: (n,), the row of each example.
+        longest: The number of tokens in the longest row. If rotary frequencies depend on length, this includes the
+            padding of the trial's own micro-batch.
+        trained: The number of trained tokens in the trial's whole step.
     """
 
     examples: Examples
@@ -316,25 +316,25 @@ class Share:
         """Return the share of a slot's next micro-batch.
 
         Args:
-            slot: The trial.
-            micro: Examples of it at most.
+            slot: The trial's slot.
+            micro: The largest number of its examples.
         """
         examples, indices = slot.job.examples, slot.share(micro)
         longest = int(examples.lengths[indices].max(initial=1))
         return cls(examples, indices, np.arange(len(indices)), longest, max(1, slot.trained))
 
     def only(self, chosen: npt.NDArray[np.bool_], lengths: Indices) -> Share:
-        """Return the share with some of its rows alone.
+        """Return the share with only some of its rows.
 
         Args:
-            chosen: (n,), which rows.
-            lengths: (n,), to which rows are padded.
+            chosen: (n,), whether to keep each row.
+            lengths: (n,), the padded length of each row.
         """
         longest = int(lengths[chosen].max(initial=1))
         return Share(self.examples, self.indices[chosen], self.rows[chosen], longest, self.trained)
 
     def alike(self, other: Share) -> bool:
-        """Return whether both put the same tokens in the same rows."""
+        """Return whether both shares have the same examples in the same rows."""
         return (
             self.examples is other.examples
             and np.array_equal(self.indices, other.indices)
@@ -347,11 +347,11 @@ class Batch:
     """The micro-batches of all trials in one forward pass, padded on the right.
 
     Attributes:
-        ids: (K b, T).
-        where: (K, n), the tokens of a trial's b T after which a trained token stands.
-        targets: (K, n), that token.
+        ids: (K b, T), the token ids.
+        where: (K, n), indices among a trial's b T tokens of those that are followed by a trained token.
+        targets: (K, n), the trained tokens that follow them.
         real: (K, n), False for padding.
-        trained: (K,), trained tokens of the whole step.
+        trained: (K,), the number of trained tokens in each trial's whole step.
     """
 
     ids: Tensor
@@ -364,16 +364,17 @@ class Batch:
     def all(
         cls, slots: Sequence[Slot], micro: int, device: torch.device, frequencies: Frequencies | None
     ) -> list[Batch]:
-        """Return the batches that the next micro-batches of all trials make up: one, unless frequencies differ.
+        """Return the batches of the next micro-batches of all trials: one batch, unless rotary frequencies differ.
 
-        Frequencies are chosen by the longest row of a forward pass: rows share one where their trials' own
-        micro-batches are as long, as far as frequencies go. The others' rows are blank in it.
+        A model chooses rotary frequencies by the longest row of a forward pass. So rows share a pass only if the
+        lengths of their trials' own micro-batches have the same frequencies. All other rows are blank in this pass.
 
         Args:
             slots: The trials.
-            micro: Examples of each.
-            device: Where the tensors go.
-            frequencies: What tells apart lengths whose rows cannot share a pass; None where all can.
+            micro: The number of examples of each trial.
+            device: The device of the tensors.
+            frequencies: Returns a key for a length; rows with different keys cannot share a pass. None lets all rows
+                share one pass.
         """
         if frequencies is None:
             return [cls.of([Share.of(slot, micro) for slot in slots], micro, device)]
@@ -382,9 +383,7 @@ class Batch:
         return [
             cls.of(
                 [
-                    Share.of(slot, micro).only(
-                        np.array([slot_kind == kind for slot_kind in slot_kinds], bool), slot_lengths
-                    )
+                    Share.of(slot, micro).only(np.array([row == kind for row in slot_kinds], bool), slot_lengths)
                     for slot, slot_kinds, slot_lengths in zip(slots, kinds, lengths, strict=True)
                 ],
                 micro,
@@ -395,19 +394,19 @@ class Batch:
 
     @classmethod
     def of(cls, shares: Sequence[Share], micro: int, device: torch.device) -> Batch:
-        """Return the batch of some shares.
+        """Return the batch of the trials' shares.
 
         Args:
-            shares: Each trial's.
-            micro: Rows of each trial.
-            device: Where the tensors go.
+            shares: The share of each trial.
+            micro: The number of rows of each trial.
+            device: The device of the tensors.
         """
         trained = torch.tensor([share.trained for share in shares], device=device)
         trials, longest = len(shares), max(1, *(share.longest for share in shares))
         if all(share.alike(shares[0]) for share in shares[1:]):
-            shares = shares[:1]  # trials in step read the same tokens
+            shares = shares[:1]  # all trials read the same tokens, so they are prepared once
         ids = np.zeros((len(shares), micro, longest), np.int64)
-        positions = []  # of each share's trained tokens, and these tokens
+        positions = []  # per share, the indices of the tokens before trained tokens, and the trained tokens
         for row, share in enumerate(shares):
             if len(share.indices):
                 tokens, _, labels = share.examples.batch(share.indices)  # (n, T_k)
@@ -418,11 +417,11 @@ class Batch:
                 positions.append((np.empty(0, np.int64), np.empty(0, np.int64)))
         most = max(1, max(len(where) for where, _ in positions))
         where, targets, real = (np.zeros((len(shares), most), kind) for kind in (np.int64, np.int64, np.bool_))
-        for row, (columns, target) in enumerate(positions):
-            where[row, : len(columns)], targets[row, : len(columns)], real[row, : len(columns)] = columns, target, True
+        for row, (before, target) in enumerate(positions):
+            where[row, : len(before)], targets[row, : len(before)], real[row, : len(before)] = before, target, True
 
         def spread(array: npt.NDArray[np.generic]) -> Tensor:
-            """Return an array on the device, its one row repeated for all trials where they read the same tokens."""
+            """Return an array on the device; if all trials read the same tokens, repeat its one row for all trials."""
             tensor = torch.from_numpy(array).to(device)
             return tensor.expand(trials, *tensor.shape[1:]) if len(shares) < trials else tensor
 
