@@ -23,7 +23,7 @@ experiment: $(INSTALLED)  ## The original study on the embedded factory world, u
 test: $(INSTALLED) lint  ## All tests, slow ones included.
 	$(TESTS)
 
-fast: $(INSTALLED)  ## The tests whose cases together take less than about a CPU second.
+fast: $(INSTALLED)  ## The tests whose cases together take less than about a quarter of a CPU second.
 	$(TESTS) -m "not slow"
 
 thorough: $(INSTALLED)  ## All tests with many random examples, and what ordinary runs leave out; an hour or more.

@@ -164,6 +164,7 @@ def has_logic(path: Path) -> bool:
     return any(isinstance(node, kinds) for node in ast.parse(path.read_text(encoding="utf-8")).body)
 
 
+@pytest.mark.slow
 def test_the_tests_lie_where_the_sources_do() -> None:
     files = [path.relative_to(SOURCES) for path in modules().values() if has_logic(path)]
     lacking = {

@@ -63,6 +63,7 @@ def test_the_grid_has_25_points_and_the_hypercube_one_in_each_row_and_column() -
     assert (np.sort(strata, axis=0) == np.arange(25)[:, None]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_the_cells_tile_the_square(name: str) -> None:
     picture, optimizer = drawn(name), course(name).study.optimizer

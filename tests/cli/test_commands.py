@@ -58,6 +58,7 @@ def test_the_leaders_of_a_finished_study_may_be_confirmed() -> None:
         assert run("resume", "runs/b", *arguments) == (2, "", f"partune: error: {error}\n")
 
 
+@pytest.mark.slow
 def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
     from partune import Float, Observation, Space, Study
 

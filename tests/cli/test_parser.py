@@ -75,6 +75,7 @@ def test_every_command_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> 
         assert f"`{command}" in DOCUMENT.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_help_takes_no_time() -> None:
     def seconds() -> float:
         before = os.times()
@@ -160,6 +161,7 @@ def test_every_help_fits_a_terminal_and_says_what_each_argument_is(monkeypatch: 
             assert about[0].isupper() or about.startswith(("cpu", "demo")), (parser.prog, action.dest, about)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["report", "--help"], ["doctor", "--help"]])
 def test_commands_without_settings_read_no_definition(arguments: list[str]) -> None:
     code = f"from partune.cli import main\ntry:\n    main({arguments})\nexcept SystemExit:\n    pass"

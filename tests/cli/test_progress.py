@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from partune import Float, Int, Space, Study
@@ -36,6 +37,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert lines[-1].endswith("on the held-out items")
 
 
+@pytest.mark.slow
 def test_a_bar_with_best_and_time_left_in_a_terminal(tmp_path: Path) -> None:
     output = shown(tmp_path, terminal=True)
     assert "searching, best so far 0." in output

@@ -34,6 +34,7 @@ def test_a_synthetic_study_from_start_to_report() -> None:
     assert found["best"]["score"] == max(row["score"] for row in found["trials"])
 
 
+@pytest.mark.slow
 def test_a_study_ends_with_its_report(tmp_path: Path) -> None:
     _, output, _ = branin()
     page = tmp_path / "runs" / "b" / "report.html"
@@ -51,6 +52,7 @@ def test_a_study_ends_with_its_report(tmp_path: Path) -> None:
     assert page.exists()
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_written_is_one_line_after_the_summary(tmp_path: Path) -> None:
     branin()
     page = tmp_path / "runs" / "b" / "report.html"
@@ -115,12 +117,14 @@ def test_a_study_of_one_process_is_continued_by_two() -> None:
     assert 0 < found["utilisation"] <= 1
 
 
+@pytest.mark.slow
 def test_an_unnamed_study_gets_the_next_free_name() -> None:
     for number in (1, 2):
         assert run("tune", "--objective", "sphere", "--algorithm", "random", "--budget", "2")[0] == 0
         assert Path(f"runs/sphere-{number}/journal.log").is_file()
 
 
+@pytest.mark.slow
 def test_a_functions_module_is_found_in_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("def f(config):\n    return -config['x'] ** 2\n")
     (tmp_path / "space.yaml").write_text("x: {float: [-1, 1]}\n")
@@ -140,6 +144,7 @@ def test_an_interrupt_while_loading_is_no_traceback(monkeypatch: pytest.MonkeyPa
     assert branin() == (130, "", "\nInterrupted.\n")
 
 
+@pytest.mark.slow
 def test_a_study_is_never_overwritten() -> None:
     branin()
     before = Path("runs/b/journal.log").read_bytes()
@@ -212,6 +217,7 @@ def test_json_is_all_of_the_output_and_progress_goes_beside_it() -> None:
     assert "trial   4" in errors
 
 
+@pytest.mark.slow
 def test_quiet_says_what_matters_only() -> None:
     assert branin("--quiet")[1:] == run("report", "runs/b", "--quiet")[1:]
     status, output, errors = run("resume", "runs/b", "--budget", "10", "--quiet")
@@ -260,6 +266,7 @@ def test_the_printed_configuration_has_every_key() -> None:
     assert found["space"]["lora_r"] == {"int": [2, 64], "log": True}
 
 
+@pytest.mark.slow
 def test_what_is_printed_is_what_is_recorded() -> None:
     text = printed(*BRANIN)
     assert branin()[0] == 0

@@ -35,6 +35,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert pretraining_text(first, 200) == pretraining_text(second, 200)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_world() -> None:
     first, second = world.generate(7), world.generate(8)
     assert set(first.names) != set(second.names)
@@ -80,6 +81,7 @@ def test_the_test_asks_about_subjects_that_training_never_shows(demo: world.Worl
     assert not any(attribute.noun in shown or attribute.verb in shown for attribute in untaught)
 
 
+@pytest.mark.slow
 def test_pretraining_asks_nothing_about_a_machine(demo: world.World) -> None:
     forms = [f"{label}:" for label, _ in world.CLOZE] + ["Question", "Answer", "Instruction", "?"]
     documents = pretraining_text(demo, 3000)
@@ -95,6 +97,7 @@ def test_no_shape_of_a_task_is_a_shape_of_an_instruction_or_a_statement() -> Non
     assert not set(shapes) & {*instructions, *world.STATEMENTS, *world.PRONOUN_STATEMENTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["cloze", "questions"])
 def test_right_answers_are_right_and_their_places_balanced(demo: world.World, task: str) -> None:
     rows = [

@@ -82,6 +82,7 @@ def test_base_defaults_and_winners_lie_between_the_bounds(outcome: Outcome, foun
     assert bound(found, "upper bound: as given", TEST + "t") == (0.9, None)
 
 
+@pytest.mark.slow
 def test_of_a_single_repeat_the_errors_are_those_of_its_items(tmp_path: Path) -> None:
     single = tuned(tmp_path / "single", GAINS, seeds=(0,))
     record = Record.open(tmp_path / "single" / "soo-0", read_only=True)
@@ -179,6 +180,7 @@ def test_the_outcome_is_written_and_written_over(outcome: Outcome) -> None:
     assert not list(outcome.plan.directory.glob(".*"))
 
 
+@pytest.mark.slow
 def test_where_no_winner_is_better_the_first_line_says_so(tmp_path: Path) -> None:
     nothing = tuned(tmp_path / "nothing", {"lhs": 0.0, "random": 0.0}, seeds=(0, 1)).summary
     assert nothing["headline"].endswith("None of 4 winners is shown to be better than the untouched base model.")

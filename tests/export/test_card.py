@@ -125,6 +125,7 @@ def test_a_base_in_four_bits_is_loaded_as_it_was_scored(tmp_path: Path, monkeypa
     assert "not those of this model" not in text
 
 
+@pytest.mark.slow
 def test_what_was_scored_in_four_bits_is_merged_only_with_the_cards_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +170,7 @@ def test_the_study_in_it_can_be_run_again(tmp_path: Path) -> None:
     assert Space.parse(study.space or "") == SPACE
 
 
+@pytest.mark.slow
 def test_another_trial_and_the_defaults_have_no_verdict(tmp_path: Path) -> None:
     study = Study(SPACE, Tuning(), "lhs", directory=tmp_path / "s", keep="all").run(5)
     other = next(trial for trial in study.trials if trial.number != study.best.number)

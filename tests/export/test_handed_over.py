@@ -93,12 +93,14 @@ def test_card_and_recipes_have_the_trials_own_examples_steps_and_warm_up(study: 
     assert study.record.loaded["data"]["examples"] not in counted - {max(counted)}
 
 
+@pytest.mark.slow
 def test_a_length_beyond_what_the_base_reads_is_told_as_it_was(study: Study, tmp_path: Path) -> None:
     out = export(study.record.directory, tmp_path / "out", trial="defaults")  # type: ignore[arg-type]
     assert f"| {CONTEXT} tokens |" in (out / "README.md").read_text()
     assert recipe(out, "axolotl.yaml")["sequence_len"] == CONTEXT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", [False, True])
 def test_the_tokenizer_goes_along_with_the_template_of_the_training(study: Study, tmp_path: Path, merge: bool) -> None:
     out = export(study.record.directory, tmp_path / "out", merge=merge)  # type: ignore[arg-type]
@@ -131,6 +133,7 @@ def test_an_adapter_can_be_had_where_the_base_is_gone_and_it_is_said(
     assert "AutoTokenizer.from_pretrained('path/to/base')" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["fewer layers", "another rank", "another layer"])
 def test_any_trials_adapter_is_one_of_the_base_or_is_not_handed_over(study: Study, tmp_path: Path, damage: str) -> None:
     assert study.record.directory is not None
@@ -154,6 +157,7 @@ def test_any_trials_adapter_is_one_of_the_base_or_is_not_handed_over(study: Stud
 # ----- merged models
 
 
+@pytest.mark.slow
 def test_a_merged_model_answers_as_the_adapter(study: Study, tmp_path: Path) -> None:
     out = {merge: export(study.record.directory, tmp_path / str(merge), merge=merge) for merge in (False, True)}  # type: ignore[arg-type]
     assert isinstance(study.objective, FineTune)

@@ -124,6 +124,7 @@ def test_nothing_is_merged_into_quantized_weights(
         adapters.merge(config.Model(path=str(folders["llama"])), saved["llama"][0], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_harness_scores_the_exported_adapter_alike(
     folders: dict[str, Path], base: Base, saved: dict[str, tuple[Path, torch.Tensor]], task_file: Path
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_merged_model_needs_no_peft(
     assert not any("lora" in name for name, _ in model.named_parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tied"), [("llama", False), ("qwen2", True)])
 def test_the_head_can_be_named_and_merged_where_it_is_its_own(
     folders: dict[str, Path],
@@ -191,6 +193,7 @@ def test_the_head_can_be_named_and_merged_where_it_is_its_own(
     torch.testing.assert_close(merged(IDS).logits, logits, atol=2e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_merged_model_keeps_the_bases_precision(
     folders: dict[str, Path], saved: dict[str, tuple[Path, torch.Tensor]], tmp_path: Path
 ) -> None:

@@ -261,6 +261,7 @@ def test_an_answers_text_follows_its_prompts_to_the_letter(
     assert all_trained.tolist() == [False] + [True] * (len(tokens) - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [(), ADDED])
 @pytest.mark.parametrize("kind", SPACED)
 def test_no_space_is_put_before_an_answer(tmp_path: Path, kind: str, added: tuple[str, ...]) -> None:

@@ -193,6 +193,7 @@ def test_a_study_does_not_go_on_with_other_contents(place: Path, change: str, ho
     assert (place / "s" / "journal.log").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_what_changes_nothing_is_no_change(place: Path, recwarn: pytest.WarningsRecorder) -> None:
     study(place).close()
     edit(place / "rows.jsonl", lambda row: {"id": 7, **row})
@@ -204,6 +205,7 @@ def test_what_changes_nothing_is_no_change(place: Path, recwarn: pytest.Warnings
     assert not [each for each in recwarn if each.category is UserWarning]
 
 
+@pytest.mark.slow
 def test_another_chat_template_is_told_where_it_writes_the_same(place: Path, recwarn: pytest.WarningsRecorder) -> None:
     turn = "{% for m in messages %}{{ m.role + ':' + m.content + '\\n' }}{% endfor %}"
     asked = "{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"
@@ -257,6 +259,7 @@ class _Call:
         return self.kept[self.place](*self.args)
 
 
+@pytest.mark.slow
 def test_a_worker_compares_what_it_loaded_with_what_the_study_stands_on(place: Path) -> None:
     """Not with what another worker, or it itself, has."""
     first = study(place, workers=Elsewhere())
@@ -271,6 +274,7 @@ def test_a_worker_compares_what_it_loaded_with_what_the_study_stands_on(place: P
         pickle.loads(sent).evaluate(trial)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_there_already_loads_a_new_studys_files(place: Path) -> None:
     """A scheduler's workers outlive a study; the next may have the same settings, and other rows in the same file."""
     study(place, workers=Elsewhere()).close()

@@ -55,6 +55,7 @@ def test_the_share_of_dropped_features_is_the_rate(rate: float) -> None:
     assert abs(float((~found).double().mean()) - rate) <= 5 * (rate * (1 - rate) / n) ** 0.5
 
 
+@pytest.mark.slow
 def test_masks_look_independent() -> None:
     """Correlations of features, tokens, trials, steps and layers, and of the corners of parallelograms (a linear
     generator would show there), as large as chance makes them: |z| < 5.5 for up to 30,000 pairs."""

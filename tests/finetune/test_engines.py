@@ -103,6 +103,7 @@ def test_anchors_and_winner_are_scored_on_all_parts(tuner: FineTune, tmp_path: P
         assert sorted(np.concatenate(parts)) == list(range(30))
 
 
+@pytest.mark.slow
 def test_learning_rate_zero_is_the_base(tuner: FineTune) -> None:
     base, zero = tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))
     assert same(base, zero)
@@ -151,6 +152,7 @@ def test_a_run_with_fresh_seeds_has_its_own_of_each(make: Any, engine: str, trai
     assert np.allclose(losses[0], losses[3], atol=1e-6, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "message"),
     [

@@ -192,6 +192,7 @@ def test_a_model_that_cannot_be_run_is_taken_to_train_all() -> None:
 # ----- what mixes tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "blocks", "expected"),
     [
@@ -239,6 +240,7 @@ def test_experts_that_are_no_layers_are_said_to_have_no_adapters() -> None:
 # ----- what PEFT takes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "targets", "reason", "left"),
     [

@@ -40,6 +40,7 @@ def test_a_base_is_loaded_once_per_precision(materials: Materials, loads: list[s
     assert loads == ["fp32", "bf16"]
 
 
+@pytest.mark.slow
 def test_what_is_released_is_loaded_again(materials: Materials, loads: list[str]) -> None:
     materials.prepare()
     materials.release()
@@ -58,6 +59,7 @@ def test_examples_are_cut_once_per_length(materials: Materials) -> None:
         materials.examples(base, 4, "answer")
 
 
+@pytest.mark.slow
 def test_what_a_study_does_not_stand_on_is_refused(materials: Materials) -> None:
     there = materials.contents()
     materials.expect(there)

@@ -81,6 +81,7 @@ def changed(**settings: Any) -> Callable[[bytes], bytes]:
     return lambda content: json.dumps({**json.loads(content), **settings}).encode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "damage", "named"),
     [
@@ -144,6 +145,7 @@ def test_a_device_that_is_not_there_is_a_user_error(name: str) -> None:
 # ----- lending
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_lent_base_comes_back_exactly_as_it_was(bases: dict[str, Base], kind: str, fails: bool) -> None:
@@ -349,6 +351,7 @@ def test_a_base_for_several_devices_is_spread_over_them(
     assert asked.get("device_map") == placed
 
 
+@pytest.mark.slow
 def test_a_token_beyond_the_embeddings_is_named_before_training(folders: dict[str, Path], tmp_path: Path) -> None:
     """Tokens that were added to the tokenizer alone, in the data or in a task's items."""
     shutil.copytree(folders["llama"], tmp_path / "added")

@@ -125,6 +125,7 @@ def test_of_an_unknown_scaling_every_length_is_its_own() -> None:
 # ----- how much is read
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "settings", "unlimited"),
     [

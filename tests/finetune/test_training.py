@@ -88,6 +88,7 @@ def test_the_loss_is_the_mean_over_the_batchs_trained_tokens(base: Base, example
     assert float(found) == pytest.approx(float(losses.sum() / (labels[:, 1:] != IGNORED).sum()), abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_learning_rate_zero_leaves_everything_as_it_is(base: Base, examples: Examples, optimizer: str) -> None:
     ids = torch.arange(12).reshape(2, 6)
@@ -108,6 +109,7 @@ def test_decay_is_decoupled_for_sgd_too(base: Base, examples: Examples) -> None:
         torch.testing.assert_close(weight, plain[name] - 0.1 * 0.5 * started[name], atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_base_and_the_global_generators_are_untouched(
     base: Base, examples: Examples, monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -146,6 +148,7 @@ def test_a_loss_that_is_not_finite_stops_at_once(base: Base, examples: Examples)
         pass
 
 
+@pytest.mark.slow
 def test_adapters_are_fp32_on_a_bf16_base(folders: dict[str, Path], examples: Examples) -> None:
     base = models.load(config.Model(path=str(folders["llama"])), "bf16", "cpu")
     with trained(base, examples, settings(), 0, 0) as tuned:

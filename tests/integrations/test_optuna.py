@@ -82,6 +82,7 @@ def journal(path: Path) -> JournalStorage:
 # ----- one process
 
 
+@pytest.mark.slow
 @every
 def test_the_points_are_the_optimisers_own_failures_and_a_minimum_included(name: str, options: dict[str, Any]) -> None:
     study = resumed(InMemoryStorage(), name, 24, **options)
@@ -133,6 +134,7 @@ def test_asks_while_others_run_and_learns_their_results_in_any_order(name: str, 
                 found.tell(proposals[0], score(trial.params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "grid"])
 def test_a_stream_that_repeats_itself_is_as_far_as_the_optimisers_own(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +147,7 @@ def test_a_stream_that_repeats_itself_is_as_far_as_the_optimisers_own(
     assert [trial.params for trial in study.trials] == [trial.config for trial in expected]
 
 
+@pytest.mark.slow
 def test_pruned_trials_count_as_stopped_ones_do() -> None:
     """Told through Optuna's values on the way, and as observations."""
 
@@ -253,6 +256,7 @@ def test_processes_share_a_study(kind: str, name: str, tmp_path: Path) -> None:
 # ----- spaces
 
 
+@pytest.mark.slow
 def test_distributions_of_every_kind() -> None:
     distributions: Mapping[str, BaseDistribution] = {
         "step": FloatDistribution(-1, 1, step=0.25),
@@ -275,6 +279,7 @@ def test_distributions_of_every_kind() -> None:
     assert study.trials[0].params["log"] == pytest.approx(10**-2.5)
 
 
+@pytest.mark.slow
 def test_conditions_of_a_space() -> None:
     space = Space(optimizer=Choice(["adamw", "sgd"]), momentum=Float(0, 0.99, when={"optimizer": "sgd"}))
 

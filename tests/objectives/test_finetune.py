@@ -78,6 +78,7 @@ def test_nothing_heavy_is_imported_or_loaded_at_construction() -> None:
     assert found.stdout.strip() == "[]"
 
 
+@pytest.mark.slow
 def test_the_field_defaults_keep_what_the_user_fixed(make: Any) -> None:
     plain = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "learning_rate": 2e-4, "weight_decay": 0.01}
     tuner = make(training={"lora_alpha": 8, "learning_rate": 1e-3, "steps": 1})
@@ -87,6 +88,7 @@ def test_the_field_defaults_keep_what_the_user_fixed(make: Any) -> None:
     assert tuple(tuner.defaults) == FIELD_DEFAULTS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "space", "message"),
     [
@@ -122,6 +124,7 @@ def test_a_task_that_is_test_too_is_refused(make: Any, task_file: Path) -> None:
         make(test=task_file).check(SPACE)
 
 
+@pytest.mark.slow
 def test_test_tasks_can_be_scored_for_every_trial(make: Any, test_file: Path) -> None:
     found = make(test={"tasks": [str(test_file)], "every_trial": True}).evaluate(Trial(0, {}))
     assert "test/others" in found.scores
@@ -136,6 +139,7 @@ def test_trials_are_uneven_where_what_they_take_is_searched(make: Any) -> None:
     assert not tuner.even
 
 
+@pytest.mark.slow
 def test_trials_leave_the_global_generators_alone(make: Any) -> None:
     tuner = make()
     states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
@@ -146,6 +150,7 @@ def test_trials_leave_the_global_generators_alone(make: Any) -> None:
     assert torch.equal(states[2], torch.get_rng_state())
 
 
+@pytest.mark.slow
 def test_trials_are_silent(make: Any, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     tuner = make()
     tuner.check(SPACE)
@@ -204,6 +209,7 @@ def test_a_study_is_resumed_with_its_own_model_and_data_only(folders: dict[str, 
 # ----- tasks that cannot be scored
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", TRAINING)
 def test_an_item_that_a_tasks_code_cannot_score_ends_a_study_before_it_trains(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
@@ -225,6 +231,7 @@ def test_an_item_that_a_tasks_code_cannot_score_ends_a_study_before_it_trains(
     study.close()
 
 
+@pytest.mark.slow
 def test_a_study_whose_task_has_code_asks_for_the_users_word_when_it_goes_on(make: Any, tmp_path: Path) -> None:
     path = write_task(tmp_path, "coded", make_items(8))
     path.write_text(path.read_text() + "process_docs: !function code.documents\n")

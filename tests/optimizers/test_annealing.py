@@ -84,6 +84,7 @@ def test_worse_points_are_accepted_less_and_less_often() -> None:
     assert third < 0.02
 
 
+@pytest.mark.slow
 def test_steps_shrink_over_the_horizon_and_begin_again() -> None:
     algorithm = Annealing(SPACE, n_init=4, horizon=10)
     assert [algorithm.progress(n) for n in (0, 3, 4, 9, 13, 14)] == [0, 0, 0, 0.5, 0.9, 0]

@@ -110,6 +110,7 @@ def global_states() -> list[bytes]:
     return states
 
 
+@pytest.mark.slow
 def test_no_global_generator_is_drawn_from_or_listened_to(case: Case) -> None:
     before = seed_globally(1)
     first = points(drive(build(case), bowl, budget=8))
@@ -125,6 +126,7 @@ def test_no_configuration_is_proposed_twice(case: Case) -> None:
     assert len({tuple(trial.config.items()) for trial in trials}) == 25
 
 
+@pytest.mark.slow
 def test_conditions(case: Case) -> None:
     def objective(config: Config) -> float:
         return float(config.get("momentum", 0.2)) - abs(float(np.log10(float(config["rate"]))) + 3)
@@ -143,6 +145,7 @@ def test_conditions(case: Case) -> None:
 WAITING = {"direct", "direct-l", "fda", "sequool", "stroquool"}
 
 
+@pytest.mark.slow
 def test_asks_in_batches_that_differ(case: Case) -> None:
     session = Session(build(case), bowl)
     while session.told < 5:
@@ -172,6 +175,7 @@ def test_with_eight_in_flight_none_idles_once_a_few_results_are_in(name: str) ->
     assert resumed.optimizer.proposals == session.optimizer.proposals
 
 
+@pytest.mark.slow
 def test_never_stalls_and_takes_results_in_any_order(case: Case) -> None:
     session = Session(build(case), sometimes_failing)
     rng = np.random.default_rng(0)
@@ -199,6 +203,7 @@ def test_what_is_not_pending_cannot_be_told(case: Case) -> None:
         algorithm.ask(0)
 
 
+@pytest.mark.slow
 def test_sees_the_score_alone(case: Case) -> None:
     plain, rich = build(case), build(case)
     for _ in range(8):
@@ -237,6 +242,7 @@ def test_forty_dimensions(case: Case) -> None:
     assert len({tuple(trial.config.items()) for trial in trials}) == 10
 
 
+@pytest.mark.slow
 def test_an_axis_of_one_value_is_no_obstacle(case: Case) -> None:
     space = Space(only=Choice(["only"]), x=Float(0, 1), n=Int(1, 3))
     trials = drive(build(case, space), lambda config: float(config["x"]), budget=16)
@@ -278,6 +284,7 @@ def test_goes_on_where_no_score_tells_anything(case: Case, score: float) -> None
     assert len({trial.point for trial in trials}) == 14
 
 
+@pytest.mark.slow
 def test_goes_on_where_some_fail(case: Case) -> None:
     trials = drive(build(case), sometimes_failing, budget=18)
     failed = [trial for trial in trials if trial.status is Status.FAILED]
@@ -285,6 +292,7 @@ def test_goes_on_where_some_fail(case: Case) -> None:
     assert len(trials) == 18
 
 
+@pytest.mark.slow
 def test_a_trial_that_was_stopped_unscored_counts_as_the_worst(case: Case) -> None:
     algorithm = build(case)
     for _ in range(6):
@@ -294,6 +302,7 @@ def test_a_trial_that_was_stopped_unscored_counts_as_the_worst(case: Case) -> No
     assert algorithm.history[1][2] == -inf
 
 
+@pytest.mark.slow
 def test_a_finite_space_is_exhausted_and_says_so(case: Case) -> None:
     algorithm = build(case, FINITE)
     session = Session(algorithm, lambda config: float(config["a"]))
@@ -354,6 +363,7 @@ def test_resumes_from_any_prefix_as_if_it_had_never_stopped(name: str, part: int
     assert resumed.optimizer.history == unbroken(name).optimizer.history
 
 
+@pytest.mark.slow
 def test_a_replay_needs_a_fresh_optimiser_and_a_whole_record(case: Case) -> None:
     trials = drive(build(case), bowl, budget=5)
     used = build(case)
@@ -364,6 +374,7 @@ def test_a_replay_needs_a_fresh_optimiser_and_a_whole_record(case: Case) -> None
         build(case).replay(trials[1:])
 
 
+@pytest.mark.slow
 def test_a_record_that_disagrees_is_refused_with_both_points(case: Case) -> None:
     import dataclasses
 

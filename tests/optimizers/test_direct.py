@@ -53,6 +53,7 @@ def test_sampling_division_sizes_and_order_are_scipys(
         assert trial.point == pytest.approx(point, rel=0, abs=1e-12), trial.number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", [DIRECT, DIRECTL])
 @pytest.mark.parametrize("name", [name for name in SYNTHETIC if name != "sine-root"])
 def test_the_first_iterations_are_scipys_as_they_are(name: str, algorithm: type[DIRECT]) -> None:

@@ -112,6 +112,7 @@ def test_tournaments_prefer_the_better() -> None:
     assert np.mean(good) == pytest.approx(1 - 0.5**4, abs=0.025)
 
 
+@pytest.mark.slow
 def test_a_population_of_copies_lets_the_hypercubes_go_on() -> None:
     """Without mutation one survivor has no children but itself."""
     algorithm = Genetic(SPACE, size=4, mutation=0.0)

@@ -55,6 +55,7 @@ def test_what_leaves_the_cube_is_reflected(u: float, expected: float) -> None:
     assert reflected(u) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameter", [Int(1, 4), Int(1, 64, log=True), Int(0, 1), Choice([True, 2, "a"])])
 @pytest.mark.parametrize("step", [1e-9, 0.05, 0.5])
 def test_a_discrete_value_always_becomes_another(parameter: Int | Choice, step: float) -> None:
@@ -109,6 +110,7 @@ def test_beats_random_search_on_a_mixed_and_conditional_space(name: str) -> None
     assert wins >= 21
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("change", [lambda s: 1e6 * s, lambda s: s + 100.0, lambda s: 1e-9 * s], ids=["x", "+", "/"])
 def test_the_unit_and_the_origin_of_the_scores_change_nothing(name: str, change: Any) -> None:

@@ -82,6 +82,7 @@ def same(one: Config, other: Config) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "make"),
     [
@@ -103,6 +104,7 @@ def test_proposes_what_optuna_draws(name: str, options: dict[str, Any], make: Ca
     assert all(same(one, other) for one, other in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 def test_walks_through_conditions_as_an_objective_of_optunas_does() -> None:
     def objective(config: Config) -> float:
         return float(config.get("momentum", 0)) - abs(float(np.log10(float(config["rate"]))) + 3)
@@ -143,6 +145,7 @@ def test_cmaes_goes_on_from_generation_to_generation() -> None:
     assert max(trial.score for trial in trials) > -1e-4  # random search: about -5e-3
 
 
+@pytest.mark.slow
 def test_what_the_user_set_of_optunas_messages_stays() -> None:
     pytest.importorskip("torch")  # the Gaussian process computes with it
     logger = logging.getLogger("optuna")
@@ -168,6 +171,7 @@ def test_what_cannot_be_sampled_with_is_said_at_construction(options: dict[str, 
         optimizer("partune.optimizers.optuna:OptunaSampler", SPACE, **options)
 
 
+@pytest.mark.slow
 def test_optuna_is_loaded_when_it_is_asked_for() -> None:
     code = "import sys, partune.optimizers, partune.integrations; print('optuna' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -169,6 +169,7 @@ def test_an_integer_is_a_number_and_options_of_other_types_are_the_algorithms_ow
         assert made.given == (rate, "any", 3)
 
 
+@pytest.mark.slow
 def test_importing_the_registry_loads_no_heavy_library() -> None:
     code = "import sys, partune.optimizers; print([m for m in ('torch', 'optuna', 'scipy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -39,6 +39,7 @@ def test_the_last_of_a_large_finite_space_are_found(cls: type[Stream]) -> None:
     assert len(drive(cls(space), lambda config: 0.0, budget=600)) == 576
 
 
+@pytest.mark.slow
 def test_both_ends_of_an_integer_get_their_share() -> None:
     """Each of 4 ranks is drawn with p = 1/4; 7 standard deviations of 1000 draws are 96."""
     space = Space(rank=Int(1, 4), x=Float(0, 1))

@@ -38,6 +38,7 @@ def test_when_the_budget_is_spent_it_goes_on_as_if_it_had_had_twice_as_much() ->
     assert ours == pytest.approx(theirs, rel=0, abs=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [25, 50, 75, 200, 800])
 def test_a_run_of_stroquool_takes_no_more_than_its_budget(budget: int) -> None:
     function = SYNTHETIC["hartmann3"]
@@ -82,6 +83,7 @@ def test_the_points_of_a_cell_are_in_it_and_differ(base: int, d: int, n: int) ->
     assert all(low <= u <= high for u_s in found for low, u, high in zip(cell.lower, u_s, cell.upper, strict=True))
 
 
+@pytest.mark.slow
 def test_the_mean_of_several_points_sees_through_noise_that_hides_the_best_cell_from_one() -> None:
     """f = 1 in the last third and 0 elsewhere, with unit noise: which third is opened first?"""
 

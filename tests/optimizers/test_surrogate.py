@@ -159,6 +159,7 @@ def test_a_process_of_few_observations_keeps_them_all_in_order_and_failures_rank
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "module"), [("bo", bayes), ("bamsoo", bamsoo)])
 def test_however_long_the_history_and_however_many_are_pending_a_search_fits_and_believes_so_many_at_most(
     name: str, module: Any, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,7 @@ def test_what_is_missing_runs(before: Path) -> None:
     assert not (before / "interrupted" / "adapters" / "fresh.defaults.2").exists()
 
 
+@pytest.mark.slow
 def test_a_longer_search_goes_on(before: Path) -> None:
     study = resumed(before / "whole", Simulated(items=40)).run(9)
     alone = Study(SPACE, Simulated(items=40), "random", 3, before / "alone", confirm=3, seeds=2).run(9)
@@ -82,6 +83,7 @@ def test_a_longer_search_goes_on(before: Path) -> None:
     assert [trial.score for trial in study.trials] == [trial.score for trial in alone.trials]
 
 
+@pytest.mark.slow
 def test_a_study_of_a_file_goes_on(before: Path, tmp_path: Path) -> None:
     assert main(["resume", str(before / "function"), "--budget", "9", "--quiet"]) == 0
     assert main(

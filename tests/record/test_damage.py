@@ -94,6 +94,7 @@ def test_a_byte_that_changed_in_the_journal_is_fine_or_one_line(seed: int, whole
         assert not line or any(name in line for name in ("journal.log", str(directory), "trial ", "line "))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
@@ -144,6 +145,7 @@ def test_per_item_results_that_are_gone_are_named_before_anything_runs(directory
         assert "is missing, which holds the per-item results of baseline " in line
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_without_per_item_results_that_no_verdict_needs(directory: Path) -> None:
     for path in (directory / "items").glob("0*.npz"):
         path.unlink()
@@ -162,6 +164,7 @@ def test_per_item_results_that_are_damaged_are_named(content: bytes, directory: 
     assert "is damaged: restore it from a copy" in line
 
 
+@pytest.mark.slow
 def test_a_byte_that_changed_in_per_item_results_is_fine_or_one_line(directory: Path) -> None:
     record = Record.open(directory, read_only=True)
     path = min(each for each in (directory / "items").iterdir() if each.name.startswith("anchor-"))
@@ -226,6 +229,7 @@ def tensors(folder: Path, **named: np.ndarray) -> bytes:  # type: ignore[type-ar
     return (folder / "t.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["all", "config", "no config", "list", "no weights", "empty", "no tensor", "cut"])
 def test_an_adapter_that_is_damaged_is_not_handed_over(damage: str, directory: Path, tmp_path: Path) -> None:
     folder, good = adapter_of(directory), tensors(tmp_path, a=np.zeros((4, 4)))

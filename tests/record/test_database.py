@@ -123,6 +123,7 @@ def test_postgresql_has_one_leader(postgres: Server, tmp_path: Path) -> None:
     Record.open(tmp_path / "s", storage=postgres.url).close()
 
 
+@pytest.mark.slow
 def test_turns_exclude_each_other(postgres: Server, tmp_path: Path) -> None:
     Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=postgres.url).close()
     records = [Record.open(tmp_path / "s", storage=postgres.url, join=True) for _ in range(3)]
@@ -312,13 +313,14 @@ def test_the_studys_file_has_no_password() -> None:
     assert silent(repr(parse({"objective": "branin", "run": {"storage": url}})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("url", "message"),
     [
         ("mysql://me:s3cr3t@host/db", r"a storage is postgresql://.*, got mysql://"),
-        ("nonsense s3cr3t", "something that is no URL"),
-        ("postgresql://me:s3cr3t@host:port/db", "something that is no URL"),
-        ("postgresql://me:s3cr3t@host", "without a database"),
+        ("nonsense s3cr3t", "the value is not a URL"),
+        ("postgresql://me:s3cr3t@host:port/db", "the value is not a URL"),
+        ("postgresql://me:s3cr3t@host", "the URL names no database"),
         ("postgresql://me:s3cr3t@x@host/db", "must be percent-encoded"),
         ("postgresql://me:s@s3cr3t/x@host/db", "must be percent-encoded"),
         ("postgresql://me:s?@s3cr3t/x@host/db", "must be percent-encoded"),

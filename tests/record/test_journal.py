@@ -84,6 +84,7 @@ def test_a_damaged_line_is_named(directory: Path) -> None:
             Record.open(directory, read_only=read_only)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "read"),
     [
@@ -121,6 +122,7 @@ def test_a_journal_that_holds_nothing_is_one_line(directory: Path, size: int) ->
             Record.open(directory, read_only=read_only)
 
 
+@pytest.mark.slow
 def test_a_torn_line_of_an_anchor_is_cut_and_the_anchor_is_recorded_again(directory: Path) -> None:
     zero = Trial(0, {"learning_rate": 0.0}, seed=5).finished(Observation({"score": 0.4}), told=0)
     record = Record.open(directory)

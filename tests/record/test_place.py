@@ -28,6 +28,7 @@ def test_a_folder_whose_name_is_no_utf_8_is_refused_before_the_work(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_file_that_names_the_storage_is_checked(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/all.db"
     Study(PLANE, himmelblau, "soo", directory=tmp_path / "s", storage=url).run(2).close()
@@ -48,6 +49,7 @@ def test_the_file_that_names_the_storage_is_checked(tmp_path: Path) -> None:
         Record.open(tmp_path / "s")
 
 
+@pytest.mark.slow
 def test_a_relative_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Study(PLANE, himmelblau, "soo", directory="s", storage="sqlite:///all.db").run(2).close()
@@ -75,6 +77,7 @@ def test_a_record_in_memory_is_driven_by_this_process_alone() -> None:
         find_study(MemoryPlace().read(), memory, "search")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["journal", "sqlite"])
 def test_who_drives_a_place_keeps_others_from_leading_and_leaves_when_they_fail(kind: str, tmp_path: Path) -> None:
     folder = tmp_path / "s"

@@ -208,6 +208,7 @@ def test_the_storage_cannot_be_written(directories: dict[str, Path]) -> None:
             getattr(view, name)(STUDY, "key", "value")
 
 
+@pytest.mark.slow
 def test_no_request_changes_the_record(directories: dict[str, Path]) -> None:
     """Over every route that the dashboard has."""
     directory = directories["tuned"]

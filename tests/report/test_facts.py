@@ -55,6 +55,7 @@ def test_best_so_far_never_falls(facts: dict[str, Facts]) -> None:
         assert not each.done or best[-1] == max(trial.score for trial in each.done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("space", "best", "hint"),
     [

@@ -53,12 +53,14 @@ def test_the_data_are_the_records(study: Study) -> None:
     assert all(row["score"] is None and row["error"].startswith("FloatingPointError: ") for row in failed)
 
 
+@pytest.mark.slow
 def test_a_reader_beside_a_running_study_sees_the_same(study: Study) -> None:
     assert study.record.directory is not None
     reader = Record.open(study.record.directory, read_only=True)
     assert summary.summarise(reader) == summary.summarise(study.record)
 
 
+@pytest.mark.slow
 def test_scripts_get_plain_json(study: Study) -> None:
     found = summary.summarise(study.record)
     assert json.loads(as_json(found)) == json.loads(json.dumps(found))

@@ -69,6 +69,7 @@ def test_a_plain_function_has_no_base_and_no_verdict() -> None:
     assert "Verdict" not in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_numbers_are_never_cut(study: Study, width: int) -> None:
     shown = printed(summary.summarise(study.record), width)
@@ -76,6 +77,7 @@ def test_numbers_are_never_cut(study: Study, width: int) -> None:
     assert rounding.measured(study.best.score, study.best.observation.stderr) in shown
 
 
+@pytest.mark.slow
 def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
     """The lines while it runs, the report in the terminal, the page, Markdown, the dashboard and the model card."""
     assert study.record.directory is not None

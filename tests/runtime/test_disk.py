@@ -150,6 +150,7 @@ class Scratch(Objective):
         return Observation({"score": himmelblau(trial.config)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("full", [4, 7])
 def test_a_full_disk_is_no_configurations_fault(full: int, tmp_path: Path) -> None:
     study = Study(PLANE, Scratch(full), "lhs", directory=tmp_path / "s")
@@ -198,6 +199,7 @@ def test_an_anchor_that_the_disk_spoilt_is_scored_again(tmp_path: Path) -> None:
 # ----- read-only, gone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 6])
 def test_a_directory_that_became_read_only_ends_the_run_in_one_line(at: int, tmp_path: Path) -> None:
     def lock() -> None:
@@ -218,6 +220,7 @@ def test_a_directory_that_became_read_only_ends_the_run_in_one_line(at: int, tmp
     assert outcomes(resumed) == outcomes(Study(PLANE, himmelblau, "lhs", seed=2).run(9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, 6])
 def test_a_directory_that_went_away_ends_the_run_and_is_not_made_anew(at: int, tmp_path: Path) -> None:
     def move() -> None:
@@ -263,6 +266,7 @@ def test_on_the_command_line_it_is_one_line_and_status_2(
 # ----- the clock
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hours", [-30.0, 30.0])
 def test_a_clock_that_jumps_changes_nothing(hours: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the machine; waits, seconds and signs of life go by clocks that cannot be set."""

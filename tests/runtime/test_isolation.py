@@ -105,6 +105,7 @@ def test_a_warning_that_matters_is_told_once(caplog: pytest.LogCaptureFixture) -
     assert [record.getMessage() for record in caplog.records if record.name.startswith("partune")] == [text]
 
 
+@pytest.mark.slow
 def test_our_own_warnings_pass_and_threads_do_not_mix(capfd: pytest.CaptureFixture[str]) -> None:
     """Two threads within at once, the first in leaves first: the terminal is its own again after the last."""
     inside, leave, stdout = threading.Event(), threading.Event(), sys.stdout

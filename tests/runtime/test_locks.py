@@ -32,6 +32,7 @@ def test_elsewhere_than_on_posix_it_is_one_line(tmp_path: Path, monkeypatch: pyt
         lock(file)
 
 
+@pytest.mark.slow
 def test_a_configuration_is_read_on_every_system() -> None:
     without = "import sys; sys.modules['fcntl'] = sys.modules['resource'] = None"
     subprocess.run([sys.executable, "-c", f"{without}; import partune.config, partune.record.record"], check=True)

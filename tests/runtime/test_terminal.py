@@ -68,6 +68,7 @@ def test_a_study_is_followed_whatever_its_texts_are(tmp_path: Path, kind: Any, t
         assert harmless(stream.getvalue())
 
 
+@pytest.mark.slow
 def test_every_place_that_prints_a_study_shows_its_texts_as_they_are(record: Record) -> None:
     facts = Facts(record)
     stream = io.StringIO()
@@ -93,6 +94,7 @@ def test_markdown_holds_no_control_character(text: str) -> None:
     assert all(map(harmless, (plain(text), code(text), fenced(text))))
 
 
+@pytest.mark.slow
 def test_the_command_line_shows_texts_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], record: Record
 ) -> None:

@@ -54,6 +54,7 @@ def test_linear_integers_own_equal_shares(low: int, high: int) -> None:
     assert counted == dict.fromkeys(range(low, high + 1), 100)
 
 
+@pytest.mark.slow
 def test_log_integers_own_log_proportional_shares() -> None:
     parameter, total = Int(2, 64, log=True), math.log(64.5 / 1.5)
     points = 200_000

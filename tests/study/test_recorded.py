@@ -46,6 +46,7 @@ def test_its_adapter_is_exported(study: pt.Study, tmp_path: Path) -> None:
         pt.load_study(study.directory or "").export(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_study_of_a_file_goes_on(tmp_path: Path) -> None:
     arguments = ["tune", "--objective", "branin", "--algorithm", "soo", "--budget", "4", "--runs", str(tmp_path)]
     main([*arguments, "--name", "s", "--quiet"])

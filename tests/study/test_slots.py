@@ -148,6 +148,7 @@ def test_uneven_trials_refill_slots_at_once() -> None:
     assert any(trial.told_before % 4 for trial in study.trials)
 
 
+@pytest.mark.slow
 def test_a_study_with_rungs_stops_the_worst_and_keeps_what_it_knows(tmp_path: Path) -> None:
     study = Study(PLANE, Slotted(), "lhs", seed=3, directory=tmp_path / "s", stop="rungs").run(40)
     counts = {status: sum(t.status is status for t in study.trials) for status in Status}

@@ -119,6 +119,7 @@ def test_a_study_without_a_score_says_why() -> None:
         _ = Study(PLANE, lambda config: float("nan"), "soo").run(3).best
 
 
+@pytest.mark.slow
 def test_an_exhausted_space_ends_the_study_early() -> None:
     pytest.importorskip("torch")  # Optuna's Gaussian process is one of the algorithms
     space = Space(a=Choice(["x", "y"]), b=Int(1, 3))
@@ -159,6 +160,7 @@ def test_anchors_come_first_and_are_free_of_budget(tmp_path: Path) -> None:
     assert study.anchors["zero"].config == {"learning_rate": 0.0, "lora_r": 16}
 
 
+@pytest.mark.slow
 def test_a_real_gain_is_called_better_and_none_is_not(tmp_path: Path) -> None:
     large = Study(SPACE, SimulatedTuning(gain=0.4, items=2000), "random", directory=tmp_path / "a").run(12).verdict
     assert large is not None
@@ -179,6 +181,7 @@ def test_learning_rate_zero_that_changes_answers_stops_the_study(tmp_path: Path)
         again.run(5)
 
 
+@pytest.mark.slow
 def test_a_resumed_study_scores_no_anchor_twice(tmp_path: Path) -> None:
     Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(4).close()
     objective = SimulatedTuning()
@@ -188,6 +191,7 @@ def test_a_resumed_study_scores_no_anchor_twice(tmp_path: Path) -> None:
     assert resumed.verdict is not None
 
 
+@pytest.mark.slow
 def test_a_new_winner_gets_a_verdict_of_its_own(tmp_path: Path) -> None:
     first = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s").run(2)
     first.close()
@@ -196,6 +200,7 @@ def test_a_new_winner_gets_a_verdict_of_its_own(tmp_path: Path) -> None:
     assert later.anchors["winner"].config == later.best.config
 
 
+@pytest.mark.slow
 def test_a_lost_adapter_is_trained_again(tmp_path: Path) -> None:
     study = Study(SPACE, SimulatedTuning(), "random", directory=tmp_path / "s", watcher=Interrupt(5))
     with pytest.raises(KeyboardInterrupt):
@@ -208,6 +213,7 @@ def test_a_lost_adapter_is_trained_again(tmp_path: Path) -> None:
     assert resumed.verdict is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "kept"), [(1, 1), (3, 3), ("all", 11)])
 def test_only_the_best_adapters_stay(keep: int | str, kept: int, tmp_path: Path) -> None:
     study = Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s", keep=keep).run(12)
@@ -239,6 +245,7 @@ def said(folder: Path) -> dict[str, str]:
     return {path: text for path, text in texts.items() if "is mine" in text}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shelf", ["adapters", "items"])
 def test_what_is_not_partunes_is_neither_deleted_nor_in_the_way(shelf: str, tmp_path: Path) -> None:
     watcher = Interrupt(6)
@@ -285,6 +292,7 @@ def test_drafts_and_checkpoints_of_trials_that_fell_out_go(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_while_a_study_runs_the_leaders_adapters_and_what_runs_stay(tmp_path: Path) -> None:
     """After each trial, in a study that was interrupted and resumed: the best so far, and none that fell out."""
     seen: list[tuple[set[str], set[str]]] = []
@@ -390,6 +398,7 @@ def test_what_no_study_can_be_made_of_is_one_line(settings: dict[str, Any], mess
     assert message in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 4])
 def test_the_same_error_three_times_before_anything_has_a_score_stops_the_study(
     tmp_path: Path, workers: int, monkeypatch: pytest.MonkeyPatch

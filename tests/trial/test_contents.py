@@ -82,6 +82,7 @@ def test_objectives_have_names(case: str) -> None:
     assert as_objective(given).name == name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "other", "said"),
     [

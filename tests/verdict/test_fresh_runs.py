@@ -121,6 +121,7 @@ def test_the_winners_first_run_does_not_count(tmp_path: Path) -> None:
     assert found.over_base.gain == pytest.approx(np.mean(scores) - base.scores["verdict"])
 
 
+@pytest.mark.slow
 def test_nothing_runs_twice_and_more_seeds_are_added(tmp_path: Path) -> None:
     run(tmp_path).close()
     for seeds, further in ((4, 0), (6, 4)):
@@ -132,6 +133,7 @@ def test_nothing_runs_twice_and_more_seeds_are_added(tmp_path: Path) -> None:
         study.close()
 
 
+@pytest.mark.slow
 def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_path: Path) -> None:
     study = run(tmp_path, seeds=0)
     assert set(study.anchors) == {"base", "zero", "defaults", "winner"}
@@ -235,6 +237,7 @@ def test_defaults_that_fail_leave_a_verdict_against_the_base(tmp_path: Path) -> 
     assert any("4 fresh runs of the winner, with other seeds" in line for line in remarks(facts))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [("median", "best"), ("best", "median"), ("first", "best")])
 def test_another_run_ships_when_its_adapter_is_gone_by_training_it_again(
     tmp_path: Path, before: Any, after: Any
@@ -318,6 +321,7 @@ class Dying(Inline):
         return super().submit(fn, *args, **kwargs)
 
 
+@pytest.mark.slow
 def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole")
     number = whole.best.number
@@ -344,6 +348,7 @@ def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tm
     assert found.better_than
 
 
+@pytest.mark.slow
 def test_a_look_counts_the_runs_that_were_there_though_one_is_made_up_for_later(tmp_path: Path) -> None:
     study = run(tmp_path, seeds=2)
     number = study.best.number
@@ -364,6 +369,7 @@ def test_a_look_counts_the_runs_that_were_there_though_one_is_made_up_for_later(
     assert study.verdict == told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "what", "name"),
     [
@@ -427,6 +433,7 @@ def test_a_winner_whose_scoring_failed_has_no_verdict_the_report_says_why_and_re
     assert (out / "seed").read_text() == str(later.anchors["winner"].seed)
 
 
+@pytest.mark.slow
 def test_a_command_fits_the_process_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from partune.optimizers import surrogate
 
@@ -497,6 +504,7 @@ def test_no_adapter_ships_beside_the_card_of_another_run(
 # ----- looks
 
 
+@pytest.mark.slow
 def test_another_look_has_less_of_the_level_left(tmp_path: Path) -> None:
     study = run(tmp_path, budget=3)
     assert study.record.looks == [Look(study.best.number, 4, 4)]
@@ -518,6 +526,7 @@ def test_another_look_has_less_of_the_level_left(tmp_path: Path) -> None:
     assert any("This is look 2 at the study" in line for line in remarks(Facts(study.record)))
 
 
+@pytest.mark.slow
 def test_runs_that_come_between_two_looks_change_no_verdict(tmp_path: Path) -> None:
     """Whoever reads the report of a study that goes on does not look once more, without any of the level spent."""
     study = run(tmp_path, seeds=2)
@@ -535,6 +544,7 @@ def test_runs_that_come_between_two_looks_change_no_verdict(tmp_path: Path) -> N
     assert (finished.verdict.look, finished.verdict.seeds) == (2, 4)
 
 
+@pytest.mark.slow
 def test_a_look_counts_before_its_verdict_can_be_read(tmp_path: Path) -> None:
     class StopAtTheWinner(Watcher):
         def anchored(self, name: RunName, trial: Trial) -> None:
@@ -572,6 +582,7 @@ class Ruined(SimulatedTuning):
         return 0.76 if rate == 0 else 0.216
 
 
+@pytest.mark.slow
 def test_a_ruined_winner_is_shown_worse_and_not_exported(tmp_path: Path) -> None:
     study = run(tmp_path, Ruined())
     found = study.verdict
@@ -596,6 +607,7 @@ class Broken(SimulatedTuning):
         return Observation.failure("3 of 8 items differ")
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_not_what_was_scored_is_not_exported(tmp_path: Path) -> None:
     study = run(tmp_path, Broken())
     study.close()
@@ -604,6 +616,7 @@ def test_an_adapter_that_is_not_what_was_scored_is_not_exported(tmp_path: Path) 
     assert export(tmp_path / "s", tmp_path / "out", anyway=True).is_dir()
 
 
+@pytest.mark.slow
 def test_equal_scores_are_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     study = run(tmp_path, Ruined())
     summary = summarise(study.record)
@@ -622,6 +635,7 @@ class Cliff(SimulatedTuning):
         return 0.5 if rate == 0 else 0.5 + 0.06 * max(0.0, np.log10(rate) + 6)
 
 
+@pytest.mark.slow
 def test_a_bound_is_widened_where_the_good_trials_lie_at_it(tmp_path: Path) -> None:
     space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
     climbing = Study(space, Cliff(), "grid", options={"points": 40}, directory=tmp_path / "a").run(40)
@@ -630,6 +644,7 @@ def test_a_bound_is_widened_where_the_good_trials_lie_at_it(tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_one_ruined_trial_at_the_top_is_no_reason_to_widen(tmp_path: Path) -> None:
     space = Space(learning_rate=Float(1e-6, 1e-3, log=True))
     for objective, name in ((Ruined(), "ruined"), (Cliff(), "alone")):
@@ -640,6 +655,7 @@ def test_one_ruined_trial_at_the_top_is_no_reason_to_widen(tmp_path: Path) -> No
 # ----- records of the version before
 
 
+@pytest.mark.slow
 def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) -> None:
     """As it was written when a winner was judged by its one adapter."""
     study = run(tmp_path, seeds=0)

@@ -182,6 +182,7 @@ def test_a_confirmation_that_lost_its_worker_is_not_on_record_and_runs_when_the_
     }
 
 
+@pytest.mark.slow
 def test_first_scores_are_too_good_and_the_report_says_by_how_much(capsys: pytest.CaptureFixture[str]) -> None:
     """The maximum of 20 scores is 1.87 standard deviations of luck in the mean; a second run's is none."""
     lost = []
@@ -237,6 +238,7 @@ def test_under_noise_the_winner_is_nearer_to_the_optimum_than_the_best_score(std
     assert off(True) < 0.95 * off(False)
 
 
+@pytest.mark.slow
 def test_a_long_study_has_its_winner_in_seconds() -> None:
     trials = hills(0, MOST + 400, 0.5)
     worth = worths(trials, LINE)
@@ -245,6 +247,7 @@ def test_a_long_study_has_its_winner_in_seconds() -> None:
         assert worth[trial.number] == trial.score
 
 
+@pytest.mark.slow
 def test_the_report_says_why_the_best_score_is_not_the_winner(capsys: pytest.CaptureFixture[str]) -> None:
     for seed in range(20):
         study = Study(LINE, Noisy(), "random", seed=seed, noisy=True).run(20)
@@ -268,6 +271,7 @@ class Stop(Watcher):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_fine_tuning_keeps_the_winners_adapter_and_resumes_after_its_confirmation(tmp_path: Path) -> None:
     space = Space(learning_rate=Float(1e-6, 1e-2, log=True))
     tuning = SimulatedTuning()
@@ -298,6 +302,7 @@ class Lucky(SimulatedTuning):
         return self._score(0.5 if not trial.config["learning_rate"] else accuracies[trial.number >= 8], parts)
 
 
+@pytest.mark.slow
 def test_the_judged_winners_adapter_survives_a_longer_search(tmp_path: Path) -> None:
     space = Space(learning_rate=Float(1e-5, 1e-3, log=True))
     study = Study(space, Lucky(), "random", seed=1, directory=tmp_path / "s", confirm=3).run(8)

@@ -130,6 +130,7 @@ def test_the_commands_of_a_script() -> None:
     assert list(commands(script)) == [(["tune", "--seed", "3"], None), (["x", "y z"], "out")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=identity)
 def test_every_block_is_closed(page: Path) -> None:
     assert len(re.findall(r"^ *```", page.read_text(encoding="utf-8"), re.MULTILINE)) == 2 * len(blocks(page))
@@ -190,6 +191,7 @@ def run(block: Block, place: str) -> Iterator[str]:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=identity)
 def test_the_files_of_a_page_are_valid(page: Path, tmp_path: Path) -> None:
     for block in blocks(page):

@@ -61,6 +61,7 @@ def test_the_files_are_what_the_generator_writes(make: ModuleType) -> None:
         assert (EXAMPLES / name).read_text(encoding="utf-8") == text, name
 
 
+@pytest.mark.slow
 def test_no_case_is_told_twice(cases: dict[str, dict[str, list[Any]]]) -> None:
     for name, parts in cases.items():
         facts = [case.facts for part in parts.values() for case in part]

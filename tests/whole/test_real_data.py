@@ -140,6 +140,7 @@ def test_two_thousand_rows_of_alpaca(tokenizer: PreTrainedTokenizerFast) -> None
 # ----- the model
 
 
+@pytest.mark.slow
 def test_the_story_goes_on_as_it_should(stories: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     model = AutoModelForCausalLM.from_pretrained(stories)
     assert model.num_parameters() == 260_032

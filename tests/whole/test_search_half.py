@@ -82,6 +82,7 @@ def test_what_is_about_functions_and_records_works(ran: Any, line: str) -> None:
     assert WORKS[line] in out
 
 
+@pytest.mark.slow
 def test_to_doctor_it_is_no_fault(ran: Any) -> None:
     verdicts = {check["name"]: check["verdict"] for check in json.loads(ran[0][DOCTOR][1])["checks"]}
     assert {verdicts[name] for name in ("libraries", "devices", "extra: finetune")} == {"ok"}

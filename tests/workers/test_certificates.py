@@ -31,6 +31,7 @@ def test_a_folder_without_a_key_is_one_line(tmp_path: Path) -> None:
         certificates.read_certificates(tmp_path / "tls")
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_its_certificate_by_its_environment() -> None:
     certificate, key = certificates.certified()
     told = certificates.environment_of(certificates.security_of(certificate, key))

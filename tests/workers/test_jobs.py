@@ -92,6 +92,7 @@ def test_no_two_jobs_have_one_name(system: System, started: Callable[..., Jobs])
     assert names == {f"SLURMCluster-{number}" for number in range(4)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["PENDING", "CONFIGURING", "SUSPENDED", "REQUEUED"])
 def test_a_job_that_waits_to_run_once_more_is_left_in_the_queue(
     state: str, system: System, started: Callable[..., Jobs], later: Callable[[float], None]
@@ -143,6 +144,7 @@ def test_a_job_that_nobody_lists_any_more_has_ended(system: System, started: Cal
     assert system.states == {"2": "PENDING"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["CANCELLED", "NODE_FAIL", "PREEMPTED"])
 def test_jobs_that_others_end_do_not_count_as_fruitless(
     state: str, system: System, started: Callable[..., Jobs]
@@ -155,6 +157,7 @@ def test_jobs_that_others_end_do_not_count_as_fruitless(
     assert system.states["6"] == "PENDING"
 
 
+@pytest.mark.slow
 def test_while_workers_are_there_fruitless_jobs_only_make_it_slower(
     system: System, started: Callable[..., Jobs], later: Callable[[float], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -206,6 +209,7 @@ def test_the_batch_system_is_asked_only_while_a_job_has_no_worker(
 # ----- as many as there is work for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("need", "minimum", "maximum", "each", "jobs"),
     [

@@ -47,6 +47,7 @@ def test_the_benchmark_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureF
     assert error == f"partune: error: {out} exists already: choose another folder with `--out`\n"
 
 
+@pytest.mark.slow
 def test_a_line_out_of_memory_says_so_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(work: Workload) -> Measurement:
         raise torch.OutOfMemoryError

@@ -109,6 +109,7 @@ def test_an_interrupt_ends_what_runs() -> None:
         Study(LINE, broken, "random", workers=workers).run(8)
 
 
+@pytest.mark.slow
 @given(SECONDS, st.integers(1, 9), st.booleans())
 def test_no_worker_does_two_things_at_once(seconds: list[float], workers: int, barrier: bool) -> None:
     found = ran(seconds, workers, barrier)

@@ -43,6 +43,7 @@ def test_the_fit_finds_which_axis_matters_and_smooths_noise() -> None:
     assert np.sqrt(np.mean(missed**2)) < 0.2  # less than the noise of one row
 
 
+@pytest.mark.slow
 def test_a_shear_makes_a_ridge_that_runs_askew_an_axis_of_its_own() -> None:
     points = np.random.default_rng(0).random((150, 2))
     scores = np.sin(6 * (points[:, 0] + points[:, 1]))

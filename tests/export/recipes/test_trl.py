@@ -53,6 +53,7 @@ DOLLYS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss_on", ["answer", "all"])
 @pytest.mark.parametrize("rows", [ROWS, DOLLYS])
 @pytest.mark.parametrize("spaced", [False, True])

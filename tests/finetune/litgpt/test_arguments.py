@@ -61,6 +61,7 @@ def test_every_setting_becomes_its_argument() -> None:
     assert given(loss_on="all")["data.mask_prompt"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("examples", [40, 41, 100])
 @pytest.mark.parametrize("batch", [1, 6, 16])
 @pytest.mark.parametrize("micro", [None, 1, 4])

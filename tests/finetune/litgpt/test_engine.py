@@ -72,6 +72,7 @@ def test_its_identity_is_not_that_of_our_own_engine(make: Any) -> None:
     assert (again.config, again.scratch) == (tuner.config, tuner.scratch)
 
 
+@pytest.mark.slow
 def test_nothing_is_converted_or_trained_by_a_check(make: Any, command: Path) -> None:
     tuner = make()
     tuner.check(SPACE)
@@ -104,6 +105,7 @@ def test_a_scratch_folder_that_holds_something_else_is_refused(place: str, make:
     assert (tmp_path / "mine" / place).read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "space", "message"),
     [
@@ -176,6 +178,7 @@ def test_chat_rows_are_refused(make: Any, tmp_path: Path) -> None:
 # ----- trials
 
 
+@pytest.mark.slow
 def test_a_trial_is_two_processes_and_its_search_items(make: Any, command: Path, tmp_path: Path) -> None:
     tuner = make(data={"path": make().data.path, "loss_on": "all", "max_length": 500})
     found = tuner.evaluate(Trial(3, {"learning_rate": 0.05, "lora_r": 4}, seed=11), tmp_path / "0003")
@@ -199,6 +202,7 @@ def test_a_trial_is_two_processes_and_its_search_items(make: Any, command: Path,
     assert left == ["evaluate-1.log", "finetune_lora.log"]
 
 
+@pytest.mark.slow
 def test_scores_are_of_the_items_that_our_own_engine_scores(make: Any) -> None:
     tuner = make()
     found = tuner.score_base()
@@ -208,6 +212,7 @@ def test_scores_are_of_the_items_that_our_own_engine_scores(make: Any) -> None:
         assert np.array_equal(found.items[name], own.items[name])
 
 
+@pytest.mark.slow
 def test_tests_and_limits_are_scored_apart(
     make: Any, command: Path, test_file: Path, task_file: Path, tmp_path: Path
 ) -> None:
@@ -253,6 +258,7 @@ def test_a_step_that_fails_is_a_failed_trial(
     assert tuner.evaluate(Trial(1, {"learning_rate": 0.05})).status is Status.DONE
 
 
+@pytest.mark.slow
 def test_sizes_that_fit_no_schedule_fail_the_trial_alone(make: Any, command: Path) -> None:
     found = make().evaluate(Trial(0, {"steps": 4, "warmup_steps": 4}))
     assert found.status is Status.FAILED
@@ -260,6 +266,7 @@ def test_sizes_that_fit_no_schedule_fail_the_trial_alone(make: Any, command: Pat
     assert not calls(command, "finetune_lora")
 
 
+@pytest.mark.slow
 def test_what_fails_for_the_base_is_the_users_to_mend(make: Any, command: Path) -> None:
     for behaviour, ask, message in (
         ({"convert_to_litgpt": "fail"}, lambda tuner: tuner.score_base(), "llama cannot be converted: litgpt convert"),
@@ -272,6 +279,7 @@ def test_what_fails_for_the_base_is_the_users_to_mend(make: Any, command: Path) 
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_kept_adapter_is_merged_and_a_lost_one_trained_again(make: Any, command: Path, tmp_path: Path) -> None:
     tuner = make()
     trial = Trial(0, {"learning_rate": 0.05}, seed=1)
@@ -284,6 +292,7 @@ def test_a_kept_adapter_is_merged_and_a_lost_one_trained_again(make: Any, comman
         tuner.score_adapter(tmp_path)
 
 
+@pytest.mark.slow
 def test_learning_rate_zero_is_the_base_and_a_difference_is_found(make: Any) -> None:
     tuner = make(training={"steps": 20, "batch_size": 4, "warmup_steps": 5})
     base, zero = tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))
@@ -339,6 +348,7 @@ def test_an_interrupted_trial_runs_again_from_the_beginning(
     study.close()
 
 
+@pytest.mark.slow
 def test_a_study_stops_where_the_base_is_not_learning_rate_zero(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,6 +358,7 @@ def test_a_study_stops_where_the_base_is_not_learning_rate_zero(
         Study(SPACE, tuner, "random", directory=tmp_path / "run").run(1)
 
 
+@pytest.mark.slow
 def test_the_engine_is_chosen_by_its_name(make: Any, command: Path, tmp_path: Path) -> None:
     study = make_study(make().config, tmp_path / "run", resume=False)
     assert isinstance(study.objective, FineTune)

@@ -87,6 +87,7 @@ def test_processes_see_their_device_and_not_our_python(monkeypatch: pytest.Monke
     assert [environment("cpu", threads)["OMP_NUM_THREADS"] for threads in (None, 1)] == ["3", "1"]
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_the_process(tmp_path: Path, program: Program) -> None:
     behave(Path(program.path), evaluate="sleep")
     code = (

@@ -131,6 +131,7 @@ def test_adapters_begin_as_pefts_do(bases: dict[str, Base], kind: str) -> None:
 # ----- the base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_base_is_bitwise_untouched(bases: dict[str, Base], examples: Examples, kind: str) -> None:
     base = bases[kind]
@@ -202,6 +203,7 @@ def test_experts_of_a_mixture_are_refused_in_one_line(tokenizer: PreTrainedToken
 # ----- files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_adapter_files_are_pefts(bases: dict[str, Base], kind: str, tmp_path: Path) -> None:
     base, trial = bases[kind], settings(lora_r=3, lora_alpha=7)
@@ -226,6 +228,7 @@ def test_adapter_files_are_pefts(bases: dict[str, Base], kind: str, tmp_path: Pa
     )
 
 
+@pytest.mark.slow
 def test_a_saved_adapter_is_the_pack_in_peft(base: Base, examples: Examples, tmp_path: Path) -> None:
     ids = torch.arange(14).reshape(2, 7)
     trial = settings(lora_r=3, lora_alpha=9, learning_rate=0.05)
@@ -267,6 +270,7 @@ def test_over_seeds_dropout_ends_where_pefts_own_does(base: Base, examples: Exam
     assert p_value(ours(trial.model_copy(update={"lora_dropout": 0.0})), theirs)[0] < 1e-3
 
 
+@pytest.mark.slow
 def test_packs_train_the_same_where_accelerate_moves_what_blocks_read(folders: Any, examples: Examples) -> None:
     """As it does where a base is spread over several devices; here, all of them are the CPU."""
     plain, spread = (models.load(config.Model(path=str(folders["llama"])), "fp32", "cpu") for _ in range(2))

@@ -109,6 +109,7 @@ def test_the_pack_is_measured_once_and_recalled(make: Any, monkeypatch: pytest.M
     assert len(asked) == 1
 
 
+@pytest.mark.slow
 def test_a_judged_trial_is_stopped_with_its_rung_and_score(make: Any) -> None:
     class Strict:
         def report(self, rung: int, score: float) -> None:

@@ -106,6 +106,7 @@ def test_answers_are_hflms_on_the_exported_adapters(
     assert abs(found[0][0][0] - found[1][0][0]) > 1e-2  # the adapters do differ
 
 
+@pytest.mark.slow
 def test_an_adapter_on_the_head_is_scored_too(bases: dict[str, Base], requests_of: Any, tmp_path: Path) -> None:
     base, requests = bases["llama"], requests_of("llama")
     targets = "q_proj,lm_head"
@@ -182,6 +183,7 @@ def test_logits_are_computed_at_continuations_only(
     assert sum(seen) == len(contexts) + sum(len(continuation) - 1 for _, _, continuation in requests)
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=share(0.4), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_requests_in_any_packs_and_batches_are_hflms(bases: dict[str, Base], data: st.DataObject) -> None:
@@ -204,6 +206,7 @@ def test_a_model_with_windows_is_found_out(tokenizer: PreTrainedTokenizerFast, t
     assert likelihoods.shared == {"p": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "shared"), [(None, True), (84, True), (83, True), (82, False), (60, False)])
 def test_trees_are_used_where_every_window_is_deeper_than_the_deepest_position(
     tokenizer: PreTrainedTokenizerFast, window: int | None, shared: bool
@@ -246,6 +249,7 @@ def test_long_contexts_with_few_short_choices_are_seen_beside_short_ones_with_ma
     assert likelihoods.shared == {"p": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_a_window_that_no_configuration_tells_is_found_out_on_the_deepest_trees(
     tokenizer: PreTrainedTokenizerFast, dtype: str, monkeypatch: pytest.MonkeyPatch
@@ -366,6 +370,7 @@ def test_a_context_of_very_many_choices_is_read_again_after_some() -> None:
     assert len(whole) == 1  # a long context may have long rows
 
 
+@pytest.mark.slow
 def test_passes_that_do_not_fit_in_memory_are_made_smaller(
     base: Base, requests_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,6 +390,7 @@ def test_passes_that_do_not_fit_in_memory_are_made_smaller(
         packed(base, requests)
 
 
+@pytest.mark.slow
 def test_packs_and_batch_sizes_change_nothing_beyond_the_tolerance(base: Base, requests_of: Any) -> None:
     requests = requests_of("llama")
     whole = packed(base, requests)

@@ -106,6 +106,7 @@ def test_trials_come_back_the_same_alone_and_together(packer: Packer, job: Make)
         assert len(outcome.losses) == mine.settings.steps
 
 
+@pytest.mark.slow
 def test_a_full_pack_trains_and_is_scored_in_common_passes(
     packer: Packer, job: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_full_pack_trains_and_is_scored_in_common_passes(
     assert packs == [3]
 
 
+@pytest.mark.slow
 def test_the_engine_rests_when_nothing_waits(packer: Packer, job: Make) -> None:
     packer.submit(job()).result(timeout=PATIENCE)
     assert eventually(lambda: not any(thread.name == "engine" for thread in threading.enumerate()))
@@ -274,6 +276,7 @@ def test_a_bug_is_the_result_of_all_residents(packer: Packer, job: Make, monkeyp
     assert isinstance(run(packer, [job(0)])[0].scores, Scores)
 
 
+@pytest.mark.slow
 def test_dropped_work_raises_at_once_and_leaves_the_base(packer: Packer, job: Make, base: Base) -> None:
     modules = dict(base.model.named_modules())
     futures = [packer.submit(job(seed, steps=100_000)) for seed in range(5)]
@@ -314,6 +317,7 @@ def test_examples_of_several_lengths_share_a_pack(packer: Packer, job: Make, exa
         check_same(outcome, run(packer, [mine])[0])
 
 
+@pytest.mark.slow
 def test_adapters_are_saved_and_score_the_same_in_the_harness(
     packer: Packer, job: Make, base: Base, scorer: Scorer, tmp_path: Path
 ) -> None:
@@ -325,6 +329,7 @@ def test_adapters_are_saved_and_score_the_same_in_the_harness(
         assert outcome.scores.named == pytest.approx(expected.named, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_adapter_that_cannot_be_saved_fails_its_trial(packer: Packer, job: Make, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     found = run(packer, [job(0, folder=tmp_path / "file" / "adapter"), job(1, folder=tmp_path / "adapter")])
@@ -336,6 +341,7 @@ def test_an_adapter_that_cannot_be_saved_fails_its_trial(packer: Packer, job: Ma
 # ----- rungs
 
 
+@pytest.mark.slow
 def test_the_worst_are_stopped_at_rungs_and_their_slots_refilled(packer: Packer, job: Make) -> None:
     rungs = Rungs()
     jobs = [job(seed, rungs, steps=9, learning_rate=10.0 ** (-2 - seed % 4)) for seed in range(9)]
@@ -364,6 +370,7 @@ def test_a_rung_scores_the_same_few_search_items_for_all(scorer: Scorer) -> None
     assert "rung" not in " ".join(scorer.summary["items"])
 
 
+@pytest.mark.slow
 @hypothesis_settings(max_examples=share(0.16), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_mix_of_trials_widths_and_arrivals(packer: Packer, job: Make, data: st.DataObject) -> None:
@@ -433,6 +440,7 @@ def test_a_trial_that_was_broken_off_ends_as_an_unbroken_one(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_progress_is_kept_and_paid_for_once(
     packer: Packer, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -447,6 +455,7 @@ def test_progress_is_kept_and_paid_for_once(
     assert outcome.cost["tokens"] == whole.cost["tokens"]
 
 
+@pytest.mark.slow
 def test_one_that_is_broken_off_while_it_is_scored_has_only_to_be_scored(
     packer: Packer, job: Make, tmp_path: Path, broken_off: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -490,6 +499,7 @@ def test_another_training_or_a_torn_file_is_not_gone_on_with(
     check_same(outcome, run(packer, [dataclasses.replace(mine, adapter=None)])[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "name", "error"),
     [

@@ -43,6 +43,7 @@ def test_no_other_trials_rows_choose_frequencies(tokenizer: PreTrainedTokenizerF
             assert largest(weights, plain.weights) < 1e-10
 
 
+@pytest.mark.slow
 def test_a_neighbour_that_breaks_changes_not_one_bit(base: Base, examples: Examples) -> None:
     """NaN at step 3 in one trial; the others go on as beside a sound one of the same rank."""
     trials = [settings(lora_r=4, lora_dropout=0.1), settings(lora_r=8), settings(lora_r=2, batch_size=2)]

@@ -123,6 +123,7 @@ def test_members_come_from_the_harness_where_the_folder_has_none(folder: Path, t
     assert list(leaves(alone / "tagged.yaml", lambda: index)) == ["first", "third"]
 
 
+@pytest.mark.slow
 def test_the_harness_plain_tasks_are_members_without_its_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Loader, "_harness", property(lambda _: pytest.fail("built the index")))
     monkeypatch.setattr("datasets.load_dataset", lambda path, **_: pytest.fail(f"asked for {path}"))
@@ -286,6 +287,7 @@ def test_the_harness_own_functions_are_its_own_code(tmp_path: Path) -> None:
     assert load(path).items[0].gold == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("key", "template"),
     [

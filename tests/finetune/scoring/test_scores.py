@@ -150,6 +150,7 @@ def test_the_score_is_the_mean_of_the_tasks(base: Base, task_file: Path, test_fi
         assert stderr == pytest.approx(math.hypot(*errors) / 2)
 
 
+@pytest.mark.slow
 def test_a_parts_numbers_do_not_depend_on_the_others(base: Base, task_file: Path, test_file: Path) -> None:
     built, forward = scorer(base, task_file, tests=(test_file,)), harness_model(base, 16)
     alone, together = built.score(forward, {"search"}), built.score(forward, EVERYTHING)
@@ -207,6 +208,7 @@ def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: 
     assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
 
 
+@pytest.mark.slow
 def test_scores_in_bf16_are_near_and_not_rounded_to_it(folders: dict[str, Path], base: Base, task_file: Path) -> None:
     half = models.load(config.Model(path=str(folders["llama"])), "bf16", "cpu")
     expected = scorer(base, task_file).score(harness_model(base, 16), EVERYTHING)
@@ -240,6 +242,7 @@ def test_a_choice_that_cannot_be_scored_is_named(base: Base, tmp_path: Path, cho
         scorer(base, path)
 
 
+@pytest.mark.slow
 def test_a_task_cannot_be_validation_and_test(base: Base, task_file: Path) -> None:
     with pytest.raises(UserError, match="task choices is both validation and test"):
         scorer(base, task_file, tests=(task_file,))
@@ -247,6 +250,7 @@ def test_a_task_cannot_be_validation_and_test(base: Base, task_file: Path) -> No
         scorer(base, task_file, task_file)
 
 
+@pytest.mark.slow
 def test_a_metric_has_to_be_the_tasks(base: Base, task_file: Path, tmp_path: Path) -> None:
     path = write_task(tmp_path, "plain", make_items(6), metrics=("acc",))
     with pytest.raises(UserError, match="task plain has no metric acc_norm; known: acc, loss, margin"):
@@ -258,6 +262,7 @@ def test_a_metric_has_to_be_the_tasks(base: Base, task_file: Path, tmp_path: Pat
     assert choose_metric(tasks[2:3], None, preferred="margin") == "margin"
 
 
+@pytest.mark.slow
 def test_items_without_a_wrong_choice_are_left_out_of_a_margin_and_counted(base: Base, tmp_path: Path) -> None:
     items = [item | {"answer": [item["answer"]]} for item in make_items(20)]
     for place in (4, 7, 11):
@@ -306,6 +311,7 @@ def results(document, answers):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("result", "message"),
     [

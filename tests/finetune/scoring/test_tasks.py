@@ -72,6 +72,7 @@ def test_a_task_without_its_fields_is_one_clear_line(base: Base, tmp_path: Path)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "settings"),
     [(1, {}), (2, {}), (3, {}), (9, {"limit": 2}), (10, {"verdict_share": 0.1}), (10, {"verdict_share": 0.95})],
@@ -103,6 +104,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRONG)
 @pytest.mark.parametrize("place", [0, 3])
 def test_an_answer_that_names_no_choice_is_named(tmp_path: Path, kind: str, place: int) -> None:
@@ -157,6 +159,7 @@ def test_a_plain_task_of_the_harness_is_found_without_its_index(monkeypatch: pyt
         Loader().load("hellaswag", lambda instances: [])
 
 
+@pytest.mark.slow
 def test_an_unknown_name_is_answered_with_a_known_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Index:
         """The harness's, without the half minute that it takes."""

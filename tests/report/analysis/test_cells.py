@@ -41,6 +41,7 @@ def test_the_tree_is_grown_again_from_the_record(algorithm: str) -> None:
             assert region.score in {trial.score for trial in inside}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["soo", "direct", "sequool"])
 def test_leaves_cover_the_square_and_do_not_overlap(algorithm: str) -> None:
     _, found = grown(algorithm, 40)
@@ -63,6 +64,7 @@ def test_depths_are_those_of_the_trials_cells() -> None:
     assert found.inferred == []
 
 
+@pytest.mark.slow
 def test_what_was_inferred_is_told_apart() -> None:
     study, found = grown("bamsoo", 40)
     notes = sum(len(trial.notes) for trial in study.trials)

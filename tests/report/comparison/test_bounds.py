@@ -60,6 +60,7 @@ def test_base_defaults_and_winners_are_side_by_side_on_each_kind_of_items(tmp_pa
         }
 
 
+@pytest.mark.slow
 def test_where_nothing_but_winners_is_there_they_have_no_bounds(tmp_path: Path, found: Summary) -> None:
     """Options make another algorithm."""
     paths = [made(tmp_path / "k3", "soo"), made(tmp_path / "k5", "soo", options={"k": 5})]

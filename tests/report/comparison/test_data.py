@@ -86,6 +86,7 @@ def test_the_same_result_of_every_seed_is_told(tmp_path: Path) -> None:
     assert any("repeats of soo have the same result" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_verdicts_decide_where_there_are_items_that_no_optimiser_saw(tmp_path: Path) -> None:
     paths = [
         made(tmp_path / f"s{seed}", seed=seed, space=TUNED, objective=SimulatedTuning(gain=0.4, items=400), config=None)
@@ -112,6 +113,7 @@ def test_an_exhausted_space_is_a_finished_study(tmp_path: Path) -> None:
     assert compare.compare(opened(*paths))["trials"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "said"),
     [

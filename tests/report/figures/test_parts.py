@@ -40,6 +40,7 @@ def test_every_figure_is_what_plotly_takes(facts: dict[str, Facts], name: str) -
             assert layout.get("visible") is False or "title" in layout or "ticktext" in layout or bars
 
 
+@pytest.mark.slow
 def test_what_a_full_study_draws(facts: dict[str, Facts]) -> None:
     assert set(drawn(facts["tuned"])) == {
         "scores",
@@ -66,6 +67,7 @@ def test_a_very_bad_score_lies_at_the_edge() -> None:
     assert figures.floor([]) == -float("inf")
 
 
+@pytest.mark.slow
 def test_colours_are_okabe_and_itos_and_marks_differ(facts: dict[str, Facts]) -> None:
     for name in ("tuned", "conditional", "soo"):
         for figure in drawn(facts[name]).values():

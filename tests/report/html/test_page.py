@@ -223,6 +223,7 @@ def test_a_fence_in_the_configuration_does_not_end_the_block(facts: dict[str, Fa
     assert lines.count("````") == 1
 
 
+@pytest.mark.slow
 def test_a_gaussian_process_is_fitted_once_for_the_winner_and_the_page(
     recorded: dict[str, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
