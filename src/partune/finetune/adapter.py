@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
-# Tolerance when two logits are compared, relative to the largest logit: they may sum the same fp32 products in
-# different orders.
+# Tolerance when two logits are compared, relative to the largest logit: the same fp32 products may have been added in
+# another order.
 ALIKE = 1e-3
 
 
 @contextmanager
 def written(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder to write in, which replaces `folder` at the end, so that no half-written one is left."""
+    """Yield a temporary folder to write in. It replaces `folder` at the end, so `folder` is never half-written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.parent / f".{folder.name}-{uuid.uuid4().hex}"
     draft.mkdir()
@@ -194,7 +194,7 @@ def check_fits(model: config.Model, folder: Path) -> None:
     """Raise UserError if PEFT would not load an adapter into its base model.
 
     The configuration of the base model is enough for this check, because it determines the names and shapes of the
-    layers. If it cannot be loaded on this machine, nothing is checked.
+    layers. If the configuration cannot be loaded on this machine, nothing is checked.
 
     Args:
         model: The base model.

@@ -56,7 +56,7 @@ class Written:
     Attributes:
         examples: The pieces of each example.
         unused: Names of fields of the chat or its messages that do not change the text.
-        cut: Whether the content of a message appears in no example in full.
+        cut: Whether there is a message whose full content is in none of the examples.
         endless: Whether nothing after the last answer's content is trained on, so that a model would not learn to stop.
     """
 
@@ -141,7 +141,7 @@ class Chat:
 
     def _examples(self, chat: Row) -> list[list[Piece]]:
         text = self._render(chat)
-        # Marks in the template are exact. Without them, all that remains is to compare the texts it writes.
+        # Marks in the template are exact. Without them, all that remains is to compare the texts that it writes.
         if GENERATION.search(self.template):
             return [_pieces(text, self._marked_spans(chat))]
         spans: list[Span] = []
@@ -194,8 +194,8 @@ class Chat:
         before = self._attempt({**chat, "messages": messages[:index]}, prompt=True)
         if before is not None and upto.startswith(before):
             return upto, len(before), max(len(before), end)
-        # The text does not begin with the generation prompt. The answer begins where the text departs from the prompt,
-        # or at its content if they depart before the end of the previous turn.
+        # The text does not begin with the generation prompt. The answer begins where the text and the prompt start to
+        # differ. If they differ even before the end of the previous turn, the answer begins at its content.
         start, _ = self._content_span(so_far, index, upto)
         earlier = self._attempt({**chat, "messages": messages[:index]})
         if before is not None and earlier is not None and upto.startswith(body := self._without_eos(earlier)):
@@ -312,7 +312,11 @@ def _without(chat: Row, name: str) -> Row:
 def _is_written(message: Message, squeezed: str) -> bool:
     """Return whether a text contains a message's content, as it is or escaped as in JSON.
 
-    White space does not count: `squeezed` is a text without any.
+    White space does not count.
+
+    Args:
+        message: The message.
+        squeezed: The text, from which all white space has been removed.
     """
     content = message.get("content") or ""
     forms = [content, json.dumps(content, ensure_ascii=False)[1:-1], json.dumps(content)[1:-1]]
@@ -362,7 +366,8 @@ def _with_calls(chat: Row, as_json: bool, content: Literal["keep", "text", "null
     Args:
         chat: The chat.
         as_json: Whether to turn arguments that are mappings into JSON.
-        content: What to make of a missing or empty content in a message that has calls.
+        content: What to do with the content of a message that has calls and no content: leave it ("keep"), or set it to
+            "" ("text") or to None ("null").
     """
 
     def call(value: Any) -> Any:

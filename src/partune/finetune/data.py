@@ -206,7 +206,7 @@ class Examples:
 def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     """Return all examples of a study's data at full length, with answers marked as trained.
 
-    `Examples.cut` then makes the examples of a trial, with its length and its loss.
+    From these, `Examples.cut` makes the examples of a trial, with the trial's `max_length` and `loss_on`.
 
     Args:
         data: Section `data` of a study.
@@ -307,11 +307,12 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
     Args:
         tokenizer: The model's tokenizer.
         texts: The texts, each encoded by itself.
-        exact: Whether to avoid spaces after added tokens within a text too. Prompts keep the spaces that the tokenizer
-            puts there, because it puts them there again when the model is asked.
+        exact: Whether to avoid the spaces that the tokenizer puts after added tokens (such as special tokens) within a
+            text too. This is for answers only. Prompts keep these spaces, because the tokenizer puts them into the
+            prompt again when the model is asked.
     """
     tokens: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
-    # Found out by decoding, because the settings of a tokenizer do not show all the ways in which it adds a space.
+    # Decoding shows whether this one does. A tokenizer's settings do not show all ways in which it adds a space.
     letter = tokenizer("x", add_special_tokens=False)["input_ids"]
     if " " not in tokenizer.decode(letter + letter):
         return tokens
@@ -327,7 +328,7 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
         if remaining and before and tokenizer.decode(probe) == tokenizer.decode(before) + "x":
             after_anchor = tokenizer([anchor + texts[i] for i in remaining], add_special_tokens=False)["input_ids"]
             anchored = dict(zip(remaining, after_anchor, strict=True))
-            # These texts merged with the anchor.
+            # The texts that merged with this anchor remain for the next one.
             remaining = [i for i in remaining if anchored[i][: len(before)] != before]
             for i in anchored.keys() - set(remaining):
                 tokens[i] = anchored[i][len(before) :]
@@ -367,7 +368,7 @@ def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Wri
 
 
 def _unknown_tokens(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """Return the number of unknown tokens under its key in the record, or nothing if it is zero."""
+    """Return the record's entry with the number of unknown tokens; an empty dictionary if there are none."""
     unknown = tokenizer.unk_token_id
     # In some tokenizers the unknown token also begins or ends texts, so counting it would tell nothing.
     count = 0 if unknown in (None, tokenizer.eos_token_id, tokenizer.bos_token_id) else int((tokens == unknown).sum())
@@ -378,8 +379,8 @@ def _reading(used: Mapping[str, str], unused: Mapping[int, Collection[str]], bla
     """Return the record's entry on the fields of the rows, without the counts that are zero.
 
     Args:
-        used: The names in the data of the fields that are used, by their names here.
-        unused: The fields of each row (by its number) that have a value but are not used.
+        used: The fields that are used. Maps the format's name of a field to the name in the data.
+        unused: Maps the number of a row to its fields that have a value and are not used.
         blank: The number of empty answers.
     """
     names = Counter(name for fields in unused.values() for name in fields)

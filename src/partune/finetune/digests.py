@@ -2,7 +2,7 @@
 
 Digests depend on contents only, not on paths or dates. They stay the same if a folder is copied or moved, or if the
 same weights are split into files differently. Weights in safetensors of up to `WHOLE` bytes are digested completely.
-Of larger ones, the digest covers the name, shape and type of each tensor and `SAMPLES` evenly spaced blocks of it,
+Of larger weights, the digest covers the name, shape and type of each tensor and `SAMPLES` evenly spaced blocks of it,
 including the first and the last. That is enough, because training, merging and quantization change weights everywhere.
 Pickled weights are digested file by file instead of tensor by tensor, with the same limits.
 """
@@ -117,7 +117,7 @@ def of_model(spec: config.Model) -> Contents:
 
 
 def find_folder(spec: config.Model) -> Path | None:
-    """Return the folder of a model's files. For a Hugging Face id this is in the cache, or None if it is not there."""
+    """Return the folder of a model's files; for a Hugging Face id, that in the cache, or None if there is none."""
     folder = Path(spec.path).expanduser()
     if folder.is_dir():
         return folder
@@ -154,7 +154,7 @@ def _weights(files: Sequence[Path]) -> str:
     for path in files:
         with path.open("rb") as file:
             if path.suffix == ".safetensors":
-                # By tensor and not by file, because a checkpoint saved again in other shards is the same model.
+                # Each tensor has its own digest, because a checkpoint saved again in other shards is the same model.
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
                 for name, entry in header.items():

@@ -114,8 +114,8 @@ def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
     tokens = place.tokens(least.device)
     state = _mix(tokens + place.keys(layer, least.device))  # (K, N)
     lanes = state.unsqueeze(2) + _words(features, least.device)  # (K, N, ceil(d / 2))
-    # Two rounds are enough because the state and the constants are well mixed already. More would be slow: each round
-    # is a pass over half as many 64-bit numbers as the layer has inputs.
+    # Two rounds are enough because the state and the constants are well mixed already. More rounds would be slow: each
+    # one reads and writes all lanes.
     for _ in range(2):
         lanes ^= lanes >> 32
         lanes *= _signed(M2)
@@ -123,7 +123,7 @@ def keep(place: Place, layer: int, least: Tensor, features: int) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Replace `nn.Dropout` in one layer of a PEFT adapter, with this module's masks.
+    """The dropout of one layer of a PEFT adapter, by this module's masks, in place of `nn.Dropout`.
 
     Its owner sets `place` before each forward pass.
 
@@ -165,5 +165,5 @@ def _words(features: int, device: torch.device) -> Tensor:
 
 
 def _signed(word: int) -> int:
-    """Return the signed number with the bits of a 64-bit word, because torch cannot compute with unsigned ones."""
+    """Return the signed number with the same bits as a 64-bit word: torch cannot compute with unsigned numbers."""
     return word - (1 << 64) if word >> 63 else word

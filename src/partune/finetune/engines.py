@@ -77,9 +77,10 @@ class Outcome:
 
     Attributes:
         scores: The scores, or the exception with which the trial failed.
-        cost: Seconds and tokens by name, as in an observation. For a failed trial, the entries known until it failed.
+        cost: The costs (seconds, tokens) by the names that `Observation.cost` has. A failed trial has the costs that
+            were known when it failed.
         rungs: The scores at the rungs that the trial reached.
-        stopped: The share of its steps after which the trial was stopped early; None if it was not.
+        stopped: The share of its steps after which the trial was stopped early; None if it was not stopped.
         losses: (steps,), the mean loss per trained token; None if the engine does not report it.
     """
 
@@ -96,7 +97,8 @@ class Reloaded:
 
     Attributes:
         error: Why PEFT cannot load the adapter as it was saved; None if it can.
-        answers: Log-likelihoods of each task's first search items, (n, choices), by the names of `Scores.items`.
+        answers: The log-likelihoods of each task's first search items, (n, choices). The keys are names as in
+            `Scores.items`.
         dtype: The precision of the base model.
     """
 
@@ -115,7 +117,7 @@ class Engine(Protocol):
     materials: Materials
     """The base models, training examples and scorer that all trials share."""
     stoppable: bool
-    """Whether the engine can stop trials early, by an assignment's judge."""
+    """Whether the engine can stop a trial early when the judge of its assignment says so."""
     identity: Mapping[str, str]
     """Properties of the engine that change scores, for the record; empty if it scores as the reference does."""
     zero_settings: Mapping[str, Value]
@@ -151,7 +153,10 @@ class Engine(Protocol):
         """
 
     def evaluate(self, assignment: Assignment) -> Outcome:
-        """Train an assignment, save its adapter and score it. An error of this trial alone becomes its outcome."""
+        """Train an assignment, save its adapter and score it.
+
+        An error that concerns this trial only is not raised, but returned as the outcome's `scores`.
+        """
 
     def score_zero(self, assignment: Assignment) -> Outcome:
         """Evaluate an assignment with learning rate 0 in exactly the same way as a trial."""
@@ -160,7 +165,7 @@ class Engine(Protocol):
         """Score the untouched base model.
 
         Args:
-            dtype: The precision of the base model, as a value of the setting.
+            dtype: The precision of the base model: fp32, bf16, fp16 or "auto".
             parts: The parts of the items to score.
         """
 
@@ -177,21 +182,21 @@ class Engine(Protocol):
         """Score an adapter from any source; raise UserError if it does not fit the base model.
 
         Args:
-            dtype: The precision of the base model, as a value of the setting.
+            dtype: The precision of the base model: fp32, bf16, fp16 or "auto".
             adapter: The adapter's folder.
             parts: The parts of the items to score.
         """
 
     def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
-        """Load a saved adapter through PEFT and answer a few items; return None if PEFT cannot read its format.
+        """Load a saved adapter through PEFT and answer a few items; return None if it is not in PEFT's format.
 
         Args:
-            dtype: The precision of the base model, as a value of the setting.
+            dtype: The precision of the base model: fp32, bf16, fp16 or "auto".
             adapter: The adapter's folder.
         """
 
     def interrupt(self) -> None:
-        """Stop evaluations in other threads by an exception; return once the base model is untouched again."""
+        """Make evaluations in other threads raise an exception; return once the base model has no adapters again."""
 
     def close(self) -> None:
         """Release everything that is loaded and remove temporary files. Later calls load again what they need."""

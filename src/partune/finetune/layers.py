@@ -26,7 +26,7 @@ T = TypeVar("T")
 PROBED = 8  # tokens of the forward pass that is examined
 
 # Patterns for the class names of modules, in transformers and in models' own code: attention, layers that mix tokens
-# in place of attention, and other modules.
+# in place of attention, and modules that do not mix tokens.
 ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 INSTEAD_OF_ATTENTION = re.compile(r"mixer|deltanet|shortconv|mamba(layer|2)?$|recurrentblock|lstmlayer", re.IGNORECASE)
 NOT_MIXING = re.compile(r"(mlp|feed_?forward|ffn|moe|moe_?block|experts?|layer)$", re.IGNORECASE)
@@ -105,7 +105,7 @@ def trained_layers(model: nn.Module) -> frozenset[str]:
         # Add a zero to the layer's output. Whether the zero gets a gradient tells whether logits depend on the layer,
         # without computing the gradient of its weights.
         def add_zero(module: nn.Module, inputs: Any, output: Any) -> Any:
-            if not isinstance(output, torch.Tensor):  # an adapter could not add its product to such an output
+            if not isinstance(output, torch.Tensor):  # an adapter adds a tensor to the output, which is impossible here
                 return output
             probes.append((name, torch.zeros((), device=output.device, dtype=output.dtype, requires_grad=True)))
             return output + probes[-1][1]
@@ -190,8 +190,9 @@ def block_of(model: nn.Module, layer: str) -> str | None:
 def mixing_layers(model: nn.Module) -> tuple[list[str], list[str]]:
     """Return the layers of attention, and the layers that mix tokens in blocks without attention.
 
-    The purpose of a layer is the class of the innermost enclosing module, within its block, that is known: attention,
-    a replacement for attention (a state-space mixer, a gated delta net, a short convolution), or a feed-forward part.
+    The modules that enclose a layer within its block tell what it is for. The innermost one of a known class decides:
+    attention, a replacement for attention (a state-space mixer, a gated delta net, a short convolution), or a
+    feed-forward part.
     """
     trained = trained_layers(model)
     attention, others = list[str](), list[str]()
@@ -203,7 +204,10 @@ def mixing_layers(model: nn.Module) -> tuple[list[str], list[str]]:
 
 
 def _purpose(model: nn.Module, layer: str) -> re.Pattern[str] | None:
-    """Return the pattern of the innermost enclosing module of a known class, or None if that does not mix tokens."""
+    """Return the pattern that fits the innermost enclosing module of a known class.
+
+    None if that module does not mix tokens, or if no enclosing module is of a known class.
+    """
     block = block_of(model, layer) or ""
     module = layer.rpartition(".")[0]
     while module and module != block:

@@ -58,14 +58,14 @@ class Materials:
         self.abroad = False
         self._load_base = load_base
         # Guards the loaded objects. It is never held while a base model trains or scores, so that a new trial can be
-        # submitted meanwhile. A thread with `lock` may acquire it, but a thread with it must not acquire `lock`.
+        # submitted meanwhile. A thread that holds `lock` may acquire `_loading`, but not the other way round.
         self._loading = threading.RLock()
         self._bases: dict[str, Base] = {}
         self._cuts: dict[tuple[int, str], Examples] = {}
         self._loaded: Loaded | None = None
         self._contents: Contents | None = None
         self._expected: Contents = {}  # the inputs with which the study began
-        self._compared: Contents | None = None  # the expected contents that the loaded ones were last compared with
+        self._compared: Contents | None = None  # the value of `_expected` at the last comparison
 
     @property
     def model(self) -> config.Model:
@@ -140,13 +140,13 @@ class Materials:
         return Loaded(examples, scorer)
 
     def precision(self, dtype: str) -> str:
-        """Return the precision (fp32, bf16 or fp16) for a value of the setting, on the study's device."""
+        """Return the precision (fp32, bf16 or fp16) that a value of the setting `dtype` means on the study's device."""
         from partune.finetune.model import find_device, find_dtype
 
         return find_dtype(dtype, find_device(self.study.run.device))
 
     def base(self, dtype: str) -> Base:
-        """Return the base model in a precision; load it at the first call."""
+        """Return the base model in the precision that `dtype` means (see `precision`); load it at the first call."""
         kind = self.precision(dtype)
         with self._loading:
             if kind not in self._bases:
@@ -155,7 +155,7 @@ class Materials:
 
     @contextmanager
     def lent(self, dtype: str) -> Iterator[Base]:
-        """Yield the base model in a precision, to one caller at a time and with a suitable number of CPU threads."""
+        """Yield the base model to one caller at a time, with a suitable number of CPU threads for torch."""
         with self.lock:
             base = self.base(dtype)
             with torch_threads(suitable_threads(base, self.study.run.threads)):
@@ -199,7 +199,7 @@ class Materials:
             return self._contents
 
     def expect(self, contents: Contents) -> None:
-        """Set the contents with which the study began. `prepare` raises UserError if this process loaded others."""
+        """Set the contents with which the study began. `prepare` raises UserError if it loads other contents."""
         self._expected = contents
 
     @property
@@ -255,7 +255,7 @@ def load_resident(study: config.StudyConfig, dtype: str) -> Base:
     from partune.finetune.model import load
 
     run = study.run
-    # A worker of a batch system reads the number of its GPUs from an environment variable.
+    # In a worker of a batch system, this environment variable holds the number of the worker's GPUs.
     devices = max(run.devices_per_worker, int(os.environ.get(DEVICES_EACH, 1)))
     return load(cast(config.Model, study.model), dtype, run.device, run.compile, devices)
 

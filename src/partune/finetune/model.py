@@ -33,8 +33,8 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 # its order, and others.
 LENGTHS = ("n_positions", "max_position_embeddings", "n_ctx")
 OTHER_LENGTHS = ("max_seq_len", "max_sequence_length", "max_seq_length", "seq_length")
-# The harness's number if neither the configuration nor the tokenizer has one. A tokenizer without a limit has 10^30,
-# so a number of `UNSET` or more is none.
+# The number that lm-evaluation-harness takes if neither the configuration nor the tokenizer has one. In transformers, a
+# tokenizer without a limit has the number 10^30, so a number of `UNSET` or more counts as no limit.
 HARNESS_LENGTH, UNSET = 2048, 1e29
 
 
@@ -108,7 +108,7 @@ def find_dtype(name: str, device: torch.device) -> str:
     """Return fp32, bf16 or fp16; "auto" means bf16 on a CUDA device that supports it, and fp32 otherwise.
 
     Args:
-        name: The value of the setting.
+        name: A value of the setting `dtype`.
         device: The device of the base model.
     """
     import torch
@@ -125,8 +125,8 @@ def load(
 
     Args:
         spec: The study's section `model`.
-        dtype: The precision, as a value of the setting.
-        device: The device, as a value of the setting.
+        dtype: The precision: fp32, bf16, fp16 or "auto".
+        device: The device, such as "auto" or "cuda:1".
         compiled: Whether to compile the blocks by torch.compile, each when it first runs. Layers with adapters are not
             compiled.
         devices: The number of GPUs of this process. If there are several, accelerate spreads the blocks over them, and
@@ -143,7 +143,7 @@ def load(
     if devices > 1 and where.type == "cuda":  # on other kinds of device a process has only one
         placed |= {"device_map": "auto"}
     tokenizer = load_tokenizer(spec)
-    with quiet(), own_generators(where):  # a model draws random weights before the checkpoint's replace them
+    with quiet(), own_generators(where):  # random weights are drawn first, and then replaced by the checkpoint
         try:
             model, unused = _pretrained(spec, dtype=getattr(torch, DTYPES[kind]), **placed)
             if not placed:
@@ -250,9 +250,9 @@ def some(names: Sequence[str], most: int = 3) -> str:
 
 
 def dropouts(settings: PretrainedConfig) -> dict[str, float]:
-    """Return the non-zero settings of a base model's own dropout (or jitter), by their names in config.json.
+    """Return the non-zero rates of a base model's own dropout (or jitter).
 
-    The name of a setting within a section is "section.name".
+    The keys are the names of the settings in config.json; within a section, "section.name".
     """
     text = settings.get_text_config()
     return {
@@ -280,9 +280,9 @@ def _without_dropout(model: PreTrainedModel) -> list[str]:
 
 
 def quantization(spec: config.Model, device: torch.device, dtype: str) -> dict[str, Any]:
-    """Return the loader's arguments for a base model in 4 bits, or none if it is not quantized.
+    """Return the loader's arguments for a base model in 4 bits; an empty dictionary if it is not to be quantized.
 
-    NormalFloat4 with the constants quantized too: Dettmers et al. 2023 (QLoRA).
+    Weights become NormalFloat4, and their scaling constants are quantized too (Dettmers et al. 2023, QLoRA).
 
     Args:
         spec: The study's section `model`.
@@ -409,7 +409,7 @@ def _cannot_load(spec: config.Model, error: Exception) -> UserError:
 
 
 def check_vocabulary(base: Base, what: str, largest: int) -> None:
-    """Check that a model has embeddings for all token ids up to a largest one.
+    """Check that a model has an embedding for the largest token id in use, and so for all smaller ones.
 
     Args:
         base: The base model.
@@ -417,7 +417,7 @@ def check_vocabulary(base: Base, what: str, largest: int) -> None:
         largest: The largest token id.
 
     Raises:
-        UserError: There is no such embedding, because tokens were added to the tokenizer and not to the model.
+        UserError: There is no such embedding. The usual cause: tokens were added to the tokenizer, not to the model.
     """
     last = cast(Any, base.model).get_input_embeddings().weight.shape[0] - 1
     if largest > last:

@@ -68,11 +68,14 @@ class PeftEngine(Engine):
         return 1
 
     def describe(self, slots: int) -> Mapping[str, int | str]:
-        """Return no entries: the record has them for other engines only."""
+        """Return an empty mapping: only the other engines have entries in the record."""
         return {}
 
     def evaluate(self, assignment: Assignment) -> Outcome:
-        """Train an assignment, save its adapter and score it. An error of this trial alone becomes its outcome."""
+        """Train an assignment, save its adapter and score it.
+
+        An error that concerns this trial only is not raised, but returned as the outcome's `scores`.
+        """
         training, max_length, loss_on = assignment.settings
         cost = {"seconds": 0.0}
         began = time.perf_counter()
@@ -82,7 +85,7 @@ class PeftEngine(Engine):
             from partune.finetune.training import trained
 
             with self.materials.lent(training.dtype) as base:
-                began = time.perf_counter()  # started again, to leave out the time waiting for another trial
+                began = time.perf_counter()  # set again, to leave out the time spent waiting for another trial
                 examples = self.materials.examples(base, max_length, loss_on)
                 cost["examples"] = float(len(examples))
                 with trained(base, examples, training, assignment.seed, assignment.order_seed) as tuned:
@@ -101,7 +104,7 @@ class PeftEngine(Engine):
         return Outcome(scores, cost, losses=tuned.losses)
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Evaluate an assignment with learning rate 0 like any other assignment."""
+        """Evaluate an assignment with learning rate 0 in the same way as a trial."""
         return self.evaluate(assignment)
 
     def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:
@@ -111,7 +114,7 @@ class PeftEngine(Engine):
             return self._score_carried(base, parts)
 
     def score_kept(self, training: config.Training, adapter: Path, parts: frozenset[str]) -> Outcome:
-        """Score an adapter that this engine saved like any other adapter."""
+        """Score an adapter that this engine saved, in the same way as an adapter from another source."""
         return self.score_adapter(training.dtype, adapter, parts)
 
     def score_adapter(self, dtype: str, adapter: Path, parts: frozenset[str]) -> Outcome:
@@ -159,8 +162,8 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
     try:
         with adapters.loaded(base, adapter) as adapted:
             fault = adapters.unlike(adapted, adapter)
-            # By the harness and not by the packed engine's likelihoods, because this is how users score an adapter.
+            # lm-evaluation-harness computes the answers for every engine, because users would score an adapter with it.
             answers = scorer.handful(harness_model(base, batch_size))
-    except Exception as error:  # of any type, because users of the adapter would meet the same one
+    except Exception as error:  # users of the adapter would get the same exception, whatever its type
         return Reloaded(one_line(error), {}, base.dtype)
     return Reloaded(fault, answers, base.dtype)

@@ -21,8 +21,8 @@ Frequencies = Callable[[int], Hashable]
 def deepest(config: Any) -> float:
     """Return the largest number of positions at which each token of a row still sees all tokens before it.
 
-    This is infinity if nothing limits it. It is 0 if a token is influenced by more than position-based attention: by a
-    state, or by a bias that depends on the distance of two tokens in the row.
+    This is infinity if nothing limits it. It is 0 if a layer keeps a state, or if attention adds a bias that depends on
+    how far apart two tokens are in the row.
     """
     config = config.get_text_config()
     kinds = frozenset(getattr(config, "layer_types", None) or ()) - PLAIN
@@ -30,7 +30,7 @@ def deepest(config: Any) -> float:
         return 0
     if kinds and kinds <= {"full_attention", "attention"}:
         return math.inf
-    if "local" not in (getattr(config, "attention_layers", None) or ("local",)):  # GPT-Neo's name for the kinds
+    if "local" not in (getattr(config, "attention_layers", None) or ("local",)):  # GPT-Neo's name for `layer_types`
         return math.inf
     widths = [getattr(config, name, None) for name in WINDOWS]
     return min((width for width in widths if isinstance(width, int) and width > 0), default=math.inf)
@@ -47,9 +47,10 @@ def _biased_by_distance(config: Any) -> bool:
 def frequencies(config: Any) -> Frequencies | None:
     """Return a function from a row's length to a key that is equal for lengths with the same rotary frequencies.
 
-    A model chooses its frequencies by the largest position in a forward pass, so only rows with equal keys may share
-    one. LongRoPE has two sets of frequencies. Dynamic NTK scaling has one set for every length beyond the original. For
-    an unknown scaling, every length gets its own key. The function is None if the length does not matter.
+    A model chooses its frequencies by the largest position in a forward pass, so only rows with equal keys may share a
+    forward pass. LongRoPE has two sets of frequencies. Dynamic NTK scaling has one set for all lengths up to the
+    original one, and another set for each greater length. For an unknown scaling, every length gets its own key. None
+    is returned instead of a function if the length does not matter.
     """
     config = config.get_text_config()
     rules = [rule for scaling in _scalings(config) if (rule := _rule(scaling, config)) is not None]

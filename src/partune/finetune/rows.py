@@ -1,6 +1,6 @@
 """Read rows of instruction data, check them, and bring them to one form for each format.
 
-No field with a value is dropped silently. It is used, or counted as unused, or its row is refused with its number.
+No field with a value is dropped silently. The field is used, or counted as unused, or a UserError names its row.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def find_file(data: config.Data) -> Path | None:
     plain = path.with_suffix("") if path.suffix == ".gz" else path
     if path.is_file():
         if plain.suffix not in SUFFIXES:
-            raise UserError(f"{data.path}: instruction data is a .json or .jsonl file (either .gz), or a data set id")
+            raise UserError(f"{data.path}: instruction data is a .json or .jsonl file (also .gz), or a data set id")
         return path
     if not path.is_dir() and (plain.suffix in SUFFIXES or path.is_absolute() or data.path.startswith((".", "~"))):
         raise UserError(f"no data file {data.path}{suggestion_beside(path)}")
@@ -94,7 +94,7 @@ def _decode(raw: bytes, path: Path) -> str:
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # The codec counts bytes after a byte order mark.
+        # The codec does not count the three bytes of a byte order mark.
         start = error.start + (3 if raw.startswith(b"\xef\xbb\xbf") else 0)
         line = raw.count(b"\n", 0, start) + 1
         wide = " (it begins like UTF-16: save it as UTF-8)" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
@@ -114,7 +114,7 @@ def _parse(text: str, source: str) -> Any:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object as a mapping; raise ValueError for a duplicate key, of which json would keep the last."""
+    """Return an object as a mapping; raise ValueError for a duplicate key, because json would keep its last value."""
     mapping = dict(pairs)
     if len(mapping) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
@@ -164,8 +164,8 @@ class Rows:
         form: The format.
         rows: The number of each row (from 1) and its fields. An Alpaca row has Alpaca's names. A chat has its messages,
             the template's other arguments, and the indices of messages that are not trained on (`untrained`).
-        names: The names in the data of the format's fields, by their names in the format.
-        unused: The names of fields that have a value and are not used, by the row's number.
+        names: Maps the format's name of a field to the name that this field has in the data.
+        unused: Maps the number of a row to the names of its fields that have a value and are not used.
     """
 
     form: Format
@@ -222,7 +222,7 @@ def _format(data: config.Data, first: Row) -> Format:
 
 
 def _names(form: Format, rows: Sequence[Row]) -> dict[str, str]:
-    """Return the names in the data of the format's fields; Dolly's names count if no row has Alpaca's."""
+    """Return `names` of `Rows`. A field may have Dolly's name if no row has a value under Alpaca's name."""
     present = {name for row in rows for name, value in row.items() if _has_value(value)}
     if form == "chat":
         return {name: name for name in CHAT if name in present}
@@ -333,7 +333,7 @@ def _message(message: Any, number: int) -> Message:
 
 
 def _take_train_mark(message: Message, number: int) -> bool:
-    """Return whether a message may be trained on; remove the fields that say this from an answer."""
+    """Return whether a message may be trained on; if it is an answer, remove the fields that say so."""
     trained = True
     if message["role"] == "assistant":
         for name in TRAIN_FIELDS:
@@ -377,7 +377,7 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
-    """Raise UserError for the names of roles in other formats, or if no message is an answer."""
+    """Raise UserError if a role has the name of another format (such as "gpt"), or if no message is an answer."""
     # A template would write the answers of, say, ShareGPT's role "gpt", but they would never be trained on.
     answered = False
     for number, row in rows:

@@ -74,11 +74,11 @@ def attention_layers(model: nn.Module) -> list[str]:
 
 
 def check_accepted(model: nn.Module, targets: str) -> None:
-    """Raise UserError if PEFT would not load an adapter on these layers; name the targets that it would load.
+    """Raise UserError if PEFT would not load an adapter on these layers; the message names targets that work.
 
     Args:
         model: The base model, with the layers as they were loaded.
-        targets: A value of the setting, as for `find_targets`.
+        targets: A value of the setting `targets`, as for `find_targets`.
     """
     layers = find_targets(model, targets)
     # Checked before anything trains, because an adapter that PEFT cannot load again would be useless.
@@ -90,7 +90,7 @@ def check_accepted(model: nn.Module, targets: str) -> None:
 
 
 def _accepted(model: nn.Module, layers: list[str]) -> list[tuple[str, list[str]]]:
-    """Return the layers that PEFT accepts, grouped by the shortest name that means no other layers."""
+    """Return the layers of a list that PEFT accepts, grouped by the shortest name that means no layer off the list."""
     groups: dict[str, list[str]] = {}
     for layer in layers:
         groups.setdefault(_shortest_name(model, layer, layers), []).append(layer)
@@ -112,14 +112,15 @@ def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
 
     Args:
         model: The base model, with the layers as they were loaded.
-        targets: A value of the setting, as for `find_targets`.
+        targets: A value of the setting `targets`, as for `find_targets`.
 
     Returns:
         layers: The number of layers with adapters.
         blocks: The number of blocks with adapters.
         of: The number of all blocks.
         names: The last names of the layers with adapters.
-        left_out: The last names of layers that `targets` means and that get no adapter, by the reason.
+        left_out: The layers that `targets` means and that get no adapter. Each key is a reason, and its value the last
+            names of the layers that it concerns.
     """
     layers = find_targets(model, targets)
     blocks = {block_of(model, layer) for layer in layers} - {None}
@@ -133,7 +134,7 @@ def coverage(model: nn.Module, targets: str) -> dict[str, Any]:
 
 
 def _left_out(model: nn.Module, targets: str, layers: list[str]) -> dict[str, list[str]]:
-    """Return the last names of the layers that `targets` names and that get no adapter, by the reason."""
+    """Return `left_out` of `coverage`: reasons, each with the last names of the layers that get no adapter for it."""
     trained = trained_layers(model)
     if targets == "attention":
         meant = [name for kind in mixing_layers(model) for name in kind]
@@ -158,7 +159,7 @@ def _last_names(layers: Iterable[str]) -> list[str]:
 
 
 def short_targets(model: nn.Module, layers: list[str]) -> list[str]:
-    """Return the layers' last names, as adapter files have them, if they mean the same layers; otherwise full names.
+    """Return names for an adapter's file: the layers' last names if these mean no other layers, otherwise full names.
 
     Args:
         model: The base model, with the layers as they were loaded.

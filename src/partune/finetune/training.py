@@ -82,7 +82,7 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
         DivergedError: The loss or its gradient is not finite.
         UserError: The model does not have the target layers.
     """
-    # PEFT draws A from torch's global generator. It must start from the trial's seed, and its state is restored after.
+    # PEFT draws A from torch's global generator, which therefore starts from the trial's seed and is restored after.
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
         steps, tokens, losses = run(base, examples, settings, seed, order_seed)
@@ -215,7 +215,8 @@ def accumulate(
         examples: All examples.
         indices: (n,), the indices of the batch's examples.
         micro_batch_size: The number of examples per forward pass; None passes all at once.
-        stand: Called before each micro-batch with the row of the batch at which it begins, and its shape (b, T).
+        stand: Called before each micro-batch with two arguments: the row of the batch at which the micro-batch begins,
+            and the shape (b, T) of the micro-batch.
     """
     import torch
     from torch.nn import functional
@@ -242,7 +243,7 @@ def accumulate(
 
 
 def make_optimizer(parameters: list[nn.Parameter], settings: config.Training) -> torch.optim.Optimizer:
-    """Return AdamW or SGD without weight decay. `decay` does it for both, because SGD's own decay is coupled.
+    """Return AdamW or SGD without weight decay. `decay` applies it for both: the decay of torch's SGD is coupled.
 
     Args:
         parameters: The adapter's parameters.
@@ -314,8 +315,8 @@ def batches(examples: int, batch_size: int, steps: int, seed: int) -> Iterator[n
 def schedule(step: int, steps: int, warmup: int, kind: Literal["constant", "linear", "cosine"]) -> float:
     """Return the learning rate at step 0, 1, ..., steps - 1, as a share of its peak.
 
-    During warm-up it is (step + 1) / warmup, so that no step has rate 0. After warm-up, with
-    x = (step - warmup) / (steps - warmup), it is 1 (constant), 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine).
+    During warm-up the share is (step + 1) / warmup, so that no step has rate 0. After warm-up, with
+    x = (step - warmup) / (steps - warmup), the share is 1 (constant), 1 - x (linear) or (1 + cos(pi x)) / 2 (cosine).
 
     Args:
         step: The step, from 0.

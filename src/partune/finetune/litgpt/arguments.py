@@ -67,7 +67,7 @@ def refuse(training: config.Training) -> None:
 
 
 def find_switches(model: nn.Module, targets: str) -> dict[str, bool]:
-    """Return the setting of each of LitGPT's switches that adapts the layers named by `targets`.
+    """Return for each of LitGPT's switches whether it has to be on to adapt exactly the layers that `targets` means.
 
     Args:
         model: The base model.
@@ -112,8 +112,8 @@ def finetune_arguments(
 ) -> list[str]:
     """Return the arguments of `litgpt finetune_lora`.
 
-    The number of steps is the same as for the other engines. The number of epochs passed to LitGPT is only large enough
-    to reach it. The micro-batch is the largest divisor of the batch that does not exceed the requested size.
+    The number of steps is the same as for the other engines. The number of epochs passed to LitGPT is just large enough
+    for these steps. The micro-batch is the largest divisor of the batch that does not exceed the requested size.
 
     Args:
         base: The base model in LitGPT's format.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-# By model type, a model that LitGPT knows by name and that has the same architecture. With its name, LitGPT's converter
+# Maps a model type to a model with the same architecture that LitGPT knows by name. Under this name, LitGPT's converter
 # accepts a model of any size.
 STAND_INS = {"llama": "Llama-3.2-1B", "mistral": "Llama-3.2-1B", "qwen2": "Qwen2.5-0.5B"}
 
@@ -48,7 +48,7 @@ def find_model_folder(model: config.Model) -> Path:
 def load_outline(model: config.Model) -> PreTrainedModel:
     """Return the model without its weights; raise UserError if it cannot be read.
 
-    A checkpoint in LitGPT's format is not checked for missing weights, because LitGPT's converter has done so.
+    A checkpoint in LitGPT's format is not checked for missing weights, because LitGPT's converter has checked it.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -71,7 +71,7 @@ def convert(program: Program, source: Path, folder: Path, name: str, log: Path) 
         program: LitGPT's command.
         source: The model's folder.
         folder: The folder for the checkpoint; its last part should be `name`.
-        name: The model's name. LitGPT chooses the configuration and the tokenizer's rules by it.
+        name: The model's name. By this name, LitGPT chooses the configuration and the tokenizer's rules.
         log: The file for the converter's log.
 
     Raises:
@@ -97,7 +97,7 @@ def convert(program: Program, source: Path, folder: Path, name: str, log: Path) 
         except StepError as error:
             if "is not a supported config name" not in str(error):
                 raise
-            # Within an architecture, the name decides only the sizes, and these are then overwritten by the model's.
+            # Within an architecture, the name decides only the sizes. The model's own sizes are then written over them.
             stand_in, settings = describe(source)
             program.run("convert_to_litgpt", [str(draft), "--model_name", stand_in], log)
             (draft / SETTINGS).write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -201,7 +201,7 @@ def keep_lora(final: Path, folder: Path, model: nn.Module, training: config.Trai
             _write_peft(draft, model, training)
 
 
-# Llama's names of the layers in a block, by LitGPT's names.
+# Maps LitGPT's names of the layers in a block to Llama's names.
 LAYERS = {
     "attn.proj": "self_attn.o_proj",
     "mlp.fc_1": "mlp.gate_proj",

@@ -1,12 +1,12 @@
 """The engine that runs each trial through LitGPT's commands: `litgpt finetune_lora`, then `litgpt evaluate`.
 
 LitGPT's processes train, merge and score. Checks, settings, the split of items, metrics and the record are the same as
-for the other engines. LitGPT needs another version of transformers than partune does, so nothing of it is imported: it
-is a program in its own virtual environment. Written against LitGPT 0.5.13.
+for the other engines. LitGPT needs another version of transformers than partune does. So partune does not import
+LitGPT, but runs it as a program in another virtual environment. This engine was written for LitGPT 0.5.13.
 
-Splitting the items and the paired test need per-item results. `litgpt evaluate` writes them to results.json: the
-log-likelihood of every choice, from lm-evaluation-harness. The command always scores all items of a task, so every
-trial also pays for the verdict items, but their scores do not leave this module before the verdict.
+To split the items, and for the paired test, partune needs the results of single items. `litgpt evaluate` writes these
+to results.json: the log-likelihood of every choice, from lm-evaluation-harness. The command always scores all items of
+a task. So every trial also pays for the verdict items, but their scores do not leave this module before the verdict.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class LitGPTEngine(Engine):
         for names in targets:
             find_switches(self._base.model, names)
         for trial_settings in settings:
-            # Whether settings are refused does not depend on the seeds, so any will do.
+            # Whether settings are refused does not depend on the seeds, so any seeds will do.
             self.arguments(Assignment(0, trial_settings, 0, 0, frozenset()), Path(), Path(), Path())
         self._program.check()
 
@@ -165,7 +165,7 @@ class LitGPTEngine(Engine):
         return Outcome(scores, cost)
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Train and score an assignment with learning rate 0; raise UserError if that fails, as trials would too."""
+        """Train and score an assignment with learning rate 0; raise UserError if that fails: trials would fail too."""
         outcome = self.evaluate(assignment)
         if isinstance(outcome.scores, Exception):
             raise UserError(f"LitGPT cannot fine-tune here: {cause(outcome.scores)}")
@@ -203,7 +203,7 @@ class LitGPTEngine(Engine):
         return score_untrained(score)
 
     def reload(self, dtype: str, adapter: Path) -> Reloaded | None:
-        """Load a saved adapter through PEFT, on a base model whose weights are loaded for it.
+        """Load a saved adapter through PEFT, on a base model that is loaded with its weights for this call.
 
         Returns None if the adapter has no copy in PEFT's format.
         """
@@ -303,7 +303,7 @@ class LitGPTEngine(Engine):
             StepError: The step failed.
         """
         loglikelihoods = self._evaluated(checkpoint, parts, folder, dtype)
-        # The step above ran in another process and needs no lock. Scoring renders templates, one thread at a time.
+        # The step above ran in another process and needs no lock. Scoring does: only one thread may render templates.
         with self.materials.lock:
             return self.materials.scorer.score(loglikelihoods, parts)
 
@@ -362,7 +362,8 @@ def _grouped(asked: Sequence[Asked], folder: Path) -> dict[tuple[Path, int | Non
     task that comes with lm-evaluation-harness, it runs in `folder`.
 
     Returns:
-        The tasks by working directory, limit of documents, and number of examples shown before a question.
+        A mapping. A key is (working directory, limit of documents, number of examples shown before a question), and its
+        value is the tasks to score with these.
     """
     groups: dict[tuple[Path, int | None, int | None], list[str]] = {}
     for names, limit, fewshot in asked:

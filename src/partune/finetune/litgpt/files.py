@@ -16,7 +16,7 @@ from partune.finetune.rows import Row, normalise, read_rows
 
 WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.yaml"
 
-# The log-likelihood of a continuation, and whether it is the greedy one, by (context, continuation).
+# Maps (context, continuation) to the log-likelihood of the continuation, and whether it is the greedy one.
 Answers = dict[tuple[str, str], tuple[float, bool]]
 
 
@@ -59,7 +59,7 @@ def write_data(rows: Sequence[Row], folder: Path) -> Path:
 
 
 def require_own(scratch: Path) -> None:
-    """Raise UserError if a scratch folder contains anything that partune did not make, as it could be replaced."""
+    """Raise UserError if a scratch folder contains anything that partune did not make and might replace."""
     ours = {"base", "data", "trials", "convert_to_litgpt.log"}
     for folder, names in ((scratch, ours), (scratch / "data", {"train.json", "val.json"})):
         present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

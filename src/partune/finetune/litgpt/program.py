@@ -35,7 +35,7 @@ class Program:
 
     Attributes:
         path: The absolute path of the command.
-        environment: The environment variables of its processes.
+        environment: The environment variables of LitGPT's processes.
     """
 
     path: str
@@ -121,7 +121,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 def tail(log: Path, length: int = 300) -> str:
     r"""Return the last three lines of a log that are not empty, joined into one line.
 
-    Of a progress bar, which overwrites its line with "\r", only the last state is kept.
+    A progress bar overwrites its line with "\r"; only its last state is kept.
 
     Args:
         log: The file.
@@ -140,7 +140,7 @@ def environment(device: str, threads: int | None) -> dict[str, str]:
         device: The only torch device that the processes may see: cpu, cuda or, for example, cuda:1.
         threads: The number of CPU threads; None keeps torch's default.
     """
-    # These two could point LitGPT at partune's packages, but it needs another version of transformers.
+    # PYTHONPATH and PYTHONHOME could make LitGPT import partune's version of transformers, but LitGPT needs another.
     variables = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
     variables["TOKENIZERS_PARALLELISM"] = "false"
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""Compute the LoRA adapters of a pack, which is K trials on one frozen base model, as batched products.
+"""Compute the LoRA adapters of a pack (K trials on one frozen base model) as batched products.
 
     rows of a forward pass   (K b, T): b sequences of each trial, one trial after another; the base runs once over all
     A, B of a layer          (K, d_in, R), (K, R, d_out); y_k = W x_k + (alpha_k / r_k) B_k A_k drop_k(x_k)
@@ -148,7 +148,7 @@ class Pack:
         self.least = thresholds(dropouts).to(device)
         shares = [1 - p if self.drops else 1.0 for p in dropouts]
         scales = [alpha / (r * share) for alpha, r, share in zip(alphas, ranks, shares, strict=True)]
-        self.scales = torch.tensor(scales, device=device, dtype=dtype).view(-1, 1, 1)  # alpha / r, over 1 - p
+        self.scales = torch.tensor(scales, device=device, dtype=dtype).view(-1, 1, 1)  # (alpha / r) / (1 - p)
         self.A, self.B = self.views(self.values)
         for leaf in self.leaves if train else ():
             leaf.requires_grad_()
@@ -264,7 +264,7 @@ class PackedLinear(nn.Module):
     # The active pack changes between calls. Each change would make torch.compile compile the block again.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output (K b, T, d_out) for x (K b, T, d_in), in which each trial's rows use its own adapter."""
+        """Return the output (K b, T, d_out) for x (K b, T, d_in): each row uses the adapter of its trial."""
         out: Tensor = self.base_layer(x)
         pack = self.carrier.pack
         if pack is None:
@@ -287,7 +287,7 @@ class Carrier:
     Attributes:
         base: The base model.
         sites: The layers with adapters.
-        lora: Returns PEFT's description of an adapter on these layers for some training settings.
+        lora: Takes training settings, and returns PEFT's description of an adapter on these layers.
         pack: The active pack.
         at: The steps and rows of the current forward pass in training, on which dropout masks depend.
     """

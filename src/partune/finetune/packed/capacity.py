@@ -77,7 +77,7 @@ def choose(base: Base, head: Head, settings: config.Training, examples: Examples
 
 
 def doubled(seconds: Callable[[int], float], most: int) -> int:
-    """Return the largest of 1, 2, 4, ... at which doubling still reduced a trial's share of the time of a step by GAIN.
+    """Double a pack's size from 1 while this cuts a trial's share of a step's time by GAIN or more; return the size.
 
     Args:
         seconds: Returns the seconds of a step for a number of trials. If it runs out of memory, the pack is too large.

@@ -1,8 +1,8 @@
 """Save a trial's training state in a folder, so that an interrupted trial can resume.
 
 Batches follow from the study's seed, and dropout masks from trial, step and position. So the step, the adapter and the
-optimiser's state are the complete state of a training, and a resumed training ends with the same adapter as one without
-an interruption.
+optimiser's state are the complete state of a training. A resumed training ends with the same adapter as a training that
+was never interrupted.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def save(adapter: Path, identity: dict[str, Any], checkpoint: Checkpoint) -> Non
 
 
 def load(adapter: Path, identity: dict[str, Any]) -> Checkpoint | None:
-    """Return the checkpoint of a training, or None if there is none, it is another training's, or it is damaged.
+    """Return the checkpoint of a training; None if it does not exist, belongs to another training, or is damaged.
 
     Args:
         adapter: The folder in which the trial will save its adapter.

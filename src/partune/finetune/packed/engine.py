@@ -1,4 +1,4 @@
-"""Run trials from several threads in packs: they are trained and scored together on one base model in memory."""
+"""Train and score trials in packs: trials that several threads submit run together on one base model in memory."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class PackedEngine(Engine):
         return packer.submit(job).result()
 
     def score_zero(self, assignment: Assignment) -> Outcome:
-        """Evaluate an assignment with learning rate 0 like any other assignment."""
+        """Evaluate an assignment with learning rate 0 in the same way as a trial."""
         return self.evaluate(assignment)
 
     def score_base(self, dtype: str, parts: frozenset[str]) -> Outcome:

@@ -22,7 +22,7 @@ from partune.runtime.failures import is_out_of_memory, one_line
 ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # the number of logits held in memory at once
 PROBE = "A model is taken apart here, and has to say the same of this sentence as it says when it is whole."
 LONGEST = 32  # the largest number of tokens of the probe
-# Largest mean difference of logits that count as equal, relative to their spread. It is larger than rounding errors and
+# Logits count as equal up to this mean difference, relative to their spread. It is larger than rounding errors and
 # smaller than the effect of a forgotten factor.
 TOLERANCE, TOLERANCE_HALF = 1e-4, 5e-2
 

@@ -4,7 +4,7 @@ A pack is the trials that are trained and scored together on one base model. The
 lm-evaluation-harness, which computes requests one by one. Here, the computation is planned once per part of a task:
 
 - Requests with the same context form one *tree*. Its row has the context once, and after it the tokens of every choice.
-  By a mask, a choice sees only the context and itself. It has the positions that it would have in a row by itself.
+  By a mask, a choice sees only the context and itself. Its positions are those that it would have in a row of its own.
 - Trees are sorted by length and divided into batches.
 - Logits are computed only for the tokens of continuations. Those at the end of a context are computed once for all
   choices.
@@ -59,8 +59,8 @@ class Tree:
         tokens: (T,), the tokens of the row.
         positions: (T,), the position of each token in a row with its request alone.
         branch: (T,), the branch of each token: TRUNK for the context, or the number of a continuation.
-        requests: For each request its index in the part, the indices in the row of the tokens that predict its
-            continuation, and the tokens of the continuation.
+        requests: Three things for each request: its index in the part; where in the row the tokens are that predict its
+            continuation; and the tokens of the continuation.
     """
 
     context: list[int]
@@ -81,7 +81,7 @@ class Tree:
 
     @property
     def depth(self) -> int:
-        """The number of tokens of the context and the longest branch, which is the longest separate row."""
+        """The number of tokens of the context and the longest branch together: the longest separate row has as many."""
         return max(self.positions) + 1
 
     def add(self, request: int, continuation: list[int]) -> None:
@@ -224,7 +224,7 @@ class PackedLikelihoods:
     def __init__(self, base: Base, head: Head, tokens: int | None = None) -> None:
         self.base, self.head = base, head
         self.tokens = tokens or TOKENS.get(base.device.type, TOKENS["cpu"])
-        self.shared: dict[str, bool] = {}  # whether the requests of a part share rows, by the part's name
+        self.shared: dict[str, bool] = {}  # for the name of each part, whether its requests share rows
         self._plans: dict[str, Plan] = {}
         self._deepest = deepest(base.model.config)
         self._frequencies = frequencies(base.model.config)
@@ -237,7 +237,7 @@ class PackedLikelihoods:
         pack: Pack | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> list[list[Answer]]:
-        """Return the log-likelihood of each request and whether it is greedy, for every trial of a pack or the base.
+        """Return the answers to requests: one list for each trial of a pack, or a single list for the base model alone.
 
         Args:
             name: The name of the part, under which its plan is cached.
@@ -330,7 +330,7 @@ class PackedLikelihoods:
         sums: npt.NDArray[np.float64],
         greedy: npt.NDArray[np.bool_],
     ) -> None:
-        """Add the log-probabilities of a pass's continuation tokens to `sums`; update `greedy`; each (K, requests)."""
+        """Add the log-probabilities of a pass's tokens to `sums` (K, requests), and update `greedy` (K, requests)."""
         ids = part.ids.repeat(K, 1)  # (K R, T)
         positions = None if part.bare else part.positions.repeat(K, 1)
         mask = None if part.bare else part.mask(K, self._mask_dtype)

@@ -2,7 +2,7 @@
 
 Every setting that may differ between trials is a vector over the trials.
 
-    g_k <- g_k min(1, c_k / (||g_k|| + 1e-6))       clipped by the trial's own norm, as torch's clip_grad_norm_
+    g_k <- g_k min(1, c_k / (||g_k|| + 1e-6))       clipped by the trial's own norm, as by torch's clip_grad_norm_
     p_k <- p_k - eta_k lambda_k p_k                 decoupled decay (Loshchilov and Hutter 2019, algorithm 2)
     m_k <- beta1 m_k + (1 - beta1) g_k,  v_k <- beta2 v_k + (1 - beta2) g_k^2
     p_k <- p_k - eta_k (m_k / (1 - beta1^t_k)) / (sqrt(v_k / (1 - beta2^t_k)) + eps)

@@ -32,8 +32,8 @@ from partune.runtime.preemption import PreemptedError, noticed, saving_on_notice
 from partune.runtime.threads import torch_threads
 from partune.trial.names import ItemSet
 
-GATHER = 0.02  # seconds without a new trial after which an incomplete pack begins
-# A trained trial is scored together with trials that have at most this share of their steps left, and waits for them.
+GATHER = 0.02  # an incomplete pack begins after this many seconds without a new trial
+# A trained trial waits for trials that have at most this share of their steps left, to be scored with them.
 TOGETHER = 0.1
 RUNG = frozenset({ItemSet.RUNG})
 
@@ -156,7 +156,7 @@ class Packer:
 
         Args:
             residents: The pack, which is empty at first.
-            trained: A list for the trials that wait for scoring. After an exception, the caller saves those left in it.
+            trained: A list for the trials that wait for scoring. After an exception, the caller saves the trials in it.
             targets: The value of `targets` of the trials that may join.
         """
         size = min(self.width, self._most or self.width)
@@ -174,8 +174,8 @@ class Packer:
     def _train(self, residents: Residents, trained: list[Slot], size: int) -> int:
         """Advance the pack by a micro-step, and return the largest size that it may have from now on.
 
-        A pack that does not fit in memory is halved. Any other failure becomes the outcome of all trials of the pack,
-        because no single trial caused it.
+        A pack that does not fit in memory is halved. Any other error becomes the outcome of all trials of the pack,
+        because no single trial caused the error.
 
         Args:
             residents: The pack.
@@ -217,7 +217,7 @@ class Packer:
 
         Args:
             residents: The pack.
-            trained: A list to which trials are added that only have to be scored.
+            trained: A list that gets the trials that only have to be scored.
             targets: The value of `targets` of the trials that may join.
             size: The largest number of trials that the pack may have.
 
@@ -339,7 +339,7 @@ class Packer:
         self._futures.pop(slot).set_result(outcome)  # last, because the waiting thread may submit a trial at once
 
     def _score(self, carrying: Carrier, slots: list[Slot], parts: frozenset[str]) -> Sequence[Scores | Exception]:
-        """Score some trials together, or in halves if even one item does not fit in memory for all of them."""
+        """Score some trials together, or in halves if memory is too small for even one item of all trials at once."""
         try:
             pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
             return self.scorer().score_all(
@@ -370,7 +370,7 @@ class Packer:
         return size
 
     def _fail(self, residents: Residents, error: Exception) -> None:
-        """Set an error that no single trial caused as the outcome of all trials of a pack."""
+        """Set an error as the outcome of all trials of a pack, because no single trial caused it."""
         for slot in residents.slots:
             self._give_back(slot, error)
         residents.arrange([])

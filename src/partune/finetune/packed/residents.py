@@ -1,4 +1,4 @@
-"""Train a pack, which is trials that share forward passes on one base model, each with its adapter and optimiser."""
+"""Train a pack: trials that share forward passes on one base model. Each has an adapter and an optimiser of its own."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class Slot:
         return settings.learning_rate * schedule(self.step, self.steps, self.warmup, settings.schedule)
 
     def report(self) -> None:
-        """Report the rungs that the trial passed before it was interrupted to its judge, which may be a new object."""
+        """Report to the judge, which may be a new object, the rungs that the trial passed before an interruption."""
         if self.job.judge is not None:
             for rung, score in enumerate(self.rungs):
                 self.job.judge.report(rung, score)
@@ -228,7 +228,7 @@ class Residents:
                 pack.put(row, begin.weights)
                 optimizer.put(row, begin.step, begin.first, begin.second)
         for slot in new:
-            slot.begin = None  # only after all are in the pack: if it does not fit, it is built again with fewer slots
+            slot.begin = None  # only now: if memory had run out above, a smaller pack would need it
         self.slots, self.pack, self.optimizer = slots, pack, optimizer
 
     def step(self) -> None:
@@ -348,8 +348,8 @@ class Batch:
 
     Attributes:
         ids: (K b, T), the token ids.
-        where: (K, n), indices among a trial's b T tokens of those that are followed by a trained token.
-        targets: (K, n), the trained tokens that follow them.
+        where: (K, n), the tokens just before trained tokens, as indices among the b T tokens of each trial.
+        targets: (K, n), these trained tokens.
         real: (K, n), False for padding.
         trained: (K,), the number of trained tokens in each trial's whole step.
     """
@@ -367,7 +367,8 @@ class Batch:
         """Return the batches of the next micro-batches of all trials: one batch, unless rotary frequencies differ.
 
         A model chooses rotary frequencies by the longest row of a forward pass. So rows share a pass only if the
-        lengths of their trials' own micro-batches have the same frequencies. All other rows are blank in this pass.
+        lengths of their trials' own micro-batches have the same frequencies. In each pass, the rows that have other
+        frequencies are blank.
 
         Args:
             slots: The trials.

@@ -78,8 +78,8 @@ def load_file(path: Path, trusted: bool, harness: Callable[[], Mapping[str, Entr
     Args:
         path: The file of a task or a group.
         trusted: Whether local files may run code.
-        harness: Returns the harness's whole index by name. It is slow, so it is called only for a name that is not
-            found otherwise.
+        harness: Returns the harness's whole index (names and their entries). The call is slow, so it is made only for a
+            name that is not found otherwise.
 
     Returns:
         The name of the task or group, and the result of the harness's `TaskManager.load`.
@@ -113,7 +113,7 @@ class _Members:
         index: The tasks defined in the group's folder, by name. Members found among the harness's tasks are added.
         folder: The group's folder.
         trusted: Whether local files may run code.
-        harness: Returns the harness's whole index by name; slow.
+        harness: Returns the harness's whole index (names and their entries); the call is slow.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class _Members:
     def _find(self, name: str, group: str) -> Entry:
         """Return the index entry of a name; raise UserError if nothing has that name or its file cannot be read."""
         if name not in self._index:
-            # The harness leaves files that it cannot parse out of its index. Reading the file raises its error.
+            # The harness leaves files that it cannot parse out of its index. Reading such a file here raises the error.
             unparsed = _find_definition(self._folder, name, "task|group")
             if unparsed is not None:
                 _read(unparsed)
@@ -217,7 +217,7 @@ def _read(path: Path) -> Settings:
 
 
 def _with_absolute_data_files(settings: Settings, path: Path) -> Settings:
-    """Return a task's or group's settings with the data files that are beside its YAML file as absolute paths.
+    """Return a task's or group's settings, with absolute paths for data files that are beside its YAML file.
 
     The harness would look for relative paths in the working directory. Names of files that are not beside the YAML
     file stay as they are.
@@ -254,7 +254,7 @@ def _untrusted(path: str | Path, code: str) -> UserError:
 
 
 def reason(error: Exception) -> str:
-    """Return the message of an error raised by the harness, in one line, with advice if a template left the sandbox."""
+    """Return the message of an error that the harness raised, in one line, with advice if the sandbox raised it."""
     from datasets.exceptions import DatasetGenerationError
     from jinja2.exceptions import SecurityError
 
@@ -271,8 +271,9 @@ def _functions_refused() -> Iterator[None]:
     import yaml
     from lm_eval.tasks import _yaml_loader
 
-    # The harness imports the function that `!function` names while it reads the file. Replacing its loader refuses the
-    # tag exactly where the harness would obey it; a check of the file beforehand could parse it differently.
+    # The harness imports the function that `!function` names while it reads the file. The harness's
+    # loader is replaced, so that the tag is refused where the function would be imported. A separate check of the file
+    # beforehand could parse it differently.
     make_loader = _yaml_loader._make_loader
 
     def refuse(_: Any, *parts: Any) -> Any:
@@ -297,7 +298,7 @@ def _functions_refused() -> Iterator[None]:
 
 
 def _code_in(settings: Mapping[str, Any]) -> str | None:
-    """Return the first setting of a task or group that would run code, `!function` apart; None if there is none."""
+    """Return the first setting of a task or group that would run code, besides `!function`; None if there is none."""
     import lm_eval.api.metrics  # noqa: F401  (fills the registry)
     from lm_eval.api.registry import metric_registry
 

@@ -61,7 +61,7 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
 
 
 def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
-    """Return a function that tokenises the harness's requests as HFLM does, without tokens after the text such as EOS.
+    """Return a function that tokenises requests as HFLM does, but without tokens (such as EOS) at the end of a text.
 
     HFLM finds a choice's tokens by dropping as many tokens as the context alone has. If the tokenizer ends every text
     with EOS, the context's EOS is counted too: the choice would lose its first token and gain EOS.
@@ -81,7 +81,7 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
             )
 
         def _adds_special(self, string: str, add_special_tokens: bool | None) -> bool:
-            """Return whether HFLM lets the tokenizer add special tokens: by default unless the text begins with BOS."""
+            """Return whether HFLM lets the tokenizer add special tokens (by default yes, but not before BOS)."""
             begins_with_bos = string.startswith(self.tokenizer.decode(self.prefix_token_id))
             return not begins_with_bos if add_special_tokens is None else add_special_tokens
 

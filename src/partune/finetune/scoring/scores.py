@@ -6,9 +6,9 @@ that respond to any change of the model. Higher is better for all of them:
 
     loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
     margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
-             With their likelihoods p and q this is (p - q) / (p + q), in (-1, 1). It is positive only if `acc` counts
-             the item as right, and 0 if a wrong choice is as likely. It is bounded, so that no single item outweighs
-             the others.
+             If p and q are the two likelihoods, this is (p - q) / (p + q), in (-1, 1). It is positive only if `acc`
+             counts the item as right, and 0 if a wrong choice is as likely. It is bounded, so that no single item
+             outweighs the others.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Part:
 
     @cached_property
     def weights(self) -> Floats:
-        """(n,), the weight of each item in the task's score if all items have a value; `aggregate` uses the same."""
+        """(n,), the weight of each item in the task's score if all items have a value; `aggregate` uses these too."""
         if self.task.weighs_by_size(self.metric):
             return np.full(len(self.indices), 1 / len(self.indices))
         _, places, sizes = np.unique(self.leaf, return_inverse=True, return_counts=True)
@@ -110,11 +110,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Scores:
-    """The scores of one model. Names are those that an Observation uses.
+    """The scores of one model, under the names that they have in the record.
 
     Attributes:
         named: Scores by name, and their standard errors by the same names with "_stderr" appended.
-        items: Per-item results by name, (n,) or (n, choices).
+        items: The results of single items by the name of the result, each (n,) or (n, choices).
         score: The study's metric on the search items (or the rung items), averaged over tasks; None if neither were
             scored.
         stderr: The standard error of `score`.
@@ -163,7 +163,7 @@ class Scorer:
         self.rungs: list[Part] = []
         for task in tasks:
             search, verdict = task.split(seed, validation.verdict_share, self.metric)
-            # Few items, because every trial pays for its rungs. The same for all trials, because rungs compare them.
+            # A rung compares trials, so all of them have the same items; and few items, as every trial pays for them.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts.append(Part(ItemSet.SEARCH, task, search, self.metric))
@@ -302,7 +302,7 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
 
 
 def check_first_token(base: Base) -> None:
-    """Raise UserError if the tokenizer has neither BOS nor EOS: the harness begins a text without context with one."""
+    """Raise UserError if the tokenizer has neither BOS nor EOS: the harness puts one before a text without context."""
     if base.tokenizer.bos_token_id is None and base.tokenizer.eos_token_id is None:
         raise UserError(
             "the tokenizer has neither a BOS nor an EOS token, and scoring needs one to begin a text with; "
@@ -449,7 +449,7 @@ def aggregate(part: Part, values: Floats, metric: str | None = None) -> tuple[fl
     Args:
         part: The part.
         values: (n,), nan for an item without a value.
-        metric: The metric whose weights of leaves are used; None means the part's metric.
+        metric: The metric, which decides how leaves are weighted; None means the part's metric.
     """
     from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
 

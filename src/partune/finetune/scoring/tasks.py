@@ -99,8 +99,8 @@ class Task:
     def weighs_by_size(self, metric: str) -> bool:
         """Return whether subtasks are weighted by their number of items for a metric.
 
-        For a metric that the group's file does not name, they are, unless all the metrics that it names are weighted
-        equally.
+        If the group's file does not name the metric, they are, unless the file weights subtasks equally for every
+        metric that it does name.
         """
         return self.weights.get(metric, not self.weights or any(self.weights.values()))
 
@@ -243,9 +243,9 @@ class Loader:
 
 
 def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
-    """Return the requests whose tokens differ, and for every request the index of the returned one with its tokens.
+    """Return each different request (by its tokens) once, and for every given request its index among these.
 
-    Requests with the same tokens then get exactly the same likelihood. Computed twice, it could differ by rounding.
+    Requests with the same tokens then get exactly the same likelihood. If computed twice, it could differ by rounding.
     """
     index_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     unique: list[Request] = []
@@ -278,7 +278,7 @@ def _why_not_loaded(name: str, error: Exception) -> str:
 
 
 def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
-    """Build a leaf's requests; raise a UserError that names the faulty item, if one is found, when that fails."""
+    """Build a leaf's requests; if that fails, raise a UserError, which names the faulty item if one is found."""
     try:
         leaf.build_all_requests(limit=limit, rank=0, world_size=1)
     except Exception as error:
