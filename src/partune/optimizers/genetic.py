@@ -101,7 +101,7 @@ class Genetic(Metaheuristic):
         for j, parameter in enumerate(self.space.hyperparameters.values()):
             a, b = (first[j], second[j]) if rng.random() < 0.5 else (second[j], first[j])
             if j in has_first and j in has_second:
-                # As in the authors' code, an axis is recombined with probability 1/2 and otherwise inherited.
+                # As in Deb's code, an axis is recombined with probability 1/2 and otherwise inherited.
                 recombines = self.crossover == "sbx" and not isinstance(parameter, Choice) and rng.random() < 0.5
                 child[j] = sbx(a, b, self.eta_c, rng.random()) if recombines else a
             elif j in has_first or j in has_second:

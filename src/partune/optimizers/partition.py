@@ -107,8 +107,8 @@ class Tree:
     The root has depth 0. A leaf is cut into `base` equal parts along its longest side; of equal sides, the first axis
     is cut. A side is not cut if only one value decodes within it or if its hyperparameter is inactive throughout the
     cell. A cell is not cut either if the scores of all its configurations are known. Without this rule, a cell that
-    straddles a border between discrete values could be cut for ever: with base 3, no edge is ever at 1/2, the border
-    between two options.
+    straddles a border between discrete values could be cut for ever: with base 3, no edge is ever at 1/2, where a
+    choice of two options has its border.
 
     The leaves are ranked in rows, by default one for each depth. An added cell becomes a candidate in its row when its
     score is known; while its trial is pending, the cell waits. `collect` looks for scores that have arrived. Candidates
@@ -255,8 +255,8 @@ class Tree:
         axes: The axes along which the parent could be cut; all axes for the root.
         cut: The axis along which the parent was cut; None for the root.
         """
-        # The sides along which the parent was not cut can still be cut, unless conditions may depend on the axis of its
-        # cut.
+        # The sides along which the parent was not cut can still be cut. Only conditions on the axis of the cut could
+        # change that.
         lower, upper = cell.lower, cell.upper
         cuttable = [
             axis

@@ -53,7 +53,7 @@ class Sweeping(Partitioned):
             v_max = None
             # A sweep always reaches the shallowest leaf. If all leaves were deeper than h_max, it would otherwise
             # expand nothing, t would stay the same, and the search would never end. (This could happen with k = 2, or
-            # once the cells above h_max are exhausted.)
+            # once all cells of depth h_max and less are exhausted.)
             bottom = int(max(top, min(tree.depth, H_MAX[self.h_max](t))))
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)
