@@ -1,6 +1,7 @@
 """Read, validate, merge and write the file of a study.
 
-A mistake becomes a `UserError` of one line. It names the place and, for an unknown key, the most similar known key.
+A mistake becomes a `UserError` of one line. The line names the place and, for an unknown key, the most similar known
+key.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ def validated(section: type[AnySection], value: Any, strict: bool = False) -> An
     Args:
         section: The class of the section.
         value: The mapping.
-        strict: Whether values must already have their types, as in Python. Otherwise text is converted to numbers, as
-            flags need it.
+        strict: Whether values must already have their types, as in Python. Otherwise, text is converted to numbers,
+            because the values of flags are text.
 
     Raises:
         UserError: The mapping is not valid.
@@ -97,7 +98,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return a study's mapping, in which each relative path that exists in a folder has become absolute.
+    """Return a study's mapping with absolute paths in place of the relative paths that exist in a folder.
 
     Args:
         value: The mapping of a file or of flags, not validated yet.

@@ -30,7 +30,7 @@ from partune.runtime import paths
 
 
 def flag(name: str) -> Any:
-    """Return the metadata that names a field's flag, for a field whose own name would be an ambiguous flag."""
+    """Return the metadata that gives a field's flag another name, because the field's own name would be ambiguous."""
     return Field(json_schema_extra={"flag": name})
 
 
@@ -53,7 +53,8 @@ class Section(BaseModel):
         return value
 
 
-# The largest number of trials at once: more than any GPU can train, but not too many threads for a machine.
+# The largest number of trials at once, each of which has its own thread: more trials than any GPU can train, but not
+# more threads than a machine can run.
 PACK = 4096
 
 
@@ -88,7 +89,7 @@ class Model(Section):
     @field_validator("path")
     @classmethod
     def _embedded(cls, path: str) -> str:
-        """Replace the name demo by the folder of the embedded model, unless the working folder contains that name."""
+        """Replace the name demo by the folder of the embedded model, unless a path of this name exists."""
         # The record then contains a path that does not depend on the working folder.
         return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
@@ -363,7 +364,7 @@ class StudyConfig(Section):
     test: Test = Test()
     space: PathText | dict[str, Any] | None = None
     """Hyperparameters to search: a ready-made space (`partune spaces` lists them), a YAML file, or, in a study's file,
-    a mapping by name; by default the space lora."""
+    a mapping of names to hyperparameters; by default the space lora."""
     search: Search = Search()
     run: Run = Run()
 

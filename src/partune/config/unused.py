@@ -64,7 +64,7 @@ def refuse(study: StudyConfig, searched: Collection[str]) -> None:
 
 
 def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list[str]:
-    """Return notes about settings that have no effect, or not the expected one, on the loaded model and data.
+    """Return notes about settings that, with the loaded model and data, have no effect or an unexpected effect.
 
     Args:
         study: The settings of the study.

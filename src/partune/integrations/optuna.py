@@ -9,7 +9,7 @@ claim says which proposal of the optimiser the trial evaluates:
     search   the search that the trial belongs to: a digest of algorithm, options, seed and space
     number   the number of the proposal in that search: 0, 1, ...
     point    the point of the proposal in the unit cube
-    told     the trials whose results the optimiser was told after the previous proposal, in that order
+    told     the trials whose results the optimiser was told after the previous proposal, in the order of telling
     notes    what the optimiser inferred before it made the proposal (BaMSOO)
 
 A claim without a number belongs to a trial that was drawn at random, because the optimiser was waiting for results or
@@ -121,7 +121,7 @@ class PartuneSampler(BaseSampler):
         if not search_space:
             return {}
         axes = self._axes
-        if axes is None or search_space != axes.distributions:  # another sampler (PartialFixedSampler) may narrow it
+        if axes is None or search_space != axes.distributions:  # PartialFixedSampler narrows it
             axes = Axes.of(search_space)
         search = self._digest(axes)
         view = self._view(study, trial, axes, search)
@@ -171,9 +171,9 @@ class PartuneSampler(BaseSampler):
 
     def _view(self, study: Study, trial: FrozenTrial, axes: Axes, search: str) -> View:
         """Return the state of a search, rebuilt from the trials in the storage."""
-        # Two processes may claim at the same time after they have seen different results. Then the optimiser would not
-        # make the proposal of the later claim again. Its trial is treated like a trial that the search did not propose,
-        # and the replay starts again without the claim.
+        # Two processes may claim at the same time after they have seen different results. A replay then does not lead
+        # to the proposal in the later claim. The trial with the later claim is treated like a trial that the search did
+        # not propose, and the replay starts again without this claim.
         sign = 1.0 if study.direction is StudyDirection.MAXIMIZE else -1.0
         others = [other for other in _trials(study) if other.number != trial.number]
         strays: set[int] = set()
@@ -198,8 +198,8 @@ class Axes:
     Attributes:
         space: The space.
         distributions: The distributions by name, in the order of the axes of the space.
-        listed: The distributions whose values the space represents by positions 0, 1, ..., which are the ones with
-            steps or with categories.
+        listed: By name, the distributions with steps or with categories. The space represents each of their values by
+            its position, counted from 0.
     """
 
     space: Space
@@ -291,7 +291,7 @@ class View:
         self._search = search
         self._sign = sign
         self._trials: dict[int, FrozenTrial] = {}
-        self._proposals: dict[int, Proposal] = {}  # by trial number, the proposals whose results are not told yet
+        self._proposals: dict[int, Proposal] = {}  # trial number -> its proposal, until the result is told
         self._places = 0  # the number of proposals that are claimed or reserved
         self._reserved: list[tuple[int, Proposal, list[int]]] = []  # number, proposal, and the trials told before it
         self._ahead = 0  # the number of trials with a lower number that are about to claim
@@ -381,7 +381,7 @@ class View:
     def _observe(self, trial: FrozenTrial) -> None:
         """Register a trial that the search did not propose.
 
-        A surrogate model learns from it at once, and a tree search uses it when it reaches the point.
+        A surrogate model learns from the trial at once. A tree search uses the score when the search reaches the point.
         """
         config = None if trial.state is TrialState.WAITING else self._config(trial)
         if config is not None:

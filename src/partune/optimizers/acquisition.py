@@ -16,11 +16,12 @@ Acquisition = Callable[[Points], Points]  # (m, d) to (m,)
 
 
 def acquisition(surrogate: Surrogate) -> Acquisition:
-    """Return log E[max(f - f*, 0)] under the surrogate, as a function of points; Ament et al. 2023.
+    """Return a function that takes points and returns log E[max(f - f*, 0)] at each of them; Ament et al. 2023.
 
     f* is the highest posterior mean at an evaluated or pending point.
     """
-    # Not the highest score, which owes part of its height to luck if scores are noisy. Without noise the two agree.
+    # The highest score is not used as f*, because part of the highest of several noisy scores is luck. Without noise,
+    # the highest score and f* agree.
     best = float(surrogate.posterior(surrogate.X)[0].max())
 
     def log_ei(points: Points) -> Points:
@@ -64,14 +65,14 @@ def around(points: Points, rng: np.random.Generator, copies: int, step: Points) 
         points: The points to start from, (n, d).
         rng: The random generator.
         copies: The number of points to draw near each starting point.
-        step: The standard deviations of the moves, (n copies, 1), in units of the cube's side.
+        step: For each random point, the standard deviation of its moves, (n * copies, 1), in units of the cube's side.
 
     Returns:
-        The random points, (n copies, d).
+        The random points, (n * copies, d).
     """
     start = points.repeat(copies, axis=0)
     moved = np.clip(start + step * rng.standard_normal(start.shape) * (rng.random(start.shape) < 0.5), 0, 1)
-    # Small steps never leave an option's share of a choice's axis, but a uniform coordinate can.
+    # On the axis of a choice, a small step stays within the share of one option. A uniform coordinate can be in any.
     rows = np.arange(0, len(moved), 4)
     moved[rows, rng.integers(moved.shape[1], size=len(rows))] = rng.random(len(rows))
     return moved

@@ -6,7 +6,8 @@ acceptance of N. Metropolis et al., J. Chem. Phys. 21, 1953:
     P(accept) = min(1, exp((candidate - current) / T))        scores, higher is better
 
     T_0    median |difference| of the initial scores / log(1 / accept)
-    T, s   temperature and step of proposal n: geometric from T_0 and step to COLD T_0 and FINE step over the horizon
+    T      temperature at proposal n, which falls geometrically from T_0 to COLD * T_0 over the horizon
+    s      step at proposal n, which falls geometrically from step to FINE * step over the horizon
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ class Annealing(Metaheuristic):
             n = candidate.number
             if self._cycle(n) > cycle:
                 current, cycle = best, self._cycle(n)
-            # With T = 0, only better points are accepted: after the hypercube, the walk is at the best of n_init.
+            # In the hypercube T = 0, so no worse point is accepted: the walk leaves the hypercube at its best point.
             t = t_0 * COLD ** self.progress(n) if n >= self.n_init else 0.0
             if uniform[n] < metropolis(candidate.score, current.score, t):
                 current = candidate
@@ -95,7 +96,8 @@ class Annealing(Metaheuristic):
     def first_temperature(self, scores: Sequence[float]) -> float:
         """Return T_0, in units of the score, from the first n_init finite scores.
 
-        If these are all equal, further scores are used up to the first different one; without one, T_0 is 0.
+        If these are all equal, the scores after them are used too, up to the first that differs. If none differs, T_0
+        is 0.
 
         Args:
             scores: The scores in order of number.

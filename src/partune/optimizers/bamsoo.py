@@ -30,15 +30,16 @@ class BaMSOO(Sweeping):
     A node that is not evaluated is inferred: it is scored by its lower bound. Nodes are scored one at a time, because
     f+ and the Gaussian process change between siblings. If a node's configuration already has a score, the node takes
     that score at no cost. A middle child whose parent was inferred is tested again with the current process. While
-    results are pending, the process uses its own mean as their scores, and siblings are tested in the same order.
+    results are pending, the process uses its own mean as the missing scores, and siblings are still tested one by one.
 
     Args:
         space: The search space.
         seed: Ignored, because the algorithm draws no random numbers.
         k: The number of parts of a split. If it is odd, the middle child has its parent's point and costs nothing.
         h_max: The depth bound: "sqrt" for the paper's floor(sqrt(t)), or "none".
-        compare: How a leaf must compare with v_max to be expanded: ">=" (the paper) or ">" (the original study).
-        eta: In (0, 1). If the process is right, all bounds hold with probability 1 - eta.
+        compare: How a leaf's score must compare with v_max for the leaf to be expanded: ">=" (the paper) or ">" (the
+            study of 2025 that partune goes back to, docs/experiment.md).
+        eta: If f is a draw from the Gaussian process, all bounds hold with probability at least 1 - eta; 0 < eta < 1.
         patience: The number of inferred nodes in a row after which the next node is always evaluated; None, as in the
             paper, sets no limit.
     """
@@ -63,7 +64,7 @@ class BaMSOO(Sweeping):
         self._nodes = 0
         self._inferred: list[Cell] = []  # the nodes inferred since the last evaluation
         self._fitted: tuple[int, Surrogate] | None = None  # the number of results, and the process fitted to them
-        # The numbers of results and of proposals, and the process with its own mean as the score of pending proposals.
+        # The number of results, the number of proposals, and the process that counts pending proposals at its own mean.
         self._believed: tuple[int, int, Surrogate] | None = None
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:

@@ -4,11 +4,12 @@ Two forms of optimiser share this interface:
 
 - `Sampler`: proposal n is a function of the seed, n, the results told so far and the pending proposals (random search,
   Latin hypercube, GP-BO). A replay only has to restore the history.
-- `Sequential`: the paper's loop is a generator that yields the points to score and resumes with their scores (SOO,
-  BaMSOO). A replay feeds the recorded scores to the same loop. If the algorithm can continue while results are
-  pending, it does so exactly as far as the caller asks.
+- `Sequential`: the loop of the published algorithm is a generator that yields the points to score and resumes with
+  their scores (SOO, BaMSOO). A replay feeds the recorded scores to the same loop. Some algorithms can continue while
+  results are pending. They continue only until they have as many new points as the caller asked for.
 
-Neither proposes a configuration twice. If a search asks for one again, it gets the known score, at no cost.
+Neither form proposes a configuration twice. If a loop yields a point whose configuration has a score already, the loop
+resumes with that score, and nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Optimizer(ABC):
         learns: False if results do not change what is proposed.
         n_init: The number of proposals in the initial design, which does not depend on results.
         proposals: All proposals so far, in order of their numbers.
-        scores: The score that each told result counts as, by the proposal's number; -inf for a failure.
+        scores: For each told result, by the number of its proposal, the score that it counts as; -inf for a failure.
     """
 
     seeded: ClassVar[bool] = True
@@ -63,7 +64,7 @@ class Optimizer(ABC):
         self.scores: dict[int, float] = {}
         self._errors: dict[int, float] = {}
         self._completed: list[Observation] = []  # of trials that neither failed nor were stopped early
-        self._numbers: dict[Point, int] = {}  # the proposals' numbers by canonical point
+        self._numbers: dict[Point, int] = {}  # canonical point -> number of its proposal
         self._size = space.size
 
     # ----- the protocol
@@ -190,7 +191,8 @@ class Optimizer(ABC):
     @property
     def history(self) -> tuple[list[Point], list[float]]:
         """The n evaluated points, (d,) each, and their scores, (n,), -inf for a failure; both in order of number."""
-        # Not proposal.point: a Sequential proposes cell centres, and rounding to a configuration moves them.
+        # `proposal.point` may be the centre of a cell (Sequential). The evaluated point is that of the configuration
+        # to which the centre was rounded.
         numbers = sorted(self.scores)
         return [self.space.encode(self.proposals[k].config) for k in numbers], [self.scores[k] for k in numbers]
 
@@ -240,7 +242,7 @@ class Optimizer(ABC):
 
 
 class Sampler(Optimizer):
-    """An optimiser whose next point depends only on the history. It proposes the points that are evaluated."""
+    """An optimiser whose next point depends only on the history. The point of a proposal is always canonical."""
 
     def __init__(self, space: Space, seed: int = 0) -> None:
         super().__init__(space, seed)
@@ -252,7 +254,7 @@ class Sampler(Optimizer):
 
     @property
     def cheap(self) -> bool:
-        """Whether `next_point` is fast enough at the moment for a replay to check the record against it."""
+        """Whether `next_point` is fast now, so that a replay can afford to compare its result with the record."""
         return True
 
     @property
@@ -282,8 +284,8 @@ class Sequential(Optimizer):
 
     If a search can run ahead and is asked for more points than it has yielded, it is resumed with NaN as the score of
     pending points. It yields an empty list if it can do nothing before a result arrives. The record does not show an
-    ask that returned no proposal, so such an ask must not change what the search does later. If each proposal is told
-    before the next one is asked for, no score is ever missing.
+    ask that returned no proposal, so such an ask must not change what the search does later. If the result of each
+    proposal is told before the next ask, no score is ever NaN.
 
     Attributes:
         ahead: Whether the search can continue while results are pending.
@@ -327,8 +329,8 @@ class Sequential(Optimizer):
             note = self._recorded.popleft()
         else:
             raise ReplayError(
-                f"trial {len(self.proposals)}: the record infers {list(self._recorded) or 'nothing'} "
-                f"where the search infers about {point}"
+                f"trial {len(self.proposals)}: the search infers a score at {point}, "
+                f"but the record's next inferences are {list(self._recorded) or 'none'}"
             )
         self._notes.append(note)
         return note

@@ -1,7 +1,8 @@
 """Bayesian optimisation with a Gaussian process.
 
 This is EGO (Jones, Schonlau and Welch 1998) with logEI instead of EI (Ament et al. 2023). The Kriging Believer
-(Ginsbourger, Le Riche and Carraro 2010) handles pending proposals. See Algorithm 3.1 of the original study's report.
+(Ginsbourger, Le Riche and Carraro 2010) handles pending proposals. See Algorithm 3.1 in the report of the study of
+2025 that partune goes back to (docs/experiment.md).
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from partune.runtime.threads import one_blas_thread
 from partune.space import Space
 from partune.trial import Point
 
-# `look` is limited because it takes memory, `rounds` because each round halves a step that begins at 0.1.
+# `look` is limited because its points take memory. `rounds` is limited because each round halves the step, which is
+# nearly zero after 1000 rounds.
 MOST_LOOKED, MOST_ROUNDS = 2**16, 1000
 
 
 class GPBO(Stream):
-    """Bayesian optimisation: a Latin hypercube of n_init points, then maxima of logEI under a fitted process.
+    """Bayesian optimisation: a Latin hypercube of n_init points, then maxima of logEI under a Gaussian process.
 
     While there is no finite score, further hypercubes follow.
 
@@ -89,7 +91,7 @@ class GPBO(Stream):
         return points[np.argsort(-value, kind="stable")]
 
     def _new(self, points: Points) -> Iterator[Point]:
-        """Yield the canonical points of those configurations that were never proposed."""
+        """Yield the canonical point of each given point whose configuration was never proposed."""
         for point in points:
             canonical = self.canonical(tuple(point.tolist()))
             if not self.proposed(canonical):

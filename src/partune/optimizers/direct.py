@@ -6,7 +6,8 @@ Algorithm, Journal of Global Optimization 21, 2001.
 
     c, delta    a cell's centre, and a third of its longest side
     d_j, f_j    size of a cell, and its score
-    w_i         best score at c +- delta e_i
+    e_i         unit vector of axis i
+    w_i         better one of the scores at c + delta e_i and c - delta e_i
     K           a Lipschitz constant: f_j + K d_j bounds f in cell j
     f*          best score so far
 """
@@ -32,7 +33,7 @@ class DIRECT(Partitioned):
     Args:
         space: The search space.
         seed: Ignored, because the algorithm draws no random numbers.
-        epsilon: A cell is divided only if it could improve on f* by epsilon |f*|, where epsilon >= 0.
+        epsilon: A cell is divided only if its bound is at least f* + epsilon |f*|; epsilon >= 0.
     """
 
     seeded = False
@@ -55,15 +56,15 @@ class DIRECT(Partitioned):
                 self._divide(tree, cell)
 
     def size(self, cell: Cell) -> float:
-        """Return d_j, the distance from the centre to a corner, in which a side that cannot be cut counts as 0."""
+        """Return d_j, the distance from the centre to a corner; sides that cannot be cut count as having length 0."""
         # Sorted, so that the sums of cells with equal sides agree to the last bit: equal cells must share a row.
         return 0.5 * math.sqrt(sum(9.0**-level for level in sorted(cell.levels[axis] for axis in cell.sides)))
 
     def _potentially_optimal(self, tree: Tree) -> list[Cell]:
         """Remove the cells to divide from the tree, and return them.
 
-        They are the best cell of each chosen size, largest first. Unless the search is biased, cells of equal size and
-        score follow.
+        The best cell of each chosen size comes first, in descending order of size. Unless the search is biased, all
+        other cells that have the size and the score of one of these follow.
         """
         # A failure (-inf) would make every slope infinite, so it counts as the worst finite score.
         finite = [score for score in self.scores.values() if math.isfinite(score)]

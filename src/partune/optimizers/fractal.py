@@ -5,14 +5,15 @@ Large-Scale Optimization, Applied Soft Computing 61, 2017; T. Firmin, E.-G. Talb
 Framework for Continuous Optimization, 2022 (other shapes, and a correction to the distance from the best point).
 
 This module was checked line by line against two programs by authors of these papers, not against the papers' text.
-With zellij (Firmin and Talbi 2022) we compared the children, the three points, the quality, the tree search and the
-local search. With FDS (Llanza, Shvai and Nakib 2025) we compared the children, the inflation and the three points. FDS
-agrees with zellij for up to three axes; for four or more, it inflates by 2.185.
+With zellij (Firmin and Talbi 2022) we compared the children and the three points of a region, the quality, the tree
+search and the local search. With FDS (Llanza, Shvai and Nakib 2025) we compared the children, the three points and the
+inflation of a region. FDS agrees with zellij for up to three axes; for four or more, FDS inflates by 2.185.
 
     c, r        centre and radius of a region, in the unit cube
     x*, f*      best point so far, and its score
     q           quality of a region: max over its points s of (f(s) - f*) / |s - x*|
     omega       step of the intensive local search
+    e_i         unit vector of axis i
 """
 
 from __future__ import annotations
@@ -116,7 +117,9 @@ class FDA(Sequential):
         if levels < 1:
             raise UserError(f"levels >= 1 must hold, got levels={levels}")
         if levels > DEEPEST:
-            raise UserError(f"levels <= {DEEPEST} must hold, got levels={levels}: each level halves the regions")
+            raise UserError(
+                f"levels <= {DEEPEST} must hold, got levels={levels}: each level at least halves the size of regions"
+            )
         if not 0 < precision < 0.5:
             raise UserError(f"0 < precision < 0.5 must hold, got precision={precision}")
         self.shape = self.shapes[shape]
@@ -144,7 +147,7 @@ class FDA(Sequential):
         """Compute the quality of regions from three points each (the paper's promising hypersphere search).
 
         Unlike in the paper, the children of a region are one batch, and their q is relative to the best point after
-        that batch. A region whose three points all failed is decomposed last.
+        that batch. A region whose three points all failed is decomposed after all others of its level.
         """
         points = [self._three(region) for region in regions]
         scores = iter((yield [point for three in points for point in three]))
@@ -158,12 +161,15 @@ class FDA(Sequential):
             )
 
     def _three(self, region: Region) -> list[Point]:
-        """Return c, and c +- inflation r / sqrt(d) on all axes at once."""
+        """Return three points: c, and c with inflation * r / sqrt(d) added to, or taken from, all its coordinates."""
         step = self.shape.inflation * region.r / math.sqrt(len(region.c))
         return [region.c, *(tuple(clipped(u + sign * step) for u in region.c) for sign in (1, -1))]
 
     def _intensive_local_search(self, region: Region) -> Search:
-        """Move along each axis to the best of s, s + omega e_i and s - omega e_i; halve omega if no axis improves."""
+        """Move s, on each axis in turn, to the best of s, s + omega e_i and s - omega e_i.
+
+        If no axis improves, omega is halved. The search begins at the region's centre.
+        """
         # The paper stops at omega = 1e-20, which would spend any budget of fine-tunings in one small region.
         s, omega = region.c, self.shape.inflation * region.r
         (f,) = yield [s]

@@ -1,11 +1,11 @@
 """A steady-state genetic algorithm.
 
 The algorithm is from Talbi 2009, chapter 3; its steady state is from D. Whitley, The GENITOR Algorithm and Selection
-Pressure, ICGA 1989. The operators act on coordinates of the unit cube and respect the bounds, as in the code of NSGA-II
-by the same authors:
+Pressure, ICGA 1989. The two operators act on coordinates of the unit cube and respect the bounds, as in Deb's code of
+NSGA-II:
 
-    simulated binary crossover   K. Deb and R. B. Agrawal, Complex Systems 9, 1995; eta_c
-    polynomial mutation          K. Deb and M. Goyal, Computer Science and Informatics 26, 1996; eta_m
+    simulated binary crossover   K. Deb and R. B. Agrawal, Complex Systems 9, 1995 (option eta_c)
+    polynomial mutation          K. Deb and M. Goyal, Computer Science and Informatics 26, 1996 (option eta_m)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CROSSOVERS = ("sbx", "uniform")
 class Genetic(Metaheuristic):
     """A genetic algorithm in which each new child replaces the worst member of the population if the child is better.
 
-    The population is therefore the best `size` of all results, whatever is pending, and never loses the best one.
+    The population therefore always consists of the `size` best results so far, whichever proposals are pending.
     Unlike in the sources, a child that was proposed before is dropped and other parents are drawn.
 
     Args:
@@ -101,7 +101,7 @@ class Genetic(Metaheuristic):
         for j, parameter in enumerate(self.space.hyperparameters.values()):
             a, b = (first[j], second[j]) if rng.random() < 0.5 else (second[j], first[j])
             if j in has_first and j in has_second:
-                # As in the authors' code, an axis is recombined with probability 1/2 and otherwise inherited.
+                # As in Deb's code, an axis is recombined with probability 1/2 and otherwise inherited.
                 recombines = self.crossover == "sbx" and not isinstance(parameter, Choice) and rng.random() < 0.5
                 child[j] = sbx(a, b, self.eta_c, rng.random()) if recombines else a
             elif j in has_first or j in has_second:
@@ -127,7 +127,7 @@ class Genetic(Metaheuristic):
 
 
 def sbx(a: float, b: float, eta: float, u: float) -> float:
-    """Return the child near `a` of the simulated binary crossover of `a` and `b`, in [0, 1].
+    """Return one of the two children of `a` and `b` by simulated binary crossover: the one near `a`, in [0, 1].
 
     For a <= b the child is c = ((a + b) - beta |b - a|) / 2; for a > b the formula is mirrored. beta has the density of
     Deb and Agrawal's equations, truncated at the bound on a's side and renormalised by alpha / 2.

@@ -26,15 +26,17 @@ class IteratedLocalSearch(Metaheuristic):
     """Climb to the first better random neighbour, again and again, and leap away from each local optimum.
 
     The sources leave some details open. Here, a point counts as a local optimum if `patience` neighbours in a row did
-    not improve on it, or if it has no new neighbour. Over these neighbours, the standard deviation of a move shrinks
-    from `step` to FINE `step`. The first climb begins at the best of n_init points. A leap to a failure is repeated.
+    not improve on it, or if it has no new neighbour. From the first of these neighbours to the last, the standard
+    deviation of a move shrinks from `step` towards FINE * `step`. The first climb begins at the best of n_init points.
+    If the trial at the end of a leap fails, another leap follows.
 
     Args:
         space: The search space.
-        seed: The seed of the hypercube and the moves.
+        seed: The seed of the initial hypercube, the moves and the leaps.
         n_init: The number of points of the initial hypercube.
         patience: The number of neighbours without an improvement after which a point counts as a local optimum.
-        step: The standard deviation of a climb's first moves, in units of the cube's side.
+        step: The standard deviation of the first moves from a point that the climb has reached, in units of the cube's
+            side.
         leap: The standard deviation of a perturbation (a leap), in units of the cube's side.
     """
 
@@ -55,11 +57,12 @@ class IteratedLocalSearch(Metaheuristic):
         self.patience = patience
         self.step = step
         self.leap = leap
-        # For each proposal that is a perturbation: the number of the local optimum that it leaves.
+        # The key is the number of a proposal made by a leap. The value is the number of the proposal at which the climb
+        # before the leap ended.
         self.leaves: dict[int, int] = {}
 
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Yield neighbours of the current point, unless it is a local optimum, and then leaps from the best optimum."""
+        """Yield neighbours of the current point, then leaps from s*; at a local optimum, yield only leaps."""
         best, current, stalls = self.walk()
         if stalls < self.patience:
             step = self.step * FINE ** (stalls / self.patience)
@@ -71,10 +74,10 @@ class IteratedLocalSearch(Metaheuristic):
             yield self.neighbour(best.point, self.leap, rng)
 
     def walk(self) -> tuple[Result, Result, int]:
-        """Return the best local optimum (s*), the climb's current point, and the number of failed improvements on it.
+        """Return s*, the current point, and the number of neighbours that did not improve on the current point.
 
-        If several leaps from one optimum were asked for together, the first begins a climb, and the others count as
-        neighbours in that climb.
+        If several leaps were proposed after the same climb, the first of them begins the next climb, and the others
+        count as neighbours in that climb.
         """
         # The walk is computed in order of number, so that the order in which results arrive does not matter.
         first, *rest = self.results

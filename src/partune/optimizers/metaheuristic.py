@@ -53,7 +53,7 @@ class Metaheuristic(Stream):
 
     @abstractmethod
     def moves(self, rng: np.random.Generator) -> Iterator[Point]:
-        """Yield candidates for the next proposal without end; called only if there is a finite score."""
+        """Yield an endless series of candidates for the next proposal; called only if there is a finite score."""
 
     def next_point(self) -> Point | None:
         """Return the first move to a new configuration, or the next point of a hypercube."""
@@ -97,7 +97,7 @@ class Metaheuristic(Stream):
         moving = rng.random(len(axes)) < chances
         if axes and not moving.any():
             moving[rng.integers(len(axes))] = True
-        # Inactive axes get uniform values, because a move of their parent may make them active.
+        # Inactive axes get uniform values: a move of the hyperparameter that they depend on may make them active.
         near = rng.random(len(point))  # (d,)
         near[axes] = np.array(point)[axes]
         for j in itertools.compress(axes, moving):

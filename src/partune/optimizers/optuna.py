@@ -1,13 +1,13 @@
 """Optuna's samplers as optimisers: TPE, a Gaussian process, CMA-ES, NSGA-II, or any other sampler by its name.
 
 Akiba et al. 2019 (Optuna). An Optuna study in memory holds a trial for every proposal. While the proposal is pending,
-the trial is running; afterwards it is complete with the score. A failure has the score -inf, which Optuna's models
-treat as the worst finite score or rank last. A sampler suggests values parent by parent, as in an Optuna objective
-(define by run).
+the trial is running; afterwards it is complete with the score. A failure has the score -inf. Some of Optuna's samplers
+replace -inf by the worst finite score, and the others rank it last. The value of a hyperparameter is suggested after
+the values on which its condition depends, as in an Optuna objective (define by run).
 
-A sampler's internal state would break a replay, so each draw uses a fresh sampler, seeded by (seed, number of the
-proposal, attempt). Optuna stores lasting state (the distribution of CMA-ES, the generations of NSGA-II) in its trials,
-and a replay stores the same state when it repeats the draws.
+A replay could not restore the internal state of a sampler, so each draw uses a fresh sampler, seeded by (seed, number
+of the proposal, attempt). Optuna stores lasting state (the distribution of CMA-ES, the generations of NSGA-II) in its
+trials, and a replay stores the same state when it repeats the draws.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from partune.space import Float, Hyperparameter, Int, Space
 from partune.space.distributions import distribution, quiet
 from partune.trial import Observation, Point, Proposal, Value
 
-# If this many draws in a row lead to no new configuration, the next point is the one of random search.
+# If this many draws in a row lead to no new configuration, the next point comes from random search.
 DRAWS = 4
 
 
@@ -58,7 +58,7 @@ class OptunaSampler(Stream):
             raise UserError(f"a sampler's settings are a mapping, got {settings!r}")
         self._settings = dict(settings or {})
         self._distributions = {name: distribution(parameter) for name, parameter in space.hyperparameters.items()}
-        self._trial_numbers: list[int] = []  # in Optuna's study, by the proposal's number
+        self._trial_numbers: list[int] = []  # for each proposal, the number of its trial in Optuna's study
         self._attributes: Mapping[str, Any] = {}  # the sampler's attributes for the next proposal's trial
         with quiet():
             self._study = optuna.create_study(direction="maximize", sampler=self._sampler(0))
@@ -85,7 +85,7 @@ class OptunaSampler(Stream):
     def _draw(self, attempt: int) -> Point:
         """Ask Optuna's study for a trial, return the trial's point, and store the trial's attributes."""
         # Only the values and attributes of this trial are needed. It ends as failed, because samplers ignore failed
-        # trials. `register` adds a trial with the values that are evaluated.
+        # trials. `register` will add another trial, with the values that are evaluated.
         seed = np.random.default_rng([self.seed, len(self.proposals), attempt]).integers(2**31)
         with quiet():
             self._study.sampler = self._sampler(int(seed))
@@ -123,7 +123,7 @@ class TPE(OptunaSampler):
         space: The search space.
         seed: The seed of the sampler's draws.
         n_init: The number of random points before the first estimate.
-        candidates: The number of points that are drawn from the density of good points for each proposal.
+        candidates: The number of points that are drawn, for each proposal, from the density of good points.
     """
 
     def __init__(self, space: Space, seed: int = 0, n_init: int = 10, candidates: int = 24) -> None:

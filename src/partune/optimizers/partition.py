@@ -1,7 +1,7 @@
 """Cells of the unit cube and the tree of their splits, which SOO and its relatives search.
 
 A cell is stored as integers. On each axis it has a level (the number of cuts along the axis) and an index among the
-base^level equal parts. Bounds and centre are quotients of integers, so no error accumulates with depth.
+base^level equal parts of the axis. Bounds and centre are quotients of integers, so no error accumulates with depth.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Cell:
         return tuple(self.at(axis, 1, 1) for axis in range(len(self.levels)))
 
     def at(self, axis: int, part: int, parts: int) -> float:
-        """Return the coordinate (i + part / parts) / base^l, which is `part` of `parts` equal parts along a side.
+        """Return (i + part / parts) / base^l, the coordinate at the share part / parts of a side.
 
         Args:
             axis: The axis of the side.
@@ -106,12 +106,13 @@ class Tree:
 
     The root has depth 0. A leaf is cut into `base` equal parts along its longest side; of equal sides, the first axis
     is cut. A side is not cut if only one value decodes within it or if its hyperparameter is inactive throughout the
-    cell. A cell is not cut either if the scores of all its configurations are known. Otherwise, a cell that straddles a
-    border between discrete values could be cut for ever (1/2, between two options, is no edge of a cell of base 3).
+    cell. A cell is not cut either if the scores of all its configurations are known. Without this rule, a cell that
+    straddles a border between discrete values could be cut for ever: with base 3, no edge is ever at 1/2, where a
+    choice of two options has its border.
 
-    Each added cell becomes a candidate of its row when its score is known; while its trial is pending, the cell waits.
-    `collect` looks for scores that have arrived. Candidates are ordered by score and then by age, so that the order
-    does not depend on when a score was collected.
+    The leaves are ranked in rows, by default one for each depth. An added cell becomes a candidate in its row when its
+    score is known; while its trial is pending, the cell waits. `collect` looks for scores that have arrived. Candidates
+    are ordered by score and then by age, so that the order does not depend on when a score was collected.
 
     Args:
         space: The search space.
@@ -254,7 +255,8 @@ class Tree:
         axes: The axes along which the parent could be cut; all axes for the root.
         cut: The axis along which the parent was cut; None for the root.
         """
-        # A side that was not cut can still be cut, unless a condition may depend on the axis that was cut.
+        # The sides along which the parent was not cut can still be cut. Only conditions on the axis of the cut could
+        # change that.
         lower, upper = cell.lower, cell.upper
         cuttable = [
             axis
@@ -268,7 +270,7 @@ class Tree:
     def _inside(self, cell: Cell, axes: Sequence[int]) -> tuple[Point, ...] | None:
         """Return the canonical points of a cell's configurations.
 
-        The result is None if they are more than FEW, or if a side that can be cut is of a real hyperparameter.
+        The result is None if there are more than FEW, or if a side that can be cut belongs to a real hyperparameter.
 
         axes: The axes along which the cell can be cut.
         """

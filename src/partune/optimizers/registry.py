@@ -109,7 +109,7 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "bamsoo": Algorithm(
         "partune.optimizers.bamsoo:BaMSOO",
-        "SOO that evaluates a point only if a Gaussian process admits an improvement there",
+        "SOO that evaluates a point only if a Gaussian process considers an improvement there possible",
         "Wang, Shakibi, Jin and de Freitas 2014",
     ),
     "optuna-tpe": Algorithm(
@@ -129,12 +129,13 @@ ALGORITHMS: dict[str, Algorithm] = {
     ),
     "optuna-nsga2": Algorithm(
         "partune.optimizers.optuna:NSGA2",
-        "Optuna's NSGA-II with its single objective: a genetic algorithm",
+        "Optuna's NSGA-II, a genetic algorithm, with a single objective",
         "Deb, Pratap, Agarwal and Meyarivan 2002; Akiba et al. 2019",
     ),
 }
 
-# The option types that are checked here, with their names in messages. Algorithms check options of other types.
+# The key is a type of option that `_check` checks, and the value is its name in messages. Algorithms check options of
+# other types themselves.
 KINDS: dict[Any, str] = {
     int: "an integer",
     float: "a number",
@@ -143,7 +144,8 @@ KINDS: dict[Any, str] = {
     NoneType: "null",
 }
 
-# The largest integer that an option may have: a design of a thousand million points would fill the memory.
+# The largest integer that an option may be. Many options are numbers of points, and too many points would fill the
+# memory.
 LARGEST = 1_000_000
 
 # The algorithm that "auto" means: the best one by measurement (docs/search-log.md). A study records this name instead
@@ -174,7 +176,7 @@ def optimizer(algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: 
 def optimizer_with(
     algorithm: str | type[Optimizer] | Optimizer, space: Space, seed: int, options: Mapping[str, Any]
 ) -> Optimizer:
-    """Return an optimiser, with its options in a mapping whose keys may be any text.
+    """Return an optimiser. Its options are a mapping, whose keys may be any text, unlike the keywords of `optimizer`.
 
     Args:
         algorithm: A registered name, "package.module:Class", a class, or an optimiser, which is returned as it is.
@@ -233,7 +235,7 @@ def _options(kind: type[Optimizer]) -> tuple[dict[str, Any], bool]:
 def _parameters(kind: type[Optimizer]) -> list[Parameter]:
     """Return the parameters of a constructor with their types.
 
-    The types are text if one of them is imported only for type checkers.
+    If one of the types is imported only for type checkers, it cannot be resolved, and all types are returned as text.
     """
     try:
         return list(inspect.signature(kind, eval_str=True).parameters.values())

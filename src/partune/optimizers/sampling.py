@@ -19,13 +19,14 @@ from partune.optimizers.base import Sampler
 from partune.space import Choice, Hyperparameter, Space
 from partune.trial import Point, Value
 
-# If this many points of the sequence in a row lead to no new configuration, the remaining ones are listed.
+# If this many points in a row lead to no new configuration, the configurations that remain are listed, and one of them
+# is drawn.
 PATIENCE = 1000
 # The largest number of configurations that are listed, so that a huge space is never listed completely.
 MOST_LISTED = 100_000
-# The largest number of points of a design, because all points of a design are drawn at once.
+# The largest number of points of a design (a set such as a Latin hypercube), because all of them are drawn at once.
 MOST_DESIGN = 100_000
-# The size of a block of Sobol points: a power of two, after which the sequence is balanced.
+# The size of a block of Sobol points: a power of two, because the points of the sequence are balanced in such blocks.
 SOBOL_BLOCK = 64
 
 
@@ -49,7 +50,7 @@ class PointSequence(Protocol):
     """An endless sequence of points in the unit cube."""
 
     def __getitem__(self, i: int) -> Point:
-        """Return point i = 0, 1, ..., (d,)."""
+        """Return the point with the number i, counted from 0; its shape is (d,)."""
 
 
 class UniformPoints:
@@ -95,10 +96,11 @@ class SobolPoints:
 
 
 class GridPoints:
-    """The points of a grid, in the order in which a scrambled Sobol sequence enters their shares of the cube.
+    """The points of a grid, in an order given by a scrambled Sobol sequence.
 
-    In this order, the points are spread out even if the budget ends before the grid does. In lexical order, the first
-    axes would not have changed by then.
+    The grid divides the cube into equal shares, one for each grid point. Item i is the grid point whose share contains
+    point i of the Sobol sequence. In this order, the points are spread out even if the budget ends before the grid
+    does. In lexical order, the first axes would not have changed by then.
 
     Attributes:
         axes: The values of every hyperparameter, in the order of the axes.
@@ -228,8 +230,9 @@ class Grid(Stream):
     def next_point(self) -> Point | None:
         """Return the next point of the current grid or of a finer one, or None if there is no finer grid."""
         while (point := super().next_point()) is None:
-            # There is no finer grid if no axis has more values. Conditions that never hold together may hide every axis
-            # that has more; `refine` then stops at its largest number of points.
+            # `refine` returns False if no axis can have more values. It also does so at its largest number of points.
+            # This limit ends the loop if the axes that can have more values are inactive in every configuration: their
+            # conditions never hold together.
             if not self.grid.refine():
                 return None
         return point

@@ -7,6 +7,8 @@ Local Smoothness Assumption, ALT 2019.
     log-bar(n)  sum_{t=1}^n 1/t
     h_max       deepest level at which cells are opened
     T           number of evaluations whose mean is a cell's value
+    h           a level
+    p           a step of StroquOOL at a level: each child of the cells that it opens gets 2^p evaluations
 
 The plan of SequOOL was checked against two public implementations, which agree: PyXAB and the baselines of IMABO.
 
@@ -113,7 +115,7 @@ class SequOOL(Budgeted):
 
 
 class StroquOOL(Budgeted):
-    """SequOOL for noisy scores: it evaluates children of early cells more often, and evaluates the leaders again.
+    """SequOOL for noisy scores: it evaluates the children of the best cells more often, and the leaders once more.
 
     StroquOOL is experimental (the module's docstring says why). A cell's value is the mean score of T points in the
     cell, the first of which is the centre. The paper evaluates the centre T times instead, but here a configuration is
@@ -137,13 +139,13 @@ class StroquOOL(Budgeted):
             return
         T: dict[Cell, int] = {}
         leaves: list[list[Cell]] = [[] for _ in range(h_max + 2)]
-        # Open the root, with h_max evaluations of each child.
+        # Open the root, and evaluate h_max points in each child.
         leaves[1] = yield from self._evaluated(tree.split(tree.root), h_max, T)
         # For h = 1 to h_max, for p = floor(log2(h_max / h)) down to 0:
         for h in range(1, h_max + 1):
             for p in range((h_max // h).bit_length() - 1, -1, -1):
-                # Open the floor(h_max / (h 2^p)) cells of depth h with the largest values, of those with T >= 2^p,
-                # with 2^p evaluations of each child.
+                # Rank the cells of depth h that have T >= 2^p by their values. Open the first floor(h_max / (h 2^p)) of
+                # them, and evaluate 2^p points in each child.
                 ranked = sorted((c for c in leaves[h] if T[c] >= 2**p and tree.candidate(c)), key=lambda c: -c.score)
                 opened = ranked[: h_max // (h * 2**p)]
                 leaves[h] = [cell for cell in leaves[h] if cell not in opened]
@@ -172,12 +174,13 @@ class StroquOOL(Budgeted):
 def points(cell: Cell, start: int, stop: int) -> list[Point]:
     """Return points of a sequence that begins at a cell's centre and fills the cell evenly.
 
-    u_j = 1/2 + j alpha (mod 1), alpha_i = phi^-i, phi^(d + 1) = phi + 1 (Roberts 2018).
+    In units of the cell's sides, point j is u_j = 1/2 + j alpha (mod 1), where alpha_i = phi^-i and
+    phi^(d + 1) = phi + 1 (Roberts 2018).
 
     Args:
         cell: The cell.
         start: The number j of the first point.
-        stop: The number after that of the last point.
+        stop: The number j of the last point, plus 1.
 
     Returns:
         The points, each (d,).

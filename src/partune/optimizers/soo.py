@@ -52,8 +52,8 @@ class Sweeping(Partitioned):
         while (top := tree.shallowest) is not None:
             v_max = None
             # A sweep always reaches the shallowest leaf. If all leaves were deeper than h_max, it would otherwise
-            # expand nothing, t would stay the same, and the search would never end. (K = 2 and exhausted cells lead to
-            # this situation.)
+            # expand nothing, t would stay the same, and the search would never end. (This could happen with k = 2, or
+            # once all cells of depth h_max and less are exhausted.)
             bottom = int(max(top, min(tree.depth, H_MAX[self.h_max](t))))
             for depth in range(bottom + 1):
                 leaf = tree.best(depth)
@@ -72,13 +72,13 @@ class Sweeping(Partitioned):
         """
 
     def _may_split(self, children: Sequence[Cell]) -> bool:
-        # While results are pending, a split must bring a new point. Without one, the ask could end without a proposal:
-        # the record would not show it, but the tree would have changed.
+        # While results are pending, a split must bring a new point. Without one, the ask could end without a proposal.
+        # The record would not show such an ask, although the ask would have changed the tree.
         return not self.waiting or any(not self.proposed(child.point) for child in children)
 
     def _admits(self, score: float, v_max: float | None) -> bool:
         """Return whether a leaf may be expanded; v_max is None before the first expansion of a sweep."""
-        # None and not -inf, so that failures (-inf) can be expanded under ">" too.
+        # v_max begins as None and not as -inf, so that failures (-inf) can be expanded with compare=">" too.
         return v_max is None or score > v_max or (score == v_max and self.compare == ">=")
 
 
@@ -90,7 +90,8 @@ class SOO(Sweeping):
         seed: Ignored, because the algorithm draws no random numbers.
         k: The number of parts of a split. If it is odd, the middle child has its parent's point and costs nothing.
         h_max: The depth bound: "sqrt" for the paper's floor(sqrt(t)), or "none".
-        compare: How a leaf must compare with v_max to be expanded: ">=" (the paper) or ">" (the original study).
+        compare: How a leaf's score must compare with v_max for the leaf to be expanded: ">=" (the paper) or ">" (the
+            study of 2025 that partune goes back to, docs/experiment.md).
     """
 
     def score(self, tree: Tree, cells: list[Cell]) -> Search:

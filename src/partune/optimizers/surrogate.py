@@ -11,10 +11,10 @@
     c           estimated by generalised least squares
     l, s, v     estimated by maximising the posterior density of their logarithms (MAP)
 
-The length scales, which grow with sqrt(d), are from Hvarfner, Hellsten and Nardi (2024). The marginal likelihood and
-its gradient are from Rasmussen and Williams (2006), eq. 2.30 and 5.9. They are in closed form, so a fit at n = 100
-takes 10 ms. Trials that are scored on the same items share much of their error. Standard errors therefore only set the
-relative variances w, and their common factor v is estimated.
+The prior of the length scales, which grows with sqrt(d), is from Hvarfner, Hellsten and Nardi (2024). The marginal
+likelihood and its gradient are from Rasmussen and Williams (2006), eq. 2.30 and 5.9. Both have a closed form, so a fit
+at n = 100 takes 10 ms. Trials that are scored on the same items share much of their error. Standard errors therefore
+only set the relative variances w, and their common factor v is estimated.
 
 No random numbers are drawn, so a fit depends only on the data.
 """
@@ -46,8 +46,8 @@ MOST = 400
 class Surrogate:
     """A Gaussian process fitted to scores.
 
-    The posterior is in units of the score, except in the lower tail (`tamed`). A failure counts as the worst finite
-    score. Scores are not scaled if they are all equal or if there is only one.
+    The posterior is in units of the score, except in the lower tail, which has a log scale (`tamed`). A failure counts
+    as the worst finite score. Scores are not scaled if they are all equal or if there is only one.
 
     Args:
         space: The search space, which defines which axes are choices.
@@ -109,7 +109,7 @@ class Surrogate:
     # ----- the fit
 
     def _fit(self, known: float | None) -> tuple[Array, float, float]:
-        """Return l (d,), s and v at the posterior's mode, found by L-BFGS-B from the priors' modes.
+        """Return l (d,), s and v at the mode of their posterior, which L-BFGS-B finds from the mode of their prior.
 
         known: The mean variance of the observations, in units of z^2; None if no error is known.
         """
@@ -155,7 +155,7 @@ class Surrogate:
         return value, gradient
 
     def _condition(self) -> None:
-        """Compute the Cholesky factor and the weights of the posterior for the current hyperparameters."""
+        """Compute what `posterior` needs (the Cholesky factor, c and the coefficients of the mean) from l, s and v."""
         K = self.signal * matern(self._distances(self.X))
         K.flat[:: self.n + 1] += self.noise * self.weights + JITTER
         self._L, _ = cho_factor(K, lower=True, check_finite=False)
@@ -182,14 +182,14 @@ class Surrogate:
 def subset(
     points: Sequence[Point], scores: Sequence[float], errors: Sequence[float], most: int = MOST
 ) -> tuple[list[Point], list[float], list[float]]:
-    """Return the observations to which a search fits its process, which are at most `most`.
+    """Return the observations, at most `most`, to which a search fits its Gaussian process.
 
     If there are more, one half of `most` are the best observations, which show where the optimum is. The other half
     are evenly spaced among the ranks of the rest, and show where it is not. A process fitted only to the best would
     treat the rest of the space as unexplored.
 
     Args:
-        points: The points of the observations, n of (d,).
+        points: The n points of the observations, each (d,).
         scores: The scores, (n,); -inf for a failure.
         errors: The standard errors of the scores, (n,).
         most: The largest number of observations to return, at least 2.

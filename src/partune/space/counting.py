@@ -15,7 +15,7 @@ from partune.trial import Value
 
 Conditions = Mapping[str, Mapping[str, Sequence[Value]]]  # child -> parent -> the parent's values under which it exists
 
-# The largest number of cases that are counted. A space with more cases has at least about as many configurations.
+# The largest number of cases that are counted. The configurations of a space are at least about as many as its cases.
 MOST_CASES = 10_000
 
 
@@ -30,7 +30,7 @@ def count_configurations(
 
     Args:
         hyperparameters: The space's hyperparameters by name.
-        conditions: For each hyperparameter, the values of its parents under which it exists.
+        conditions: For each hyperparameter and each of its parents, the parent's values under which the child exists.
         order: The names of the hyperparameters, parents first.
 
     Returns:
@@ -53,7 +53,7 @@ class _Counter:
         self._cases: Iterator[int] = itertools.count(1)
 
     def count(self, names: Iterable[str], known: Mapping[str, Value | None]) -> int:
-        """Return the number of configurations of some hyperparameters, given the values of those they depend on.
+        """Return the number of configurations of some hyperparameters when some others have known values.
 
         Args:
             names: The hyperparameters to count, parents first.
@@ -86,7 +86,7 @@ class _Counter:
         return sum(n * self.count(others, {**known, first: value}) for n, value in cases if n)
 
     def _groups(self, names: Sequence[str]) -> list[list[str]]:
-        """Return the names in groups that no condition connects with each other; each group keeps their order."""
+        """Divide names into groups, so that no condition connects two groups; the order stays within each group."""
         leader = {name: name for name in names}  # a union-find forest
 
         def lead(name: str) -> str:

@@ -27,7 +27,7 @@ def distribution(parameter: Hyperparameter) -> BaseDistribution:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence warnings and Optuna's messages below errors, and restore the user's log level at the end."""
+    """Silence warnings, and Optuna's messages except errors, and restore the user's log level at the end."""
     logger = logging.getLogger("optuna")
     level = logger.level
     logger.setLevel(logging.ERROR)

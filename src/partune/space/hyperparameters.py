@@ -23,7 +23,7 @@ Condition = Mapping[str, Value | Sequence[Value]]
 DIGITS = 12
 # The largest number of values of an integer, which is the largest length of a range.
 MOST_VALUES = 2**63 - 1
-# The highest bound of an integer on a log scale, above which neighbours have the same logarithm in double precision.
+# The highest bound of an integer on a log scale. Above it, neighbours have the same logarithm in double precision.
 MOST_LOG = 2**46
 # An integer with more values than this is decoded in exact arithmetic, because a product of doubles would miss values.
 EXACT = 2**51
@@ -38,8 +38,9 @@ class Hyperparameter(ABC):
     """One axis of the unit cube.
 
     Attributes:
-        when: The condition for the hyperparameter to exist: values of discrete hyperparameters, by name; None if it
-            always exists.
+        when: The condition under which the hyperparameter exists; None if it always exists. A key is the name of a
+            discrete hyperparameter (the parent). The value is the value that the parent must have, or a list of values
+            of which the parent must have one.
     """
 
     when: Condition | None = field(default=None, kw_only=True)
@@ -96,7 +97,7 @@ class Float(Hyperparameter):
 
     def decode(self, u: float) -> float:
         """Return the value at a coordinate in [0, 1], rounded to DIGITS significant digits."""
-        # The ends as they were given: they may have more digits than a value between them is rounded to.
+        # The ends are returned as they were given. They may have more than DIGITS digits.
         if u <= 0:
             return float(self.low)
         if u >= 1:
@@ -165,7 +166,7 @@ class Int(Hyperparameter):
             value = self.low + numerator * self._count // denominator
         else:
             value = self.low + math.floor(u * self._count)
-        return min(max(value, self.low), self.high)  # u = 1 would begin the share of a value beyond the last
+        return min(max(value, self.low), self.high)  # because a share beyond the last would begin at u = 1
 
     def encode(self, value: Value) -> float:
         """Return the coordinate at the middle of a value's share of the axis."""

@@ -3,7 +3,8 @@
 A point u in [0, 1]^d decodes to a configuration, which is a plain dict of the active hyperparameters. A configuration
 encodes to its canonical point. `decode(encode(c)) == c` holds exactly for every configuration decoded from a point:
 
-- Floats decode to 12 significant digits, of the value itself on a log scale and of the larger bound on a linear scale.
+- A decoded float is rounded. On a log scale it has 12 significant digits. On a linear scale it is rounded to the place
+  of the 12th digit of the bound that is larger in size.
 - The n values of a linear integer or a choice have equal shares 1/n of [0, 1]. A log-scaled integer k has a share
   proportional to log((k + 1/2) / (k - 1/2)). Each value encodes to the middle of its share, so both ends are reachable.
 - The coordinate of an inactive hyperparameter encodes as 1/2.
@@ -36,7 +37,7 @@ from partune.space.hyperparameters import (
 )
 from partune.trial import Config, Point, Value
 
-# The largest number of characters of a name, which a database's column limits.
+# The largest number of characters of a name, because a column of the record's database takes no more.
 LONGEST = 500
 
 
@@ -73,7 +74,7 @@ class Space:
         return isinstance(other, Space) and self.describe() == other.describe()
 
     def __hash__(self) -> int:
-        return hash(self.names)  # not of all that is compared: conditions are mappings, which have no hash
+        return hash(self.names)  # without the conditions, because they are mappings, which have no hash
 
     def __repr__(self) -> str:
         return f"Space({', '.join(f'{name}={parameter!r}' for name, parameter in self.hyperparameters.items())})"
@@ -88,7 +89,7 @@ class Space:
         return self.configure(lambda name, parameter: parameter.decode(float(coordinate[name])))
 
     def configure(self, choose: Callable[[str, Hyperparameter], Value]) -> dict[str, Value]:
-        """Return the configuration that `choose` makes: it returns a value per active hyperparameter, parents first."""
+        """Return the configuration that `choose` makes by giving each active hyperparameter a value, parents first."""
         config: dict[str, Value] = {}
         for name in self._order:
             if self._active(name, config):
@@ -236,7 +237,7 @@ class Space:
     # ----- conditions
 
     def _allowed(self, name: str) -> dict[str, tuple[Value, ...]]:
-        """Return the checked conditions of a hyperparameter: the values of each parent under which it exists."""
+        """Return the checked condition of a hyperparameter: for each parent, the values that let it exist."""
         conditions: dict[str, tuple[Value, ...]] = {}
         when = self.hyperparameters[name].when or {}
         if not isinstance(when, Mapping):
@@ -309,7 +310,8 @@ SPACES: dict[str, Space] = {
         learning_rate=Float(1e-6, 1e-2, log=True),
         weight_decay=Float(1e-5, 1e-1, log=True),
     ),
-    # Table 3.1 of the original study's report. In that study, rounding gave each end value of an integer half a share.
+    # Table 3.1 in the report of the study of 2025 that partune goes back to (docs/experiment.md). That study rounded
+    # numbers to integers, so the lowest and the highest value of an integer had only half a share each.
     "lora-report": Space(
         lora_r=Int(2, 32),
         lora_alpha=Int(16, 64),
@@ -317,7 +319,7 @@ SPACES: dict[str, Space] = {
         learning_rate=Float(1e-10, 1e-1, log=True),
         weight_decay=Float(1e-3, 1e-1, log=True),
     ),
-    # The space of the original study's published runs.
+    # The space of the published runs of the same study.
     "lora-article": Space(
         lora_r=Int(2, 64),
         lora_alpha=Int(1, 64),

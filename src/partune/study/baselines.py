@@ -57,7 +57,8 @@ class _OutsideSearch:
         self._watcher.phase(name)
         began = time.perf_counter()
         observation = unspoilt(score())
-        # An objective's own count of seconds comes first: this one includes the way to a worker.
+        # If the objective has measured its seconds itself, its number is used, because the number measured here
+        # includes the transfer to a worker.
         cost = {"seconds": time.perf_counter() - began, **observation.cost}
         self._note(name, trial.finished(dataclasses.replace(observation, cost=cost), told=0))
 
@@ -73,7 +74,7 @@ class _OutsideSearch:
 
 
 class Baselines(_OutsideSearch):
-    """The base model, the check with learning rate 0, and the defaults, which a study scores once."""
+    """The baselines, each of which a study scores once: the base model, the run with learning rate 0, the defaults."""
 
     def __init__(self, state: State, settings: Settings, seed: int, calls: Calls) -> None:
         """Prepare the baselines of a study.
@@ -175,7 +176,8 @@ class Ending(_OutsideSearch):
             seed: The study's seed.
             calls: The caller of the objective; None if the objective has no baselines, so that there is no verdict.
             objective: The objective that is maximised.
-            running: The running trials by their futures. Further runs are added, so that they can be ended too.
+            running: The running trials by their futures. The runs after the search are added to this mapping, so that
+                they too are ended if the study is interrupted.
         """
         super().__init__(state, settings, seed)
         self._calls = calls
@@ -205,7 +207,7 @@ class Ending(_OutsideSearch):
                 future = pool.submit(observed, self._objective, further, adapter, None)
                 self._running[future], names[future] = further, name
             for recorded in self._record_results(names):
-                self._record.artifacts.discard(recorded)  # a preempted run left its checkpoint there
+                self._record.artifacts.discard(recorded)  # deletes the checkpoint that a preempted run may have left
 
     def run_fresh(self, pool: Workers) -> None:
         """Run the winner and the defaults with fresh seeds.
@@ -232,7 +234,7 @@ class Ending(_OutsideSearch):
         for recorded in self._record_results(names):
             of_defaults = isinstance(recorded, FreshRun) and recorded.of_defaults
             if self._settings.search.ship == "first" or of_defaults:
-                self._record.artifacts.discard(recorded)  # a preempted run left its checkpoint there
+                self._record.artifacts.discard(recorded)  # deletes the checkpoint that a preempted run may have left
 
     def score_winner(self) -> None:
         """Score the winner on the verdict items, and delete the adapters that the settings do not keep."""
@@ -260,8 +262,8 @@ class Ending(_OutsideSearch):
         trained = self._trained_as(winner, run)
         scored = is_judged(winner, baselines) and baselines[WinnerScoring.JUDGED].seed == run.seed
         if not scored or (isinstance(trained, FreshRun) and not self._has_adapter(trained)):
-            # The previous adapter is deleted first, and this one is moved only after its scores are recorded. If the
-            # study is interrupted in between, no adapter is exported with the scores of another run.
+            # The adapter shipped before is deleted first, and the new one is moved only once its scores are recorded.
+            # If the study is interrupted in between, no adapter is exported with the scores of another run.
             artifacts.discard(WinnerScoring.JUDGED)
             adapter = self._record.adapter(trained).absolute()
             final = Trial(0, dict(winner.config), seed=run.seed, order=run.order)
@@ -276,7 +278,7 @@ class Ending(_OutsideSearch):
                 artifacts.discard(name)  # the fresh runs that were not chosen
 
     def _check_reloaded(self, winner: Trial, calls: Calls) -> None:
-        """Load the winner's adapter from disk as a user would, and record whether its answers are as scored."""
+        """Load the winner's adapter from disk as a user would, and record whether it still gives the scored answers."""
         scored = self._state.baselines[WinnerScoring.JUDGED]
         source = WinnerScoring.JUDGED if ships_fresh(self._state.baselines) else winner.number
         adapter = self._record.adapter(source).absolute()
@@ -294,7 +296,7 @@ class Ending(_OutsideSearch):
         return any(self._record.adapter(name).is_dir() for name in (fresh, WinnerScoring.JUDGED))
 
     def _trained_as(self, winner: Trial, run: Trial) -> int | FreshRun:
-        """Return the winner's number if the run is the winning trial, or the name of the fresh run that it is."""
+        """Return the name of a run: the winner's number for the winning trial itself, otherwise a fresh run's name."""
         names = fresh_names(self._state.baselines, winner.number)
         return next((name for name in names if self._state.baselines[name].seed == run.seed), winner.number)
 

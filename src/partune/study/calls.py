@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Calls:
-    """A caller of an objective, in a worker process if there are any and otherwise in this process."""
+    """A caller of an objective. If there are worker processes, one of them makes the call, otherwise this process."""
 
     def __init__(self, objective: Anchored, workers: Workers | None, directory: Path | None) -> None:
         """Prepare calls of an objective.

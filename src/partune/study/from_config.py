@@ -64,7 +64,7 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
 
     Args:
         directory: The study's folder.
-        otherwise: The advice in the error for a study that was begun from Python and therefore has no configuration.
+        otherwise: What the error advises if the study was begun from Python and therefore has no configuration.
         storage: The URL of the record's database, if the user passed one.
 
     Raises:
@@ -106,7 +106,7 @@ def with_space(study_config: StudyConfig, resume: bool = False) -> StudyConfig:
 
 
 def fixed(study_config: StudyConfig) -> dict[str, Any]:
-    """Return the hyperparameters of a study's space that its file or flags set to a value, which fixes them."""
+    """Return the hyperparameters of the space that the file or the flags fix, with their fixed values."""
     return _fixed(study_config, _space(study_config))
 
 

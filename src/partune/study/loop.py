@@ -33,7 +33,7 @@ from partune.workers.base import Meter, WorkerLostError, Workers
 
 POLL = 1.0  # the largest number of seconds between two looks at the other drivers' progress
 SAME = 3  # the number of trials that may fail with the same exception before the study stops
-SPARE = 3  # how many more adapters are kept during a study, because the winner need not have the best score
+SPARE = 3  # how many adapters a running study keeps in addition, because the winner need not have the best score
 
 Running = dict[Future[Observation], Trial]
 
@@ -58,13 +58,14 @@ class Searcher:
         """
         options = settings.search.options
         self.optimizer = optimizer_with(algorithm, space, seed, options)
-        # An instance is copied instead of made by name. Each restart copies an unused copy of it.
+        # An optimiser that was passed as an instance cannot be made by name. An unused copy of it is kept, and each
+        # restart copies that copy.
         self._make: Callable[[], Optimizer] = (
             functools.partial(copy.deepcopy, copy.deepcopy(algorithm))
             if isinstance(algorithm, Optimizer)
             else functools.partial(optimizer_with, algorithm, space, seed, options)
         )
-        self._seconds = 0.0  # not recorded yet
+        self._seconds = 0.0  # the optimiser's seconds that are not recorded yet
 
     def restart(self) -> None:
         """Make the optimiser again."""
@@ -128,7 +129,7 @@ class Loop:
             self.rungs.restore(state.trials)
 
     def count_slots(self) -> int:
-        """Return the number of trials to run at once per worker; the objective may load and measure for it."""
+        """Return the number of trials to run at once per worker; the objective may load the model to measure it."""
         slots = self._objective.count_slots()
         if self.rungs is None:
             return slots
@@ -138,9 +139,9 @@ class Loop:
     def search(self, pool: Workers, budget: int, slots: int) -> None:
         """Keep every worker's slots filled until the budget is spent.
 
-        Some objectives run trials in this process that begin together and end together (a pack). Such trials form a
-        round, and the next trials are proposed only after all results of the round are told. A repeated study then
-        makes the same proposals, in whichever order the results arrive. Worker processes do not wait for each other.
+        In this process, the trials of a pack may begin together and end together. Such trials form a round, and the
+        next trials are proposed only after all results of the round are told. A repeated study then makes the same
+        proposals, in whichever order the results arrive. Worker processes do not wait for each other.
 
         Args:
             pool: The workers.
@@ -176,7 +177,7 @@ class Loop:
                 pause = min(2 * pause, POLL)
                 continue
             pause = POLL / 16
-            # A future that ends the run comes last, so that the results of the others are recorded first.
+            # A future whose exception ends the run comes last, so that the results of the others are recorded first.
             for future in sorted(pool.first(running), key=lambda each: (_ends_the_run(each), running[each].number)):
                 outcome = _outcome(future)
                 seconds = {"worker_seconds": meter.take(), "search_seconds": self._searcher.take_seconds()}

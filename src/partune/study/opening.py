@@ -55,7 +55,8 @@ def matching(directory: Path, space: Space, header: Mapping[str, Any], settings:
         settings: The settings of the study.
 
     Raises:
-        UserError: The record is of another study, or it is of this study but the study should not be resumed.
+        UserError: The record is of another study, or it is of this study, but the settings contain neither `resume` nor
+            `join`.
     """
     recorded = Record.open(directory, read_only=True, storage=settings.storage)
     if recorded.space != space:
@@ -93,8 +94,8 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None
     here: The header of the study that opens the record.
     """
     for key in here:
-        # An option that only one header has is the default in the other. Other settings that only the record has come
-        # from an older version and are ignored.
+        # If only one header has an option of the algorithm, the other study uses the default of the option. Apart from
+        # options, what is only in the record was written by an older version and is ignored.
         is_options = key == "options"
         compared = there if is_options else _shared(there, here)
         difference = first_difference({key: compared.get(key)}, {key: here[key]}, "the default" if is_options else None)
@@ -104,7 +105,7 @@ def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None
 
 
 def _shared(there: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of one mapping whose keys the other mapping has too, also in nested mappings."""
+    """Return the entries of `there` whose keys are also in `here`; in nested mappings, do the same."""
     shared = {}
     for key, value in here.items():
         if key in there:

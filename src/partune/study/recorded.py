@@ -108,8 +108,9 @@ class RecordedStudy:
             merge: Whether to write the complete model, with the adapter merged into the base model.
             recipes: The other tools ("trl", "litgpt", "axolotl", "llamafactory") for which to write files that train
                 the trial again; all of them if None.
-            anyway: Whether to write the winner's adapter even if it is shown worse than the base model or does not
-                load as it was scored, and to merge it into a full-precision base model if the study's had 4 bits.
+            anyway: Whether to write an adapter that would otherwise be refused: a winner that is shown worse than the
+                base model, a winner whose answers after loading differ from the scored ones, or an adapter that was
+                trained on a base model in 4 bits and is to be merged.
 
         Returns:
             The folder.
@@ -127,7 +128,7 @@ class RecordedStudy:
         """Continue the study in this process with the settings in its file, and return it when it has ended.
 
         Args:
-            budget: The total number of trials; by default the recorded one.
+            budget: The total number of trials; by default the recorded budget.
 
         Raises:
             UserError: The study was begun from Python and has no file, or another process leads it.
@@ -157,7 +158,7 @@ def compare(directories: Sequence[str | Path], out: str | Path | None = None) ->
     """Compare the algorithms of several studies that have ended.
 
     Args:
-        directories: The folders of studies that search the same space and objective with other algorithms or seeds.
+        directories: The folders of studies with the same space and objective, which differ in algorithm or seed.
         out: The folder for the pages and pictures of the comparison; None to write no files.
 
     Returns:

@@ -25,5 +25,6 @@ def derived_seed(seed: int, purpose: Purpose, *numbers: int) -> int:
         purpose: The purpose of the seed.
         *numbers: The numbers that identify the run among runs with this purpose.
     """
-    # Hashed and not added up: studies with neighbouring seeds would have runs in common.
+    # The numbers are hashed and not added up, because with sums, studies with neighbouring seeds would share seeds of
+    # runs.
     return int(np.random.SeedSequence([seed, int(purpose), *numbers]).generate_state(1)[0])

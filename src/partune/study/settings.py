@@ -27,8 +27,8 @@ class FileKeywords(TypedDict, total=False):
             them runs once more, and so on. The trial with the best mean wins.
         seeds: The number of fresh runs of the winner and of the field's defaults, with other seeds of initialisation,
             dropout and data order, for a verdict on hyperparameters. With 0, the verdict is on one adapter of each.
-        ship: The run of the winner whose adapter is exported: "first" for the run that won, or the "median" or the
-            "best" of the fresh runs on the search items.
+        ship: The run of the winner whose adapter is exported: "first" for the run that won; "median" or "best" for the
+            fresh run with the median or the best score on the search items.
         stop: "rungs" to stop the worst trials early, at equal shares of their steps (`partune.trial.rungs`).
     """
 
@@ -44,9 +44,9 @@ class Keywords(FileKeywords, total=False):
     """All keyword arguments of `Study`.
 
     Attributes:
-        noisy: Whether another evaluation of a configuration could have another score; None for yes if scores have
-            standard errors. With noise, the winner need not have the best score, part of which is luck
-            (`partune.verdict.winner`).
+        noisy: Whether a second evaluation of the same configuration could give another score. With None, the answer is
+            yes if scores have standard errors, otherwise no. With noise, part of the best score is luck, so the winner
+            need not have it (`partune.verdict.winner`).
         resume: Whether to continue the study in the directory.
         join: Whether to take part in the search of a study that another process leads. The leader scores the baselines
             and the winner.

@@ -27,7 +27,7 @@ class State:
         self.record = record
         self.unfinished: set[int] = set()
         self._trials: dict[int, Trial] = {}
-        self._worth: tuple[int, Worths] | None = None  # the worths, and the number of ended trials they are based on
+        self._worth: tuple[int, Worths] | None = None  # the number of ended trials, and the worths after them
         with record.turn():  # no driver can append between the two reads
             for trial in record.trials():
                 self.learn(trial)
@@ -69,8 +69,11 @@ class State:
 
     @property
     def worths(self) -> Worths:
-        """The worths of the trials' scores, by which the winner is chosen (`partune.verdict.winner`)."""
-        # They need the fit of a Gaussian process, which takes time, so they are cached until another trial ends.
+        """The worth of each trial that is done, by number: its score corrected for luck, by which the winner is chosen.
+
+        `partune.verdict.winner` computes it.
+        """
+        # The worths need the fit of a Gaussian process, which takes time. They are cached until another trial ends.
         if self._worth is None or self._worth[0] != self.ended:
             self._worth = self.ended, worths(self.trials, self.record.space, self.record.noisy)
         return self._worth[1]

@@ -190,8 +190,8 @@ class Study:
 
         Failed trials count, but baselines do not. If a run is interrupted, the next call of `run` continues it. The
         budget is shared by all processes that run the study. A process that joined returns when the budget is spent and
-        its own trials have ended. As many trials run at once as the workers have slots. With rungs, a few more trials
-        wait, so that slots of stopped trials are filled at once.
+        its own trials have ended. Each worker has slots, and a slot runs one trial at a time. With rungs, a few more
+        trials wait, so that the slot of a stopped trial is filled at once.
 
         Args:
             budget: The total number of trials, including those of earlier runs.

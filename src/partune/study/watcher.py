@@ -32,7 +32,7 @@ class Watched(Protocol):
 
 
 class Watcher:
-    """The receiver of a study's progress. This class only warns; front ends override its methods."""
+    """The receiver of a study's progress. This class only turns notes into warnings; front ends override it."""
 
     def noted(self, line: str) -> None:
         """Receive a note about something that the user may not expect."""
