@@ -133,7 +133,7 @@ def test_an_answer_that_is_written_otherwise_later_is_trained_as_the_last(
     both = answers(examples.cut(1000, "all"), tokenizer)
     assert both == [whole[1:], "[grey]\nRain.<end>"]  # prompts once
     assert examples.summary["answers_apart"] == 1
-    assert "The chat template writes 1 answer differently once the chat continues" in row_notes(examples.summary)[0]
+    assert "The chat template writes 1 answer differently if more messages follow" in row_notes(examples.summary)[0]
 
 
 def test_a_chat_without_its_last_answer_is_still_trained_with_prompts(

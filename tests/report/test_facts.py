@@ -194,7 +194,7 @@ def test_the_parts_of_the_time_add_up() -> None:
     assert seconds == {
         "training": 7.5,
         "scoring": 3.0,
-        "around them": pytest.approx(1.5),
+        "rest of the trials": pytest.approx(1.5),
         "search": 1.0,
         "waiting": pytest.approx(2.0),
     }

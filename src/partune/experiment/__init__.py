@@ -1,1 +1,1 @@
-"""The original study as one command: its protocol, the calibration of its epochs, its runs and its results."""
+"""Repeat the original study of 2025 with one command: its protocol, the calibration of epochs, runs and results."""

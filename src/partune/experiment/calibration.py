@@ -62,7 +62,7 @@ class Step(NamedTuple):
         epochs: The number of epochs.
         correlation: Spearman's rank correlation of the scores after this number of epochs with those after the full
             training; None if all scores on one side are equal.
-        leader: The score after the full training of the configuration that is best after this number of epochs; None
+        leader: Of the configuration that is best after this number of epochs: its score after the full training; None
             if its full training failed.
     """
 

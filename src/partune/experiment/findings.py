@@ -49,9 +49,9 @@ class Outcome:
 
     @property
     def courses(self) -> dict[str, Facts]:
-        """The studies whose course is drawn: per algorithm the first study that has a score.
+        """The studies whose course is drawn: of each algorithm the first that has a score, by the algorithm's name.
 
-        Algorithms that learn nothing from scores are left out, unless all of them do so.
+        Algorithms that learn nothing from scores are left out, unless there are no others.
         """
         by_algorithm: dict[str, Facts] = {}
         for study in self.scored:
@@ -113,8 +113,8 @@ def _bounds(outcome: Outcome, tasks: Collection[str]) -> list[Summary]:
 def _given(upper: Mapping[str, float], outcome: Outcome, tasks: Collection[str]) -> Summary:
     """Return the upper bound's scores by kind of items.
 
-    A user's score is of all items of a task, so search items and verdict items have the same score. Several
-    validation tasks have their mean.
+    A user's score is of all items of a task, so search items and verdict items have the same score. For several
+    validation tasks, it is the mean of their scores.
 
     Args:
         upper: The user's scores by task.

@@ -1,4 +1,4 @@
-"""Define the settings of an experiment: the sections of its file, which are also its flags."""
+"""Define the settings of an experiment. Each can be set in the experiment's file, in its section, or by a flag."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Protocol(config.Section):
     """Number of configurations to calibrate the number of epochs with, at least three; 0 keeps the epochs that are
     set."""
     most_epochs: Annotated[int, Field(ge=2)] = 5
-    """Number of epochs of the full training, which the calibration compares shorter ones with."""
+    """Number of epochs of the full training, with which the calibration compares shorter trainings."""
     sufficient: Annotated[float, Field(gt=0, le=1)] = 0.9
     """Smallest rank correlation with the full training at which a number of epochs counts as enough."""
     upper: str | None = None

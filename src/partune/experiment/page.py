@@ -90,7 +90,7 @@ class Page:
                 figure,
                 340,
                 "Best score so far by time",
-                "The time is without baselines, verdicts and waiting.",
+                "The time does not include baselines, verdicts and waiting.",
             )
         return text
 
@@ -98,7 +98,7 @@ class Page:
         """Return the section of one study's course: scores and hyperparameters over trials.
 
         Args:
-            study: The study's record.
+            study: The facts of the study.
             k: The index of the study among those that are drawn.
         """
         first = len(self.hovers)

@@ -81,7 +81,7 @@ class Terminal(Teller):
 
         Args:
             name: The name of the study's folder.
-            facts: The study's record.
+            facts: The facts of the study.
         """
         self._running.remove(name)
         took = span(sum(part.seconds for part in facts.parts))

@@ -83,8 +83,8 @@ class Plan:
     def calibrated(self) -> bool:
         """Whether a calibration finds the number of epochs.
 
-        It does in a fine-tuning, unless protocol.calibration is 0, training.steps is set, or the space contains epochs
-        or steps.
+        This is so in a fine-tuning, unless protocol.calibration is 0, training.steps is set, or the space contains
+        epochs or steps.
         """
         counted = self.base.training.steps is not None or {EPOCHS, "steps"} & set(self.space.names)
         return self.base.objective == "finetune" and self.protocol.calibration > 0 and not counted
@@ -179,7 +179,7 @@ class Plan:
     def _identity(self) -> Mapping[str, Any]:
         """The settings that must stay the same when an experiment is continued.
 
-        Where it runs, and how many algorithms and repeats it has, may change.
+        The machines that the experiment runs on may change, and so may its numbers of algorithms and repeats.
         """
         plain = self.experiment.model_dump(mode="json", exclude={"run", "protocol"})
         kept = self.protocol.model_dump(mode="json", include={"calibration", "most_epochs"})
@@ -243,7 +243,7 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
         flags: The mapping of the flags, in the same form.
 
     Raises:
-        UserError: The file or the flags are wrong; its message is one line.
+        UserError: The file or the flags are wrong; the error's message is one line.
     """
     given = config.merged(file, flags, Experiment)
     if given.get("objective", "finetune") != "finetune":
@@ -258,7 +258,7 @@ def composed(file: Mapping[str, Any], flags: Mapping[str, Any]) -> Experiment:
     below = configured.beneath(below, given)
     whole = config.merged(below, given, Experiment)
     if not _names(whole.get("data"), "path"):
-        del whole["data"]  # without a path, it has only the preset's settings
+        del whole["data"]  # without a path, this section holds only what the preset set
     experiment = parse(whole)
     unused_here = [name for name in CALIBRATING if name in (given.get("protocol") or {})]
     if unused_here and not Plan(experiment).calibrated:
@@ -288,7 +288,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
 
 def preset() -> dict[str, Any]:
-    """Return the original study's protocol, as the mapping of a study's file."""
+    """Return the protocol of the original study (see docs/experiment.md), as the mapping of a study's settings file."""
     return config.load(Path(__file__).parent / "protocol.yaml")
 
 

@@ -46,7 +46,7 @@ class Job(NamedTuple):
 
 
 class Teller:
-    """Base class of listeners to an experiment's progress, whose own methods do nothing."""
+    """Base class of listeners to an experiment's progress. Its methods do nothing."""
 
     def noted(self, line: str) -> None:
         """Receive a line of text for the user."""
@@ -78,7 +78,7 @@ class Teller:
 
         Args:
             name: The name of the study's folder.
-            facts: The study's record.
+            facts: The facts of the study.
         """
 
     def over(self) -> None:
@@ -93,7 +93,7 @@ def run(plan: Plan, teller: Teller) -> None:
         teller: The listener to the progress.
 
     Raises:
-        UserError: The settings are wrong, which is checked before any work; or a study raised it.
+        UserError: The settings are wrong (this is checked before any work), or a study raised the error.
         StoppedError: A study stopped because it cannot continue.
     """
     plan.check()
@@ -178,7 +178,7 @@ class _Worker(NamedTuple):
 
 
 def _share(jobs: Iterable[Job], workers: list[_Worker], teller: Teller) -> None:
-    """Hand a study to each worker, and the next one when it finishes; raise the error of a study that failed."""
+    """Hand a study to each worker, and another to a worker that finishes; raise the error of a study that failed."""
     waiting = iter(jobs)
     busy: dict[Connection, Job] = {}
 

@@ -126,7 +126,7 @@ def _bound_table(findings: Summary) -> Section:
     section = bounds.table(findings["bounds"])
     notes = [*section.notes]
     if any(row["name"].startswith(UPPER) for row in findings["bounds"]):
-        notes.append("The upper bound has the scores from the user's file, which are of all items of a task.")
+        notes.append("The scores of the upper bound are from the user's file. They are over all items of a task.")
     notes += [f"{name} is left out, because all its trials failed." for name in findings["failed"]]
     return section._replace(notes=notes)
 
@@ -161,7 +161,8 @@ def _epochs(calibrated: Summary) -> Section:
     notes = [note]
     if calibrated["epochs"] == most:
         notes.append("Fewer epochs do not keep the order of the configurations, so the full number is used.")
-    heads = ["epochs", "mean score", "best", "rank correlation", "its best configuration, fully trained", ""]
+    leader = "score of its best configuration after full training"
+    heads = ["epochs", "mean score", "best", "rank correlation", leader, ""]
     return Section("How many epochs are enough", heads, rows, notes)
 
 

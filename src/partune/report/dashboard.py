@@ -49,11 +49,12 @@ STUDY = 1  # the study's id in the dashboard
 PAGE = f"/dashboard/studies/{STUDY}"
 PORT = 8080  # the default; if it is taken, a free port is used
 NOTE, NOTE_PART = "dashboard:note_ver", "dashboard:note_str:"  # attributes in which the dashboard keeps a study's note
-FRESH = 2.0  # seconds for which the last reading of a record counts as new
+FRESH = 2.0  # a record is not read again until this many seconds have passed
 READ_ONLY = "partune's dashboard shows a study's record and changes nothing in it"
 
 HEADERS = {
-    # The dashboard's own policy, but on every answer, and without frames. Its parallel coordinates need eval.
+    # The security policy that Optuna's dashboard sets for its page, but here for every answer, and without frames. The
+    # plot of parallel coordinates needs 'unsafe-eval'.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; connect-src 'self'; "
     "style-src 'self' data: 'unsafe-inline'; script-src 'self' 'unsafe-eval'; frame-ancestors 'none'; "
     "base-uri 'none'; form-action 'none'",
@@ -74,7 +75,7 @@ class View(BaseStorage):
 
         Args:
             directory: The study's directory.
-            storage: The URL of the study's database, if the URL needs a password.
+            storage: The URL of the study's database, if it needs a password or has moved; None for the URL on record.
 
         Raises:
             UserError: There is no study in the directory, or it cannot be read.
@@ -155,7 +156,7 @@ class View(BaseStorage):
         return copy.deepcopy(self._known(study_id).user_attrs)
 
     def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return the study's note, and the name of its values."""
+        """Return the study's note, and the name of the value that its trials have."""
         return copy.deepcopy(self._known(study_id).system_attrs)
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
@@ -278,7 +279,8 @@ def guarded(dashboard: WSGIApplication, view: View) -> WSGIApplication:
             start(status, [("Content-Type", "application/json"), ("Allow", "GET, HEAD")])
             return [json.dumps({"reason": reason}).encode()]
 
-        if not _is_here(environ.get("HTTP_HOST", "")):  # DNS rebinding: another site's name resolves to this address
+        # This check stops DNS rebinding, in which the name of another site resolves to this address.
+        if not _is_here(environ.get("HTTP_HOST", "")):
             return refuse(
                 "421 Misdirected Request", "the dashboard answers only at a loopback address, such as 127.0.0.1"
             )
@@ -349,7 +351,7 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
         directory: The study's directory.
         host: The loopback address to listen at.
         port: The port, 0 for any free one; None for the default port, or any free one if the default is taken.
-        storage: The URL of the study's database, if the URL needs a password.
+        storage: The URL of the study's database, if it needs a password or has moved; None for the URL on record.
 
     Raises:
         UserError: The dashboard is not installed, the address is not a loopback address or is taken, or there is no
@@ -379,6 +381,6 @@ def server(directory: Path, host: str = LOOPBACK, port: int | None = None, stora
 
 
 def opens(url: str) -> bool:
-    """Open a URL in a browser, and return whether that worked. A browser without a window is not opened."""
+    """Open a URL in a browser, and return whether that worked. Without a graphical desktop, open nothing."""
     windows = sys.platform in ("darwin", "win32") or {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys()
     return bool(windows) and webbrowser.open(url)

@@ -31,8 +31,8 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
         )
     if count := data.get("answers_apart"):
         notes.append(
-            f"The chat template writes {words.several(count, 'answer')} differently once the chat continues. Each is "
-            "trained as the end of an example of its own, with the chat up to there."
+            f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "
+            "answer is trained in an example of its own: the chat from its beginning to the end of this answer."
         )
     if count := data.get("unknown_tokens"):
         notes.append(

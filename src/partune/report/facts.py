@@ -30,8 +30,8 @@ from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial
 from partune.verdict.winner import confirmations, ranked
 
-EDGE = 0.02  # share of a range: a value within it counts as at the range's end
-NEAR = 0.2  # share of a range: a value within it counts as near the range's end
+EDGE = 0.02  # a value this close to an end of its range (as a share of the range) counts as at the end
+NEAR = 0.2  # a value this close to an end of its range (as a share of the range) counts as near the end
 LEADERS = 3  # trials that must have a score before there is advice about a bound
 SURE = 2.0  # standard errors beyond which a difference counts as real
 
@@ -41,7 +41,7 @@ class Failure:
     """Trials that failed for the same cause.
 
     Attributes:
-        cause: The error of the first trial. The errors of the others may differ in numbers.
+        cause: The error of the first trial. The errors of the other trials are the same up to their numbers.
         trials: The numbers of the trials.
         config: The configuration of the first trial.
     """
@@ -88,7 +88,10 @@ class Facts:
 
     @property
     def over(self) -> bool:
-        """Whether the search is over and no verdict is missing: a winner of a study with a base model needs one."""
+        """Whether the search is over, and no verdict is missing.
+
+        A verdict is due if there are a winner and a base model.
+        """
         open_verdict = self.summary["base"] is not None and self.summary["verdict"] is None
         return self.searched and not (open_verdict and self.winner is not None)
 
@@ -123,7 +126,7 @@ class Facts:
 
     @property
     def best_so_far(self) -> list[tuple[int, float]]:
-        """The number of each trial from the first with a score on, and the best score up to that trial."""
+        """For each trial since the first score: the number of the trial, and the best score up to this trial."""
         best, course = -math.inf, []
         for trial in self.trials:
             if trial.status is Status.DONE:
@@ -154,9 +157,10 @@ class Facts:
 
     @property
     def hints(self) -> list[str]:
-        """Advice about bounds of the space that the winner is at, and that half of the best trials are near.
+        """Advice about each bound of the space that the winner has reached.
 
-        There is none if the winner is not above the base model, or if only the winner is near the bound.
+        A bound is left out unless half of the best trials are near it too. There is no advice if the winner is not
+        above the base model.
         """
         if self.winner is None or not self._above_base:
             return []
@@ -244,7 +248,11 @@ class Facts:
 
     @property
     def overfitting(self) -> list[str]:
-        """Sentences that flag overfitting: the winner's gain over the base model is lost elsewhere, beyond chance."""
+        """Sentences that flag overfitting, which must be beyond chance.
+
+        The winner's gain over the base model is smaller on the held-out items than on the search items, or the winner
+        scores below the base model on a test task.
+        """
         base, best, verdict = self.summary["base"], self.summary["best"], self.summary["verdict"]
         if base is None or best is None or base["score"] is None:
             return []
@@ -271,7 +279,7 @@ class Facts:
         return flags
 
     def agreement(self, task: str) -> tuple[float, int] | None:
-        """Return Spearman's correlation between score and test task's score, and the number of trials.
+        """Return Spearman's correlation of the trials' scores with those on a test task, and the number of trials.
 
         The correlation needs at least 5 trials with scores that differ; otherwise return None.
         """
@@ -290,7 +298,7 @@ class Facts:
         """The study's time by what it was used for.
 
         Waiting is the time in which workers had no trial, without the optimiser's own time. The optimiser's time counts
-        for one worker only, because other workers may have been busy in it.
+        for one worker only, because other workers may have run trials meanwhile.
         """
         seconds = self.summary["seconds"]
         other = seconds["trials"] - seconds["training"] - seconds["scoring"]
@@ -301,7 +309,7 @@ class Facts:
         parts = [
             Part("training", seconds["training"]),
             Part("scoring", seconds["scoring"]),
-            Part("around them" if split else "trials", max(0.0, other)),
+            Part("rest of the trials" if split else "trials", max(0.0, other)),
             Part("base, defaults, confirmation, verdict", seconds["anchors"]),
             Part("search", search),
             Part("waiting", waiting - search),

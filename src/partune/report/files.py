@@ -17,7 +17,7 @@ from partune.runtime.disk import write_whole
 
 REPORT = "report.html"
 REFRESH = 5.0  # seconds after which a browser reads the report of a running study again
-PATIENCE = 20  # the pause is this multiple of the time that writing took, so that workers lose little time
+PATIENCE = 20  # a pause is this many times as long as the work before it, so that workers lose little time
 
 
 def write(facts: Facts, refresh: float | None = None) -> Path:
@@ -45,7 +45,7 @@ def follow(directory: Path, storage: str | None = None, wanted: Callable[[], boo
 
     Args:
         directory: The study's directory.
-        storage: The URL of the study's database, if the URL needs a password.
+        storage: The URL of the study's database, if it needs a password or has moved; None for the URL on record.
         wanted: The function that says whether to continue. It is called before each reading of the record.
 
     Raises:
@@ -69,11 +69,11 @@ def news(record: Record) -> object:
 
 
 def accompany(directory: Path, storage: str | None, parent: int) -> None:
-    """Run `follow` in this process until it is done or the process that runs the study ends.
+    """Run `follow` in this process until the report is complete, or until the process that runs the study ends.
 
     Args:
         directory: The study's directory.
-        storage: The URL of the study's database, if the URL needs a password.
+        storage: The URL of the study's database, if it needs a password or has moved; None for the URL on record.
         parent: The id of the process that runs the study.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process too, which must outlive the study

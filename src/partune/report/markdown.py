@@ -1,4 +1,7 @@
-"""Write a study's report as Markdown, for a pull request or an issue: the page without its figures."""
+"""Write a study's report as Markdown, for a pull request or an issue.
+
+This is the HTML page without its figures.
+"""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def as_json(data: Any, ascii_only: bool = False) -> str:
 
 
 def print_json(data: Any) -> None:
-    """Print plain data as JSON, in ASCII only if standard output cannot show its characters."""
+    """Print plain data as JSON. Characters are written as ASCII escapes if standard output cannot show all of them."""
     text = as_json(data)
     print(text if output_can_show(text) else as_json(data, ascii_only=True))
 

@@ -172,7 +172,7 @@ def time_table(facts: Facts) -> tuple[list[str], list[tuple[str, str, str]]]:
 
 
 def settings(facts: Facts) -> str:
-    """Return the study's settings as YAML: its file, or without a file the settings from Python."""
+    """Return the study's settings file; if the study was started from Python, return its settings as YAML."""
     if facts.config is not None:
         return facts.config
     header = {name: facts.header[name] for name in ("algorithm", "options", "seed", "objective", "space")}
@@ -185,7 +185,7 @@ def yaml_text(data: Mapping[str, Any]) -> str:
 
 
 def took(seconds: float) -> str:
-    """Return a duration in words; one below 0.1 s is in milliseconds."""
+    """Return a duration in words; a duration below 0.1 s is in milliseconds."""
     return span(seconds) if seconds >= 0.1 else f"{rounding.number(1000 * seconds, 2)} ms"
 
 
@@ -219,7 +219,7 @@ def overfitting(facts: Facts) -> list[str]:
 
 
 def agreement(facts: Facts, task: str) -> str:
-    """Return a sentence on the correlation of search scores and scores on a test task over the trials.
+    """Return a sentence on how the trials' scores on the search items correlate with those on a test task.
 
     Args:
         facts: The facts of the study.

@@ -118,7 +118,7 @@ def _reloaded(again: Trial | None) -> Summary | None:
 
 
 def _confirmed(trials: list[Trial], baselines: Mapping[RunName, Trial], worth: Worths) -> list[Summary]:
-    """Return the confirmed trials, the best first score first, with their further scores; None for a failed run."""
+    """Return the confirmed trials with their further scores (None for a failed run), sorted by their first scores."""
     confirmed = [(trials[number], again) for number, again in confirmations(baselines).items()]
     return [
         {
@@ -179,7 +179,8 @@ def _no_verdict(record: Record, winner: Trial | None) -> str:
     if len(trials) < (record.budget or 0) or not all(trial.status.final for trial in trials):
         return "No verdict yet: the winner is tested when all trials of the budget have ended."
     return (
-        "No verdict yet: it needs more runs and scores. If the study is not running, continue it with `partune resume`."
+        "No verdict yet: more runs and scores are needed. If the study is not running, continue it with "
+        "`partune resume`."
     )
 
 
@@ -245,12 +246,12 @@ def _seconds(trials: list[Trial], baselines: Mapping[RunName, Trial]) -> Summary
 def utilisation(trials: Iterable[Trial]) -> float | None:
     """Return the share of the workers' time in which they ran trials; None if that is not on record.
 
-    It is busy / (workers x makespan), as in `partune bench scaling`. Busy are the seconds of the trials that ended.
-    Trials that were trained together (a pack) share the seconds of the pack. Workers x makespan are the seconds for
-    which workers existed, from a run's first proposal to its last result. Each result carries the seconds added since
-    the result before ("worker_seconds"). So workers may come and go, and the times of resumed runs and of several
-    processes that drive one study add up. Time between runs does not count. Work that was lost with a worker is idle
-    time.
+    It is busy / (workers x makespan), as in `partune bench scaling`. "Busy" is the sum of the seconds of all trials
+    that ended. Trials that were trained together (a pack) share the seconds of the pack. "Workers x makespan" is the
+    sum of the seconds for which each worker existed, from a run's first proposal to its last result. Each result
+    carries the seconds that were added since the previous result ("worker_seconds"). So workers may come and go, and
+    the times of resumed runs and of several processes that drive one study add up. Time between runs does not count.
+    Work that was lost with a worker is idle time.
     """
     known = [trial for trial in trials if trial.observation is not None and "worker_seconds" in trial.observation.cost]
     there = _total(known, "worker_seconds")

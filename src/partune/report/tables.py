@@ -1,4 +1,4 @@
-"""Define the sections of a report, tables with notes, and write them as Markdown or to a terminal."""
+"""Define a section of a report (a table with notes), and write sections as Markdown or to a terminal."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
 
 def _confirmed_words(summary: Summary) -> str:
-    """Return the first and further scores of the confirmed trials, and by how much the first were too good."""
+    """Return the first and further scores of the confirmed trials, and by how much the first scores were too good."""
     runs = []
     for row in summary["confirmed"]:
         stderr = summary["trials"][row["trial"]]["stderr"]

@@ -1,4 +1,4 @@
-"""Explain a verdict in words: which test it is by, over which runs, and what to do.
+"""Explain a verdict in words: which test gave it, over which runs, and what to do.
 
 All functions use only the summary, so that terminal, page, Markdown, model card and export say the same.
 """
@@ -36,19 +36,22 @@ def better_defaults(summary: Summary) -> str:
 def luck(summary: Summary) -> str:
     """Return a sentence on luck if a trial scored above the winner, otherwise an empty text.
 
-    It is also empty if trials were confirmed, because then the confirmation runs chose the winner.
+    The text is also empty if trials were confirmed, because then the confirmation runs chose the winner.
     """
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
     if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
         return ""
-    return f"Trial {first['id']} scored {score_of(first)}, but the trials around it suggest that part of that is luck."
+    return (
+        f"Trial {first['id']} scored {score_of(first)}, but the trials around it suggest that part of this score is "
+        "luck."
+    )
 
 
 def curse(summary: Summary) -> str:
     """Return by how much the first scores of the confirmed trials were too good; empty if no trial was confirmed.
 
-    Only the first confirmation run of a trial counts, because later ones are made only if it is good.
+    Only the first confirmation run of a trial counts, because a later run is made only if the first one is good.
     """
     lost = [
         row["score"] - row["again"][0] for row in summary["confirmed"] if row["again"] and row["again"][0] is not None
@@ -70,7 +73,7 @@ def small_print(summary: Summary) -> str:
 def seed_words(summary: Summary) -> str:
     """Return the end of a sentence that begins with "The test": whether the test's error includes training seeds.
 
-    It also says which look at the study this is, because each look has its own level for p.
+    The text also says which look at the study this is, because each look has its own level for p.
     """
     verdict = summary["verdict"]
     if verdict["seeds"]:

@@ -1,4 +1,4 @@
-"""Digests of everything besides settings that a study's scores depend on, such as the contents of files.
+"""Digests of what a study's scores depend on besides its settings, such as the contents of files.
 
 A path says where rows, items and weights are, but not what they contain. Every process that continues a study (after
 `resume` or `join`, or as a worker) compares what it loaded with the digests recorded when the study began.
@@ -25,7 +25,7 @@ class Content:
 
     Attributes:
         digest: A digest of the content.
-        told: A description shown beside the name, such as "60 rows"; may be empty.
+        told: A description that is shown beside the content's name, such as "60 rows"; may be empty.
         decisive: Whether a change makes scores incomparable. If not, a change is only reported.
     """
 
@@ -57,7 +57,7 @@ def differences(recorded: Contents, present: Contents) -> tuple[list[str], list[
         present: The contents now.
 
     Returns:
-        The differences that make scores incomparable, and the other ones.
+        The differences that make scores incomparable, and the other differences.
     """
     # A name in only one of the two is not compared, because older versions recorded fewer names.
     sides: tuple[list[str], list[str]] = [], []

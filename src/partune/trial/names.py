@@ -73,8 +73,8 @@ class FreshRun:
     """A run of the winner or of the defaults with fresh seeds, on which the verdict is based.
 
     Attributes:
-        whose: The number of the winner, or the defaults.
-        run: The index of this run among the fresh runs of the winner or the defaults, from 1.
+        whose: The number of the winning trial, or Baseline.DEFAULTS.
+        run: The index of this run among the fresh runs of that trial or of the defaults, from 1.
     """
 
     whose: Whose
@@ -121,7 +121,7 @@ def adapter_folder(name: RunName) -> str:
 
 
 def is_further_runs(folder: str) -> bool:
-    """Return whether a folder has the name for the adapter of a confirmation or a fresh run."""
+    """Return whether a folder is, by its name, that of the adapter of a confirmation or a fresh run."""
     return _further(folder, ".") is not None
 
 
@@ -143,7 +143,10 @@ class ItemSet(StrEnum):
     SEARCH = "search"
     """The items whose score the optimiser is told."""
     VERDICT = "verdict"
-    """The held-out items, whose scores no optimiser sees. Alone also the name of the mean score on them, over tasks."""
+    """The held-out items, whose scores no optimiser sees.
+
+    The text "verdict" by itself is also the name of a score: the mean over tasks on these items.
+    """
     TEST = "test"
     """The items of a test task, which only watches for overfitting."""
     RUNG = "rung"

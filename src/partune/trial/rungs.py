@@ -4,9 +4,9 @@ A trial continues after rung k if both of these hold:
 
 - Its score is among the best 1 / ETA of all scores ever reported at rung k. This is asynchronous successive halving in
   its stopping form (Li et al. 2020, ASHA).
-- Its score is at least the median of the rung-k scores of the trials that are done, once there are FEW of them. This is
+- Its score is at least the median of the rung-k scores of the trials that are done, once FEW trials are done. This is
   the median stopping rule (Golovin et al. 2017). It is needed because an optimiser's later trials are better than its
-  first ones, so nearly all of them would pass the first rule.
+  first ones, so the first rule alone would let nearly all later trials continue.
 
 Trials that are trained together in a pack reach a rung together, and all report before one is judged, so that their
 order does not matter. Schedules are not shortened: up to the point where it is stopped, a trial is exactly what it
@@ -64,13 +64,13 @@ class Rungs:
             self.end(trial)
 
     def end(self, trial: Trial) -> None:
-        """Note that a trial has ended; if it is done, it counts for the median."""
+        """Note that a trial has ended; only if its status is DONE, it counts for the median."""
         if trial.status is Status.DONE:
             with self._lock:
                 self._done.add(trial.number)
 
     def judge(self, trial: int) -> Judge:
-        """Return the judge for the trial with a number."""
+        """Return the judge for the trial with this number."""
         return _TrialJudge(self, trial)
 
     def report(self, trial: int, rung: int, score: float) -> None:
@@ -88,7 +88,7 @@ class Rungs:
         """Return whether a trial must stop at a rung.
 
         A trial stops if at least n / ETA (rounded down, at least one) of the n trials scored at the rung are better. It
-        also stops if its score is below the median of the trials that are done, once there are FEW of them.
+        also stops if its score is below the median of the trials that are done, once FEW trials are done.
 
         Args:
             trial: The number of the trial.

@@ -23,7 +23,7 @@ Value = bool | int | float | str
 Config = Mapping[str, Value]
 Point = tuple[float, ...]
 
-RAISED = re.compile(r"[^\W\d]\w*: ")  # the exception's class, with which the text from `reason` begins
+RAISED = re.compile(r"[^\W\d]\w*: ")  # the exception's class: a text made by `reason` begins with it
 NUMBER = re.compile(r"0x[0-9a-f]+|[-+]?\d+(\.\d+)?(e[-+]?\d+)?")  # a memory address or any other number
 NUMERIC = "biuf"  # NumPy's kinds that arrays of per-item results may have: booleans, integers, reals
 
@@ -73,8 +73,8 @@ def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
     """Convert per-item results into an array of numbers; raise ValueError for anything else."""
     try:
         array = np.asarray(values)
-        # Numbers mixed with None make an array of objects; None becomes nan. `astype` would also parse texts, which are
-        # refused instead.
+        # Numbers mixed with None make an array of objects; None becomes nan. `astype` would also parse texts, so an
+        # array with texts stays as it is, and is refused below.
         array = array.astype(float) if array.dtype.kind == "O" and not _texts(array) else array
     except Exception as error:
         raise ValueError(f"items[{name!r}] must be an array of numbers: {reason(error)}") from None
@@ -213,8 +213,8 @@ class Proposal:
 
     Attributes:
         number: 0, 1, ... in the order in which the optimiser made its proposals.
-        point: The configuration as a point of the unit cube, exactly `space.encode(config)` for history-based
-            optimisers.
+        point: The configuration as a point of the unit cube. A `Sampler` proposes exactly `space.encode(config)`. A
+            `Sequential` proposes the centre of a cell, which rounding to a configuration may have moved.
         config: The configuration.
         notes: The optimiser's inferences since its last proposal. They are recorded, and replayed instead of recomputed
             when a study is resumed.

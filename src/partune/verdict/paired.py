@@ -15,13 +15,14 @@ Notation: c is a configuration, s one of its S[c] runs, i one of n items with we
     runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              contains alpha / S and epsilon / (S n)
     rest[c]   = epsilon / (S n), estimated from the residuals; subtracted because both terms above contain it
 
-The degrees of freedom are Satterthwaite's (1946), from the items of each stratum and the runs of each side. With one
-run on each side, only the variance of the items remains, and the claim is about these two adapters.
+The degrees of freedom are Satterthwaite's (1946), from the runs of each side and the items of each stratum (a task, or
+a subtask of a group). With one run on each side, only the variance of the items remains, and the claim is about these
+two adapters.
 
-The winner is compared with the base model first. Only if it is better, it is compared with the field's defaults. In
-this fixed sequence (Maurer, Hothorn and Lehmacher 1995), the chance of any false "better" stays at the level without a
-correction. Every look at a study, such as another after a longer search, is a further test, over which `level` divides
-the level.
+The winner is compared with the base model first. Only a winner that is better than the base model can be called better
+than the field's defaults. In this fixed sequence (Maurer, Hothorn and Lehmacher 1995), the chance of any false "better"
+stays at the significance level without a correction. Every look at a study is a further test; a second look follows a
+longer search, for example. The function `level` divides the significance level among the looks.
 """
 
 from __future__ import annotations
@@ -159,8 +160,8 @@ class Comparison:
     Attributes:
         gain: The winner's mean score minus the reference's, in units of the score.
         variance: The variance of the gain, from the items and from the runs of each side that ran more than once.
-        p: The one-sided p-value of the gain: the chance of one this large if there is no difference.
-        p_worse: The one-sided p-value of a loss: the chance of one this large if there is no difference.
+        p: The one-sided p-value of a gain: the chance of a gain this large if there is no difference.
+        p_worse: The one-sided p-value of a loss: the chance of a loss this large if there is no difference.
         items: The number of items that have a score in all runs.
         runs: The numbers of runs of the winner and of the reference.
         test: The name of the test that was used.
@@ -256,7 +257,7 @@ class Verdict:
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """The baselines ("base", "defaults") than which the winner is shown worse."""
+        """The baselines that the winner is shown to be worse than: none, one or both of ("base", "defaults")."""
         named = {"base": self.over_base, "defaults": self.over_defaults}
         return tuple(name for name, comparison in named.items() if comparison is not None and comparison.worse)
 
@@ -312,7 +313,7 @@ def verdict(
         base: The one run of the base model.
         defaults: The runs of the defaults; None if these have no score.
         seeds: The number of fresh runs in `winner`; 0 if `winner` is the adapter that the search chose.
-        failed: The number of further fresh runs, which failed.
+        failed: The number of fresh runs of the winner that failed; they are not in `winner`.
         look: The number of this look at the study, from 1.
 
     Raises:
@@ -375,7 +376,9 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
 
 
 def spread(values: Array, weights: Array, strata: Array) -> Array:
-    """Return the term of each item in the variance of a weighted mean, from its deviation from its stratum's mean.
+    """Return each item's term in the variance of a weighted mean.
+
+    The term is computed from the deviation of the item's value from the mean of its stratum.
 
     Args:
         values: (S, n), the values of S runs.
@@ -395,7 +398,7 @@ def spread(values: Array, weights: Array, strata: Array) -> Array:
 
 
 def joined_small(strata: Array) -> Array:
-    """Join all strata of a single item into one, because a single item does not show the spread of its stratum."""
+    """Join all one-item strata into one stratum, because a single item does not show the spread of its stratum."""
     kinds, sizes = np.unique(strata, return_counts=True)
     single = kinds[sizes == 1]
     if len(single) == 1 and len(kinds) > 1:  # there is no other single item: join it with the smallest other stratum
@@ -408,9 +411,9 @@ def sign_flips(effects: Array) -> tuple[float, float]:
 
     If there is no difference between the two sides, an item's difference is equally likely to be positive or negative.
     The p-values are the chances that, with random signs, the sum of the effects is at least as large, or at most as
-    large, as observed. Effects of equal size have a binomial sum, which is McNemar's exact test. Otherwise all signs of
-    a few effects are enumerated. For many effects, FLIPS random signs are drawn and the observed ones count as one more
-    draw (Phipson and Smyth 2010), so that p is never 0.
+    large, as observed. Effects of equal size have a binomial sum, which gives McNemar's exact test. If sizes differ,
+    all combinations of signs are enumerated for at most EXACT effects. For more effects, FLIPS random combinations are
+    drawn, and the observed one counts as one more draw (Phipson and Smyth 2010), so that p is never 0.
 
     Args:
         effects: (n,), the weighted differences of the items.

@@ -26,7 +26,7 @@ from scipy import stats
 from partune.verdict.paired import LEVEL
 
 Array = NDArray[np.float64]
-Results = Mapping[int, float]  # the results of studies by seed
+Results = Mapping[int, float]  # the result of each study, by its seed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Difference:
         p: The two-sided p-value.
         corrected: The p-value after Holm's correction.
         least: The smallest p-value that is possible with these numbers of repeats.
-        shows: Whether any scores could be significant: whether the corrected smallest p-value reaches the level.
+        shows: Whether these numbers of repeats can show a difference at all: whether `least` is at most LEVEL even
+            after the correction.
     """
 
     first: str

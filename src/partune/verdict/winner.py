@@ -62,8 +62,8 @@ def worths(trials: Iterable[Trial], space: Space, noisy: bool | None = None) -> 
     fitted = process(space, leaders)
     with one_blas_thread():
         means, _ = fitted.posterior([space.encode(trial.config) for trial in leaders])
-    # The process alone relies too much on a smooth surface, and the score alone on luck. Their mean did best in
-    # docs/search-log.md.
+    # The Gaussian process alone relies too much on a smooth surface, and the score alone on luck. The mean of the two
+    # did best in docs/search-log.md.
     return scores | {trial.number: (trial.score + float(mean)) / 2 for trial, mean in zip(leaders, means, strict=True)}
 
 
@@ -82,8 +82,9 @@ def process(space: Space, leaders: Sequence[Trial]) -> Surrogate:
     return _fitted(space, points, tuple(trial.score for trial in leaders), errors)
 
 
-# The study, its summary and its report page need the same process in turn. Nothing that they share could hold it: each
-# reads the record by itself. The key contains everything that the fit depends on, so a cached result is never stale.
+# The study, its summary and its report page need the same fitted Gaussian process, one after the other. They share no
+# object that could hold it, because each of them reads the record by itself. The arguments contain everything that the
+# fit depends on, so a cached result is never stale.
 @functools.lru_cache(maxsize=1)
 def _fitted(space: Space, points: tuple[Point, ...], scores: tuple[float, ...], errors: tuple[float, ...]) -> Surrogate:
     from partune.optimizers.surrogate import Surrogate
@@ -149,8 +150,8 @@ def due(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], k: int, wor
         worth: The worths of the trials, by number.
 
     Returns:
-        The trials to run, and the number of this confirmation run of theirs, from 1; no trials and 0 if all rounds are
-        over.
+        The trials to run, and which of their confirmation runs this is (1 for the first). If all rounds are over,
+        there are no trials and the number is 0.
     """
     again = confirmations(baselines)
     alive = ranked(trials, worth)
@@ -167,7 +168,7 @@ def best(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], worth: Wor
     """Return the winner: the trial with the highest worth, the earliest of equal ones; None while no trial is done.
 
     If the leading trial was confirmed, the trial with the best pooled score wins among those with the most confirmation
-    runs. A trial with a failed confirmation run wins only if no trial without one is done.
+    runs. A trial with a failed confirmation run wins only if every trial that is done has a failed confirmation run.
 
     Args:
         trials: The study's trials.
@@ -243,8 +244,8 @@ def fresh_names(baselines: Mapping[RunName, Trial], whose: Whose) -> list[FreshR
         baselines: All runs outside the search, by name.
         whose: The number of the trial, or the defaults.
     """
-    # A look counts the fresh runs that were recorded first. The order of names would differ if a lost run was repeated
-    # after a verdict.
+    # A look notes how many fresh runs it counts, and counts those that were recorded first. If a lost run was repeated
+    # after a verdict, the order of names would put the repetition among the counted runs.
     names = (name for name in baselines if isinstance(name, FreshRun) and name.whose == whose)
     return sorted(names, key=lambda name: baselines[name].number)
 
@@ -271,8 +272,8 @@ def shipped(winner: Trial, baselines: Mapping[RunName, Trial], ship: Ship) -> Tr
     Args:
         winner: The winner.
         baselines: All runs outside the search, by name.
-        ship: "first" for the winner's first run; "best" or "median" for the fresh run with that score on the search
-            items.
+        ship: "first" for the winner's first run; "best" or "median" for the fresh run with the best or the median
+            score on the search items.
     """
     runs = sorted(
         (run for run in fresh_runs(baselines, winner.number) if run.status is Status.DONE), key=lambda run: -run.score

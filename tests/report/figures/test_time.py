@@ -11,7 +11,7 @@ from tests.support.studies import PLANE
 
 
 def test_the_bar_of_the_time_has_all_its_parts() -> None:
-    hours = {"training": 2.0, "scoring": 0.5, "around them": 0.25, "anchors": 1.0, "search": 0.1, "waiting": 4.0}
+    hours = {"training": 2.0, "scoring": 0.5, "rest of the trials": 0.25, "anchors": 1.0, "search": 0.1, "waiting": 4.0}
     figure = figures.spent([Part(name, 3600 * long) for name, long in hours.items()])
     assert {name: trace["x"] for name, trace in traces(figure).items()} == {name: [x] for name, x in hours.items()}
     assert figure["layout"]["xaxis"]["title"]["text"] == "time of all workers, h"

@@ -70,7 +70,7 @@ def partition(optimizer: Optimizer, trials: Sequence[Trial]) -> Partition | None
         return None
     # With integers and choices, many points decode to one configuration. So match cells by the encoded configuration.
     canonical = functools.cache(lambda point: optimizer.space.encode(optimizer.space.decode(point)))
-    first: dict[Point, int] = {}  # the depth of the first cell with a configuration at its centre
+    first: dict[Point, int] = {}  # by configuration, the depth of the first cell with it at the centre
     regions = []
     for cell in optimizer.tree.cells:
         first.setdefault(canonical(cell.point), cell.depth)

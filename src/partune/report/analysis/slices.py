@@ -1,4 +1,4 @@
-"""Cut the surrogate, a Gaussian process, in planes through the winner: its mean and its uncertainty there."""
+"""Compute the mean and the uncertainty of the surrogate, a Gaussian process, in planes through the winner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Plane:
         up: The name of the hyperparameter on the y axis.
         x: The grid on the x axis, in the unit cube's coordinates, (n,).
         y: The grid on the y axis, in the unit cube's coordinates, (m,).
-        mean: The process's mean at the grid points, converted to units of the score, (m, n); at least the worst score.
+        mean: The Gaussian process's mean at the grid points, converted to units of the score, (m, n). Values below the
+            worst score are raised to it.
         std: Half the width of the interval of one standard deviation around the mean, converted to units of the score,
             (m, n). It does not include the noise of an observation.
     """
@@ -48,12 +49,12 @@ class Model:
 
     Attributes:
         space: The study's space.
-        trials: The trials that the process is fitted to, the best first.
+        trials: The trials that the Gaussian process is fitted to, the best first.
         winner: The trial that all planes go through.
     """
 
     def __init__(self, space: Space, done: Sequence[Trial], winner: Trial) -> None:
-        """Fit the process.
+        """Fit the Gaussian process.
 
         Args:
             space: The study's space.
@@ -87,7 +88,7 @@ class Model:
             mean, std = self._surrogate.posterior(flat)
         shape = len(y), len(x)
         values = (untamed(mean + k * std, self._scores) for k in (-1, 0, 1))
-        # Beyond the worst score, a small step on the process's log scale would be a huge one on the score's scale.
+        # Below the worst score, a small step on the log scale of the Gaussian process is a huge step in the score.
         low, middle, high = (np.maximum(curve, self._scores.min()).reshape(shape) for curve in values)
         return Plane(across, up, x, y, middle, (high - low) / 2)
 

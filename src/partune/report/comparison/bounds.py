@@ -51,9 +51,8 @@ def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
     sampled = {name: repeats for name, repeats in groups.items() if samples(repeats[0].header["algorithm"])}
     rows = [_row(f"{LOWER}: {name}, the mean sample", map(_samples, repeats)) for name, repeats in sampled.items()]
     rows += [_row(f"{LOWER}: {name}, its winner", map(_winner, repeats)) for name, repeats in sampled.items()]
-    one_a_seed = {
-        study.header["seed"]: study for repeats in groups.values() for study in repeats
-    }  # whichever algorithm
+    # The baselines depend on the seed only, so one study of each seed is enough, whatever its algorithm.
+    one_a_seed = {study.header["seed"]: study for repeats in groups.values() for study in repeats}
     for name, label in (("base", BASE), ("defaults", DEFAULTS)):
         if scored := [study.scored[name] for study in one_a_seed.values() if name in study.scored]:
             rows.append(_row(label, map(_baseline, scored)))

@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 QUARTILES = ("mean", "first quartile", "median", "third quartile", "max")
 MEASURES = {"verdict": "winner on the held-out items", "score": "winner's score"}
 MOMENTS = 200  # points of a curve over seconds
-SHOWN = 1.0  # seconds of a study's trials from which on a curve over seconds is worth drawing
+SHOWN = 1.0  # curves over seconds are drawn if the trials of every study took at least this many seconds
 
 
 def compare(studies: Sequence[Facts]) -> Summary:
@@ -130,7 +130,7 @@ def _check(studies: Sequence[Facts]) -> None:
 def _objective(study: Facts) -> dict[str, Any]:
     """Return the settings that decide a trial's score.
 
-    They include the objective's name if the study has a file, which says it.
+    If the study has a settings file, they include the objective's name from this file.
     """
     config = None if study.config is None else yaml.safe_load(study.config)
     name = {"objective": config["objective"]} if isinstance(config, dict) and "objective" in config else {}
@@ -199,7 +199,7 @@ def _algorithm(name: str, group: Sequence[Facts], results: Mapping[int, float], 
 
 
 def _mean(values: Array) -> list[Summary]:
-    """Return the mean and its 95 % interval of each column of values, (repeats, n); None for a single repeat."""
+    """Return the mean of each column of values, (repeats, n), and its 95 % interval (None for a single repeat)."""
     low, high = interval(values)
     columns = zip(values.mean(axis=0).tolist(), low.tolist(), high.tolist(), strict=True)
     return [
@@ -246,7 +246,7 @@ def _plainly(difference: Difference) -> Summary:
 
 
 def on_tests(studies: Sequence[Facts]) -> dict[str, Summary]:
-    """Return for each test task the scores by algorithm, and the tests of the winners against each other."""
+    """Return for each test task the scores by algorithm, and the significance of the winners' differences."""
     return {task: _on_test(studies, task) for task in dict.fromkeys(task for study in studies for task in study.tests)}
 
 

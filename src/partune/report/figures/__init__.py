@@ -1,13 +1,15 @@
-"""Draw the report's figures as Plotly's JSON, traces and a layout, without titles (the page has headings and captions).
+"""Draw the report's figures in Plotly's JSON format, as traces and a layout.
+
+Figures have no titles, because the page has headings and captions.
 
 Colours are those of Okabe and Ito (2008), which people with any kind of colour vision can tell apart. Marks differ in
 shape too. Scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). The page sets what depends on its light or
 dark mode.
 
 The page stores data of trials once for all figures, and fills it into the traces. If a trace's `meta.trials` lists
-numbers of trials, its marks get the hover texts of these trials. If its `meta.over` names a hyperparameter for x and y,
-its marks get the hyperparameters' values in the unit cube (for None, the number of the trial). Texts from a study go
-through `plain`, because Plotly interprets markup in labels.
+numbers of trials, its marks get the hover texts of these trials. If the trace also has a `meta.over`, a pair of names
+of hyperparameters, the x and y of a mark are the trial's values of these two in the unit cube. If the first name is
+None, x is the trial's number. Texts from a study go through `plain`, because Plotly interprets markup in labels.
 """
 
 from __future__ import annotations

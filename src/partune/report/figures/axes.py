@@ -26,11 +26,11 @@ class Tick(NamedTuple):
 
 
 def ticks(parameter: Hyperparameter, most: int = MOST) -> list[Tick]:
-    """Return the bounds as ticks, and between them round values that are not too close to the bounds; in order.
+    """Return the ticks of an axis in order: the bounds, and between them round numbers that are not too close to them.
 
     Args:
         parameter: The hyperparameter of the axis.
-        most: The approximate number of ticks at most.
+        most: The largest number of ticks, approximately.
     """
     if isinstance(parameter, Choice):
         return [Tick(parameter.encode(option), short(option)) for option in parameter.options]

@@ -32,7 +32,7 @@ def hue(k: int) -> str:
 
 
 def dashed(k: int) -> bool:
-    """Return whether the line of algorithm k is dashed. Every other one is, to show both of two equal lines."""
+    """Return whether the line of algorithm k is dashed. Every other line is, so that equal lines can both be seen."""
     return (k + k // len(HUES)) % 2 == 1
 
 
@@ -114,7 +114,7 @@ def apart(figure: Figure, facts: Facts, first: int) -> Figure:
     Args:
         figure: The figure. It is changed in place and returned.
         facts: The facts of the study that the figure shows.
-        first: The number on the page of the study's first trial.
+        first: The number that the study's first trial gets on the page.
     """
     encode = {name: parameter.encode for name, parameter in facts.space.hyperparameters.items()}
     for trace in figure["data"]:

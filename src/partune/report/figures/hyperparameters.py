@@ -1,4 +1,4 @@
-"""Draw the hyperparameters: over trials, as parallel coordinates, their importances, and planes of the surrogate."""
+"""Draw the figures about hyperparameters: over trials, parallel coordinates, importances, planes of the surrogate."""
 
 from __future__ import annotations
 

@@ -20,14 +20,14 @@ Figure = dict[str, Any]  # has the keys data and layout
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
 VERMILLION, PURPLE, GREY = "#D55E00", "#CC79A7", "#8C8C8C"
 SCALE = "Cividis"
-# The colours of standard deviations: pale if the process is sure.
+# The colours of standard deviations: pale where the Gaussian process is sure.
 UNSURE = [[0, "#F7F4F9"], [0.5, "#B9A0CC"], [1, "#542788"]]
 FAINT = "rgba(140,140,140,0.65)"
-MANY = 300  # trials from which on marks are small
+MANY = 300  # from this many trials on, marks are small
 TITLE = 22  # characters of an axis's title at most
 # The quantile of the scores at which shading begins. A few very bad scores would otherwise take up the whole scale.
 LOWEST = 0.1
-SERIES = {  # colour and mark
+SERIES = {  # the colour and the mark of each row of `Facts.scored`
     "base": (GREY, "circle"),
     "defaults": (BLUE, "square"),
     "best": (ORANGE, "star"),
@@ -45,7 +45,7 @@ def broken(name: str) -> str:
 
 
 def floor(values: Sequence[float]) -> float:
-    """Return the smallest score that is drawn at its true height; -inf if all scores are.
+    """Return the smallest score that is drawn at its true height; -inf if every score is drawn so.
 
     Smaller scores are drawn at the lower edge. A few very bad scores would otherwise squeeze all others together.
     """
@@ -93,7 +93,7 @@ def points(
         y: The y coordinates, (n,).
         name: The name in the legend.
         colour: The colour of the marks.
-        trials: The trials that the marks stand for, whose hover texts the page shows; None for none.
+        trials: The trials that the marks stand for; the page shows their hover texts. None if there are none.
     """
     trace = {
         "type": "scatter",
@@ -205,7 +205,7 @@ def axis(space: Space, name: str, most: int = MOST) -> dict[str, Any]:
     Args:
         space: The study's space.
         name: The hyperparameter's name.
-        most: The approximate number of ticks at most.
+        most: The largest number of ticks, approximately.
     """
     marks = ticks(space.hyperparameters[name], most)
     return {

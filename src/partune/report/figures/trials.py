@@ -1,4 +1,4 @@
-"""Draw the scores over trials: phases, standard errors, baselines, failures and the winner."""
+"""Draw the scores over trials: phases (start and search), standard errors, baselines, failures and the winner."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def scores(facts: Facts) -> Figure:
 
 
 def _marked(trials: Sequence[Trial], name: str, colour: str, symbol: str) -> list[Trace]:
-    """Return marks with standard errors. Those of many trials are one line with gaps, which is drawn much faster."""
+    """Return marks with standard errors; many standard errors are one line with gaps, which is drawn much faster."""
     if not trials:
         return []
     errors = [parts.stderr(trial) for trial in trials]

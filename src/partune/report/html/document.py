@@ -1,7 +1,7 @@
 """Write the frame of a self-contained HTML file, which suits light and dark mode, and screens of any size.
 
-Texts are escaped. If that ever fails, the page's own security policy still lets only its two scripts run, whose hashes
-it lists, and lets nothing be loaded from the network.
+Texts are escaped. In case escaping ever fails, the page also has a security policy. It lists the hashes of the page's
+two scripts, so that no other script can run, and it lets nothing be loaded from the network.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def document(
         below: The line below the heading.
         sections: The title and the HTML of each section, by the section's id.
         footer: The last line of the page.
-        figures: The figures by the names of their `figure_slot`.
+        figures: The figure of each `figure_slot`, by the slot's name.
         trials: The hover text of each trial (`partune.report.figures`).
-        places: The values of each hyperparameter in [0, 1], one per trial; None for a trial without it.
+        places: For each hyperparameter, its value in [0, 1] in each trial; None for a trial that does not have it.
         refresh: The seconds after which a browser reloads the page; None for never.
     """
     body = "".join(

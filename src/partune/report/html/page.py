@@ -90,7 +90,7 @@ class Page:
             parts.append(table(["winner's hyperparameter", "value"], _settings(self.facts.winner.config)))
         parts += [paragraph(text) for text in sentences.remarks(self.facts)]
         if self.facts.summary["best"] is not None and self.facts.summary["best"]["adapter"]:
-            parts.append(f"<p>Its adapter: <code>{escape(self.facts.summary['best']['adapter'])}</code></p>")
+            parts.append(f"<p>The winner's adapter: <code>{escape(self.facts.summary['best']['adapter'])}</code></p>")
         return "".join(parts)
 
     def comparison(self) -> str:
@@ -123,7 +123,7 @@ class Page:
                 )
                 for row in confirmed
             ]
-            text += "<h3>Again, with fresh seeds</h3>" + table(
+            text += "<h3>The best trials again, with fresh seeds</h3>" + table(
                 ["", "first score", "further scores"], rows, numbers=(1,)
             )
             text += paragraph(curse(self.facts.summary))
@@ -208,7 +208,7 @@ class Page:
                 f"<div><h3>Depth over trials</h3>{self._figure('depths', figure, 340, 'Depth over trials')}</div>"
             )
         what = (
-            "The regions of the decomposition, projected along the other hyperparameters."
+            "The regions into which the search cut the space, projected along the other hyperparameters."
             if partition.round
             else "The cells that a plane through the winner cuts, shaded by the scores that rank them."
         )

@@ -1,4 +1,4 @@
-"""Outline the areas in which a function of two coordinates is at most a level, by marching squares.
+"""Outline the areas where a function of two coordinates does not exceed a level, by marching squares.
 
 The method is W. E. Lorensen and H. E. Cline, Marching Cubes, SIGGRAPH 1987, in two dimensions. Crossings are
 interpolated linearly.
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Corner = tuple[int, int]
-Edge = tuple[Corner, Corner]  # its two ends, the smaller one first
+Edge = tuple[Corner, Corner]  # the two ends of the edge, the smaller one first
 Outline = list[tuple[float, float]]
 
 
@@ -36,7 +36,8 @@ def outlines(values: Array, level: float) -> Iterator[Outline]:
         ring: list[Corner] = [(i, j), (i + 1, j), (i + 1, j + 1), (i, j + 1)]
         sides = list(zip(ring, ring[1:] + ring[:1], strict=True))
         leaving = [k for k, (a, b) in enumerate(sides) if inside[a] and not inside[b]]
-        # Cut off the corners outside the area: connect the side on which the ring leaves it to the side of its return.
+        # Walk along the ring of sides. The walk leaves the area on one side and returns to it on a later side. A line
+        # that connects these two sides cuts off the corners outside the area.
         for k in leaving:
             back = next(m % 4 for m in range(k + 1, k + 4) if not inside[sides[m % 4][0]] and inside[sides[m % 4][1]])
             follow[_edge(sides[k])] = _edge(sides[back])
@@ -54,7 +55,7 @@ def _edge(side: Edge) -> Edge:
 
 
 def _crossing(padded: Array, edge: Edge, level: float) -> tuple[float, float]:
-    """Return the point between two corners at which the level is crossed; next to the padding, the inner corner."""
+    """Return the point between two corners at which the level is crossed; if one is padding, the other corner."""
     (a, b), (f_a, f_b) = edge, (float(padded[edge[0]]), float(padded[edge[1]]))
     if math.isinf(f_a) or math.isinf(f_b):
         i, j = b if math.isinf(f_a) else a
