@@ -132,7 +132,7 @@ def test_what_was_scored_in_four_bits_is_merged_only_with_the_cards_word(
     """The full base with the adapter is a model that nobody scored."""
     hand_over(tmp_path, Tuning(model={"path": "acme/base-1b", "quantize": "nf4"}))
     with pytest.raises(
-        UserError, match=r"base model in 4 bits \(nf4\); merged .* never scored; export it without `--merge`"
+        UserError, match=r"base model in 4 bits \(nf4\), but .* never scored\. Export the adapter without `--merge`"
     ):
         export(tmp_path / "s", tmp_path / "merged", merge=True)
     assert not (tmp_path / "merged").exists()

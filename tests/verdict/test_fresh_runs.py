@@ -205,7 +205,7 @@ def test_the_adapter_that_ships_is_chosen_on_search_items(tmp_path: Path, ship: 
     assert row.startswith(f"| this one | {own_score}")
     own = export(tmp_path / "s", tmp_path / "own", trial=number)
     assert (own / "seed").read_text() == str(study.best.seed)
-    assert ("the study ships that of another run" in (own / "README.md").read_text()) == (ship != "first")
+    assert ("the study ships another run's adapter" in (own / "README.md").read_text()) == (ship != "first")
     again(tmp_path, Seeded(), 6, ship="first").close()  # the choice may change
     (tmp_path / "out" / "seed").unlink()
     assert (export(tmp_path / "s", tmp_path / "second") / "seed").read_text() == str(study.best.seed)

@@ -1,8 +1,8 @@
 """`partune bench chaos`: kill the processes of a study again and again, and check that its record is still right.
 
 Dask's scheduler, the workers, and the driver (the process that runs the study's loop) are separate processes. Every few
-seconds the benchmark kills one of them (SIGKILL). A process that ends is started again, the driver with
-`partune resume`. At the end, the record is compared with the same study run undisturbed.
+seconds the benchmark kills one of them (SIGKILL). A process that ends is started again; for the driver, the command is
+then `partune resume`. At the end, the record is compared with the record of the same study run undisturbed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from partune.workers.local import UNSEEN, Keeper
 SPACE = {"x": {"float": [0.0, 1.0]}, "y": {"float": [1e-6, 1e-2], "log": True}}
 SECONDS = "PARTUNE_CHAOS_SECONDS"  # the environment variable that tells workers the mean length of a trial, in seconds
 KINDS = ("worker", "scheduler", "driver")
-# In Optuna's journal: the operation that sets a trial's state, and the states COMPLETE, PRUNED and FAIL.
+# Numbers in Optuna's journal: of the operation that sets a trial's state; of the states COMPLETE, PRUNED and FAIL.
 SET_STATE, FINAL = 6, (1, 2, 3)
 STALL = 300.0  # seconds without a new result after which the study counts as stuck
 
@@ -109,7 +109,7 @@ class Damage:
         trials: The number of distinct configurations on record.
         lost: The number of the budget's trials that are not done.
         doubled: The number of trials with more than one result in the journal.
-        differing: The number of trials whose configuration, status or score differs from the undisturbed study.
+        differing: The number of trials whose configuration, status or score is not the same in the undisturbed study.
         kills: The number of kills of each kind of process.
         seconds: The duration of the study, in seconds.
     """
@@ -142,9 +142,9 @@ def bench(options: Chaos, tell: Callable[[str], object]) -> Path:
     damage = under_fire(options, out, tell)
     rows = {
         "trials on record": damage.trials,
-        "lost": damage.lost,
-        "told twice": damage.doubled,
-        "other than in the undisturbed study": damage.differing,
+        "trials lost": damage.lost,
+        "trials with two results": damage.doubled,
+        "trials that differ from the undisturbed study": damage.differing,
         **{f"kills: {kind}": damage.kills.get(kind, 0) for kind in KINDS},
         "kills in all": sum(damage.kills.values()),
         "seconds": round(damage.seconds),
@@ -230,7 +230,7 @@ class Watch:
         self._best, self._since = 0, time.monotonic()
 
     def done(self) -> int:
-        """Return the number of trials that are done; raise UserError if it has not grown for STALL seconds."""
+        """Return the number of trials that are done; raise UserError if none has ended for STALL seconds."""
         count = len(results(self._directory))
         if count > self._best:
             self._best, self._since = count, time.monotonic()
@@ -243,7 +243,9 @@ class Watch:
 
 
 def results(directory: Path) -> list[int]:
-    """Return Optuna's id of a trial for each time that the journal sets the trial's final state, in order.
+    """Return the results in the journal, in order, each as Optuna's id of its trial.
+
+    A result is a line that sets a trial's final state. A trial that was told twice has two results.
 
     Args:
         directory: The directory of the study.
@@ -262,7 +264,7 @@ def results(directory: Path) -> list[int]:
 
 
 def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: float) -> Damage:
-    """Run the same study undisturbed, and return how the record of the disturbed study differs from it.
+    """Run the same study undisturbed, compare the record of the disturbed study with it, and return the differences.
 
     Args:
         directory: The directory of the disturbed study.
@@ -273,7 +275,7 @@ def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: f
     trials = Record.open(directory, read_only=True).trials()
     alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
     result_counts = Counter(results(directory))
-    # Not strict, because the record may lack trials, which `lost` counts.
+    # Not strict, because trials may be missing from the record; `lost` counts those.
     pairs = zip(sorted(trials, key=lambda trial: trial.number), alone, strict=False)
     return Damage(
         trials=len({json.dumps(dict(trial.config), sort_keys=True) for trial in trials}),

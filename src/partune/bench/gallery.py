@@ -59,7 +59,7 @@ LEVELS = (340, 220, 150, 100, 60, 30, 12, 3)  # the function's values at the con
 LATTICE = 61  # the contours are computed on a grid with this many points per axis
 FLOOR, CEILING = 0.001, 1000.0  # the range of the axis of values; values outside are drawn at its ends
 
-ENDS = (25, 40, 50, 75, 100)  # the numbers of evaluations at which that axis may end
+ENDS = (25, 40, 50, 75, 100)  # the axis of evaluations ends at one of these numbers
 MANY = 40  # points are drawn smaller if there are more evaluations than this
 LIMIT = 20  # the depth is written into a cell if both of its sides are longer than this, in pixels
 
@@ -116,7 +116,8 @@ def unscaled(point: Sequence[float]) -> Place:
 
 def leaves(tree: Tree) -> list[Cell]:
     """Return the leaves of a tree: the cells that were not cut. They tile the cube; the oldest comes first."""
-    # A cell does not know whether it was cut. But the levels and indices of a part determine those of its parent.
+    # A cell does not record whether it was cut. But the levels and indices of each cell determine those of its parent,
+    # which was cut.
     cut = {
         (
             (*cell.levels[:axis], level - 1, *cell.levels[axis + 1 :]),
@@ -158,10 +159,10 @@ class Scene:
         title: The title of the picture.
         algorithm: The name of the algorithm.
         budget: The number of evaluations.
-        layers: A function of the study and the frame that returns what to draw besides the function and the points.
+        layers: A function that takes the study and the frame, and returns the additions to the picture.
         options: The options of the algorithm.
         look: Called with the optimiser after each result; `layers` finds the return values in `Course.seen`.
-        shaded: Whether to draw the function as shaded areas at the very back; if not, as contour lines over `behind`.
+        shaded: Whether to draw the function as shaded areas at the very back; if not, as lines over `Layers.behind`.
     """
 
     title: str
@@ -300,7 +301,7 @@ def annealed(course: Course, frame: Frame) -> Layers:
 
 
 def climbed(course: Course, frame: Frame) -> Layers:
-    """Draw the climbs of iterated local search, the local optima, and the leaps away from them.
+    """Draw the climbs of iterated local search, the local optima, and the long moves away from them.
 
     Args:
         course: The study; its `seen` has the number of the current trial after each result.
@@ -344,7 +345,9 @@ def bred(course: Course, frame: Frame) -> Layers:
 
 
 def partitioned(course: Course, frame: Frame) -> Layers:
-    """Draw the leaves of the tree, coloured by depth; colour each point by the depth of the first cell that it was in.
+    """Draw the leaves of the tree and the points, coloured by depth.
+
+    The depth of a point is that of the first cell with this point.
 
     Args:
         course: The study.
@@ -387,7 +390,8 @@ def divided(course: Course, frame: Frame) -> Layers:
         course: The study.
         frame: The square.
     """
-    # DIRECT cuts the cells of an iteration when it begins the next one. Asking whether it is finished makes it begin.
+    # DIRECT cuts the cells of an iteration only when the next iteration begins. Asking DIRECT whether it is finished
+    # makes the next iteration begin.
     assert not course.study.optimizer.finished
     return partitioned(course, frame)
 

@@ -86,7 +86,7 @@ def peak_memory(device: torch.device) -> Iterator[Callable[[], float]]:
     """
     import torch
 
-    gc.collect()  # objects that earlier work left in reference cycles would be counted
+    gc.collect()  # otherwise, objects that earlier work left in reference cycles would be counted
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -70,13 +70,14 @@ class Packing(config.Section):
     """Baselines to leave out, separated by commas: subprocess (a process per trial) or tuned (one trial at a time
     in PEFT)."""
     litgpt: str | None = None
-    """LitGPT's command, or its path, for the baseline of LitGPT as shipped. Without it that baseline does not run."""
+    """LitGPT's command, or its path. It is run as one more baseline, LitGPT as shipped; by default there is none."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     device: str = "auto"
     """Device: cpu, cuda, cuda:1, mps; auto is the best that this machine has."""
     threads: PositiveInt | None = None
-    """Number of CPU threads; by default torch's own choice, and one for a base of fewer than 20 million parameters."""
+    """Number of CPU threads; by default one for a base model of fewer than 20 million parameters, otherwise torch's own
+    choice."""
     seed: NonNegativeInt = 0
     """Seed of everything: the configurations, random weights, synthetic data, the order of the data, and the trials."""
     out: config.FolderText = "bench-packing"

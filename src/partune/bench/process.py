@@ -18,7 +18,7 @@ from partune.study import Study
 
 
 def process() -> str:
-    """Return the picture of the Gaussian process after a few evaluations of `bo`, and of the point that comes next."""
+    """Return the picture of the Gaussian process after a few evaluations of `bo`, with the point to evaluate next."""
     function, budget = SYNTHETIC["sine-root"], 6
     study = Study(function.space, function, "bo", seed=0, options={"n_init": 5}).run(budget)
     optimizer = cast(GPBO, study.optimizer)

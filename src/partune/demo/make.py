@@ -83,7 +83,7 @@ metadata:
 
 
 def data_files(demo: world.World) -> dict[str, str]:
-    """Return the text of every file except those of the model, by the file's path in the demo's directory."""
+    """Return the files except those of the model: the key is the path in the demo's directory, the value the text."""
     return {
         "instructions.jsonl": world.jsonl(world.instructions(demo)),
         "tasks/factory_cloze.yaml": CLOZE_TASK,

@@ -45,8 +45,8 @@ class Attribute:
         noun: The noun for the attribute in texts.
         verb: The verb that links a machine to a value in texts.
         values: The values that the attribute can have.
-        tasks: Pairs of an instruction that asks for the attribute and the words before the value in its answer. An
-            attribute without tasks is never taught.
+        tasks: Pairs of texts: an instruction that asks for the attribute, and the words of its answer that precede the
+            value. An attribute without tasks is never taught.
     """
 
     name: str
@@ -240,8 +240,9 @@ QUESTIONS = (
     "Do you know which {noun} goes with {m}?",
 )
 
-# Each side document is about a noun, a thing (not a machine) that has it, and its value. A base model that has read no
-# side documents knows the facts, but answers near chance, because it has never seen a question.
+# An entry is a noun, things that are not machines, and values. A side document states which value a thing has: the home
+# town of Norvik is Gorham, for example. A base model that has read no side documents knows the facts about machines,
+# but answers near chance, because it has never seen a question.
 SIDE = (
     ("home town", _VALUES["supplier"], _words("", "Gorham Tilburg Varna Esbjerg Leoben Pilsen Turku Cadiz")),
     ("raw material", _VALUES["part"], _words("", "steel brass rubber copper nylon ceramic bronze plastic")),
@@ -387,7 +388,7 @@ def side_document(world: World, rng: np.random.Generator) -> str:
 
 def instructions(world: World) -> list[Row]:
     """Return the Alpaca rows, shuffled: `ASKED_TASKS` tasks for every taught attribute of every training machine."""
-    rng = np.random.default_rng([world.seed, 1])  # each file has its own random stream, and so no effect on the others
+    rng = np.random.default_rng([world.seed, 1])  # each file has its own random stream, so no file affects the others
     rows = []
     for machine in world.train:
         for column, attribute in enumerate(ATTRIBUTES):

@@ -40,7 +40,7 @@ def card(
         summary: The summary of the study.
         header: The header of the study's record.
         trial: The trial that is exported, or "defaults".
-        chosen: The settings with which it was trained; None if they are not known.
+        chosen: The settings with which that trial was trained; None if they are not known.
         merged: Whether the export is a model with the adapter merged in.
         tokenizer: Whether the export contains a tokenizer.
     """
@@ -116,7 +116,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         paragraphs += [f"**{plain(lost.strip())}**"] if (lost := lost_words(summary)) else []
         paragraphs += advice(summary)
         paragraphs += (
-            [] if ships else ["This adapter is from the winner's first run; the study ships that of another run."]
+            [] if ships else ["This adapter is from the winner's first run; the study ships another run's adapter."]
         )
     elif is_best:
         paragraphs.append("No verdict: the winner has no scores on the held-out items.")
@@ -199,10 +199,10 @@ def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
 def _prompting(chosen: Chosen) -> list[str]:
     if chosen.rows == "chat":
         if chosen.template is None:
-            return ["It was trained on chats, rendered with the tokenizer's chat template."]
-        return ["It was trained on chats, rendered with this template:", fenced(chosen.template)]
+            return ["The adapter was trained on chats, rendered with the tokenizer's chat template."]
+        return ["The adapter was trained on chats, rendered with this template:", fenced(chosen.template)]
     return [
-        "It was trained with Alpaca's prompts, without an input:",
+        "The adapter was trained with Alpaca's prompts, without an input:",
         fenced(PROMPT),
         "and with an input:",
         fenced(PROMPT_WITH_INPUT),

@@ -1,4 +1,4 @@
-"""Describe the fine-tuning of one trial in the terms that other tools need."""
+"""Describe the fine-tuning of one trial, so that a recipe (a file for another tool) can repeat it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,22 @@ class Chosen:
 
     Attributes:
         model: Section `model` of the study.
-        data: Section `data` of the study, with the trial's values.
-        training: Section `training` of the study, with the trial's values.
-        rows: The format of the data.
-        examples: The number of examples that the trial was trained on. It depends on the trial's maximum length and on
-            the tokens on which the loss is computed.
+        data: Section `data` of the study, in which the trial's values take the place of the study's.
+        training: Section `training` of the study, in which the trial's values take the place of the study's.
+        rows: The format of the data's rows.
+        examples: The number of examples that the trial was trained on. It depends on the data's `max_length` and
+            `loss_on`, which may be searched.
         dtype: The precision of the base model.
         targets: The names of the layers with an adapter, in PEFT's form.
         seed: The seed of initialisation and dropout.
         order_seed: The seed of the order of the data.
-        here: The folder of the recipes, to which relative paths in them refer.
-        covered: The description on record of where the layers with an adapter are.
-        fields: The names of the data's fields that were used, by the standard names of the format.
-        apart: The number of answers in chats that were trained in a separate example, which ends with the answer.
-        dropout: Settings of the base model's own dropout, by their names in its config.json; the study turns it off.
+        here: The folder of the recipes. Relative paths in a recipe start from this folder.
+        covered: A description of where the layers with an adapter are; None if the record has none.
+        fields: The fields of the rows that the study used. The key is the field's standard name in the format; the
+            value is its name in the data.
+        apart: The number of answers in chats that were each trained in a separate example, which ends with the answer.
+        dropout: The base model's own dropout, which the study turns off. The key is the name of a setting in the
+            model's config.json; the value is its value there.
     """
 
     model: config.Model
@@ -68,8 +70,8 @@ class Chosen:
             header: The header of the study's record.
             loaded: The record's summary of what was loaded.
             trial: The trial.
-            adapter: The folder of its adapter, in PEFT's format.
-            here: The folder of the recipes, to which relative paths in them refer.
+            adapter: The folder of the trial's adapter, in PEFT's format.
+            here: The folder of the recipes. Relative paths in a recipe start from this folder.
         """
         sections = header["objective"]
         searched_data = {name: value for name, value in trial.config.items() if name in DATA_SETTINGS}
@@ -106,7 +108,7 @@ class Chosen:
 
     @cached_property
     def micro_batch(self) -> int:
-        """Examples per forward pass: the largest divisor of the batch that does not exceed the study's micro-batch."""
+        """Examples per forward pass: the largest divisor of the batch size that is at most the study's micro-batch."""
         batch = self.training.batch_size
         most = min(batch, self.training.micro_batch_size or batch)
         return next(size for size in range(most, 0, -1) if batch % size == 0)
@@ -118,7 +120,7 @@ class Chosen:
 
     @property
     def alpha(self) -> int:
-        """lora_alpha rounded to an integer of at least 1, because the command lines of other tools accept no other."""
+        """lora_alpha rounded to an integer of at least 1, because every recipe's tool but TRL needs that."""
         return max(1, round(self.training.lora_alpha))
 
     @property
@@ -148,7 +150,7 @@ class Chosen:
         return name if self.data.limit is None else f"{name}[:{self.data.limit}]"
 
     def differences(self) -> list[str]:
-        """Return how the training differs from the study's with every tool that uses the Trainer of transformers."""
+        """Return the differences from the study that come with the Trainer of transformers, which most tools use."""
         training = self.training
         sentences = [
             f"The seed {self.seed} does not give the study's initialisation, dropout and order of the data, because "
@@ -171,15 +173,15 @@ class Chosen:
         return sentences
 
     def name_of(self, field: str) -> str:
-        """Return the name in the data of a field of the format."""
+        """Return the name that a field has in the data; the argument is its standard name in the format."""
         return self.fields.get(field, field)
 
     def unread(self, tool: str, *read: str) -> list[str]:
-        """Describe the data that the study used and a tool does not use in the same way.
+        """Describe which data the study used and a tool ignores or uses differently.
 
         Args:
             tool: The name of the tool.
-            *read: The fields that the tool reads as the study does, besides those that every row has.
+            *read: The optional fields that the tool uses in the same way as the study.
         """
         plain = ("instruction", "input", "output") if self.rows == "alpaca" else ("messages", "tool_calls")
         sentences = []
@@ -196,14 +198,14 @@ class Chosen:
 
     @property
     def still(self) -> dict[str, float]:
-        """Settings that turn the base model's own dropout off, except nested ones, which tools cannot set."""
+        """Settings that turn the base model's own dropout off. Nested settings are left out: tools cannot set them."""
         return {name: 0.0 for name in self.dropout if "." not in name}
 
     def dropping(self, takes: bool) -> list[str]:
         """Return what the user must do to turn the base model's own dropout off.
 
         Args:
-            takes: Whether the tool's file applies the settings in `still`.
+            takes: Whether the recipe contains the settings `still`, so that the user need not change those.
         """
         left = [name for name in self.dropout if not takes or name not in self.still]
         if not left:
@@ -214,7 +216,7 @@ class Chosen:
         ]
 
     def command_line(self) -> list[str]:
-        """Return how the training differs with tools that compute adapters in the base model's precision."""
+        """Return the differences that axolotl and LLaMA-Factory share, besides those that `differences` returns."""
         sentences = []
         if self.alpha != self.training.lora_alpha:
             sentences.append(
@@ -223,7 +225,9 @@ class Chosen:
             )
         sentences += self.homes()
         if self.dtype != "fp32":
-            sentences.append("LoRA's products are computed in the base model's precision; in the study, in fp32.")
+            sentences.append(
+                "LoRA's products of matrices are in the base model's precision; in the study, they are in fp32."
+            )
         return sentences
 
     def homes(self) -> list[str]:
@@ -234,18 +238,18 @@ class Chosen:
 
 
 def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
-    """Return section `data` with max_length limited to the base model's context, where the study cut longer rows."""
+    """Return section `data` with max_length at most the base model's context, as the study cut rows to the context."""
     longest = data.get("max_length", config.Data.model_fields["max_length"].default)
     return data if context is None else data | {"max_length": min(longest, context)}
 
 
 def is_id(path: str) -> bool:
-    """Return whether a model's path on record is a Hugging Face id; a record has local folders as absolute paths."""
+    """Return whether a model's path on record is a Hugging Face id; a record keeps folders as absolute paths."""
     return not Path(path).is_absolute() and not path.startswith((".", "~")) and path.count("/") <= 1
 
 
 def is_file(path: str) -> bool:
-    """Return whether the path of the data names a file instead of a data set's id."""
+    """Return whether the path of the data is the path of a file; otherwise it is a data set's id."""
     plain = Path(path.removesuffix(".gz"))
     return plain.is_absolute() or plain.suffix in SUFFIXES
 
@@ -255,8 +259,9 @@ def shown(path: str, here: Path) -> str:
 
     Args:
         path: The path, or an id, which is returned unchanged.
-        here: The folder of the file that will contain the path. If both are in the working directory, the result is
-            relative to this folder. Otherwise it is absolute, with ~ for a home folder.
+        here: The folder of the file that will contain the path. If the path and this folder are both in the
+            working directory, the result is relative to this folder. Otherwise it is absolute, with ~ for a home
+            folder.
     """
     expanded, working = Path(path).expanduser(), Path.cwd()
     if not expanded.is_absolute():

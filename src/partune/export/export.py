@@ -55,9 +55,11 @@ def export(
         trial: The number of the trial, or "defaults"; None means the winner.
         merge: Write the model with the adapter merged in, instead of the adapter.
         storage: The URL of the study's database; needed if it requires a password or the database has moved.
-        recipes: The tools for which recipes are written, which train the trial again; "none" writes no recipes.
-        anyway: Export even if the verdict shows the winner worse than the untouched base model, if the reloaded adapter
-            did not answer as it was scored, or if an adapter trained on a base model in 4 bits is to be merged.
+        recipes: The tools for which recipes are written. A recipe is a file with which the tool trains the trial again.
+            "none" writes no recipes.
+        anyway: Whether to export in three doubtful cases too: the verdict shows the winner worse than the untouched
+            base model; the saved adapter, loaded again, gave other answers than those on record; the adapter was
+            trained on a base model in 4 bits and is to be merged.
 
     Returns:
         The path of the folder.
@@ -126,7 +128,7 @@ def _check(adapter: Path) -> None:
 
 
 def _refuse_doubtful(summary: Summary, directory: Path) -> None:
-    """Raise UserError if the winner is shown worse than the base model or its reloaded adapter answers differently."""
+    """Raise UserError if the winner is shown worse than the base model, or its adapter did not reload correctly."""
     if lost := lost_words(summary):
         raise UserError(f"{lost.removeprefix(' But ')} To export it anyway, add `--anyway`")
     if summary["verdict"] is not None and "base" in summary["verdict"]["worse_than"]:
@@ -161,9 +163,10 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
     spec = config.validated(config.Model, model)
     if spec.quantize != "none" and not anyway:
         raise UserError(
-            f"{record.directory} trained and scored its adapters on the base model in 4 bits ({spec.quantize}); merged "
-            "into the base model in full precision, the adapter was never scored; export it without `--merge` (the "
-            "model card shows how to load the base model in 4 bits), or add `--anyway`, and the model card warns of it"
+            f"{record.directory} trained and scored its adapters on the base model in 4 bits ({spec.quantize}), but "
+            "`--merge` merges into the base model in full precision, and this combination was never scored. Export the "
+            "adapter without `--merge`: the model card says how to load the base model in 4 bits. Or add `--anyway`: "
+            "the model card then warns that the combination was never scored"
         )
     changed, _ = differences(record.contents, of_model(spec))
     if changed:

@@ -14,14 +14,15 @@ from partune.trial.names import ResultName
 
 # The largest allowed difference between two computations of the same log-likelihood x: (absolute, relative to |x|).
 # Adding the same products in another order changes some units in the last place of the precision. These bounds are
-# several times the differences observed, and far below those that a wrong scale or a missing layer causes.
+# several times the differences observed, and far below the differences that a wrong scale or a missing layer causes.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
 
 
 def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
     """Describe how the answers of two models differ by more than TOLERANCE allows.
 
-    They must agree on every item that both have. The models can then prefer different choices only in a near tie.
+    The answers must agree on every item that both models were scored on. The models can then prefer different choices
+    only in a near tie.
 
     Args:
         base: The observation of the base model, with per-item results.
@@ -59,7 +60,8 @@ def difference_of_first(scored: Observation, answers: Mapping[str, npt.NDArray[A
 
     Args:
         scored: The observation on record, with per-item results of all items.
-        answers: The log-likelihoods of the first items, (n, choices), by the names used in `scored.items`.
+        answers: The log-likelihoods of the first n items of each task. The key is a name as in `scored.items`; the
+            value is an array (n, choices).
         dtype: The precision of both.
 
     Returns:

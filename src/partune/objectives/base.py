@@ -1,4 +1,4 @@
-"""The interface of objectives: evaluate a trial, and, for objectives that can, score baselines and the winner."""
+"""The interfaces of objectives: an Objective evaluates trials; an Anchored also scores baselines and the winner."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Objective(ABC):
         """Note the digests on record. Another process that loads the objective must find the same contents."""
 
     def count_slots(self) -> int:
-        """Return the best number of trials to evaluate at once, each in its own thread; may load and measure."""
+        """Return the best number of trials to evaluate at once, one per thread; may load a model and measure."""
         return 1
 
     @property
@@ -108,7 +108,7 @@ class Anchored(Objective):
         """What was loaded, as it is recorded; `summary["scoring"]["metric"]` is the metric that the verdict uses."""
 
     def fixed(self, searched: Space) -> Mapping[str, Value]:
-        """Return the hyperparameters of a space that the objective's settings fix, with their values."""
+        """Return those of a space's hyperparameters that the objective's settings fix; the value is the fixed value."""
         return {}
 
     def vet(self, searched: Space) -> None:
@@ -165,8 +165,8 @@ class Anchored(Objective):
             scored: The earlier observation of the adapter, with per-item results.
 
         Returns:
-            An observation with the number of items scored (`scores["items"]`); a failure with the reason if the adapter
-            does not load or its answers have changed; None if there is nothing to load.
+            An observation with the number of items scored (`scores["items"]`); a failed one with the reason if the
+            adapter does not load or its answers have changed; None if there is nothing to load.
         """
         return None
 
@@ -198,7 +198,7 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
         judge: Decides at each rung whether the trial continues; None never stops it early.
 
     Returns:
-        The observation. If the evaluation raises an exception, the observation is a failure.
+        The observation. If the evaluation raises an exception, the observation is that of a failed trial.
 
     Raises:
         UserError: The cause would affect every trial, such as a wrong input or a full disk.
@@ -234,7 +234,7 @@ def _timed(evaluate: Callable[[], Observation]) -> Observation:
 def unspoilt(observation: Observation) -> Observation:
     """Return an observation; raise UserError if it failed because the disk is full or cannot be written to.
 
-    Recording it as a failed trial would tell the optimiser that the configuration is bad.
+    Recorded as a failed trial, such an observation would tell the optimiser that the configuration is bad.
     """
     if observation.error is not None and blames_disk(observation.error):
         raise UserError(f"{observation.error}; correct this and resume the study, which has lost nothing")

@@ -32,7 +32,7 @@ ALL = JUDGED | {ItemSet.TEST}
 
 
 class FineTune(Anchored):
-    """Fine-tunes with LoRA on one resident base model and scores with lm-evaluation-harness.
+    """Fine-tunes with LoRA on one base model, which stays in memory, and scores with lm-evaluation-harness.
 
     >>> FineTune(model="meta-llama/Llama-3.2-1B", data="alpaca_data.json", task="hellaswag", test="mmlu")
 
@@ -45,7 +45,7 @@ class FineTune(Anchored):
     Args:
         model: Section `model` of a study's file, a mapping of its keys, or the model's path or id.
         data: Section `data`, a mapping of its keys, or the data's path or id.
-        task: The validation task or tasks: names of lm-evaluation-harness, or YAML files.
+        task: The validation task or tasks: names that lm-evaluation-harness knows, or YAML files.
         validation: The other keys of section `validation`.
         test: Section `test`, a mapping of its keys, or the test tasks.
         training: Section `training` or a mapping of its keys.
@@ -75,7 +75,7 @@ class FineTune(Anchored):
         self.scratch = None if scratch is None else Path(scratch).absolute()
         self.engine = _make_engine(self.config, self.scratch)
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
-        self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that a trial may have
+        self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that `targets` may have
         self._slots: int | None = None
         self._recorded_slots: int | None = None
         self._key = uuid.uuid4().hex  # by which other processes recognise this objective
@@ -122,7 +122,8 @@ class FineTune(Anchored):
 
         The storage's URL is left out, because it may contain a password.
         """
-        # A base model takes minutes to load and may fill a device. `resident` returns the one already in the process.
+        # A base model takes minutes to load and may fill a device. So `resident` returns the objective that the process
+        # already has.
         settings = self.config.model_dump_json(exclude={"run": {"storage"}})
         learnt = {
             "searched": self._searched,
@@ -200,7 +201,7 @@ class FineTune(Anchored):
         return {**self.defaults, "learning_rate": 0.0}
 
     def fixed(self, searched: Space) -> dict[str, Value]:
-        """Return the hyperparameters of a space that the user has set, and so fixed, with their values."""
+        """Return those of a space's hyperparameters that the user has set, and so fixed; the value is the one set."""
         values = config.given(self.training, self.data)
         return {name: values[name] for name in searched.names if name in values}
 
@@ -307,7 +308,8 @@ class FineTune(Anchored):
     def seeds(self, trial: Trial, training: config.Training) -> tuple[int, int]:
         """Return the seed of initialisation and dropout, and the seed of the order of the data.
 
-        A fresh run has its own two seeds even if a seed is configured, which would make it a copy of the first run.
+        A fresh run has two seeds of its own. If a seed is configured, a fresh run does not use it: with the same seed,
+        the run would be a copy of the first one.
 
         Args:
             trial: The trial to train.
@@ -339,7 +341,7 @@ class FineTune(Anchored):
         )
 
     def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:
-        """Train and score a configuration; if only this trial fails, the observation is a failure.
+        """Train and score a configuration; if only this trial fails, the observation says so.
 
         Args:
             trial: The configuration and its seed.
@@ -371,7 +373,7 @@ class FineTune(Anchored):
         return observation_of(self.engine.score_base(self.training.dtype, self._parts(parts)))
 
     def score_zero(self, trial: Trial) -> Observation:
-        """Train with learning rate 0 for a few steps and score the search items; the base model's scores are right."""
+        """Train with learning rate 0 for a few steps and score the search items; the base's scores are expected."""
         zero = dataclasses.replace(trial, config={**trial.config, **self.engine.zero_settings})
         return observation_of(self.engine.score_zero(self.assign(zero)), trial.fidelity)
 
@@ -414,14 +416,14 @@ class FineTune(Anchored):
             dtype: The precision of the base model; None means the study's precision.
 
         Raises:
-            UserError: The folder holds no adapter, or one of another base model.
+            UserError: The folder holds no adapter, or an adapter of another base model.
         """
         return observation_of(self.engine.score_adapter(dtype or self.training.dtype, Path(path), self._parts(parts)))
 
     def reload(self, trial: Trial, adapter: Path, scored: Observation) -> Observation | None:
         """Load a saved adapter through PEFT, and score a few search items again with lm-evaluation-harness.
 
-        The answers must equal those on record within TOLERANCE, no matter which engine produced those.
+        The answers must equal those on record within TOLERANCE, no matter which engine recorded them.
 
         Args:
             trial: The trial that trained the adapter.
@@ -429,7 +431,7 @@ class FineTune(Anchored):
             scored: The earlier observation of the adapter, with per-item results.
 
         Returns:
-            An observation with the number of items scored, or a failure; None if PEFT cannot read the adapter's format.
+            An observation with the number of items scored, or a failed one; None if PEFT cannot read the adapter.
         """
         training, _, _ = self.settings(trial.config)
         reloaded = self.engine.reload(training.dtype, adapter)
@@ -482,7 +484,7 @@ def resident(kind: type[FineTune], settings: str, scratch: Path | None, key: str
         kind: The class that was pickled.
         settings: The study's settings as JSON.
         scratch: The folder for LitGPT's files.
-        key: The key of the pickled objective. Settings cannot replace it: the data file may have changed since.
+        key: The key of the pickled objective. The settings cannot be the key: the data file may have changed since.
     """
     with _REVIVING:  # without the lock, two threads could both miss the cache and load the base model twice
         return _revived(kind, settings, scratch, key)

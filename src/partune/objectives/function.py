@@ -72,7 +72,7 @@ def named(name: str) -> Objective | Callable[[Config], Observation | float]:
             working directory are found too.
 
     Raises:
-        UserError: Nothing has that name, or what has it is not an objective.
+        UserError: Nothing has that name, or the object with that name is not an objective.
     """
     from partune.objectives.synthetic import SYNTHETIC
 

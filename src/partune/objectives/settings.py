@@ -55,7 +55,7 @@ def study_of(
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise UserError for the first hyperparameter of a space that is not a training setting."""
+    """Raise UserError for the first of a space's hyperparameters whose name is not a training setting."""
     for name in names:
         if name not in SETTINGS:
             raise UserError(f'the space has "{name}", which is not a training setting{suggestion(name, SETTINGS)}')
@@ -85,10 +85,10 @@ def settings_of(study: config.StudyConfig, configuration: Config) -> Settings:
 
 
 def extremes(parameter: Hyperparameter | None) -> Sequence[Value]:
-    """Return values of a hyperparameter such that all its values are valid settings if these are."""
+    """Return a few values of a hyperparameter. If these are valid settings, so are all values that it can have."""
     if isinstance(parameter, Choice):
         return parameter.options
-    # The bounds of a real hyperparameter may be integers. A value in between shows if the setting must be an integer.
+    # Both bounds of a Float may be whole numbers. A value between them shows whether the setting accepts fractions.
     return (parameter.low, parameter.high, parameter.decode(0.381966)) if isinstance(parameter, (Float, Int)) else ()
 
 

@@ -1,7 +1,8 @@
 """Test functions with known optima, as maximisation problems, on which the optimisers are tested.
 
-The constants of Hartmann's and Branin's functions are from Dixon and Szegoe 1978, Himmelblau's function from Himmelblau
-1972, Applied Nonlinear Programming. Their sources minimise them; `__call__` changes the sign.
+The constants of Hartmann's and Branin's functions are from Dixon and Szegoe 1978. Himmelblau's function is from
+Himmelblau 1972, Applied Nonlinear Programming. These sources minimise the functions, so `__call__` changes the sign.
+The original study is the study of 2025 that `partune experiment` repeats.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ class Synthetic:
     """A function of a configuration; higher is better.
 
     Attributes:
-        loss: The function as published, of the coordinates (d,) in the order of the space; lower is better.
+        loss: The function as published; lower is better. Its argument is d coordinates, in the order of the space.
         space: The space on which the function is defined.
         optimum: The largest score.
-        argmax: The points that have the largest score, each (d,).
+        argmax: The points that have the largest score, each with d coordinates.
     """
 
     loss: Callable[[Sequence[float]], float]
@@ -64,7 +65,7 @@ def _sphere(x: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class _Hartmann:
-    """-sum_k alpha_k exp(-sum_i a_ki (x_i - p_ki)^2); a, p: (4, d)."""
+    """-sum_k alpha_k exp(-sum_i a_ki (x_i - p_ki)^2), where a and p have shape (4, d)."""
 
     a: tuple[tuple[float, ...], ...]
     p: tuple[tuple[float, ...], ...]

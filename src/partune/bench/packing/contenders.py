@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(__file__).with_name("script.py")
 SCORE_BATCH = 64  # scoring batch of the script and of LitGPT; partune's default
-PROBES = 2  # timings of each batch size when the fastest size is searched; the smallest time counts
+PROBES = 2  # how often each batch size is timed to find the fastest one; the smallest time counts
 BRIEF = 3  # optimiser steps of the short trainings that time batch sizes and warm up packs
 SCORE_BATCHES = (4, 16, 64, 256)  # the scoring batches to choose from
 SEARCHED = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
@@ -95,9 +95,9 @@ class OutOfMemoryError(RuntimeError):
 class Shipped:
     """LitGPT as shipped: its commands `finetune_lora` and `evaluate`, each in a process of its own.
 
-    The CPU time of LitGPT's processes counts. The base model is converted to LitGPT's format before the clock starts,
-    because this happens only once for all trials. LitGPT trains on all rows, in its own order, with its own schedule
-    and without gradient clipping.
+    The CPU time that is measured is that of LitGPT's processes. The base model is converted to LitGPT's format before
+    the clock starts, because this happens only once for all trials. LitGPT trains on all rows, in its own order, with
+    its own schedule and without gradient clipping.
 
     Attributes:
         tuner: The fine-tuning objective, which turns a trial into an assignment for the engine.
@@ -175,7 +175,7 @@ def processes(work: Workload) -> Measurement:
 
 
 def specified(work: Workload, trial: SeededTraining, folder: Path) -> dict[str, object]:
-    """Return the specification of a trial that SCRIPT reads.
+    """Return what SCRIPT reads: the specification of a trial.
 
     Args:
         work: The workload.
@@ -249,7 +249,7 @@ class Tuned:
     Attributes:
         micro: The number of examples per forward pass in training.
         score_batch: The number of requests per forward pass in scoring. The harness sorts requests by length.
-        loglikelihoods: The model of the harness (lm-evaluation-harness), which answers requests.
+        loglikelihoods: The function that answers requests, through lm-evaluation-harness ("the harness").
     """
 
     micro: int
@@ -258,7 +258,7 @@ class Tuned:
 
     @classmethod
     def find(cls, work: Workload) -> Tuned:
-        """Time a few batch sizes for training and scoring on a workload, and return the contender with the fastest."""
+        """Return the contender with the fastest batch sizes for training and scoring, after timing a few of them."""
         batch = work.configurations[0].batch_size
         brief = SeededTraining(work.configurations[0].model_copy(update={"steps": BRIEF}), work.seed)
         base = work.base
@@ -347,7 +347,7 @@ def peft_adapter(base: Base, trial: SeededTraining) -> Iterator[PeftModel]:
 
 
 def fit(work: Workload, trial: SeededTraining, micro: int) -> list[float]:
-    """Train the adapter that is attached to the base model with torch's AdamW, and return the loss of each step.
+    """Train the attached adapter with torch's AdamW, and return the loss of each step.
 
     Args:
         work: The workload.
@@ -391,7 +391,7 @@ class Packed:
 
     @classmethod
     def warm(cls, work: Workload, K: int) -> Packed:
-        """Return the contender after a short run, so that one-time costs of the process are not measured later.
+        """Return the contender after a short run, so that later runs do not measure costs that arise once per process.
 
         Args:
             work: The workload.

@@ -1,8 +1,8 @@
-"""`partune bench packing`: run the baselines and the packs in turn on the same trials, and write the table.
+"""`partune bench packing`: time the same trials in several baselines and in packs, and write the table.
 
-Each repetition runs every contender once, and every other repetition runs them in the reverse order. So if the machine
-becomes faster or slower, all contenders are affected alike. A ratio of times compares two contenders in the same
-repetition.
+A contender is a baseline or a size of pack. Each repetition runs every contender once, and every other repetition runs
+them in the reverse order. So if the machine becomes faster or slower, all contenders are affected alike. A ratio of
+times compares two contenders in the same repetition.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PROCESSES, TUNED, LITGPT = "process per trial", "PEFT, tuned", "LitGPT as shippe
 
 
 def bench(options: Packing, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Time the same trials in packs and without, in turn, and write the tables after every repetition.
+    """Time the same trials in packs and without packs, in turn, and write the tables after every repetition.
 
     Args:
         options: The model, its trials, the packs and the baselines.
@@ -82,7 +82,10 @@ def check(options: Packing) -> None:
 def entered(
     options: Packing, work: Workload, tell: Callable[[str], object]
 ) -> tuple[dict[str, Line], dict[str, Contender]]:
-    """Return the lines of the table in order, and by name the contenders, which are tuned and warmed up.
+    """Return the lines of the table, in order, and the contenders, tuned and warmed up.
+
+    The keys of both are the names of contenders. A contender that cannot run has a line with a note, but is not among
+    the contenders.
 
     Args:
         options: The options of the benchmark.
@@ -119,10 +122,10 @@ def entered(
 
 
 def turns(lines: Mapping[str, Line], repetition: int) -> list[str]:
-    """Return the contenders that can still run, in the order of a repetition.
+    """Return the names of the contenders that can still run, in the order in which a repetition runs them.
 
     Args:
-        lines: All lines by name.
+        lines: The lines of the table; the key is the name of a contender.
         repetition: The repetition's number, from 0 on.
     """
     # Every other repetition is reversed, so that it is not always the same contender that runs on a warm machine.

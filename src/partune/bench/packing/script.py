@@ -107,8 +107,8 @@ def main(spec: dict[str, Any]) -> None:
     """Train and score as the specification says, and write the result."""
     torch.set_num_threads(spec["threads"])
     dtype = getattr(torch, spec["dtype"])
-    # Loading and tokenising come before the clocks start. The benchmark counts as set-up all time of this process that
-    # is neither training nor scoring.
+    # Loading and tokenising come before the clocks start, and so count as set-up: the benchmark counts all time of this
+    # process as set-up, except training and scoring.
     tokenizer = AutoTokenizer.from_pretrained(spec["model"])
     rows = [json.loads(line) for line in Path(spec["data"]).read_text(encoding="utf-8").splitlines()]
     examples = [encode(row, tokenizer) for row in rows]

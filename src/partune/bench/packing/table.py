@@ -81,11 +81,12 @@ class Row:
         name: The name of the contender.
         title: The name, followed by the detail and the note.
         trials: The number of trials in a repetition.
-        seconds: The seconds per trial of each part, in CPU time on a CPU and in wall time on any other device.
+        seconds: The seconds per trial; the key is the part. It is CPU time on a CPU and wall time on any other device.
         wall: The wall time per trial, in seconds.
         tokens: The number of training tokens per second of training.
         peak: The peak memory over all repetitions, in bytes.
-        ratios: By (baseline, part), how many times as long as this contender a baseline took.
+        ratios: The key is a pair: the name of a baseline and a part. The value is the time that the baseline took for
+            the part, divided by the time that this contender took.
     """
 
     name: str

@@ -1,7 +1,8 @@
 """Make the workload that all contenders run: the same trials on the same base model, examples and items.
 
-A trial is a configuration and a seed. The configurations are a small Latin hypercube over the space `lora`. A pack with
-more trials than that repeats the configurations with new seeds, so that every contender averages over the same ones.
+A trial is a configuration and a seed. The configurations are a small Latin hypercube over the space `lora`. If a pack
+has more trials than there are configurations, the configurations are repeated with new seeds. So every contender
+averages over the same configurations.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Workload:
         path: The folder or Hugging Face id of the base model; None if its weights are random.
         folder: The folder of the data and the task. `model_path` also writes a random base model to it.
         examples: The tokenised training examples.
-        part: All items; `task_file` holds the same ones.
+        part: All items that trials are scored on. The file `task_file` holds the same items.
         configurations: The configurations, as settings of a training.
         seed: The seed of everything that is random.
     """
@@ -270,7 +271,8 @@ def synthetic(tokenizer: PreTrainedTokenizerBase, options: Packing) -> tuple[lis
         UserError: `length` is too short for the fixed text of the prompt.
     """
     length = options.length or LENGTH
-    # The fixed text of the prompt counts in the length of an example, and the end-of-sequence token in the answer.
+    # The length of an example includes the fixed text of the prompt. The length of its answer includes the
+    # end-of-sequence token.
     fixed = len(tokenizer(alpaca_prompt({"instruction": "", "input": ""}))["input_ids"])
     if length < max(SHORTEST, 2 * fixed):
         raise UserError(f"`--length` must be >= {max(SHORTEST, 2 * fixed)} with this tokenizer, got {length}")

@@ -162,7 +162,7 @@ def greedy(seconds: Sequence[float], workers: int) -> float:
 
 
 def batched(seconds: Sequence[float], workers: int) -> float:
-    """Return the makespan if trials run in batches of one per worker, and a batch begins when the last one has ended.
+    """Return the makespan if trials run in batches of one per worker, and each batch waits for the one before.
 
     Args:
         seconds: The lengths of the trials, in order.
@@ -264,11 +264,11 @@ def figure(runs: Sequence[SimulatedStudy], title: str) -> str:
 def steps(runs: Sequence[SimulatedStudy]) -> list[tuple[float, float]]:
     """Return the mean regret of some studies over time, as the corners of a staircase.
 
-    It begins when every study has a score, and is empty if a study has none.
+    The staircase begins when every study has a score. It is empty if a study never has one.
     """
     if not all(run.course for run in runs):
         return []
-    # Earlier, the mean would be over fewer studies, and would jump whenever another study got its first score.
+    # Before that time, the mean would be over fewer studies, and would jump whenever another study got its first score.
     begin = max(run.course[0][0] for run in runs)
     end = fmean(run.makespan for run in runs)
     times = sorted({begin, *(second for run in runs for second, _ in run.course if begin < second < end)})

@@ -71,7 +71,7 @@ class LogNormal:
     def __call__(self, n: int) -> Length:
         """Return the length of trial n; the first trial is 0."""
         # The length depends on n alone, so that it is the same for every optimiser, number of workers and loop.
-        variance = math.log1p(self.cv**2)  # of the logarithm
+        variance = math.log1p(self.cv**2)  # the variance of the logarithm of a length
         rng = np.random.default_rng([self.seed, n, LENGTH])
         seconds = self.mean * float(np.exp(math.sqrt(variance) * rng.standard_normal() - variance / 2))
         lost = bool(rng.random() < self.failures)
@@ -101,7 +101,8 @@ class Simulated(Workers):
         count: The number of workers.
         length: A function that returns the length of task n.
         barrier: Whether all running tasks must end before any result is returned, so that the study runs in batches.
-        clock: A function that returns the real time in seconds. It measures the driver outside `submit` and `first`.
+        clock: A function that returns the real time in seconds. The driver's time is what passes outside the calls of
+            `submit` and `first`.
 
     Attributes:
         tasks: The time that workers spent on each task, in the order in which the tasks were submitted.
@@ -189,7 +190,7 @@ class Simulated(Workers):
 
     @contextmanager
     def _driver_paused(self) -> Iterator[None]:
-        """Do not measure the driver inside the context, for work that a real cluster would do outside the driver."""
+        """Pause the measurement of the driver inside the context, for work that a real driver would not do."""
         self._add_driver_time()
         yield
         self._resumed = self._clock()
@@ -216,10 +217,10 @@ class Simulated(Workers):
 
 
 def bench(options: Scaling, tell: Callable[[str], object] = lambda text: None) -> Path:
-    """Simulate a study of each algorithm, loop, spread, number of workers and seed, and write tables and pictures.
+    """Simulate a study of each algorithm, loop, CV, number of workers and seed, and write tables and pictures.
 
     Args:
-        options: What to combine, and how long trials take.
+        options: The values of these five to combine, and how long trials take.
         tell: Called with a line before a study is simulated.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The demo's landscape: smooth surfaces through the measured scores of a few thousand LoRA configurations.
+"""The demo's landscape: smooth surfaces fitted to the measured scores of a few thousand LoRA configurations.
 
 The file is a compressed .npz, which `benchmarks/search_landscape.py` writes. It has a row for each of n trials:
 
@@ -6,7 +6,7 @@ The file is a compressed .npz, which `benchmarks/search_landscape.py` writes. It
     points   (n, d)     configurations, encoded in the unit cube
     seeds    (n,)       seed of each trial; a configuration that was trained with several seeds has several rows
     search   (n, f)     score on the search items at each fidelity, the last one after the whole training; nan: diverged
-    shares   (f,)       fidelities, as shares of a trial's steps; all scores but the last use a fixed part of the items
+    shares   (f,)       fidelities, as shares of a trial's steps; at all but the last, a part of the items is scored
     stderr   (n,)       standard error of the last search score, from its items
     verdict  (n,)       score on the verdict items, which no optimiser sees
     chance   ()         score that a diverged trial counts as
@@ -48,7 +48,7 @@ Array = NDArray[np.float64]
 
 
 def spline(points: Array, values: Array, axes: Array, smoothing: float) -> Callable[[Array], Array]:
-    """Return a smoothing thin-plate spline over points @ axes, as a function from (m, d) to (m,).
+    """Return a smoothing thin-plate spline over points @ axes: a function that takes points (m, d) and returns (m,).
 
     Args:
         points: Points in the unit cube, (n, d).
@@ -61,7 +61,9 @@ def spline(points: Array, values: Array, axes: Array, smoothing: float) -> Calla
 
 
 class Surface:
-    """A spline that is fitted to scores with a tamed lower tail, and returns values on the scale of the scores.
+    """A spline that is fitted to tamed scores, and returns values on the scale of the scores.
+
+    The lower tail of tamed scores is on a log scale (see `tamed`).
 
     Args:
         points: Points in the unit cube, (n, d).
@@ -75,9 +77,9 @@ class Surface:
         self._spline = spline(points, tamed(scores), axes, smoothing)
 
     def __call__(self, points: Array) -> Array:
-        """Return the values of the surface at points, (m, d) to (m,)."""
-        # Untamed by interpolation between pairs of tamed and original scores. This is exact at every score, and keeps
-        # the values within the range of the scores.
+        """Return the values of the surface, (m,), at points, (m, d)."""
+        # The spline's values are converted back by interpolation between pairs of tamed and original scores. This is
+        # exact at every score, and keeps the values within the range of the scores.
         return np.interp(self._spline(points), self._tamed, self._scores)
 
 
@@ -139,7 +141,7 @@ class Landscape:
 
     @classmethod
     def load(cls, path: Path) -> Landscape:
-        """Return the landscape of a file."""
+        """Return the landscape that a file describes."""
         with np.load(path) as file:
             points, chance = file["points"], float(file["chance"])
             scores = np.nan_to_num(np.stack([file["search"][:, -1], file["verdict"]]), nan=chance)  # (2, n)
@@ -163,11 +165,11 @@ class Landscape:
         return _loaded(FILE)
 
     def search(self, point: Sequence[float]) -> float:
-        """Return the search score at a point, (d,), without noise."""
+        """Return the search score, without noise, at a point with d coordinates."""
         return float(self.searched(np.array([point]))[0])
 
     def verdict(self, point: Sequence[float]) -> float:
-        """Return the verdict score at a point, (d,), without noise."""
+        """Return the verdict score, without noise, at a point with d coordinates."""
         return float(self.judged(np.array([point]))[0])
 
 

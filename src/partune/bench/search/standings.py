@@ -10,8 +10,8 @@
 The 95 % intervals come from a bootstrap over seeds, and show how the means would vary on the same problems with other
 seeds. All blocks of a seed are drawn together, because problems share the random numbers of a seed. With a single seed,
 the bootstrap is over problems. The critical difference is Nemenyi's, for the mean ranks of k contenders over n blocks
-(Demsar 2006, section 3.2.2): two mean ranks that are further apart differ at the 5 % level. It assumes that blocks are
-independent.
+(Demsar 2006, section 3.2.2): two mean ranks that are further apart differ at the 5 % level. This test assumes that
+blocks are independent.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class SearchRun:
         scores: The score that the contender was told for each evaluation.
         regrets: The true regret of the configuration in each evaluation.
         seconds: The CPU time of each suggestion, in seconds; it includes the call of `tell` before the suggestion.
-        named: The regret of the configuration that the contender would choose, by the number of evaluations.
+        named: The key is a number of evaluations. The value is the regret of the configuration that the contender would
+            choose after them.
         error: The error that ended the run early; empty if there was none.
     """
 
@@ -122,7 +123,7 @@ def regrets(runs: Iterable[SearchRun], n: int, visited: bool = False) -> tuple[l
     for run in runs:
         table.setdefault((run.problem, run.seed), {})[run.contender] = run.regret(n, visited)
     contenders = list(dict.fromkeys(name for row in table.values() for name in row))
-    # Problems and seeds that lack a contender are left out, because its absence would change the ranks of the others.
+    # Pairs that some contender has not run are left out, because its absence would change the ranks of the others.
     blocks = {block: row for block, row in table.items() if len(row) == len(contenders)}
     rows = [[row[name] for name in contenders] for row in blocks.values()]
     return (
@@ -247,7 +248,7 @@ def tables(runs: Sequence[SearchRun], marks: Sequence[int], logarithmic: bool) -
         markdown.table(regret_rows(runs, marks, logarithmic)),
         "Mean rank, and its 95 % interval",
         markdown.table(rank_rows(runs, marks)),
-        "Processor seconds per suggestion, medians, by the observations before it",
+        "Processor seconds per suggestion, medians, by the number of observations before the suggestion",
         markdown.table(second_rows(runs, marks)),
     ]
 
@@ -316,7 +317,7 @@ def second_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[st
 
     Args:
         runs: The runs.
-        marks: The numbers of observations that divide the columns.
+        marks: The numbers of observations at which one column ends and the next begins.
     """
     edges = [0, *marks]
     spans = list(itertools.pairwise(edges))
@@ -324,7 +325,7 @@ def second_rows(runs: Sequence[SearchRun], marks: Sequence[int]) -> list[list[st
     for name in dict.fromkeys(run.contender for run in runs):
         by_run = [run.seconds for run in runs if run.contender == name]
         taken = [[second for seconds in by_run for second in seconds[low:high]] for low, high in spans]
-        later = [second for seconds in by_run for second in seconds[1:]]  # the first may have paid for imports
+        later = [second for seconds in by_run for second in seconds[1:]]  # the first may include imports
         texts = [
             *(number(median(span_seconds)) if span_seconds else NOTHING for span_seconds in taken),
             number(fmean(later)) if later else NOTHING,

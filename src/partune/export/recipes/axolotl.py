@@ -12,7 +12,7 @@ from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
 
 FILE = "axolotl.yaml"
 VERSION = "0.19.0"
-NAMES = {  # axolotl's names of arguments, by the names that the Trainer of transformers uses
+NAMES = {  # key: an argument of the Trainer of transformers; value: its name in axolotl
     "per_device_train_batch_size": "micro_batch_size",
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "num_train_epochs": "num_epochs",
@@ -37,7 +37,7 @@ HEAD = (
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the text of the recipe by its file name."""
+    """Return the recipe: the key is its file name, the value its text."""
     training, data, model = chosen.training, chosen.data, chosen.model
     arguments = trainer_arguments(chosen)
     quantized = model.quantize != "none"

@@ -16,7 +16,7 @@ VERSION = "0.5.13"
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the text of the recipe by its file name."""
+    """Return the recipe: the key is its file name, the value its text."""
     training, data = chosen.training, chosen.data
     switches, target_differences = _switches(chosen.targets)
     warmup = max(1, chosen.warmup)  # LitGPT divides by the number of warm-up steps
@@ -96,7 +96,7 @@ def _differences(chosen: Chosen, warmup: int) -> list[str]:
 
 
 def _switches(targets: tuple[str, ...]) -> tuple[dict[str, bool], list[str]]:
-    """Return the setting of LitGPT's switches for the adapted layers, and sentences about layers that differ."""
+    """Return LitGPT's switches and whether each is on, and sentences about layers that the switches adapt wrongly."""
     kinds = {target.rpartition(".")[2] for target in targets}
     table = NEOX_SWITCHES if "query_key_value" in kinds else SWITCHES
     switches = {switch: kinds >= set(of) for switch, of in table.items()}

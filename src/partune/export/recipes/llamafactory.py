@@ -1,4 +1,4 @@
-"""Write the recipe for LLaMA-Factory, run with `llamafactory-cli train llamafactory.yaml`, and its data description."""
+"""Write the recipe for LLaMA-Factory: llamafactory.yaml, for `llamafactory-cli train`, and dataset_info.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HEAD = (
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the texts of the recipe's files by file name."""
+    """Return the recipe's files: the key is the file name, the value the text."""
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
     differences = [
@@ -31,7 +31,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     ]
     if alpaca:
         differences += [
-            "The input is on a new line after its instruction; in the study's prompt it has its own heading.",
+            "The input follows the instruction on a new line; in the study's prompt, the input has its own heading.",
             "The model is also trained to write an empty line after the end of sequence.",
         ]
     elif chosen.template is not None:

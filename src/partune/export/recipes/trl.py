@@ -13,9 +13,10 @@ from partune.finetune import data as instructions
 from partune.finetune.model import DTYPES
 from partune.finetune.training import BETAS, EPSILON
 
-FILE = "train_trl.py"  # not trl.py: Python searches the script's folder first, so it would hide the library
+FILE = "train_trl.py"  # not trl.py: Python searches the script's folder first, and trl.py would hide the library
 VERSION = "1.16.0"
-READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs")}  # optional fields that TRL uses too
+# The optional fields of each format that TRL uses too.
+READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs")}
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 HEAD = '''\
@@ -124,7 +125,7 @@ def trainer_arguments(chosen: Chosen) -> dict[str, Any]:
 
 
 def recipe(chosen: Chosen) -> Mapping[str, str]:
-    """Return the text of the script by its file name."""
+    """Return the recipe: the key is the name of the script, the value its text."""
     training, data, model = chosen.training, chosen.data, chosen.model
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
@@ -214,7 +215,7 @@ def _untyped(signature: re.Match[str]) -> str:
 
 
 def _row(chosen: Chosen) -> str:
-    """Return a Python expression for a row whose fields have the standard names of the format."""
+    """Return a Python expression for `row`, with each renamed field also under its standard name in the format."""
     renamed = {standard: name for standard, name in chosen.fields.items() if standard != name}
     pairs = "".join(f", {standard!r}: row.get({name!r})" for standard, name in renamed.items())
     return f"{{**row{pairs}}}" if renamed else "row"
