@@ -187,11 +187,11 @@ class Files(Drivers):
         path = self._sign(name)
         try:
             text = path.read_text(encoding="ascii")
-            # A lock is evidence only on the machine that holds it. Over NFS, other machines may not see it.
+            # A lock is evidence only if the driver runs on this machine. Over NFS, a lock may not be visible elsewhere.
             if text.partition(" ")[2] == BOOT:
                 dead = _free(path)
             else:
-                # The driver is on another machine, where its lock may not be visible: watch its count instead.
+                # The driver runs on another machine, so its lock may not be visible here: watch its count instead.
                 seen, since = self._seen.setdefault(name, (text, time.monotonic()))
                 if seen != text:
                     self._seen[name] = text, time.monotonic()

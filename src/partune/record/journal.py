@@ -42,7 +42,8 @@ def repair(journal: Path) -> None:
         UserError: A line before the last is damaged.
     """
     with writing_to(journal.parent):
-        # Optuna's lock is a link that remains when its process is killed. Others would wait half a minute for it.
+        # Optuna's lock is a link, which stays when the process that made it is killed. Other processes would wait half
+        # a minute for the lock.
         lock = journal.with_name(f"{journal.name}.lock")
         if lock.is_symlink():
             lock.unlink()

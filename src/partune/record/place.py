@@ -195,7 +195,7 @@ class DatabasePlace:
             url: The URL of the database, if it needs a password or has moved; None takes the URL in the file.
 
         Raises:
-            UserError: The file was not written by `begin`.
+            UserError: The file is damaged, or is not one that `begin` wrote.
         """
         try:
             form = json.loads((directory / STORAGE).read_text(encoding="utf-8"))

@@ -315,14 +315,14 @@ class Record:
 
     @property
     def budget(self) -> int | None:
-        """The total number of trials that the last run was to reach; None before the first run."""
+        """The total number of trials that the study was last asked to reach; None if it has never run."""
         budget: int | None = self._note("budget")
         with self._undamaged("its budget"):
             forms.of_type(budget, int | None, "budget")
         return budget
 
     def plan(self, budget: int) -> None:
-        """Record the budget of a run, if it differs from the last one."""
+        """Record the total number of trials that the study is to reach, if that is not the number on record."""
         if budget != self.budget:
             self._set_note("budget", budget)
 
