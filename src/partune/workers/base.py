@@ -35,7 +35,7 @@ class Workers(Executor):
         """The number of workers at this moment. On a cluster it may change, and be 0."""
 
     def clock(self) -> float:
-        """Return the time of the clock that times tasks, in seconds. Only differences have a meaning; they are >= 0."""
+        """Return the seconds on the clock that times tasks. It never runs back. Only differences have a meaning."""
         return time.monotonic()
 
     def prepare(self, load: Callable[[], object]) -> None:

@@ -300,7 +300,7 @@ class Cluster(Workers):
         try:
             result = handle.result(timeout=FETCH)
         except BaseException as raised:
-            # If the task itself did not fail, its worker died with the result, or the scheduler disappeared.
+            # Either the task failed, or its result is lost because the worker died or the scheduler disappeared.
             error, result_lost = raised, handle.status != "error"
         with self._lock:
             if task.handle is not handle:  # the task was taken back or given up meanwhile

@@ -31,9 +31,10 @@ AGAIN = 60.0  # seconds until a failed submission is tried again
 FRUITLESS = 3  # jobs in a row that may end before a worker has come; then no more are submitted for now
 PATIENCE = 30.0  # seconds to wait for an answer of the batch system
 
+# What batch systems call a job that runs, that ended by itself, and that was ended. In any other state, a job waits.
 RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "Running", "Finishing"}
-ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}  # ended by themselves
-STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}  # in any other state a job waits
+ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}
+STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}
 
 SENTENCES = {  # the line that reports the number of a new job; a site's own tools may print other lines around it
     "slurm": r"^\s*Submitted batch job (?P<number>\d+)(?: on cluster (?P<cluster>[\w.-]+))?\s*$",

@@ -220,7 +220,7 @@ class Queue:
         return error
 
     def _strike(self, task: Task) -> WorkerLostError | None:
-        """Return the error if a task is given up, or None if it runs again, alone."""
+        """Count a strike if the task ran alone. Return the error if the task is given up, or None if it runs again."""
         overdue = task.number in self._overdue
         # With one slot every task runs alone, so only the task can have caused the death of its worker.
         if alone := task.alone or self.slots == 1:
@@ -228,7 +228,9 @@ class Queue:
         if alone and overdue:
             return WorkerLostError(f"no result within the time limit of {self._limit:g} s")
         if task.strikes >= STRIKES:
-            return WorkerLostError(f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)")
+            return WorkerLostError(
+                f"its worker died {STRIKES} times while it ran no other task (killed, or out of memory?)"
+            )
         why = "was ended at the time limit" if overdue else "died"
         log.warning("The worker of %s %s. The task runs again%s.", task.name, why, "" if alone else ", alone")
         task.alone = True
