@@ -10,7 +10,7 @@ EXACT = 6  # significant digits of a score without an error: fewer would make un
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number whose uncertainty is not known.
+    """Return a number as text, for a number whose uncertainty is not known.
 
     Args:
         value: The number. A number that is not finite is shown as NONE.
