@@ -290,8 +290,8 @@ def zero_is_base() -> str | None:
 def packed_is_peft() -> str | None:
     """Check that a pack gives the same answers as its trials alone through PEFT, and as its adapters loaded from disk.
 
-    The comparison is in fp32. Training together changes the order of additions, and in lower precision the effect of
-    this could hide a small error.
+    The comparison is in fp32. Training together changes the order of additions. In lower precision, that alone would
+    change the results so much that a small error could stay hidden.
 
     Returns:
         The first difference, or None if there is none.
