@@ -73,7 +73,7 @@ def test_what_kills_its_worker_is_given_up_and_its_neighbours_are_not(two: Clust
     two.hold(2)
     neighbours = [two.submit(pid, 0.5) for _ in range(3)]
     poison = two.submit(die)
-    with pytest.raises(WorkerLostError, match="died 3 times while it ran alone"):
+    with pytest.raises(WorkerLostError, match="died 3 times while it ran no other task"):
         poison.result(timeout=PATIENCE)
     assert all(future.result(timeout=PATIENCE) > 0 for future in neighbours)
 

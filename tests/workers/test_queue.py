@@ -100,7 +100,7 @@ def test_a_task_that_dies_alone_again_and_again_is_given_up(slots: int) -> None:
         assert len(sent(one)) == 1
         error = one.die(task, worker, 0.0)
         assert (error is None) == (death < deaths)
-    assert str(error) == f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)"
+    assert str(error) == f"its worker died {STRIKES} times while it ran no other task (killed, or out of memory?)"
     assert one.need(0) == 0
 
 

@@ -31,7 +31,8 @@ def demo(arguments: argparse.Namespace) -> int:
     from partune.demo import DIRECTORY
     from partune.study import from_config
 
-    # Resolve the flags' paths first: they are relative to the working folder, those in the demo's file to that file.
+    # Resolve the flags' paths first: paths in flags are relative to the working folder, and paths in the demo's
+    # study.yaml are relative to the folder of study.yaml.
     flagged = config.located(flags.given(arguments), Path.cwd())
     return studies.begin(arguments, from_config.beneath(config.load(DIRECTORY.parent / "study.yaml"), flagged))
 
@@ -276,7 +277,7 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def spaces(arguments: argparse.Namespace) -> int:
-    """Print all ready-made spaces, or the one with a name."""
+    """Print all ready-made spaces, or only the one that the user named."""
     import yaml
 
     from partune.report.plain_data import print_json

@@ -48,7 +48,8 @@ def script(parser: Parser, shell: str) -> str:
         elif action.dest in names:
             action.choices = names[action.dest]
         elif action.choices is None and str(action.metavar).startswith("{"):
-            # The definition of a study's file checks the values of flags, so argparse has their choices only as text.
+            # The values of these flags are checked by the definition of a study's file. argparse does not check them,
+            # so it has their choices only as a text such as {a,b}.
             action.choices = str(action.metavar).strip("{}").split(",")
     return str(shtab.complete(parser, shell))
 

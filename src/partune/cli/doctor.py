@@ -288,13 +288,13 @@ def zero_is_base() -> str | None:
 
 
 def packed_is_peft() -> str | None:
-    """Compare trials that train together with the same trials alone through PEFT, and with their adapters on disk.
+    """Check that a pack gives the same answers as its trials alone through PEFT, and as its adapters loaded from disk.
 
-    The comparison is in fp32. Training together changes the order of additions, and in lower precision the effect of
-    this could hide a small error.
+    The comparison is in fp32. Training together changes the order of additions. In lower precision, that alone would
+    change the results so much that a small error could stay hidden.
 
     Returns:
-        How they differ, or None if they do not.
+        The first difference, or None if there is none.
     """
     packed, alone = demo_tuning("packed", "fp32"), demo_tuning("peft", "fp32")
     pair = trials()

@@ -1,4 +1,4 @@
-"""Make flags from the fields of a file's definition, and turn parsed flags into the mapping of such a file."""
+"""Make flags from the definition of a settings file, and turn parsed flags into the data that such a file holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from partune.config import Section
 
-CONFIG = "config."  # the beginning of the `dest` of flags for keys of a file, and of no others
+CONFIG = "config."  # how the `dest` of a flag begins if the flag stands for a key of a file
 
 
 def add_sections(parser: argparse.ArgumentParser, definition: type[Section], without: Collection[str] = ()) -> None:
@@ -57,7 +57,7 @@ def add_flag(group: Any, path: tuple[str, ...], field: FieldInfo, recorded: bool
         group: A parser, or a group of its arguments.
         path: The name of the field, after the name of its section if it has one.
         field: The field of the definition.
-        recorded: Whether the study's record has the value if the flag is not set, so that no default is shown.
+        recorded: Whether the value on record applies if the flag is not set. The help then shows no default.
     """
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     flag = f"--{str(extra.get('flag', path[-1])).replace('_', '-')}"
@@ -110,7 +110,7 @@ def first_line(section: type[Section]) -> str | None:
 
 
 def given(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the flags that were set on the command line, as the mapping of a file."""
+    """Return the values of the flags that were set on the command line, nested like the data of a file."""
     mapping: dict[str, Any] = {}
     for dest, value in vars(arguments).items():
         if dest.startswith(CONFIG):

@@ -75,10 +75,10 @@ Compare finished studies of the same objective and space: scores, verdicts, base
 Studies that differ only in the seed count as repeats of their algorithm. If there are repeats, test the algorithms
 against each other. See docs/compare.md."""
 EXPERIMENT = """\
-Repeat the original study behind partune, and write one page about it: find how many epochs are enough, sample upper and
-lower bounds, then run every algorithm with several seeds and test them against each other. The same command continues
-an interrupted experiment. Without a model, data and tasks, run it on the demo. For flags that you do not pass, the
-values of the protocol apply, not the defaults shown below. See docs/experiment.md."""
+Repeat the original study, from which partune grew, with your model or on the demo, and write one page about it. Find
+how many epochs are enough, sample a lower bound for the scores, run every algorithm with several seeds, and test the
+algorithms against each other. The same command continues an interrupted experiment. For flags that you do not pass, the
+values of the original study apply, not the defaults shown below. See docs/experiment.md."""
 CERTIFICATES = """\
 Make certificates with which the scheduler and the workers of a Dask cluster trust only each other, and print the
 commands that start scheduler and workers. See docs/cluster.md."""
@@ -238,7 +238,7 @@ def _experiment(command: Parser) -> None:
     about = "Read the experiment's settings from this YAML file. Flags override the file."
     command.add_argument("file", nargs="?", metavar="FILE", help=about)
     _add_output(command)
-    about = "Print the settings that result from FILE, flags and the protocol as an experiment's file, and stop."
+    about = "Print an experiment's file with the settings that result from FILE, flags and the protocol, and stop."
     command.add_argument("--print-config", action="store_true", help=about)
     flags.add_sections(command, Experiment, [*OWN, *FLAGLESS])
 
@@ -322,7 +322,7 @@ def _add_output(command: Parser) -> None:
 
 def _add_starting(command: Parser) -> None:
     _add_output(command)
-    about = "Print the settings that result from FILE, flags and defaults as a study's file, and stop."
+    about = "Print a study's file with the settings that result from FILE, flags and defaults, and stop."
     command.add_argument("--print-config", action="store_true", help=about)
 
 
@@ -354,7 +354,7 @@ def _add_where(command: Parser) -> None:
     flags.add_flag(trust, ("validation", "trust_task_code"), field, recorded=True)
 
 
-UNCHANGED = "Settings without a flag stay as the study has them."
+UNCHANGED = "A setting whose flag you do not pass stays as it is in the study."
 
 
 def _add_live(command: argparse.ArgumentParser) -> None:
@@ -404,7 +404,7 @@ COMMANDS = {
     "demo": Command("run a real study on a tiny model, in minutes", DEMO, _demo),
     "resume": Command("continue a study that stopped, or extend it", RESUME, _resume),
     "join": Command("help with a study that another process runs", JOIN, _join),
-    "report": Command("show what a study found, and whether it is better", REPORT, _report),
+    "report": Command("show the results and the verdict of a study", REPORT, _report),
     "dashboard": Command("show a study in Optuna's dashboard, in a browser", DASHBOARD, _dashboard),
     "compare": Command("compare finished studies of one objective", COMPARE, _compare),
     "experiment": Command("repeat the original study with one command", EXPERIMENT, _experiment),

@@ -74,7 +74,7 @@ def print_yaml(dump: Callable[[bool], str]) -> None:
 
 @contextlib.contextmanager
 def workers_of(run: Run) -> Iterator[Workers | None]:
-    """Provide the worker processes of the settings, or None for a study that runs in this process."""
+    """Provide the worker processes that the settings ask for, or None if the study runs in this process."""
     if run.scheduler is None and run.cluster is None and run.workers == 1:
         yield None
         return
@@ -94,7 +94,7 @@ def workers_of(run: Run) -> Iterator[Workers | None]:
 
 
 def require_dask() -> None:
-    """Raise UserError with the command that installs Dask if it is missing."""
+    """If Dask is missing, raise a UserError with the command that installs it."""
     try:
         import partune.workers.cluster  # noqa: F401
     except ImportError as error:
@@ -104,7 +104,7 @@ def require_dask() -> None:
 
 
 def moved(study_config: StudyConfig, arguments: argparse.Namespace) -> StudyConfig:
-    """Return a configuration in which the flags of this command replace where to run and whether to trust task code.
+    """Return the configuration on record, changed by the flags that say where to run and whether to trust task code.
 
     A flag that chooses workers replaces all recorded settings of workers.
 

@@ -20,7 +20,7 @@ from partune.record.place import Shelf
 from partune.runtime.disk import draft_of, retry_while_full, writing_to
 from partune.trial.names import RunName, WinnerScoring, adapter_folder, is_further_runs
 
-FOLDERS = re.compile(  # names in adapters/: an adapter, its checkpoint or draft, or the draft of its checkpoint
+FOLDERS = re.compile(  # what a folder in adapters/ may be: an adapter, its checkpoint, or a draft of one of the two
     r"([^.].*)|\.([^.].*)-(?:checkpoint|[0-9a-f]{32})|\.\.(.+)-checkpoint-[0-9a-f]{32}"
 )
 
@@ -32,7 +32,7 @@ class Artifacts:
 
     Args:
         directory: The study's directory, or None for a study in memory.
-        count: Returns the number of trials on record. The adapters of trials are named by their numbers.
+        count: A function that returns the number of trials on record. A trial's number names the folder of its adapter.
     """
 
     def __init__(self, directory: Path | None, count: Callable[[], int]) -> None:
@@ -113,7 +113,7 @@ class Artifacts:
     def prune(self, keep: Iterable[int]) -> None:
         """Delete the adapters of trials, confirmations and fresh runs, with their drafts and checkpoints.
 
-        Folders with other names were made by somebody else and stay. The target of a link stays too.
+        Folders with other names were made by somebody else and stay. Nothing is deleted through a link.
 
         Args:
             keep: The numbers of the trials whose adapters stay.
@@ -134,10 +134,10 @@ class Artifacts:
             self._delete(self._directory, lambda name: name == self.adapter(baseline).name)
 
     def ship(self, baseline: RunName) -> None:
-        """Make a run's adapter the one that the winner ships with, unless it is that already.
+        """Rename a fresh run's adapter, so that it is the one to export. Do nothing if it was renamed before.
 
         Args:
-            baseline: The name of the run.
+            baseline: The name of the fresh run.
         """
         if self._directory is not None and (source := self.adapter(baseline)).is_dir():
             self.discard(WinnerScoring.JUDGED)

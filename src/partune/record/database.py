@@ -36,7 +36,7 @@ def opened(url: str, create: bool = True, named: bool = True) -> BaseStorage:
     Args:
         url: The URL of the database.
         create: Whether to create missing tables.
-        named: Whether the user named the host. If not, it comes from a file that anybody may have written.
+        named: Whether the user named the host. If not, the host comes from a file that anybody may have written.
 
     Raises:
         UserError: The database does not exist, or cannot be reached.
@@ -104,10 +104,11 @@ def _libpq(where: URL) -> dict[str, Any]:
 
 
 def _bare(where: URL) -> dict[str, Any]:
-    """Return the libpq options that keep the passwords that libpq finds by itself from a host.
+    """Return the libpq options that stop libpq from sending a host the passwords that libpq finds by itself.
 
-    Return no options if the user trusts the host in another way: by naming it in PGHOST, by leaving the host to libpq,
-    or by trusting the authority that signs its certificate. A host in the password file gets that file's password only.
+    Return no options if the user has shown trust in the host: by naming it in PGHOST, by leaving the choice of the host
+    to libpq, or by trusting the authority that signs the host's certificate. A host that the password file names gets
+    only that file's password.
     """
     query = where.query
     host, port = where.host, str(where.port or 5432)
@@ -140,7 +141,7 @@ def _password_file_hosts() -> set[str]:
 
 
 def _advice(where: URL, shown: str) -> str:
-    """Return advice for a user whose password was not sent to the host, or an empty text if there was none to send."""
+    """Return advice on how to send the host a password that was held back, or an empty text if none was held back."""
     try:
         has_password = "PGPASSWORD" in os.environ or "PGSERVICE" in os.environ or _password_file().is_file()
     except RuntimeError:

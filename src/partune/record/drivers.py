@@ -2,17 +2,17 @@
 
 A driver takes its turn, reads what the others appended, asks or tells the optimiser, appends, and ends its turn. The
 record is therefore the same as if one process had written it. One driver leads: it scores the baselines, runs the
-confirmations and gives the verdict. Each driver gives signs of life. If one stops, another driver runs its trials.
+confirmations and gives the verdict. Each driver gives signs of life. When a driver's signs end, others run its trials.
 
 `Files` uses these files, on a file system that all drivers share:
 
     .driver        the leader holds a lock on it
     .turn          a symbolic link that names the driver whose turn it is; creating a link is atomic on NFS too
-    .drivers/NAME  a count that the driver keeps raising, and its machine's boot ID; the driver holds a lock on it
+    .drivers/NAME  the file of the driver NAME, which keeps it locked: a count that rises, and its machine's boot ID
 
 A driver on the same machine is known to be dead as soon as its file is unlocked. A driver on another machine counts as
 dead when its count has not changed for `PATIENCE` seconds on the observer's monotonic clock. Clocks of different
-machines are never compared. In PostgreSQL, `partune.record.database.Advisory` uses advisory locks for all three.
+machines are never compared. In PostgreSQL, `partune.record.database.Advisory` uses advisory locks instead of files.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ class Drivers(ABC):
 
     @abstractmethod
     def alive(self, name: str) -> bool:
-        """Return whether a driver may still be running. Return False only if it is known to be dead."""
+        """Return whether a driver may still be running. Return False only if the driver is known to be dead."""
 
     @abstractmethod
     def confirm(self) -> None:
         """Check before a write that this driver still has the turn.
 
         Raises:
-            UserError: It lost the turn, for example because it was suspended for long.
+            UserError: This driver lost the turn, for example because it was suspended for long.
         """
 
     def leave(self) -> None:  # noqa: B027
@@ -97,7 +97,7 @@ class Drivers(ABC):
 
 
 class Alone(Drivers):
-    """The driver of a study that takes only one at a time.
+    """The driver of a study that only one driver at a time may run.
 
     Args:
         path: The file that this driver locks while it leads, or None for a study in memory.
@@ -138,8 +138,8 @@ class Files(Drivers):
 
     Args:
         directory: The study's directory, on a file system that all drivers share.
-        recover: A function that repairs the record. It is called in this driver's turn if the driver before died during
-            its own turn, because that driver may have left half a line.
+        recover: A function that repairs the record. If a driver dies during its turn, it may leave half a line. The
+            driver that takes the next turn then calls this function.
         patience: Seconds without a sign of life after which a driver on another machine counts as dead.
 
     Raises:
@@ -157,7 +157,7 @@ class Files(Drivers):
         self._lock: IO[bytes] | None = None
         self._seen: dict[
             str, tuple[str, float]
-        ] = {}  # by driver: the text of its file, and when that text was first read
+        ] = {}  # for each driver's name: the text of the driver's file, and when that text was first read
         self._leads = False
         self._end: weakref.finalize[..., Files] | None = None
         try:
@@ -187,11 +187,11 @@ class Files(Drivers):
         path = self._sign(name)
         try:
             text = path.read_text(encoding="ascii")
-            # A lock is evidence only on the machine that holds it. Over NFS, other machines may not see it.
+            # A lock is evidence only if the driver runs on this machine. Over NFS, a lock may not be visible elsewhere.
             if text.partition(" ")[2] == BOOT:
                 dead = _free(path)
             else:
-                # The driver is on another machine, where its lock may not be visible: watch its count instead.
+                # The driver runs on another machine, so its lock may not be visible here: watch its count instead.
                 seen, since = self._seen.setdefault(name, (text, time.monotonic()))
                 if seen != text:
                     self._seen[name] = text, time.monotonic()
@@ -352,7 +352,7 @@ def _write(file: IO[bytes], count: int, boot: str) -> None:
 
 
 def _leave(stop: threading.Event, beat: threading.Thread, file: IO[bytes], path: Path, link: Path, name: str) -> None:
-    """Stop the thread, remove the sign of life and a turn that an interrupt left behind, and close the file."""
+    """Stop the thread, end the driver's turn if an interrupt left it open, and remove and close the driver's file."""
     stop.set()
     if beat is not threading.current_thread():
         beat.join()

@@ -63,7 +63,7 @@ def observation_form(observation: Observation, told: int | None) -> dict[str, An
 
     Args:
         observation: The result. Only the number of its per-item arrays is recorded: the arrays go to a separate file.
-        told: The position of the result among those that the optimiser was told.
+        told: The position of this result among all results that the optimiser was told.
     """
     return {
         "scores": dict(observation.scores),
@@ -78,7 +78,7 @@ def observation_form(observation: Observation, told: int | None) -> dict[str, An
 
 
 def item_count(frozen: FrozenTrial) -> int:
-    """Return the number of per-item arrays of a finished trial, or 0 if it is not on record."""
+    """Return the number of per-item arrays of a finished trial, or 0 if the record does not give a number."""
     form = frozen.user_attrs.get("observation")
     count = form.get("items") if isinstance(form, dict) else None
     return count if isinstance(count, int) else 0

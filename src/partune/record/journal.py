@@ -42,7 +42,8 @@ def repair(journal: Path) -> None:
         UserError: A line before the last is damaged.
     """
     with writing_to(journal.parent):
-        # Optuna's lock is a link that remains when its process is killed. Others would wait half a minute for it.
+        # Optuna's lock is a link, which stays when the process that made it is killed. Other processes would wait half
+        # a minute for the lock.
         lock = journal.with_name(f"{journal.name}.lock")
         if lock.is_symlink():
             lock.unlink()
@@ -52,7 +53,7 @@ def repair(journal: Path) -> None:
 
 
 class Journal(JournalFileBackend):
-    """Optuna's backend for a journal to append to. It writes a line completely, or not at all with a UserError.
+    """Optuna's backend for appending to a journal. It writes a line completely, or raises UserError and writes nothing.
 
     Args:
         journal: The path of the journal, which exists.
@@ -158,11 +159,11 @@ def _append(file: IO[bytes], content: bytes) -> None:
     end = _cut(file)
     try:
         rest = memoryview(content)
-        while rest:  # an unbuffered write may stop half-way, and returns the number of bytes instead of an error
+        while rest:  # an unbuffered write may stop half-way; it raises no error, but returns the number of bytes
             rest = rest[file.write(rest) :]
         os.fsync(file.fileno())
     except BaseException:
-        with suppress(OSError):  # `_cut` removes the rest before the next line
+        with suppress(OSError):  # if this fails too, `_cut` removes the torn line before the next one is appended
             file.truncate(end)
         raise
 

@@ -195,7 +195,7 @@ class DatabasePlace:
             url: The URL of the database, if it needs a password or has moved; None takes the URL in the file.
 
         Raises:
-            UserError: The file was not written by `begin`.
+            UserError: The file is damaged, or is not one that `begin` wrote.
         """
         try:
             form = json.loads((directory / STORAGE).read_text(encoding="utf-8"))
@@ -223,7 +223,7 @@ class DatabasePlace:
 
     @property
     def holder(self) -> str:
-        """The database and its URL without the password."""
+        """The name of the database in messages: the study's directory, and the URL without the password."""
         return f"the database of {self._directory} ({urls.public(self._url)})"
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
@@ -283,7 +283,7 @@ def find_study(storage: BaseStorage, place: Place, shelf: Shelf) -> int:
     Args:
         storage: Optuna's storage at the place.
         place: The place of the record.
-        shelf: The one of the two studies.
+        shelf: Which of the two studies.
 
     Raises:
         UserError: The storage has no such study.
@@ -333,7 +333,7 @@ def _wait(directory: Path) -> str:
 
 @contextmanager
 def _leading(drivers: Drivers, join: bool, busy: str) -> Iterator[Drivers]:
-    """Make a driver the leader unless it joins. If this or the code in the context fails, the driver leaves."""
+    """Make a driver the leader, unless it only joins. If that or the code in the context fails, the driver leaves."""
     try:
         if not (join or drivers.lead()):
             raise UserError(busy)

@@ -8,7 +8,7 @@
       adapters/        the adapters of the best trials
 
 The journal or the database holds the state of the study (DESIGN: decisions 2 and 3). A trial is appended before it
-runs. Its result is appended later, and the last step of that append commits it, so a process may die at any moment.
+runs. Its result is appended later, in several steps, and counts after the last one. A process may die at any moment.
 Several processes may drive a study. They write in turns (`partune.record.drivers`), and each running trial names its
 driver.
 
@@ -282,15 +282,15 @@ class Record:
         return {number: self._thawed(frozen[number]) for number in (*final, *range(known, len(frozen)))}
 
     def abandoned(self, number: int) -> bool:
-        """Return whether nobody runs an unfinished trial, which the caller does not run in this process either.
+        """Return whether no driver runs an unfinished trial any more. The caller must not be running the trial itself.
 
-        This is so if the trial has no driver, if its driver is dead, or if its driver is this process.
+        No driver runs the trial if none is on record for it, if that driver is dead, or if that driver is this process.
         """
         driver = self._driver(number)
         return driver is None or driver == self.drivers.name or not self.drivers.alive(driver)
 
     def mine(self, number: int) -> bool:
-        """Return whether an unfinished trial belongs to this driver, which loses it if the others believe it dead."""
+        """Return whether an unfinished trial still belongs to this driver. Drivers that seem dead lose their trials."""
         return self._driver(number) == self.drivers.name
 
     def _driver(self, number: int) -> str | None:
@@ -315,14 +315,14 @@ class Record:
 
     @property
     def budget(self) -> int | None:
-        """The total number of trials that the last run was to reach; None before the first run."""
+        """The total number of trials that the study was last asked to reach; None if it has never run."""
         budget: int | None = self._note("budget")
         with self._undamaged("its budget"):
             forms.of_type(budget, int | None, "budget")
         return budget
 
     def plan(self, budget: int) -> None:
-        """Record the budget of a run, if it differs from the last one."""
+        """Record the total number of trials that the study is to reach, if that is not the number on record."""
         if budget != self.budget:
             self._set_note("budget", budget)
 
@@ -451,7 +451,7 @@ class Record:
         return items or {}
 
     def adapter(self, trial: int | RunName) -> Path:
-        """Return the folder of an adapter, whether or not it exists: a trial's by number, a baseline's by name."""
+        """Return the folder of the adapter of a trial (a number) or a baseline (a name), whether or not it exists."""
         return self.artifacts.adapter(trial)
 
     # ----- inside

@@ -21,7 +21,7 @@ class Console(console.Console):
 
     Args:
         file: The stream to write to; by default the current standard output.
-        lenient: Whether to drop all output after a failed write, as for a log, which must not end a study.
+        lenient: Whether to drop all further output after a failed write. A log does so, as it must not end a study.
         soft_wrap: Whether to leave long lines unbroken.
     """
 

@@ -83,8 +83,8 @@ def write_whole(path: Path, text: str) -> None:
 def make_way(path: Path) -> None:
     """Clear a path so that a folder can be renamed to it.
 
-    A folder at the path is an earlier one of partune, and is deleted. A file or a link belongs to somebody else. It is
-    renamed and kept, and a link is not followed.
+    A folder at the path was made by partune earlier, and is deleted. A file or a link belongs to somebody else. It is
+    kept under a new name, and a link is not followed.
     """
     if path.is_symlink() or path.is_file():
         aside = path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}")

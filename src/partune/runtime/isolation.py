@@ -93,7 +93,8 @@ def silenced_logger(name: str) -> Iterator[None]:
     def drop(_: logging.LogRecord) -> bool:
         return False
 
-    # Several threads may be in such contexts at once. Each removes only its own filter; a level would be shared.
+    # Several threads may be in such contexts at once. Each context adds and removes a filter of its own. The logger's
+    # level would be shared by all of them.
     logger = logging.getLogger(name)
     logger.addFilter(drop)
     try:
@@ -126,7 +127,7 @@ _LOGGED: set[str] = set()  # warnings that were logged in this process
 
 
 class _Silencer(logging.Handler):
-    """Silences libraries while any thread listens, and collects the warnings that matter for the thread they came from.
+    """Silences libraries while any thread listens, and collects for each thread its own warnings, if they matter.
 
     Streams and loggers belong to the whole process. They are silenced when the first thread begins to listen, and
     restored when the last thread stops.

@@ -13,7 +13,7 @@ from partune.errors import UserError
 
 CGROUP = Path("/sys/fs/cgroup")
 EACH_CORE = 16  # processes, or threads, that may share a core
-EACH_PROCESS = 8  # tasks (the process and its threads) that the system counts for a worker process, at least
+EACH_PROCESS = 8  # a worker process and its threads count as at least this many in the system's limit to tasks
 EACH_MEMORY = 128 * 2**20  # bytes that a worker process takes before it loads a model
 EACH_FILES = 3  # open files of the driver per worker: connections and output
 OWN_FILES = 64  # open files of the driver for other purposes

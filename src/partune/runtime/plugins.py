@@ -12,7 +12,7 @@ from partune.errors import UserError, reason
 
 
 def qualified_name(thing: Any) -> str:
-    """Return the name of a function or class for `load_named`. Names from partune have no module."""
+    """Return `module:name` for a function or class, as `load_named` takes it, or only `name` if it is partune's own."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", type(thing).__qualname__)
     return name if module is None or module.partition(".")[0] == "partune" else f"{module}:{name}"
 

@@ -10,7 +10,7 @@ EXACT = 6  # significant digits of a score without an error: fewer would make un
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number whose uncertainty is not known.
+    """Return a number as text, for a number whose uncertainty is not known.
 
     Args:
         value: The number. A number that is not finite is shown as NONE.
@@ -82,7 +82,9 @@ def uncertain(stderr: float | None) -> bool:
 
 
 def _score_decimals(value: float, stderr: float) -> int:
-    """Return the decimals of a score: as for two digits of its error, and one more if unequal scores could look equal.
+    """Return the number of decimals that a score is shown with.
+
+    They are as many as its standard error needs for two digits, and one more if unequal scores could look equal.
 
     A share p of right answers has a standard error of about sqrt(p (1 - p) / n). The number of items n follows from p
     and its error, and one answer changes the score by 1 / n. From about a thousand items on, that can be less than the

@@ -18,7 +18,7 @@ from partune.errors import UserError, shown
 
 LARGEST = 2**18  # bytes of a file
 DEEPEST = 50  # levels of nested collections
-MOST = 100_000  # values, each as often as an alias repeats it
+MOST = 100_000  # values; a value that aliases repeat counts each time
 BOOLEANS = {"yes", "no", "on", "off"}  # true and false in YAML 1.1, texts in 1.2
 TAG = "tag:yaml.org,2002:"
 
@@ -63,7 +63,11 @@ def parse(content: bytes, path: Path) -> Any:
 
 
 def check(path: Path) -> None:
-    """Check a file for another loader; raise YAMLError if it is not YAML, too deep, or its aliases too many."""
+    """Check a file that another loader will read.
+
+    Raises:
+        YAMLError: The file is not YAML, is nested too deeply, or its aliases stand for too many values.
+    """
     _Loader(path.read_bytes().decode()).get_single_node()
 
 
@@ -151,8 +155,8 @@ def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple
 
     Args:
         node: A node of the tree that PyYAML composed. An alias is the same object as the node that it names.
-        known: The results by the identity of the node, so that each node is measured once. The result is None while a
-            node is being measured.
+        known: The results so far, so that each node is measured once. A key is the `id` of a node; the value is None
+            while that node is being measured.
 
     Raises:
         YAMLError: The values are too many or nested too deeply, or a node contains itself.

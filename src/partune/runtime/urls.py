@@ -73,7 +73,7 @@ def masked(text: str) -> str:
 
 
 def _hidden(match: re.Match[str]) -> str:
-    """Return the URL of a match in `masked` without its password."""
+    """Return a database's URL, which `masked` found in a text, without its password."""
     scheme, _, rest = match[0].partition("://")
     secret, at, location = rest.rpartition("@")
     user = re.split("[:@/?#]", rest, maxsplit=1)[0]

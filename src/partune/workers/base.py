@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class WorkerLostError(RuntimeError):
-    """A task was given up: its worker died while it ran alone, it took too long, or the cluster was closed."""
+    """A task was given up.
+
+    Its worker died while it ran only this task, the task took too long, or the cluster was closed.
+    """
 
 
 class Workers(Executor):
@@ -32,7 +35,7 @@ class Workers(Executor):
         """The number of workers at this moment. On a cluster it may change, and be 0."""
 
     def clock(self) -> float:
-        """Return the time of the clock that times tasks, in seconds. Only differences have a meaning; they are >= 0."""
+        """Return the seconds on the clock that times tasks. It never runs back. Only differences have a meaning."""
         return time.monotonic()
 
     def prepare(self, load: Callable[[], object]) -> None:
@@ -55,7 +58,8 @@ class Workers(Executor):
 class Meter:
     """A meter of worker-seconds: the time for which each worker existed, busy or idle, summed over the workers.
 
-    The number of workers may change between two looks. The time between them counts with the number at the second look.
+    If the number of workers changes between two calls of `look`, the number at the second call counts for all the time
+    between the calls.
 
     Args:
         workers: The workers whose seconds are counted, from now on.
@@ -98,8 +102,8 @@ class Threads(ThreadPoolExecutor, Workers):
     """Workers that are threads of this process, for objectives that release the interpreter lock or wait.
 
     Args:
-        count: The number of workers that they count as.
-        threads: The number of threads that they share.
+        count: The number of workers that the threads count as.
+        threads: The number of threads.
     """
 
     def __init__(self, count: int, threads: int) -> None:
@@ -116,7 +120,7 @@ def in_process(count: int, threads: int) -> Workers:
     """Return workers in this process: `Inline` for one thread, otherwise `Threads`.
 
     Args:
-        count: The number of workers that they count as.
+        count: The number of workers that the threads count as. `Inline` always counts as one.
         threads: The number of trials that run at once.
     """
     return Inline() if threads == 1 else Threads(count, threads)

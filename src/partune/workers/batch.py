@@ -49,8 +49,8 @@ SYSTEMS = {
 def batch(file: Path, time_limit: float | None = None) -> Iterator[Cluster]:
     """Provide workers that a batch system starts and stops. Their number stays within the limits of the settings.
 
-    The Dask scheduler runs in this process and uses TLS. Until the context ends, the run's key is in a folder that only
-    its owner can read, on a file system that the jobs share.
+    The Dask scheduler runs in this process and uses TLS. Until the context ends, the TLS key is on a file system that
+    the jobs share, in a folder that only this user can read.
 
     Args:
         file: A YAML file with the settings of a `config.Batch`.

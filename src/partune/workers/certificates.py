@@ -47,7 +47,7 @@ def certified() -> tuple[str, str]:
         # Begin a year ago, so that a clock that is set back, or another machine's clock, does not end a cluster.
         .not_valid_before(now - YEAR)
         .not_valid_after(now + 10 * YEAR)
-        # It is also an authority: each side checks the other's certificate against this one.
+        # The certificate is its own authority: each side checks the other side's certificate against its own.
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )
@@ -112,7 +112,7 @@ def read_certificates(folder: Path) -> Security:
 
 @contextmanager
 def temporary_certificates(shared: Path) -> Iterator[Security]:
-    """Provide certificates for the context, in a new folder within one that the jobs of a batch system can read.
+    """Provide certificates for the context. They are in a new folder inside a folder that batch jobs can read.
 
     Args:
         shared: The folder that the jobs can read.

@@ -51,7 +51,8 @@ class Cluster(Workers):
         connect: A function that returns a client of the scheduler. It is called again if the scheduler disappears.
         time_limit: The number of seconds that a task may take on its worker; None for no limit. The first task on a
             worker also loads the model and the data.
-        end: A function that ends a frozen worker, by name. Without it, the scheduler only forgets the worker.
+        end: A function that takes a worker's name and ends the worker. It is called for a worker that hangs. Without
+            this function, the scheduler only forgets such a worker.
     """
 
     remote = True
@@ -205,7 +206,7 @@ class Cluster(Workers):
             self._queue.note_overdue(number)
 
     def _note_leaving(self, address: str) -> None:
-        """Note that a worker was told to stop. Tasks that it does not hand back run on another worker."""
+        """Note that a worker was told to stop. Other workers run its tasks, even those that it does not hand back."""
         with self._lock:
             if self._queue.excuse(address):
                 log.warning("A worker has to stop; its tasks continue on other workers.")
@@ -254,7 +255,7 @@ class Cluster(Workers):
             self.fail(self._failed)
 
     def _end_frozen(self) -> None:
-        """End workers that should have ended themselves: suspended ones, or ones in a call that blocks all threads."""
+        """End workers that should have ended themselves, but are suspended or in a call that blocks all threads."""
         if self._limit is None:
             return
         with self._lock:
@@ -273,7 +274,7 @@ class Cluster(Workers):
             return
         for task, worker in self._queue.assign(time.monotonic()):
             handle = self._call(worker, f"{task.name}-{task.number}", task.call, task.number, self._limit)
-            # Dask drops a call if nobody holds its future, so the task holds it until it ends or is taken back.
+            # Dask drops a call if nobody holds its future. So `task.handle` holds the future while the task runs.
             task.handle = handle
             handle.add_done_callback(functools.partial(self._ended, task, worker))
 
@@ -299,7 +300,7 @@ class Cluster(Workers):
         try:
             result = handle.result(timeout=FETCH)
         except BaseException as raised:
-            # If the task itself did not fail, its worker died with the result, or the scheduler disappeared.
+            # Either the task failed, or its result is lost because the worker died or the scheduler disappeared.
             error, result_lost = raised, handle.status != "error"
         with self._lock:
             if task.handle is not handle:  # the task was taken back or given up meanwhile

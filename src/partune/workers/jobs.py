@@ -31,9 +31,10 @@ AGAIN = 60.0  # seconds until a failed submission is tried again
 FRUITLESS = 3  # jobs in a row that may end before a worker has come; then no more are submitted for now
 PATIENCE = 30.0  # seconds to wait for an answer of the batch system
 
+# What batch systems call a job that runs, that ended by itself, and that was ended. In any other state, a job waits.
 RUNNING = {"RUNNING", "COMPLETING", "STAGE_OUT", "SIGNALING", "Running", "Finishing"}
-ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}  # ended by themselves
-STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}  # in any other state a job waits
+ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "Terminated", "Error"}
+STOPPED = {"CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "REVOKED"}
 
 SENTENCES = {  # the line that reports the number of a new job; a site's own tools may print other lines around it
     "slurm": r"^\s*Submitted batch job (?P<number>\d+)(?: on cluster (?P<cluster>[\w.-]+))?\s*$",
@@ -85,9 +86,9 @@ class Jobs:
 
     def __init__(self, jobs: Any, demand: Demand, settings: Batch) -> None:
         self._jobs, self._demand, self._settings = jobs, demand, settings
-        self._seen: dict[str, float] = {}  # by worker that has come: when it was last present
+        self._seen: dict[str, float] = {}  # for the name of each worker that has come: when the worker was last present
         self._fruitless: list[str] = []  # numbers of the latest jobs, all ended before a worker came
-        self._ending: dict[str, Any] = {}  # by number: cancelled jobs that may still exist
+        self._ending: dict[str, Any] = {}  # cancelled jobs that may still exist, by their numbers in the batch system
         self._asked = 0.0  # when the batch system was last asked
         self._again = 0.0  # when to try the next submission
         self._warning = ""  # the current problem, which was logged
@@ -212,7 +213,7 @@ class Jobs:
                 self._jobs.sync(job.close)
 
     def _dismiss(self, count: int) -> None:
-        """End at most `count` idle jobs: jobs without a worker first, newest first, then the others, oldest first."""
+        """End at most `count` idle jobs: first jobs without a worker (newest first), then the others (oldest first)."""
         present, names = self._demand.names, list(self._jobs.worker_spec)
         workerless = [name for name in reversed(names) if not self._workers(name) & present]
         ordered = [*workerless, *(name for name in names if name not in workerless)]
@@ -235,7 +236,7 @@ class Jobs:
             self._jobs.sync(_scaled, self._jobs, jobs)
         except (RuntimeError, OSError, ValueError) as error:
             self._again = time.monotonic() + AGAIN
-            # End only jobs that the system refused. Other jobs of the same submission may already wait in its queue.
+            # End only jobs that the batch system refused. It may have accepted other jobs of the same submission.
             self._end([name for name, job in self._jobs.workers.items() if job.job_id is None])
             return _reason(error)
         return ""

@@ -60,8 +60,8 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
         _kept() as keepers,
         Cluster(lambda: Client(scheduler, set_as_default=False), time_limit, keepers.kill) as cluster,
     ):
-        # The number of keepers that may give up before the study fails. At the start every worker is needed, so one
-        # is enough. Later the study continues as long as one worker is left.
+        # The study fails when this number of keepers have given up. At the start every worker is needed, so the first
+        # keeper that gives up is fatal. Later the study continues as long as one worker is left.
         fatal = 1
         given_up: list[str] = []
 
@@ -81,7 +81,7 @@ def local(workers: int, time_limit: float | None = None, devices_each: int = 1) 
 
 @contextlib.contextmanager
 def _kept() -> Iterator[Keepers]:
-    """Provide a list of keepers. Their processes end with the context; after an error they first save their tasks."""
+    """Provide a list for `Keeper`s. Their processes end with the context, and after an error save their tasks first."""
     keepers = Keepers()
     grace = GRACE
     try:
@@ -95,7 +95,7 @@ def _kept() -> Iterator[Keepers]:
 
 
 def _scheduler(security: Security, folder: Path) -> SpecCluster:
-    """Return a scheduler in this process that serves no web pages and tells lost workers by their connection."""
+    """Return a scheduler in this process without web pages. It counts a worker as lost when the connection ends."""
     options = {"host": LOOPBACK, "port": 0, "protocol": "tls://", "local_directory": str(folder)}
     scheduler = {"cls": PagelessScheduler, "options": {**options, "security": security, "dashboard": False}}
     # worker-ttl limits the time between two heartbeats, but by the system clock: setting that clock would end all
@@ -195,7 +195,7 @@ class Keeper:
                 self._process = self._start()
             except OSError as error:
                 self._output = str(error).encode()
-            if self._stopped.is_set():  # `stop` may have killed only the process before
+            if self._stopped.is_set():  # `stop` may have killed the previous process and not this new one
                 self._process.kill()
 
     def _reason(self) -> str:

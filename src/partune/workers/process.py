@@ -45,7 +45,7 @@ PRELOAD_NANNY = ("--preload-nanny", __name__)
 WITHOUT_PAGES = ("--no-dashboard", "--worker-class", f"{__name__}.PagelessWorker")
 
 PREFIX = "partune-workers-"  # begins the name of the folder for Dask's files
-THREADS = 64  # per worker process; the largest pack (trials trained together) that it can hold
+THREADS = 64  # threads of a worker process; a pack (trials that are trained together) has at most as many trials
 
 
 class Pageless:
@@ -121,7 +121,7 @@ def dask_setup(process: Worker | Nanny | Scheduler) -> None:
         os.environ.pop(name, None)
     if PARENT in os.environ:
         scratch = Path(process.local_directory).parents[1]
-        atexit.register(_tidy, int(os.environ[PARENT]), scratch)  # Dask may end the process first
+        atexit.register(_tidy, int(os.environ[PARENT]), scratch)  # Dask may end the process before `_end_with` does
         threading.Thread(target=_end_with, args=(int(os.environ[PARENT]), scratch), name="parent", daemon=True).start()
         return
     if WORKERS_EACH not in os.environ or not (visible := devices()):

@@ -105,7 +105,8 @@ class Queue:
         self._submitted = 0
         self._names: set[str] = set()  # the names of all workers that have ever come
         self._overdue: set[int] = set()  # numbers of the tasks that exceeded the time limit
-        self._gone: list[tuple[float, Worker]] = []  # when they left, and workers whose tasks may or may not have died
+        # The time when each worker left, and the worker, while it is not known whether all of its tasks died with it.
+        self._gone: list[tuple[float, Worker]] = []
 
     # ----- the present state
 
@@ -157,7 +158,7 @@ class Queue:
         for task in sorted(self._waiting, key=lambda task: (not task.alone, task.number)):
             free = [worker for worker in free if len(worker.tasks) < min(self.slots, worker.threads)]
             worker = min(free, key=lambda worker: len(worker.tasks), default=None)
-            # A task that has to run alone reserves the worker with the fewest tasks, which gets no other task first.
+            # A task that has to run alone reserves the worker with the fewest tasks: that worker gets no other task.
             if worker is not None and task.alone:
                 free.remove(worker)
             if worker is None or (task.alone and worker.tasks):
@@ -219,7 +220,7 @@ class Queue:
         return error
 
     def _strike(self, task: Task) -> WorkerLostError | None:
-        """Return the error if a task is given up, or None if it runs again, alone."""
+        """Count a strike if the task ran alone. Return the error if the task is given up, or None if it runs again."""
         overdue = task.number in self._overdue
         # With one slot every task runs alone, so only the task can have caused the death of its worker.
         if alone := task.alone or self.slots == 1:
@@ -227,7 +228,9 @@ class Queue:
         if alone and overdue:
             return WorkerLostError(f"no result within the time limit of {self._limit:g} s")
         if task.strikes >= STRIKES:
-            return WorkerLostError(f"its worker died {STRIKES} times while it ran alone (killed, or out of memory?)")
+            return WorkerLostError(
+                f"its worker died {STRIKES} times while it ran no other task (killed, or out of memory?)"
+            )
         why = "was ended at the time limit" if overdue else "died"
         log.warning("The worker of %s %s. The task runs again%s.", task.name, why, "" if alone else ", alone")
         task.alone = True
@@ -250,8 +253,8 @@ class Queue:
     def lose(self, addresses: Iterable[str], now: float) -> None:
         """Remove workers that have left.
 
-        Dask will report the tasks that they were running as dead. Nobody reports a task that had not reached its
-        worker, so such a task waits again after TRANSIT seconds, without a strike.
+        Dask will report the death of each task that these workers were running. Nobody reports a task that had not
+        reached its worker, so such a task waits again after TRANSIT seconds, without a strike.
 
         Args:
             addresses: The addresses of the workers.
@@ -284,7 +287,7 @@ class Queue:
         self._overdue.add(number)
 
     def frozen(self, latest: float) -> list[Worker]:
-        """Return the workers that hold a task since before a time, and note that these tasks are overdue."""
+        """Return the workers with tasks that were assigned before a given time, and note that these are overdue."""
         frozen = []
         for worker in self.workers.values():
             late = {task.number for task in worker.tasks if task.since < latest}
