@@ -59,7 +59,8 @@ def check(study: Study, calls: list[list[str]], interrupted: int = 0) -> None:
     ("storage", "algorithms"),
     [
         ("journal", ["lhs", "annealing", "genetic", "soo", "bo", "bamsoo", "optuna-tpe"]),
-        ("postgresql", ["soo", "bamsoo"]),
+        ("postgresql", ["soo"]),
+        pytest.param("postgresql", ["bamsoo"], marks=pytest.mark.thorough),
     ],
     indirect=["storage"],
 )
