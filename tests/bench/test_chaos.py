@@ -11,6 +11,7 @@ from partune.bench import chaos
 from partune.bench.options import Chaos
 from partune.errors import UserError
 from partune.record.place import JOURNAL
+from partune.record.record import Record
 from partune.space import Space
 from partune.study import Study
 from partune.trial import Observation
@@ -45,6 +46,15 @@ def test_the_comparison_counts_what_is_lost_doubled_and_other(tmp_path: Path) ->
     last = next(line for line in reversed(lines) if json.loads(line)["op_code"] == chaos.SET_STATE)
     journal.write_text("\n".join([*lines, last]) + "\n")
     assert chaos.results(tmp_path / "s").count(json.loads(last)["trial_id"]) == 2
+
+
+def test_a_missing_trial_does_not_make_the_later_ones_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = Chaos(trials=5)
+    Study(Space.parse(chaos.SPACE), chaos.unhurried, "sobol", 0, tmp_path / "s").run(5).close()
+    whole = Record.trials
+    monkeypatch.setattr(Record, "trials", lambda self: [trial for trial in whole(self) if trial.number != 2])
+    found = chaos.damage(tmp_path / "s", options, {}, 1.0)
+    assert (found.trials, found.lost, found.doubled, found.differing) == (4, 1, 0, 0)
 
 
 def test_the_folder_is_never_overwritten(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_a_study_of_a_file_goes_on(tmp_path: Path) -> None:
     loaded = pt.load_study(tmp_path / "s")
     assert loaded.trials == finished.trials
     assert len(loaded.trials) == 7
+    with pytest.raises(pt.UserError, match="budget"):
+        loaded.resume(budget=0)
     again = loaded.resume()
     again.close()
     assert again.trials == finished.trials

@@ -275,8 +275,9 @@ def damage(directory: Path, options: Chaos, kills: Mapping[str, int], seconds: f
     trials = Record.open(directory, read_only=True).trials()
     alone = Study(Space.parse(SPACE), unhurried, "sobol", options.seed).run(options.trials).trials
     result_counts = Counter(results(directory))
-    # Not strict, because trials may be missing from the record; `lost` counts those.
-    pairs = zip(sorted(trials, key=lambda trial: trial.number), alone, strict=False)
+    expected = {trial.number: trial for trial in alone}
+    # A trial that is missing from the record counts as lost, not as different.
+    pairs = [(trial, expected[trial.number]) for trial in trials if trial.number in expected]
     return Damage(
         trials=len({json.dumps(dict(trial.config), sort_keys=True) for trial in trials}),
         lost=options.trials - sum(trial.status is Status.DONE for trial in trials),

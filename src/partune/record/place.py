@@ -255,7 +255,7 @@ class DatabasePlace:
 
     def guarded(self) -> AbstractContextManager[None]:
         """Return a context that turns an error of the database into a UserError."""
-        return database.guarded(self._url)
+        return database.guarded(self._url, self._named)
 
 
 def place_of(directory: Path, url: str | None = None) -> Place:

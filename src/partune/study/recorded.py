@@ -138,7 +138,8 @@ class RecordedStudy:
         otherwise = "continue it there, with Study(..., resume=True)"
         study_config = from_config.recorded(self.directory, otherwise, self._storage)
         study = from_config.study(study_config, self.directory, True, storage=self._storage)
-        return study.run(budget or self._record.budget or study_config.search.budget)
+        recorded = self._record.budget or study_config.search.budget
+        return study.run(recorded if budget is None else budget)
 
 
 def load_study(directory: str | Path, storage: str | None = None) -> RecordedStudy:
