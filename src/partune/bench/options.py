@@ -65,12 +65,12 @@ class Packing(config.Section):
     """Numbers of trials in a pack, separated by commas. Each is a multiple or a divisor of the number of
     configurations."""
     repetitions: PositiveInt = 5
-    """Number of times that every contender runs."""
+    """Number of times that each contender (each way of training and each size of pack) runs."""
     without: Baselines = ()
-    """Baselines to leave out, separated by commas: subprocess (a process per trial) or tuned (one trial at a time
-    in PEFT)."""
+    """Ways of training one by one to leave out, separated by commas: subprocess (a process per trial) or tuned (PEFT on
+    one base model in memory)."""
     litgpt: str | None = None
-    """LitGPT's command, or its path. It is run as one more baseline, LitGPT as shipped; by default there is none."""
+    """LitGPT's command, or its path. If it is set, LitGPT as shipped is one more contender."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     device: str = "auto"
@@ -102,8 +102,8 @@ class Searching(config.Section):
     datasets: Names = ()
     """Data sets of hpobench to run, separated by commas; by default all eight."""
     contenders: Annotated[Names, Field(min_length=1)] = ("all",)
-    """Optimisers to compare, separated by commas. Options follow a colon, as in bo:n_init=5; all takes every
-    optimiser that is installed."""
+    """Optimisers to compare, separated by commas; all means every optimiser that is installed. Options follow a
+    colon, as in bo:n_init=5."""
     seeds: PositiveInt = 20
     """Number of runs of each optimiser on each problem; each run has a seed of its own."""
     first_seed: NonNegativeInt = 0
@@ -217,7 +217,7 @@ BENCHMARKS = {
         "partune.bench.chaos",
         "check a study whose processes are killed",
         "Run a study whose scheduler, workers and driver are separate processes, and kill one of these processes every "
-        "few seconds. Compare the study's record with the record of the same study that nothing disturbed.",
+        "few seconds. Compare the study's record with the record of the same study run without any kills.",
         dask=True,
     ),
 }

@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments of the command line, or None for those of this process.
 
     Returns:
-        The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input, one line), 130 (interrupted).
+        The exit status: 0, 1 (failed, or the output could not be written), 2 (bad input; the error is printed in one
+        line), 130 (interrupted).
     """
     if os.name != "posix":  # processes, signals and file locks are used as POSIX defines them
         print("partune: error: partune needs a POSIX system, such as Linux; on Windows, run it in WSL", file=sys.stderr)

@@ -180,7 +180,7 @@ def extras() -> Iterator[Check]:
             continue
         if name == "litgpt":  # a command in another environment, because its requirements conflict with partune's
             installed = shutil.which("litgpt")
-            state = "litgpt is installed" if installed else "not installed; `--litgpt PATH` names it (docs/litgpt.md)"
+            state = "litgpt is installed" if installed else "not found; `--litgpt PATH` sets its path (docs/litgpt.md)"
             yield Check("extra: litgpt", "ok", state)
             continue
         needed = list(requirements(name))
@@ -288,7 +288,7 @@ def zero_is_base() -> str | None:
 
 
 def packed_is_peft() -> str | None:
-    """Check that a pack gives the same answers as its trials alone through PEFT, and as its adapters loaded from disk.
+    """Check that a pack gives the same answers as its trials trained alone through PEFT, and as its saved adapters.
 
     The comparison is in fp32. Training together changes the order of additions. In lower precision, that alone would
     change the results so much that a small error could stay hidden.

@@ -12,11 +12,12 @@ claim says which proposal of the optimiser the trial evaluates:
     told     the trials whose results the optimiser was told after the previous proposal, in the order of telling
     notes    what the optimiser inferred before it made the proposal (BaMSOO)
 
-A claim without a number belongs to a trial that was drawn at random, because the optimiser was waiting for results or
-had finished, or to a trial that was enqueued with values of its own.
+A claim has no number in two cases: the trial was drawn at random, because the optimiser was waiting for results or had
+finished, or the trial was enqueued with values of its own.
 
-Several processes may ask at the same time. A running trial with a lower number and no claim is assumed to be about to
-claim a proposal. So the next proposals are reserved for such trials, and the trial that asks claims the one after them.
+Several processes may ask at the same time. If a running trial is older than the trial that asks and has no claim yet,
+it is assumed to be about to claim. The next proposals are therefore reserved for such trials, one each, and the asking
+trial claims the proposal after them.
 """
 
 from __future__ import annotations
@@ -339,7 +340,8 @@ class View:
 
     def _is_open(self, trial: FrozenTrial) -> bool:
         """Return whether a trial may be about to claim a proposal: it is running, and its values are not known yet."""
-        # If many later trials have ended meanwhile, its process has died or the trial belongs to another search.
+        # A trial is not waited for if many later trials have ended meanwhile: then its process has probably died, or
+        # the trial belongs to another search.
         if trial.state is not TrialState.RUNNING or self._config(trial) is not None:
             return False
         return (

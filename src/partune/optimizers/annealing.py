@@ -1,7 +1,7 @@
 """Simulated annealing.
 
 S. Kirkpatrick, C. D. Gelatt and M. P. Vecchi, Optimization by Simulated Annealing, Science 220, 1983, with the
-acceptance of N. Metropolis et al., J. Chem. Phys. 21, 1953:
+acceptance rule of N. Metropolis et al., J. Chem. Phys. 21, 1953:
 
     P(accept) = min(1, exp((candidate - current) / T))        scores, higher is better
 
@@ -37,8 +37,8 @@ class Annealing(Metaheuristic):
 
     Args:
         space: The search space.
-        seed: The seed of the hypercube, the moves and their acceptance.
-        n_init: The number of points of the initial hypercube.
+        seed: The seed of the initial Latin hypercube, the moves and their acceptance.
+        n_init: The number of points of the initial Latin hypercube.
         horizon: The number of proposals in one cooling; ideally the budget minus n_init.
         accept: The probability at T_0 of accepting a score that is worse by the median difference of initial scores.
         step: The standard deviation of the first moves, in units of the cube's side.
@@ -73,7 +73,7 @@ class Annealing(Metaheuristic):
 
     @property
     def current(self) -> Result:
-        """The result at which the walk is when it makes the next proposal."""
+        """The result at the walk's current point, from which the next proposal is made."""
         # The walk is computed from all results in order of number. A late result is therefore used in its turn, and a
         # resumed study walks the same way.
         results = self.results
@@ -85,7 +85,7 @@ class Annealing(Metaheuristic):
             n = candidate.number
             if self._cycle(n) > cycle:
                 current, cycle = best, self._cycle(n)
-            # In the hypercube T = 0, so no worse point is accepted: the walk leaves the hypercube at its best point.
+            # For the initial points T = 0, so no worse point is accepted: the walk begins at the best of them.
             t = t_0 * COLD ** self.progress(n) if n >= self.n_init else 0.0
             if uniform[n] < metropolis(candidate.score, current.score, t):
                 current = candidate

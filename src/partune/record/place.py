@@ -37,7 +37,7 @@ SQLITE = (
 
 
 class Place(Protocol):
-    """The place of a record's two Optuna studies, and the way to open them."""
+    """Where a record's two Optuna studies are ("search" for trials, "anchors" for other runs), and how to open them."""
 
     @property
     def url(self) -> str | None:
@@ -147,7 +147,7 @@ class JournalPlace:
         repair = functools.partial(journal.repair, path)
         busy = f"{self._directory} is already being run: {_wait(self._directory)}"
         with _leading(Files(self._directory, repair), join, busy) as drivers:
-            # In a turn, no other driver is writing, so an incomplete line is a torn one.
+            # In a turn, no other driver is writing, so a last line that is incomplete was torn by a crash.
             with drivers.turn():
                 repair()
             return journal.opened(path), drivers
@@ -322,7 +322,7 @@ def require_utf8(directory: Path) -> None:
         str(directory.absolute()).encode("utf-8")
     except UnicodeEncodeError:
         raise UserError(
-            f"cannot write {directory.absolute()}: its name is not UTF-8, and weights can be read from such paths only"
+            f"cannot write {directory.absolute()}: its name is not UTF-8, and weights can be read only from UTF-8 paths"
         ) from None
 
 

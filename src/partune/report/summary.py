@@ -37,8 +37,8 @@ def summarise(record: Record) -> Summary:
 
     Returns:
         "base", "defaults" and "best" (the winner) are None, or hold config, score and stderr (on the search items),
-        verdict (on the held-out items) and test. "no_verdict" says in one sentence why a study that has a base model
-        has no verdict; it is None if there is a verdict or no base model.
+        verdict (score and stderr on the held-out items) and test (the same per test task). "no_verdict" says why a
+        study that has a base model has no verdict; it is None if there is a verdict or no base model.
     """
     trials, baselines = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
@@ -88,7 +88,7 @@ def _scored(trial: Trial | None) -> Summary | None:
 
 
 def _defaults(trial: Trial | None) -> Summary | None:
-    """Return the defaults' scores, and their name under "called", which lists values that the user set."""
+    """Return the defaults' scores, with their name under "called"; the name lists the values that the user set."""
     summary = _scored(trial)
     return None if summary is None else summary | {"called": baseline(summary["config"])}
 
@@ -249,7 +249,7 @@ def utilisation(trials: Iterable[Trial]) -> float | None:
     It is busy / (workers x makespan), as in `partune bench scaling`. "Busy" is the sum of the seconds of all trials
     that ended. Trials that were trained together (a pack) share the seconds of the pack. "Workers x makespan" is the
     sum of the seconds for which each worker existed, from a run's first proposal to its last result. Each result
-    carries the seconds that were added since the previous result ("worker_seconds"). So workers may come and go, and
+    records the worker-seconds since the previous result ("worker_seconds"). So workers may come and go, and
     the times of resumed runs and of several processes that drive one study add up. Time between runs does not count.
     Work that was lost with a worker is idle time.
     """

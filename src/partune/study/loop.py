@@ -33,7 +33,7 @@ from partune.workers.base import Meter, WorkerLostError, Workers
 
 POLL = 1.0  # the largest number of seconds between two looks at the other drivers' progress
 SAME = 3  # the number of trials that may fail with the same exception before the study stops
-SPARE = 3  # how many adapters a running study keeps in addition, because the winner need not have the best score
+SPARE = 3  # adapters that a running study keeps beyond those asked for, because the winner need not score best
 
 Running = dict[Future[Observation], Trial]
 
@@ -139,7 +139,7 @@ class Loop:
     def search(self, pool: Workers, budget: int, slots: int) -> None:
         """Keep every worker's slots filled until the budget is spent.
 
-        In this process, the trials of a pack may begin together and end together. Such trials form a round, and the
+        If trials run in this process, those of a pack may begin and end together. Such trials form a round, and the
         next trials are proposed only after all results of the round are told. A repeated study then makes the same
         proposals, in whichever order the results arrive. Worker processes do not wait for each other.
 
@@ -305,8 +305,8 @@ class Loop:
         for trial in news.values():
             state.learn(light(trial) if trial.status.final else trial)
         asked, known = len(self._searcher.optimizer.proposals), len(state)
-        # The search of a sequential optimiser may have continued beyond its last proposal in another way than the other
-        # drivers' searches did. The optimiser is therefore made again and replays the record.
+        # After its last proposal, a sequential optimiser may have searched on, in another way than the other drivers'
+        # optimisers did. It is therefore made again and replays the record.
         if asked > known or (asked < known and not isinstance(self._searcher.optimizer, Sampler)):
             self._searcher.restart()
         if news or asked != known:
@@ -358,5 +358,5 @@ def _outcome(future: Future[Observation]) -> Observation:
 
 
 def _ends_the_run(future: Future[Observation]) -> bool:
-    """Return whether a future has no result but an exception that stops the study."""
+    """Return whether a future ended with an exception that stops the study."""
     return not isinstance(future.exception(), (WorkerLostError, type(None)))

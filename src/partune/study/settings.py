@@ -45,8 +45,8 @@ class Keywords(FileKeywords, total=False):
 
     Attributes:
         noisy: Whether a second evaluation of the same configuration could give another score. With None, the answer is
-            yes if scores have standard errors, otherwise no. With noise, part of the best score is luck, so the winner
-            need not have it (`partune.verdict.winner`).
+            yes if scores have standard errors, otherwise no. With noise, part of the best score is luck, so the trial
+            with the best score need not win (`partune.verdict.winner`).
         resume: Whether to continue the study in the directory.
         join: Whether to take part in the search of a study that another process leads. The leader scores the baselines
             and the winner.

@@ -21,8 +21,8 @@ two adapters.
 
 The winner is compared with the base model first. Only a winner that is better than the base model can be called better
 than the field's defaults. In this fixed sequence (Maurer, Hothorn and Lehmacher 1995), the chance of any false "better"
-stays at the significance level without a correction. Every look at a study is a further test; a second look follows a
-longer search, for example. The function `level` divides the significance level among the looks.
+stays at the significance level without a correction. Every look at a study, such as the one after a longer search, is
+a further test. The function `level` divides the significance level among the looks.
 """
 
 from __future__ import annotations
@@ -333,9 +333,9 @@ def verdict(
 def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
     """Test the difference between the mean scores of two configurations over their runs and items.
 
-    With one run on each side, the test flips the signs of the items' differences. With more runs, it is Student's t,
-    whose error includes runs and items, together with sign flips. The larger p of the two counts, because Student's t
-    is too optimistic with few items.
+    With one run on each side, the test flips the signs of the items' differences. With more runs, there are two tests:
+    Student's t, whose error includes runs and items, and sign flips. The larger p of the two counts, because Student's
+    t is too optimistic with few items.
 
     Items without a score in some run are left out.
 
@@ -449,8 +449,8 @@ class Limits:
 
     Attributes:
         items: The number of verdict items.
-        gain: The gain over the base model that the scores of one adapter show with probability POWER; None if these
-            items cannot show any gain.
+        gain: The smallest gain of one adapter over the base model that a test on these items shows with probability
+            POWER; None if they cannot show any gain.
     """
 
     items: int
@@ -460,9 +460,9 @@ class Limits:
     def of(cls, base: Runs) -> Self:
         """Return the limits for the items on which the base model was scored.
 
-        The correlation of an item's scores before and after tuning is assumed to be ALIKE. At an accuracy of one half,
-        one answer in ten then changes. If answers are either right or wrong, a minimum number of answers must be won
-        for a gain to be shown, no matter how little the base model's scores vary.
+        The correlation of an item's scores before and after tuning is assumed to be ALIKE. This means that one answer
+        in ten changes, if the accuracy is one half. If answers are either right or wrong, a minimum number of answers
+        must be won for a gain to be shown, no matter how little the base model's scores vary.
         """
         known = np.asarray(~np.isnan(base.values).any(axis=0))
         base, at = base.among(known), level(1)
@@ -479,8 +479,8 @@ class Limits:
         """The smallest gain that the items can show, in one sentence."""
         if self.gain is None:
             return (
-                f"{self.items} held-out items cannot show a gain, however large: chance alone wins all of them with "
-                f"p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
+                f"{self.items} held-out items cannot show a gain, however large: even winning all of them happens by "
+                f"chance with p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
             )
         return (
             f"{self.items} held-out items show a gain of {rounding.number(self.gain, 2)} in four cases out of five if "

@@ -154,7 +154,7 @@ class Cluster(Workers):
         self.shutdown(cancel_futures=True)
         self._client.close()
 
-    # ----- what a batch system's jobs see
+    # ----- what the code that submits jobs to a batch system sees
 
     @property
     def need(self) -> int:

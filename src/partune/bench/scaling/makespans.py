@@ -4,7 +4,7 @@ busy          seconds in which workers evaluate, summed over all workers
 driver        seconds in which the driver computes (the process that runs the optimiser and the study's loop)
 makespan      seconds from the first proposal until the optimiser has been told the last result
 utilisation   busy / (workers x makespan)
-tail          the part of the makespan after the last trial has begun
+tail          the part of the makespan after the last trial has begun; "until the tail" is the utilisation before it
 speed-up      busy / makespan, which compares the study with one worker whose driver takes no time
 sustained     trials / driver, the trials per second that the driver could handle if it never had to wait
 regret        the optimum minus the best score among the trials that have ended
@@ -94,7 +94,7 @@ class SimulatedStudy:
 
     @property
     def speedup(self) -> float:
-        """How many times as fast the study was as one worker whose driver takes no time."""
+        """The speed of the study, as a multiple of the speed of one worker whose driver takes no time."""
         return self.busy / self.makespan
 
     @property

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PackedEngine(Engine):
-    """Train and score trials together, as many as threads submit at once, up to the `slots` of their assignments.
+    """Train and score together all trials that threads have submitted, at most as many as an assignment's `slots`.
 
     The untouched base model, and adapters from other sources, are not part of a pack. PEFT's engine scores them, with
     the likelihoods of this engine instead of lm-evaluation-harness.
@@ -41,7 +41,7 @@ class PackedEngine(Engine):
         self._packers: dict[str, Packer] = {}
 
     def _answering(self, base: Base) -> PackAnswers:
-        """Make the packer of a base model, and return its function that answers requests.
+        """Make the packer of a base model, and return the function that answers requests with the packer's likelihoods.
 
         The function answers for the base model with the adapter that is attached to it, if there is one.
         """

@@ -30,14 +30,14 @@ Indices = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """The work of one trial in a pack: train on the examples, score the parts, save the adapter.
+    """The work of one trial in a pack: train on the examples, score the items, save the adapter.
 
     Attributes:
         settings: The training settings.
         examples: The training examples.
         seed: The seed of initialisation and dropout.
         order_seed: The seed of the data's order.
-        parts: The parts of the items to score.
+        parts: Which items to score: any of "search", "verdict" and "test".
         adapter: The folder to save the adapter in, or None to keep no adapter.
         rungs: The numbers of steps after which the trial is scored on a few items for early stopping.
         judge: Decides at each rung whether to stop the trial early; None never stops it.
@@ -123,7 +123,7 @@ class Slot:
         return settings.learning_rate * schedule(self.step, self.steps, self.warmup, settings.schedule)
 
     def report(self) -> None:
-        """Report to the judge, which may be a new object, the rungs that the trial passed before an interruption."""
+        """Tell the judge, which may be a new object, about the rungs that the trial passed before an interruption."""
         if self.job.judge is not None:
             for rung, score in enumerate(self.rungs):
                 self.job.judge.report(rung, score)
@@ -145,7 +145,7 @@ class Slot:
         return self.batch[self.row : self.row + micro]
 
     def lengths(self, micro: int) -> Indices:
-        """Return the padded length, in the trial's own micro-batches, of each example in the next forward pass."""
+        """Return, for each example in the next forward pass, its length padded as in the trial's own micro-batches."""
         padded = [
             np.full(len(part), self.job.examples.lengths[part].max())
             for start in range(0, len(self.batch), self.micro)
@@ -234,7 +234,7 @@ class Residents:
     def step(self) -> None:
         """Pass the next micro-batch of every trial forward and backward, and take the optimisers' steps that are due.
 
-        There are several passes if the lengths of the rows have different rotary frequencies.
+        Rows whose lengths need different rotary frequencies take separate passes.
         """
         assert self.pack is not None
         assert self.optimizer is not None
@@ -262,7 +262,10 @@ class Residents:
         self.sound = True
 
     def _losses(self, batch: Batch, place: Place) -> Tensor:
-        """Return each trial's part of its step's loss, (K,): a sum divided by the step's number of trained tokens."""
+        """Return each trial's contribution to the loss of its current step, (K,).
+
+        It is the sum of the cross-entropies in this pass, divided by the number of trained tokens in the whole step.
+        """
         K = len(self)
         with self.carrier.carrying(self.pack, place):
             hidden = self.head.hidden(batch.ids)  # (K b, T, d)
@@ -317,7 +320,7 @@ class Share:
 
         Args:
             slot: The trial's slot.
-            micro: The largest number of its examples.
+            micro: The largest number of examples to take from the slot.
         """
         examples, indices = slot.job.examples, slot.share(micro)
         longest = int(examples.lengths[indices].max(initial=1))
@@ -364,7 +367,7 @@ class Batch:
     def all(
         cls, slots: Sequence[Slot], micro: int, device: torch.device, frequencies: Frequencies | None
     ) -> list[Batch]:
-        """Return the batches of the next micro-batches of all trials: one batch, unless rotary frequencies differ.
+        """Join the next micro-batches of all trials into batches: one batch, unless rotary frequencies differ.
 
         A model chooses rotary frequencies by the longest row of a forward pass. So rows share a pass only if the
         lengths of their trials' own micro-batches have the same frequencies. In each pass, the rows that have other

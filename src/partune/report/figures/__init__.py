@@ -3,12 +3,12 @@
 Figures have no titles, because the page has headings and captions.
 
 Colours are those of Okabe and Ito (2008), which people with any kind of colour vision can tell apart. Marks differ in
-shape too. Scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). The page sets what depends on its light or
-dark mode.
+shape too. Scores are shaded by cividis (Nuñez, Anderton and Renslow 2018). The colours of text, axes and hover boxes
+are not set here, because they depend on the page's light or dark mode. The page sets them.
 
 The page stores data of trials once for all figures, and fills it into the traces. If a trace's `meta.trials` lists
-numbers of trials, its marks get the hover texts of these trials. If the trace also has a `meta.over`, a pair of names
-of hyperparameters, the x and y of a mark are the trial's values of these two in the unit cube. If the first name is
+numbers of trials, its marks get the hover texts of these trials. If the trace also has `meta.over`, the names of two
+hyperparameters, each mark is placed at its trial's values of them in the unit cube (0 to 1). If the first name is
 None, x is the trial's number. Texts from a study go through `plain`, because Plotly interprets markup in labels.
 """
 

@@ -23,7 +23,9 @@ from partune.report.figures.parts import (
 
 
 def cells(facts: Facts, partition: Partition, across: str, up: str) -> Figure:
-    """Draw the cells that a plane through the winner cuts, shaded by their score; balls are projected onto the plane.
+    """Draw the cells that a plane through the winner cuts, shaded by their score.
+
+    If the regions are balls (hyperspheres), they are projected onto the plane and are not shaded.
 
     Args:
         facts: The facts of the study.
