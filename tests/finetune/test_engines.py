@@ -53,7 +53,7 @@ def gone(adapter: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (half_the_scale, r"items of search/choices differ, most of all log-likelihood"),
+        (half_the_scale, r"items of search/choices differ, most in log-likelihood"),
         (fewer_layers, r"(missing adapter keys|the model has no place for) .*layers"),
         (another_name, r"(missing adapter keys|the model has no place for) "),
         (cut, r"."),
