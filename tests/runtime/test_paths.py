@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from partune import Float, Space, Study, UserError, config
 from partune.cli import main
 from partune.export.export import export
 from partune.record.record import Record
-from partune.runtime.paths import as_path
+from partune.runtime.paths import as_path, command_on
 
 BRANIN = ["tune", "--objective", "branin", "--budget", "1", "--algorithm", "random"]
 BAD = {
@@ -101,3 +102,8 @@ def test_a_place_that_cannot_be_written_is_one_line(
         assert main(["bench", what, "--out", name]) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 7
+
+
+@pytest.mark.parametrize("name", ["runs/first", "my runs/it's $HOME", "a;b", "~/x"])
+def test_a_shell_reads_the_directory_of_a_command_as_it_is(name: str) -> None:
+    assert shlex.split(command_on("resume", Path(name))) == ["partune", "resume", name]

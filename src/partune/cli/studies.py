@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -207,9 +206,10 @@ def run(study: Study, budget: int, arguments: argparse.Namespace) -> int:
             study.run(budget)
     except KeyboardInterrupt:
         from partune.report.words import progress
+        from partune.study.calls import continuing
 
         state = progress([trial.status for trial in study.trials], budget)
-        line = f"\nInterrupted: {state}. Continue with: partune resume {shlex.quote(str(directory))}"
+        line = f"\nInterrupted: {state}. Continue with: {continuing(directory)}"
         print(line, file=sys.stderr if arguments.json else sys.stdout)
         return INTERRUPTED
     except StoppedError as error:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -29,7 +28,7 @@ from partune.report.summary import summarise
 from partune.report.verdict_words import lost_words
 from partune.runtime.disk import draft_of
 from partune.runtime.extras import require_finetune
-from partune.runtime.paths import as_path
+from partune.runtime.paths import as_path, command_on
 from partune.trial import Trial
 from partune.trial.contents import differences
 from partune.trial.names import Baseline, WinnerScoring
@@ -82,8 +81,7 @@ def export(
     if trial is None:
         if best is None:
             raise UserError(
-                f"{directory}: no trial has finished yet; continue the study with "
-                f"`partune resume {shlex.quote(str(directory))}`"
+                f"{directory}: no trial has finished yet; continue the study with `{command_on('resume', directory)}`"
             )
         trial = int(best["trial"])
         run = _shipped(record, trial) if best["ships"] == "fresh" else None
@@ -134,7 +132,7 @@ def _refuse_doubtful(summary: Summary, directory: Path) -> None:
     if summary["verdict"] is not None and "base" in summary["verdict"]["worse_than"]:
         raise UserError(
             f"the winner of {directory} is shown worse than the untouched base model; continue the search with "
-            f"`partune resume {shlex.quote(str(directory))} --budget N`, or export it anyway with `--anyway`"
+            f"`{command_on('resume', directory)} --budget N`, or export it anyway with `--anyway`"
         )
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import shlex
 import threading
 import time
 import uuid
@@ -34,6 +33,7 @@ from typing import IO
 from partune.errors import UserError
 from partune.runtime.disk import retry_while_full, writing_to
 from partune.runtime.locks import lock
+from partune.runtime.paths import command_on
 
 LEADER = ".driver"  # the file that the leading driver keeps locked
 BEAT = 2.0  # seconds between two signs of life
@@ -205,7 +205,7 @@ class Files(Drivers):
     def confirm(self) -> None:
         """Raise UserError if another driver has ended this driver's turn."""
         if _target(self._link) != self._token:
-            again = f"`partune join {shlex.quote(str(self._directory))}`"
+            again = f"`{command_on('join', self._directory)}`"
             raise UserError(
                 f"this process was suspended for so long that the others continued without it: join with {again}"
             )

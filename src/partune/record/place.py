@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +15,7 @@ from partune.errors import UserError
 from partune.record import database
 from partune.record.drivers import LEADER, Alone, Drivers, Files
 from partune.runtime import urls
+from partune.runtime.paths import command_on
 from partune.space.distributions import quiet
 
 if TYPE_CHECKING:
@@ -328,7 +328,7 @@ def require_utf8(directory: Path) -> None:
 
 def _wait(directory: Path) -> str:
     """Return advice for a user whose study another process leads."""
-    return f"wait for that run, stop it, or help it with `partune join {shlex.quote(str(directory))}`"
+    return f"wait for that run, stop it, or help it with `{command_on('join', directory)}`"
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import shlex
 import shutil
 import time
 import uuid
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from partune.errors import UserError
+from partune.runtime.paths import command_on
 
 T = TypeVar("T")
 
@@ -109,5 +109,5 @@ def writing_to(study: Path) -> Iterator[None]:
             problem = f"{study} or a part of it is gone. Restore it"
         else:
             problem = f"cannot write {study}: {error.strerror or error}. Fix this"
-        again = f"`partune resume {shlex.quote(str(study))}`"
+        again = f"`{command_on('resume', study)}`"
         raise UserError(f"{problem}, and continue with {again}: finished trials are on record") from None

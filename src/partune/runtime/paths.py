@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from pathlib import Path
 
 from partune.errors import UserError, shown, suggestion
@@ -56,6 +57,16 @@ def make_folder(path: Path, new: bool = False) -> Path:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
     return path
+
+
+def command_on(verb: str, study: str | Path) -> str:
+    """Return the command that does something with a study's directory, ready to paste into a shell.
+
+    Args:
+        verb: The command, such as "resume".
+        study: The directory.
+    """
+    return f"partune {verb} {shlex.quote(str(study))}"
 
 
 def suggestion_beside(path: Path) -> str:

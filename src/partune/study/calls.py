@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 from partune.errors import UserError
 from partune.objectives.base import Anchored
+from partune.runtime.paths import command_on
 from partune.workers.base import WorkerLostError, Workers
 
 T = TypeVar("T")
@@ -63,4 +63,4 @@ def lost(directory: Path | None, what: str, *errors: WorkerLostError) -> UserErr
 
 def continuing(directory: Path | None) -> str:
     """Return the command that continues a study, or advice for a study in memory."""
-    return "run it again" if directory is None else f"partune resume {shlex.quote(str(directory))}"
+    return "run it again" if directory is None else command_on("resume", directory)

@@ -7,7 +7,6 @@ items, which no optimiser saw. If the objective has no such items, the result is
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -21,6 +20,7 @@ from partune.report import sentences, words
 from partune.report.comparison import bounds
 from partune.report.facts import Facts
 from partune.report.plain_data import Summary
+from partune.runtime.paths import command_on
 from partune.trial import Status, contents
 from partune.verdict.repeats import Difference, differences, interval
 
@@ -106,7 +106,7 @@ def _check(studies: Sequence[Facts]) -> None:
         if not study.trials or not study.over:
             far = words.progress([trial.status for trial in study.trials], study.budget)
             raise UserError(
-                f"{_name(study)} is not finished, {far}: continue it with `partune resume {shlex.quote(_name(study))}`"
+                f"{_name(study)} is not finished, {far}: continue it with `{command_on('resume', _name(study))}`"
             )
         if study.winner is None:
             raise UserError(f"no trial of {_name(study)} has a score: there is nothing to compare")
