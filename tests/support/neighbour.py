@@ -68,16 +68,20 @@ def pickles(ports: list[int]) -> Iterator[str]:
                 continue
 
 
+def readable(process: int, name: str) -> bytes:
+    """What a process shows of itself: nothing where it may not be read, or has ended since it was listed."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
 def secrets(processes: list[int]) -> Iterator[str]:
     for process in processes:
         for name in ("environ", "cmdline"):
-            try:
-                content = Path(f"/proc/{process}/{name}").read_bytes()
-            except OSError:
-                continue
-            if b"PRIVATE KEY" in content:
+            if b"PRIVATE KEY" in readable(process, name):
                 yield f"key in {name}"
-        for word in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0"):
+        for word in readable(process, "cmdline").split(b"\0"):
             if word.startswith(b"/") and word.endswith(b".pem") and os.access(word, os.R_OK):
                 yield f"key file {word.decode()}"
     for folder in Path(tempfile.gettempdir()).glob("*partune*"):
