@@ -47,8 +47,11 @@ def test_a_single_task_needs_no_list() -> None:
         ({"search": {"budget": "many"}}, "search.budget: input should be a valid integer"),
         ({"training": {"lora_dropout": 1.0}}, "training.lora_dropout: input should be less than 1, got 1.0"),
         ({"data": {"path": "d", "loss_on": "prompt"}}, "data.loss_on: input should be 'answer' or 'all', got 'prompt'"),
-        ({"validation": {"tasks": []}}, "validation.tasks: "),
-        ({"validation": None}, "validation is missing: give --task or a section in the file"),
+        (
+            {"validation": {"metric": "acc"}},
+            "validation.metric: acc needs a task (--task); validation rows have the metric loss",
+        ),
+        ({"validation": {"split": 1.0}}, "validation.split: input should be less than 1, got 1.0"),
         ({"model": None}, "model is missing: give --model or a section in the file"),
         ({"data": {"format": "chat"}}, "data.path is missing"),
         ({"version": 2}, "version: input should be 1, got 2"),

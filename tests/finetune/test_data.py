@@ -379,6 +379,7 @@ def make_examples(lengths: list[int], prompts: list[int]) -> Examples:
         tokens=np.arange(1, sum(lengths) + 1, dtype=np.int32),
         trained=np.concatenate([np.arange(n) >= p for n, p in zip(lengths, prompts, strict=True)]),
         starts=np.cumsum([0, *lengths]),
+        numbers=np.arange(1, len(lengths) + 1),
         rows=len(lengths),
     )
 

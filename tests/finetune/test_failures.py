@@ -7,7 +7,7 @@ import torch
 
 from partune.finetune.failures import TrialError, cause
 from partune.finetune.litgpt.program import StepError
-from partune.finetune.scoring.scores import NotFiniteError
+from partune.finetune.scoring.base import NotFiniteError
 from partune.finetune.training import DivergedError
 
 

@@ -28,7 +28,8 @@ from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.trial.names import FreshRun, RunName
 from partune.verdict import winner
-from partune.verdict.paired import Limits, level
+from partune.verdict.limits import Limits
+from partune.verdict.paired import level
 from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
 from partune.workers.base import Inline, WorkerLostError
 from tests.support import ROOT

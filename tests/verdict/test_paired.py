@@ -12,7 +12,6 @@ from scipy import stats
 from partune.verdict.paired import (
     LEVEL,
     Comparison,
-    Limits,
     Runs,
     Variance,
     compare,
@@ -295,23 +294,6 @@ def test_the_defaults_are_advised_where_they_are_shown_better_than_both() -> Non
     slightly = middle * 1.0
     slightly[np.flatnonzero(~middle)[:2]] = 1.0
     assert not verdict(one(middle * 1.0), one(low * 1.0), one(slightly)).use_defaults
-
-
-@pytest.mark.slow
-def test_what_items_can_show_is_known_before() -> None:
-    assert Limits.of(one(np.array([0.0, 1, 0, 1]))).gain is None
-    assert "cannot show a gain" in Limits.of(one(np.array([0.0, 1, 0, 1]))).sentence
-    assert Limits.of(one(np.zeros(200))).gain == 5 / 200  # 2^-5 is the first below the first look's level
-    assert Limits.of(one(np.array([0.0, 1, 0, 1, 1, math.nan]))).gain == 1.0
-    found = Limits.of(one(np.tile([0.0, 1], 200)))
-    rng = np.random.default_rng(9)
-    assert found.gain is not None
-    shown = 0
-    for _ in range(300):
-        base = (rng.random(400) < 0.5).astype(float)
-        flipped = rng.random(400) < np.where(base == 0, 0.1 + found.gain, 0.1 - found.gain)
-        shown += compare(one(np.where(flipped, 1 - base, base)), one(base), level(1)).better
-    assert shown / 300 == pytest.approx(0.8, abs=0.09)
 
 
 def test_a_comparison_without_a_known_error_has_no_interval() -> None:

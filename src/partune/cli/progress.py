@@ -11,12 +11,12 @@ from partune.config import baseline
 from partune.objectives.base import Anchored
 from partune.report.data_notes import row_notes
 from partune.report.words import coverage_words, progress, reloaded_words, settings, span
-from partune.runtime.rounding import measured, score
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Status, Trial
+from partune.trial.goals import SCORE, goal_of
 from partune.trial.names import Baseline, Confirmation, FreshRun, RunName, WinnerScoring, score_on_verdict_items
-from partune.verdict.paired import Limits
+from partune.verdict.limits import Limits
 from partune.verdict.winner import ranked
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Terminal(Watcher):
         self._task: TaskID | None = None
         self._study: Watched | None = None
         self._budget = 0
+        self._goal = SCORE
         self._began = 0.0
 
     def began(self, study: Watched, budget: int) -> None:
@@ -121,6 +122,9 @@ class Terminal(Watcher):
             items += " items" + "".join(
                 f", {count} of {name} left out: no score in {metric}" for name, count in left_out
             )
+            self._goal = goal_of(summary)
+            if self._goal.lower_is_better:
+                metric = f"{self._goal.name} per trained token in nats (lower is better)"
             pack = f", {summary['pack']} trials at once" if summary.get("pack", 1) > 1 else ""
             self._print(f"{items}; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
@@ -165,7 +169,7 @@ class Terminal(Watcher):
         if self._bar is not None and self._task is not None:
             text = "searching"
             if leader is not None and leader.observation is not None:
-                text += f", best so far {score(leader.score, leader.observation.stderr)}"
+                text += f", best so far {self._goal.score(leader.score, leader.observation.stderr)}"
             self._bar.update(
                 self._task, completed=self._done(), description=f"{text}, {self._left()} left", refresh=True
             )
@@ -185,23 +189,21 @@ class Terminal(Watcher):
 
         self.console.print(line(*parts))
 
-    @staticmethod
-    def _judged(trial: Trial) -> str:
+    def _judged(self, trial: Trial) -> str:
         """Return a run's score on the held-out items, or why it failed."""
         assert trial.observation is not None
         if trial.status is Status.FAILED:
             return f"failed: {trial.observation.error}"
         verdict_score = score_on_verdict_items(trial.observation.scores)
         assert verdict_score is not None
-        return f"{measured(*verdict_score)} on the held-out items"
+        return f"{self._goal.measured(*verdict_score)} on the held-out items"
 
-    @staticmethod
-    def _score(trial: Trial) -> str:
+    def _score(self, trial: Trial) -> str:
         """Return a run's score on the search items, or why it failed."""
         assert trial.observation is not None
         if trial.status is Status.FAILED:
             return f"failed: {trial.observation.error}"
-        return measured(trial.score, trial.observation.stderr)
+        return self._goal.measured(trial.score, trial.observation.stderr)
 
     def _done(self) -> int:
         return sum(trial.status.final for trial in self._study.trials) if self._study is not None else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -190,19 +190,29 @@ Names = Annotated[tuple[PathText, ...], BeforeValidator(lambda value: [value] if
 
 
 class Validation(Section):
-    """The tasks by which trials are scored. Search items choose the winner; held-out verdict items judge it."""
+    """What trials are scored by: tasks, or rows that no trial is trained on.
 
-    tasks: Annotated[Names, Field(min_length=1), flag("task")]
+    Search items choose the winner; held-out verdict items judge it.
+    """
+
+    tasks: Annotated[Names, flag("task")] = ()
     """Multiple-choice task of lm-evaluation-harness by which trials are scored: its name or a YAML file. With several
-    tasks, the score is the mean over the tasks."""
+    tasks, the score is the mean over the tasks. Without a task, trials are scored by the loss of validation rows."""
+    split: Annotated[float, Field(gt=0, lt=1), flag("validation-split")] = 0.1
+    """Share of the data's rows that are validation rows instead of training rows, if there is no task. Rows with the
+    same prompt stay together."""
+    data: Annotated[PathText | None, flag("validation-data")] = None
+    """File or data set with the validation rows, in the format of the data, instead of a share of the data's rows."""
     metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
     """Metric of the score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus
     the loss of the right choice (loss), or the difference between the likelihoods of the right and the best wrong
-    choice, divided by their sum (margin). By default acc_norm if all tasks have it, otherwise acc."""
+    choice, divided by their sum (margin). By default acc_norm if all tasks have it, otherwise acc. Validation rows have
+    the metric loss: minus the loss per trained token."""
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of each task's items that are held out for the verdict; the search never sees their scores."""
+    """Share of each task's items, or of the validation rows, that are held out for the verdict; the search never sees
+    their scores."""
     limit: PositiveInt | None = None
-    """Largest number of items to use of each task, taken from the beginning."""
+    """Largest number of items to use of each task, taken from the beginning, or largest number of validation rows."""
     fewshot: NonNegativeInt | None = None
     """Number of solved examples that are shown before each question; by default the number that the task defines."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
@@ -370,6 +380,14 @@ class StudyConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _scored(cls, value: Any) -> Any:
+        """Add section `validation` to a fine-tuning without one, so that validation rows score its trials."""
+        if not isinstance(value, Mapping) or value.get("objective", "finetune") != "finetune":
+            return value
+        return {**value, "validation": {}} if value.get("validation") is None else value
+
+    @model_validator(mode="before")
+    @classmethod
     def _without_searched(cls, value: Any) -> Any:
         """Remove the nulls that `dump` writes for searched hyperparameters, because each trial has its own value."""
         space = value.get("space") if isinstance(value, Mapping) else None
@@ -393,9 +411,15 @@ class StudyConfig(Section):
                 "run.time_limit needs worker processes: give --workers 2 or more, --scheduler or --cluster"
             )
         if self.objective == "finetune":
-            for name, option in (("model", "--model"), ("data", "--data"), ("validation", "--task")):
+            for name, option in (("model", "--model"), ("data", "--data")):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name} is missing: give {option} or a section in the file")
+            validation = cast(Validation, self.validation)
+            if not validation.tasks and validation.metric not in (None, "loss"):
+                raise ValueError(
+                    f"validation.metric: {validation.metric} needs a task (--task); "
+                    "validation rows have the metric loss"
+                )
         return self
 
 

@@ -115,6 +115,8 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
     micro = training.micro_batch_size
     if micro is not None and micro > training.batch_size and not {"batch_size", "micro_batch_size"} & set(searched):
         yield Unused(f"training.micro_batch_size {micro}", f"training.batch_size is {training.batch_size}")
+    if study.validation is not None:
+        yield from _unused_by_validation(study.validation, bool(test.tasks))
     if not test.tasks:  # a user who limits the test tasks expects that some are scored
         for key in _changed(test):
             yield Unused(f"test.{key}", "there are no test tasks (--test-task)")
@@ -134,6 +136,21 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
         yield Unused("model.revision", f"{study.model.path} is a folder")
     if study.data is not None and study.data.split != "train" and Path(study.data.path).expanduser().is_file():
         yield Unused("data.split", f"{study.data.path} is a file")
+
+
+def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unused]:
+    changed = _changed(validation)
+    if validation.tasks:
+        for key in ("split", "data"):
+            if key in changed:
+                yield Unused(f"validation.{key}", "a task scores the trials (--task), so there are no validation rows")
+        return
+    if "split" in changed and "data" in changed:
+        yield Unused("validation.split", f"the validation rows are those of {validation.data}")
+    if "fewshot" in changed:
+        yield Unused("validation.fewshot", "there is no task (--task)")
+    if "trust_task_code" in changed and not tested:
+        yield Unused("validation.trust_task_code", "there are no tasks (--task, --test-task)")
 
 
 def _changed(section: Section) -> list[str]:

@@ -102,7 +102,7 @@ class Page:
             k: The index of the study among those that are drawn.
         """
         first = len(self.hovers)
-        self.hovers += [hover(trial) for trial in study.trials]
+        self.hovers += [hover(trial, study.goal) for trial in study.trials]
 
         def drawn(name: str, figure: Figure, height: int, label: str, caption: str = "") -> str:
             return self._figure(f"{name}-{k}", figures.apart(figure, study, first), height, label, caption)

@@ -19,6 +19,7 @@ from partune.report.words import coverage_words, score_of, span, value
 from partune.runtime import strict_yaml
 from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial
+from partune.trial.goals import goal_of
 
 NEVER_JUDGED = (
     "**The scores below are not those of this model.** The study trained and scored the adapter on the base model in "
@@ -99,11 +100,12 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     else:
         rows["this one"] = rows.pop("defaults")
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
+    goal = goal_of(summary["loaded"])
     cells = [
         (
             name,
-            plain(str(row["error"])) if row["score"] is None else score_of(row),
-            score_of(row["verdict"]),
+            plain(str(row["error"])) if row["score"] is None else score_of(row, goal),
+            score_of(row["verdict"], goal),
             *(score_of(row["test"].get(test)) for test in tests),
         )
         for name, row in rows.items()
@@ -124,7 +126,12 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         paragraphs.append("The study's verdict is about its winner, which is another trial.")
     names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
     paragraphs.append(table([names, *cells]))
-    if metric is not None:
+    if goal.lower_is_better:
+        paragraphs.append(
+            "The table shows losses per trained token, in nats, ± one standard error: lower is better. The search saw "
+            "only the search items."
+        )
+    elif metric is not None:
         paragraphs.append(f"Scores are {code(str(metric))} ± one standard error. The search saw only the search items.")
     return paragraphs
 

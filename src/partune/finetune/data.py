@@ -99,6 +99,7 @@ class Examples:
         tokens: (N,), token ids.
         trained: (N,), whether the loss includes a token.
         starts: (n + 1,), the offset of each example's first token; the last entry is N.
+        numbers: (n,), the number of the row that each example comes from. A chat row may give several examples.
         rows: The number of rows that were read.
         empty: The number of rows without any text.
         truncated: The number of examples that were cut.
@@ -111,6 +112,7 @@ class Examples:
     tokens: npt.NDArray[np.int32]
     trained: npt.NDArray[np.bool_]
     starts: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
     rows: int
     empty: int = 0
     truncated: int = 0
@@ -134,8 +136,8 @@ class Examples:
 
     @cached_property
     def digest(self) -> str:
-        """Return a digest of all arrays."""
-        values = (getattr(self, attribute.name) for attribute in fields(self))
+        """Return a digest of the tokens, their masks and the offsets of the examples."""
+        values = (getattr(self, attribute.name) for attribute in fields(self) if attribute.name != "numbers")
         return digest(*(np.ascontiguousarray(value).tobytes() for value in values if isinstance(value, np.ndarray)))
 
     def example(self, i: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
@@ -168,8 +170,27 @@ class Examples:
             trained=trained[keep],
             never=None if self.never is None else self.never[keep],
             starts=np.concatenate([[0], np.cumsum(lengths[useful])]),
+            numbers=self.numbers[useful],
             truncated=int((self.lengths > max_length).sum()),
             untrainable=int((~useful).sum()),
+        )
+
+    def select(self, indices: npt.NDArray[np.int64]) -> Examples:
+        """Return some of the examples; `rows` becomes the number of rows that these come from.
+
+        Args:
+            indices: The indices of the examples, ascending.
+        """
+        chosen = np.isin(np.arange(len(self)), indices)
+        keep = np.repeat(chosen, self.lengths)
+        return replace(
+            self,
+            tokens=self.tokens[keep],
+            trained=self.trained[keep],
+            never=None if self.never is None else self.never[keep],
+            starts=np.concatenate([[0], np.cumsum(self.lengths[chosen])]),
+            numbers=self.numbers[chosen],
+            rows=len(np.unique(self.numbers[chosen])),
         )
 
     def batch(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
@@ -219,12 +240,14 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     nonempty = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
     if not nonempty:
         raise UserError(f"{data.path}: all {len(rows.rows)} rows are empty")
+    numbers = [number for number, _ in nonempty]
     with quiet():
         if rows.form == "alpaca":
             reading = _alpaca_reading(rows, nonempty)
             encoded = list(_encode((_alpaca_example(row) for _, row in nonempty), tokenizer, bounded=True))
         else:
             written = list(_write_chats(data, nonempty, Chat.of(tokenizer, data.chat_template)))
+            numbers = [number for number, chat in zip(numbers, written, strict=True) for _ in chat.examples]
             reading = _chat_reading(rows, nonempty, written)
             encoded = list(_encode((pieces for chat in written for pieces in chat.examples), tokenizer, bounded=False))
     tokens = np.concatenate([tokens for tokens, _, _ in encoded])
@@ -233,6 +256,7 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
         trained=np.concatenate([trained for _, trained, _ in encoded]),
         never=np.concatenate([never for _, _, never in encoded]),
         starts=np.cumsum([0, *(len(tokens) for tokens, _, _ in encoded)], dtype=np.int64),
+        numbers=np.array(numbers, np.int64),
         rows=len(rows.rows),
         empty=len(rows.rows) - len(nonempty),
         form=rows.form,

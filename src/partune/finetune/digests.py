@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from partune.finetune.data import Examples
-    from partune.finetune.scoring.tasks import Task
+    from partune.finetune.scoring.base import Task
 
 # Total size in bytes up to which weights are read completely. Reading all weights of a large model would take minutes
 # at every start of every worker. Samples of each tensor still distinguish one checkpoint from another.
@@ -39,33 +39,9 @@ def of_rows(examples: Examples) -> Content:
 
 
 def of_tasks(tasks: Sequence[Task]) -> Contents:
-    """Return the contents of each task's items: prompts, choices, right choices, and what else the metrics read."""
-    return {f"the items of task {task.name}": _items(task) for task in tasks}
-
-
-def _items(task: Task) -> Content:
-    # A task's own `process_results` may read any field of a document.
-    reads_document = [getattr(leaf.config, "process_results", None) is not None for leaf in task.leaves]
-    items = [
-        (
-            task.leaves[item.leaf].task_name,
-            item.gold,
-            item.choices,
-            task.requests[item.requests],
-            _plain(item.document) if reads_document[item.leaf] else None,
-        )
-        for item in task.items
-    ]
-    return Content(digest(*items, task.metrics, sorted(task.weights.items())), f"{len(task.items)} items")
-
-
-def _plain(value: Any) -> Any:
-    """Return a document in the types of JSON; a value of any other type (a picture) becomes the name of its type."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else type(value).__name__
+    """Return the contents of each task's items."""
+    contents = {task.name: task.content for task in tasks}
+    return {f"the items of task {name}": content for name, content in contents.items() if content is not None}
 
 
 def of_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Content:

@@ -213,7 +213,7 @@ def score_untrained(score: Callable[[], Scores], sizes: str = "", **cost: float)
     Raises:
         UserError: Scoring failed. It would fail in every trial too, so the user has to correct the cause.
     """
-    from partune.finetune.scoring.scores import UndefinedScoreError
+    from partune.finetune.scoring.base import UndefinedScoreError
 
     began = time.perf_counter()
     try:

@@ -32,10 +32,12 @@ class Loaded:
     """The data that is in memory after a study is prepared.
 
     Attributes:
-        examples: The tokenised rows at full length.
+        rows: All rows of the data, tokenised at full length.
+        examples: Those of the rows that are trained on; the others are validation rows.
         scorer: The scorer, with the items and requests of all tasks.
     """
 
+    rows: Examples
     examples: Examples
     scorer: Scorer
 
@@ -115,6 +117,7 @@ class Materials:
             quantization,
         )
         from partune.finetune.scoring.definitions import check_file
+        from partune.finetune.scoring.heldout import HeldOutRows, held_out
         from partune.finetune.scoring.scores import Scorer
         from partune.runtime.isolation import own_generators
 
@@ -124,20 +127,39 @@ class Materials:
         device = find_device(study.run.device)
         quantization(self.model, device, find_dtype(dtype, device))
         find_file(self.data)
+        if (validation_data := self.validation_data) is not None:
+            find_file(validation_data)
         for name in (*self.validation.tasks, *study.test.tasks):
             check_file(name)
         import torch
 
         with own_generators(torch.device("cpu")):
-            examples = tokenise(self.data, load_tokenizer(self.model))
-            largest = int(examples.tokens.max())
+            tokenizer = load_tokenizer(self.model)
+            examples = rows = tokenise(self.data, tokenizer)
+            held: Examples | None = None
+            if validation_data is not None:
+                held = tokenise(validation_data, tokenizer)
+            elif not self.validation.tasks:
+                share = min(self.validation.split, (self.validation.limit or len(rows)) / len(rows))
+                trained_on, validation = held_out(rows, share, study.search.seed)
+                examples, held = rows.select(trained_on), rows.select(validation)
             base = self.base(dtype)
-            scorer = Scorer(base, self.validation, study.test, study.search.seed)
-            check_vocabulary(base, "the data", largest)
+            if held is not None:
+                held = held.cut(min(self.data.max_length, base.positions), self.data.loss_on)
+            scored = None if held is None else HeldOutRows(held, apart=validation_data is not None)
+            scorer = Scorer(base, self.validation, study.test, study.search.seed, scored)
+            check_vocabulary(base, "the data", int(rows.tokens.max()))
             for part in scorer.parts:
                 tokens = (token for _, *texts in part.requests for text in texts for token in text)
                 check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
-        return Loaded(examples, scorer)
+        return Loaded(rows, examples, scorer)
+
+    @property
+    def validation_data(self) -> config.Data | None:
+        """The section `data` of the file with validation rows; None if there is no such file."""
+        path = self.validation.data
+        changes = {"path": path, "limit": self.validation.limit}
+        return None if path is None else self.data.model_copy(update=changes)
 
     def precision(self, dtype: str) -> str:
         """Return the precision (fp32, bf16 or fp16) that a value of the setting `dtype` means on the study's device."""
@@ -225,7 +247,7 @@ class Materials:
         from partune.finetune.model import load_tokenizer
         from partune.runtime.isolation import own_generators
 
-        examples = self.loaded.examples
+        rows = self.loaded.rows
         with own_generators(torch.device("cpu")):
             tokenizer = load_tokenizer(self.model)
             dtype = self.base(self.study.training.dtype).dtype
@@ -234,11 +256,11 @@ class Materials:
                 "the tokenizer": digests.of_tokenizer(tokenizer),
                 "the base's precision": Content(dtype, dtype, decisive=False),
             }
-            if examples.form == "chat":
+            if rows.form == "chat":
                 setting = self.data.chat_template
                 template = tokenizer.chat_template if setting is None else template_text(setting)
                 digested["the chat template"] = digests.of_template(template)
-            digested["the training rows"] = digests.of_rows(examples)
+            digested["the training rows"] = digests.of_rows(rows)
             return {**digested, **digests.of_tasks(self.scorer.tasks)}
 
 

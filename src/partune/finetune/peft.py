@@ -19,8 +19,8 @@ from partune.trial import Value
 
 if TYPE_CHECKING:
     from partune.finetune.model import Base
+    from partune.finetune.scoring.base import PackAnswers
     from partune.finetune.scoring.scores import Scorer
-    from partune.finetune.scoring.tasks import PackAnswers
 
 
 class PeftEngine(Engine):

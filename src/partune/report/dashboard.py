@@ -33,7 +33,7 @@ from partune.report import sentences, words
 from partune.report.facts import Facts
 from partune.report.files import PATIENCE, news
 from partune.report.markdown import escaped
-from partune.runtime import extras, rounding, urls
+from partune.runtime import extras, urls
 from partune.runtime.markdown import plain
 from partune.runtime.network import LOOPBACK, is_loopback
 from partune.space.distributions import distribution
@@ -235,7 +235,7 @@ def _attributes(trial: Trial, facts: Facts, record: Record) -> Iterator[tuple[st
     yield "stderr", row["stderr"]
     yield "phase", "start" if trial.number < facts.n_init else "search"
     scores = [
-        rounding.score(run.score, run.observation.stderr)
+        facts.goal.score(run.score, run.observation.stderr)
         if run.status is Status.DONE and run.observation is not None
         else "failed"
         for run in again

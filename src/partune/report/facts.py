@@ -28,6 +28,7 @@ from partune.report.summary import summarise
 from partune.runtime import rounding, strict_yaml
 from partune.space import Choice, Float, Int, Space
 from partune.trial import Status, Trial
+from partune.trial.goals import Goal, goal_of
 from partune.verdict.winner import confirmations, ranked
 
 EDGE = 0.02  # a value this close to an end of its range (as a share of the range) counts as at the end
@@ -78,6 +79,11 @@ class Facts:
         self.baselines = record.anchors()
         path = None if record.directory is None else record.directory / CONFIG
         self.config = _text(path) if path is not None and path.is_file() else None
+
+    @property
+    def goal(self) -> Goal:
+        """What the scores measure."""
+        return goal_of(self.summary["loaded"])
 
     # ----- progress
 

@@ -12,6 +12,7 @@ from partune.report.verdict_words import advice, defaults_called, equal_words, l
 from partune.report.words import span
 from partune.runtime import rounding, strict_yaml
 from partune.trial import Status
+from partune.trial.goals import SCORE
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
 COMPARED = ("winner over", "gain", "95 % interval, two-sided", "p, one-sided", "test")
@@ -47,13 +48,17 @@ def headline(facts: Facts) -> str:
             else "No trial has ended yet."
         )
     best, base, verdict = summary["best"], summary["base"], summary["verdict"]
-    score = words.score_of(best)
+    score = words.score_of(best, facts.goal)
     if base is None:
-        return f"The best score is {score}, of trial {winner.number}; there is no base model to compare it with."
-    if verdict is None:
         return (
-            f"No verdict yet: trial {winner.number} leads with {score} on the search items "
-            f"(untouched base {words.score_of(base)})."
+            f"The best {facts.goal.name} is {score}, of trial {winner.number}; there is no base model to compare it "
+            "with."
+        )
+    if verdict is None:
+        named = "" if facts.goal is SCORE else f"{facts.goal.name} "
+        return (
+            f"No verdict yet: trial {winner.number} leads with {named}{score} on the search items (untouched base "
+            f"{words.score_of(base, facts.goal)})."
         )
     equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
     return f"{equal}{_judged(winner.number, verdict, defaults_called(summary))}, on {_items(verdict)}."
@@ -104,6 +109,8 @@ def remarks(facts: Facts) -> list[str]:
         )
     if facts.winner is not None and (lucky := luck(summary)):
         lines.append(lucky)
+    if losses := words.loss_words(summary):
+        lines.append(losses)
     if lost := lost_words(summary):
         lines.append(lost.strip())
     if summary["verdict"] is not None:
@@ -119,10 +126,11 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
     judged = any(row["verdict"] is not None for row in facts.scored.values())
     rows = []
     for name, row in facts.scored.items():
-        given = [row, *([row["verdict"]] if judged else []), *(row["test"].get(task) for task in facts.tests)]
-        rows.append([NAMES[name], *map(words.score_of, given)])
+        ours = [row, *([row["verdict"]] if judged else [])]
+        tested = [words.score_of(row["test"].get(task)) for task in facts.tests]
+        rows.append([NAMES[name], *(words.score_of(part, facts.goal) for part in ours), *tested])
     return [
-        "",
+        "" if facts.goal is SCORE else facts.goal.name,
         "search items",
         *(["held-out items"] if judged else []),
         *(f"test: {name}" for name in facts.tests),

@@ -8,9 +8,9 @@ from partune.config import baseline
 from partune.report.data_notes import row_notes
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, curse, equal_words, lost_words, luck, small_print
-from partune.report.words import coverage_words, progress, remark, score_of, settings, span, value
-from partune.runtime.rounding import score
+from partune.report.words import coverage_words, loss_words, progress, remark, score_of, settings, span, value
 from partune.trial import Status
+from partune.trial.goals import SCORE, Goal, goal_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -43,7 +43,7 @@ def brief(summary: Summary) -> str:
         return f"{equal}Verdict: {summary['verdict']['sentence']}{lost_words(summary)}"
     if (best := summary["best"]) is not None:
         unjudged = "" if summary["no_verdict"] is None else f". {summary['no_verdict']}"
-        return f"Winner: trial {best['trial']}, {score_of(best)}{unjudged}"
+        return f"Winner: trial {best['trial']}, {_shown(best, goal_of(summary['loaded']))}{unjudged}"
     return "No trial has a score."
 
 
@@ -53,13 +53,16 @@ def _page(summary: Summary) -> list[RenderableType]:
     page: list[RenderableType] = []
     if summary["equal"] is not None:
         page.append(text(equal_words(summary), "bold"))
-    page.append(_trials_table(summary["trials"], summary["best"]))
+    goal = goal_of(summary["loaded"])
+    page.append(_trials_table(summary["trials"], summary["best"], goal))
     if summary["base"] is not None:
         page.append(_baselines_table(summary))
         if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
             page.append(f"Here the defaults are {summary['defaults']['called']}.")
+    if losses := loss_words(summary):
+        page.append(losses)
     if (winner := summary["best"]) is not None:
-        shown = "" if summary["base"] is not None else f", {score_of(winner)}"
+        shown = "" if summary["base"] is not None else f", {_shown(winner, goal)}"
         lucky = f". {luck_words}" if (luck_words := luck(summary)) else ""
         page.append(f"Winner: trial {winner['trial']}{shown}: {settings(winner['config'])}{lucky}")
     if summary["confirmed"]:
@@ -82,14 +85,19 @@ def _page(summary: Summary) -> list[RenderableType]:
     return page
 
 
-def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType:
+def _shown(row: Summary, goal: Goal) -> str:
+    """Return a row's score; a score that users read as something else is named."""
+    return score_of(row, goal) if goal is SCORE else f"{goal.name} {score_of(row, goal)}"
+
+
+def _trials_table(rows: list[Summary], winner: Summary | None, goal: Goal) -> RenderableType:
     from partune.runtime.console import table, text
 
     if not rows:
         return "No trials yet."
     names = list(dict.fromkeys(name for row in rows for name in row["config"]))
     headers = [name.replace("_", " ") for name in names]  # so that a heading can be broken into lines
-    shown = table(["trial", "score", *headers, "seconds", ""], box=None)
+    shown = table(["trial", goal.name, *headers, "seconds", ""], box=None)
     for column in shown.columns[:-1]:
         column.justify = "right"
     for column in (shown.columns[1], shown.columns[-2]):
@@ -99,7 +107,7 @@ def _trials_table(rows: list[Summary], winner: Summary | None) -> RenderableType
         mark = "winner" if winner is not None and row["id"] == winner["trial"] else ""
         shown.add_row(
             str(row["id"]),
-            "" if row["score"] is None else score_of(row),
+            "" if row["score"] is None else score_of(row, goal),
             *(text(value(row["config"].get(name, ""))) for name in names),
             "" if row["seconds"] is None else f"{row['seconds']:.1f}",
             text(mark or remark(row)),
@@ -113,9 +121,10 @@ def _baselines_table(summary: Summary) -> RenderableType:
 
     from partune.runtime.console import table, text
 
+    goal = goal_of(summary["loaded"])
     rows = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
-    headers = ("", "search items", "held-out items", *(f"test: {name}" for name in tests))
+    headers = (_corner(goal), "search items", "held-out items", *(f"test: {name}" for name in tests))
     shown = table(headers, box=SIMPLE_HEAD)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -124,16 +133,20 @@ def _baselines_table(summary: Summary) -> RenderableType:
             continue
         shown.add_row(
             name,
-            text(row["error"]) if row["score"] is None else score_of(row),
-            score_of(row["verdict"]),
+            text(row["error"]) if row["score"] is None else score_of(row, goal),
+            score_of(row["verdict"], goal),
             *(score_of(row["test"].get(test)) for test in tests),
         )
     return shown
 
 
+def _corner(goal: Goal) -> str:
+    return "" if goal is SCORE else goal.name
+
+
 def _confirmed_words(summary: Summary) -> str:
     """Return the first and further scores of the confirmed trials, and by how much the first scores were too good."""
-    runs = []
+    runs, score = [], goal_of(summary["loaded"]).score
     for row in summary["confirmed"]:
         stderr = summary["trials"][row["trial"]]["stderr"]
         again = ["failed" if value is None else score(value, stderr) for value in row["again"]]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from partune.report.plain_data import Summary
 from partune.report.words import score_of
-from partune.runtime.rounding import number, score
+from partune.runtime.rounding import number
 from partune.trial import Status
+from partune.trial.goals import Goal, goal_of
 
 
 def defaults_called(summary: Summary) -> str:
@@ -38,13 +39,14 @@ def luck(summary: Summary) -> str:
 
     The text is also empty if trials were confirmed, because then the confirmation runs chose the winner.
     """
+    goal = goal_of(summary["loaded"])
     scored = [row for row in summary["trials"] if row["status"] == Status.DONE]
     first = max(scored, key=lambda row: row["score"], default=None)
     if first is None or first["score"] == summary["best"]["score"] or summary["confirmed"]:
         return ""
     return (
-        f"Trial {first['id']} scored {score_of(first)}, but the trials around it suggest that part of this score is "
-        "luck."
+        f"Trial {first['id']} scored {score_of(first, goal)}, but the trials around it suggest that part of this "
+        f"{goal.name} is luck."
     )
 
 
@@ -117,9 +119,10 @@ def _fresh_words(summary: Summary) -> str:
     # The standard error is about the same for every run, because all runs are scored on the same items.
     stderr = None if judged is None else judged["stderr"]
     first = None if defaults is None or defaults["verdict"] is None else defaults["verdict"]["score"]
-    groups = [f"winner {_listed(fresh['winner'], stderr)}"]
+    goal = goal_of(summary["loaded"])
+    groups = [f"winner {_listed(fresh['winner'], stderr, goal)}"]
     if fresh["defaults"]:
-        groups.append(f"defaults {_listed(fresh['defaults'], stderr, first)}")
+        groups.append(f"defaults {_listed(fresh['defaults'], stderr, goal, first)}")
     listed = "; ".join(groups)
     text = f"Fresh runs on the held-out items: {listed}. The verdict compares the means; the tables show one adapter."
     if judged is None:
@@ -129,22 +132,25 @@ def _fresh_words(summary: Summary) -> str:
     if best["ships"] == "first":
         runs, which = [*runs, shipped], "from the winner's first run"
     else:
-        which = f"from the fresh run of the winner chosen by its score of {score_of(best['shipped'])} on search items"
+        chosen = f"{goal.name} of {score_of(best['shipped'], goal)}"
+        which = f"from the fresh run of the winner chosen by its {chosen} on search items"
     rank = 1 + sum(value > shipped for value in runs)
     shipping = (
-        f"The adapter that ships is {which}. It scores {score(shipped, stderr)}, rank {rank} of {len(runs)} runs."
+        f"The adapter that ships is {which}. It scores {goal.score(shipped, stderr)}, rank {rank} of {len(runs)} runs."
     )
     return f"{text} {shipping}"
 
 
-def _listed(scores: list[float | None], stderr: float | None, first: float | None = None) -> str:
+def _listed(scores: list[float | None], stderr: float | None, goal: Goal, first: float | None = None) -> str:
     """Return the scores of runs, and their mean.
 
     Args:
         scores: The scores of the runs; None for a failed run.
         stderr: The standard error of a score, about the same for each.
+        goal: What the scores measure.
         first: The score of a first run, which is not a fresh one but counts in the mean too; None if there is none.
     """
+    score = goal.score
     listed = ", ".join("failed" if value is None else score(value, stderr) for value in scores)
     counted = [value for value in (first, *scores) if value is not None]
     if not counted:
@@ -157,9 +163,10 @@ def _listed(scores: list[float | None], stderr: float | None, first: float | Non
 def equal_words(summary: Summary) -> str:
     """Return a sentence that says that all scores are equal, and what that can mean."""
     done = [row for row in summary["trials"] if row["status"] == Status.DONE]
-    base = summary["base"]
+    base, goal = summary["base"], goal_of(summary["loaded"])
     same = " and the untouched base's" if base is not None and base["score"] == summary["equal"] else ""
+    equal = goal.score(summary["equal"], done[0]["stderr"])
     return (
-        f"All {len(done)} scores{same} are equal to the last digit ({score(summary['equal'], done[0]['stderr'])}): "
+        f"All {len(done)} scores{same} are equal to the last digit ({equal}): "
         "these items do not tell the trials apart, or training changes nothing (learning rates too low, too few steps)."
     )

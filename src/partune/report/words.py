@@ -8,6 +8,7 @@ from typing import Any
 from partune.report.plain_data import Summary
 from partune.runtime import rounding
 from partune.trial import Observation, Status
+from partune.trial.goals import SCORE, Goal, goal_of, perplexity
 
 
 def several(count: int, noun: str) -> str:
@@ -48,9 +49,27 @@ def settings(config: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value(setting)}" for name, setting in config.items())
 
 
-def score_of(row: Summary | None) -> str:
-    """Return the score of a summary's row with its standard error; a dash if there is no row."""
-    return rounding.NONE if row is None else rounding.measured(row["score"], row["stderr"])
+def score_of(row: Summary | None, goal: Goal = SCORE) -> str:
+    """Return the score of a summary's row with its standard error; a dash if there is no row.
+
+    Args:
+        row: The row, with its score and stderr.
+        goal: What the score measures.
+    """
+    return rounding.NONE if row is None else goal.measured(row["score"], row["stderr"])
+
+
+def loss_words(summary: Summary) -> str:
+    """Return a sentence on what losses and gains mean, with perplexities; empty if the scores are no losses."""
+    if not goal_of(summary["loaded"]).lower_is_better:
+        return ""
+    named = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
+    rows = {name: row for name, row in named.items() if row is not None and row["score"] is not None}
+    known = ", ".join(f"{name} {perplexity(row['score'])}" for name, row in rows.items())
+    return (
+        "The loss is per trained token, in nats: lower is better. A gain is the amount by which the loss is lower."
+        + (f" Perplexity on the search items, exp(loss): {known}." if known else "")
+    )
 
 
 def reloaded_words(observation: Observation) -> str:

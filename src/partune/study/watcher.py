@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from partune.objectives.base import Objective
 from partune.trial import Trial
 from partune.trial.names import RunName
-from partune.verdict.paired import Limits
+from partune.verdict.limits import Limits
 
 
 class Watched(Protocol):

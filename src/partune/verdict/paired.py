@@ -42,8 +42,6 @@ SPENT = 0.75  # the share of the remaining level that each look spends
 EXACT = 13  # the largest number of differing items for which all sign flips are enumerated
 FLIPS = 9_999  # the number of random sign flips if more items differ
 TINY = float(np.finfo(float).tiny)
-ALIKE = 0.8  # the assumed correlation of an item's scores before and after tuning
-POWER = 0.8
 
 Array = np.ndarray[Any, Any]
 Items = Mapping[str, Array]
@@ -441,51 +439,6 @@ def sign_flips(effects: Array) -> tuple[float, float]:
         above += int((sums >= observed - close).sum())
         below += int((sums <= observed + close).sum())
     return above / (1 + FLIPS), below / (1 + FLIPS)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The smallest gain that a number of verdict items can show, computed before anything is trained.
-
-    Attributes:
-        items: The number of verdict items.
-        gain: The smallest gain of one adapter over the base model that a test on these items shows with probability
-            POWER; None if they cannot show any gain.
-    """
-
-    items: int
-    gain: float | None
-
-    @classmethod
-    def of(cls, base: Runs) -> Self:
-        """Return the limits for the items on which the base model was scored.
-
-        The correlation of an item's scores before and after tuning is assumed to be ALIKE. This means that one answer
-        in ten changes, if the accuracy is one half. If answers are either right or wrong, a minimum number of answers
-        must be won for a gain to be shown, no matter how little the base model's scores vary.
-        """
-        known = np.asarray(~np.isnan(base.values).any(axis=0))
-        base, at = base.among(known), level(1)
-        items = base.values.shape[1]
-        if 0.5**items > at:
-            return cls(items, None)
-        least = math.ceil(-math.log2(at)) / items if np.isin(base.values, (0.0, 1.0)).all() else 0.0
-        variance = float(spread(base.values, base.weights, joined_small(base.strata)).sum())
-        error = math.sqrt(2 * (1 - ALIKE) * variance)
-        return cls(items, max(least, float(stats.norm.isf(at) + stats.norm.ppf(POWER)) * error))
-
-    @property
-    def sentence(self) -> str:
-        """The smallest gain that the items can show, in one sentence."""
-        if self.gain is None:
-            return (
-                f"{self.items} held-out items cannot show a gain, however large: even winning all of them happens by "
-                f"chance with p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
-            )
-        return (
-            f"{self.items} held-out items show a gain of {rounding.number(self.gain, 2)} in four cases out of five if "
-            "about one answer in ten changes, and a smaller gain less often."
-        )
 
 
 def _is_mcnemar(weights: Array, differences: Array) -> bool:

@@ -31,7 +31,8 @@ from partune.record.record import Look, Record
 from partune.space import Space
 from partune.trial import Point, Status, Trial
 from partune.trial.names import Baseline, Confirmation, FreshRun, ItemSet, ResultName, RunName, Whose, WinnerScoring
-from partune.verdict.paired import Limits, Runs, Verdict, verdict
+from partune.verdict.limits import Limits
+from partune.verdict.paired import Runs, Verdict, verdict
 
 if TYPE_CHECKING:
     from partune.optimizers.surrogate import Surrogate

@@ -22,9 +22,9 @@ from partune.finetune.model import Base
 from partune.finetune.packed.adapters import Site, Weights, carrier
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.likelihoods import ROW, TRUNK, PackedLikelihoods, Pass, grow
+from partune.finetune.scoring.base import Answer, Request
 from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.scores import Scorer
-from partune.finetune.scoring.tasks import Answer, Request
 from partune.runtime.isolation import quiet
 from tests.support.thorough import share
 from tests.support.tiny import CONTEXT, KINDS, WORDS, longrope, make_base, make_items, write_task

@@ -29,8 +29,9 @@ from partune.finetune.packed.likelihoods import PackedLikelihoods
 from partune.finetune.packed.optimizer import PackedOptimizer
 from partune.finetune.packed.packer import Packer
 from partune.finetune.packed.residents import Job, Residents
+from partune.finetune.scoring.base import NotFiniteError
 from partune.finetune.scoring.harness import harness_model
-from partune.finetune.scoring.scores import NotFiniteError, Scorer, Scores
+from partune.finetune.scoring.scores import Scorer, Scores
 from partune.finetune.training import DivergedError
 from partune.runtime.preemption import PreemptedError
 from partune.trial.rungs import Rungs, rung_steps

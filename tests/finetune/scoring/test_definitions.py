@@ -16,8 +16,9 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 from partune.errors import UserError
+from partune.finetune.scoring.choices import ChoiceTask
 from partune.finetune.scoring.definitions import harness_folder, load_file, rendering, ships_with_harness
-from partune.finetune.scoring.tasks import Loader, Task
+from partune.finetune.scoring.tasks import Loader
 from tests.support.tiny import make_items, write_task
 
 WORD = "add `--trust-task-code`"
@@ -28,7 +29,7 @@ def encode(instances: list[Any]) -> list[Any]:
     return [(instance.args, [0], [1]) for instance in instances]
 
 
-def load(path: Path, trusted: bool = False) -> Task:
+def load(path: Path, trusted: bool = False) -> ChoiceTask:
     return Loader().load(str(path), encode, trusted=trusted)
 
 

@@ -19,20 +19,12 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune import model as models
 from partune.finetune.model import Base
+from partune.finetune.scoring.base import UndefinedScoreError
+from partune.finetune.scoring.choices import Item, continuous
 from partune.finetune.scoring.harness import harness_model
-from partune.finetune.scoring.scores import (
-    Item,
-    Part,
-    Scorer,
-    UndefinedScoreError,
-    aggregate,
-    choose_metric,
-    continuous,
-    mean_of,
-)
+from partune.finetune.scoring.scores import Scorer, choose_metric, mean_of
 from partune.objectives.agreement import TOLERANCE
 from partune.runtime.isolation import quiet
-from partune.trial.names import ItemSet
 from partune.verdict.winner import on_verdict_items
 from tests.support.tiny import make_items, write_task
 
@@ -201,10 +193,10 @@ def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: 
     part = scorer(base, task_file).parts[0]
     values = np.arange(15.0)
     values[3] = np.nan
-    mean, error = aggregate(Part(ItemSet.SEARCH, part.task, part.indices, "acc"), values)
+    mean, error = part.task.aggregate(part.indices, values, "acc")
     known = values[~np.isnan(values)]
     assert (mean, error) == pytest.approx((known.mean(), known.std(ddof=1) / math.sqrt(14)))
-    assert all(map(math.isnan, aggregate(part, np.full(15, np.nan))))
+    assert all(map(math.isnan, part.task.aggregate(part.indices, np.full(15, np.nan), "acc")))
     assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
 
 

@@ -11,11 +11,12 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from partune import config
 from partune.errors import UserError
 from partune.finetune.model import Base
+from partune.finetune.scoring.choices import ChoiceTask
 from partune.finetune.scoring.definitions import find_own
 from partune.finetune.scoring.scores import (
     Scorer,
 )
-from partune.finetune.scoring.tasks import Loader, Task
+from partune.finetune.scoring.tasks import Loader
 from tests.support.tiny import make_items, write_jsonl, write_task
 
 
@@ -87,7 +88,7 @@ def test_search_and_verdict_need_two_items_each(
         scorer(base, write_task(tmp_path, "few", make_items(count)), **settings)
 
 
-def load(path: Path) -> Task:
+def load(path: Path) -> ChoiceTask:
     """The task of a file, without a tokenizer."""
     return Loader().load(str(path), lambda instances: [(instance.args, [0], [1]) for instance in instances])
 

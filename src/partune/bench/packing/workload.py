@@ -23,10 +23,10 @@ from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row, alpaca_prompt, tokenise
 from partune.finetune.model import DTYPES, Base, find_device, find_dtype, load, load_tokenizer
-from partune.finetune.scoring.definitions import rendering
+from partune.finetune.scoring.base import Answer, Request
 from partune.finetune.scoring.harness import encoder
-from partune.finetune.scoring.scores import Part, aggregate, results
-from partune.finetune.scoring.tasks import Answer, Loader, Request
+from partune.finetune.scoring.scores import Part, results
+from partune.finetune.scoring.tasks import Loader
 from partune.finetune.training import batches
 from partune.optimizers.sampling import LatinHypercube
 from partune.runtime.isolation import own_generators, quiet
@@ -132,9 +132,8 @@ class Workload:
 
     def score(self, answers: Sequence[Answer]) -> float:
         """Return the score of a model, the mean METRIC over all items, from its answers to the requests."""
-        with rendering(self.part.task.trusted):
-            values, _ = results(self.part, answers)
-            return aggregate(self.part, values[METRIC])[0]
+        values, _ = results(self.part, answers)
+        return self.part.task.aggregate(self.part.indices, values[METRIC], METRIC)[0]
 
     @cached_property
     def model_path(self) -> str:
@@ -190,7 +189,7 @@ def make(folder: Path, options: Packing) -> Workload:
         path,
         folder,
         tokenise(data, base.tokenizer).cut(base.context, "answer"),
-        Part(ItemSet.SEARCH, task, np.arange(len(task.items)), METRIC),
+        Part(ItemSet.SEARCH, task, np.arange(len(task)), METRIC),
         drawn(options),
         options.seed,
     )

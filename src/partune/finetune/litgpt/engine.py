@@ -46,8 +46,8 @@ from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
     from partune.finetune.rows import Row
+    from partune.finetune.scoring.base import Answer, LogLikelihoods, Request
     from partune.finetune.scoring.scores import Scores
-    from partune.finetune.scoring.tasks import Answer, LogLikelihoods, Request
 
 Asked = tuple[Sequence[str], int | None, int | None]  # tasks, limit of documents, examples shown before a question
 
@@ -101,6 +101,7 @@ class LitGPTEngine(Engine):
             (model.quantize == "none", "use a quantized base model (model.quantize)"),
             (not model.trust_remote_code, "run code that comes with a model (model.trust_remote_code)"),
             (self.materials.data.format != "chat", "read chat rows, only Alpaca rows (data.format)"),
+            (bool(self.materials.validation.tasks), "score validation rows, only tasks (--task)"),
         ):
             if not holds:
                 raise UserError(f"with the engine litgpt, partune cannot {reason}")

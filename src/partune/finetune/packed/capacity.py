@@ -181,5 +181,9 @@ def alike(length: int, trained: int, count: int) -> Examples:
     length = max(2, length)
     mask = np.arange(length) >= length - min(max(1, trained), length - 1)
     return Examples(
-        np.zeros(count * length, np.int32), np.tile(mask, count), np.arange(0, (count + 1) * length, length), count
+        np.zeros(count * length, np.int32),
+        np.tile(mask, count),
+        np.arange(0, (count + 1) * length, length),
+        np.arange(count),
+        count,
     )

@@ -18,7 +18,7 @@ from partune.trial.rungs import rung_steps
 if TYPE_CHECKING:
     from partune.finetune.model import Base
     from partune.finetune.packed.packer import Packer
-    from partune.finetune.scoring.tasks import PackAnswers
+    from partune.finetune.scoring.base import PackAnswers
 
 
 class PackedEngine(Engine):

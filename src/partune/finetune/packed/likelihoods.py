@@ -33,7 +33,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed.adapters import Carrier, Pack
 from partune.finetune.packed.head import Head
 from partune.finetune.positions import Frequencies, deepest, frequencies
-from partune.finetune.scoring.tasks import Answer, Request, distinct
+from partune.finetune.scoring.base import Answer, Request, distinct
 from partune.runtime.failures import is_out_of_memory
 
 TRUNK = -1  # the branch number of the context's tokens

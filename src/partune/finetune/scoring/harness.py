@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from partune.errors import UserError
 from partune.finetune.model import Base, ending
 from partune.finetune.positions import frequencies
-from partune.finetune.scoring.tasks import (
+from partune.finetune.scoring.base import (
     Answer,
     LogLikelihoods,
     Request,

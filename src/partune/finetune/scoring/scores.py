@@ -1,14 +1,7 @@
 """Score models on parts of the tasks' items: search, rung, verdict and test items.
 
 The scores are computed from answers to requests: log-likelihoods from lm-evaluation-harness ("the harness"), or from a
-pack of trials that share one base model. The metrics are those that a task defines (accuracies) and two continuous ones
-that respond to any change of the model. Higher is better for all of them:
-
-    loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
-    margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
-             If p and q are the two likelihoods, this is (p - q) / (p + q), in (-1, 1). It is positive only if `acc`
-             counts the item as right, and 0 if a wrong choice is as likely. It is bounded, so that no single item
-             outweighs the others.
+pack of trials that share one base model.
 """
 
 from __future__ import annotations
@@ -25,38 +18,27 @@ import numpy.typing as npt
 
 from partune import config
 from partune.errors import UserError, suggestion
-from partune.finetune.failures import TrialError
 from partune.finetune.model import Base
-from partune.finetune.scoring.definitions import rendering
-from partune.finetune.scoring.harness import encoder
-from partune.finetune.scoring.tasks import (
-    ACCURACIES,
+from partune.finetune.scoring.base import (
     Answer,
-    Item,
-    Loader,
+    Floats,
+    Ints,
     LogLikelihoods,
+    NotFiniteError,
     PackAnswers,
     Request,
     Task,
+    UndefinedScoreError,
 )
-from partune.runtime.failures import one_line
-from partune.runtime.isolation import own_generators, silenced_logger
+from partune.finetune.scoring.harness import encoder
+from partune.finetune.scoring.heldout import LOSS, HeldOutRows
+from partune.finetune.scoring.tasks import Loader
+from partune.runtime.isolation import own_generators
 from partune.trial.names import ItemSet, ResultName, stderr_name
-
-Floats = npt.NDArray[np.float64]
 
 RUNG_SHARE = 0.25  # the share of a task's search items that is scored at a rung (an early-stopping point)
 RUNG_ITEMS = 64  # the fewest items to score at a rung, if the task has that many search items
 HANDFUL = 8  # the number of items per task whose log-likelihoods are compared to tell whether two models are the same
-CONTINUOUS = ("loss", "margin")
-
-
-class NotFiniteError(TrialError):
-    """A log-likelihood of the model is not a finite number."""
-
-
-class UndefinedScoreError(NotFiniteError):
-    """An item has no finite score, or the code of its task fails on it."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +48,13 @@ class Part:
     Attributes:
         name: The kind of items: search, verdict, test or rung.
         task: The task.
-        indices: (n,), the indices of the items in `task.items`.
+        indices: (n,), the indices of the items among the task's items.
         metric: The metric by which the part is scored.
     """
 
     name: ItemSet
     task: Task
-    indices: npt.NDArray[np.int64]
+    indices: Ints
     metric: str
 
     @property
@@ -89,23 +71,19 @@ class Part:
         return ResultName(self.name, self.task.name, what)
 
     @cached_property
-    def leaf(self) -> npt.NDArray[np.int64]:
-        """(n,), the index of the leaf (subtask) that each item belongs to."""
-        return np.array([self.task.items[i].leaf for i in self.indices])
+    def stratum(self) -> Ints:
+        """(n,), the index of the stratum (subtask) that each item belongs to."""
+        return self.task.strata_of(self.indices)
 
     @cached_property
     def weights(self) -> Floats:
-        """(n,), the weight of each item in the task's score if all items have a value; `aggregate` uses these too."""
-        if self.task.weighs_by_size(self.metric):
-            return np.full(len(self.indices), 1 / len(self.indices))
-        _, places, sizes = np.unique(self.leaf, return_inverse=True, return_counts=True)
-        shares: Floats = 1 / (len(sizes) * sizes[places])
-        return shares
+        """(n,), the weight of each item in the task's score if all items have a value."""
+        return self.task.weights(self.indices, self.metric)
 
     @cached_property
     def requests(self) -> list[Request]:
         """The requests of all items, in the order of `indices`."""
-        return [request for i in self.indices for request in self.task.requests[self.task.items[i].requests]]
+        return self.task.requests_of(self.indices)
 
 
 @dataclass(frozen=True)
@@ -134,28 +112,35 @@ class Scorer:
         validation: Section `validation` of a study.
         test: Section `test` of a study.
         seed: The seed of the study, by which items are split.
-        loader: Finds and builds tasks; None makes a new one.
+        rows: The validation rows, which score trials if the study names no validation task.
 
     Raises:
         UserError: A task cannot be loaded, is not multiple-choice, lacks the metric, or is named twice.
     """
 
     def __init__(
-        self, base: Base, validation: config.Validation, test: config.Test, seed: int, loader: Loader | None = None
+        self,
+        base: Base,
+        validation: config.Validation,
+        test: config.Test,
+        seed: int,
+        rows: HeldOutRows | None = None,
     ) -> None:
-        loader = loader or Loader()
+        loader = Loader()
         with own_generators(base.device):
             check_first_token(base)
             encode = encoder(base)
             trusted = validation.trust_task_code
-            tasks = [
+            tasks: list[Task] = [
                 loader.load(name, encode, validation.limit, validation.fewshot, trusted) for name in validation.tasks
             ]
             tests = [loader.load(name, encode, test.limit, trusted=trusted) for name in test.tasks]
+        if rows is not None:
+            tasks.append(rows)
         # Check everything now that could fail later: a study must not learn at its verdict that a test has no score.
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
-            check_requests(task, base.context)
+            task.check(base.context)
         self.tasks = (*tasks, *tests)
         self.metric = choose_metric(tasks, validation.metric)
         self.context = base.context
@@ -170,7 +155,7 @@ class Scorer:
             self.parts.append(Part(ItemSet.VERDICT, task, verdict, self.metric))
             self.rungs.append(Part(ItemSet.RUNG, task, rung, self.metric))
         for task in tests:
-            metric = choose_metric([task], None, preferred=self.metric)
+            metric = choose_metric([task], None, preferred=None if rows else self.metric)
             self.parts.append(Part(ItemSet.TEST, task, np.array(task.scorable(metric)), metric))
 
     def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
@@ -223,16 +208,15 @@ class Scorer:
         chosen: dict[ItemSet, list[tuple[float, float]]] = {}
         for part, answers in answered:
             try:
-                with rendering(part.task.trusted), silenced_logger("lm_eval.api.task"):
-                    values, likelihoods = results(part, answers)
+                values, likelihoods = results(part, answers)
             except NotFiniteError as broken:
                 return broken
             items[str(part.result("doc_id"))] = part.indices
             items[str(part.result("loglikelihood"))] = likelihoods
-            if len(part.task.leaves) > 1:
-                items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.leaf, part.weights
+            if len(part.task.strata) > 1 or np.ptp(part.weights) > 0:
+                items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.stratum, part.weights
             for metric, of_items in values.items():
-                mean, error = aggregate(part, of_items, metric)
+                mean, error = part.task.aggregate(part.indices, of_items, metric)
                 name = part.result(metric)
                 items[str(name)] = of_items
                 named[str(name)], named[name.stderr] = mean, error
@@ -264,7 +248,7 @@ class Scorer:
         for part in self.parts:
             counts[part.task.name] -= len(part.indices)
             if part.name is not ItemSet.VERDICT:  # search and verdict share a task's items
-                counts[part.task.name] += len(part.task.items)
+                counts[part.task.name] += len(part.task)
         return {name: count for name, count in counts.items() if count}
 
     @property
@@ -274,6 +258,7 @@ class Scorer:
             "metric": self.metric,
             "items": {part.full_name: len(part.indices) for part in self.parts},
             "left_out": self.left_out,
+            **({"shown_as": LOSS} if any(isinstance(task, HeldOutRows) for task in self.tasks) else {}),
             "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
         }
 
@@ -290,12 +275,12 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
     seen: dict[str, str] = {}
     for kind, group in (("validation", tasks), ("test", tests)):
         for task in group:
-            for leaf in task.leaves:
-                if leaf.task_name in seen:
-                    both = "both" if seen[leaf.task_name] != kind else "twice among"
+            for stratum in task.strata:
+                if stratum in seen:
+                    both = "both" if seen[stratum] != kind else "twice among"
                     joint = "validation and test" if both == "both" else f"the {kind} tasks"
-                    raise UserError(f"task {leaf.task_name} is {both} {joint}: the same items would be scored twice")
-            seen.update((leaf.task_name, kind) for leaf in task.leaves)
+                    raise UserError(f"task {stratum} is {both} {joint}: the same items would be scored twice")
+            seen.update((stratum, kind) for stratum in task.strata)
         for name, count in Counter(task.name for task in group).items():
             if count > 1:
                 raise UserError(f"{count} {kind} tasks have the name {name}: their scores could not be told apart")
@@ -310,162 +295,52 @@ def check_first_token(base: Base) -> None:
         )
 
 
-def check_requests(task: Task, context: int) -> None:
-    """Raise UserError if a choice has no tokens or more than fit into the model's context.
-
-    A long text before the choice is no error: it is truncated.
-
-    Args:
-        task: The task.
-        context: The model's context length in tokens.
-    """
-    for item in task.items:
-        for (_, text), _, continuation in task.requests[item.requests]:
-            if not 0 < len(continuation) <= context:
-                leaf = task.leaves[item.leaf].task_name
-                raise UserError(
-                    f"task {leaf}, item {item.number}: the choice {text[:50]!r} has {len(continuation)} tokens, "
-                    f"not between 1 and {context}, the model's context length"
-                )
-
-
 def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
     """Return the metric by which tasks are scored.
 
     Args:
         tasks: The tasks.
-        wanted: The metric that the user asked for. If it is None, the result is the first of `preferred`, acc_norm and
-            acc that all tasks have.
-        preferred: A metric to try before acc_norm and acc.
+        wanted: The metric that the user asked for. If it is None, the result is the first of `preferred` and the usual
+            metrics of the first task that all tasks have.
+        preferred: A metric to try before the usual ones.
 
     Raises:
         UserError: A task lacks the wanted metric, or the tasks have none of the others in common.
     """
-    known = {task.name: (*task.metrics, *CONTINUOUS) for task in tasks}
+    known = {task.name: task.metrics for task in tasks}
     if wanted is not None:
         for name, metrics in known.items():
             if wanted not in metrics:
                 raise UserError(f"task {name} has no metric {wanted}{suggestion(wanted, metrics)}")
         return wanted
     common = [metric for metric in known[tasks[0].name] if all(metric in metrics for metrics in known.values())]
-    for metric in (preferred, *ACCURACIES):
+    for metric in (preferred, *tasks[0].usual):
         if metric in common:
             return metric
     names = ", ".join(task.name for task in tasks)
     raise UserError(f"the tasks {names} share no accuracy; choose their metric with `--metric`: {', '.join(common)}")
 
 
-def results(part: Part, answers: Sequence[tuple[float, bool]]) -> tuple[dict[str, Floats], Floats]:
-    """Return the per-item values of all metrics, and the log-likelihoods of all choices.
+def results(part: Part, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
+    """Return the per-item values of all metrics, and the log-likelihoods of all continuations.
 
     Args:
         part: The part.
         answers: The answers to the part's requests, in the order of the requests.
 
     Returns:
-        The values by metric, each (n,), and the log-likelihoods, (n, most choices). Both are nan if an item has no such
-        metric or choice.
+        The values by metric, each (n,), and the log-likelihoods, (n, most continuations of an item).
 
     Raises:
         NotFiniteError: A log-likelihood is nan, or the part's metric is not a finite number for an item.
     """
-    task = part.task
-    chosen = [task.items[i] for i in part.indices]
-    names = task.metrics
-    values = {name: np.full(len(chosen), np.nan) for name in (*names, *CONTINUOUS)}
-    likelihoods = np.full((len(chosen), max(item.choices for item in chosen)), np.nan)
-    start = 0
-    for row, item in enumerate(chosen):
-        of_item = list(answers[start : (start := start + item.requests.stop - item.requests.start)])
-        of_choices = np.array([answer[0] for answer in of_item[: item.choices]])
-        if np.isnan(of_choices).any():  # accuracy would hide this: argmax returns the index of nan
-            raise NotFiniteError(
-                f"the model's log-likelihoods are not finite (task {task.name}, item {part.indices[row]})"
-            )
-        metrics = own_metrics(task, item, of_item)
-        for name in names:
-            values[name][row] = metrics[name]
-        tokens = [len(request[2]) for request in task.requests[item.requests][: item.choices]]
-        values["loss"][row], values["margin"][row] = continuous(item, of_choices, tokens)
-        likelihoods[row, : item.choices] = of_choices
-        if not math.isfinite(score := values[part.metric][row]):
-            leaf = task.leaves[item.leaf].task_name
-            raise UndefinedScoreError(f"task {leaf}, item {item.number}: its {part.metric} is {score}, not a number")
+    values, likelihoods = part.task.values(part.indices, answers)
+    scores = values[part.metric]
+    if not np.isfinite(scores).all():
+        row = int(np.isfinite(scores).argmin())
+        label = part.task.label(part.indices[row])
+        raise UndefinedScoreError(f"{label}: its {part.metric} is {scores[row]}, not a number")
     return values, likelihoods
-
-
-def own_metrics(task: Task, item: Item, answers: list[Answer]) -> dict[str, float]:
-    """Return an item's values of the metrics that its task defines; nan if a value is not a number.
-
-    Args:
-        task: The task.
-        item: The item.
-        answers: The answers to the item's requests.
-
-    Raises:
-        UndefinedScoreError: The task's code raises an exception.
-    """
-    leaf = task.leaves[item.leaf]
-    try:
-        metrics = leaf.process_results(item.document, answers)
-        return {name: _number(metrics.get(name)) for name in task.metrics}
-    except Exception as error:
-        fault = f"it cannot be scored ({type(error).__name__}: {one_line(error)})"
-        raise UndefinedScoreError(f"task {leaf.task_name}, item {item.number}: {fault}") from error
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return math.nan
-
-
-def continuous(item: Item, likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
-    """Return the metrics `loss` and `margin` of an item.
-
-    Both are nan if no choice is right. The margin is also nan if all choices are right.
-
-    Args:
-        item: The item.
-        likelihoods: (choices,), the log-likelihoods of the choices.
-        tokens: (choices,), the numbers of tokens of the choices.
-    """
-    right = list(item.gold)
-    wrong = [i for i in range(len(likelihoods)) if i not in right]
-    if not right:
-        return math.nan, math.nan
-    best = max(right, key=lambda i: float(likelihoods[i]))
-    # tanh bounds the margin, so that an item on which the model is very sure cannot outweigh all others.
-    margin = math.tanh(float(likelihoods[best] - likelihoods[wrong].max()) / 2) if wrong else math.nan
-    return float(likelihoods[best]) / tokens[best], margin
-
-
-def aggregate(part: Part, values: Floats, metric: str | None = None) -> tuple[float, float]:
-    """Return the mean and the standard error of per-item values, computed as the harness does.
-
-    For a group, both combine the means and the standard errors of the leaves.
-
-    Args:
-        part: The part.
-        values: (n,), nan for an item without a value.
-        metric: The metric, which decides how leaves are weighted; None means the part's metric.
-    """
-    from lm_eval.api.metrics import pooled_sample_stderr, unweighted_mean_stderr
-
-    leaf = part.leaf
-    known = ~np.isnan(values)
-    pools = (values[(leaf == number) & known] for number in range(len(part.task.leaves)))
-    groups = [pool for pool in pools if len(pool)]
-    if not groups:
-        return math.nan, math.nan
-    sizes = [len(group) for group in groups]
-    errors = [float(group.std(ddof=1)) / math.sqrt(len(group)) if len(group) > 1 else math.nan for group in groups]
-    if len(groups) == 1:
-        return float(groups[0].mean()), errors[0]
-    if part.task.weighs_by_size(metric or part.metric):
-        return float(np.concatenate(groups).mean()), float(pooled_sample_stderr(errors, sizes))
-    return float(np.mean([group.mean() for group in groups])), float(unweighted_mean_stderr(errors))
 
 
 def mean_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:

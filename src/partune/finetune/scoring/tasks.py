@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import difflib
 import traceback
-import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from partune.errors import UserError, suggestion
+from partune.finetune.scoring.base import Request
+from partune.finetune.scoring.choices import ChoiceTask, Item, scores_itself
 from partune.finetune.scoring.definitions import check_file, find_own, load_file, reason, rendering, ships_with_harness
 from partune.runtime.isolation import quiet
 
@@ -26,144 +25,13 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task as HarnessTask
     from lm_eval.tasks import TaskManager
 
-# A tokenised request, as the harness defines it: (context, continuation) as text, then their tokens.
-Request = tuple[tuple[str, str], list[int], list[int]]
-# The log-likelihood of a request's continuation, and whether greedy decoding would produce this continuation.
-Answer = tuple[float, bool]
 Encode = Callable[[list[Any]], list[Request]]
 
 FEWSHOT_SEED = 1234  # the harness's default, so that prompts equal those behind published numbers
-ACCURACIES = ("acc_norm", "acc")
-MIN_ITEMS = 2  # the fewest items for which a paired test and a standard error are defined
-
-# A function from requests to the answers of one model.
-LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
-# A function from the name of a part (a set of items) and its requests to the answers of each of several models.
-PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 
 
 class ItemError(Exception):
     """A document is not a question with a right answer among its choices."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One document of a task, and its requests: one for each choice, then any others that the task makes.
-
-    Attributes:
-        leaf: The index of the document's subtask.
-        number: The index of the document in its subtask.
-        document: The document, as the harness holds it.
-        gold: The indices of the right choices.
-        choices: The number of choices.
-        requests: The slice of the document's requests in `Task.requests`.
-    """
-
-    leaf: int
-    number: int
-    document: Mapping[str, Any]
-    gold: tuple[int, ...]
-    choices: int
-    requests: slice
-
-
-@dataclass(frozen=True)
-class Task:
-    """A task that the user named, or a group of subtasks pooled into one task.
-
-    Attributes:
-        name: The name of the task or group.
-        leaves: The harness's task objects: the task itself, or the subtasks of the group.
-        items: The items of all leaves, leaf by leaf.
-        requests: The requests of all items, in the same order.
-        weights: For each metric that the group's file names, whether subtasks are weighted by their number of items
-            (True) or equally (False).
-        trusted: Whether the task's templates are rendered outside the sandbox.
-    """
-
-    name: str
-    leaves: tuple[HarnessTask, ...]
-    items: tuple[Item, ...]
-    requests: tuple[Request, ...]
-    weights: Mapping[str, bool] = field(default_factory=dict)
-    trusted: bool = False
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Return the metrics that all leaves define and aggregate as a mean over items."""
-        from lm_eval.api.metrics import mean
-
-        means = [[name for name, how in leaf.aggregation().items() if how is mean] for leaf in self.leaves]
-        return tuple(name for name in means[0] if all(name in names for names in means))
-
-    def weighs_by_size(self, metric: str) -> bool:
-        """Return whether subtasks are weighted by their number of items for a metric.
-
-        If the group's file does not name the metric, they are, unless the file weights subtasks equally for every
-        metric that it does name.
-        """
-        return self.weights.get(metric, not self.weights or any(self.weights.values()))
-
-    def scorable(self, metric: str) -> list[int]:
-        """Return the indices of the items for which a metric is defined.
-
-        The loss and the harness's accuracies need a right choice, and the margin needs a wrong choice too. If a task
-        has its own `process_results`, its own metrics need no right choice.
-
-        Raises:
-            UserError: The metric is defined for no item.
-        """
-
-        def defined(item: Item) -> bool:
-            """Return whether the metric is defined for an item."""
-            if metric == "margin":
-                return 0 < len(set(item.gold)) < item.choices
-            return bool(item.gold) or (metric != "loss" and _scores_itself(self.leaves[item.leaf]))
-
-        scorable = [index for index, item in enumerate(self.items) if defined(item)]
-        if not scorable:
-            lacking, advice = "right", ""
-            if any(item.gold for item in self.items):
-                lacking, advice = "wrong", "; use `--metric loss`"
-            raise UserError(f"task {self.name} has no {lacking} choice, which metric {metric} needs{advice}")
-        return scorable
-
-    def split(
-        self, seed: int, verdict_share: float, metric: str = "acc"
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Split the items for which a metric is defined into search items and verdict items.
-
-        The split depends only on the seed and on the leaves' names and sizes. Each leaf is split in the same
-        proportion.
-
-        Args:
-            seed: The seed of the study.
-            verdict_share: The share of items to keep for the verdict.
-            metric: The metric by which the task is scored.
-
-        Returns:
-            The indices of the search items and those of the verdict items, each in ascending order.
-
-        Raises:
-            UserError: There are fewer than MIN_ITEMS search items or verdict items.
-        """
-        search: list[int] = []
-        verdict: list[int] = []
-        scorable = self.scorable(metric)
-        for number, leaf in enumerate(self.leaves):
-            items = [i for i in scorable if self.items[i].leaf == number]
-            # crc32 rather than hash(): Python's hashes of strings differ from process to process.
-            order = np.random.default_rng([seed, zlib.crc32(leaf.task_name.encode()), len(items)]).permutation(items)
-            cut = max(min(max(round(verdict_share * len(items)), 1), len(items) - 1), 0)
-            verdict += order[:cut].tolist()
-            search += order[cut:].tolist()
-        if min(len(search), len(verdict)) < MIN_ITEMS:
-            raise UserError(
-                f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would be searched on and "
-                f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; "
-                "raise `--limit`, change `--verdict-share`, or use a larger task"
-            )
-        return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))
 
 
 class Loader:
@@ -174,7 +42,7 @@ class Loader:
 
     def load(
         self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None, trusted: bool = False
-    ) -> Task:
+    ) -> ChoiceTask:
         """Build a task.
 
         Args:
@@ -202,7 +70,7 @@ class Loader:
                 raise
             except Exception as error:
                 raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
-        return Task(label, tuple(leaves), tuple(items), tuple(requests), weights, trusted)
+        return ChoiceTask(label, tuple(leaves), tuple(items), tuple(requests), weights, trusted)
 
     def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[HarnessTask], dict[str, bool]]:
         """Return a task's name, its leaves, and for each metric of a group whether leaves are weighted by size."""
@@ -240,22 +108,6 @@ class Loader:
             offer = suggestion(name, difflib.get_close_matches(name, known, n=1))
             raise UserError(f'no task "{name}"{offer or "; name a task of lm-evaluation-harness or a YAML file"}')
         return self._harness
-
-
-def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
-    """Return each different request (by its tokens) once, and for every given request its index among these.
-
-    Requests with the same tokens then get exactly the same likelihood. If computed twice, it could differ by rounding.
-    """
-    index_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    unique: list[Request] = []
-    indices = []
-    for request in requests:
-        index = index_of.setdefault((tuple(request[1]), tuple(request[2])), len(unique))
-        if index == len(unique):
-            unique.append(request)
-        indices.append(index)
-    return unique, indices
 
 
 def _why_not_loaded(name: str, error: Exception) -> str:
@@ -330,7 +182,7 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
                 gold = ()
                 faults.append(f"task {leaf.task_name}, item {number}: {fault}")
             items.append(Item(leaf_index, number, document, gold, len(leaf.doc_to_choice(document)), of_item))
-        if faults and not (shipped or _ships(leaf) or _scores_itself(leaf)):
+        if faults and not (shipped or _ships(leaf) or scores_itself(leaf)):
             others = f"; {len(faults)} of its {len(by_document)} items have this fault" if len(faults) > 1 else ""
             raise UserError(f"{faults[0]}{others}")
         leaf._instances = None  # `requests` holds all that is needed, in a fraction of the memory
@@ -342,15 +194,6 @@ def _ships(leaf: HarnessTask) -> bool:
     """Return whether a leaf was built from a file that comes with the harness."""
     source = (leaf.get_config("metadata") or {}).get("config_source", "inline")
     return source != "inline" and ships_with_harness(source)
-
-
-def _scores_itself(leaf: HarnessTask) -> bool:
-    """Return whether a task computes its metrics with its own code instead of the harness's."""
-    from lm_eval.api.task import ConfigurableTask
-
-    return callable(leaf.get_config("process_results")) or (
-        type(leaf).process_results is not ConfigurableTask.process_results
-    )
 
 
 def _fault(leaf: HarnessTask, document: Mapping[str, Any]) -> str | None:

@@ -173,6 +173,7 @@ def _study(study: Facts, measure: str) -> Summary:
         "trials": len(study.trials),
         "done": len(study.done),
         "scores": _quartiles(_scores(study)),
+        "goal": study.goal.name,
         "winner": {key: best[key] for key in ("trial", "score", "stderr", "verdict")},
         "verdict": None if study.summary["verdict"] is None else sentences.badge(study)[0],
         "sentence": None if study.summary["verdict"] is None else study.summary["verdict"]["sentence"],

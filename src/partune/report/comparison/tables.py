@@ -11,6 +11,7 @@ from partune.report.comparison.data import MEASURES, QUARTILES
 from partune.report.plain_data import Summary
 from partune.report.tables import Section, marked, tell
 from partune.runtime import rounding
+from partune.trial.goals import GOALS
 from partune.verdict.repeats import fewest
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def study_table(compared: Summary) -> Section:
             if study["done"] == study["trials"]
             else f"{study['trials']:,} ({study['done']:,} done)",
             *(rounding.number(study["scores"][name]) for name in QUARTILES),
-            words.score_of(study["winner"]),
-            words.score_of(study["winner"]["verdict"]),
+            words.score_of(study["winner"], GOALS[study["goal"]]),
+            words.score_of(study["winner"]["verdict"], GOALS[study["goal"]]),
             study["verdict"] or rounding.NONE,
         ]
         for study in compared["studies"]

@@ -59,7 +59,10 @@ def floor(values: Sequence[float]) -> float:
 def score_name(facts: Facts) -> str:
     """Return the title of an axis that shows scores."""
     metric = facts.summary["loaded"].get("scoring", {}).get("metric")
-    return "score" if metric is None else f"score: {plain(metric)}, search items"
+    if metric is None:
+        return "score"
+    what = facts.goal.axis if facts.goal.lower_is_better else f"score: {plain(metric)}"
+    return f"{what}, search items"
 
 
 def time_unit(seconds: float) -> tuple[str, float]:

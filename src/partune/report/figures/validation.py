@@ -16,8 +16,8 @@ from partune.report.figures.parts import (
     score_name,
 )
 from partune.report.sentences import NAMES
-from partune.runtime import rounding
 from partune.trial import Status
+from partune.trial.goals import SCORE
 
 
 def sides(facts: Facts) -> Figure:
@@ -34,7 +34,14 @@ def sides(facts: Facts) -> Figure:
             [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], label, colour
         )
         error = parts.bars([part["stderr"] for _, part in known], colour, faint=False)
-        text = [f"{label}: {rounding.measured(part['score'], part['stderr'])}" for _, part in known]
+        # The tests' scores are no losses, even if the validation's are.
+        goals = [
+            SCORE if place.startswith("test/") else facts.goal for place, part in given.items() if part is not None
+        ]
+        text = [
+            f"{label}: {goal.measured(part['score'], part['stderr'])}"
+            for goal, (_, part) in zip(goals, known, strict=True)
+        ]
         look = {
             "error_y": error,
             "marker": parts.mark(colour, symbol, 11),

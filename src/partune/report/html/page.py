@@ -19,6 +19,7 @@ from partune.report.verdict_words import curse
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
+from partune.trial.goals import Goal
 
 PAIRS = 3  # pairs of hyperparameters that are shown at first; a click opens the others
 MOST_PAIRS = 15
@@ -66,7 +67,7 @@ class Page:
             {name: (title, write()) for name, (title, write) in sections.items()},
             f"Written by partune {self.facts.summary['versions'].get('partune', '')} from the study's record.",
             self.figures,
-            [hover(trial) for trial in self.facts.trials],
+            [hover(trial, self.facts.goal) for trial in self.facts.trials],
             {name: self._places(name) for name in self.facts.space.names},
             refresh,
         )
@@ -110,7 +111,8 @@ class Page:
 
     def scores(self) -> str:
         """Return the section of the scores over trials."""
-        caption = "Higher is better."
+        axis = f"The axis shows {self.facts.goal.axis}: higher is better."
+        caption = axis if self.facts.goal.lower_is_better else "Higher is better."
         if any(trial.observation is not None and trial.observation.stderr for trial in self.facts.done):
             caption += " Bars are standard errors over the scored items."
         text = self._figure("scores", figures.scores(self.facts), 440, "Score over trials", caption)
@@ -118,7 +120,7 @@ class Page:
             rows = [
                 (
                     f"trial {row['trial']}",
-                    rounding.measured(row["score"], self._stderr(row["trial"])),
+                    self.facts.goal.measured(row["score"], self._stderr(row["trial"])),
                     ", ".join(self._again(row["trial"])),
                 )
                 for row in confirmed
@@ -288,9 +290,9 @@ class Page:
             kind = "winner" if best else "failed" if row["status"] == Status.FAILED else ""
             seconds = rounding.NONE if row["seconds"] is None else f"{row['seconds']:.1f}"
             values = [words.value(row["config"][name]) if name in row["config"] else rounding.NONE for name in names]
-            cells = [row["id"], score_of(row), *values, seconds, "winner" if best else remark(row)]
+            cells = [row["id"], score_of(row, facts.goal), *values, seconds, "winner" if best else remark(row)]
             body.append((kind, cells))
-        headers = ["trial", "score", *names, "seconds", ""]
+        headers = ["trial", facts.goal.name, *names, "seconds", ""]
         rows = table(headers, [cells for _, cells in body], range(len(headers) - 1), [kind for kind, _ in body])
         return details(f"All {words.several(len(body), 'trial')}", rows)
 
@@ -310,8 +312,9 @@ class Page:
         if not self.facts.done:
             return ""
         low, high = figures.ends([trial.score for trial in self.facts.done])
+        goal = self.facts.goal
         return (
-            f'<p class="ramp">score ≤ {rounding.number(low, 3)} <i></i> {rounding.number(high, 3)}; '
+            f'<p class="ramp">{goal.axis} ≤ {rounding.number(low, 3)} <i></i> {rounding.number(high, 3)}; '
             "crosses are failed trials, the star is the winner</p>"
         )
 
@@ -321,7 +324,7 @@ class Page:
 
     def _again(self, number: int) -> list[str]:
         return [
-            rounding.measured(run.score, run.observation.stderr)
+            self.facts.goal.measured(run.score, run.observation.stderr)
             if run.status is Status.DONE and run.observation is not None
             else "failed"
             for run in self.facts.again.get(number, [])
@@ -340,11 +343,11 @@ def _numbers(trials: Sequence[int], most: int = 20) -> str:
     return shown if len(trials) <= most else f"{shown}, …"
 
 
-def hover(trial: Trial) -> str:
+def hover(trial: Trial, goal: Goal) -> str:
     """Return a trial's hover text, in Plotly's markup."""
     score = ""
     if trial.observation is not None and trial.status is not Status.FAILED:
-        score = f": {rounding.measured(trial.score, trial.observation.stderr)}"
+        score = f": {goal.measured(trial.score, trial.observation.stderr)}"
     lines = [f"<b>trial {trial.number}</b>{score}", *(f"{k} {words.value(v)}" for k, v in _plain(trial.config).items())]
     if trial.status is not Status.DONE:
         lines.append(str(trial.status))

@@ -1,0 +1,187 @@
+"""Define tasks: the items by which models are scored, with the requests that a model answers."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from partune.errors import UserError
+from partune.finetune.failures import TrialError
+from partune.trial.contents import Content
+
+# A tokenised request, as lm-evaluation-harness defines it: (context, continuation) as text, then their tokens.
+Request = tuple[tuple[str, str], list[int], list[int]]
+# The log-likelihood of a request's continuation, and whether greedy decoding would produce this continuation.
+Answer = tuple[float, bool]
+# A function from requests to the answers of one model.
+LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
+# A function from the name of a part (a set of items) and its requests to the answers of each of several models.
+PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+MIN_ITEMS = 2  # the fewest items for which a paired test and a standard error are defined
+
+
+class NotFiniteError(TrialError):
+    """A log-likelihood of the model is not a finite number."""
+
+
+class UndefinedScoreError(NotFiniteError):
+    """An item has no finite score, or the code of its task fails on it."""
+
+
+class Task(ABC):
+    """Items by which models are scored, and the requests that a model must answer for them.
+
+    Attributes:
+        name: The name under which results are recorded.
+        requests: The requests of all items, item by item.
+    """
+
+    name: str
+    requests: tuple[Request, ...]
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of items."""
+
+    @abstractmethod
+    def span(self, item: int) -> slice:
+        """Return where an item's requests are in `requests`."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that have a value for each item, and a mean over items as the score. Higher is better."""
+
+    @property
+    @abstractmethod
+    def usual(self) -> tuple[str, ...]:
+        """The metrics to score by if the user names none: the first one that all tasks have."""
+
+    @property
+    @abstractmethod
+    def strata(self) -> tuple[str, ...]:
+        """The names of the strata (subtasks) from which the items come."""
+
+    @abstractmethod
+    def stratum(self, item: int) -> int:
+        """Return the index of an item's stratum in `strata`."""
+
+    @abstractmethod
+    def label(self, item: int) -> str:
+        """Return the name of an item for messages."""
+
+    @abstractmethod
+    def scorable(self, metric: str) -> list[int]:
+        """Return the indices of the items for which a metric is defined; raise UserError if there are none."""
+
+    @abstractmethod
+    def split(self, seed: int, verdict_share: float, metric: str) -> tuple[Ints, Ints]:
+        """Split the items for which a metric is defined into search items and verdict items.
+
+        The split depends only on the seed and on the items.
+
+        Args:
+            seed: The seed of the study.
+            verdict_share: The share of items to keep for the verdict.
+            metric: The metric by which the task is scored.
+
+        Returns:
+            The indices of the search items and those of the verdict items, each in ascending order.
+
+        Raises:
+            UserError: There are fewer than MIN_ITEMS search items or verdict items.
+        """
+
+    @abstractmethod
+    def weights(self, indices: Ints, metric: str) -> Floats:
+        """Return the weights of items in the score of a metric, (n,), which sum to 1."""
+
+    @abstractmethod
+    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
+        """Return the per-item values of all metrics, and the log-likelihoods of all continuations.
+
+        Args:
+            indices: (n,), the indices of the items.
+            answers: The answers to the items' requests, in the order of the requests.
+
+        Returns:
+            The values by metric, each (n,), and the log-likelihoods, (n, most continuations of an item). Both are nan
+            if an item has no such metric or continuation.
+
+        Raises:
+            NotFiniteError: A log-likelihood is nan, or an item cannot be scored.
+        """
+
+    @abstractmethod
+    def aggregate(self, indices: Ints, values: Floats, metric: str) -> tuple[float, float]:
+        """Return the score of a metric and its standard error.
+
+        Args:
+            indices: (n,), the indices of the items.
+            values: (n,), the metric's values of the items; nan for an item without a value.
+            metric: The metric.
+        """
+
+    @property
+    @abstractmethod
+    def content(self) -> Content | None:
+        """The digest of everything in the items that scores depend on; None if the training rows' digest covers it."""
+
+    def check(self, context: int) -> None:
+        """Raise UserError if a continuation has no tokens or more than fit into the model's context.
+
+        A long text before the continuation is no error: it is truncated.
+
+        Args:
+            context: The model's context length in tokens.
+        """
+        for item in range(len(self)):
+            for (_, text), _, continuation in self.requests[self.span(item)]:
+                if not 0 < len(continuation) <= context:
+                    raise UserError(
+                        f"{self.label(item)}: the choice {text[:50]!r} has {len(continuation)} tokens, "
+                        f"not between 1 and {context}, the model's context length"
+                    )
+
+    def requests_of(self, indices: Ints) -> list[Request]:
+        """Return the requests of some items, in the order of `indices`."""
+        return [request for item in indices for request in self.requests[self.span(item)]]
+
+    def strata_of(self, indices: Ints) -> Ints:
+        """Return the index of each item's stratum, (n,)."""
+        return np.array([self.stratum(item) for item in indices], np.int64)
+
+
+def weighted_mean(values: Floats, weights: Floats) -> tuple[float, float]:
+    """Return the weighted mean of items and its standard error, sqrt(sum w^2 (x - mean)^2 n / (n - 1)).
+
+    Args:
+        values: (n,), the values of the items.
+        weights: (n,), their weights, which sum to 1.
+    """
+    n = len(values)
+    mean = float(weights @ values)
+    return mean, math.sqrt(float((weights**2 * (values - mean) ** 2).sum()) * n / (n - 1)) if n > 1 else math.nan
+
+
+def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
+    """Return each different request (by its tokens) once, and for every given request its index among these.
+
+    Requests with the same tokens then get exactly the same likelihood. If computed twice, it could differ by rounding.
+    """
+    index_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    unique: list[Request] = []
+    indices = []
+    for request in requests:
+        index = index_of.setdefault((tuple(request[1]), tuple(request[2])), len(unique))
+        if index == len(unique):
+            unique.append(request)
+        indices.append(index)
+    return unique, indices

@@ -1,0 +1,70 @@
+"""Define what the scores of a study measure, and how users read them.
+
+Inside partune, a higher score is always better. Users read a loss as a loss, for which lower is better.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from partune.runtime import rounding
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What the scores of a study measure.
+
+    Attributes:
+        name: The word for the score in headings and sentences.
+        sign: 1 if users read the score as it is; -1 if they read minus the score.
+    """
+
+    name: str
+    sign: int = 1
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether lower numbers are better in what users read."""
+        return self.sign < 0
+
+    @property
+    def axis(self) -> str:
+        """The name of the score itself, for figures, in which higher is always better."""
+        return f"minus {self.name}" if self.lower_is_better else self.name
+
+    def shown(self, score: float) -> float:
+        """Return the number that users read for a score."""
+        return self.sign * score
+
+    def score(self, score: float | None, stderr: float | None) -> str:
+        """Return a score as text, without its standard error but rounded by it; a dash if there is no score."""
+        return rounding.score(None if score is None else self.shown(score), stderr)
+
+    def measured(self, score: float | None, stderr: float | None) -> str:
+        """Return a score with its standard error; a dash if there is no score."""
+        return rounding.measured(None if score is None else self.shown(score), stderr)
+
+
+SCORE = Goal("score")
+LOSS = Goal("loss", -1)
+GOALS = {goal.name: goal for goal in (SCORE, LOSS)}
+
+
+def goal_of(loaded: Mapping[str, Any]) -> Goal:
+    """Return the goal of a study.
+
+    Args:
+        loaded: What the study recorded about its model, data and scoring; empty for a study of a function.
+    """
+    return GOALS[loaded.get("scoring", {}).get("shown_as", SCORE.name)]
+
+
+def perplexity(score: float | None) -> str:
+    """Return the perplexity exp(loss) that belongs to minus a loss in nats per token; a dash if it is not finite."""
+    try:
+        return rounding.number(math.inf if score is None else math.exp(-score), 3)
+    except OverflowError:
+        return rounding.NONE
