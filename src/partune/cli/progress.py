@@ -14,8 +14,18 @@ from partune.report.words import coverage_words, progress, reloaded_words, setti
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Status, Trial
-from partune.trial.goals import SCORE, goal_of
-from partune.trial.names import Baseline, Confirmation, FreshRun, RunName, WinnerScoring, score_on_verdict_items
+from partune.trial.goals import LOSS, SCORE, goal_of
+from partune.trial.names import (
+    ROWS,
+    Baseline,
+    Confirmation,
+    FreshRun,
+    ItemSet,
+    ResultName,
+    RunName,
+    WinnerScoring,
+    score_on_verdict_items,
+)
 from partune.verdict.limits import Limits
 from partune.verdict.winner import ranked
 
@@ -114,19 +124,11 @@ class Terminal(Watcher):
             self._print(f"{data['examples']} examples of {data['rows']} rows{losses}; {data['tokens']} tokens")
             for note in row_notes(data):
                 self._print(note)
-            items = ", ".join(f"{count} {name}" for name, count in summary["scoring"]["items"].items())
             for targets, covered in summary.get("adapted", {}).items():
                 self._print(f"{targets}: {coverage_words(covered)}")
-            metric = summary["scoring"]["metric"]
-            left_out = summary["scoring"].get("left_out", {}).items()
-            items += " items" + "".join(
-                f", {count} of {name} left out: no score in {metric}" for name, count in left_out
-            )
             self._goal = goal_of(summary)
-            if self._goal.lower_is_better:
-                metric = f"{self._goal.name} per trained token in nats (lower is better)"
             pack = f", {summary['pack']} trials at once" if summary.get("pack", 1) > 1 else ""
-            self._print(f"{items}; score: {metric}; {summary['dtype']} on {summary['device']}{pack}")
+            self._print(f"{_scored(summary['scoring'])}; {summary['dtype']} on {summary['device']}{pack}")
         for note in summary.get("notes", []):
             self._print(f"note: {note}")
 
@@ -217,3 +219,21 @@ class Terminal(Watcher):
             if trial.observation is not None and "seconds" in trial.observation.cost
         ]
         return span(statistics.median(seconds) * (self._budget - self._done())) if seconds else "?"
+
+
+def _scored(scoring: Mapping[str, Any]) -> str:
+    """Return what the trials are scored by, from the record of it."""
+    counts = scoring["items"]
+    if goal_of({"scoring": scoring}) is LOSS:
+        search, verdict = (counts[str(ResultName(items, ROWS, ""))] for items in (ItemSet.SEARCH, ItemSet.VERDICT))
+        tests = "".join(f", {count} {name}" for name, count in counts.items() if name.startswith(ItemSet.TEST))
+        return (
+            f"{search} validation rows score the trials, {verdict} are held out for the verdict{tests}; "
+            "score: loss per trained token in nats (lower is better)"
+        )
+    metric = scoring["metric"]
+    left_out = "".join(
+        f", {count} of {name} left out: no score in {metric}" for name, count in scoring.get("left_out", {}).items()
+    )
+    items = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f"{items} items{left_out}; score: {metric}"

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Self
 
+ROWS = "validation rows"  # the name of the task that scores the loss of validation rows
+
 # ----- runs outside the search
 
 

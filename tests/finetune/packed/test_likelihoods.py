@@ -165,6 +165,18 @@ def test_a_context_is_read_once_and_the_last_tokens_of_choices_never() -> None:
     assert [len(tree.requests) for tree in grow(requests, 100, False)] == [1, 1, 1]
 
 
+def test_an_answer_in_the_next_requests_context_needs_no_row_of_its_own(base: Base) -> None:
+    """As the answers of a conversation do: each is in the context of the next."""
+    turns: list[Request] = [(("", ""), [1, 2], [3, 4]), (("", ""), [1, 2, 3, 4, 5], [6]), (("", ""), [1, 2, 9], [3, 4])]
+    first, second = grow(turns, 100, True)
+    assert first.tokens == [1, 2, 3, 4, 5]
+    assert first.requests == [(1, [4], [6]), (0, [1, 2], [3, 4])]
+    assert second.requests == [(2, [2, 3], [3, 4])]
+    assert len(grow(turns, 100, False)) == 3
+    assert len(grow(turns, 4, True)) == 3  # with a context of 4 tokens, the second request loses its beginning
+    check_same(PackedLikelihoods(base, Head(base)).answers("p", turns)[0], harness_model(base, 4)(turns))
+
+
 def test_logits_are_computed_at_continuations_only(
     base: Base, requests_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,8 @@ lm-evaluation-harness, which computes requests one by one. Here, the computation
 
 - Requests with the same context form one *tree*. Its row has the context once, and after it the tokens of every choice.
   By a mask, a choice sees only the context and itself. Its positions are those that it would have in a row of its own.
+- A request whose tokens begin the next request's context, such as an earlier answer of a conversation, is read from
+  that context.
 - Trees are sorted by length and divided into batches.
 - Logits are computed only for the tokens of continuations. Those at the end of a context are computed once for all
   choices.
@@ -98,6 +100,16 @@ class Tree:
         self.branch += [number] * len(read)
         self.requests.append((request, [end - 1, *range(start, start + len(read))], continuation))
 
+    def read(self, request: int, start: int, continuation: list[int]) -> None:
+        """Add a request whose continuation stands in the context.
+
+        Args:
+            request: The index of the request in the part.
+            start: Where in the context the continuation begins.
+            continuation: The tokens of the continuation.
+        """
+        self.requests.append((request, list(range(start - 1, start - 1 + len(continuation))), continuation))
+
 
 def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: Frequencies | None = None) -> list[Tree]:
     """Return the trees of some requests.
@@ -110,14 +122,26 @@ def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: F
     """
     trees: list[Tree] = []
     growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
+    earlier: list[tuple[int, int, list[int]]] = []  # requests that stand in the context of the next one
     for index, (_, before, continuation) in enumerate(requests):
         trunk = (before + continuation)[-(context + 1) :][: -len(continuation)]
-        key = tuple(trunk), frequencies and frequencies(len(trunk) + len(continuation) - 1)
+        frequency = frequencies and frequencies(len(trunk) + len(continuation) - 1)
+        if shared and index + 1 < len(requests):
+            _, following, end = requests[index + 1]
+            fits = len(following) + len(end) <= context + 1
+            alike = not frequencies or frequencies(len(following) + len(end) - 1) == frequency
+            if fits and alike and following[: len(trunk) + len(continuation)] == trunk + continuation:
+                earlier.append((index, len(trunk), continuation))
+                continue
+        key = tuple(trunk), frequency
         tree = growing.get(key) if shared else None
         if tree is None or len(tree.tokens) + len(continuation) > max(ROW, 2 * len(trunk)):
             tree = growing[key] = Tree(trunk)
             trees.append(tree)
         tree.add(index, continuation)
+        for request in earlier:
+            tree.read(*request)
+        earlier = []
     return trees
 
 

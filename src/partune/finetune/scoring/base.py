@@ -154,6 +154,10 @@ class Task(ABC):
         """Return the requests of some items, in the order of `indices`."""
         return [request for item in indices for request in self.requests[self.span(item)]]
 
+    def identifiers(self, indices: Ints) -> Ints:
+        """Return the number under which each item is recorded, (n,)."""
+        return indices
+
     def strata_of(self, indices: Ints) -> Ints:
         """Return the index of each item's stratum, (n,)."""
         return np.array([self.stratum(item) for item in indices], np.int64)

@@ -28,8 +28,8 @@ from partune.finetune.scoring.base import (
     weighted_mean,
 )
 from partune.trial.contents import Content
+from partune.trial.names import ROWS
 
-NAME = "validation rows"
 LOSS = "loss"
 
 
@@ -42,7 +42,7 @@ class HeldOutRows(Task):
     """
 
     def __init__(self, examples: Examples, apart: bool = False) -> None:
-        self.name = NAME
+        self.name = ROWS
         self.examples, self.apart = examples, apart
         requests: list[Request] = []
         self._spans: list[slice] = []
@@ -75,7 +75,7 @@ class HeldOutRows(Task):
     @property
     def strata(self) -> tuple[str, ...]:
         """One stratum: all rows are of the same kind."""
-        return (NAME,)
+        return (ROWS,)
 
     def stratum(self, item: int) -> int:
         """Return 0."""
@@ -84,6 +84,10 @@ class HeldOutRows(Task):
     def label(self, item: int) -> str:
         """Return the name of a row for messages."""
         return f"validation row {self.examples.numbers[item]}"
+
+    def identifiers(self, indices: Ints) -> Ints:
+        """Return the number of each row in its file, counted from 1, (n,)."""
+        return self.examples.numbers[indices]
 
     def scorable(self, metric: str) -> list[int]:
         """Return the indices of all rows, each of which has a trained token."""

@@ -211,7 +211,7 @@ class Scorer:
                 values, likelihoods = results(part, answers)
             except NotFiniteError as broken:
                 return broken
-            items[str(part.result("doc_id"))] = part.indices
+            items[str(part.result("doc_id"))] = part.task.identifiers(part.indices)
             items[str(part.result("loglikelihood"))] = likelihoods
             if len(part.task.strata) > 1 or np.ptp(part.weights) > 0:
                 items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.stratum, part.weights
