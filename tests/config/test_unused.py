@@ -174,6 +174,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: engine packed"),
     ({"model": {"path": ".", "revision": "main"}}, "model.revision would have no effect: . is a folder"),
     ({"data": {"path": __file__, "split": "test"}}, "data.split would have no effect: "),
+    ({"validation": {"tasks": ["t"], "split": 0.2}}, "validation.split would have no effect: a task scores the trials"),
+    ({"validation": {"tasks": ["t"], "data": "v.json"}}, "validation.data would have no effect: a task scores"),
+    (
+        {"validation": {"data": "v.json", "split": 0.2}},
+        "validation.split would have no effect: the validation rows are",
+    ),
+    ({"validation": {"fewshot": 2}}, "validation.fewshot would have no effect: there is no task (--task)"),
+    ({"validation": {"trust_task_code": True}}, "validation.trust_task_code would have no effect: there are no tasks"),
     ({"run": {"tls": "folder"}}, "run.tls would have no effect: it is for a running Dask scheduler"),
 ]
 
@@ -195,6 +203,8 @@ HEEDED: list[dict[str, Any]] = [
     {"run": {"engine": "litgpt", "litgpt": "/opt/litgpt", "pack": 1}, "validation": {"tasks": ["t"], "batch_size": 8}},
     {"run": {"engine": "peft"}, "validation": {"tasks": ["t"], "batch_size": 8}},
     {"run": {"tls": "folder", "scheduler": "tls://host:8786"}},
+    {"validation": {"split": 0.2, "limit": 50, "verdict_share": 0.6, "metric": "loss"}},
+    {"validation": {"data": "v.json", "trust_task_code": True}, "test": {"tasks": ["u"]}},
     {"test": {"tasks": ["u"], "limit": 5, "every_trial": True}},
     {"model": {"path": "acme/base", "revision": "main"}, "data": {"path": "acme/rows", "split": "test"}},
 ]

@@ -41,6 +41,7 @@ class Chosen:
         fields: The fields of the rows that the study used. The key is the field's standard name in the format; the
             value is its name in the data.
         apart: The number of answers in chats that were each trained in a separate example, which ends with the answer.
+        held_out: The number of rows of the data that were validation rows, and so not trained on.
         dropout: The base model's own dropout, which the study turns off. The key is the name of a setting in the
             model's config.json; the value is its value there.
     """
@@ -58,6 +59,7 @@ class Chosen:
     covered: Mapping[str, Any] | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     apart: int = 0
+    held_out: int = 0
     dropout: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -93,6 +95,7 @@ class Chosen:
             covered=loaded.get("adapted", {}).get(training.targets),
             fields=loaded["data"].get("fields", {}),
             apart=loaded["data"].get("answers_apart", 0),
+            held_out=loaded["data"].get("validation_rows", 0),
             dropout=loaded.get("dropout", {}),
         )
 
@@ -188,6 +191,10 @@ class Chosen:
         if left := [name for standard, name in self.fields.items() if standard not in (*plain, *read)]:
             sentences.append(
                 f"The study used the rows' fields {', '.join(left)}; {tool} ignores them or uses them differently."
+            )
+        if self.held_out:
+            sentences.append(
+                f"The study held out {self.held_out} rows of the data to score its trials; {tool} trains on them too."
             )
         if self.apart:
             sentences.append(

@@ -155,6 +155,12 @@ class Materials:
         return Loaded(rows, examples, scorer)
 
     @property
+    def held_out(self) -> dict[str, int]:
+        """The record's entry with the number of rows that are held out of the data; empty if there are none."""
+        count = len(set(self.loaded.rows.numbers)) - len(set(self.loaded.examples.numbers))
+        return {"validation_rows": count} if count else {}
+
+    @property
     def validation_data(self) -> config.Data | None:
         """The section `data` of the file with validation rows; None if there is no such file."""
         path = self.validation.data

@@ -121,6 +121,7 @@ def test_a_study_without_a_task_trains_on_the_other_rows(make: Any, data_file: P
     found = tuner.evaluate(Trial(0, {"learning_rate": 0.05}))
     assert found.cost["examples"] == len(trained)
     assert (tuner.summary["scoring"]["shown_as"], tuner.summary["scoring"]["metric"]) == ("loss", "loss")
+    assert tuner.summary["data"]["validation_rows"] == len(task)
     # The digest is of all rows: the seed of a study decides which of them are held out.
     other = make(task=None, validation={"split": 0.25}, seed=1)
     assert {**tuner.contents} == {**other.contents}
