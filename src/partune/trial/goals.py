@@ -40,11 +40,21 @@ class Goal:
         return self.sign * score
 
     def score(self, score: float | None, stderr: float | None) -> str:
-        """Return a score as text, without its standard error but rounded by it; a dash if there is no score."""
+        """Return a score as text, without its standard error but rounded by it; a dash if there is no score.
+
+        Args:
+            score: The score, or None.
+            stderr: Its standard error, or None if it has none.
+        """
         return rounding.score(None if score is None else self.shown(score), stderr)
 
     def measured(self, score: float | None, stderr: float | None) -> str:
-        """Return a score with its standard error; a dash if there is no score."""
+        """Return a score with its standard error; a dash if there is no score.
+
+        Args:
+            score: The score, or None.
+            stderr: Its standard error, or None if it has none.
+        """
         return rounding.measured(None if score is None else self.shown(score), stderr)
 
 

@@ -101,7 +101,12 @@ class Task(ABC):
 
     @abstractmethod
     def weights(self, indices: Ints, metric: str) -> Floats:
-        """Return the weights of items in the score of a metric, (n,), which sum to 1."""
+        """Return the weights of items in the score of a metric, (n,), which sum to 1.
+
+        Args:
+            indices: (n,), the indices of the items.
+            metric: The metric.
+        """
 
     @abstractmethod
     def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:

@@ -344,7 +344,12 @@ def _numbers(trials: Sequence[int], most: int = 20) -> str:
 
 
 def hover(trial: Trial, goal: Goal) -> str:
-    """Return a trial's hover text, in Plotly's markup."""
+    """Return a trial's hover text, in Plotly's markup.
+
+    Args:
+        trial: The trial.
+        goal: What the trial's score measures.
+    """
     score = ""
     if trial.observation is not None and trial.status is not Status.FAILED:
         score = f": {goal.measured(trial.score, trial.observation.stderr)}"
