@@ -31,7 +31,7 @@ def test_sections_are_texts_mappings_or_sections(make: Any, task_file: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"task": None, "validation": {"metric": "acc"}}, "validation.metric: acc needs a task"),
+        ({"task": None, "validation": {"metric": "acc_norm"}}, "validation.metric: acc_norm needs a task"),
         ({"training": {"learning_rat": 1}}, 'unknown key "training.learning_rat"; did you mean "learning_rate"'),
         ({"training": {"lora_dropout": 1.5}}, "training.lora_dropout: input should be less than 1, got 1.5"),
     ],

@@ -171,3 +171,15 @@ def write_task(
     listed = "\n".join(METRIC.format(name=metric) for metric in metrics)
     (folder / f"{name}.yaml").write_text(TASK.format(name=name, kind=kind, metrics=listed))
     return folder / f"{name}.yaml"
+
+
+LABELS = ("pump", "the pump", "oil valve")
+
+
+def make_tickets(count: int, seed: int = 0) -> list[Row]:
+    """Alpaca rows of random words whose outputs are labels, the first most often."""
+    draw = random.Random(seed)
+    return [
+        {"instruction": " ".join(draw.choices(WORDS, k=5)), "output": draw.choices(LABELS, (5, 3, 1))[0]}
+        for _ in range(count)
+    ]

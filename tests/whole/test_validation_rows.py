@@ -54,7 +54,10 @@ def test_rows_alone_make_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (("--metric", "acc"), "validation.metric: acc needs a task (--task); validation rows have the metric loss"),
+        (
+            ("--metric", "acc_norm"),
+            "validation.metric: acc_norm needs a task (--task)",
+        ),
         (("--validation-split", "0"), "validation.split: input should be greater than 0"),
         (("--validation-data", "none.jsonl"), "no data file none.jsonl"),
         (("--engine", "litgpt"), "with the engine litgpt, partune cannot score validation rows, only tasks (--task)"),

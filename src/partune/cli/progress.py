@@ -14,7 +14,7 @@ from partune.report.words import coverage_words, progress, reloaded_words, setti
 from partune.study import Watcher
 from partune.study.watcher import Watched
 from partune.trial import Status, Trial
-from partune.trial.goals import LOSS, SCORE, goal_of
+from partune.trial.goals import SCORE, goal_of
 from partune.trial.names import (
     ROWS,
     Baseline,
@@ -224,13 +224,14 @@ class Terminal(Watcher):
 def _scored(scoring: Mapping[str, Any]) -> str:
     """Return what the trials are scored by, from the record of it."""
     counts = scoring["items"]
-    if goal_of({"scoring": scoring}) is LOSS:
-        search, verdict = (counts[str(ResultName(items, ROWS, ""))] for items in (ItemSet.SEARCH, ItemSet.VERDICT))
+    search, verdict = (counts.get(str(ResultName(items, ROWS))) for items in (ItemSet.SEARCH, ItemSet.VERDICT))
+    if search is not None:
         tests = "".join(f", {count} {name}" for name, count in counts.items() if name.startswith(ItemSet.TEST))
-        return (
-            f"{search} validation rows score the trials, {verdict} are held out for the verdict{tests}; "
-            "score: loss per trained token in nats (lower is better)"
-        )
+        score = "loss per trained token in nats (lower is better)"
+        if labels := scoring.get("labels"):
+            score = f"{scoring['metric']} of {len(labels)} labels, the likeliest of which is the answer"
+        rows = f"{search} validation rows score the trials, {verdict} are held out for the verdict"
+        return f"{rows}{tests}; score: {score}"
     metric = scoring["metric"]
     left_out = "".join(
         f", {count} of {name} left out: no score in {metric}" for name, count in scoring.get("left_out", {}).items()

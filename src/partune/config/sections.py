@@ -197,7 +197,7 @@ class Validation(Section):
 
     tasks: Annotated[Names, flag("task")] = ()
     """Multiple-choice task of lm-evaluation-harness by which trials are scored: its name or a YAML file. With several
-    tasks, the score is the mean over the tasks. Without a task, trials are scored by the loss of validation rows."""
+    tasks, the score is the mean over the tasks. Without a task, trials are scored by validation rows."""
     split: Annotated[float, Field(gt=0, lt=1), flag("validation-split")] = 0.1
     """Share of the data's rows that are validation rows instead of training rows, if there is no task. Rows with the
     same prompt stay together."""
@@ -206,8 +206,8 @@ class Validation(Section):
     metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
     """Metric of the score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus
     the loss of the right choice (loss), or the difference between the likelihoods of the right and the best wrong
-    choice, divided by their sum (margin). By default acc_norm if all tasks have it, otherwise acc. Validation rows have
-    the metric loss: minus the loss per trained token."""
+    choice, divided by their sum (margin). By default acc_norm if all tasks have it, otherwise acc. Without a task: acc
+    if the answers of the rows are labels (few different ones), otherwise loss: minus the loss per trained token."""
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items, or of the validation rows, that are held out for the verdict; the search never sees
     their scores."""
@@ -415,10 +415,10 @@ class StudyConfig(Section):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name} is missing: give {option} or a section in the file")
             validation = cast(Validation, self.validation)
-            if not validation.tasks and validation.metric not in (None, "loss"):
+            if not validation.tasks and validation.metric == "acc_norm":
                 raise ValueError(
-                    f"validation.metric: {validation.metric} needs a task (--task); "
-                    "validation rows have the metric loss"
+                    "validation.metric: acc_norm needs a task (--task); validation rows have the metrics loss and, if "
+                    "their answers are labels, acc and margin"
                 )
         return self
 

@@ -117,7 +117,7 @@ class Materials:
             quantization,
         )
         from partune.finetune.scoring.definitions import check_file
-        from partune.finetune.scoring.heldout import HeldOutRows, held_out
+        from partune.finetune.scoring.held_out import HeldOut, validation_data
         from partune.finetune.scoring.scores import Scorer
         from partune.runtime.isolation import own_generators
 
@@ -127,45 +127,30 @@ class Materials:
         device = find_device(study.run.device)
         quantization(self.model, device, find_dtype(dtype, device))
         find_file(self.data)
-        if (validation_data := self.validation_data) is not None:
-            find_file(validation_data)
+        if (file := validation_data(study)) is not None:
+            find_file(file)
         for name in (*self.validation.tasks, *study.test.tasks):
             check_file(name)
         import torch
 
         with own_generators(torch.device("cpu")):
             tokenizer = load_tokenizer(self.model)
-            examples = rows = tokenise(self.data, tokenizer)
-            held: Examples | None = None
-            if validation_data is not None:
-                held = tokenise(validation_data, tokenizer)
-            elif not self.validation.tasks:
-                share = min(self.validation.split, (self.validation.limit or len(rows)) / len(rows))
-                trained_on, validation = held_out(rows, share, study.search.seed)
-                examples, held = rows.select(trained_on), rows.select(validation)
+            rows = tokenise(self.data, tokenizer)
+            held = HeldOut.of(rows, study, tokenizer)
             base = self.base(dtype)
-            if held is not None:
-                held = held.cut(min(self.data.max_length, base.positions), self.data.loss_on)
-            scored = None if held is None else HeldOutRows(held, apart=validation_data is not None)
-            scorer = Scorer(base, self.validation, study.test, study.search.seed, scored)
+            validation = None if held is None else held.task(self.data, base.positions, tokenizer)
+            scorer = Scorer(base, self.validation, study.test, study.search.seed, validation)
             check_vocabulary(base, "the data", int(rows.tokens.max()))
             for part in scorer.parts:
                 tokens = (token for _, *texts in part.requests for text in texts for token in text)
                 check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
-        return Loaded(rows, examples, scorer)
+        return Loaded(rows, rows if held is None else held.trained, scorer)
 
     @property
     def held_out(self) -> dict[str, int]:
         """The record's entry with the number of rows that are held out of the data; empty if there are none."""
         count = len(set(self.loaded.rows.numbers)) - len(set(self.loaded.examples.numbers))
         return {"validation_rows": count} if count else {}
-
-    @property
-    def validation_data(self) -> config.Data | None:
-        """The section `data` of the file with validation rows; None if there is no such file."""
-        path = self.validation.data
-        changes = {"path": path, "limit": self.validation.limit}
-        return None if path is None else self.data.model_copy(update=changes)
 
     def precision(self, dtype: str) -> str:
         """Return the precision (fp32, bf16 or fp16) that a value of the setting `dtype` means on the study's device."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from partune.report import sentences, words
 from partune.report.data_notes import row_notes
 from partune.report.facts import Facts
+from partune.report.labels import confusions
 from partune.runtime.markdown import fenced, plain, table
 
 
@@ -28,6 +29,8 @@ def markdown(facts: Facts) -> str:
         lines += ["## Base, defaults, winner", "", escaped(*sentences.standing(facts))]
     if rows := sentences.comparisons(facts):
         lines.append(escaped(sentences.COMPARED, rows))
+    if (table_of_labels := confusions(facts.summary["labels"])) is not None:
+        lines += ["## Labels", "", escaped(*table_of_labels)]
     lines += ["## What matters", ""]
     if facts.importance is not None:
         shares = [(name, f"{100 * share:.0f} %") for name, share in facts.importance.shares.items()]

@@ -7,6 +7,7 @@ from typing import Any
 
 from partune.report import words
 from partune.report.facts import Facts
+from partune.report.labels import label_notes
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, defaults_called, equal_words, lost_words, luck, seed_words
 from partune.report.words import span
@@ -111,6 +112,7 @@ def remarks(facts: Facts) -> list[str]:
         lines.append(lucky)
     if losses := words.loss_words(summary):
         lines.append(losses)
+    lines += label_notes(summary["labels"])
     if lost := lost_words(summary):
         lines.append(lost.strip())
     if summary["verdict"] is not None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from partune.config import baseline
 from partune.report.data_notes import row_notes
+from partune.report.labels import label_notes
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, curse, equal_words, lost_words, luck, small_print
 from partune.report.words import coverage_words, loss_words, progress, remark, score_of, settings, span, value
@@ -61,6 +62,7 @@ def _page(summary: Summary) -> list[RenderableType]:
             page.append(f"Here the defaults are {summary['defaults']['called']}.")
     if losses := loss_words(summary):
         page.append(losses)
+    page += [text(note) for note in label_notes(summary["labels"])]
     if (winner := summary["best"]) is not None:
         shown = "" if summary["base"] is not None else f", {_shown(winner, goal)}"
         lucky = f". {luck_words}" if (luck_words := luck(summary)) else ""

@@ -20,7 +20,6 @@ from partune.errors import UserError
 from partune.finetune import model as models
 from partune.finetune.model import Base
 from partune.finetune.scoring.base import UndefinedScoreError
-from partune.finetune.scoring.choices import Item, continuous
 from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.scores import Scorer, choose_metric, mean_of
 from partune.objectives.agreement import TOLERANCE
@@ -155,19 +154,6 @@ def test_a_parts_numbers_do_not_depend_on_the_others(base: Base, task_file: Path
 # ----- the metrics that move with every bit
 
 
-def test_margin_and_loss_by_their_definitions() -> None:
-    item = Item(0, 0, {}, (1,), 3, slice(0, 3))
-    likelihoods = np.array([-4.0, -3.0, -9.0])
-    loss, margin = continuous(item, likelihoods, [2, 4, 3])
-    p, q = math.exp(-3), math.exp(-4)
-    assert loss == pytest.approx(-3 / 4)
-    assert margin == pytest.approx((p - q) / (p + q))
-    assert continuous(item, np.array([-1e6, -1.0, -1e6]), [1, 1, 1])[1] == 1.0
-    several = Item(0, 0, {}, (0, 1), 3, slice(0, 3))
-    assert continuous(several, likelihoods, [1, 1, 1]) == (-3.0, pytest.approx(math.tanh(3)))
-    assert all(map(math.isnan, continuous(Item(0, 0, {}, (), 3, slice(0, 3)), likelihoods, [1, 1, 1])))
-
-
 def test_a_margin_is_positive_where_accuracy_counts(base: Base, task_file: Path) -> None:
     scores = scorer(base, task_file, metric="margin").score(harness_model(base, 16), {"search"})
     margin = scores.items["search/choices/margin"]
@@ -187,17 +173,6 @@ def test_the_loss_is_that_of_the_right_choice(base: Base, task_file: Path) -> No
         with torch.no_grad():
             loss = base.model(ids, labels=torch.tensor([[-100] * len(context) + continuation])).loss
         assert scores.items["search/choices/loss"][row] == pytest.approx(-float(loss), abs=1e-5)
-
-
-def test_unequal_groups_and_unknown_items_are_aggregated(base: Base, task_file: Path) -> None:
-    part = scorer(base, task_file).parts[0]
-    values = np.arange(15.0)
-    values[3] = np.nan
-    mean, error = part.task.aggregate(part.indices, values, "acc")
-    known = values[~np.isnan(values)]
-    assert (mean, error) == pytest.approx((known.mean(), known.std(ddof=1) / math.sqrt(14)))
-    assert all(map(math.isnan, part.task.aggregate(part.indices, np.full(15, np.nan), "acc")))
-    assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))
 
 
 @pytest.mark.slow
@@ -377,3 +352,7 @@ def test_a_tokenizer_without_a_first_token_is_refused_with_advice(base: Base, ta
     bare.bos_token = bare.eos_token = None
     with pytest.raises(UserError, match=r"neither a BOS nor an EOS token.*tokenizer_config\.json"):
         scorer(dataclasses.replace(base, tokenizer=bare), task_file)
+
+
+def test_the_mean_of_independent_scores() -> None:
+    assert mean_of([(0.2, 0.03), (0.4, 0.04)]) == pytest.approx((0.3, 0.025))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -162,6 +163,15 @@ class Task(ABC):
     def identifiers(self, indices: Ints) -> Ints:
         """Return the number under which each item is recorded, (n,)."""
         return indices
+
+    def recorded(self, indices: Ints) -> Mapping[str, Ints]:
+        """Return further numbers of each item for the record, by their names, each (n,)."""
+        return {}
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """Further entries for the record's description of what is scored."""
+        return {}
 
     def strata_of(self, indices: Ints) -> Ints:
         """Return the index of each item's stratum, (n,)."""

@@ -31,8 +31,8 @@ from partune.finetune.scoring.base import (
     UndefinedScoreError,
 )
 from partune.finetune.scoring.harness import encoder
-from partune.finetune.scoring.heldout import LOSS, HeldOutRows
 from partune.finetune.scoring.tasks import Loader
+from partune.finetune.scoring.validation_rows import ValidationRows
 from partune.runtime.isolation import own_generators
 from partune.trial.names import ItemSet, ResultName, stderr_name
 
@@ -124,7 +124,7 @@ class Scorer:
         validation: config.Validation,
         test: config.Test,
         seed: int,
-        rows: HeldOutRows | None = None,
+        rows: ValidationRows | None = None,
     ) -> None:
         loader = Loader()
         with own_generators(base.device):
@@ -213,6 +213,7 @@ class Scorer:
                 return broken
             items[str(part.result("doc_id"))] = part.task.identifiers(part.indices)
             items[str(part.result("loglikelihood"))] = likelihoods
+            items |= {str(part.result(what)): array for what, array in part.task.recorded(part.indices).items()}
             if len(part.task.strata) > 1 or np.ptp(part.weights) > 0:
                 items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.stratum, part.weights
             for metric, of_items in values.items():
@@ -258,7 +259,7 @@ class Scorer:
             "metric": self.metric,
             "items": {part.full_name: len(part.indices) for part in self.parts},
             "left_out": self.left_out,
-            **({"shown_as": LOSS} if any(isinstance(task, HeldOutRows) for task in self.tasks) else {}),
+            **{name: entry for task in self.tasks for name, entry in task.described.items()},
             "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
         }
 

@@ -15,6 +15,7 @@ from partune.report.data_notes import row_notes
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.html.document import details, document, figure_slot, paragraph, table
+from partune.report.labels import confusions, label_notes
 from partune.report.verdict_words import curse
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
@@ -48,6 +49,7 @@ class Page:
         sections: dict[str, tuple[str, Callable[[], str]]] = {
             "verdict": ("Verdict", self.verdict),
             "comparison": ("Base, defaults, winner", self.comparison),
+            **({"labels": ("Labels", self.labels)} if self.facts.summary["labels"] is not None else {}),
             "scores": ("Score over trials", self.scores),
             "hyperparameters": ("Hyperparameters over trials", self.hyperparameters),
             "parallel": ("All trials at once", self.parallel),
@@ -108,6 +110,15 @@ class Page:
         if tested := sentences.comparisons(self.facts):
             text += "<h3>How sure, on the held-out items</h3>" + table(sentences.COMPARED, tested, numbers=(1, 2, 3))
         return text
+
+    def labels(self) -> str:
+        """Return the section of the labels: which rows got which label."""
+        found = confusions(self.facts.summary["labels"])
+        if found is None:
+            return paragraph("No model has labelled the held-out rows yet.")
+        headers, rows = found
+        notes = "".join(map(paragraph, label_notes(self.facts.summary["labels"])))
+        return notes + table(headers, rows, numbers=range(1, len(headers)))
 
     def scores(self) -> str:
         """Return the section of the scores over trials."""

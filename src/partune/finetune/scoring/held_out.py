@@ -1,0 +1,91 @@
+"""Decide which rows of the data are validation rows, and whether these are scored by their loss or by their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.data import Examples, tokenise
+from partune.finetune.scoring.row_labels import METRICS, Labels, RowLabels, require_labels
+from partune.finetune.scoring.row_losses import RowLosses
+from partune.finetune.scoring.validation_rows import ValidationRows, held_out
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The rows of a study without a task.
+
+    Attributes:
+        trained: The rows that are trained on, at full length.
+        validation: The rows that are not, at full length.
+        labels: The labels of the validation rows; None if they are scored by their loss.
+        apart: Whether the validation rows are from a file of their own.
+    """
+
+    trained: Examples
+    validation: Examples
+    labels: Labels | None
+    apart: bool
+
+    @classmethod
+    def of(cls, rows: Examples, study: config.StudyConfig, tokenizer: PreTrainedTokenizerBase) -> HeldOut | None:
+        """Hold out rows of the data, or read the file of validation rows; return None if tasks score the trials.
+
+        Args:
+            rows: All rows of the data, at full length.
+            study: The study's settings.
+            tokenizer: The base model's tokenizer.
+
+        Raises:
+            UserError: The file of validation rows cannot be read, or the metric needs labels and there are none.
+        """
+        data, validation = study.data, study.validation
+        assert data is not None
+        assert validation is not None
+        if validation.tasks:
+            return None
+        labels = None if validation.metric == "loss" else Labels.of(rows)
+        if validation.metric in METRICS:
+            labels = require_labels(data.path, validation.metric, labels)
+        if (file := validation_data(study)) is None:
+            share = min(validation.split, (validation.limit or len(rows)) / len(rows))
+            kinds = None if labels is None else labels.of_rows
+            trained, chosen = held_out(rows, share, study.search.seed, kinds)
+            held = None if labels is None else labels.select(chosen)
+            return cls(rows.select(trained), rows.select(chosen), held, apart=False)
+        own = tokenise(file, tokenizer)
+        found = None if labels is None else labels.among(own)
+        if found is None and validation.metric in METRICS:
+            raise UserError(
+                f"{file.path}: metric {validation.metric} needs rows with the labels of {data.path}, and other answers "
+                "stand in this file; use `--metric loss`, or correct the file"
+            )
+        return cls(rows, own, found, apart=True)
+
+    def task(self, data: config.Data, positions: int, tokenizer: PreTrainedTokenizerBase) -> ValidationRows:
+        """Return the validation rows as a task.
+
+        Args:
+            data: The study's section `data`.
+            positions: The largest number of tokens that the base model can read.
+            tokenizer: The base model's tokenizer, which knows the texts of labels.
+        """
+        if self.labels is None:
+            cut = self.validation.cut(min(data.max_length, positions), data.loss_on)
+            return RowLosses(cut, self.apart)
+        texts = [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in self.labels.answers]
+        return RowLabels(self.validation, self.labels, self.labels.named(texts), self.apart)
+
+
+def validation_data(study: config.StudyConfig) -> config.Data | None:
+    """Return the section `data` of the file with validation rows; None if there is no such file."""
+    assert study.data is not None
+    assert study.validation is not None
+    path = study.validation.data
+    changes = {"path": path, "limit": study.validation.limit}
+    return None if path is None else study.data.model_copy(update=changes)

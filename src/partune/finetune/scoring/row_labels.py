@@ -1,0 +1,168 @@
+"""Score models by the labels that they give to validation rows, if the answers of the data are few: a classification.
+
+A model's label for a row is the answer with the largest likelihood after the row's own training prompt. Answers include
+the token that ends them, so that a short label gains nothing over a longer one that begins with it. The metrics are
+
+    acc      1 if the likeliest label is the row's, otherwise 0
+    margin   tanh(m / 2), where m is the log-likelihood of the row's label minus that of the likeliest other label
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partune.errors import UserError
+from partune.finetune.data import Examples
+from partune.finetune.scoring.base import Answer, Floats, Ints, NotFiniteError, Request, weighted_mean
+from partune.finetune.scoring.row_losses import stretches
+from partune.finetune.scoring.validation_rows import ValidationRows
+
+METRICS = ("acc", "margin")
+MOST = 100  # the largest number of labels
+LEAST = 5  # the smallest number of rows per label, on average
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a data set: the few different answers of its rows.
+
+    Attributes:
+        answers: The tokens of each label, in the order of their numbers of rows, the most frequent first.
+        of_rows: (n,), the index of each example's label.
+    """
+
+    answers: tuple[tuple[int, ...], ...]
+    of_rows: Ints
+
+    @classmethod
+    def of(cls, examples: Examples) -> Labels | None:
+        """Return the labels of examples; None if an example has more than one answer, or the answers are many.
+
+        Args:
+            examples: The examples at full length.
+        """
+        if (answers := _answers(examples)) is None:
+            return None
+        counts = Counter(answers)
+        if not 2 <= len(counts) <= min(MOST, len(examples) / LEAST):
+            return None
+        known = tuple(answer for answer, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+        index = {answer: number for number, answer in enumerate(known)}
+        return cls(known, np.array([index[answer] for answer in answers], np.int64))
+
+    def among(self, examples: Examples) -> Labels | None:
+        """Return these labels for other examples; None if an example has another answer."""
+        index = {answer: number for number, answer in enumerate(self.answers)}
+        answers = _answers(examples)
+        if answers is None or not set(answers) <= index.keys():
+            return None
+        return Labels(self.answers, np.array([index[answer] for answer in answers], np.int64))
+
+    def named(self, texts: Sequence[str]) -> list[str]:
+        """Return the labels' names: their texts, or numbered texts if two are the same."""
+        counts = Counter(texts)
+        return [text if counts[text] == 1 else f"{text} ({number})" for number, text in enumerate(texts)]
+
+    def select(self, indices: Ints) -> Labels:
+        """Return the labels for some of the examples."""
+        return Labels(self.answers, self.of_rows[indices])
+
+
+class RowLabels(ValidationRows):
+    """The labels of validation rows.
+
+    Args:
+        examples: The rows at full length.
+        labels: The labels, with that of each row.
+        names: The texts of the labels.
+        apart: Whether the rows are from a file of their own, instead of from the training data.
+    """
+
+    def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], apart: bool = False) -> None:
+        super().__init__(examples, apart, labels.of_rows)
+        self.labels, self.names = labels, tuple(names)
+        requests: list[Request] = []
+        for i in range(len(examples)):
+            tokens, trained = examples.example(i)
+            prompt = tokens[: int(trained.argmax())].tolist()
+            requests += [(("", name), prompt, list(answer)) for name, answer in zip(names, labels.answers, strict=True)]
+        self.requests = tuple(requests)
+
+    def span(self, item: int) -> slice:
+        """Return where a row's requests are in `requests`: one for each label."""
+        count = len(self.labels.answers)
+        return slice(item * count, (item + 1) * count)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Accuracy and margin."""
+        return METRICS
+
+    @property
+    def usual(self) -> tuple[str, ...]:
+        """Accuracy."""
+        return METRICS
+
+    @property
+    def described(self) -> Mapping[str, Any]:
+        """The entry with the names of the labels."""
+        return {"labels": list(self.names)}
+
+    def weights(self, indices: Ints, metric: str) -> Floats:
+        """Return equal weights, (n,)."""
+        return np.full(len(indices), 1 / len(indices))
+
+    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
+        """Return accuracy and margin of each row, and the log-likelihoods of all labels, (n, labels)."""
+        likelihoods = np.array([answer[0] for answer in answers]).reshape(len(indices), -1)
+        if (wrong := np.isnan(likelihoods).any(axis=1)).any():
+            raise NotFiniteError(
+                f"the model's log-likelihoods are not finite ({self.label(indices[int(wrong.argmax())])})"
+            )
+        rows, gold = np.arange(len(indices)), self.labels.of_rows[indices]
+        others = likelihoods.copy()
+        others[rows, gold] = -math.inf
+        margin = np.tanh((likelihoods[rows, gold] - others.max(axis=1)) / 2)
+        return {"acc": (likelihoods.argmax(axis=1) == gold).astype(float), "margin": margin}, likelihoods
+
+    def aggregate(self, indices: Ints, values: Floats, metric: str) -> tuple[float, float]:
+        """Return the mean of some rows and its standard error."""
+        return weighted_mean(values, self.weights(indices, metric))
+
+    def recorded(self, indices: Ints) -> Mapping[str, Ints]:
+        """Return the index of each row's own label, under the name "gold"."""
+        return {"gold": self.labels.of_rows[indices]}
+
+
+def _answers(examples: Examples) -> list[tuple[int, ...]] | None:
+    """Return the tokens of each example's answer; None if an example has no prompt, or more than one answer."""
+    answers: list[tuple[int, ...]] = []
+    for i in range(len(examples)):
+        tokens, trained = examples.example(i)
+        spans = stretches(trained)
+        if len(spans) != 1 or spans[0][0] == 0:
+            return None
+        answers.append(tuple(tokens[slice(*spans[0])].tolist()))
+    return answers
+
+
+def require_labels(path: str, metric: str, labels: Labels | None) -> Labels:
+    """Return labels; raise UserError if there are none, although the metric needs them.
+
+    Args:
+        path: The path of the data.
+        metric: The metric that was asked for.
+        labels: The labels of the data, or None.
+    """
+    if labels is None:
+        raise UserError(
+            f"{path}: metric {metric} needs labels: one short answer per row, at most {MOST} different ones, and at "
+            f"least {LEAST} rows for each on average; use `--metric loss`, or name a task (`--task`)"
+        )
+    return labels

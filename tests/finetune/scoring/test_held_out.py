@@ -1,0 +1,80 @@
+"""Which rows of a study are trained on and which score it, by loss or by labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from partune.errors import UserError
+from partune.finetune.scoring.row_losses import RowLosses
+from partune.trial import Trial
+from partune.trial.names import ROWS
+from tests.support.tiny import make_rows, make_tickets, write_jsonl
+
+
+@pytest.mark.slow
+def test_a_study_without_a_task_trains_on_the_other_rows(make: Any, data_file: Path) -> None:
+    tuner = make(task=None, validation={"split": 0.25})
+    tuner.prepare()
+    materials = tuner.engine.materials
+    trained, task = materials.loaded.examples, materials.scorer.tasks[0]
+    assert isinstance(task, RowLosses)
+    assert sorted([*trained.numbers, *task.examples.numbers]) == list(range(1, 41))
+    assert 8 <= len(task) <= 12
+    found = tuner.evaluate(Trial(0, {"learning_rate": 0.05}))
+    assert found.cost["examples"] == len(trained)
+    assert (tuner.summary["scoring"]["shown_as"], tuner.summary["scoring"]["metric"]) == ("loss", "loss")
+    assert tuner.summary["data"]["validation_rows"] == len(task)
+    # The digest is of all rows: the seed of a study decides which of them are held out.
+    other = make(task=None, validation={"split": 0.25}, seed=1)
+    assert {**tuner.contents} == {**other.contents}
+    assert other.engine.materials.loaded.examples.numbers.tolist() != trained.numbers.tolist()
+
+
+@pytest.mark.slow
+def test_validation_rows_may_be_in_a_file_of_their_own(make: Any, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "validation.jsonl", make_rows(12, seed=5))
+    tuner = make(task=None, validation={"data": str(path), "limit": 10})
+    tuner.prepare()
+    materials = tuner.engine.materials
+    assert len(materials.loaded.examples) == 40
+    assert len(materials.scorer.tasks[0]) == 10
+    assert f"the items of task {ROWS}" in tuner.contents
+    base, zero = tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))
+    assert tuner.disagreement(base, zero) is None
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ({"split": 0.05}, "the validation rows are too few"),
+        ({"limit": 2}, "the validation rows are too few"),
+        ({"data": "nowhere.jsonl"}, "no data file nowhere.jsonl"),
+    ],
+)
+def test_bad_validation_rows_are_one_line(make: Any, validation: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make(task=None, validation=validation).prepare()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_splits_are_balanced_and_the_loss_may_be_asked_for(make: Any, tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "tickets.jsonl", make_tickets(200))
+    tuner = make(data=path, task=None, validation={"split": 0.3})
+    tuner.prepare()
+    search, verdict = tuner.engine.materials.scorer.parts
+    counts = [np.bincount(search.task.labels.of_rows[part.indices], minlength=3) for part in (search, verdict)]
+    assert (np.abs(counts[0] - counts[1]) <= 2).all()
+    other = make(data=path, task=None, validation={"split": 0.3, "metric": "loss"})
+    assert other.summary["scoring"]["shown_as"] == "loss"
+    own = write_jsonl(tmp_path / "own.jsonl", make_tickets(20, seed=4))
+    apart = make(data=path, task=None, validation={"data": str(own)})
+    assert len(apart.engine.materials.loaded.examples if apart.prepare() is None else ()) == 200
+    wrong = write_jsonl(tmp_path / "wrong.jsonl", [*make_tickets(20, seed=4), {"instruction": "a", "output": "water"}])
+    with pytest.raises(UserError, match=r"needs rows with the labels of .*tickets.jsonl"):
+        make(data=path, task=None, validation={"data": str(wrong), "metric": "acc"}).prepare()
+    assert make(data=path, task=None, validation={"data": str(wrong)}).summary["scoring"]["shown_as"] == "loss"
