@@ -234,3 +234,48 @@ def test_trials_run_on_as_many_threads_as_suit(
     finally:
         torch.set_num_threads(before)
     assert set(seen) == {expected}
+
+
+# ----- the course of a training
+
+OVERFITTING = {"learning_rate": 0.02, "lora_r": 4}  # with these rows, the validation loss falls for 9 steps, then rises
+
+
+@pytest.mark.slow
+def test_both_engines_score_the_same_points_and_keep_the_same_adapter(make: Any, tmp_path: Path) -> None:
+    trial, found = Trial(0, OVERFITTING, seed=1), {}
+    for engine in TRAINING:
+        for select in ("last", "best"):
+            tuner = make(
+                task=None,
+                validation={"split": 0.5, "points": 4, "select": select},
+                training={"steps": 12, "batch_size": 4, "schedule": "constant"},
+                run={"engine": engine},
+            )
+            found[engine, select] = tuner.evaluate(trial, tmp_path / f"{engine}-{select}")
+    for select in ("last", "best"):
+        packed, peft = found["packed", select], found["peft", select]
+        assert packed.items["points"][:, 0].tolist() == [3, 6, 9, 12]
+        np.testing.assert_allclose(packed.items["points"], peft.items["points"], atol=1e-3)
+        np.testing.assert_allclose(packed.items["training_loss"], peft.items["training_loss"], atol=1e-3)
+        assert packed.score == pytest.approx(peft.score, abs=1e-3)
+    steps, scores = found["packed", "best"].items["points"].T
+    assert found["packed", "best"].scores["selected"] == steps[scores.argmax()] == 9
+    assert "selected" not in found["packed", "last"].scores
+    # With fewer than 64 search items, the points are scored on all of them, so the end's score is the trial's.
+    assert found["packed", "last"].score == pytest.approx(scores[-1], abs=1e-6)
+    assert found["packed", "best"].score == pytest.approx(scores.max(), abs=1e-6)
+    again = make(task=None, validation={"split": 0.5})
+    for select in ("last", "best"):
+        kept = again.score_adapter(tmp_path / f"packed-{select}")
+        assert kept.score == pytest.approx(found["packed", select].score, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_points_change_nothing_of_a_training(make: Any) -> None:
+    trial = Trial(0, {"learning_rate": 0.05, "lora_dropout": 0.2}, seed=1)
+    for engine in TRAINING:
+        plain = make(run={"engine": engine}).evaluate(trial)
+        watched = make(run={"engine": engine}, validation={"points": 3}).evaluate(trial)
+        assert same(plain, watched)
+        assert watched.items["points"][:, 0].tolist() == [1, 2, 3]

@@ -211,6 +211,11 @@ class Validation(Section):
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each task's items, or of the validation rows, that are held out for the verdict; the search never sees
     their scores."""
+    points: Annotated[NonNegativeInt, flag("eval-points")] = 0
+    """Number of points of each training at which some search items are scored too (at least 64 and a quarter of them),
+    evenly spaced and including the end. The report draws the scores as curves."""
+    select: Literal["last", "best"] = "last"
+    """Adapter of a training: the last one, or the one with the best score among those of --eval-points."""
     limit: PositiveInt | None = None
     """Largest number of items to use of each task, taken from the beginning, or largest number of validation rows."""
     fewshot: NonNegativeInt | None = None

@@ -140,6 +140,10 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
 
 def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unused]:
     changed = _changed(validation)
+    if validation.select == "best" and validation.points < 2:
+        yield Unused(
+            "validation.select best", "it chooses among the points of --eval-points, and there are fewer than 2"
+        )
     if validation.tasks:
         for key in ("split", "data"):
             if key in changed:

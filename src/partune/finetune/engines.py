@@ -59,6 +59,8 @@ class Assignment:
         adapter: The folder to save the adapter in, or None to keep no adapter.
         judge: Decides at each rung (a step at which trials are compared) whether to stop the trial early. None never
             stops it.
+        points: The number of points of the training at which some search items are scored, including the end.
+        select: Which adapter to keep and to score: the last one, or the best of those at the points.
     """
 
     number: int
@@ -69,6 +71,17 @@ class Assignment:
     slots: int = 1
     adapter: Path | None = None
     judge: Judge | None = None
+    points: int = 0
+    select: Literal["last", "best"] = "last"
+
+    def point_steps(self, steps: int) -> tuple[int, ...]:
+        """Return the numbers of steps after which the trial is at a point, the last of which is the end.
+
+        Args:
+            steps: The number of all steps.
+        """
+        shares = (number / self.points for number in range(1, self.points + 1))
+        return tuple(dict.fromkeys(max(1, round(share * steps)) for share in shares))
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,8 @@ class Outcome:
         rungs: The scores at the rungs that the trial reached.
         stopped: The share of its steps after which the trial was stopped early; None if it was not stopped.
         losses: (steps,), the mean loss per trained token; None if the engine does not report it.
+        points: The numbers of steps and the scores at the points of the training.
+        selected: The number of steps after which the adapter was kept; None if it is the last one.
     """
 
     scores: Scores | Exception
@@ -89,6 +104,8 @@ class Outcome:
     rungs: tuple[float, ...] = ()
     stopped: float | None = None
     losses: npt.NDArray[np.float64] | None = None
+    points: tuple[tuple[int, float], ...] = ()
+    selected: int | None = None
 
 
 @dataclass(frozen=True)

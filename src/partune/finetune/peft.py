@@ -11,16 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from partune import config
 from partune.errors import UserError
 from partune.finetune.engines import ZERO_SETTINGS, Assignment, Engine, Outcome, Reloaded, Settings, score_untrained
 from partune.finetune.materials import Materials, load_resident
 from partune.trial import Value
+from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
+    import torch
+
     from partune.finetune.model import Base
     from partune.finetune.scoring.base import PackAnswers
     from partune.finetune.scoring.scores import Scorer
+
+
+RUNG = frozenset({ItemSet.RUNG})
 
 
 class PeftEngine(Engine):
@@ -82,17 +90,21 @@ class PeftEngine(Engine):
         self.materials.prepare()
         try:
             from partune.finetune import adapter as adapters
-            from partune.finetune.training import trained
+            from partune.finetune.training import count_steps, put_back, trained
 
             with self.materials.lent(training.dtype) as base:
                 began = time.perf_counter()  # set again, to leave out the time spent waiting for another trial
                 examples = self.materials.examples(base, max_length, loss_on)
                 cost["examples"] = float(len(examples))
-                with trained(base, examples, training, assignment.seed, assignment.order_seed) as tuned:
-                    cost |= {"train_seconds": time.perf_counter() - began, "tokens": float(tuned.tokens)}
+                course = _Course(assignment, count_steps(len(examples), training), lambda: self._at_point(base))
+                seeds = assignment.seed, assignment.order_seed
+                with trained(base, examples, training, *seeds, lambda steps: course.look(base, steps)) as tuned:
+                    put_back(base.model, course.best)
+                    seconds = time.perf_counter() - began - course.seconds
+                    cost |= {"train_seconds": seconds, "tokens": float(tuned.tokens)}
                     scoring_began = time.perf_counter()
                     scores = self.materials.scorer.score_one(self._answers[base.dtype], assignment.parts)
-                    cost["score_seconds"] = time.perf_counter() - scoring_began
+                    cost["score_seconds"] = time.perf_counter() - scoring_began + course.seconds
                     if assignment.adapter is not None:
                         adapters.save(tuned.model, assignment.adapter)
         except UserError:
@@ -101,7 +113,12 @@ class PeftEngine(Engine):
             cost["seconds"] = time.perf_counter() - began
             return Outcome(error, cost)
         cost["seconds"] = time.perf_counter() - began
-        return Outcome(scores, cost, losses=tuned.losses)
+        return Outcome(scores, cost, losses=tuned.losses, points=tuple(course.points), selected=course.selected)
+
+    def _at_point(self, base: Base) -> float:
+        """Return the score of the base model with its adapter on the items of a rung."""
+        scores = self.materials.scorer.score_one(self._answers[base.dtype], RUNG)
+        return -np.inf if scores.score is None else scores.score
 
     def score_zero(self, assignment: Assignment) -> Outcome:
         """Evaluate an assignment with learning rate 0 in the same way as a trial."""
@@ -144,6 +161,43 @@ class PeftEngine(Engine):
         """Release the base models and everything else that was loaded."""
         self._answers.clear()
         self.materials.release()
+
+
+class _Course:
+    """The scores of one trial at the points of its training.
+
+    Args:
+        assignment: The trial's work.
+        steps: The number of its steps.
+        score: Scores the base model with the adapter as it is.
+    """
+
+    def __init__(self, assignment: Assignment, steps: int, score: Callable[[], float]) -> None:
+        self.points: list[tuple[int, float]] = []
+        self.best: Mapping[str, torch.Tensor] = {}
+        self.selected: int | None = None
+        self.seconds = 0.0
+        self._steps, self._score = assignment.point_steps(steps), score
+        self._select = assignment.select == "best"
+
+    def look(self, base: Base, steps: int) -> None:
+        """Score the adapter if it is at a point; keep it if it is the best so far and the best is wanted.
+
+        Args:
+            base: The base model with the adapter in training.
+            steps: The number of steps taken.
+        """
+        from partune.finetune.training import copied, evaluating
+
+        if steps not in self._steps:
+            return
+        began = time.perf_counter()
+        with evaluating(base.model):
+            score = self._score()
+        if self._select and (not self.points or score > max(score for _, score in self.points)):
+            self.best, self.selected = copied(base.model), steps
+        self.points.append((steps, score))
+        self.seconds += time.perf_counter() - began
 
 
 def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reloaded:

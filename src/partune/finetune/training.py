@@ -14,7 +14,7 @@ Any faster engine has to reproduce this:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -68,7 +68,14 @@ class Trained:
 
 
 @contextmanager
-def trained(base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int) -> Iterator[Trained]:
+def trained(
+    base: Base,
+    examples: Examples,
+    settings: config.Training,
+    seed: int,
+    order_seed: int,
+    after: Callable[[int], None] = lambda steps: None,
+) -> Iterator[Trained]:
     """Train an adapter and yield the base model with it; remove the adapter afterwards.
 
     Args:
@@ -77,6 +84,7 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
         settings: The training settings.
         seed: The seed of initialisation and dropout.
         order_seed: The seed of the data's order.
+        after: Called after each optimiser step with the number of steps taken.
 
     Raises:
         DivergedError: The loss or its gradient is not finite.
@@ -85,7 +93,7 @@ def trained(base: Base, examples: Examples, settings: config.Training, seed: int
     # PEFT draws A from torch's global generator, which therefore starts from the trial's seed and is restored after.
     with base.lent(), own_generators(base.device, seed):
         model = attach(base, settings)
-        steps, tokens, losses = run(base, examples, settings, seed, order_seed)
+        steps, tokens, losses = run(base, examples, settings, seed, order_seed, after)
         base.model.eval()
         yield Trained(model, steps, tokens, losses)
 
@@ -149,8 +157,45 @@ def lora_config(base: Base, targets: str) -> Callable[[config.Training], LoraCon
     return describe
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model in evaluation mode; put each of its modules back into its mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def put_back(model: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Set the parameters of an adapter.
+
+    Args:
+        model: The model with the adapter.
+        state: What `copied` returned.
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in state:
+                parameter.copy_(state[name])
+
+
+def copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of the parameters that are trained, by their names."""
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
 def run(
-    base: Base, examples: Examples, settings: config.Training, seed: int, order_seed: int
+    base: Base,
+    examples: Examples,
+    settings: config.Training,
+    seed: int,
+    order_seed: int,
+    after: Callable[[int], None] = lambda steps: None,
 ) -> tuple[int, int, npt.NDArray[np.float64]]:
     """Train the adapter that is attached to the base model.
 
@@ -160,6 +205,7 @@ def run(
         settings: The training settings.
         seed: The seed of dropout.
         order_seed: The seed of the data's order.
+        after: Called after each optimiser step with the number of steps taken.
 
     Returns:
         The `steps`, `tokens` and `losses` of `Trained`.
@@ -198,6 +244,7 @@ def run(
         optimiser.step()
         optimiser.zero_grad()
         tokens += int(examples.lengths[indices].sum())
+        after(step + 1)
     return steps, tokens, np.array(losses)
 
 

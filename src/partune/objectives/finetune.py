@@ -336,8 +336,10 @@ class FineTune(Anchored):
         settings = self.settings(trial.config)
         seed, order_seed = self.seeds(trial, settings.training)
         folder = None if adapter is None else Path(adapter)
+        chosen, how = self._parts(parts), self.validation
+        slots = self.count_slots()
         return Assignment(
-            trial.number, settings, seed, order_seed, self._parts(parts), self.count_slots(), folder, judge
+            trial.number, settings, seed, order_seed, chosen, slots, folder, judge, how.points, how.select
         )
 
     def evaluate(self, trial: Trial, adapter: Path | None = None, parts: Collection[str] = SEARCH) -> Observation:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from partune.errors import UserError
 from partune.finetune.engines import Outcome
 from partune.finetune.failures import cause
 from partune.trial import Observation, Status
-from partune.trial.names import Rung
+from partune.trial.names import POINTS, TRAINING_LOSS, Rung
 
 
 def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
@@ -37,4 +39,12 @@ def observation_of(outcome: Outcome, fidelity: float = 1.0) -> Observation:
         return Observation(rungs, status=Status.FAILED, error=error, cost=cost, fidelity=fidelity)
     stderr = scores.stderr if scores.stderr is not None and np.isfinite(scores.stderr) else None
     named = {"score": scores.score, **scores.named, **rungs}
-    return Observation(named, stderr, cost=cost, fidelity=fidelity, items=scores.items)
+    if outcome.selected is not None:
+        named["selected"] = float(outcome.selected)
+    return Observation(named, stderr, cost=cost, fidelity=fidelity, items={**scores.items, **_course(outcome)})
+
+
+def _course(outcome: Outcome) -> dict[str, np.ndarray[Any, Any]]:
+    """Return the course of a training: the loss of each step, and the steps and scores of its points."""
+    course = {} if outcome.losses is None else {TRAINING_LOSS: outcome.losses.astype(np.float32)}
+    return course | ({POINTS: np.array(outcome.points)} if outcome.points else {})

@@ -23,6 +23,9 @@ from typing import Literal, Self
 
 ROWS = "validation rows"  # the name of the task that scores the loss of validation rows
 
+TRAINING_LOSS = "training_loss"  # the array of a trial's losses, (steps,)
+POINTS = "points"  # the array of the points of a trial's training, (points, 2): the number of steps, and the score
+
 # ----- runs outside the search
 
 

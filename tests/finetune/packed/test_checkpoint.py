@@ -64,7 +64,9 @@ def _unpatched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def tuner(folders: dict[str, Path], data_file: Path, task_file: Path) -> FineTune:
-    return Held(folders["llama"], data_file, task_file, training={"steps": STEPS, "batch_size": 2}, run={"pack": 2})
+    validation = {"points": 5, "select": "best", "metric": "loss"}  # so that scores depend on all of a trial's course
+    training = {"steps": STEPS, "batch_size": 2}
+    return Held(folders["llama"], data_file, task_file, validation=validation, training=training, run={"pack": 2})
 
 
 def saved(study: Path) -> list[Path]:

@@ -102,6 +102,7 @@ class LitGPTEngine(Engine):
             (not model.trust_remote_code, "run code that comes with a model (model.trust_remote_code)"),
             (self.materials.data.format != "chat", "read chat rows, only Alpaca rows (data.format)"),
             (bool(self.materials.validation.tasks), "score validation rows, only tasks (--task)"),
+            (self.materials.validation.points == 0, "score at points of the training (--eval-points)"),
         ):
             if not holds:
                 raise UserError(f"with the engine litgpt, partune cannot {reason}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from partune.finetune.packed.adapters import Weights
 
 FILE = "state.safetensors"
-PARTS = ("weights", "first", "second")
+PARTS = ("weights", "first", "second", "best")
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ class Checkpoint:
         weights: The adapter: A (d_in, r) and B (r, d_out) by layer.
         first: The optimiser's first moments, in the same form as `weights`; empty if no step is left.
         second: The optimiser's second moments, in the same form as `weights`; empty if no step is left.
+        points: The scores at the points passed.
+        best: The adapter at the best of these points, in the same form as `weights`; empty if the last is kept.
     """
 
     step: int
@@ -53,6 +55,8 @@ class Checkpoint:
     weights: Weights
     first: Weights
     second: Weights
+    points: list[float] = field(default_factory=list)
+    best: Weights = field(default_factory=dict)
 
 
 def folder(adapter: Path) -> Path:

@@ -121,6 +121,8 @@ class PackedEngine(Engine):
             adapter=assignment.adapter,
             rungs=() if assignment.judge is None else rung_steps(count_steps(len(examples), training)),
             judge=assignment.judge,
+            points=assignment.point_steps(count_steps(len(examples), training)),
+            best=assignment.select == "best",
         )
         return packer.submit(job).result()
 

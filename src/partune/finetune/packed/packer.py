@@ -269,34 +269,43 @@ class Packer:
         """
         with shared_time(residents.slots, "train_seconds"):
             residents.step()
-        if rows := [row for row, slot in enumerate(residents.slots) if slot.at_rung]:
-            self._judge(residents, rows)
+        if rows := [row for row, slot in enumerate(residents.slots) if slot.at_rung or slot.at_point]:
+            self._look(residents, rows)
         ended = [row for row, slot in enumerate(residents.slots) if slot.ended]
         if not ended:
             return []
         slots = [residents.slots[row] for row in ended]
         for row, slot in zip(ended, slots, strict=True):
-            slot.weights = residents.weights(row) if slot.whole else {}
+            slot.weights = (slot.best or residents.weights(row)) if slot.whole else {}
         residents.arrange([row for row, slot in enumerate(residents.slots) if not slot.ended])
         for slot in slots:
             if not slot.whole:
                 self._give_back(slot, slot.error or Scores({}, {}))
         return [slot for slot in slots if slot.whole]
 
-    def _judge(self, residents: Residents, rows: list[int]) -> None:
-        """Score the trials that are at a rung, all together, and ask the judge of each whether to stop it early."""
+    def _look(self, residents: Residents, rows: list[int]) -> None:
+        """Score the trials that are at a rung or at a point, all together.
+
+        At a rung, ask the judge of each trial whether to stop it early.
+        """
         slots = [residents.slots[row] for row in rows]
         with shared_time(slots, "score_seconds"):
             for row, slot in zip(rows, slots, strict=True):
                 slot.weights = residents.weights(row)
             scored = self._score(residents.carrier, slots, RUNG)
+        judges = []
         for slot, scores in zip(slots, scored, strict=True):
-            slot.weights = {}
             if isinstance(scores, Exception):
                 slot.error = scores
             else:
-                slot.rungs.append(scores.score if scores.score is not None else -np.inf)
-        judges = [(slot, slot.job.judge) for slot in slots if slot.error is None and slot.job.judge is not None]
+                score = scores.score if scores.score is not None else -np.inf
+                at_rung = slot.at_rung
+                if slot.at_point:
+                    slot.score_point(score)
+                if at_rung:
+                    slot.rungs.append(score)
+                    judges += [] if slot.job.judge is None else [(slot, slot.job.judge)]
+            slot.weights = {}
         # All scores are reported before any trial is stopped, so that the order of the trials does not matter.
         for slot, judge in judges:
             judge.report(len(slot.rungs) - 1, slot.rungs[-1])
@@ -333,7 +342,9 @@ class Packer:
             "examples": float(len(slot.job.examples)),
         }
         stopped = slot.step / slot.steps if slot.stopped else None
-        outcome = Outcome(scores, cost, tuple(slot.rungs), stopped, np.array(slot.losses))
+        points = tuple(zip(slot.job.points, slot.points, strict=False))
+        selected = slot.job.points[int(np.argmax(slot.points))] if slot.best else None
+        outcome = Outcome(scores, cost, tuple(slot.rungs), stopped, np.array(slot.losses), points, selected)
         if slot.job.adapter is not None:
             checkpoint.remove(slot.job.adapter)
         self._futures.pop(slot).set_result(outcome)  # last, because the waiting thread may submit a trial at once

@@ -41,6 +41,8 @@ class Job:
         adapter: The folder to save the adapter in, or None to keep no adapter.
         rungs: The numbers of steps after which the trial is scored on a few items for early stopping.
         judge: Decides at each rung whether to stop the trial early; None never stops it.
+        points: The numbers of steps after which the trial is scored on a few items, the last of which is the end.
+        best: Whether to keep the adapter of the best point instead of the last one.
     """
 
     settings: config.Training
@@ -51,6 +53,8 @@ class Job:
     adapter: Path | None = None
     rungs: tuple[int, ...] = ()
     judge: Judge | None = None
+    points: tuple[int, ...] = ()
+    best: bool = False
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -87,6 +91,8 @@ class Slot:
         self.tokens = 0 if begin is None else begin.tokens
         self.losses: list[float] = [] if begin is None else begin.losses
         self.rungs: list[float] = [] if begin is None else begin.rungs
+        self.points: list[float] = [] if begin is None else begin.points
+        self.best: Weights = {} if begin is None else begin.best
         self.error: Exception | None = None
         self.stopped = False
         self.weights: Weights = {}  # set when the trial is trained, or scored at a rung
@@ -117,6 +123,23 @@ class Slot:
         return not self.ended and len(self.rungs) < len(rungs) and self.step >= rungs[len(self.rungs)]
 
     @property
+    def at_point(self) -> bool:
+        """Whether the trial is at a point of its training at which it has not been scored yet."""
+        points = self.job.points
+        going = self.error is None and not self.stopped
+        return going and len(self.points) < len(points) and self.step >= points[len(self.points)]
+
+    def score_point(self, score: float) -> None:
+        """Note the score at a point; keep the trial's `weights` if they are the best so far and the best are wanted.
+
+        Args:
+            score: The score.
+        """
+        if self.job.best and (not self.points or score > max(self.points)):
+            self.best = self.weights
+        self.points.append(score)
+
+    @property
     def rate(self) -> float:
         """The learning rate of the current step."""
         settings = self.job.settings
@@ -137,7 +160,9 @@ class Slot:
         """
         if self.job.adapter is not None:
             costs = self.tokens, self.train_seconds, self.score_seconds
-            state = Checkpoint(self.step, self.losses, self.rungs, *costs, weights, *moments)
+            state = Checkpoint(
+                self.step, self.losses, self.rungs, *costs, weights, *moments, points=self.points, best=self.best
+            )
             checkpoints.save(self.job.adapter, self.job.identity, state)
 
     def share(self, micro: int) -> Indices:

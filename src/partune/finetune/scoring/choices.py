@@ -16,6 +16,7 @@ import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,9 +111,10 @@ class ChoiceTask(Task):
         """The harness's accuracies."""
         return ACCURACIES
 
-    @property
+    @cached_property
     def strata(self) -> tuple[str, ...]:
         """The names of the leaves."""
+        # Cached, because the harness draws from Python's global generator whenever it is asked for a name.
         return tuple(leaf.task_name for leaf in self.leaves)
 
     def stratum(self, item: int) -> int:
