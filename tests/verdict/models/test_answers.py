@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import runpy
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from partune.verdict.models.bounded import chance_at_most
 from partune.verdict.models.pairing import Measure, Paired
 from partune.verdict.paired import LEVEL
 from partune.verdict.repeats import holm
+from tests.support import ROOT
 
 Array = np.ndarray[Any, Any]
 ACC = Measure("acc", "none", True)
@@ -223,6 +225,17 @@ def test_a_wider_margin_is_easier(scores: list[tuple[float, float]], margin: flo
 
 
 # ----- levels
+
+SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "model_verdict_errors.py"))
+
+
+@pytest.mark.parametrize("kind", SCRIPT["KINDS"])
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+def test_the_benchmark_draws_models_whose_difference_is_as_said(kind: str, loss: float) -> None:
+    a, b = SCRIPT["KINDS"][kind](np.random.default_rng(0), 100_000, loss)
+    assert np.mean(a - b) == pytest.approx(-loss, abs=4 * float(np.std(a - b)) / math.sqrt(100_000))
+    assert min(a.min(), b.min()) >= 0
+    assert max(a.max(), b.max()) <= 1
 
 
 @pytest.mark.slow

@@ -19,11 +19,16 @@ from partune.verdict.repeats import holm
 from tests.support.harness_samples import DATE, evaluated, header, lines, scored, write_run
 from tests.support.tiny import make_items, make_model, make_tokenizer, write_task
 
-RNG = np.random.default_rng(0)
+RNG = [np.random.default_rng(0)]
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    RNG[0] = np.random.default_rng(0)
 
 
 def drawn(count: int, chance: float = 0.6) -> list[float]:
-    return (RNG.random(count) < chance).astype(float).tolist()
+    return (RNG[0].random(count) < chance).astype(float).tolist()
 
 
 def test_two_folders_are_one_answer_each_task(tmp_path: Path) -> None:
@@ -65,12 +70,27 @@ def test_the_mean_joins_tasks_that_count_equally(tmp_path: Path) -> None:
     assert [answer.name for answer in found.answers] == ["large", "small", "mean"]
     assert found["mean"].gain == pytest.approx((found["small"].gain + found["large"].gain) / 2)
     assert found["mean"].items == 50
-    alone = compare_models(*runs, tasks=["large"], margin=0.2)["large"]
+    alone = compare_models(*runs, tasks="large", margin=0.2)["large"]
     assert found["large"].p == alone.p
     assert alone.corrected_margin == alone.p_margin
     assert found["large"].corrected >= found["large"].p
     with pytest.raises(UserError, match="there is only large: leave out `--mean`"):
         compare_models(*runs, tasks=["large"], mean=True)
+
+
+def test_a_mean_needs_scores_of_one_direction(tmp_path: Path) -> None:
+    runs = []
+    for name in "ab":
+        tasks = {"one": lines(drawn(20), task="one"), "two": lines(drawn(20), "ter", task="two")}
+        data = header(tasks)
+        data["higher_is_better"]["two"]["ter"] = False
+        runs.append(write_run(tmp_path / name, tasks, data))
+    with pytest.raises(UserError, match="no mean of metrics of which one is better if higher, another if lower"):
+        compare_models(*runs, mean=True)
+    same = [
+        write_run(tmp_path / f"{run.name}2", {"one": lines(drawn(9)), "two": lines(drawn(9), "f1")}) for run in runs
+    ]
+    assert compare_models(*same, mean=True).notes[-1] == "The mean is one of different metrics: acc, f1."
 
 
 def grouped(folder: Path, scores: dict[str, list[float]], by_size: bool, value: float | None = None) -> Path:
@@ -96,6 +116,15 @@ def test_a_group_is_one_answer_with_the_weights_of_its_score(tmp_path: Path, by_
     assert [answer.name for answer in compare_models(runs[0], other).answers] == ["one", "three", "two"]
     with pytest.raises(UserError, match="the score of group all is not the mean of its tasks"):
         compare_models(runs[0], other, tasks=["all"])
+
+
+def test_a_group_whose_weights_one_run_does_not_tell_has_those_of_the_other(tmp_path: Path) -> None:
+    """Tasks of the same score give the same mean with all weights."""
+    a = grouped(tmp_path / "a", {"one": [1, 0] * 10, "two": [1, 0] * 2}, by_size=False)
+    b = grouped(tmp_path / "b", {"one": [1, 1] * 10, "two": [1, 0] * 2}, by_size=False)
+    for runs in ((a, b), (b, a)):
+        (found,) = compare_models(*runs).answers
+        assert sorted(found.scores) == pytest.approx([0.5, 0.75])
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:

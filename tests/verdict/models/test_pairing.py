@@ -139,6 +139,8 @@ def test_other_questions_are_refused_and_other_circumstances_are_said(of: Any) -
         ({"lm_eval_version": "0.4.9"}, "The runs differ in the version of lm-evaluation-harness."),
     ):
         assert check_settings([one, of(lines([0, 1]), **more)]) == [note]
+    odd = of(lines([0, 1]), chat_template_sha=[1], config=3, lm_eval_version={})
+    assert len(check_settings([one, odd])) == 2
     assert "no results file with the same date" in check_settings([one, of(lines([0, 1]), alone=True)])[0]
 
 

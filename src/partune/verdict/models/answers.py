@@ -122,32 +122,34 @@ def answers(questions: Sequence[Question], margin: float | None = None) -> list[
         questions: The questions.
         margin: How much worse A may be for "no worse"; None to leave this test out.
     """
-    tested = [_tested(question, margin) for question in questions]
-    corrected = correct([(p,) if p_margin is None else (p, p_margin) for p, p_margin in (each[0] for each in tested)])
+    joined = [_Joined(question) for question in questions]
+    compared = [compare(each.a, each.b, LEVEL / 2) for each in joined]
+    ps = [each.chances(comparison, margin) for each, comparison in zip(joined, compared, strict=True)]
     return [
         Answer(
-            question.name,
-            question.kind,
-            tuple(part.task for part in question.parts),
-            tuple(dict.fromkeys(part.measure for part in question.parts)),
-            joined.scores,
-            comparison,
-            joined.interval(comparison),
-            *joined.counts,
-            ps[0],
-            adjusted[0],
-            joined.test(comparison),
-            margin,
-            ps[1],
-            adjusted[1] if margin is not None else None,
-            "" if margin is None else joined.margin_test,
+            name=question.name,
+            kind=question.kind,
+            tasks=tuple(part.task for part in question.parts),
+            measures=tuple(dict.fromkeys(part.measure for part in question.parts)),
+            scores=each.scores,
+            comparison=comparison,
+            interval=each.interval(comparison),
+            won=each.counts[0],
+            lost=each.counts[1],
+            p=p[0],
+            corrected=corrected[0],
+            test=each.test(comparison),
+            margin=margin,
+            p_margin=p[1] if margin is not None else None,
+            corrected_margin=corrected[1] if margin is not None else None,
+            margin_test=each.margin_test if margin is not None else "",
         )
-        for question, (ps, joined, comparison), adjusted in zip(questions, tested, corrected, strict=True)
+        for question, each, comparison, p, corrected in zip(questions, joined, compared, ps, correct(ps), strict=True)
     ]
 
 
 def correct(questions: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Correct p-values for the number of questions; each question may have several, of which one hypothesis is true.
+    """Correct p-values for the number of questions, of which each may have several p-values.
 
     The smallest p is multiplied by the number of questions, and each further one by the number of questions that still
     have a p-value left (Holm 1979; Shaffer, Modified Sequentially Rejective Multiple Test Procedures, 1986).
@@ -162,14 +164,6 @@ def correct(questions: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
         most = corrected[i][j] = max(most, min(1.0, sum(map(bool, left)) * p))
         left[i] -= 1
     return [tuple(ps) for ps in corrected]
-
-
-def _tested(question: Question, margin: float | None) -> tuple[tuple[float, float | None], _Joined, Comparison]:
-    """Return the p-values of the difference and of the margin, before any correction."""
-    joined = _Joined(question)
-    comparison = compare(joined.a, joined.b, LEVEL / 2)
-    p = joined.chance_of_difference(comparison)
-    return (p, None if margin is None else joined.chance_of_margin(comparison, margin)), joined, comparison
 
 
 class _Joined:
@@ -259,6 +253,16 @@ class _Joined:
         """The name of the test of a margin."""
         runs = "items" if len(self.a) == len(self.b) == 1 else "runs and items"
         return GAFFKE if self._distribution_free else f"Student's t over {runs}, and {GAFFKE}"
+
+    def chances(self, comparison: Comparison, margin: float | None) -> tuple[float, ...]:
+        """Return the p-values of the difference and, if there is a margin, of the margin, before any correction.
+
+        Args:
+            comparison: The comparison of A with B.
+            margin: The margin.
+        """
+        p = self.chance_of_difference(comparison)
+        return (p,) if margin is None else (p, self.chance_of_margin(comparison, margin))
 
     def chance_of_difference(self, comparison: Comparison) -> float:
         """Return the two-sided p-value of "A and B are equally good".

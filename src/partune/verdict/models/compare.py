@@ -56,7 +56,7 @@ def compare_models(
     a: Places,
     b: Places,
     *,
-    tasks: Sequence[str] = (),
+    tasks: str | Sequence[str] = (),
     metric: str | None = None,
     filter: str | None = None,
     margin: float | None = None,
@@ -89,7 +89,7 @@ def compare_models(
     _check_distinct(*runs)
     left, right = _named_alike(*runs)
     pairing = _Pairing(left, right, metric, filter, higher_is_better)
-    questions = pairing.questions(tasks, mean)
+    questions = pairing.questions([tasks] if isinstance(tasks, str) else tasks, mean)
     if margin is not None and any(margin >= 1 and part.bounded for each in questions for part in each.parts):
         raise UserError(f"a margin of {margin:g} is no margin for scores from 0 to 1: choose one such as 0.01")
     given = answers(questions, margin)
@@ -238,11 +238,11 @@ class _Pairing:
         if len(measures) > 1:
             return None
         measure = measures.pop()
-        by_size = [_weighs_by_size(run, name, leaves, measure) for run in self._runs]
-        if None in by_size or len(set(by_size)) > 1:
+        possible = set.intersection(*(_weights(run, name, leaves, measure) for run in self._runs))
+        if not possible:
             return None
         parts = [self._paired(leaf) for leaf in leaves]
-        sizes = [float(part.copies.sum()) if by_size[0] else 1.0 for part in parts]
+        sizes = [float(part.copies.sum()) if "by size" in possible else 1.0 for part in parts]
         return Question(name, "group", parts, [size / sum(sizes) for size in sizes])
 
     def _of(self, task: str, runs: Sequence[ModelSamples]) -> list[TaskSamples]:
@@ -274,14 +274,19 @@ class _Pairing:
                     )
 
 
-def _weighs_by_size(run: ModelSamples, group: str, leaves: Sequence[str], measure: Measure) -> bool | None:
-    """Return whether a group's score weights its tasks by size (True) or equally (False); None if it is neither."""
+def _weights(run: ModelSamples, group: str, leaves: Sequence[str], measure: Measure) -> set[str]:
+    """Return how a group's score may weight its tasks ("by size", "equally"), by the score in the results file."""
     values = [
-        [float(sample.scores[measure.metric]) for sample in run.tasks[leaf].filters[measure.filter]
-         if measure.metric in sample.scores]
+        [
+            float(sample.scores[measure.metric])
+            for sample in run.tasks[leaf].filters[measure.filter]
+            if measure.metric in sample.scores
+        ]
         for leaf in leaves
-    ]  # fmt: skip
+    ]
     recorded = run.tasks[leaves[0]].setting("groups", group, measure.key)
-    if same(math.fsum(map(math.fsum, values)) / sum(map(len, values)), recorded):
-        return True
-    return False if same(math.fsum(math.fsum(each) / len(each) for each in values) / len(values), recorded) else None
+    means = {
+        "by size": math.fsum(map(math.fsum, values)) / sum(map(len, values)),
+        "equally": math.fsum(math.fsum(each) / len(each) for each in values) / len(values),
+    }
+    return {name for name, mean in means.items() if same(mean, recorded)}

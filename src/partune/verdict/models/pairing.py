@@ -255,7 +255,7 @@ def check_settings(runs: Sequence[TaskSamples]) -> list[str]:
                 f"task {task} is not the same in all runs: {what} {one} in {first.path.parent} and {other} in "
                 f"{second.path.parent}"
             )
-    if len({run.setting("system_instruction_sha") for run in known}) > 1:
+    if len({shown(run.setting("system_instruction_sha")) for run in known}) > 1:
         raise UserError(f"task {task} was not run with the same system prompt (`--system_instruction`) in all runs")
     for what, keys in {
         "chat template": ("chat_template_sha",),
@@ -326,7 +326,7 @@ def _check_same(runs: Sequence[TaskSamples], copies: Sequence[Copies], common: S
 
     Prompts may differ if the chat templates do, because a model may need its own.
     """
-    templates = {run.setting("chat_template_sha") for run in runs if run.results}
+    templates = {shown(run.setting("chat_template_sha")) for run in runs if run.results}
     for what, compared in (("target", True), ("prompt", len(templates) < 2)):
         if not compared:
             continue

@@ -29,7 +29,8 @@ OWN_KEYS = {  # the keys of a sample that are not scores, for old files that do 
     "doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "doc_hash", "prompt_hash",
     "target_hash",
 }  # fmt: skip
-ADVICE = "score the model again with `lm_eval --log_samples --output_path FOLDER`"
+COMMAND = "`lm_eval --log_samples --output_path FOLDER`"
+ADVICE = f"score the model again with {COMMAND}"
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _files(path: Path) -> list[Path]:
         raise UserError(f"{path} does not exist{suggestion_beside(path)}")
     files = sorted(file for file in path.rglob("samples_*.jsonl") if SAMPLES.fullmatch(file.name) and file.is_file())
     if not files:
-        raise UserError(f"{path} has no samples_*.jsonl of lm-evaluation-harness; {ADVICE}")
+        raise UserError(f"{path} has no samples_*.jsonl of lm-evaluation-harness; score the model with {COMMAND}")
     folders = sorted({file.parent for file in files})
     if len(folders) > 1:
         several = ", ".join(str(folder.relative_to(path)) for folder in folders[:4])
@@ -257,4 +258,6 @@ def _sample(data: Mapping[str, Any], place: str) -> Sample:
     listed = data.get("metrics")
     names = listed if isinstance(listed, list) else [key for key in data if key not in OWN_KEYS]
     document, prompt, target = map(str, hashes)
-    return Sample(number, document, prompt, target, {str(name): data[name] for name in names if name in data})
+    return Sample(
+        number, document, prompt, target, {name: data[name] for name in names if isinstance(name, str) and name in data}
+    )
