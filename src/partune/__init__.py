@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from partune.study import Study
     from partune.study.recorded import RecordedStudy, compare, load_study
     from partune.trial import Observation, Proposal, Status, Trial
+    from partune.verdict.models.compare import ModelVerdict, compare_models
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOMES = {
     "FineTune": "objectives.finetune",
     "Float": "space",
     "Int": "space",
+    "ModelVerdict": "verdict.models.compare",
     "Observation": "trial",
     "Optimizer": "optimizers.base",
     "Proposal": "trial",
@@ -35,6 +37,7 @@ _HOMES = {
     "Trial": "trial",
     "UserError": "errors",
     "compare": "study.recorded",
+    "compare_models": "verdict.models.compare",
     "load_study": "study.recorded",
     "optimizer": "optimizers",
 }
@@ -45,6 +48,7 @@ __all__ = [
     "FineTune",
     "Float",
     "Int",
+    "ModelVerdict",
     "Observation",
     "Optimizer",
     "Proposal",
@@ -55,6 +59,7 @@ __all__ = [
     "Trial",
     "UserError",
     "compare",
+    "compare_models",
     "load_study",
     "optimizer",
 ]

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support.command import branin, run
+from tests.support.harness_samples import scored
 
 
 def test_resume_continues_to_a_larger_budget() -> None:
@@ -126,3 +127,59 @@ def test_colours_are_for_terminals_and_can_be_turned_off() -> None:
     assert "\x1b" not in run("report", "runs/b")[1]
     assert COLOUR.search(in_terminal(["report", "runs/b"]))
     assert not COLOUR.search(in_terminal(["report", "runs/b"], NO_COLOR="1"))
+
+
+def test_verdict_tests_one_model_against_another() -> None:
+    """From samples of lm-evaluation-harness; whatever is printed is in the JSON too."""
+    a, b = scored(Path("a"), [1] * 40 + [0] * 10), scored(Path("b"), [1] * 20 + [0] * 30)
+    status, output, _ = run("verdict", str(a), str(b))
+    assert status == 0
+    assert "A is BETTER than B on t: acc gain +0.400" in output
+    assert "This is about two models, not two recipes" in output
+    arguments = (
+        "--metric",
+        "acc",
+        "--filter",
+        "none",
+        "--task",
+        "t",
+        "--margin",
+        "0.01",
+        "--better",
+        "higher",
+        "--json",
+    )
+    status, output, _ = run("verdict", str(b), str(a), *arguments)
+    answer = json.loads(output)["answers"][0]
+    assert (status, answer["relation"], answer["within_margin"]) == (0, "worse", False)
+    assert (answer["won"], answer["lost"], answer["items"]) == (0, 20, 50)
+    more = scored(Path("more"), [1] * 39 + [0] * 11)
+    status, output, _ = run("verdict", str(a), str(b), "--a", str(more), "--json")
+    assert json.loads(output)["answers"][0]["runs"] == [2, 1]
+    assert json.loads(output)["a"]["paths"] == ["a", "more"]
+
+
+def test_verdict_refuses_in_one_line() -> None:
+    a = scored(Path("a"), [1, 0])
+    Path("empty").mkdir()
+    for arguments, message in (
+        (
+            (str(a), str(a)),
+            "a and a are the same samples (samples_t_2026-01-02T03-04-05.678901.jsonl): name the samples",
+        ),
+        (
+            (str(a), "empty"),
+            "empty has no samples_*.jsonl of lm-evaluation-harness; score the model with `lm_eval",
+        ),
+        ((str(a), "none"), "none does not exist"),
+        ((str(a), "none", "--margin", "-1"), "the margin must be above 0, such as 0.01, got -1"),
+        ((str(a), "none", "--margin", "x"), "argument --margin: invalid float value: 'x'"),
+        (
+            (str(a), "none", "--better", "highest"),
+            "argument --better: invalid choice: 'highest'; did you mean \"higher\"?",
+        ),
+        ((str(a),), "the following arguments are required: B"),
+    ):
+        status, output, errors = run("verdict", *arguments)
+        assert (status, output, errors.count("\n")) == (2, "", 1)
+        assert errors.startswith(f"partune: error: {message}")

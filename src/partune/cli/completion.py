@@ -11,6 +11,10 @@ from partune.cli.parser import Parser
 # The `dest` of each argument that is a file, or a folder.
 FILES = {
     "file",
+    "first",
+    "second",
+    "a",
+    "b",
     *(
         f"{CONFIG}{key}"
         for key in (

@@ -1,0 +1,1 @@
+"""Test whether one model is better than another, from the answers of both to the same items."""
