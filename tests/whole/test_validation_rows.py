@@ -11,7 +11,23 @@ import pytest
 from tests.support.command import run
 from tests.support.tiny import make_rows, write_jsonl
 
-FLAGS = ("--validation-split", "0.4", "--steps", "3", "--batch-size", "4", "--pack", "2", "--device", "cpu")
+ROWS = ("--validation-split", "0.4", "--eval-points", "3", "--select", "best")
+FLAGS = (*ROWS, "--steps", "3", "--batch-size", "4", "--pack", "2", "--device", "cpu")
+    "--validation-split",
+    "0.4",
+    "--steps",
+    "3",
+    "--batch-size",
+    "4",
+    "--pack",
+    "2",
+    "--device",
+    "cpu",
+    "--eval-points",
+    "3",
+    "--select",
+    "best",
+)
 SEARCH = ("--algorithm", "random", "--budget", "3", "--seeds", "0", "--name", "rows")
 
 
@@ -36,6 +52,9 @@ def test_rows_alone_make_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert "lower is better" in page
         assert "exp(loss)" in page
         assert not re.search(r"\| (base|winner|defaults) +\| -", page)
+    page = Path("runs/rows/report.html").read_text()
+    assert "Loss in training" in page
+    assert "which had the best score among the points" in page
     status, _, errors = run("export", "runs/rows", "adapter")
     assert status == 0, errors
     card = Path("adapter/README.md").read_text()

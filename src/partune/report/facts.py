@@ -21,6 +21,7 @@ from partune.optimizers.base import Optimizer
 from partune.record.record import CONFIG, Record
 from partune.report import words
 from partune.report.analysis.cells import Partition, partition
+from partune.report.analysis.courses import Course, courses
 from partune.report.analysis.importance import Importance, importance
 from partune.report.analysis.slices import FEWEST, Model
 from partune.report.plain_data import Summary
@@ -77,6 +78,7 @@ class Facts:
         self.contents = record.contents
         self.trials: list[Trial] = record.trials()[: len(self.summary["trials"])]
         self.baselines = record.anchors()
+        self.courses: Mapping[str, Course] = courses(record, self.winner)
         path = None if record.directory is None else record.directory / CONFIG
         self.config = _text(path) if path is not None and path.is_file() else None
 

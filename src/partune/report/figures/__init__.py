@@ -35,6 +35,7 @@ from partune.report.figures.parts import (
     time_unit,
 )
 from partune.report.figures.time import over_time, spent
+from partune.report.figures.training import at_points, training_loss
 from partune.report.figures.trials import scores
 from partune.report.figures.validation import against_test, sides, tested
 
@@ -51,6 +52,7 @@ __all__ = [
     "Trace",
     "against_test",
     "apart",
+    "at_points",
     "best_so_far",
     "cells",
     "dashed",
@@ -71,4 +73,5 @@ __all__ = [
     "spent",
     "tested",
     "time_unit",
+    "training_loss",
 ]

@@ -51,6 +51,7 @@ class Page:
             "comparison": ("Base, defaults, winner", self.comparison),
             **({"labels": ("Labels", self.labels)} if self.facts.summary["labels"] is not None else {}),
             "scores": ("Score over trials", self.scores),
+            **({"training": ("Training", self.training)} if self.facts.courses else {}),
             "hyperparameters": ("Hyperparameters over trials", self.hyperparameters),
             "parallel": ("All trials at once", self.parallel),
             "importance": ("What matters", self.importance),
@@ -140,6 +141,20 @@ class Page:
                 ["", "first score", "further scores"], rows, numbers=(1,)
             )
             text += paragraph(curse(self.facts.summary))
+        return text
+
+    def training(self) -> str:
+        """Return the section of the courses of defaults and winner in training."""
+        caption = "Training losses are means over stretches of steps."
+        text = self._figure("training", figures.training_loss(self.facts), 380, "Loss in training", caption)
+        if any(len(course.points) for course in self.facts.courses.values()) and not self.facts.goal.lower_is_better:
+            text += self._figure("points", figures.at_points(self.facts), 320, "Score at points of the training")
+        for name, course in self.facts.courses.items():
+            if course.selected is not None:
+                text += paragraph(
+                    f"The adapter of the {name} is that of step {course.selected} of {len(course.losses)}, which had "
+                    "the best score among the points."
+                )
         return text
 
     def hyperparameters(self) -> str:

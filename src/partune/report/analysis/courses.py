@@ -1,0 +1,66 @@
+"""Read the courses of trainings from the record: the loss of each step, and the scores at points of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partune.record.record import Record
+from partune.trial import Status, Trial
+from partune.trial.names import POINTS, TRAINING_LOSS, Baseline
+
+SHOWN = 200  # the largest number of points of a smoothed curve
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+
+@dataclass(frozen=True)
+class Course:
+    """The course of one training.
+
+    Attributes:
+        losses: (steps,), the mean loss per trained token of each step's batch.
+        points: (n, 2), the number of steps and the score at each point; n may be 0.
+        selected: The number of steps after which the adapter was kept; None if it is the last one.
+    """
+
+    losses: Array
+    points: Array
+    selected: int | None
+
+    @property
+    def smoothed(self) -> tuple[Array, Array]:
+        """The last step and the mean loss of each of at most SHOWN stretches of equal length."""
+        width = -(-len(self.losses) // SHOWN)
+        starts = np.arange(0, len(self.losses), width)
+        sizes = np.diff([*starts, len(self.losses)])
+        return starts + sizes.astype(float), np.add.reduceat(self.losses, starts) / sizes
+
+
+def courses(record: Record, winner: Trial | None) -> dict[str, Course]:
+    """Return the courses of the defaults and of the winner's first run, as far as they are on record.
+
+    Args:
+        record: The record of the study.
+        winner: The winner; None while no trial has a score.
+    """
+    defaults = record.anchors().get(Baseline.DEFAULTS)
+    found = {}
+    if defaults is not None and defaults.status is Status.DONE:
+        found["defaults"] = _course(record.items("anchors", defaults.number), defaults)
+    if winner is not None:
+        found["winner"] = _course(record.items("search", winner.number), winner)
+    return {name: course for name, course in found.items() if course is not None}
+
+
+def _course(items: Mapping[str, np.ndarray[Any, Any]], trial: Trial) -> Course | None:
+    if TRAINING_LOSS not in items or not len(items[TRAINING_LOSS]):
+        return None
+    scores = {} if trial.observation is None else trial.observation.scores
+    selected = int(scores["selected"]) if "selected" in scores else None
+    return Course(
+        np.asarray(items[TRAINING_LOSS], float), np.asarray(items.get(POINTS, np.empty((0, 2))), float), selected
+    )
