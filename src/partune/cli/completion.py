@@ -11,6 +11,8 @@ from partune.cli.parser import Parser
 # The `dest` of each argument that is a file, or a folder.
 FILES = {
     "file",
+    "data",
+    "write",
     *(
         f"{CONFIG}{key}"
         for key in (

@@ -42,11 +42,14 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     arguments = trainer_arguments(chosen)
     quantized = model.quantize != "none"
     differences = [
+        *chosen.preparation(),
         *chosen.differences(),
         *chosen.dropping(takes=True),
         *chosen.command_line(),
         *chosen.unread("axolotl"),
     ]
+    if chosen.rows == "text":
+        differences.append("Texts longer than sequence_len become several examples; in the study, they are cut.")
     settings = {
         "base_model": chosen.base,
         "revision_of_model": model.revision,
@@ -79,7 +82,17 @@ def _dataset(chosen: Chosen) -> dict[str, Any]:
     where: dict[str, Any] = {"path": chosen.file or data.path}
     if chosen.file is not None:
         where["ds_type"] = "json"
+    where["name"] = None if chosen.converted else data.config
     where["split"] = chosen.split
+    where = {key: value for key, value in where.items() if value is not None}
+    if chosen.rows == "text":
+        return {**where, "type": "completion", "field": "text"}
+    if chosen.rows == "completion":
+        bare = {"field_instruction": "prompt", "field_output": "completion"}
+        return {
+            **where,
+            "type": {"system_prompt": "", **bare, "format": "{instruction}", "no_input_format": "{instruction}"},
+        }
     if chosen.rows == "alpaca":
         prompts = {
             "system_prompt": "",

@@ -45,7 +45,7 @@ from partune.trial import Value
 from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
-    from partune.finetune.rows import Row
+    from partune.finetune.rows.values import Row
     from partune.finetune.scoring.scores import Scores
     from partune.finetune.scoring.tasks import Answer, LogLikelihoods, Request
 
@@ -100,7 +100,10 @@ class LitGPTEngine(Engine):
         for holds, reason in (
             (model.quantize == "none", "use a quantized base model (model.quantize)"),
             (not model.trust_remote_code, "run code that comes with a model (model.trust_remote_code)"),
-            (self.materials.data.format != "chat", "read chat rows, only Alpaca rows (data.format)"),
+            (
+                self.materials.data.format in ("auto", "alpaca", "qa", "label"),
+                f"read {self.materials.data.format} rows, only Alpaca rows (data.format)",
+            ),
         ):
             if not holds:
                 raise UserError(f"with the engine litgpt, partune cannot {reason}")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from partune import config
 from partune.errors import UserError
 from partune.finetune.data import alpaca_pieces, tokenise
-from partune.finetune.rows import normalise, read_rows
+from partune.finetune.rows.files import read_rows
+from partune.finetune.rows.forms import normalise
 from partune.report.data_notes import row_notes
 from tests.finetune.test_data import CHAT, CHATML, answers, chat_answers
 from tests.support.tiny import write_jsonl
@@ -178,122 +176,6 @@ def test_a_system_prompt_beside_messages_begins_them(tmp_path: Path, tokenizer: 
         config.Data(path=str(write_jsonl(tmp_path / "c.jsonl", [beside, within])), chat_template=CHATML), tokenizer
     )
     assert examples.example(0)[0].tolist() == examples.example(1)[0].tolist()
-
-
-# ----- roles
-
-
-@pytest.mark.parametrize(
-    ("roles", "message"),
-    [
-        (("human", "gpt"), "row 1: no message has the role assistant; it has human, gpt"),
-        (("user", "model"), 'row 1: no message has the role assistant; it has user, model ("model" is "assistant"'),
-        (("user", "Assistant"), "row 1: no message has the role assistant; it has user, Assistant"),
-        (("user", "assistant", "user", "gpt"), 'row 1: a message has the role "gpt" ("gpt" is "assistant" here)'),
-        (("user", "user"), "no message has the role assistant, so there is no answer to train on; the roles are user"),
-    ],
-)
-def test_roles_of_other_formats_are_named(tmp_path: Path, roles: tuple[str, ...], message: str) -> None:
-    row = {"messages": [{"role": role, "content": "text"} for role in roles]}
-    assert message in refusal(write_jsonl(tmp_path / "rows.jsonl", [row]))
-
-
-# ----- broken characters
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (r'{"instruction": "a", "output": "x\ud800y"}', r"""row 2: "output" has a broken character, '\ud800'"""),
-        (r'{"instruction": "a\udfff", "output": "x"}', r"""row 2: "instruction" has a broken character, '\udfff'"""),
-        (r'{"instruction": "a", "output": "x\u0000"}', r"""row 2: "output" has a broken character, '\x00' (NUL)"""),
-        (r'{"instruction": "a", "output": "b", "history": [["\ud800", "d"]]}', 'row 2: "history" has a broken'),
-    ],
-)
-def test_broken_characters_are_named_with_their_row(tmp_path: Path, row: str, message: str) -> None:
-    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(ROW)}\n{row}\n")
-    assert message in refusal(tmp_path / "rows.jsonl")
-
-
-def test_broken_characters_are_found_however_deep(tmp_path: Path) -> None:
-    call = {"type": "function", "function": {"name": "f", "arguments": {"city": ["\ud800"]}}}
-    messages = [USER, {**ANSWER, "tool_calls": [call]}]
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": messages}))
-    assert 'row 1: "message 2" has a broken character' in refusal(tmp_path / "rows.jsonl")
-
-
-def test_whole_pairs_and_separators_are_texts_as_any(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(r'{"instruction": "\ud83d\ude42", "output": "a\u2028b\ufeff"}')
-    data = config.Data(path=str(tmp_path / "rows.jsonl"))
-    ((_, row),) = normalise(data, read_rows(data)).rows
-    assert (row["instruction"], row["output"]) == ("🙂", "a\u2028b\ufeff")
-
-
-def test_a_broken_name_of_a_file_or_field_is_written_as_an_escape(tmp_path: Path) -> None:
-    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jsonl"))
-    path.write_text(r'{"instr\ud800": 1}')
-    assert refusal(path).endswith(
-        r"bad\udcff.jsonl, row 1: neither Alpaca (instruction, output) nor chat (messages); it has instr\ud800"
-    )
-
-
-# ----- hostile files
-
-HOSTILE = {
-    "comma.json": (b'[{"instruction": "a", "output": "b"},]', "comma.json is not valid JSON: "),
-    "comma.jsonl": (b'{"instruction": "a", "output": "b",}', "comma.jsonl, line 1 is not valid JSON: "),
-    "quotes.jsonl": (b"{'instruction': 'a'}", "quotes.jsonl, line 1 is not valid JSON: "),
-    "python.jsonl": (b'{"instruction": "a", "output": None}', "python.jsonl, line 1 is not valid JSON: "),
-    "two.jsonl": (
-        b'{"instruction": "a"}{"output": "b"}',
-        "two.jsonl, line 1 is not valid JSON: Extra data at column 21",
-    ),
-    "one.json": (
-        b'{\n"instruction": "a",\n"output": "b"}',
-        "one.json is one mapping, not rows: write one row per line",
-    ),
-    "within.json": (
-        b'{\n"data": [{"output": "b"}]}',
-        'within.json is one mapping, not rows (its "data" is a list of 1)',
-    ),
-    "line.json": (b'{"data": [{"output": "b"}]}', 'it has data (its "data" is a list of 1)'),
-    "twice.jsonl": (b'{"output": "a", "output": "b"}', 'line 1 is not valid JSON: the key "output" is given twice'),
-    "huge.jsonl": (b'{"output": ' + b"9" * 6000 + b"}", "huge.jsonl, line 1 is not valid JSON: Exceeds the limit"),
-    "deep.jsonl": (b'{"a": 1}\n' + b"[" * 100_000, "deep.jsonl, line 2 nests too deeply to be read"),
-    "nested.jsonl": (
-        b'{"instruction": "a", "output": ' + b"[" * 500 + b"]" * 500 + b"}",
-        'row 1: "output" must be text, got [[[',
-    ),
-    "infinite.jsonl": (b'{"instruction": "a", "output": Infinity}', 'row 1: "output" must be text, got inf'),
-    "empty.jsonl": (b"", "empty.jsonl has no rows"),
-    "blank.json": (b" \n\n", "blank.json has no rows"),
-    "null.json": (b"null", "row 1: a row is a mapping, got NoneType"),
-    "lists.json": (b"[[1], [2]]", "row 1: a row is a mapping, got list"),
-    "mixed.json": (b'[{"instruction": "a", "output": "b"}, 5]', "row 2: a row is a mapping, got int"),
-    "wide.json": ("[]".encode("utf-16"), "line 1, is not UTF-8: byte 0 of the file (it begins like UTF-16"),
-    "latin.jsonl": (b'{"output": "a"}\n{"output": "\xe4"}', "latin.jsonl, line 2, is not UTF-8: byte 28 of the file"),
-    "marked.jsonl": (b"\xef\xbb\xbf{}\n\xff", "marked.jsonl, line 2, is not UTF-8: byte 6 of the file"),
-    "cut.jsonl.gz": (gzip.compress(b'{"output": "b"}')[:-9], "Compressed file ended"),
-    "corrupt.json.gz": (gzip.compress(b"{}" * 99)[:12] + b"\xff\x13garbage" * 9, "Error -3 while decompressing"),
-    "history.jsonl": (
-        b'{"instruction": "a", "output": "b", "history": ["c", "d"]}',
-        '"history" must be a list of pairs',
-    ),
-    "tools.jsonl": (b'{"messages": [], "tools": "weather"}', '"tools" must be a list of mappings, or JSON of one'),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_file_is_one_line_that_names_the_place(tmp_path: Path, name: str) -> None:
-    content, message = HOSTILE[name]
-    (tmp_path / name).write_bytes(content)
-    assert message in refusal(tmp_path / name)
-
-
-def test_marks_at_the_beginning_of_joined_files_are_no_part_of_the_data(tmp_path: Path) -> None:
-    line = json.dumps(ROW).encode()
-    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\xef\xbb\xbf" + line + b"\r\n")
-    assert read_rows(config.Data(path=str(tmp_path / "rows.jsonl"))) == [ROW, ROW]
 
 
 def test_earlier_turns_come_before_the_input() -> None:
