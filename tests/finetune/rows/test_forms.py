@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import csv
+import datetime
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from transformers import PreTrainedTokenizerFast
 
@@ -183,3 +191,232 @@ def test_earlier_turns_come_before_the_input() -> None:
     (first, _), (last, _) = alpaca_pieces(row)
     assert first.startswith("Below is an instruction that describes a task, paired with an input")
     assert last == "\n\n### Instruction:\na\n\n### Input:\ni\n\n### Response:\n"
+
+
+# ----- rows as people have them: fifty of each form, with the traps of its kind
+
+TOPICS = [
+    "why\nso?",
+    'a "quoted"; text',
+    "Größe, ✓ 漢字",
+    "NA",
+    "007",
+    " spaced ",
+    "a\tb",
+    "{curly} %s \\n",
+    "x" * 300,
+    "<b>",
+]
+ASKED = [f"{TOPICS[i % 10]} {i}" for i in range(50)]
+GIVEN = [f"{TOPICS[(i + 3) % 10]}" for i in range(50)]
+PLAIN = (
+    "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+    "### Instruction:\n{}\n\n### Response:\n"
+)
+WITH_INPUT = (
+    "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+    "response that appropriately completes the request.\n\n### Instruction:\n{}\n\n### Input:\n{}\n\n### Response:\n"
+)
+PAIRS = list(zip(ASKED, GIVEN, strict=True))
+INSTRUCTED = [(f"<s>{PLAIN.format(question)}", f"{answer}</s>") for question, answer in PAIRS]
+CONTINUED = [(f"<s>{question}", f"{answer}</s>") for question, answer in PAIRS]
+CHATTED = [(f"<|user|>\n{question}</s>\n<|assistant|>\n", f"{answer}</s>") for question, answer in PAIRS]
+
+
+def turns(question: str, answer: str, **extra: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": question, **extra}, {"role": "assistant", "content": answer, **extra}]
+
+
+def csv_of(path: Path, columns: dict[str, list[str]], separator: str = ",", mark: str = "") -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(mark)
+        csv.writer(file, delimiter=separator).writerows([list(columns), *zip(*columns.values(), strict=True)])
+
+
+def parquet_of(path: Path, columns: dict[str, list[Any]]) -> None:
+    pq.write_table(pa.table(columns), path)
+
+
+def sharegpt(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+NUMBERS = list(range(50))
+# name of the file: (how it is written, settings of the data, the texts before and of the answers, what is counted)
+PEOPLES: dict[str, tuple[Callable[[Path], object], dict[str, Any], list[tuple[str, str]], dict[str, Any]]] = {
+    "alpaca.jsonl": (
+        lambda path: write_jsonl(path, [{"instruction": q, "input": None, "output": a, "id": 0} for q, a in PAIRS]),
+        {}, INSTRUCTED, {"layout": "alpaca", "unused": {"id": 50}},
+    ),
+    "dolly.parquet": (
+        lambda path: parquet_of(path, {"instruction": ASKED, "context": GIVEN, "response": ASKED, "category": GIVEN}),
+        {},
+        [(f"<s>{WITH_INPUT.format(q, a)}", f"{q}</s>") for q, a in PAIRS],
+        {"layout": "alpaca", "unused": {"category": 50}},
+    ),
+    "excel.csv": (
+        lambda path: csv_of(path, {"Question": ASKED, "Answer": GIVEN, "": list(map(str, NUMBERS))}, ";", "\ufeff"),
+        {}, INSTRUCTED, {"layout": "qa", "separators": ["semicolons"], "unused": {"Unnamed: 2": 50}},
+    ),
+    "faq.tsv": (
+        lambda path: csv_of(path, {"query": ASKED, "response": GIVEN}, "\t"), {}, INSTRUCTED, {"layout": "qa"},
+    ),
+    "tickets.csv": (
+        lambda path: csv_of(path, {"ticket": ASKED, "queue": GIVEN, "output": ASKED}),
+        {"columns": {"instruction": "ticket", "output": "queue"}},
+        INSTRUCTED,
+        {"layout": "alpaca", "fields": {"instruction": "ticket", "output": "queue"}, "unused": {"output": 50}},
+    ),
+    "labels.parquet": (
+        lambda path: parquet_of(path, {"text": ASKED, "label": [i % 3 for i in NUMBERS]}),
+        {},
+        [(prompt, f"{i % 3}</s>") for i, (prompt, _) in enumerate(INSTRUCTED)],
+        {"layout": "label", "labels": ["0", "1", "2"]},
+    ),
+    "chat.json": (
+        lambda path: path.write_text(json.dumps([{"messages": turns(q, a), "tools": []} for q, a in PAIRS])),
+        {}, CHATTED, {"layout": "chat", "format": "chat"},
+    ),
+    "chat.parquet": (
+        lambda path: parquet_of(path, {"messages": [turns(q, a, name=None) for q, a in PAIRS], "n": NUMBERS}),
+        {}, CHATTED, {"layout": "chat", "unused": {"n": 50}},
+    ),
+    "chat.csv": (
+        lambda path: csv_of(path, {"messages": [json.dumps(turns(q, a)) for q, a in PAIRS]}),
+        {}, CHATTED, {"layout": "chat"},
+    ),
+    "sharegpt.json": (
+        lambda path: path.write_text(json.dumps([{"id": str(q), "conversations": sharegpt(q, a)} for q, a in PAIRS])),
+        {}, CHATTED, {"layout": "sharegpt", "unused": {"id": 50}, "fields": {"messages": "conversations"}},
+    ),
+    "completion.jsonl": (
+        lambda path: write_jsonl(path, [{"prompt": q, "completion": a} for q, a in PAIRS]),
+        {}, CONTINUED, {"layout": "completion", "format": "completion"},
+    ),
+    "completion-chat.jsonl": (
+        lambda path: write_jsonl(path, [{"prompt": turns(q, a)[:1], "completion": turns(q, a)[1:]} for q, a in PAIRS]),
+        {}, CHATTED, {"layout": "completion", "format": "chat"},
+    ),
+    "dpo.csv": (
+        lambda path: csv_of(path, {"prompt": ASKED, "chosen": GIVEN, "rejected": ASKED}),
+        {}, CONTINUED, {"layout": "preference", "rejected": 50},
+    ),
+    "dpo.parquet": (
+        lambda path: parquet_of(
+            path, {"chosen": [turns(q, a) for q, a in PAIRS], "rejected": [turns(q, "no") for q, _ in PAIRS]}
+        ),
+        {}, CHATTED, {"layout": "preference", "format": "chat", "rejected": 50},
+    ),
+    "texts.csv": (
+        lambda path: csv_of(path, {"text": ASKED}),
+        {}, [("<s>", f"{text}</s>") for text in ASKED], {"layout": "text", "format": "text"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PEOPLES)
+def test_rows_as_people_have_them_are_trained_on_as_they_are(
+    name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    write, settings, texts, counted = PEOPLES[name]
+    write(tmp_path / name)
+    data = config.Data(path=str(tmp_path / name), chat_template=CHATML, **settings)
+    examples = tokenise(data, tokenizer)
+    cut = examples.cut(10_000, "answer")
+    found = []
+    for i in range(len(cut)):
+        tokens, trained = cut.example(i)
+        start = int(np.flatnonzero(trained)[0])
+        end = int(np.flatnonzero(trained)[-1]) + 1
+        assert trained[start:end].all()
+        assert tokenizer.decode(tokens[end:]).strip() == ""
+        found.append((tokenizer.decode(tokens[:start]), tokenizer.decode(tokens[start:end])))
+    assert found == texts
+    summary = cut.summary
+    assert {key: summary[key] for key in counted} == counted
+    assert (summary["rows"], summary["examples"]) == (50, 50)
+    assert all(row_notes(summary))
+
+
+def test_texts_are_trained_on_from_the_second_token_to_the_end(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    rows = [{"text": "the pump"}, {"text": "the pump</s>"}, {"text": " "}, {"text": None}]
+    examples = tokenise(config.Data(path=str(write_jsonl(tmp_path / "t.jsonl", rows))), tokenizer).cut(99, "answer")
+    assert [tokenizer.decode(examples.example(i)[0]) for i in (0, 1)] == ["<s>the pump</s>"] * 2
+    assert examples.trained.tolist() == (examples.tokens != tokenizer.bos_token_id).tolist()
+    assert (len(examples), examples.empty) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "q", "completion": None}, f'"completion" {NULL}'),
+        ({"prompt": "q", "completion": 3}, '"completion" must be text, got 3'),
+        ({"prompt": "q", "chosen": None, "rejected": "r"}, f'"chosen" {NULL}'),
+        ({"prompt": ["q"], "completion": "a"}, "\"prompt\" must be text, got ['q']"),
+        ({"text": 3}, '"text" must be text, got 3'),
+        ({"text": "a", "label": 0.5}, '"label" must be text, got 0.5'),
+        ({"text": "a", "label": None}, f'"label" {NULL}'),
+        ({"question": "q", "answer": None}, f'"answer" {NULL}'),
+        ({"question": "q", "answer": ["a"]}, "\"answer\" must be text, got ['a']"),
+        (
+            {"question": "q", "answer": datetime.date(2026, 1, 2)},
+            '"answer" must be text, got datetime.date(2026, 1, 2)',
+        ),
+    ],
+)
+def test_a_row_that_must_be_a_mistake_is_refused(row: dict[str, Any], message: str) -> None:
+    good = dict.fromkeys(row, "text")
+    with pytest.raises(UserError) as caught:
+        normalise(config.Data(path="rows.jsonl"), [good, row])
+    assert str(caught.value).startswith(f"rows.jsonl, row 2: {message}")
+
+
+def test_a_preference_without_a_prompt_begins_with_what_both_answers_share() -> None:
+    """As TRL's `extract_prompt`, which leaves the space to the first word that differs."""
+    from trl.data_utils import extract_prompt
+
+    rows = [
+        {"chosen": "Human: why?\n\nAssistant: Rust.", "rejected": "Human: why?\n\nAssistant: Oil."},
+        {"chosen": "a b", "rejected": "c d"},
+        {"chosen": "ab cd", "rejected": "ab ce"},
+    ]
+    found = normalise(config.Data(path="rows.jsonl"), rows)
+    expected = [extract_prompt(row) for row in rows]
+    assert [(row["prompt"], row["completion"]) for _, row in found.rows] == [
+        (row["prompt"], row["chosen"]) for row in expected
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["completion.jsonl", "completion-chat.jsonl", "texts.csv"])
+def test_completions_and_texts_have_the_tokens_that_trl_trains_on(
+    name: str, tmp_path: Path, folders: dict[str, Path], tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """Where prompts end and answers begin at a border of tokens; partune never lets tokens span the two."""
+    from datasets import load_dataset
+    from trl import SFTConfig, SFTTrainer
+
+    write, settings, _, _ = PEOPLES[name]
+    write(tmp_path / name)
+    kind = "csv" if name.endswith(".csv") else "json"
+    dataset = load_dataset(kind, data_files=str(tmp_path / name), split="train", cache_dir=str(tmp_path / "cache"))
+    if isinstance(dataset[0].get("completion"), str):
+        dataset = dataset.map(lambda row: {"completion": f" {row['completion']}"})
+        dataset.to_json(str(tmp_path / name))
+    marked = copy.deepcopy(tokenizer)
+    marked.chat_template = CHATML
+    arguments = SFTConfig(
+        output_dir=str(tmp_path / "out"), max_length=10_000, use_cpu=True, report_to="none", bf16=False
+    )
+    trainer = SFTTrainer(str(folders["llama"]), arguments, train_dataset=dataset, processing_class=marked)
+    data = config.Data(path=str(tmp_path / name), chat_template=CHATML, **settings)
+    examples = tokenise(data, tokenizer).cut(10_000, "answer")
+    prepared = list(trainer.train_dataset)
+    assert len(prepared) == len(examples) == 50
+    for i, row in enumerate(prepared):
+        tokens, trained = examples.example(i)
+        assert row["input_ids"] == tokens.tolist()
+        labels = np.array(row["labels"] if "labels" in row else row["input_ids"])
+        assert (labels[1:] != -100).argmax() == trained[1:].argmax()

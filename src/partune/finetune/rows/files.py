@@ -123,25 +123,27 @@ def _files_within(folder: Path, data: config.Data) -> list[Path] | None:
     is_part = not data.split.replace("_", "").replace(".", "").isalnum()  # such as "train[:10%]"
     if is_saved or has_configs or is_part or data.config is not None:
         return None
-    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
-    visible = [path for path in names if not any(part.startswith((".", "__")) for part in path.parts)]
-    kinds = {plain_suffix(path): path for path in visible if plain_suffix(path) in SUFFIXES}
-    if not kinds:
-        raise UserError(f"{folder} has no data file: {READABLE}")
-    if len(kinds) > 1:
-        first, second = list(kinds.values())[:2]
-        raise UserError(f"{folder} has files of several kinds, such as {first} and {second}: name the files to use")
-    from datasets.data_files import DataFilesList, get_data_patterns
+    from datasets.data_files import DataFilesList, EmptyDatasetError, get_data_patterns
 
     with quiet():
-        splits = get_data_patterns(str(folder))
+        try:
+            splits = get_data_patterns(str(folder))
+        except (EmptyDatasetError, FileNotFoundError):
+            raise UserError(f"{folder} has no data file: {READABLE}") from None
         if data.split not in splits:
             raise UserError(
                 f'{folder} has no files of the split "{data.split}": choose one with --data-split, '
                 f"of {', '.join(map(str, splits))}"
             )
-        found = DataFilesList.from_patterns(splits[data.split], str(folder))
-    return [path for path in map(Path, found) if plain_suffix(path) in kinds]
+        found = [Path(name) for name in DataFilesList.from_patterns(splits[data.split], str(folder))]
+    files = [path for path in found if plain_suffix(path) in SUFFIXES]
+    if not files:
+        raise UserError(f"{folder} has no data file of the split {data.split}: {READABLE}")
+    kinds = {plain_suffix(path): path.name for path in files}
+    if len(kinds) > 1:
+        first, second = list(kinds.values())[:2]
+        raise UserError(f"{folder} has files of several kinds, such as {first} and {second}: name the files to use")
+    return files
 
 
 def _read_file(path: Path) -> tuple[list[Row], str | None]:

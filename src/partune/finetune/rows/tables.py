@@ -71,10 +71,11 @@ def read_parquet(raw: bytes, path: Path) -> list[Row]:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(pa.BufferReader(raw))
+        file = pq.ParquetFile(pa.BufferReader(raw))
+        _require_unique(file.schema_arrow.names, path)
+        table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"cannot read {path}: {one_line(error)}") from None
-    _require_unique(table.column_names, path)
     rows: list[Row] = table.to_pylist()
     if b"huggingface" in (table.schema.metadata or {}):
         from datasets import Features
