@@ -174,6 +174,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: engine packed"),
     ({"model": {"path": ".", "revision": "main"}}, "model.revision would have no effect: . is a folder"),
     ({"data": {"path": __file__, "split": "test"}}, "data.split would have no effect: "),
+    ({"data": {"path": f"{__file__},{__file__}", "config": "en"}}, "data.config would have no effect: "),
     ({"run": {"tls": "folder"}}, "run.tls would have no effect: it is for a running Dask scheduler"),
 ]
 

@@ -71,7 +71,7 @@ def _page(found: Inspection, data: config.Data, colours: bool) -> Iterator[Text]
         for parts in found.texts:
             yield text("-" * 40)
             yield _marked(parts, colours)
-    elif found.first:
+    elif found.first and not found.lengths:
         yield text("\nThe first rows in the form in which they are trained on (with --model, as the model reads them):")
         for row in found.first:
             yield text(json.dumps(row, ensure_ascii=False))

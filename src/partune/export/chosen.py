@@ -156,7 +156,7 @@ class Chosen:
         data = self.data
         path = Path(data.paths[0])
         plain = path.with_suffix("") if path.suffix == ".gz" else path
-        readable = plain.suffix in (".json", ".jsonl", ".ndjson") or is_id(data.path)
+        readable = plain.suffix in (".json", ".jsonl", ".ndjson") or (is_id(data.path) and not is_file_name(data.path))
         usual = all(name in (field, DOLLYS.get(field)) for field, name in self.fields.items())
         return not (
             readable and usual and len(data.paths) == 1 and data.columns is None and self.layout in ("", self.rows)
@@ -170,7 +170,7 @@ class Chosen:
         return shown(self.data.path, self.here) if is_file(self.data.path) else None
 
     def preparation(self) -> list[str]:
-        """Return what the user must do before a tool can read the data."""
+        """Return lines with the command that writes the data for a tool; none if the tool reads them as they are."""
         if not self.converted:
             return []
         data = self.data
@@ -184,7 +184,10 @@ class Chosen:
         given = [part for name, value in options.items() if value is not None for part in (name, value)]
         paths = ",".join(shown(path, self.here) for path in data.paths)
         command = shlex.join(["partune", "data", paths, *given, "--write", CONVERTED])
-        return [f"First write {CONVERTED}, the study's rows in the form that this file reads: {command}"]
+        # A line break in a name would end the comment in which the command stands.
+        printable = "".join(part if part.isprintable() else f"\\u{ord(part):04x}" for part in command)
+        about = f"First write the study's rows, in a form that this tool reads, to {CONVERTED} beside this file:"
+        return [about, "", f"    {printable}", ""]
 
     @cached_property
     def template(self) -> str | None:

@@ -64,8 +64,10 @@ def _reading_notes(data: Mapping[str, Any]) -> list[str]:
     elif renamed:
         notes.append(f"Of the columns, {renamed}.")
     if labels := data.get("labels"):
-        listed = ", ".join(labels[:8]) + (", ..." if len(labels) > 8 else "")
+        listed = ", ".join(labels[:8]) + (" and others" if len(labels) > 8 else "")
         notes.append(f"The answers are {words.several(len(labels), 'label')}: {listed}.")
     if count := data.get("rejected"):
-        notes.append(f"The chosen answers are trained on; the {words.several(count, 'rejected answer')} are not used.")
+        verb = "is" if count == 1 else "are"
+        left = words.several(count, "rejected answer")
+        notes.append(f"The chosen answers are trained on; the {left} {verb} not used.")
     return notes

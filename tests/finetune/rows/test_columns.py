@@ -157,8 +157,17 @@ def test_a_flag_of_another_form_is_refused(text: str) -> None:
 
 
 def test_a_format_that_is_set_needs_its_columns() -> None:
-    with pytest.raises(UserError, match="has the columns text, label and no prompt: say which is which"):
-        find_columns(data(format="completion"), [row_of("text label")])
+    for layout, lacking, flag in (
+        ("completion", "prompt", "prompt=text,completion=label"),
+        ("qa", "question", "question=text,answer=label"),
+        ("sharegpt", "conversations", "conversations=text"),
+        ("preference", "chosen", "chosen=text"),
+    ):
+        with pytest.raises(UserError) as caught:
+            find_columns(data(format=layout), [row_of("text label")])
+        assert str(caught.value) == (
+            f"rows.csv has the columns text, label and no {lacking}: say which is which, for example --columns {flag}"
+        )
     assert find_columns(data(format="text"), [row_of("text label")]).names == {"text": "text"}
     assert find_columns(data(format="qa"), [row_of("instruction question answer")]).layout == "qa"
 

@@ -42,7 +42,6 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     arguments = trainer_arguments(chosen)
     quantized = model.quantize != "none"
     differences = [
-        *chosen.preparation(),
         *chosen.differences(),
         *chosen.dropping(takes=True),
         *chosen.command_line(),
@@ -73,7 +72,11 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "fp16": chosen.dtype == "fp16",
         "output_dir": "trained-axolotl",
     }
-    return {FILE: commented(HEAD, differences, settings)}
+    return {
+        FILE: commented(
+            [*HEAD[:1], *chosen.preparation(), *HEAD[2 if chosen.converted else 1 :]], differences, settings
+        )
+    }
 
 
 def _dataset(chosen: Chosen) -> dict[str, Any]:

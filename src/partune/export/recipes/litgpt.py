@@ -63,6 +63,7 @@ def _head(chosen: Chosen) -> list[str]:
     command = "litgpt download MODEL" if chosen.has_id else "litgpt convert_to_litgpt FOLDER"
     return [
         f"Repeats a training of a partune study; written for LitGPT {VERSION}.",
+        *chosen.preparation(),
         f"First make a checkpoint of the base model in LitGPT's format: {command}",
         "",
         f"    litgpt finetune_lora --config {FILE}",
@@ -72,7 +73,6 @@ def _head(chosen: Chosen) -> list[str]:
 def _differences(chosen: Chosen, warmup: int) -> list[str]:
     training = chosen.training
     sentences = [
-        *chosen.preparation(),
         f"The seed {chosen.seed} does not give the study's initialisation, dropout and order of the data, because "
         "LitGPT uses other random generators.",
         *(f"LitGPT does not support {reason}." for reason in objections(training)),

@@ -24,7 +24,6 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     alpaca = chosen.rows == "alpaca"
     differences = [
-        *chosen.preparation(),
         *chosen.differences(),
         *chosen.dropping(takes=False),
         *chosen.command_line(),
@@ -70,7 +69,12 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "save_strategy": "no",
         "report_to": "none",
     }
-    return {FILE: commented(HEAD, differences, settings), DATA_FILE: _description(chosen)}
+    return {
+        FILE: commented(
+            [*HEAD[:1], *chosen.preparation(), *HEAD[2 if chosen.converted else 1 :]], differences, settings
+        ),
+        DATA_FILE: _description(chosen),
+    }
 
 
 _QUANTIZED = {

@@ -21,7 +21,7 @@ SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "
 
 HEAD = '''\
 """Repeats a training of a partune study with TRL and PEFT; written for trl {version}.
-
+{preparation}
     pip install trl peft
     python {file}
 
@@ -158,7 +158,6 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
     differences = [
-        *chosen.preparation(),
         *chosen.differences(),
         *chosen.dropping(takes=True),
         *chosen.unread("TRL", *READ[chosen.rows]),
@@ -210,8 +209,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     head = HEAD.format(
         version=VERSION,
         file=FILE,
+        preparation=_in_docstring("\n".join(chosen.preparation())),
         batch=training.batch_size,
-        differences="\n".join(bullets(differences)),
+        differences=_in_docstring("\n".join(bullets(differences))),
         imports="\n".join(imports),
         model=_path(chosen.base),
         data=_path(chosen.file or data.path),
@@ -256,6 +256,11 @@ def _encoding(chosen: Chosen) -> str:
         texts=f'(row["instruction"], row[{chosen.name_of("output")!r}])',
         history=' or bool(row.get("history"))',
     )
+
+
+def _in_docstring(text: str) -> str:
+    """Return a text in a form that neither ends the docstring in which it stands nor escapes anything."""
+    return text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"""' in text else text
 
 
 def _source(function: Callable[..., Any]) -> str:

@@ -98,7 +98,7 @@ def find_columns(data: config.Data, rows: Sequence[Row]) -> Columns:
             raise UserError(_proposal(data, rows, columns))
         if present:  # a column without values gives way to one with values
             names[field] = known[next((name for name in present if name in usable), present[0])]
-    missing = [field for field in REQUIRED[layouts[0]] if field not in names]
+    missing = [FIELDS[layouts[0]][field][0] for field in REQUIRED[layouts[0]] if field not in names]
     # Alpaca's and OpenAI's rows are told by their first field; a row that lacks the second is named later.
     if missing and not (layouts[0] in ("alpaca", "chat") and not asked):
         raise UserError(_proposal(data, rows, columns, f" and no {missing[0]}"))
@@ -168,9 +168,12 @@ def _proposal(data: config.Data, rows: Sequence[Row], columns: Sequence[Any], la
     if within := list_within(rows[0]):
         return f"{data.path} has the columns {keys(columns)}{within}: write one row per line, or a list of rows"
     texts = [column for column in columns if _holds_text(rows, column)] or list(columns)
-    pairs = {"text": texts[0]} if len(texts) == 1 else {"instruction": texts[0], "output": texts[-1]}
-    if "question" in texts and "answer" in texts:
-        pairs = {"instruction": "question", "output": "answer"}
+    if data.format != "auto":
+        fields = [FIELDS[data.format][field][0] for field in REQUIRED[data.format]]
+    else:
+        fields = ["text"] if len(texts) == 1 else ["instruction", "output"]
+    likely = ["question", "answer"] if {"question", "answer"} <= {*texts} else [texts[0], texts[-1]]
+    pairs = dict(zip(fields, likely, strict=False))
     flag = shlex.quote(",".join(f"{field}={column}" for field, column in pairs.items()))
     return f"{data.path} has the columns {keys(columns)}{lacking}: say which is which, for example --columns {flag}"
 
