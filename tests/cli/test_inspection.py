@@ -61,7 +61,7 @@ def test_a_terminal_shows_it_in_colour(path: Path) -> None:
 def test_rows_are_converted(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "rows.jsonl"
     assert main(["data", str(path), "--data-limit", "1", "--write", str(out)]) == 0
-    assert capsys.readouterr().out == f"wrote 1 rows to {out}\n"
+    assert capsys.readouterr().out == f"wrote 1 row to {out}\n"
     assert out.read_text() == '{"instruction": "Who oils \\"it\\"; when?", "input": "", "output": "Anna"}\n'
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from partune.errors import UserError
 from partune.finetune.chats import Chat, template_text
 from partune.finetune.data import OPENING, alpaca_pieces, tokenise
 from partune.finetune.templates import TEMPLATES
+from partune.report.data_notes import row_notes
 from tests.support.tiny import write_jsonl
 
 CHAT = [
@@ -81,6 +83,14 @@ def test_a_tokenizer_without_a_template_takes_one_by_name(tmp_path: Path, tokeni
         tokenise(config.Data(path=path), tokenizer)
     examples = tokenise(config.Data(path=path, chat_template="ChatML"), tokenizer)
     assert tokenizer.decode(examples.tokens) == WRITTEN["chatml"]
+    assert examples.summary["split_marks"] == ["<|im_start|>", "<|im_end|>"]
+    assert row_notes(examples.summary) == [
+        "The chat template's <|im_start|>, <|im_end|> are not in the tokenizer's vocabulary, so the model reads "
+        "several tokens of ordinary text there."
+    ]
+    added = copy.deepcopy(tokenizer)
+    added.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    assert "split_marks" not in tokenise(config.Data(path=path, chat_template="chatml"), added).summary
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

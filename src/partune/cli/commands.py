@@ -266,10 +266,11 @@ def data(arguments: argparse.Namespace) -> int:
     section = config.validated(config.Data, given["data"])
     if arguments.write is not None:
         from partune.finetune.inspection import convert
+        from partune.report.words import several
 
         written = convert(section, arguments.write)
-        left = f"; {written['empty']} empty rows are left out" if written["empty"] else ""
-        print(f"wrote {written['rows']} rows to {arguments.write}{left}")
+        left = f"; left out: {several(written['empty'], 'row')} without any text" if written["empty"] else ""
+        print(f"wrote {several(written['rows'], 'row')} to {arguments.write}{left}")
         return 0
     model = config.validated(config.Model, given["model"]) if "model" in given else None
     inspection.show(section, model, arguments.rows)

@@ -25,6 +25,7 @@ from partune.finetune.model import ending
 from partune.finetune.rows.files import Source, find_files, is_file_name, read, read_rows
 from partune.finetune.rows.forms import Format, Rows, normalise
 from partune.finetune.rows.values import Row
+from partune.finetune.templates import SPECIAL_TOKENS
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import quiet
 from partune.trial.contents import digest
@@ -227,7 +228,7 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     with quiet():
         if rows.form == "chat":
             written = list(_write_chats(data, nonempty, Chat.of(tokenizer, data.chat_template)))
-            reading = _chat_reading(rows, nonempty, written)
+            reading = _chat_reading(rows, nonempty, written) | _written_out(data, tokenizer)
             encoded = list(_encode((pieces for chat in written for pieces in chat.examples), tokenizer, bounded=False))
         else:
             reading = _text_reading(rows, nonempty)
@@ -389,13 +390,13 @@ def _source_reading(rows: Rows, source: Source) -> dict[str, Any]:
     return {name: entry for name, entry in entries.items() if entry}
 
 
-def _text_reading(rows: Rows, nonempty: list[tuple[int, Row]]) -> Mapping[str, Any]:
+def _text_reading(rows: Rows, nonempty: list[tuple[int, Row]]) -> dict[str, Any]:
     used = {field: name for field, name in rows.names.items() if any(row.get(field) for _, row in nonempty)}
     blank = sum(not row[ANSWER[rows.form]].strip() for _, row in nonempty)
     return _reading(used, rows.unused, blank)
 
 
-def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Written]) -> Mapping[str, Any]:
+def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Written]) -> dict[str, Any]:
     used: set[str] = set()
     unused = {number: set(names) for number, names in rows.unused.items()}
     for (number, row), chat in zip(nonempty, written, strict=True):
@@ -418,6 +419,16 @@ def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Wri
     return _reading({name: rows.names.get(name, name) for name in sorted(used)}, unused, blank) | {
         name: count for name, count in counts.items() if count
     }
+
+
+def _written_out(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
+    """Return the record's entry with the special tokens of a named template that the tokenizer lacks, if there are any.
+
+    The tokenizer splits such a mark, <|im_start|> for example, like any other text.
+    """
+    marks = SPECIAL_TOKENS.get((data.chat_template or "").lower(), ())
+    split = [mark for mark in marks if len(tokenizer(mark, add_special_tokens=False)["input_ids"]) > 1]
+    return {"split_marks": split} if split else {}
 
 
 def _unknown_tokens(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -71,3 +71,12 @@ TEMPLATES = {
     "zephyr": ZEPHYR,
     "alpaca": ALPACA,
 }
+
+# The marks that are special tokens in the vocabularies of the formats' own models. Zephyr's and Alpaca's are ordinary
+# text there too, and Mistral's are in the first versions.
+SPECIAL_TOKENS = {
+    "chatml": ("<|im_start|>", "<|im_end|>"),
+    "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    "gemma": ("<start_of_turn>", "<end_of_turn>"),
+    "phi3": ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+}

@@ -34,6 +34,12 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "
             "answer is trained in an example of its own: the chat from its beginning to the end of this answer."
         )
+    if marks := data.get("split_marks"):
+        verb = "is" if len(marks) == 1 else "are"
+        notes.append(
+            f"The chat template's {', '.join(marks)} {verb} not in the tokenizer's vocabulary, so the model reads "
+            "several tokens of ordinary text there."
+        )
     if count := data.get("unknown_tokens"):
         notes.append(
             f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for text unknown to the tokenizer."

@@ -78,6 +78,7 @@ UNCLEAR = {
     "question answer response": "instruction=question,output=answer",
     "text summary": "instruction=text,output=summary",
     "text category": "instruction=text,output=category",
+    "prompt completion label": "instruction=prompt,output=label",
     "body": "text=body",
     "prompt": "text=prompt",
     "question": "text=question",

@@ -142,7 +142,8 @@ def _fitting(usable: set[str], asked: set[str], rows: Sequence[Row], known: Mapp
         "sharegpt": bool(usable & {"messages", "conversations", "conversation"}),
         "preference": "chosen" in usable and not ("instruction" in usable and answers),
         "alpaca": "instruction" in usable,
-        "completion": {"prompt", "completion"} <= usable,
+        # TRL's unpaired preferences have labels that say which completions are bad.
+        "completion": {"prompt", "completion"} <= usable and "label" not in usable,
         "label": {"text", "label"} <= usable,
         "qa": len(questions) == 1 and len(answers) == 1,
         "text": "text" in usable and not (usable | {str(c).lower() for row in rows[:1] for c in row}) & RIVALS,
