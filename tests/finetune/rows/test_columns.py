@@ -73,16 +73,18 @@ def test_all_rows_are_looked_at() -> None:
 
 
 UNCLEAR = {
-    "ticket queue": "instruction=ticket,output=queue",
-    "id ticket body queue": "instruction=ticket,output=queue",
-    "question answer response": "instruction=question,output=answer",
-    "text summary": "instruction=text,output=summary",
-    "text category": "instruction=text,output=category",
-    "prompt completion label": "instruction=prompt,output=label",
-    "body": "text=body",
-    "prompt": "text=prompt",
-    "question": "text=question",
-    "q? a": "'instruction=q?,output=a'",
+    "ticket queue": "--columns instruction=ticket,output=queue",
+    "id ticket body queue": "--columns instruction=ticket,output=queue",
+    "question answer response": "--columns instruction=question,output=answer",
+    "text summary": "--columns instruction=text,output=summary",
+    "text category": "--columns instruction=text,output=category",
+    "prompt completion label": "--format completion",
+    "body": "--columns text=body",
+    "prompt": "--columns text=prompt",
+    "question": "--columns text=question",
+    "q? a": "--columns 'instruction=q?,output=a'",
+    "system question chosen rejected": "--columns prompt=question",
+    "question choices answer": "--columns instruction=question,output=answer",
 }
 
 
@@ -92,7 +94,7 @@ def test_columns_that_tell_no_format_are_answered_with_the_flag_to_type(columns:
     with pytest.raises(UserError) as caught:
         find_columns(data(), rows)
     named = ", ".join(columns.split())
-    proposed = f"say which is which, for example --columns {UNCLEAR[columns]}"
+    proposed = f"say which is which, for example {UNCLEAR[columns]}"
     assert str(caught.value) == f"rows.csv has the columns {named}: {proposed}"
 
 
@@ -103,7 +105,8 @@ def test_the_proposed_flag_is_one_that_works(columns: str) -> None:
         find_columns(data(), rows)
     flag = shlex.split(str(caught.value).partition("for example ")[2])
     arguments = build_parser().parse_args(["tune", "--data", "rows.csv", *flag])
-    assert normalise(data(columns=getattr(arguments, "config.data.columns")), rows).rows
+    given = {name: getattr(arguments, f"config.data.{name}", None) for name in ("columns", "format")}
+    assert normalise(data(**{name: value for name, value in given.items() if value is not None}), rows).rows
 
 
 @pytest.mark.parametrize(

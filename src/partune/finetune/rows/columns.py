@@ -22,6 +22,7 @@ Layout = Literal["alpaca", "qa", "label", "chat", "sharegpt", "completion", "pre
 QUESTIONS, ANSWERS = ("question", "query", "prompt", "input"), ("answer", "response", "output")
 # Columns beside `text` that may be answers to it. With one of them, `text` alone does not tell what to train on.
 RIVALS = {*ANSWERS, "completion", "summary", "target", "labels", "category", "class", "intent", "sentiment"}
+CHOICES = {"choices", "options", "chosen"}  # with one of these, a question and an answer are not the whole row
 # For each format, the names of each field in the order of preference. The first is the name that messages use.
 FIELDS: dict[Layout, dict[str, tuple[str, ...]]] = {
     "alpaca": {
@@ -137,16 +138,17 @@ def _fitting(usable: set[str], asked: set[str], rows: Sequence[Row], known: Mapp
         known: Maps each known name to the name of its column.
     """
     questions, answers = usable & set(QUESTIONS), usable & set(ANSWERS)
+    present = {str(column).strip().lower() for row in rows for column in row}
     fitting: dict[Layout, bool] = {
         "chat": "messages" in usable and not _is_sharegpt(rows, known["messages"]),
         "sharegpt": bool(usable & {"messages", "conversations", "conversation"}),
-        "preference": "chosen" in usable and not ("instruction" in usable and answers),
+        "preference": "chosen" in usable and ("prompt" in usable or not usable & {*QUESTIONS, "instruction"}),
         "alpaca": "instruction" in usable,
         # TRL's unpaired preferences have labels that say which completions are bad.
         "completion": {"prompt", "completion"} <= usable and "label" not in usable,
         "label": {"text", "label"} <= usable,
-        "qa": len(questions) == 1 and len(answers) == 1,
-        "text": "text" in usable and not (usable | {str(c).lower() for row in rows[:1] for c in row}) & RIVALS,
+        "qa": len(questions) == 1 and len(answers) == 1 and not present & CHOICES,
+        "text": "text" in usable and not present & RIVALS,
     }
     names = {layout: {name for field in FIELDS[layout].values() for name in field} for layout in fitting}
     found = [layout for layout, fits in fitting.items() if fits and asked <= names[layout]]
@@ -175,8 +177,13 @@ def _proposal(data: config.Data, rows: Sequence[Row], columns: Sequence[Any], la
         fields = ["text"] if len(texts) == 1 else ["instruction", "output"]
     likely = ["question", "answer"] if {"question", "answer"} <= {*texts} else [texts[0], texts[-1]]
     pairs = dict(zip(fields, likely, strict=False))
-    flag = shlex.quote(",".join(f"{field}={column}" for field, column in pairs.items()))
-    return f"{data.path} has the columns {keys(columns)}{lacking}: say which is which, for example --columns {flag}"
+    question = next((name for name in ("instruction", *QUESTIONS) if name in columns), None)
+    if data.format == "auto" and "chosen" in columns and question is not None:
+        pairs = {"prompt": question}
+    flag = f"--columns {shlex.quote(','.join(f'{field}={column}' for field, column in pairs.items()))}"
+    if data.format == "auto" and {"prompt", "completion"} <= {*columns}:
+        flag = "--format completion"
+    return f"{data.path} has the columns {keys(columns)}{lacking}: say which is which, for example {flag}"
 
 
 def _holds_text(rows: Sequence[Row], column: Any) -> bool:
