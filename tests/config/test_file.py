@@ -137,7 +137,7 @@ def test_several_data_files_are_located_each(tmp_path: Path) -> None:
         (tmp_path / name).write_text("text\n")
     for path, expected in (
         ("a.csv,b.csv", f"{tmp_path}/a.csv,{tmp_path}/b.csv"),
-        ("a.csv,gone.csv", f"{tmp_path}/a.csv,gone.csv"),
+        ("a.csv, gone.csv,", f"{tmp_path}/a.csv,gone.csv,"),
         ("c,d.csv", f"{tmp_path}/c,d.csv"),
         (["a.csv", "b.csv"], [f"{tmp_path}/a.csv", f"{tmp_path}/b.csv"]),
     ):

@@ -92,3 +92,14 @@ def test_data_that_tools_would_read_otherwise_are_converted_first(given: dict[st
     if case.converted:
         assert (case.file, case.split, case.limit) == ("rows.jsonl", "train", None)
         assert case.name_of("output") == "output"
+
+
+def test_recipes_say_that_tools_train_on_the_answers_of_prompts_too(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj"]}))
+    tuner = FineTune("acme/base-1b", "acme/dpo", ["arc_easy"], seed=3)
+    fields = {"prompt": "prompt", "chosen": "chosen"}
+    data = {"format": "chat", "layout": "preference", "examples": 9, "fields": fields, "untrained": 4}
+    loaded = {"dtype": "fp32", "data": data}
+    found = Chosen.of({"seed": 3, "objective": tuner.identity}, loaded, Trial(0, {}, seed=7), tmp_path, HERE)
+    for text in texts(found).values():
+        assert "The study used the rows' fields weight;" in " ".join(text.replace("\n#", " ").split())

@@ -151,7 +151,7 @@ class Data(Section):
             is_one = "," not in self.path or Path(self.path).expanduser().exists()
         except (OSError, RuntimeError):
             is_one = False
-        return (self.path,) if is_one else tuple(self.path.split(","))
+        return (self.path,) if is_one else tuple(part.strip() for part in self.path.split(","))
 
 
 class Training(Section):

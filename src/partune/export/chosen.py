@@ -104,7 +104,7 @@ class Chosen:
             order_seed=header["seed"] if trial.order is None else trial.order,
             here=here,
             covered=loaded.get("adapted", {}).get(training.targets),
-            fields=loaded["data"].get("fields", {}),
+            fields=_fields(loaded["data"]),
             apart=loaded["data"].get("answers_apart", 0),
             layout=loaded["data"].get("layout", ""),
             dropout=loaded.get("dropout", {}),
@@ -241,7 +241,10 @@ class Chosen:
     @property
     def names(self) -> Mapping[str, str]:
         """The fields that the study used, with their names in the data that a recipe reads."""
-        return {field: field for field in self.fields} if self.converted else self.fields
+        if not self.converted:
+            return self.fields
+        made = ("prompt", "completion", "chosen") if self.rows == "chat" else ()  # what messages were made of
+        return {field: field for field in self.fields if field not in made}
 
     def unread(self, tool: str, *read: str) -> list[str]:
         """Describe which data the study used and a tool ignores or uses differently.
@@ -308,6 +311,14 @@ def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
     """Return section `data` with max_length at most the base model's context, as the study cut rows to the context."""
     longest = data.get("max_length", config.Data.model_fields["max_length"].default)
     return data if context is None else data | {"max_length": min(longest, context)}
+
+
+def _fields(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of the rows that a study used, and `weight` if the prompts of chats have answers too.
+
+    Converted rows give such an answer the weight 0, whatever the format of the rows.
+    """
+    return {**data.get("fields", {}), **({"weight": "weight"} if data.get("untrained") else {})}
 
 
 def is_id(path: str) -> bool:

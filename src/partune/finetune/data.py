@@ -401,11 +401,13 @@ def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Wri
     unused = {number: set(names) for number, names in rows.unused.items()}
     for (number, row), chat in zip(nonempty, written, strict=True):
         fields = {name for message in row["messages"] for name in message} - {"role", "content"}
-        fields |= {name for name in (*rows.names, "messages") if name in row}
+        fields |= {name for name in rows.names if name in row}
         fields |= {"weight"} if row["untrained"] and rows.layout in ("chat", "sharegpt") else set()
         used |= fields - chat.unused
         if chat.unused:
             unused.setdefault(number, set()).update(chat.unused)
+    # Messages that were made of a prompt and an answer have no column of their own.
+    used |= {name for name in ("prompt", "completion", "chosen") if name in rows.names}
     blank = sum(
         message["role"] == "assistant" and not (message.get("content") or "").strip() and not message.get("tool_calls")
         for _, row in nonempty
@@ -414,6 +416,7 @@ def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Wri
     counts = {
         "cut_by_template": sum(chat.cut for chat in written),
         "endless_answers": sum(chat.endless for chat in written),
+        "untrained": sum(len(row["untrained"]) for _, row in nonempty),
         "answers_apart": sum(len(chat.examples) for chat in written) - len(written),
     }
     return _reading({name: rows.names.get(name, name) for name in sorted(used)}, unused, blank) | {

@@ -29,6 +29,11 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"In {words.several(count, 'chat')}, nothing after the last answer is trained on, so that the model does "
             "not learn where answers end."
         )
+    if count := data.get("untrained"):
+        notes.append(
+            f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} read but not trained on: "
+            "marked so, or part of a prompt."
+        )
     if count := data.get("answers_apart"):
         notes.append(
             f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "

@@ -71,6 +71,9 @@ def test_several_files_are_read_in_their_order(tmp_path: Path) -> None:
     assert read_rows(listed) == both.rows
     assert refusal(f"{tmp_path}/b.csv,{tmp_path}/d.csv").startswith(f"no data file {tmp_path}/d.csv; did you mean")
     assert refusal(f"{tmp_path}/b.csv,some/set") == "no data file some/set"
+    assert read_rows(data(f"{tmp_path}/b.csv, {tmp_path}/a.jsonl")) == both.rows
+    for path in (f"{tmp_path}/b.csv,", f",{tmp_path}/b.csv", f"{tmp_path}/b.csv, ,{tmp_path}/a.jsonl"):
+        assert "names an empty file before or after a comma" in refusal(path)
 
 
 def test_the_files_of_a_folder_belong_to_splits_as_for_datasets(tmp_path: Path) -> None:

@@ -305,7 +305,7 @@ PEOPLES: dict[str, tuple[Callable[[Path], object], dict[str, Any], list[tuple[st
         lambda path: parquet_of(
             path, {"chosen": [turns(q, a) for q, a in PAIRS], "rejected": [turns(q, "no") for q, _ in PAIRS]}
         ),
-        {}, CHATTED, {"layout": "preference", "format": "chat", "rejected": 50},
+        {}, CHATTED, {"layout": "preference", "format": "chat", "rejected": 50, "fields": {"chosen": "chosen"}},
     ),
     "texts.csv": (
         lambda path: csv_of(path, {"text": ASKED}),

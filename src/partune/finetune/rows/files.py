@@ -74,6 +74,8 @@ def find_files(data: config.Data) -> list[Path] | None:
     """
     files: list[Path] = []
     for name in data.paths:
+        if not name:
+            raise UserError(f'{data.path} names an empty file before or after a comma: give the files as "a.csv,b.csv"')
         path = Path(name).expanduser()
         if path.is_file():
             _require_readable(path)
