@@ -338,6 +338,14 @@ def test_rows_as_people_have_them_are_trained_on_as_they_are(
     assert all(row_notes(summary))
 
 
+def test_labels_are_known_if_they_are_few() -> None:
+    data = config.Data(path="rows.jsonl")
+    rows = [{"text": f"t{i}", "label": i % 3 == 0} for i in range(9)] + [{"text": "unlabelled", "label": ""}]
+    assert normalise(data, rows).labels == ("False", "True")
+    assert normalise(data, [{"text": "t", "label": f"{i}"} for i in range(65)]).labels == ()
+    assert normalise(data, [{"question": "t", "answer": "a"}]).labels == ()
+
+
 def test_texts_are_trained_on_from_the_second_token_to_the_end(
     tmp_path: Path, tokenizer: PreTrainedTokenizerFast
 ) -> None:

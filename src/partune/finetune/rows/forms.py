@@ -84,7 +84,7 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
     if form == "chat":
         check_roles(data, plain)
     rejected = sum(has_value(value_of(row, names, "rejected")) for row in rows)
-    labels = sorted({row["output"] for _, row in plain}) if columns.layout == "label" else []
+    labels = sorted({row["output"] for _, row in plain} - {""}) if columns.layout == "label" else []
     if columns.layout == "preference" and form == "completion":
         names = {"completion" if name == "chosen" else name: column for name, column in names.items()}
     return Rows(
