@@ -130,3 +130,32 @@ def test_a_mapping_is_laid_over_another_section_by_section() -> None:
         "run": {"keep": 2},
     }
     assert below["model"] == "a"
+
+
+def test_several_data_files_are_located_each(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv", "c,d.csv"):
+        (tmp_path / name).write_text("text\n")
+    for path, expected in (
+        ("a.csv,b.csv", f"{tmp_path}/a.csv,{tmp_path}/b.csv"),
+        ("a.csv, gone.csv,", f"{tmp_path}/a.csv,gone.csv,"),
+        ("c,d.csv", f"{tmp_path}/c,d.csv"),
+        (["a.csv", "b.csv"], [f"{tmp_path}/a.csv", f"{tmp_path}/b.csv"]),
+    ):
+        assert config.located({"data": {"path": path}}, tmp_path)["data"]["path"] == expected
+    whole = config.validated(config.Data, {"path": f"{tmp_path}/c,d.csv"})
+    assert whole.paths == (f"{tmp_path}/c,d.csv",)
+    assert config.validated(config.Data, {"path": ["a.csv", "b.csv"]}).paths == ("a.csv", "b.csv")
+
+
+def test_columns_are_a_mapping_or_the_text_of_the_flag() -> None:
+    mapping = {"instruction": "my question", "output": "a=b"}
+    for value in (mapping, "instruction=my question, output=a=b"):
+        assert config.validated(config.Data, {"path": "d.csv", "columns": value}).columns == mapping
+    with pytest.raises(UserError, match="a list of files has paths without commas"):
+        config.validated(config.Data, {"path": ["a,b.csv"]})
+
+
+def test_new_settings_of_the_data_leave_the_identity_of_older_records() -> None:
+    """A record without a setting is one with None: only then does the same study continue it."""
+    plain = config.Data(path="d.json").model_dump(mode="json")
+    assert (plain["columns"], plain["config"]) == (None, None)

@@ -182,6 +182,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"validation": {"fewshot": 2}}, "validation.fewshot would have no effect: there is no task (--task)"),
     ({"validation": {"trust_task_code": True}}, "validation.trust_task_code would have no effect: there are no tasks"),
+    ({"data": {"path": f"{__file__},{__file__}", "config": "en"}}, "data.config would have no effect: "),
     ({"run": {"tls": "folder"}}, "run.tls would have no effect: it is for a running Dask scheduler"),
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,57 @@ def test_a_trial_has_the_seeds_that_the_study_trains_it_with(
     trial = Trial(0, {}, seed=7, order=order)
     found = Chosen.of(header, loaded, trial, tmp_path, HERE)
     assert tuner.seeds(trial, tuner.training) == (found.seed, found.order_seed) == seeds
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ({"data": {"path": "rows.json"}}, None),
+        ({"data": {"path": "rows.jsonl.gz"}, "layout": "alpaca"}, None),
+        ({"data": {"path": "acme/rows", "config": "en"}, "layout": "alpaca"}, None),
+        ({"data": {"path": "acme/chats"}, "rows": "chat", "layout": "chat"}, None),
+        ({"data": {"path": "rows.json"}, "layout": "alpaca", "fields": {"output": "response"}}, None),
+        ({"data": {"path": "rows.csv"}, "layout": "alpaca"}, "rows.csv"),
+        ({"data": {"path": "rows.jsonl.xz"}, "layout": "alpaca"}, "rows.jsonl.xz"),
+        ({"data": {"path": "/srv/rows"}, "layout": "alpaca"}, "/srv/rows"),
+        ({"data": {"path": "rows.json"}, "layout": "alpaca", "fields": {"output": "Output"}}, "rows.json"),
+        ({"data": {"path": "a.json,b.json"}, "layout": "alpaca"}, "a.json,b.json"),
+        (
+            {"data": {"path": "acme/qa", "split": "dev", "limit": 9}, "layout": "qa"},
+            "acme/qa --data-split dev --data-limit 9",
+        ),
+        (
+            {
+                "data": {"path": "r.json", "format": "qa", "columns": {"question": "my q", "answer": "a"}},
+                "layout": "qa",
+            },
+            "r.json --format qa --columns 'question=my q,answer=a'",
+        ),
+        ({"data": {"path": "rows.json"}, "rows": "chat", "layout": "sharegpt"}, "rows.json"),
+        (
+            {"data": {"path": "acme/dpo", "config": "en"}, "rows": "completion", "layout": "preference"},
+            "acme/dpo --data-config en",
+        ),
+    ],
+)
+def test_data_that_tools_would_read_otherwise_are_converted_first(given: dict[str, Any], command: str | None) -> None:
+    case = chosen(**given)
+    assert case.converted == (command is not None)
+    for text in texts(case).values():
+        lines = [line.removeprefix("# ").strip() for line in text.splitlines()]
+        assert (f"partune data {command} --write rows.jsonl" in lines) == case.converted
+        assert ("partune data" in text) == case.converted
+    if case.converted:
+        assert (case.file, case.split, case.limit) == ("rows.jsonl", "train", None)
+        assert case.name_of("output") == "output"
+
+
+def test_recipes_say_that_tools_train_on_the_answers_of_prompts_too(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"target_modules": ["q_proj"]}))
+    tuner = FineTune("acme/base-1b", "acme/dpo", ["arc_easy"], seed=3)
+    fields = {"prompt": "prompt", "chosen": "chosen"}
+    data = {"format": "chat", "layout": "preference", "examples": 9, "fields": fields, "untrained": 4}
+    loaded = {"dtype": "fp32", "data": data}
+    found = Chosen.of({"seed": 3, "objective": tuner.identity}, loaded, Trial(0, {}, seed=7), tmp_path, HERE)
+    for text in texts(found).values():
+        assert "The study used the rows' fields weight;" in " ".join(text.replace("\n#", " ").split())

@@ -22,7 +22,7 @@ from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune import data as instructions
 from partune.finetune.data import IGNORED, Chat, Examples, tokenise
-from partune.finetune.rows import normalise
+from partune.finetune.rows.forms import normalise
 from tests.support.tiny import make_rows, make_tokenizer, write_jsonl
 
 ROWS = [
@@ -98,7 +98,7 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
         ),
         ("rows.json", b"[1, 2", "rows.json is not valid JSON"),
         ("rows.json", b"[]", "rows.json has no rows"),
-        ("rows.csv", b"a,b", "is a .json or .jsonl file"),
+        ("rows.txt", b"a,b", r"rows.txt: training data is a .json, .jsonl, .csv"),
         ("rows.json.gz", b"no gzip", "cannot read"),
         ("rows.json", b"\xff\xfe[", "is not UTF-8: byte 0"),
     ],
@@ -124,7 +124,7 @@ def test_an_unknown_data_set_is_a_user_error() -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([{"text": "a"}], "row 1: neither Alpaca .* nor chat .* it has text"),
+        ([{"a": "a"}], "rows.jsonl has the columns a: say which is which, for example --columns text=a"),
         ([ROWS[0], {"instruction": "a"}], 'row 2: "output" is missing; it has instruction'),
         ([ROWS[0], {"instruction": 3, "output": ""}], 'row 2: "instruction" must be text, got 3'),
         ([ROWS[0], ["a"]], "row 2: a row is a mapping, got list"),

@@ -206,6 +206,34 @@ def test_a_study_is_resumed_with_its_own_model_and_data_only(folders: dict[str, 
             study(training={"steps": 5})
 
 
+def test_a_record_from_before_a_setting_of_the_data_is_resumed(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from partune import Study
+
+    def study(**data: Any) -> Study:
+        tuner = FineTune(str(folders["llama"]), {"path": str(rows), **data}, "hellaswag")
+        space = Space(learning_rate=Float(1e-4, 1e-2, log=True))
+        return Study(space, tuner, "random", directory=tmp_path / "s", resume=True)
+
+    rows = write_jsonl(tmp_path / "rows.jsonl", make_rows(4))
+    monkeypatch.setattr(FineTune, "check", lambda self, space: None)
+    monkeypatch.setattr(FineTune, "contents", {})
+    now = FineTune.identity
+
+    def before(tuner: FineTune) -> dict[str, Any]:
+        identity = now.fget(tuner)  # type: ignore[attr-defined]
+        older = {name: value for name, value in identity["data"].items() if name not in ("columns", "config")}
+        return {**identity, "data": older}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FineTune, "identity", property(before))
+        study().close()
+    study().close()
+    with pytest.raises(UserError, match=r"objective\.data\.columns.* is None there, and"):
+        study(columns={"output": "answer"})
+
+
 # ----- tasks that cannot be scored
 
 

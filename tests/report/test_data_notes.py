@@ -47,3 +47,24 @@ def test_each_count_has_its_sentence() -> None:
         assert str(count) in note
     assert len(row_notes(counts)) == 5
     assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
+
+
+def test_what_files_and_columns_were_taken_for_is_told() -> None:
+    counts = {"layout": "qa", "fields": {"instruction": "Question", "output": "Answer"}, "files": 2}
+    assert row_notes({**counts, "separators": ["semicolons", "tabs"]}) == [
+        "2 files were read.",
+        "The columns are separated by semicolons or tabs.",
+        "The rows are read as questions with answers (instruction is Question, output is Answer).",
+    ]
+    assert row_notes({"layout": "alpaca", "fields": {"instruction": "instruction", "output": "response"}}) == [
+        "Of the columns, output is response."
+    ]
+    assert row_notes({"layout": "preference", "fields": {"prompt": "prompt"}, "rejected": 1}) == [
+        "The rows are read as preferences.",
+        "The chosen answers are trained on; the 1 rejected answer is not used.",
+    ]
+    labels = [f"l{i}" for i in range(9)]
+    assert row_notes({"layout": "label", "labels": labels})[-1] == (
+        "The answers are 9 labels: l0, l1, l2, l3, l4, l5, l6, l7 and others."
+    )
+    assert row_notes({"layout": "chat", "fields": {"messages": "messages"}}) == []

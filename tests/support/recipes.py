@@ -30,6 +30,10 @@ CASES = {
     "all": chosen(data={"path": "rows.jsonl.gz", "loss_on": "all", "limit": 9}, dtype="fp32", targets=NEOX),
     "quantized": chosen(model={"path": "acme/base", "revision": "v2", "quantize": "nf4", "trust_remote_code": True}),
     "chat": chosen(rows="chat", data=CHATS),
+    "completion": chosen(rows="completion", layout="completion", data={"path": "rows.csv", "limit": 9}),
+    "text": chosen(rows="text", layout="text", data={"path": "a.csv,b.csv", "columns": {"text": "my body"}}),
+    "sharegpt": chosen(rows="chat", layout="sharegpt", data={"path": "acme/turns", "config": "en", "split": "dev"}),
+    "config": chosen(rows="chat", layout="chat", data={"path": "acme/chats", "config": "en"}),
     "dropout": chosen(dropout={"resid_pdrop": 0.1, "embd_pdrop": 0.1}),
     "whole": chosen(dtype="fp16", targets=("model.layers.0.self_attn.q_proj", "lm_head")),
 }

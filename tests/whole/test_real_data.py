@@ -141,6 +141,20 @@ def test_two_thousand_rows_of_alpaca(tokenizer: PreTrainedTokenizerFast) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv.xz", "rows.parquet", "semicolons.csv"])
+def test_alpaca_as_a_table_has_the_rows_of_its_json(name: str, tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = read_rows(config.Data(path=str(ALPACA_2K)))
+    table, path = pd.DataFrame(rows), tmp_path / name
+    if name.endswith(".parquet"):
+        table.to_parquet(path)
+    else:
+        separator = {"rows.csv": ",", "rows.tsv.xz": "\t", "semicolons.csv": ";"}[name]
+        table.to_csv(path, index=False, sep=separator)
+    assert read_rows(config.Data(path=str(path))) == rows
+
+
 def test_the_story_goes_on_as_it_should(stories: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     model = AutoModelForCausalLM.from_pretrained(stories)
     assert model.num_parameters() == 260_032

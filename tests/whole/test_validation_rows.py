@@ -13,21 +13,6 @@ from tests.support.tiny import make_rows, write_jsonl
 
 ROWS = ("--validation-split", "0.4", "--eval-points", "3", "--select", "best")
 FLAGS = (*ROWS, "--steps", "3", "--batch-size", "4", "--pack", "2", "--device", "cpu")
-    "--validation-split",
-    "0.4",
-    "--steps",
-    "3",
-    "--batch-size",
-    "4",
-    "--pack",
-    "2",
-    "--device",
-    "cpu",
-    "--eval-points",
-    "3",
-    "--select",
-    "best",
-)
 SEARCH = ("--algorithm", "random", "--budget", "3", "--seeds", "0", "--name", "rows")
 
 

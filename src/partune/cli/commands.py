@@ -278,6 +278,29 @@ def certificates(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def data(arguments: argparse.Namespace) -> int:
+    """Show how training data are read, or convert them."""
+    from partune import config
+    from partune.cli import inspection
+    from partune.runtime.extras import require_finetune
+
+    require_finetune("reading training data")
+    flagged = flags.given(arguments)
+    given = config.located({**flagged, "data": {**flagged.get("data", {}), "path": arguments.data}}, Path.cwd())
+    section = config.validated(config.Data, given["data"])
+    if arguments.write is not None:
+        from partune.finetune.inspection import convert
+        from partune.report.words import several
+
+        written = convert(section, arguments.write)
+        left = f"; left out: {several(written['empty'], 'row')} without any text" if written["empty"] else ""
+        print(f"wrote {several(written['rows'], 'row')} to {arguments.write}{left}")
+        return 0
+    model = config.validated(config.Model, given["model"]) if "model" in given else None
+    inspection.show(section, model, arguments.rows)
+    return 0
+
+
 def doctor(arguments: argparse.Namespace) -> int:
     """Check this machine, and return 1 if a check fails."""
     from partune.cli import doctor

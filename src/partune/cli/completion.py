@@ -15,6 +15,8 @@ FILES = {
     "second",
     "a",
     "b",
+    "data",
+    "write",
     *(
         f"{CONFIG}{key}"
         for key in (

@@ -53,6 +53,10 @@ DOCTOR = """\
 Check this machine (devices, memory, libraries, network), and whether partune works on it. The self-check fine-tunes a
 tiny model for a few steps: with learning rate 0, with several trials at once, and with the same trials one by one
 through PEFT. The exit status is 1 if any line says FAIL."""
+DATA = """\
+Show how training data are read: the format, the first rows as the model reads them with the trained part marked, the
+lengths in tokens, duplicates, and what is empty or not used. With --write, convert the data to JSON Lines. See
+docs/data.md."""
 COMPLETION = """\
 Print a script that completes commands, flags and their values in a shell.
 Save the output in a file that the shell reads:
@@ -311,6 +315,23 @@ def _certificates(command: Parser) -> None:
     command.add_argument("folder", metavar="FOLDER", help="Write to this folder, which must not exist yet.")
 
 
+def _data(command: Parser) -> None:
+    from partune.config import Data, Model
+
+    command.usage = "%(prog)s DATA [--model MODEL] [options]"
+    fields = Data.model_fields
+    command.add_argument("data", metavar="DATA", help=" ".join((fields["path"].description or "").split()))
+    about = "Show this number of rows. (default: %(default)s)"
+    command.add_argument("--rows", type=flags.integer(0), default=3, help=about)
+    about = "Write the rows that are trained on to this new file (.jsonl), with the usual names of fields, and stop."
+    command.add_argument("--write", metavar="FILE", help=about)
+    for name in (name for name in fields if name != "path"):
+        flags.add_flag(command, ("data", name), fields[name])
+    group = command.add_argument_group("model", "Without a model, no tokens are shown or counted.")
+    for name in ("path", "revision", "trust_remote_code"):
+        flags.add_flag(group, ("model", name), Model.model_fields[name])
+
+
 def _doctor(command: Parser) -> None:
     command.add_argument("--quick", action="store_true", help="Skip the self-check, which takes a minute.")
     command.add_argument("--json", action="store_true", help="Print the checks as JSON, for scripts.")
@@ -442,6 +463,7 @@ COMMANDS = {
     "export": Command("write the winner's adapter, its model card and recipes", EXPORT, _export),
     "bench": Command("measure packs, optimisers, many workers or crashes", BENCH, _bench),
     "certificates": Command("make certificates for a Dask cluster on a network", CERTIFICATES, _certificates),
+    "data": Command("show how training data are read, or convert them", DATA, _data),
     "doctor": Command("check this machine, and that partune works on it", DOCTOR, _doctor),
     "completion": Command("print a shell's completion script", COMPLETION, _completion),
     "spaces": Command("list the ready-made search spaces", SPACES, _spaces),

@@ -111,6 +111,9 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             return [absolute(entry, admits) for entry in name]
         path_like = isinstance(name, str) and 0 < len(name) < 1000 and "{" not in name  # a chat template is text
         try:
+            if path_like and not admits(folder / name) and "," in name:  # several data files
+                parts = [part.strip() for part in name.split(",")]
+                return ",".join(str(folder / part) if part and admits(folder / part) else part for part in parts)
             return str(folder / name) if path_like and admits(folder / name) else name
         except (OSError, ValueError):  # no file can have this name; validation will report the value
             return name

@@ -94,17 +94,46 @@ class Model(Section):
         return str(DEMO / "model") if path == "demo" and not Path(path).exists() else path
 
 
+def _joined(value: Any) -> Any:
+    """Return a list of files as one text with commas."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    for name in value:
+        if not isinstance(name, (str, os.PathLike)) or "," in os.fspath(name):
+            raise ValueError("a list of files has paths without commas")
+    return ",".join(map(os.fspath, value))
+
+
+def _columns(value: Any) -> Any:
+    """Return the text of the flag, FIELD=COLUMN,FIELD=COLUMN, as a mapping."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",")]
+    if wrong := [name for name, equals, column in pairs if not (name.strip() and equals and column.strip())]:
+        raise ValueError(f'expected FIELD=COLUMN, such as instruction=question,output=answer; "{wrong[0]}" is not that')
+    mapping = {name.strip(): column.strip() for name, _, column in pairs}
+    if len(mapping) < len(pairs):
+        raise ValueError("a field is given twice")
+    return mapping
+
+
 class Data(Section):
-    """The instruction data that the adapters are trained on."""
+    """The rows that the adapters are trained on."""
 
     shorthand = "path"
 
-    path: Annotated[PathText, flag("data")]
-    """Instruction data: a .json or .jsonl file (or .gz of either), or a data set id of the Hugging Face Hub."""
-    format: Literal["auto", "alpaca", "chat"] = "auto"
-    """Format of the rows: alpaca (instruction, input, output) or chat (messages); auto detects it."""
+    path: Annotated[PathText, BeforeValidator(_joined), flag("data")]
+    """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several with commas, a
+    folder of such files, or a data set id of the Hugging Face Hub."""
+    format: Literal["auto", "alpaca", "qa", "label", "chat", "sharegpt", "completion", "preference", "text"] = "auto"
+    """Format of the rows; auto tells it by the columns. docs/data.md describes each."""
+    columns: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = None
+    """Names of the columns where they differ from the format's: FIELD=COLUMN, with commas, such as
+    instruction=question,output=answer."""
+    config: Annotated[str | None, flag("data-config")] = None
+    """Configuration to use, if the data are a data set id of the Hub."""
     split: Annotated[str, flag("data-split")] = "train"
-    """Split to use, if the data are a data set id of the Hub."""
+    """Split to use, if the data are a data set id of the Hub or a folder."""
     loss_on: Literal["answer", "all"] = "answer"
     """Train on the tokens of the answers only, or on all tokens, prompts included."""
     max_length: PositiveInt = 512
@@ -112,7 +141,17 @@ class Data(Section):
     limit: Annotated[PositiveInt | None, flag("data-limit")] = None
     """Largest number of rows to use, taken from the beginning."""
     chat_template: str | None = None
-    """Jinja template for chat rows, or a file that contains one; by default the template of the tokenizer."""
+    """Chat template: Jinja text, a file that contains it, or one of the names chatml, llama3, mistral, gemma, phi3,
+    zephyr, alpaca. By default, it is the template of the tokenizer."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files, folder or id that `path` names. A path with a comma that exists is one path."""
+        try:
+            is_one = "," not in self.path or Path(self.path).expanduser().exists()
+        except (OSError, RuntimeError):
+            is_one = False
+        return (self.path,) if is_one else tuple(part.strip() for part in self.path.split(","))
 
 
 class Training(Section):

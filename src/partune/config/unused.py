@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from partune.config import Run, Search, Section, StudyConfig, Training, Validation
+from partune.config import Data, Run, Search, Section, StudyConfig, Training, Validation
 from partune.errors import UserError
 
 # The settings of `run` that have an effect with any objective.
@@ -35,7 +35,7 @@ class Loaded(NamedTuple):
     Attributes:
         steps: The number of optimiser steps of a training with the study's settings.
         warmup: The number of warm-up steps of this training.
-        rows: The format of the data: alpaca or chat.
+        rows: What the rows are trained as: alpaca, chat, completion or text.
         on_cpu: Whether the base model is on the CPU.
     """
 
@@ -84,6 +84,8 @@ def notes(study: StudyConfig, searched: Collection[str], loaded: Loaded) -> list
         lines.append(f"run.devices_per_worker {run.devices_per_worker} has no effect: the base model is on the CPU.")
     if study.data is not None and study.data.chat_template is not None and loaded.rows != "chat":
         lines.append(f"data.chat_template has no effect: the rows are {loaded.rows} rows.")
+    if study.data is not None and study.data.loss_on == "all" and loaded.rows == "text":
+        lines.append("data.loss_on all has no effect: all tokens of text rows are trained on.")
     return lines
 
 
@@ -134,8 +136,10 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
     # Only an id of the Hub has a revision or a split. A path that does not exist here is such an id.
     if study.model is not None and study.model.revision is not None and Path(study.model.path).expanduser().is_dir():
         yield Unused("model.revision", f"{study.model.path} is a folder")
-    if study.data is not None and study.data.split != "train" and Path(study.data.path).expanduser().is_file():
-        yield Unused("data.split", f"{study.data.path} is a file")
+    if study.data is not None and (files := [name for name in study.data.paths if Path(name).expanduser().is_file()]):
+        for name in ("split", "config"):
+            if getattr(study.data, name) != _default(Data, name):
+                yield Unused(f"data.{name}", f"{files[0]} is a file")
 
 
 def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unused]:

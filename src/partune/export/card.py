@@ -148,7 +148,7 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
     quantized = "" if model.quantize == "none" else f", kept in 4 bits ({model.quantize})"
     return [
         ("base", f"{code(name_of(model.path))}{revision}, {chosen.dtype}{quantized}"),
-        ("data", f"{code(name_of(data.path))}, {chosen.examples} examples, {chosen.rows} rows"),
+        ("data", f"{code(', '.join(map(name_of, data.paths)))}, {chosen.examples} examples, {chosen.rows} rows"),
         ("loss on", "the answers" if data.loss_on == "answer" else "prompts and answers"),
         ("maximum length", f"{data.max_length} tokens"),
         ("rank r", f"{training.lora_r}"),
@@ -208,6 +208,10 @@ def _prompting(chosen: Chosen) -> list[str]:
         if chosen.template is None:
             return ["The adapter was trained on chats, rendered with the tokenizer's chat template."]
         return ["The adapter was trained on chats, rendered with this template:", fenced(chosen.template)]
+    if chosen.rows == "completion":
+        return ["The adapter was trained on prompts as they are, without a template, each followed by its completion."]
+    if chosen.rows == "text":
+        return ["The adapter was trained on plain texts, without prompts."]
     return [
         "The adapter was trained with Alpaca's prompts, without an input:",
         fenced(PROMPT),
@@ -253,7 +257,8 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
     objective = dict(header["objective"])
     engine = objective.pop("engine", None)
     for section, key in (("model", "path"), ("data", "path")):
-        objective[section] = {**objective[section], key: name_of(objective[section][key])}
+        names = objective[section][key].split(",") if section == "data" else [objective[section][key]]
+        objective[section] = {**objective[section], key: ",".join(map(name_of, names))}
     if (template := objective["data"].get("chat_template")) is not None and "{" not in template:
         objective["data"]["chat_template"] = name_of(template)
     for section in ("validation", "test"):

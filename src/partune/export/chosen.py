@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from partune import config
-from partune.finetune.data import SUFFIXES, template_text
+from partune.finetune.data import is_file_name, template_text
 from partune.finetune.training import count_steps, count_warmup
 from partune.objectives.settings import DATA_SETTINGS
 from partune.trial import Trial
 
+# The fields of each form that every tool reads.
+PLAIN = {
+    "alpaca": ("instruction", "input", "output"),
+    "chat": ("messages", "tool_calls"),
+    "completion": ("prompt", "completion"),
+    "text": ("text",),
+}
 SECTIONS = ("model", "data", "training")
+CONVERTED = "rows.jsonl"  # the file that `partune data --write` makes of data that other tools would read otherwise
+DOLLYS = {"input": "context", "output": "response"}  # the names that recipes can rename
 HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
 
 
@@ -29,7 +39,7 @@ class Chosen:
         model: Section `model` of the study.
         data: Section `data` of the study, in which the trial's values take the place of the study's.
         training: Section `training` of the study, in which the trial's values take the place of the study's.
-        rows: The format of the data's rows.
+        rows: The form in which the rows are trained on.
         examples: The number of examples that the trial was trained on. It depends on the data's `max_length` and
             `loss_on`, which may be searched.
         dtype: The precision of the base model.
@@ -42,6 +52,8 @@ class Chosen:
             value is its name in the data.
         apart: The number of answers in chats that were each trained in a separate example, which ends with the answer.
         held_out: The number of rows of the data that were validation rows, and so not trained on.
+        layout: The format in which the rows are written; empty in records of older versions, which knew Alpaca's and
+            OpenAI's only.
         dropout: The base model's own dropout, which the study turns off. The key is the name of a setting in the
             model's config.json; the value is its value there.
     """
@@ -49,7 +61,7 @@ class Chosen:
     model: config.Model
     data: config.Data
     training: config.Training
-    rows: Literal["alpaca", "chat"]
+    rows: Literal["alpaca", "chat", "completion", "text"]
     examples: int
     dtype: str
     targets: tuple[str, ...]
@@ -60,6 +72,7 @@ class Chosen:
     fields: Mapping[str, str] = field(default_factory=dict)
     apart: int = 0
     held_out: int = 0
+    layout: str = ""
     dropout: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -93,9 +106,10 @@ class Chosen:
             order_seed=header["seed"] if trial.order is None else trial.order,
             here=here,
             covered=loaded.get("adapted", {}).get(training.targets),
-            fields=loaded["data"].get("fields", {}),
+            fields=_fields(loaded["data"]),
             apart=loaded["data"].get("answers_apart", 0),
             held_out=loaded["data"].get("validation_rows", 0),
+            layout=loaded["data"].get("layout", ""),
             dropout=loaded.get("dropout", {}),
         )
 
@@ -136,10 +150,47 @@ class Chosen:
         """Whether the base model is named by a Hugging Face id."""
         return is_id(self.model.path)
 
+    @cached_property
+    def converted(self) -> bool:
+        """Whether the recipes read rows that `partune data --write` has brought to a plain form.
+
+        Other tools read CSV in their own way, know fewer formats, or take other names for columns.
+        """
+        data = self.data
+        path = Path(data.paths[0])
+        plain = path.with_suffix("") if path.suffix == ".gz" else path
+        readable = plain.suffix in (".json", ".jsonl", ".ndjson") or (is_id(data.path) and not is_file_name(data.path))
+        usual = all(name in (field, DOLLYS.get(field)) for field, name in self.fields.items())
+        return not (
+            readable and usual and len(data.paths) == 1 and data.columns is None and self.layout in ("", self.rows)
+        )
+
     @property
     def file(self) -> str | None:
         """The path of the data file; None if the data are named by a Hugging Face id."""
+        if self.converted:
+            return CONVERTED
         return shown(self.data.path, self.here) if is_file(self.data.path) else None
+
+    def preparation(self) -> list[str]:
+        """Return lines with the command that writes the data for a tool; none if the tool reads them as they are."""
+        if not self.converted:
+            return []
+        data = self.data
+        options = {
+            "--format": None if data.format == "auto" else data.format,
+            "--columns": ",".join(f"{field}={column}" for field, column in (data.columns or {}).items()) or None,
+            "--data-config": data.config,
+            "--data-split": None if data.split == "train" else data.split,
+            "--data-limit": None if data.limit is None else str(data.limit),
+        }
+        given = [part for name, value in options.items() if value is not None for part in (name, value)]
+        paths = ",".join(shown(path, self.here) for path in data.paths)
+        command = shlex.join(["partune", "data", paths, *given, "--write", CONVERTED])
+        # A line break in a name would end the comment in which the command stands.
+        printable = "".join(part if part.isprintable() else f"\\u{ord(part):04x}" for part in command)
+        about = f"First write the study's rows, in a form that this tool reads, to {CONVERTED} beside this file:"
+        return [about, "", f"    {printable}", ""]
 
     @cached_property
     def template(self) -> str | None:
@@ -149,8 +200,15 @@ class Chosen:
     @property
     def split(self) -> str:
         """The split of the data, with a slice such as "[:100]" if only the first rows are used."""
+        if self.converted:
+            return "train"
         name = "train" if self.file is not None else self.data.split
         return name if self.data.limit is None else f"{name}[:{self.data.limit}]"
+
+    @property
+    def limit(self) -> int | None:
+        """The number of rows to use, from the beginning; None for all."""
+        return None if self.converted else self.data.limit
 
     def differences(self) -> list[str]:
         """Return the differences from the study that come with the Trainer of transformers, which most tools use."""
@@ -176,8 +234,20 @@ class Chosen:
         return sentences
 
     def name_of(self, field: str) -> str:
-        """Return the name that a field has in the data; the argument is its standard name in the format."""
-        return self.fields.get(field, field)
+        """Return the name that a field has in the data that a recipe reads.
+
+        Args:
+            field: The standard name of the field in the format.
+        """
+        return self.names.get(field, field)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """The fields that the study used, with their names in the data that a recipe reads."""
+        if not self.converted:
+            return self.fields
+        made = ("prompt", "completion", "chosen") if self.rows == "chat" else ()  # what messages were made of
+        return {field: field for field in self.fields if field not in made}
 
     def unread(self, tool: str, *read: str) -> list[str]:
         """Describe which data the study used and a tool ignores or uses differently.
@@ -186,9 +256,9 @@ class Chosen:
             tool: The name of the tool.
             *read: The optional fields that the tool uses in the same way as the study.
         """
-        plain = ("instruction", "input", "output") if self.rows == "alpaca" else ("messages", "tool_calls")
         sentences = []
-        if left := [name for standard, name in self.fields.items() if standard not in (*plain, *read)]:
+        plain = PLAIN[self.rows]
+        if left := [name for standard, name in self.names.items() if standard not in (*plain, *read)]:
             sentences.append(
                 f"The study used the rows' fields {', '.join(left)}; {tool} ignores them or uses them differently."
             )
@@ -250,6 +320,14 @@ def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
     return data if context is None else data | {"max_length": min(longest, context)}
 
 
+def _fields(data: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fields of the rows that a study used, and `weight` if the prompts of chats have answers too.
+
+    Converted rows give such an answer the weight 0, whatever the format of the rows.
+    """
+    return {**data.get("fields", {}), **({"weight": "weight"} if data.get("untrained") else {})}
+
+
 def is_id(path: str) -> bool:
     """Return whether a model's path on record is a Hugging Face id; a record keeps folders as absolute paths."""
     return not Path(path).is_absolute() and not path.startswith((".", "~")) and path.count("/") <= 1
@@ -257,8 +335,7 @@ def is_id(path: str) -> bool:
 
 def is_file(path: str) -> bool:
     """Return whether the path of the data is the path of a file; otherwise it is a data set's id."""
-    plain = Path(path.removesuffix(".gz"))
-    return plain.is_absolute() or plain.suffix in SUFFIXES
+    return Path(path).is_absolute() or is_file_name(path)
 
 
 def shown(path: str, here: Path) -> str:

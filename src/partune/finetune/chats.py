@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from partune.errors import UserError
-from partune.finetune.rows import Message, Row
+from partune.errors import UserError, suggestion
+from partune.finetune.rows.values import Message, Row
+from partune.finetune.templates import TEMPLATES
 from partune.runtime.paths import suggestion_beside
 
 if TYPE_CHECKING:
@@ -38,15 +39,18 @@ PROBES = ("\ue000", "\ue001")
 
 
 def template_text(template: str) -> str:
-    """Return a chat template that is set as text or as the path of a file; raise UserError if there is no such file."""
+    """Return a chat template that is set as text, by name or as a file; raise UserError if there is none."""
     if len(template) >= 1000 or "{" in template:
         return template
+    if template.lower() in TEMPLATES:
+        return TEMPLATES[template.lower()]
     try:
         return Path(template).expanduser().read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"chat template file {template} is not UTF-8: byte {error.start}") from None
     except (OSError, RuntimeError, ValueError):
-        raise UserError(f"no chat template file {template}{suggestion_beside(Path(template))}") from None
+        hint = suggestion_beside(Path(template)) or suggestion(template, TEMPLATES)
+        raise UserError(f"no chat template file {template}{hint}; the names are {', '.join(TEMPLATES)}") from None
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Chat:
 
         Args:
             tokenizer: The model's tokenizer.
-            setting: A template or the path of its file. None means the tokenizer's own template.
+            setting: A template, its name or the path of its file. None means the tokenizer's own template.
 
         Raises:
             UserError: There is no template.
@@ -100,7 +104,10 @@ class Chat:
         if isinstance(template, dict):  # several templates by name
             template = template.get("default")
         if not isinstance(template, str):
-            raise UserError("the model's tokenizer has no chat template: set one with chat_template (--chat-template)")
+            raise UserError(
+                "the model's tokenizer has no chat template: set one with chat_template (--chat-template), which is "
+                f"a file or one of {', '.join(TEMPLATES)}"
+            )
         plain, in_parts = cls(tokenizer, template), cls(tokenizer, template, parts=True)
         return in_parts if not plain._shows_content() and in_parts._shows_content() else plain
 

@@ -22,7 +22,10 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.chats import Chat, Piece, Written, template_text
 from partune.finetune.model import ending
-from partune.finetune.rows import SUFFIXES, Format, Row, Rows, find_file, normalise, read_rows
+from partune.finetune.rows.files import Source, find_files, is_file_name, read, read_rows
+from partune.finetune.rows.forms import Format, Rows, normalise
+from partune.finetune.rows.values import Row
+from partune.finetune.templates import SPECIAL_TOKENS
 from partune.runtime.failures import one_line
 from partune.runtime.isolation import quiet
 from partune.trial.contents import digest
@@ -34,15 +37,17 @@ __all__ = [
     "IGNORED",
     "PROMPT",
     "PROMPT_WITH_INPUT",
-    "SUFFIXES",
     "Chat",
     "Examples",
     "Row",
     "alpaca_pieces",
     "alpaca_prompt",
     "continued",
-    "find_file",
+    "find_files",
+    "is_empty",
+    "is_file_name",
     "read_rows",
+    "reading_of",
     "template_text",
     "tokenise",
 ]
@@ -104,7 +109,7 @@ class Examples:
         empty: The number of rows without any text.
         truncated: The number of examples that were cut.
         untrainable: The number of examples that were left out because they had no token to train on.
-        form: The format of the rows.
+        form: The form in which the rows are trained on.
         never: (N,), whether the loss excludes a token even with `loss_on: all`; None if there is no such token.
         reading: Which fields of the rows were used and which were not, for the record.
     """
@@ -236,20 +241,22 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     Raises:
         UserError: A row cannot be read, or all rows are empty.
     """
-    rows = normalise(data, read_rows(data))
-    nonempty = [(number, row) for number, row in rows.rows if not _is_empty(row, rows.form)]
+    source = read(data)
+    rows = normalise(data, source.rows)
+    nonempty = [(number, row) for number, row in rows.rows if not is_empty(row, rows.form)]
     if not nonempty:
         raise UserError(f"{data.path}: all {len(rows.rows)} rows are empty")
     numbers = [number for number, _ in nonempty]
     with quiet():
-        if rows.form == "alpaca":
-            reading = _alpaca_reading(rows, nonempty)
-            encoded = list(_encode((_alpaca_example(row) for _, row in nonempty), tokenizer, bounded=True))
-        else:
+        if rows.form == "chat":
             written = list(_write_chats(data, nonempty, Chat.of(tokenizer, data.chat_template)))
             numbers = [number for number, chat in zip(numbers, written, strict=True) for _ in chat.examples]
-            reading = _chat_reading(rows, nonempty, written)
+            reading = _chat_reading(rows, nonempty, written) | _written_out(data, tokenizer)
             encoded = list(_encode((pieces for chat in written for pieces in chat.examples), tokenizer, bounded=False))
+        else:
+            reading = _text_reading(rows, nonempty)
+            pieces = (_pieces(row, rows.form, str(tokenizer.eos_token or "")) for _, row in nonempty)
+            encoded = list(_encode(pieces, tokenizer, bounded=True))
     tokens = np.concatenate([tokens for tokens, _, _ in encoded])
     return Examples(
         tokens=tokens,
@@ -260,20 +267,38 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
         rows=len(rows.rows),
         empty=len(rows.rows) - len(nonempty),
         form=rows.form,
-        reading={**reading, **_unknown_tokens(tokens, tokenizer)},
+        reading={**_source_reading(rows, source), **reading, **_unknown_tokens(tokens, tokenizer)},
     )
 
 
-def _is_empty(row: Row, form: Format) -> bool:
+def is_empty(row: Row, form: Format) -> bool:
+    """Return whether a row has no text at all, so that nothing of it is trained on.
+
+    Args:
+        row: The row in its form.
+        form: The form.
+    """
     if form == "alpaca":
         return not row["instruction"].strip() and not row["output"].strip() and not row["history"]
+    if form != "chat":
+        return not any(text.strip() for text in row.values())
     return not any((message.get("content") or "").strip() or message.get("tool_calls") for message in row["messages"])
 
 
-def _alpaca_example(row: Row) -> list[Piece]:
+def _pieces(row: Row, form: Format, eos: str) -> list[Piece]:
+    """Return the pieces of a row that is no chat.
+
+    A completion and a text may already end with the end of sequence, written out. It is not put there twice, as in TRL.
+    """
     pieces: list[Piece] = []
-    for prompt, answer in alpaca_pieces(row):
-        pieces += [(prompt, "prompt"), (answer, "answer")]
+    match form:
+        case "text":
+            pieces = [(row["text"].removesuffix(eos), "answer")]
+        case "completion":
+            pieces = [(row["prompt"], "prompt"), (row["completion"].removesuffix(eos), "answer")]
+        case _:
+            for prompt, answer in alpaca_pieces(row):
+                pieces += [(prompt, "prompt"), (answer, "answer")]
     return pieces
 
 
@@ -362,20 +387,51 @@ def continued(tokenizer: Any, texts: list[str], exact: bool = False) -> list[lis
 # ----- how the rows were read, for the record
 
 
-def _alpaca_reading(rows: Rows, nonempty: list[tuple[int, Row]]) -> Mapping[str, Any]:
-    used = {field: name for field, name in rows.names.items() if any(row[field] for _, row in nonempty)}
-    return _reading(used, rows.unused, sum(not row["output"].strip() for _, row in nonempty))
+ANSWER = {"alpaca": "output", "completion": "completion", "text": "text"}  # the field that is trained on
 
 
-def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Written]) -> Mapping[str, Any]:
+def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
+    """Return how rows were read, as far as no tokenizer is needed to know it.
+
+    Args:
+        rows: The rows in their form.
+        source: The rows as they were read.
+    """
+    if rows.form != "chat":
+        return {**_source_reading(rows, source), **_text_reading(rows, rows.rows)}
+    return {**_source_reading(rows, source), **_reading(rows.names, rows.unused, 0)}
+
+
+def _source_reading(rows: Rows, source: Source) -> dict[str, Any]:
+    """Return the record's entries on the format and the files of the rows, without those that go without saying."""
+    entries = {
+        "layout": rows.layout,
+        "files": source.files if source.files > 1 else 0,
+        "separators": list(source.separators),
+        "labels": list(rows.labels),
+        "rejected": rows.rejected,
+    }
+    return {name: entry for name, entry in entries.items() if entry}
+
+
+def _text_reading(rows: Rows, nonempty: list[tuple[int, Row]]) -> dict[str, Any]:
+    used = {field: name for field, name in rows.names.items() if any(row.get(field) for _, row in nonempty)}
+    blank = sum(not row[ANSWER[rows.form]].strip() for _, row in nonempty)
+    return _reading(used, rows.unused, blank)
+
+
+def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Written]) -> dict[str, Any]:
     used: set[str] = set()
     unused = {number: set(names) for number, names in rows.unused.items()}
     for (number, row), chat in zip(nonempty, written, strict=True):
         fields = {name for message in row["messages"] for name in message} - {"role", "content"}
-        fields |= {name for name in rows.names if name in row} | ({"weight"} if row["untrained"] else set())
+        fields |= {name for name in rows.names if name in row}
+        fields |= {"weight"} if row["untrained"] and rows.layout in ("chat", "sharegpt") else set()
         used |= fields - chat.unused
         if chat.unused:
             unused.setdefault(number, set()).update(chat.unused)
+    # Messages that were made of a prompt and an answer have no column of their own.
+    used |= {name for name in ("prompt", "completion", "chosen") if name in rows.names}
     blank = sum(
         message["role"] == "assistant" and not (message.get("content") or "").strip() and not message.get("tool_calls")
         for _, row in nonempty
@@ -384,11 +440,22 @@ def _chat_reading(rows: Rows, nonempty: list[tuple[int, Row]], written: list[Wri
     counts = {
         "cut_by_template": sum(chat.cut for chat in written),
         "endless_answers": sum(chat.endless for chat in written),
+        "untrained": sum(len(row["untrained"]) for _, row in nonempty),
         "answers_apart": sum(len(chat.examples) for chat in written) - len(written),
     }
-    return _reading({name: name for name in sorted(used)}, unused, blank) | {
+    return _reading({name: rows.names.get(name, name) for name in sorted(used)}, unused, blank) | {
         name: count for name, count in counts.items() if count
     }
+
+
+def _written_out(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> dict[str, list[str]]:
+    """Return the record's entry with the special tokens of a named template that the tokenizer lacks, if there are any.
+
+    The tokenizer splits such a mark, <|im_start|> for example, like any other text.
+    """
+    marks = SPECIAL_TOKENS.get((data.chat_template or "").lower(), ())
+    split = [mark for mark in marks if len(tokenizer(mark, add_special_tokens=False)["input_ids"]) > 1]
+    return {"split_marks": split} if split else {}
 
 
 def _unknown_tokens(tokens: npt.NDArray[np.int32], tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:

@@ -107,7 +107,7 @@ class Materials:
                 self._compare()
 
     def _load(self) -> Loaded:
-        from partune.finetune.data import find_file, tokenise
+        from partune.finetune.data import find_files, tokenise
         from partune.finetune.model import (
             check_exists,
             check_vocabulary,
@@ -126,9 +126,9 @@ class Materials:
         check_exists(self.model)
         device = find_device(study.run.device)
         quantization(self.model, device, find_dtype(dtype, device))
-        find_file(self.data)
+        find_files(self.data)
         if (file := validation_data(study)) is not None:
-            find_file(file)
+            find_files(file)
         for name in (*self.validation.tasks, *study.test.tasks):
             check_file(name)
         import torch

@@ -14,7 +14,7 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     Args:
         data: The record's summary of the loaded data.
     """
-    notes = []
+    notes = _reading_notes(data)
     if count := data.get("rows_with_unused"):
         fields = ", ".join(data["unused"])
         notes.append(
@@ -29,13 +29,56 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"In {words.several(count, 'chat')}, nothing after the last answer is trained on, so that the model does "
             "not learn where answers end."
         )
+    if count := data.get("untrained"):
+        notes.append(
+            f"{words.several(count, 'answer')} {'is' if count == 1 else 'are'} read but not trained on: "
+            "marked so, or part of a prompt."
+        )
     if count := data.get("answers_apart"):
         notes.append(
             f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "
             "answer is trained in an example of its own: the chat from its beginning to the end of this answer."
         )
+    if marks := data.get("split_marks"):
+        verb = "is" if len(marks) == 1 else "are"
+        notes.append(
+            f"The chat template's {', '.join(marks)} {verb} not in the tokenizer's vocabulary, so the model reads "
+            "several tokens of ordinary text there."
+        )
     if count := data.get("unknown_tokens"):
         notes.append(
             f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for text unknown to the tokenizer."
         )
+    return notes
+
+
+LAYOUTS = {
+    "qa": "questions with answers",
+    "label": "texts with labels",
+    "sharegpt": "ShareGPT conversations",
+    "completion": "prompts with completions",
+    "preference": "preferences",
+    "text": "plain texts, of which all tokens are trained on",
+}
+
+
+def _reading_notes(data: Mapping[str, Any]) -> list[str]:
+    """Return what the files and the format of the rows were taken for, unless it goes without saying."""
+    notes = []
+    if count := data.get("files"):
+        notes.append(f"{words.several(count, 'file')} were read.")
+    if separators := data.get("separators"):
+        notes.append(f"The columns are separated by {' or '.join(separators)}.")
+    renamed = ", ".join(f"{field} is {name}" for field, name in data.get("fields", {}).items() if field != name)
+    if layout := LAYOUTS.get(data.get("layout", "")):
+        notes.append(f"The rows are read as {layout}{f' ({renamed})' if renamed else ''}.")
+    elif renamed:
+        notes.append(f"Of the columns, {renamed}.")
+    if labels := data.get("labels"):
+        listed = ", ".join(labels[:8]) + (" and others" if len(labels) > 8 else "")
+        notes.append(f"The answers are {words.several(len(labels), 'label')}: {listed}.")
+    if count := data.get("rejected"):
+        verb = "is" if count == 1 else "are"
+        left = words.several(count, "rejected answer")
+        notes.append(f"The chosen answers are trained on; the {left} {verb} not used.")
     return notes

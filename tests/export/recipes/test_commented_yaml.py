@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from partune.export.recipes.commented_yaml import WIDTH, bullets, commented
@@ -12,6 +12,7 @@ VALUES = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.bool
 
 
 @settings(deadline=None)
+@example({"template": "a\x85b\u2028c\u2029d\n"})
 @given(st.dictionaries(st.sampled_from(["lora_r", "datasets", "template"]), VALUES, min_size=1))
 def test_what_is_written_is_read_back(given_settings: dict[str, object]) -> None:
     text = commented(["What it is.", "", "    command"], ["One thing."], given_settings)

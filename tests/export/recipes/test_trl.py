@@ -53,9 +53,19 @@ DOLLYS = [
 ]
 
 
+CONTINUED = [
+    {"prompt": "The pump ", "completion": "leaks."},
+    {"prompt": "", "completion": "oil</s>"},
+    {"prompt": "Be long. " * 40, "completion": "Cut."},
+    {"prompt": " ", "completion": ""},
+    {"prompt": "{x}", "completion": ""},
+]
+TEXTS = [{"text": "The pump leaks. " * 30}, {"text": "oil"}, {"text": " "}, {"text": "ends</s>"}]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("loss_on", ["answer", "all"])
-@pytest.mark.parametrize("rows", [ROWS, DOLLYS])
+@pytest.mark.parametrize("rows", [ROWS, DOLLYS, CONTINUED, TEXTS])
 @pytest.mark.parametrize("spaced", [False, True])
 def test_the_script_trains_on_the_very_tokens_of_the_study(
     loss_on: str, rows: list[dict[str, Any]], spaced: bool, tmp_path: Path
@@ -69,7 +79,8 @@ def test_the_script_trains_on_the_very_tokens_of_the_study(
     data = config.Data(path=str(tmp_path / "rows.json"), max_length=60, loss_on=loss_on)  # type: ignore[arg-type]
     expected = tokenise(data, tokenizer).cut(60, data.loss_on)
     section = {"path": "rows.json", "max_length": 60, "loss_on": loss_on}
-    text = trl.recipe(chosen(data=section, fields=expected.summary["fields"]))[trl.FILE]
+    form, fields = expected.summary["format"], expected.summary["fields"]
+    text = trl.recipe(chosen(data=section, rows=form, layout=expected.summary["layout"], fields=fields))[trl.FILE]
     known: dict[str, Any] = {"tokenizer": tokenizer}
     plain = [
         node

@@ -124,6 +124,27 @@ def test_whatever_is_in_a_name_stays_a_value(tool: str) -> None:
             assert NASTY in found.values() or tool == "litgpt"  # which wants a folder of its own
 
 
+@pytest.mark.parametrize("tool", RECIPES)
+@pytest.mark.parametrize("end", ["", '"', "\\", "\n# x: 1\nlora_r: 1\n", "\u2028y: 1"])
+def test_whatever_is_in_a_name_stays_in_its_comment(tool: str, end: str) -> None:
+    """Oracle: the same recipe with a plain name, apart from the comments."""
+    nasty, plain = (
+        chosen(
+            data={"path": f"{name}.csv", "columns": {"instruction": name, "output": "y"}},
+            layout="alpaca",
+            fields={"instruction": name, "output": "y", "history": name},
+        )
+        for name in (NASTY + end, "plain")
+    )
+    for name, text in RECIPES[tool](nasty).items():
+        other = RECIPES[tool](plain)[name]
+        if name.endswith(".py"):
+            found, expected = (ast.dump(ast.Module(ast.parse(each).body[1:], [])) for each in (text, other))
+        else:
+            found, expected = (str(yaml.safe_load(each)) for each in (text, other))
+        assert found == expected
+
+
 def test_a_bases_own_dropout_is_off_in_every_recipe() -> None:
     """As in the study. Oracle: what transformers makes of the arguments that a recipe gives it."""
     from transformers import GPT2Config

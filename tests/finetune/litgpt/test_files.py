@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from partune.finetune.litgpt.files import read_answers, workplace, write_data
+from partune import config
+from partune.errors import UserError
+from partune.finetune.litgpt.files import read_answers, read_data, workplace, write_data
 from partune.finetune.litgpt.program import StepError
 
 
@@ -24,6 +26,16 @@ def test_data_are_all_rows_in_alpacas_form(tmp_path: Path) -> None:
         * 2
     )
     assert json.loads((folder / "val.json").read_text(encoding="utf-8")) == train[:2]
+
+
+def test_tables_of_questions_are_alpaca_rows_for_litgpt(tmp_path: Path) -> None:
+    (tmp_path / "faq.csv").write_text("Question;Answer\nwhy?;007\n;\n")
+    rows = read_data(config.Data(path=str(tmp_path / "faq.csv")))
+    written = json.loads((write_data(rows, tmp_path / "data") / "train.json").read_text())
+    assert written == [{"instruction": "why?", "input": "", "output": "007"}]
+    (tmp_path / "texts.csv").write_text("text\nwhy?\n")
+    with pytest.raises(UserError, match=r"LitGPT reads Alpaca rows only .*, not text rows"):
+        read_data(config.Data(path=str(tmp_path / "texts.csv")))
 
 
 def test_a_workplace_is_empty_at_first_and_keeps_its_logs(tmp_path: Path) -> None:

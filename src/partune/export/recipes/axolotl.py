@@ -47,6 +47,8 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         *chosen.command_line(),
         *chosen.unread("axolotl"),
     ]
+    if chosen.rows == "text":
+        differences.append("Texts longer than sequence_len become several examples; in the study, they are cut.")
     settings = {
         "base_model": chosen.base,
         "revision_of_model": model.revision,
@@ -70,7 +72,11 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "fp16": chosen.dtype == "fp16",
         "output_dir": "trained-axolotl",
     }
-    return {FILE: commented(HEAD, differences, settings)}
+    return {
+        FILE: commented(
+            [*HEAD[:1], *chosen.preparation(), *HEAD[2 if chosen.converted else 1 :]], differences, settings
+        )
+    }
 
 
 def _dataset(chosen: Chosen) -> dict[str, Any]:
@@ -79,7 +85,17 @@ def _dataset(chosen: Chosen) -> dict[str, Any]:
     where: dict[str, Any] = {"path": chosen.file or data.path}
     if chosen.file is not None:
         where["ds_type"] = "json"
+    where["name"] = None if chosen.converted else data.config
     where["split"] = chosen.split
+    where = {key: value for key, value in where.items() if value is not None}
+    if chosen.rows == "text":
+        return {**where, "type": "completion", "field": "text"}
+    if chosen.rows == "completion":
+        bare = {"field_instruction": "prompt", "field_output": "completion"}
+        return {
+            **where,
+            "type": {"system_prompt": "", **bare, "format": "{instruction}", "no_input_format": "{instruction}"},
+        }
     if chosen.rows == "alpaca":
         prompts = {
             "system_prompt": "",

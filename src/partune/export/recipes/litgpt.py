@@ -36,7 +36,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
                 "json_path": chosen.file or "data.json",
                 "mask_prompt": data.loss_on == "answer",
                 "val_split_fraction": 0.0,
-                "prompt_style": "alpaca",
+                "prompt_style": "default" if chosen.rows == "completion" else "alpaca",
                 "seed": chosen.order_seed,
             },
         },
@@ -63,6 +63,7 @@ def _head(chosen: Chosen) -> list[str]:
     command = "litgpt download MODEL" if chosen.has_id else "litgpt convert_to_litgpt FOLDER"
     return [
         f"Repeats a training of a partune study; written for LitGPT {VERSION}.",
+        *chosen.preparation(),
         f"First make a checkpoint of the base model in LitGPT's format: {command}",
         "",
         f"    litgpt finetune_lora --config {FILE}",
@@ -70,7 +71,7 @@ def _head(chosen: Chosen) -> list[str]:
 
 
 def _differences(chosen: Chosen, warmup: int) -> list[str]:
-    training, data = chosen.training, chosen.data
+    training = chosen.training
     sentences = [
         f"The seed {chosen.seed} does not give the study's initialisation, dropout and order of the data, because "
         "LitGPT uses other random generators.",
@@ -83,15 +84,20 @@ def _differences(chosen: Chosen, warmup: int) -> list[str]:
         sentences.append("All micro-batches of a step count equally, no matter how many tokens are trained in each.")
     if chosen.rows == "chat":
         sentences.append("Convert the chats into rows with instruction and output first; LitGPT cannot read chats.")
+    if chosen.rows == "text":
+        sentences.append("LitGPT fine-tunes on instructions with outputs only, so it cannot train on these texts.")
     sentences += chosen.unread("LitGPT")
-    if renamed := {name: standard for standard, name in chosen.fields.items() if standard != name}:
+    renamed = {name: standard for standard, name in chosen.names.items() if standard != name}
+    if chosen.rows == "completion":
+        renamed = {"prompt": "instruction", "completion": "output"}
+    if renamed:
         sentences.append(f"Rename the rows' fields first: {', '.join(f'{a} to {b}' for a, b in renamed.items())}.")
     if chosen.file is None:
         sentences.append("Save the data set as data.json first, as a list of rows, because LitGPT reads only files.")
     elif chosen.file.endswith(".gz"):
         sentences.append("Unpack the data first and change json_path, because LitGPT reads only .json and .jsonl.")
-    if data.limit is not None:
-        sentences.append(f"LitGPT uses all rows; the study used the first {data.limit}.")
+    if chosen.limit is not None:
+        sentences.append(f"LitGPT uses all rows; the study used the first {chosen.limit}.")
     return sentences
 
 

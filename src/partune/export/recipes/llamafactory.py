@@ -34,7 +34,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
             "The input follows the instruction on a new line; in the study's prompt, the input has its own heading.",
             "The model is also trained to write an empty line after the end of sequence.",
         ]
-    elif chosen.template is not None:
+    elif chosen.rows == "completion":
+        differences.append("LLaMA-Factory does not train on the end of sequence after a completion; the study does.")
+    elif chosen.rows == "chat" and chosen.template is not None:
         differences.append("The chat template is the tokenizer's; the study used another one.")
     if (chosen.file or "").endswith(".gz"):
         differences.append(
@@ -45,7 +47,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "model_name_or_path": chosen.base,
         "model_revision": model.revision,
         "trust_remote_code": model.trust_remote_code or None,
-        "stage": "sft",
+        "stage": "pt" if chosen.rows == "text" else "sft",
         "do_train": True,
         "finetuning_type": "lora",
         "lora_rank": training.lora_r,
@@ -55,9 +57,9 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         **(_QUANTIZED if model.quantize != "none" else {}),
         "dataset_dir": ".",
         "dataset": "study",
-        "template": "alpaca" if alpaca else None,
+        "template": {"alpaca": "alpaca", "completion": "empty"}.get(chosen.rows),
         "cutoff_len": data.max_length,
-        "max_samples": data.limit,
+        "max_samples": chosen.limit,
         "train_on_prompt": data.loss_on == "all",
         "packing": False,
         "output_dir": "trained-llamafactory",
@@ -67,7 +69,12 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         "save_strategy": "no",
         "report_to": "none",
     }
-    return {FILE: commented(HEAD, differences, settings), DATA_FILE: _description(chosen)}
+    return {
+        FILE: commented(
+            [*HEAD[:1], *chosen.preparation(), *HEAD[2 if chosen.converted else 1 :]], differences, settings
+        ),
+        DATA_FILE: _description(chosen),
+    }
 
 
 _QUANTIZED = {
@@ -84,10 +91,14 @@ def _description(chosen: Chosen) -> str:
     if chosen.file is not None:
         where = {"file_name": chosen.file}
     else:
-        where = {"hf_hub_url": chosen.data.path, "split": chosen.data.split}
+        config = {} if chosen.data.config is None else {"subset": chosen.data.config}
+        where = {"hf_hub_url": chosen.data.path, **config, "split": chosen.data.split}
+    if chosen.rows in ("completion", "text"):
+        columns = {"prompt": "text"} if chosen.rows == "text" else {"prompt": "prompt", "response": "completion"}
+        return json.dumps({"study": {**where, "formatting": "alpaca", "columns": columns}}, indent=2) + "\n"
     if chosen.rows == "alpaca":
         columns = {"prompt": "instruction", "query": chosen.name_of("input"), "response": chosen.name_of("output")}
-        columns |= {name: name for name in ("system", "history") if name in chosen.fields}
+        columns |= {name: name for name in ("system", "history") if name in chosen.names}
         return json.dumps({"study": {**where, "formatting": "alpaca", "columns": columns}}, indent=2) + "\n"
     tags = {
         "role_tag": "role",

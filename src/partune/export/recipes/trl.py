@@ -16,12 +16,12 @@ from partune.finetune.training import BETAS, EPSILON
 FILE = "train_trl.py"  # not trl.py: Python searches the script's folder first, and trl.py would hide the library
 VERSION = "1.16.0"
 # The optional fields of each format that TRL uses too.
-READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs")}
+READ = {"alpaca": ("system", "history"), "chat": ("tools", "chat_template_kwargs"), "completion": (), "text": ()}
 SCHEDULES = {"constant": "constant_with_warmup", "linear": "linear", "cosine": "cosine"}
 
 HEAD = '''\
 """Repeats a training of a partune study with TRL and PEFT; written for trl {version}.
-
+{preparation}
     pip install trl peft
     python {file}
 
@@ -38,13 +38,17 @@ MODEL = {model}
 DATA = {data}
 '''
 
-ALPACA = '''\
-MAX_LENGTH = {max_length}
+OPENINGS = '''\
 OPENING = """{opening}"""
 OPENING_WITH_INPUT = """{opening_with_input}"""
 TURN = """{turn}"""
 TURN_WITH_INPUT = """{turn_with_input}"""
+'''
 
+# The functions that encode a row. Each is written without the types of its arguments and result.
+TOKENS = '''\
+MAX_LENGTH = {max_length}
+{openings}
 
 {functions}
 
@@ -53,7 +57,7 @@ def tokenised(row):
     """Encode prompts and answers separately, so that an answer's tokens are just the answer and the end of sequence."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     tokens, labels = [], []
-    for prompt, answer in alpaca_pieces({fields}):
+    for prompt, answer in {pieces}:
         prompt = continued(tokenizer, [prompt])[0] if tokens else tokenizer(prompt)["input_ids"]
         if not tokens and end and prompt[-1:] == end:
             del prompt[-1]
@@ -65,11 +69,35 @@ def tokenised(row):
 
 def has_text(row):
     texts = {texts}
-    return any((text or "").strip() for text in texts) or bool(row.get("history"))
+    return any((text or "").strip() for text in texts){history}
 
 
 def has_loss(row):
     return any(label != -100 for label in row["labels"][1:])
+
+
+'''
+
+TEXTS = '''\
+MAX_LENGTH = {max_length}
+
+
+def tokenised(row):
+    """Encode a text and the end of sequence, all of which is trained on."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    tokens = tokenizer(row["text"].removesuffix(tokenizer.eos_token or ""))["input_ids"]
+    if end and tokens[-1:] == end:
+        del tokens[-1]
+    tokens = (tokens + end)[:MAX_LENGTH]
+    return {{"input_ids": tokens, "labels": tokens}}
+
+
+def has_text(row):
+    return bool(row["text"].strip())
+
+
+def has_loss(row):
+    return len(row["labels"]) > 1
 
 
 '''
@@ -129,7 +157,11 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     training, data, model = chosen.training, chosen.data, chosen.model
     chat = chosen.rows == "chat"
     dtype = DTYPES[chosen.dtype]
-    differences = [*chosen.differences(), *chosen.dropping(takes=True), *chosen.unread("TRL", *READ[chosen.rows])]
+    differences = [
+        *chosen.differences(),
+        *chosen.dropping(takes=True),
+        *chosen.unread("TRL", *READ[chosen.rows]),
+    ]
     if chat and data.loss_on == "answer":
         differences.append(
             "TRL finds the answers by the {% generation %} marks of the chat template; add them if they are missing."
@@ -165,7 +197,8 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code or None}
     tokenizer_options = "".join(f", {name}={value!r}" for name, value in options.items() if value is not None)
     quantized = model.quantize != "none"
-    standard = [*([] if chat else ["import re"]), *(["from pathlib import Path"] if chosen.homes() else [])]
+    encodes = chosen.rows in ("alpaca", "completion")
+    standard = [*(["import re"] if encodes else []), *(["from pathlib import Path"] if chosen.homes() else [])]
     imports = [
         *([*standard, ""] if standard else []),
         "from datasets import load_dataset",
@@ -176,22 +209,12 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     head = HEAD.format(
         version=VERSION,
         file=FILE,
+        preparation=_in_docstring("\n".join(chosen.preparation())),
         batch=training.batch_size,
-        differences="\n".join(bullets(differences)),
+        differences=_in_docstring("\n".join(bullets(differences))),
         imports="\n".join(imports),
         model=_path(chosen.base),
         data=_path(chosen.file or data.path),
-    )
-    alpaca = ALPACA.format(
-        max_length=data.max_length,
-        opening=instructions.OPENING,
-        opening_with_input=instructions.OPENING_WITH_INPUT,
-        turn=instructions.TURN,
-        turn_with_input=instructions.TURN_WITH_INPUT,
-        functions=f"{_source(instructions.alpaca_pieces)}\n\n{_source(instructions.continued)}".rstrip(),
-        fields=_row(chosen),
-        texts=f'(row["instruction"], row[{chosen.name_of("output")!r}])',
-        labels="[-100] * len(prompt) + answer" if data.loss_on == "answer" else "prompt + answer",
     )
     body = BODY.format(
         tokenizer=f"MODEL{tokenizer_options}",
@@ -200,7 +223,44 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
         arguments=_arguments(arguments),
         quantization=QUANTIZATION.format(dtype=dtype) if quantized else "",
     )
-    return {FILE: head + ("\n\n" if chat else alpaca) + body}
+    return {FILE: head + ("\n\n" if chat else _encoding(chosen)) + body}
+
+
+def _encoding(chosen: Chosen) -> str:
+    """Return the part of the script that encodes rows that are no chats."""
+    if chosen.rows == "text":
+        return TEXTS.format(max_length=chosen.data.max_length)
+    labels = "[-100] * len(prompt) + answer" if chosen.data.loss_on == "answer" else "prompt + answer"
+    if chosen.rows == "completion":
+        return TOKENS.format(
+            max_length=chosen.data.max_length,
+            openings="",
+            functions=_source(instructions.continued).rstrip(),
+            pieces='[(row["prompt"], row["completion"].removesuffix(tokenizer.eos_token or ""))]',
+            labels=labels,
+            texts='(row["prompt"], row["completion"])',
+            history="",
+        )
+    openings = OPENINGS.format(
+        opening=instructions.OPENING,
+        opening_with_input=instructions.OPENING_WITH_INPUT,
+        turn=instructions.TURN,
+        turn_with_input=instructions.TURN_WITH_INPUT,
+    )
+    return TOKENS.format(
+        max_length=chosen.data.max_length,
+        openings=openings,
+        functions=f"{_source(instructions.alpaca_pieces)}\n\n{_source(instructions.continued)}".rstrip(),
+        pieces=f"alpaca_pieces({_row(chosen)})",
+        labels=labels,
+        texts=f'(row["instruction"], row[{chosen.name_of("output")!r}])',
+        history=' or bool(row.get("history"))',
+    )
+
+
+def _in_docstring(text: str) -> str:
+    """Return a text in a form that neither ends the docstring in which it stands nor escapes anything."""
+    return text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"""' in text else text
 
 
 def _source(function: Callable[..., Any]) -> str:
@@ -216,7 +276,7 @@ def _untyped(signature: re.Match[str]) -> str:
 
 def _row(chosen: Chosen) -> str:
     """Return a Python expression for `row`, with each renamed field also under its standard name in the format."""
-    renamed = {standard: name for standard, name in chosen.fields.items() if standard != name}
+    renamed = {standard: name for standard, name in chosen.names.items() if standard != name}
     pairs = "".join(f", {standard!r}: row.get({name!r})" for standard, name in renamed.items())
     return f"{{**row{pairs}}}" if renamed else "row"
 
@@ -224,8 +284,9 @@ def _row(chosen: Chosen) -> str:
 def _prepared(chosen: Chosen) -> list[str]:
     """Return the statements of the script that load the data set."""
     where = '"json", data_files=DATA' if chosen.file is not None else "DATA"
-    lines = [f"dataset = load_dataset({where}, split={chosen.split!r})"]
-    if chosen.rows == "alpaca":
+    config = "" if chosen.data.config is None or chosen.converted else f", {chosen.data.config!r}"
+    lines = [f"dataset = load_dataset({where}{config}, split={chosen.split!r})"]
+    if chosen.rows != "chat":
         lines.append(
             "dataset = dataset.filter(has_text).map(tokenised, remove_columns=dataset.column_names).filter(has_loss)"
         )

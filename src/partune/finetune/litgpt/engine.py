@@ -45,7 +45,7 @@ from partune.trial import Value
 from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
-    from partune.finetune.rows import Row
+    from partune.finetune.rows.values import Row
     from partune.finetune.scoring.base import Answer, LogLikelihoods, Request
     from partune.finetune.scoring.scores import Scores
 
@@ -100,9 +100,12 @@ class LitGPTEngine(Engine):
         for holds, reason in (
             (model.quantize == "none", "use a quantized base model (model.quantize)"),
             (not model.trust_remote_code, "run code that comes with a model (model.trust_remote_code)"),
-            (self.materials.data.format != "chat", "read chat rows, only Alpaca rows (data.format)"),
             (bool(self.materials.validation.tasks), "score validation rows, only tasks (--task)"),
             (self.materials.validation.points == 0, "score at points of the training (--eval-points)"),
+            (
+                self.materials.data.format in ("auto", "alpaca", "qa", "label"),
+                f"read {self.materials.data.format} rows, only Alpaca rows (data.format)",
+            ),
         ):
             if not holds:
                 raise UserError(f"with the engine litgpt, partune cannot {reason}")

@@ -12,7 +12,9 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.adapter import written
 from partune.finetune.litgpt.program import StepError
-from partune.finetune.rows import Row, normalise, read_rows
+from partune.finetune.rows.files import read_rows
+from partune.finetune.rows.forms import normalise
+from partune.finetune.rows.values import Row
 
 WEIGHTS, LORA, SETTINGS = "lit_model.pth", "lit_model.pth.lora", "model_config.yaml"
 
@@ -28,7 +30,8 @@ def read_data(data: config.Data) -> list[Row]:
     """
     rows = normalise(data, read_rows(data))
     if rows.form != "alpaca":
-        raise UserError(f"{data.path}: LitGPT reads Alpaca rows only (fields instruction, input, output)")
+        known = "Alpaca rows only (instruction, input, output)"
+        raise UserError(f"{data.path}: LitGPT reads {known}, not {rows.layout} rows")
     for number, row in rows.rows:
         if more := [name for name in ("system", "history") if row[name]]:
             raise UserError(

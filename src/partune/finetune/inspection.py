@@ -1,0 +1,156 @@
+"""Show how training data are read, without a study: their format, examples, lengths, duplicates; and convert them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.data import Examples, is_empty, reading_of, tokenise
+from partune.finetune.rows.files import read
+from partune.finetune.rows.forms import normalise
+from partune.finetune.rows.values import Row
+from partune.runtime.paths import as_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in the data.
+
+    Attributes:
+        summary: The format, the counts and the use of the columns, as a study records them.
+        rows: The number of rows.
+        empty: The number of rows without any text.
+        same_rows: The number of rows that repeat an earlier row.
+        same_prompts: The number of rows that repeat the prompt of an earlier row, with another answer.
+        first: The first rows, in the form in which they are trained on.
+        texts: The text of the first examples as the model reads them, in parts, each with whether it is trained on;
+            empty without a tokenizer.
+        lengths: The quantiles of the numbers of tokens: the shortest, the median, 90 %, 99 %, the longest.
+        cut: The number of examples that are longer than `max_length`.
+    """
+
+    summary: Mapping[str, Any]
+    rows: int
+    empty: int
+    same_rows: int
+    same_prompts: int
+    first: Sequence[Row]
+    texts: Sequence[Sequence[tuple[str, bool]]] = ()
+    lengths: Sequence[int] = ()
+    cut: int = 0
+
+
+def inspect(data: config.Data, tokenizer: PreTrainedTokenizerBase | None, count: int) -> Inspection:
+    """Read data and describe them.
+
+    Args:
+        data: Section `data` of a study.
+        tokenizer: The base model's tokenizer; None to describe the rows only.
+        count: The number of rows to show.
+
+    Raises:
+        UserError: The data cannot be read.
+    """
+    source = read(data)
+    rows = normalise(data, source.rows)
+    plain = [row for _, row in rows.rows]
+    distinct = {_key(row) for row in plain}
+    prompts = Counter(key for key in ((_prompt_key(row, rows.form), _key(row)) for row in plain) if key[0] is not None)
+    repeated = len(prompts) - len({prompt for prompt, _ in prompts})
+    found = Inspection(
+        summary={"format": rows.form, **reading_of(rows, source)},
+        rows=len(plain),
+        empty=sum(is_empty(row, rows.form) for row in plain),
+        same_rows=len(plain) - len(distinct),
+        same_prompts=repeated,
+        first=[_written(row) for row in plain[:count]],
+    )
+    if tokenizer is None:
+        return found
+    examples = tokenise(data, tokenizer)
+    cut = examples.cut(data.max_length, data.loss_on)
+    return dataclasses.replace(
+        found,
+        summary=cut.summary,
+        texts=[list(_parts(cut, i, tokenizer)) for i in range(min(count, len(cut)))],
+        lengths=[int(value) for value in np.quantile(examples.lengths, QUANTILES, method="inverted_cdf")],
+        cut=cut.truncated,
+    )
+
+
+def convert(data: config.Data, out: str) -> Mapping[str, int]:
+    """Write the rows that are trained on as JSON Lines, with the usual names of the fields.
+
+    Args:
+        data: Section `data` of a study.
+        out: The path of the file, which must not exist.
+
+    Returns:
+        The number of rows written, and the number of empty rows left out.
+
+    Raises:
+        UserError: The data cannot be read, or the file cannot be written.
+    """
+    rows = normalise(data, read(data).rows)
+    kept = [_written(row) for _, row in rows.rows if not is_empty(row, rows.form)]
+    path = as_path(out)
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already and is never overwritten: choose another name with `--write`")
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kept)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    return {"rows": len(kept), "empty": len(rows.rows) - len(kept)}
+
+
+def _written(row: Row) -> Row:
+    """Return a row with the usual names of its form; messages that are not trained on have the weight 0."""
+    if "messages" not in row:
+        always = ("instruction", "input", "output", "prompt", "completion", "text")
+        return {name: value for name, value in row.items() if value or name in always}
+    messages = [
+        {**message, "weight": 0} if index in row["untrained"] else message
+        for index, message in enumerate(row["messages"])
+    ]
+    return {**{name: value for name, value in row.items() if name != "untrained"}, "messages": messages}
+
+
+def _key(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _prompt_key(row: Row, form: str) -> str | None:
+    """Return what tells whether two rows have the same prompt; None if there is no prompt."""
+    match form:
+        case "alpaca":
+            return _key({name: value for name, value in row.items() if name != "output"})
+        case "completion":
+            return _key(row["prompt"])
+        case "chat":
+            answers = [i for i, message in enumerate(row["messages"]) if message["role"] == "assistant"]
+            return _key(row["messages"][: answers[-1]]) if answers else None
+    return None
+
+
+def _parts(examples: Examples, i: int, tokenizer: PreTrainedTokenizerBase) -> Iterator[tuple[str, bool]]:
+    """Yield the text of an example in parts that are trained on or not."""
+    tokens, trained = examples.example(i)
+    borders = [0, *(np.flatnonzero(np.diff(trained)) + 1).tolist(), len(tokens)]
+    for start, end in itertools.pairwise(borders):
+        yield tokenizer.decode(tokens[start:end]), bool(trained[start])

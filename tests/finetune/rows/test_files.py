@@ -1,0 +1,157 @@
+"""Files of every kind, compressed or not, several of them, folders and data sets; what is not found is one line."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from datasets import Dataset, DatasetDict
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.rows.files import find_files, read, read_rows
+
+ROWS = [{"question": f"why {i}?", "answer": f'because "{i}";\n of, ✓ Öl', "note": ""} for i in range(50)]
+WRITERS: dict[str, Callable[[Path], Any]] = {
+    ".jsonl": lambda path: path.write_text("".join(json.dumps(row) + "\n" for row in ROWS)),
+    ".ndjson": lambda path: path.write_text("".join(json.dumps(row) + "\r\n" for row in ROWS)),
+    ".json": lambda path: path.write_text(json.dumps(ROWS, ensure_ascii=False, indent=1), encoding="utf-8"),
+    ".csv": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False),
+    ".tsv": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False, sep="\t", encoding="utf-8-sig"),
+    ".parquet": lambda path: pd.DataFrame(ROWS).to_parquet(path),
+}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": lambda raw: raw,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda raw: pa.compress(raw, "zstd", asbytes=True),
+}
+
+
+def data(path: Path | str, **fields: Any) -> config.Data:
+    return config.Data(path=str(path), **fields)
+
+
+def refusal(path: Path | str, **fields: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        read(data(path, **fields))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_kind_of_file_has_the_rows_that_pandas_wrote(tmp_path: Path, suffix: str, compression: str) -> None:
+    WRITERS[suffix](tmp_path / f"plain{suffix}")
+    path = tmp_path / f"Rows{suffix.upper()}{compression}"
+    path.write_bytes(COMPRESS[compression]((tmp_path / f"plain{suffix}").read_bytes()))
+    assert read_rows(data(path)) == ROWS
+    assert read_rows(data(path, limit=7)) == ROWS[:7]
+
+
+def test_several_files_are_read_in_their_order(tmp_path: Path) -> None:
+    (tmp_path / "b.csv").write_text("question,answer\n1,2\n")
+    (tmp_path / "a,c.jsonl").write_text('{"question": "3", "answer": "4"}\n')
+    (tmp_path / "a.jsonl").write_text('{"question": "5", "answer": "6"}\n')
+    both = read(data(f"{tmp_path}/b.csv,{tmp_path}/a.jsonl"))
+    assert [row["question"] for row in both.rows] == ["1", "5"]
+    assert both.files == 2
+    # A file whose name has a comma is one file.
+    assert [row["question"] for row in read_rows(data(tmp_path / "a,c.jsonl"))] == ["3"]
+    listed = config.validated(config.Data, {"path": [str(tmp_path / "b.csv"), str(tmp_path / "a.jsonl")]})
+    assert read_rows(listed) == both.rows
+    assert refusal(f"{tmp_path}/b.csv,{tmp_path}/d.csv").startswith(f"no data file {tmp_path}/d.csv; did you mean")
+    assert refusal(f"{tmp_path}/b.csv,some/set") == "no data file some/set"
+    assert read_rows(data(f"{tmp_path}/b.csv, {tmp_path}/a.jsonl")) == both.rows
+    for path in (f"{tmp_path}/b.csv,", f",{tmp_path}/b.csv", f"{tmp_path}/b.csv, ,{tmp_path}/a.jsonl"):
+        assert "names an empty file before or after a comma" in refusal(path)
+
+
+def test_the_files_of_a_folder_belong_to_splits_as_for_datasets(tmp_path: Path) -> None:
+    """Oracle: `datasets`, on texts that it does not change."""
+    from datasets import load_dataset
+
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    for name, rows in (("train-0-of-2", ROWS[:2]), ("train-1-of-2", ROWS[2:3]), ("test-0-of-1", ROWS[3:])):
+        pd.DataFrame(rows).to_parquet(folder / "data" / f"{name}.parquet")
+    (folder / "README.md").write_text("# Rows\n")
+    (folder / ".cache.json").write_text("{")
+    for split in ("train", "test"):
+        expected = load_dataset(str(folder), split=split, cache_dir=str(tmp_path / "cache"))
+        assert read_rows(data(folder, split=split)) == [dict(row) for row in expected]
+    message = refusal(folder, split="dev")
+    assert message == f'{folder} has no files of the split "dev": choose one with --data-split, of train, test'
+
+
+def test_all_files_of_a_folder_without_splits_are_read(tmp_path: Path) -> None:
+    (tmp_path / "2.csv").write_text("text,id\nNA,007\n")
+    (tmp_path / "1.csv.gz").write_bytes(gzip.compress(b"text,id\na,1\n"))
+    assert read_rows(data(tmp_path)) == [{"text": "a", "id": "1"}, {"text": "NA", "id": "007"}]
+
+
+def test_a_folder_with_files_of_several_kinds_is_refused(tmp_path: Path) -> None:
+    assert "has no data file: training data is a .json" in refusal(tmp_path)
+    (tmp_path / "a.csv").write_text("text\na\n")
+    (tmp_path / "a.json").write_text("[]")
+    assert "has files of several kinds, such as a.csv and a.json: name the files to use" in refusal(tmp_path)
+
+
+def test_a_saved_data_set_is_read(tmp_path: Path) -> None:
+    Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"train": Dataset.from_list(ROWS[:1]), "dev": Dataset.from_list(ROWS[1:])}).save_to_disk(
+        str(tmp_path / "two")
+    )
+    assert read_rows(data(tmp_path / "one")) == ROWS
+    assert read_rows(data(tmp_path / "two", split="dev")) == ROWS[1:]
+    assert 'has no split "test": choose one with --data-split' in refusal(tmp_path / "two", split="test")
+
+
+CARD = """---
+configs:
+- config_name: easy
+  data_files: easy.csv
+- config_name: hard
+  data_files: [{split: train, path: hard.csv}, {split: dev, path: dev.csv}]
+---
+"""
+
+
+def test_configurations_and_splits_are_chosen_by_their_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on the Hub: a folder whose card names configurations is read by `datasets`."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "README.md").write_text(CARD)
+    for name in ("easy", "hard", "dev"):
+        (folder / f"{name}.csv").write_text(f"text\n{name}\n")
+    assert read_rows(data(folder, config="easy")) == [{"text": "easy"}]
+    assert read_rows(data(folder, config="hard", split="dev")) == [{"text": "dev"}]
+    assert "has several configurations: choose one with --data-config" in refusal(folder)
+    assert 'has no configuration "soft": choose one with --data-config' in refusal(folder, config="soft")
+    assert 'has no split "test": choose one with --data-split' in refusal(folder, config="hard", split="test")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_damaged_archive_is_one_line(tmp_path: Path, suffix: str) -> None:
+    whole = COMPRESS[suffix](json.dumps(ROWS).encode())
+    for content in (b"no archive", whole[: len(whole) // 2]):
+        (tmp_path / f"rows.json{suffix}").write_bytes(content)
+        assert refusal(tmp_path / f"rows.json{suffix}").startswith(f"cannot read {tmp_path}")
+
+
+def test_files_are_found_without_being_read(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text('"')
+    assert find_files(data(tmp_path / "rows.csv")) == [tmp_path / "rows.csv"]
+    assert find_files(data("acme/rows")) is None
+    (tmp_path / "rows.txt").write_text("a")
+    assert "rows.txt: training data is a .json, .jsonl, .csv, .tsv or .parquet file" in refusal(tmp_path / "rows.txt")
