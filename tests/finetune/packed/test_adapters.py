@@ -22,7 +22,7 @@ from partune.finetune import adapter
 from partune.finetune import model as models
 from partune.finetune.data import Examples
 from partune.finetune.model import Base
-from partune.finetune.packed.adapters import carrier, find_sites, initial
+from partune.finetune.packed.adapters import Ragged, carrier, find_sites, initial
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.finetune.training import attach, trained
@@ -282,3 +282,31 @@ def test_packs_train_the_same_where_accelerate_moves_what_blocks_read(folders: A
     ):
         assert mine.losses == theirs.losses
         assert largest(weights, expected) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trials", [[0, 0, 1, 2], [2, 0, 1, 0, 2, 2], [1], [2, 0], [2, 1, 0]])
+def test_rows_of_any_trials_in_any_order_use_their_own_adapters(doubles: dict[str, Base], trials: list[int]) -> None:
+    """Also in a smaller pack of only the trials that have rows."""
+    base, draw = doubles["llama"], torch.Generator().manual_seed(0)
+    ids = torch.randint(3, 300, (len(trials), 7), generator=draw)
+    with carrier(base, "all-linear") as carrying, torch.no_grad():
+        pack = carrying.new([settings(lora_r=r, lora_alpha=r + 1) for r in (3, 9, 1)], train=False)
+        for trial, r in enumerate(pack.ranks):
+            shapes = {site.name: ((site.d_in, r), (r, site.d_out)) for site in carrying.sites}
+            drawn = {
+                name: tuple(torch.randn(each, generator=draw) * 0.3 for each in pair) for name, pair in shapes.items()
+            }
+            pack.put(trial, drawn)  # type: ignore[arg-type]
+        expected = []
+        for trial, row in zip(trials, ids, strict=True):
+            with carrying.carrying(pack.only([trial])):
+                expected.append(base.model(row.unsqueeze(0)).logits)
+        with carrying.carrying(pack, ragged=Ragged.of(np.array(trials), 3, torch.device("cpu"))):
+            torch.testing.assert_close(base.model(ids).logits, torch.cat(expected))
+        left, places = np.unique(trials, return_inverse=True)
+        small = pack.only(left.tolist())
+        assert small.ranks == tuple(pack.ranks[trial] for trial in left)
+        with carrying.carrying(small, ragged=Ragged.of(places, len(left), torch.device("cpu"))):
+            torch.testing.assert_close(base.model(ids).logits, torch.cat(expected))
+    assert len({round(float(row.sum()), 6) for row in expected}) == len(trials)

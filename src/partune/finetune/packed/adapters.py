@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -201,6 +203,18 @@ class Pack:
             for mine, theirs in zip(self.views(buffer)[1], other.views(source)[1], strict=True):
                 mine[:n, :r] = theirs[list(rows), :r]
 
+    def only(self, trials: Sequence[int]) -> Pack:
+        """Return a pack of some of the trials, for scoring; its rank may be smaller.
+
+        Args:
+            trials: The rows of the trials.
+        """
+        ranks, alphas, dropouts = ([each[t] for t in trials] for each in (self.ranks, self.alphas, self.dropouts))
+        device, dtype = self.values.device, self.values.dtype
+        pack = Pack(self.sites, [int(r) for r in ranks], alphas, dropouts, device, dtype, train=False)
+        pack.copy(pack.values, self, self.values, trials)
+        return pack
+
     def put(self, row: int, weights: Weights, buffer: Tensor | None = None) -> None:
         """Write a trial's adapter, or another quantity of the same shape, into the trial's row of a buffer.
 
@@ -236,6 +250,40 @@ def padded(r: int) -> int:
     return -(-r // MULTIPLE) * MULTIPLE
 
 
+@dataclass(frozen=True)
+class Ragged:
+    """Which rows of a forward pass belong to which trial, if they are not b rows of one trial after another.
+
+    For the adapters' products, the rows are copied into a rectangle (K, c), where c is the largest number of rows of a
+    trial. The base model and the rest of the pass compute only the rows themselves.
+
+    Attributes:
+        filled: (K c,), the row at each place of the rectangle. At a place that is left over, it is any row.
+        places: (R,), the place of each row.
+    """
+
+    filled: Tensor
+    places: Tensor
+
+    @classmethod
+    def of(cls, trials: npt.NDArray[np.int64], count: int, device: torch.device) -> Ragged:
+        """Return the places of rows in any order.
+
+        Args:
+            trials: (R,), the trial of each row.
+            count: The number of trials, K.
+            device: The device of the tensors.
+        """
+        rows = np.bincount(trials, minlength=count)
+        order = np.argsort(trials, kind="stable")
+        first = np.repeat(np.cumsum(rows) - rows, rows)  # (R,), where in the order the rows of the same trial begin
+        places = np.empty(len(trials), np.int64)
+        places[order] = trials[order] * rows.max() + np.arange(len(trials)) - first
+        filled = np.zeros(count * int(rows.max()), np.int64)
+        filled[places] = np.arange(len(trials))
+        return cls(torch.from_numpy(filled).to(device), torch.from_numpy(places).to(device))
+
+
 class PackedLinear(nn.Module):
     """A frozen linear layer with the adapters of the active pack.
 
@@ -264,7 +312,10 @@ class PackedLinear(nn.Module):
     # The active pack changes between calls. Each change would make torch.compile compile the block again.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, x: Tensor) -> Tensor:
-        """Return the output (K b, T, d_out) for x (K b, T, d_in): each row uses the adapter of its trial."""
+        """Return the output (R, T, d_out) for x (R, T, d_in): each row uses the adapter of its trial.
+
+        There are b rows of one trial after another, R = K b, unless the carrier says otherwise.
+        """
         out: Tensor = self.base_layer(x)
         pack = self.carrier.pack
         if pack is None:
@@ -272,11 +323,19 @@ class PackedLinear(nn.Module):
         # Products are in the base model's precision, as in PEFT under autocast. They are on the layer's device, which
         # differs from the adapters' device if the base model is spread over several GPUs.
         A, B = pack.A[self.number].to(out), pack.B[self.number].to(out)
-        rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T
+        ragged = self.carrier.ragged
+        x = x if ragged is None else x[ragged.filled.to(x.device)]  # (K c, T, d_in)
+        rows = x.reshape(len(pack), -1, x.shape[-1]).to(out.device)  # (K, N, d_in), N = b T, or c T if ragged
         if pack.drops:
             assert self.carrier.at is not None
             rows = rows * keep(self.carrier.at, self.number, pack.least.to(out.device), rows.shape[-1])
-        down = (torch.bmm(rows, A) * pack.scales.to(out.device)).to(out.dtype)  # (K, N, d_in) @ (K, d_in, R)
+        down, scales = torch.bmm(rows, A), pack.scales.to(out.device)  # (K, N, d_in) @ (K, d_in, R)
+        if pack.gradients is None and down.shape[1] > B.shape[2]:
+            B = (B * scales).to(out.dtype)  # B is smaller than what it is multiplied with
+        else:
+            down = (down * scales).to(out.dtype)
+        if ragged is not None:
+            return out + torch.bmm(down, B).view(-1, *out.shape[1:])[ragged.places.to(out.device)]
         return torch.baddbmm(out.view(len(pack), -1, out.shape[-1]), down, B).view(out.shape)
 
 
@@ -290,6 +349,7 @@ class Carrier:
         lora: Takes training settings, and returns PEFT's description of an adapter on these layers.
         pack: The active pack.
         at: The steps and rows of the current forward pass in training, on which dropout masks depend.
+        ragged: The rows of each trial in the current forward pass; None if it has b rows of one trial after another.
     """
 
     base: Base
@@ -297,6 +357,7 @@ class Carrier:
     lora: Callable[[config.Training], LoraConfig] = field(repr=False)
     pack: Pack | None = None
     at: Place | None = field(default=None, repr=False)
+    ragged: Ragged | None = field(default=None, repr=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -304,19 +365,22 @@ class Carrier:
         return torch.float64 if self.base.model.dtype == torch.float64 else torch.float32
 
     @contextmanager
-    def carrying(self, pack: Pack | None, at: Place | None = None) -> Iterator[PreTrainedModel]:
+    def carrying(
+        self, pack: Pack | None, at: Place | None = None, ragged: Ragged | None = None
+    ) -> Iterator[PreTrainedModel]:
         """Yield the model with the adapters of a pack in all target layers.
 
         Args:
             pack: The pack; None yields the base model without adapters.
             at: The steps and rows of a forward pass in training.
+            ragged: The rows of each trial, without training; None if there are b rows of one trial after another.
         """
-        before = self.pack, self.at
-        self.pack, self.at = pack, at
+        before = self.pack, self.at, self.ragged
+        self.pack, self.at, self.ragged = pack, at, ragged
         try:
             yield self.base.model
         finally:
-            self.pack, self.at = before
+            self.pack, self.at, self.ragged = before
 
     def new(self, settings: Sequence[config.Training], train: bool = True) -> Pack:
         """Return a pack of adapters whose weights are all zero.

@@ -7,7 +7,7 @@ several layers. Training needs logits only to predict trained tokens, and scorin
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from partune.errors import UserError
 from partune.finetune.model import Base
 from partune.finetune.packed.adapters import PackedLinear
 from partune.runtime.failures import is_out_of_memory, one_line
+
+if TYPE_CHECKING:
+    from transformers import Cache
 
 ELEMENTS = {"cpu": 1 << 24, "cuda": 1 << 27}  # the number of logits held in memory at once
 PROBE = "A model is taken apart here, and has to say the same of this sentence as it says when it is whole."
@@ -53,19 +56,28 @@ class Head:
         self.cap = float(cap) if isinstance(cap, (int, float)) else None
         self._check()  # a model may do more to its logits, which only a comparison can show
 
-    def hidden(self, ids: Tensor, mask: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+    def hidden(
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        positions: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
         """Return the hidden states before the head, (R, T, d).
 
         Args:
             ids: (R, T), rows of token ids.
-            mask: (R, 1, T, T), which tokens each token sees. If it is None, a token sees itself and all earlier tokens,
-                so padding must be on the right, where no real token sees it.
+            mask: (R, 1, T, T), which tokens each token sees; or (R, n + T), which tokens are no padding, if n tokens
+                are in the cache. If it is None, a token sees itself and all earlier tokens, so padding must be on the
+                right, where no real token sees it.
             positions: (R, T), the tokens' positions; None counts from 0 in each row.
+            cache: The keys and values of earlier tokens, to which those of these tokens are added.
         """
         body = self.base.model.base_model
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device).unsqueeze(0)
-        states: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False)[0]
+        cached = {"use_cache": False} if cache is None else {"use_cache": True, "past_key_values": cache}
+        states: Tensor = body(input_ids=ids, attention_mask=mask, position_ids=positions, **cached)[0]
         return states.to(ids.device)  # the last block is on another device if the base is spread over several
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -108,7 +120,7 @@ class Head:
 
     def _check(self) -> None:
         """Raise UserError if the two parts give other logits than the model, or if a token sees later tokens."""
-        model, ids = self.base.model, self._sentence()
+        model, ids = self.base.model, self.sentence()
         with torch.no_grad():
             try:
                 expected = model(input_ids=ids, use_cache=False).logits.float()
@@ -127,7 +139,7 @@ class Head:
             # Reorder the second half only: the logits of the first half must not change. The length stays the same,
             # because some models compute differently for another length.
             reordered = torch.cat([ids[:, :half], ids[:, half:].flip(1)], 1)
-            if not self._same(model(input_ids=reordered, use_cache=False).logits[:, :half].float(), expected):
+            if not self.same(model(input_ids=reordered, use_cache=False).logits[:, :half].float(), expected):
                 raise UserError(
                     f"{type(model).__name__}, as it is configured, lets a token see later tokens: "
                     "it is not a causal language model"
@@ -139,21 +151,26 @@ class Head:
                     raise
                 log.debug("%s cannot be split into hidden states and logits: %s", type(model).__name__, one_line(error))
                 by_parts = expected[..., :0]
-        if by_parts.shape != expected.shape or not self._same(by_parts, expected):
+        if by_parts.shape != expected.shape or not self.same(by_parts, expected):
             raise UserError(
                 f"{type(model).__name__} computes its logits in a way that the packed engine does not support: "
                 "use --engine peft"
             )
 
-    def _sentence(self) -> Tensor:
+    def sentence(self) -> Tensor:
         """Return the tokens of the probe sentence that have an embedding, (1, T)."""
         known = int(cast(Any, self.base.model.get_input_embeddings()).weight.shape[0])
         tokens = [token for token in self.base.tokenizer(PROBE)["input_ids"] if token < known]
         tokens = tokens[: min(LONGEST, self.base.context)]
         return torch.tensor([tokens if len(tokens) > 2 else [0, 1, 2]], device=self.base.device)
 
-    def _same(self, logits: Tensor, expected: Tensor) -> bool:
-        """Return whether logits (1, t, V) equal the first t of the expected logits (1, T, V), up to rounding."""
+    def same(self, logits: Tensor, expected: Tensor) -> bool:
+        """Return whether logits equal expected logits, up to rounding.
+
+        Args:
+            logits: (1, t, V), or (t, V).
+            expected: (1, T, V), of which the first t are compared, or (t, V).
+        """
         expected = expected[:, : logits.shape[1]]
         finite = expected[expected.isfinite()]
         difference = torch.where(logits == expected, 0.0, (logits - expected).abs()).mean()

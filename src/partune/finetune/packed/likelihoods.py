@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from partune.finetune.model import Base
-from partune.finetune.packed.adapters import Carrier, Pack
+from partune.finetune.packed.adapters import Carrier, Pack, Ragged
 from partune.finetune.packed.head import Head
 from partune.finetune.positions import Frequencies, deepest, frequencies
 from partune.finetune.scoring.base import Answer, Request, distinct
@@ -358,7 +358,7 @@ class PackedLikelihoods:
         ids = part.ids.repeat(K, 1)  # (K R, T)
         positions = None if part.bare else part.positions.repeat(K, 1)
         mask = None if part.bare else part.mask(K, self._mask_dtype)
-        with _carrying(carrier, pack):
+        with carrying(carrier, pack):
             hidden = self.head.hidden(ids, mask, positions)  # (K R, T, d)
         states = hidden.view(K, -1, hidden.shape[-1])[:, part.states]  # (K, U, d)
         summands = torch.empty(K, len(part.of), dtype=torch.float64)
@@ -367,7 +367,7 @@ class PackedLikelihoods:
         for start in range(0, states.shape[1], size):
             in_chunk = (part.of >= start) & (part.of < start + size)
             of, targets = part.of[in_chunk] - start, part.targets[in_chunk]
-            with _carrying(carrier, pack):
+            with carrying(carrier, pack):
                 logits = self.head.logits(states[:, start : start + size])  # (K, u, V)
             if logits.dtype in (torch.float16, torch.bfloat16):
                 logits = logits.float()
@@ -421,9 +421,17 @@ class PackedLikelihoods:
         return sums.reshape(-1)
 
 
-def _carrying(carrier: Carrier | None, pack: Pack | None) -> AbstractContextManager[object]:
-    """Return a context manager that activates a pack's adapters, or does nothing for the base model alone."""
-    return nullcontext() if carrier is None else carrier.carrying(pack)
+def carrying(
+    carrier: Carrier | None, pack: Pack | None, ragged: Ragged | None = None
+) -> AbstractContextManager[object]:
+    """Return a context manager that activates a pack's adapters, or does nothing for the base model alone.
+
+    Args:
+        carrier: The base model with layers that apply the pack; None for the base model alone.
+        pack: The trials' adapters.
+        ragged: The rows of each trial; None if there are equally many of one trial after another.
+    """
+    return nullcontext() if carrier is None else carrier.carrying(pack, ragged=ragged)
 
 
 def by_length(trees: Sequence[Tree]) -> list[Tree]:

@@ -35,7 +35,7 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
     with quiet():
         model = HFLM(
             pretrained=base.model,
-            tokenizer=_copy(base.tokenizer),
+            tokenizer=copied(base.tokenizer),
             max_length=base.context,
             batch_size=batch_size,
             softmax_dtype="float32",  # summed in bf16, different choices could get equal log-likelihoods
@@ -66,11 +66,32 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
     HFLM finds a choice's tokens by dropping as many tokens as the context alone has. If the tokenizer ends every text
     with EOS, the context's EOS is counted too: the choice would lose its first token and gain EOS.
     """
+    encoding: Any = encoding_class(base)
+
+    class Encoder(encoding):  # type: ignore[misc]
+        def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
+            """Return the tokenised requests instead of computing their log-likelihoods."""
+            return requests
+
+    with quiet():
+        model = Encoder(pretrained=base.model, tokenizer=copied(base.tokenizer))
+
+    def encode(instances: list[Any]) -> list[Request]:
+        """Return the harness's requests with their tokens."""
+        requests: list[Request] = model.loglikelihood(instances, disable_tqdm=True)
+        check_special(requests, base.tokenizer)
+        return requests
+
+    return encode
+
+
+def encoding_class(base: Base) -> type[Any]:
+    """Return HFLM, as a class that encodes texts without the tokens that the tokenizer appends to every text."""
     from lm_eval.models.huggingface import HFLM
 
     end = ending(base.tokenizer)
 
-    class Encoder(HFLM):  # type: ignore[misc]
+    class Encoding(HFLM):  # type: ignore[misc]
         def tok_encode(self, string: str, add_special_tokens: bool | None = None, **options: Any) -> list[int]:
             """Return a text's tokens without those that the tokenizer appends to every text."""
             tokens: list[int] = super().tok_encode(string, add_special_tokens, **options)
@@ -85,20 +106,7 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
             begins_with_bos = string.startswith(self.tokenizer.decode(self.prefix_token_id))
             return not begins_with_bos if add_special_tokens is None else add_special_tokens
 
-        def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
-            """Return the tokenised requests instead of computing their log-likelihoods."""
-            return requests
-
-    with quiet():
-        model = Encoder(pretrained=base.model, tokenizer=_copy(base.tokenizer))
-
-    def encode(instances: list[Any]) -> list[Request]:
-        """Return the harness's requests with their tokens."""
-        requests: list[Request] = model.loglikelihood(instances, disable_tqdm=True)
-        check_special(requests, base.tokenizer)
-        return requests
-
-    return encode
+    return Encoding
 
 
 def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> None:
@@ -119,6 +127,6 @@ def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBas
             )
 
 
-def _copy(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def copied(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Return a copy for HFLM, which adds a pad token to a tokenizer that has none; the original must not change."""
     return copy.deepcopy(tokenizer)

@@ -1,0 +1,112 @@
+"""Encode prompts, and generate answers to them with one model, with lm-evaluation-harness's own class HFLM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from partune.finetune.model import Base
+from partune.finetune.positions import deepest, frequencies
+from partune.finetune.scoring.decoding import Draws, Ends, GenerationSettings, chooser, fitted
+from partune.finetune.scoring.harness import copied, encoding_class
+from partune.runtime.isolation import quiet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A function from prompts and settings to the texts of the answers of one model.
+GenerateTexts = Callable[[Sequence[str], GenerationSettings], list[str]]
+
+
+def prompt_encoder(base: Base) -> Callable[[Sequence[str]], list[list[int]]]:
+    """Return a function that tokenises prompts as HFLM does, but without tokens (such as EOS) at the end of a text.
+
+    Args:
+        base: The base model.
+    """
+    with quiet():
+        model = encoding_class(base)(pretrained=base.model, tokenizer=copied(base.tokenizer))
+    return lambda texts: [model.tok_encode(text) for text in texts]
+
+
+def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
+    """Return a function that generates answers through the harness's HFLM.
+
+    Each call uses the adapter that is on the base model at that time. HFLM generates until the last answer of a batch
+    has ended. What it generated after an answer's own end is not part of the answer, so that it does not depend on the
+    batch. Prompts of different lengths share no batch if the padding could change an answer. With sampling, every
+    prompt is a batch of its own, whose tokens are drawn by our rule.
+
+    Args:
+        base: The base model.
+        batch_size: The number of prompts per batch.
+    """
+    from lm_eval.api.instance import Instance
+
+    with quiet():
+        model = _generator_class(base)(
+            pretrained=base.model,
+            tokenizer=copied(base.tokenizer),
+            max_length=base.context,
+            batch_size=batch_size,
+        )
+    padded = frequencies(base.model.config) is None and deepest(base.model.config) > 0
+
+    def texts(prompts: Sequence[str], settings: GenerationSettings) -> list[str]:
+        """Return the text of the answer to each prompt."""
+        tokens, _ = fitted([model.tok_encode(prompt) for prompt in prompts], settings.room(base.context))
+        model.ends = Ends(base, settings.until)
+        batches: dict[Hashable, list[int]] = {}
+        for index, prompt in enumerate(tokens):
+            key = index if settings.samples else 0 if padded else len(prompt)
+            batches.setdefault(key, []).append(index)
+        answers: dict[int, str] = {}
+        kwargs = {"until": list(settings.until), "max_gen_toks": settings.max_new_tokens, "do_sample": False}
+        for indices in batches.values():
+            draws = Draws([settings.seed], [indices[0]]) if settings.samples else None
+            model.choosing = None if draws is None else lambda length, draws=draws: chooser(settings, draws, length)
+            requests = [Instance("generate_until", {}, (prompts[index], kwargs), index) for index in indices]
+            with quiet():
+                answers.update(zip(indices, model.generate_until(requests, disable_tqdm=True), strict=True))
+        return [answers[index] for index in range(len(prompts))]
+
+    return texts
+
+
+def _generator_class(base: Base) -> type[Any]:
+    """Return HFLM, as a class whose answers do not depend on the other answers of a batch."""
+    encoding: Any = encoding_class(base)
+
+    class Generator(encoding):  # type: ignore[misc]
+        ends: Ends
+        choosing: Callable[[int], Callable[[Tensor, Tensor], Tensor]] | None = None
+
+        def tok_batch_encode(
+            self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **_: Any
+        ) -> tuple[Tensor, Tensor]:
+            """Return the tokens of each text by `tok_encode`, padded on the left, and which tokens are no padding."""
+            import torch
+
+            rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+            longest = max(map(len, rows))
+            ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+            for row, tokens in zip(ids, rows, strict=True):
+                row[longest - len(tokens) :] = torch.tensor(tokens)
+            real = torch.arange(longest) >= longest - torch.tensor([[len(tokens)] for tokens in rows])
+            return ids, real.long()
+
+        def _model_generate(self, context: Tensor, *arguments: Any, **kwargs: Any) -> Tensor:
+            """Generate as HFLM does, and put padding after the first end of each answer."""
+            import torch
+            from transformers import LogitsProcessorList
+
+            length = context.shape[1]
+            if self.choosing is not None:
+                kwargs["logits_processor"] = LogitsProcessorList([self.choosing(length)])
+            whole: Tensor = super()._model_generate(context, *arguments, **kwargs)
+            lengths = torch.from_numpy(self.ends.lengths(whole[:, length:].cpu().numpy())).to(whole.device)
+            after = torch.arange(whole.shape[1] - length, device=whole.device) >= lengths.unsqueeze(1)
+            whole[:, length:][after] = self.tokenizer.pad_token_id
+            return whole
+
+    return Generator
