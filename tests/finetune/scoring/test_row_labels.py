@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ import pytest
 
 from partune.errors import UserError
 from partune.finetune.scoring.base import NotFiniteError
-from partune.finetune.scoring.row_labels import Labels, RowLabels, require_labels
+from partune.finetune.scoring.row_labels import Labels, RowLabels, evident_labels, require_labels
 from partune.trial import Status, Trial
 from partune.trial.names import ROWS
 from tests.support.lettered import examples_of
 from tests.support.tiny import LABELS, make_tickets, write_jsonl
+
+
+def saying(text: str) -> Any:
+    """A tokenizer that decodes all tokens to one text."""
+    return SimpleNamespace(decode=lambda tokens, skip_special_tokens: f" {text}")
 
 
 def lettered(labels: str) -> list[tuple[str, str]]:
@@ -23,8 +29,7 @@ def lettered(labels: str) -> list[tuple[str, str]]:
 
 
 def test_few_answers_are_labels_by_frequency() -> None:
-    labels = Labels.of(examples_of(lettered("xyxyxxyxzx")))
-    assert labels is None  # ten rows are too few for three labels
+    assert Labels.of(examples_of(lettered("xyxyxxyxzx")), 5) is None  # ten rows are too few for three labels
     labels = Labels.of(examples_of(lettered("xyxyxxyxzx" * 2)))
     assert labels is not None
     assert labels.answers == ((ord("x"),), (ord("y"),), (ord("z"),))
@@ -44,8 +49,8 @@ def test_few_answers_are_labels_by_frequency() -> None:
 def test_other_answers_are_no_labels(rows: list[tuple[str, str]]) -> None:
     labels = Labels.of(examples_of(rows))
     assert labels is None
-    with pytest.raises(UserError, match="metric acc needs labels: one short answer per row, at most 100"):
-        require_labels("rows.csv", "acc", labels)
+    with pytest.raises(UserError, match="metric acc needs labels: one answer per row, at most 100 different ones"):
+        require_labels("rows.csv", "acc", examples_of(rows))
 
 
 def test_several_answers_in_a_row_are_no_labels() -> None:
@@ -61,8 +66,14 @@ def test_other_rows_may_have_the_labels() -> None:
     assert among is not None
     assert among.of_rows.tolist() == [1 - labels.of_rows[0]] * 2 + [labels.of_rows[0]]
     assert labels.among(examples_of(lettered("yq"))) is None
-    assert labels.named(["a", "a"]) == ["a (0)", "a (1)"]
-    assert labels.named(["a", "b"]) == ["a", "b"]
+    assert labels.named(saying("a")) == ["a (0)", "a (1)"]
+
+
+def test_few_short_answers_are_evident_labels() -> None:
+    examples = examples_of(lettered("xy" * 20))
+    assert evident_labels(examples, saying("at most six words, as here")) is not None
+    assert evident_labels(examples, saying("a sentence is rather an answer of another kind")) is None
+    assert evident_labels(examples_of(lettered("xyz" * 5)), saying("a")) is None  # 15 rows could be anything
 
 
 def test_the_likeliest_label_is_the_answer() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from partune import config
 from partune.errors import UserError
 from partune.finetune.data import Examples, tokenise
-from partune.finetune.scoring.row_labels import METRICS, Labels, RowLabels, require_labels
+from partune.finetune.scoring.row_labels import METRICS, Labels, RowLabels, evident_labels, require_labels
 from partune.finetune.scoring.row_losses import RowLosses
 from partune.finetune.scoring.validation_rows import ValidationRows, held_out
 
@@ -49,9 +49,11 @@ class HeldOut:
         assert validation is not None
         if validation.tasks:
             return None
-        labels = None if validation.metric == "loss" else Labels.of(rows)
+        labels = None
         if validation.metric in METRICS:
-            labels = require_labels(data.path, validation.metric, labels)
+            labels = require_labels(data.path, validation.metric, rows)
+        elif validation.metric is None:
+            labels = evident_labels(rows, tokenizer)
         if (file := validation_data(study)) is None:
             share = min(validation.split, (validation.limit or len(rows)) / len(rows))
             kinds = None if labels is None else labels.of_rows
@@ -78,8 +80,7 @@ class HeldOut:
         if self.labels is None:
             cut = self.validation.cut(min(data.max_length, positions), data.loss_on)
             return RowLosses(cut, self.apart)
-        texts = [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in self.labels.answers]
-        return RowLabels(self.validation, self.labels, self.labels.named(texts), self.apart)
+        return RowLabels(self.validation, self.labels, self.labels.named(tokenizer), self.apart)
 
 
 def validation_data(study: config.StudyConfig) -> config.Data | None:

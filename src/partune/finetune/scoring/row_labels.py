@@ -13,7 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,9 +23,14 @@ from partune.finetune.scoring.base import Answer, Floats, Ints, NotFiniteError, 
 from partune.finetune.scoring.row_losses import stretches
 from partune.finetune.scoring.validation_rows import ValidationRows
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 METRICS = ("acc", "margin")
 MOST = 100  # the largest number of labels
-LEAST = 5  # the smallest number of rows per label, on average
+LEAST = 2  # the smallest number of rows per label, on average
+# The same, and the largest number of words of a label, for answers that are taken for labels although nobody said so.
+SURE, SHORT = 10, 6
 
 
 @dataclass(frozen=True)
@@ -41,16 +46,17 @@ class Labels:
     of_rows: Ints
 
     @classmethod
-    def of(cls, examples: Examples) -> Labels | None:
+    def of(cls, examples: Examples, least: int = LEAST) -> Labels | None:
         """Return the labels of examples; None if an example has more than one answer, or the answers are many.
 
         Args:
             examples: The examples at full length.
+            least: The smallest number of examples per label, on average.
         """
         if (answers := _answers(examples)) is None:
             return None
         counts = Counter(answers)
-        if not 2 <= len(counts) <= min(MOST, len(examples) / LEAST):
+        if not 2 <= len(counts) <= min(MOST, len(examples) / least):
             return None
         known = tuple(answer for answer, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
         index = {answer: number for number, answer in enumerate(known)}
@@ -64,8 +70,13 @@ class Labels:
             return None
         return Labels(self.answers, np.array([index[answer] for answer in answers], np.int64))
 
-    def named(self, texts: Sequence[str]) -> list[str]:
+    def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """Return the texts of the labels, without tokens that only end them."""
+        return [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in self.answers]
+
+    def named(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """Return the labels' names: their texts, or numbered texts if two are the same."""
+        texts = self.texts(tokenizer)
         counts = Counter(texts)
         return [text if counts[text] == 1 else f"{text} ({number})" for number, text in enumerate(texts)]
 
@@ -152,17 +163,31 @@ def _answers(examples: Examples) -> list[tuple[int, ...]] | None:
     return answers
 
 
-def require_labels(path: str, metric: str, labels: Labels | None) -> Labels:
-    """Return labels; raise UserError if there are none, although the metric needs them.
+def evident_labels(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Labels | None:
+    """Return the labels of examples whose answers are few and short; None if they may be answers of another kind.
+
+    Args:
+        examples: The examples at full length.
+        tokenizer: The base model's tokenizer.
+    """
+    labels = Labels.of(examples, SURE)
+    if labels is None or any(len(text.split()) > SHORT for text in labels.texts(tokenizer)):
+        return None
+    return labels
+
+
+def require_labels(path: str, metric: str, examples: Examples) -> Labels:
+    """Return the labels of examples; raise UserError if there are none, although the metric needs them.
 
     Args:
         path: The path of the data.
         metric: The metric that was asked for.
-        labels: The labels of the data, or None.
+        examples: The examples at full length.
     """
+    labels = Labels.of(examples)
     if labels is None:
         raise UserError(
-            f"{path}: metric {metric} needs labels: one short answer per row, at most {MOST} different ones, and at "
-            f"least {LEAST} rows for each on average; use `--metric loss`, or name a task (`--task`)"
+            f"{path}: metric {metric} needs labels: one answer per row, at most {MOST} different ones, and at least "
+            f"{LEAST} rows for each on average; use `--metric loss`, or name a task (`--task`)"
         )
     return labels

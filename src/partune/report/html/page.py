@@ -15,7 +15,7 @@ from partune.report.data_notes import row_notes
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.html.document import details, document, figure_slot, paragraph, table
-from partune.report.labels import confusions, label_notes
+from partune.report.labels import confusions
 from partune.report.verdict_words import curse
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
@@ -118,8 +118,8 @@ class Page:
         if found is None:
             return paragraph("No model has labelled the held-out rows yet.")
         headers, rows = found
-        notes = "".join(map(paragraph, label_notes(self.facts.summary["labels"])))
-        return notes + table(headers, rows, numbers=range(1, len(headers)))
+        caption = "Numbers of held-out rows by their right label, and by the label that the model gives them."
+        return table(headers, rows, numbers=range(1, len(headers))) + paragraph(caption, "soft")
 
     def scores(self) -> str:
         """Return the section of the scores over trials."""
