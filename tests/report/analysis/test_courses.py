@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from partune.errors import UserError
 from partune.report.analysis.courses import SHOWN, Course, courses
 from partune.trial import Observation, Trial
 from partune.trial.names import Baseline
@@ -49,3 +50,12 @@ def test_smoothed_losses_are_means_of_stretches(steps: int) -> None:
     starts = [0, *ends[:-1].astype(int)]
     expected = [losses[start : int(end)].mean() for start, end in zip(starts, ends, strict=True)]
     np.testing.assert_allclose(means, expected)
+
+
+def test_a_report_can_do_without_a_course() -> None:
+    def missing(shelf: str, number: int) -> dict[str, Any]:
+        raise UserError("a file is missing")
+
+    kept = record()
+    kept.items = missing
+    assert courses(kept, Trial(7, {}).finished(Observation({"score": 0.7}), 1)) == {}

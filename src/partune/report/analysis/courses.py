@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from partune.errors import UserError
+from partune.record.place import Shelf
 from partune.record.record import Record
 from partune.trial import Status, Trial
 from partune.trial.names import POINTS, TRAINING_LOSS, Baseline
@@ -50,13 +51,17 @@ def courses(record: Record, winner: Trial | None) -> dict[str, Course]:
     defaults = record.anchors().get(Baseline.DEFAULTS)
     found = {}
     if defaults is not None and defaults.status is Status.DONE:
-        found["defaults"] = _course(record.items("anchors", defaults.number), defaults)
+        found["defaults"] = _course(record, "anchors", defaults)
     if winner is not None:
-        found["winner"] = _course(record.items("search", winner.number), winner)
+        found["winner"] = _course(record, "search", winner)
     return {name: course for name, course in found.items() if course is not None}
 
 
-def _course(items: Mapping[str, np.ndarray[Any, Any]], trial: Trial) -> Course | None:
+def _course(record: Record, shelf: Shelf, trial: Trial) -> Course | None:
+    try:
+        items = record.items(shelf, trial.number)
+    except UserError:  # a report can do without a course, and the verdict reads the files that it needs itself
+        return None
     if TRAINING_LOSS not in items or not len(items[TRAINING_LOSS]):
         return None
     scores = {} if trial.observation is None else trial.observation.scores
