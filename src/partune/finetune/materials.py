@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
@@ -20,6 +20,7 @@ from partune.trial.contents import Content, Contents, check, versions
 if TYPE_CHECKING:
     from partune.finetune.data import Examples
     from partune.finetune.model import Base
+    from partune.finetune.scoring.held_out import HeldOut
     from partune.finetune.scoring.scores import Scorer
 
 SMALL = 20_000_000  # a model with fewer parameters gains nothing from several threads: they only wait for each other
@@ -33,12 +34,14 @@ class Loaded:
 
     Attributes:
         rows: All rows of the data, tokenised at full length.
-        examples: Those of the rows that are trained on; the others are validation rows.
+        examples: Those of the rows that are trained on.
+        held: The validation rows; None if tasks score the trials.
         scorer: The scorer, with the items and requests of all tasks.
     """
 
     rows: Examples
     examples: Examples
+    held: HeldOut | None
     scorer: Scorer
 
 
@@ -144,13 +147,13 @@ class Materials:
             for part in scorer.parts:
                 tokens = (token for _, *texts in part.requests for text in texts for token in text)
                 check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
-        return Loaded(rows, rows if held is None else held.trained, scorer)
+        return Loaded(rows, rows if held is None else held.trained, held, scorer)
 
     @property
-    def held_out(self) -> dict[str, int]:
-        """The record's entry with the number of rows that are held out of the data; empty if there are none."""
-        count = len(set(self.loaded.rows.numbers)) - len(set(self.loaded.examples.numbers))
-        return {"validation_rows": count} if count else {}
+    def held_out(self) -> Mapping[str, int]:
+        """The record's entries on the validation rows; empty if there are none."""
+        held = self.loaded.held
+        return {} if held is None else held.described
 
     def precision(self, dtype: str) -> str:
         """Return the precision (fp32, bf16 or fp16) that a value of the setting `dtype` means on the study's device."""

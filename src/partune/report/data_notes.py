@@ -45,6 +45,16 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"The chat template's {', '.join(marks)} {verb} not in the tokenizer's vocabulary, so the model reads "
             "several tokens of ordinary text there."
         )
+    if count := data.get("validation_twins"):
+        notes.append(
+            f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "
+            "their scores say how well rows are remembered, not how new ones are answered."
+        )
+    if count := data.get("validation_prompts"):
+        notes.append(
+            f"{words.several(count, 'validation row')} {'has' if count == 1 else 'have'} the prompt of a training row, "
+            "with another answer."
+        )
     if count := data.get("unknown_tokens"):
         notes.append(
             f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for text unknown to the tokenizer."

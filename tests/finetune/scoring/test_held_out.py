@@ -43,6 +43,7 @@ def test_validation_rows_may_be_in_a_file_of_their_own(make: Any, tmp_path: Path
     assert len(materials.loaded.examples) == 40
     assert len(materials.scorer.tasks[0]) == 10
     assert f"the items of task {ROWS}" in tuner.contents
+    assert not {"validation_twins", "validation_prompts"} & set(tuner.summary["data"])
     base, zero = tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))
     assert tuner.disagreement(base, zero) is None
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from partune import config
 from partune.finetune.data import tokenise
 from partune.finetune.model import Base
-from partune.finetune.scoring.validation_rows import drawn, grouped, held_out
+from partune.finetune.scoring.validation_rows import drawn, grouped, held_out, twins
 from tests.support.lettered import examples_of
 from tests.support.tiny import make_rows, write_jsonl
 
@@ -78,3 +78,10 @@ def test_each_kind_gives_about_its_share(members: list[tuple[int, int]], share: 
     assert abs(len(chosen) - share * len(members)) <= largest / 2 + 1e-9
     for kind in set(kinds):
         assert abs((kinds[chosen] == kind).sum() - share * (kinds == kind).sum()) <= largest + 1e-9
+
+
+def test_twins_are_counted() -> None:
+    trained = examples_of([("a", "xx"), ("b", "yy"), ("", "text")])
+    validation = examples_of([("a", "xx"), ("a", "zz"), ("b", "yy"), ("c", "yy"), ("", "text"), ("", "other")])
+    assert twins(validation, trained) == (3, 4)
+    assert twins(trained, validation) == (3, 3)

@@ -10,7 +10,7 @@ from partune.errors import UserError
 from partune.finetune.data import Examples, tokenise
 from partune.finetune.scoring.row_labels import METRICS, Labels, RowLabels, evident_labels, require_labels
 from partune.finetune.scoring.row_losses import RowLosses
-from partune.finetune.scoring.validation_rows import ValidationRows, held_out
+from partune.finetune.scoring.validation_rows import ValidationRows, held_out, twins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -68,6 +68,18 @@ class HeldOut:
                 "stand in this file; use `--metric loss`, or correct the file"
             )
         return cls(rows, own, found, apart=True)
+
+    @property
+    def described(self) -> dict[str, int]:
+        """The record's entries on the validation rows: their number if they are taken from the data, or their twins.
+
+        Twins are rows of a file of validation rows that are trained on too, or whose prompts are.
+        """
+        if not self.apart:
+            return {"validation_rows": len(set(self.validation.numbers))}
+        same, prompts = twins(self.validation, self.trained)
+        counts = {"validation_twins": same, "validation_prompts": prompts - same}
+        return {name: count for name, count in counts.items() if count}
 
     def task(self, data: config.Data, positions: int, tokenizer: PreTrainedTokenizerBase) -> ValidationRows:
         """Return the validation rows as a task.

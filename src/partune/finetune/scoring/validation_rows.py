@@ -111,11 +111,31 @@ def grouped(examples: Examples) -> Ints:
         labels = connected_components(coo_array(links, shape=(size, size)), directed=False)[1][: len(keys)]
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
-    texts = [examples.example(i) for i in range(len(examples))]
-    prompts = [tokens[: int(trained.argmax())].tobytes() for tokens, trained in texts]
-    wholes = [tokens.tobytes() for tokens, _ in texts]
-    found = groups([prompt or whole for prompt, whole in zip(prompts, wholes, strict=True)])
-    return groups(wholes) if 2 * np.bincount(found).max() > len(texts) else found
+    found = groups(prompts(examples))
+    return groups(wholes(examples)) if 2 * np.bincount(found).max() > len(examples) else found
+
+
+def prompts(examples: Examples) -> list[bytes]:
+    """Return a key of each example's prompt, which is all before its first answer; of a text without one, the text."""
+    texts = (examples.example(i) for i in range(len(examples)))
+    return [(tokens[: int(trained.argmax())] if trained.argmax() else tokens).tobytes() for tokens, trained in texts]
+
+
+def wholes(examples: Examples) -> list[bytes]:
+    """Return a key of each example's tokens."""
+    return [examples.example(i)[0].tobytes() for i in range(len(examples))]
+
+
+def twins(validation: Examples, trained: Examples) -> tuple[int, int]:
+    """Return the numbers of validation examples that are trained on too, and of those whose prompts are.
+
+    Args:
+        validation: The validation rows, at full length.
+        trained: The rows that are trained on, at full length.
+    """
+    known = set(wholes(trained)), set(prompts(trained))
+    same = sum(key in known[0] for key in wholes(validation))
+    return same, sum(key in known[1] for key in prompts(validation))
 
 
 def drawn(groups: Ints, share: float, rng: np.random.Generator, kinds: Ints | None = None) -> Ints:
