@@ -51,7 +51,7 @@ async def calls(ports: list[int]) -> list[str]:
             there = rpc(f"{kind}://127.0.0.1:{port}", timeout=1, connection_args=security.get_connection_args("client"))
             try:
                 found.append(f"call {(await asyncio.wait_for(there.identity(), 2.0))['type']}")
-            except (OSError, TimeoutError, ValueError):
+            except Exception:  # a server that is none of Dask's may answer anything, such as the size of a huge message
                 pass
             finally:
                 await there.close_rpc()

@@ -104,7 +104,8 @@ def check_same(study: pt.Study, whole: pt.Study) -> None:
     assert len(pairs) == 2 + 3 + 2 + 2  # trials; base, zero, defaults; confirmations; winner, its adapter from disk
     paid = 0.0
     for mine, theirs in pairs:
-        assert (mine.config, mine.score) == (theirs.config, theirs.score)
+        # In a pack of another width, the last bits of a loss may differ.
+        assert (mine.config, mine.score) == (theirs.config, pytest.approx(theirs.score, abs=1e-6))
         assert mine.observation is not None
         assert theirs.observation is not None
         paid += mine.observation.cost.get("tokens", 0.0) - theirs.observation.cost.get("tokens", 0.0)
