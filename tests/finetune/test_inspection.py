@@ -16,7 +16,7 @@ from partune.finetune.data import tokenise
 from partune.finetune.inspection import convert, inspect
 from tests.finetune.rows.test_forms import PEOPLES
 from tests.finetune.test_data import CHATML
-from tests.support.tiny import write_jsonl
+from tests.support.tiny import LABELS, make_tickets, write_jsonl
 
 ROWS = [
     {"question": "why?", "answer": "rust", "id": 1},
@@ -40,6 +40,13 @@ def test_lengths_repetitions_and_what_is_cut_are_counted(tmp_path: Path, tokeniz
     assert (prompt[1], answer) == (False, ("rust</s>", True))
     assert found.summary["empty_answers"] == 1
     assert found.summary["unused"] == {"id": 5}
+
+
+def test_labels_are_told_as_a_study_would_find_them(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = make_tickets(40)
+    data = config.Data(path=str(write_jsonl(tmp_path / "tickets.jsonl", rows)))
+    assert inspect(data, tokenizer, count=0).summary["labels"] == [*LABELS]
+    assert "labels" not in inspect(data.model_copy(update={"limit": 15}), tokenizer, count=0).summary
 
 
 def test_without_a_tokenizer_the_rows_are_shown(tmp_path: Path) -> None:

@@ -42,11 +42,11 @@ def test_fields_that_are_not_used_are_told(tmp_path: Path) -> None:
 
 def test_each_count_has_its_sentence() -> None:
     counts = {"empty_answers": 2, "cut_by_template": 1, "endless_answers": 5, "answers_apart": 3, "unknown_tokens": 1}
-    counts |= {"validation_twins": 4, "validation_prompts": 6}
+    counts |= {"validation_twins": 4, "validation_prompts": 6, "validation_cut": 7, "validation_untrainable": 8}
     for name, count in counts.items():
         (note,) = row_notes({name: count})
         assert str(count) in note
-    assert len(row_notes(counts)) == 7
+    assert len(row_notes(counts)) == 9
     assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
 
 

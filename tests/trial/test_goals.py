@@ -25,6 +25,7 @@ def test_a_loss_is_read_without_its_sign() -> None:
     assert (LOSS.score(-1.234, 0.12), LOSS.shown(-2.0), LOSS.lower_is_better) == ("1.23", 2.0, True)
     assert (LOSS.score(None, None), LOSS.measured(None, 0.1)) == ("–", "–")
     assert (LOSS.axis, SCORE.axis) == ("minus loss", "score")
+    assert (LOSS.label, SCORE.label) == ("loss", "")
 
 
 def test_the_perplexity_of_a_loss() -> None:

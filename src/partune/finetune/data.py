@@ -408,7 +408,6 @@ def _source_reading(rows: Rows, source: Source) -> dict[str, Any]:
         "layout": rows.layout,
         "files": source.files if source.files > 1 else 0,
         "separators": list(source.separators),
-        "labels": list(rows.labels),
         "rejected": rows.rejected,
     }
     return {name: entry for name, entry in entries.items() if entry}

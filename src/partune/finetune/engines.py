@@ -21,6 +21,7 @@ from partune.errors import UserError
 from partune.finetune.failures import cause
 from partune.finetune.materials import Materials
 from partune.trial import Value
+from partune.trial.names import ItemSet
 from partune.trial.rungs import Judge
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # Training with learning rate 0 must not change the base model's answers. Three steps are enough for this check, because
 # a wrong base model, tokenizer or scoring path shows at once. More steps would only cost time in every study.
+RUNG = frozenset({ItemSet.RUNG})  # the items that are scored at a rung, and at a point of a training
 ZERO_SETTINGS: Mapping[str, Value] = {"learning_rate": 0.0, "steps": 3}
 
 

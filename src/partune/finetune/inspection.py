@@ -82,11 +82,14 @@ def inspect(data: config.Data, tokenizer: PreTrainedTokenizerBase | None, count:
     )
     if tokenizer is None:
         return found
+    from partune.finetune.scoring.row_labels import evident_labels
+
     examples = tokenise(data, tokenizer)
     cut = examples.cut(data.max_length, data.loss_on)
+    labels = evident_labels(examples, tokenizer)
     return dataclasses.replace(
         found,
-        summary=cut.summary,
+        summary=cut.summary if labels is None else {**cut.summary, "labels": labels.named(tokenizer)},
         texts=[list(_parts(cut, i, tokenizer)) for i in range(min(count, len(cut)))],
         lengths=[int(value) for value in np.quantile(examples.lengths, QUANTILES, method="inverted_cdf")],
         cut=cut.truncated,

@@ -141,7 +141,7 @@ class Materials:
             rows = tokenise(self.data, tokenizer)
             held = HeldOut.of(rows, study, tokenizer)
             base = self.base(dtype)
-            validation = None if held is None else held.task(self.data, base.positions, tokenizer)
+            validation = None if held is None else held.task(self.data, base)
             scorer = Scorer(base, self.validation, study.test, study.search.seed, validation)
             check_vocabulary(base, "the data", int(rows.tokens.max()))
             for part in scorer.parts:
@@ -152,8 +152,15 @@ class Materials:
     @property
     def held_out(self) -> Mapping[str, int]:
         """The record's entries on the validation rows; empty if there are none."""
+        from partune.finetune.scoring.validation_rows import ValidationRows
+
         held = self.loaded.held
-        return {} if held is None else held.described
+        if held is None:
+            return {}
+        scored = self.scorer.tasks[0]
+        assert isinstance(scored, ValidationRows)
+        lost = {"validation_cut": scored.examples.truncated, "validation_untrainable": scored.examples.untrainable}
+        return {**held.described, **{name: count for name, count in lost.items() if count}}
 
     def precision(self, dtype: str) -> str:
         """Return the precision (fp32, bf16 or fp16) that a value of the setting `dtype` means on the study's device."""

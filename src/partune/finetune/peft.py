@@ -6,19 +6,26 @@ this one.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from partune import config
 from partune.errors import UserError
-from partune.finetune.engines import ZERO_SETTINGS, Assignment, Engine, Outcome, Reloaded, Settings, score_untrained
+from partune.finetune.engines import (
+    RUNG,
+    ZERO_SETTINGS,
+    Assignment,
+    Engine,
+    Outcome,
+    Reloaded,
+    Settings,
+    score_untrained,
+)
 from partune.finetune.materials import Materials, load_resident
 from partune.trial import Value
-from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +33,6 @@ if TYPE_CHECKING:
     from partune.finetune.model import Base
     from partune.finetune.scoring.base import PackAnswers
     from partune.finetune.scoring.scores import Scorer
-
-
-RUNG = frozenset({ItemSet.RUNG})
 
 
 class PeftEngine(Engine):
@@ -118,7 +122,7 @@ class PeftEngine(Engine):
     def _at_point(self, base: Base) -> float:
         """Return the score of the base model with its adapter on the items of a rung."""
         scores = self.materials.scorer.score_one(self._answers[base.dtype], RUNG)
-        return -np.inf if scores.score is None else scores.score
+        return -math.inf if scores.score is None else scores.score
 
     def score_zero(self, assignment: Assignment) -> Outcome:
         """Evaluate an assignment with learning rate 0 in the same way as a trial."""

@@ -48,7 +48,6 @@ def study_of(
             "data": _plain(data),
             "test": _plain(test) if isinstance(test, (config.Test, Mapping)) else {"tasks": _listed(test or ())},
             **plain,
-            "validation": plain.get("validation") or None,  # with {}, the error would not say how to set it
             "search": {"seed": seed},
         }
     )

@@ -45,6 +45,13 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"The chat template's {', '.join(marks)} {verb} not in the tokenizer's vocabulary, so the model reads "
             "several tokens of ordinary text there."
         )
+    if count := data.get("validation_cut"):
+        notes.append(f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} cut to max_length.")
+    if count := data.get("validation_untrainable"):
+        notes.append(
+            f"{words.several(count, 'validation row')} without a token to score within max_length "
+            f"{'is' if count == 1 else 'are'} left out."
+        )
     if count := data.get("validation_twins"):
         notes.append(
             f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "

@@ -13,7 +13,6 @@ from partune.report.verdict_words import advice, defaults_called, equal_words, l
 from partune.report.words import span
 from partune.runtime import rounding, strict_yaml
 from partune.trial import Status
-from partune.trial.goals import SCORE
 
 NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
 COMPARED = ("winner over", "gain", "95 % interval, two-sided", "p, one-sided", "test")
@@ -56,9 +55,9 @@ def headline(facts: Facts) -> str:
             "with."
         )
     if verdict is None:
-        named = "" if facts.goal is SCORE else f"{facts.goal.name} "
+        named = f"{facts.goal.label} {score}".lstrip()
         return (
-            f"No verdict yet: trial {winner.number} leads with {named}{score} on the search items (untouched base "
+            f"No verdict yet: trial {winner.number} leads with {named} on the search items (untouched base "
             f"{words.score_of(base, facts.goal)})."
         )
     equal = f"{equal_words(summary)} " if summary["equal"] is not None else ""
@@ -132,7 +131,7 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
         tested = [words.score_of(row["test"].get(task)) for task in facts.tests]
         rows.append([NAMES[name], *(words.score_of(part, facts.goal) for part in ours), *tested])
     return [
-        "" if facts.goal is SCORE else facts.goal.name,
+        facts.goal.label,
         "search items",
         *(["held-out items"] if judged else []),
         *(f"test: {name}" for name in facts.tests),

@@ -11,7 +11,7 @@ from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, curse, equal_words, lost_words, luck, small_print
 from partune.report.words import coverage_words, loss_words, progress, remark, score_of, settings, span, value
 from partune.trial import Status
-from partune.trial.goals import SCORE, Goal, goal_of
+from partune.trial.goals import Goal, goal_of
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -89,7 +89,7 @@ def _page(summary: Summary) -> list[RenderableType]:
 
 def _shown(row: Summary, goal: Goal) -> str:
     """Return a row's score; a score that users read as something else is named."""
-    return score_of(row, goal) if goal is SCORE else f"{goal.name} {score_of(row, goal)}"
+    return f"{goal.label} {score_of(row, goal)}".lstrip()
 
 
 def _trials_table(rows: list[Summary], winner: Summary | None, goal: Goal) -> RenderableType:
@@ -126,7 +126,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
     goal = goal_of(summary["loaded"])
     rows = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
-    headers = (_corner(goal), "search items", "held-out items", *(f"test: {name}" for name in tests))
+    headers = (goal.label, "search items", "held-out items", *(f"test: {name}" for name in tests))
     shown = table(headers, box=SIMPLE_HEAD)
     for column in shown.columns[1:]:
         column.justify = "right"
@@ -140,10 +140,6 @@ def _baselines_table(summary: Summary) -> RenderableType:
             *(score_of(row["test"].get(test)) for test in tests),
         )
     return shown
-
-
-def _corner(goal: Goal) -> str:
-    return "" if goal is SCORE else goal.name
 
 
 def _confirmed_words(summary: Summary) -> str:

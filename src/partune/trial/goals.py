@@ -31,6 +31,11 @@ class Goal:
         return self.sign < 0
 
     @property
+    def label(self) -> str:
+        """The name to put before numbers that are no plain scores; empty for those that are."""
+        return self.name if self.lower_is_better else ""
+
+    @property
     def axis(self) -> str:
         """The name of the score itself, for figures, in which higher is always better."""
         return f"minus {self.name}" if self.lower_is_better else self.name

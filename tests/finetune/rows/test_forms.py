@@ -271,7 +271,7 @@ PEOPLES: dict[str, tuple[Callable[[Path], object], dict[str, Any], list[tuple[st
         lambda path: parquet_of(path, {"text": ASKED, "label": [i % 3 for i in NUMBERS]}),
         {},
         [(prompt, f"{i % 3}</s>") for i, (prompt, _) in enumerate(INSTRUCTED)],
-        {"layout": "label", "labels": ["0", "1", "2"]},
+        {"layout": "label"},
     ),
     "chat.json": (
         lambda path: path.write_text(json.dumps([{"messages": turns(q, a), "tools": []} for q, a in PAIRS])),
@@ -336,14 +336,6 @@ def test_rows_as_people_have_them_are_trained_on_as_they_are(
     assert {key: summary[key] for key in counted} == counted
     assert (summary["rows"], summary["examples"]) == (50, 50)
     assert all(row_notes(summary))
-
-
-def test_labels_are_known_if_they_are_few() -> None:
-    data = config.Data(path="rows.jsonl")
-    rows = [{"text": f"t{i}", "label": i % 3 == 0} for i in range(9)] + [{"text": "unlabelled", "label": ""}]
-    assert normalise(data, rows).labels == ("False", "True")
-    assert normalise(data, [{"text": "t", "label": f"{i}"} for i in range(65)]).labels == ()
-    assert normalise(data, [{"question": "t", "answer": "a"}]).labels == ()
 
 
 def test_texts_are_trained_on_from_the_second_token_to_the_end(

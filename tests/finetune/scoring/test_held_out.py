@@ -48,6 +48,36 @@ def test_validation_rows_may_be_in_a_file_of_their_own(make: Any, tmp_path: Path
     assert tuner.disagreement(base, zero) is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "changes"),
+    [
+        (make_rows(1), {}),
+        (make_rows(4), {}),  # a tenth of four rows is none
+        ([make_rows(1)[0]] * 60, {"validation": {"split": 0.3}}),  # twins stay together
+        (make_rows(60), {"validation": {"split": 0.3}, "max_length": 4}),  # no answer within the length
+    ],
+    ids=["one", "few", "twins", "short"],
+)
+def test_no_rows_to_score_are_one_line(make: Any, tmp_path: Path, rows: Any, changes: dict[str, Any]) -> None:
+    data = {"path": str(write_jsonl(tmp_path / "rows.jsonl", rows)), "max_length": changes.get("max_length", 512)}
+    with pytest.raises(UserError, match=r"validation rows are too few \(0\)") as caught:
+        make(data=data, task=None, validation=changes.get("validation")).prepare()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_validation_rows_that_are_cut_are_counted(make: Any, data_file: Path) -> None:
+    whole = make(task=None, validation={"split": 0.5})
+    whole.prepare()
+    middle = int(np.median(whole.engine.materials.loaded.held.validation.lengths))
+    tuner = make(data={"path": str(data_file), "max_length": middle}, task=None, validation={"split": 0.5})
+    data, scored = tuner.summary["data"], tuner.engine.materials
+    held = scored.loaded.held.validation
+    assert data["validation_cut"] == (held.lengths > middle).sum() > 0
+    assert data.get("validation_untrainable", 0) == len(held) - len(scored.scorer.tasks[0])
+
+
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
@@ -74,7 +104,8 @@ def test_splits_are_balanced_and_the_loss_may_be_asked_for(make: Any, tmp_path: 
     assert other.summary["scoring"]["shown_as"] == "loss"
     own = write_jsonl(tmp_path / "own.jsonl", make_tickets(20, seed=4))
     apart = make(data=path, task=None, validation={"data": str(own)})
-    assert len(apart.engine.materials.loaded.examples if apart.prepare() is None else ()) == 200
+    apart.prepare()
+    assert len(apart.engine.materials.loaded.examples) == 200
     wrong = write_jsonl(tmp_path / "wrong.jsonl", [*make_tickets(20, seed=4), {"instruction": "a", "output": "water"}])
     with pytest.raises(UserError, match=r"needs rows with the labels of .*tickets.jsonl"):
         make(data=path, task=None, validation={"data": str(wrong), "metric": "acc"}).prepare()

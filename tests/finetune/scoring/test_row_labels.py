@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,7 +74,10 @@ def test_few_short_answers_are_evident_labels() -> None:
     examples = examples_of(lettered("xy" * 20))
     assert evident_labels(examples, saying("at most six words, as here")) is not None
     assert evident_labels(examples, saying("a sentence is rather an answer of another kind")) is None
-    assert evident_labels(examples_of(lettered("xyz" * 5)), saying("a")) is None  # 15 rows could be anything
+    few = examples_of(lettered("xyz" * 5))
+    assert evident_labels(few, saying("a")) is None  # 15 rows could be anything
+    named = dataclasses.replace(few, reading={"layout": "label"})
+    assert evident_labels(named, saying("the columns say that these are labels, whatever they are")) is not None
 
 
 def test_the_likeliest_label_is_the_answer() -> None:

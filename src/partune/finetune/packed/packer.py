@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 import torch
 
-from partune.finetune.engines import Outcome
+from partune.finetune.engines import RUNG, Outcome
 from partune.finetune.model import Base
 from partune.finetune.packed import checkpoint
 from partune.finetune.packed.adapters import Carrier, carrier
@@ -30,12 +30,10 @@ from partune.finetune.scoring.scores import Scorer, Scores
 from partune.runtime.failures import is_out_of_memory, one_line
 from partune.runtime.preemption import PreemptedError, noticed, saving_on_notice
 from partune.runtime.threads import torch_threads
-from partune.trial.names import ItemSet
 
 GATHER = 0.02  # an incomplete pack begins after this many seconds without a new trial
 # A trained trial waits for trials that have at most this share of their steps left, to be scored with them.
 TOGETHER = 0.1
-RUNG = frozenset({ItemSet.RUNG})
 
 log = logging.getLogger(__name__)
 

@@ -28,8 +28,6 @@ from partune.finetune.rows.values import (
 
 Format = Literal["alpaca", "chat", "completion", "text"]  # the forms in which rows are trained on
 
-MOST_LABELS = 64  # more distinct answers than this are not the labels of a classification
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -43,7 +41,6 @@ class Rows:
         unused: Maps the number of a row to the names of its fields that have a value and are not used.
         layout: The format in which the rows are written.
         rejected: The number of rejected answers, which are not used.
-        labels: The distinct answers of rows with labels, if they are few; otherwise empty.
     """
 
     form: Format
@@ -52,7 +49,6 @@ class Rows:
     unused: Mapping[int, list[str]]
     layout: str = "alpaca"
     rejected: int = 0
-    labels: tuple[str, ...] = ()
 
 
 def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
@@ -84,12 +80,9 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
     if form == "chat":
         check_roles(data, plain)
     rejected = sum(has_value(value_of(row, names, "rejected")) for row in rows)
-    labels = sorted({row["output"] for _, row in plain} - {""}) if columns.layout == "label" else []
     if columns.layout == "preference" and form == "completion":
         names = {"completion" if name == "chosen" else name: column for name, column in names.items()}
-    return Rows(
-        form, plain, names, unused, columns.layout, rejected, tuple(labels if len(labels) <= MOST_LABELS else ())
-    )
+    return Rows(form, plain, names, unused, columns.layout, rejected)
 
 
 def _form(columns: Columns, rows: Sequence[Row]) -> Format:

@@ -15,6 +15,8 @@ from partune.finetune.scoring.validation_rows import ValidationRows, held_out, t
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from partune.finetune.model import Base
+
 
 @dataclass(frozen=True)
 class HeldOut:
@@ -81,18 +83,18 @@ class HeldOut:
         counts = {"validation_twins": same, "validation_prompts": prompts - same}
         return {name: count for name, count in counts.items() if count}
 
-    def task(self, data: config.Data, positions: int, tokenizer: PreTrainedTokenizerBase) -> ValidationRows:
+    def task(self, data: config.Data, base: Base) -> ValidationRows:
         """Return the validation rows as a task.
 
         Args:
             data: The study's section `data`.
-            positions: The largest number of tokens that the base model can read.
-            tokenizer: The base model's tokenizer, which knows the texts of labels.
+            base: The base model, whose tokenizer knows the texts of labels.
         """
         if self.labels is None:
-            cut = self.validation.cut(min(data.max_length, positions), data.loss_on)
+            # Scoring would take the beginning of a row that is longer than the context; training cuts the end.
+            cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)
             return RowLosses(cut, self.apart)
-        return RowLabels(self.validation, self.labels, self.labels.named(tokenizer), self.apart)
+        return RowLabels(self.validation, self.labels, self.labels.named(base.tokenizer), self.apart)
 
 
 def validation_data(study: config.StudyConfig) -> config.Data | None:

@@ -59,16 +59,14 @@ class Labels:
         if not 2 <= len(counts) <= min(MOST, len(examples) / least):
             return None
         known = tuple(answer for answer, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-        index = {answer: number for number, answer in enumerate(known)}
-        return cls(known, np.array([index[answer] for answer in answers], np.int64))
+        return cls(known, _places(answers, known))
 
     def among(self, examples: Examples) -> Labels | None:
         """Return these labels for other examples; None if an example has another answer."""
-        index = {answer: number for number, answer in enumerate(self.answers)}
         answers = _answers(examples)
-        if answers is None or not set(answers) <= index.keys():
+        if answers is None or not set(answers) <= set(self.answers):
             return None
-        return Labels(self.answers, np.array([index[answer] for answer in answers], np.int64))
+        return Labels(self.answers, _places(answers, self.answers))
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """Return the texts of the labels, without tokens that only end them."""
@@ -163,13 +161,23 @@ def _answers(examples: Examples) -> list[tuple[int, ...]] | None:
     return answers
 
 
+def _places(answers: Sequence[tuple[int, ...]], known: Sequence[tuple[int, ...]]) -> Ints:
+    """Return the index of each answer among the known ones, (n,)."""
+    index = {answer: number for number, answer in enumerate(known)}
+    return np.array([index[answer] for answer in answers], np.int64)
+
+
 def evident_labels(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Labels | None:
     """Return the labels of examples whose answers are few and short; None if they may be answers of another kind.
+
+    Rows of the format `label` say that their answers are labels, so these may be rare and long.
 
     Args:
         examples: The examples at full length.
         tokenizer: The base model's tokenizer.
     """
+    if examples.reading.get("layout") == "label":
+        return Labels.of(examples)
     labels = Labels.of(examples, SURE)
     if labels is None or any(len(text.split()) > SHORT for text in labels.texts(tokenizer)):
         return None

@@ -112,7 +112,7 @@ def grouped(examples: Examples) -> Ints:
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
     found = groups(prompts(examples))
-    return groups(wholes(examples)) if 2 * np.bincount(found).max() > len(examples) else found
+    return groups(wholes(examples)) if 2 * np.bincount(found, minlength=1).max() > len(examples) else found
 
 
 def prompts(examples: Examples) -> list[bytes]:
