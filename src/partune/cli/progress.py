@@ -230,6 +230,8 @@ def _scored(scoring: Mapping[str, Any]) -> str:
         score = "loss per trained token in nats (lower is better)"
         if labels := scoring.get("labels"):
             score = f"{scoring['metric']} of {len(labels)} labels, the likeliest of which is the answer"
+        if "max_new_tokens" in scoring:
+            score = f"{scoring['metric']} of generated answers of up to {scoring['max_new_tokens']} tokens"
         rows = f"{search} validation rows score the trials, {verdict} are held out for the verdict"
         return f"{rows}{tests}; score: {score}"
     metric = scoring["metric"]
@@ -237,4 +239,5 @@ def _scored(scoring: Mapping[str, Any]) -> str:
         f", {count} of {name} left out: no score in {metric}" for name, count in scoring.get("left_out", {}).items()
     )
     items = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f"{items} items{left_out}; score: {metric}"
+    lower = " (lower is better)" if goal_of({"scoring": scoring}).lower_is_better else ""
+    return f"{items} items{left_out}; score: {metric}{lower}"

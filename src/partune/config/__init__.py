@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from partune.config.base import FolderText, Names, PathText, Section, flag
 from partune.config.file import dump, load, located, merged, parse, parts, section_in, validated
 from partune.config.sections import (
     DATA_SETTINGS,
@@ -10,28 +11,23 @@ from partune.config.sections import (
     AnySection,
     Batch,
     Data,
-    FolderText,
     Model,
-    Names,
-    PathText,
     Run,
     Search,
-    Section,
     Ship,
     StudyConfig,
-    Test,
     Training,
-    Validation,
     Where,
     baseline,
-    flag,
     given,
 )
+from partune.config.validation import ROW_ANSWERS, Test, Validation
 
 __all__ = [
     "DATA_SETTINGS",
     "DEFAULTS",
     "PACK",
+    "ROW_ANSWERS",
     "AnySection",
     "Batch",
     "Data",

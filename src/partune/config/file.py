@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from partune.config.sections import AnySection, Data, Section, StudyConfig, Training
+from partune.config.base import Section
+from partune.config.sections import AnySection, Data, StudyConfig, Training
 from partune.errors import MOST, UserError, shown, suggestion
 from partune.runtime import paths, strict_yaml
 from partune.runtime.urls import masked, public

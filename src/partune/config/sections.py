@@ -9,13 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,46 +23,13 @@ from pydantic import (
     model_validator,
 )
 
+from partune.config.base import PathText, Section, flag
+from partune.config.validation import Test, Validation, check_metric
 from partune.demo import DIRECTORY as DEMO
-from partune.runtime import paths
-
-
-def flag(name: str) -> Any:
-    """Return the metadata that gives a field's flag another name, because the field's own name would be ambiguous."""
-    return Field(json_schema_extra={"flag": name})
-
-
-class Section(BaseModel):
-    """A part of a file, with typed fields.
-
-    Attributes:
-        shorthand: The field that a bare string stands for: `data: rows.json` is `data: {path: rows.json}`.
-    """
-
-    # Frozen, because threads share a study's settings. Infinity and nan are refused, because JSON has neither.
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
-    shorthand: ClassVar[str | None] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _expand(cls, value: Any) -> Any:
-        if cls.shorthand is not None and isinstance(value, (str, os.PathLike)):
-            return {cls.shorthand: os.fspath(value)}
-        return value
-
 
 # The largest number of trials at once, each of which has its own thread: more trials than any GPU can train, but not
 # more threads than a machine can run.
 PACK = 4096
-
-
-def _checked_path(text: str) -> str:
-    paths.as_path(text)
-    return text
-
-
-PathText = Annotated[str, AfterValidator(_checked_path)]  # a path, or a name that may be one
-FolderText = Annotated[str, AfterValidator(lambda text: str(paths.as_path(text)))]  # a folder to write in
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -225,58 +190,6 @@ def _usual_default(name: str) -> Any:
     return Training.model_fields[name].default
 
 
-Names = Annotated[tuple[PathText, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
-
-
-class Validation(Section):
-    """What trials are scored by: tasks, or rows that no trial is trained on.
-
-    Search items choose the winner; held-out verdict items judge it.
-    """
-
-    tasks: Annotated[Names, flag("task")] = ()
-    """Multiple-choice task of lm-evaluation-harness by which trials are scored: its name or a YAML file. With several
-    tasks, the score is the mean over the tasks. Without a task, trials are scored by validation rows."""
-    split: Annotated[float, Field(gt=0, lt=1), flag("validation-split")] = 0.1
-    """Share of the data's rows that are validation rows instead of training rows, if there is no task. Rows with the
-    same prompt stay together."""
-    data: Annotated[PathText | None, flag("validation-data")] = None
-    """File or data set with the validation rows, in the format of the data, instead of a share of the data's rows."""
-    metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
-    """Metric of the score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus
-    the loss of the right choice (loss), or the difference between the likelihoods of the right and the best wrong
-    choice, divided by their sum (margin). By default acc_norm if all tasks have it, otherwise acc. Without a task: acc
-    if the answers of the rows are labels (few different ones), otherwise loss: minus the loss per trained token."""
-    verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of each task's items, or of the validation rows, that are held out for the verdict; the search never sees
-    their scores."""
-    points: Annotated[NonNegativeInt, flag("eval-points")] = 0
-    """Number of points of each training at which some search items are scored too (at least 64 and a quarter of them),
-    evenly spaced and including the end. The report draws the scores as curves."""
-    select: Literal["last", "best"] = "last"
-    """Adapter of a training: the last one, or the one with the best score among those of --eval-points."""
-    limit: PositiveInt | None = None
-    """Largest number of items to use of each task, taken from the beginning, or largest number of validation rows."""
-    fewshot: NonNegativeInt | None = None
-    """Number of solved examples that are shown before each question; by default the number that the task defines."""
-    batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
-    """Number of choices per forward pass when engine peft or litgpt scores. Engine packed finds its own number."""
-    trust_task_code: bool = False
-    """Run the Python code that local task files, also those of test tasks, refer to (!function), and render their
-    templates without a sandbox."""
-
-
-class Test(Section):
-    """Tasks that watch for overfitting. Their scores are reported, but choose nothing."""
-
-    tasks: Annotated[Names, flag("test-task")] = ()
-    """Task that watches for overfitting: its name or a YAML file, as for --task. The search never sees its scores."""
-    every_trial: Annotated[bool, flag("test-every-trial")] = False
-    """Score all trials on the test tasks, not only the baselines and the winner."""
-    limit: Annotated[PositiveInt | None, flag("test-limit")] = None
-    """Largest number of items to use of each test task, taken from the beginning."""
-
-
 Ship = Literal["first", "median", "best"]  # which run of a winner has the adapter to export
 
 
@@ -302,7 +215,7 @@ class Search(Section):
     """Number of trials. Failed trials count; the baselines do not."""
     seed: NonNegativeInt = 0
     """Seed of everything random: proposals, split of the items, order of the data, trials."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """Options of the optimiser."""
     confirm: NonNegativeInt = 0
     """Run this many of the best trials again with fresh seeds, then the better half of them, and so on; the best mean
@@ -458,12 +371,7 @@ class StudyConfig(Section):
             for name, option in (("model", "--model"), ("data", "--data")):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name} is missing: give {option} or a section in the file")
-            validation = cast(Validation, self.validation)
-            if not validation.tasks and validation.metric == "acc_norm":
-                raise ValueError(
-                    "validation.metric: acc_norm needs a task (--task); validation rows have the metrics loss and, if "
-                    "their answers are labels, acc and margin"
-                )
+            check_metric(cast(Validation, self.validation))
         return self
 
 
@@ -482,7 +390,7 @@ class Batch(Section):
     """Number of GPUs that each worker sees."""
     prologue: tuple[str, ...] = ()
     """Shell commands to run before the workers start, such as module load or source .venv/bin/activate."""
-    job: dict[str, Any] = {}
+    job: dict[str, Any] = Field(default={})
     """Options of dask-jobqueue's class for the system: queue, walltime, memory, job_extra_directives, ..."""
 
     @model_validator(mode="after")

@@ -155,6 +155,12 @@ def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unus
         return
     if "split" in changed and "data" in changed:
         yield Unused("validation.split", f"the validation rows are those of {validation.data}")
+    if not tested and not validation.generates:
+        for key in ("max_new_tokens", "stop", "temperature"):
+            if key in changed:
+                yield Unused(f"validation.{key}", "it is for generated answers (`--metric exact_match`, for example)")
+    if "confirm_run_unsafe_code" in changed and not tested:
+        yield Unused("validation.confirm_run_unsafe_code", "there are no tasks (--task, --test-task)")
     if "fewshot" in changed:
         yield Unused("validation.fewshot", "there is no task (--task)")
     if "trust_task_code" in changed and not tested:

@@ -119,6 +119,7 @@ class Materials:
             load_tokenizer,
             quantization,
         )
+        from partune.finetune.scoring.base import tokens_of
         from partune.finetune.scoring.definitions import check_file
         from partune.finetune.scoring.held_out import HeldOut, validation_data
         from partune.finetune.scoring.scores import Scorer
@@ -141,11 +142,11 @@ class Materials:
             rows = tokenise(self.data, tokenizer)
             held = HeldOut.of(rows, study, tokenizer)
             base = self.base(dtype)
-            validation = None if held is None else held.task(self.data, base)
+            validation = None if held is None else held.task(study, base)
             scorer = Scorer(base, self.validation, study.test, study.search.seed, validation)
             check_vocabulary(base, "the data", int(rows.tokens.max()))
             for part in scorer.parts:
-                tokens = (token for _, *texts in part.requests for text in texts for token in text)
+                tokens = (token for request in part.requests for token in tokens_of(request))
                 check_vocabulary(base, f"the task {part.task.name}", max(tokens, default=0))
         return Loaded(rows, rows if held is None else held.trained, held, scorer)
 

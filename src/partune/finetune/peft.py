@@ -61,10 +61,10 @@ class PeftEngine(Engine):
         return base
 
     def _harness(self, base: Base) -> PackAnswers:
-        from partune.finetune.scoring.harness import harness_model
+        from partune.finetune.scoring.harness_generation import harness_answers
 
-        loglikelihoods = harness_model(base, self.materials.validation.batch_size)
-        return lambda name, requests: [loglikelihoods(requests)]
+        answers = harness_answers(base, self.materials.validation.batch_size)
+        return lambda name, requests: [answers(requests)]
 
     def refuse(self) -> None:
         """Accept every study, because the reference defines what a study may ask for."""
@@ -214,14 +214,14 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
         adapter: The adapter's folder.
     """
     from partune.finetune import adapter as adapters
-    from partune.finetune.scoring.harness import harness_model
+    from partune.finetune.scoring.harness_generation import harness_answers
     from partune.runtime.failures import one_line
 
     try:
         with adapters.loaded(base, adapter) as adapted:
             fault = adapters.unlike(adapted, adapter)
             # lm-evaluation-harness computes the answers for every engine, because users would score an adapter with it.
-            answers = scorer.handful(harness_model(base, batch_size))
+            answers = scorer.handful(harness_answers(base, batch_size))
     except Exception as error:  # users of the adapter would get the same exception, whatever its type
         return Reloaded(one_line(error), {}, base.dtype)
     return Reloaded(fault, answers, base.dtype)

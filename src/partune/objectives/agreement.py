@@ -1,4 +1,4 @@
-"""Check whether two models give the same answers: log-likelihoods that differ by no more than rounding."""
+"""Check whether two models give the same answers: log-likelihoods that differ by no more than rounding, and texts."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from partune.trial import Observation
-from partune.trial.names import ResultName
+from partune.trial.names import LIKELIHOODS, TEXTS, ResultName
 
 # The largest allowed difference between two computations of the same log-likelihood x: (absolute, relative to |x|).
 # Adding the same products in another order changes some units in the last place of the precision. These bounds are
 # several times the differences observed, and far below the differences that a wrong scale or a missing layer causes.
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
+# After a near tie between two tokens, greedy decoding goes on with another text. So the texts of some items may differ:
+# of few items in fp32, and of many in half precision, where near ties are common.
+DIFFERING = {"fp32": 0.02, "bf16": 0.5, "fp16": 0.25}
 
 
 def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
@@ -35,13 +38,17 @@ def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
     """
     absolute, relative = TOLERANCE[dtype]
     names = (ResultName.of_array(name) for name in base.items.keys() & zero.items.keys())
-    shared = sorted((name for name in names if name is not None and name.what == "loglikelihood"), key=str)
+    shared = sorted((name for name in names if name is not None and name.what in (LIKELIHOODS, TEXTS)), key=str)
     if not shared:
         return zero.error or base.error or "no item was scored for both"
     for name in shared:
         expected, got = base.items[str(name)], zero.items[str(name)]
         if expected.shape != got.shape:
-            return f"{name}: {expected.shape} log-likelihoods for the base, {got.shape} for learning rate 0"
+            return f"{name}: {expected.shape} answers for the base, {got.shape} for learning rate 0"
+        if name.what == TEXTS:
+            if told := _different_texts(name, expected, got, dtype):
+                return told
+            continue
         known = ~np.isnan(expected)  # nan pads the rows of items that have fewer choices than others
         excess = np.where(known, np.abs(expected - got) - absolute - relative * np.abs(expected), 0.0)
         excess = np.where(np.isnan(excess), np.inf, excess)  # nan > 0 is False, and would count as agreement
@@ -55,13 +62,35 @@ def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
     return None
 
 
+def _different_texts(
+    name: ResultName, expected: npt.NDArray[np.str_], got: npt.NDArray[np.str_], dtype: str
+) -> str | None:
+    """Describe how generated texts differ, if more do than near ties explain.
+
+    Args:
+        name: The name of the texts.
+        expected: (n, texts), the texts of the base model.
+        got: (n, texts), those of the model that should be the same.
+        dtype: The precision of both.
+    """
+    wrong = (expected != got).any(axis=1)
+    if wrong.sum() <= max(1.0, DIFFERING[dtype] * len(expected)):
+        return None
+    row = int(wrong.argmax())
+    column = int((expected[row] != got[row]).argmax())
+    return (
+        f"{int(wrong.sum())} of {len(expected)} answers to {ResultName(name.items, name.task)} differ, the first is "
+        f"{str(got[row, column])!r:.50} and not {str(expected[row, column])!r:.50} ({dtype})"
+    )
+
+
 def difference_of_first(scored: Observation, answers: Mapping[str, npt.NDArray[Any]], dtype: str) -> str | None:
     """Describe how a model's answers to the first items of each task differ from those on record.
 
     Args:
         scored: The observation on record, with per-item results of all items.
-        answers: The log-likelihoods of the first n items of each task. The key is a name as in `scored.items`; the
-            value is an array (n, choices).
+        answers: The log-likelihoods and texts of the first n items of each task. The key is a name as in
+            `scored.items`; the value is an array (n, choices) or (n, texts).
         dtype: The precision of both.
 
     Returns:

@@ -61,14 +61,14 @@ def score_of(row: Summary | None, goal: Goal = SCORE) -> str:
 
 def loss_words(summary: Summary) -> str:
     """Return a sentence on what losses and gains mean, with perplexities; empty if the scores are no losses."""
-    if not goal_of(summary["loaded"]).lower_is_better:
+    goal = goal_of(summary["loaded"])
+    if not goal.lower_is_better:
         return ""
     named = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
     rows = {name: row for name, row in named.items() if row is not None and row["score"] is not None}
-    known = ", ".join(f"{name} {perplexity(row['score'])}" for name, row in rows.items())
-    return (
-        "The loss is per trained token, in nats: lower is better. A gain is the amount by which the loss is lower."
-        + (f" Perplexity on the search items, exp(loss): {known}." if known else "")
+    known = ", ".join(f"{name} {perplexity(row['score'])}" for name, row in rows.items() if goal.in_nats)
+    return f"The loss is {goal.unit}: lower is better. A gain is the amount by which the loss is lower." + (
+        f" Perplexity on the search items, exp(loss): {known}." if known else ""
     )
 
 

@@ -20,10 +20,14 @@ class Goal:
     Attributes:
         name: The word for the score in headings and sentences.
         sign: 1 if users read the score as it is; -1 if they read minus the score.
+        unit: What a loss is per, and its unit; empty for a score.
+        in_nats: Whether exp(loss) is a perplexity.
     """
 
     name: str
     sign: int = 1
+    unit: str = ""
+    in_nats: bool = False
 
     @property
     def lower_is_better(self) -> bool:
@@ -64,8 +68,15 @@ class Goal:
 
 
 SCORE = Goal("score")
-LOSS = Goal("loss", -1)
-GOALS = {goal.name: goal for goal in (SCORE, LOSS)}
+LOSS = Goal("loss", -1, "per trained token, in nats", True)
+# The goals of the harness's tasks that score whole texts by perplexity, which is exp(loss).
+TEXT_LOSSES = (
+    Goal("loss per item", -1, "per item, in nats", True),
+    Goal("loss per word", -1, "per word, in nats", True),
+    Goal("loss per byte", -1, "per byte, in nats", True),
+    Goal("bits per byte", -1, "per byte, in bits"),
+)
+GOALS = {goal.name: goal for goal in (SCORE, LOSS, *TEXT_LOSSES)}
 
 
 def goal_of(loaded: Mapping[str, Any]) -> Goal:

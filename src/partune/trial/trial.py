@@ -70,7 +70,9 @@ def _named(name: Any, what: str) -> str:
 
 
 def _array(name: str, values: Any) -> np.ndarray[Any, Any]:
-    """Convert per-item results into an array of numbers; raise ValueError for anything else."""
+    """Convert per-item results into an array of numbers; raise ValueError for anything else, but an array of texts."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U":
+        return values
     try:
         array = np.asarray(values)
         # Numbers mixed with None make an array of objects; None becomes nan. `astype` would also parse texts, so an

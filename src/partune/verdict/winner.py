@@ -302,7 +302,7 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
     baselines = record.anchors()
     if winner is None or not is_judged(winner, baselines):
         return None
-    metric = record.loaded["scoring"]["metric"]
+    metric = _metric(record)
     last, looks = last_look(record, winner), record.looks
     if last is None:
         return None
@@ -383,25 +383,36 @@ def what_items_show(record: Record) -> Limits | None:
     if base is None or base.status is not Status.DONE or "scoring" not in record.loaded:
         return None
     packed = record.items("anchors", base.number)
-    runs = on_verdict_items([packed], record.loaded["scoring"]["metric"]) if packed else None
+    runs = on_verdict_items([packed], _metric(record)) if packed else None
     return None if runs is None else Limits.of(runs)
 
 
-def on_verdict_items(packed: Sequence[Mapping[str, np.ndarray[Any, Any]]], metric: str) -> Runs:
+def _metric(record: Record) -> str | Mapping[str, str]:
+    """Return the metric of a study's score: that of all tasks, or that of each task if they differ."""
+    scoring = record.loaded["scoring"]
+    metric: str | Mapping[str, str] = scoring.get("metrics", scoring["metric"])
+    return metric
+
+
+def on_verdict_items(packed: Sequence[Mapping[str, np.ndarray[Any, Any]]], metric: str | Mapping[str, str]) -> Runs:
     """Return the scores of runs on the verdict items.
 
     Args:
         packed: For each run, its per-item results by name.
-        metric: The metric to compare.
+        metric: The metric to compare, or that of each task.
     """
 
-    def named(items: Mapping[str, np.ndarray[Any, Any]], what: str) -> dict[str, np.ndarray[Any, Any]]:
+    def named(
+        items: Mapping[str, np.ndarray[Any, Any]], what: str | Mapping[str, str]
+    ) -> dict[str, np.ndarray[Any, Any]]:
         """Return the arrays of a metric or another quantity on the verdict items, by task."""
         names = {name: ResultName.of_array(name) for name in items}
         return {
             result.task: items[name]
             for name, result in names.items()
-            if result is not None and result.items is ItemSet.VERDICT and result.what == what
+            if result is not None
+            and result.items is ItemSet.VERDICT
+            and result.what == (what if isinstance(what, str) else what.get(result.task))
         }
 
     first = packed[0]

@@ -22,7 +22,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed.adapters import Site, Weights, carrier
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.likelihoods import ROW, TRUNK, PackedLikelihoods, Pass, grow
-from partune.finetune.scoring.base import Answer, Request
+from partune.finetune.scoring.base import Continuation, Likelihood
 from partune.finetune.scoring.harness import harness_model
 from partune.finetune.scoring.scores import Scorer
 from partune.runtime.isolation import quiet
@@ -46,7 +46,7 @@ def settings(r: int, targets: str = "attention") -> config.Training:
     return config.Training(lora_r=r, lora_alpha=r + 2, targets=targets, lora_dropout=0.5)
 
 
-def packed(base: Base, requests: Sequence[Request], ranks: Sequence[int] = RANKS, **options: Any) -> Any:
+def packed(base: Base, requests: Sequence[Continuation], ranks: Sequence[int] = RANKS, **options: Any) -> Any:
     """Answers of a pack of adapters, seeds 0, 1, ..."""
     targets = options.pop("targets", "attention")
     with carrier(base, targets) as carrying:
@@ -54,7 +54,9 @@ def packed(base: Base, requests: Sequence[Request], ranks: Sequence[int] = RANKS
         return PackedLikelihoods(base, Head(base), **options).answers("part", requests, carrying, pack)
 
 
-def alone(base: Base, requests: Sequence[Request], folder: Path, targets: str = "attention") -> list[list[Answer]]:
+def alone(
+    base: Base, requests: Sequence[Continuation], folder: Path, targets: str = "attention"
+) -> list[list[Likelihood]]:
     """HFLM's answers with each of the exported adapters."""
     found = []
     for seed, r in enumerate(RANKS):
@@ -66,7 +68,7 @@ def alone(base: Base, requests: Sequence[Request], folder: Path, targets: str = 
     return found
 
 
-def drawn_requests(*shapes: tuple[int, int, int]) -> list[Request]:
+def drawn_requests(*shapes: tuple[int, int, int]) -> list[Continuation]:
     """Requests of random tokens; shapes: tokens of a context, of its first choice (others have fewer), choices."""
     draw = torch.Generator().manual_seed(0)
 
@@ -81,14 +83,14 @@ def drawn_requests(*shapes: tuple[int, int, int]) -> list[Request]:
     ]
 
 
-def check_same(found: Sequence[Answer], expected: Sequence[Answer], tolerance: float = 1e-4) -> None:
+def check_same(found: Sequence[Likelihood], expected: Sequence[Likelihood], tolerance: float = 1e-4) -> None:
     assert [greedy for _, greedy in found] == [greedy for _, greedy in expected]
     assert [value for value, _ in found] == pytest.approx([value for value, _ in expected], abs=tolerance)
 
 
 @pytest.fixture(scope="module")
 def requests_of(bases: dict[str, Base], task_file: Path) -> Any:
-    def build(kind: str) -> list[Request]:
+    def build(kind: str) -> list[Continuation]:
         part = Scorer(bases[kind], config.Validation(tasks=(str(task_file),)), config.Test(), 0).parts[0]
         return part.requests
 
@@ -157,7 +159,11 @@ def test_long_contexts_lose_their_beginning_as_in_hflm(base: Base, tmp_path: Pat
 
 
 def test_a_context_is_read_once_and_the_last_tokens_of_choices_never() -> None:
-    requests: list[Request] = [(("", ""), [1, 2, 3], [4]), (("", ""), [1, 2, 3], [5, 6, 7]), (("", ""), [1, 2], [4, 5])]
+    requests: list[Continuation] = [
+        (("", ""), [1, 2, 3], [4]),
+        (("", ""), [1, 2, 3], [5, 6, 7]),
+        (("", ""), [1, 2], [4, 5]),
+    ]
     first, second = grow(requests, 100, True)
     assert (first.tokens, first.positions, first.branch) == ([1, 2, 3, 5, 6], [0, 1, 2, 3, 4], [TRUNK] * 3 + [1, 1])
     assert first.requests == [(0, [2], [4]), (1, [2, 3, 4], [5, 6, 7])]
@@ -167,7 +173,11 @@ def test_a_context_is_read_once_and_the_last_tokens_of_choices_never() -> None:
 
 def test_an_answer_in_the_next_requests_context_needs_no_row_of_its_own(base: Base) -> None:
     """As the answers of a conversation do: each is in the context of the next."""
-    turns: list[Request] = [(("", ""), [1, 2], [3, 4]), (("", ""), [1, 2, 3, 4, 5], [6]), (("", ""), [1, 2, 9], [3, 4])]
+    turns: list[Continuation] = [
+        (("", ""), [1, 2], [3, 4]),
+        (("", ""), [1, 2, 3, 4, 5], [6]),
+        (("", ""), [1, 2, 9], [3, 4]),
+    ]
     first, second = grow(turns, 100, True)
     assert first.tokens == [1, 2, 3, 4, 5]
     assert first.requests == [(1, [4], [6]), (0, [1, 2], [3, 4])]
@@ -204,7 +214,7 @@ def test_any_requests_in_any_packs_and_batches_are_hflms(bases: dict[str, Base],
     contexts = data.draw(st.lists(st.lists(token, min_size=1, max_size=20), min_size=1, max_size=4))
     pairs = st.tuples(st.sampled_from(contexts), st.lists(token, min_size=1, max_size=6))
     drawn = data.draw(st.lists(pairs, min_size=1, max_size=10))
-    requests: list[Request] = [((str(i), ""), context, target) for i, (context, target) in enumerate(drawn)]
+    requests: list[Continuation] = [((str(i), ""), context, target) for i, (context, target) in enumerate(drawn)]
     likelihoods = PackedLikelihoods(base, Head(base), tokens=data.draw(st.integers(1, 300)))
     check_same(likelihoods.answers("p", requests)[0], harness_model(base, 3)(requests))
 
@@ -304,7 +314,7 @@ def test_trees_stay_in_use_where_all_tokens_see_all_before(
 # ----- frequencies that a pass's longest row chooses
 
 
-def one_by_one(base: Base, requests: Sequence[Request]) -> list[Answer]:
+def one_by_one(base: Base, requests: Sequence[Continuation]) -> list[Likelihood]:
     """HFLM's answers, one request a call."""
     with quiet():
         model = HFLM(pretrained=base.model, tokenizer=base.tokenizer, batch_size=1, softmax_dtype="float32")
@@ -350,7 +360,7 @@ def test_equal_choices_have_equal_likelihoods(
     answers = packed(base, mixed)
     answers.append(harness_model(base, 3)(mixed))
     for own in answers:
-        by_tokens: dict[Any, set[Answer]] = {}
+        by_tokens: dict[Any, set[Likelihood]] = {}
         for (_, context, continuation), answer in zip(mixed, own, strict=True):
             by_tokens.setdefault((tuple(context), tuple(continuation)), set()).add(answer)
         assert len(by_tokens) == len(requests)
@@ -373,7 +383,7 @@ def test_of_equal_choices_the_first_wins(base: Base, tmp_path: Path) -> None:
 
 
 def test_a_context_of_very_many_choices_is_read_again_after_some() -> None:
-    requests: list[Request] = [(("", str(i)), [1], [2, 3, 4, i]) for i in range(300)]
+    requests: list[Continuation] = [(("", str(i)), [1], [2, 3, 4, i]) for i in range(300)]
     trees = grow(requests, 1000, True)
     assert max(len(tree.tokens) for tree in trees) <= ROW
     assert sum(len(tree.tokens) for tree in trees) < 300 * 3 + 2 * 300 * 4 / ROW + 2

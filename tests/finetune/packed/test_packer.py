@@ -24,6 +24,7 @@ from partune.finetune.engines import Outcome
 from partune.finetune.model import Base
 from partune.finetune.packed import checkpoint
 from partune.finetune.packed.adapters import Carrier
+from partune.finetune.packed.answers import PackedAnswers
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.likelihoods import PackedLikelihoods
 from partune.finetune.packed.optimizer import PackedOptimizer
@@ -56,7 +57,7 @@ def scorer(base: Base, task_file: Path) -> Scorer:
 
 @pytest.fixture
 def packer(base: Base, scorer: Scorer) -> Packer:
-    return Packer(base, lambda: scorer, PackedLikelihoods(base, Head(base)), width=3)
+    return Packer(base, lambda: scorer, PackedAnswers(base, Head(base)), width=3)
 
 
 @pytest.fixture

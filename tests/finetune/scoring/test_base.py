@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from partune.finetune.scoring.base import Request, distinct, weighted_mean
+from partune.finetune.scoring.base import Continuation, distinct, weighted_mean
 
 
 def test_equal_requests_are_asked_once() -> None:
-    requests: list[Request] = [(("a", "b"), [1], [2]), (("c", "d"), [1], [2, 3]), (("e", "f"), [1], [2])]
+    requests: list[Continuation] = [(("a", "b"), [1], [2]), (("c", "d"), [1], [2, 3]), (("e", "f"), [1], [2])]
     unique, places = distinct(requests)
     assert (unique, places) == (requests[:2], [0, 1, 0])
 

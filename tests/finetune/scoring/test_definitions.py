@@ -16,8 +16,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import TaskIndex
 
 from partune.errors import UserError
-from partune.finetune.scoring.choices import ChoiceTask
 from partune.finetune.scoring.definitions import harness_folder, load_file, rendering, ships_with_harness
+from partune.finetune.scoring.harness_task import HarnessTask
 from partune.finetune.scoring.tasks import Loader
 from tests.support.tiny import make_items, write_task
 
@@ -26,10 +26,10 @@ WORD = "add `--trust-task-code`"
 
 def encode(instances: list[Any]) -> list[Any]:
     """Stands in for a tokenizer."""
-    return [(instance.args, [0], [1]) for instance in instances]
+    return [[(instance.args, [0], [1])] for instance in instances]
 
 
-def load(path: Path, trusted: bool = False) -> ChoiceTask:
+def load(path: Path, trusted: bool = False) -> HarnessTask:
     return Loader().load(str(path), encode, trusted=trusted)
 
 

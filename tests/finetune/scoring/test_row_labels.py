@@ -15,7 +15,7 @@ from partune.errors import UserError
 from partune.finetune.scoring.base import NotFiniteError
 from partune.finetune.scoring.row_labels import Labels, RowLabels, evident_labels, require_labels
 from partune.trial import Status, Trial
-from partune.trial.names import ROWS
+from partune.trial.names import LIKELIHOODS, ROWS
 from tests.support.lettered import examples_of
 from tests.support.tiny import LABELS, make_tickets, write_jsonl
 
@@ -86,10 +86,10 @@ def test_the_likeliest_label_is_the_answer() -> None:
     assert labels is not None
     rows = RowLabels(examples, labels, ["x", "y"])
     answers = [(-1.0, True), (-3.0, False), (-2.0, True), (-1.5, False), (-0.5, True), (-0.7, True)]
-    values, likelihoods = rows.values(np.arange(3), answers)
+    values, arrays = rows.values(np.arange(3), answers)
     assert values["acc"].tolist() == [1.0, 0.0, 0.0]
     assert values["margin"] == pytest.approx([math.tanh(1), math.tanh(-0.25), math.tanh(-0.1)])
-    assert likelihoods.shape == (3, 2)
+    assert arrays[LIKELIHOODS].shape == (3, 2)
     assert rows.recorded(np.arange(3))["gold"].tolist() == [0, 0, 1]
     with pytest.raises(NotFiniteError, match="validation row 2"):
         rows.values(np.arange(2), [(-1.0, True)] * 3 + [(math.nan, False)])

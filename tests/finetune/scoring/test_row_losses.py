@@ -13,7 +13,7 @@ from partune.finetune.scoring.base import NotFiniteError
 from partune.finetune.scoring.row_losses import RowLosses, stretches
 from partune.runtime.isolation import quiet
 from partune.trial import Status, Trial
-from partune.trial.names import ROWS
+from partune.trial.names import LIKELIHOODS, ROWS
 from partune.verdict.paired import compare
 from partune.verdict.winner import on_verdict_items
 from tests.support.lettered import examples_of
@@ -105,6 +105,6 @@ def test_each_stretch_of_trained_tokens_is_a_request() -> None:
     rows = RowLosses(examples)
     assert stretches(examples.trained) == [(1, 3), (5, 6), (7, 8)]
     assert [(len(context), len(continuation)) for _, context, continuation in rows.requests] == [(1, 2), (5, 1), (7, 1)]
-    values, likelihoods = rows.values(np.arange(1), [(-1.0, True), (-2.0, True), (-3.0, True)])
+    values, arrays = rows.values(np.arange(1), [(-1.0, True), (-2.0, True), (-3.0, True)])
     assert values["loss"].tolist() == [-6 / 4]
-    assert likelihoods.tolist() == [[-1.0, -2.0, -3.0]]
+    assert arrays[LIKELIHOODS].tolist() == [[-1.0, -2.0, -3.0]]

@@ -21,10 +21,12 @@ from partune.finetune import model as models
 from partune.finetune.model import Base
 from partune.finetune.scoring.base import UndefinedScoreError
 from partune.finetune.scoring.harness import harness_model
-from partune.finetune.scoring.scores import Scorer, choose_metric, mean_of
+from partune.finetune.scoring.harness_generation import harness_answers
+from partune.finetune.scoring.scores import Scorer, choose_metrics, mean_of
 from partune.objectives.agreement import TOLERANCE
 from partune.runtime.isolation import quiet
 from partune.verdict.winner import on_verdict_items
+from tests.support.harness_tasks import write_harness_task
 from tests.support.tiny import make_items, write_task
 
 EVERYTHING = {"search", "verdict", "test"}
@@ -226,7 +228,23 @@ def test_a_metric_has_to_be_the_tasks(base: Base, task_file: Path, tmp_path: Pat
     assert scorer(base, task_file).metric == "acc_norm"
     assert scorer(base, task_file, path).metric == "acc"
     tasks = [part.task for part in scorer(base, path, task_file).parts]
-    assert choose_metric(tasks[2:3], None, preferred="margin") == "margin"
+    assert choose_metrics(tasks[2:3], None, preferred=("margin",)) == ["margin"]
+
+
+@pytest.mark.slow
+def test_tasks_of_several_kinds_have_their_own_metrics(base: Base, task_file: Path, tmp_path: Path) -> None:
+    free = write_task(tmp_path, "free", make_items(8), metrics=("exact_match",), kind="generate_until")
+    free.write_text(free.read_text() + "generation_kwargs: {max_gen_toks: 4, until: []}\n")
+    built = scorer(base, task_file, free)
+    assert built.summary["metrics"] == {"choices": "acc_norm", "free": "exact_match"}
+    scores = built.score(harness_answers(base, 16), EVERYTHING)
+    both = scores.named["search/choices/acc_norm"], scores.named["search/free/exact_match"]
+    assert scores.score == pytest.approx(sum(both) / 2)
+    runs = on_verdict_items([scores.items], built.summary["metrics"])
+    assert float(runs.values[0] @ runs.weights) == pytest.approx(scores.named["verdict"])
+    whole = write_harness_task(tmp_path, "wikitext")
+    with pytest.raises(UserError, match=r"a mean over accuracies and losses says nothing \(choices by acc_norm, wikit"):
+        scorer(base, task_file, whole)
 
 
 @pytest.mark.slow

@@ -11,8 +11,8 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from partune import config
 from partune.errors import UserError
 from partune.finetune.model import Base
-from partune.finetune.scoring.choices import ChoiceTask
 from partune.finetune.scoring.definitions import find_own
+from partune.finetune.scoring.harness_task import HarnessTask
 from partune.finetune.scoring.scores import (
     Scorer,
 )
@@ -44,10 +44,30 @@ def test_a_missing_task_file_is_named_with_its_neighbour(base: Base, task_file: 
         scorer(base, task_file.with_name("choises.yaml"))
 
 
-def test_only_tasks_of_choices_can_be_scored(base: Base, tmp_path: Path) -> None:
+def test_code_that_a_model_writes_runs_only_if_the_user_says_so(base: Base, tmp_path: Path) -> None:
     path = write_task(tmp_path, "free", make_items(4), metrics=("exact_match",), kind="generate_until")
-    with pytest.raises(UserError, match="free is of type generate_until; only type multiple_choice"):
+    path.write_text(path.read_text() + "unsafe_code: true\ngeneration_kwargs: {max_gen_toks: 9, until: []}\n")
+    with pytest.raises(UserError, match="free runs the code that the model writes, on this machine; if you accept"):
         scorer(base, path)
+    assert scorer(base, path, confirm_run_unsafe_code=True).metric == "exact_match"
+    plain = write_task(tmp_path, "plain", make_items(4))
+    with pytest.raises(UserError, match="--confirm-run-unsafe-code would have no effect: no task runs"):
+        scorer(base, plain, confirm_run_unsafe_code=True)
+
+
+def test_answers_have_the_length_that_the_task_or_the_user_says(base: Base, tmp_path: Path) -> None:
+    path = write_task(tmp_path, "free", make_items(4), metrics=("exact_match",), kind="generate_until")
+    with pytest.raises(UserError, match=r"task free: max_new_tokens must be less than the 192 .*--max-new-tokens"):
+        scorer(base, path)
+    found = scorer(base, path, max_new_tokens=7, stop=["why", "\\n"], temperature=0.5).parts[0].requests[0]
+    assert (found.settings.max_new_tokens, found.settings.until, found.settings.temperature) == (7, ("why", "\n"), 0.5)
+    plain = write_task(tmp_path, "plain", make_items(4))
+    with pytest.raises(UserError, match="--stop-string would have no effect: no task generates answers"):
+        scorer(base, plain, stop=["x"])
+    bad = write_task(tmp_path, "bad", make_items(4), metrics=("exact_match",), kind="generate_until")
+    bad.write_text(bad.read_text() + "generation_kwargs: {num_beams: 4}\n")
+    with pytest.raises(UserError, match='task bad: generation_kwargs: "num_beams" is not supported'):
+        scorer(base, bad)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +108,7 @@ def test_search_and_verdict_need_two_items_each(
         scorer(base, write_task(tmp_path, "few", make_items(count)), **settings)
 
 
-def load(path: Path) -> ChoiceTask:
+def load(path: Path) -> HarnessTask:
     """The task of a file, without a tokenizer."""
     return Loader().load(str(path), lambda instances: [(instance.args, [0], [1]) for instance in instances])
 

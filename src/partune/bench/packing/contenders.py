@@ -30,8 +30,7 @@ from partune.finetune.packed.adapters import carrier
 from partune.finetune.packed.head import Head
 from partune.finetune.packed.likelihoods import PackedLikelihoods
 from partune.finetune.packed.residents import Job, Residents, Slot
-from partune.finetune.scoring.base import LogLikelihoods
-from partune.finetune.scoring.harness import harness_model
+from partune.finetune.scoring.harness import LogLikelihoods, harness_model
 from partune.finetune.training import accumulate, batches, lora_config, schedule
 from partune.objectives.finetune import JUDGED, FineTune
 from partune.runtime.failures import is_out_of_memory

@@ -23,8 +23,8 @@ from partune.demo import DIRECTORY
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row, alpaca_prompt, tokenise
 from partune.finetune.model import DTYPES, Base, find_device, find_dtype, load, load_tokenizer
-from partune.finetune.scoring.base import Answer, Request
-from partune.finetune.scoring.harness import encoder
+from partune.finetune.scoring.base import Continuation, Likelihood, Prompt
+from partune.finetune.scoring.encoding import request_encoder
 from partune.finetune.scoring.scores import Part, results
 from partune.finetune.scoring.tasks import Loader
 from partune.finetune.training import batches
@@ -104,9 +104,9 @@ class Workload:
         return self.configurations[0].targets
 
     @property
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[Continuation]:
         """The requests of all items, which a model has to answer."""
-        return self.part.requests
+        return [request for request in self.part.requests if not isinstance(request, Prompt)]
 
     @property
     def device(self) -> str:
@@ -130,7 +130,7 @@ class Workload:
         """Return the number of tokens that a trial reads in training, without padding."""
         return sum(int(self.examples.lengths[step].sum()) for step in self.order(trial))
 
-    def score(self, answers: Sequence[Answer]) -> float:
+    def score(self, answers: Sequence[Likelihood]) -> float:
         """Return the score of a model, the mean METRIC over all items, from its answers to the requests."""
         values, _ = results(self.part, answers)
         return self.part.task.aggregate(self.part.indices, values[METRIC], METRIC)[0]
@@ -183,7 +183,7 @@ def make(folder: Path, options: Packing) -> Workload:
     _write_task(folder, documents[: options.items])
     data = config.Data(path=str(folder / DATA), format="alpaca")
     with own_generators(base.device):
-        task = Loader().load(str(folder / TASK), encoder(base))
+        task = Loader().load(str(folder / TASK), request_encoder(base, {}))
     return Workload(
         base,
         path,

@@ -40,13 +40,14 @@ from partune.finetune.litgpt.program import Program, StepError, environment
 from partune.finetune.materials import Materials, suitable_threads
 from partune.finetune.model import Base, find_device, load, load_tokenizer
 from partune.finetune.peft import reload
+from partune.finetune.scoring.harness_task import HarnessTask
 from partune.runtime.threads import torch_threads
 from partune.trial import Value
 from partune.trial.names import ItemSet
 
 if TYPE_CHECKING:
     from partune.finetune.rows.values import Row
-    from partune.finetune.scoring.base import Answer, LogLikelihoods, Request
+    from partune.finetune.scoring import base as scoring
     from partune.finetune.scoring.scores import Scores
 
 Asked = tuple[Sequence[str], int | None, int | None]  # tasks, limit of documents, examples shown before a question
@@ -124,7 +125,12 @@ class LitGPTEngine(Engine):
         refuse(training)
 
     def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
-        """Raise UserError for targets or schedules that LitGPT cannot train, or if its command does not work."""
+        """Raise UserError for targets, schedules or tasks that LitGPT cannot do, or if its command does not work."""
+        for task in self.materials.scorer.tasks:
+            if isinstance(task, HarnessTask) and any(item.outputs for item in task.items):
+                raise UserError(
+                    f"task {task.name} is not multiple-choice, and engine litgpt scores only choices; use engine packed"
+                )
         for names in targets:
             find_switches(self._base.model, names)
         for trial_settings in settings:
@@ -307,12 +313,12 @@ class LitGPTEngine(Engine):
         Raises:
             StepError: The step failed.
         """
-        loglikelihoods = self._evaluated(checkpoint, parts, folder, dtype)
+        answers = self._evaluated(checkpoint, parts, folder, dtype)
         # The step above ran in another process and needs no lock. Scoring does: only one thread may render templates.
         with self.materials.lock:
-            return self.materials.scorer.score(loglikelihoods, parts)
+            return self.materials.scorer.score(answers, parts)
 
-    def _evaluated(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None) -> LogLikelihoods:
+    def _evaluated(self, checkpoint: Path, parts: frozenset[str], folder: Path, dtype: str | None) -> scoring.Answers:
         """Run `litgpt evaluate` once per group of tasks; return a function that looks up requests in its results."""
         validation, test = self.materials.validation, self.materials.study.test
         base = self._base if dtype is None else self.materials.base(dtype)
@@ -336,13 +342,14 @@ class LitGPTEngine(Engine):
             self._program.run("evaluate", arguments, folder / f"evaluate-{number}.log", cwd=where)
             answers |= read_answers(results)
 
-        def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
-            missing = next((texts for texts, _, _ in requests if texts not in answers), None)
+        def look_up(requests: Sequence[scoring.Request]) -> list[scoring.Answer]:
+            asked = [request[0] for request in requests if isinstance(request, tuple)]
+            missing = next((texts for texts in asked if texts not in answers), None)
             if missing is not None:
                 raise StepError(f"litgpt evaluate did not score {missing[1]!r:.50} after {missing[0][-50:]!r}")
-            return [answers[texts] for texts, _, _ in requests]
+            return [answers[texts] for texts in asked]
 
-        return loglikelihoods
+        return look_up
 
     # ----- inputs of the steps, looked up once
 

@@ -25,7 +25,7 @@ class PackedEngine(Engine):
     """Train and score together all trials that threads have submitted, at most as many as an assignment's `slots`.
 
     The untouched base model, and adapters from other sources, are not part of a pack. PEFT's engine scores them, with
-    the likelihoods of this engine instead of lm-evaluation-harness.
+    the answers of this engine instead of lm-evaluation-harness.
 
     Args:
         study: The study's settings.
@@ -41,23 +41,23 @@ class PackedEngine(Engine):
         self._packers: dict[str, Packer] = {}
 
     def _answering(self, base: Base) -> PackAnswers:
-        """Make the packer of a base model, and return the function that answers requests with the packer's likelihoods.
+        """Make the packer of a base model, and return the function that answers requests with the packer's pack.
 
         The function answers for the base model with the adapter that is attached to it, if there is one.
         """
+        from partune.finetune.packed.answers import PackedAnswers
         from partune.finetune.packed.head import Head
-        from partune.finetune.packed.likelihoods import PackedLikelihoods
         from partune.finetune.packed.packer import Packer
 
-        likelihoods = PackedLikelihoods(base, Head(base))
+        answering = PackedAnswers(base, Head(base))
         self._packers[base.dtype] = Packer(
             base,
             lambda: self.materials.scorer,
-            likelihoods,
+            answering,
             lend=lambda: self.materials.lock,  # scoring outside packs waits until the packer is idle
             cpu_threads=suitable_threads(base, self.materials.study.run.threads),
         )
-        return likelihoods.answers
+        return answering.answers
 
     def refuse(self) -> None:
         """Accept every study."""
@@ -142,10 +142,10 @@ class PackedEngine(Engine):
         scorer = self.materials.scorer
         with self.materials.lent(training.dtype) as base, carrier(base, training.targets) as carrying:
             pack = carrying.loaded([(training, carrying.read(adapter))])
-            likelihoods = self._packers[base.dtype].likelihoods
+            answering = self._packers[base.dtype].answering
             return score_untrained(
                 lambda: scorer.score_one(
-                    lambda name, requests: likelihoods.answers(name, requests, carrying, pack), parts
+                    lambda name, requests: answering.answers(name, requests, carrying, pack), parts
                 ),
                 self._unpacked.sizes,
                 tokens=0.0,

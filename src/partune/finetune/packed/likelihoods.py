@@ -35,7 +35,7 @@ from partune.finetune.model import Base
 from partune.finetune.packed.adapters import Carrier, Pack, Ragged
 from partune.finetune.packed.head import Head
 from partune.finetune.positions import Frequencies, deepest, frequencies
-from partune.finetune.scoring.base import Answer, Request, distinct
+from partune.finetune.scoring.base import Continuation, Likelihood, distinct
 from partune.runtime.failures import is_out_of_memory
 
 TRUNK = -1  # the branch number of the context's tokens
@@ -111,7 +111,9 @@ class Tree:
         self.requests.append((request, list(range(start - 1, start - 1 + len(continuation))), continuation))
 
 
-def grow(requests: Sequence[Request], context: int, shared: bool, frequencies: Frequencies | None = None) -> list[Tree]:
+def grow(
+    requests: Sequence[Continuation], context: int, shared: bool, frequencies: Frequencies | None = None
+) -> list[Tree]:
     """Return the trees of some requests.
 
     Args:
@@ -256,11 +258,11 @@ class PackedLikelihoods:
     def answers(
         self,
         name: str,
-        requests: Sequence[Request],
+        requests: Sequence[Continuation],
         carrier: Carrier | None = None,
         pack: Pack | None = None,
         look: Callable[[], None] = lambda: None,
-    ) -> list[list[Answer]]:
+    ) -> list[list[Likelihood]]:
         """Return the answers to requests: one list for each trial of a pack, or a single list for the base model alone.
 
         Args:
@@ -282,11 +284,11 @@ class PackedLikelihoods:
     def _answers(
         self,
         name: str,
-        requests: Sequence[Request],
+        requests: Sequence[Continuation],
         carrier: Carrier | None,
         pack: Pack | None,
         look: Callable[[], None],
-    ) -> list[list[Answer]]:
+    ) -> list[list[Likelihood]]:
         K = 1 if pack is None else len(pack)
         plan = self._plan(name, requests)
         sums = np.zeros((K, plan.different))
@@ -297,7 +299,7 @@ class PackedLikelihoods:
         sums, greedy = sums[:, plan.places], greedy[:, plan.places]
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]
 
-    def _shrink(self, name: str, requests: Sequence[Request], K: int) -> bool:
+    def _shrink(self, name: str, requests: Sequence[Continuation], K: int) -> bool:
         """Halve the size of forward passes; return False if a pass is already one row or one tree per trial."""
         if name in self._plans:
             least = K * len(self._plans[name].trees[0].tokens)
@@ -308,7 +310,7 @@ class PackedLikelihoods:
         self.tokens //= 2
         return True
 
-    def _plan(self, name: str, requests: Sequence[Request]) -> Plan:
+    def _plan(self, name: str, requests: Sequence[Continuation]) -> Plan:
         """Return the plan of a part. Its longest trees come first, so that memory runs out at once or not at all."""
         if name not in self._plans or len(self._plans[name].places) != len(requests):
             unique, places = distinct(requests)
@@ -316,7 +318,7 @@ class PackedLikelihoods:
             self._plans[name] = Plan(by_length(self._grow(unique, self.shared[name])), places)
         return self._plans[name]
 
-    def _grow(self, requests: Sequence[Request], shared: bool) -> list[Tree]:
+    def _grow(self, requests: Sequence[Continuation], shared: bool) -> list[Tree]:
         return grow(requests, self.base.context, shared, self._frequencies)
 
     def _passes(
@@ -384,7 +386,7 @@ class PackedLikelihoods:
         """The type of masks; None for boolean masks, which only scaled-dot-product attention accepts."""
         return None if self.base.model.config._attn_implementation == "sdpa" else self.base.model.dtype
 
-    def _admits_trees(self, requests: Sequence[Request]) -> bool:
+    def _admits_trees(self, requests: Sequence[Continuation]) -> bool:
         """Return whether requests with the same context may share a row.
 
         Two conditions must hold. Every layer sees as far back as the trees are deep. And the longest and the deepest

@@ -23,8 +23,8 @@ from partune.finetune.engines import RUNG, Outcome
 from partune.finetune.model import Base
 from partune.finetune.packed import checkpoint
 from partune.finetune.packed.adapters import Carrier, carrier
+from partune.finetune.packed.answers import PackedAnswers
 from partune.finetune.packed.head import Head
-from partune.finetune.packed.likelihoods import PackedLikelihoods
 from partune.finetune.packed.residents import Job, Residents, Slot
 from partune.finetune.scoring.scores import Scorer, Scores
 from partune.runtime.failures import is_out_of_memory, one_line
@@ -47,7 +47,7 @@ class Packer:
     Args:
         base: The base model.
         scorer: Returns the scorer. It is first called when a trial is scored.
-        likelihoods: Answers the scorer's requests for the base model and for packs on it.
+        answering: Answers the scorer's requests for the base model and for packs on it.
         width: The number of trials that train at once.
         lend: Returns a context manager that is held while the packer works, so that nothing else uses the base model.
         cpu_threads: The number of CPU threads for torch; None takes torch's default.
@@ -57,15 +57,15 @@ class Packer:
         self,
         base: Base,
         scorer: Callable[[], Scorer],
-        likelihoods: PackedLikelihoods,
+        answering: PackedAnswers,
         width: int = 8,
         lend: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         cpu_threads: int | None = None,
     ) -> None:
-        self.base, self.scorer, self.likelihoods = base, scorer, likelihoods
+        self.base, self.scorer, self.answering = base, scorer, answering
         self.width = width
         self.lend, self.cpu_threads = lend, cpu_threads
-        self.head: Head = likelihoods.head
+        self.head: Head = answering.head
         self._waiting: list[tuple[Job, Future[Outcome]]] = []
         self._futures: dict[Slot, Future[Outcome]] = {}
         self._changed = threading.Condition()
@@ -352,7 +352,7 @@ class Packer:
         try:
             pack = carrying.loaded([(slot.job.settings, slot.weights) for slot in slots])
             return self.scorer().score_all(
-                lambda name, requests: self.likelihoods.answers(name, requests, carrying, pack, self._check_stop), parts
+                lambda name, requests: self.answering.answers(name, requests, carrying, pack, self._check_stop), parts
             )
         except Exception as error:
             if not is_out_of_memory(error) or len(slots) == 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,18 +13,40 @@ import numpy.typing as npt
 
 from partune.errors import UserError
 from partune.finetune.failures import TrialError
+from partune.finetune.scoring.decoding import GenerationSettings
 from partune.trial.contents import Content
 
-# A tokenised request, as lm-evaluation-harness defines it: (context, continuation) as text, then their tokens.
-Request = tuple[tuple[str, str], list[int], list[int]]
-# The log-likelihood of a request's continuation, and whether greedy decoding would produce this continuation.
-Answer = tuple[float, bool]
+# A request for a likelihood, as lm-evaluation-harness defines it: (context, continuation) as text, then their tokens.
+Continuation = tuple[tuple[str, str], list[int], list[int]]
+# The log-likelihood of a continuation, and whether greedy decoding would produce it.
+Likelihood = tuple[float, bool]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request for a text.
+
+    Attributes:
+        text: The text to answer.
+        tokens: The tokens of the text.
+        settings: How the answer is generated.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    settings: GenerationSettings
+
+
+Request = Continuation | Prompt
+Answer = Likelihood | str  # the answer to a continuation is its likelihood; the answer to a prompt is a text
 # A function from requests to the answers of one model.
-LogLikelihoods = Callable[[Sequence[Request]], list[Answer]]
+Answers = Callable[[Sequence[Request]], list[Answer]]
 # A function from the name of a part (a set of items) and its requests to the answers of each of several models.
 PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 MIN_ITEMS = 2  # the fewest items for which a paired test and a standard error are defined
 
@@ -110,15 +133,16 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
-        """Return the per-item values of all metrics, and the log-likelihoods of all continuations.
+    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
+        """Return the per-item values of all metrics, and what the model answered.
 
         Args:
             indices: (n,), the indices of the items.
             answers: The answers to the items' requests, in the order of the requests.
 
         Returns:
-            The values by metric, each (n,), and the log-likelihoods, (n, most continuations of an item). Both are nan
+            The values by metric, each (n,), and two arrays: LIKELIHOODS, (n, most continuations of an item), unless the
+            items have none, and TEXTS, (n, most answers of an item), if there are any. A value or log-likelihood is nan
             if an item has no such metric or continuation.
 
         Raises:
@@ -149,7 +173,12 @@ class Task(ABC):
             context: The model's context length in tokens.
         """
         for item in range(len(self)):
-            for (_, text), _, continuation in self.requests[self.span(item)]:
+            for request in self.requests[self.span(item)]:
+                if isinstance(request, Prompt):
+                    if not request.tokens:
+                        raise UserError(f"{self.label(item)}: its prompt is empty, so that nothing can follow it")
+                    continue
+                (_, text), _, continuation = request
                 if not 0 < len(continuation) <= context:
                     raise UserError(
                         f"{self.label(item)}: the choice {text[:50]!r} has {len(continuation)} tokens, "
@@ -164,13 +193,16 @@ class Task(ABC):
         """Return the number under which each item is recorded, (n,)."""
         return indices
 
-    def recorded(self, indices: Ints) -> Mapping[str, Ints]:
-        """Return further numbers of each item for the record, by their names, each (n,)."""
+    def recorded(self, indices: Ints) -> Mapping[str, npt.NDArray[Any]]:
+        """Return further facts about each item for the record, by their names, each (n,)."""
         return {}
 
-    @property
-    def described(self) -> Mapping[str, Any]:
-        """Further entries for the record's description of what is scored."""
+    def described(self, metric: str) -> Mapping[str, Any]:
+        """Return further entries for the record's description of what is scored.
+
+        Args:
+            metric: The metric by which the task is scored.
+        """
         return {}
 
     def strata_of(self, indices: Ints) -> Ints:
@@ -190,13 +222,18 @@ def weighted_mean(values: Floats, weights: Floats) -> tuple[float, float]:
     return mean, math.sqrt(float((weights**2 * (values - mean) ** 2).sum()) * n / (n - 1)) if n > 1 else math.nan
 
 
-def distinct(requests: Sequence[Request]) -> tuple[list[Request], list[int]]:
+def tokens_of(request: Request) -> Iterator[int]:
+    """Yield all tokens of a request."""
+    yield from request.tokens if isinstance(request, Prompt) else (*request[1], *request[2])
+
+
+def distinct(requests: Sequence[Continuation]) -> tuple[list[Continuation], list[int]]:
     """Return each different request (by its tokens) once, and for every given request its index among these.
 
     Requests with the same tokens then get exactly the same likelihood. If computed twice, it could differ by rounding.
     """
     index_of: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    unique: list[Request] = []
+    unique: list[Continuation] = []
     indices = []
     for request in requests:
         index = index_of.setdefault((tuple(request[1]), tuple(request[2])), len(unique))

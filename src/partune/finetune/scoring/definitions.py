@@ -309,7 +309,8 @@ def _code_in(settings: Mapping[str, Any]) -> str | None:
             return f"dataset_path: {section['dataset_path']}, which reads pickles"
         if section.get("use_prompt") is not None:
             return f"use_prompt: {section['use_prompt']}"
-        metrics = section.get("metric_list")
+        # A task that computes its metrics itself only names them in this list.
+        metrics = () if callable(section.get("process_results")) else section.get("metric_list")
         for metric in metrics if isinstance(metrics, list) else ():
             name = metric.get("metric") if isinstance(metric, Mapping) else None
             if isinstance(name, str) and (metric.get("hf_evaluate") or name not in metric_registry):

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Any
 from partune.errors import UserError
 from partune.finetune.model import Base, ending
 from partune.finetune.positions import frequencies
-from partune.finetune.scoring.base import (
-    Answer,
-    LogLikelihoods,
-    Request,
-    distinct,
-)
+from partune.finetune.scoring.base import Continuation, Likelihood, distinct
 from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+# A function from requests to the log-likelihoods that one model gives to their continuations.
+LogLikelihoods = Callable[[Sequence[Continuation]], list[Likelihood]]
 
 
 def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
@@ -43,14 +41,14 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
 
     frequencies_at = frequencies(base.model.config)
 
-    def loglikelihoods(requests: Sequence[Request]) -> list[Answer]:
+    def loglikelihoods(requests: Sequence[Continuation]) -> list[Likelihood]:
         """Return the answers to requests; equal requests are computed once."""
         unique, indices = distinct(requests)
         batches: dict[Hashable, list[int]] = {}  # requests whose lengths have the same rotary frequencies
         for index, (_, context, continuation) in enumerate(unique):
             length = min(len(context) + len(continuation) - 1, base.context)
             batches.setdefault(frequencies_at and frequencies_at(length), []).append(index)
-        answers: dict[int, Answer] = {}
+        answers: dict[int, Likelihood] = {}
         with quiet():
             for batch in batches.values():
                 scored = model._loglikelihood_tokens([unique[index] for index in batch], disable_tqdm=True)
@@ -60,7 +58,7 @@ def harness_model(base: Base, batch_size: int) -> LogLikelihoods:
     return loglikelihoods
 
 
-def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
+def encoder(base: Base) -> Callable[[list[Any]], list[Continuation]]:
     """Return a function that tokenises requests as HFLM does, but without tokens (such as EOS) at the end of a text.
 
     HFLM finds a choice's tokens by dropping as many tokens as the context alone has. If the tokenizer ends every text
@@ -69,16 +67,16 @@ def encoder(base: Base) -> Callable[[list[Any]], list[Request]]:
     encoding: Any = encoding_class(base)
 
     class Encoder(encoding):  # type: ignore[misc]
-        def _loglikelihood_tokens(self, requests: list[Request], **_: Any) -> list[Request]:
+        def _loglikelihood_tokens(self, requests: list[Continuation], **_: Any) -> list[Continuation]:
             """Return the tokenised requests instead of computing their log-likelihoods."""
             return requests
 
     with quiet():
         model = Encoder(pretrained=base.model, tokenizer=copied(base.tokenizer))
 
-    def encode(instances: list[Any]) -> list[Request]:
+    def encode(instances: list[Any]) -> list[Continuation]:
         """Return the harness's requests with their tokens."""
-        requests: list[Request] = model.loglikelihood(instances, disable_tqdm=True)
+        requests: list[Continuation] = model.loglikelihood(instances, disable_tqdm=True)
         check_special(requests, base.tokenizer)
         return requests
 
@@ -109,7 +107,7 @@ def encoding_class(base: Base) -> type[Any]:
     return Encoding
 
 
-def check_special(requests: Sequence[Request], tokenizer: PreTrainedTokenizerBase) -> None:
+def check_special(requests: Sequence[Continuation], tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise UserError if the tokenizer has put a special token among the tokens of a choice.
 
     Args:

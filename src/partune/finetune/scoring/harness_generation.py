@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from partune.finetune.model import Base
 from partune.finetune.positions import deepest, frequencies
+from partune.finetune.scoring.answers import answered
+from partune.finetune.scoring.base import Answers, Prompt
 from partune.finetune.scoring.decoding import Draws, Ends, GenerationSettings, chooser, fitted
-from partune.finetune.scoring.harness import copied, encoding_class
+from partune.finetune.scoring.harness import copied, encoding_class, harness_model
 from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A function from prompts and settings to the texts of the answers of one model.
-GenerateTexts = Callable[[Sequence[str], GenerationSettings], list[str]]
+# A function from the tokens of prompts, and settings, to the texts of the answers of one model.
+GenerateTexts = Callable[[Sequence[Sequence[int]], GenerationSettings], list[str]]
 
 
 def prompt_encoder(base: Base) -> Callable[[Sequence[str]], list[list[int]]]:
@@ -27,6 +29,26 @@ def prompt_encoder(base: Base) -> Callable[[Sequence[str]], list[list[int]]]:
     with quiet():
         model = encoding_class(base)(pretrained=base.model, tokenizer=copied(base.tokenizer))
     return lambda texts: [model.tok_encode(text) for text in texts]
+
+
+def harness_answers(base: Base, batch_size: int) -> Answers:
+    """Return a function that answers requests through the harness's HFLM: with likelihoods, or with generated texts.
+
+    Each call uses the adapter that is on the base model at that time.
+
+    Args:
+        base: The base model.
+        batch_size: The number of requests per forward pass.
+    """
+    likelihoods, made = harness_model(base, batch_size), list[GenerateTexts]()
+
+    def texts(prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[str]]:
+        """Return the texts of the answers, of one model."""
+        if not made:
+            made.append(harness_generation(base, batch_size))
+        return [made[0]([prompt.tokens for prompt in prompts], settings)]
+
+    return lambda requests: answered(requests, lambda continuations: [likelihoods(continuations)], texts)[0]
 
 
 def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
@@ -52,9 +74,10 @@ def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
         )
     padded = frequencies(base.model.config) is None and deepest(base.model.config) > 0
 
-    def texts(prompts: Sequence[str], settings: GenerationSettings) -> list[str]:
+    def texts(prompts: Sequence[Sequence[int]], settings: GenerationSettings) -> list[str]:
         """Return the text of the answer to each prompt."""
-        tokens, _ = fitted([model.tok_encode(prompt) for prompt in prompts], settings.room(base.context))
+        tokens, _ = fitted(prompts, settings.room(base.context))
+        model.prompts = {str(index): prompt for index, prompt in enumerate(tokens)}
         model.ends = Ends(base, settings.until)
         batches: dict[Hashable, list[int]] = {}
         for index, prompt in enumerate(tokens):
@@ -65,7 +88,7 @@ def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
         for indices in batches.values():
             draws = Draws([settings.seed], [indices[0]]) if settings.samples else None
             model.choosing = None if draws is None else lambda length, draws=draws: chooser(settings, draws, length)
-            requests = [Instance("generate_until", {}, (prompts[index], kwargs), index) for index in indices]
+            requests = [Instance("generate_until", {}, (str(index), kwargs), index) for index in indices]
             with quiet():
                 answers.update(zip(indices, model.generate_until(requests, disable_tqdm=True), strict=True))
         return [answers[index] for index in range(len(prompts))]
@@ -79,15 +102,20 @@ def _generator_class(base: Base) -> type[Any]:
 
     class Generator(encoding):  # type: ignore[misc]
         ends: Ends
+        prompts: Mapping[str, list[int]]
         choosing: Callable[[int], Callable[[Tensor, Tensor], Tensor]] | None = None
+
+        def tok_encode(self, string: str, *arguments: Any, **options: Any) -> list[int]:
+            """Return the tokens of a prompt, which HFLM knows by its number."""
+            return self.prompts[string]
 
         def tok_batch_encode(
             self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **_: Any
         ) -> tuple[Tensor, Tensor]:
-            """Return the tokens of each text by `tok_encode`, padded on the left, and which tokens are no padding."""
+            """Return the tokens of each prompt, padded on the left, and which tokens are no padding."""
             import torch
 
-            rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+            rows = [self.prompts[string] for string in strings]
             longest = max(map(len, rows))
             ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
             for row, tokens in zip(ids, rows, strict=True):

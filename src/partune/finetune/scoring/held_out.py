@@ -1,4 +1,4 @@
-"""Decide which rows of the data are validation rows, and whether these are scored by their loss or by their labels."""
+"""Decide which rows of the data are validation rows, and what they are scored by: losses, labels or answers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from partune import config
 from partune.errors import UserError
 from partune.finetune.data import Examples, tokenise
+from partune.finetune.scoring.row_answers import Function, RowAnswers
 from partune.finetune.scoring.row_labels import METRICS, Labels, RowLabels, evident_labels, require_labels
 from partune.finetune.scoring.row_losses import RowLosses
 from partune.finetune.scoring.validation_rows import ValidationRows, held_out, twins
@@ -25,7 +26,8 @@ class HeldOut:
     Attributes:
         trained: The rows that are trained on, at full length.
         validation: The rows that are not, at full length.
-        labels: The labels of the validation rows; None if they are scored by their loss.
+        labels: The labels of the validation rows; None if these are not scored by their labels.
+        function: The user's function that scores generated answers; None if there is none.
         apart: Whether the validation rows are from a file of their own.
     """
 
@@ -33,6 +35,7 @@ class HeldOut:
     validation: Examples
     labels: Labels | None
     apart: bool
+    function: Function | None = None
 
     @classmethod
     def of(cls, rows: Examples, study: config.StudyConfig, tokenizer: PreTrainedTokenizerBase) -> HeldOut | None:
@@ -44,24 +47,27 @@ class HeldOut:
             tokenizer: The base model's tokenizer.
 
         Raises:
-            UserError: The file of validation rows cannot be read, or the metric needs labels and there are none.
+            UserError: The file of validation rows cannot be read, the metric needs labels and there are none, or there
+                is no such function.
         """
         data, validation = study.data, study.validation
         assert data is not None
         assert validation is not None
         if validation.tasks:
             return None
+        file, metric = validation_data(study), validation.metric
+        function = Function.of(metric, file or data) if metric is not None and ":" in metric else None
         labels = None
         if validation.metric in METRICS:
             labels = require_labels(data.path, validation.metric, rows)
         elif validation.metric is None:
             labels = evident_labels(rows, tokenizer)
-        if (file := validation_data(study)) is None:
+        if file is None:
             share = min(validation.split, (validation.limit or len(rows)) / len(rows))
             kinds = None if labels is None else labels.of_rows
             trained, chosen = held_out(rows, share, study.search.seed, kinds)
             held = None if labels is None else labels.select(chosen)
-            return cls(rows.select(trained), rows.select(chosen), held, apart=False)
+            return cls(rows.select(trained), rows.select(chosen), held, False, function)
         own = tokenise(file, tokenizer)
         found = None if labels is None else labels.among(own)
         if found is None and validation.metric in METRICS:
@@ -69,7 +75,7 @@ class HeldOut:
                 f"{file.path}: metric {validation.metric} needs rows with the labels of {data.path}, and other answers "
                 "stand in this file; use `--metric loss`, or correct the file"
             )
-        return cls(rows, own, found, apart=True)
+        return cls(rows, own, found, True, function)
 
     @property
     def described(self) -> dict[str, int]:
@@ -83,13 +89,21 @@ class HeldOut:
         counts = {"validation_twins": same, "validation_prompts": prompts - same}
         return {name: count for name, count in counts.items() if count}
 
-    def task(self, data: config.Data, base: Base) -> ValidationRows:
+    def task(self, study: config.StudyConfig, base: Base) -> ValidationRows:
         """Return the validation rows as a task.
 
         Args:
-            data: The study's section `data`.
-            base: The base model, whose tokenizer knows the texts of labels.
+            study: The study's settings.
+            base: The base model, whose tokenizer knows the texts of labels and answers.
+
+        Raises:
+            UserError: The metric is of generated answers, and a row has no prompt.
         """
+        data, validation = study.data, study.validation
+        assert data is not None
+        assert validation is not None
+        if validation.generates:
+            return RowAnswers(self.validation, base, validation.generation, self.function, self.apart)
         if self.labels is None:
             # Scoring would take the beginning of a row that is longer than the context; training cuts the end.
             cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)

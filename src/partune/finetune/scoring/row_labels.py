@@ -19,9 +19,18 @@ import numpy as np
 
 from partune.errors import UserError
 from partune.finetune.data import Examples
-from partune.finetune.scoring.base import Answer, Floats, Ints, NotFiniteError, Request, weighted_mean
+from partune.finetune.scoring.base import (
+    Answer,
+    Arrays,
+    Continuation,
+    Floats,
+    Ints,
+    NotFiniteError,
+    weighted_mean,
+)
 from partune.finetune.scoring.row_losses import stretches
 from partune.finetune.scoring.validation_rows import ValidationRows
+from partune.trial.names import LIKELIHOODS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -96,7 +105,7 @@ class RowLabels(ValidationRows):
     def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], apart: bool = False) -> None:
         super().__init__(examples, apart, labels.of_rows)
         self.labels, self.names = labels, tuple(names)
-        requests: list[Request] = []
+        requests: list[Continuation] = []
         for i in range(len(examples)):
             tokens, trained = examples.example(i)
             prompt = tokens[: int(trained.argmax())].tolist()
@@ -118,16 +127,15 @@ class RowLabels(ValidationRows):
         """Accuracy."""
         return METRICS
 
-    @property
-    def described(self) -> Mapping[str, Any]:
-        """The entry with the names of the labels."""
+    def described(self, metric: str) -> Mapping[str, Any]:
+        """Return the entry with the names of the labels."""
         return {"labels": list(self.names)}
 
     def weights(self, indices: Ints, metric: str) -> Floats:
         """Return equal weights, (n,)."""
         return np.full(len(indices), 1 / len(indices))
 
-    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
+    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
         """Return accuracy and margin of each row, and the log-likelihoods of all labels, (n, labels)."""
         likelihoods = np.array([answer[0] for answer in answers]).reshape(len(indices), -1)
         if (wrong := np.isnan(likelihoods).any(axis=1)).any():
@@ -138,7 +146,7 @@ class RowLabels(ValidationRows):
         others = likelihoods.copy()
         others[rows, gold] = -math.inf
         margin = np.tanh((likelihoods[rows, gold] - others.max(axis=1)) / 2)
-        return {"acc": (likelihoods.argmax(axis=1) == gold).astype(float), "margin": margin}, likelihoods
+        return {"acc": (likelihoods.argmax(axis=1) == gold).astype(float), "margin": margin}, {LIKELIHOODS: likelihoods}
 
     def aggregate(self, indices: Ints, values: Floats, metric: str) -> tuple[float, float]:
         """Return the mean of some rows and its standard error."""

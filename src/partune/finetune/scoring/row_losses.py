@@ -13,8 +13,17 @@ from typing import Any
 import numpy as np
 
 from partune.finetune.data import Examples
-from partune.finetune.scoring.base import Answer, Floats, Ints, NotFiniteError, Request, weighted_mean
+from partune.finetune.scoring.base import (
+    Answer,
+    Arrays,
+    Continuation,
+    Floats,
+    Ints,
+    NotFiniteError,
+    weighted_mean,
+)
 from partune.finetune.scoring.validation_rows import ValidationRows
+from partune.trial.names import LIKELIHOODS
 
 LOSS = "loss"
 
@@ -29,7 +38,7 @@ class RowLosses(ValidationRows):
 
     def __init__(self, examples: Examples, apart: bool = False) -> None:
         super().__init__(examples, apart)
-        requests: list[Request] = []
+        requests: list[Continuation] = []
         self._spans: list[slice] = []
         for i in range(len(examples)):
             tokens, trained = examples.example(i)
@@ -54,9 +63,8 @@ class RowLosses(ValidationRows):
         """Minus the loss."""
         return (LOSS,)
 
-    @property
-    def described(self) -> Mapping[str, Any]:
-        """The entry by which users read the score as a loss."""
+    def described(self, metric: str) -> Mapping[str, Any]:
+        """Return the entry by which users read the score as a loss."""
         return {"shown_as": LOSS}
 
     def weights(self, indices: Ints, metric: str = LOSS) -> Floats:
@@ -65,7 +73,7 @@ class RowLosses(ValidationRows):
         shares: Floats = tokens / tokens.sum()
         return shares
 
-    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
+    def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
         """Return minus the loss of each row, and the log-likelihoods of its stretches."""
         spans = [self._spans[i] for i in indices]
         counts = np.array([span.stop - span.start for span in spans])
@@ -76,7 +84,7 @@ class RowLosses(ValidationRows):
             raise NotFiniteError(
                 f"the model's log-likelihoods are not finite ({self.label(indices[int(missing.argmax())])})"
             )
-        return {LOSS: sums / self.examples.trained_lengths[indices]}, likelihoods
+        return {LOSS: sums / self.examples.trained_lengths[indices]}, {LIKELIHOODS: likelihoods}
 
     def aggregate(self, indices: Ints, values: Floats, metric: str = LOSS) -> tuple[float, float]:
         """Return minus the loss per trained token of some rows, and its standard error."""

@@ -1,7 +1,7 @@
 """Score models on parts of the tasks' items: search, rung, verdict and test items.
 
-The scores are computed from answers to requests: log-likelihoods from lm-evaluation-harness ("the harness"), or from a
-pack of trials that share one base model.
+The scores are computed from answers to requests, which are log-likelihoods and generated texts. They come from
+lm-evaluation-harness ("the harness"), or from a pack of trials that share one base model.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from partune.errors import UserError, suggestion
 from partune.finetune.model import Base
 from partune.finetune.scoring.base import (
     Answer,
+    Answers,
+    Arrays,
     Floats,
     Ints,
-    LogLikelihoods,
     NotFiniteError,
     PackAnswers,
+    Prompt,
     Request,
     Task,
     UndefinedScoreError,
 )
-from partune.finetune.scoring.harness import encoder
+from partune.finetune.scoring.encoding import request_encoder
+from partune.finetune.scoring.harness_task import HarnessTask
 from partune.finetune.scoring.tasks import Loader
 from partune.finetune.scoring.validation_rows import ValidationRows
 from partune.runtime.isolation import own_generators
@@ -115,7 +118,7 @@ class Scorer:
         rows: The validation rows, which score trials if the study names no validation task.
 
     Raises:
-        UserError: A task cannot be loaded, is not multiple-choice, lacks the metric, or is named twice.
+        UserError: A task cannot be loaded or scored, lacks the metric, or is named twice.
     """
 
     def __init__(
@@ -129,46 +132,50 @@ class Scorer:
         loader = Loader()
         with own_generators(base.device):
             check_first_token(base)
-            encode = encoder(base)
-            trusted = validation.trust_task_code
+            encode = request_encoder(base, validation.generation)
+            trusted, unsafe = validation.trust_task_code, validation.confirm_run_unsafe_code
             tasks: list[Task] = [
-                loader.load(name, encode, validation.limit, validation.fewshot, trusted) for name in validation.tasks
+                loader.load(name, encode, validation.limit, validation.fewshot, trusted, unsafe)
+                for name in validation.tasks
             ]
-            tests = [loader.load(name, encode, test.limit, trusted=trusted) for name in test.tasks]
+            tests = [loader.load(name, encode, test.limit, trusted=trusted, unsafe=unsafe) for name in test.tasks]
         if rows is not None:
             tasks.append(rows)
+        check_generation(validation, (*tasks, *tests))
         # Check everything now that could fail later: a study must not learn at its verdict that a test has no score.
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
             task.check(base.context)
         self.tasks = (*tasks, *tests)
-        self.metric = choose_metric(tasks, validation.metric)
+        chosen = choose_metrics(tasks, validation.metric)
+        self.metric = ", ".join(dict.fromkeys(chosen))
+        self.metrics = {task.name: metric for task, metric in zip(tasks, chosen, strict=True)}
         self.context = base.context
         self.parts: list[Part] = []
         self.rungs: list[Part] = []
-        for task in tasks:
-            search, verdict = task.split(seed, validation.verdict_share, self.metric)
+        for task, metric in zip(tasks, chosen, strict=True):
+            search, verdict = task.split(seed, validation.verdict_share, metric)
             # A rung compares trials, so all of them have the same items; and few items, as every trial pays for them.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
-            self.parts.append(Part(ItemSet.SEARCH, task, search, self.metric))
-            self.parts.append(Part(ItemSet.VERDICT, task, verdict, self.metric))
-            self.rungs.append(Part(ItemSet.RUNG, task, rung, self.metric))
+            self.parts.append(Part(ItemSet.SEARCH, task, search, metric))
+            self.parts.append(Part(ItemSet.VERDICT, task, verdict, metric))
+            self.rungs.append(Part(ItemSet.RUNG, task, rung, metric))
         for task in tests:
-            metric = choose_metric([task], None, preferred=None if rows else self.metric)
+            (metric,) = choose_metrics([task], None, preferred=() if rows else chosen)
             self.parts.append(Part(ItemSet.TEST, task, np.array(task.scorable(metric)), metric))
 
-    def score(self, loglikelihoods: LogLikelihoods, parts: Collection[str]) -> Scores:
+    def score(self, answers: Answers, parts: Collection[str]) -> Scores:
         """Score one model.
 
         Args:
-            loglikelihoods: The function that answers requests.
+            answers: The function that answers requests.
             parts: The names of the parts to score.
 
         Raises:
             NotFiniteError: A log-likelihood is not finite, or an item has no score.
         """
-        return self.score_one(lambda name, requests: [loglikelihoods(requests)], parts)
+        return self.score_one(lambda name, requests: [answers(requests)], parts)
 
     def score_one(self, answer: PackAnswers, parts: Collection[str]) -> Scores:
         """Score a model that is alone in its pack.
@@ -208,11 +215,11 @@ class Scorer:
         chosen: dict[ItemSet, list[tuple[float, float]]] = {}
         for part, answers in answered:
             try:
-                values, likelihoods = results(part, answers)
+                values, arrays = results(part, answers)
             except NotFiniteError as broken:
                 return broken
             items[str(part.result("doc_id"))] = part.task.identifiers(part.indices)
-            items[str(part.result("loglikelihood"))] = likelihoods
+            items |= {str(part.result(what)): array for what, array in arrays.items()}
             items |= {str(part.result(what)): array for what, array in part.task.recorded(part.indices).items()}
             if len(part.task.strata) > 1 or np.ptp(part.weights) > 0:
                 items[str(part.result("leaf"))], items[str(part.result("weight"))] = part.stratum, part.weights
@@ -231,8 +238,8 @@ class Scorer:
         score, stderr = means.get(ItemSet.SEARCH, means.get(ItemSet.RUNG, (None, None)))
         return Scores(named, items, score, stderr)
 
-    def handful(self, loglikelihoods: LogLikelihoods) -> dict[str, Floats]:
-        """Return the log-likelihoods of the choices for the first few search items of each task.
+    def handful(self, answers: Answers) -> Arrays:
+        """Return what a model answers to the first few search items of each task.
 
         The names are those of `Scores.items`.
 
@@ -240,7 +247,11 @@ class Scorer:
             NotFiniteError: A log-likelihood is not finite, or an item has no score.
         """
         parts = [replace(part, indices=part.indices[:HANDFUL]) for part in self.parts if part.name is ItemSet.SEARCH]
-        return {str(part.result("loglikelihood")): results(part, loglikelihoods(part.requests))[1] for part in parts}
+        return {
+            str(part.result(what)): array
+            for part in parts
+            for what, array in results(part, answers(part.requests))[1].items()
+        }
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -257,11 +268,24 @@ class Scorer:
         """What is scored, as it is written to the record."""
         return {
             "metric": self.metric,
+            **({"metrics": self.metrics} if len(set(self.metrics.values())) > 1 else {}),
             "items": {part.full_name: len(part.indices) for part in self.parts},
             "left_out": self.left_out,
-            **{name: entry for task in self.tasks for name, entry in task.described.items()},
-            "truncated": sum(len(c) + len(k) > self.context + 1 for part in self.parts for _, c, k in part.requests),
+            **{
+                name: entry
+                for part in self.parts
+                if part.name is ItemSet.SEARCH
+                for name, entry in part.task.described(part.metric).items()
+            },
+            "truncated": sum(self._is_truncated(request) for part in self.parts for request in part.requests),
         }
+
+    def _is_truncated(self, request: Request) -> bool:
+        """Return whether a request is longer than the model reads, so that its beginning is cut off."""
+        if isinstance(request, Prompt):
+            return len(request.tokens) > request.settings.room(self.context)
+        _, context, continuation = request
+        return len(context) + len(continuation) > self.context + 1
 
 
 def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
@@ -287,6 +311,24 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
                 raise UserError(f"{count} {kind} tasks have the name {name}: their scores could not be told apart")
 
 
+def check_generation(validation: config.Validation, tasks: Sequence[Task]) -> None:
+    """Raise UserError for settings of generated answers without effect, because no task generates any.
+
+    Args:
+        validation: Section `validation` of a study.
+        tasks: All tasks.
+    """
+    if validation.generation and not any(isinstance(request, Prompt) for task in tasks for request in task.requests):
+        names = {"max_gen_toks": "--max-new-tokens", "until": "--stop-string", "temperature": "--temperature"}
+        given = next(names[name] for name in validation.generation)
+        raise UserError(f"{given} would have no effect: no task generates answers; leave it out")
+    leaves = [leaf for task in tasks if isinstance(task, HarnessTask) for leaf in task.leaves]
+    if validation.confirm_run_unsafe_code and not any(getattr(leaf, "UNSAFE_CODE", False) for leaf in leaves):
+        raise UserError(
+            "--confirm-run-unsafe-code would have no effect: no task runs the code that a model writes; leave it out"
+        )
+
+
 def check_first_token(base: Base) -> None:
     """Raise UserError if the tokenizer has neither BOS nor EOS: the harness puts one before a text without context."""
     if base.tokenizer.bos_token_id is None and base.tokenizer.eos_token_id is None:
@@ -296,52 +338,60 @@ def check_first_token(base: Base) -> None:
         )
 
 
-def choose_metric(tasks: Sequence[Task], wanted: str | None, preferred: str | None = None) -> str:
-    """Return the metric by which tasks are scored.
+def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequence[str] = ()) -> list[str]:
+    """Return the metric by which each task is scored.
+
+    Without a wish, it is one that all tasks have if there is one among the preferred and the usual metrics. Otherwise
+    each task has its own first usual metric, such as the accuracy of choices and the exact match of generated answers.
 
     Args:
         tasks: The tasks.
-        wanted: The metric that the user asked for. If it is None, the result is the first of `preferred` and the usual
-            metrics of the first task that all tasks have.
-        preferred: A metric to try before the usual ones.
+        wanted: The metric that the user asked for. If a task filters answers in several ways, a metric without a
+            filter's name means that of the task's first filter.
+        preferred: Metrics to try before the usual ones.
 
     Raises:
-        UserError: A task lacks the wanted metric, or the tasks have none of the others in common.
+        UserError: A task lacks the wanted metric, or one task is scored by a loss and another one is not.
     """
-    known = {task.name: task.metrics for task in tasks}
     if wanted is not None:
-        for name, metrics in known.items():
-            if wanted not in metrics:
-                raise UserError(f"task {name} has no metric {wanted}{suggestion(wanted, metrics)}")
-        return wanted
-    common = [metric for metric in known[tasks[0].name] if all(metric in metrics for metrics in known.values())]
-    for metric in (preferred, *tasks[0].usual):
+        return [_named(task, wanted) for task in tasks]
+    common = [metric for metric in tasks[0].metrics if all(metric in task.metrics for task in tasks)]
+    for metric in (*preferred, *tasks[0].usual):
         if metric in common:
-            return metric
-    names = ", ".join(task.name for task in tasks)
-    raise UserError(f"the tasks {names} share no accuracy; choose their metric with `--metric`: {', '.join(common)}")
+            return [metric] * len(tasks)
+    own = [next(metric for metric in task.usual if metric in task.metrics) for task in tasks]
+    shown = {str(task.described(metric).get("shown_as")) for task, metric in zip(tasks, own, strict=True)}
+    if len(shown) > 1:
+        pairs = ", ".join(f"{task.name} by {metric}" for task, metric in zip(tasks, own, strict=True))
+        raise UserError(f"a mean over accuracies and losses says nothing ({pairs}): use tasks of one kind in a study")
+    return own
 
 
-def results(part: Part, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Floats]:
-    """Return the per-item values of all metrics, and the log-likelihoods of all continuations.
+def _named(task: Task, wanted: str) -> str:
+    """Return the name that a task has for a metric; raise UserError if it has none."""
+    known = [metric for metric in task.metrics if wanted in (metric, metric.partition(",")[0])]
+    if not known:
+        raise UserError(f"task {task.name} has no metric {wanted}{suggestion(wanted, task.metrics)}")
+    return known[0]
+
+
+def results(part: Part, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
+    """Return the per-item values of all metrics, and what the model answered, as `Task.values` does.
 
     Args:
         part: The part.
         answers: The answers to the part's requests, in the order of the requests.
 
-    Returns:
-        The values by metric, each (n,), and the log-likelihoods, (n, most continuations of an item).
-
     Raises:
         NotFiniteError: A log-likelihood is nan, or the part's metric is not a finite number for an item.
     """
-    values, likelihoods = part.task.values(part.indices, answers)
+    values, arrays = part.task.values(part.indices, answers)
     scores = values[part.metric]
     if not np.isfinite(scores).all():
         row = int(np.isfinite(scores).argmin())
         label = part.task.label(part.indices[row])
         raise UndefinedScoreError(f"{label}: its {part.metric} is {scores[row]}, not a number")
-    return values, likelihoods
+    return values, arrays
 
 
 def mean_of(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -10,23 +10,36 @@ import difflib
 import traceback
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from partune.errors import UserError, suggestion
 from partune.finetune.scoring.base import Request
-from partune.finetune.scoring.choices import ChoiceTask, Item, scores_itself
 from partune.finetune.scoring.definitions import check_file, find_own, load_file, reason, rendering, ships_with_harness
+from partune.finetune.scoring.harness_task import (
+    HarnessTask,
+    Item,
+    Kind,
+    Output,
+    filtered,
+    output_type,
+    scores_itself,
+)
+from partune.finetune.scoring.metrics import Metric, metrics_of
 from partune.runtime.isolation import quiet
 
 if TYPE_CHECKING:
-    from lm_eval.api.task import Task as HarnessTask
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import Task as Leaf
     from lm_eval.tasks import TaskManager
 
-Encode = Callable[[list[Any]], list[Request]]
+# A function that tokenises the harness's requests: each becomes one of ours, or several.
+Encode = Callable[["list[Instance]"], list[list[Request]]]
 
+TYPES = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 FEWSHOT_SEED = 1234  # the harness's default, so that prompts equal those behind published numbers
 
 
@@ -41,8 +54,14 @@ class Loader:
         self._task_manager: TaskManager | None = None
 
     def load(
-        self, name: str, encode: Encode, limit: int | None = None, fewshot: int | None = None, trusted: bool = False
-    ) -> ChoiceTask:
+        self,
+        name: str,
+        encode: Encode,
+        limit: int | None = None,
+        fewshot: int | None = None,
+        trusted: bool = False,
+        unsafe: bool = False,
+    ) -> HarnessTask:
         """Build a task.
 
         Args:
@@ -51,16 +70,17 @@ class Loader:
             limit: The number of documents to use from the start of each leaf; None uses all of them.
             fewshot: The number of examples shown before each question.
             trusted: Whether local files may run code.
+            unsafe: Whether tasks may run the code that a model writes.
 
         Raises:
-            UserError: There is no such task, it is not multiple-choice, or an item has no right answer.
+            UserError: There is no such task, it cannot be scored, or a question has no right answer.
         """
         path = check_file(name)
         trusted = trusted or path is None
         with quiet(), rendering(trusted):
             label, leaves, weights = self._build(name, path, trusted)
             for leaf in leaves:
-                _check(name, leaf)
+                _check(name, leaf, unsafe)
                 _set_fewshot(leaf, fewshot)
             for leaf in leaves:
                 _build_requests(name, leaf, limit)
@@ -70,9 +90,10 @@ class Loader:
                 raise
             except Exception as error:
                 raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
-        return ChoiceTask(label, tuple(leaves), tuple(items), tuple(requests), weights, trusted)
+            defined = tuple(_metrics(leaf, [item for item in items if item.leaf == i]) for i, leaf in enumerate(leaves))
+        return HarnessTask(label, tuple(leaves), tuple(items), tuple(requests), defined, weights, trusted)
 
-    def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[HarnessTask], dict[str, bool]]:
+    def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[Leaf], dict[str, bool]]:
         """Return a task's name, its leaves, and for each metric of a group whether leaves are weighted by size."""
         file = path or find_own(name)
         try:
@@ -115,11 +136,11 @@ def _why_not_loaded(name: str, error: Exception) -> str:
 
     The harness reads a task's first document when it builds the task, so that document may be at fault.
     """
-    from lm_eval.api.task import Task as HarnessTask
+    from lm_eval.api.task import Task as Leaf
 
     # The error does not name the task that was being built, so look for it in the frames of the traceback.
     selves = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    failed = next((value for value in reversed(selves) if isinstance(value, HarnessTask)), None)
+    failed = next((value for value in reversed(selves) if isinstance(value, Leaf)), None)
     if failed is None:
         return f"task {name} cannot be loaded: {reason(error)}"
     documents: Any = getattr(failed, "task_docs", ())
@@ -129,7 +150,7 @@ def _why_not_loaded(name: str, error: Exception) -> str:
     return f"task {name} cannot be loaded: {subtask}{reason(error)}"
 
 
-def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
+def _build_requests(name: str, leaf: Leaf, limit: int | None) -> None:
     """Build a leaf's requests; if that fails, raise a UserError, which names the faulty item if one is found."""
     try:
         leaf.build_all_requests(limit=limit, rank=0, world_size=1)
@@ -140,16 +161,38 @@ def _build_requests(name: str, leaf: HarnessTask, limit: int | None) -> None:
         raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
 
 
-def _check(name: str, leaf: HarnessTask) -> None:
-    """Raise UserError if a task is not multiple-choice, or if it filters the model's answers."""
-    kind = leaf.get_config("output_type") or leaf.OUTPUT_TYPE
-    if kind != "multiple_choice":
-        raise UserError(f"task {name}: {leaf.task_name} is of type {kind}; only type multiple_choice can be scored")
-    if leaf.get_config("filter_list"):
-        raise UserError(f"task {name}: {leaf.task_name} has a filter_list, which partune does not support")
+def _check(name: str, leaf: Leaf, unsafe: bool) -> None:
+    """Raise UserError if a task cannot be scored: by its type, or because it runs code that a model writes."""
+    kind = output_type(leaf)
+    if kind not in TYPES:
+        raise UserError(f"task {name}: {leaf.task_name} is of type {kind}; only {', '.join(TYPES)} can be scored")
+    if getattr(leaf, "MULTIMODAL", False):
+        raise UserError(f"task {name}: {leaf.task_name} shows the model pictures or sounds; only texts can be scored")
+    if getattr(leaf, "UNSAFE_CODE", False) and not unsafe:
+        raise UserError(
+            f"task {name}: {leaf.task_name} runs the code that the model writes, on this machine; "
+            "if you accept that, add `--confirm-run-unsafe-code`"
+        )
 
 
-def _set_fewshot(leaf: HarnessTask, fewshot: int | None) -> None:
+def _metrics(leaf: Leaf, items: Sequence[Item]) -> dict[str, Metric]:
+    """Return the metrics that a leaf defines, by name.
+
+    The first item is scored with empty answers to find the names that only the task's code knows.
+    """
+    if output_type(leaf) == "multiple_choice":
+        return {name: metric for name, metric in metrics_of(leaf, {}).items() if metric.is_mean}
+    found: Mapping[str, Any] = {}
+    if items:
+        empty = {"loglikelihood": (-1.0, False), "loglikelihood_rolling": -1.0, "generate_until": ""}
+        outputs = [[empty[kind]] * (count if kind == "generate_until" else 1) for kind, count in items[0].outputs]
+        with suppress(Exception):  # the task's code may reject an empty answer
+            (answers,) = next(iter(filtered(leaf, items[:1], [outputs]).values()))
+            found = leaf.process_results(items[0].document, answers)
+    return metrics_of(leaf, found)
+
+
+def _set_fewshot(leaf: Leaf, fewshot: int | None) -> None:
     """Set the number of examples shown before a question; as in the harness, a task whose file sets 0 keeps 0."""
     configured = leaf.get_config("num_fewshot")
     if configured is None or (fewshot is not None and configured != 0):
@@ -157,7 +200,7 @@ def _set_fewshot(leaf: HarnessTask, fewshot: int | None) -> None:
     leaf.set_fewshot_seed(FEWSHOT_SEED)
 
 
-def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
+def _items(leaves: Sequence[Leaf], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
     """Return the items and the tokenised requests of all leaves.
 
     If the answer of an item names none of its choices, that is an error in a task file of the user. Two kinds of item
@@ -167,15 +210,21 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
     items: list[Item] = []
     requests: list[Request] = []
     for leaf_index, leaf in enumerate(leaves):
-        by_document: dict[int, list[tuple[Any, Request]]] = {}
-        for instance, request in zip(leaf.instances, encode(leaf.instances), strict=True):
-            by_document.setdefault(instance.doc_id, []).append((instance, request))
+        by_document: dict[int, list[tuple[Instance, list[Request]]]] = {}
+        for instance, encoded in zip(leaf.instances, encode(leaf.instances), strict=True):
+            by_document.setdefault(cast(int, instance.doc_id), []).append((instance, encoded))
         faults: list[str] = []
+        chooses = output_type(leaf) == "multiple_choice"
         for number, pairs in sorted(by_document.items()):
             pairs.sort(key=lambda pair: pair[0].idx)
             document = pairs[0][0].doc
-            of_item = slice(len(requests), len(requests) + len(pairs))
-            requests += [request for _, request in pairs]
+            begin = len(requests)
+            requests += [request for _, encoded in pairs for request in encoded]
+            of_item = slice(begin, len(requests))
+            if not chooses:
+                outputs = tuple(Output(cast(Kind, instance.request_type), len(encoded)) for instance, encoded in pairs)
+                items.append(Item(leaf_index, number, document, (), 0, of_item, outputs))
+                continue
             try:
                 gold = _gold(leaf, document)
             except ItemError as fault:
@@ -190,14 +239,16 @@ def _items(leaves: Sequence[HarnessTask], encode: Encode, shipped: bool) -> tupl
     return items, requests
 
 
-def _ships(leaf: HarnessTask) -> bool:
+def _ships(leaf: Leaf) -> bool:
     """Return whether a leaf was built from a file that comes with the harness."""
     source = (leaf.get_config("metadata") or {}).get("config_source", "inline")
     return source != "inline" and ships_with_harness(source)
 
 
-def _fault(leaf: HarnessTask, document: Mapping[str, Any]) -> str | None:
+def _fault(leaf: Leaf, document: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a document for which the harness raised an error; None if that is unknown."""
+    if output_type(leaf) != "multiple_choice":
+        return None
     try:
         _gold(leaf, document)
         empty = [number for number, choice in enumerate(leaf.doc_to_choice(document)) if not choice]
@@ -208,7 +259,7 @@ def _fault(leaf: HarnessTask, document: Mapping[str, Any]) -> str | None:
     return f"choice {empty[0]} is empty" if empty else None
 
 
-def _gold(leaf: HarnessTask, document: Mapping[str, Any]) -> tuple[int, ...]:
+def _gold(leaf: Leaf, document: Mapping[str, Any]) -> tuple[int, ...]:
     """Return the indices of the right choices, as the harness reads them; raise ItemError if the answer names none."""
     choices = leaf.doc_to_choice(document)
     if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
@@ -237,7 +288,7 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def remember(leaf: HarnessTask) -> None:
+def remember(leaf: Leaf) -> None:
     """Make a task render each document once and reuse the texts for every model that is scored.
 
     The cache is keyed by `id(document)`. The documents must stay in memory: Python can reuse the id of a freed object.

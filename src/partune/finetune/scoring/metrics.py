@@ -1,0 +1,137 @@
+"""Say which metrics a task of lm-evaluation-harness ("the harness") defines, as one number for each item.
+
+partune compares models item by item, so that a metric needs a value for each item, and a mean over items as the score.
+Higher is better for all values:
+
+    a metric whose score is a mean          the task's own value of the item
+    perplexity                              the log-likelihood of the item (nats)
+    word_perplexity, byte_perplexity        the log-likelihood per word or byte (nats), weighted by words or bytes
+    bits_per_byte                           the same per byte, in bits
+    any other (bleu, chrf, a task's own)    the task's aggregation of the item alone
+
+So minus the score of a perplexity is its logarithm. Two metrics respond to any change of a model. Only tasks of
+multiple choice have them:
+
+    loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
+    margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
+             If p and q are the two likelihoods, this is (p - q) / (p + q), in (-1, 1). It is positive only if `acc`
+             counts the item as right, and 0 if a wrong choice is as likely. It is bounded, so that no single item
+             outweighs the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from partune.finetune.scoring.base import Floats
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task as Leaf
+
+ACCURACIES = ("acc_norm", "acc")
+CONTINUOUS = ("loss", "margin")
+# The names of the goals by which users read minus the scores of these metrics (`partune.trial.goals`).
+LOSSES = {
+    "perplexity": "loss per item",
+    "word_perplexity": "loss per word",
+    "byte_perplexity": "loss per byte",
+    "bits_per_byte": "bits per byte",
+}
+# Metrics without a meaning for a single item: two scores of a classifier, and a placeholder.
+WHOLE = ("f1_score", "matthews_corrcoef", "bypass_agg")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of a harness task.
+
+    Attributes:
+        name: The name of the metric. If the task filters answers in several ways, this includes the filter's name, as
+            the harness writes it: "exact_match,strict-match".
+        key: The name of the metric in what the task's `process_results` returns.
+        filter: The name of the filter of the answers.
+        aggregation: The harness's function from the values of all items to the score.
+    """
+
+    name: str
+    key: str
+    filter: str
+    aggregation: Callable[[Sequence[Any]], float]
+
+    @property
+    def is_mean(self) -> bool:
+        """Whether the score is the mean of the task's own values of items."""
+        from lm_eval.api.metrics import mean
+
+        return self.aggregation is mean
+
+    @property
+    def weighted(self) -> bool:
+        """Whether an item's value is a mean over its words or bytes, whose number is its weight."""
+        return self.aggregation.__name__ in ("weighted_perplexity", "bits_per_byte")
+
+    def value(self, raw: Any) -> float:
+        """Return an item's value; nan if it has none.
+
+        Args:
+            raw: The item's entry in what `process_results` returns.
+        """
+        try:
+            if self.weighted:
+                bits = math.log(2) if self.aggregation.__name__ == "bits_per_byte" else 1.0
+                return float(raw[0] / (bits * raw[1]))
+            if self.aggregation.__name__ in ("mean", "perplexity"):
+                return float(raw)
+            return float(self.aggregation([raw]))
+        except (TypeError, ValueError, LookupError, ZeroDivisionError):
+            return math.nan
+
+
+def metrics_of(leaf: Leaf, found: Mapping[str, Any]) -> dict[str, Metric]:
+    """Return the metrics that a task defines and that have a value for a single item, by name.
+
+    Args:
+        leaf: The task.
+        found: What `process_results` returns for an item. A function among the task's metrics may return several
+            values, whose names the task's file does not tell.
+    """
+    from lm_eval.api.metrics import mean
+
+    aggregations = dict(leaf.aggregation())
+    aggregations |= {name: mean for name in found if name not in aggregations}
+    if found:
+        aggregations = {name: how for name, how in aggregations.items() if name in found}
+    better = leaf.higher_is_better()
+    filters = [ensemble.name for ensemble in leaf._filters]
+    chosen = {}
+    for filtered in filters:
+        for key, how in aggregations.items():
+            lower = better.get(key, True) is False and key not in LOSSES
+            name = f"{key},{filtered}" if len(filters) > 1 else key
+            if not lower and getattr(how, "__name__", "") not in WHOLE:
+                chosen[name] = Metric(name, key, filtered, how)
+    return chosen
+
+
+def continuous(gold: Sequence[int], likelihoods: Floats, tokens: Sequence[int]) -> tuple[float, float]:
+    """Return the metrics `loss` and `margin` of an item.
+
+    Both are nan if no choice is right. The margin is also nan if all choices are right.
+
+    Args:
+        gold: The indices of the right choices.
+        likelihoods: (choices,), the log-likelihoods of the choices.
+        tokens: (choices,), the numbers of tokens of the choices.
+    """
+    wrong = [i for i in range(len(likelihoods)) if i not in gold]
+    if not gold:
+        return math.nan, math.nan
+    best = max(gold, key=lambda i: float(likelihoods[i]))
+    # tanh bounds the margin, so that an item on which the model is very sure cannot outweigh all others.
+    margin = math.tanh(float(likelihoods[best] - np.asarray(likelihoods)[wrong].max()) / 2) if wrong else math.nan
+    return float(likelihoods[best]) / tokens[best], margin

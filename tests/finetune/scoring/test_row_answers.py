@@ -1,0 +1,140 @@
+"""Generated answers to validation rows: their metrics by rouge-score, users' functions, and both engines."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.data import Examples, tokenise
+from partune.finetune.model import Base
+from partune.finetune.scoring.base import Prompt, UndefinedScoreError
+from partune.finetune.scoring.row_answers import Function, RowAnswers
+from partune.trial import Status, Trial
+from partune.trial.names import ROWS
+from tests.support.tiny import make_rows, write_jsonl
+
+ALL = np.arange(4)
+
+
+@pytest.fixture
+def examples(base: Base, tmp_path: Path) -> Examples:
+    rows = [
+        {"prompt": f"{n}: ", "completion": text} for n, text in enumerate(["the pump", "Oil, oil!", "x", "ölig Öl"])
+    ]
+    return tokenise(config.Data(path=str(write_jsonl(tmp_path / "pairs.jsonl", rows))), base.tokenizer)
+
+
+def test_metrics_by_their_definitions(base: Base, examples: Examples) -> None:
+    rows = RowAnswers(examples, base, {})
+    values, arrays = rows.values(ALL, [" the pump\n", "oil water oil", "", "ÖL"])
+    assert values["exact_match"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    plain = RougeScorer(["rouge1", "rougeL"])
+    for i, answer in enumerate(["the pump", "oil water oil"]):  # in ASCII, the words are those of rouge-score
+        expected = plain.score(rows.references[i], answer)
+        assert (values["f1"][i], values["rougeL"][i]) == (expected["rouge1"].fmeasure, expected["rougeL"].fmeasure)
+    assert values["f1"][2:].tolist() == [0.0, pytest.approx(2 / 3)]
+    assert arrays["answer"].tolist() == [["the pump"], ["oil water oil"], [""], ["ÖL"]]
+    assert rows.recorded(ALL)["reference"].tolist() == ["the pump", "Oil, oil!", "x", "ölig Öl"]
+
+
+def test_a_prompt_is_all_before_the_last_answer(base: Base, examples: Examples) -> None:
+    rows = RowAnswers(examples, base, {"until": ["!"], "temperature": 0.7})
+    for i in range(len(examples)):
+        tokens, trained = examples.example(i)
+        (prompt,) = rows.requests[rows.span(i)]
+        assert isinstance(prompt, Prompt)
+        assert prompt.tokens == tuple(tokens[: int(trained.argmax())])
+        assert (prompt.settings.until, prompt.settings.temperature) == (("!",), 0.7)
+    longest = int(max(trained.sum() for _, trained in map(examples.example, range(4))))
+    assert prompt.settings.max_new_tokens == -(-longest * 5 // 4)
+    answers = examples.trained.copy()
+    answers[:] = True
+    text = dataclasses.replace(examples, trained=answers)
+    with pytest.raises(UserError, match="validation row 1 has no prompt to generate an answer to; use `--metric loss`"):
+        RowAnswers(text, base, {})
+    with pytest.raises(UserError, match="max_new_tokens must be less than the 192 tokens"):
+        RowAnswers(examples, base, {"max_gen_toks": 192})
+
+
+def function(found: Callable[..., Any]) -> Function:
+    return Function("mine:score", found, {n: {"id": n} for n in range(1, 5)})
+
+
+def test_a_function_is_given_rows_and_answers() -> None:
+    numbers = np.array([2, 4])
+    each = function(lambda row, answer: row["id"] + len(answer))
+    assert each.values(numbers, ["ab", ""]).tolist() == [4.0, 4.0]
+
+    def together(rows: list[Any], answers: list[str]) -> list[float]:
+        return [row["id"] - len(answer) for row, answer in zip(rows, answers, strict=True)]
+
+    assert function(together).values(numbers, ["ab", ""]).tolist() == [0.0, 4.0]
+    assert function(lambda row, answer: answer == "ab").values(numbers, ["ab", ""]).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (lambda row, answer: 1 / 0, r"metric mine:score fails for row 2 \(ZeroDivisionError: division by zero\)"),
+        (lambda row, answer: None, "metric mine:score returned None for row 2, not a number"),
+        (lambda row, answer: float("nan"), "metric mine:score returned nan for row 2, not a number"),
+        (lambda row, answer: float("inf"), "metric mine:score returned inf for row 2"),
+        (lambda row, answer: "good", "metric mine:score returned 'good' for row 2"),
+        (lambda rows, answers: [1.0], "metric mine:score returned 1 numbers for 2 rows"),
+        (lambda rows, answers: 1.0, "metric mine:score must return a number per row, got 1.0"),
+        (lambda rows, answers: {}["x"], r"metric mine:score fails for the 2 rows \(KeyError"),
+    ],
+)
+def test_a_faulty_function_is_one_clear_line(found: Callable[..., Any], message: str) -> None:
+    with pytest.raises(UndefinedScoreError, match=message):
+        function(found).values(np.array([2, 4]), ["ab", ""])
+
+
+def test_a_function_is_loaded_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = config.Data(path=str(write_jsonl(tmp_path / "rows.jsonl", make_rows(3))))
+    (tmp_path / "judge_of_answers.py").write_text(
+        "def good(row, answer):\n    return len(row['output'])\n\nwrong = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = Function.of("judge_of_answers:good", data)
+    assert found.values(np.array([1, 3]), ["", ""]).tolist() == [len(make_rows(3)[i]["output"]) for i in (0, 2)]
+    assert "def good" in found.source
+    for name, message in (
+        ("judge_of_answers:bad", "cannot load the metric judge_of_answers:bad"),
+        ("nowhere_at_all:good", "cannot load the metric nowhere_at_all:good"),
+        ("judge_of_answers:wrong", "must be a function of two arguments, a row and an answer"),
+        ("os:getcwd", "must be a function of two arguments, a row and an answer"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Function.of(name, data)
+
+
+@pytest.mark.slow
+def test_engines_generate_the_same_answers(make: Any, tmp_path: Path) -> None:
+    """And a model that was trained with learning rate 0, or loaded from disk, gives them too."""
+    path = write_jsonl(tmp_path / "rows.jsonl", make_rows(12, seed=5))
+    found = {}
+    for engine in ("packed", "peft"):
+        validation = {"data": str(path), "metric": "f1", "max_new_tokens": 8, "temperature": 0.8}
+        tuner = make(task=None, validation=validation, run={"engine": engine})
+        trial = Trial(0, {"learning_rate": 0.05})
+        adapter = tmp_path / engine
+        found[engine] = tuner.evaluate(trial, adapter, {"search", "verdict"})
+        assert found[engine].status is Status.DONE, found[engine].error
+        assert tuner.disagreement(tuner.score_base(), tuner.score_zero(Trial(0, tuner.defaults))) is None
+        assert tuner.disagreement(tuner.score_base(), found[engine]) is not None
+        assert tuner.reload(trial, adapter, found[engine]).error is None
+        assert tuner.summary["scoring"]["max_new_tokens"] == 8
+    for part in ("search", "verdict"):
+        for what in ("answer", "f1", "rougeL", "reference"):
+            name = f"{part}/{ROWS}/{what}"
+            assert found["packed"].items[name].tolist() == found["peft"].items[name].tolist()
+    assert len(set(found["packed"].items[f"search/{ROWS}/answer"].ravel())) > 2
