@@ -81,6 +81,37 @@ metadata:
   version: 1.0
 """
 
+ANSWERS_TASK = """\
+# Generation: the reports of factory_cloze without endings. The answer is what the model writes before a full stop.
+task: factory_answers
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: factory_cloze.jsonl
+output_type: generate_until
+test_split: test
+doc_to_text: "{{activity_label}}: {{ctx}}"
+doc_to_target: "{{endings[label]}}"
+target_delimiter: " "
+generation_kwargs:
+  until: ["\\n"]
+  do_sample: false
+  max_gen_toks: 8
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+    ignore_punctuation: true
+filter_list:
+  - name: first_sentence
+    filter:
+      - function: regex
+        regex_pattern: "^ *([^.]*)"
+      - function: take_first
+metadata:
+  version: 1.0
+"""
+
 
 def data_files(demo: world.World) -> dict[str, str]:
     """Return the files except those of the model: the key is the path in the demo's directory, the value the text."""
@@ -88,6 +119,7 @@ def data_files(demo: world.World) -> dict[str, str]:
         "instructions.jsonl": world.jsonl(world.instructions(demo)),
         "tasks/factory_cloze.yaml": CLOZE_TASK,
         "tasks/factory_cloze.jsonl": world.jsonl(world.cloze(demo)),
+        "tasks/factory_answers.yaml": ANSWERS_TASK,
         "tasks/factory_questions.yaml": QUESTIONS_TASK,
         "tasks/factory_questions.jsonl": world.jsonl(world.questions(demo)),
     }

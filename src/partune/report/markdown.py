@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from partune.report import sentences, words
+from partune.report.answers import CAPTION, answer_table
 from partune.report.data_notes import row_notes
 from partune.report.facts import Facts
 from partune.report.labels import confusions
@@ -31,6 +32,8 @@ def markdown(facts: Facts) -> str:
         lines.append(escaped(sentences.COMPARED, rows))
     if (table_of_labels := confusions(facts.summary["labels"])) is not None:
         lines += ["## Labels", "", escaped(*table_of_labels)]
+    if (table_of_answers := answer_table(facts.summary["answers"])) is not None:
+        lines += ["## Answers", "", f"{CAPTION}\n", escaped(*table_of_answers)]
     lines += ["## What matters", ""]
     if facts.importance is not None:
         shares = [(name, f"{100 * share:.0f} %") for name, share in facts.importance.shares.items()]

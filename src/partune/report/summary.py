@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from partune.config import baseline
 from partune.record.record import Look, Record
+from partune.report.answers import answers_of
 from partune.report.labels import labels_of
 from partune.report.plain_data import Summary
 from partune.report.words import reloaded_words
@@ -64,6 +65,7 @@ def summarise(record: Record) -> Summary:
         "verdict": None if verdict is None else _verdict(verdict),
         "no_verdict": _no_verdict(record, winner) if verdict is None and Baseline.BASE in baselines else None,
         "labels": labels_of(record, judged),
+        "answers": answers_of(record, judged),
         "reloaded": _reloaded(reloaded(winner, baselines)),
         "seconds": _seconds(trials, baselines),
         "utilisation": utilisation(trials),

@@ -205,6 +205,10 @@ class Task(ABC):
         """
         return {}
 
+    def sample(self, item: int) -> tuple[str, str] | None:
+        """Return the prompt and the right answer of an item to which models generate an answer; None for others."""
+        return None
+
     def strata_of(self, indices: Ints) -> Ints:
         """Return the index of each item's stratum, (n,)."""
         return np.array([self.stratum(item) for item in indices], np.int64)

@@ -314,6 +314,16 @@ class HarnessTask(Task):
             return mean, float(pooled_sample_stderr(errors, sizes))
         return float(np.mean(means)), float(unweighted_mean_stderr(errors))
 
+    def sample(self, item: int) -> tuple[str, str] | None:
+        """Return the prompt and the target of an item to which models generate an answer; None for others."""
+        asked = self.items[item]
+        prompt = next((request for request in self.requests[asked.requests] if isinstance(request, Prompt)), None)
+        if prompt is None:
+            return None
+        with rendering(self.trusted):
+            target = self.leaves[asked.leaf].doc_to_target(asked.document)
+        return prompt.text, " | ".join(map(str, target)) if isinstance(target, (list, tuple)) else str(target)
+
     @property
     def content(self) -> Content:
         """The digest of the prompts, choices and right choices, and of what else the metrics read."""

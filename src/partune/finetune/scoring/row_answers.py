@@ -204,6 +204,12 @@ class RowAnswers(ValidationRows):
         assert isinstance(prompt, Prompt)
         return {"max_new_tokens": prompt.settings.max_new_tokens}
 
+    def sample(self, item: int) -> tuple[str, str]:
+        """Return the prompt and the reference of a row."""
+        prompt = self.requests[item]
+        assert isinstance(prompt, Prompt)
+        return prompt.text, self.references[item]
+
     def weights(self, indices: Ints, metric: str) -> Floats:
         """Return equal weights, (n,)."""
         return np.full(len(indices), 1 / len(indices))

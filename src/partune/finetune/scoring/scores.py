@@ -41,6 +41,7 @@ from partune.trial.names import ItemSet, ResultName, stderr_name
 
 RUNG_SHARE = 0.25  # the share of a task's search items that is scored at a rung (an early-stopping point)
 RUNG_ITEMS = 64  # the fewest items to score at a rung, if the task has that many search items
+SAMPLES, LONGEST = 8, 2000  # the number of verdict items whose answers the report shows, and the characters of a text
 HANDFUL = 8  # the number of items per task whose log-likelihoods are compared to tell whether two models are the same
 
 
@@ -277,8 +278,22 @@ class Scorer:
                 if part.name is ItemSet.SEARCH
                 for name, entry in part.task.described(part.metric).items()
             },
+            **({"samples": samples} if (samples := self._samples()) else {}),
             "truncated": sum(self._is_truncated(request) for part in self.parts for request in part.requests),
         }
+
+    def _samples(self) -> list[dict[str, Any]]:
+        """Return the first few verdict items of each task to which models generate answers, for the report."""
+        found = []
+        for part in self.parts:
+            if part.name is ItemSet.VERDICT:
+                chosen = part.indices[:SAMPLES]
+                for item, number in zip(chosen, part.task.identifiers(chosen).tolist(), strict=True):
+                    if (sample := part.task.sample(int(item))) is not None:
+                        prompt, right = sample
+                        shown = {"task": part.task.name, "item": number, "prompt": prompt[-LONGEST:]}
+                        found.append({**shown, "right": right[:LONGEST]})
+        return found
 
     def _is_truncated(self, request: Request) -> bool:
         """Return whether a request is longer than the model reads, so that its beginning is cut off."""

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any
 
 from partune.report import figures, sentences, words
+from partune.report.answers import CAPTION, answer_table
 from partune.report.data_notes import row_notes
 from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
@@ -50,6 +51,7 @@ class Page:
             "verdict": ("Verdict", self.verdict),
             "comparison": ("Base, defaults, winner", self.comparison),
             **({"labels": ("Labels", self.labels)} if self.facts.summary["labels"] is not None else {}),
+            **({"answers": ("Answers", self.answers)} if self.facts.summary["answers"] else {}),
             "scores": ("Score over trials", self.scores),
             **({"training": ("Training", self.training)} if self.facts.courses else {}),
             "hyperparameters": ("Hyperparameters over trials", self.hyperparameters),
@@ -120,6 +122,13 @@ class Page:
         headers, rows = found
         caption = "Numbers of held-out rows by their right label, and by the label that the model gives them."
         return table(headers, rows, numbers=range(1, len(headers))) + paragraph(caption, "soft")
+
+    def answers(self) -> str:
+        """Return the section of generated answers to some held-out items."""
+        found = answer_table(self.facts.summary["answers"])
+        if found is None:
+            return paragraph("No model has answered the held-out items yet.")
+        return table(*found) + paragraph(CAPTION, "soft")
 
     def scores(self) -> str:
         """Return the section of the scores over trials."""

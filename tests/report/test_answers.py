@@ -1,0 +1,49 @@
+"""Answers side by side: the same items for all models, texts in one line and not too long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from partune.report.answers import WIDEST, answer_table, answers_of
+from partune.trial import Observation, Status, Trial
+
+
+class Recorded:
+    """A record with one run, the base model."""
+
+    def __init__(self, samples: list[dict[str, Any]]) -> None:
+        self.loaded = {"scoring": {"metric": "exact_match", "samples": samples}}
+
+    def anchors(self) -> dict[str, Trial]:
+        return {"base": Trial(0, {}, seed=0, observation=Observation({"score": 0.5}), status=Status.DONE)}
+
+    def items(self, shelf: str, number: int) -> dict[str, Any]:
+        return {
+            "verdict/free/doc_id": np.array([3, 5]),
+            "verdict/free/answer": np.array([["the pump", "x"], ["oil\n water", ""]]),
+            "verdict/free/exact_match": np.array([1.0, 0.0]),
+        }
+
+
+def test_answers_stand_beside_the_right_ones() -> None:
+    long = "why " * WIDEST
+    samples = [
+        {"task": "free", "item": 5, "prompt": long + "end", "right": "water"},
+        {"task": "free", "item": 3, "prompt": "Which?", "right": "the pump"},
+    ]
+    record: Any = Recorded(samples)
+    headers, rows = answer_table(answers_of(record, None)) or ([], [])
+    assert headers == ["item", "prompt", "right answer", "base"]
+    assert rows[1] == ["3", "Which?", "the pump", "the pump (1)"]
+    assert rows[0][2:] == ["water", "oil water (0)"]
+    assert rows[0][1].startswith("... ")
+    assert rows[0][1].endswith("why end")
+    assert len(rows[0][1]) <= WIDEST + 4
+
+
+def test_a_study_that_generates_nothing_has_no_answers() -> None:
+    record: Any = Recorded([])
+    assert answers_of(record, None) == []
+    assert answer_table([]) is None
