@@ -128,7 +128,7 @@ class Page:
         found = answer_table(self.facts.summary["answers"])
         if found is None:
             return paragraph("No model has answered the held-out items yet.")
-        return table(*found) + paragraph(CAPTION, "soft")
+        return f'<div class="texts">{table(*found)}</div>' + paragraph(CAPTION, "soft")
 
     def scores(self) -> str:
         """Return the section of the scores over trials."""
