@@ -72,7 +72,10 @@ def test_settings_of_the_user_replace_those_of_the_task(base: Base) -> None:
     }  # fmt: skip
     assert changed(kwargs, {"temperature": 0.0}) == {"max_new_tokens": 7, "until": ["a"], "temperature": 0.0}
     for changes, message in (
-        ({"max_gen_toks": 500}, r"task some: max_new_tokens must be less than the 192 tokens .*\(`--max-new-tokens`"),
+        (
+            {"max_gen_toks": 500},
+            "task some: max_new_tokens must be less than the 192 .*; `--max-new-tokens` sets",
+        ),
         ({"until": [""]}, "task some: until has an empty text"),
     ):
         with pytest.raises(UserError, match=message):

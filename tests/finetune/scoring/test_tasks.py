@@ -19,6 +19,8 @@ from partune.finetune.scoring.scores import (
 from partune.finetune.scoring.tasks import Loader
 from tests.support.tiny import make_items, write_jsonl, write_task
 
+SHORT = "generation_kwargs: {max_gen_toks: 9, until: []}\n"
+
 
 def scorer(base: Base, *tasks: Path, tests: tuple[Path, ...] = (), seed: int = 0, **settings: Any) -> Scorer:
     validation = config.Validation(tasks=tuple(map(str, tasks)), **settings)
@@ -64,6 +66,12 @@ def test_answers_have_the_length_that_the_task_or_the_user_says(base: Base, tmp_
     plain = write_task(tmp_path, "plain", make_items(4))
     with pytest.raises(UserError, match="--stop-string would have no effect: no task generates answers"):
         scorer(base, plain, stop=["x"])
+    errors = write_task(tmp_path, "errors", make_items(4), metrics=("ter",), kind="generate_until")
+    errors.write_text(errors.read_text().replace(", aggregation: mean, higher_is_better: true", "") + SHORT)
+    with pytest.raises(
+        UserError, match="has no metric with a value for each item of which more is better"
+    ):
+        scorer(base, errors)
     bad = write_task(tmp_path, "bad", make_items(4), metrics=("exact_match",), kind="generate_until")
     bad.write_text(bad.read_text() + "generation_kwargs: {num_beams: 4}\n")
     with pytest.raises(UserError, match='task bad: generation_kwargs: "num_beams" is not supported'):

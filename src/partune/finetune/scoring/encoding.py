@@ -40,9 +40,12 @@ def request_encoder(base: Base, changes: Mapping[str, Any]) -> Callable[[list[In
         """Return a prompt; raise UserError if the task's settings cannot be used."""
         try:
             settings = GenerationSettings.of(changed(kwargs, changes))
+        except UserError as error:
+            raise UserError(f"task {task}: {error}") from None
+        try:
             settings.room(base.context)
         except UserError as error:
-            raise UserError(f"task {task}: {error} (`--max-new-tokens` sets the length of answers)") from None
+            raise UserError(f"task {task}: {error}; `--max-new-tokens` sets another number") from None
         return Prompt(text, tuple(prompts([text])[0]), settings)
 
     def encode(instances: list[Instance]) -> list[list[Request]]:

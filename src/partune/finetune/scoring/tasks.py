@@ -91,7 +91,13 @@ class Loader:
             except Exception as error:
                 raise UserError(f"task {name}: its requests cannot be built: {reason(error)}") from None
             defined = tuple(_metrics(leaf, [item for item in items if item.leaf == i]) for i, leaf in enumerate(leaves))
-        return HarnessTask(label, tuple(leaves), tuple(items), tuple(requests), defined, weights, trusted)
+        task = HarnessTask(label, tuple(leaves), tuple(items), tuple(requests), defined, weights, trusted)
+        if not task.metrics:
+            raise UserError(
+                f"task {name} has no metric {'in all subtasks ' if len(leaves) > 1 else ''}with a value for each "
+                "item of which more is better, so that nothing can be compared"
+            )
+        return task
 
     def _build(self, name: str, path: Path | None, trusted: bool) -> tuple[str, list[Leaf], dict[str, bool]]:
         """Return a task's name, its leaves, and for each metric of a group whether leaves are weighted by size."""
