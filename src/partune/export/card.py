@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from partune import config
-from partune.export.chosen import Chosen, is_file
-from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
-from partune.finetune.model import DTYPES
+from partune.export.chosen import Chosen, is_file, name_of
+from partune.export.usage import Tokenizer, usage
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, defaults_called, lost_words, small_print
 from partune.report.words import coverage_words, score_of, span, value
@@ -33,7 +31,7 @@ def card(
     trial: Trial | str,
     chosen: Chosen | None,
     merged: bool,
-    tokenizer: bool = False,
+    tokenizer: Tokenizer | None = None,
 ) -> str:
     """Return the text of the card.
 
@@ -43,11 +41,11 @@ def card(
         trial: The trial that is exported, or "defaults".
         chosen: The settings with which that trial was trained; None if they are not known.
         merged: Whether the export is a model with the adapter merged in.
-        tokenizer: Whether the export contains a tokenizer.
+        tokenizer: The tokenizer in the export; None if there is none.
     """
     parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
     if chosen is not None:
-        parts += ["## How to load it", _loading(chosen, merged, tokenizer), *_prompting(chosen)]
+        parts += usage(chosen, merged, tokenizer)
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
     parts += ["## What the search cost", _cost(summary)]
     parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
@@ -136,7 +134,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     return paragraphs
 
 
-# ----- how it was trained, how it is loaded
+# ----- how it was trained
 
 
 def _settings(chosen: Chosen) -> list[tuple[str, str]]:
@@ -171,53 +169,6 @@ def _adapted(chosen: Chosen) -> str:
     """Return the names of the layers with adapters, in PEFT's form, and a description of where they are."""
     names = ", ".join(code(target) for target in chosen.targets)
     return names if chosen.covered is None else f"{names}: {plain(coverage_words(chosen.covered))}"
-
-
-FOUR_BITS = """\
-four_bits = BitsAndBytesConfig(  # the precision of the base model in training and scoring
-    load_in_4bit=True,
-    bnb_4bit_quant_type="nf4",
-    bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.{dtype},
-)"""
-
-
-def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
-    source = chosen.model.path if chosen.has_id else f"path/to/{name_of(chosen.model.path)}"
-    base = "this/folder" if merged else source
-    options = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
-    tokenizer_arguments = "'this/folder'" if tokenizer else f"{base!r}{options}"
-    four_bits = not merged and chosen.model.quantize != "none"
-    if four_bits:
-        options += ", quantization_config=four_bits"
-    lines = [
-        *(["import torch"] if four_bits else []),
-        *([] if merged else ["from peft import PeftModel"]),
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if four_bits else ''}",
-        "",
-        *(FOUR_BITS.format(dtype=DTYPES[chosen.dtype]).splitlines() if four_bits else []),
-        f"tokenizer = AutoTokenizer.from_pretrained({tokenizer_arguments})",
-        f"model = AutoModelForCausalLM.from_pretrained({base!r}{options})",
-        *([] if merged else ['model = PeftModel.from_pretrained(model, "this/folder")']),
-    ]
-    return fenced("\n".join(lines), "python")
-
-
-def _prompting(chosen: Chosen) -> list[str]:
-    if chosen.rows == "chat":
-        if chosen.template is None:
-            return ["The adapter was trained on chats, rendered with the tokenizer's chat template."]
-        return ["The adapter was trained on chats, rendered with this template:", fenced(chosen.template)]
-    if chosen.rows == "completion":
-        return ["The adapter was trained on prompts as they are, without a template, each followed by its completion."]
-    if chosen.rows == "text":
-        return ["The adapter was trained on plain texts, without prompts."]
-    return [
-        "The adapter was trained with Alpaca's prompts, without an input:",
-        fenced(PROMPT),
-        "and with an input:",
-        fenced(PROMPT_WITH_INPUT),
-    ]
 
 
 # ----- what it cost, how to repeat it
@@ -277,9 +228,3 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
         "run": {} if engine is None else {"engine": engine},
     }
     return {"version": 1, **config.parse(study).model_dump(mode="json", exclude_defaults=True)}
-
-
-def name_of(path: str) -> str:
-    """Return the last part of a local path; return a Hub id or any other relative name unchanged."""
-    where = Path(path)
-    return where.name if where.is_absolute() or path.startswith(("~", ".")) else path

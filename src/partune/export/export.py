@@ -22,6 +22,7 @@ from partune.errors import UserError, suggestion
 from partune.export.card import card
 from partune.export.chosen import Chosen, tilde
 from partune.export.recipes.write import RECIPES, write
+from partune.export.usage import Tokenizer
 from partune.record.record import Record
 from partune.report.plain_data import Summary
 from partune.report.summary import summarise
@@ -196,27 +197,29 @@ def _describe(
 ) -> None:
     """Write the model card and the recipes."""
     trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
-    chosen = None
+    chosen, tokenizer = None, None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / FOLDER)
-        _save_tokenizer(chosen, draft)
+        tokenizer = _save_tokenizer(chosen, draft)
         if tools:
             write(chosen, draft / FOLDER, tools)
-    has_tokenizer = (draft / TOKENIZER).is_file()
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, has_tokenizer)
+    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, tokenizer)
     (draft / "README.md").write_text(text, encoding="utf-8")
 
 
-def _save_tokenizer(chosen: Chosen, draft: Path) -> None:
-    """Write the tokenizer with the chat template used in training, unless the base model cannot be found here."""
-    from partune.finetune.model import load_tokenizer
+def _save_tokenizer(chosen: Chosen, draft: Path) -> Tokenizer | None:
+    """Write the tokenizer with the chat template used in training; return None if the base model is not found here."""
+    from partune.finetune.chats import Chat
+    from partune.finetune.model import ending, load_tokenizer
     from partune.runtime.isolation import quiet
 
     try:
         tokenizer = load_tokenizer(chosen.model)
     except UserError:  # the base model has moved or is on another machine; the adapter can still be exported
-        return
-    if chosen.template is not None and chosen.rows == "chat":
+        return None
+    is_chat = chosen.rows == "chat"
+    if chosen.template is not None and is_chat:
         tokenizer.chat_template = chosen.template
     with quiet():
         tokenizer.save_pretrained(str(draft))
+        return Tokenizer(len(ending(tokenizer)), is_chat and Chat.of(tokenizer, None).parts)
