@@ -221,10 +221,21 @@ def export(arguments: argparse.Namespace) -> int:
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
     out, recipes = as_path(arguments.out), arguments.recipe or tuple(RECIPES)
+    sentences: list[str] = []
     written = write(
-        studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes, arguments.anyway
+        studies.existing(arguments.directory),
+        out,
+        which,
+        merge=arguments.merge,
+        storage=arguments.storage,
+        recipes=recipes,
+        anyway=arguments.anyway,
+        checked=arguments.check,
+        tell=sentences.append,
     )
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
+    for sentence in sentences:
+        print(sentence)
     if (written / "adapter_config.json").is_file() and not (written / TOKENIZER).is_file():
         print("The folder has no tokenizer, because the base model cannot be loaded here.")
     return 0

@@ -288,6 +288,11 @@ def _export(command: Parser) -> None:
     about = "Merge the adapter into the base model, and write the merged model."
     command.add_argument("--merge", action="store_true", help=about)
     about = (
+        "Load what was written, score it on the study's held-out items, and say here and in the model card how much it "
+        "lost against the adapter."
+    )
+    command.add_argument("--check", action="store_true", help=about)
+    about = (
         "Export even if the adapter is shown to be worse than the untouched base model, or if the merged model was "
         "never scored."
     )

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from partune import config
+from partune.export.check import Check
 from partune.export.chosen import Chosen, is_file, name_of
 from partune.export.usage import Tokenizer, usage
 from partune.report.plain_data import Summary
@@ -32,6 +33,7 @@ def card(
     chosen: Chosen | None,
     merged: bool,
     tokenizer: Tokenizer | None = None,
+    check: Check | None = None,
 ) -> str:
     """Return the text of the card.
 
@@ -42,8 +44,11 @@ def card(
         chosen: The settings with which that trial was trained; None if they are not known.
         merged: Whether the export is a model with the adapter merged in.
         tokenizer: The tokenizer in the export; None if there is none.
+        check: What scoring the export has found; None if it was not scored.
     """
-    parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
+    unchecked = merged and check is None
+    parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged, unchecked), *_scores(summary, trial)]
+    parts += ["## Does this export score as the adapter?", plain(check.sentence)] if check is not None else []
     if chosen is not None:
         parts += usage(chosen, merged, tokenizer)
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
@@ -70,11 +75,11 @@ def _front(chosen: Chosen | None, merged: bool) -> str:
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
-def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool) -> list[str]:
+def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool, unchecked: bool) -> list[str]:
     what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
     for_model = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
     which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
-    warning = [NEVER_JUDGED] if merged and chosen is not None and chosen.model.quantize != "none" else []
+    warning = [NEVER_JUDGED] if unchecked and chosen is not None and chosen.model.quantize != "none" else []
     return [
         f"# {what}{for_model}",
         *warning,

@@ -13,13 +13,14 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.export.card import card
+from partune.export.check import Check, check, judged
 from partune.export.chosen import Chosen, tilde
 from partune.export.recipes.write import RECIPES, write
 from partune.export.usage import Tokenizer
@@ -46,6 +47,8 @@ def export(
     storage: str | None = None,
     recipes: Collection[str] = tuple(RECIPES),
     anyway: bool = False,
+    checked: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Write an adapter, or the model with it merged in, to a new folder, with a model card.
 
@@ -60,6 +63,9 @@ def export(
         anyway: Whether to export in three doubtful cases too: the verdict shows the winner worse than the untouched
             base model; the saved adapter, loaded again, gave other answers than those on record; the adapter was
             trained on a base model in 4 bits and is to be merged.
+        checked: Whether to load what was written, score it on the study's held-out items, and say in the card how much
+            it lost against the adapter.
+        tell: Is called with the sentence that says how much it lost.
 
     Returns:
         The path of the folder.
@@ -94,6 +100,9 @@ def export(
         names = ", ".join(map(str, record.artifacts.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} has no adapter of {whose}; it has: {names} (`--keep` makes a study keep more)")
+    scored = None
+    if checked:
+        scored = judged(record, trained, run, None if best is None else int(best["trial"]))
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)
@@ -105,8 +114,10 @@ def export(
         else:
             _copy(adapter, draft)
         tools = [tool for tool in RECIPES if tool in recipes]
-        _describe(record, summary, trial, run, adapter, draft, out, merge, tools)
+        found = _describe(record, summary, trial, run, adapter, draft, out, merge, tools, scored)
         draft.rename(out)
+        if found is not None:
+            tell(found.sentence)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
@@ -194,17 +205,23 @@ def _describe(
     out: Path,
     merged: bool,
     tools: Collection[str],
-) -> None:
-    """Write the model card and the recipes."""
+    scored: Trial | None,
+) -> Check | None:
+    """Write the model card and the recipes; check the export if there is a run on record to compare it with."""
     trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
-    chosen, tokenizer = None, None
+    chosen, tokenizer, found = None, None, None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / FOLDER)
         tokenizer = _save_tokenizer(chosen, draft)
         if tools:
             write(chosen, draft / FOLDER, tools)
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, tokenizer)
+        if scored is not None:
+            found = check(record, scored, chosen, draft, merged)
+    elif scored is not None:
+        raise UserError(f"{adapter} is not in PEFT's format, so `--check` cannot load it: leave `--check` out")
+    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, tokenizer, found)
     (draft / "README.md").write_text(text, encoding="utf-8")
+    return found
 
 
 def _save_tokenizer(chosen: Chosen, draft: Path) -> Tokenizer | None:

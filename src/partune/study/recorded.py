@@ -98,6 +98,7 @@ class RecordedStudy:
         merge: bool = False,
         recipes: Collection[str] | None = None,
         anyway: bool = False,
+        check: bool = False,
     ) -> Path:
         """Write an adapter, or the model with it merged in, with a model card.
 
@@ -111,6 +112,8 @@ class RecordedStudy:
             anyway: Whether to write an adapter that would otherwise be refused: a winner that is shown worse than the
                 base model, a winner whose answers after loading differ from the scored ones, or an adapter that was
                 trained on a base model in 4 bits and is to be merged.
+            check: Whether to load what was written, score it on the held-out items, and say in the model card how much
+                it lost against the adapter.
 
         Returns:
             The folder.
@@ -122,7 +125,7 @@ class RecordedStudy:
         from partune.export.recipes.write import RECIPES
 
         tools = tuple(RECIPES) if recipes is None else tuple(recipes) or ("none",)
-        return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway)
+        return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway, check)
 
     def resume(self, budget: int | None = None) -> Study:
         """Continue the study in this process with the settings in its file, and return it when it has ended.
