@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from partune.export import export as exports
 from partune.export.check import Check
 from partune.export.export import export
 from partune.finetune import adapter as adapters
+from partune.runtime.extras import install_command
 from partune.study.recorded import load_study
 from partune.verdict.models.answers import Question, answers
 from partune.verdict.models.pairing import Measure, Paired
@@ -38,10 +41,10 @@ def found(won: int, lost: int, equal: int, same: bool = False, higher: bool = Tr
     ("check", "said"),
     [
         (found(5, 30, 65), "It lost 0.250 ± 0.054 (95 % interval 0.1"),
-        (found(5, 30, 65), "below 0 is a gain). A loss is shown (p < 0.001): 30 items are worse, and 5 better."),
+        (found(5, 30, 65), "below 0 is a gain). A loss is shown (p < 0.001; items worse: 30, better: 5)."),
         (found(30, 5, 65), "It lost -0.250 ± 0.054 (95 % interval -0.3"),
-        (found(30, 5, 65), "A gain is shown (p < 0.001): 5 items are worse, and 30 better."),
-        (found(3, 4, 993), "No difference is shown (p = 1): 4 items are worse, and 3 better."),
+        (found(30, 5, 65), "A gain is shown (p < 0.001; items worse: 5, better: 30)."),
+        (found(3, 4, 993), "No difference is shown (p = 1; items worse: 4, better: 3)."),
         (found(0, 0, 50), "It lost 0 (95 % interval -0.07"),
         (found(5, 30, 65, higher=False), "has loss 0.300; the adapter had 0.050 in the study. It lost 0.250 ± 0.054"),
         (
@@ -82,6 +85,45 @@ def test_an_export_that_answers_as_the_adapter_has_lost_nothing(study: Path, mer
     assert "## Does this export score as the adapter?\n\nLoaded from this folder in fp32" in card
     load_study(study).export(tmp_path / "again", merge=merge, anyway=True, check=True)
     assert (tmp_path / "again" / "README.md").read_text() == card
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["nf4", "int8"])
+def test_a_quantized_model_is_told_with_its_loss(study: Path, form: str, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    plain, told = load_study(study).export(tmp_path / "plain", merge=True, anyway=True), list[str]()
+    out = export(study, tmp_path / "out", merge=True, anyway=True, quantize=form, checked=True, tell=told.append)
+    assert f"items, the merged model, quantized to {form}, has acc " in told[0]
+    assert "(95 % interval -" in told[0]
+    card = (out / "README.md").read_text()
+    assert told[0] in card.replace("\\", "")
+    assert f"in {4 if form == 'nf4' else 8} bits ({form})\n" in card
+    assert "needs bitsandbytes" in card
+    assert "not those of this model" not in card
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (plain, out)]
+    assert sizes[1] < sizes[0]
+    assert {path.name for path in out.iterdir()} == {path.name for path in plain.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {"plain", "out"}
+
+
+@pytest.mark.slow
+def test_a_quantized_model_without_a_check_has_a_warning(study: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    out = export(study, tmp_path / "out", merge=True, anyway=True, quantize="nf4")
+    assert "the model is quantized, which was never scored" in (out / "README.md").read_text()
+
+
+def test_quantization_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    for options, said in (
+        ({"quantize": "nf4"}, "`--quantize nf4` quantizes the merged model: add `--merge`"),
+        ({"quantize": "fp8", "merge": True}, "`--quantize` accepts nf4 or int8, got fp8"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)):
+            export(tmp_path / "no study", tmp_path / "out", **options)  # type: ignore[arg-type]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else object())
+    with pytest.raises(UserError, match=re.escape(f"needs bitsandbytes: {install_command('quantize')}")):
+        export(tmp_path / "no study", tmp_path / "out", merge=True, quantize="int8")
 
 
 @pytest.mark.slow

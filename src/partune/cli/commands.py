@@ -230,6 +230,7 @@ def export(arguments: argparse.Namespace) -> int:
         storage=arguments.storage,
         recipes=recipes,
         anyway=arguments.anyway,
+        quantize=arguments.quantize,
         checked=arguments.check,
         tell=sentences.append,
     )

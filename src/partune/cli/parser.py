@@ -287,6 +287,9 @@ def _export(command: Parser) -> None:
     which.add_argument("--defaults", action="store_true", help=about)
     about = "Merge the adapter into the base model, and write the merged model."
     command.add_argument("--merge", action="store_true", help=about)
+    about = "Quantize the merged model to 4 bits (nf4) or 8 bits (int8). Needs bitsandbytes, and no GPU."
+    # The braces tell the completion of shells the choices. `export` itself refuses a wrong one.
+    command.add_argument("--quantize", metavar="{nf4,int8}", help=about)
     about = (
         "Load what was written, score it on the study's held-out items, and say here and in the model card how much it "
         "lost against the adapter."
@@ -301,7 +304,6 @@ def _export(command: Parser) -> None:
         "Write a recipe for this tool only: trl, litgpt, axolotl, llamafactory, or none. Repeat the flag for several "
         "tools. (default: all four)"
     )
-    # The braces tell the completion of shells the choices. `export` itself refuses a wrong one.
     command.add_argument("--recipe", action="append", metavar="{trl,litgpt,axolotl,llamafactory,none}", help=about)
     _add_storage(command)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -24,6 +25,28 @@ NEVER_JUDGED = (
     "**The scores below are not those of this model.** The study trained and scored the adapter on the base model in "
     "4 bits (nf4). Here it is merged into the base model in full precision, and this combination was never scored."
 )
+NEVER_SCORED = (
+    "**The scores below are not those of this model.** They are those of the adapter in the study. Here it is merged, "
+    "and the model is quantized, which was never scored: `partune export --check` does so."
+)
+BITS = {"nf4": "4 bits (nf4)", "int8": "8 bits (int8)"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export contains.
+
+    Attributes:
+        merged: Whether it is a model with the adapter merged in.
+        quantized: The form of the merged model's weights, nf4 or int8; None if they are not quantized.
+        tokenizer: The tokenizer; None if there is none.
+        check: What scoring the export has found; None if it was not scored.
+    """
+
+    merged: bool = False
+    quantized: str | None = None
+    tokenizer: Tokenizer | None = None
+    check: Check | None = None
 
 
 def card(
@@ -31,9 +54,7 @@ def card(
     header: Mapping[str, Any],
     trial: Trial | str,
     chosen: Chosen | None,
-    merged: bool,
-    tokenizer: Tokenizer | None = None,
-    check: Check | None = None,
+    exported: Exported,
 ) -> str:
     """Return the text of the card.
 
@@ -42,25 +63,24 @@ def card(
         header: The header of the study's record.
         trial: The trial that is exported, or "defaults".
         chosen: The settings with which that trial was trained; None if they are not known.
-        merged: Whether the export is a model with the adapter merged in.
-        tokenizer: The tokenizer in the export; None if there is none.
-        check: What scoring the export has found; None if it was not scored.
+        exported: What the export contains.
     """
-    unchecked = merged and check is None
-    parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged, unchecked), *_scores(summary, trial)]
-    parts += ["## Does this export score as the adapter?", plain(check.sentence)] if check is not None else []
+    parts = [_front(chosen, exported), *_opening(summary, trial, chosen, exported), *_scores(summary, trial)]
+    if (check := exported.check) is not None:
+        parts += ["## Does this export score as the adapter?", plain(check.sentence)]
     if chosen is not None:
-        parts += usage(chosen, merged, tokenizer)
+        parts += usage(chosen, exported.merged, exported.tokenizer, exported.quantized is not None)
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
     parts += ["## What the search cost", _cost(summary)]
     parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(chosen: Chosen | None, merged: bool) -> str:
+def _front(chosen: Chosen | None, exported: Exported) -> str:
     """Return the metadata at the head of the card, which the Hub reads."""
     data: dict[str, Any] = {}
-    tags = ["lora", "partune"]
+    merged = exported.merged
+    tags = ["lora", "partune", *(["bitsandbytes"] if exported.quantized is not None else [])]
     if chosen is not None:
         if chosen.has_id:
             data["base_model"] = chosen.model.path
@@ -75,11 +95,15 @@ def _front(chosen: Chosen | None, merged: bool) -> str:
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
-def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool, unchecked: bool) -> list[str]:
-    what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
+def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, exported: Exported) -> list[str]:
+    what = "Model with a LoRA adapter merged in" if exported.merged else "LoRA adapter"
     for_model = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
+    for_model += "" if exported.quantized is None else f", in {BITS[exported.quantized]}"
     which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
-    warning = [NEVER_JUDGED] if unchecked and chosen is not None and chosen.model.quantize != "none" else []
+    warning = []
+    if exported.merged and exported.check is None and chosen is not None:
+        warning += [NEVER_JUDGED] if chosen.model.quantize != "none" else []
+        warning += [NEVER_SCORED] if exported.quantized is not None else []
     return [
         f"# {what}{for_model}",
         *warning,

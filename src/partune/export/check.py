@@ -53,7 +53,7 @@ class Check:
         shown = {"worse": "A loss is shown", "better": "A gain is shown"}.get(answer.relation, "No difference is shown")
         return (
             f"{begin} It lost {lost} (95 % interval {low:.{places}f} to {high:.{places}f}; below 0 is a gain). {shown} "
-            f"({rounding.chance(answer.p)}): {answer.lost:,} items are worse, and {answer.won:,} better."
+            f"({rounding.chance(answer.p)}; items worse: {answer.lost:,}, better: {answer.won:,})."
         )
 
 
@@ -86,7 +86,9 @@ def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: i
     return scored
 
 
-def check(record: Record, scored: Trial, chosen: Chosen, folder: Path, merged: bool) -> Check:
+def check(
+    record: Record, scored: Trial, chosen: Chosen, folder: Path, merged: bool, quantized: str | None = None
+) -> Check:
     """Load an export as its users will, score it on the held-out items, and compare it with the adapter.
 
     Args:
@@ -95,6 +97,7 @@ def check(record: Record, scored: Trial, chosen: Chosen, folder: Path, merged: b
         chosen: The settings with which the adapter was trained.
         folder: The export.
         merged: Whether the export is a model with the adapter merged in.
+        quantized: The form of the merged model's weights; None if they are not quantized.
 
     Raises:
         UserError: The export cannot be loaded or scored, or the study's items have changed.
@@ -106,9 +109,10 @@ def check(record: Record, scored: Trial, chosen: Chosen, folder: Path, merged: b
     metrics = metrics_on(ItemSet.VERDICT, then, record.loaded["scoring"]["metric"])
     if not metrics:
         raise UserError(f"{ONLY}, and {record.directory} has none: its files in items/ are missing")
-    now = rescore(record, folder, merged, chosen.dtype)
+    now = rescore(record, folder, merged, chosen.dtype, quantized is not None)
     kind: Literal["task", "mean"] = "task" if len(metrics) == 1 else "mean"
     (answer,) = answers([question("held-out items", kind, [now], [then], ItemSet.VERDICT, metrics)])
-    same = chosen.dtype == "fp32" and difference_of_items(then, now, chosen.dtype) is None
+    same = chosen.dtype == "fp32" and quantized is None and difference_of_items(then, now, chosen.dtype) is None
     what = "the merged model" if merged else "the base model with this adapter"
+    what += "" if quantized is None else f", quantized to {quantized},"
     return Check(answer, what, chosen.dtype, same)

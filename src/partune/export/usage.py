@@ -41,16 +41,18 @@ class Tokenizer:
     parts: bool = False
 
 
-def usage(chosen: Chosen, merged: bool, tokenizer: Tokenizer | None) -> list[str]:
+def usage(chosen: Chosen, merged: bool, tokenizer: Tokenizer | None, quantized: bool = False) -> list[str]:
     """Return the paragraphs of the card on how to use the export.
 
     Args:
         chosen: The settings with which the exported trial was trained.
         merged: Whether the export is a model with the adapter merged in.
         tokenizer: The tokenizer in the export; None if there is none.
+        quantized: Whether the weights of the merged model are quantized.
     """
     return [
         "## How to load it",
+        *(["The weights are quantized, so the loader needs bitsandbytes (`pip install bitsandbytes`)."] * quantized),
         _loading(chosen, merged, tokenizer is not None),
         *_prompts(chosen),
         "To get an answer, after the lines above:",

@@ -11,12 +11,15 @@ import numpy as np
 from partune import config
 from partune.objectives.finetune import FineTune
 from partune.record.record import CONFIG, Record
+from partune.runtime.isolation import quiet
 from partune.trial.names import ItemSet
 
 HELD_OUT = frozenset({ItemSet.VERDICT})
 
 
-def rescore(record: Record, folder: Path, merged: bool, dtype: str) -> Mapping[str, np.ndarray[Any, Any]]:
+def rescore(
+    record: Record, folder: Path, merged: bool, dtype: str, quantized: bool = False
+) -> Mapping[str, np.ndarray[Any, Any]]:
     """Score an export on the study's held-out items, and return the per-item results by name.
 
     Args:
@@ -24,11 +27,12 @@ def rescore(record: Record, folder: Path, merged: bool, dtype: str) -> Mapping[s
         folder: The export: an adapter, or a model with the adapter merged in.
         merged: Whether the export is a model.
         dtype: The precision of the computation, which is that of the exported trial.
+        quantized: Whether the export is a quantized model.
 
     Raises:
         UserError: The export cannot be loaded or scored, or the items are not those on record.
     """
-    with FineTune.of(_study(record, folder, merged, dtype)) as objective:
+    with quiet(), FineTune.of(_study(record, folder, merged, dtype, quantized)) as objective:
         # The merged model has other weights than the base model. Items and validation rows must be the study's.
         objective.expect(
             {
@@ -45,11 +49,12 @@ def rescore(record: Record, folder: Path, merged: bool, dtype: str) -> Mapping[s
     return outcome.scores.items
 
 
-def _study(record: Record, folder: Path, merged: bool, dtype: str) -> config.StudyConfig:
+def _study(record: Record, folder: Path, merged: bool, dtype: str, quantized: bool) -> config.StudyConfig:
     """Return a study that scores the export on the items of a recorded study."""
     sections = dict(record.header["objective"])
-    # Engine litgpt scores with lm-evaluation-harness, and so does engine peft.
-    engine = "peft" if sections.pop("engine", None) is not None else "packed"
+    # Engine litgpt scores with lm-evaluation-harness, and so does engine peft. Layers in int8 (LLM.int8) choose by all
+    # tokens of a forward pass which columns they compute in 16 bits, so requests cannot share rows, as in packs.
+    engine = "peft" if sections.pop("engine", None) is not None or quantized else "packed"
     model, validation = sections["model"], sections["validation"]
     if merged:
         model = {**model, "path": str(folder), "revision": None, "quantize": "none"}
