@@ -146,26 +146,9 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def verdict(arguments: argparse.Namespace) -> int:
     """Test whether one model is better than another."""
-    from partune.report import model_verdict
-    from partune.report.plain_data import print_json
-    from partune.verdict.models.compare import compare_models
+    from partune.cli import verdicts
 
-    answered = compare_models(
-        [arguments.first, *arguments.a],
-        [arguments.second, *arguments.b],
-        tasks=arguments.task,
-        metric=arguments.metric,
-        filter=arguments.filter,
-        margin=arguments.margin,
-        mean=arguments.mean,
-        higher_is_better=None if arguments.better is None else arguments.better == "higher",
-    )
-    summary = model_verdict.summarise(answered)
-    if arguments.json:
-        print_json(summary)
-    else:
-        model_verdict.show(summary)
-    return 0
+    return verdicts.run(arguments)
 
 
 def experiment(arguments: argparse.Namespace) -> int:
