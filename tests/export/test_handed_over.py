@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from partune import Choice, FineTune, Float, Space, Study, config
 from partune.cli import main
 from partune.errors import UserError
 from partune.export.export import export
+from partune.export.usage import QUESTION
 from partune.finetune import adapter as adapters
 from partune.finetune.data import tokenise
 from partune.finetune.model import load_tokenizer
@@ -152,6 +154,27 @@ def test_any_trials_adapter_is_one_of_the_base_or_is_not_handed_over(study: Stud
     ):
         export(tmp_path / "study", tmp_path / "out", trial=number)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("merge", [False, True])
+def test_the_code_of_the_card_answers_as_the_adapter(study: Study, tmp_path: Path, merge: bool) -> None:
+    out = export(study.record.directory, tmp_path / "out", merge=merge)  # type: ignore[arg-type]
+    assert isinstance(study.objective, FineTune)
+    loading, asking = re.findall(r"^```python\n(.*?)^```$", (out / "README.md").read_text(), re.M | re.S)
+    code = (loading + asking).replace("this/folder", str(out)).replace("path/to/base", study.objective.model.path)
+    printed: list[str] = []
+    names: dict[str, Any] = {"print": printed.append}
+    with quiet():
+        exec(code.replace("max_new_tokens=200", "max_new_tokens=8"), names)
+        base = AutoModelForCausalLM.from_pretrained(study.objective.model.path)
+        adapted = PeftModel.from_pretrained(base, str(study.record.adapter(study.best.number)))
+        prompt = load_tokenizer(study.objective.model)(f"user: {QUESTION}\n", add_special_tokens=False)
+        tokens = torch.tensor([prompt["input_ids"]])
+        expected = adapted.generate(input_ids=tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=8)
+    assert names["output"].tolist() == expected.tolist()
+    answer = AutoTokenizer.from_pretrained(out).decode(expected[0, tokens.shape[1] :], skip_special_tokens=True)
+    assert printed == [answer]
 
 
 # ----- merged models

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from partune import Float, Int, Space, Study
 from partune.cli.progress import Terminal
-from partune.export.card import card
+from partune.export.card import Exported, card
 from partune.report import summary, words
 from partune.report.dashboard import NOTE_PART, STUDY, View
 from partune.report.facts import Facts
@@ -100,7 +100,7 @@ def test_a_number_reads_the_same_wherever_it_is_printed(study: Study) -> None:
         "page": page(facts),
         "markdown": markdown(facts),
         "dashboard": note,
-        "card": card(facts.summary, facts.header, facts.winner, None, False),
+        "card": card(facts.summary, facts.header, facts.winner, None, Exported()),
     }
     for name, text in surfaces.items():
         assert score in text, name

@@ -146,26 +146,9 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def verdict(arguments: argparse.Namespace) -> int:
     """Test whether one model is better than another."""
-    from partune.report import model_verdict
-    from partune.report.plain_data import print_json
-    from partune.verdict.models.compare import compare_models
+    from partune.cli import verdicts
 
-    answered = compare_models(
-        [arguments.first, *arguments.a],
-        [arguments.second, *arguments.b],
-        tasks=arguments.task,
-        metric=arguments.metric,
-        filter=arguments.filter,
-        margin=arguments.margin,
-        mean=arguments.mean,
-        higher_is_better=None if arguments.better is None else arguments.better == "higher",
-    )
-    summary = model_verdict.summarise(answered)
-    if arguments.json:
-        print_json(summary)
-    else:
-        model_verdict.show(summary)
-    return 0
+    return verdicts.run(arguments)
 
 
 def experiment(arguments: argparse.Namespace) -> int:
@@ -221,10 +204,22 @@ def export(arguments: argparse.Namespace) -> int:
 
     which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
     out, recipes = as_path(arguments.out), arguments.recipe or tuple(RECIPES)
+    sentences: list[str] = []
     written = write(
-        studies.existing(arguments.directory), out, which, arguments.merge, arguments.storage, recipes, arguments.anyway
+        studies.existing(arguments.directory),
+        out,
+        which,
+        merge=arguments.merge,
+        storage=arguments.storage,
+        recipes=recipes,
+        anyway=arguments.anyway,
+        quantize=arguments.quantize,
+        checked=arguments.check,
+        tell=sentences.append,
     )
     print(f"wrote {'the merged model' if arguments.merge else 'the adapter'} to {written}")
+    for sentence in sentences:
+        print(sentence)
     if (written / "adapter_config.json").is_file() and not (written / TOKENIZER).is_file():
         print("The folder has no tokenizer, because the base model cannot be loaded here.")
     return 0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
-from partune.cli import flags
+from partune.cli import flags, verdicts
 from partune.errors import UserError, suggestion
 
 DESCRIPTION = "Find the best LoRA hyperparameters for the fewest GPU-hours."
@@ -78,10 +78,6 @@ COMPARE = """\
 Compare finished studies of the same objective and space: scores, verdicts, baselines, test tasks, time and cost.
 Studies that differ only in the seed count as repeats of their algorithm. If there are repeats, test the algorithms
 against each other. See docs/compare.md."""
-VERDICT = """\
-Test whether model A is better than model B. A and B are what lm-evaluation-harness wrote with --log_samples: a folder,
-a samples_*.jsonl or a results_*.json. Items are paired by their documents. The answer is BETTER, WORSE, NO WORSE WITHIN
-MARGIN or NOT SHOWN, and each comes from a test. See docs/verdict.md."""
 EXPERIMENT = """\
 Repeat the original study, from which partune grew, with your model or on the demo, and write one page about it. Find
 how many epochs are enough, sample a lower bound for the scores, run every algorithm with several seeds, and test the
@@ -238,32 +234,6 @@ def _compare(command: Parser) -> None:
     _add_storage(command)
 
 
-def _verdict(command: Parser) -> None:
-    command.usage = "%(prog)s A B [--a PATH] [--b PATH] [options]"
-    command.add_argument("first", metavar="A", help="Read the samples of model A from this folder or file.")
-    command.add_argument("second", metavar="B", help="Read the samples of model B from this folder or file.")
-    for name in ("a", "b"):
-        about = (
-            f"Add a run of model {name.upper()} that was trained with another seed. Repeat the flag for several runs."
-        )
-        command.add_argument(f"--{name}", action="append", default=[], metavar="PATH", help=about)
-    about = "Compare this task or group only. Repeat the flag for several. (default: all that A and B have in common)"
-    command.add_argument("--task", action="append", default=[], metavar="NAME", help=about)
-    about = "Compare this metric. (default: acc_norm, acc or exact_match, the first of them that a task has)"
-    command.add_argument("--metric", metavar="NAME", help=about)
-    about = 'Compare the answers after this filter. (default: the only filter, or else the one called "none")'
-    command.add_argument("--filter", metavar="NAME", help=about)
-    about = (
-        "Say whether a higher or a lower score is better. Only needed for a metric of a task of your own, without a "
-        "results_*.json beside the samples."
-    )
-    command.add_argument("--better", choices=("higher", "lower"), help=about)
-    about = "Also test whether A is no worse than B by this margin or more, such as 0.01, in units of the score."
-    command.add_argument("--margin", type=float, metavar="SCORE", help=about)
-    command.add_argument("--mean", action="store_true", help="Answer also for the mean of all tasks.")
-    command.add_argument("--json", action="store_true", help="Print the answers as JSON, for scripts.")
-
-
 def _experiment(command: Parser) -> None:
     from partune.experiment.options import FLAGLESS, OWN, Experiment
 
@@ -287,6 +257,14 @@ def _export(command: Parser) -> None:
     which.add_argument("--defaults", action="store_true", help=about)
     about = "Merge the adapter into the base model, and write the merged model."
     command.add_argument("--merge", action="store_true", help=about)
+    about = "Quantize the merged model to 4 bits (nf4) or 8 bits (int8). Needs bitsandbytes, and no GPU."
+    # The braces tell the completion of shells the choices. `export` itself refuses a wrong one.
+    command.add_argument("--quantize", metavar="{nf4,int8}", help=about)
+    about = (
+        "Load what was written, score it on the study's held-out items, and say here and in the model card how much it "
+        "lost against the adapter."
+    )
+    command.add_argument("--check", action="store_true", help=about)
     about = (
         "Export even if the adapter is shown to be worse than the untouched base model, or if the merged model was "
         "never scored."
@@ -296,7 +274,6 @@ def _export(command: Parser) -> None:
         "Write a recipe for this tool only: trl, litgpt, axolotl, llamafactory, or none. Repeat the flag for several "
         "tools. (default: all four)"
     )
-    # The braces tell the completion of shells the choices. `export` itself refuses a wrong one.
     command.add_argument("--recipe", action="append", metavar="{trl,litgpt,axolotl,llamafactory,none}", help=about)
     _add_storage(command)
 
@@ -458,7 +435,7 @@ COMMANDS = {
     "report": Command("show the results and the verdict of a study", REPORT, _report),
     "dashboard": Command("show a study in Optuna's dashboard, in a browser", DASHBOARD, _dashboard),
     "compare": Command("compare finished studies of one objective", COMPARE, _compare),
-    "verdict": Command("test whether one model is better than another", VERDICT, _verdict),
+    "verdict": Command("test whether one model is better than another", verdicts.VERDICT, verdicts.add),
     "experiment": Command("repeat the original study with one command", EXPERIMENT, _experiment),
     "export": Command("write the winner's adapter, its model card and recipes", EXPORT, _export),
     "bench": Command("measure packs, optimisers, many workers or crashes", BENCH, _bench),

@@ -21,7 +21,7 @@ from partune.config.sections import (
     baseline,
     given,
 )
-from partune.config.validation import ROW_ANSWERS, Test, Validation
+from partune.config.validation import ROW_ANSWERS, Test, Validation, check_metric
 
 __all__ = [
     "DATA_SETTINGS",
@@ -45,6 +45,7 @@ __all__ = [
     "Validation",
     "Where",
     "baseline",
+    "check_metric",
     "dump",
     "flag",
     "given",

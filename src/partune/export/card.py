@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
 from partune import config
-from partune.export.chosen import Chosen, is_file
-from partune.finetune.data import PROMPT, PROMPT_WITH_INPUT
-from partune.finetune.model import DTYPES
+from partune.export.check import Check
+from partune.export.chosen import Chosen, is_file, name_of
+from partune.export.usage import Tokenizer, usage
 from partune.report.plain_data import Summary
 from partune.report.verdict_words import advice, defaults_called, lost_words, small_print
 from partune.report.words import coverage_words, score_of, span, value
@@ -25,6 +25,28 @@ NEVER_JUDGED = (
     "**The scores below are not those of this model.** The study trained and scored the adapter on the base model in "
     "4 bits (nf4). Here it is merged into the base model in full precision, and this combination was never scored."
 )
+NEVER_SCORED = (
+    "**The scores below are not those of this model.** They are those of the adapter in the study. Here it is merged, "
+    "and the model is quantized, which was never scored: `partune export --check` does so."
+)
+BITS = {"nf4": "4 bits (nf4)", "int8": "8 bits (int8)"}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export contains.
+
+    Attributes:
+        merged: Whether it is a model with the adapter merged in.
+        quantized: The form of the merged model's weights, nf4 or int8; None if they are not quantized.
+        tokenizer: The tokenizer; None if there is none.
+        check: What scoring the export has found; None if it was not scored.
+    """
+
+    merged: bool = False
+    quantized: str | None = None
+    tokenizer: Tokenizer | None = None
+    check: Check | None = None
 
 
 def card(
@@ -32,8 +54,7 @@ def card(
     header: Mapping[str, Any],
     trial: Trial | str,
     chosen: Chosen | None,
-    merged: bool,
-    tokenizer: bool = False,
+    exported: Exported,
 ) -> str:
     """Return the text of the card.
 
@@ -42,22 +63,24 @@ def card(
         header: The header of the study's record.
         trial: The trial that is exported, or "defaults".
         chosen: The settings with which that trial was trained; None if they are not known.
-        merged: Whether the export is a model with the adapter merged in.
-        tokenizer: Whether the export contains a tokenizer.
+        exported: What the export contains.
     """
-    parts = [_front(chosen, merged), *_opening(summary, trial, chosen, merged), *_scores(summary, trial)]
+    parts = [_front(chosen, exported), *_opening(summary, trial, chosen, exported), *_scores(summary, trial)]
+    if (check := exported.check) is not None:
+        parts += ["## Does this export score as the adapter?", plain(check.sentence)]
     if chosen is not None:
-        parts += ["## How to load it", _loading(chosen, merged, tokenizer), *_prompting(chosen)]
+        parts += usage(chosen, exported.merged, exported.tokenizer, exported.quantized is not None)
         parts += ["## How it was trained", table([("setting", "value"), *_settings(chosen)])]
     parts += ["## What the search cost", _cost(summary)]
     parts += ["## How to repeat it", *_repeating(summary, header, chosen)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front(chosen: Chosen | None, merged: bool) -> str:
+def _front(chosen: Chosen | None, exported: Exported) -> str:
     """Return the metadata at the head of the card, which the Hub reads."""
     data: dict[str, Any] = {}
-    tags = ["lora", "partune"]
+    merged = exported.merged
+    tags = ["lora", "partune", *(["bitsandbytes"] if exported.quantized is not None else [])]
     if chosen is not None:
         if chosen.has_id:
             data["base_model"] = chosen.model.path
@@ -72,11 +95,15 @@ def _front(chosen: Chosen | None, merged: bool) -> str:
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
-def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, merged: bool) -> list[str]:
-    what = "Model with a LoRA adapter merged in" if merged else "LoRA adapter"
+def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, exported: Exported) -> list[str]:
+    what = "Model with a LoRA adapter merged in" if exported.merged else "LoRA adapter"
     for_model = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
+    for_model += "" if exported.quantized is None else f", in {BITS[exported.quantized]}"
     which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
-    warning = [NEVER_JUDGED] if merged and chosen is not None and chosen.model.quantize != "none" else []
+    warning = []
+    if exported.merged and exported.check is None and chosen is not None:
+        warning += [NEVER_JUDGED] if chosen.model.quantize != "none" else []
+        warning += [NEVER_SCORED] if exported.quantized is not None else []
     return [
         f"# {what}{for_model}",
         *warning,
@@ -136,7 +163,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
     return paragraphs
 
 
-# ----- how it was trained, how it is loaded
+# ----- how it was trained
 
 
 def _settings(chosen: Chosen) -> list[tuple[str, str]]:
@@ -171,53 +198,6 @@ def _adapted(chosen: Chosen) -> str:
     """Return the names of the layers with adapters, in PEFT's form, and a description of where they are."""
     names = ", ".join(code(target) for target in chosen.targets)
     return names if chosen.covered is None else f"{names}: {plain(coverage_words(chosen.covered))}"
-
-
-FOUR_BITS = """\
-four_bits = BitsAndBytesConfig(  # the precision of the base model in training and scoring
-    load_in_4bit=True,
-    bnb_4bit_quant_type="nf4",
-    bnb_4bit_use_double_quant=True,
-    bnb_4bit_compute_dtype=torch.{dtype},
-)"""
-
-
-def _loading(chosen: Chosen, merged: bool, tokenizer: bool) -> str:
-    source = chosen.model.path if chosen.has_id else f"path/to/{name_of(chosen.model.path)}"
-    base = "this/folder" if merged else source
-    options = "" if chosen.model.revision is None or merged else f", revision={chosen.model.revision!r}"
-    tokenizer_arguments = "'this/folder'" if tokenizer else f"{base!r}{options}"
-    four_bits = not merged and chosen.model.quantize != "none"
-    if four_bits:
-        options += ", quantization_config=four_bits"
-    lines = [
-        *(["import torch"] if four_bits else []),
-        *([] if merged else ["from peft import PeftModel"]),
-        f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' if four_bits else ''}",
-        "",
-        *(FOUR_BITS.format(dtype=DTYPES[chosen.dtype]).splitlines() if four_bits else []),
-        f"tokenizer = AutoTokenizer.from_pretrained({tokenizer_arguments})",
-        f"model = AutoModelForCausalLM.from_pretrained({base!r}{options})",
-        *([] if merged else ['model = PeftModel.from_pretrained(model, "this/folder")']),
-    ]
-    return fenced("\n".join(lines), "python")
-
-
-def _prompting(chosen: Chosen) -> list[str]:
-    if chosen.rows == "chat":
-        if chosen.template is None:
-            return ["The adapter was trained on chats, rendered with the tokenizer's chat template."]
-        return ["The adapter was trained on chats, rendered with this template:", fenced(chosen.template)]
-    if chosen.rows == "completion":
-        return ["The adapter was trained on prompts as they are, without a template, each followed by its completion."]
-    if chosen.rows == "text":
-        return ["The adapter was trained on plain texts, without prompts."]
-    return [
-        "The adapter was trained with Alpaca's prompts, without an input:",
-        fenced(PROMPT),
-        "and with an input:",
-        fenced(PROMPT_WITH_INPUT),
-    ]
 
 
 # ----- what it cost, how to repeat it
@@ -277,9 +257,3 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
         "run": {} if engine is None else {"engine": engine},
     }
     return {"version": 1, **config.parse(study).model_dump(mode="json", exclude_defaults=True)}
-
-
-def name_of(path: str) -> str:
-    """Return the last part of a local path; return a Hub id or any other relative name unchanged."""
-    where = Path(path)
-    return where.name if where.is_absolute() or path.startswith(("~", ".")) else path

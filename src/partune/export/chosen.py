@@ -338,6 +338,12 @@ def is_file(path: str) -> bool:
     return Path(path).is_absolute() or is_file_name(path)
 
 
+def name_of(path: str) -> str:
+    """Return the last part of a local path; return a Hub id or any other relative name unchanged."""
+    where = Path(path)
+    return where.name if where.is_absolute() or path.startswith(("~", ".")) else path
+
+
 def shown(path: str, here: Path) -> str:
     """Return a path in a form that is safe to publish.
 

@@ -13,15 +13,17 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal
 
 from partune import config
 from partune.errors import UserError, suggestion
-from partune.export.card import card
+from partune.export.card import Exported, card
+from partune.export.check import Check, check, judged
 from partune.export.chosen import Chosen, tilde
 from partune.export.recipes.write import RECIPES, write
+from partune.export.usage import Tokenizer
 from partune.record.record import Record
 from partune.report.plain_data import Summary
 from partune.report.summary import summarise
@@ -45,6 +47,9 @@ def export(
     storage: str | None = None,
     recipes: Collection[str] = tuple(RECIPES),
     anyway: bool = False,
+    quantize: str | None = None,
+    checked: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Write an adapter, or the model with it merged in, to a new folder, with a model card.
 
@@ -59,6 +64,10 @@ def export(
         anyway: Whether to export in three doubtful cases too: the verdict shows the winner worse than the untouched
             base model; the saved adapter, loaded again, gave other answers than those on record; the adapter was
             trained on a base model in 4 bits and is to be merged.
+        quantize: The form of the merged model's weights, nf4 or int8; None leaves them as they are.
+        checked: Whether to load what was written, score it on the study's held-out items, and say in the card how much
+            it lost against the adapter.
+        tell: Is called with the sentence that says how much it lost.
 
     Returns:
         The path of the folder.
@@ -71,6 +80,8 @@ def export(
     for tool in recipes:
         if tool not in (*RECIPES, "none"):
             raise UserError(f'no recipe for "{tool}"{suggestion(tool, (*RECIPES, "none"))}')
+    if quantize is not None:
+        _require_quantization(quantize, merge)
     out = as_path(out)
     record = Record.open(directory, read_only=True, storage=storage)
     if os.path.lexists(out):
@@ -93,6 +104,9 @@ def export(
         names = ", ".join(map(str, record.artifacts.adapters())) or "none"
         whose = trial if isinstance(trial, str) else f"trial {trial}"
         raise UserError(f"{directory} has no adapter of {whose}; it has: {names} (`--keep` makes a study keep more)")
+    scored = None
+    if checked:
+        scored = judged(record, trained, run, None if best is None else int(best["trial"]))
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)
@@ -100,12 +114,14 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if merge:
-            _merge(record, adapter, draft, anyway)
+            _merge(record, adapter, draft, anyway, quantize)
         else:
             _copy(adapter, draft)
         tools = [tool for tool in RECIPES if tool in recipes]
-        _describe(record, summary, trial, run, adapter, draft, out, merge, tools)
+        found = _describe(record, summary, trial, run, adapter, draft, out, Exported(merge, quantize), tools, scored)
         draft.rename(out)
+        if found is not None:
+            tell(found.sentence)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
@@ -150,10 +166,21 @@ def _check_fits(record: Record, adapter: Path) -> None:
         check_fits(config.validated(config.Model, model), adapter)
 
 
-def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
+def _require_quantization(form: str, merge: bool) -> None:
+    """Raise UserError if a model cannot be quantized here, or there is none to quantize."""
+    require_finetune()
+    from partune.finetune.quantizing import require
+
+    require(form)
+    if not merge:
+        raise UserError(f"`--quantize {form}` quantizes the merged model: add `--merge`")
+
+
+def _merge(record: Record, adapter: Path, out: Path, anyway: bool, form: str | None) -> None:
     """Write the merged model; raise UserError if the base model is no longer the one that the study fine-tuned."""
     from partune.finetune.adapter import merge
     from partune.finetune.digests import of_model
+    from partune.finetune.quantizing import quantize
 
     model = record.header["objective"].get("model")
     if model is None:
@@ -164,12 +191,20 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool) -> None:
             f"{record.directory} trained and scored its adapters on the base model in 4 bits ({spec.quantize}), but "
             "`--merge` merges into the base model in full precision, and this combination was never scored. Export the "
             "adapter without `--merge`: the model card says how to load the base model in 4 bits. Or add `--anyway`: "
-            "the model card then warns that the combination was never scored"
+            "the model card then warns that the combination was never scored, unless `--check` scores it"
         )
     changed, _ = differences(record.contents, of_model(spec))
     if changed:
         raise UserError(f"{spec.path} is not the base model that the study fine-tuned; restore {' and '.join(changed)}")
-    merge(spec, adapter, out)
+    if form is None:
+        merge(spec, adapter, out)
+        return
+    whole = draft_of(out)
+    try:
+        merge(spec, adapter, whole)
+        quantize(whole, out, form, spec.trust_remote_code)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 def _copy(adapter: Path, out: Path) -> None:
@@ -191,32 +226,41 @@ def _describe(
     adapter: Path,
     draft: Path,
     out: Path,
-    merged: bool,
+    exported: Exported,
     tools: Collection[str],
-) -> None:
-    """Write the model card and the recipes."""
+    scored: Trial | None,
+) -> Check | None:
+    """Write the model card and the recipes; check the export if there is a run on record to compare it with."""
     trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
-    chosen = None
+    chosen, tokenizer, found = None, None, None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / FOLDER)
-        _save_tokenizer(chosen, draft)
+        tokenizer = _save_tokenizer(chosen, draft)
         if tools:
             write(chosen, draft / FOLDER, tools)
-    has_tokenizer = (draft / TOKENIZER).is_file()
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, merged, has_tokenizer)
+        if scored is not None:
+            found = check(record, scored, chosen, draft, exported.merged, exported.quantized)
+    elif scored is not None:
+        raise UserError(f"{adapter} is not in PEFT's format, so `--check` cannot load it: leave `--check` out")
+    exported = dataclasses.replace(exported, tokenizer=tokenizer, check=found)
+    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, exported)
     (draft / "README.md").write_text(text, encoding="utf-8")
+    return found
 
 
-def _save_tokenizer(chosen: Chosen, draft: Path) -> None:
-    """Write the tokenizer with the chat template used in training, unless the base model cannot be found here."""
-    from partune.finetune.model import load_tokenizer
+def _save_tokenizer(chosen: Chosen, draft: Path) -> Tokenizer | None:
+    """Write the tokenizer with the chat template used in training; return None if the base model is not found here."""
+    from partune.finetune.chats import Chat
+    from partune.finetune.model import ending, load_tokenizer
     from partune.runtime.isolation import quiet
 
     try:
         tokenizer = load_tokenizer(chosen.model)
     except UserError:  # the base model has moved or is on another machine; the adapter can still be exported
-        return
-    if chosen.template is not None and chosen.rows == "chat":
+        return None
+    is_chat = chosen.rows == "chat"
+    if chosen.template is not None and is_chat:
         tokenizer.chat_template = chosen.template
     with quiet():
         tokenizer.save_pretrained(str(draft))
+        return Tokenizer(len(ending(tokenizer)), is_chat and Chat.of(tokenizer, None).parts)

@@ -245,7 +245,7 @@ def merge(model: config.Model, folder: Path, out: Path) -> None:
         expected = _write_merged(model, folder, draft)
         spec = model.model_copy(update={"path": str(draft), "revision": None, "quantize": "none"})
         reloaded = load(spec, "fp32", "cpu")
-        _check_alike(expected, reloaded.model, f"{folder}: the merged model does not load as it was written")
+        check_alike(expected, reloaded.model, f"{folder}: the merged model does not load as it was written")
 
 
 def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
@@ -268,7 +268,7 @@ def _write_merged(model: config.Model, folder: Path, draft: Path) -> Tensor:
         # `safe_merge` looks for NaN only, so the logits before and after merging are compared.
         expected = read_text(base.model).detach()
         merged = adapted.merge_and_unload(safe_merge=True)
-        _check_alike(expected, merged, f"{folder} cannot be merged: the merged model gives different answers")
+        check_alike(expected, merged, f"{folder} cannot be merged: the merged model gives different answers")
         merged.to(stored or base.model.dtype)
         merged.save_pretrained(str(draft), safe_serialization=True)
         base.tokenizer.save_pretrained(str(draft))
@@ -293,9 +293,15 @@ def _copy_processors(model: config.Model, draft: Path) -> None:
             shutil.copy(cached, draft / name)
 
 
-def _check_alike(expected: Tensor, model: PreTrainedModel, message: str) -> None:
-    """Raise UserError, which begins with `message`, if the model's logits for a few tokens are not as expected."""
-    logits = read_text(model).detach()
+def check_alike(expected: Tensor, model: PreTrainedModel, message: str) -> None:
+    """Raise UserError if a model's logits for a few tokens are not as expected.
+
+    Args:
+        expected: The logits, (1, T, V), in fp32.
+        model: The model.
+        message: The beginning of the error's message.
+    """
+    logits = read_text(model).detach().float()
     most = float((logits - expected).abs().max()) if logits.shape == expected.shape else math.inf
     # `not <=` instead of `>`, so that a NaN is refused too: any comparison with NaN is false.
     if not most <= ALIKE * (1 + float(expected.abs().max())):

@@ -142,7 +142,7 @@ class Materials:
             rows = tokenise(self.data, tokenizer)
             held = HeldOut.of(rows, study, tokenizer)
             base = self.base(dtype)
-            validation = None if held is None else held.task(study, base)
+            validation = None if held is None else held.task(self.data, self.validation, base)
             scorer = Scorer(base, self.validation, study.test, study.search.seed, validation)
             check_vocabulary(base, "the data", int(rows.tokens.max()))
             for part in scorer.parts:

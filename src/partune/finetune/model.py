@@ -146,7 +146,8 @@ def load(
     with quiet(), own_generators(where):  # random weights are drawn first, and then replaced by the checkpoint
         try:
             model, unused = _pretrained(spec, dtype=getattr(torch, DTYPES[kind]), **placed)
-            if not placed:
+            # bitsandbytes has put the layers of a checkpoint that it quantized on the device, and refuses to move them.
+            if not placed and getattr(model, "quantization_method", None) != "bitsandbytes":
                 model.to(where)
         except (torch.OutOfMemoryError, MemoryError) as error:
             raise UserError(f"model {spec.path} does not fit on {where} in {kind}: {one_line(error)}") from None

@@ -36,13 +36,27 @@ def difference(base: Observation, zero: Observation, dtype: str) -> str | None:
         The name of the task, the number of items that differ and the largest difference, or another reason why the
         answers cannot be compared; None if they agree.
     """
+    return difference_of_items(base.items, zero.items, dtype, zero.error or base.error)
+
+
+def difference_of_items(
+    base: Mapping[str, npt.NDArray[Any]], zero: Mapping[str, npt.NDArray[Any]], dtype: str, failed: str | None = None
+) -> str | None:
+    """Describe how the answers of two models differ, as `difference` does.
+
+    Args:
+        base: The per-item results of the base model, by name.
+        zero: The per-item results of a model that should be the same.
+        dtype: The precision of both: fp32, bf16 or fp16.
+        failed: What to return if no item was scored for both.
+    """
     absolute, relative = TOLERANCE[dtype]
-    names = (ResultName.of_array(name) for name in base.items.keys() & zero.items.keys())
+    names = (ResultName.of_array(name) for name in base.keys() & zero.keys())
     shared = sorted((name for name in names if name is not None and name.what in (LIKELIHOODS, TEXTS)), key=str)
     if not shared:
-        return zero.error or base.error or "no item was scored for both"
+        return failed or "no item was scored for both"
     for name in shared:
-        expected, got = base.items[str(name)], zero.items[str(name)]
+        expected, got = base[str(name)], zero[str(name)]
         if expected.shape != got.shape:
             return f"{name}: {expected.shape} answers for the base, {got.shape} for learning rate 0"
         if name.what == TEXTS:

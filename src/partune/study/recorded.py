@@ -98,6 +98,8 @@ class RecordedStudy:
         merge: bool = False,
         recipes: Collection[str] | None = None,
         anyway: bool = False,
+        quantize: Literal["nf4", "int8"] | None = None,
+        check: bool = False,
     ) -> Path:
         """Write an adapter, or the model with it merged in, with a model card.
 
@@ -111,6 +113,9 @@ class RecordedStudy:
             anyway: Whether to write an adapter that would otherwise be refused: a winner that is shown worse than the
                 base model, a winner whose answers after loading differ from the scored ones, or an adapter that was
                 trained on a base model in 4 bits and is to be merged.
+            quantize: The form of the merged model's weights: nf4 (4 bits) or int8 (8 bits); None keeps them.
+            check: Whether to load what was written, score it on the held-out items, and say in the model card how much
+                it lost against the adapter.
 
         Returns:
             The folder.
@@ -122,7 +127,7 @@ class RecordedStudy:
         from partune.export.recipes.write import RECIPES
 
         tools = tuple(RECIPES) if recipes is None else tuple(recipes) or ("none",)
-        return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway)
+        return write(self.directory, Path(out), trial, merge, self._storage, tools, anyway, quantize, check)
 
     def resume(self, budget: int | None = None) -> Study:
         """Continue the study in this process with the settings in its file, and return it when it has ended.

@@ -89,19 +89,17 @@ class HeldOut:
         counts = {"validation_twins": same, "validation_prompts": prompts - same}
         return {name: count for name, count in counts.items() if count}
 
-    def task(self, study: config.StudyConfig, base: Base) -> ValidationRows:
+    def task(self, data: config.Data, validation: config.Validation, base: Base) -> ValidationRows:
         """Return the validation rows as a task.
 
         Args:
-            study: The study's settings.
+            data: Section `data` of a study.
+            validation: Section `validation` of a study.
             base: The base model, whose tokenizer knows the texts of labels and answers.
 
         Raises:
             UserError: The metric is of generated answers, and a row has no prompt.
         """
-        data, validation = study.data, study.validation
-        assert data is not None
-        assert validation is not None
         if validation.generates:
             return RowAnswers(self.validation, base, validation.generation, self.function, self.apart)
         if self.labels is None:

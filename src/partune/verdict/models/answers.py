@@ -129,7 +129,7 @@ def answers(questions: Sequence[Question], margin: float | None = None) -> list[
         Answer(
             name=question.name,
             kind=question.kind,
-            tasks=tuple(part.task for part in question.parts),
+            tasks=tuple(dict.fromkeys(part.task for part in question.parts)),
             measures=tuple(dict.fromkeys(part.measure for part in question.parts)),
             scores=each.scores,
             comparison=comparison,

@@ -1,4 +1,4 @@
-"""Compare two models from files that lm-evaluation-harness wrote with `--log_samples`."""
+"""Compare two models: from files that lm-evaluation-harness wrote with `--log_samples`, or by scoring them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 
 from partune.errors import UserError, suggestion
 from partune.verdict.models.answers import Answer, Question, answers
-from partune.verdict.models.pairing import Measure, NoMeanError, Paired, check_settings, choose, pair, same
+from partune.verdict.models.pairing import UNBOUNDED, Measure, NoMeanError, Paired, check_settings, choose, pair, same
 from partune.verdict.models.samples import UNNAMED, ModelSamples, TaskSamples, read
+from partune.verdict.models.score import Scoring, Section, ask
 
 Places = str | Path | Sequence[str | Path]
 
@@ -23,8 +24,8 @@ class Model:
     """One of the two models.
 
     Attributes:
-        paths: The files or folders of its runs.
-        name: The name of the model in the results files; None if these are not there or do not agree.
+        paths: The files or folders of its runs; ids of models, and "base", are paths too.
+        name: The name of the model in the results files, or what was scored; None if it is not known.
     """
 
     paths: tuple[Path, ...]
@@ -62,38 +63,77 @@ def compare_models(
     margin: float | None = None,
     mean: bool = False,
     higher_is_better: bool | None = None,
+    model: Section | None = None,
+    data: Section | None = None,
+    limit: int | None = None,
+    fewshot: int | None = None,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_task_code: bool = False,
 ) -> ModelVerdict:
     """Test whether model A is better than model B, on the items that both have answered.
 
     Args:
-        a: What lm-evaluation-harness wrote for A with `--log_samples`: a folder, a samples file or a results file. A
-            list of several means runs with different training seeds, whose spread becomes a part of the error.
+        a: What lm-evaluation-harness wrote for A with `--log_samples`: a folder, a samples file or a results file. Or a
+            model to score: the folder of an adapter, a study's directory (its winner's adapter), the folder or id of a
+            model, or "base". A list of several means runs with different training seeds, whose spread becomes a part
+            of the error.
         b: The same for B.
-        tasks: The tasks or groups to compare; all by default. A group whose score is in the results files is
-            one answer.
+        tasks: The tasks or groups to compare; by default all of the samples. A group is one answer.
         metric: The metric; by default acc_norm, acc or exact_match, the first of them that a task has.
         filter: The filter of the answers; by default the only one, or else the one called "none".
         margin: Also test whether A is no worse than B by this margin or more, in units of the score.
         mean: Whether to answer also for the mean of the tasks, which count equally.
         higher_is_better: Whether a higher score is better, for a metric for which the files do not say so.
+        model: The base model of adapters that are scored: its folder, its id, or the keys of section `model`.
+        data: Rows to score models on instead of tasks: their path or id, or the keys of section `data`.
+        limit: The number of items of each task on which models are scored, from the beginning; by default all.
+        fewshot: The number of solved examples before each question; by default that of the task.
+        dtype: The precision in which models are scored: fp32, bf16, fp16 or "auto".
+        device: The device on which models are scored.
+        trust_task_code: Whether local task files may run code.
 
     Raises:
-        UserError: The files cannot be read, or the models cannot be compared by them.
+        UserError: The files cannot be read, a model cannot be scored, or the models cannot be compared.
     """
     if margin is not None and not (math.isfinite(margin) and margin > 0):
         raise UserError(f"the margin must be above 0, such as 0.01, got {margin:g}")
     places = [[side] if isinstance(side, (str, Path)) else list(side) for side in (a, b)]
-    runs = [[read(place) for place in listed] for listed in places]
-    if not all(runs):
+    if not all(places):
         raise UserError("each of the two models needs at least one folder or file of samples")
+    named = [str(tasks)] if isinstance(tasks, (str, Path)) else list(map(str, tasks))
+    scoring = Scoring(model, data, limit, fewshot, dtype, device, trust_task_code)
+    if scoring.wanted([*places[0], *places[1]]):
+        for flag, value in (("--filter", filter), ("--better", higher_is_better)):
+            if value is not None:
+                raise UserError(f"`{flag}` is for samples of lm-evaluation-harness; leave it out to score models")
+        if mean and len(set(named)) < 2:
+            raise UserError("a mean needs at least two tasks: leave out `--mean`, or name more with `--task`")
+        if margin is not None and margin >= 1 and named and metric not in UNBOUNDED:
+            raise _too_large(margin)  # before the models are scored
+        asked = ask(places[0], places[1], scoring, named, metric)
+        questions, note = with_mean(asked.questions, mean)
+        _check_margin(margin, questions)
+        sides = [Model(tuple(map(Path, side)), name) for side, name in zip(places, asked.names, strict=True)]
+        return ModelVerdict(sides[0], sides[1], tuple(answers(questions, margin)), (*asked.notes, *note))
+    runs = [[read(place) for place in listed] for listed in places]
     _check_distinct(*runs)
     left, right = _named_alike(*runs)
     pairing = _Pairing(left, right, metric, filter, higher_is_better)
-    questions = pairing.questions([tasks] if isinstance(tasks, str) else tasks, mean)
-    if margin is not None and any(margin >= 1 and part.bounded for each in questions for part in each.parts):
-        raise UserError(f"a margin of {margin:g} is no margin for scores from 0 to 1: choose one such as 0.01")
+    questions = pairing.questions(named, mean)
+    _check_margin(margin, questions)
     given = answers(questions, margin)
     return ModelVerdict(_model(left), _model(right), tuple(given), tuple(pairing.notes))
+
+
+def _check_margin(margin: float | None, questions: Sequence[Question]) -> None:
+    """Raise UserError for a margin that is as large as the range of scores."""
+    if margin is not None and any(margin >= 1 and part.bounded for each in questions for part in each.parts):
+        raise _too_large(margin)
+
+
+def _too_large(margin: float) -> UserError:
+    return UserError(f"a margin of {margin:g} is no margin for scores from 0 to 1: choose one such as 0.01")
 
 
 def _model(runs: Sequence[ModelSamples]) -> Model:
@@ -125,6 +165,29 @@ def _named_alike(a: Sequence[ModelSamples], b: Sequence[ModelSamples]) -> tuple[
         return run if only is None else replace(run, tasks={name: replace(only, task=name)})
 
     return [named(run) for run in a], [named(run) for run in b]
+
+
+def with_mean(asked: Sequence[Question], mean: bool) -> tuple[list[Question], list[str]]:
+    """Return questions and, if it is asked for, one about the mean of their tasks, with notes about it.
+
+    Args:
+        asked: The questions.
+        mean: Whether the mean is asked for.
+
+    Raises:
+        UserError: There is no mean of these tasks.
+    """
+    if not mean:
+        return list(asked), []
+    if len(asked) < 2:
+        raise UserError(f"a mean needs at least two tasks, and there is only {asked[0].name}: leave out `--mean`")
+    parts = [part for each in asked for part in each.parts]
+    if len({part.measure.higher for part in parts}) > 1:
+        raise UserError("there is no mean of metrics of which one is better if higher, another if lower")
+    metrics = dict.fromkeys(part.measure.metric for part in parts)
+    note = [f"The mean is one of different metrics: {', '.join(metrics)}."] if len(metrics) > 1 else []
+    shares = [share / len(asked) for each in asked for share in each.shares]
+    return [*asked, Question("mean", "mean", parts, shares)], note
 
 
 class _Pairing:
@@ -175,18 +238,9 @@ class _Pairing:
             known = {each.filter for each in self._measures.values()}
             raise UserError(f"no task has a filter {self._filter}{suggestion(self._filter, sorted(known))}")
         self._note_equal_runs(asked)
-        if not mean:
-            return asked
-        if len(asked) < 2:
-            raise UserError(f"a mean needs at least two tasks, and there is only {asked[0].name}: leave out `--mean`")
-        parts = [part for each in asked for part in each.parts]
-        if len({part.measure.higher for part in parts}) > 1:
-            raise UserError("there is no mean of metrics of which one is better if higher, another if lower")
-        metrics = dict.fromkeys(part.measure.metric for part in parts)
-        if len(metrics) > 1:
-            self._note(f"The mean is one of different metrics: {', '.join(metrics)}.")
-        shares = [share / len(asked) for each in asked for share in each.shares]
-        return [*asked, Question("mean", "mean", parts, shares)]
+        questions, note = with_mean(asked, mean)
+        self._note(*note)
+        return questions
 
     def _note(self, *notes: str) -> None:
         self.notes.update(dict.fromkeys(notes))

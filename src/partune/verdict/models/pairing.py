@@ -24,6 +24,8 @@ PREFERRED = ("acc_norm", "acc", "exact_match")  # the metric of a task, if the u
 HIGHER = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "acc_all", "exact_match", "likelihood")
 # Metrics of the harness whose samples are numbers, and whose score is not the mean of these numbers.
 NOT_MEANS = ("perplexity", "bypass")
+# Scores without bounds, or with others, even if all that were seen are from 0 to 1.
+UNBOUNDED = ("loss", "margin", "perplexity")
 CLOSE = 1e-6  # the largest difference, relative to the score, between a mean and the score in the results file
 
 
@@ -75,7 +77,9 @@ class Paired:
 
     @property
     def bounded(self) -> bool:
-        """Whether all scores are from 0 to 1."""
+        """Whether all scores are from 0 to 1, and none can be outside."""
+        if self.measure.metric in UNBOUNDED:
+            return False
         scores = np.concatenate([self.a, self.b]) * (1 if self.measure.higher else -1)
         return bool((scores >= 0).all() and (scores <= 1).all())
 

@@ -1,0 +1,118 @@
+"""Score an export on the study's held-out items, and say how much it lost against the adapter in the study."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from partune.errors import UserError
+from partune.export.chosen import Chosen
+from partune.record.record import Record
+from partune.runtime import rounding
+from partune.trial import Status, Trial
+from partune.trial.names import Baseline, ItemSet, WinnerScoring
+from partune.verdict.models.answers import Answer, answers
+from partune.verdict.models.scored import metrics_on, question
+
+ONLY = "`--check` compares with the scores on the held-out items that are on record"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What the check of an export has found.
+
+    Attributes:
+        answer: The comparison of the export (A) with the adapter in the study (B).
+        what: What was loaded and scored, such as "the merged model".
+        dtype: The precision of the computation.
+        same: Whether all log-likelihoods are the same but for the rounding of fp32.
+    """
+
+    answer: Answer
+    what: str
+    dtype: str
+    same: bool
+
+    @property
+    def sentence(self) -> str:
+        """How much the export lost, with its interval, and whether a difference is shown."""
+        answer = self.answer
+        stderr, metric = answer.comparison.stderr, answer.measures[0].metric
+        now, then = (rounding.score(score, None if self.same else stderr) for score in answer.scores)
+        begin = (
+            f"Loaded from this folder in {self.dtype} and scored on the {answer.items:,} held-out items, {self.what} "
+            f"has {metric} {now}; the adapter had {then} in the study."
+        )
+        low, high = (0.0 - bound for bound in reversed(answer.interval))
+        if self.same or math.isnan(low):
+            return f"{begin} It lost nothing: the log-likelihoods of all answers are the same but for rounding."
+        places = rounding.decimals(stderr) if rounding.uncertain(stderr) else 4
+        lost = rounding.difference(0.0 - answer.gain, stderr, sign="")
+        shown = {"worse": "A loss is shown", "better": "A gain is shown"}.get(answer.relation, "No difference is shown")
+        return (
+            f"{begin} It lost {lost} (95 % interval {low:.{places}f} to {high:.{places}f}; below 0 is a gain). {shown} "
+            f"({rounding.chance(answer.p)}; items worse: {answer.lost:,}, better: {answer.won:,})."
+        )
+
+
+def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: int | None) -> Trial:
+    """Return the run on record whose held-out scores are those of the exported adapter.
+
+    Args:
+        record: The study's record.
+        trained: The number of the exported trial, or the defaults.
+        run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
+        winner: The number of the winner; None if there is none.
+
+    Raises:
+        UserError: The study is not a fine-tuning, or has no such scores.
+    """
+    if "model" not in record.header["objective"] or "scoring" not in record.loaded:
+        raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
+    runs = record.anchors()
+    if isinstance(trained, Baseline):
+        scored = runs.get(trained)
+    else:
+        scored = runs.get(WinnerScoring.JUDGED) if trained == winner else None
+        # The winner's own run has no held-out scores on record if a fresh run of it ships.
+        scored = None if scored is not None and (scored.order is not None) != (run is not None) else scored
+    if scored is None or scored.status is not Status.DONE:
+        whose = "the defaults" if isinstance(trained, Baseline) else f"trial {trained}"
+        raise UserError(
+            f"{ONLY}, and {record.directory} has none of {whose}: leave `--check` out, or export the winner"
+        )
+    return scored
+
+
+def check(
+    record: Record, scored: Trial, chosen: Chosen, folder: Path, merged: bool, quantized: str | None = None
+) -> Check:
+    """Load an export as its users will, score it on the held-out items, and compare it with the adapter.
+
+    Args:
+        record: The study's record.
+        scored: The run on record with the scores of the adapter.
+        chosen: The settings with which the adapter was trained.
+        folder: The export.
+        merged: Whether the export is a model with the adapter merged in.
+        quantized: The form of the merged model's weights; None if they are not quantized.
+
+    Raises:
+        UserError: The export cannot be loaded or scored, or the study's items have changed.
+    """
+    from partune.objectives.agreement import difference_of_items
+    from partune.objectives.rescoring import rescore
+
+    then = record.items("anchors", scored.number)
+    metrics = metrics_on(ItemSet.VERDICT, then, record.loaded["scoring"]["metric"])
+    if not metrics:
+        raise UserError(f"{ONLY}, and {record.directory} has none: its files in items/ are missing")
+    now = rescore(record, folder, merged, chosen.dtype, quantized is not None)
+    kind: Literal["task", "mean"] = "task" if len(metrics) == 1 else "mean"
+    (answer,) = answers([question("held-out items", kind, [now], [then], ItemSet.VERDICT, metrics)])
+    same = chosen.dtype == "fp32" and quantized is None and difference_of_items(then, now, chosen.dtype) is None
+    what = "the merged model" if merged else "the base model with this adapter"
+    what += "" if quantized is None else f", quantized to {quantized},"
+    return Check(answer, what, chosen.dtype, same)

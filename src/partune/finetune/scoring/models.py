@@ -1,0 +1,303 @@
+"""Score several models on the same items: all items of some tasks, or all rows of some data.
+
+Adapters of one base model are scored together, in the forward passes of a pack. Adapters that a pack cannot hold, such
+as those with DoRA, are loaded by PEFT, one after the other. Quantized models are scored by lm-evaluation-harness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from partune import config
+from partune.errors import UserError
+from partune.finetune.model import Base, check_exists, check_json, check_vocabulary, find_device, find_dtype, load
+from partune.finetune.scoring.base import Task
+from partune.finetune.scoring.scores import Part, Scorer, Scores, check_apart, check_first_token, choose_metrics
+from partune.finetune.scoring.validation_rows import ValidationRows
+from partune.trial.names import ItemSet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from partune.finetune.packed.answers import PackedAnswers
+    from partune.finetune.scoring.base import PackAnswers
+
+ALL = frozenset({ItemSet.TEST})
+BATCH = 64  # requests per forward pass, where lm-evaluation-harness scores
+# Settings of PEFT's LoRA with which an adapter is more, or other, than alpha / r times B A on each of its layers.
+FURTHER = (
+    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
+    "layer_replication", "trainable_token_indices", "target_parameters", "eva_config", "corda_config",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model to score.
+
+    Attributes:
+        model: The model, or the base model of the adapter.
+        adapter: The folder of the adapter; None for the model by itself.
+    """
+
+    model: config.Model
+    adapter: Path | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What models are scored on: tasks, or rows of data.
+
+    Attributes:
+        tasks: Names of harness tasks, or YAML files.
+        data: The rows; None for tasks.
+        metric: The metric; None for that which each task is usually scored by.
+        limit: The number of items to use of each task, from the beginning; None uses all.
+        fewshot: The number of solved examples before each question; None for that of the task.
+        trusted: Whether local task files may run code.
+    """
+
+    tasks: tuple[str, ...] = ()
+    data: config.Data | None = None
+    metric: str | None = None
+    limit: int | None = None
+    fewshot: int | None = None
+    trusted: bool = False
+
+
+class WholeScorer(Scorer):
+    """Scores models on all items of tasks.
+
+    Args:
+        base: The base model, whose tokenizer and context length are used.
+        tasks: The tasks.
+        metric: The metric; None for that which each task is usually scored by.
+
+    Raises:
+        UserError: A task lacks the metric, or is there twice.
+    """
+
+    def __init__(self, base: Base, tasks: Sequence[Task], metric: str | None) -> None:
+        check_apart(tasks, [])
+        for task in tasks:
+            task.check(base.context)
+        self.tasks, self.context, self.rungs = tuple(tasks), base.context, []
+        self.metrics = {task.name: choose_metrics([task], metric)[0] for task in tasks}
+        self.metric = next(iter(self.metrics.values()))
+        self.parts = [
+            Part(ItemSet.TEST, task, np.array(task.scorable(name)), name)
+            for task, name in zip(tasks, self.metrics.values(), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a candidate.
+
+    Attributes:
+        scores: The scores, and the results of single items.
+        metrics: The metric of each task.
+        groups: The tasks that consist of several.
+        rows: The digest of the rows as the model reads them; empty if none were scored by their loss.
+    """
+
+    scores: Scores
+    metrics: Mapping[str, str]
+    groups: frozenset[str]
+    rows: str = ""
+
+
+def score_models(candidates: Sequence[Candidate], asked: Asked, dtype: str, device: str) -> list[Scored]:
+    """Score models on the same items, each base model loaded once.
+
+    Args:
+        candidates: The models.
+        asked: What they are scored on.
+        dtype: The precision: fp32, bf16, fp16 or "auto".
+        device: The device, such as "auto" or "cuda:1".
+
+    Raises:
+        UserError: A model, an adapter, a task or the rows cannot be used.
+    """
+    from partune.finetune import adapter as adapters
+    from partune.finetune.data import find_files
+    from partune.finetune.scoring.definitions import check_file
+
+    # Names and files first, because a large model takes minutes to load.
+    for candidate in candidates:
+        check_exists(candidate.model)
+        if candidate.adapter is not None:
+            adapters.check(candidate.adapter)
+    for name in asked.tasks:
+        check_file(name)
+    if asked.data is not None:
+        find_files(asked.data)
+    kind = find_dtype(dtype, find_device(device))
+    scored: dict[Candidate, Scored] = {}
+    for model in dict.fromkeys(candidate.model for candidate in candidates):
+        of_model = list(dict.fromkeys(candidate for candidate in candidates if candidate.model == model))
+        scored |= dict(zip(of_model, _score(model, of_model, asked, kind, device), strict=True))
+    return [scored[candidate] for candidate in candidates]
+
+
+def _score(model: config.Model, candidates: Sequence[Candidate], asked: Asked, dtype: str, device: str) -> list[Scored]:
+    """Score a model, and adapters on it."""
+    from partune.finetune.materials import suitable_threads
+    from partune.finetune.scoring.base import NotFiniteError
+    from partune.runtime.threads import torch_threads
+
+    base = load(model, dtype, device)
+    scorer = _scorer(base, asked)
+    groups = frozenset(task.name for task in scorer.tasks if len(task.strata) > 1)
+    rows = next((task.examples.digest for task in scorer.tasks if isinstance(task, ValidationRows)), "")
+    rows = rows if "loss" in scorer.metrics.values() else ""
+    with torch_threads(suitable_threads(base, None)):
+        scores = _answered(base, scorer, [candidate.adapter for candidate in candidates])
+    for candidate, found in zip(candidates, scores, strict=True):
+        if isinstance(found, NotFiniteError):
+            raise UserError(f"{candidate.adapter or model.path} cannot be scored: {found}") from found
+    return [Scored(found, scorer.metrics, groups, rows) for found in scores if isinstance(found, Scores)]
+
+
+def _scorer(base: Base, asked: Asked) -> WholeScorer:
+    """Load what is asked, tokenised for a model."""
+    from partune.finetune.scoring.base import tokens_of
+    from partune.finetune.scoring.encoding import request_encoder
+    from partune.finetune.scoring.tasks import Loader
+    from partune.runtime.isolation import own_generators
+
+    with own_generators(base.device):
+        if asked.data is not None:
+            tasks: list[Task] = [_rows(base, asked.data, asked.metric)]
+        else:
+            check_first_token(base)
+            loader, encode = Loader(), request_encoder(base, {})
+            tasks = [
+                loader.load(name, encode, asked.limit, asked.fewshot, asked.trusted)
+                for name in dict.fromkeys(asked.tasks)
+            ]
+        scorer = WholeScorer(base, tasks, asked.metric)
+    for part in scorer.parts:
+        tokens = (token for request in part.requests for token in tokens_of(request))
+        check_vocabulary(base, part.task.name, max(tokens, default=0))
+    return scorer
+
+
+def _rows(base: Base, data: config.Data, metric: str | None) -> ValidationRows:
+    """Return rows as a task: their labels if their answers are labels, otherwise their loss, or as the metric says."""
+    from partune.finetune.data import tokenise
+    from partune.finetune.scoring.held_out import HeldOut
+    from partune.finetune.scoring.row_answers import Function
+    from partune.finetune.scoring.row_labels import METRICS, evident_labels, require_labels
+
+    rows = tokenise(data, base.tokenizer)
+    labels = evident_labels(rows, base.tokenizer) if metric is None else None
+    if metric in METRICS:
+        labels = require_labels(data.path, str(metric), rows)
+    if len(rows) < 2:
+        raise UserError(f"{data.path}: a comparison needs at least two rows")
+    validation = config.Validation(metric=metric)
+    try:
+        config.check_metric(validation)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    function = Function.of(str(metric), data) if validation.generates and ":" in str(metric) else None
+    return HeldOut(rows, rows, labels, True, function).task(data, validation, base)
+
+
+def _answered(base: Base, scorer: WholeScorer, folders: Sequence[Path | None]) -> list[Scores | Exception]:
+    """Return the scores of the base model (None) and of adapters on it; an exception for one that has no score."""
+    from partune.finetune import adapter as adapters
+    from partune.finetune.scoring.base import NotFiniteError
+
+    if getattr(base.model, "quantization_method", None) is not None:
+        from partune.finetune.scoring.harness_generation import harness_answers
+
+        answers = harness_answers(base, BATCH)
+        answer: PackAnswers = lambda name, requests: [answers(requests)]  # noqa: E731
+        packed: list[Path] = []
+    else:
+        from partune.finetune.packed.answers import PackedAnswers
+        from partune.finetune.packed.head import Head
+
+        answering = PackedAnswers(base, Head(base))
+        answer = answering.answers
+        packed = [folder for folder in folders if folder is not None and _is_plain(folder)]
+    found: dict[Path | None, Scores | Exception] = {}
+    if len(packed) > 1:
+        found |= _in_one_pack(base, scorer, answering, packed)
+
+    def alone() -> Scores | Exception:
+        try:
+            return scorer.score_one(answer, ALL)
+        except NotFiniteError as error:
+            return error
+
+    for folder in folders:
+        if folder in found:
+            continue
+        if folder is None:
+            found[None] = alone()
+            continue
+        with adapters.loaded(base, folder):
+            found[folder] = alone()
+    return [found[folder] for folder in folders]
+
+
+def _is_plain(folder: Path) -> bool:
+    """Return whether an adapter is plain LoRA, which a pack can hold."""
+    settings = check_json(folder / "adapter_config.json")
+    return (
+        settings.get("peft_type") == "LORA"
+        and settings.get("bias", "none") == "none"
+        and not any(settings.get(name) for name in FURTHER)
+        and (folder / "adapter_model.safetensors").is_file()
+    )
+
+
+def _in_one_pack(
+    base: Base, scorer: WholeScorer, answering: PackedAnswers, folders: Sequence[Path]
+) -> dict[Path | None, Scores | Exception]:
+    """Score plain adapters in the same forward passes; return nothing if a pack cannot hold their layers."""
+    from partune.finetune import adapter as adapters
+    from partune.finetune.packed.adapters import carrier
+
+    read = {folder: adapters.read(folder) for folder in dict.fromkeys(folders)}
+    layers = sorted({layer for matrices in read.values() for layer in matrices})
+    try:
+        with carrier(base, ",".join(layers)) as carrying:
+            sites = {site.name: (site.d_in, site.d_out) for site in carrying.sites}
+            if sorted(sites) != layers:
+                return {}
+            held = [(_settings(folder), _weights(matrices, sites, folder)) for folder, matrices in read.items()]
+            pack = carrying.loaded(held)
+            scores = scorer.score_all(lambda name, requests: answering.answers(name, requests, carrying, pack), ALL)
+            return dict(zip(read, scores, strict=True))
+    except UserError:  # PEFT may still load them, or says why it does not
+        return {}
+
+
+def _settings(folder: Path) -> config.Training:
+    settings = check_json(folder / "adapter_config.json")
+    return config.validated(config.Training, {"lora_r": settings["r"], "lora_alpha": settings["lora_alpha"]})
+
+
+def _weights(
+    matrices: Mapping[str, tuple[Tensor, Tensor]], sites: Mapping[str, tuple[int, int]], folder: Path
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return A (d_in, r) and B (r, d_out) of every layer of a pack, zeros where the adapter has none."""
+    import torch
+
+    rank = _settings(folder).lora_r
+    weights: dict[str, tuple[Any, Any]] = {}
+    for name, (d_in, d_out) in sites.items():
+        a, b = matrices.get(name, (torch.zeros(rank, d_in), torch.zeros(d_out, rank)))
+        if (tuple(a.shape), tuple(b.shape)) != ((rank, d_in), (d_out, rank)):
+            raise UserError(f"adapter {folder} does not fit the base model: {name}")
+        weights[name] = a.T, b.T
+    return weights

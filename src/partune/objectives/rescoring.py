@@ -1,0 +1,75 @@
+"""Score what a study hands over: load it from disk as its users will, and score it on the study's held-out items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from partune import config
+from partune.objectives.finetune import FineTune
+from partune.record.record import CONFIG, Record
+from partune.runtime.isolation import quiet
+from partune.trial.names import ItemSet
+
+HELD_OUT = frozenset({ItemSet.VERDICT})
+
+
+def rescore(
+    record: Record, folder: Path, merged: bool, dtype: str, quantized: bool = False
+) -> Mapping[str, np.ndarray[Any, Any]]:
+    """Score an export on the study's held-out items, and return the per-item results by name.
+
+    Args:
+        record: The study's record.
+        folder: The export: an adapter, or a model with the adapter merged in.
+        merged: Whether the export is a model.
+        dtype: The precision of the computation, which is that of the exported trial.
+        quantized: Whether the export is a quantized model.
+
+    Raises:
+        UserError: The export cannot be loaded or scored, or the items are not those on record.
+    """
+    with quiet(), FineTune.of(_study(record, folder, merged, dtype, quantized)) as objective:
+        # The merged model has other weights than the base model. Items and validation rows must be the study's.
+        objective.expect(
+            {
+                name: content
+                for name, content in record.contents.items()
+                if not (merged and name.startswith("the model"))
+            }
+        )
+        objective.prepare()
+        engine = objective.engine
+        outcome = engine.score_base(dtype, HELD_OUT) if merged else engine.score_adapter(dtype, folder, HELD_OUT)
+    if isinstance(outcome.scores, Exception):
+        raise outcome.scores
+    return outcome.scores.items
+
+
+def _study(record: Record, folder: Path, merged: bool, dtype: str, quantized: bool) -> config.StudyConfig:
+    """Return a study that scores the export on the items of a recorded study."""
+    sections = dict(record.header["objective"])
+    # Engine litgpt scores with lm-evaluation-harness, and so does engine peft. Layers in int8 (LLM.int8) choose by all
+    # tokens of a forward pass which columns they compute in 16 bits, so requests cannot share rows, as in packs.
+    engine = "peft" if sections.pop("engine", None) is not None or quantized else "packed"
+    model, validation = sections["model"], sections["validation"]
+    if merged:
+        model = {**model, "path": str(folder), "revision": None, "quantize": "none"}
+    directory = record.directory
+    if directory is not None and (recorded := directory / CONFIG).is_file():  # studies begun from Python have no file
+        trusted = (config.load(recorded).get("validation") or {}).get("trust_task_code", False)
+        validation = {**validation, "trust_task_code": trusted}
+    return config.parse(
+        {
+            "objective": "finetune",
+            "model": model,
+            "data": sections["data"],
+            "training": {**sections["training"], "dtype": dtype},
+            "validation": validation,
+            "search": {"seed": record.header["seed"]},
+            "run": {"engine": engine},
+        }
+    )

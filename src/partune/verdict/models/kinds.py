@@ -1,0 +1,30 @@
+"""Tell what a path or name means in a verdict: samples, or a model and of which kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from partune.record.place import JOURNAL, STORAGE
+from partune.runtime.paths import as_path
+
+BASE = "base"  # the name of the base model by itself
+Kind = Literal["base", "adapter", "study", "model", "samples"]
+FILES: dict[str, Kind] = {
+    "adapter_config.json": "adapter",
+    JOURNAL: "study",
+    STORAGE: "study",
+    "config.json": "model",
+}
+
+
+def kind_of(place: str | Path) -> Kind | None:
+    """Return what a path or name is, by its files; None if there is no such path, so that it may be an id of the Hub.
+
+    Args:
+        place: The path or name.
+    """
+    path = as_path(place)
+    if not path.exists():
+        return "base" if str(place) == BASE else None
+    return next((kind for name, kind in FILES.items() if (path / name).is_file()), "samples")

@@ -1,0 +1,163 @@
+"""Score two models on the same items, and ask which is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from partune import config
+from partune.errors import UserError
+from partune.trial.names import ItemSet
+from partune.verdict.models.answers import Question
+from partune.verdict.models.kinds import kind_of
+from partune.verdict.models.scored import question
+
+if TYPE_CHECKING:
+    from partune.finetune.scoring.models import Scored
+    from partune.objectives.candidates import Named
+
+Section = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How two models are scored.
+
+    Attributes:
+        model: Section `model` of a study: the base model of adapters; None if both are whole models.
+        data: Section `data` of a study: rows to score on instead of tasks; None for tasks.
+        limit: The number of items to use of each task, from the beginning; None uses all.
+        fewshot: The number of solved examples before each question; None for that of the task.
+        dtype: The precision: fp32, bf16, fp16 or "auto".
+        device: The device, such as "auto" or "cuda:1".
+        trust_task_code: Whether local task files may run code.
+    """
+
+    model: Section | None = None
+    data: Section | None = None
+    limit: int | None = None
+    fewshot: int | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    trust_task_code: bool = False
+
+    def wanted(self, places: Sequence[str | Path]) -> bool:
+        """Return whether models are to be scored, by these settings or by what the places are.
+
+        Args:
+            places: What the user named.
+
+        Raises:
+            UserError: Some are models and some are samples.
+        """
+        kinds = {place: kind_of(place) for place in places}
+        models = [str(place) for place, kind in kinds.items() if kind not in (None, "samples")]
+        samples = [str(place) for place, kind in kinds.items() if kind == "samples"]
+        if self == Scoring() and not models:
+            return False
+        if samples:
+            because = f"{models[0]} is a model" if models else "`--model`, `--data` and their like are for models"
+            raise UserError(
+                f"{because}, and {samples[0]} is none: compare models with models, or samples of lm-evaluation-harness "
+                "with samples"
+            )
+        return True
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked about two models that were scored.
+
+    Attributes:
+        questions: The questions.
+        names: What each side was taken for.
+        notes: What a reader has to know, one sentence each.
+    """
+
+    questions: Sequence[Question]
+    names: tuple[str, str]
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def ask(
+    a: Sequence[str | Path], b: Sequence[str | Path], scoring: Scoring, tasks: Sequence[str], metric: str | None
+) -> Asked:
+    """Score two models, and return the questions which is better on each task or on the rows.
+
+    Args:
+        a: The runs of A: adapters, studies, models or the base model.
+        b: The runs of B.
+        scoring: How they are scored.
+        tasks: The tasks; empty if they are scored on rows.
+        metric: The metric; None for that which a task is usually scored by.
+
+    Raises:
+        UserError: There is nothing to score on, or a model cannot be scored.
+    """
+    if bool(tasks) == (scoring.data is not None):
+        raise UserError(
+            "models are scored on tasks (`--task NAME`) or on rows (`--data FILE`): name "
+            + ("one of the two, not both" if tasks else "one of the two")
+        )
+    if scoring.data is not None and (scoring.limit, scoring.fewshot, scoring.trust_task_code) != (None, None, False):
+        raise UserError("`--limit`, `--fewshot` and `--trust-task-code` are for tasks; rows have `--data-limit`")
+    from partune.finetune.scoring.models import Asked as Items
+    from partune.finetune.scoring.models import score_models
+    from partune.objectives.candidates import named
+
+    base = None if scoring.model is None else config.validated(config.Model, _section(scoring.model))
+    data = None if scoring.data is None else config.validated(config.Data, _section(scoring.data))
+    named_a, named_b = ([named(place, base) for place in places] for places in (a, b))
+    _check_distinct([*a, *b], [*named_a, *named_b])
+    if base is not None and all(each.candidate.model != base for each in (*named_a, *named_b)):
+        raise UserError(f"`--model {base.path}` has no effect, because A and B are whole models: leave it out")
+    items = Items(tuple(tasks), data, metric, scoring.limit, scoring.fewshot, scoring.trust_task_code)
+    scored = score_models([each.candidate for each in (*named_a, *named_b)], items, scoring.dtype, scoring.device)
+    left, right = scored[: len(a)], scored[len(a) :]
+    notes = dict.fromkeys(note for each in (*named_a, *named_b) for note in each.notes)
+    if data is not None:
+        _check_rows(scored)
+        notes |= {"Rows that a model was trained on favour it: this comparison cannot see which these are.": None}
+    first = scored[0]
+    questions = [
+        question(
+            task if data is None else Path(data.path).name if Path(data.path).exists() else data.path,
+            "group" if task in first.groups else "task",
+            [each.scores.items for each in left],
+            [each.scores.items for each in right],
+            ItemSet.TEST,
+            {task: chosen},
+        )
+        for task, chosen in first.metrics.items()
+    ]
+    return Asked(questions, (_words(named_a), _words(named_b)), tuple(notes))
+
+
+def _section(given: Section) -> Any:
+    return str(given) if isinstance(given, Path) else given
+
+
+def _words(sides: Sequence[Named]) -> str:
+    return ", ".join(dict.fromkeys(side.words for side in sides))
+
+
+def _check_distinct(places: Sequence[str | Path], sides: Sequence[Named]) -> None:
+    """Raise UserError if the same model was named twice."""
+    seen: dict[object, str | Path] = {}
+    for place, side in zip(places, sides, strict=True):
+        adapter = side.candidate.adapter
+        key = side.candidate.model.path if adapter is None else adapter.resolve()
+        if key in seen:
+            raise UserError(f"{seen[key]} and {place} are the same model: name two different models or runs")
+        seen[key] = place
+
+
+def _check_rows(scored: Sequence[Scored]) -> None:
+    """Raise UserError if losses per token are of different tokens."""
+    if len({each.rows for each in scored}) > 1:
+        raise UserError(
+            "the models read the rows as different tokens, because of their tokenizers or context lengths, so their "
+            "losses per token cannot be compared; use a task (`--task`)"
+        )

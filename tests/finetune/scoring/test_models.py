@@ -1,0 +1,138 @@
+"""Several models on the same items: each scored as lm-evaluation-harness scores it alone, however it is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from partune import FineTune, config
+from partune.errors import UserError
+from partune.finetune.scoring import models
+from partune.finetune.scoring.models import Asked, Candidate, score_models
+from partune.runtime.isolation import quiet
+from tests.support.tiny import make_rows, make_tickets, write_jsonl
+
+pytestmark = pytest.mark.slow
+
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "attention": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]},
+    "mlp": {"r": 2, "lora_alpha": 3, "target_modules": ["up_proj", "down_proj"]},
+    "dora": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj"], "use_dora": True},
+    "rslora": {"r": 4, "lora_alpha": 16, "target_modules": ["o_proj"], "use_rslora": True},
+}
+
+
+@pytest.fixture(scope="module")
+def spec(folders: dict[str, Path]) -> config.Model:
+    return config.Model(path=str(folders["llama"]))
+
+
+@pytest.fixture(scope="module")
+def adapters(spec: config.Model, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Adapters with random weights, as PEFT writes them."""
+    root = tmp_path_factory.mktemp("adapters")
+    for number, (name, settings) in enumerate(ADAPTERS.items()):
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(number)
+            base = AutoModelForCausalLM.from_pretrained(spec.path)
+            adapted = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **settings))
+            for key, weight in adapted.named_parameters():
+                if "lora_" in key:
+                    torch.nn.init.normal_(weight, std=0.3)
+            adapted.save_pretrained(root / name)
+    return {name: root / name for name in ADAPTERS}
+
+
+def same(found: models.Scored, expected: Any, task: str) -> None:
+    """Compare with an outcome on the same items, whose parts are search and verdict."""
+    numbers = np.concatenate([expected.items[f"{part}/{task}/doc_id"] for part in ("search", "verdict")])
+    order = np.argsort(numbers, kind="stable")
+    for metric in found.metrics.values():
+        values = np.concatenate([expected.items[f"{part}/{task}/{metric}"] for part in ("search", "verdict")])
+        np.testing.assert_allclose(found.scores.items[f"test/{task}/{metric}"], values[order], atol=1e-3)
+
+
+@pytest.mark.parametrize("together", [("attention", "mlp"), ("attention", "dora"), ("dora", "rslora"), ("mlp",)])
+def test_adapters_are_scored_as_each_alone_by_the_harness(
+    together: tuple[str, ...], spec: config.Model, adapters: dict[str, Path], task_file: Path, data_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    packs: list[int] = []
+    pack = models._in_one_pack
+
+    def counted(*arguments: Any) -> Any:
+        packs.append(len(found := pack(*arguments)))
+        return found
+
+    monkeypatch.setattr(models, "_in_one_pack", counted)
+    chosen = [Candidate(spec, adapters[name]) for name in together]
+    scored = score_models([*chosen, Candidate(spec)], Asked((str(task_file),)), "fp32", "cpu")
+    assert packs == ([2] if together == ("attention", "mlp") else [])
+    reference = FineTune(spec, data_file, task_file, run={"device": "cpu", "engine": "peft"})
+    parts = frozenset({"search", "verdict"})
+    with reference as tuner:
+        for candidate, found in zip(chosen, scored, strict=False):
+            assert candidate.adapter is not None
+            same(found, tuner.score_adapter(candidate.adapter, parts), "choices")
+        same(scored[-1], tuner.score_base(parts), "choices")
+    assert {found.metrics["choices"] for found in scored} == {"acc_norm"}
+    assert len(scored[0].scores.items["test/choices/acc"]) == 30
+
+
+@pytest.mark.parametrize(("kind", "metric"), [("losses", "loss"), ("labels", "acc")])
+def test_all_rows_are_scored_by_their_loss_or_their_labels(
+    kind: str, metric: str, spec: config.Model, adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    rows = write_jsonl(tmp_path / "rows.jsonl", make_rows(20) if kind == "losses" else make_tickets(60))
+    asked = Asked(data=config.Data(path=str(rows)))
+    scored = score_models([Candidate(spec, adapters["mlp"]), Candidate(spec)], asked, "fp32", "cpu")
+    task = "validation rows"
+    assert all(found.metrics == {task: metric} for found in scored)
+    assert bool(scored[0].rows) == (kind == "losses")
+    assert len(scored[0].scores.items[f"test/{task}/{metric}"]) == (20 if kind == "losses" else 60)
+    apart = write_jsonl(tmp_path / "train.jsonl", make_rows(9) if kind == "losses" else make_tickets(60, 1))
+    validation = {"data": str(rows)}
+    with FineTune(spec, apart, validation=validation, run={"device": "cpu", "engine": "peft"}) as tuner:
+        same(scored[1], tuner.score_base(frozenset({"search", "verdict"})), task)
+        same(scored[0], tuner.score_adapter(adapters["mlp"], frozenset({"search", "verdict"})), task)
+
+
+def test_quantized_models_are_scored_by_the_harness(spec: config.Model, task_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from partune.finetune.quantizing import quantize
+
+    quantize(Path(spec.path), tmp_path / "int8", "int8")
+    whole = config.Model(path=str(tmp_path / "int8"))
+    found, base = score_models([Candidate(whole), Candidate(spec)], Asked((str(task_file),)), "fp32", "cpu")
+    a, b = (scored.scores.items["test/choices/loglikelihood"] for scored in (found, base))
+    assert not np.allclose(a, b, atol=1e-3, equal_nan=True)
+    np.testing.assert_allclose(a, b, atol=2.0)
+
+
+def test_what_does_not_fit_is_one_line(
+    spec: config.Model, adapters: dict[str, Path], folders: dict[str, Path], task_file: Path, tmp_path: Path
+) -> None:
+    asked = Asked((str(task_file),))
+    other = config.Model(path=str(folders["gpt2"]))
+    with pytest.raises(UserError, match="does not fit the base model"):
+        score_models([Candidate(other, adapters["mlp"]), Candidate(other, adapters["attention"])], asked, "fp32", "cpu")
+    with pytest.raises(UserError, match="is not an adapter folder: it has no adapter_config"):
+        score_models([Candidate(spec, tmp_path)], asked, "fp32", "cpu")
+    rows = write_jsonl(tmp_path / "one.jsonl", make_rows(1))
+    with pytest.raises(UserError, match="at least two rows"):
+        score_models([Candidate(spec)], Asked(data=config.Data(path=str(rows))), "fp32", "cpu")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in adapters["mlp"].iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((broken / "adapter_config.json").read_text())
+    (broken / "adapter_config.json").write_text(json.dumps(settings | {"r": 3}))
+    with pytest.raises(UserError, match=r"adapter .*broken does not fit the base model"):
+        score_models([Candidate(spec, broken), Candidate(spec, adapters["mlp"])], asked, "fp32", "cpu")
