@@ -86,19 +86,20 @@ def test_adapters_are_scored_as_each_alone_by_the_harness(
     assert len(scored[0].scores.items["test/choices/acc"]) == 30
 
 
-@pytest.mark.parametrize(("kind", "metric"), [("losses", "loss"), ("labels", "acc")])
-def test_all_rows_are_scored_by_their_loss_or_their_labels(
+@pytest.mark.parametrize(("kind", "metric"), [("losses", "loss"), ("labels", "acc"), ("answers", "f1")])
+def test_all_rows_are_scored_by_their_loss_their_labels_or_answers(
     kind: str, metric: str, spec: config.Model, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
-    rows = write_jsonl(tmp_path / "rows.jsonl", make_rows(20) if kind == "losses" else make_tickets(60))
-    asked = Asked(data=config.Data(path=str(rows)))
+    rows = write_jsonl(tmp_path / "rows.jsonl", make_tickets(60) if kind == "labels" else make_rows(20))
+    wanted = "f1" if kind == "answers" else None
+    asked = Asked(data=config.Data(path=str(rows)), metric=wanted)
     scored = score_models([Candidate(spec, adapters["mlp"]), Candidate(spec)], asked, "fp32", "cpu")
     task = "validation rows"
     assert all(found.metrics == {task: metric} for found in scored)
     assert bool(scored[0].rows) == (kind == "losses")
-    assert len(scored[0].scores.items[f"test/{task}/{metric}"]) == (20 if kind == "losses" else 60)
-    apart = write_jsonl(tmp_path / "train.jsonl", make_rows(9) if kind == "losses" else make_tickets(60, 1))
-    validation = {"data": str(rows)}
+    assert len(scored[0].scores.items[f"test/{task}/{metric}"]) == (60 if kind == "labels" else 20)
+    apart = write_jsonl(tmp_path / "train.jsonl", make_tickets(60, 1) if kind == "labels" else make_rows(9))
+    validation = {"data": str(rows), "metric": wanted}
     with FineTune(spec, apart, validation=validation, run={"device": "cpu", "engine": "peft"}) as tuner:
         same(scored[1], tuner.score_base(frozenset({"search", "verdict"})), task)
         same(scored[0], tuner.score_adapter(adapters["mlp"], frozenset({"search", "verdict"})), task)
@@ -128,6 +129,9 @@ def test_what_does_not_fit_is_one_line(
     rows = write_jsonl(tmp_path / "one.jsonl", make_rows(1))
     with pytest.raises(UserError, match="at least two rows"):
         score_models([Candidate(spec)], Asked(data=config.Data(path=str(rows))), "fp32", "cpu")
+    several = write_jsonl(tmp_path / "several.jsonl", make_rows(3))
+    with pytest.raises(UserError, match=r"acc_norm needs a task \(--task\)"):
+        score_models([Candidate(spec)], Asked(data=config.Data(path=str(several)), metric="acc_norm"), "fp32", "cpu")
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in adapters["mlp"].iterdir():
