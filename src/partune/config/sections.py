@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from partune.demo import DIRECTORY as DEMO
+from partune.demo import locate_rows
 from partune.runtime import paths
 
 
@@ -122,9 +123,10 @@ class Data(Section):
 
     shorthand = "path"
 
-    path: Annotated[PathText, BeforeValidator(_joined), flag("data")]
+    path: Annotated[PathText, BeforeValidator(_joined), AfterValidator(locate_rows), flag("data")]
     """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several with commas, a
-    folder of such files, or a data set id of the Hugging Face Hub."""
+    folder of such files, a data set id of the Hugging Face Hub, or rows of the demo: demo, demo:labels, demo:pairs,
+    demo:conversations or demo:texts."""
     format: Literal["auto", "alpaca", "qa", "label", "chat", "sharegpt", "completion", "preference", "text"] = "auto"
     """Format of the rows; auto tells it by the columns. docs/data.md describes each."""
     columns: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = None
@@ -240,7 +242,7 @@ class Validation(Section):
     split: Annotated[float, Field(gt=0, lt=1), flag("validation-split")] = 0.1
     """Share of the data's rows that are validation rows instead of training rows, if there is no task. Rows with the
     same prompt stay together."""
-    data: Annotated[PathText | None, flag("validation-data")] = None
+    data: Annotated[Annotated[PathText, AfterValidator(locate_rows)] | None, flag("validation-data")] = None
     """File or data set with the validation rows, in the format of the data, instead of a share of the data's rows."""
     metric: Literal["acc", "acc_norm", "loss", "margin"] | None = None
     """Metric of the score: accuracy (acc), accuracy with likelihoods divided by the choices' lengths (acc_norm), minus
