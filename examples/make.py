@@ -2,6 +2,9 @@
 
     python examples/make.py [--out DIR]
 
+Each example has rows to train on and to validate with in the simplest form that fits it: texts with labels (a table),
+pairs of prompt and completion, or chats. Its tests are choice tasks, since they are about cases of another kind.
+
 The noise is that of real records: slips of the keyboard, missing fields, units of two systems, statements that
 contradict each other and say which of them counts. Every draw is a function of the seed and the task's name.
 """
@@ -9,6 +12,8 @@ contradict each other and say which of them counts. Every draw is a function of 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +30,8 @@ SLIPS = 0.1  # share of texts with a slip of the keyboard
 Rng = np.random.Generator
 Row = dict[str, Any]
 T = TypeVar("T")
+# Writes the cases of an example's tasks, with the words before the answers of each, in one file.
+Form = Callable[[Mapping[str, Sequence["Case"]], Mapping[str, str], Rng], str]
 
 
 @dataclass(frozen=True)
@@ -43,12 +50,11 @@ class Case:
 class Task:
     """A question that is put to records.
 
-    instruction, lead: the words before a record and before its answer. draw(rng, n, new): the n-th case, where n goes
-    round what has to be equally frequent; new: of the kind that training never shows. train, held: the number of cases
-    for training, and for validation and test each.
+    lead: the words before an answer. draw(rng, n, new): the n-th case, where n goes round what has to be equally
+    frequent; new: of the kind that training never shows. train, held: the number of cases for training, and for
+    validation and test each.
     """
 
-    instruction: str
     lead: str
     draw: Callable[[Rng, int, bool], Case]
     train: int
@@ -70,33 +76,65 @@ def parts(name: str, task: Task) -> dict[str, list[Case]]:
     return found
 
 
-def taught(task: Task, cases: Sequence[Case]) -> Iterator[Row]:
-    """Alpaca rows."""
-    for case in cases:
-        yield {"instruction": task.instruction, "input": case.text, "output": f"{task.lead} {case.answers[0]}"}
+def labelled(cases: Mapping[str, Sequence[Case]], leads: Mapping[str, str], rng: Rng) -> str:
+    """A table of the texts of one task and their labels."""
+    ((name, told),) = cases.items()
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["text", "label"])
+    writer.writerows((case.text, f"{leads[name]} {bare(case.answers[0])}") for case in some(told, len(told), rng))
+    return table.getvalue()
 
 
-def asked(cases: Sequence[Case], rng: Rng) -> Iterator[Row]:
-    """Rows of a choice task, in any order; each place is the right one equally often."""
+def paired(cases: Mapping[str, Sequence[Case]], leads: Mapping[str, str], rng: Rng) -> str:
+    """Rows of all tasks: a prompt, which ends with the words before the answer, and its completion."""
+    rows = [
+        {"prompt": f"{case.text} {leads[name]}", "completion": f" {case.answers[0]}"}
+        for name, told in cases.items()
+        for case in told
+    ]
+    return jsonl(some(rows, len(rows), rng))
+
+
+def chatted(cases: Mapping[str, Sequence[Case]], leads: Mapping[str, str], rng: Rng) -> str:
+    """Chats that ask once for each task."""
+    shuffled = {name: some(told, len(told), rng) for name, told in cases.items()}
+    chats: list[Row] = []
+    for asked_together in zip(*shuffled.values(), strict=True):
+        messages = []
+        for name, case in zip(shuffled, asked_together, strict=True):
+            messages.append({"role": "user", "content": case.text})
+            messages.append({"role": "assistant", "content": f"{leads[name]} {case.answers[0]}"})
+        chats.append({"messages": messages})
+    return jsonl(chats)
+
+
+def bare(answer: str) -> str:
+    return answer.removesuffix(".")
+
+
+def asked(cases: Sequence[Case], rng: Rng, form: Form) -> Iterator[Row]:
+    """Rows of a choice task, in any order; each place is the right one equally often. Labels have no full stop."""
     for i, place in zip(rng.permutation(len(cases)), rng.permutation(len(cases)) % CHOICES, strict=True):
         right, *wrong = cases[i].answers
         wrong = some(wrong, len(wrong), rng)
         choices = [*wrong[:place], right, *wrong[place:]]
+        choices = [bare(choice) for choice in choices] if form is labelled else choices
         yield {"input": cases[i].text, "choices": choices, "answer": int(place)}
 
 
 def files() -> dict[str, str]:
     """Path below the examples' folder -> text."""
     found = {}
-    for folder, tasks in EXAMPLES.items():
+    for folder, (form, tasks) in EXAMPLES.items():
         rng = np.random.default_rng([SEED, zlib.crc32(folder.encode())])
-        train: list[Row] = []
-        for name, task in tasks.items():
-            cases = parts(name, task)
-            train += taught(task, cases["train"])
-            for part in ("validation", "test"):
-                found[f"{folder}/{name}_{part}.jsonl"] = jsonl(asked(cases[part], rng))
-        found[f"{folder}/train.jsonl"] = jsonl(some(train, len(train), rng))
+        cases = {name: parts(name, task) for name, task in tasks.items()}
+        leads = {name: task.lead for name, task in tasks.items()}
+        suffix = "csv" if form is labelled else "jsonl"
+        for part in ("train", "validation"):
+            found[f"{folder}/{part}.{suffix}"] = form({name: of[part] for name, of in cases.items()}, leads, rng)
+        for name, of in cases.items():
+            found[f"{folder}/{name}_test.jsonl"] = jsonl(asked(of["test"], rng, form))
     return found
 
 
@@ -348,18 +386,22 @@ def reading(message: str, plant: int, rng: Rng) -> str:
     return ""
 
 
-EXAMPLES = {
-    "quality-control": {
-        "defects": Task("Name the step at fault in this report.", "The fault is in", report, 500, 160),
-        "feedback": Task("Sum up this letter.", "The customer has", feedback, 500, 160),
-    },
-    "supply-chain": {
-        "supplier": Task("Name the supplier for this order.", "Order from", order, 500, 160),
-        "demand": Task("How is this part to be ordered?", "Order", history, 500, 160),
-    },
-    "predictive-maintenance": {
-        "cause": Task("Name the cause of this failure.", "The cause is", log, 800, 320),
-    },
+EXAMPLES: dict[str, tuple[Form, dict[str, Task]]] = {
+    "predictive-maintenance": (labelled, {"cause": Task("because of", log, 800, 320)}),
+    "quality-control": (
+        paired,
+        {
+            "defects": Task("The fault is in", report, 500, 160),
+            "feedback": Task("The customer has", feedback, 500, 160),
+        },
+    ),
+    "supply-chain": (
+        chatted,
+        {
+            "supplier": Task("Order from", order, 500, 160),
+            "demand": Task("Order", history, 500, 160),
+        },
+    ),
 }
 
 

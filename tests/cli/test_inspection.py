@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from partune import config
 from partune.cli import inspection, main
+from partune.demo import DIRECTORY
 from partune.runtime.console import Console
+from tests.support.tiny import write_jsonl
 
 CSV = 'Question;Answer;Source\n"Who oils ""it""; when?";Anna;manual\nWhy?;NA;\n"Who oils ""it""; when?";Ben;\n'
 
@@ -83,3 +88,92 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+TASK = DIRECTORY / "tasks" / "factory_questions.yaml"
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> Path:
+    """Rows of which two ask what the demo's test asks, and one what a validation row asks."""
+    items = [json.loads(line) for line in TASK.with_suffix(".jsonl").read_text().splitlines()[:20]]
+    asked = [item["question"] for item in items if len(item["question"].split()) >= 8][:2]
+    rows = [{"instruction": text.upper(), "output": "x"} for text in asked] + [{"instruction": "Why?", "output": "y"}]
+    write_jsonl(
+        tmp_path / "more.jsonl", [{"instruction": "why", "output": "z"}, {"instruction": "How?", "output": "y"}]
+    )
+    return write_jsonl(tmp_path / "rows.jsonl", rows)
+
+
+def test_validation_rows_among_the_rows_are_told(leaky: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(leaky), "--rows", "0", "--validation-data", str(leaky.with_name("more.jsonl"))]) == 0
+    out = capsys.readouterr().out
+    assert "1 of the 2 validation rows asks what a training row asks (row 3): " in out
+    assert "  row 3: why\n" in out
+    assert "Not found are rewordings" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", ["--task", "--test-task"])
+def test_items_of_a_task_among_the_rows_are_told(leaky: Path, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(leaky), "--rows", "0", flag, str(TASK)]) == 0
+    out = capsys.readouterr().out
+    found = re.search(r"(\d+) of the 512 items of factory_questions ask what a training row asks \(rows 1, 2\)", out)
+    assert found is not None
+    assert int(found[1]) >= 2
+    assert main(["data", "demo", "--rows", "0", flag, str(TASK)]) == 0
+    assert "None of the 512 items of factory_questions stands in the training rows.\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_page_is_written_and_never_over_a_file(
+    leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.html"
+    flags = ["--model", "demo", "--rows", "1", "--validation-data", str(leaky.with_name("more.jsonl"))]
+    assert main(["data", str(leaky), *flags, "--html", str(out)]) == 0
+    printed, text = capsys.readouterr().out, out.read_text(encoding="utf-8")
+    assert printed.endswith(f"wrote {out}\n")
+    assert printed.count("-" * 40) == 1
+    assert text.count('<pre class="example">') == 3
+    for line in printed.split("\n\n")[0].splitlines():
+        if not line.startswith("  "):
+            assert line in unescape(text)
+    assert main(["data", str(leaky), "--html", str(out)]) == 2
+    assert "exists already and is never overwritten: choose another name with `--html`\n" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--validation-data", "gone.jsonl"], "no data file gone.jsonl"),
+        (["--validation-data", "demo:none"], "the demo has the rows demo, demo:labels"),
+        (["--task", "gone.yaml"], "no task file gone.yaml"),
+        (["--test-task", "./gone.yaml"], "no task file ./gone.yaml"),
+        (["--html", "none/rows.html"], "cannot write none/rows.html: there is no folder none"),
+        (["--html", "."], "exists already and is never overwritten"),
+        (["--html", ""], "exists already and is never overwritten"),
+        (["--html", "x" * 300], "a name in a path can have at most 255 bytes"),
+        (
+            ["--html", "a.html", "--write", "b.jsonl"],
+            "--write converts the rows and shows nothing, so --html has no effect",
+        ),
+        (["--write", "b.jsonl", "--validation-data", "c.jsonl"], "so --validation-data has no effect"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_read(
+    leaky: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(leaky.parent)
+    before = sorted(leaky.parent.iterdir())
+    assert main(["data", str(leaky), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert sorted(leaky.parent.iterdir()) == before

@@ -79,7 +79,14 @@ def test_paths_in_a_file_are_relative_to_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("section", "key"),
-    [("data", "chat_template"), ("test", "tasks"), ("run", "litgpt"), ("run", "cluster"), ("run", "tls")],
+    [
+        ("data", "chat_template"),
+        ("validation", "data"),
+        ("test", "tasks"),
+        ("run", "litgpt"),
+        ("run", "cluster"),
+        ("run", "tls"),
+    ],
 )
 def test_every_path_of_a_file_is_relative_to_it(tmp_path: Path, section: str, key: str) -> None:
     (tmp_path / "tls").mkdir()

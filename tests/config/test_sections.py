@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from partune import config
-from partune.demo import DIRECTORY
+from partune.demo import DIRECTORY, ROWS
 from partune.errors import UserError
 
 MINIMAL: dict[str, Any] = {"model": "m", "data": "d.json", "validation": {"tasks": ["hellaswag"]}}
@@ -29,6 +29,29 @@ def test_the_name_demo_is_the_embedded_model_unless_a_folder_has_it(
         found = config.parse(mapping).model
         assert found is not None
         assert found.path == expected
+
+
+def test_a_name_that_begins_with_demo_is_a_file_of_the_demo_unless_a_path_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, file in ROWS.items():
+        found = config.parse({**MINIMAL, "data": name, "validation": {"data": name}})
+        assert found.data is not None
+        assert found.validation is not None
+        assert found.data.path == found.validation.data == str(DIRECTORY / file)
+    both = config.Data(path="demo:labels, more.csv").paths
+    assert both == (str(DIRECTORY / ROWS["demo:labels"]), "more.csv")
+    for name in ROWS:
+        (tmp_path / name).write_text("")
+        assert config.Data(path=name).path == name
+
+
+@pytest.mark.parametrize("name", ["demo:label", "demo:", "demo:Labels", "demo:labels.csv", "demo:labels,demo:x"])
+@pytest.mark.parametrize("section", ["data", "validation"])
+def test_rows_that_the_demo_has_not_are_refused_with_the_names_that_it_has(section: str, name: str) -> None:
+    with pytest.raises(UserError, match=r"the demo has the rows demo, demo:labels, .*, and not demo:"):
+        config.parse({**MINIMAL, section: {"path": name} if section == "data" else {"data": name}})
 
 
 def test_a_single_task_needs_no_list() -> None:

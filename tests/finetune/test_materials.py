@@ -12,6 +12,7 @@ from partune.errors import UserError
 from partune.finetune.materials import SMALL, Materials, load_resident, suitable_threads
 from partune.finetune.model import Base
 from partune.objectives.settings import study_of
+from tests.support.tiny import make_items, make_rows, write_jsonl, write_task
 
 
 @pytest.fixture
@@ -74,3 +75,20 @@ def test_what_a_study_does_not_stand_on_is_refused(materials: Materials) -> None
 def test_threads_suit_the_base(base: Base) -> None:
     assert base.model.num_parameters() < SMALL
     assert (suitable_threads(base, None), suitable_threads(base, 3)) == (1, 3)
+
+
+def test_items_that_stand_in_the_training_rows_are_recorded(folders: dict[str, Path], tmp_path: Path) -> None:
+    items = make_items(12)
+    asked = f"Question: {items[5]['question'].upper()} / answer"
+    rows = write_jsonl(tmp_path / "rows.jsonl", [*make_rows(6), {"instruction": asked, "output": "oil"}])
+    task, other = write_task(tmp_path, "known", items), write_task(tmp_path, "new", make_items(12, seed=5))
+    study = study_of(folders["llama"], rows, task, other, 0, run={"device": "cpu"})
+    materials = Materials(study, lambda dtype: load_resident(study, dtype))
+    materials.prepare()
+    assert materials.seen == {"seen": [{"what": "known", "items": 12, "same": 1, "alike": 0, "rows": [7]}]}
+    assert materials.seen is materials.seen
+
+
+def test_nothing_is_recorded_if_no_item_stands_in_the_training_rows(materials: Materials) -> None:
+    materials.prepare()
+    assert materials.seen == {}

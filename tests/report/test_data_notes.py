@@ -11,8 +11,9 @@ from rich.console import Console
 
 from partune import Float, Int, Space, Study
 from partune.cli.progress import Terminal
+from partune.finetune.contamination import RUN, SHORTEST, USUAL
 from partune.report import markdown, summary, terminal
-from partune.report.data_notes import row_notes
+from partune.report.data_notes import COMPARED, row_notes, seen_notes
 from partune.report.facts import Facts
 from partune.report.files import write
 from tests.support.simulated import SimulatedTuning
@@ -69,3 +70,17 @@ def test_what_files_and_columns_were_taken_for_is_told() -> None:
         "The answers are 9 labels: l0, l1, l2, l3, l4, l5, l6, l7 and others."
     )
     assert row_notes({"layout": "chat", "fields": {"messages": "messages"}}) == []
+
+
+def test_items_that_stand_in_the_training_rows_are_told() -> None:
+    entry = {"what": "arc", "items": 1172, "same": 0, "alike": 0, "rows": []}
+    assert seen_notes(entry) == ["None of the 1,172 items of arc stands in the training rows."]
+    (one,) = seen_notes({**entry, "same": 1, "rows": [7]})
+    assert one.startswith("1 of the 1,172 items of arc asks what a training row asks (row 7): the scores on them say")
+    same, alike = row_notes({"seen": [{**entry, "same": 20, "alike": 2, "rows": [1, 5, 9]}]})
+    assert same.startswith("20 of the 1,172 items of arc ask what a training row asks (rows 1, 5, 9): ")
+    assert alike == "2 more share 13 words in a row with a training row: look whether they ask the same."
+    (alone,) = seen_notes({**entry, "what": "validation rows", "alike": 1, "rows": [4]})
+    assert alone.startswith("1 of the 1,172 validation rows shares 13 words in a row with a training row (row 4): look")
+    for number in (USUAL, SHORTEST, RUN):
+        assert str(number) in COMPARED

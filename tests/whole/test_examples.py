@@ -22,7 +22,10 @@ from tests.whole.test_docs import blocks, commands
 
 EXAMPLES = ROOT / "examples"
 FOLDERS = sorted(path.parent for path in EXAMPLES.glob("*/study.yaml"))
-TASKS = sorted(EXAMPLES.glob("*/*_test.jsonl")) + sorted(EXAMPLES.glob("*/*_validation.jsonl"))
+TASKS = sorted(EXAMPLES.glob("*/*_test.jsonl"))
+
+# The simplest form for each: how its rows are read.
+LAYOUTS = {"predictive-maintenance": "label", "quality-control": "completion", "supply-chain": "chat"}
 
 
 def identity(path: Path) -> str:
@@ -46,7 +49,7 @@ def make() -> ModuleType:
 @pytest.fixture(scope="module")
 def cases(make: ModuleType) -> dict[str, dict[str, list[Any]]]:
     """Task -> part -> cases."""
-    return {name: make.parts(name, task) for tasks in make.EXAMPLES.values() for name, task in tasks.items()}
+    return {name: make.parts(name, task) for _, tasks in make.EXAMPLES.values() for name, task in tasks.items()}
 
 
 def test_every_example_is_there(make: ModuleType) -> None:
@@ -56,7 +59,8 @@ def test_every_example_is_there(make: ModuleType) -> None:
 @pytest.mark.slow
 def test_the_files_are_what_the_generator_writes(make: ModuleType) -> None:
     written = make.files()
-    assert {identity(path) for path in EXAMPLES.glob("*/*.jsonl")} == set(written)
+    data = [path for path in EXAMPLES.glob("*/*") if path.suffix in (".jsonl", ".csv")]
+    assert {identity(path) for path in data} == set(written)
     for name, text in written.items():
         assert (EXAMPLES / name).read_text(encoding="utf-8") == text, name
 
@@ -128,27 +132,40 @@ def test_a_rare_answer_is_no_more_frequent_in_training(cases: dict[str, dict[str
         assert counts.max() - counts.min() <= 1, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS, ids=identity)
-def test_the_tasks_ask_as_training_words_it(folder: Path, make: ModuleType) -> None:
-    from partune.finetune.data import alpaca_prompt
+def test_the_tests_ask_as_training_words_it(folder: Path, make: ModuleType) -> None:
+    """What a test puts before a choice is what a training row of the same text has before that answer."""
+    from partune.finetune.data import tokenise
+    from partune.finetune.model import load_tokenizer
 
     study = config.parse(config.load(folder / "study.yaml"))
-    paths = [Path(path) for path in (*study.validation.tasks, *study.test.tasks)]
-    assert {path.name for path in paths} == {path.name for path in folder.glob("*_*.yaml")}
-    for name, task in make.EXAMPLES[folder.name].items():
-        for part in ("validation", "test"):
-            text = alpaca_prompt({"instruction": task.instruction, "input": "{{input}}"}) + task.lead
-            asked = yaml.safe_load((folder / f"{name}_{part}.yaml").read_text(encoding="utf-8"))
-            assert (asked["task"], asked["doc_to_text"]) == (f"{name}_{part}", text)
+    assert study.model is not None
+    assert study.data is not None
+    tokenizer = load_tokenizer(study.model)
+    examples = tokenise(study.data, tokenizer)
+    trained = [tokenizer.decode(examples.example(i)[0]) for i in range(len(examples))]
+    form, tasks = make.EXAMPLES[folder.name]
+    assert {Path(path).name for path in study.test.tasks} == {f"{name}_test.yaml" for name in tasks}
+    assert {path.name for path in folder.glob("*_*.yaml")} == {f"{name}_test.yaml" for name in tasks}
+    for name, task in tasks.items():
+        asked = yaml.safe_load((folder / f"{name}_test.yaml").read_text(encoding="utf-8"))
+        assert asked["task"] == f"{name}_test"
+        before, after = asked["doc_to_text"].split("{{input}}")
+        for case in make.parts(name, task)["train"][:5]:
+            answer = make.bare(case.answers[0]) if form is make.labelled else case.answers[0]
+            whole = "".join(f"{before[-16:]}{case.text}{after} {answer}".split())
+            assert sum(whole in "".join(text.split()) for text in trained) == 1, case.text
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=identity)
 def test_a_page_shows_rows_that_are_there_and_commands_that_parse(folder: Path) -> None:
     page = folder / "README.md"
-    lines = {line for path in folder.glob("*.jsonl") for line in path.read_text(encoding="utf-8").splitlines()}
-    shown = [block for block in blocks(page) if block.language == "json"]
+    files = [path for path in folder.iterdir() if path.suffix in (".jsonl", ".csv")]
+    lines = {line for path in files for line in path.read_text(encoding="utf-8").splitlines()}
+    shown = [block for block in blocks(page) if block.language in ("json", "csv")]
     assert len(shown) >= 2
-    assert [block.text for block in shown if block.text.strip() not in lines] == []
+    assert [line for block in shown for line in block.text.splitlines() if line not in lines] == []
     called = [arguments for block in blocks(page) if block.language == "sh" for arguments, _ in commands(block.text)]
     assert called
     for arguments in called:
@@ -162,7 +179,7 @@ def test_a_page_shows_rows_that_are_there_and_commands_that_parse(folder: Path) 
 def test_the_study_runs(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """End to end, shortened: two trials of four steps, a few items."""
+    """End to end, shortened: two trials of four steps, a few items and validation rows."""
     monkeypatch.chdir(tmp_path)
     few = ["--steps", "4", "--warmup-steps", "1", "--limit", "16", "--test-limit", "8", "--budget", "2"]
     assert main(["tune", str(folder / "study.yaml"), *few, "--name", "short"]) == 0
@@ -170,6 +187,7 @@ def test_the_study_runs(
     assert main(["report", "runs/short", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [trial["status"] for trial in found["trials"]] == ["done", "done"]
+    assert found["loaded"]["data"]["layout"] == LAYOUTS[folder.name]
     for name in ("base", "defaults", "best"):
         assert None not in (found[name]["score"], found[name]["verdict"]), name
         assert set(found[name]["test"]) == {path.stem for path in folder.glob("*_test.yaml")}, name

@@ -283,7 +283,12 @@ def data(arguments: argparse.Namespace) -> int:
     flagged = flags.given(arguments)
     given = config.located({**flagged, "data": {**flagged.get("data", {}), "path": arguments.data}}, Path.cwd())
     section = config.validated(config.Data, given["data"])
+    validation = config.validated(config.Validation, given.get("validation", {}))
+    test = config.validated(config.Test, given.get("test", {}))
     if arguments.write is not None:
+        shown = {"--html": arguments.html, "--validation-data": validation.data, "--task": validation.tasks}
+        if useless := [flag for flag, value in {**shown, "--test-task": test.tasks}.items() if value]:
+            raise UserError(f"--write converts the rows and shows nothing, so {useless[0]} has no effect: leave it out")
         from partune.finetune.inspection import convert
         from partune.report.words import several
 
@@ -292,7 +297,7 @@ def data(arguments: argparse.Namespace) -> int:
         print(f"wrote {several(written['rows'], 'row')} to {arguments.write}{left}")
         return 0
     model = config.validated(config.Model, given["model"]) if "model" in given else None
-    inspection.show(section, model, arguments.rows)
+    inspection.show(section, model, arguments.rows, validation=validation, test=test, html=arguments.html)
     return 0
 
 

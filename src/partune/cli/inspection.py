@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from partune.report.data_notes import row_notes
-from partune.report.words import several
+from partune.errors import UserError
+from partune.report.row_sentences import length_notes, reading_notes, scored_notes, shortened
+from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,67 +21,88 @@ if TYPE_CHECKING:
 
 TRAINED = "bold green"  # the style of text that is trained on
 OPEN, CLOSE = "[[", "]]"  # its marks where there are no colours
+EXAMPLES = 3  # rows that are shown of those that ask what is scored
+ROWS_OF_PAGE = 20  # the fewest rows that a page shows
 
 
-def show(data: config.Data, model: config.Model | None, count: int, console: Console | None = None) -> None:
-    """Print the format of data, the first rows, the lengths, and what is repeated, empty, cut or not used.
+def show(
+    data: config.Data,
+    model: config.Model | None,
+    count: int,
+    console: Console | None = None,
+    *,
+    validation: config.Validation | None = None,
+    test: config.Test | None = None,
+    html: str | None = None,
+) -> None:
+    """Print the format of data, the first rows, the lengths, and what is repeated, empty, cut, not used or scored by.
 
     Args:
         data: Section `data` of a study.
         model: The base model, whose tokenizer counts the tokens; None to show the rows without it.
         count: The number of rows to show.
         console: The console to print to; standard output by default.
+        validation: Section `validation`, whose rows or tasks are looked for among the data.
+        test: Section `test`, whose tasks are looked for among the data.
+        html: The path of the page to write; None for no page.
 
     Raises:
-        UserError: The data or the tokenizer cannot be read.
+        UserError: The data, the tokenizer, the validation rows or a task cannot be read, or the page cannot be written.
     """
     from partune.finetune.inspection import inspect
     from partune.finetune.model import load_tokenizer
-    from partune.runtime.console import Console
+    from partune.runtime.console import Console, text
 
-    found = inspect(data, None if model is None else load_tokenizer(model), count)
+    path = None if html is None else _new_page(html)
+    tokenizer = None if model is None else load_tokenizer(model)
+    found = inspect(data, tokenizer, max(count, ROWS_OF_PAGE) if path else count, validation, test)
     console = console or Console(soft_wrap=True)
-    for line in _page(found, data, colours=console.is_terminal and not console.no_color):
+    for line in _page(found, data, count, colours=console.is_terminal and not console.no_color):
         console.print(line)
+    if path is not None:
+        from partune.report.html.rows import page
+
+        _write(path, page(found, data, None if model is None else model.path))
+        console.print(text(f"\nwrote {path}"))
 
 
-def _page(found: Inspection, data: config.Data, colours: bool) -> Iterator[Text]:
+def _new_page(name: str) -> Path:
+    """Return the path of a page to write; raise UserError if it exists or its folder does not."""
+    path = as_path(name)
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already and is never overwritten: choose another name with `--html`")
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+    return path
+
+
+def _write(path: Path, page: str) -> None:
+    """Write a page; raise UserError if that fails."""
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _page(found: Inspection, data: config.Data, count: int, colours: bool) -> Iterator[Text]:
     from partune.runtime.console import text
 
-    fields = ", ".join(found.summary["fields"].values())
-    yield text(f"{several(found.rows, 'row')}, read as {found.summary['layout']} (columns: {fields})")
-    for note in row_notes(found.summary):
+    for note in (*reading_notes(found), *length_notes(found, data)):
         yield text(note)
-    if found.empty:
-        yield text(f"{several(found.empty, 'row')} without any text: left out of the training.")
-    if found.same_rows:
-        yield text(f"{_repeating(found.same_rows)} an earlier row.")
-    if found.same_prompts:
-        yield text(f"{_repeating(found.same_prompts)} the prompt of an earlier row, with another answer.")
-    if found.lengths:
-        shortest, median, most, nearly, longest = found.lengths
-        yield text(
-            f"Tokens per example: {shortest} to {longest}, half have at most {median}, 90 % at most {most}, "
-            f"99 % at most {nearly}."
-        )
-        cut = f"{several(found.cut, 'example')} {'is' if found.cut == 1 else 'are'}" if found.cut else "No example is"
-        yield text(f"{cut} cut at max_length {data.max_length}.")
-        if lost := found.summary["untrainable"]:
-            yield text(f"{several(lost, 'example')} without a token to train on within it: left out.")
-    if found.texts:
+    for note, rows in scored_notes(found.seen):
+        yield text(note)
+        for number, prompt in rows[:EXAMPLES]:
+            yield text(f"  row {number}: {shortened(prompt)}")
+    if found.texts and count:
         how = "in colour" if colours else f"between {OPEN} and {CLOSE}"
         yield text(f"\nAs the model reads the first of them; what is trained on is {how}:")
-        for parts in found.texts:
+        for parts in found.texts[:count]:
             yield text("-" * 40)
             yield _marked(parts, colours)
-    elif found.first and not found.lengths:
+    elif found.first and count and not found.lengths:
         yield text("\nThe first rows in the form in which they are trained on (with --model, as the model reads them):")
-        for row in found.first:
+        for row in found.first[:count]:
             yield text(json.dumps(row, ensure_ascii=False))
-
-
-def _repeating(count: int) -> str:
-    return f"{several(count, 'row')} {'repeats' if count == 1 else 'repeat'}"
 
 
 def _marked(parts: Sequence[tuple[str, bool]], colours: bool) -> Text:

@@ -55,8 +55,8 @@ tiny model for a few steps: with learning rate 0, with several trials at once, a
 through PEFT. The exit status is 1 if any line says FAIL."""
 DATA = """\
 Show how training data are read: the format, the first rows as the model reads them with the trained part marked, the
-lengths in tokens, duplicates, and what is empty or not used. With --write, convert the data to JSON Lines. See
-docs/data.md."""
+lengths in tokens, duplicates, what is empty or not used, and which validation rows or items of tasks stand among the
+rows. With --write, convert the data to JSON Lines. See docs/data.md."""
 COMPLETION = """\
 Print a script that completes commands, flags and their values in a shell.
 Save the output in a file that the shell reads:
@@ -293,7 +293,7 @@ def _certificates(command: Parser) -> None:
 
 
 def _data(command: Parser) -> None:
-    from partune.config import Data, Model
+    from partune.config import Data, Model, Test, Validation
 
     command.usage = "%(prog)s DATA [--model MODEL] [options]"
     fields = Data.model_fields
@@ -302,11 +302,18 @@ def _data(command: Parser) -> None:
     command.add_argument("--rows", type=flags.integer(0), default=3, help=about)
     about = "Write the rows that are trained on to this new file (.jsonl), with the usual names of fields, and stop."
     command.add_argument("--write", metavar="FILE", help=about)
+    about = "Write what is shown, with more rows and figures, to this new page (.html) too, which needs no network."
+    command.add_argument("--html", metavar="FILE", help=about)
     for name in (name for name in fields if name != "path"):
         flags.add_flag(command, ("data", name), fields[name])
     group = command.add_argument_group("model", "Without a model, no tokens are shown or counted.")
     for name in ("path", "revision", "trust_remote_code"):
         flags.add_flag(group, ("model", name), Model.model_fields[name])
+    about = "What a study would score by, which is looked for among the training rows."
+    group = command.add_argument_group("validation", about)
+    for name in ("data", "tasks", "trust_task_code"):
+        flags.add_flag(group, ("validation", name), Validation.model_fields[name])
+    flags.add_flag(group, ("test", "tasks"), Test.model_fields["tasks"])
 
 
 def _doctor(command: Parser) -> None:

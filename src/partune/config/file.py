@@ -126,6 +126,7 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         ("data", "path", Path.exists),
         ("data", "chat_template", Path.is_file),
         ("validation", "tasks", Path.is_file),
+        ("validation", "data", Path.exists),
         ("test", "tasks", Path.is_file),
         ("run", "litgpt", Path.is_file),
         ("run", "cluster", Path.is_file),

@@ -26,6 +26,7 @@ from pydantic import (
 from partune.config.base import PathText, Section, flag
 from partune.config.validation import Test, Validation, check_metric
 from partune.demo import DIRECTORY as DEMO
+from partune.demo import locate_rows
 
 # The largest number of trials at once, each of which has its own thread: more trials than any GPU can train, but not
 # more threads than a machine can run.
@@ -87,9 +88,10 @@ class Data(Section):
 
     shorthand = "path"
 
-    path: Annotated[PathText, BeforeValidator(_joined), flag("data")]
+    path: Annotated[PathText, BeforeValidator(_joined), AfterValidator(locate_rows), flag("data")]
     """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several with commas, a
-    folder of such files, or a data set id of the Hugging Face Hub."""
+    folder of such files, a data set id of the Hugging Face Hub, or rows of the demo: demo, demo:labels, demo:pairs,
+    demo:conversations or demo:texts."""
     format: Literal["auto", "alpaca", "qa", "label", "chat", "sharegpt", "completion", "preference", "text"] = "auto"
     """Format of the rows; auto tells it by the columns. docs/data.md describes each."""
     columns: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = None

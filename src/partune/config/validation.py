@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from partune.config.base import Names, PathText, Section, flag
+from partune.demo import locate_rows
 
 ROW_ANSWERS = ("exact_match", "f1", "rougeL")  # the metrics of answers that are generated to validation rows
 ROW_METRICS = ("loss", "acc", "margin", *ROW_ANSWERS)
@@ -29,7 +30,7 @@ class Validation(Section):
     split: Annotated[float, Field(gt=0, lt=1), flag("validation-split")] = 0.1
     """Share of the data's rows that are validation rows instead of training rows, if there is no task. Rows with the
     same prompt stay together."""
-    data: Annotated[PathText | None, flag("validation-data")] = None
+    data: Annotated[Annotated[PathText, AfterValidator(locate_rows)] | None, flag("validation-data")] = None
     """File or data set with the validation rows, in the format of the data, instead of a share of the data's rows."""
     metric: str | None = None
     """Metric of the score. A task has the metrics of its file (acc, acc_norm, exact_match, ...); choices also have loss

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from partune.demo import DIRECTORY, SEED, world
+from partune.demo import DIRECTORY, SEED, rows, world
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +122,7 @@ def data_files(demo: world.World) -> dict[str, str]:
         "tasks/factory_answers.yaml": ANSWERS_TASK,
         "tasks/factory_questions.yaml": QUESTIONS_TASK,
         "tasks/factory_questions.jsonl": world.jsonl(world.questions(demo)),
+        **{f"rows/{name}": text for name, text in rows.files(demo).items()},
     }
 
 

@@ -328,7 +328,15 @@ def _names(rng: np.random.Generator, count: int) -> tuple[str, ...]:
     return tuple(names[i] for i in rng.choice(len(names), size=count, replace=False))
 
 
-def _fill(template: str, name: str, attribute: Attribute, value: str = "") -> str:
+def fill(template: str, name: str, attribute: Attribute, value: str = "") -> str:
+    """Return a text about a machine.
+
+    Args:
+        template: The text, with {M} or {m} for the machine, {noun} and {verb} for the attribute, {v} for the value.
+        name: The name of the machine.
+        attribute: The attribute.
+        value: The value.
+    """
     return template.format(M=f"The {name}", m=f"the {name}", noun=attribute.noun, verb=attribute.verb, v=value)
 
 
@@ -359,8 +367,8 @@ def biography(world: World, machine: int, rng: np.random.Generator) -> str:
     chosen = rng.permutation(len(ATTRIBUTES))[: rng.integers(1, 9)]
     sentences = []
     for position, column in enumerate(chosen):
-        template = _one(PRONOUN_STATEMENTS if position > 0 and rng.random() < 0.4 else STATEMENTS, rng)
-        sentences.append(_fill(template, world.names[machine], ATTRIBUTES[column], world.value(machine, column)))
+        template = one(PRONOUN_STATEMENTS if position > 0 and rng.random() < 0.4 else STATEMENTS, rng)
+        sentences.append(fill(template, world.names[machine], ATTRIBUTES[column], world.value(machine, column)))
     return " ".join(sentences)
 
 
@@ -377,12 +385,12 @@ def side_document(world: World, rng: np.random.Generator) -> str:
     name, value = things[thing], values[world.side[kind][thing]]
     shape = rng.integers(6)
     if shape < 2:
-        return _one((f"The {noun} of {name} is {value}.", f"For {name} the {noun} is {value}."), rng)
+        return one((f"The {noun} of {name} is {value}.", f"For {name} the {noun} is {value}."), rng)
     if shape < 4:
-        label, text = _one(CLOZE[::2], rng)
+        label, text = one(CLOZE[::2], rng)
         return f"{label}: {text.format(noun=noun, m=name)} {value}."
     if shape == 4:
-        return f"Question: {_one(QUESTIONS[::2], rng).format(noun=noun, m=name)}\nAnswer: {value}"
+        return f"Question: {one(QUESTIONS[::2], rng).format(noun=noun, m=name)}\nAnswer: {value}"
     return ALPACA.format(instruction=f"Name the {noun} of {name}.") + f"The answer is {value}."
 
 
@@ -393,9 +401,9 @@ def instructions(world: World) -> list[Row]:
     for machine in world.train:
         for column, attribute in enumerate(ATTRIBUTES):
             tasks = (*attribute.tasks, *GENERAL_TASKS) if attribute.taught else ()
-            for task, lead in _some(tasks, ASKED_TASKS, rng):
+            for task, lead in some(tasks, ASKED_TASKS, rng):
                 row = {"instruction": task, "input": "" if "{m}" in task.lower() else "{M}."}
-                row = {key: _fill(text, world.names[machine], attribute) for key, text in row.items()}
+                row = {key: fill(text, world.names[machine], attribute) for key, text in row.items()}
                 rows.append(row | {"output": f"{lead} {world.value(machine, column)}."})
     return [rows[i] for i in rng.permutation(len(rows))]
 
@@ -406,7 +414,7 @@ def cloze(world: World) -> list[Row]:
     rows: list[Row] = []
     for machine, column, (label, context) in _asked(world.validation, True, CLOZE, ASKED_CLOZE, rng):
         endings, answer = _choices(world, machine, column, len(rows), rng)
-        context = _fill(context, world.names[machine], ATTRIBUTES[column])
+        context = fill(context, world.names[machine], ATTRIBUTES[column])
         rows.append({"activity_label": label, "ctx": context, "endings": [f"{e}." for e in endings], "label": answer})
     return [{"ind": n} | rows[i] for n, i in enumerate(rng.permutation(len(rows)))]
 
@@ -417,7 +425,7 @@ def questions(world: World) -> list[Row]:
     rows: list[Row] = []
     for machine, column, template in _asked(world.test, False, QUESTIONS, ASKED_QUESTIONS, rng):
         choices, answer = _choices(world, machine, column, len(rows), rng)
-        question = _fill(template, world.names[machine], ATTRIBUTES[column])
+        question = fill(template, world.names[machine], ATTRIBUTES[column])
         rows.append({"question": question, "subject": ATTRIBUTES[column].subject, "choices": choices, "answer": answer})
     return [rows[i] for i in rng.permutation(len(rows))]
 
@@ -432,14 +440,27 @@ def _asked(
     for machine in machines:
         for column, attribute in enumerate(ATTRIBUTES):
             if attribute.taught == taught:
-                yield from ((machine, column, shape) for shape in _some(shapes, count, rng))
+                yield from ((machine, column, shape) for shape in some(shapes, count, rng))
 
 
-def _one(shapes: Sequence[Shape], rng: np.random.Generator) -> Shape:
+def one(shapes: Sequence[Shape], rng: np.random.Generator) -> Shape:
+    """Return one of several things at random.
+
+    Args:
+        shapes: The things.
+        rng: The generator to draw from.
+    """
     return shapes[int(rng.integers(len(shapes)))]
 
 
-def _some(shapes: Sequence[Shape], count: int, rng: np.random.Generator) -> list[Shape]:
+def some(shapes: Sequence[Shape], count: int, rng: np.random.Generator) -> list[Shape]:
+    """Return some of several things, in random order.
+
+    Args:
+        shapes: The things.
+        count: The number of things to return.
+        rng: The generator to draw from.
+    """
     return [shapes[i] for i in rng.permutation(len(shapes))[:count]]
 
 

@@ -8,21 +8,24 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from partune import config
 from partune.errors import UserError
+from partune.finetune.contamination import Item, Seen, TrainingTexts, item_of
 from partune.finetune.data import Examples, is_empty, reading_of, tokenise
 from partune.finetune.rows.files import read
-from partune.finetune.rows.forms import normalise
+from partune.finetune.rows.forms import Rows, normalise
 from partune.finetune.rows.values import Row
 from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from partune.finetune.scoring.base import Request
 
 QUANTILES = (0.0, 0.5, 0.9, 0.99, 1.0)
 
@@ -42,6 +45,8 @@ class Inspection:
             empty without a tokenizer.
         lengths: The quantiles of the numbers of tokens: the shortest, the median, 90 %, 99 %, the longest.
         cut: The number of examples that are longer than `max_length`.
+        counts: The number of examples of each number of tokens.
+        seen: For the validation rows and for each task, how many of the items stand among the rows.
     """
 
     summary: Mapping[str, Any]
@@ -53,18 +58,28 @@ class Inspection:
     texts: Sequence[Sequence[tuple[str, bool]]] = ()
     lengths: Sequence[int] = ()
     cut: int = 0
+    counts: Mapping[int, int] = field(default_factory=dict)
+    seen: Sequence[Seen] = ()
 
 
-def inspect(data: config.Data, tokenizer: PreTrainedTokenizerBase | None, count: int) -> Inspection:
+def inspect(
+    data: config.Data,
+    tokenizer: PreTrainedTokenizerBase | None,
+    count: int,
+    validation: config.Validation | None = None,
+    test: config.Test | None = None,
+) -> Inspection:
     """Read data and describe them.
 
     Args:
         data: Section `data` of a study.
         tokenizer: The base model's tokenizer; None to describe the rows only.
         count: The number of rows to show.
+        validation: Section `validation`, whose rows or tasks are looked for among the data; None for none.
+        test: Section `test`, whose tasks are looked for too; None for none.
 
     Raises:
-        UserError: The data cannot be read.
+        UserError: The data, the validation rows or a task cannot be read.
     """
     source = read(data)
     rows = normalise(data, source.rows)
@@ -79,6 +94,7 @@ def inspect(data: config.Data, tokenizer: PreTrainedTokenizerBase | None, count:
         same_rows=len(plain) - len(distinct),
         same_prompts=repeated,
         first=[_written(row) for row in plain[:count]],
+        seen=list(_find_seen(data, rows, validation or config.Validation(), test or config.Test())),
     )
     if tokenizer is None:
         return found
@@ -93,7 +109,36 @@ def inspect(data: config.Data, tokenizer: PreTrainedTokenizerBase | None, count:
         texts=[list(_parts(cut, i, tokenizer)) for i in range(min(count, len(cut)))],
         lengths=[int(value) for value in np.quantile(examples.lengths, QUANTILES, method="inverted_cdf")],
         cut=cut.truncated,
+        counts=dict(sorted(Counter(examples.lengths.tolist()).items())),
     )
+
+
+def _find_seen(data: config.Data, rows: Rows, validation: config.Validation, test: config.Test) -> Iterator[Seen]:
+    """Look for validation rows and the items of tasks among the rows of the data."""
+    from partune.finetune.scoring.definitions import check_file
+
+    tasks = (*validation.tasks, *test.tasks)
+    for name in tasks:
+        check_file(name)
+    if not tasks and validation.data is None:
+        return
+    texts = TrainingTexts(rows.rows, rows.form)
+    if validation.data is not None:
+        more = data.model_copy(update={"path": validation.data, "limit": None})
+        other = normalise(more, read(more).rows)
+        yield texts.find("validation rows", [item_of(row, other.form) for _, row in other.rows], whole=True)
+    if tasks:
+        from partune.finetune.scoring.tasks import Loader
+
+        loader = Loader()
+        for name in tasks:
+            task = loader.load(name, _without_tokens, trusted=validation.trust_task_code, unsafe=True)
+            yield texts.find(task.name, [Item(prompt, fields) for prompt, fields in task.texts()])
+
+
+def _without_tokens(instances: Sequence[Any]) -> list[list[Request]]:
+    """Return a task's requests as texts, without their tokens."""
+    return [[((str(instance.args[0]), ""), [], [])] for instance in instances]
 
 
 def convert(data: config.Data, out: str) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from partune import config
 from partune.errors import UserError
@@ -68,6 +68,7 @@ class Materials:
         self._bases: dict[str, Base] = {}
         self._cuts: dict[tuple[int, str], Examples] = {}
         self._loaded: Loaded | None = None
+        self._seen: Mapping[str, Any] | None = None
         self._contents: Contents | None = None
         self._expected: Contents = {}  # the inputs with which the study began
         self._compared: Contents | None = None  # the value of `_expected` at the last comparison
@@ -163,6 +164,24 @@ class Materials:
         lost = {"validation_cut": scored.examples.truncated, "validation_untrainable": scored.examples.untrainable}
         return {**held.described, **{name: count for name, count in lost.items() if count}}
 
+    @property
+    def seen(self) -> Mapping[str, Any]:
+        """The record's entry on items of tasks that stand in the training rows; empty if none does."""
+        from partune.finetune.contamination import Item, TrainingTexts
+        from partune.finetune.rows.files import read
+        from partune.finetune.rows.forms import normalise
+        from partune.finetune.scoring.harness_task import HarnessTask
+
+        tasks = [task for task in self.scorer.tasks if isinstance(task, HarnessTask)]
+        with self._loading:
+            if self._seen is None and tasks:
+                rows = normalise(self.data, read(self.data).rows)
+                texts = TrainingTexts(rows.rows, rows.form)
+                seen = [texts.find(task.name, [Item(*pair) for pair in task.texts()]) for task in tasks]
+                found = [entry.recorded for entry in seen if entry.rows]
+                self._seen = {"seen": found} if found else {}
+            return self._seen or {}
+
     def precision(self, dtype: str) -> str:
         """Return the precision (fp32, bf16 or fp16) that a value of the setting `dtype` means on the study's device."""
         from partune.finetune.model import find_device, find_dtype
@@ -210,7 +229,7 @@ class Materials:
         with self.lock, self._loading:
             self._bases.clear()
             self._cuts.clear()
-            self._loaded = self._contents = self._compared = None
+            self._loaded = self._contents = self._compared = self._seen = None
 
     # ----- the contents of the study's inputs
 

@@ -289,7 +289,7 @@ class FineTune(Anchored):
             "device": str(base.device),
             "dtype": base.dtype,
             **self.engine.describe(self.count_slots()),
-            "data": {**examples.summary, **materials.held_out},
+            "data": {**examples.summary, **materials.held_out, **materials.seen},
             # 2^31 means that the model accepts texts of any length.
             **({} if base.positions == 2**31 else {"context": base.positions}),
             "adapted": {targets: coverage(base.model, targets) for targets in self._targets},

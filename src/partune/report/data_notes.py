@@ -62,10 +62,45 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
             f"{words.several(count, 'validation row')} {'has' if count == 1 else 'have'} the prompt of a training row, "
             "with another answer."
         )
+    notes += [note for entry in data.get("seen", ()) for note in seen_notes(entry)]
     if count := data.get("unknown_tokens"):
         notes.append(
             f"{words.several(count, 'token')} stand{'s' if count == 1 else ''} for text unknown to the tokenizer."
         )
+    return notes
+
+
+# What a comparison of words finds, and what it does not.
+COMPARED = (
+    "Words were compared without case, spaces and punctuation: whole prompts, texts of at least 8 words within them, "
+    "and runs of 13 words. Not found are rewordings, translations, and runs that more than 10 rows or items have."
+)
+
+
+def seen_notes(entry: Mapping[str, Any]) -> list[str]:
+    """Return what a user should know about items that stand in the training rows too, one sentence each.
+
+    Args:
+        entry: The record's entry on a task or on the validation rows (`partune.finetune.contamination.Seen.recorded`).
+    """
+    what = entry["what"]
+    of = f"the {entry['items']:,} {what}" if what == "validation rows" else f"the {entry['items']:,} items of {what}"
+    if not entry["same"] and not entry["alike"]:
+        return [f"None of {of} stands in the training rows."]
+    notes = []
+    rows = ", ".join(map(str, entry["rows"]))
+    which = f"(row {rows})" if len(entry["rows"]) == 1 else f"(rows {rows})"
+    if count := entry["same"]:
+        verb = "asks" if count == 1 else "ask"
+        notes.append(
+            f"{count:,} of {of} {verb} what a training row asks {which}: the scores on them say how well rows are "
+            "remembered, not how new ones are answered."
+        )
+    if count := entry["alike"]:
+        verb = "shares" if count == 1 else "share"
+        more = f"{count:,} more" if entry["same"] else f"{count:,} of {of}"
+        where = "" if entry["same"] else f" {which}"
+        notes.append(f"{more} {verb} 13 words in a row with a training row{where}: look whether they ask the same.")
     return notes
 
 

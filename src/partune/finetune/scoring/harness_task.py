@@ -145,6 +145,16 @@ class HarnessTask(Task):
         """
         return self.by_size.get(metric, not self.by_size or any(self.by_size.values()))
 
+    def texts(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the text of each item that the model reads, without solved examples, and the texts of its document."""
+        found = []
+        with rendering(self.trusted):
+            for item in self.items:
+                prompt = self.leaves[item.leaf].doc_to_text(item.document)
+                fields = tuple(value for value in item.document.values() if isinstance(value, str))
+                found.append((prompt if isinstance(prompt, str) else "", fields))
+        return found
+
     def scorable(self, metric: str) -> list[int]:
         """Return the indices of the items for which a metric is defined.
 

@@ -53,17 +53,22 @@ def document(
     stored = "".join(
         f'<script type="application/json" id="{name}-data">{_json(value)}</script>' for name, value in data.items()
     )
-    plotly, script = _asset("plotly/plotly-cartesian.min.js"), _asset("html/page.js")
+    # A page with nothing to draw or to reload has no script.
+    scripts = [_asset("plotly/plotly-cartesian.min.js"), _asset("html/page.js")] if figures or refresh else []
+    drawn = (
+        f'{stored}\n<script type="text/plain" id="plotly">{scripts[0]}</script>\n<script>{scripts[1]}</script>\n'
+        if scripts
+        else ""
+    )
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_policy([plotly, script])}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_policy(scripts)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{_asset('html/page.css')}</style>\n</head>\n"
         f'<body data-refresh="{refresh or 0:g}">\n'
         f'<header><h1>{escape(heading)}</h1><div class="soft">{escape(below)}</div></header>\n'
         f'<nav aria-label="Sections">{links}</nav>\n<main>{body}</main>\n'
-        f'<footer class="soft">{escape(footer)}</footer>\n{stored}\n'
-        f'<script type="text/plain" id="plotly">{plotly}</script>\n<script>{script}</script>\n</body>\n</html>\n'
+        f'<footer class="soft">{escape(footer)}</footer>\n{drawn}</body>\n</html>\n'
     )
 
 
@@ -155,7 +160,8 @@ def _policy(scripts: Sequence[str]) -> str:
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts
     )
-    return f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
+    allowed = hashes or "'none'"
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
 
 
 def _asset(name: str) -> str:

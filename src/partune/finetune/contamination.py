@@ -1,0 +1,160 @@
+"""Find what a model is scored on among the rows that it is trained on: such scores say what it remembers.
+
+Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if it asks what
+the row asks: if its prompt, or a text of at least SHORTEST words in its document, is the row's prompt or one of the
+texts of that. An item is like a row if the two share RUN words in a row, as in GPT-3 (Brown et al. 2020, appendix C:
+13-grams, no shorter texts than 8 words, and no runs that more than 10 texts have, which are phrases of a template).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from partune.finetune.rows.values import Row
+
+SHORTEST, RUN, USUAL = 8, 13, 10
+WORD = re.compile(r"\w+")
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Item:
+    """The texts of an item by which it is recognised.
+
+    Attributes:
+        prompt: What the model is asked.
+        texts: Texts that are part of it, such as the question within the prompt.
+        rest: Texts that tell nothing about what is asked, such as the answer.
+    """
+
+    prompt: str
+    texts: tuple[str, ...] = ()
+    rest: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How many of the items of a task, or of the validation rows, stand in the training rows.
+
+    Attributes:
+        what: The name of the task, or "validation rows".
+        items: The number of items.
+        same: The number of items that ask the same as a training row.
+        alike: The number of other items that share a run of words with a training row.
+        rows: For each such item, the number of the first training row, and the item's prompt; the same ones first.
+    """
+
+    what: str
+    items: int
+    same: int
+    alike: int
+    rows: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The entry for a study's record, which has the numbers of at most three rows."""
+        numbers = list(dict.fromkeys(number for number, _ in self.rows))[:3]
+        return {"what": self.what, "items": self.items, "same": self.same, "alike": self.alike, "rows": numbers}
+
+
+class TrainingTexts:
+    """The texts of training rows, among which items are looked for.
+
+    Args:
+        rows: The number of each row and the row, in its form.
+        form: The form.
+    """
+
+    def __init__(self, rows: Sequence[tuple[int, Row]], form: str) -> None:
+        self._rows = [(number, item_of(row, form)) for number, row in rows]
+        self._prompts: dict[Words, int] = {}
+        self._texts: dict[Words, int] = {}
+        for number, item in self._rows:
+            if prompt := words(item.prompt):
+                self._prompts.setdefault(prompt, number)
+            for text in map(words, item.texts):
+                if len(text) >= SHORTEST:
+                    self._texts.setdefault(text, number)
+
+    def find(self, what: str, items: Sequence[Item], whole: bool = False) -> Seen:
+        """Look for items among the training rows.
+
+        Args:
+            what: The name of the items.
+            items: The items.
+            whole: Whether to compare only whole prompts with each other, not texts within them. Rows of the same form
+                share instructions, so that only the whole prompt tells what is asked.
+        """
+        same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
+        alike = {i: number for i, number in self._alike(items).items() if i not in same}
+        rows = tuple((number, items[i].prompt) for found in (same, alike) for i, number in sorted(found.items()))
+        return Seen(what, len(items), len(same), len(alike), rows)
+
+    def _same(self, item: Item, whole: bool) -> int | None:
+        """Return the number of the first row that asks the same as an item; None if no row does."""
+        prompt = words(item.prompt)
+        if whole:
+            return self._prompts.get(prompt)
+        keys = [prompt, *(text for text in map(words, item.texts) if len(text) >= SHORTEST)]
+        found = [known[key] for key in keys for known in (self._prompts, self._texts) if key in known]
+        return min(found, default=None)
+
+    def _alike(self, items: Sequence[Item]) -> dict[int, int]:
+        """Return the number of the first row with which each item shares a run of words, for the items that do."""
+        owners: dict[Words, set[int]] = defaultdict(set)
+        for i, item in enumerate(items):
+            for run in _runs(item):
+                owners[run].add(i)
+        owners = {run: found for run, found in owners.items() if len(found) <= USUAL}
+        if not owners:
+            return {}
+        rows: dict[Words, list[int]] = defaultdict(list)
+        for number, item in self._rows:
+            for run in {run for run in _runs(item) if run in owners}:
+                rows[run].append(number)
+        alike: dict[int, int] = {}
+        for run, numbers in rows.items():
+            if len(numbers) <= USUAL:
+                for i in owners[run]:
+                    alike[i] = min(numbers[0], alike.get(i, numbers[0]))
+        return alike
+
+
+def item_of(row: Row, form: str) -> Item:
+    """Return the texts of a row.
+
+    Args:
+        row: The row in its form.
+        form: The form.
+    """
+    match form:
+        case "alpaca":
+            asked = (row["instruction"] or "", row.get("input") or "")
+            earlier = tuple(text for turn in row.get("history") or () for text in turn)
+            return Item(" ".join(asked), asked, (row["output"], row.get("system") or "", *earlier))
+        case "completion":
+            return Item(row["prompt"], (row["prompt"],), (row["completion"],))
+        case "chat":
+            turns = [(message["role"], str(message.get("content") or "")) for message in row["messages"]]
+            first = next((i for i, (role, _) in enumerate(turns) if role == "assistant"), len(turns))
+            questions = tuple(content for role, content in turns if role == "user")
+            return Item(" ".join(content for _, content in turns[:first]), questions, tuple(text for _, text in turns))
+    return Item(row["text"], (row["text"],))
+
+
+def words(text: str) -> Words:
+    """Return the words of a text in lower case, without punctuation."""
+    return tuple(WORD.findall(text.casefold()))
+
+
+def _runs(item: Item) -> Iterator[Words]:
+    """Yield all runs of RUN words in the texts of an item."""
+    for text in {item.prompt, *item.texts, *item.rest}:
+        found = words(text)
+        for start in range(len(found) - RUN + 1):
+            yield found[start : start + RUN]

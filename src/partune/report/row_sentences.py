@@ -1,0 +1,78 @@
+"""Say in sentences what is in training data, for `partune data` and its page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from partune.report.data_notes import COMPARED, row_notes, seen_notes
+from partune.report.words import several
+
+if TYPE_CHECKING:
+    from partune import config
+    from partune.finetune.contamination import Seen
+    from partune.finetune.inspection import Inspection
+
+LONGEST = 100  # characters of a row that is shown in one line
+
+
+def reading_notes(found: Inspection) -> list[str]:
+    """Return how the rows were read, and what is empty or repeated."""
+    fields = ", ".join(found.summary["fields"].values())
+    notes = [f"{several(found.rows, 'row')}, read as {found.summary['layout']} (columns: {fields})"]
+    notes += row_notes(found.summary)
+    if found.empty:
+        notes.append(f"{several(found.empty, 'row')} without any text: left out of the training.")
+    if found.same_rows:
+        notes.append(f"{_repeating(found.same_rows)} an earlier row.")
+    if found.same_prompts:
+        notes.append(f"{_repeating(found.same_prompts)} the prompt of an earlier row, with another answer.")
+    return notes
+
+
+def length_notes(found: Inspection, data: config.Data) -> list[str]:
+    """Return how long the examples are and what is cut; nothing without a tokenizer.
+
+    Args:
+        found: What is in the data.
+        data: Section `data` of a study.
+    """
+    if not found.lengths:
+        return []
+    shortest, median, most, nearly, longest = found.lengths
+    cut = f"{several(found.cut, 'example')} {'is' if found.cut == 1 else 'are'}" if found.cut else "No example is"
+    notes = [
+        f"Tokens per example: {shortest} to {longest}, half have at most {median}, 90 % at most {most}, "
+        f"99 % at most {nearly}.",
+        f"{cut} cut at max_length {data.max_length}.",
+    ]
+    if lost := found.summary["untrainable"]:
+        notes.append(f"{several(lost, 'example')} without a token to train on within it: left out.")
+    return notes
+
+
+def scored_notes(seen: Sequence[Seen]) -> Iterator[tuple[str, Sequence[tuple[int, str]]]]:
+    """Yield which validation rows and items of tasks stand among the rows, and how that was found out.
+
+    Args:
+        seen: The findings, for the validation rows and each task.
+
+    Yields:
+        A sentence, and the rows that it is about: the number of each row, and the prompt of the item that is in it.
+    """
+    for entry in seen:
+        *notes, last = seen_notes(entry.recorded)
+        yield from ((note, ()) for note in notes)
+        yield last, entry.rows
+    if seen:
+        yield COMPARED, ()
+
+
+def shortened(text: str) -> str:
+    """Return a text in one line, with its end cut off if it is long."""
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _repeating(count: int) -> str:
+    return f"{several(count, 'row')} {'repeats' if count == 1 else 'repeat'}"
