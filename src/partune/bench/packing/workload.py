@@ -183,7 +183,7 @@ def make(folder: Path, options: Packing) -> Workload:
     _write_task(folder, documents[: options.items])
     data = config.Data(path=str(folder / DATA), format="alpaca")
     with own_generators(base.device):
-        task = Loader().load(str(folder / TASK), request_encoder(base, {}))
+        task = Loader().load(str(folder / TASK), request_encoder(base))
     return Workload(
         base,
         path,

@@ -176,7 +176,7 @@ def _scorer(base: Base, asked: Asked) -> WholeScorer:
             tasks: list[Task] = [_rows(base, asked.data, asked.metric)]
         else:
             check_first_token(base)
-            loader, encode = Loader(), request_encoder(base, {})
+            loader, encode = Loader(), request_encoder(base)
             tasks = [
                 loader.load(name, encode, asked.limit, asked.fewshot, asked.trusted)
                 for name in dict.fromkeys(asked.tasks)
