@@ -11,6 +11,7 @@ from partune.errors import UserError
 from partune.export.chosen import Chosen
 from partune.record.record import Record
 from partune.runtime import rounding
+from partune.runtime.extras import require_finetune
 from partune.trial import Status, Trial
 from partune.trial.names import Baseline, ItemSet, WinnerScoring
 from partune.verdict.models.answers import Answer, answers
@@ -91,6 +92,7 @@ def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: i
 
 def _require_cuda() -> None:
     """Raise UserError if a base model in 4 bits cannot be loaded here as it was in the study."""
+    require_finetune()
     from partune.finetune.model import find_device
 
     if (device := find_device("auto")).type != "cuda":

@@ -9,7 +9,6 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.scoring.models import Candidate
 from partune.record.record import Record
-from partune.runtime.extras import require_finetune
 from partune.runtime.paths import as_path, command_on, suggestion_beside
 from partune.trial.contents import differences
 from partune.trial.names import WinnerScoring
@@ -42,7 +41,6 @@ def named(place: str | Path, base: config.Model | None) -> Named:
     Raises:
         UserError: There is no such model, or its base model is not known.
     """
-    require_finetune("scoring a model")
     kind, text = kind_of(place), str(place)
     if kind == "samples":
         raise UserError(f"{text} is neither an adapter's folder, nor a study's directory, nor a model's folder")
