@@ -15,6 +15,8 @@ from partune.trial.names import WinnerScoring
 from partune.verdict.models.kinds import kind_of
 from partune.verdict.winner import best, ships_fresh, worths
 
+IN = {"none": "in full precision", "nf4": "in 4 bits (nf4)"}
+
 
 @dataclass(frozen=True)
 class Named:
@@ -86,7 +88,7 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
         )
     quantized = own.get("quantize", "none")
     notes = (
-        [f"{directory} trained its adapters on the base model in {quantized}, and here it is in {model.quantize}."]
+        [f"{directory} trained its adapters on the base model {IN[quantized]}, and here it is {IN[model.quantize]}."]
         if quantized != model.quantize
         else []
     )
