@@ -11,6 +11,7 @@ from partune.errors import UserError
 from partune.export.chosen import Chosen
 from partune.record.record import Record
 from partune.runtime import rounding
+from partune.runtime.extras import require_finetune
 from partune.trial import Status, Trial
 from partune.trial.names import Baseline, ItemSet, WinnerScoring
 from partune.verdict.models.answers import Answer, answers
@@ -57,17 +58,18 @@ class Check:
         )
 
 
-def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: int | None) -> Trial:
-    """Return the run on record whose held-out scores are those of the exported adapter.
+def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: int | None, merged: bool) -> Trial:
+    """Return the run on record whose held-out scores are those of the exported adapter; check that it can be compared.
 
     Args:
         record: The study's record.
         trained: The number of the exported trial, or the defaults.
         run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
         winner: The number of the winner; None if there is none.
+        merged: Whether the export is a model with the adapter merged in.
 
     Raises:
-        UserError: The study is not a fine-tuning, or has no such scores.
+        UserError: The study is not a fine-tuning, has no such scores, or needs a device that is not here.
     """
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
         raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
@@ -83,7 +85,21 @@ def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: i
         raise UserError(
             f"{ONLY}, and {record.directory} has none of {whose}: leave `--check` out, or export the winner"
         )
+    if not merged and record.header["objective"]["model"].get("quantize", "none") != "none":
+        _require_cuda()
     return scored
+
+
+def _require_cuda() -> None:
+    """Raise UserError if a base model in 4 bits cannot be loaded here as it was in the study."""
+    require_finetune()
+    from partune.finetune.model import find_device
+
+    if (device := find_device("auto")).type != "cuda":
+        raise UserError(
+            f"`--check` loads the base model in 4 bits as in the study, which needs a CUDA device, got {device}: leave "
+            "`--check` out, or check where there is one"
+        )
 
 
 def check(

@@ -106,7 +106,7 @@ def export(
         raise UserError(f"{directory} has no adapter of {whose}; it has: {names} (`--keep` makes a study keep more)")
     scored = None
     if checked:
-        scored = judged(record, trained, run, None if best is None else int(best["trial"]))
+        scored = judged(record, trained, run, None if best is None else int(best["trial"]), merge)
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)

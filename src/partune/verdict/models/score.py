@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from partune import config
 from partune.errors import UserError
+from partune.runtime.extras import require_finetune
 from partune.trial.names import ItemSet
 from partune.verdict.models.answers import Question
 from partune.verdict.models.kinds import kind_of
@@ -103,6 +104,7 @@ def ask(
         )
     if scoring.data is not None and (scoring.limit, scoring.fewshot, scoring.trust_task_code) != (None, None, False):
         raise UserError("`--limit`, `--fewshot` and `--trust-task-code` are for tasks; rows have `--data-limit`")
+    require_finetune("scoring models")
     from partune.finetune.scoring.models import Asked as Items
     from partune.finetune.scoring.models import score_models
     from partune.objectives.candidates import named
