@@ -176,7 +176,7 @@ def test_texts_are_hflms_with_stop_strings_that_begin_within_tokens(own: Base, t
         with own.lent() as model, quiet():
             adapted = PeftModel.from_pretrained(model, str(folder)).eval()
             assert adapted is not None
-            assert harness_generation(own, 3)(texts, settings) == each
+            assert harness_generation(own, 3)(prompt_encoder(own)(texts), settings) == each
             hflm = HFLM(pretrained=own.model, tokenizer=own.tokenizer, batch_size=1, max_length=CONTEXT)
             assert hflm.generate_until(requests, disable_tqdm=True) == each
 

@@ -181,7 +181,7 @@ class Task(ABC):
                 (_, text), _, continuation = request
                 if not 0 < len(continuation) <= context:
                     raise UserError(
-                        f"{self.label(item)}: the text {text[:50]!r} has {len(continuation)} tokens, "
+                        f"{self.label(item)}: the choice {text[:50]!r} has {len(continuation)} tokens, "
                         f"not between 1 and {context}, the model's context length"
                     )
 
