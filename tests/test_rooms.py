@@ -55,7 +55,6 @@ UNTESTED = {  # source files with logic and no test file of their path: where th
     "report/verdict_words.py": "by test_words and test_page",
     "study/baselines.py": "by test_study",
     "study/calls.py": "by test_study and test_slots",
-    "study/from_config.py": "by the command line's tests",
     "study/loop.py": "by test_study, test_slots and the drivers' test",
     "study/opening.py": "by test_study and test_settings",
     "study/seeds.py": "by test_study",

@@ -189,8 +189,9 @@ class Training(Section):
     """Optimiser that trains the adapters."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the optimiser sgd."""
-    targets: str = "attention"
-    """Linear layers that get an adapter: attention (layers that mix tokens), all-linear, or names with commas."""
+    targets: str = "all-linear"
+    """Linear layers that get an adapter: all-linear (all but the output head), attention (layers that mix tokens), or
+    names with commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
