@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from partune.config.baselines import DATA_SETTINGS, DEFAULTS, baseline, given, names_of
+from partune.config.batch import Batch
 from partune.config.file import dump, load, located, merged, parse, parts, section_in, validated
+from partune.config.recipes import RECIPES, USUAL, Recipe
 from partune.config.sections import (
-    DATA_SETTINGS,
-    DEFAULTS,
     PACK,
     AnySection,
-    Batch,
     Data,
     FolderText,
     Model,
+    NamedBaseline,
     Names,
     PathText,
     Run,
@@ -23,22 +24,24 @@ from partune.config.sections import (
     Training,
     Validation,
     Where,
-    baseline,
     flag,
-    given,
 )
 
 __all__ = [
     "DATA_SETTINGS",
     "DEFAULTS",
     "PACK",
+    "RECIPES",
+    "USUAL",
     "AnySection",
     "Batch",
     "Data",
     "FolderText",
     "Model",
+    "NamedBaseline",
     "Names",
     "PathText",
+    "Recipe",
     "Run",
     "Search",
     "Section",
@@ -55,6 +58,7 @@ __all__ = [
     "load",
     "located",
     "merged",
+    "names_of",
     "parse",
     "parts",
     "section_in",
