@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from partune.verdict.flips import sign_flips
 from partune.verdict.paired import (
     LEVEL,
     Comparison,
@@ -17,7 +18,6 @@ from partune.verdict.paired import (
     compare,
     joined_small,
     level,
-    sign_flips,
     verdict,
 )
 

@@ -13,7 +13,7 @@ from partune.record.record import Record
 from partune.runtime import rounding
 from partune.runtime.extras import require_finetune
 from partune.trial import Status, Trial
-from partune.trial.names import Baseline, ItemSet, WinnerScoring
+from partune.trial.names import Baseline, FurtherBaseline, ItemSet, WinnerScoring
 from partune.verdict.models.answers import Answer, answers
 from partune.verdict.models.scored import metrics_on, question
 
@@ -58,12 +58,14 @@ class Check:
         )
 
 
-def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: int | None, merged: bool) -> Trial:
+def judged(
+    record: Record, trained: int | Baseline | FurtherBaseline, run: Trial | None, winner: int | None, merged: bool
+) -> Trial:
     """Return the run on record whose held-out scores are those of the exported adapter; check that it can be compared.
 
     Args:
         record: The study's record.
-        trained: The number of the exported trial, or the defaults.
+        trained: The number of the exported trial, or a baseline.
         run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
         winner: The number of the winner; None if there is none.
         merged: Whether the export is a model with the adapter merged in.
@@ -74,14 +76,14 @@ def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: i
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
         raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
     runs = record.anchors()
-    if isinstance(trained, Baseline):
+    if not isinstance(trained, int):
         scored = runs.get(trained)
     else:
         scored = runs.get(WinnerScoring.JUDGED) if trained == winner else None
         # The winner's own run has no held-out scores on record if a fresh run of it ships.
         scored = None if scored is not None and (scored.order is not None) != (run is not None) else scored
     if scored is None or scored.status is not Status.DONE:
-        whose = "the defaults" if isinstance(trained, Baseline) else f"trial {trained}"
+        whose = f"trial {trained}" if isinstance(trained, int) else str(trained)
         raise UserError(
             f"{ONLY}, and {record.directory} has none of {whose}: leave `--check` out, or export the winner"
         )

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from partune.config import names_of
 from partune.record.record import Record
 from partune.report.plain_data import Summary
 from partune.runtime import rounding
 from partune.trial import Status, Trial
 from partune.trial.names import ROWS, Baseline, ItemSet, ResultName, RunName
+from partune.verdict.winner import further_baselines
 
 WINS = 0.9  # a label given to this share of the rows, or more, is one that wins whatever is asked
 WIDEST = 20  # the largest number of labels whose confusions are shown as a table
@@ -30,15 +32,18 @@ def labels_of(record: Record, judged: Trial | None) -> Summary | None:
         judged: The run that scored the winner on the held-out items; None if there is none yet.
 
     Returns:
-        "names" are the labels; "models" maps base, defaults and winner to their "macro_f1", to "confusion" (counts with
-        a row per true label and a column per given label), and to "always" (the label that the model gives to almost
+        "names" are the labels; "models" maps base, baselines and winner to "macro_f1", to "confusion" (counts with a
+        row per true label and a column per given label), and to "always" (the label that the model gives to almost
         all rows, with its share among the rows' own labels; None if there is none).
     """
     names = record.loaded.get("scoring", {}).get("labels")
     if names is None:
         return None
     baselines: Mapping[RunName, Trial] = record.anchors()
-    runs = {"base": baselines.get(Baseline.BASE), "defaults": baselines.get(Baseline.DEFAULTS), "winner": judged}
+    first = next(iter(names_of(record.header.get("objective", {}))), "defaults")
+    runs = {"base": baselines.get(Baseline.BASE), first: baselines.get(Baseline.DEFAULTS)}
+    runs |= {name.name: baselines[name] for name in further_baselines(baselines)}
+    runs["winner"] = judged
     models = {}
     for model, run in runs.items():
         if run is not None and run.status is Status.DONE and (items := record.items("anchors", run.number)):
@@ -80,8 +85,9 @@ def label_notes(labels: Summary | None) -> list[str]:
     ]
     for name, model in labels["models"].items():
         if (always := model["always"]) is not None:
+            called = CALLED.get(name, f"The adapter of the baseline {name}")
             notes.append(
-                f'{CALLED[name]} gives the label "{always["label"]}" to {always["given"]:.0%} of the rows, whatever is '
+                f'{called} gives the label "{always["label"]}" to {always["given"]:.0%} of the rows, whatever is '
                 f"asked; {always['own']:.0%} of the rows have it."
             )
     return notes
@@ -97,7 +103,8 @@ def confusions(labels: Summary | None) -> tuple[list[str], list[list[str]]] | No
     """
     if labels is None or not labels["models"]:
         return None
-    name = next(name for name in ("winner", "defaults", "base") if name in labels["models"])
+    models = list(labels["models"])  # the base first, then the baselines in their order
+    name = next(name for name in ("winner", *models[1:2], "base") if name in models)
     counts, names = np.array(labels["models"][name]["confusion"]), labels["names"]
     if len(names) <= WIDEST:
         cells = [[str(count) if count else "" for count in row] for row in counts]
