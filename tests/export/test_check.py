@@ -51,7 +51,7 @@ def found(won: int, lost: int, equal: int, same: bool = False, higher: bool = Tr
         (found(5, 30, 65, higher=False), "has loss 0.300; the adapter had 0.050 in the study. It lost 0.250 ± 0.054"),
         (
             found(0, 0, 50, same=True),
-            "It lost nothing: the log-likelihoods of all answers are the same but for rounding.",
+            "It lost nothing: all answers are the same but for rounding.",
         ),
     ],
 )

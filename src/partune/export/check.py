@@ -28,7 +28,7 @@ class Check:
         answer: The comparison of the export (A) with the adapter in the study (B).
         what: What was loaded and scored, such as "the merged model".
         dtype: The precision of the computation.
-        same: Whether all log-likelihoods are the same but for the rounding of fp32.
+        same: Whether all answers are the same, their log-likelihoods but for the rounding of fp32.
     """
 
     answer: Answer
@@ -48,7 +48,7 @@ class Check:
         )
         low, high = (0.0 - bound for bound in reversed(answer.interval))
         if self.same or math.isnan(low):
-            return f"{begin} It lost nothing: the log-likelihoods of all answers are the same but for rounding."
+            return f"{begin} It lost nothing: all answers are the same but for rounding."
         places = rounding.decimals(stderr) if rounding.uncertain(stderr) else 4
         lost = rounding.difference(0.0 - answer.gain, stderr, sign="")
         shown = {"worse": "A loss is shown", "better": "A gain is shown"}.get(answer.relation, "No difference is shown")

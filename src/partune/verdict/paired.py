@@ -318,8 +318,10 @@ class Verdict:
         tested = [rival for rival in self.others if rival.name not in self.untested]
         text = "".join(f"; {self._than(each.over)} the baseline {each.name} ({_words(each.over)})" for each in tested)
         # The sequence ends before the untested ones, so even a small p would not show that the winner is better.
-        names = " and ".join(f"the baseline {name}" for name in self.untested)
-        return f"{text}; not tested against {names}" if names else text
+        untested = [f"the baseline {name}" for name in self.untested]
+        if untested and not self.over_base.better and "defaults" not in self.worse_than:
+            untested.insert(0, self.called)  # the sequence ended at the base model
+        return f"{text}; not tested against {' and '.join(untested)}" if untested else text
 
     @staticmethod
     def _than(comparison: Comparison, open_anyway: bool = False) -> str:
