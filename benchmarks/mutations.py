@@ -334,9 +334,30 @@ MUTATIONS = (
     Mutation(
         "a winner whose fresh runs failed is better all the same",
         "verdict/paired.py",
-        "if not self.over_base.better or self.failed:",
-        "if not self.over_base.better:",
+        "if self.failed:\n            return ()",
+        "if False:\n            return ()",
         ("verdict/test_paired.py", "verdict/test_fresh_runs.py"),
+    ),
+    Mutation(
+        "a baseline after the first that is not beaten counts",
+        "verdict/paired.py",
+        "tuple(itertools.takewhile(lambda name: self._steps[name].better, self._steps))",
+        "tuple(filter(lambda name: self._steps[name].better, self._steps))",
+        ("verdict/test_paired.py", "study/test_baselines.py"),
+    ),
+    Mutation(
+        "the samples of a repeated prompt are one",
+        "finetune/scoring/answers.py",
+        "key = index if prompt.settings.samples else prompt.tokens",
+        "key = prompt.tokens",
+        ("finetune/scoring/test_answers.py",),
+    ),
+    Mutation(
+        "a chat template's end of an answer does not end it",
+        "finetune/scoring/row_answers.py",
+        "*([end] if end else [])",
+        "*()",
+        ("finetune/scoring/test_row_answers.py",),
     ),
     Mutation(
         "a confirmed score is divided by the further runs alone",
