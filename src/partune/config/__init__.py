@@ -21,13 +21,13 @@ from partune.config.sections import (
     baseline,
     given,
 )
-from partune.config.validation import ROW_ANSWERS, Test, Validation, check_metric
+from partune.config.validation import ANSWER_METRICS, Test, Validation, check_metric
 
 __all__ = [
+    "ANSWER_METRICS",
     "DATA_SETTINGS",
     "DEFAULTS",
     "PACK",
-    "ROW_ANSWERS",
     "AnySection",
     "Batch",
     "Data",

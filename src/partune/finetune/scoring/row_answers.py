@@ -191,12 +191,12 @@ class RowAnswers(ValidationRows):
     @property
     def metrics(self) -> tuple[str, ...]:
         """The metrics of generated answers, and the user's function if there is one."""
-        return config.ROW_ANSWERS if self.function is None else (*config.ROW_ANSWERS, self.function.name)
+        return config.ANSWER_METRICS if self.function is None else (*config.ANSWER_METRICS, self.function.name)
 
     @property
     def usual(self) -> tuple[str, ...]:
         """The metrics of generated answers."""
-        return config.ROW_ANSWERS
+        return config.ANSWER_METRICS
 
     def described(self, metric: str) -> Mapping[str, Any]:
         """Return the entry with the number of tokens of an answer."""
