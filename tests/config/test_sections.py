@@ -98,10 +98,8 @@ def test_a_mistake_is_one_line_with_its_place(change: dict[str, Any], message: s
 
 
 def test_the_fields_defaults_are_the_fields() -> None:
-    training = config.Training()
-    values = (training.lora_r, training.lora_alpha, training.learning_rate, training.lora_dropout)
-    assert values == (16, 32, 2e-4, 0.05)
-    assert training.weight_decay == 0.01
+    recipe = config.RECIPES[config.USUAL].training
+    assert {name: getattr(config.Training(), name) for name in recipe} == recipe
 
 
 @pytest.mark.parametrize("pack", ["many", 0, -1, True, "2.5"])

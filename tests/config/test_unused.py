@@ -128,6 +128,7 @@ def test_fine_tuning_tells_which_settings_it_was_given() -> None:
     assert tuned.fixed(SPACES["lora"]) == {"lora_r": 2}
     tuned.declare(SPACES["lora"].fixing({"lora_r": 2}))
     assert config.baseline(tuned.defaults) == "the field's defaults with lora_r=2 as given"
+    assert tuned.zero == {**tuned.defaults, "learning_rate": 0.0}
     whole = config.parse({**STUDY, "training": {"lora_r": 2}})
     assert configured.fixed(whole) == {"lora_r": 2}
     kept = config.parse(yaml.safe_load(config.dump(configured.with_space(whole))))
@@ -172,6 +173,15 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"run": {"litgpt": "/opt/litgpt"}}, "run.litgpt would have no effect: run.engine is packed"),
     ({"validation": {"tasks": ["t"], "batch_size": 8}}, "validation.batch_size would have no effect: engine packed"),
+    ({"baseline": [{"name": "a", "training": {"momentum": 0.9}}]}, "momentum of the baseline a would have no effect"),
+    (
+        {"training": {"steps": 9}, "baseline": [{"name": "a", "training": {"epochs": 2}}]},
+        "epochs of the baseline a would have no effect: steps 9 is used instead of epochs",
+    ),
+    (
+        {"baseline": [{"name": "a", "training": {"micro_batch_size": 32}}]},
+        "micro_batch_size of the baseline a would have no effect: its batch_size is 16",
+    ),
     ({"model": {"path": ".", "revision": "main"}}, "model.revision would have no effect: . is a folder"),
     ({"data": {"path": __file__, "split": "test"}}, "data.split would have no effect: "),
     ({"validation": {"tasks": ["t"], "split": 0.2}}, "validation.split would have no effect: a task scores the trials"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from partune import FineTune, Study, UserError
@@ -21,6 +22,7 @@ from partune.runtime.extras import install_command
 from partune.study.recorded import load_study
 from partune.verdict.models.answers import Question, answers
 from partune.verdict.models.pairing import Measure, Paired
+from tests.export.test_card import Tuning, hand_over
 from tests.support.command import run
 from tests.support.simulated import SimulatedTuning
 from tests.support.tiny import make_tickets, write_jsonl
@@ -49,7 +51,7 @@ def found(won: int, lost: int, equal: int, same: bool = False, higher: bool = Tr
         (found(5, 30, 65, higher=False), "has loss 0.300; the adapter had 0.050 in the study. It lost 0.250 ± 0.054"),
         (
             found(0, 0, 50, same=True),
-            "It lost nothing: the log-likelihoods of all answers are the same but for rounding.",
+            "It lost nothing: all answers are the same but for rounding.",
         ),
     ],
 )
@@ -155,6 +157,16 @@ def test_what_has_no_held_out_scores_is_refused_before_any_work(
     with pytest.raises(UserError, match="s is not a study of a fine-tuning, so `--check` has nothing to score"):
         export(tmp_path / "s", tmp_path / "out", checked=True)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_base_in_four_bits_is_checked_only_where_it_loads(tmp_path: Path) -> None:
+    hand_over(tmp_path, Tuning(model={"path": "acme/base-1b", "quantize": "nf4"}))
+    with pytest.raises(
+        UserError, match=r"^`--check` loads the base model in 4 bits as in the study, which needs a CUDA"
+    ):
+        export(tmp_path / "s", tmp_path / "checked", anyway=True, checked=True)
+    assert not (tmp_path / "checked").exists()
 
 
 @pytest.mark.slow

@@ -89,6 +89,7 @@ def test_a_run_of_words_is_found_wherever_it_stands(length: int, count: int) -> 
         found = find([Item(f"one two {shared} three")], alpaca("other"), row)
         assert (found.same, found.alike) == (0, count)
         assert [number for number, _ in found.rows] == [2] * count
+        assert all(text in shared and len(text.split()) == RUN for _, text in found.rows)
 
 
 def test_phrases_of_a_template_are_no_shared_run() -> None:

@@ -37,7 +37,7 @@ def another_name(adapter: Path) -> None:
     file = adapter / "adapter_model.safetensors"
     weights = load_file(file)
     first = min(weights)
-    save_file({first.replace("q_proj", "x_proj").replace("k_proj", "x_proj"): weights.pop(first), **weights}, file)
+    save_file({first.replace("_proj", "_part"): weights.pop(first), **weights}, file)
 
 
 def cut(adapter: Path) -> None:
@@ -115,7 +115,7 @@ def test_every_setting_can_be_searched(tuner: FineTune) -> None:
     values: dict[str, Any] = {
         "lora_r": 3, "lora_alpha": 4, "lora_dropout": 0.1, "learning_rate": 0.03, "weight_decay": 0.2, "epochs": 0.5,
         "steps": 2, "batch_size": 5, "micro_batch_size": 2, "warmup_steps": 1, "schedule": "linear",
-        "max_grad_norm": 0.5, "optimizer": "sgd", "momentum": 0.5, "targets": "all-linear", "dtype": "bf16", "seed": 9,
+        "max_grad_norm": 0.5, "optimizer": "sgd", "momentum": 0.5, "targets": "attention", "dtype": "bf16", "seed": 9,
         "max_length": 110, "loss_on": "all",
     }  # fmt: skip
     assert tuple(values) == SETTINGS

@@ -54,7 +54,7 @@ def test_the_base_of_a_study_is_compared_by_contents(
         named(studies["first"], config.Model(path=str(folders["qwen2"])))
     quantized = copy.model_copy(update={"quantize": "nf4"})
     assert named(studies["first"], quantized).notes == (
-        f"{studies['first']} trained its adapters on the base model in none, and here it is in nf4.",
+        f"{studies['first']} trained its adapters on the base model in full precision, and here it is in 4 bits (nf4).",
     )
 
 

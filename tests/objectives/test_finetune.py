@@ -15,6 +15,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from partune import config
 from partune.errors import UserError
 from partune.finetune import adapter as adapters
 from partune.finetune import training as trainings
@@ -80,7 +81,7 @@ def test_nothing_heavy_is_imported_or_loaded_at_construction() -> None:
 
 @pytest.mark.slow
 def test_the_field_defaults_keep_what_the_user_fixed(make: Any) -> None:
-    plain = {"lora_r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "learning_rate": 2e-4, "weight_decay": 0.01}
+    plain = dict(config.RECIPES[config.USUAL].training)
     tuner = make(training={"lora_alpha": 8, "learning_rate": 1e-3, "steps": 1})
     assert tuner.defaults == plain
     tuner.check(SPACE)

@@ -15,6 +15,7 @@ class Recorded:
 
     def __init__(self, samples: list[dict[str, Any]], **metrics: str) -> None:
         self.loaded = {"scoring": {"metric": "exact_match", "metrics": metrics, "samples": samples}}
+        self.header: dict[str, Any] = {}
 
     def anchors(self) -> dict[str, Trial]:
         return {"base": Trial(0, {}, seed=0, observation=Observation({"score": 0.5}), status=Status.DONE)}

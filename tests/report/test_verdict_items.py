@@ -17,7 +17,7 @@ class Recorded:
     """A record with the runs of some baselines, by name."""
 
     def __init__(self, **runs: Trial) -> None:
-        self.runs = runs
+        self.runs, self.header = runs, {}
 
     def anchors(self) -> dict[str, Trial]:
         return self.runs

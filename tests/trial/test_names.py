@@ -10,6 +10,7 @@ from partune.trial.names import (
     Baseline,
     Confirmation,
     FreshRun,
+    FurtherBaseline,
     ItemSet,
     ResultName,
     Rung,
@@ -24,10 +25,12 @@ from partune.trial.names import (
 )
 
 NUMBERS = st.integers(0, 10**6)
+FURTHER = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,39}", fullmatch=True).map(FurtherBaseline)
 RUNS = st.one_of(
     st.sampled_from([*Baseline, *WinnerScoring]),
     st.builds(Confirmation, NUMBERS, NUMBERS),
-    st.builds(FreshRun, NUMBERS | st.just(Baseline.DEFAULTS), NUMBERS),
+    st.builds(FreshRun, NUMBERS | st.just(Baseline.DEFAULTS) | FURTHER, NUMBERS),
+    FURTHER,
 )
 
 
@@ -44,6 +47,10 @@ def test_the_record_holds_the_texts_that_it_always_held() -> None:
     assert str(FreshRun(17, 1)) == "fresh/17/1"
     assert str(FreshRun(Baseline.DEFAULTS, 2)) == "fresh/defaults/2"
     assert adapter_folder(FreshRun(17, 1)) == "fresh.17.1"
+    peft = FurtherBaseline("peft")
+    assert (str(peft), str(FreshRun(peft, 2))) == ("baseline/peft", "fresh/baseline/peft/2")
+    assert adapter_folder(FreshRun(peft, 2)) == "fresh.baseline.peft.2"
+    assert FreshRun(peft, 2).words == "fresh run 2 of baseline peft"
     assert (str(Rung(3)), str(ResultName(ItemSet.TEST, "arc"))) == ("rung/3", "test/arc")
     assert str(ResultName(ItemSet.VERDICT, "arc", "acc")) == "verdict/arc/acc"
     assert ResultName(ItemSet.TEST, "arc").stderr == "test/arc_stderr"

@@ -147,7 +147,7 @@ def test_without_fresh_runs_the_verdict_is_about_the_adapters_and_says_so(tmp_pa
     facts = Facts(study.record)
     assert "judged by the one adapter that the search trained" in headline(facts)
     assert any("partune resume --seeds 4" in line for line in remarks(facts))
-    assert summary["fresh"] == {"winner": [], "defaults": []}
+    assert summary["fresh"] == {"winner": [], "defaults": [], "baselines": {}}
     study.close()
     assert (later := again(tmp_path, Seeded(), 6)).verdict is not None  # they can be had later
     assert later.verdict is not None

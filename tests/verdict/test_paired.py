@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from partune.verdict.flips import sign_flips
 from partune.verdict.paired import (
     LEVEL,
     Comparison,
@@ -17,7 +18,6 @@ from partune.verdict.paired import (
     compare,
     joined_small,
     level,
-    sign_flips,
     verdict,
 )
 
@@ -270,6 +270,8 @@ def test_the_sentence_says_what_was_shown() -> None:
     assert both.sentence.startswith("BETTER than the untouched base model (gain +0.250")
     assert "adapter" not in both.sentence
     assert verdict(one(better), one(same), None).better_than == ("base",)
+    several_left = verdict(one(same), one(same), one(same), {"peft": one(same)}, called="the baseline axolotl")
+    assert "; not tested against the baseline axolotl and the baseline peft." in several_left.sentence
     broken = verdict(fresh, one(same), one(same), seeds=4, failed=1)
     assert broken.better_than == ()
     assert broken.sentence.startswith("NOT SHOWN BETTER")

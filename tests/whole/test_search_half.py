@@ -58,6 +58,7 @@ REFUSED = {
     "demo --name d": "fine-tuning",
     "tune --model demo --data x.json --task t --name t": "fine-tuning",
     "bench search --out b": "a benchmark",
+    "verdict runs/0 base --model demo --task t": "scoring models",
 }
 DOCTOR = "doctor --quick --json"
 

@@ -11,7 +11,6 @@ import importlib
 import shlex
 import sys
 from pathlib import Path
-from typing import Literal
 
 from partune.cli import flags, studies
 from partune.errors import UserError
@@ -202,7 +201,7 @@ def export(arguments: argparse.Namespace) -> int:
     from partune.export.export import export as write
     from partune.export.recipes.write import RECIPES
 
-    which: int | Literal["defaults"] | None = "defaults" if arguments.defaults else arguments.trial
+    which: int | str | None = "defaults" if arguments.defaults else arguments.trial
     out, recipes = as_path(arguments.out), arguments.recipe or tuple(RECIPES)
     sentences: list[str] = []
     written = write(
@@ -338,6 +337,22 @@ def spaces(arguments: argparse.Namespace) -> int:
         print(f"{name}:")
         for parameter, form in space.describe().items():
             print(f"  {parameter}: {yaml.safe_dump(form, default_flow_style=True, sort_keys=False).strip()}")
+    return 0
+
+
+def baselines(arguments: argparse.Namespace) -> int:
+    """Print the recipes that a winner can be compared with."""
+    from partune.config import RECIPES, USUAL
+    from partune.report.plain_data import print_json
+    from partune.report.words import settings
+
+    if arguments.json:
+        listed = [{"name": name, "source": r.source, "training": dict(r.training)} for name, r in RECIPES.items()]
+        print_json({"default": USUAL, "baselines": listed})
+        return 0
+    for name, recipe in RECIPES.items():
+        print(f"{name}{' (the default)' if name == USUAL else ''}: {recipe.source}")
+        print(f"  {settings(recipe.training)}")
     return 0
 
 

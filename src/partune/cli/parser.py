@@ -87,6 +87,9 @@ CERTIFICATES = """\
 Make certificates with which the scheduler and the workers of a Dask cluster trust only each other, and print the
 commands that start scheduler and workers. See docs/cluster.md."""
 SPACES = "Show all ready-made search spaces, or one of them: each hyperparameter with its bounds and scale."
+BASELINES = """\
+List the recipes that a winner can be compared with (`partune tune --baseline NAME`): each with its source and the
+settings that it has. All other settings are those of the study. See docs/report.md."""
 ALGORITHMS = "List the optimisers with their sources. See docs/choosing.md for help with the choice."
 GALLERY = """\
 Run every optimiser on Himmelblau's function, and draw its points, paths, generations or cells as SVG. Also draw a
@@ -251,9 +254,9 @@ def _export(command: Parser) -> None:
     _add_directory(command)
     command.add_argument("out", metavar="FOLDER", help="Write to this folder, which must not exist yet.")
     which = command.add_mutually_exclusive_group()
-    about = "Export the adapter of this trial instead of the winner's."
-    which.add_argument("--trial", type=int, metavar="NUMBER", help=about)
-    about = "Export the adapter that was trained with the default hyperparameters."
+    about = "Export the adapter of this trial instead of the winner's: its number, or the name of a baseline."
+    which.add_argument("--trial", type=_trial, metavar="NUMBER", help=about)
+    about = "Export the adapter of the first baseline, which was trained with the default hyperparameters."
     which.add_argument("--defaults", action="store_true", help=about)
     about = "Merge the adapter into the base model, and write the merged model."
     command.add_argument("--merge", action="store_true", help=about)
@@ -276,6 +279,11 @@ def _export(command: Parser) -> None:
     )
     command.add_argument("--recipe", action="append", metavar="{trl,litgpt,axolotl,llamafactory,none}", help=about)
     _add_storage(command)
+
+
+def _trial(text: str) -> int | str:
+    """Return the number of a trial, or the name of a baseline as it is."""
+    return int(text) if text.removeprefix("-").isdecimal() else text
 
 
 def _bench(command: Parser) -> None:
@@ -329,6 +337,10 @@ def _completion(command: Parser) -> None:
 def _spaces(command: Parser) -> None:
     command.add_argument("name", nargs="?", metavar="NAME", help="Show only this space. (default: all spaces)")
     command.add_argument("--json", action="store_true", help="Print the spaces as JSON, for scripts.")
+
+
+def _baselines(command: Parser) -> None:
+    command.add_argument("--json", action="store_true", help="Print the list as JSON, for scripts.")
 
 
 def _algorithms(command: Parser) -> None:
@@ -451,6 +463,7 @@ COMMANDS = {
     "doctor": Command("check this machine, and that partune works on it", DOCTOR, _doctor),
     "completion": Command("print a shell's completion script", COMPLETION, _completion),
     "spaces": Command("list the ready-made search spaces", SPACES, _spaces),
+    "baselines": Command("list the recipes that a winner is compared with", BASELINES, _baselines),
     "algorithms": Command("list the optimisers", ALGORITHMS, _algorithms),
     "gallery": Command("draw the optimisers at work, one picture each", GALLERY, _gallery),
 }

@@ -7,19 +7,20 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from partune.config import baseline
+from partune.config import baseline, names_of
 from partune.objectives.base import Anchored
 from partune.report.data_notes import row_notes
 from partune.report.words import coverage_words, progress, reloaded_words, settings, span
 from partune.study import Watcher
 from partune.study.watcher import Watched
-from partune.trial import Status, Trial
+from partune.trial import Config, Status, Trial
 from partune.trial.goals import SCORE, goal_of
 from partune.trial.names import (
     ROWS,
     Baseline,
     Confirmation,
     FreshRun,
+    FurtherBaseline,
     ItemSet,
     ResultName,
     RunName,
@@ -101,8 +102,12 @@ class Terminal(Watcher):
     def phase(self, name: str) -> None:
         """Show what the study does now, in the bar if there is one, or in a line."""
         text = PHASES.get(name, name)
+        if name.startswith("baseline/"):
+            text = f"scoring the {name.replace('/', ' ')}"
+        if name == "fresh" and self._first_called().startswith("the baseline "):
+            text = text.replace("defaults", "baselines")
         if name == Baseline.DEFAULTS and self._study is not None and isinstance(self._study.objective, Anchored):
-            text = f"scoring {baseline(self._study.objective.defaults)}"
+            text = f"scoring {self._first_called()}"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, description=text)
         elif name != "search":  # the lines of the trials show that the search runs
@@ -147,13 +152,13 @@ class Terminal(Watcher):
         elif name is WinnerScoring.RELOADED:
             self._print(f"{'adapter':>9}  {reloaded_words(trial.observation)}")
         elif isinstance(name, FreshRun):
-            what = "defaults" if name.of_defaults else "winner"
-            self._print(f"{what:>9}  {self._judged(trial)}  fresh run {name.run}")
+            self._print(f"{self._whose(name):>9}  {self._judged(trial)}  fresh run {name.run}")
         elif name is WinnerScoring.JUDGED:
             self._print(f"{name:>9}  {self._judged(trial)}")
         else:
-            called = baseline(trial.config) if name is Baseline.DEFAULTS and trial.status is not Status.FAILED else ""
-            self._print(f"{name:>9}  {self._score(trial)}", f"  {called}" if " as given" in called else "")
+            called = self._first_called(trial.config) if name is Baseline.DEFAULTS else ""
+            shown = f"  {called}" if " as given" in called and trial.status is not Status.FAILED else ""
+            self._print(f"{self._label(name):>9}  {self._score(trial)}", shown)
 
     def finished(self, trial: Trial) -> None:
         """Print the line of a trial, and advance the bar."""
@@ -185,6 +190,26 @@ class Terminal(Watcher):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def _first_called(self, config: Config | None = None) -> str:
+        """Return the name of the first baseline: a recipe's, or that of the defaults with a configuration."""
+        objective = None if self._study is None else self._study.objective
+        if isinstance(objective, Anchored) and (names := names_of(objective.identity)):
+            return f"the baseline {names[0]}"
+        if config is None:
+            config = objective.defaults if isinstance(objective, Anchored) else {}
+        return baseline(config)
+
+    def _label(self, name: RunName) -> str:
+        """Return the short name of a baseline, which stands before its score."""
+        called = self._first_called()
+        if name is Baseline.DEFAULTS and called.startswith("the baseline "):
+            return called.removeprefix("the baseline ")
+        return name.name if isinstance(name, FurtherBaseline) else str(name)
+
+    def _whose(self, fresh: FreshRun) -> str:
+        """Return the short name of whoever a fresh run is of."""
+        return "winner" if isinstance(fresh.whose, int) else self._label(fresh.whose)
 
     def _print(self, *parts: str | tuple[str, str]) -> None:
         from partune.runtime.console import line

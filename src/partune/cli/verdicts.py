@@ -12,7 +12,9 @@ Test whether model A is better than model B, on the same items. A and B are mode
 study's directory (for its winner's adapter), a model's folder or id, or the word base. Or they are what
 lm-evaluation-harness wrote with --log_samples: a folder, a samples_*.jsonl or a results_*.json. The answer is BETTER,
 WORSE, NO WORSE WITHIN MARGIN or NOT SHOWN, and each comes from a test. See docs/verdict.md."""
-TASKS = ("limit", "fewshot", "trust_task_code")  # keys of section `validation` for models that are scored
+GENERATION = ("max_new_tokens", "stop", "temperature")
+# Keys of section `validation` for models that are scored.
+TASKS = ("limit", "fewshot", *GENERATION, "trust_task_code", "confirm_run_unsafe_code")
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -61,7 +63,7 @@ def add(command: argparse.ArgumentParser) -> None:
         flags.add_flag(model, ("model", name), field)
     flags.add_flag(model, ("training", "dtype"), Training.model_fields["dtype"])
     flags.add_flag(model, ("run", "device"), Run.model_fields["device"])
-    tasks = command.add_argument_group("tasks", "For models that are scored on tasks.")
+    tasks = command.add_argument_group("tasks", "For models that are scored, mostly on tasks.")
     for name in TASKS:
         flags.add_flag(tasks, ("validation", name), Validation.model_fields[name])
     rows = command.add_argument_group(
@@ -103,7 +105,9 @@ def run(arguments: argparse.Namespace) -> int:
         fewshot=validation.fewshot,
         dtype=config.validated(config.Training, given.get("training", {})).dtype,
         device=config.validated(config.Run, given.get("run", {})).device,
+        generation={name: getattr(validation, name) for name in GENERATION if name in validation.model_fields_set},
         trust_task_code=validation.trust_task_code,
+        confirm_run_unsafe_code=validation.confirm_run_unsafe_code,
     )
     summary = model_verdict.summarise(answered)
     if arguments.json:

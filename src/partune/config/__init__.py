@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from partune.config.base import FolderText, Names, PathText, Section, flag
+from partune.config.baselines import DATA_SETTINGS, DEFAULTS, baseline, given, names_of
+from partune.config.batch import Batch
 from partune.config.file import dump, load, located, merged, parse, parts, section_in, validated
+from partune.config.recipes import RECIPES, USUAL, Recipe
 from partune.config.sections import (
-    DATA_SETTINGS,
-    DEFAULTS,
     PACK,
     AnySection,
-    Batch,
     Data,
     Model,
+    NamedBaseline,
     Run,
     Search,
     Ship,
     StudyConfig,
     Training,
     Where,
-    baseline,
-    given,
 )
 from partune.config.validation import ANSWER_METRICS, Test, Validation, check_metric
 
@@ -28,13 +27,17 @@ __all__ = [
     "DATA_SETTINGS",
     "DEFAULTS",
     "PACK",
+    "RECIPES",
+    "USUAL",
     "AnySection",
     "Batch",
     "Data",
     "FolderText",
     "Model",
+    "NamedBaseline",
     "Names",
     "PathText",
+    "Recipe",
     "Run",
     "Search",
     "Section",
@@ -52,6 +55,7 @@ __all__ = [
     "load",
     "located",
     "merged",
+    "names_of",
     "parse",
     "parts",
     "section_in",

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from partune.config.base import Section
-from partune.config.sections import AnySection, Data, StudyConfig, Training
+from partune.config.sections import AnySection, Data, NamedBaseline, StudyConfig, Training
 from partune.errors import MOST, UserError, shown, suggestion
 from partune.runtime import paths, strict_yaml
 from partune.runtime.urls import masked, public
@@ -139,6 +139,13 @@ def located(value: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             mapping[section] = absolute(part, admits)
     if "space" in mapping:
         mapping["space"] = absolute(mapping["space"], Path.is_file)
+    if "baseline" in mapping:
+        given = mapping["baseline"]
+        # A file that happens to have the name of a recipe must not hide the recipe.
+        mapping["baseline"] = [
+            absolute(name, Path.is_file) if isinstance(name, str) and name.endswith((".yaml", ".yml")) else name
+            for name in (given if _is_list(given) else [given])
+        ]
     return mapping
 
 
@@ -193,9 +200,10 @@ def _section(section: type[Section], path: list[int | str]) -> type[Section]:
     path: The keys.
     """
     for key in path:
-        inner = section_in(section.model_fields[str(key)].annotation)
-        assert inner is not None
-        section = inner
+        if isinstance(key, int):  # the position in a list of sections
+            continue
+        inner = section_in(section.model_fields[key].annotation)
+        section = NamedBaseline if inner is None else inner  # the only section of which there are lists
     return section
 
 

@@ -19,11 +19,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
 from partune.config.base import PathText, Section, flag
+from partune.config.recipes import recipe_of
 from partune.config.validation import Test, Validation, check_metric
 from partune.demo import DIRECTORY as DEMO
 from partune.demo import locate_rows
@@ -124,8 +126,8 @@ class Data(Section):
 class Training(Section):
     """How an adapter is trained. A value that is set here is fixed and not searched.
 
-    The first five settings have the usual defaults of LoRA fine-tuning. Every study trains an adapter with them as a
-    baseline.
+    The defaults are a recipe of the field (`partune baselines` names its source). Unless the study has other baselines,
+    an adapter that is trained with this recipe is its baseline.
     """
 
     lora_r: PositiveInt = 16
@@ -136,7 +138,7 @@ class Training(Section):
     """Dropout on the input of the adapters."""
     learning_rate: NonNegativeFloat = 2e-4
     """Peak learning rate, which is reached at the end of the warm-up."""
-    weight_decay: NonNegativeFloat = 0.01
+    weight_decay: NonNegativeFloat = 0.0
     """Weight decay, decoupled from the gradient (AdamW)."""
     epochs: PositiveFloat = 1.0
     """Number of passes over the data; fractions are allowed."""
@@ -156,40 +158,39 @@ class Training(Section):
     """Optimiser that trains the adapters."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of the optimiser sgd."""
-    targets: str = "attention"
-    """Linear layers that get an adapter: attention (layers that mix tokens), all-linear, or names with commas."""
+    targets: str = "all-linear"
+    """Linear layers that get an adapter: all-linear (all but the output head), attention (layers that mix tokens), or
+    names with commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None
     """Seed of initialisation and dropout for all trials; by default each trial has its own seed."""
 
 
-DEFAULTS = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")  # settings of the baseline
-DATA_SETTINGS = ("max_length", "loss_on")  # settings of `Data` that a space may search
+class NamedBaseline(Section):
+    """A recipe that the winner is compared with: a name, a source and settings of section `training`."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,39}$")]
+    """Name in the report, of letters, digits, - and _."""
+    source: str = "the study's file"
+    """Where the values stand."""
+    training: Training
+    """Settings of the recipe. Settings that are left out are those of the study."""
+
+    @model_validator(mode="after")
+    def _sets_something(self) -> NamedBaseline:
+        if not self.training.model_fields_set:
+            raise ValueError(f"the baseline {self.name} sets nothing: name the training settings of the recipe")
+        if self.name.isdecimal() or self.name in RESERVED:
+            raise ValueError(f"a baseline cannot be called {self.name}: choose another name")
+        return self
+
+    @field_serializer("training")
+    def _only_what_is_set(self, training: Training) -> dict[str, Any]:
+        return training.model_dump(exclude_unset=True)
 
 
-def given(training: Training, data: Data | None) -> dict[str, Any]:
-    """Return the settings that the user set, among those that a space may search.
-
-    Args:
-        training: The training settings. A setting that the user set to its default value is returned too.
-        data: The data settings, if the study has data.
-    """
-    values = {name: getattr(training, name) for name in Training.model_fields if name in training.model_fields_set}
-    if data is not None:
-        values |= {name: getattr(data, name) for name in DATA_SETTINGS if name in data.model_fields_set}
-    return values
-
-
-def baseline(defaults: Mapping[str, Any]) -> str:
-    """Return the name of the baseline of defaults, with each value that the user changed."""
-    changed = {name: value for name, value in defaults.items() if name in DEFAULTS and value != _usual_default(name)}
-    values = ", ".join(f"{name}={value}" for name, value in changed.items())
-    return f"the field's defaults with {values} as given" if changed else "the field's defaults"
-
-
-def _usual_default(name: str) -> Any:
-    return Training.model_fields[name].default
+RESERVED = ("base", "zero", "defaults", "winner", "best", "none")  # names of other models in a report
 
 
 Ship = Literal["first", "median", "best"]  # which run of a winner has the adapter to export
@@ -318,6 +319,12 @@ class Run(Where):
     study's directory."""
 
 
+Baselines = Annotated[
+    tuple[Annotated[NamedBaseline, BeforeValidator(recipe_of)], ...],
+    BeforeValidator(lambda value: () if value is None else [value] if isinstance(value, (str, Mapping)) else value),
+]
+
+
 class StudyConfig(Section):
     """The complete file of a study."""
 
@@ -336,6 +343,10 @@ class StudyConfig(Section):
     a mapping of names to hyperparameters; by default the space lora."""
     search: Search = Search()
     run: Run = Run()
+    baseline: Baselines = ()
+    """Recipe that the winner is compared with: its name (`partune baselines` lists them) or a YAML file of training
+    settings, such as those that you use today. Repeat it for several; the verdict compares in their order. By default
+    the field's defaults, axolotl's recipe for Llama 3.2 1B."""
 
     @model_validator(mode="before")
     @classmethod
@@ -369,37 +380,12 @@ class StudyConfig(Section):
             raise ValueError(
                 "run.time_limit needs worker processes: give --workers 2 or more, --scheduler or --cluster"
             )
+        names = [baseline.name for baseline in self.baseline]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"the baseline {twice} is given twice: leave one out, or give it another name")
         if self.objective == "finetune":
             for name, option in (("model", "--model"), ("data", "--data")):
                 if getattr(self, name) is None:
                     raise ValueError(f"{name} is missing: give {option} or a section in the file")
             check_metric(cast(Validation, self.validation))
-        return self
-
-
-class Batch(Section):
-    """The file that describes a batch system and the jobs to submit to it."""
-
-    system: Literal["slurm", "oar", "pbs", "lsf", "htcondor", "sge"]
-    """The batch system."""
-    minimum: PositiveInt = 1
-    """Smallest number of workers while the study runs."""
-    maximum: PositiveInt
-    """Largest number of workers, rounded down to a multiple of workers_per_job."""
-    workers_per_job: PositiveInt = 1
-    """Number of worker processes per job, usually one for each GPU of a node."""
-    devices_per_worker: PositiveInt = 1
-    """Number of GPUs that each worker sees."""
-    prologue: tuple[str, ...] = ()
-    """Shell commands to run before the workers start, such as module load or source .venv/bin/activate."""
-    job: dict[str, Any] = Field(default={})
-    """Options of dask-jobqueue's class for the system: queue, walltime, memory, job_extra_directives, ..."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Batch:
-        if self.minimum > self.maximum:
-            raise ValueError(f"minimum <= maximum must hold, got minimum={self.minimum}, maximum={self.maximum}")
-        if self.workers_per_job > self.maximum:
-            got = f"workers_per_job={self.workers_per_job}, maximum={self.maximum}"
-            raise ValueError(f"workers_per_job <= maximum must hold, got {got}")
         return self

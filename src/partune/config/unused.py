@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from partune.config import Data, Run, Search, Section, StudyConfig, Training, Validation
+from partune.config import Data, NamedBaseline, Run, Search, Section, StudyConfig, Training, Validation
 from partune.errors import UserError
 
 # The settings of `run` that have an effect with any objective.
@@ -98,6 +98,8 @@ def _unused_by_function(study: StudyConfig) -> Iterator[Unused]:
     for name in ("model", "data", "validation"):
         if getattr(study, name) is not None:
             yield Unused(name, reason)
+    if study.baseline:
+        yield Unused("baseline", reason)
     for name, section in (("training", study.training), ("test", study.test), ("run", study.run)):
         for key in _changed(section):
             if not (name == "run" and key in ELSEWHERE):
@@ -117,6 +119,8 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
     micro = training.micro_batch_size
     if micro is not None and micro > training.batch_size and not {"batch_size", "micro_batch_size"} & set(searched):
         yield Unused(f"training.micro_batch_size {micro}", f"training.batch_size is {training.batch_size}")
+    for recipe in study.baseline:
+        yield from _unused_by_baseline(recipe, training)
     if study.validation is not None:
         yield from _unused_by_validation(study.validation, bool(test.tasks))
     if not test.tasks:  # a user who limits the test tasks expects that some are scored
@@ -142,6 +146,18 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
                 yield Unused(f"data.{name}", f"{files[0]} is a file")
 
 
+def _unused_by_baseline(recipe: NamedBaseline, training: Training) -> Iterator[Unused]:
+    sets = recipe.training.model_fields_set
+    together = training.model_copy(update={name: getattr(recipe.training, name) for name in sets})
+    if "momentum" in sets and together.optimizer == "adamw":
+        yield Unused(f"momentum of the baseline {recipe.name}", "only sgd has a momentum, and its optimizer is adamw")
+    if "epochs" in sets and together.steps is not None:
+        yield Unused(f"epochs of the baseline {recipe.name}", f"steps {together.steps} is used instead of epochs")
+    micro = together.micro_batch_size
+    if "micro_batch_size" in sets and micro is not None and micro > together.batch_size:
+        yield Unused(f"micro_batch_size of the baseline {recipe.name}", f"its batch_size is {together.batch_size}")
+
+
 def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unused]:
     changed = _changed(validation)
     if validation.select == "best" and validation.points < 2:
@@ -155,7 +171,7 @@ def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unus
         return
     if "split" in changed and "data" in changed:
         yield Unused("validation.split", f"the validation rows are those of {validation.data}")
-    if not tested and not validation.rows_generate:
+    if not validation.rows_generate:
         for key in ("max_new_tokens", "stop", "temperature"):
             if key in changed:
                 yield Unused(f"validation.{key}", "it is for generated answers (`--metric exact_match`, for example)")

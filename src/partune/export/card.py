@@ -14,8 +14,8 @@ from partune.export.check import Check
 from partune.export.chosen import Chosen, is_file, name_of
 from partune.export.usage import Tokenizer, usage
 from partune.report.plain_data import Summary
-from partune.report.verdict_words import advice, defaults_called, lost_words, small_print
-from partune.report.words import coverage_words, score_of, span, value
+from partune.report.verdict_words import advice, defaults_called, lost_words, small_print, sources
+from partune.report.words import baseline_rows, coverage_words, score_of, span, value
 from partune.runtime import strict_yaml
 from partune.runtime.markdown import code, fenced, plain, table
 from partune.trial import Trial
@@ -61,7 +61,7 @@ def card(
     Args:
         summary: The summary of the study.
         header: The header of the study's record.
-        trial: The trial that is exported, or "defaults".
+        trial: The trial that is exported, or the name of a baseline; "defaults" is the first one.
         chosen: The settings with which that trial was trained; None if they are not known.
         exported: What the export contains.
     """
@@ -99,7 +99,7 @@ def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, export
     what = "Model with a LoRA adapter merged in" if exported.merged else "LoRA adapter"
     for_model = f" for {code(name_of(chosen.model.path))}" if chosen is not None else ""
     for_model += "" if exported.quantized is None else f", in {BITS[exported.quantized]}"
-    which = defaults_called(summary) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
+    which = _called(summary, trial) if isinstance(trial, str) else f"trial {trial.number} of {len(summary['trials'])}"
     warning = []
     if exported.merged and exported.check is None and chosen is not None:
         warning += [NEVER_JUDGED] if chosen.model.quantize != "none" else []
@@ -111,11 +111,21 @@ def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, export
     ]
 
 
+def _called(summary: Summary, name: str) -> str:
+    """Return what sentences call a baseline.
+
+    Args:
+        summary: The summary of the study.
+        name: The name of the baseline; "defaults" is the first one.
+    """
+    return next((row["called"] for row in summary["baselines"] if row["name"] == name), defaults_called(summary))
+
+
 # ----- is it better?
 
 
 def _scores(summary: Summary, trial: Trial | str) -> list[str]:
-    rows = {"base": summary["base"], "defaults": summary["defaults"]}
+    rows = baseline_rows(summary)
     best = summary["best"]
     is_best = best is not None and not isinstance(trial, str) and best["trial"] == trial.number
     ships = is_best and isinstance(trial, Trial) and (best["ships"] == "first" or trial.order is not None)
@@ -125,7 +135,8 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         score = {"score": trial.score, "stderr": trial.observation.stderr}
         rows["this one"] = {**score, "verdict": None, "test": {}, "error": None}
     else:
-        rows["this one"] = rows.pop("defaults")
+        first = list(rows)[1]
+        rows["this one"] = rows.pop(trial if trial in rows else first)
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
     goal = goal_of(summary["loaded"])
     cells = [
@@ -153,6 +164,7 @@ def _scores(summary: Summary, trial: Trial | str) -> list[str]:
         paragraphs.append("The study's verdict is about its winner, which is another trial.")
     names = ("", "search items", "held-out items", *(f"test: {code(name_of(test))}" for test in tests))
     paragraphs.append(table([names, *cells]))
+    paragraphs += [plain(note) for note in sources(summary)]
     if goal.lower_is_better:
         paragraphs.append(
             "The table shows losses per trained token, in nats, ± one standard error: lower is better. The search saw "
@@ -236,6 +248,8 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
     """
     objective = dict(header["objective"])
     engine = objective.pop("engine", None)
+    for section in ("training", "data"):  # a value that was the default when the study began would fix the searched one
+        objective[section] = {key: value for key, value in objective[section].items() if key not in summary["space"]}
     for section, key in (("model", "path"), ("data", "path")):
         names = objective[section][key].split(",") if section == "data" else [objective[section][key]]
         objective[section] = {**objective[section], key: ",".join(map(name_of, names))}

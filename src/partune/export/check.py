@@ -11,8 +11,9 @@ from partune.errors import UserError
 from partune.export.chosen import Chosen
 from partune.record.record import Record
 from partune.runtime import rounding
+from partune.runtime.extras import require_finetune
 from partune.trial import Status, Trial
-from partune.trial.names import Baseline, ItemSet, WinnerScoring
+from partune.trial.names import Baseline, FurtherBaseline, ItemSet, WinnerScoring
 from partune.verdict.models.answers import Answer, answers
 from partune.verdict.models.scored import metrics_on, question
 
@@ -27,7 +28,7 @@ class Check:
         answer: The comparison of the export (A) with the adapter in the study (B).
         what: What was loaded and scored, such as "the merged model".
         dtype: The precision of the computation.
-        same: Whether all log-likelihoods are the same but for the rounding of fp32.
+        same: Whether all answers are the same, their log-likelihoods but for the rounding of fp32.
     """
 
     answer: Answer
@@ -47,7 +48,7 @@ class Check:
         )
         low, high = (0.0 - bound for bound in reversed(answer.interval))
         if self.same or math.isnan(low):
-            return f"{begin} It lost nothing: the log-likelihoods of all answers are the same but for rounding."
+            return f"{begin} It lost nothing: all answers are the same but for rounding."
         places = rounding.decimals(stderr) if rounding.uncertain(stderr) else 4
         lost = rounding.difference(0.0 - answer.gain, stderr, sign="")
         shown = {"worse": "A loss is shown", "better": "A gain is shown"}.get(answer.relation, "No difference is shown")
@@ -57,33 +58,50 @@ class Check:
         )
 
 
-def judged(record: Record, trained: int | Baseline, run: Trial | None, winner: int | None) -> Trial:
-    """Return the run on record whose held-out scores are those of the exported adapter.
+def judged(
+    record: Record, trained: int | Baseline | FurtherBaseline, run: Trial | None, winner: int | None, merged: bool
+) -> Trial:
+    """Return the run on record whose held-out scores are those of the exported adapter; check that it can be compared.
 
     Args:
         record: The study's record.
-        trained: The number of the exported trial, or the defaults.
+        trained: The number of the exported trial, or a baseline.
         run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
         winner: The number of the winner; None if there is none.
+        merged: Whether the export is a model with the adapter merged in.
 
     Raises:
-        UserError: The study is not a fine-tuning, or has no such scores.
+        UserError: The study is not a fine-tuning, has no such scores, or needs a device that is not here.
     """
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
         raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
     runs = record.anchors()
-    if isinstance(trained, Baseline):
+    if not isinstance(trained, int):
         scored = runs.get(trained)
     else:
         scored = runs.get(WinnerScoring.JUDGED) if trained == winner else None
         # The winner's own run has no held-out scores on record if a fresh run of it ships.
         scored = None if scored is not None and (scored.order is not None) != (run is not None) else scored
     if scored is None or scored.status is not Status.DONE:
-        whose = "the defaults" if isinstance(trained, Baseline) else f"trial {trained}"
+        whose = f"trial {trained}" if isinstance(trained, int) else str(trained)
         raise UserError(
             f"{ONLY}, and {record.directory} has none of {whose}: leave `--check` out, or export the winner"
         )
+    if not merged and record.header["objective"]["model"].get("quantize", "none") != "none":
+        _require_cuda()
     return scored
+
+
+def _require_cuda() -> None:
+    """Raise UserError if a base model in 4 bits cannot be loaded here as it was in the study."""
+    require_finetune()
+    from partune.finetune.model import find_device
+
+    if (device := find_device("auto")).type != "cuda":
+        raise UserError(
+            f"`--check` loads the base model in 4 bits as in the study, which needs a CUDA device, got {device}: leave "
+            "`--check` out, or check where there is one"
+        )
 
 
 def check(

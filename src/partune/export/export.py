@@ -15,7 +15,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from partune import config
 from partune.errors import UserError, suggestion
@@ -33,7 +33,7 @@ from partune.runtime.extras import require_finetune
 from partune.runtime.paths import as_path, command_on
 from partune.trial import Trial
 from partune.trial.contents import differences
-from partune.trial.names import Baseline, WinnerScoring
+from partune.trial.names import Baseline, FurtherBaseline, WinnerScoring
 
 FOLDER = "recipes"  # the name of the folder for recipes inside the export
 TOKENIZER = "tokenizer_config.json"  # a file that every saved tokenizer has
@@ -42,7 +42,7 @@ TOKENIZER = "tokenizer_config.json"  # a file that every saved tokenizer has
 def export(
     directory: Path,
     out: Path,
-    trial: int | Literal["defaults"] | None = None,
+    trial: int | str | None = None,
     merge: bool = False,
     storage: str | None = None,
     recipes: Collection[str] = tuple(RECIPES),
@@ -56,7 +56,7 @@ def export(
     Args:
         directory: The study's directory.
         out: The folder to write, which must not exist yet.
-        trial: The number of the trial, or "defaults"; None means the winner.
+        trial: The number of the trial, or the name of a baseline; "defaults" is the first one. None means the winner.
         merge: Write the model with the adapter merged in, instead of the adapter.
         storage: The URL of the study's database; needed if it requires a password or the database has moved.
         recipes: The tools for which recipes are written. A recipe is a file with which the tool trains the trial again.
@@ -98,7 +98,7 @@ def export(
         run = _shipped(record, trial) if best["ships"] == "fresh" else None
     if best is not None and trial == best["trial"] and not anyway:
         _refuse_doubtful(summary, directory)
-    trained = Baseline.DEFAULTS if isinstance(trial, str) else trial
+    trained = _baseline(record, trial) if isinstance(trial, str) else trial
     adapter = record.adapter(WinnerScoring.JUDGED if run is not None else trained)
     if not adapter.is_dir():
         names = ", ".join(map(str, record.artifacts.adapters())) or "none"
@@ -106,7 +106,7 @@ def export(
         raise UserError(f"{directory} has no adapter of {whose}; it has: {names} (`--keep` makes a study keep more)")
     scored = None
     if checked:
-        scored = judged(record, trained, run, None if best is None else int(best["trial"]))
+        scored = judged(record, trained, run, None if best is None else int(best["trial"]), merge)
     _check(adapter)
     if not merge and (adapter / "adapter_model.safetensors").is_file():
         _check_fits(record, adapter)
@@ -127,6 +127,16 @@ def export(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out
+
+
+def _baseline(record: Record, name: str) -> Baseline | FurtherBaseline:
+    """Return the run that trained a baseline's adapter; raise UserError if the study has no such baseline."""
+    names = config.names_of(record.header.get("objective", {}))
+    if name in ("defaults", *names[:1]):
+        return Baseline.DEFAULTS
+    if name not in names:
+        raise UserError(f'{record.directory} has no baseline "{name}"{suggestion(name, names or ["defaults"])}')
+    return FurtherBaseline(name)
 
 
 def _check(adapter: Path) -> None:
@@ -221,7 +231,7 @@ def _copy(adapter: Path, out: Path) -> None:
 def _describe(
     record: Record,
     summary: Summary,
-    which: int | Literal["defaults"],
+    which: int | str,
     run: Trial | None,
     adapter: Path,
     draft: Path,
@@ -231,7 +241,7 @@ def _describe(
     scored: Trial | None,
 ) -> Check | None:
     """Write the model card and the recipes; check the export if there is a run on record to compare it with."""
-    trial = run or (record.anchors()[Baseline.DEFAULTS] if isinstance(which, str) else record.trials()[which])
+    trial = run or (record.anchors()[_baseline(record, which)] if isinstance(which, str) else record.trials()[which])
     chosen, tokenizer, found = None, None, None
     if (adapter / "adapter_config.json").is_file() and "format" in record.loaded.get("data", {}):
         chosen = Chosen.of(record.header, record.loaded, trial, adapter, out / FOLDER)

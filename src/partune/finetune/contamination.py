@@ -46,7 +46,8 @@ class Seen:
         items: The number of items.
         same: The number of items that ask the same as a training row.
         alike: The number of other items that share a run of words with a training row.
-        rows: For each such item, the number of the first training row, and the item's prompt; the same ones first.
+        rows: For each such item, the number of the first training row, and the item's prompt or the words that the two
+            share; the same ones first.
     """
 
     what: str
@@ -91,9 +92,10 @@ class TrainingTexts:
                 share instructions, so that only the whole prompt tells what is asked.
         """
         same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
-        alike = {i: number for i, number in self._alike(items).items() if i not in same}
-        rows = tuple((number, items[i].prompt) for found in (same, alike) for i, number in sorted(found.items()))
-        return Seen(what, len(items), len(same), len(alike), rows)
+        alike = {i: shared for i, shared in sorted(self._alike(items).items()) if i not in same}
+        rows = [(number, items[i].prompt) for i, number in same.items()]
+        rows += [(number, " ".join(run)) for number, run in alike.values()]
+        return Seen(what, len(items), len(same), len(alike), tuple(rows))
 
     def _same(self, item: Item, whole: bool) -> int | None:
         """Return the number of the first row that asks the same as an item; None if no row does."""
@@ -104,12 +106,12 @@ class TrainingTexts:
         found = [known[key] for key in keys for known in (self._prompts, self._texts) if key in known]
         return min(found, default=None)
 
-    def _alike(self, items: Sequence[Item]) -> dict[int, int]:
-        """Return the number of the first row with which each item shares a run of words, for the items that do."""
-        owners: dict[Words, set[int]] = defaultdict(set)
+    def _alike(self, items: Sequence[Item]) -> dict[int, tuple[int, Words]]:
+        """Return, for each item that shares a run of words with a row, the number of the first such row and the run."""
+        owners: dict[Words, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
-            for run in _runs(item):
-                owners[run].add(i)
+            for run in set(_runs(item)):
+                owners[run].append(i)
         owners = {run: found for run, found in owners.items() if len(found) <= USUAL}
         if not owners:
             return {}
@@ -117,11 +119,10 @@ class TrainingTexts:
         for number, item in self._rows:
             for run in {run for run in _runs(item) if run in owners}:
                 rows[run].append(number)
-        alike: dict[int, int] = {}
+        alike: dict[int, tuple[int, Words]] = {}
         for run, numbers in rows.items():
-            if len(numbers) <= USUAL:
-                for i in owners[run]:
-                    alike[i] = min(numbers[0], alike.get(i, numbers[0]))
+            for i in owners[run] if len(numbers) <= USUAL else ():
+                alike[i] = min((numbers[0], run), alike.get(i, (numbers[0], run)))
         return alike
 
 

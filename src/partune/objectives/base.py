@@ -95,7 +95,12 @@ class Anchored(Objective):
     @property
     @abstractmethod
     def defaults(self) -> Config:
-        """The field's defaults, as a configuration."""
+        """The first baseline, as a configuration: the field's defaults, or a recipe that the user named."""
+
+    @property
+    def further(self) -> Mapping[str, Config]:
+        """The configurations of the second and further baselines, by name, in the order in which the verdict tests."""
+        return {}
 
     @property
     @abstractmethod
@@ -131,10 +136,10 @@ class Anchored(Objective):
 
     @abstractmethod
     def score_defaults(self, trial: Trial, adapter: Path) -> Observation:
-        """Train with the defaults and score all items.
+        """Train a baseline and score all items.
 
         Args:
-            trial: The defaults and their seed.
+            trial: The configuration of the defaults or of a further baseline, and its seed.
             adapter: The folder for the trained adapter.
         """
 

@@ -9,12 +9,13 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.scoring.models import Candidate
 from partune.record.record import Record
-from partune.runtime.extras import require_finetune
 from partune.runtime.paths import as_path, command_on, suggestion_beside
 from partune.trial.contents import differences
 from partune.trial.names import WinnerScoring
 from partune.verdict.models.kinds import kind_of
 from partune.verdict.winner import best, ships_fresh, worths
+
+IN = {"none": "in full precision", "nf4": "in 4 bits (nf4)"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,6 @@ def named(place: str | Path, base: config.Model | None) -> Named:
     Raises:
         UserError: There is no such model, or its base model is not known.
     """
-    require_finetune("scoring a model")
     kind, text = kind_of(place), str(place)
     if kind == "samples":
         raise UserError(f"{text} is neither an adapter's folder, nor a study's directory, nor a model's folder")
@@ -88,7 +88,7 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
         )
     quantized = own.get("quantize", "none")
     notes = (
-        [f"{directory} trained its adapters on the base model in {quantized}, and here it is in {model.quantize}."]
+        [f"{directory} trained its adapters on the base model {IN[quantized]}, and here it is {IN[model.quantize]}."]
         if quantized != model.quantize
         else []
     )

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
 from partune import config
 from partune.config import unused
 from partune.errors import UserError
-from partune.finetune.engines import Assignment, Engine, Settings
+from partune.finetune.engines import Assignment, Settings
 from partune.objectives.agreement import difference, difference_of_first
 from partune.objectives.base import Anchored
+from partune.objectives.engine import make_engine
 from partune.objectives.observations import observation_of
-from partune.objectives.settings import FIELD_DEFAULTS, UNEVEN, check_names, extremes, settings_of, study_of
+from partune.objectives.resident import resident
+from partune.objectives.settings import (
+    FIELD_DEFAULTS,
+    UNEVEN,
+    AnyBaseline,
+    about_baseline,
+    baselines_of,
+    check_names,
+    default_baseline,
+    extremes,
+    settings_of,
+    study_of,
+)
 from partune.runtime.extras import require_finetune
 from partune.runtime.limits import require_threads
 from partune.space import Choice, Hyperparameter, Space
@@ -50,6 +61,7 @@ class FineTune(Anchored):
         test: Section `test`, a mapping of its keys, or the test tasks.
         training: Section `training` or a mapping of its keys.
         run: Section `run` or a mapping of its keys; `engine` chooses the engine.
+        baseline: The baselines that the winner is compared with, as in a study's file.
         seed: The seed of the study, which decides the split of the items and the order of the data.
         scratch: The folder for LitGPT's files; its content may be replaced. None makes a temporary folder.
 
@@ -67,13 +79,15 @@ class FineTune(Anchored):
         test: str | Path | Sequence[str] | config.Test | Mapping[str, Any] | None = None,
         training: config.Training | Mapping[str, Any] | None = None,
         run: config.Run | Mapping[str, Any] | None = None,
+        baseline: AnyBaseline | Sequence[AnyBaseline] | None = None,
         seed: int = 0,
         scratch: str | Path | None = None,
     ) -> None:
         require_finetune()
-        self.config = study_of(model, data, task, test, seed, validation=validation, training=training, run=run)
+        sections = {"validation": validation, "training": training, "run": run}
+        self.config = study_of(model, data, task, test, seed, baseline, **sections)
         self.scratch = None if scratch is None else Path(scratch).absolute()
-        self.engine = _make_engine(self.config, self.scratch)
+        self.engine = make_engine(self.config, self.scratch)
         self._searched: frozenset[str] = frozenset(FIELD_DEFAULTS)
         self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that `targets` may have
         self._slots: int | None = None
@@ -100,6 +114,7 @@ class FineTune(Anchored):
             test=study.test,
             training=study.training,
             run=study.run,
+            baseline=study.baseline,
             seed=study.search.seed,
             scratch=scratch,
         )
@@ -175,7 +190,8 @@ class FineTune(Anchored):
             include={"model", "data", "training", "validation", "test"},
             exclude={"validation": {"trust_task_code"}},
         )
-        return {**sections, **self.engine.identity}
+        baselines = [recipe.model_dump(mode="json") for recipe in self.config.baseline] or None
+        return {**sections, "baseline": baselines, **self.engine.identity}
 
     @property
     def stoppable(self) -> bool:
@@ -189,16 +205,26 @@ class FineTune(Anchored):
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """The field's defaults as a configuration; settings that the user has fixed keep the user's values."""
-        fixed = self.training.model_fields_set - self._searched
-        fields = config.Training.model_fields
-        configured = self.training.model_dump()
-        return {name: configured[name] if name in fixed else fields[name].default for name in FIELD_DEFAULTS}
+        """The first baseline as a configuration: by default the field's, in which the user's settings count."""
+        return next(iter(self._baselines.values()))
+
+    @property
+    def further(self) -> dict[str, dict[str, Value]]:
+        """The configurations of the second and further baselines, by name."""
+        return dict(list(self._baselines.items())[1:])
+
+    @property
+    def _baselines(self) -> dict[str, dict[str, Value]]:
+        return baselines_of(self.config, self._searched)
+
+    @property
+    def _usual(self) -> dict[str, Value]:
+        return default_baseline(self.training, self._searched)
 
     @property
     def zero(self) -> dict[str, Value]:
-        """The defaults with learning rate 0, which leaves the base model unchanged."""
-        return {**self.defaults, "learning_rate": 0.0}
+        """The field's defaults with learning rate 0, which leaves the base model unchanged."""
+        return {**self._usual, "learning_rate": 0.0}
 
     def fixed(self, searched: Space) -> dict[str, Value]:
         """Return those of a space's hyperparameters that the user has set, and so fixed; the value is the one set."""
@@ -216,7 +242,8 @@ class FineTune(Anchored):
         self._searched = frozenset(names)
         parameter = searched.hyperparameters.get("targets") if isinstance(searched, Space) else None
         options = parameter.options if isinstance(parameter, Choice) else (self.training.targets,)
-        self._targets = tuple(str(option) for option in options)
+        of_baselines = (baseline.get("targets", self.training.targets) for baseline in self._baselines.values())
+        self._targets = tuple(dict.fromkeys(str(option) for option in (*options, *of_baselines)))
 
     def recall(self, loaded: Mapping[str, Any]) -> None:
         """Note the pack size on record, so that a resumed study keeps it."""
@@ -232,7 +259,7 @@ class FineTune(Anchored):
     def count_slots(self) -> int:
         """Return the number of trials to train at once: the configured or recorded one, or one measured now."""
         if self._slots is None:
-            self._slots = self.engine.capacity(lambda: self.settings(self.defaults), self._recorded_slots)
+            self._slots = self.engine.capacity(lambda: self.settings(self._usual), self._recorded_slots)
         return self._slots
 
     def prepare(self) -> None:
@@ -251,12 +278,18 @@ class FineTune(Anchored):
             for value in extremes(parameter):
                 _, max_length, loss_on = self.settings({name: value})
                 lengths.add((max_length, loss_on))
-        settings = [self.settings({}), self.settings(self.defaults)]
+        settings = [self.settings({}), self.settings(self._usual)]
         self.prepare()
         from partune.finetune.targets import check_accepted
 
         materials = self.engine.materials
         base = materials.base(self.training.dtype)
+        for name, baseline in self._baselines.items():
+            with about_baseline(name if self.config.baseline else None):
+                settings.append(self.settings(baseline))
+                targets = settings[-1].training.targets
+                self.engine.check((targets,), settings[-1:])
+                check_accepted(base.model, targets)
         self.engine.check(self._targets, settings)
         for targets in self._targets:
             check_accepted(base.model, targets)
@@ -459,41 +492,3 @@ class FineTune(Anchored):
 
     def _parts(self, parts: Collection[str]) -> frozenset[str]:
         return frozenset(parts) | SEARCH | ({ItemSet.TEST} if self.config.test.every_trial else frozenset())
-
-
-def _make_engine(study: config.StudyConfig, scratch: Path | None) -> Engine:
-    """Make the engine that a study's section `run` names; only LitGPT's engine uses `scratch`."""
-    if study.run.engine == "litgpt":
-        from partune.finetune.litgpt.engine import LitGPTEngine
-
-        return LitGPTEngine(study, scratch)
-    if study.run.engine == "packed":
-        from partune.finetune.packed.engine import PackedEngine
-
-        return PackedEngine(study)
-    from partune.finetune.peft import PeftEngine
-
-    return PeftEngine(study)
-
-
-_REVIVING = threading.Lock()
-
-
-def resident(kind: type[FineTune], settings: str, scratch: Path | None, key: str) -> FineTune:
-    """Unpickle an objective: return the one with the same key that this process already has, or make it.
-
-    Args:
-        kind: The class that was pickled.
-        settings: The study's settings as JSON.
-        scratch: The folder for LitGPT's files.
-        key: The key of the pickled objective. The settings cannot be the key: the data file may have changed since.
-    """
-    with _REVIVING:  # without the lock, two threads could both miss the cache and load the base model twice
-        return _revived(kind, settings, scratch, key)
-
-
-@lru_cache(maxsize=1)  # one, because a base model may fill the device
-def _revived(kind: type[FineTune], settings: str, scratch: Path | None, key: str) -> FineTune:
-    objective = kind.of(config.StudyConfig.model_validate_json(settings), scratch)
-    objective._key, objective.engine.materials.abroad = key, True
-    return objective

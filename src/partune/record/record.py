@@ -71,11 +71,13 @@ class Look:
         trial: The number of the winner.
         seeds: The number of the winner's fresh runs.
         defaults: The number of the defaults' fresh runs.
+        others: The number of fresh runs of each further baseline that has some.
     """
 
     trial: int
     seeds: int
     defaults: int = 0
+    others: int = 0
 
 
 class Record:
@@ -337,7 +339,9 @@ class Record:
         """Record the runs of a new verdict, if they differ from those of the last one."""
         before = self.looks
         if before[-1:] != [look]:
-            self._set_note("looks", [dataclasses.asdict(noted) for noted in (*before, look)])
+            looks = [dataclasses.asdict(noted) for noted in (*before, look)]
+            # A look of one baseline stands as it always did.
+            self._set_note("looks", [{k: v for k, v in noted.items() if v or k != "others"} for noted in looks])
 
     def _note(self, name: str, default: Any = None) -> Any:
         return self._storage.get_study_user_attrs(self._studies["search"]).get(name, default)

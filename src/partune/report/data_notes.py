@@ -89,7 +89,8 @@ def seen_notes(entry: Mapping[str, Any]) -> list[str]:
         return [f"None of {of} stands in the training rows."]
     notes = []
     rows = ", ".join(map(str, entry["rows"]))
-    which = f"(row {rows})" if len(entry["rows"]) == 1 else f"(rows {rows})"
+    such = "such as " if entry["same"] + entry["alike"] > len(entry["rows"]) else ""
+    which = f"({such}row {rows})" if len(entry["rows"]) == 1 else f"({such}rows {rows})"
     if count := entry["same"]:
         verb = "asks" if count == 1 else "ask"
         notes.append(

@@ -244,8 +244,10 @@ class Facts:
 
     @property
     def scored(self) -> dict[str, Summary]:
-        """The rows of base, defaults and best (the winner), without those that have no score."""
-        rows = {name: self.summary[name] for name in ("base", "defaults", "best")}
+        """The rows that have a score: base, defaults (the first baseline), further baselines, best (the winner)."""
+        further = {row["name"]: row for row in self.summary["baselines"]}
+        named = self.summary
+        rows = {"base": named["base"], "defaults": named["defaults"], **further, "best": named["best"]}
         return {name: row for name, row in rows.items() if row is not None and row["score"] is not None}
 
     @property

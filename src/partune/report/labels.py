@@ -31,7 +31,7 @@ def labels_of(record: Record, judged: Trial | None) -> Summary | None:
         judged: The run that scored the winner on the held-out items; None if there is none yet.
 
     Returns:
-        "names" are the labels; "models" maps base, defaults and winner to their "macro_f1" (the mean over the labels
+        "names" are the labels; "models" maps base, baselines and winner to their "macro_f1" (the mean over the labels
         that occur in the rows), to "confusion" (counts with a row per true label and a column per given label), and to
         "always" (the label that the model gives to almost all rows, with its share among the rows' own labels; None if
         there is none).
@@ -82,8 +82,9 @@ def label_notes(labels: Summary | None) -> list[str]:
     ]
     for name, model in labels["models"].items():
         if (always := model["always"]) is not None:
+            called = CALLED.get(name, f"The adapter of the baseline {name}")
             notes.append(
-                f'{CALLED[name]} gives the label "{always["label"]}" to {always["given"]:.0%} of the rows, whatever is '
+                f'{called} gives the label "{always["label"]}" to {always["given"]:.0%} of the rows, whatever is '
                 f"asked; {always['own']:.0%} of the rows have it."
             )
     return notes
@@ -99,7 +100,8 @@ def confusions(labels: Summary | None) -> tuple[list[str], list[list[str]]] | No
     """
     if labels is None or not labels["models"]:
         return None
-    name = next(name for name in ("winner", "defaults", "base") if name in labels["models"])
+    models = list(labels["models"])  # the base first, then the baselines in their order
+    name = next(name for name in ("winner", *models[1:2], "base") if name in models)
     counts, names = np.array(labels["models"][name]["confusion"]), labels["names"]
     if len(names) <= WIDEST:
         cells = [[str(count) if count else "" for count in row] for row in counts]

@@ -12,6 +12,7 @@ from partune.report.answers import CAPTION, answer_table
 from partune.report.data_notes import row_notes
 from partune.report.facts import Facts
 from partune.report.labels import confusions
+from partune.report.verdict_words import fixed_words, sources
 from partune.runtime.markdown import fenced, plain, table
 
 
@@ -24,10 +25,12 @@ def markdown(facts: Facts) -> str:
         lines += [
             escaped(["winner's hyperparameter", "value"], config),
             *(f"- {plain(hint)}" for hint in facts.hints),
+            *([plain(fixed)] if (fixed := fixed_words(facts.summary)) else []),
             "",
         ]
     if facts.scored:
-        lines += ["## Base, defaults, winner", "", escaped(*sentences.standing(facts))]
+        lines += [f"## {sentences.compared(facts)}", "", escaped(*sentences.standing(facts))]
+        lines += [f"{plain(note)}\n" for note in sources(facts.summary)]
     if rows := sentences.comparisons(facts):
         lines.append(escaped(sentences.COMPARED, rows))
     if (table_of_labels := confusions(facts.summary["labels"])) is not None:

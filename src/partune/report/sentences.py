@@ -14,8 +14,23 @@ from partune.report.words import span
 from partune.runtime import rounding, strict_yaml
 from partune.trial import Status
 
-NAMES = {"base": "base", "defaults": "defaults", "best": "winner"}
 COMPARED = ("winner over", "gain", "95 % interval, two-sided", "p, one-sided", "test")
+
+
+def compared(facts: Facts) -> str:
+    """Return the heading of the comparison of base, baselines and winner."""
+    middle = "defaults" if first_name(facts.summary) == "defaults" else "baselines"
+    return f"Base, {middle}, winner"
+
+
+def label(facts: Facts, name: str) -> str:
+    """Return what tables and figures call a row.
+
+    Args:
+        facts: The facts of the study.
+        name: The name of the row in `Facts.scored`.
+    """
+    return first_name(facts.summary) if name == "defaults" else {"best": "winner"}.get(name, name)
 
 
 def badge(facts: Facts) -> tuple[str, str]:
@@ -31,9 +46,16 @@ def badge(facts: Facts) -> tuple[str, str]:
         return "shown worse than base", "bad"
     if not verdict["better_than"]:
         return "not shown better", "bad"
-    if "defaults" in verdict["worse_than"]:
-        return "better than base, shown worse than defaults", "open"
-    return ("better than base and defaults", "good") if _beats_all(verdict) else ("better than base", "good")
+    names = {"defaults": first_name(facts.summary)}
+    if worse := [names.get(name, name) for name in verdict["worse_than"]]:
+        return f"better than base, shown worse than {words.listed(worse)}", "open"
+    return f"better than {words.listed([names.get(name, name) for name in verdict['better_than']])}", "good"
+
+
+def first_name(summary: Summary) -> str:
+    """Return the short name of the first baseline: "defaults", or the name that the user gave."""
+    first = summary["defaults"]
+    return "defaults" if first is None or first["name"] is None else str(first["name"])
 
 
 def headline(facts: Facts) -> str:
@@ -96,7 +118,24 @@ def _judged(number: int, verdict: Summary, defaults: str) -> str:
         text += f" and than {defaults} by {_by(over_defaults)}"
     elif verdict["better_than"]:
         text += f", but not shown to be better than {defaults}: {_gain(over_defaults)}"
-    return text
+    return text + "".join(_against(other, verdict) for other in verdict["others"])
+
+
+def _against(other: Summary, verdict: Summary) -> str:
+    """Return what the tests of a verdict show about the winner and a further baseline.
+
+    Args:
+        other: The comparison with the baseline.
+        verdict: The verdict in the summary.
+    """
+    name = other["name"]
+    if not other["tested"]:
+        return f"; it was not tested against the baseline {name}"
+    if name in verdict["worse_than"]:
+        return f"; it is shown to be worse than the baseline {name}: {_gain(other)}"
+    if name in verdict["better_than"]:
+        return f"; it is better than the baseline {name} by {_by(other)}"
+    return f"; it is not shown to be better than the baseline {name}: {_gain(other)}"
 
 
 def remarks(facts: Facts) -> list[str]:
@@ -129,7 +168,7 @@ def standing(facts: Facts) -> tuple[list[str], list[list[str]]]:
     for name, row in facts.scored.items():
         ours = [row, *([row["verdict"]] if judged else [])]
         tested = [words.score_of(row["test"].get(task)) for task in facts.tests]
-        rows.append([NAMES[name], *(words.score_of(part, facts.goal) for part in ours), *tested])
+        rows.append([label(facts, name), *(words.score_of(part, facts.goal) for part in ours), *tested])
     return [
         facts.goal.label,
         "search items",
@@ -143,13 +182,16 @@ def comparisons(facts: Facts) -> list[tuple[str, str, str, str, str]]:
     verdict = facts.summary["verdict"]
     if verdict is None:
         return []
-    rows = [("untouched base", verdict["over_base"]), ("defaults", verdict["over_defaults"])]
+    rows = [("untouched base", verdict["over_base"]), (first_name(facts.summary), verdict["over_defaults"])]
+    rows += [(other["name"], other) for other in verdict["others"]]
     return [
         (
             name,
             rounding.difference(comparison["gain"], comparison["stderr"]),
             _interval(comparison),
-            f"{rounding.chance(_chance(comparison))}{' of a loss' if comparison['relation'] == 'worse' else ''}",
+            "not tested"
+            if not comparison.get("tested", True)
+            else f"{rounding.chance(_chance(comparison))}{' of a loss' if comparison['relation'] == 'worse' else ''}",
             f"{comparison['test']}; {comparison['items']:,} items",
         )
         for name, comparison in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from partune.config import baseline
+from partune.config import DEFAULTS, RECIPES, USUAL, baseline
 from partune.record.record import Look, Record
 from partune.report.answers import answers_of
 from partune.report.labels import labels_of
@@ -19,6 +19,7 @@ from partune.verdict.winner import (
     best,
     confirmations,
     fresh_runs,
+    further_baselines,
     is_judged,
     judge,
     last_look,
@@ -30,6 +31,8 @@ from partune.verdict.winner import (
     worths,
 )
 
+USUALLY_SEARCHED = ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay")
+
 
 def summarise(record: Record) -> Summary:
     """Return the summary of a study: all numbers that a report prints, as plain data.
@@ -38,9 +41,11 @@ def summarise(record: Record) -> Summary:
         record: The record of the study, which need not be finished.
 
     Returns:
-        "base", "defaults" and "best" (the winner) are None, or hold config, score and stderr (on the search items),
-        verdict (score and stderr on the held-out items) and test (the same per test task). "no_verdict" says why a
-        study that has a base model has no verdict; it is None if there is a verdict or no base model.
+        "base", "defaults" (the first baseline) and "best" (the winner) are None, or hold config, score and stderr (on
+        the search items), verdict (score and stderr on the held-out items) and test (the same per test task).
+        "baselines" lists the further baselines in this form. "fixed" holds hyperparameters that are not searched.
+        "no_verdict" says why a study that has a base model has no verdict; it is None if there is a verdict or no base
+        model.
     """
     trials, baselines = record.trials(), record.anchors()
     worth = worths(trials, record.space, record.noisy)
@@ -56,7 +61,9 @@ def summarise(record: Record) -> Summary:
         "versions": dict(record.header["versions"]),
         "loaded": dict(record.loaded),
         "base": _scored(baselines.get(Baseline.BASE)),
-        "defaults": _defaults(baselines.get(Baseline.DEFAULTS)),
+        "defaults": _first(baselines.get(Baseline.DEFAULTS), record),
+        "baselines": _further(baselines, record),
+        "fixed": _fixed(record),
         "best": None if winner is None else _best(winner, worth, judged, record),
         "confirmed": _confirmed(trials, baselines, worth),
         "fresh": None if winner is None else _fresh(winner, baselines, last_look(record, winner)),
@@ -91,10 +98,48 @@ def _scored(trial: Trial | None) -> Summary | None:
     }
 
 
-def _defaults(trial: Trial | None) -> Summary | None:
-    """Return the defaults' scores, with their name under "called"; the name lists the values that the user set."""
+def _first(trial: Trial | None, record: Record) -> Summary | None:
+    """Return the scores of the first baseline: the field's defaults, or a recipe that the user named.
+
+    "called" is what sentences call it, with the values that the user set; "name" is the name that the user gave, or
+    None; "source" says where its values stand.
+    """
     summary = _scored(trial)
-    return None if summary is None else summary | {"called": baseline(summary["config"])}
+    if summary is None:
+        return None
+    if not (recipes := _recipes(record)):
+        called, source = baseline(summary["config"]), RECIPES[USUAL].source
+        # A record of an older version does not say which values stand where.
+        known = set(DEFAULTS) <= set(summary["config"])
+        return summary | {"called": called, "name": None, "source": source if known else None}
+    name = recipes[0]["name"]
+    return summary | {"called": f"the baseline {name}", "name": name, "source": recipes[0]["source"]}
+
+
+def _further(baselines: Mapping[RunName, Trial], record: Record) -> list[Summary]:
+    """Return the scores of the second and further baselines, in the order of the verdict."""
+    sources = {recipe["name"]: recipe["source"] for recipe in _recipes(record)}
+    rows = []
+    for name in further_baselines(baselines):
+        summary = _scored(baselines[name])
+        if summary is not None:
+            called = f"the baseline {name.name}"
+            rows.append(summary | {"called": called, "name": name.name, "source": sources.get(name.name)})
+    return rows
+
+
+def _recipes(record: Record) -> list[Summary]:
+    """Return the recipes that the user named, each with its name and source; none stand for the field's defaults."""
+    return list(record.header.get("objective", {}).get("baseline") or ())
+
+
+def _fixed(record: Record) -> Summary:
+    """Return the values of the usual hyperparameters that the study does not search."""
+    training = record.header.get("objective", {}).get("training") or {}
+    names = [
+        name for name in ("lora_r", "lora_alpha", "lora_dropout", "learning_rate", "weight_decay") if name in training
+    ]
+    return {name: training[name] for name in names if name not in record.space.names}
 
 
 def _best(winner: Trial, worth: Worths, judged: Trial | None, record: Record) -> Summary:
@@ -145,6 +190,9 @@ def _fresh(winner: Trial, baselines: Mapping[RunName, Trial], look: Look | None)
     return {
         "winner": scores(fresh_runs(baselines, winner.number)[: look.seeds]),
         "defaults": scores(fresh_runs(baselines, Baseline.DEFAULTS)[: look.defaults]),
+        "baselines": {
+            name.name: scores(fresh_runs(baselines, name)[: look.others]) for name in further_baselines(baselines)
+        },
     }
 
 
@@ -200,7 +248,18 @@ def _verdict(verdict: Verdict) -> Summary:
         "level": verdict.over_base.level,
         "over_base": _comparison(verdict.over_base),
         "over_defaults": None if verdict.over_defaults is None else _comparison(verdict.over_defaults),
+        "others": [
+            {"name": rival.name, "tested": rival.name not in verdict.untested, **_comparison(rival.over)}
+            for rival in verdict.others
+        ],
+        "use": _use(verdict),
     }
+
+
+def _use(verdict: Verdict) -> str | None:
+    """Return the further baseline that is shown better than both the winner and the base model; None if none is."""
+    shown = [rival for rival in verdict.others if rival.over.worse and rival.over_base.better]
+    return min(shown, key=lambda rival: rival.over.gain).name if shown else None
 
 
 def _comparison(comparison: Comparison) -> Summary:

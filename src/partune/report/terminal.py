@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from partune.config import baseline
 from partune.report.data_notes import row_notes
 from partune.report.labels import label_notes
 from partune.report.plain_data import Summary
-from partune.report.verdict_words import advice, curse, equal_words, lost_words, luck, small_print
-from partune.report.words import coverage_words, loss_words, progress, remark, score_of, settings, span, value
+from partune.report.verdict_words import (
+    advice,
+    baseline_notes,
+    curse,
+    equal_words,
+    fixed_words,
+    lost_words,
+    luck,
+    small_print,
+)
+from partune.report.words import (
+    baseline_rows,
+    coverage_words,
+    loss_words,
+    progress,
+    remark,
+    score_of,
+    settings,
+    span,
+    value,
+)
 from partune.trial import Status
 from partune.trial.goals import Goal, goal_of
 
@@ -58,8 +76,7 @@ def _page(summary: Summary) -> list[RenderableType]:
     page.append(_trials_table(summary["trials"], summary["best"], goal))
     if summary["base"] is not None:
         page.append(_baselines_table(summary))
-        if summary["defaults"] is not None and summary["defaults"]["called"] != baseline({}):
-            page.append(f"Here the defaults are {summary['defaults']['called']}.")
+        page += [text(line) for line in baseline_notes(summary)]
     if losses := loss_words(summary):
         page.append(losses)
     page += [text(note) for note in label_notes(summary["labels"])]
@@ -67,6 +84,8 @@ def _page(summary: Summary) -> list[RenderableType]:
         shown = "" if summary["base"] is not None else f", {_shown(winner, goal)}"
         lucky = f". {luck_words}" if (luck_words := luck(summary)) else ""
         page.append(f"Winner: trial {winner['trial']}{shown}: {settings(winner['config'])}{lucky}")
+    if fixed := fixed_words(summary):
+        page.append(text(fixed))
     if summary["confirmed"]:
         page.append(_confirmed_words(summary))
     page += [text(note) for note in row_notes(summary["loaded"].get("data", {}))]
@@ -124,7 +143,7 @@ def _baselines_table(summary: Summary) -> RenderableType:
     from partune.runtime.console import table, text
 
     goal = goal_of(summary["loaded"])
-    rows = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
+    rows = {**baseline_rows(summary), "winner": summary["best"]}
     tests = list(dict.fromkeys(name for row in rows.values() if row for name in row["test"]))
     headers = (goal.label, "search items", "held-out items", *(f"test: {name}" for name in tests))
     shown = table(headers, box=SIMPLE_HEAD)

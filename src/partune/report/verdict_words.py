@@ -5,8 +5,9 @@ All functions use only the summary, so that terminal, page, Markdown, model card
 
 from __future__ import annotations
 
+from partune.config import baseline
 from partune.report.plain_data import Summary
-from partune.report.words import score_of
+from partune.report.words import listed, score_of, settings
 from partune.runtime.rounding import number
 from partune.trial import Status
 from partune.trial.goals import Goal, goal_of
@@ -15,6 +16,38 @@ from partune.trial.goals import Goal, goal_of
 def defaults_called(summary: Summary) -> str:
     """Return the name of a study's defaults."""
     return "the field's defaults" if summary["defaults"] is None else str(summary["defaults"]["called"])
+
+
+def baseline_notes(summary: Summary) -> list[str]:
+    """Return what the baselines are where a reader could not know it: changed defaults, and recipes by name."""
+    first = summary["defaults"]
+    if first is None:
+        return []
+    if first["name"] is None:
+        return [f"Here the defaults are {first['called']}."] if first["called"] != baseline({}) else []
+    return [source_words(row) for row in (first, *summary["baselines"])]
+
+
+def sources(summary: Summary) -> list[str]:
+    """Return a sentence on each baseline whose source is on record: its values and where they stand."""
+    rows = [summary["defaults"], *summary["baselines"]]
+    return [source_words(row) for row in rows if row is not None and row["source"] is not None]
+
+
+def fixed_words(summary: Summary) -> str:
+    """Return a sentence on usual hyperparameters that were not searched; empty if all were."""
+    return f"Not searched: {settings(summary['fixed'])}." if summary["fixed"] else ""
+
+
+def source_words(row: Summary) -> str:
+    """Return a sentence on a baseline's values and where they stand.
+
+    Args:
+        row: The row of the baseline in the summary.
+    """
+    called = "The defaults" if row["name"] is None else f"The baseline {row['name']}"
+    given = ", with the study's own values" if " as given" in row["called"] else ""
+    return f"{called}: {settings(row['config'])} (from {row['source']}{given})."
 
 
 def lost_words(summary: Summary) -> str:
@@ -28,9 +61,20 @@ def lost_words(summary: Summary) -> str:
 def better_defaults(summary: Summary) -> str:
     """Return what to do if the defaults are shown to be better than the winner and the base model."""
     called = defaults_called(summary)
+    first = summary["defaults"]
+    if first is not None and first["name"] is not None:
+        return better_baseline(first["name"])
     return (
         f"{called[0].upper()}{called[1:]} are shown better than the winner and than the base: use them "
         "(`partune export --defaults`), or continue the search."
+    )
+
+
+def better_baseline(name: str) -> str:
+    """Return what to do if a recipe that the user named is shown to be better than the winner and the base model."""
+    return (
+        f"The baseline {name} is shown better than the winner and than the base: use it "
+        f"(`partune export --trial {name}`), or continue the search."
     )
 
 
@@ -80,9 +124,11 @@ def seed_words(summary: Summary) -> str:
     verdict = summary["verdict"]
     if verdict["seeds"]:
         defaults = verdict["over_defaults"]
-        against = "" if defaults is None else f" and {defaults['runs'][1]} of the defaults"
+        groups = [f"{verdict['seeds']} fresh runs of the winner"]
+        groups += [] if defaults is None else [f"{defaults['runs'][1]} of {_short(summary)}"]
+        groups += [f"{other['runs'][1]} of the baseline {other['name']}" for other in verdict["others"]]
         text = (
-            f"is about the hyperparameters: its error includes {verdict['seeds']} fresh runs of the winner{against}, "
+            f"is about the hyperparameters: its error includes {listed(groups)}, "
             "with other seeds of initialisation, dropout and data order."
         )
     elif verdict["failed"]:
@@ -98,6 +144,12 @@ def seed_words(summary: Summary) -> str:
     )
 
 
+def _short(summary: Summary) -> str:
+    """Return what sentences call the first baseline where its settings do not matter."""
+    first = summary["defaults"]
+    return "the defaults" if first is None or first["name"] is None else str(first["called"])
+
+
 def advice(summary: Summary) -> list[str]:
     """Return what follows from the verdict: how the adapter that ships ranks among the fresh runs, and what to use."""
     lines = []
@@ -109,6 +161,8 @@ def advice(summary: Summary) -> list[str]:
         )
     if summary["verdict"]["use_defaults"]:
         lines.append(better_defaults(summary))
+    elif summary["verdict"]["use"] is not None:
+        lines.append(better_baseline(summary["verdict"]["use"]))
     return lines
 
 
@@ -122,7 +176,12 @@ def _fresh_words(summary: Summary) -> str:
     goal = goal_of(summary["loaded"])
     groups = [f"winner {_listed(fresh['winner'], stderr, goal)}"]
     if fresh["defaults"]:
-        groups.append(f"defaults {_listed(fresh['defaults'], stderr, goal, first)}")
+        name = "defaults" if defaults is None or defaults["name"] is None else defaults["name"]
+        groups.append(f"{name} {_listed(fresh['defaults'], stderr, goal, first)}")
+    for row in summary["baselines"]:
+        if scores := fresh["baselines"].get(row["name"]):
+            first = None if row["verdict"] is None else row["verdict"]["score"]
+            groups.append(f"{row['name']} {_listed(scores, stderr, goal, first)}")
     listed = "; ".join(groups)
     text = f"Fresh runs on the held-out items: {listed}. The verdict compares the means; the tables show one adapter."
     if judged is None:

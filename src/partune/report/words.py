@@ -59,12 +59,19 @@ def score_of(row: Summary | None, goal: Goal = SCORE) -> str:
     return rounding.NONE if row is None else goal.measured(row["score"], row["stderr"])
 
 
+def baseline_rows(summary: Summary) -> dict[str, Summary | None]:
+    """Return the rows of the untouched base and of the baselines, by the name that a table shows."""
+    first = summary["defaults"]
+    name = "defaults" if first is None or first["name"] is None else first["name"]
+    return {"base": summary["base"], name: first, **{row["name"]: row for row in summary["baselines"]}}
+
+
 def loss_words(summary: Summary) -> str:
     """Return a sentence on what losses and gains mean, with perplexities; empty if the scores are no losses."""
     goal = goal_of(summary["loaded"])
     if not goal.lower_is_better:
         return ""
-    named = {"base": summary["base"], "defaults": summary["defaults"], "winner": summary["best"]}
+    named = {**baseline_rows(summary), "winner": summary["best"]}
     rows = {name: row for name, row in named.items() if row is not None and row["score"] is not None}
     known = ", ".join(f"{name} {perplexity(row['score'])}" for name, row in rows.items() if goal.in_nats)
     return f"The loss is {goal.unit}: lower is better. A gain is the amount by which the loss is lower." + (

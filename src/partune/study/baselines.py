@@ -19,7 +19,15 @@ from partune.study.settings import Settings
 from partune.study.state import State
 from partune.study.stopped import StoppedError, UntrustworthyError
 from partune.trial import Config, Observation, Status, Trial
-from partune.trial.names import Baseline, Confirmation, FreshRun, FurtherRun, RunName, WinnerScoring
+from partune.trial.names import (
+    Baseline,
+    Confirmation,
+    FreshRun,
+    FurtherBaseline,
+    FurtherRun,
+    RunName,
+    WinnerScoring,
+)
 from partune.verdict.winner import (
     due,
     fresh_due,
@@ -52,9 +60,11 @@ class _OutsideSearch:
         self._watcher = settings.watcher
         self._seed = seed
 
-    def _score(self, name: Baseline | WinnerScoring, trial: Trial, score: Callable[[], Observation]) -> None:
+    def _score(
+        self, name: Baseline | FurtherBaseline | WinnerScoring, trial: Trial, score: Callable[[], Observation]
+    ) -> None:
         """Score a run and record its result."""
-        self._watcher.phase(name)
+        self._watcher.phase(str(name))
         began = time.perf_counter()
         observation = unspoilt(score())
         # If the objective has measured its seconds itself, its number is used, because the number measured here
@@ -74,7 +84,7 @@ class _OutsideSearch:
 
 
 class Baselines(_OutsideSearch):
-    """The baselines, each of which a study scores once: the base model, the run with learning rate 0, the defaults."""
+    """The baselines that a study scores before its search: the base model, learning rate 0, the defaults, recipes."""
 
     def __init__(self, state: State, settings: Settings, seed: int, calls: Calls) -> None:
         """Prepare the baselines of a study.
@@ -103,12 +113,9 @@ class Baselines(_OutsideSearch):
         if (limits := what_items_show(self._record)) is not None:
             self._watcher.limited(limits)
         self._score_if_new(Baseline.ZERO, objective.zero, self._score_zero)
-        adapter = self._record.adapter(Baseline.DEFAULTS).absolute()
-
-        def score_defaults(trial: Trial) -> Observation:
-            return self._calls(lambda objective: objective.score_defaults(trial, adapter), "the run of the defaults")
-
-        self._score_if_new(Baseline.DEFAULTS, objective.defaults, score_defaults)
+        self._score_adapter(Baseline.DEFAULTS, objective.defaults, "the run of the defaults")
+        for name, config in objective.further.items():
+            self._score_adapter(FurtherBaseline(name), config, f"the run of the baseline {name}")
 
     def wait(self) -> None:
         """Wait until the leading driver, which is another process, has scored the baselines.
@@ -117,7 +124,8 @@ class Baselines(_OutsideSearch):
             UserError: No driver leads the study any more.
         """
         self._watcher.phase("anchors")
-        while not set(Baseline) <= set(self._state.baselines):
+        awaited = {*Baseline, *map(FurtherBaseline, self._calls.objective.further)}
+        while not awaited <= set(self._state.baselines):
             if not self._record.drivers.led():
                 raise UserError(
                     f"the baselines of {self._record.directory} are not scored, and no process is scoring them. "
@@ -128,7 +136,18 @@ class Baselines(_OutsideSearch):
         self._calls.objective.recall(self._record.loaded)
         self._watcher.loaded(self._record.loaded)
 
-    def _score_if_new(self, name: Baseline, config: Config, score: Callable[[Trial], Observation]) -> None:
+    def _score_adapter(self, name: Baseline | FurtherBaseline, config: Config, what: str) -> None:
+        """Train a baseline's adapter and score it, unless that is already recorded."""
+        adapter = self._record.adapter(name).absolute()
+        self._score_if_new(
+            name,
+            config,
+            lambda trial: self._calls(lambda objective: objective.score_defaults(trial, adapter), what),
+        )
+
+    def _score_if_new(
+        self, name: Baseline | FurtherBaseline, config: Config, score: Callable[[Trial], Observation]
+    ) -> None:
         """Score a baseline and record the result, unless it is already recorded."""
         if name not in self._state.baselines:
             trial = Trial(0, dict(config), seed=derived_seed(self._seed, Purpose.BASELINE, 0))
@@ -210,7 +229,7 @@ class Ending(_OutsideSearch):
                 self._record.artifacts.discard(recorded)  # deletes the checkpoint that a preempted run may have left
 
     def run_fresh(self, pool: Workers) -> None:
-        """Run the winner and the defaults with fresh seeds.
+        """Run the winner and the baselines with fresh seeds.
 
         Args:
             pool: The workers.
@@ -225,15 +244,17 @@ class Ending(_OutsideSearch):
         self._watcher.phase("fresh")
         names: dict[Future[Observation], FurtherRun] = {}
         for name in missing:  # all at once, so that they can make a pack
-            config = self._state.baselines[Baseline.DEFAULTS].config if name.of_defaults else winner.config
-            # The seeds of the defaults are derived from 0, and those of trial n from n + 1, so that no seeds agree.
-            number, key = (0, 0) if name.of_defaults else (winner.number, winner.number + 1)
+            # The seeds of the defaults are derived from 0, and those of trial n from n + 1, so that no seeds agree. All
+            # baselines have the same seeds: each is compared with the winner, and none with another baseline.
+            of_winner = isinstance(name.whose, int)
+            number, key = (winner.number, winner.number + 1) if of_winner else (0, 0)
+            config = winner.config if isinstance(name.whose, int) else self._state.baselines[name.whose].config
             trial = self._further_run(number, config, Purpose.FRESH, key, name.run)
             future = pool.submit(observed_fresh, self._calls.objective, trial, self._record.adapter(name).absolute())
             self._running[future], names[future] = trial, name
         for recorded in self._record_results(names):
-            of_defaults = isinstance(recorded, FreshRun) and recorded.of_defaults
-            if self._settings.search.ship == "first" or of_defaults:
+            of_baseline = isinstance(recorded, FreshRun) and recorded.of_baseline
+            if self._settings.search.ship == "first" or of_baseline:
                 self._record.artifacts.discard(recorded)  # deletes the checkpoint that a preempted run may have left
 
     def score_winner(self) -> None:

@@ -74,10 +74,30 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
         Record.open(directory, read_only=True, storage=storage)  # raises UserError if this is not a study
         raise UserError(f"{directory} was begun from Python: {otherwise}")
     try:
-        return config.parse(config.load(directory / CONFIG))
+        mapping = config.load(directory / CONFIG)
+        study_config = config.parse(mapping)
     except UserError as error:
         file = str(directory / CONFIG)
         raise UserError(str(error) if file in str(error) else f"{file} is damaged: {error}") from None
+    header = Record.open(directory, read_only=True, storage=storage).header
+    return config.parse(_with_recorded_defaults(mapping, header)) if "objective" in header else study_config
+
+
+def _with_recorded_defaults(mapping: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a study's mapping with the values on record in place of nulls.
+
+    The file has null for a searched hyperparameter. The baselines have its default, which may have changed since the
+    study began.
+
+    mapping: The mapping of the study's file.
+    header: The header of the study's record.
+    """
+    completed = dict(mapping)
+    for name in ("training", "data"):
+        section, recorded = mapping.get(name), header["objective"].get(name)
+        if isinstance(section, Mapping) and isinstance(recorded, Mapping):
+            completed[name] = {key: recorded.get(key) if value is None else value for key, value in section.items()}
+    return completed
 
 
 def _objective(study_config: StudyConfig, directory: Path) -> Any:

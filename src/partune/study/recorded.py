@@ -93,7 +93,7 @@ class RecordedStudy:
     def export(
         self,
         out: str | Path,
-        trial: int | Literal["defaults"] | None = None,
+        trial: int | str | None = None,
         *,
         merge: bool = False,
         recipes: Collection[str] | None = None,
@@ -105,8 +105,8 @@ class RecordedStudy:
 
         Args:
             out: The folder to write, which must not exist.
-            trial: The number of the trial whose adapter to write, or "defaults" for the adapter of the field's
-                defaults; the winner's if None.
+            trial: The number of the trial whose adapter to write, or the name of a baseline ("defaults" is the first
+                one); the winner's if None.
             merge: Whether to write the complete model, with the adapter merged into the base model.
             recipes: The other tools ("trl", "litgpt", "axolotl", "llamafactory") for which to write files that train
                 the trial again; all of them if None.

@@ -5,9 +5,10 @@ parses these texts. All other modules use the types:
 
     text on record                   type
     base, zero, defaults             Baseline
+    baseline/<name>                  FurtherBaseline
     winner, reloaded                 WinnerScoring
     confirm/<trial>/<run>            Confirmation
-    fresh/<trial or defaults>/<run>  FreshRun
+    fresh/<whose>/<run>              FreshRun; whose is a trial's number, "defaults" or "baseline/<name>"
     rung/<number>                    Rung
     <item set>/<task>[/<what>]       ResultName
 """
@@ -39,7 +40,7 @@ class Baseline(StrEnum):
     ZERO = "zero"
     """The defaults with learning rate 0, which must give the same answers as the base model."""
     DEFAULTS = "defaults"
-    """An adapter trained with the field's default hyperparameters."""
+    """An adapter trained with the first baseline: the field's default hyperparameters, or a recipe by name."""
 
 
 class WinnerScoring(StrEnum):
@@ -51,7 +52,21 @@ class WinnerScoring(StrEnum):
     """Loads the adapter from disk, as its users will, and scores it on a few items."""
 
 
-Whose = int | Literal[Baseline.DEFAULTS]
+@dataclass(frozen=True)
+class FurtherBaseline:
+    """An adapter trained with the second or a further recipe that the winner is compared with.
+
+    Attributes:
+        name: The name of the recipe: letters, digits, - and _.
+    """
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"baseline/{self.name}"
+
+
+Whose = int | Literal[Baseline.DEFAULTS] | FurtherBaseline
 
 
 @dataclass(frozen=True)
@@ -77,11 +92,11 @@ class Confirmation:
 
 @dataclass(frozen=True)
 class FreshRun:
-    """A run of the winner or of the defaults with fresh seeds, on which the verdict is based.
+    """A run of the winner or of a baseline with fresh seeds, on which the verdict is based.
 
     Attributes:
-        whose: The number of the winning trial, or Baseline.DEFAULTS.
-        run: The index of this run among the fresh runs of that trial or of the defaults, from 1.
+        whose: The number of the winning trial, or the baseline.
+        run: The index of this run among the fresh runs of that trial or baseline, from 1.
     """
 
     whose: Whose
@@ -91,20 +106,28 @@ class FreshRun:
         return f"fresh/{self.whose}/{self.run}"
 
     @property
-    def of_defaults(self) -> bool:
-        """Whether this is a run of the defaults."""
-        return self.whose == Baseline.DEFAULTS
+    def of_baseline(self) -> bool:
+        """Whether this is a run of a baseline."""
+        return not isinstance(self.whose, int)
 
     @property
     def words(self) -> str:
         """The name of this run as it is shown to the user."""
-        return f"fresh run {self.run} of {'the defaults' if self.of_defaults else f'trial {self.whose}'}"
+        match self.whose:
+            case FurtherBaseline(name):
+                whose = f"baseline {name}"
+            case Baseline.DEFAULTS:
+                whose = "the defaults"
+            case number:
+                whose = f"trial {number}"
+        return f"fresh run {self.run} of {whose}"
 
 
 FurtherRun = Confirmation | FreshRun
-RunName = Baseline | WinnerScoring | Confirmation | FreshRun
+RunName = Baseline | WinnerScoring | Confirmation | FreshRun | FurtherBaseline
 
-_FURTHER = re.compile(r"(confirm|fresh)([/.])(\d+|defaults)\2(\d+)")
+_NAME = r"[A-Za-z0-9_-]+"
+_FURTHER = re.compile(rf"(confirm|fresh)([/.])(\d+|defaults|baseline\2{_NAME})\2(\d+)")
 
 
 def run_name(text: str) -> RunName:
@@ -119,6 +142,8 @@ def run_name(text: str) -> RunName:
         return WinnerScoring(text)
     if (further := _further(text, "/")) is not None:
         return further
+    if (named := re.fullmatch(rf"baseline/({_NAME})", text)) is not None:
+        return FurtherBaseline(named[1])
     raise ValueError(f"no run is called {text!r}")
 
 
@@ -134,11 +159,14 @@ def is_further_runs(folder: str) -> bool:
 
 def _further(text: str, separator: str) -> FurtherRun | None:
     parts = _FURTHER.fullmatch(text)
-    if parts is None or parts[2] != separator or (parts[1] == "confirm" and parts[3] == Baseline.DEFAULTS):
+    if parts is None or parts[2] != separator or (parts[1] == "confirm" and not parts[3].isdecimal()):
         return None
     if parts[1] == "confirm":
         return Confirmation(int(parts[3]), int(parts[4]))
-    return FreshRun(Baseline.DEFAULTS if parts[3] == Baseline.DEFAULTS else int(parts[3]), int(parts[4]))
+    if parts[3] == Baseline.DEFAULTS:
+        return FreshRun(Baseline.DEFAULTS, int(parts[4]))
+    number, _, name = parts[3].partition(separator)
+    return FreshRun(FurtherBaseline(name) if name else int(number), int(parts[4]))
 
 
 # ----- scores and per-item results

@@ -20,28 +20,29 @@ a subtask of a group). With one run on each side, only the variance of the items
 two adapters.
 
 The winner is compared with the base model first. Only a winner that is better than the base model can be called better
-than the field's defaults. In this fixed sequence (Maurer, Hothorn and Lehmacher 1995), the chance of any false "better"
-stays at the significance level without a correction. Every look at a study, such as the one after a longer search, is
+than the field's defaults, or than the first recipe that the user named; only then can it be called better than the next
+recipe, and so on. In this fixed sequence (Maurer, Hothorn and Lehmacher 1995), the chance of any false "better" stays
+at the significance level without a correction. Every look at a study, such as the one after a longer search, is
 a further test. The function `level` divides the significance level among the looks.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import numpy as np
 from scipy import stats
 
 from partune.runtime import rounding
+from partune.verdict.flips import sign_flips
 
 LEVEL = 0.05  # the significance level of all looks at a study together
 SPENT = 0.75  # the share of the remaining level that each look spends
-EXACT = 13  # the largest number of differing items for which all sign flips are enumerated
-FLIPS = 9_999  # the number of random sign flips if more items differ
-TINY = float(np.finfo(float).tiny)
 
 Array = np.ndarray[Any, Any]
 Items = Mapping[str, Array]
@@ -225,6 +226,21 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """A second or further baseline in a verdict.
+
+    Attributes:
+        name: The name of the baseline.
+        over: The comparison of the winner with the baseline.
+        over_base: The comparison of the baseline with the base model.
+    """
+
+    name: str
+    over: Comparison
+    over_base: Comparison
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer to "is it really better?".
 
@@ -232,9 +248,10 @@ class Verdict:
         over_base: The comparison of the winner with the untouched base model.
         over_defaults: The comparison of the winner with the field's defaults; None if these have no score.
         defaults_over_base: The comparison of the defaults with the base model; None if the defaults have no score.
-        seeds: The number of fresh runs of the winner that count; 0 if the claim is about two adapters only.
-        failed: The number of fresh runs of the winner that failed.
-        look: The number of this look at the study, from 1.
+        seeds, failed, look: The numbers of the winner's fresh runs that count (0 if the claim is about two adapters
+            only), of those that failed, and of this look at the study, from 1.
+        called: What the sentence calls the first baseline.
+        others: The further baselines, in the order of the tests.
     """
 
     over_base: Comparison
@@ -243,21 +260,33 @@ class Verdict:
     seeds: int = 0
     failed: int = 0
     look: int = 1
+    called: str = "the defaults"
+    others: tuple[Rival, ...] = ()
+
+    @property
+    def _steps(self) -> dict[str, Comparison]:
+        """The comparisons of the winner in the fixed sequence, by the name of the baseline."""
+        named = {"base": self.over_base, "defaults": self.over_defaults}
+        named |= {rival.name: rival.over for rival in self.others}
+        return {name: comparison for name, comparison in named.items() if comparison is not None}
 
     @property
     def better_than(self) -> tuple[str, ...]:
-        """The baselines that the winner is shown to beat: (), ("base",) or ("base", "defaults")."""
-        if not self.over_base.better or self.failed:
+        """The baselines that the winner is shown to beat, such as (), ("base",) or ("base", "defaults")."""
+        if self.failed:
             return ()
-        if self.over_defaults is None or not self.over_defaults.better:
-            return ("base",)
-        return ("base", "defaults")
+        return tuple(itertools.takewhile(lambda name: self._steps[name].better, self._steps))
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """The baselines that the winner is shown to be worse than: none, one or both of ("base", "defaults")."""
-        named = {"base": self.over_base, "defaults": self.over_defaults}
-        return tuple(name for name, comparison in named.items() if comparison is not None and comparison.worse)
+        """The baselines that the winner is shown to be worse than, such as (), ("base",) or ("base", "defaults")."""
+        return tuple(name for name, comparison in self._steps.items() if comparison.worse)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The further baselines that the sequence has not reached, unless the winner is shown to be worse than them."""
+        rest = list(self._steps)[len(self.better_than) + 1 :]
+        return tuple(name for name in rest if name not in ("defaults", *self.worse_than))
 
     @property
     def use_defaults(self) -> bool:
@@ -273,15 +302,26 @@ class Verdict:
         if self.failed:
             text += f": {self.failed} of {self.failed + self.seeds} fresh runs of the winner failed"
             if defaults is not None and "defaults" in self.worse_than:
-                text += f"; {self._than(defaults)} the defaults ({_words(defaults)})"
+                text += f"; {self._than(defaults)} {self.called} ({_words(defaults)})"
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
             joint = " and than" if base.relation == defaults.relation else f", but {self._than(defaults)}"
-            text += f"{joint} the defaults ({_words(defaults)})"
+            text += f"{joint} {self.called} ({_words(defaults)})"
+        text += self._further_words()
         return (
             f"{text}."
             if self.seeds
             else f"{text}. This compares one adapter of each; other seeds would give other adapters."
         )
+
+    def _further_words(self) -> str:
+        """Return the part of the sentence about the second and further baselines."""
+        tested = [rival for rival in self.others if rival.name not in self.untested]
+        text = "".join(f"; {self._than(each.over)} the baseline {each.name} ({_words(each.over)})" for each in tested)
+        # The sequence ends before the untested ones, so even a small p would not show that the winner is better.
+        untested = [f"the baseline {name}" for name in self.untested]
+        if untested and not self.over_base.better and "defaults" not in self.worse_than:
+            untested.insert(0, self.called)  # the sequence ended at the base model
+        return f"{text}; not tested against {' and '.join(untested)}" if untested else text
 
     @staticmethod
     def _than(comparison: Comparison, open_anyway: bool = False) -> str:
@@ -302,14 +342,24 @@ def level(look: int) -> float:
 
 
 def verdict(
-    winner: Runs, base: Runs, defaults: Runs | None = None, *, seeds: int = 0, failed: int = 0, look: int = 1
+    winner: Runs,
+    base: Runs,
+    defaults: Runs | None = None,
+    others: Mapping[str, Runs] = MappingProxyType({}),
+    *,
+    called: str = "the defaults",
+    seeds: int = 0,
+    failed: int = 0,
+    look: int = 1,
 ) -> Verdict:
-    """Compare a winner with the base model and with the defaults, all on the same items.
+    """Compare a winner with the base model, with the defaults and with further baselines, all on the same items.
 
     Args:
         winner: The fresh runs of the winner, or the run of the one adapter that the search chose.
         base: The one run of the base model.
-        defaults: The runs of the defaults; None if these have no score.
+        defaults: The runs of the first baseline, such as the defaults; None if these have no score.
+        others: The runs of the second and further baselines by name, in the order of the tests.
+        called: What the verdict calls the first baseline.
         seeds: The number of fresh runs in `winner`; 0 if `winner` is the adapter that the search chose.
         failed: The number of fresh runs of the winner that failed; they are not in `winner`.
         look: The number of this look at the study, from 1.
@@ -325,6 +375,8 @@ def verdict(
         seeds,
         failed,
         look,
+        called,
+        tuple(Rival(name, compare(winner, runs, at), compare(runs, base, at)) for name, runs in others.items()),
     )
 
 
@@ -402,43 +454,6 @@ def joined_small(strata: Array) -> Array:
     if len(single) == 1 and len(kinds) > 1:  # there is no other single item: join it with the smallest other stratum
         return np.where(strata == single[0], kinds[sizes > 1][sizes[sizes > 1].argmin()], strata)
     return np.where(np.isin(strata, single), -1, strata)
-
-
-def sign_flips(effects: Array) -> tuple[float, float]:
-    """Return the p-values of a gain and of a loss, by Fisher's randomisation test.
-
-    If there is no difference between the two sides, an item's difference is equally likely to be positive or negative.
-    The p-values are the chances that, with random signs, the sum of the effects is at least as large, or at most as
-    large, as observed. Effects of equal size have a binomial sum, which gives McNemar's exact test. If sizes differ,
-    all combinations of signs are enumerated for at most EXACT effects. For more effects, FLIPS random combinations are
-    drawn, and the observed one counts as one more draw (Phipson and Smyth 2010), so that p is never 0.
-
-    Args:
-        effects: (n,), the weighted differences of the items.
-    """
-    sizes = np.abs(effects[np.abs(effects) > 1e-12 * np.abs(effects).max(initial=0.0)])
-    if not len(sizes):
-        return 1.0, 1.0
-    observed = float(effects.sum())
-    close = 1e-6 * float(sizes.sum())  # a tolerance, because equal sums may differ by rounding
-    if np.ptp(sizes) <= 1e-9 * sizes[0]:
-        won = int((effects >= sizes.min()).sum())
-        fair = stats.binom(len(sizes), 0.5)
-        return max(TINY, float(fair.sf(won - 1))), max(TINY, float(fair.cdf(won)))
-    if len(sizes) <= EXACT:
-        signs = 1.0 - 2.0 * ((np.arange(2 ** len(sizes))[:, None] >> np.arange(len(sizes))) & 1)
-        sums = signs @ sizes
-        return float((sums >= observed - close).mean()), float((sums <= observed + close).mean())
-    rng = np.random.default_rng(0)
-    above = below = 1
-    for start in range(0, FLIPS, block := max(1, 4_000_000 // len(sizes))):
-        count = min(block, FLIPS - start)
-        coins = rng.integers(0, 256, (count, -(-len(sizes) // 8)), dtype=np.uint8)
-        up = np.unpackbits(coins, axis=1, count=len(sizes)).astype(np.float32)  # (count, n)
-        sums = 2.0 * (up @ sizes.astype(np.float32)).astype(float) - sizes.sum()
-        above += int((sums >= observed - close).sum())
-        below += int((sums <= observed + close).sum())
-    return above / (1 + FLIPS), below / (1 + FLIPS)
 
 
 def _is_mcnemar(weights: Array, differences: Array) -> bool:

@@ -22,15 +22,25 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from partune.config import Ship
+from partune.config import Ship, names_of
 from partune.record.record import Look, Record
 from partune.space import Space
 from partune.trial import Point, Status, Trial
-from partune.trial.names import Baseline, Confirmation, FreshRun, ItemSet, ResultName, RunName, Whose, WinnerScoring
+from partune.trial.names import (
+    Baseline,
+    Confirmation,
+    FreshRun,
+    FurtherBaseline,
+    ItemSet,
+    ResultName,
+    RunName,
+    Whose,
+    WinnerScoring,
+)
 from partune.verdict.limits import Limits
 from partune.verdict.paired import Runs, Verdict, verdict
 
@@ -229,21 +239,21 @@ def reloaded(winner: Trial | None, baselines: Mapping[RunName, Trial]) -> Trial 
 
 
 def fresh_runs(baselines: Mapping[RunName, Trial], whose: Whose) -> list[Trial]:
-    """Return the fresh runs of a trial or of the defaults, in the order in which they were recorded.
+    """Return the fresh runs of a trial or of a baseline, in the order in which they were recorded.
 
     Args:
         baselines: All runs outside the search, by name.
-        whose: The number of the trial, or the defaults.
+        whose: The number of the trial, or the baseline.
     """
     return [baselines[name] for name in fresh_names(baselines, whose)]
 
 
 def fresh_names(baselines: Mapping[RunName, Trial], whose: Whose) -> list[FreshRun]:
-    """Return the names of the fresh runs of a trial or of the defaults, in the order in which they were recorded.
+    """Return the names of the fresh runs of a trial or of a baseline, in the order in which they were recorded.
 
     Args:
         baselines: All runs outside the search, by name.
-        whose: The number of the trial, or the defaults.
+        whose: The number of the trial, or the baseline.
     """
     # A look notes how many fresh runs it counts, and counts those that were recorded first. If a lost run was repeated
     # after a verdict, the order of names would put the repetition among the counted runs.
@@ -254,17 +264,28 @@ def fresh_names(baselines: Mapping[RunName, Trial], whose: Whose) -> list[FreshR
 def fresh_due(winner: Trial, baselines: Mapping[RunName, Trial], seeds: int) -> list[FreshRun]:
     """Return the names of the fresh runs that are still missing for a verdict on a winner.
 
-    The defaults have fresh runs only if their first run has a score.
+    A baseline has fresh runs only if its first run has a score.
 
     Args:
         winner: The winner.
         baselines: All runs outside the search, by name.
         seeds: The number of fresh runs that each side needs.
     """
-    scored = Baseline.DEFAULTS in baselines and baselines[Baseline.DEFAULTS].status is Status.DONE
-    everybody: list[Whose] = [winner.number, Baseline.DEFAULTS] if scored else [winner.number]
+    compared: list[Literal[Baseline.DEFAULTS] | FurtherBaseline] = [Baseline.DEFAULTS, *further_baselines(baselines)]
+    scored = [name for name in compared if name in baselines and baselines[name].status is Status.DONE]
+    everybody: list[Whose] = [winner.number, *scored]
     names = (FreshRun(whose, run) for whose in everybody for run in range(1, seeds + 1))
     return [name for name in names if name not in baselines]
+
+
+def further_baselines(baselines: Mapping[RunName, Trial]) -> list[FurtherBaseline]:
+    """Return the second and further baselines on record, in the order in which the verdict tests them.
+
+    Args:
+        baselines: All runs outside the search, by name.
+    """
+    names = (name for name in baselines if isinstance(name, FurtherBaseline))
+    return sorted(names, key=lambda name: baselines[name].number)  # they were scored in the order that the user gave
 
 
 def shipped(winner: Trial, baselines: Mapping[RunName, Trial], ship: Ship) -> Trial:
@@ -322,14 +343,26 @@ def judge(record: Record, winner: Trial | None) -> Verdict | None:
     if winning is None or base is None:
         return None
     defaults = runs([*first_defaults, *(fresh_runs(baselines, Baseline.DEFAULTS)[: last.defaults] if fresh else [])])
+    others = {
+        name.name: runs([baselines[name], *(fresh_runs(baselines, name)[: last.others] if fresh else [])])
+        for name in further_baselines(baselines)
+    }
     return verdict(
         winning,
         base,
         defaults,
+        {name: compared for name, compared in others.items() if compared is not None},
+        called=first_called(record),
         seeds=len(fresh),
         failed=len(again) - len(fresh),
         look=which_look(last, looks or [last]),
     )
+
+
+def first_called(record: Record) -> str:
+    """Return what a verdict calls the first baseline: the defaults, or the name that the user gave."""
+    names = names_of(record.header.get("objective", {}))
+    return f"the baseline {names[0]}" if names else "the defaults"
 
 
 def last_look(record: Record, winner: Trial) -> Look | None:
@@ -356,13 +389,19 @@ def which_look(look: Look, looks: Iterable[Look]) -> int:
 
 
 def looking(winner: Trial, baselines: Mapping[RunName, Trial]) -> Look:
-    """Return a new look that counts all fresh runs of the winner and the defaults.
+    """Return a new look that counts all fresh runs of the winner and the baselines.
 
     Args:
         winner: The winner.
         baselines: All runs outside the search, by name.
     """
-    return Look(winner.number, len(fresh_runs(baselines, winner.number)), len(fresh_runs(baselines, Baseline.DEFAULTS)))
+    others = [len(fresh_runs(baselines, name)) for name in further_baselines(baselines)]
+    return Look(
+        winner.number,
+        len(fresh_runs(baselines, winner.number)),
+        len(fresh_runs(baselines, Baseline.DEFAULTS)),
+        max(others, default=0),
+    )
 
 
 def looked_before(trials: Iterable[Trial], baselines: Mapping[RunName, Trial]) -> Look | None:

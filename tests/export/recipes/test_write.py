@@ -38,7 +38,7 @@ def test_every_tool_is_told_the_same_training() -> None:
         (32, lora["lora_alpha"], other["lora_alpha"], third["lora_alpha"], fourth["lora_alpha"]),
         (0.05, lora["lora_dropout"], other["lora_dropout"], third["lora_dropout"], fourth["lora_dropout"]),
         (2e-4, arguments["learning_rate"], other["learning_rate"], third["learning_rate"], optimizer["lr"]),
-        (0.01, arguments["weight_decay"], other["weight_decay"], third["weight_decay"], optimizer["weight_decay"]),
+        (0.0, arguments["weight_decay"], other["weight_decay"], third["weight_decay"], optimizer["weight_decay"]),
         ("cosine", arguments["lr_scheduler_type"], other["lr_scheduler"], third["lr_scheduler_type"]),
         (
             4,

@@ -80,7 +80,7 @@ def test_peft_loads_what_litgpt_trained(base: Base, tmp_path: Path) -> None:
     final.mkdir()
     torch.save({"model": weights}, final / "lit_model.pth.lora")
     (final / "lit_model.pth").touch()
-    keep_lora(final, tmp_path / "kept", base.model, config.Training(lora_r=4, lora_alpha=8))
+    keep_lora(final, tmp_path / "kept", base.model, config.Training(lora_r=4, lora_alpha=8, targets="attention"))
     names = {path.name for path in (tmp_path / "kept").iterdir()}
     assert names == {"lit_model.pth.lora", "adapter_config.json", "adapter_model.safetensors"}
     with loaded(base, tmp_path / "kept") as adapted:

@@ -45,7 +45,8 @@ def command(tmp_path: Path) -> Path:
 def make(folders: dict[str, Path], data_file: Path, task_file: Path, command: Path, tmp_path: Path) -> Any:
     def build(**changes: Any) -> FineTune:
         settings: dict[str, Any] = {"model": folders["llama"], "data": data_file, "task": task_file}
-        settings["training"] = {"steps": 3, "batch_size": 4}
+        # lora.pth, beside the stand-in, has the layers of attention
+        settings["training"] = {"steps": 3, "batch_size": 4, "targets": "attention"}
         settings["run"] = {"device": "cpu", "engine": "litgpt", "litgpt": str(command)} | changes.pop("run", {})
         return FineTune(**{"scratch": tmp_path / "scratch", **settings, **changes})
 

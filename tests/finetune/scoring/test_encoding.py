@@ -11,7 +11,7 @@ from lm_eval.models.huggingface import HFLM
 from partune.errors import UserError
 from partune.finetune.model import Base
 from partune.finetune.scoring.base import Prompt
-from partune.finetune.scoring.encoding import changed, request_encoder
+from partune.finetune.scoring.encoding import request_encoder, with_changes
 from partune.finetune.scoring.harness_generation import prompt_encoder
 from partune.runtime.isolation import quiet
 
@@ -22,7 +22,7 @@ def instance(kind: Any, *arguments: Any, repeats: int = 1) -> Instance:
 
 def test_each_type_has_its_own_requests(base: Base) -> None:
     kwargs = {"until": ["."], "max_gen_toks": 5}
-    encode = request_encoder(base, {})
+    encode = request_encoder(base)
     found = encode(
         [
             instance("generate_until", "the pump", kwargs, repeats=3),
@@ -58,7 +58,7 @@ def test_windows_are_those_of_the_harness(base: Base) -> None:
         model = Spy(pretrained=base.model, tokenizer=base.tokenizer, batch_size=2, max_length=base.context)
         asked = [instance("loglikelihood_rolling", "why valve " * 70)]
         model.loglikelihood_rolling(asked, disable_tqdm=True)
-    (ours,) = request_encoder(base, {})(asked)
+    (ours,) = request_encoder(base)(asked)
     assert [tuple(window[1:]) for window in ours if not isinstance(window, Prompt)] == [
         tuple(map(list, window[1:])) for window in seen
     ]
@@ -66,17 +66,18 @@ def test_windows_are_those_of_the_harness(base: Base) -> None:
 
 def test_settings_of_the_user_replace_those_of_the_task(base: Base) -> None:
     kwargs = {"max_new_tokens": 7, "until": ["a"], "do_sample": True, "temperature": 0.8, "top_p": 0.9}
-    assert changed(kwargs, {}) == kwargs
-    assert changed(kwargs, {"max_gen_toks": 3, "until": ["b"]}) == {
+    assert with_changes(kwargs, {}) == kwargs
+    assert with_changes(kwargs, {"temperature": 0.3})["top_p"] == 0.9
+    assert with_changes(kwargs, {"max_gen_toks": 3, "until": ["b"]}) == {
         "max_gen_toks": 3, "until": ["b"], "do_sample": True, "temperature": 0.8, "top_p": 0.9,
     }  # fmt: skip
-    assert changed(kwargs, {"temperature": 0.0}) == {"max_new_tokens": 7, "until": ["a"], "temperature": 0.0}
+    assert with_changes(kwargs, {"temperature": 0.0}) == {"max_new_tokens": 7, "until": ["a"], "temperature": 0.0}
     for changes, message in (
         (
             {"max_gen_toks": 500},
-            "task some: max_new_tokens must be less than the 192 .*; `--max-new-tokens` sets",
+            "task some: max_new_tokens must be less than the 192 .*; choose fewer, such as `--max-new-tokens 96`",
         ),
         ({"until": [""]}, "task some: until has an empty text"),
     ):
         with pytest.raises(UserError, match=message):
-            request_encoder(base, changes)([instance("generate_until", "x", kwargs)])
+            request_encoder(base)([instance("generate_until", "x", kwargs)], changes)

@@ -50,6 +50,10 @@ def adapters(spec: config.Model, tmp_path_factory: pytest.TempPathFactory) -> di
     return {name: root / name for name in ADAPTERS}
 
 
+def on(task: Path) -> Asked:
+    return Asked(validation=config.Validation(tasks=(str(task),)))
+
+
 def same(found: models.Scored, expected: Any, task: str) -> None:
     """Compare with an outcome on the same items, whose parts are search and verdict."""
     numbers = np.concatenate([expected.items[f"{part}/{task}/doc_id"] for part in ("search", "verdict")])
@@ -73,7 +77,7 @@ def test_adapters_are_scored_as_each_alone_by_the_harness(
 
     monkeypatch.setattr(models, "_in_one_pack", counted)
     chosen = [Candidate(spec, adapters[name]) for name in together]
-    scored = score_models([*chosen, Candidate(spec)], Asked((str(task_file),)), "fp32", "cpu")
+    scored = score_models([*chosen, Candidate(spec)], on(task_file), "fp32", "cpu")
     assert packs == ([2] if together == ("attention", "mlp") else [])
     reference = FineTune(spec, data_file, task_file, run={"device": "cpu", "engine": "peft"})
     parts = frozenset({"search", "verdict"})
@@ -92,7 +96,7 @@ def test_all_rows_are_scored_by_their_loss_their_labels_or_answers(
 ) -> None:
     rows = write_jsonl(tmp_path / "rows.jsonl", make_tickets(60) if kind == "labels" else make_rows(20))
     wanted = "f1" if kind == "answers" else None
-    asked = Asked(data=config.Data(path=str(rows)), metric=wanted)
+    asked = Asked(config.Data(path=str(rows)), config.Validation(metric=wanted))
     scored = score_models([Candidate(spec, adapters["mlp"]), Candidate(spec)], asked, "fp32", "cpu")
     task = "validation rows"
     assert all(found.metrics == {task: metric} for found in scored)
@@ -111,7 +115,7 @@ def test_quantized_models_are_scored_by_the_harness(spec: config.Model, task_fil
 
     quantize(Path(spec.path), tmp_path / "int8", "int8")
     whole = config.Model(path=str(tmp_path / "int8"))
-    found, base = score_models([Candidate(whole), Candidate(spec)], Asked((str(task_file),)), "fp32", "cpu")
+    found, base = score_models([Candidate(whole), Candidate(spec)], on(task_file), "fp32", "cpu")
     a, b = (scored.scores.items["test/choices/loglikelihood"] for scored in (found, base))
     assert not np.allclose(a, b, atol=1e-3, equal_nan=True)
     np.testing.assert_allclose(a, b, atol=2.0)
@@ -120,7 +124,7 @@ def test_quantized_models_are_scored_by_the_harness(spec: config.Model, task_fil
 def test_what_does_not_fit_is_one_line(
     spec: config.Model, adapters: dict[str, Path], folders: dict[str, Path], task_file: Path, tmp_path: Path
 ) -> None:
-    asked = Asked((str(task_file),))
+    asked = on(task_file)
     other = config.Model(path=str(folders["gpt2"]))
     with pytest.raises(UserError, match="does not fit the base model"):
         score_models([Candidate(other, adapters["mlp"]), Candidate(other, adapters["attention"])], asked, "fp32", "cpu")
@@ -131,7 +135,12 @@ def test_what_does_not_fit_is_one_line(
         score_models([Candidate(spec)], Asked(data=config.Data(path=str(rows))), "fp32", "cpu")
     several = write_jsonl(tmp_path / "several.jsonl", make_rows(3))
     with pytest.raises(UserError, match=r"acc_norm needs a task \(--task\)"):
-        score_models([Candidate(spec)], Asked(data=config.Data(path=str(several)), metric="acc_norm"), "fp32", "cpu")
+        score_models(
+            [Candidate(spec)],
+            Asked(config.Data(path=str(several)), config.Validation(metric="acc_norm")),
+            "fp32",
+            "cpu",
+        )
     broken = tmp_path / "broken"
     broken.mkdir()
     for file in adapters["mlp"].iterdir():

@@ -16,10 +16,10 @@ from partune.errors import UserError
 from partune.finetune.data import Examples, tokenise
 from partune.finetune.model import Base
 from partune.finetune.scoring.base import Prompt, UndefinedScoreError
-from partune.finetune.scoring.row_answers import Function, RowAnswers
+from partune.finetune.scoring.row_answers import Function, RowAnswers, _Words, end_mark
 from partune.trial import Status, Trial
 from partune.trial.names import ROWS
-from tests.support.tiny import make_rows, write_jsonl
+from tests.support.tiny import make_rows, make_tokenizer, write_jsonl
 
 ALL = np.arange(4)
 
@@ -33,16 +33,92 @@ def examples(base: Base, tmp_path: Path) -> Examples:
 
 
 def test_metrics_by_their_definitions(base: Base, examples: Examples) -> None:
-    rows = RowAnswers(examples, base, {})
-    values, arrays = rows.values(ALL, [" the pump\n", "oil water oil", "", "ÖL"])
-    assert values["exact_match"].tolist() == [1.0, 0.0, 0.0, 0.0]
+    answers = [" the pump\n", "oil water oil", "", "ÖL"]
+    found = {metric: RowAnswers(examples, base, {}, metric) for metric in config.ANSWER_METRICS}
+    values = {metric: rows.values(ALL, answers)[0] for metric, rows in found.items()}
+    assert all(scored["exact_match"].tolist() == [1.0, 0.0, 0.0, 0.0] for scored in values.values())
     plain = RougeScorer(["rouge1", "rougeL"])
     for i, answer in enumerate(["the pump", "oil water oil"]):  # in ASCII, the words are those of rouge-score
-        expected = plain.score(rows.references[i], answer)
-        assert (values["f1"][i], values["rougeL"][i]) == (expected["rouge1"].fmeasure, expected["rougeL"].fmeasure)
-    assert values["f1"][2:].tolist() == [0.0, pytest.approx(2 / 3)]
-    assert arrays["answer"].tolist() == [["the pump"], ["oil water oil"], [""], ["ÖL"]]
-    assert rows.recorded(ALL)["reference"].tolist() == ["the pump", "Oil, oil!", "x", "ölig Öl"]
+        expected = plain.score(found["f1"].references[i], answer)
+        assert values["f1"]["f1"][i] == expected["rouge1"].fmeasure
+        assert values["rougeL"]["rougeL"][i] == expected["rougeL"].fmeasure
+    assert values["f1"]["f1"][2:].tolist() == [0.0, pytest.approx(2 / 3)]
+    assert found["f1"].values(ALL, answers)[1]["answer"].tolist() == [["the pump"], ["oil water oil"], [""], ["ÖL"]]
+    assert found["f1"].recorded(ALL)["reference"].tolist() == ["the pump", "Oil, oil!", "x", "ölig Öl"]
+    assert [found[metric].metrics for metric in config.ANSWER_METRICS] == [
+        ("exact_match",),
+        ("exact_match", "f1"),
+        ("exact_match", "rougeL"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Snake_case isn't 2 words", ["snake", "case", "isn", "t", "2", "words"]),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),  # vowel signs belong to their words
+        ("泵漏了 oil", ["泵", "漏", "了", "oil"]),
+        ("ポンプABC", ["ポ", "ン", "プ", "abc"]),
+        ("насос, ведёт!", ["насос", "ведёт"]),
+        ("?!", []),
+    ],
+)
+def test_words_of_all_scripts(text: str, words: list[str]) -> None:
+    assert _Words().tokenize(text) == words
+
+
+def chats(base: Base, path: Path, template: str, *rows: list[dict[str, Any]]) -> Examples:
+    data = config.Data(path=str(write_jsonl(path, [{"messages": row} for row in rows])), chat_template=template)
+    return tokenise(data, base.tokenizer)
+
+
+def said(*texts: str, weight: int = 1) -> list[dict[str, Any]]:
+    return [
+        {"role": "assistant" if i % 2 else "user", "content": text, **({"weight": weight} if i % 2 else {})}
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_answers_end_where_training_ends_them(base: Base, tmp_path: Path) -> None:
+    """With the mark of the chat template, which the model's tokenizer may know as a token or not at all."""
+    written = chats(
+        base, tmp_path / "a.jsonl", "chatml", said("why?", "the pump."), said("what?", "red.", "and?", "oil.")
+    )
+    rows = RowAnswers(written, base, {"until": ["!"]})
+    assert rows.references == ["the pump.", "oil."]
+    for prompt in rows.requests:
+        assert isinstance(prompt, Prompt)
+        assert prompt.settings.until == ("!", "<|im_end|>")
+        assert prompt.text.endswith("<|im_start|>assistant\n")
+    own = dataclasses.replace(base, tokenizer=make_tokenizer())
+    own.tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    known = chats(own, tmp_path / "b.jsonl", "chatml", said("why?", "the pump."), said("what?", "oil."))
+    assert RowAnswers(known, own, {}).references == ["the pump.", "oil."]
+    assert end_mark(own, [known.example(i)[0].tolist() for i in range(2)]) == "<|im_end|>"
+    assert end_mark(base, [[5, 6, 1], [7, 1]]) == ""  # the end of sequence
+
+
+def test_rows_without_a_trained_answer_are_left_out_and_counted(base: Base, tmp_path: Path) -> None:
+    untrained = said("why?", "the pump", weight=0)
+    written = chats(base, tmp_path / "a.jsonl", "chatml", untrained, said("what?", "oil"), said("which?", "red"))
+    rows = RowAnswers(written, base, {})
+    assert rows.references == ["oil", "red"]
+    assert rows.examples.numbers.tolist() == [2, 3]
+    assert rows.examples.untrainable == 1
+
+
+def test_the_digest_covers_what_a_function_reads(base: Base, examples: Examples) -> None:
+    def made(rows: dict[int, Any], score: Callable[..., Any] = max) -> str:
+        content = RowAnswers(examples, base, {}, "mine:f", Function("mine:f", score, rows)).content
+        assert content is not None
+        return content.digest
+
+    rows = {n: {"prompt": f"{n - 1}: ", "tests": n} for n in range(1, 5)}
+    assert made(rows) == made(dict(rows))
+    assert made(rows) != made({**rows, 3: {"prompt": "2: ", "tests": 0}})
+    assert made(rows) != made(rows, tokenise)
+    assert RowAnswers(examples, base, {}).content is None
+    assert RowAnswers(examples, base, {}, apart=True).content is not None
 
 
 def test_a_prompt_is_all_before_the_last_answer(base: Base, examples: Examples) -> None:
@@ -84,11 +160,11 @@ def test_a_function_is_given_rows_and_answers() -> None:
     ("found", "message"),
     [
         (lambda row, answer: 1 / 0, r"metric mine:score fails for row 2 \(ZeroDivisionError: division by zero\)"),
-        (lambda row, answer: None, "metric mine:score returned None for row 2, not a number"),
-        (lambda row, answer: float("nan"), "metric mine:score returned nan for row 2, not a number"),
+        (lambda row, answer: None, "metric mine:score returned None for row 2, not a finite number"),
+        (lambda row, answer: float("nan"), "metric mine:score returned nan for row 2, not a finite number"),
         (lambda row, answer: float("inf"), "metric mine:score returned inf for row 2"),
         (lambda row, answer: "good", "metric mine:score returned 'good' for row 2"),
-        (lambda rows, answers: [1.0], "metric mine:score returned 1 numbers for 2 rows"),
+        (lambda rows, answers: [1.0], "metric mine:score returned 1 numbers for 2 rows: it must return one each"),
         (lambda rows, answers: 1.0, "metric mine:score must return a number per row, got 1.0"),
         (lambda rows, answers: {}["x"], r"metric mine:score fails for the 2 rows \(KeyError"),
     ],
@@ -134,7 +210,7 @@ def test_engines_generate_the_same_answers(make: Any, tmp_path: Path) -> None:
         assert tuner.reload(trial, adapter, found[engine]).error is None
         assert tuner.summary["scoring"]["max_new_tokens"] == 8
     for part in ("search", "verdict"):
-        for what in ("answer", "f1", "rougeL", "reference"):
+        for what in ("answer", "f1", "exact_match", "reference"):
             name = f"{part}/{ROWS}/{what}"
             assert found["packed"].items[name].tolist() == found["peft"].items[name].tolist()
     assert len(set(found["packed"].items[f"search/{ROWS}/answer"].ravel())) > 2

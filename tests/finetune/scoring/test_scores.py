@@ -243,8 +243,29 @@ def test_tasks_of_several_kinds_have_their_own_metrics(base: Base, task_file: Pa
     runs = on_verdict_items([scores.items], built.summary["metrics"])
     assert float(runs.values[0] @ runs.weights) == pytest.approx(scores.named["verdict"])
     whole = write_harness_task(tmp_path, "wikitext")
-    with pytest.raises(UserError, match=r"a mean over accuracies and losses says nothing \(choices by acc_norm, wikit"):
+    with pytest.raises(UserError, match=r"different scales is meaningless \(choices by acc_norm, wikit"):
         scorer(base, task_file, whole)
+    translated = write_harness_task(tmp_path, "wmt14-en-fr")
+    with pytest.raises(UserError, match=r"meaningless \(choices by acc_norm, wmt14-en-fr by bleu\)"):
+        scorer(base, task_file, translated)
+    length = {"max_new_tokens": 3}
+    tested = write_task(tmp_path, "tested", make_items(4), metrics=("exact_match",), kind="generate_until")
+    tested.write_text(tested.read_text() + "generation_kwargs: {max_gen_toks: 5, until: []}\n")
+    parts = {part.full_name: part for part in scorer(base, free, tests=(tested,), **length).parts}
+    assert parts["search/free"].requests[0].settings.max_new_tokens == 3
+    assert parts["test/tested"].requests[0].settings.max_new_tokens == 5  # flags are for what scores the trials
+
+
+@pytest.mark.slow
+def test_subtasks_with_one_item_in_a_part_have_an_error_together(base: Base, tmp_path: Path) -> None:
+    for name in ("first", "second", "third"):
+        write_task(tmp_path, name, make_items(2, seed=len(name)))
+    (tmp_path / "both.yaml").write_text("group: both\ntask: [first, second, third]\nmetadata: {version: 1.0}\n")
+    scores = scorer(base, tmp_path / "both.yaml").score(harness_model(base, 16), {"search", "verdict"})
+    values = scores.items["verdict/both/acc_norm"]
+    assert len(values) == 3
+    assert scores.named["verdict"] == pytest.approx(values.mean())
+    assert scores.named["verdict_stderr"] == pytest.approx(values.std(ddof=1) / math.sqrt(3))
 
 
 @pytest.mark.slow

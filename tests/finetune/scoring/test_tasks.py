@@ -64,7 +64,7 @@ def test_answers_have_the_length_that_the_task_or_the_user_says(base: Base, tmp_
     found = scorer(base, path, max_new_tokens=7, stop=["why", "\n"], temperature=0.5).parts[0].requests[0]
     assert (found.settings.max_new_tokens, found.settings.until, found.settings.temperature) == (7, ("why", "\n"), 0.5)
     plain = write_task(tmp_path, "plain", make_items(4))
-    with pytest.raises(UserError, match="--stop-string would have no effect: no task generates answers"):
+    with pytest.raises(UserError, match="--stop-string would have no effect: no validation task generates"):
         scorer(base, plain, stop=["x"])
     errors = write_task(tmp_path, "errors", make_items(4), metrics=("ter",), kind="generate_until")
     errors.write_text(errors.read_text().replace(", aggregation: mean, higher_is_better: true", "") + SHORT)

@@ -17,7 +17,8 @@ POINTS = np.array([[4.0, -2.0], [8.0, -1.5]])
 
 def facts(goal: Goal) -> Any:
     course = Course(np.linspace(3.0, 1.0, 8), POINTS, None)
-    return SimpleNamespace(goal=goal, courses={"winner": course, "defaults": Course(course.losses, POINTS[:0], None)})
+    courses = {"winner": course, "defaults": Course(course.losses, POINTS[:0], None)}
+    return SimpleNamespace(goal=goal, courses=courses, summary={"defaults": None})
 
 
 @pytest.mark.parametrize(("goal", "traces"), [(LOSS, 3), (SCORE, 2)])

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
-from partune import Study
+from partune import Study, config
 from partune.report.facts import Facts
+from partune.report.html import rows
 from partune.report.html.page import page
 from partune.space import SPACES
 from partune.trial import Config, Observation
+from tests.report.html.test_rows import inspection
 from tests.support.browser import CROWDED, NEEDED, Tab
 from tests.support.studies import HOSTILE
 
@@ -50,6 +52,28 @@ def test_it_opens_without_a_complaint_and_fits(
     assert tab.page.evaluate("window.pwned") is None
     assert tab.logged == []
     assert tab.asked == [written[name].as_uri()]
+
+
+def test_the_page_of_training_data_fits_and_marks_what_is_trained_on(tab: Tab, tmp_path: Path) -> None:
+    path = tmp_path / "rows.html"
+    text = "word " * 60 + "x" * 400
+    found = inspection(text, counts={3: 5, 40: 900, 700: 1}, texts=[[(text, False), (text, True)]])
+    path.write_text(rows.page(found, config.Data(path="tickets.csv"), "m" * 200), encoding="utf-8")
+    tab.open(path)
+    for width, scheme in ((390, "light"), (390, "dark"), (1280, "dark"), (1280, "light")):
+        tab.look(width, scheme)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") == width
+        assert tab.contrast() >= 4.5
+        assert tab.contrast("mark, .bars th, .bars td") >= 4.5
+        marked = tab.page.evaluate(
+            "getComputedStyle(document.querySelector('pre mark'), '::before').content + "
+            "getComputedStyle(document.querySelector('pre mark')).textDecorationLine"
+        )
+        assert marked == '"⟦"underline'
+    widest = max(box["width"] for box in (each.bounding_box() for each in tab.page.locator(".fill").all()))
+    assert widest <= tab.page.locator(".bars").bounding_box()["width"]
+    assert tab.logged == []
+    assert tab.asked == [path.as_uri()]
 
 
 def hostile_names_are_text(tab: Tab) -> None:

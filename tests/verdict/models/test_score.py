@@ -52,7 +52,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     def scored(candidates: list[Candidate], asked: Asked, dtype: str, device: str) -> list[Scored]:
         calls.append((list(candidates), asked, dtype, device))
-        tasks = asked.tasks or ("validation rows",)
+        tasks = asked.validation.tasks or ("validation rows",)
         return [
             Scored(
                 Scores({}, {name: array for task in tasks for name, array in drawn(candidate, task).items()}),
@@ -79,7 +79,7 @@ def test_each_task_is_an_answer_with_corrected_chances(place: Path, asked: list[
     assert (found.a.paths, found.a.name) == ((Path("a"),), "an adapter on acme/base")
     ((candidates, items, dtype, _),) = asked
     assert [candidate.adapter for candidate in candidates] == [Path("a"), Path("b")]
-    assert (items.tasks, items.data, dtype) == (TASKS, None, "fp32")
+    assert (items.validation.tasks, items.data, dtype) == (TASKS, None, "fp32")
 
 
 def test_runs_with_other_seeds_are_runs_of_one_model(place: Path, asked: list[Any]) -> None:
@@ -125,6 +125,9 @@ def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: l
         ("a", "b", {"model": "m", "tasks": ["t", "t"], "mean": True}, "^a mean needs at least two tasks"),
         ("a", "b", {"model": "m", "tasks": "t", "margin": 1}, "^a margin of 1 is no margin for scores from 0 to 1"),
         ("a", "b", {"model": "m", "data": "rows.jsonl", "limit": 5}, "^`--limit`, .* are for tasks; rows have"),
+        ("a", "b", {"model": "m", "data": "rows.jsonl", "confirm_run_unsafe_code": True}, "are for tasks; rows have"),
+        ("a", "b", {"model": "m", "tasks": "t", "generation": {"max_new_tokens": 0}}, "max_new_tokens: input "),
+        ("a", "b", {"model": "m", "tasks": "t", "generation": {"top_k": 3}}, 'unknown key "top_k"'),
         ("a", "b", {"model": "m", "data": "rows.jsonl", "fewshot": 0}, "^`--limit`, .* are for tasks; rows have"),
         ("a", [], {"model": "m", "tasks": "t"}, "^each of the two models needs at least one folder"),
     ],
@@ -136,6 +139,14 @@ def test_refusals_are_one_line_before_any_model_loads(
         pt.compare_models(a, b, **options)
     assert "\n" not in str(found.value)
     assert asked == []
+
+
+def test_how_answers_are_generated_is_passed_on(place: Path, asked: list[Any]) -> None:
+    generation = {"max_new_tokens": 7, "stop": ["."], "temperature": 0}
+    pt.compare_models("a", "b", model="m", tasks="t", generation=generation, confirm_run_unsafe_code=True)
+    validation = asked[0][1].validation
+    assert validation.generation == {"max_gen_toks": 7, "until": ["."], "temperature": 0.0}
+    assert validation.confirm_run_unsafe_code
 
 
 @pytest.mark.slow

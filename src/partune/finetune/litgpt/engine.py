@@ -127,7 +127,7 @@ class LitGPTEngine(Engine):
     def check(self, targets: Sequence[str], settings: Sequence[Settings]) -> None:
         """Raise UserError for targets, schedules or tasks that LitGPT cannot do, or if its command does not work."""
         for task in self.materials.scorer.tasks:
-            if isinstance(task, HarnessTask) and any(item.outputs for item in task.items):
+            if isinstance(task, HarnessTask) and any(item.queries for item in task.items):
                 raise UserError(
                     f"task {task.name} is not multiple-choice, and engine litgpt scores only choices; use engine packed"
                 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PackedAnswers:
-    """Answer requests with a base model and with packs on it.
+    """Answer requests with a base model alone, or with packs on it.
 
     Args:
         base: The base model.
@@ -32,7 +32,7 @@ class PackedAnswers:
 
     @cached_property
     def generation(self) -> PackedGeneration:
-        """What generates texts. It is made only if it is needed, because it checks how the base model decodes."""
+        """The generator of texts, made on first use because it first checks the model."""
         from partune.finetune.packed.generation import PackedGeneration
 
         return PackedGeneration(self.base, self.head)

@@ -1,24 +1,25 @@
 """Generate answers to prompts with all trials of a pack in the same forward passes.
 
-    rows of a forward pass   (R, T): the rows of one trial after another; at first K b, one for each trial and prompt
+    rows of a forward pass   (R, T): trial by trial; at first R = K b, one row per trial and prompt
 
-The tokens are those that transformers' `generate` would give for each adapter and prompt alone:
+Without sampling, the tokens are those that transformers' `generate` would give for each adapter and prompt alone:
 
 - Prompts are sorted by length and divided into batches. The tokens with which all prompts of a batch begin, such as
-  worked examples, are encoded once per trial. The rest is encoded in passes with padding on the right, which a causal
-  model does not see. Then all rows of the batch get one token per pass, with keys and values from a cache.
+  worked examples, are encoded once per trial. The rest is encoded in passes with padding on the right, which no real
+  token of a causal model sees. Then all rows of the batch get one token per pass, with keys and values from a cache.
 - A row that has ended leaves the batch. Trials may then have different numbers of rows.
 - Rows share passes only if their lengths have the same rotary frequencies, from the prompt to the last token.
 
-Not every model can be decoded in this way. For example, a state would pass over the padding. So before prompts of a
-greater length than before are answered, two rows of that length are decoded in this way and compared with passes over
-whole rows. If the logits differ, and also for rows whose rotary frequencies change while they grow, transformers'
-`generate` answers: one prompt after another, each for all trials at once.
+Not every model can be decoded in this way: a recurrent state would absorb the padding. So whenever rows become longer
+than any checked before, a row of that length and a shorter one are decoded this way and compared with passes over whole
+rows. If the logits differ, or rotary frequencies change as a row grows, transformers' `generate` answers: one prompt
+after another, each for all trials at once.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -42,14 +43,14 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 MEMORY = 1 << 29  # bytes of keys and values of a batch on a CPU; on a GPU, it is a quarter of the free memory
-CACHED = 4  # the least number of tokens in a batch's cache, in forward passes
-SHARED = 8  # the least number of tokens with which all prompts of a batch begin, for which they are encoded once
+CACHED = 4  # the capacity of a batch's cache before the memory of a token is known, in forward passes of `tokens`
+SHARED = 8  # the shortest common beginning of a batch's prompts that is encoded only once
 STEPS = 3  # the number of tokens that a check decodes one by one
 LEAST = 4 * STEPS  # the smallest number of tokens of a check's longer row
 # Settings of a model's generation_config.json that change logits, apart from sampling, and their neutral values.
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "repetition_penalty": (1.0,), "encoder_repetition_penalty": (1.0,), "no_repeat_ngram_size": (0,),
-    "encoder_no_repeat_ngram_size": (0,), "min_length": (0,), "min_new_tokens": (0,), "num_beams": (1,),
+    "encoder_no_repeat_ngram_size": (0,), "min_length": (0,), "min_new_tokens": (0,),
     "guidance_scale": (1, 1.0), "remove_invalid_values": (False,), "bad_words_ids": (), "sequence_bias": (),
     "forced_bos_token_id": (), "forced_eos_token_id": (), "exponential_decay_length_penalty": (),
     "suppress_tokens": (), "begin_suppress_tokens": (), "watermarking_config": (), "penalty_alpha": (),
@@ -66,11 +67,11 @@ class Rows:
     """Rows that are decoded together.
 
     Attributes:
-        pack: The adapters of the trials that have rows, and perhaps of others; None for the base model alone.
+        pack: The adapters of the trials, perhaps also of some without rows; None for the base model alone.
         trial: (R,), the trial of each row in the pack.
-        number: (R,), the number of each row in the batch as it began, which a row keeps.
+        number: (R,), each row's index in the batch at its start.
         positions: (R, 1), the position of each row's next token.
-        real: (R, n), which tokens in the cache are no padding.
+        real: (R, n), which tokens in the cache are not padding.
         cache: The keys and values of all tokens so far.
         ragged: The rows of each trial, or None if there are b rows of one trial after another.
     """
@@ -90,10 +91,10 @@ class Rows:
         return sum(part.numel() * part.element_size() for part in parts)
 
     def keep(self, going: Bools) -> Tensor:
-        """Drop rows, and padding that no row needs any more; return the indices of the rows that stay, (R,).
+        """Drop rows, and padding that all others have in common; return the indices of the rows that stay, (R,).
 
-        The last rows take the places of those that leave, so that few are copied. When half of the pack's trials have
-        no rows any more, the pack gets smaller.
+        The last rows take the places of those that leave, so that few are copied. When half of the trials
+        have no rows left, their adapters are dropped.
 
         Args:
             going: (R,), whether each row stays.
@@ -134,11 +135,12 @@ class PackedGeneration:
         self._frequencies = frequencies(base.model.config)
         self._token_bytes = 0  # the bytes of a token's keys and values; 0 while they are not known
         self._checked = 0  # the largest number of tokens of a row for which a check has passed
+        self._failed = math.inf  # the smallest number for which one has failed
         # Whether rows may be decoded together. The first check is made at once, the next ones for longer rows.
         self.joint = not _special(base)
         self.joint = self.joint and self._agrees(LEAST)
         if tokens is None and self._token_bytes:
-            self.cached = max(self.cached, self._memory() // self._token_bytes)
+            self.cached = self._memory() // self._token_bytes
 
     def generate(
         self,
@@ -146,7 +148,6 @@ class PackedGeneration:
         settings: GenerationSettings,
         carrier: Carrier | None = None,
         pack: Pack | None = None,
-        seeds: Sequence[int] | None = None,
         look: Callable[[], None] = lambda: None,
     ) -> list[list[list[int]]]:
         """Return the tokens of the answers: for each trial of the pack, or for the base model alone, one per prompt.
@@ -154,12 +155,10 @@ class PackedGeneration:
         An answer ends with an end token, a token that completes a stop string, or the last token that is allowed.
 
         Args:
-            prompts: The tokens of the prompts. Those that are too long lose their beginning; `decoding.fitted` counts
-                them.
+            prompts: The tokens of the prompts. Those that are too long lose their beginning.
             settings: How answers are generated.
             carrier: The base model with layers that apply the pack; None for the base model alone.
             pack: The trials' adapters.
-            seeds: The trials' seeds of sampling; None means the seed of the settings for all trials.
             look: Called before each forward pass. It may raise an exception to interrupt the generation.
 
         Raises:
@@ -168,20 +167,22 @@ class PackedGeneration:
         K = 1 if pack is None else len(pack)
         fit, _ = fitted(prompts, settings.room(self.base.context))
         check_vocabulary(self.base, "a prompt", max((max(prompt) for prompt in fit), default=0))
-        task = _Task(fit, settings, carrier, pack, K, [settings.seed] * K if seeds is None else list(seeds), look)
+        task = _Task(fit, settings, carrier, pack, K, look)
         answers: list[list[list[int]]] = [[[] for _ in prompts] for _ in range(K)]
         together, alone = self._groups(task)
         for group in together:
             while group:
-                size = self._size(task, group)
+                size = min(self._size(task, group), len(group))
                 try:
                     found = self._decode(task, group[:size])
                 except Exception as error:
                     if not is_out_of_memory(error) or size == 1:
                         raise
-                    self.tokens, self.cached = max(1, self.tokens // 2), max(1, self.cached // 2)
+                    # The next batch has half as many prompts. Memory may have run out in a pass over prompts, too.
+                    self.cached = size // 2 * self._row(task, group) * task.K
+                    self.tokens = min(self.tokens, max(self._row(task, group) * task.K, self.tokens // 2))
                 else:
-                    for index, by_trial in zip(group, found, strict=False):
+                    for index, by_trial in zip(group[:size], found, strict=True):
                         for trial, tokens in enumerate(by_trial):
                             answers[trial][index] = tokens
                     group = group[size:]
@@ -209,16 +210,24 @@ class PackedGeneration:
                 alone.append(index)
             else:
                 groups.setdefault(key, []).append(index)
+        together = []
         for group in groups.values():
-            longest = len(task.prompts[group[0]]) + task.settings.max_new_tokens
-            if self.joint and longest > self._checked:
-                self.joint = self._agrees(longest)
-        return (list(groups.values()), alone) if self.joint else ([], order)
+            longest = self._row(task, group)
+            if self.joint and self._checked < longest < self._failed and not self._agrees(longest):
+                self._failed = longest
+            if self.joint and longest < self._failed:
+                together.append(group)
+            else:
+                alone += group
+        return together, alone
 
     def _size(self, task: _Task, group: Sequence[int]) -> int:
         """Return how many prompts of a group, sorted by length, the next batch has."""
-        row = len(task.prompts[group[0]]) + task.settings.max_new_tokens
-        return max(1, self.cached // (task.K * row))
+        return max(1, self.cached // (task.K * self._row(task, group)))
+
+    def _row(self, task: _Task, group: Sequence[int]) -> int:
+        """Return the number of tokens of the longest row of a group, sorted by length, when it has been answered."""
+        return len(task.prompts[group[0]]) + task.settings.max_new_tokens
 
     # ----- together
 
@@ -227,7 +236,7 @@ class PackedGeneration:
         """Return the answers to a batch of prompts, the longest first: for each prompt, one per trial."""
         K, b, most = task.K, len(batch), task.settings.max_new_tokens
         prompts = [task.prompts[index] for index in batch]
-        draws = Draws([seed for seed in task.seeds for _ in batch], list(batch) * K) if task.settings.samples else None
+        draws = Draws([task.settings.seed] * (K * b), list(batch) * K) if task.settings.samples else None
         ends = Ends(self.base, task.settings.until)
         rows, states = self._encode(task, prompts)
         written: Ints = np.zeros((K * b, most), np.int64)
@@ -339,7 +348,7 @@ class PackedGeneration:
         ends, K = Ends(self.base, task.settings.until), task.K
         prompt = torch.tensor([task.prompts[index]] * K, device=self.base.device)
         length = prompt.shape[1]
-        draws = Draws(task.seeds, [index] * K) if task.settings.samples else None
+        draws = Draws([task.settings.seed] * K, [index] * K) if task.settings.samples else None
         choose = chooser(task.settings, draws, length, task.look)
 
         def ended(ids: Tensor, _: Tensor, **__: Any) -> Tensor:
@@ -366,7 +375,7 @@ class PackedGeneration:
 
     @torch.inference_mode()
     def _agrees(self, length: int) -> bool:
-        """Return whether rows that are decoded together have the logits of passes over whole rows, up to rounding.
+        """Return whether rows that are decoded together give the logits of passes over whole rows, up to rounding.
 
         Two rows of the base model are decoded, of which the shorter one leaves before the last token.
 
@@ -385,7 +394,7 @@ class PackedGeneration:
             for row in both:
                 hidden = self.head.hidden(torch.tensor([row], device=self.base.device))
                 expected.append(self.head.logits(hidden[:, -STEPS - 1 : -1])[0])  # (STEPS, V)
-            task = _Task([], GenerationSettings(), None, None, 1, [0], lambda: None)
+            task = _Task([], GenerationSettings(), None, None, 1, lambda: None)
             rows, states = self._encode(task, [row[:-STEPS] for row in both])
             agrees = True
             for step in range(STEPS):
@@ -415,19 +424,18 @@ class PackedGeneration:
 
 @dataclass(frozen=True)
 class _Task:
-    """What to generate: the arguments of `generate`, with the number of trials and a seed for each."""
+    """What to generate: the arguments of `generate`, with the number of trials."""
 
     prompts: list[list[int]]
     settings: GenerationSettings
     carrier: Carrier | None
     pack: Pack | None
     K: int
-    seeds: list[int]
     look: Callable[[], None]
 
 
 def _special(base: Base) -> bool:
-    """Return whether the model's generation settings change logits, as a penalty for repetition does."""
+    """Return whether the model's generation settings change logits, such as a repetition penalty."""
     config = base.model.generation_config
     return any(
         (value := getattr(config, name, None)) is not None and value not in neutral for name, neutral in NEUTRAL.items()

@@ -1,4 +1,4 @@
-"""Answer requests of different kinds with one model or with several, each kind in its own way."""
+"""Answer requests for likelihoods and for texts, with one model or with several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from partune.finetune.scoring.base import Answer, Continuation, Likelihood, Prompt, Request
 from partune.finetune.scoring.decoding import GenerationSettings
 
-# A function from prompts, and how to answer them, to the texts of each of several models.
+# Takes prompts and their settings; returns one list of texts per model.
 PackTexts = Callable[[Sequence[Prompt], GenerationSettings], list[list[str]]]
 
 
@@ -18,31 +18,31 @@ def answered(
 ) -> list[list[Answer]]:
     """Return the answers of each model to requests, in the order of the requests.
 
-    Prompts that are answered in the same way are answered together. Equal ones are answered once, unless the answers
-    are sampled: a repeated prompt then asks for another sample.
+    Prompts with the same settings are answered together. Equal prompts are answered once, unless the answers are
+    sampled: a repeated prompt then asks for another sample.
 
     Args:
         requests: The requests, of both kinds.
-        likelihoods: Returns the likelihoods that each model gives to continuations.
-        texts: Returns the texts with which each model answers prompts.
+        likelihoods: Computes each model's likelihoods of continuations.
+        texts: Generates each model's texts.
     """
     continuations = [request for request in requests if not isinstance(request, Prompt)]
     if len(continuations) == len(requests):
         return [list(of_model) for of_model in likelihoods(continuations)]
-    groups: dict[GenerationSettings, dict[object, list[int]]] = {}  # the places of prompts, by settings and tokens
-    for place, request in enumerate(requests):
-        if isinstance(request, Prompt):
-            key = place if request.settings.samples else request.tokens
-            groups.setdefault(request.settings, {}).setdefault(key, []).append(place)
-    found: list[dict[int, Answer]] = []
+    # The indices of equal prompts, by their settings, and by their tokens (by their index if answers are sampled).
+    groups: dict[GenerationSettings, dict[object, list[int]]] = {}
+    prompts = {index: request for index, request in enumerate(requests) if isinstance(request, Prompt)}
+    for index, prompt in prompts.items():
+        key = index if prompt.settings.samples else prompt.tokens
+        groups.setdefault(prompt.settings, {}).setdefault(key, []).append(index)
+    by_model: list[dict[int, Answer]] = []
     if continuations:
-        places = [place for place, request in enumerate(requests) if not isinstance(request, Prompt)]
-        found = [dict(zip(places, of_model, strict=True)) for of_model in likelihoods(continuations)]
+        indices = [index for index in range(len(requests)) if index not in prompts]
+        by_model = [dict(zip(indices, of_model, strict=True)) for of_model in likelihoods(continuations)]
     for settings, group in groups.items():
-        first = [requests[equal[0]] for equal in group.values()]
-        by_model = texts([prompt for prompt in first if isinstance(prompt, Prompt)], settings)
-        found = found or [{} for _ in by_model]
-        for of_model, answers in zip(found, by_model, strict=True):
-            for equal, answer in zip(group.values(), answers, strict=True):
-                of_model.update(dict.fromkeys(equal, answer))
-    return [[of_model[place] for place in range(len(requests))] for of_model in found]
+        generated = texts([prompts[equal[0]] for equal in group.values()], settings)
+        by_model = by_model or [{} for _ in generated]
+        for answers, of_model in zip(by_model, generated, strict=True):
+            for equal, text in zip(group.values(), of_model, strict=True):
+                answers.update(dict.fromkeys(equal, text))
+    return [[answers[index] for index in range(len(requests))] for answers in by_model]

@@ -39,9 +39,9 @@ class Prompt:
 
 Request = Continuation | Prompt
 Answer = Likelihood | str  # the answer to a continuation is its likelihood; the answer to a prompt is a text
-# A function from requests to the answers of one model.
+# Takes requests; returns one model's answers.
 Answers = Callable[[Sequence[Request]], list[Answer]]
-# A function from the name of a part (a set of items) and its requests to the answers of each of several models.
+# Takes a part's name and its requests; returns one list of answers per model.
 PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -52,7 +52,7 @@ MIN_ITEMS = 2  # the fewest items for which a paired test and a standard error a
 
 
 class NotFiniteError(TrialError):
-    """A log-likelihood of the model is not a finite number."""
+    """A log-likelihood is nan, or an item has no score."""
 
 
 class UndefinedScoreError(NotFiniteError):
@@ -86,7 +86,7 @@ class Task(ABC):
     @property
     @abstractmethod
     def usual(self) -> tuple[str, ...]:
-        """The metrics to score by if the user names none: the first one that all tasks have."""
+        """The metrics to try if the user names none, in order of preference."""
 
     @property
     @abstractmethod
@@ -134,15 +134,15 @@ class Task(ABC):
 
     @abstractmethod
     def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
-        """Return the per-item values of all metrics, and what the model answered.
+        """Return the per-item values of all metrics, and the arrays for the record.
 
         Args:
             indices: (n,), the indices of the items.
             answers: The answers to the items' requests, in the order of the requests.
 
         Returns:
-            The values by metric, each (n,), and two arrays: LIKELIHOODS, (n, most continuations of an item), unless the
-            items have none, and TEXTS, (n, most answers of an item), if there are any. A value or log-likelihood is nan
+            The values by metric, each (n,), and two arrays: LIKELIHOODS, (n, most continuations per item), unless the
+            items have none, and TEXTS, (n, most answers per item), if there are any. A value or log-likelihood is nan
             if an item has no such metric or continuation.
 
         Raises:
@@ -165,7 +165,7 @@ class Task(ABC):
         """The digest of everything in the items that scores depend on; None if the training rows' digest covers it."""
 
     def check(self, context: int) -> None:
-        """Raise UserError if a continuation has no tokens or more than fit into the model's context.
+        """Raise UserError for an empty prompt, or a continuation that is empty or longer than the context.
 
         A long text before the continuation is no error: it is truncated.
 
@@ -176,7 +176,7 @@ class Task(ABC):
             for request in self.requests[self.span(item)]:
                 if isinstance(request, Prompt):
                     if not request.tokens:
-                        raise UserError(f"{self.label(item)}: its prompt is empty, so that nothing can follow it")
+                        raise UserError(f"{self.label(item)}: its prompt is empty: there is nothing to continue")
                     continue
                 (_, text), _, continuation = request
                 if not 0 < len(continuation) <= context:
@@ -194,7 +194,7 @@ class Task(ABC):
         return indices
 
     def recorded(self, indices: Ints) -> Mapping[str, npt.NDArray[Any]]:
-        """Return further facts about each item for the record, by their names, each (n,)."""
+        """Return further per-item arrays for the record, by name, each (n,)."""
         return {}
 
     def described(self, metric: str) -> Mapping[str, Any]:
@@ -205,8 +205,12 @@ class Task(ABC):
         """
         return {}
 
+    def is_share(self, metric: str) -> bool:
+        """Return whether the values of a metric are shares, from 0 to 1, so that they can be averaged over tasks."""
+        return True
+
     def sample(self, item: int) -> tuple[str, str] | None:
-        """Return the prompt and the right answer of an item to which models generate an answer; None for others."""
+        """Return the prompt and the right answer of an item that is answered by generation; None for others."""
         return None
 
     def strata_of(self, indices: Ints) -> Ints:
@@ -228,7 +232,10 @@ def weighted_mean(values: Floats, weights: Floats) -> tuple[float, float]:
 
 def tokens_of(request: Request) -> Iterator[int]:
     """Yield all tokens of a request."""
-    yield from request.tokens if isinstance(request, Prompt) else (*request[1], *request[2])
+    if isinstance(request, Prompt):
+        yield from request.tokens
+    else:
+        yield from (*request[1], *request[2])
 
 
 def distinct(requests: Sequence[Continuation]) -> tuple[list[Continuation], list[int]]:

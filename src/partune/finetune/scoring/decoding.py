@@ -1,8 +1,9 @@
-"""Decide how an answer is generated: which token comes next, when the answer ends, and which text it is.
+"""Decide how an answer is generated: which token comes next, when the answer ends, and what its text is.
 
-All engines generate by these rules, which are those of lm-evaluation-harness's HFLM for requests of type
-`generate_until`. Its sampling draws from torch's generator, so that an answer depends on the batches. Here, the draw
-for a token is a function of (seed, prompt, position) only.
+All engines generate by these rules. Without sampling, they are those of lm-evaluation-harness's HFLM for requests of
+type `generate_until`. HFLM's sampling draws from torch's generator, so an answer depends on its batch, and it takes
+`top_k` and `top_p` from transformers and from the model unless the task names them. Here, the draw for a token is a
+function of (seed, prompt, position) only, and all tokens can be drawn unless the task says otherwise.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 MAX_NEW_TOKENS = 256  # the harness's default
-# The names that a task's `generation_kwargs` may have for the number of tokens, the first that is there counts.
+# Names for the token limit in `generation_kwargs`; the first one present counts.
 LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 OTHERS = ("until", "do_sample", "temperature", "top_p", "top_k")
 SALT = 0x5851F42D4C957F2D  # keeps the draws apart from dropout's masks, which are made from seeds in the same way
-PARTIAL = "\ufffd"  # how a tokenizer decodes some bytes of a character
+PARTIAL = "\ufffd"  # what an incomplete character decodes to
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class GenerationSettings:
         seed: The seed of sampling.
 
     Raises:
-        UserError: A value is out of its range, or given without a temperature although it concerns only sampling.
+        UserError: A value is out of its range, or it concerns only sampling and the temperature is 0.
     """
 
     max_new_tokens: int = MAX_NEW_TOKENS
@@ -64,7 +65,7 @@ class GenerationSettings:
         if "" in self.until:
             raise UserError("until has an empty text, which would stop every answer at once: leave it out")
         if not (0 <= self.temperature < math.inf):
-            raise UserError(f"temperature must be a number from 0 on, got {self.temperature}")
+            raise UserError(f"temperature must be finite and at least 0, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise UserError(f"0 < top_p <= 1 must hold, got {self.top_p}")
         if self.top_k < 0:
@@ -88,12 +89,15 @@ class GenerationSettings:
             if name not in (*LIMITS, *OTHERS):
                 raise UserError(f'generation_kwargs: "{name}" is not supported{suggestion(name, (*OTHERS, *LIMITS))}')
         until = kwargs.get("until") or ()
-        until = (until,) if isinstance(until, str) else tuple(until)
+        until = tuple(until) if isinstance(until, (list, tuple)) else (until,)
         try:
             most = next((int(kwargs[name]) for name in LIMITS if kwargs.get(name) is not None), MAX_NEW_TOKENS)
             temperature = float(kwargs.get("temperature") or 0.0)
-            top_p, top_k = float(kwargs.get("top_p") or 1.0), int(kwargs.get("top_k") or 0)
-        except (TypeError, ValueError):
+            top_p, top_k = (
+                float(1.0 if (given := kwargs.get("top_p")) is None else given),
+                int(kwargs.get("top_k") or 0),
+            )
+        except (TypeError, ValueError, OverflowError):
             raise UserError(f"generation_kwargs has a value that is not a number: {shown(dict(kwargs))}") from None
         if not all(isinstance(stop, str) for stop in until):
             raise UserError(f"generation_kwargs: until must be a text or a list of texts, got {shown(kwargs['until'])}")
@@ -126,7 +130,7 @@ class GenerationSettings:
 
 
 def fitted(prompts: Sequence[Sequence[int]], room: int) -> tuple[list[list[int]], int]:
-    """Return the prompts without the beginnings for which there is no room, and the number of prompts that lost one.
+    """Return the prompts cut on the left to fit, and how many were cut.
 
     Args:
         prompts: The tokens of the prompts.
@@ -189,7 +193,7 @@ class Ends:
         return ended
 
     def lengths(self, written: Ints) -> Ints:
-        """Return the number of tokens of each answer up to the first token with which it ends, (R,).
+        """Return the number of tokens of each answer up to and including the token that ends it, (R,).
 
         Args:
             written: (R, t), the tokens of the answers, and any tokens after an answer's end.
@@ -200,7 +204,7 @@ class Ends:
         return lengths
 
     def _completes(self, token: int) -> bool:
-        """Return whether a token may end with the last character of a stop string; a tokenizer may hide spaces."""
+        """Return whether a token may contain the last character of a stop string; its own text may hide spaces."""
         if token not in self._completing:
             text = self.tokenizer.decode([token])
             last = {stop[-1] for stop in self.strings}
@@ -253,7 +257,7 @@ def next_tokens(logits: Tensor, settings: GenerationSettings, draws: npt.NDArray
 
 
 def filtered(logits: Tensor, settings: GenerationSettings) -> Tensor:
-    """Return logits divided by the temperature, and minus infinity for tokens that are not sampled: top-k, then top-p.
+    """Return logits divided by the temperature, with minus infinity for excluded tokens: by top-k, then by top-p.
 
     Args:
         logits: (R, V), the logits.
@@ -274,7 +278,7 @@ def filtered(logits: Tensor, settings: GenerationSettings) -> Tensor:
 def chooser(
     settings: GenerationSettings, draws: Draws | None, length: int, look: Callable[[], None] = lambda: None
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a logits processor for transformers' greedy `generate`, which leaves only the token that we choose.
+    """Return a logits processor that makes the greedy `generate` of transformers take the token that we choose.
 
     Args:
         settings: How answers are generated.

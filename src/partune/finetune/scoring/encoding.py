@@ -16,15 +16,14 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 
-def request_encoder(base: Base, changes: Mapping[str, Any]) -> Callable[[list[Instance]], list[list[Request]]]:
-    """Return a function that tokenises requests of the harness; each becomes one of ours, or several.
+def request_encoder(base: Base) -> Callable[..., list[list[Request]]]:
+    """Return a function that turns each request of the harness into one or more of ours.
 
-    A text whose likelihood is asked for as a whole becomes one request for each window of the model's context. An
-    answer of which several samples are asked for becomes one request for each sample.
+    A rolling likelihood becomes one request per context window. A generation with `repeats` becomes one request per
+    repeat. The function takes the requests and, optionally, entries of `generation_kwargs` that replace the tasks' own.
 
     Args:
         base: The base model, whose tokenizer and context length are used.
-        changes: Entries of `generation_kwargs` that replace those of the tasks.
     """
     likelihoods, prompts = encoder(base), prompt_encoder(base)
 
@@ -37,18 +36,20 @@ def request_encoder(base: Base, changes: Mapping[str, Any]) -> Callable[[list[In
         return [(("", text), list(before), list(window)) for before, window in windows]
 
     def prompt(text: str, kwargs: Mapping[str, Any], task: str) -> Prompt:
-        """Return a prompt; raise UserError if the task's settings cannot be used."""
+        """Return a prompt; raise UserError if its settings are not supported."""
         try:
-            settings = GenerationSettings.of(changed(kwargs, changes))
+            settings = GenerationSettings.of(kwargs)
         except UserError as error:
             raise UserError(f"task {task}: {error}") from None
         try:
             settings.room(base.context)
         except UserError as error:
-            raise UserError(f"task {task}: {error}; `--max-new-tokens` sets another number") from None
+            raise UserError(
+                f"task {task}: {error}; choose fewer, such as `--max-new-tokens {base.context // 2}`"
+            ) from None
         return Prompt(text, tuple(prompts([text])[0]), settings)
 
-    def encode(instances: list[Instance]) -> list[list[Request]]:
+    def encode(instances: list[Instance], changes: Mapping[str, Any] | None = None) -> list[list[Request]]:
         """Return our requests for each request of the harness."""
         simple = [instance for instance in instances if instance.request_type == "loglikelihood"]
         continuations = iter(likelihoods(simple) if simple else [])
@@ -60,13 +61,14 @@ def request_encoder(base: Base, changes: Mapping[str, Any]) -> Callable[[list[In
                 found.append(whole(instance.args[0]))
             else:
                 text, kwargs = instance.args[:2]
-                found.append([prompt(text, kwargs, str(instance.task_name))] * (instance.repeats or 1))
+                one = prompt(text, with_changes(kwargs, changes or {}), str(instance.task_name))
+                found.append([one] * (instance.repeats or 1))
         return found
 
     return encode
 
 
-def changed(kwargs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def with_changes(kwargs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `generation_kwargs` of a task with some entries replaced.
 
     Args:
@@ -77,7 +79,8 @@ def changed(kwargs: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     if "max_gen_toks" in changes:
         kept = {name: value for name, value in kept.items() if name not in LIMITS}
     if "temperature" in changes:
-        kept = {name: value for name, value in kept.items() if name not in ("do_sample", "top_p", "top_k")}
+        greedy = ("top_p", "top_k") if changes["temperature"] == 0 else ()
+        kept = {name: value for name, value in kept.items() if name not in ("do_sample", *greedy)}
     return kept | dict(changes)
 
 

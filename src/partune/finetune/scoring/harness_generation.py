@@ -1,7 +1,8 @@
-"""Encode prompts, and generate answers to them with one model, with lm-evaluation-harness's own class HFLM."""
+"""Encode prompts and answer them with one model through lm-evaluation-harness's HFLM."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from partune.runtime.isolation import quiet
 if TYPE_CHECKING:
     from torch import Tensor
 
-# A function from the tokens of prompts, and settings, to the texts of the answers of one model.
+# Takes the tokens of prompts and settings; returns one model's texts.
 GenerateTexts = Callable[[Sequence[Sequence[int]], GenerationSettings], list[str]]
 
 
@@ -40,13 +41,16 @@ def harness_answers(base: Base, batch_size: int) -> Answers:
         base: The base model.
         batch_size: The number of requests per forward pass.
     """
-    likelihoods, made = harness_model(base, batch_size), list[GenerateTexts]()
+    likelihoods = harness_model(base, batch_size)
+
+    @functools.cache
+    def generation() -> GenerateTexts:
+        """Return the function that generates texts, made when it is first needed."""
+        return harness_generation(base, batch_size)
 
     def texts(prompts: Sequence[Prompt], settings: GenerationSettings) -> list[list[str]]:
-        """Return the texts of the answers, of one model."""
-        if not made:
-            made.append(harness_generation(base, batch_size))
-        return [made[0]([prompt.tokens for prompt in prompts], settings)]
+        """Return the texts of one model, as the only list."""
+        return [generation()([prompt.tokens for prompt in prompts], settings)]
 
     return lambda requests: answered(requests, lambda continuations: [likelihoods(continuations)], texts)[0]
 
@@ -55,9 +59,9 @@ def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
     """Return a function that generates answers through the harness's HFLM.
 
     Each call uses the adapter that is on the base model at that time. HFLM generates until the last answer of a batch
-    has ended. What it generated after an answer's own end is not part of the answer, so that it does not depend on the
-    batch. Prompts of different lengths share no batch if the padding could change an answer. With sampling, every
-    prompt is a batch of its own, whose tokens are drawn by our rule.
+    has ended. Text after an answer's own end is cut, so an answer does not depend on its batch. Prompts of different
+    lengths share no batch if the padding could change an answer. With sampling, every prompt is a batch of its own,
+    whose tokens are drawn by our rule.
 
     Args:
         base: The base model.
@@ -97,7 +101,7 @@ def harness_generation(base: Base, batch_size: int) -> GenerateTexts:
 
 
 def _generator_class(base: Base) -> type[Any]:
-    """Return HFLM, as a class whose answers do not depend on the other answers of a batch."""
+    """Return a subclass of HFLM whose answers do not depend on the rest of their batch."""
     encoding: Any = encoding_class(base)
 
     class Generator(encoding):  # type: ignore[misc]
@@ -106,13 +110,13 @@ def _generator_class(base: Base) -> type[Any]:
         choosing: Callable[[int], Callable[[Tensor, Tensor], Tensor]] | None = None
 
         def tok_encode(self, string: str, *arguments: Any, **options: Any) -> list[int]:
-            """Return the tokens of a prompt, which HFLM knows by its number."""
+            """Return a prompt's tokens; HFLM is given its number as the text."""
             return self.prompts[string]
 
         def tok_batch_encode(
             self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **_: Any
         ) -> tuple[Tensor, Tensor]:
-            """Return the tokens of each prompt, padded on the left, and which tokens are no padding."""
+            """Return the tokens of each prompt, padded on the left, and which tokens are not padding."""
             import torch
 
             rows = [self.prompts[string] for string in strings]
@@ -129,6 +133,7 @@ def _generator_class(base: Base) -> type[Any]:
             from transformers import LogitsProcessorList
 
             length = context.shape[1]
+            kwargs["num_beams"] = 1
             if self.choosing is not None:
                 kwargs["logits_processor"] = LogitsProcessorList([self.choosing(length)])
             whole: Tensor = super()._model_generate(context, *arguments, **kwargs)

@@ -1,7 +1,7 @@
 """Score tasks of lm-evaluation-harness ("the harness"): choices, likelihoods of texts, and generated answers.
 
-A task answers with its own code: its filters turn what the model answered into what is scored, and its
-`process_results` turns that into the values of metrics. `partune.finetune.scoring.metrics` says what these values are.
+A task scores with its own code: its filters turn a model's answers into what is scored, and its `process_results` turns
+that into the values of metrics. `partune.finetune.scoring.metrics` defines these values.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]  # the harness's types of requests
 
 
-class Output(NamedTuple):
+class Query(NamedTuple):
     """What a task asks a model for.
 
     Attributes:
@@ -57,7 +57,7 @@ class Output(NamedTuple):
 
 @dataclass(frozen=True)
 class Item:
-    """One document of a task, and its requests: for each choice, then any others that the task makes.
+    """One document of a task and its requests: one per choice, then any others.
 
     Attributes:
         leaf: The index of the document's subtask.
@@ -66,7 +66,7 @@ class Item:
         gold: The indices of the right choices.
         choices: The number of choices; 0 if the task is not multiple-choice.
         requests: The slice of the document's requests in `Task.requests`.
-        outputs: What the task asks for, in the same order; empty if each request is for a likelihood.
+        queries: What the task asks for, in the order of the requests; empty if only likelihoods of continuations.
     """
 
     leaf: int
@@ -75,7 +75,7 @@ class Item:
     gold: tuple[int, ...]
     choices: int
     requests: slice
-    outputs: tuple[Output, ...] = ()
+    queries: tuple[Query, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class HarnessTask(Task):
         return (*ACCURACIES, *self.metrics)
 
     def described(self, metric: str) -> Mapping[str, Any]:
-        """Return the entry by which users read the score of a perplexity as a loss."""
+        """Return the entry that has reports show the score of a perplexity as a loss."""
         return {"shown_as": LOSSES[metric.partition(",")[0]]} if metric.partition(",")[0] in LOSSES else {}
 
     @cached_property
@@ -140,8 +140,7 @@ class HarnessTask(Task):
     def weighs_by_size(self, metric: str) -> bool:
         """Return whether subtasks are weighted by their number of items for a metric.
 
-        If the group's file does not name the metric, they are, unless the file weights subtasks equally for every
-        metric that it does name.
+        A metric that the group's file does not name is weighted by size, unless the file weights none so.
         """
         return self.by_size.get(metric, not self.by_size or any(self.by_size.values()))
 
@@ -213,7 +212,7 @@ class HarnessTask(Task):
         return whole
 
     def _units(self, indices: Ints, metric: str) -> Floats | None:
-        """Return over how many words or bytes each item's value is a mean, (n,); None for metrics of another kind."""
+        """Return how many words or bytes each item's value averages, (n,); None for other metrics."""
         if not self.defined[0].get(metric, _MEAN).weighted:
             return None
         return np.array([self._unit(int(index), metric) for index in indices])
@@ -238,22 +237,20 @@ class HarnessTask(Task):
     def _values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
         chosen = [self.items[i] for i in indices]
         values = {name: np.full(len(chosen), np.nan) for name in self.metrics}
-        outputs: list[list[list[Any]]] = []
+        replies: list[list[list[Any]]] = []
         start = 0
         for item in chosen:
             count = item.requests.stop - item.requests.start
-            outputs.append(_outputs(item, answers[start : start + count]))
+            replies.append(_replies(item, answers[start : start + count]))
             start += count
-        likelihoods = _table([_likelihoods(item, of_item) for item, of_item in zip(chosen, outputs, strict=True)])
+        likelihoods = _table([_likelihoods(item, of_item) for item, of_item in zip(chosen, replies, strict=True)])
         for row, item in enumerate(chosen):
             # Accuracy would hide this: argmax returns the index of nan.
-            if np.isnan(_likelihoods(item, outputs[row])).any():
-                raise NotFiniteError(
-                    f"the model's log-likelihoods are not finite (task {self.name}, item {indices[row]})"
-                )
+            if np.isnan(_likelihoods(item, replies[row])).any():
+                raise NotFiniteError(f"the model's log-likelihoods are not finite ({self.label(indices[row])})")
         for number in sorted({item.leaf for item in chosen}):
             rows = [row for row, item in enumerate(chosen) if item.leaf == number]
-            found = self._own_metrics(number, [chosen[row] for row in rows], [outputs[row] for row in rows])
+            found = self._own_metrics(number, [chosen[row] for row in rows], [replies[row] for row in rows])
             for name in values.keys() & found.keys():
                 values[name][rows] = found[name]
         if "loss" in values:
@@ -261,7 +258,7 @@ class HarnessTask(Task):
                 tokens = [len(request[2]) for request in self.requests[item.requests][: item.choices]]
                 of_choices = likelihoods[row, : item.choices]
                 values["loss"][row], values["margin"][row] = continuous(item.gold, of_choices, tokens)
-        texts = [[str(text) for output in of_item for text in output if isinstance(text, str)] for of_item in outputs]
+        texts = [[str(text) for reply in of_item for text in reply if isinstance(text, str)] for of_item in replies]
         most = max(map(len, texts))
         arrays: Arrays = {LIKELIHOODS: likelihoods} if likelihoods.shape[1] else {}
         if most:
@@ -269,14 +266,14 @@ class HarnessTask(Task):
         return values, arrays
 
     def _own_metrics(
-        self, number: int, items: Sequence[Item], outputs: Sequence[Sequence[list[Any]]]
+        self, number: int, items: Sequence[Item], replies: Sequence[Sequence[list[Any]]]
     ) -> dict[str, Floats]:
-        """Return the values that items of a leaf have of the leaf's metrics, each (n,).
+        """Return the items' values of their leaf's metrics, each (n,).
 
         Args:
             number: The index of the leaf.
             items: The items.
-            outputs: What the model answered to each output of each item.
+            replies: What the model answered to each query of each item.
 
         Raises:
             UndefinedScoreError: The task's code raises an exception.
@@ -284,12 +281,12 @@ class HarnessTask(Task):
         leaf = self.leaves[number]
         found = {name: np.full(len(items), np.nan) for name in self.defined[number]}
         try:
-            by_filter = filtered(leaf, items, outputs)
+            by_filter = apply_filters(leaf, items, replies)
         except Exception as error:
             fault = f"its answers cannot be filtered ({type(error).__name__}: {one_line(error)})"
             raise UndefinedScoreError(f"task {leaf.task_name}: {fault}") from error
-        for way, of_items in by_filter.items():
-            metrics = [metric for metric in self.defined[number].values() if metric.filter == way]
+        for filter_name, of_items in by_filter.items():
+            metrics = [metric for metric in self.defined[number].values() if metric.filter == filter_name]
             for row, (item, of_item) in enumerate(zip(items, of_items, strict=True)):
                 try:
                     raw = leaf.process_results(item.document, of_item)
@@ -319,25 +316,32 @@ class HarnessTask(Task):
         means, errors = [mean for mean, _ in pairs], [error for _, error in pairs]
         if len(pairs) == 1:
             return pairs[0]
+        if min(sizes) < 2:  # such a leaf has no standard error of its own, so that of all items together is taken
+            shares = self.weights(indices, metric)[known]
+            error = weighted_mean(values[known], shares / shares.sum())[1]
+            return (float(np.average(means, weights=sizes if self.weighs_by_size(metric) else None)), error)
         if self.weighs_by_size(metric):
             mean = float(values[known].mean()) if units is None else float(np.average(means, weights=sizes))
             return mean, float(pooled_sample_stderr(errors, sizes))
         return float(np.mean(means)), float(unweighted_mean_stderr(errors))
 
     def sample(self, item: int) -> tuple[str, str] | None:
-        """Return the prompt and the target of an item to which models generate an answer; None for others."""
+        """Return the prompt and the target of an item that is answered by generation; None for others."""
         asked = self.items[item]
         prompt = next((request for request in self.requests[asked.requests] if isinstance(request, Prompt)), None)
         if prompt is None:
             return None
+        leaf = self.leaves[asked.leaf]
         with rendering(self.trusted):
-            target = self.leaves[asked.leaf].doc_to_target(asked.document)
+            target = leaf.doc_to_target(asked.document)
+            if leaf.get_config("doc_to_choice") is not None and isinstance(target, int):
+                target = leaf.doc_to_choice(asked.document)[target]
         return prompt.text, " | ".join(map(str, target)) if isinstance(target, (list, tuple)) else str(target)
 
     @property
     def content(self) -> Content:
-        """The digest of the prompts, choices and right choices, and of what else the metrics read."""
-        # A task's own `process_results` may read any field of a document, and so may the target of an answer.
+        """The digest of the requests and right choices, and of the documents and settings that other metrics read."""
+        # A task's own `process_results` may read any field of a document, and so may `doc_to_target`.
         reads_document = [
             getattr(leaf.config, "process_results", None) is not None or output_type(leaf) != "multiple_choice"
             for leaf in self.leaves
@@ -353,7 +357,17 @@ class HarnessTask(Task):
             for item in self.items
         ]
         names = [name for name in self.metrics if name not in CONTINUOUS]
-        return Content(digest(*items, names, sorted(self.by_size.items())), f"{len(self.items)} items")
+        rules = [
+            _plain([leaf.get_config("filter_list"), leaf.get_config("metric_list")])
+            for leaf in self.leaves
+            if output_type(leaf) != "multiple_choice"
+        ]
+        parts = [*items, names, sorted(self.by_size.items()), *([rules] if rules else [])]
+        return Content(digest(*parts), f"{len(self.items)} items")
+
+    def is_share(self, metric: str) -> bool:
+        """Return whether the values of a metric are shares, as far as its kind tells it."""
+        return all(metric in known and known[metric].is_mean for known in self.defined)
 
 
 _MEAN = Metric("", "", "", lambda values: sum(values) / len(values))
@@ -371,8 +385,8 @@ def output_type(leaf: Leaf) -> str:
     return str(leaf.get_config("output_type") or leaf.OUTPUT_TYPE)
 
 
-def _outputs(item: Item, answers: Sequence[Answer]) -> list[list[Any]]:
-    """Return what the model answered to each output of an item, once for each sample.
+def _replies(item: Item, answers: Sequence[Answer]) -> list[list[Any]]:
+    """Return what the model answered to each query of an item, once for each sample.
 
     Args:
         item: The item.
@@ -380,40 +394,42 @@ def _outputs(item: Item, answers: Sequence[Answer]) -> list[list[Any]]:
     """
     found: list[list[Any]] = []
     start = 0
-    for kind, count in item.outputs or [Output("loglikelihood")] * len(answers):
+    for kind, count in item.queries or [Query("loglikelihood")] * len(answers):
         own = answers[start : (start := start + count)]
         found.append([math.fsum(answer[0] for answer in own)] if kind == "loglikelihood_rolling" else list(own))  # type: ignore[misc]
     return found
 
 
-def _likelihoods(item: Item, outputs: Sequence[list[Any]]) -> list[float]:
+def _likelihoods(item: Item, replies: Sequence[list[Any]]) -> list[float]:
     """Return the log-likelihoods of an item's choices, or of all its continuations if it has no choices."""
-    first = [output[0] for output in outputs if not isinstance(output[0], str)]
+    first = [reply[0] for reply in replies if not isinstance(reply[0], str)]
     known = [float(answer[0]) if isinstance(answer, tuple) else float(answer) for answer in first]
     return known[: item.choices] if item.choices else known
 
 
 def _table(rows: Sequence[Sequence[float]]) -> Floats:
-    """Return rows of different lengths as an array; nan fills them up."""
+    """Return rows of different lengths as an array, padded with nan."""
     table = np.full((len(rows), max(map(len, rows))), np.nan)
     for row, values in zip(table, rows, strict=True):
         row[: len(values)] = values
     return table
 
 
-def filtered(leaf: Leaf, items: Sequence[Item], outputs: Sequence[Sequence[list[Any]]]) -> dict[str, list[list[Any]]]:
+def apply_filters(
+    leaf: Leaf, items: Sequence[Item], replies: Sequence[Sequence[list[Any]]]
+) -> dict[str, list[list[Any]]]:
     """Return what each of a task's filters makes of the answers to items, by the filters' names.
 
     Args:
         leaf: The task.
         items: The items.
-        outputs: What the model answered to each output of each item.
+        replies: What the model answered to each query of each item.
     """
     from lm_eval.api.instance import Instance
 
     instances = [
-        [Instance("generate_until", item.document, (), place, resps=output) for place, output in enumerate(of_item)]
-        for item, of_item in zip(items, outputs, strict=True)
+        [Instance("generate_until", item.document, (), place, resps=reply) for place, reply in enumerate(of_item)]
+        for item, of_item in zip(items, replies, strict=True)
     ]
     for ensemble in leaf._filters:
         ensemble.apply([instance for of_item in instances for instance in of_item])
@@ -433,14 +449,14 @@ def scores_itself(leaf: Leaf) -> bool:
 
 
 def _digestible(request: Request) -> Any:
-    """Return a request in the types of JSON."""
+    """Return a request as data that JSON can represent."""
     if isinstance(request, Prompt):
         return [request.text, list(request.tokens), dataclasses.astuple(request.settings)]
     return request
 
 
 def _plain(value: Any) -> Any:
-    """Return a document in the types of JSON; a value of any other type (a picture) becomes the name of its type."""
+    """Return a document as data that JSON can represent; any other value (a picture) becomes its type's name."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -101,7 +101,9 @@ class HeldOut:
             UserError: The metric is of generated answers, and a row has no prompt.
         """
         if validation.rows_generate:
-            return RowAnswers(self.validation, base, validation.generation, self.function, self.apart)
+            return RowAnswers(
+                self.validation, base, validation.generation, str(validation.metric), self.function, self.apart
+            )
         if self.labels is None:
             # Scoring would take the beginning of a row that is longer than the context; training cuts the end.
             cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)

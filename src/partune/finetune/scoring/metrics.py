@@ -1,6 +1,6 @@
 """Say which metrics a task of lm-evaluation-harness ("the harness") defines, as one number for each item.
 
-partune compares models item by item, so that a metric needs a value for each item, and a mean over items as the score.
+partune compares models item by item, so a metric needs a value for each item, and the score is their mean.
 Higher is better for all values:
 
     a metric whose score is a mean          the task's own value of the item
@@ -9,8 +9,8 @@ Higher is better for all values:
     bits_per_byte                           the same per byte, in bits
     any other (bleu, chrf, a task's own)    the task's aggregation of the item alone
 
-So minus the score of a perplexity is its logarithm. Two metrics respond to any change of a model. Only tasks of
-multiple choice have them:
+So minus the score of a perplexity is its logarithm. Two further metrics, only for multiple choice, respond to any
+change of the model:
 
     loss     the log-likelihood of the right choice per token (nats), which is minus the usual loss; mean over items
     margin   tanh(m / 2), where m is the log-likelihood of the right choice minus that of the best wrong one (nats).
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 ACCURACIES = ("acc_norm", "acc")
 CONTINUOUS = ("loss", "margin")
-# The names of the goals by which users read minus the scores of these metrics (`partune.trial.goals`).
+# What users read instead of these metrics: minus the score, under this name (`partune.trial.goals`).
 LOSSES = {
     "perplexity": "loss per item",
     "word_perplexity": "loss per word",
@@ -65,7 +65,7 @@ class Metric:
 
     @property
     def is_mean(self) -> bool:
-        """Whether the score is the mean of the task's own values of items."""
+        """Whether the score is the mean of the task's own per-item values."""
         from lm_eval.api.metrics import mean
 
         return self.aggregation is mean
@@ -73,7 +73,7 @@ class Metric:
     @property
     def weighted(self) -> bool:
         """Whether an item's value is a mean over its words or bytes, whose number is its weight."""
-        return self.aggregation.__name__ in ("weighted_perplexity", "bits_per_byte")
+        return name_of(self.aggregation) in ("weighted_perplexity", "bits_per_byte")
 
     def value(self, raw: Any) -> float:
         """Return an item's value; nan if it has none.
@@ -83,13 +83,18 @@ class Metric:
         """
         try:
             if self.weighted:
-                bits = math.log(2) if self.aggregation.__name__ == "bits_per_byte" else 1.0
+                bits = math.log(2) if name_of(self.aggregation) == "bits_per_byte" else 1.0
                 return float(raw[0] / (bits * raw[1]))
-            if self.aggregation.__name__ in ("mean", "perplexity"):
+            if name_of(self.aggregation) in ("mean", "perplexity"):
                 return float(raw)
             return float(self.aggregation([raw]))
         except (TypeError, ValueError, LookupError, ZeroDivisionError):
             return math.nan
+
+
+def name_of(aggregation: Callable[..., Any]) -> str:
+    """Return the name of an aggregation; empty for one without a name, such as a partial function."""
+    return str(getattr(aggregation, "__name__", ""))
 
 
 def metrics_of(leaf: Leaf, found: Mapping[str, Any]) -> dict[str, Metric]:
@@ -98,23 +103,23 @@ def metrics_of(leaf: Leaf, found: Mapping[str, Any]) -> dict[str, Metric]:
     Args:
         leaf: The task.
         found: What `process_results` returns for an item. A function among the task's metrics may return several
-            values, whose names the task's file does not tell.
+            values, whose names the task's file does not list.
     """
     from lm_eval.api.metrics import mean
 
     aggregations = dict(leaf.aggregation())
     aggregations |= {name: mean for name in found if name not in aggregations}
     if found:
-        aggregations = {name: how for name, how in aggregations.items() if name in found}
+        aggregations = {name: aggregate for name, aggregate in aggregations.items() if name in found}
     better = leaf.higher_is_better()
     filters = [ensemble.name for ensemble in leaf._filters]
     chosen = {}
     for filtered in filters:
-        for key, how in aggregations.items():
+        for key, aggregate in aggregations.items():
             lower = better.get(key, True) is False and key not in LOSSES
             name = f"{key},{filtered}" if len(filters) > 1 else key
-            if not lower and getattr(how, "__name__", "") not in WHOLE:
-                chosen[name] = Metric(name, key, filtered, how)
+            if not lower and name_of(aggregate) not in WHOLE:
+                chosen[name] = Metric(name, key, filtered, aggregate)
     return chosen
 
 

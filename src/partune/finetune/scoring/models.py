@@ -7,7 +7,8 @@ as those with DoRA, are loaded by PEFT, one after the other. Quantized models ar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,15 @@ from partune import config
 from partune.errors import UserError
 from partune.finetune.model import Base, check_exists, check_json, check_vocabulary, find_device, find_dtype, load
 from partune.finetune.scoring.base import Task
-from partune.finetune.scoring.scores import Part, Scorer, Scores, check_apart, check_first_token, choose_metrics
+from partune.finetune.scoring.scores import (
+    Part,
+    Scorer,
+    Scores,
+    check_apart,
+    check_first_token,
+    check_flags,
+    choose_metrics,
+)
 from partune.finetune.scoring.validation_rows import ValidationRows
 from partune.trial.names import ItemSet
 
@@ -54,20 +63,13 @@ class Asked:
     """What models are scored on: tasks, or rows of data.
 
     Attributes:
-        tasks: Names of harness tasks, or YAML files.
         data: The rows; None for tasks.
-        metric: The metric; None for that which each task is usually scored by.
-        limit: The number of items to use of each task, from the beginning; None uses all.
-        fewshot: The number of solved examples before each question; None for that of the task.
-        trusted: Whether local task files may run code.
+        validation: Section `validation` of a study: the tasks, the metric and how they are scored. Its settings of a
+            search (split, verdict_share, points, select) have no effect.
     """
 
-    tasks: tuple[str, ...] = ()
     data: config.Data | None = None
-    metric: str | None = None
-    limit: int | None = None
-    fewshot: int | None = None
-    trusted: bool = False
+    validation: config.Validation = field(default_factory=config.Validation)
 
 
 class WholeScorer(Scorer):
@@ -133,7 +135,7 @@ def score_models(candidates: Sequence[Candidate], asked: Asked, dtype: str, devi
         check_exists(candidate.model)
         if candidate.adapter is not None:
             adapters.check(candidate.adapter)
-    for name in asked.tasks:
+    for name in asked.validation.tasks:
         check_file(name)
     if asked.data is not None:
         find_files(asked.data)
@@ -173,35 +175,37 @@ def _scorer(base: Base, asked: Asked) -> WholeScorer:
 
     with own_generators(base.device):
         if asked.data is not None:
-            tasks: list[Task] = [_rows(base, asked.data, asked.metric)]
+            tasks: list[Task] = [_rows(base, asked.data, asked.validation)]
         else:
             check_first_token(base)
-            loader, encode = Loader(), request_encoder(base, {})
+            how = asked.validation
+            loader, encode = Loader(), partial(request_encoder(base), changes=how.generation)
             tasks = [
-                loader.load(name, encode, asked.limit, asked.fewshot, asked.trusted)
-                for name in dict.fromkeys(asked.tasks)
+                loader.load(name, encode, how.limit, how.fewshot, how.trust_task_code, how.confirm_run_unsafe_code)
+                for name in dict.fromkeys(asked.validation.tasks)
             ]
-        scorer = WholeScorer(base, tasks, asked.metric)
+        check_flags(asked.validation, tasks, [])
+        scorer = WholeScorer(base, tasks, asked.validation.metric)
     for part in scorer.parts:
         tokens = (token for request in part.requests for token in tokens_of(request))
         check_vocabulary(base, part.task.name, max(tokens, default=0))
     return scorer
 
 
-def _rows(base: Base, data: config.Data, metric: str | None) -> ValidationRows:
+def _rows(base: Base, data: config.Data, validation: config.Validation) -> ValidationRows:
     """Return rows as a task: their labels if their answers are labels, otherwise their loss, or as the metric says."""
     from partune.finetune.data import tokenise
     from partune.finetune.scoring.held_out import HeldOut
     from partune.finetune.scoring.row_answers import Function
     from partune.finetune.scoring.row_labels import METRICS, evident_labels, require_labels
 
+    metric = validation.metric
     rows = tokenise(data, base.tokenizer)
     labels = evident_labels(rows, base.tokenizer) if metric is None else None
     if metric in METRICS:
         labels = require_labels(data.path, str(metric), rows)
     if len(rows) < 2:
         raise UserError(f"{data.path}: a comparison needs at least two rows")
-    validation = config.Validation(metric=metric)
     try:
         config.check_metric(validation)
     except ValueError as error:

@@ -1,26 +1,27 @@
 """Score models by the answers that they generate to the prompts of validation rows.
 
-A row's reference is its answer: of a conversation, the last one. The metrics, each one number per row, are
+A row's reference is its answer; in a conversation, the last trained one. Each metric is one number per row:
 
-    exact_match   1 if the answer is the reference, apart from spaces around both, otherwise 0
+    exact_match   1 if the answer is the reference, apart from white space around them, otherwise 0
     f1            the F-measure of the words that answer and reference share (ROUGE-1)
     rougeL        the F-measure of their longest common subsequence of words (ROUGE-L; Lin 2004)
     a function    what the user's own function returns; higher must be better
 
-Words are runs of letters and digits; case does not count. This is the tokenizer of Google's rouge-score, extended to
-letters of all scripts.
+Words are runs of letters and digits; case does not count. In English, these are the words of Google's rouge-score,
+which knows no other letters. Each Chinese or Japanese character is a word.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import regex
 
 from partune import config
 from partune.errors import UserError
@@ -35,9 +36,10 @@ from partune.finetune.scoring.base import (
     UndefinedScoreError,
     weighted_mean,
 )
-from partune.finetune.scoring.decoding import GenerationSettings
+from partune.finetune.scoring.decoding import GenerationSettings, end_tokens
 from partune.finetune.scoring.row_losses import stretches
 from partune.finetune.scoring.validation_rows import ValidationRows
+from partune.finetune.templates import SPECIAL_TOKENS
 from partune.runtime.failures import one_line
 from partune.runtime.plugins import load_named
 from partune.trial.contents import Content, digest
@@ -46,8 +48,12 @@ from partune.trial.names import TEXTS
 if TYPE_CHECKING:
     from partune.finetune.model import Base
 
-ROOM = 1.25  # how much longer an answer may be than the longest reference
-WORD = re.compile(r"[^\W_]+")
+ROOM = 1.25  # the token limit of answers, relative to the longest reference
+MARK = 16  # the largest number of tokens of the text that ends an answer
+ROUGE = {"f1": "rouge1", "rougeL": "rougeL"}
+# A word of letters with their marks and digits; in scripts without spaces between words, a single character.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
+WORD = regex.compile(rf"{UNSPACED}|[[\p{{L}}\p{{M}}\p{{N}}]--{UNSPACED}]+", regex.V1)
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Function:
         name: The function's name, package.module:function.
         function: The function. It takes a row and the answer to it, or, if its first parameter is called `rows`, all
             rows and all answers at once. It returns a number per row.
-        rows: The rows of the data by their numbers, as they stand in the file.
+        rows: The rows by number, as read from the file.
     """
 
     name: str
@@ -81,7 +87,7 @@ class Function:
             inspect.signature(function).bind({}, "")
         except TypeError:
             raise UserError(f"metric {name} must be a function of two arguments, a row and an answer") from None
-        except ValueError:  # a function of C has no signature
+        except ValueError:  # a C function may have no signature
             pass
         return cls(name, function, dict(enumerate(read(data).rows, 1)))
 
@@ -95,9 +101,9 @@ class Function:
 
     @property
     def source(self) -> str:
-        """The text of the function's code; empty if it cannot be read."""
+        """The code of the function's module, whose other functions it may call; empty if it cannot be read."""
         try:
-            return inspect.getsource(self.function)
+            return inspect.getsource(inspect.getmodule(self.function) or self.function)
         except (OSError, TypeError):
             return ""
 
@@ -121,7 +127,9 @@ class Function:
                     f"metric {self.name} must return a number per row, got {found!r:.50}"
                 ) from None
             if len(values) != len(rows):
-                raise UndefinedScoreError(f"metric {self.name} returned {len(values)} numbers for {len(rows)} rows")
+                raise UndefinedScoreError(
+                    f"metric {self.name} returned {len(values)} numbers for {len(rows)} rows: it must return one each"
+                )
         else:
             pairs = zip(numbers, rows, answers, strict=True)
             values = [self._called(f"row {number}", row, answer) for number, row, answer in pairs]
@@ -140,7 +148,8 @@ class Function:
         except (TypeError, ValueError):
             known = math.nan
         if not math.isfinite(known):
-            raise UndefinedScoreError(f"metric {self.name} returned {value!r:.50} for row {number}, not a number")
+            fault = f"{value!r:.50} for row {number}, not a finite number"
+            raise UndefinedScoreError(f"metric {self.name} returned {fault}")
         return known
 
 
@@ -149,10 +158,11 @@ class RowAnswers(ValidationRows):
 
     Args:
         examples: The rows at full length.
-        base: The base model, whose tokenizer knows the texts of answers.
-        changes: Settings of the generation, by the names of the harness's `generation_kwargs`.
+        base: The base model, whose tokenizer decodes the answers.
+        changes: Generation settings that the user gave, by the names of the harness's `generation_kwargs`.
+        metric: The metric: one of `config.ANSWER_METRICS`, or the name of the function.
         function: The user's function that scores answers; None if there is none.
-        apart: Whether the rows are from a file of their own, instead of from the training data.
+        apart: Whether the rows come from their own file, not from the training data.
 
     Raises:
         UserError: A row has no prompt, or the answers do not fit into the model's context.
@@ -163,21 +173,27 @@ class RowAnswers(ValidationRows):
         examples: Examples,
         base: Base,
         changes: Mapping[str, Any],
+        metric: str = "exact_match",
         function: Function | None = None,
         apart: bool = False,
     ) -> None:
-        super().__init__(examples, apart)
-        self.function = function
-        rows = [examples.example(i) for i in range(len(examples))]
-        spans = [stretches(trained)[-1] if trained.any() else (0, 0) for _, trained in rows]
+        kept = _answered(examples)
+        lost = len(set(examples.numbers.tolist())) - len(kept)
+        chosen = dataclasses.replace(examples.select(kept), untrainable=examples.untrainable + lost)
+        super().__init__(chosen, apart)
+        self.function, self._metric = function, metric if function is None else function.name
+        rows = [chosen.example(i) for i in range(len(chosen))]
+        spans = [stretches(trained)[-1] for _, trained in rows]
         for i, (start, _) in enumerate(spans):
             if start == 0:
                 raise UserError(f"{self.label(i)} has no prompt to generate an answer to; use `--metric loss`")
-        answers = [tokens[start:stop] for (tokens, _), (start, stop) in zip(rows, spans, strict=True)]
-        decode = base.tokenizer.decode
-        self.references = [str(decode(answer.tolist(), skip_special_tokens=True)).strip() for answer in answers]
+        answers = [tokens[start:stop].tolist() for (tokens, _), (start, stop) in zip(rows, spans, strict=True)]
+        decode, end = base.tokenizer.decode, end_mark(base, answers)
+        texts = (str(decode(answer, skip_special_tokens=True)) for answer in answers)
+        self.references = [(text.partition(end)[0] if end else text).strip() for text in texts]
         most = min(math.ceil(ROOM * max(map(len, answers))), base.context // 2)
-        settings = GenerationSettings.of({"max_gen_toks": most, **changes})
+        until = [*changes.get("until", ()), *([end] if end else [])]
+        settings = GenerationSettings.of({"max_gen_toks": most, **changes, "until": until})
         settings.room(base.context)
         self.requests = tuple(
             Prompt(str(decode(prompt)), tuple(prompt), settings)
@@ -190,16 +206,16 @@ class RowAnswers(ValidationRows):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics of generated answers, and the user's function if there is one."""
-        return config.ANSWER_METRICS if self.function is None else (*config.ANSWER_METRICS, self.function.name)
+        """Exact match, and the metric that was asked for. The others are not computed, because ROUGE takes long."""
+        return tuple(dict.fromkeys(["exact_match", self._metric]))
 
     @property
     def usual(self) -> tuple[str, ...]:
-        """The metrics of generated answers."""
-        return config.ANSWER_METRICS
+        """The metric that was asked for."""
+        return (self._metric,)
 
     def described(self, metric: str) -> Mapping[str, Any]:
-        """Return the entry with the number of tokens of an answer."""
+        """Return the entry with the token limit of answers."""
         prompt = self.requests[0]
         assert isinstance(prompt, Prompt)
         return {"max_new_tokens": prompt.settings.max_new_tokens}
@@ -215,26 +231,18 @@ class RowAnswers(ValidationRows):
         return np.full(len(indices), 1 / len(indices))
 
     def values(self, indices: Ints, answers: Sequence[Answer]) -> tuple[dict[str, Floats], Arrays]:
-        """Return the values of each row, and the answers, (n, 1)."""
-        from lm_eval.api.metrics import exact_match_hf_evaluate
-        from rouge_score.rouge_scorer import RougeScorer
-
+        """Return each row's metrics, and the answers, (n, 1)."""
         texts = [str(answer).strip() for answer in answers]
-        references = [self.references[i] for i in indices]
-        scorer = RougeScorer(["rouge1", "rougeL"], tokenizer=_Words())
-        rouge = [scorer.score(reference, text) for reference, text in zip(references, texts, strict=True)]
-        values = {
-            "exact_match": np.array(
-                [
-                    float(exact_match_hf_evaluate(predictions=[text], references=[reference])["exact_match"])
-                    for text, reference in zip(texts, references, strict=True)
-                ]
-            ),
-            "f1": np.array([float(found["rouge1"].fmeasure) for found in rouge]),
-            "rougeL": np.array([float(found["rougeL"].fmeasure) for found in rouge]),
-        }
+        pairs = [(self.references[i], text) for i, text in zip(indices, texts, strict=True)]
+        values = {"exact_match": np.array([float(reference == text) for reference, text in pairs])}
         if self.function is not None:
             values[self.function.name] = self.function.values(self.identifiers(indices), texts)
+        elif self._metric in ROUGE:
+            from rouge_score.rouge_scorer import RougeScorer
+
+            name = ROUGE[self._metric]
+            scorer = RougeScorer([name], tokenizer=_Words())
+            values[self._metric] = np.array([float(scorer.score(*pair)[name].fmeasure) for pair in pairs])
         return values, {TEXTS: np.array(texts, np.str_).reshape(-1, 1)}
 
     def aggregate(self, indices: Ints, values: Floats, metric: str) -> tuple[float, float]:
@@ -247,9 +255,43 @@ class RowAnswers(ValidationRows):
 
     @property
     def content(self) -> Content | None:
-        """The digest of the rows, unless they are from the training data, and of the user's function."""
-        parts = [self.examples.digest if self.apart else "", "" if self.function is None else self.function.source]
-        return Content(digest(*parts), f"{len(self)} rows") if any(parts) else None
+        """The digest of the rows, unless they are from the training data, and of what the user's function reads."""
+        parts: list[Any] = [self.examples.digest] if self.apart else []
+        if self.function is not None:
+            parts += [self.function.source, *(repr(self.function.rows[int(n)]) for n in self.examples.numbers)]
+        what = f"{len(self)} rows" if self.function is None else f"{len(self)} rows, and metric {self.function.name}"
+        return Content(digest(*parts), what) if parts else None
+
+
+def _answered(examples: Examples) -> Ints:
+    """Return the indices of the last example of each row with a trained answer, ascending."""
+    last = {}
+    for i, number in enumerate(examples.numbers.tolist()):
+        if examples.example(i)[1].any():
+            last[number] = i
+    return np.array(sorted(last.values()), np.int64)
+
+
+def end_mark(base: Base, answers: Sequence[Sequence[int]]) -> str:
+    """Return the text with which a chat template ends each answer; empty if answers end with an end token.
+
+    A model that was trained on such answers writes this text at the end of its own, and it may not be the model's end
+    of sequence: base models of Qwen2.5 know <|endoftext|>, and ChatML ends a message with <|im_end|>.
+
+    Args:
+        base: The base model.
+        answers: The tokens of the answers.
+    """
+    if any(answer[-1] in end_tokens(base) for answer in answers):
+        return ""
+    tails = [list(answer[-MARK:]) for answer in answers]
+    common = 0
+    while common < min(map(len, tails)) and len({tail[-common - 1] for tail in tails}) == 1:
+        common += 1
+    text = str(base.tokenizer.decode(tails[0][len(tails[0]) - common :]))
+    marks = {*base.tokenizer.all_special_tokens, *(mark for named in SPECIAL_TOKENS.values() for mark in named)}
+    found = [(text.index(mark), -len(mark), mark) for mark in marks if mark and mark in text]
+    return min(found)[2] if found else ""
 
 
 class _Words:
@@ -257,4 +299,4 @@ class _Words:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words of a text in lower case."""
-        return WORD.findall(text.lower())
+        return list(WORD.findall(text.lower()))

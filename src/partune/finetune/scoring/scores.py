@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ from partune.trial.names import ItemSet, ResultName, stderr_name
 
 RUNG_SHARE = 0.25  # the share of a task's search items that is scored at a rung (an early-stopping point)
 RUNG_ITEMS = 64  # the fewest items to score at a rung, if the task has that many search items
-SAMPLES, LONGEST = 8, 2000  # the number of verdict items whose answers the report shows, and the characters of a text
+SAMPLES, LONGEST = 8, 2000  # verdict items per task whose answers the report shows; most characters per text
 HANDFUL = 8  # the number of items per task whose log-likelihoods are compared to tell whether two models are the same
 
 
@@ -96,8 +96,8 @@ class Scores:
 
     Attributes:
         named: Scores by name, and their standard errors by the same names with "_stderr" appended.
-        items: The results of single items by the name of the result, each (n,) or (n, choices).
-        score: The study's metric on the search items (or the rung items), averaged over tasks; None if neither were
+        items: The results of single items by the name of the result, each (n,) or (n, m).
+        score: The study's metric on the search items (or the rung items), averaged over tasks; None if neither was
             scored.
         stderr: The standard error of `score`.
     """
@@ -109,7 +109,7 @@ class Scores:
 
 
 class Scorer:
-    """Holds all tasks and tokenised requests, and scores models on the same items in the same order every time.
+    """Hold all tasks and tokenised requests, and score models on the same items in the same order every time.
 
     Args:
         base: The base model, whose tokenizer and context length are used.
@@ -133,17 +133,18 @@ class Scorer:
         loader = Loader()
         with own_generators(base.device):
             check_first_token(base)
-            encode = request_encoder(base, validation.generation)
+            encode = request_encoder(base)
+            encode_changed = partial(encode, changes=validation.generation)
             trusted, unsafe = validation.trust_task_code, validation.confirm_run_unsafe_code
             tasks: list[Task] = [
-                loader.load(name, encode, validation.limit, validation.fewshot, trusted, unsafe)
+                loader.load(name, encode_changed, validation.limit, validation.fewshot, trusted, unsafe)
                 for name in validation.tasks
             ]
             tests = [loader.load(name, encode, test.limit, trusted=trusted, unsafe=unsafe) for name in test.tasks]
         if rows is not None:
             tasks.append(rows)
-        check_generation(validation, (*tasks, *tests))
-        # Check everything now that could fail later: a study must not learn at its verdict that a test has no score.
+        check_flags(validation, tasks, tests)
+        # Check now everything that could fail later: a study must not learn at its verdict that a test has no score.
         check_apart(tasks, tests)
         for task in (*tasks, *tests):
             task.check(base.context)
@@ -156,14 +157,14 @@ class Scorer:
         self.rungs: list[Part] = []
         for task, metric in zip(tasks, chosen, strict=True):
             search, verdict = task.split(seed, validation.verdict_share, metric)
-            # A rung compares trials, so all of them have the same items; and few items, as every trial pays for them.
+            # All trials share a rung's items so that they compare, and the items are few because every trial pays.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts.append(Part(ItemSet.SEARCH, task, search, metric))
             self.parts.append(Part(ItemSet.VERDICT, task, verdict, metric))
             self.rungs.append(Part(ItemSet.RUNG, task, rung, metric))
         for task in tests:
-            (metric,) = choose_metrics([task], None, preferred=() if rows else chosen)
+            (metric,) = choose_metrics([task], None, preferred=() if rows is not None else chosen)
             self.parts.append(Part(ItemSet.TEST, task, np.array(task.scorable(metric)), metric))
 
     def score(self, answers: Answers, parts: Collection[str]) -> Scores:
@@ -240,7 +241,7 @@ class Scorer:
         return Scores(named, items, score, stderr)
 
     def handful(self, answers: Answers) -> Arrays:
-        """Return what a model answers to the first few search items of each task.
+        """Return the arrays of a model's answers to the first HANDFUL search items of each task.
 
         The names are those of `Scores.items`.
 
@@ -283,7 +284,7 @@ class Scorer:
         }
 
     def _samples(self) -> list[dict[str, Any]]:
-        """Return the first few verdict items of each task to which models generate answers, for the report."""
+        """Return the first few verdict items of each task that is answered by generation, for the report."""
         found = []
         for part in self.parts:
             if part.name is ItemSet.VERDICT:
@@ -296,7 +297,7 @@ class Scorer:
         return found
 
     def _is_truncated(self, request: Request) -> bool:
-        """Return whether a request is longer than the model reads, so that its beginning is cut off."""
+        """Return whether a request is too long for the model, so its beginning is cut off."""
         if isinstance(request, Prompt):
             return len(request.tokens) > request.settings.room(self.context)
         _, context, continuation = request
@@ -304,7 +305,7 @@ class Scorer:
 
 
 def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
-    """Raise UserError if two tasks have a subtask or their name in common.
+    """Raise UserError if two tasks share a subtask or a name.
 
     A validation task and a test task may have the same name, but no subtask in common.
 
@@ -326,18 +327,19 @@ def check_apart(tasks: Sequence[Task], tests: Sequence[Task]) -> None:
                 raise UserError(f"{count} {kind} tasks have the name {name}: their scores could not be told apart")
 
 
-def check_generation(validation: config.Validation, tasks: Sequence[Task]) -> None:
-    """Raise UserError for settings of generated answers without effect, because no task generates any.
+def check_flags(validation: config.Validation, tasks: Sequence[Task], tests: Sequence[Task]) -> None:
+    """Raise UserError for settings of generated answers, or for a permission, that have no effect with these tasks.
 
     Args:
         validation: Section `validation` of a study.
-        tasks: All tasks.
+        tasks: The validation tasks.
+        tests: The test tasks.
     """
     if validation.generation and not any(isinstance(request, Prompt) for task in tasks for request in task.requests):
         names = {"max_gen_toks": "--max-new-tokens", "until": "--stop-string", "temperature": "--temperature"}
-        given = next(names[name] for name in validation.generation)
-        raise UserError(f"{given} would have no effect: no task generates answers; leave it out")
-    leaves = [leaf for task in tasks if isinstance(task, HarnessTask) for leaf in task.leaves]
+        given = " and ".join(names[name] for name in validation.generation)
+        raise UserError(f"{given} would have no effect: no validation task generates answers; leave it out")
+    leaves = [leaf for task in (*tasks, *tests) if isinstance(task, HarnessTask) for leaf in task.leaves]
     if validation.confirm_run_unsafe_code and not any(getattr(leaf, "UNSAFE_CODE", False) for leaf in leaves):
         raise UserError(
             "--confirm-run-unsafe-code would have no effect: no task runs the code that a model writes; leave it out"
@@ -356,8 +358,8 @@ def check_first_token(base: Base) -> None:
 def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequence[str] = ()) -> list[str]:
     """Return the metric by which each task is scored.
 
-    Without a wish, it is one that all tasks have if there is one among the preferred and the usual metrics. Otherwise
-    each task has its own first usual metric, such as the accuracy of choices and the exact match of generated answers.
+    If none is wanted, take the first preferred or usual metric that all tasks have. If they have none in common, each
+    task is scored by its own first usual metric, such as the accuracy of choices and the exact match of answers.
 
     Args:
         tasks: The tasks.
@@ -366,7 +368,7 @@ def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequenc
         preferred: Metrics to try before the usual ones.
 
     Raises:
-        UserError: A task lacks the wanted metric, or one task is scored by a loss and another one is not.
+        UserError: A task lacks the wanted metric, or the tasks' own metrics have different scales.
     """
     if wanted is not None:
         return [_named(task, wanted) for task in tasks]
@@ -375,10 +377,9 @@ def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequenc
         if metric in common:
             return [metric] * len(tasks)
     own = [next(metric for metric in task.usual if metric in task.metrics) for task in tasks]
-    shown = {str(task.described(metric).get("shown_as")) for task, metric in zip(tasks, own, strict=True)}
-    if len(shown) > 1:
+    if not all(task.is_share(metric) for task, metric in zip(tasks, own, strict=True)):
         pairs = ", ".join(f"{task.name} by {metric}" for task, metric in zip(tasks, own, strict=True))
-        raise UserError(f"a mean over accuracies and losses says nothing ({pairs}): use tasks of one kind in a study")
+        raise UserError(f"a mean of scores with different scales is meaningless ({pairs}): use tasks of one kind")
     return own
 
 

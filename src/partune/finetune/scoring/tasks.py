@@ -23,8 +23,8 @@ from partune.finetune.scoring.harness_task import (
     HarnessTask,
     Item,
     Kind,
-    Output,
-    filtered,
+    Query,
+    apply_filters,
     output_type,
     scores_itself,
 )
@@ -191,9 +191,9 @@ def _metrics(leaf: Leaf, items: Sequence[Item]) -> dict[str, Metric]:
     found: Mapping[str, Any] = {}
     if items:
         empty = {"loglikelihood": (-1.0, False), "loglikelihood_rolling": -1.0, "generate_until": ""}
-        outputs = [[empty[kind]] * (count if kind == "generate_until" else 1) for kind, count in items[0].outputs]
+        outputs = [[empty[kind]] * (count if kind == "generate_until" else 1) for kind, count in items[0].queries]
         with suppress(Exception):  # the task's code may reject an empty answer
-            (answers,) = next(iter(filtered(leaf, items[:1], [outputs]).values()))
+            (answers,) = next(iter(apply_filters(leaf, items[:1], [outputs]).values()))
             found = leaf.process_results(items[0].document, answers)
     return metrics_of(leaf, found)
 
@@ -228,7 +228,7 @@ def _items(leaves: Sequence[Leaf], encode: Encode, shipped: bool) -> tuple[list[
             requests += [request for _, encoded in pairs for request in encoded]
             of_item = slice(begin, len(requests))
             if not chooses:
-                outputs = tuple(Output(cast(Kind, instance.request_type), len(encoded)) for instance, encoded in pairs)
+                outputs = tuple(Query(cast(Kind, instance.request_type), len(encoded)) for instance, encoded in pairs)
                 items.append(Item(leaf_index, number, document, (), 0, of_item, outputs))
                 continue
             try:

@@ -53,13 +53,23 @@ def bounds(groups: Mapping[str, Sequence[Facts]]) -> list[Summary]:
     rows += [_row(f"{LOWER}: {name}, its winner", map(_winner, repeats)) for name, repeats in sampled.items()]
     # The baselines depend on the seed only, so one study of each seed is enough, whatever its algorithm.
     one_a_seed = {study.header["seed"]: study for repeats in groups.values() for study in repeats}
-    for name, label in (("base", BASE), ("defaults", DEFAULTS)):
+    for name, label in _baselines(one_a_seed.values()).items():
         if scored := [study.scored[name] for study in one_a_seed.values() if name in study.scored]:
             rows.append(_row(label, map(_baseline, scored)))
     rows += [
         _row(f"{name}, its winner", map(_winner, repeats)) for name, repeats in groups.items() if name not in sampled
     ]
     return rows
+
+
+def _baselines(studies: Iterable[Facts]) -> dict[str, str]:
+    """Return the names of the baselines in `Facts.scored`, and what the table calls them."""
+    names = {"base": BASE, "defaults": DEFAULTS}
+    for study in studies:
+        if (first := study.summary["defaults"]) is not None and first["name"] is not None:
+            names["defaults"] = first["called"]
+        names |= {row["name"]: row["called"] for row in study.summary["baselines"]}
+    return names
 
 
 def _row(name: str, repeats: Iterable[Mapping[str, Scored]]) -> Summary:

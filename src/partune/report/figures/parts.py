@@ -34,6 +34,22 @@ SERIES = {  # the colour and the mark of each row of `Facts.scored`
 }
 
 
+FURTHER = (PURPLE, SKY, GREY)  # the colours of second and further baselines
+
+
+def series(facts: Facts, name: str) -> tuple[str, str]:
+    """Return the colour and the mark of a row of `Facts.scored`.
+
+    Args:
+        facts: The facts of the study.
+        name: The name of the row.
+    """
+    if name in SERIES:
+        return SERIES[name]
+    further = [other for other in facts.scored if other not in SERIES]
+    return FURTHER[further.index(name) % len(FURTHER)], "diamond"
+
+
 def plain(text: object) -> str:
     """Return a text escaped, so that Plotly shows it literally."""
     return html.escape(str(text), quote=False)

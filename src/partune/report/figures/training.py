@@ -5,6 +5,7 @@ from __future__ import annotations
 from partune.report.facts import Facts
 from partune.report.figures import parts
 from partune.report.figures.parts import BLUE, ORANGE, Figure, Trace
+from partune.report.sentences import label
 
 COLOURS = {"defaults": BLUE, "winner": ORANGE}
 
@@ -19,7 +20,7 @@ def training_loss(facts: Facts) -> Figure:
     for name, course in facts.courses.items():
         steps, losses = course.smoothed
         digits = [parts.digits(loss) for loss in losses]
-        traces.append(parts.line(steps.tolist(), digits, f"{name}, training", COLOURS[name], "solid"))
+        traces.append(parts.line(steps.tolist(), digits, f"{label(facts, name)}, training", COLOURS[name], "solid"))
     if facts.goal.lower_is_better:
         traces += _points(facts)
     return parts.figure(traces, {"title": "optimiser steps"}, {"title": "loss per trained token (nats)"})
@@ -40,6 +41,6 @@ def _points(facts: Facts) -> list[Trace]:
         if len(course.points):
             steps, scores = course.points.T
             shown = [facts.goal.shown(score) for score in scores]
-            marks = parts.points(steps.tolist(), shown, f"{name}, search items", COLOURS[name])
+            marks = parts.points(steps.tolist(), shown, f"{label(facts, name)}, search items", COLOURS[name])
             traces.append({**marks, "mode": "lines+markers", "line": {"dash": "dot", "color": COLOURS[name]}})
     return traces

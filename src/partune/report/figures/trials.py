@@ -13,7 +13,6 @@ from partune.report.figures.parts import (
     MANY,
     ORANGE,
     PURPLE,
-    SERIES,
     SKY,
     VERMILLION,
     Figure,
@@ -21,7 +20,7 @@ from partune.report.figures.parts import (
     floor,
     score_name,
 )
-from partune.report.sentences import NAMES
+from partune.report.sentences import label
 from partune.runtime import rounding
 from partune.trial import Status, Trial
 
@@ -34,14 +33,14 @@ def scores(facts: Facts) -> Figure:
     Scores below `floor` are drawn as triangles at the lower edge.
     """
     done, n = facts.done, len(facts.trials)
-    lines = [facts.scored[name]["score"] for name in ("base", "defaults") if name in facts.scored]
+    lines = [row["score"] for name, row in facts.scored.items() if name != "best"]
     low = min([floor([trial.score for trial in done]), *lines])
     traces: list[Trace] = []
-    for name in ("base", "defaults"):
-        if name in facts.scored and n:
-            row, (colour, _) = facts.scored[name], SERIES[name]
+    for name in facts.scored:
+        if name != "best" and n:
+            row, (colour, _) = facts.scored[name], parts.series(facts, name)
             dash = "dot" if name == "base" else "dash"
-            traces.append(parts.line([-0.5, n - 0.5], [row["score"]] * 2, NAMES[name], colour, dash))
+            traces.append(parts.line([-0.5, n - 0.5], [row["score"]] * 2, label(facts, name), colour, dash))
     shown = [trial for trial in done if trial.score >= low]
     stopped = [trial for trial in facts.trials if trial.status is Status.STOPPED and trial.score >= low]
     below = [t for t in facts.trials if t.status in (Status.DONE, Status.STOPPED) and t.score < low]

@@ -8,14 +8,13 @@ from partune.report.figures.parts import (
     BLUE,
     ORANGE,
     PURPLE,
-    SERIES,
     Figure,
     Trace,
     broken,
     plain,
     score_name,
 )
-from partune.report.sentences import NAMES
+from partune.report.sentences import label
 from partune.trial import Status
 from partune.trial.goals import SCORE
 
@@ -26,12 +25,12 @@ def sides(facts: Facts) -> Figure:
     places |= {f"test/{task}": f"test:<br>{broken(task)}" for task in facts.tests}
     traces = []
     for k, (name, row) in enumerate(facts.scored.items()):
-        label, (colour, symbol) = NAMES[name], SERIES[name]
+        called, (colour, symbol) = label(facts, name), parts.series(facts, name)
         given = {"search": row, "verdict": row["verdict"]}
         given |= {f"test/{task}": row["test"].get(task) for task in facts.tests}
         known = [(x, part) for x, part in enumerate(given.values()) if part is not None]
         trace = parts.points(
-            [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], label, colour
+            [x + 0.12 * (k - 1) for x, _ in known], [part["score"] for _, part in known], called, colour
         )
         error = parts.bars([part["stderr"] for _, part in known], colour, faint=False)
         # The tests' scores are no losses, even if the validation's are.
@@ -39,7 +38,7 @@ def sides(facts: Facts) -> Figure:
             SCORE if place.startswith("test/") else facts.goal for place, part in given.items() if part is not None
         ]
         text = [
-            f"{label}: {goal.measured(part['score'], part['stderr'])}"
+            f"{called}: {goal.measured(part['score'], part['stderr'])}"
             for goal, (_, part) in zip(goals, known, strict=True)
         ]
         look = {
@@ -70,8 +69,8 @@ def against_test(facts: Facts, task: str) -> Figure:
     traces = [{**trace, "error_y": parts.bars([part["stderr"] for _, part in tested], BLUE)}]
     for name, row in facts.scored.items():
         if task in row["test"]:
-            label, (colour, symbol) = NAMES[name], SERIES[name]
-            point = parts.points([row["score"]], [row["test"][task]["score"]], label, colour)
+            called, (colour, symbol) = label(facts, name), parts.series(facts, name)
+            point = parts.points([row["score"]], [row["test"][task]["score"]], called, colour)
             traces.append({**point, "marker": parts.mark(colour, symbol, 13)})
     return parts.figure(traces, x={"title": score_name(facts)}, y={"title": f"score on {plain(task)}"})
 
@@ -86,10 +85,11 @@ def tested(facts: Facts, task: str) -> Figure:
     rows = [row for row in facts.summary["trials"] if row["status"] == Status.DONE and task in row["test"]]
     n = len(facts.trials)
     traces: list[Trace] = []
-    for name in ("base", "defaults"):
-        if name in facts.scored and task in facts.scored[name]["test"]:
+    for name in facts.scored:
+        if name != "best" and task in facts.scored[name]["test"]:
             score, dash = facts.scored[name]["test"][task]["score"], "dot" if name == "base" else "dash"
-            traces.append(parts.line([-0.5, n - 0.5], [score] * 2, NAMES[name], SERIES[name][0], dash))
+            colour, _ = parts.series(facts, name)
+            traces.append(parts.line([-0.5, n - 0.5], [score] * 2, label(facts, name), colour, dash))
     trials, given = [facts.trials[row["id"]] for row in rows], [row["test"][task] for row in rows]
     trace = parts.points([t.number for t in trials], [part["score"] for part in given], "trial", PURPLE, trials)
     traces.append({**trace, "error_y": parts.bars([part["stderr"] for part in given], PURPLE)})

@@ -17,7 +17,7 @@ from partune.report.facts import Facts, counts
 from partune.report.figures import Figure
 from partune.report.html.document import details, document, figure_slot, paragraph, table
 from partune.report.labels import confusions
-from partune.report.verdict_words import curse
+from partune.report.verdict_words import curse, fixed_words, sources
 from partune.report.words import remark, score_of
 from partune.runtime import rounding
 from partune.trial import Config, Status, Trial
@@ -49,7 +49,7 @@ class Page:
         """Return the text of the HTML file; a browser reloads it after `refresh` seconds, or never if that is None."""
         sections: dict[str, tuple[str, Callable[[], str]]] = {
             "verdict": ("Verdict", self.verdict),
-            "comparison": ("Base, defaults, winner", self.comparison),
+            "comparison": (sentences.compared(self.facts), self.comparison),
             **({"labels": ("Labels", self.labels)} if self.facts.summary["labels"] is not None else {}),
             **({"answers": ("Answers", self.answers)} if self.facts.summary["answers"] else {}),
             "scores": ("Score over trials", self.scores),
@@ -94,6 +94,7 @@ class Page:
         parts.append(f'<p class="headline">{escape(sentences.headline(self.facts))}</p>')
         if self.facts.winner is not None:
             parts.append(table(["winner's hyperparameter", "value"], _settings(self.facts.winner.config)))
+            parts += [paragraph(fixed)] if (fixed := fixed_words(self.facts.summary)) else []
         parts += [paragraph(text) for text in sentences.remarks(self.facts)]
         if self.facts.summary["best"] is not None and self.facts.summary["best"]["adapter"]:
             parts.append(f"<p>The winner's adapter: <code>{escape(self.facts.summary['best']['adapter'])}</code></p>")
@@ -107,6 +108,7 @@ class Page:
         text = table(headers, rows, numbers=range(1, len(headers)))
         if self.facts.summary["base"] is None:
             return text + paragraph("This objective has no base model, so there are no baselines.", "soft")
+        text += "".join(paragraph(note) for note in sources(self.facts.summary))
         text += paragraph(
             "Scores and standard errors. The search items chose the winner, so its score on them is too good.", "soft"
         )
@@ -161,8 +163,8 @@ class Page:
         for name, course in self.facts.courses.items():
             if course.selected is not None:
                 text += paragraph(
-                    f"The adapter of the {name} is that of step {course.selected} of {len(course.losses)}, which had "
-                    "the best score among the points."
+                    f"The adapter of the {sentences.label(self.facts, name)} is that of step {course.selected} of "
+                    f"{len(course.losses)}, which had the best score among the points."
                 )
         return text
 
@@ -261,7 +263,7 @@ class Page:
         text = "".join(f'<p class="note">{escape(note)}</p>' if flagged else paragraph(note) for note in notes)
         if self.facts.summary["base"] is None:
             return text
-        text += self._figure("sides", figures.sides(self.facts), 380, "Base, defaults and winner on all items")
+        text += self._figure("sides", figures.sides(self.facts), 380, f"{sentences.compared(self.facts)} on all items")
         for k, task in enumerate(self.facts.tests):
             if sum(task in row["test"] for row in self.facts.summary["trials"]) > 1:
                 caption = sentences.agreement(self.facts, task)

@@ -124,7 +124,9 @@ def _seen(entry: Seen) -> str:
     ]
     more = len(entry.rows) - len(shown)
     left = paragraph(f"and {several(more, 'more item')}.", "soft") if more > 0 else ""
-    return f"<h3>{escape(entry.what)}</h3>{table(['training row', 'shares', 'item'], rows, numbers=(0,))}{left}"
+    return (
+        f"<h3>{escape(entry.what)}</h3>{table(['training row', 'shares', 'item or words'], rows, numbers=(0,))}{left}"
+    )
 
 
 def examples(texts: Sequence[Sequence[tuple[str, bool]]]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,9 @@ def compare_models(
     fewshot: int | None = None,
     dtype: str = "auto",
     device: str = "auto",
+    generation: Mapping[str, Any] | None = None,
     trust_task_code: bool = False,
+    confirm_run_unsafe_code: bool = False,
 ) -> ModelVerdict:
     """Test whether model A is better than model B, on the items that both have answered.
 
@@ -91,7 +94,10 @@ def compare_models(
         fewshot: The number of solved examples before each question; by default that of the task.
         dtype: The precision in which models are scored: fp32, bf16, fp16 or "auto".
         device: The device on which models are scored.
+        generation: How models that are scored generate answers: any of the keys max_new_tokens, stop and temperature of
+            section `validation`; by default as the tasks say.
         trust_task_code: Whether local task files may run code.
+        confirm_run_unsafe_code: Whether tasks may run the code that a model writes.
 
     Raises:
         UserError: The files cannot be read, a model cannot be scored, or the models cannot be compared.
@@ -102,7 +108,10 @@ def compare_models(
     if not all(places):
         raise UserError("each of the two models needs at least one folder or file of samples")
     named = [str(tasks)] if isinstance(tasks, (str, Path)) else list(map(str, tasks))
-    scoring = Scoring(model, data, limit, fewshot, dtype, device, trust_task_code)
+    asked_answers = dict(generation or {})
+    scoring = Scoring(
+        model, data, limit, fewshot, dtype, device, asked_answers, trust_task_code, confirm_run_unsafe_code
+    )
     if scoring.wanted([*places[0], *places[1]]):
         for flag, value in (("--filter", filter), ("--better", higher_is_better)):
             if value is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from partune import config
 from partune.errors import UserError
+from partune.runtime.extras import require_finetune
 from partune.trial.names import ItemSet
 from partune.verdict.models.answers import Question
 from partune.verdict.models.kinds import kind_of
@@ -32,7 +33,9 @@ class Scoring:
         fewshot: The number of solved examples before each question; None for that of the task.
         dtype: The precision: fp32, bf16, fp16 or "auto".
         device: The device, such as "auto" or "cuda:1".
+        generation: How answers are generated, by the names of section `validation`; empty for what the tasks say.
         trust_task_code: Whether local task files may run code.
+        confirm_run_unsafe_code: Whether tasks may run the code that a model writes.
     """
 
     model: Section | None = None
@@ -41,7 +44,9 @@ class Scoring:
     fewshot: int | None = None
     dtype: str = "auto"
     device: str = "auto"
+    generation: Mapping[str, Any] = field(default_factory=dict)
     trust_task_code: bool = False
+    confirm_run_unsafe_code: bool = False
 
     def wanted(self, places: Sequence[str | Path]) -> bool:
         """Return whether models are to be scored, by these settings or by what the places are.
@@ -101,8 +106,13 @@ def ask(
             "models are scored on tasks (`--task NAME`) or on rows (`--data FILE`): name "
             + ("one of the two, not both" if tasks else "one of the two")
         )
-    if scoring.data is not None and (scoring.limit, scoring.fewshot, scoring.trust_task_code) != (None, None, False):
-        raise UserError("`--limit`, `--fewshot` and `--trust-task-code` are for tasks; rows have `--data-limit`")
+    for_tasks = (scoring.limit, scoring.fewshot, scoring.trust_task_code, scoring.confirm_run_unsafe_code)
+    if scoring.data is not None and for_tasks != (None, None, False, False):
+        raise UserError(
+            "`--limit`, `--fewshot`, `--trust-task-code` and `--confirm-run-unsafe-code` are for tasks; rows have "
+            "`--data-limit`"
+        )
+    require_finetune("scoring models")
     from partune.finetune.scoring.models import Asked as Items
     from partune.finetune.scoring.models import score_models
     from partune.objectives.candidates import named
@@ -113,7 +123,9 @@ def ask(
     _check_distinct([*a, *b], [*named_a, *named_b])
     if base is not None and all(each.candidate.model != base for each in (*named_a, *named_b)):
         raise UserError(f"`--model {base.path}` has no effect, because A and B are whole models: leave it out")
-    items = Items(tuple(tasks), data, metric, scoring.limit, scoring.fewshot, scoring.trust_task_code)
+    how = {"tasks": tasks, "metric": metric, "limit": scoring.limit, "fewshot": scoring.fewshot, **scoring.generation}
+    permitted = {name: getattr(scoring, name) for name in ("trust_task_code", "confirm_run_unsafe_code")}
+    items = Items(data, config.validated(config.Validation, {**how, **permitted}))
     scored = score_models([each.candidate for each in (*named_a, *named_b)], items, scoring.dtype, scoring.device)
     left, right = scored[: len(a)], scored[len(a) :]
     notes = dict.fromkeys(note for each in (*named_a, *named_b) for note in each.notes)
