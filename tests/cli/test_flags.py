@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from partune import config
-from partune.cli.flags import CONFIG, given
+from partune.cli.flags import CONFIG, given, unescaped
 from partune.cli.parser import Parser, add_study
 
 
@@ -40,3 +42,27 @@ def test_flags_override_the_file() -> None:
     assert found.data == config.Data(path="d", max_length=128)
     assert found.validation == config.Validation(tasks=("b", "c"))
     assert found.run.keep == "all"
+
+
+@pytest.mark.parametrize(
+    ("typed", "text"),
+    [
+        (r"\n", "\n"),
+        (r"a\tb\n\n", "a\tb\n\n"),
+        (r"\\n", r"\n"),
+        (r"\\text{", r"\text{"),
+        (r"\\\n", "\\\n"),
+        ("end\\", "end\\"),
+        ("\n", "\n"),
+        ("", ""),
+        ("</s>", "</s>"),
+        (r"\x41", r"\x41"),
+    ],
+)
+def test_escapes_are_replaced_once(typed: str, text: str) -> None:
+    assert unescaped(typed) == text
+
+
+def test_only_stop_strings_have_escapes() -> None:
+    assert flags("--stop-string", r"\n\n", "--stop-string", r"\\n") == {"validation": {"stop": ["\n\n", r"\n"]}}
+    assert flags("--data", r"a\n.csv") == {"data": {"path": r"a\n.csv"}}

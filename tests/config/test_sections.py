@@ -72,7 +72,7 @@ def test_a_single_task_needs_no_list() -> None:
         ({"data": {"path": "d", "loss_on": "prompt"}}, "data.loss_on: input should be 'answer' or 'all', got 'prompt'"),
         (
             {"validation": {"metric": "acc_norm"}},
-            "validation.metric: acc_norm needs a task (--task); validation rows have the metrics loss,",
+            "validation.metric: acc_norm needs a task (--task); without one, use loss, exact_match,",
         ),
         ({"validation": {"split": 1.0}}, "validation.split: input should be less than 1, got 1.0"),
         ({"model": None}, "model is missing: give --model or a section in the file"),

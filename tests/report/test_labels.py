@@ -31,9 +31,20 @@ def test_macro_f1_and_confusions() -> None:
     assert note.startswith("Macro-F1 over 3 labels on the held-out items: base 0.785, winner 0.785.")
     assert '"other" for every row would be right for 50% of them.' in note
     assert confusions(labels) == (
-        ["label, and what the winner gives", *NAMES],
+        ["label (columns: given by the winner)", *NAMES],
         [["billing", "2", "1", ""], ["login", "", "2", ""], ["other", "1", "", "4"]],
     )
+
+
+def test_macro_f1_of_all_models_is_over_the_labels_that_occur() -> None:
+    """No row has the label "other". F1 by hand, as twice the rows that are right / (rows with it + rows given it)."""
+    gold = [0, 0, 0, 1, 1]
+    perfect, worse = (_labelled(items_of(gold, given), NAMES) for given in (gold, [0, 0, 2, 1, 1]))
+    other, never = (_labelled(items_of(gold, given), NAMES) for given in ([2] * 5, [0, 0, 1, 1, 2]))
+    assert [model["macro_f1"] for model in (perfect, worse, other)] == [1.0, pytest.approx((4 / 5 + 4 / 4) / 2), 0.0]
+    assert never["macro_f1"] == pytest.approx((4 / 5 + 2 / 4) / 2)
+    (note,) = label_notes({"names": NAMES, "models": {"base": worse, "winner": perfect}})
+    assert note.startswith("Macro-F1 over the 2 of 3 labels that occur in the held-out items: base 0.9, winner 1. ")
 
 
 def test_a_label_that_wins_whatever_is_asked_is_said() -> None:

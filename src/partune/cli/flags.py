@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Collection
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
@@ -66,6 +67,8 @@ def add_flag(group: Any, path: tuple[str, ...], field: FieldInfo, recorded: bool
         "default": argparse.SUPPRESS,  # a flag that is not set must not override the file
         "help": _help(field, recorded).replace("%", "%%"),
     }
+    if extra.get("escapes"):
+        options["type"] = unescaped
     element = _element(field.annotation)
     if field.annotation is bool:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
@@ -102,6 +105,11 @@ def _metavar(name: str, annotation: Any) -> str:
     if len(kinds) == 1 and get_origin(kinds[0]) is Literal:
         return f"{{{','.join(map(str, get_args(kinds[0])))}}}"
     return name.upper()
+
+
+def unescaped(text: str) -> str:
+    r"""Replace the escapes \n, \t and \\, which users type in a shell; any other backslash stays."""
+    return re.sub(r"\\([nt\\])", lambda escape: {"n": "\n", "t": "\t"}.get(escape[1], escape[1]), text)
 
 
 def first_line(section: type[Section]) -> str | None:

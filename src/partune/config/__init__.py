@@ -20,14 +20,14 @@ from partune.config.sections import (
     Training,
     Where,
 )
-from partune.config.validation import ROW_ANSWERS, Test, Validation, check_metric
+from partune.config.validation import ANSWER_METRICS, Test, Validation, check_metric
 
 __all__ = [
+    "ANSWER_METRICS",
     "DATA_SETTINGS",
     "DEFAULTS",
     "PACK",
     "RECIPES",
-    "ROW_ANSWERS",
     "USUAL",
     "AnySection",
     "Batch",

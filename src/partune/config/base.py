@@ -10,9 +10,14 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from partune.runtime import paths
 
 
-def flag(name: str) -> Any:
-    """Return the metadata that gives a field's flag another name, because the field's own name would be ambiguous."""
-    return Field(json_schema_extra={"flag": name})
+def flag(name: str, escapes: bool = False) -> Any:
+    r"""Return metadata that renames a field's flag; the field's own name would be ambiguous.
+
+    Args:
+        name: The name of the flag, without the leading dashes.
+        escapes: Whether the command line replaces escapes such as \n in the flag's values.
+    """
+    return Field(json_schema_extra={"flag": name, **({"escapes": True} if escapes else {})})
 
 
 class Section(BaseModel):
@@ -39,6 +44,12 @@ def _checked_path(text: str) -> str:
     return text
 
 
+def _listed(value: Any) -> Any:
+    """Return a bare string as a list of one; return anything else as it is."""
+    return [value] if isinstance(value, str) else value
+
+
 PathText = Annotated[str, AfterValidator(_checked_path)]  # a path, or a name that may be one
-FolderText = Annotated[str, AfterValidator(lambda text: str(paths.as_path(text)))]  # a folder to write in
-Names = Annotated[tuple[PathText, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
+FolderText = Annotated[str, AfterValidator(lambda text: str(paths.as_path(text)))]  # a folder to write to
+Names = Annotated[tuple[PathText, ...], BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]

@@ -171,7 +171,7 @@ def _unused_by_validation(validation: Validation, tested: bool) -> Iterator[Unus
         return
     if "split" in changed and "data" in changed:
         yield Unused("validation.split", f"the validation rows are those of {validation.data}")
-    if not validation.generates:
+    if not validation.rows_generate:
         for key in ("max_new_tokens", "stop", "temperature"):
             if key in changed:
                 yield Unused(f"validation.{key}", "it is for generated answers (`--metric exact_match`, for example)")

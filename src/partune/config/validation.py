@@ -6,16 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
-from partune.config.base import Names, PathText, Section, flag
+from partune.config.base import Names, PathText, Section, Texts, flag
 from partune.demo import locate_rows
 
-ROW_ANSWERS = ("exact_match", "f1", "rougeL")  # the metrics of answers that are generated to validation rows
-ROW_METRICS = ("loss", "acc", "margin", *ROW_ANSWERS)
+ANSWER_METRICS = ("exact_match", "f1", "rougeL")  # metrics of generated answers to validation rows
+ROW_METRICS = ("loss", "acc", "margin", *ANSWER_METRICS)
 
 
-def _unescaped(texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Return texts with line breaks and tabs where their escapes stand, as users type them in a shell."""
-    return tuple(text.replace("\\n", "\n").replace("\\t", "\t") for text in texts)
+def _require_texts(texts: tuple[str, ...]) -> tuple[str, ...]:
+    if "" in texts:
+        raise ValueError("an empty text (--stop-string '') would end every answer at once: leave it out")
+    return texts
 
 
 class Validation(Section):
@@ -33,45 +34,47 @@ class Validation(Section):
     data: Annotated[Annotated[PathText, AfterValidator(locate_rows)] | None, flag("validation-data")] = None
     """File or data set with the validation rows, in the format of the data, instead of a share of the data's rows."""
     metric: str | None = None
-    """Metric of the score. A task has the metrics of its file (acc, acc_norm, exact_match, ...); choices also have loss
+    """Metric of the score. A task has the metrics of its file (acc, acc_norm, exact_match, ...). Choices also have loss
     (minus the loss of the right choice) and margin (the difference between the likelihoods of the right and the best
-    wrong choice, divided by their sum). By default acc_norm or acc, otherwise the first in the task's file. Validation
-    rows have loss (minus the loss per trained token), acc and margin if their answers are labels (few different ones),
-    and for generated answers exact_match, f1, rougeL, or package.module:function. By default acc or loss."""
+    wrong choice, divided by their sum). The default for a task is acc_norm, acc, or else the first in its file.
+    Validation rows have loss (minus the loss per trained token). If their answers are labels (few different ones), they
+    also have acc and margin. For generated answers, they have exact_match, f1, rougeL, and package.module:function, a
+    function of your own. Rows are scored by acc if they have labels, otherwise by loss."""
     max_new_tokens: PositiveInt | None = None
     """Largest number of tokens of a generated answer; by default what the task says, and for validation rows a quarter
-    more than the longest answer among them."""
-    stop: Annotated[tuple[str, ...], AfterValidator(_unescaped), flag("stop-string")] = ()
-    """Text that ends a generated answer and is not part of it; \\n is a line break. By default what the task says. The
-    model's end of sequence always ends an answer."""
+    more than the longest answer among them, at most half of the context."""
+    stop: Annotated[Texts, AfterValidator(_require_texts), flag("stop-string", escapes=True)] = ()
+    """Text that ends a generated answer and is not part of it. On the command line, \\n is a line break, \\t a tab and
+    \\\\ a backslash. By default what the task says. The model's end of sequence always ends an answer."""
     temperature: NonNegativeFloat | None = None
     """Temperature at which answers are sampled; 0 takes the most likely token at each step. By default what the task
     says, and 0 for validation rows."""
     verdict_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """Share of each task's items, or of the validation rows, that are held out for the verdict; the search never sees
+    """Share of each task's items, or of the validation rows, that is held out for the verdict; the search never sees
     their scores."""
     points: Annotated[NonNegativeInt, flag("eval-points")] = 0
-    """Number of points of each training at which some search items are scored too (at least 64 and a quarter of them),
+    """Number of points of each training at which some search items are scored too (a quarter of them, but at least 64),
     evenly spaced and including the end. The report draws the scores as curves."""
     select: Literal["last", "best"] = "last"
     """Adapter of a training: the last one, or the one with the best score among those of --eval-points."""
     limit: PositiveInt | None = None
-    """Largest number of items to use of each task, taken from the beginning, or largest number of validation rows."""
+    """Most items to use of each task, from the beginning, or most validation rows."""
     fewshot: NonNegativeInt | None = None
     """Number of solved examples that are shown before each question; by default the number that the task defines."""
     batch_size: Annotated[PositiveInt, flag("score-batch-size")] = 64
-    """Number of choices per forward pass when engine peft or litgpt scores. Engine packed finds its own number."""
+    """Number of choices or prompts per forward pass when engine peft or litgpt scores. Engine packed finds its own
+    number."""
     confirm_run_unsafe_code: bool = False
     """Run the code that the model writes, on this machine, for tasks that score it by running it (unsafe_code: true in
     the task's file)."""
     trust_task_code: bool = False
-    """Run the Python code that local task files, also those of test tasks, refer to (!function), and render their
-    templates without a sandbox."""
+    """Run the Python code (!function) of local task files, test tasks included, and render their templates without a
+    sandbox."""
 
     @property
-    def generates(self) -> bool:
-        """Whether the metric, one of validation rows, is of generated answers: one of ROW_ANSWERS, or a function."""
-        return self.metric is not None and (self.metric in ROW_ANSWERS or ":" in self.metric)
+    def rows_generate(self) -> bool:
+        """Whether validation rows are scored by generated answers."""
+        return self.metric is not None and (self.metric in ANSWER_METRICS or ":" in self.metric)
 
     @property
     def generation(self) -> dict[str, Any]:
@@ -86,8 +89,8 @@ def check_metric(validation: Validation) -> None:
     if validation.tasks or metric is None or metric in ROW_METRICS or ":" in metric:
         return
     raise ValueError(
-        f"validation.metric: {metric} needs a task (--task); validation rows have the metrics loss, exact_match, "
-        "f1, rougeL, package.module:function, and if their answers are labels acc and margin"
+        f"validation.metric: {metric} needs a task (--task); without one, use loss, exact_match, f1, rougeL, "
+        "package.module:function, or, for labels, acc or margin"
     )
 
 
@@ -99,4 +102,4 @@ class Test(Section):
     every_trial: Annotated[bool, flag("test-every-trial")] = False
     """Score all trials on the test tasks, not only the baselines and the winner."""
     limit: Annotated[PositiveInt | None, flag("test-limit")] = None
-    """Largest number of items to use of each test task, taken from the beginning."""
+    """Most items to use of each test task, from the beginning."""

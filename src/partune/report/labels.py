@@ -1,6 +1,6 @@
-"""Describe the labels that models give to validation rows: macro-F1, confusions, and labels that win whatever is asked.
+"""Describe the labels that models give to rows: macro-F1, confusions, and a label that is given to almost all rows.
 
-All numbers are of the held-out items, which no optimiser saw.
+All numbers are for the held-out items, which no optimiser saw.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from partune.config import names_of
 from partune.record.record import Record
 from partune.report.plain_data import Summary
+from partune.report.verdict_items import verdict_items
 from partune.runtime import rounding
-from partune.trial import Status, Trial
-from partune.trial.names import ROWS, Baseline, ItemSet, ResultName, RunName
-from partune.verdict.winner import further_baselines
+from partune.trial import Trial
+from partune.trial.names import ROWS, ItemSet, ResultName
 
-WINS = 0.9  # a label given to this share of the rows, or more, is one that wins whatever is asked
+WINS = 0.9  # the share of rows from which on a model is said to give one label to everything
 WIDEST = 20  # the largest number of labels whose confusions are shown as a table
 CALLED = {"base": "The untouched base", "defaults": "The adapter with the defaults", "winner": "The winner"}
-PAIRS = 10  # the number of confusions that are listed if there are more labels
+PAIRS = 10  # the number of confusions that are listed if there are more than WIDEST labels
 
 
 def labels_of(record: Record, judged: Trial | None) -> Summary | None:
@@ -32,26 +31,20 @@ def labels_of(record: Record, judged: Trial | None) -> Summary | None:
         judged: The run that scored the winner on the held-out items; None if there is none yet.
 
     Returns:
-        "names" are the labels; "models" maps base, baselines and winner to "macro_f1", to "confusion" (counts with a
-        row per true label and a column per given label), and to "always" (the label that the model gives to almost
-        all rows, with its share among the rows' own labels; None if there is none).
+        "names" are the labels; "models" maps base, baselines and winner to their "macro_f1" (the mean over the labels
+        that occur in the rows), to "confusion" (counts with a row per true label and a column per given label), and to
+        "always" (the label that the model gives to almost all rows, with its share among the rows' own labels; None if
+        there is none).
     """
     names = record.loaded.get("scoring", {}).get("labels")
     if names is None:
         return None
-    baselines: Mapping[RunName, Trial] = record.anchors()
-    first = next(iter(names_of(record.header.get("objective", {}))), "defaults")
-    runs = {"base": baselines.get(Baseline.BASE), first: baselines.get(Baseline.DEFAULTS)}
-    runs |= {name.name: baselines[name] for name in further_baselines(baselines)}
-    runs["winner"] = judged
-    models = {}
-    for model, run in runs.items():
-        if run is not None and run.status is Status.DONE and (items := record.items("anchors", run.number)):
-            models[model] = _labelled(items, names)
+    models = {model: _labelled(items, names) for model, items in verdict_items(record, judged).items()}
     return {"names": list(names), "models": models}
 
 
 def _labelled(items: Mapping[str, np.ndarray[Any, Any]], names: list[str]) -> Summary:
+    """Return macro-F1, confusions and the label that wins always, from the per-item results of one model."""
     from sklearn.metrics import confusion_matrix, f1_score
 
     gold, likelihoods = (items[str(ResultName(ItemSet.VERDICT, ROWS, what))] for what in ("gold", "loglikelihood"))
@@ -60,7 +53,9 @@ def _labelled(items: Mapping[str, np.ndarray[Any, Any]], names: list[str]) -> Su
     most = int(shares.argmax())
     own = float((gold == most).mean())
     return {
-        "macro_f1": float(f1_score(gold, given, average="macro", zero_division=0.0)),
+        # The mean is over the rows' own labels. By default it would also be over those that only the model gives, so
+        # that the numbers of base, defaults and winner would be means over different labels.
+        "macro_f1": float(f1_score(gold, given, labels=np.unique(gold), average="macro", zero_division=0.0)),
         "confusion": confusion_matrix(gold, given, labels=range(len(names))).tolist(),
         "always": {"label": names[most], "given": float(shares[most]), "own": own}
         if shares[most] >= WINS > own
@@ -79,9 +74,11 @@ def label_notes(labels: Summary | None) -> list[str]:
     scores = ", ".join(f"{name} {rounding.number(model['macro_f1'], 3)}" for name, model in labels["models"].items())
     rows = np.array(next(iter(labels["models"].values()))["confusion"]).sum(axis=1)
     most = labels["names"][int(rows.argmax())]
+    count, total = int((rows > 0).sum()), len(labels["names"])
+    over = f"{total} labels on" if count == total else f"the {count} of {total} labels that occur in"
     notes = [
-        f"Macro-F1 over {len(labels['names'])} labels on the held-out items: {scores}. The label "
-        f'"{most}" for every row would be right for {rows.max() / rows.sum():.0%} of them.'
+        f'Macro-F1 over {over} the held-out items: {scores}. The label "{most}" '
+        f"for every row would be right for {rows.max() / rows.sum():.0%} of them."
     ]
     for name, model in labels["models"].items():
         if (always := model["always"]) is not None:
@@ -109,7 +106,7 @@ def confusions(labels: Summary | None) -> tuple[list[str], list[list[str]]] | No
     if len(names) <= WIDEST:
         cells = [[str(count) if count else "" for count in row] for row in counts]
         rows = [[label, *row] for label, row in zip(names, cells, strict=True)]
-        return [f"label, and what the {name} gives", *names], rows
+        return [f"label (columns: given by the {name})", *names], rows
     wrong = counts * (1 - np.eye(len(names), dtype=int))
     order = [np.unravel_index(flat, wrong.shape) for flat in np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]]
     listed = [[names[i], names[j], str(wrong[i, j])] for i, j in order if wrong[i, j]]

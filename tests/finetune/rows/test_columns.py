@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ def test_the_columns_tell_the_format(columns: str, layout: str, names: dict[str,
 def test_messages_with_sharegpts_names_are_sharegpts() -> None:
     assert find_columns(data(), [{"messages": []}, {"messages": TURNS}]).layout == "sharegpt"
     assert find_columns(data(), [{"messages": None}, {"messages": MESSAGES}]).layout == "chat"
+
+
+@pytest.mark.parametrize(("messages", "layout"), [(TURNS, "sharegpt"), (MESSAGES, "chat")])
+def test_messages_in_a_table_have_the_format_of_their_json(messages: list[dict[str, str]], layout: str) -> None:
+    rows = [{"messages": ""}, {"messages": json.dumps(messages)}]
+    assert find_columns(data(), rows).layout == layout
+    (_, found), *_ = normalise(data(), rows[1:]).rows
+    assert found["messages"] == MESSAGES
+
+
+@pytest.mark.parametrize("text", ["[", "[]", "[1]", '[{"from": "human"', '{"from": "human"}', "from", "[" * 100_000])
+def test_text_that_is_no_conversation_in_json_is_not_sharegpts(text: str) -> None:
+    assert find_columns(data(), [{"messages": text}]).layout == "chat"
 
 
 def test_columns_that_are_empty_in_all_rows_tell_nothing() -> None:

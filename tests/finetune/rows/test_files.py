@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Image, List, Value
 
 from partune import config
 from partune.errors import UserError
@@ -114,6 +114,61 @@ def test_a_saved_data_set_is_read(tmp_path: Path) -> None:
     assert read_rows(data(tmp_path / "one")) == ROWS
     assert read_rows(data(tmp_path / "two", split="dev")) == ROWS[1:]
     assert 'has no split "test": choose one with --data-split' in refusal(tmp_path / "two", split="test")
+    assert 'has no split "test": choose one with --data-split' in refusal(tmp_path / "one", split="test")
+
+
+def test_parts_of_a_saved_data_set_are_those_of_load_dataset(tmp_path: Path) -> None:
+    """Oracle: `load_dataset` on files with the same rows."""
+    from datasets import load_dataset
+
+    splits = {"train": Dataset.from_list(ROWS[:40]), "validation": Dataset.from_list(ROWS[40:])}
+    DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    (tmp_path / "files").mkdir()
+    for name, rows in splits.items():
+        rows.to_parquet(str(tmp_path / "files" / f"{name}.parquet"))
+    for spec in ("train[:10%]", "train[-2:]", "validation[1:3]+train[:2]", "train[:1]+validation[50%:]"):
+        expected = load_dataset(str(tmp_path / "files"), split=spec, cache_dir=str(tmp_path / "cache"))
+        assert read_rows(data(tmp_path / "saved", split=spec)) == [dict(row) for row in expected]
+
+
+def test_a_data_set_saved_alone_has_parts_too(tmp_path: Path) -> None:
+    Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "set"))
+    Dataset.from_list(ROWS, split="test").save_to_disk(str(tmp_path / "named"))
+    assert read_rows(data(tmp_path / "set", split="train[:10%]")) == ROWS[:5]
+    assert read_rows(data(tmp_path / "named")) == ROWS
+    assert read_rows(data(tmp_path / "named", split="test[:2]")) == ROWS[:2]
+
+
+@pytest.mark.parametrize("spec", ["train[", "train[:x]", "", "+", "train[:10%", "train[1:2:3]", "[:3]"])
+def test_a_split_of_another_form_is_refused(tmp_path: Path, spec: str) -> None:
+    Dataset.from_list(ROWS).save_to_disk(str(tmp_path / "set"))
+    message = f'"{spec}" is not a split: give --data-split a name or a part, such as train or "train[:10%]"'
+    assert refusal(tmp_path / "set", split=spec) == message
+
+
+def test_images_and_sounds_need_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = saved_with_images(tmp_path / "set", monkeypatch, Image())
+    assert [row["text"] for row in rows] == ["a", "b"]
+    assert rows[0]["image"] == {"bytes": b"no image", "path": None}
+
+
+def test_rows_that_cannot_be_decoded_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError) as caught:
+        saved_with_images(tmp_path / "set", monkeypatch, List(Image()))
+    message = f"cannot read the rows of {tmp_path / 'set'}: To support decoding images, please install 'Pillow'."
+    assert str(caught.value) == message
+
+
+def saved_with_images(folder: Path, monkeypatch: pytest.MonkeyPatch, feature: Any) -> list[dict[str, Any]]:
+    """Save rows with images, and read them on a machine without Pillow."""
+    monkeypatch.setattr("datasets.config.PIL_AVAILABLE", False)
+    image = {"bytes": b"no image", "path": None}
+    plain = {"bytes": Value("binary"), "path": Value("string")}
+    are_lists = isinstance(feature, List)
+    rows = Dataset.from_list([{"text": text, "image": [image] if are_lists else image} for text in "ab"])
+    rows = rows.cast_column("image", List(plain) if are_lists else plain)
+    rows.cast_column("image", feature).save_to_disk(str(folder))
+    return read_rows(data(folder))
 
 
 CARD = """---

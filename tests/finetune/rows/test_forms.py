@@ -374,18 +374,55 @@ def test_a_row_that_must_be_a_mistake_is_refused(row: dict[str, Any], message: s
 
 
 def test_a_preference_without_a_prompt_begins_with_what_both_answers_share() -> None:
-    """As TRL's `extract_prompt`, which leaves the space to the first word that differs."""
+    """As TRL's `extract_prompt`, which leaves the space to the answer, if the words that differ begin differently."""
     from trl.data_utils import extract_prompt
 
     rows = [
         {"chosen": "Human: why?\n\nAssistant: Rust.", "rejected": "Human: why?\n\nAssistant: Oil."},
         {"chosen": "a b", "rejected": "c d"},
-        {"chosen": "ab cd", "rejected": "ab ce"},
+        {"chosen": "ab cd", "rejected": "ab ef"},
     ]
     found = normalise(config.Data(path="rows.jsonl"), rows)
     expected = [extract_prompt(row) for row in rows]
     assert [(row["prompt"], row["completion"]) for _, row in found.rows] == [
         (row["prompt"], row["chosen"]) for row in expected
+    ]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [
+        ("User: why?\n\nBot: Rust.", "User: why?\n\nBot: Ruby.", "User: why?\n\nBot:"),
+        ("the cats", "the cat", "the"),
+        ("the cat", "the cats", "the"),
+        ("the cat.", "the cat, too.", "the cat"),
+        ("the cat", "the cat sat", "the cat"),
+        ("the cat sat", "the cat", "the cat"),
+        ("a\nÖl", "a\nÖle", "a\n"),
+        ("原因？锈。", "原因？锈蚀。", "原因？"),
+        ("cats", "cars", ""),
+        ("same start", None, ""),
+    ],
+)
+def test_the_prompt_that_both_answers_share_ends_before_a_word(chosen: str, rejected: str | None, prompt: str) -> None:
+    found = normalise(config.Data(path="rows.jsonl"), [{"chosen": chosen, "rejected": rejected}])
+    assert found.rows == [(1, {"prompt": prompt, "completion": chosen.removeprefix(prompt)})]
+
+
+def test_equal_answers_show_no_prompt() -> None:
+    rows = [
+        {"chosen": "a b", "rejected": "a c"},
+        {"chosen": "User: why?\nBot: Rust.", "rejected": "User: why?\nBot: Rust."},
+    ]
+    with pytest.raises(UserError) as caught:
+        normalise(config.Data(path="rows.jsonl"), rows)
+    assert str(caught.value) == (
+        'rows.jsonl, row 2: "chosen" and "rejected" are the same text, so nothing shows where the answer begins: leave '
+        "the row out"
+    )
+    asked = [{"prompt": "why?", **row} for row in rows]  # the prompt shows it
+    assert [row["completion"] for _, row in normalise(config.Data(path="rows.jsonl"), asked).rows] == [
+        row["chosen"] for row in rows
     ]
 
 

@@ -18,9 +18,12 @@ from tests.support.tiny import write_jsonl
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
-        (("human", "gpt"), "row 1: no message has the role assistant; it has human, gpt"),
-        (("user", "model"), 'row 1: no message has the role assistant; it has user, model ("model" is "assistant"'),
-        (("user", "Assistant"), "row 1: no message has the role assistant; it has user, Assistant"),
+        (("human", "gpt"), "row 1: no message has the role assistant; the roles are human, gpt"),
+        (
+            ("user", "model"),
+            'row 1: no message has the role assistant; the roles are user, model ("model" is "assistant"',
+        ),
+        (("user", "Assistant"), "row 1: no message has the role assistant; the roles are user, Assistant"),
         (("user", "assistant", "user", "gpt"), 'row 1: a message has the role "gpt" ("gpt" is "assistant" here)'),
         (("user", "user"), "no message has the role assistant, so there is no answer to train on; the roles are user"),
     ],
@@ -84,14 +87,14 @@ def test_calls_of_functions_are_llamafactorys() -> None:
     ("conversation", "message"),
     [
         ("hello", "\"conversations\" must be a list, got 'hello'"),
-        ([turn("human", "q"), turn("narrator", "x")], 'turn 2 is from "narrator", which is none of human, user, gpt'),
+        ([turn("human", "q"), turn("narrator", "x")], 'turn 2 is from "narrator", not one of human, user, gpt'),
         ([{"value": "q"}], 'turn 1 has no text "from"'),
         ([turn("human", "q"), turn("gpt", None)], '"content" of message 2 is null'),
         ([turn("human", "q"), turn("gpt", 3)], 'message 2 has no text "content"'),
         (["q", "a"], "message 1 has no text \"role\": 'q'"),
         (
             [turn("human", "q"), turn("function_call", "weather()")],
-            "turn 2 is a call of a function, which must be JSON",
+            "turn 2 is a function call: it must be JSON",
         ),
         ([turn("human", [{"type": "image"}]), turn("gpt", "a")], 'message 1 has a part of the type "image": only text'),
     ],
@@ -104,8 +107,39 @@ def test_a_wrong_turn_is_refused(conversation: Any, message: str) -> None:
 
 def test_messages_in_a_table_are_json() -> None:
     assert chats({"messages": json.dumps([USER, ANSWER])}).rows[0][1]["messages"] == [USER, ANSWER]
-    with pytest.raises(UserError, match=r'"messages" must be a list, got .*; in a table, messages are JSON'):
+    with pytest.raises(UserError, match=r'"messages" must be a list, got .*; in a table, write messages as valid JSON'):
         chats({"messages": str([USER, ANSWER])})
+
+
+@pytest.mark.parametrize(
+    ("marks", "trained"),
+    [
+        ({}, True),
+        ({"weight": 1, "train": True}, True),
+        ({"weight": 0, "loss": False}, False),
+        ({"train": 0.0}, False),
+        ({"weight": None, "train": False}, False),
+    ],
+)
+def test_marks_that_agree_say_whether_an_answer_is_trained_on(marks: dict[str, Any], trained: bool) -> None:
+    (_, row), *_ = chats({"messages": [USER, {**ANSWER, **marks}]}).rows
+    assert row == {"messages": [USER, ANSWER], "untrained": set() if trained else {1}}
+
+
+@pytest.mark.parametrize(
+    ("marks", "shown"),
+    [
+        ({"weight": 1, "train": False}, "weight 1, train False"),
+        ({"weight": 0, "train": True, "loss": 1.0}, "weight 0, train True, loss 1.0"),
+        ({"loss": 0, "train": 1}, "train 1, loss 0"),
+    ],
+)
+def test_marks_that_contradict_each_other_are_refused(marks: dict[str, Any], shown: str) -> None:
+    with pytest.raises(UserError) as caught:
+        chats({"messages": [USER, {**ANSWER, **marks}]})
+    assert str(caught.value) == (
+        f"rows.json, row 1: message 2 is both trained on and not trained on ({shown}): keep one of them"
+    )
 
 
 ASIDE = {"role": "assistant", "content": "aside"}

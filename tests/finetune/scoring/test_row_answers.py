@@ -34,7 +34,7 @@ def examples(base: Base, tmp_path: Path) -> Examples:
 
 def test_metrics_by_their_definitions(base: Base, examples: Examples) -> None:
     answers = [" the pump\n", "oil water oil", "", "ÖL"]
-    found = {metric: RowAnswers(examples, base, {}, metric) for metric in config.ROW_ANSWERS}
+    found = {metric: RowAnswers(examples, base, {}, metric) for metric in config.ANSWER_METRICS}
     values = {metric: rows.values(ALL, answers)[0] for metric, rows in found.items()}
     assert all(scored["exact_match"].tolist() == [1.0, 0.0, 0.0, 0.0] for scored in values.values())
     plain = RougeScorer(["rouge1", "rougeL"])
@@ -45,7 +45,7 @@ def test_metrics_by_their_definitions(base: Base, examples: Examples) -> None:
     assert values["f1"]["f1"][2:].tolist() == [0.0, pytest.approx(2 / 3)]
     assert found["f1"].values(ALL, answers)[1]["answer"].tolist() == [["the pump"], ["oil water oil"], [""], ["ÖL"]]
     assert found["f1"].recorded(ALL)["reference"].tolist() == ["the pump", "Oil, oil!", "x", "ölig Öl"]
-    assert [found[metric].metrics for metric in config.ROW_ANSWERS] == [
+    assert [found[metric].metrics for metric in config.ANSWER_METRICS] == [
         ("exact_match",),
         ("exact_match", "f1"),
         ("exact_match", "rougeL"),

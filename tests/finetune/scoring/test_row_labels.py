@@ -39,19 +39,24 @@ def test_few_answers_are_labels_by_frequency() -> None:
 
 
 @pytest.mark.parametrize(
-    "rows",
+    ("rows", "fault"),
     [
-        lettered("x" * 20),  # one answer is no choice
-        lettered("abcdefghij"),  # many
-        [("", "x"), ("", "y")] * 10,  # a text without a prompt
+        (lettered("x" * 20), "all answers are the same"),
+        (lettered("abcdefghij"), "10 rows have 10 different answers"),
+        (lettered("abcabc" + "d"), "7 rows have 4 different answers"),
+        ([("a", "x"), ("", "y")] * 10, "a row has no prompt, or more than one answer"),
     ],
-    ids=["one", "many", "texts"],
+    ids=["one", "many", "rare", "texts"],
 )
-def test_other_answers_are_no_labels(rows: list[tuple[str, str]]) -> None:
+def test_other_answers_are_no_labels(rows: list[tuple[str, str]], fault: str) -> None:
     labels = Labels.of(examples_of(rows))
     assert labels is None
-    with pytest.raises(UserError, match="metric acc needs labels: one answer per row, at most 100 different ones"):
+    with pytest.raises(UserError) as caught:
         require_labels("rows.csv", "acc", examples_of(rows))
+    assert str(caught.value) == (
+        f"rows.csv: metric acc needs labels, but {fault}; rows with labels have a prompt and one of 2 to 100 different "
+        "answers, with at least 2 rows for each on average; use `--metric loss`, or name a task (`--task`)"
+    )
 
 
 def test_several_answers_in_a_row_are_no_labels() -> None:

@@ -61,7 +61,7 @@ def test_answers_have_the_length_that_the_task_or_the_user_says(base: Base, tmp_
     path = write_task(tmp_path, "free", make_items(4), metrics=("exact_match",), kind="generate_until")
     with pytest.raises(UserError, match=r"task free: max_new_tokens must be less than the 192 .*--max-new-tokens"):
         scorer(base, path)
-    found = scorer(base, path, max_new_tokens=7, stop=["why", "\\n"], temperature=0.5).parts[0].requests[0]
+    found = scorer(base, path, max_new_tokens=7, stop=["why", "\n"], temperature=0.5).parts[0].requests[0]
     assert (found.settings.max_new_tokens, found.settings.until, found.settings.temperature) == (7, ("why", "\n"), 0.5)
     plain = write_task(tmp_path, "plain", make_items(4))
     with pytest.raises(UserError, match="--stop-string would have no effect: no validation task generates"):

@@ -1,7 +1,7 @@
-"""Tell the format of rows by the names of their columns, and which column holds which field.
+"""Infer the format of rows from the names of their columns, and which column holds which field.
 
-A column may have a field's name, another name that is usual for it (Dolly's `response` for `output`), these names with
-capitals, or a name that the user gives with `--columns`.
+A column may have a field's name, another name that is usual for it (Dolly's `response` for `output`), one of these in
+other case, or a name that the user gives with `--columns`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from partune import config
 from partune.errors import UserError, suggestion
 from partune.finetune.rows.jsons import list_within
+from partune.finetune.rows.messages import parse_json
 from partune.finetune.rows.values import Row, has_value, keys
 
 # How rows are written: the formats of the setting `data.format`, without "auto".
@@ -85,7 +86,7 @@ def find_columns(data: config.Data, rows: Sequence[Row]) -> Columns:
     filled = {name for row in rows for name, value in row.items() if has_value(value)}
     asked = _asked(data, columns)
     known = _known(columns, asked)
-    # A column that is empty in all rows tells nothing about the format, unless no other does.
+    # Use columns without values only if the others do not show the format.
     for usable in ({name for name, column in known.items() if column in filled}, set(known)):
         layouts = [data.format] if data.format != "auto" else _fitting(usable, set(asked), rows, known)
         if layouts:
@@ -100,7 +101,7 @@ def find_columns(data: config.Data, rows: Sequence[Row]) -> Columns:
         if present:  # a column without values gives way to one with values
             names[field] = known[next((name for name in present if name in usable), present[0])]
     missing = [FIELDS[layouts[0]][field][0] for field in REQUIRED[layouts[0]] if field not in names]
-    # Alpaca's and OpenAI's rows are told by their first field; a row that lacks the second is named later.
+    # Alpaca's and OpenAI's rows are recognised by their first field; a row that lacks a required one is named later.
     if missing and not (layouts[0] in ("alpaca", "chat") and not asked):
         raise UserError(_proposal(data, rows, columns, f" and no {missing[0]}"))
     return Columns(layouts[0], names)
@@ -121,9 +122,9 @@ def _asked(data: config.Data, columns: Sequence[str]) -> dict[str, str]:
 
 
 def _known(columns: Sequence[Any], asked: Mapping[str, str]) -> dict[str, str]:
-    """Return the columns whose names are known: the known name, and the name in the data."""
+    """Map each known name to the column that has it."""
     free = [column for column in columns if column not in asked.values()]
-    # A name in the data itself wins over the same name in capitals.
+    # An exact name wins over one in other case.
     spelled = {str(column).strip().lower(): column for column in reversed(free)} | {column: column for column in free}
     return {name: column for name, column in (spelled | dict(asked)).items() if name in KNOWN}
 
@@ -132,7 +133,7 @@ def _fitting(usable: set[str], asked: set[str], rows: Sequence[Row], known: Mapp
     """Return the formats that fit the columns, best first.
 
     Args:
-        usable: The known names of columns that are there.
+        usable: The known names that are present.
         asked: The names of the fields for which the user gives a column; a format must have all of them.
         rows: The rows.
         known: Maps each known name to the name of its column.
@@ -159,7 +160,7 @@ def _fitting(usable: set[str], asked: set[str], rows: Sequence[Row], known: Mapp
 
 def _is_sharegpt(rows: Sequence[Row], column: str) -> bool:
     """Return whether the first message has ShareGPT's names."""
-    messages = next((row[column] for row in rows if row.get(column)), None)
+    messages = parse_json(next((row[column] for row in rows if row.get(column)), None))
     first = messages[0] if isinstance(messages, (list, tuple)) and messages else None
     return isinstance(first, dict) and "role" not in first and "from" in first
 

@@ -1,8 +1,9 @@
-"""Find the files of the data, and read their rows in order, or those of a data set of the Hugging Face Hub."""
+"""Find the data's files, or its data set on the Hugging Face Hub, and read the rows in order."""
 
 from __future__ import annotations
 
 import bz2
+import dataclasses
 import gzip
 import lzma
 import zlib
@@ -33,7 +34,7 @@ class Source:
     Attributes:
         rows: The rows, in order.
         files: The number of files; 0 for a data set of the Hub.
-        separators: The separators of text tables that are not those of the files' names, in words ("semicolons").
+        separators: The separators of text tables that differ from what the file's name says, in words ("semicolons").
     """
 
     rows: list[Row]
@@ -62,7 +63,7 @@ def read(data: config.Data) -> Source:
 
 
 def read_rows(data: config.Data) -> list[Row]:
-    """Return the rows of files or of a data set's split, in order; raises UserError if they cannot be read."""
+    """Return the rows of files or of a data set's split, in order; raise UserError if they cannot be read."""
     return read(data).rows
 
 
@@ -70,7 +71,7 @@ def find_files(data: config.Data) -> list[Path] | None:
     """Return the files of the data, or None for a data set that `datasets` reads.
 
     Raises:
-        UserError: A file does not exist or is of another kind.
+        UserError: A file does not exist or is not readable.
     """
     files: list[Path] = []
     for name in data.paths:
@@ -89,14 +90,14 @@ def find_files(data: config.Data) -> list[Path] | None:
         ):
             raise UserError(f"no data file {name}{suggestion_beside(path)}")
         elif len(data.paths) > 1:
-            raise UserError(f"{name} is a data set, which is read by itself and not beside other files")
+            raise UserError(f"{name} is a data set, which cannot be combined with other files")
         else:
             return None
     return files
 
 
 def is_file_name(name: str) -> bool:
-    """Return whether a name is that of a data file by its ending."""
+    """Return whether a name ends like a data file's."""
     return plain_suffix(Path(name)) in SUFFIXES
 
 
@@ -114,10 +115,10 @@ def _require_readable(path: Path) -> None:
 
 
 def _files_within(folder: Path, data: config.Data) -> list[Path] | None:
-    """Return the files of a split in a folder; None if only `datasets` can tell them.
+    """Return the files of a split in a folder; None if only `datasets` can find them.
 
     The names of the files tell the split, as they do for `datasets`: train.csv and data/train-00000.parquet belong to
-    the split train, and if no name tells a split, all files do.
+    the split train; if no name contains a split, all files belong to it.
     """
     is_saved = (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
     card = folder / "README.md"
@@ -149,7 +150,7 @@ def _files_within(folder: Path, data: config.Data) -> list[Path] | None:
 
 
 def _read_file(path: Path) -> tuple[list[Row], str | None]:
-    """Return the rows of a file, and the separator of a text table if it is not the one of the file's name."""
+    """Return the rows of a file, and the separator of a text table if it differs from the name's."""
     raw = _uncompressed(path)
     suffix = plain_suffix(path)
     if suffix == ".parquet":
@@ -201,15 +202,42 @@ def _read_dataset(data: config.Data) -> list[Row]:
     with quiet():
         try:
             if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
-                loaded: Any = datasets.load_from_disk(str(folder))
-                split = loaded[data.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+                split: Any = _split_of(datasets.load_from_disk(str(folder)), data.split)
             else:
                 split = datasets.load_dataset(data.path, data.config, split=data.split)
         except Exception as error:
             raise UserError(_missing(data, error)) from None
-        rows = [dict(row) for row in split]
-        name_labels(rows, split.features or {})
+        for name, feature in split.features.items():
+            # Images and sounds are not trained on. Decoding them takes time, and libraries that may be missing.
+            if getattr(feature, "decode", None) is True:
+                split = split.cast_column(name, dataclasses.replace(feature, decode=False))
+        try:
+            rows = [dict(row) for row in split]
+        except Exception as error:
+            raise UserError(f"cannot read the rows of {data.path}: {one_line(error)}") from None
+        name_labels(rows, split.features)
     return rows
+
+
+def _split_of(loaded: Any, spec: str) -> Any:
+    """Return a split of a data set that was saved with `save_to_disk`.
+
+    Args:
+        loaded: A data set, or a mapping of splits to data sets.
+        spec: The name of a split, or parts of splits such as "train[:10%]" and "train+dev", as for `load_dataset`.
+
+    Raises:
+        ValueError: The data set has no such split, or the text is not of this form.
+    """
+    from datasets import DatasetDict, ReadInstruction, concatenate_datasets
+
+    # A data set that was saved alone answers to the default's name, "train", and to the name that it had.
+    splits = loaded if isinstance(loaded, DatasetDict) else {"train": loaded, str(loaded.split or "train"): loaded}
+    if spec in splits:
+        return splits[spec]
+    instructions = ReadInstruction.from_spec(spec).to_absolute({name: len(rows) for name, rows in splits.items()})
+    parts = [splits[part.splitname].select(range(part.from_, part.to)) for part in instructions]
+    return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
 
 
 def _missing(data: config.Data, error: Exception) -> str:
@@ -219,6 +247,8 @@ def _missing(data: config.Data, error: Exception) -> str:
         return f"{data.path} has several configurations: choose one with --data-config ({cause})"
     if "BuilderConfig" in cause and "not found" in cause:
         return f'{data.path} has no configuration "{data.config}": choose one with --data-config ({cause})'
-    if "Unknown split" in cause or isinstance(error, KeyError):
+    if "Unrecognized instruction format" in cause:
+        return f'"{data.split}" is not a split: give --data-split a name or a part, such as train or "train[:10%]"'
+    if "Unknown split" in cause:
         return f'{data.path} has no split "{data.split}": choose one with --data-split ({cause})'
     return f"no data file {data.path}, and no such data set: {cause}"

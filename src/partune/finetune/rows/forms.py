@@ -5,6 +5,7 @@ No field with a value is dropped silently. The field is used, or counted as unus
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
@@ -52,7 +53,7 @@ class Rows:
 
 
 def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
-    """Check rows and bring them to the one form of their format.
+    """Check rows and bring them to the form of their format.
 
     Args:
         data: Section `data` of a study.
@@ -86,7 +87,7 @@ def normalise(data: config.Data, rows: Sequence[Row]) -> Rows:
 
 
 def _form(columns: Columns, rows: Sequence[Row]) -> Format:
-    """Return the form that rows of a format are brought to. That of answers to prompts depends on their values."""
+    """Return the form that rows of a format are brought to. For prompts with answers, it depends on the values."""
     if columns.layout in ("chat", "sharegpt"):
         return "chat"
     if columns.layout in ("completion", "preference"):
@@ -121,7 +122,7 @@ def _alpaca(row: Row, names: Mapping[str, str]) -> Row:
     require(row, names, "instruction", "output")
     plain: Row = {}
     for field in ("instruction", "input", "output", "system"):
-        # Somebody wrote an empty answer on purpose, but null may be an answer that was lost.
+        # An empty answer is deliberate; null may be a lost one.
         if field == "output" and value_of(row, names, field) is None and _has_any(row, names):
             raise BadRowError(f'"{names.get(field, field)}" is null: {NULL_ADVICE}')
         plain[field] = text_of(row, names, field)
@@ -155,14 +156,34 @@ def _labelled(row: Row, names: Mapping[str, str]) -> Row:
 
 
 def _completion(row: Row, names: Mapping[str, str], answer: str) -> Row:
-    """Return a prompt and the text that continues it. Without a prompt of its own, it is how both answers begin."""
+    """Return a prompt and the text that continues it.
+
+    Without a prompt column, the prompt is the common beginning of both answers.
+    """
     require(row, names, answer)
     if value_of(row, names, answer) is None and _has_any(row, names):
         raise BadRowError(f'"{names[answer]}" is null: {NULL_ADVICE}')
     prompt, text = text_of(row, names, "prompt"), text_of(row, names, answer)
     if "prompt" not in names and "rejected" in names:
-        # As TRL does: the space before the first word that differs belongs to that word.
-        both = [text, text_of(row, names, "rejected")]
-        prompt = commonprefix(both).removesuffix(" ")  # noqa: RUF071 (these are no paths)
+        rejected = text_of(row, names, "rejected")
+        if text and text == rejected:
+            raise BadRowError(
+                f'"{names[answer]}" and "{names["rejected"]}" are the same text, so nothing shows where the answer '
+                "begins: leave the row out"
+            )
+        prompt = _common_beginning(text, rejected)
         text = text.removeprefix(prompt)
     return {"prompt": prompt, "completion": text}
+
+
+def _common_beginning(chosen: str, rejected: str) -> str:
+    """Return how both texts begin, up to the first word that differs and without the space before it.
+
+    TRL's `extract_prompt` ends the prompt within a word if the words that differ begin alike: with "Rust" and "Ruby",
+    it ends with "Ru", and the answer that is trained on begins with "st".
+    """
+    common = commonprefix([chosen, rejected])  # noqa: RUF071 (these are no paths)
+    follows = chosen[len(common) : len(common) + 1] + rejected[len(common) : len(common) + 1]
+    if re.search(r"\w", follows):
+        common = re.sub(r"\w+$", "", common)
+    return common.removesuffix(" ")

@@ -1,9 +1,9 @@
-"""Bring chats to one form: OpenAI's messages, and ShareGPT's conversations in place of them."""
+"""Bring chats, OpenAI's messages or ShareGPT's conversations, to one form."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from partune import config
@@ -38,7 +38,7 @@ SHAREGPT_ROLES = {  # roles of ShareGPT's turns, in lower case
 
 
 def plain_chat(row: Row, names: Mapping[str, str]) -> Row:
-    """Return a chat in the one form: its messages, the template's arguments, and the answers not to train on.
+    """Return a chat in the common form: its messages, the template's arguments, and the answers not to train on.
 
     Args:
         row: The row as it was read.
@@ -52,7 +52,7 @@ def plain_chat(row: Row, names: Mapping[str, str]) -> Row:
 
 
 def plain_sharegpt(row: Row, names: Mapping[str, str]) -> Row:
-    """Return a chat of ShareGPT's turns in the one form.
+    """Return a chat of ShareGPT's turns in the common form.
 
     Args:
         row: The row as it was read.
@@ -64,18 +64,18 @@ def plain_sharegpt(row: Row, names: Mapping[str, str]) -> Row:
     require(row, names, "messages")
     fields = {field: row[name] for field, name in names.items() if name in row}
     name = names["messages"]
-    turns = _parsed(fields["messages"])
+    turns = parse_json(fields["messages"])
     if not isinstance(turns, (list, tuple)):
         raise BadRowError(f'"{name}" must be a list, got {shown(turns)}')
     fields["messages"] = [_turn(turn, number) for number, turn in enumerate(turns, 1)]
-    tools = _parsed(fields.get("tools"))
+    tools = parse_json(fields.get("tools"))
     if isinstance(tools, list) and all(isinstance(tool, dict) and "function" not in tool for tool in tools):
         fields["tools"] = [{"type": "function", "function": tool} for tool in tools]  # LLaMA-Factory's form
     return _chat(fields, names)
 
 
 def prompted_chat(row: Row, names: Mapping[str, str], answer: str) -> Row:
-    """Return a chat that is given as a prompt and an answer, of which only the answer is trained on.
+    """Return the chat of a prompt and an answer; only the answer is trained on.
 
     Args:
         row: The row as it was read.
@@ -86,7 +86,7 @@ def prompted_chat(row: Row, names: Mapping[str, str], answer: str) -> Row:
         BadRowError: The row is wrong.
     """
     require(row, names, answer)
-    prompt, reply = _parsed(value_of(row, names, "prompt")), _parsed(row[names[answer]])
+    prompt, reply = parse_json(value_of(row, names, "prompt")), parse_json(row[names[answer]])
     if not isinstance(reply, (list, tuple)):
         raise BadRowError(f'"{names[answer]}" must be a list of messages as in other rows, got {shown(reply)}')
     if isinstance(prompt, str):
@@ -101,7 +101,7 @@ def prompted_chat(row: Row, names: Mapping[str, str], answer: str) -> Row:
     if tools := value_of(row, names, "tools"):
         fields["tools"] = tools
     plain = _chat(fields, {"messages": names[answer]})
-    known = len(before) or _common(reply, _parsed(value_of(row, names, "rejected")))
+    known = len(before) or _common(reply, parse_json(value_of(row, names, "rejected")))
     earlier = {i for i, message in enumerate(plain["messages"][:known]) if message["role"] == "assistant"}
     return {**plain, "untrained": plain["untrained"] | earlier}
 
@@ -117,7 +117,7 @@ def _common(chosen: Any, rejected: Any) -> int:
 def _turn(turn: Any, number: int) -> Any:
     """Return a turn of ShareGPT as a message of OpenAI."""
     if not isinstance(turn, dict):
-        return turn  # refused as a message is
+        return turn  # `_message` will refuse it
     role = turn.get("from", turn.get("role"))
     value = turn.get("value", turn.get("content"))
     if not isinstance(role, str):
@@ -125,21 +125,19 @@ def _turn(turn: Any, number: int) -> Any:
     others = {name: inner for name, inner in turn.items() if name not in ("from", "role", "value", "content")}
     translated = SHAREGPT_ROLES.get(role.strip().lower())
     if translated is None:
-        raise BadRowError(
-            f'turn {number} is from "{role}", which is none of {", ".join(dict.fromkeys(SHAREGPT_ROLES))}'
-        )
+        raise BadRowError(f'turn {number} is from "{role}", not one of {", ".join(SHAREGPT_ROLES)}')
     if translated != "call":
         return {**others, "role": translated, "content": value}
-    calls = _parsed(value)
+    calls = parse_json(value)
     calls = calls if isinstance(calls, list) else [calls]
     if not all(isinstance(call, dict) and "name" in call for call in calls):
-        raise BadRowError(f"turn {number} is a call of a function, which must be JSON with name and arguments")
+        raise BadRowError(f"turn {number} is a function call: it must be JSON with name and arguments")
     functions = [{"type": "function", "function": call} for call in calls]
     return {**others, "role": "assistant", "content": None, "tool_calls": functions}
 
 
-def _parsed(value: Any) -> Any:
-    """Return what a text of JSON means, as tables hold messages; return anything else as it is."""
+def parse_json(value: Any) -> Any:
+    """Parse JSON text, which tables use for messages; return anything else unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
             return json.loads(value)
@@ -149,9 +147,13 @@ def _parsed(value: Any) -> Any:
 
 
 def _chat(row: Row, names: Mapping[str, str]) -> Row:
-    listed = _parsed(row["messages"])
+    listed = parse_json(row["messages"])
     if not isinstance(listed, (list, tuple)):
-        hint = "; in a table, messages are JSON" if isinstance(listed, str) and listed.lstrip()[:1] == "[" else ""
+        hint = (
+            "; in a table, write messages as valid JSON"
+            if isinstance(listed, str) and listed.lstrip()[:1] == "["
+            else ""
+        )
         raise BadRowError(f'"{names["messages"]}" must be a list, got {shown(listed)}{hint}')
     messages = [_message(message, number) for number, message in enumerate(listed, 1)]
     trained = [_take_train_mark(message, number) for number, message in enumerate(messages, 1)]
@@ -215,17 +217,19 @@ def _message(message: Any, number: int) -> Message:
 
 
 def _take_train_mark(message: Message, number: int) -> bool:
-    """Return whether a message may be trained on; if it is an answer, remove the fields that say so."""
-    trained = True
-    if message["role"] == "assistant":
-        for name in TRAIN_FIELDS:
-            value = message.pop(name, 1)
-            if not isinstance(value, (int, float)) or value not in (0, 1):
-                raise BadRowError(
-                    f"message {number} has {name} {shown(value)}: it must be 1 (trained on) or 0 (not trained on)"
-                )
-            trained &= bool(value)
-    return trained
+    """Return whether a message may be trained on; remove the fields that say this from an answer."""
+    if message["role"] != "assistant":
+        return True
+    marks = {name: message.pop(name) for name in TRAIN_FIELDS if name in message}
+    for name, value in marks.items():
+        if not isinstance(value, (int, float)) or value not in (0, 1):
+            raise BadRowError(
+                f"message {number} has {name} {shown(value)}: it must be 1 (trained on) or 0 (not trained on)"
+            )
+    if len(set(map(bool, marks.values()))) > 1:
+        contradiction = ", ".join(f"{name} {value}" for name, value in marks.items())
+        raise BadRowError(f"message {number} is both trained on and not trained on ({contradiction}): keep one of them")
+    return all(marks.values())
 
 
 def _text_of(part: Any, number: int) -> str:
@@ -251,7 +255,7 @@ def _call(call: Any) -> Any:
     return {**call, "function": {**function, "arguments": arguments}} if isinstance(arguments, dict) else call
 
 
-def check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
+def check_roles(data: config.Data, rows: Sequence[tuple[int, Row]]) -> None:
     """Check that at least one message is an answer, and that no role has the name of another format (such as "gpt").
 
     Args:
@@ -261,7 +265,7 @@ def check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
     Raises:
         UserError: A role is wrong. The message names the first such row.
     """
-    # A template would write the answers of, say, ShareGPT's role "gpt", but they would never be trained on.
+    # A template would write the answers of ShareGPT's role "gpt", but they would never be trained on.
     answered = False
     for number, row in rows:
         roles = list(dict.fromkeys(message["role"] for message in row["messages"]))
@@ -269,7 +273,7 @@ def check_roles(data: config.Data, rows: Iterable[tuple[int, Row]]) -> None:
         answered |= "assistant" in roles
         if foreign and "assistant" not in roles:
             raise UserError(
-                f"{data.path}, row {number}: no message has the role assistant; it has {', '.join(roles)} "
+                f"{data.path}, row {number}: no message has the role assistant; the roles are {', '.join(roles)} "
                 f"({_translations(foreign)})"
             )
         if foreign:

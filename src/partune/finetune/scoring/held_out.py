@@ -100,7 +100,7 @@ class HeldOut:
         Raises:
             UserError: The metric is of generated answers, and a row has no prompt.
         """
-        if validation.generates:
+        if validation.rows_generate:
             return RowAnswers(
                 self.validation, base, validation.generation, str(validation.metric), self.function, self.apart
             )

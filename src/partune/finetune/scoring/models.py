@@ -210,7 +210,7 @@ def _rows(base: Base, data: config.Data, validation: config.Validation) -> Valid
         config.check_metric(validation)
     except ValueError as error:
         raise UserError(str(error)) from None
-    function = Function.of(str(metric), data) if validation.generates and ":" in str(metric) else None
+    function = Function.of(str(metric), data) if validation.rows_generate and ":" in str(metric) else None
     return HeldOut(rows, rows, labels, True, function).task(data, validation, base)
 
 

@@ -160,7 +160,7 @@ class RowAnswers(ValidationRows):
         examples: The rows at full length.
         base: The base model, whose tokenizer decodes the answers.
         changes: Generation settings that the user gave, by the names of the harness's `generation_kwargs`.
-        metric: The metric: one of `config.ROW_ANSWERS`, or the name of the function.
+        metric: The metric: one of `config.ANSWER_METRICS`, or the name of the function.
         function: The user's function that scores answers; None if there is none.
         apart: Whether the rows come from their own file, not from the training data.
 

@@ -1,4 +1,4 @@
-"""Score models by the labels that they give to validation rows, if the answers of the data are few: a classification.
+"""Score models by the labels that they give to validation rows: classification data, whose answers are few.
 
 A model's label for a row is the answer with the largest likelihood after the row's own training prompt. Answers include
 the token that ends them, so that a short label gains nothing over a longer one that begins with it. The metrics are
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 METRICS = ("acc", "margin")
 MOST = 100  # the largest number of labels
 LEAST = 2  # the smallest number of rows per label, on average
-# The same, and the largest number of words of a label, for answers that are taken for labels although nobody said so.
+# Stricter limits if nobody said that answers are labels: rows per label, words per label.
 SURE, SHORT = 10, 6
 
 
@@ -47,7 +47,7 @@ class Labels:
     """The labels of a data set: the few different answers of its rows.
 
     Attributes:
-        answers: The tokens of each label, in the order of their numbers of rows, the most frequent first.
+        answers: The tokens of each label, the most frequent first.
         of_rows: (n,), the index of each example's label.
     """
 
@@ -56,7 +56,7 @@ class Labels:
 
     @classmethod
     def of(cls, examples: Examples, least: int = LEAST) -> Labels | None:
-        """Return the labels of examples; None if an example has more than one answer, or the answers are many.
+        """Return the labels of examples; None if they are not labels: see MOST and `least`.
 
         Args:
             examples: The examples at full length.
@@ -68,21 +68,21 @@ class Labels:
         if not 2 <= len(counts) <= min(MOST, len(examples) / least):
             return None
         known = tuple(answer for answer, _ in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
-        return cls(known, _places(answers, known))
+        return cls(known, _label_indices(answers, known))
 
     def among(self, examples: Examples) -> Labels | None:
-        """Return these labels for other examples; None if an example has another answer."""
+        """Return these labels for other examples; None if an answer is not one of these."""
         answers = _answers(examples)
         if answers is None or not set(answers) <= set(self.answers):
             return None
-        return Labels(self.answers, _places(answers, self.answers))
+        return Labels(self.answers, _label_indices(answers, self.answers))
 
     def texts(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Return the texts of the labels, without tokens that only end them."""
+        """Return the texts of the labels, without special tokens."""
         return [tokenizer.decode(answer, skip_special_tokens=True).strip() for answer in self.answers]
 
     def named(self, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-        """Return the labels' names: their texts, or numbered texts if two are the same."""
+        """Return the labels' names: their texts, with a number if two texts are the same."""
         texts = self.texts(tokenizer)
         counts = Counter(texts)
         return [text if counts[text] == 1 else f"{text} ({number})" for number, text in enumerate(texts)]
@@ -99,7 +99,7 @@ class RowLabels(ValidationRows):
         examples: The rows at full length.
         labels: The labels, with that of each row.
         names: The texts of the labels.
-        apart: Whether the rows are from a file of their own, instead of from the training data.
+        apart: Whether the rows come from their own file, not from the training data.
     """
 
     def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], apart: bool = False) -> None:
@@ -169,14 +169,14 @@ def _answers(examples: Examples) -> list[tuple[int, ...]] | None:
     return answers
 
 
-def _places(answers: Sequence[tuple[int, ...]], known: Sequence[tuple[int, ...]]) -> Ints:
+def _label_indices(answers: Sequence[tuple[int, ...]], known: Sequence[tuple[int, ...]]) -> Ints:
     """Return the index of each answer among the known ones, (n,)."""
     index = {answer: number for number, answer in enumerate(known)}
     return np.array([index[answer] for answer in answers], np.int64)
 
 
 def evident_labels(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Labels | None:
-    """Return the labels of examples whose answers are few and short; None if they may be answers of another kind.
+    """Return the labels of examples whose answers are few and short; None if they may not be labels.
 
     Rows of the format `label` say that their answers are labels, so these may be rare and long.
 
@@ -200,10 +200,21 @@ def require_labels(path: str, metric: str, examples: Examples) -> Labels:
         metric: The metric that was asked for.
         examples: The examples at full length.
     """
-    labels = Labels.of(examples)
-    if labels is None:
+    if (labels := Labels.of(examples)) is None:
+        fault = _fault(examples)
         raise UserError(
-            f"{path}: metric {metric} needs labels: one answer per row, at most {MOST} different ones, and at least "
-            f"{LEAST} rows for each on average; use `--metric loss`, or name a task (`--task`)"
+            f"{path}: metric {metric} needs labels, but {fault}; rows with labels have a prompt and one of 2 to "
+            f"{MOST} different answers, with at least {LEAST} rows for each on average; use `--metric loss`, or name a "
+            "task (`--task`)"
         )
     return labels
+
+
+def _fault(examples: Examples) -> str:
+    """Return why the answers of examples are not labels."""
+    if (answers := _answers(examples)) is None:
+        return "a row has no prompt, or more than one answer"
+    different = len(set(answers))
+    if different == 1:
+        return "all answers are the same"
+    return f"{len(answers)} rows have {different} different answers"

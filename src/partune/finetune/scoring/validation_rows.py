@@ -1,7 +1,7 @@
 """Hold out rows of training data, by which trials are scored if no task is named.
 
 Rows with the same prompt stay together, because a model that was trained on a row knows much about its twin. They are
-all trained on, or all search items, or all verdict items.
+all training rows, all search items, or all verdict items.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from partune.trial.names import ROWS
 
 
 class ValidationRows(Task):
-    """Rows of training data that no trial is trained on.
+    """Rows that no trial is trained on, held out from the data or from their own file.
 
     Args:
         examples: The rows.
-        apart: Whether the rows are from a file of their own, instead of from the training data.
-        kinds: (n,), the kind of each row, for splits in which each kind has its share; by default all are alike.
+        apart: Whether the rows come from their own file, not from the training data.
+        kinds: (n,), the kind of each row, by which splits are stratified; by default all are of one kind.
     """
 
     def __init__(self, examples: Examples, apart: bool = False, kinds: Ints | None = None) -> None:
@@ -66,8 +66,8 @@ class ValidationRows(Task):
         search = np.setdiff1d(np.arange(len(self)), verdict)
         if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
-                f"the validation rows are too few ({len(self)}): {len(search)} would be searched on and "
-                f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; use more rows, raise "
+                f"the validation rows are too few ({len(self)}): {len(search)} would score the search and "
+                f"{len(verdict)} the verdict, and each needs at least {MIN_ITEMS}; use more rows, raise "
                 "`--validation-split`, or name a file of validation rows (`--validation-data`)"
             )
         return search, verdict
@@ -85,17 +85,17 @@ def held_out(examples: Examples, share: float, seed: int, kinds: Ints | None = N
         examples: All examples of the training data.
         share: The share of examples to hold out.
         seed: The seed of the study.
-        kinds: (n,), the kind of each example, each of which gives its share; by default all are alike.
+        kinds: (n,), the kind of each example, by which the draw is stratified; by default all are of one kind.
     """
     validation = drawn(grouped(examples), share, np.random.default_rng([seed, len(examples), 0]), kinds)
     return np.setdiff1d(np.arange(len(examples)), validation), validation
 
 
 def grouped(examples: Examples) -> Ints:
-    """Return the number of each example's group, (n,): examples of one row or with one prompt are in one group.
+    """Return the number of each example's group, (n,): examples of the same row or with the same prompt share a group.
 
-    A text without a prompt is in a group with its copies. So are all examples if more than half of them would otherwise
-    be in one group: such a prompt tells nothing about the answers.
+    Texts without a prompt are grouped with their copies only. So is everything if one prompt would hold more than half
+    of the examples: it says nothing about the answers.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -112,29 +112,29 @@ def grouped(examples: Examples) -> Ints:
         return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
     found = groups(prompts(examples))
-    return groups(wholes(examples)) if 2 * np.bincount(found, minlength=1).max() > len(examples) else found
+    return groups(whole_keys(examples)) if 2 * np.bincount(found, minlength=1).max() > len(examples) else found
 
 
 def prompts(examples: Examples) -> list[bytes]:
-    """Return a key of each example's prompt, which is all before its first answer; of a text without one, the text."""
+    """Return a key of each example's prompt: all before its first answer; the whole text if there is no prompt."""
     texts = (examples.example(i) for i in range(len(examples)))
     return [(tokens[: int(trained.argmax())] if trained.argmax() else tokens).tobytes() for tokens, trained in texts]
 
 
-def wholes(examples: Examples) -> list[bytes]:
+def whole_keys(examples: Examples) -> list[bytes]:
     """Return a key of each example's tokens."""
     return [examples.example(i)[0].tobytes() for i in range(len(examples))]
 
 
 def twins(validation: Examples, trained: Examples) -> tuple[int, int]:
-    """Return the numbers of validation examples that are trained on too, and of those whose prompts are.
+    """Return how many validation examples are training data too, and how many have a prompt that is.
 
     Args:
         validation: The validation rows, at full length.
         trained: The rows that are trained on, at full length.
     """
-    known = set(wholes(trained)), set(prompts(trained))
-    same = sum(key in known[0] for key in wholes(validation))
+    known = set(whole_keys(trained)), set(prompts(trained))
+    same = sum(key in known[0] for key in whole_keys(validation))
     return same, sum(key in known[1] for key in prompts(validation))
 
 
@@ -149,7 +149,7 @@ def drawn(groups: Ints, share: float, rng: np.random.Generator, kinds: Ints | No
         groups: (n,), the number of each member's group.
         share: The share of members to draw.
         rng: The source of the order.
-        kinds: (n,), the kind of each member. A group counts as of its first member's kind. By default all are alike.
+        kinds: (n,), the kind of each member. A group has the kind of its first member. By default, there is one kind.
     """
     _, first, sizes = np.unique(groups, return_index=True, return_counts=True)
     order = rng.permutation(len(sizes))
