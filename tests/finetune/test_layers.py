@@ -232,6 +232,14 @@ def test_what_peft_does_not_take_is_left_out_of_attention_and_said() -> None:
     assert coverage_words(covered).endswith("; not on out_proj, which PEFT does not take")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nemotron_h", "mamba", "jamba", "deepseek_v32", "mixtral", "lfm2", "granite4"])
+def test_the_default_targets_suit_every_model(name: str) -> None:
+    model = made(name)
+    check_accepted(model, "all-linear")
+    assert set(find_targets(model, "attention")) <= set(find_targets(model, "all-linear"))
+
+
 def test_experts_that_are_no_layers_are_said_to_have_no_adapters() -> None:
     said = coverage_words(coverage(made("mixtral"), "all-linear"))
     assert said.endswith("; not on a mixture's experts, which have no layers of their own")
@@ -246,9 +254,9 @@ def test_experts_that_are_no_layers_are_said_to_have_no_adapters() -> None:
     [
         (
             "nemotron_h",
-            "all-linear",
+            "in_proj,out_proj,q_proj",
             "'out_proj' is incompatible",
-            "in_proj,up_proj,down_proj,q_proj,k_proj,v_proj,o_proj",
+            "in_proj,q_proj",
         ),
         ("mamba", "in_proj,out_proj", "'out_proj' is incompatible", "in_proj"),
         ("deepseek_v32", "o_proj,down_proj", "is in one of the two lists only", "o_proj"),  # it would take the experts
@@ -296,15 +304,19 @@ def test_a_study_asks_before_it_trains_and_records_what_is_covered(
         run = {"device": "cpu", "engine": engine, "pack": 2}
         return FineTune(folder, data_file, task_file, training={"steps": 1, "batch_size": 2} | training, run=run)
 
-    searched = Space(learning_rate=Float(1e-4, 1e-2), targets=Choice(["q_proj", "all-linear"]))
-    for study, space in ((tuner(targets="all-linear"), ["learning_rate"]), (tuner(), searched)):
-        with pytest.raises(UserError, match=r"^targets all-linear: PEFT could not load .*; use --targets in_proj,"):
+    named = "in_proj,out_proj"
+    searched = Space(learning_rate=Float(1e-4, 1e-2), targets=Choice(["q_proj", named]))
+    for study, space in ((tuner(targets=named), ["learning_rate"]), (tuner(), searched)):
+        with pytest.raises(UserError, match=rf"^targets {named}: PEFT could not load .*; use --targets in_proj"):
             study.check(space)
     study = tuner()
-    study.check(Space(learning_rate=Float(1e-4, 1e-2), targets=Choice(["q_proj", "attention"])))
+    study.check(Space(learning_rate=Float(1e-4, 1e-2), targets=Choice(["q_proj", "attention", "all-linear"])))
     told = pickle.loads(pickle.dumps(study))  # as a worker has it
     adapted = told.summary["adapted"]
-    assert {targets: each["layers"] for targets, each in adapted.items()} == {"q_proj": 1, "attention": 5}
+    counts = {targets: each["layers"] for targets, each in adapted.items()}
+    assert (counts["q_proj"], counts["attention"]) == (1, 5)
+    assert counts["all-linear"] > 5
+    assert adapted["all-linear"]["left_out"] == {"PEFT does not take": ["out_proj"]}
     console = Console(file=io.StringIO(), width=200)
     Terminal(console).loaded(told.summary)
     assert isinstance(console.file, io.StringIO)

@@ -17,7 +17,8 @@ ORDER = 3
 
 
 def settings(**changes: Any) -> config.Training:
-    default = {"learning_rate": 1e-2, "lora_r": 4, "lora_dropout": 0.0, "batch_size": 4, "steps": 5, "warmup_steps": 2}
+    default = {"targets": "attention", "learning_rate": 1e-2, "lora_r": 4, "lora_dropout": 0.0, "batch_size": 4}
+    default |= {"steps": 5, "warmup_steps": 2}
     return config.Training(**default | changes)
 
 

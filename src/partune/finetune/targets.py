@@ -31,10 +31,10 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
     Args:
         model: The base model, with the layers as they were loaded.
         targets: "attention" means the projections of attention. In a block without attention, it means the projections
-            of its replacement (linear attention, a state-space mixer, a short convolution), if PEFT can adapt them.
-            "all-linear" means every linear layer except the output head. Any other value is a list of names separated
-            by commas, each the full name of a layer or its last parts ("q_proj", "mlp.up_proj"). Only such a list can
-            include the head.
+            of its replacement (linear attention, a state-space mixer, a short convolution). "all-linear" means every
+            linear layer except the output head. Both leave out what PEFT cannot adapt. Any other value is a list of
+            names separated by commas, each the full name of a layer or its last parts ("q_proj", "mlp.up_proj"). Only
+            such a list can include the head.
 
     Raises:
         UserError: A name fits no linear layer, or only layers that training on text does not reach.
@@ -42,7 +42,7 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
     linear, trained = linear_layers(model), trained_layers(model)
     # An adapter on a layer without a gradient would stay zero and cost memory in every trial.
     if targets == "all-linear":
-        layers = [name for name in body_layers(model) if name in trained]
+        layers = all_linear_layers(model)
     elif targets == "attention":
         layers = attention_layers(model)
     else:
@@ -71,6 +71,18 @@ def attention_layers(model: nn.Module) -> list[str]:
     if others:  # PEFT refuses some of these layers, which should not make `targets: attention` fail
         others = [layer for _, layers in _accepted(model, others) for layer in layers]
     return [name for name in linear_layers(model) if name in {*attention, *others}]
+
+
+@once_per_model
+def all_linear_layers(model: nn.Module) -> list[str]:
+    """Return the layers that `targets: all-linear` means; see `find_targets`."""
+    trained = trained_layers(model)
+    layers = [name for name in body_layers(model) if name in trained]
+    # PEFT refuses some layers of state-space mixers and of experts. Other models need not be asked about.
+    if mixing_layers(model)[1] or has_expert_tensors(model) or any("expert" in name for name in layers):
+        accepted = {layer for _, own in _accepted(model, layers) for layer in own}
+        return [name for name in layers if name in accepted]
+    return layers
 
 
 def check_accepted(model: nn.Module, targets: str) -> None:

@@ -192,7 +192,7 @@ def test_a_trial_is_two_processes_and_its_search_items(make: Any, command: Path,
     (trained,), (scored,) = calls(command, "finetune_lora"), calls(command, "evaluate")
     assert (trained["lora_r"], trained["seed"], trained["data.mask_prompt"]) == (4, 11, False)
     assert trained["train.max_seq_length"] == 192  # the model reads no more
-    assert trained["optimizer"]["init_args"] == {"lr": 0.05, "weight_decay": 0.01}
+    assert trained["optimizer"]["init_args"] == {"lr": 0.05, "weight_decay": 0.0}
     assert scored["cwd"] == str(Path(tuner.validation.tasks[0]).parent)
     assert (scored["device"], scored["dtype"], scored["limit"]) == ("cpu", "float32", None)
     assert trained["env"] == {"PYTHONPATH": None, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}

@@ -194,7 +194,7 @@ class HarnessTask(Task):
             search += order[cut:].tolist()
         if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
-                f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would score the search and "
+                f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would score trials and "
                 f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; "
                 "raise `--limit`, change `--verdict-share`, or use a larger task"
             )
