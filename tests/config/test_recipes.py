@@ -10,6 +10,7 @@ import yaml
 
 from partune import config
 from partune.config import RECIPES, USUAL
+from partune.config.recipes import recipe_of
 from partune.errors import UserError
 
 STUDY: dict[str, Any] = {"model": "m", "data": "d.json", "validation": {"tasks": ["t"]}}
@@ -55,6 +56,14 @@ def test_what_we_run_today_is_a_baseline(tmp_path: Path) -> None:
     assert (mine.name, mine.source, peft.name) == ("mine", "our wiki", "peft")
     located = config.located({"baseline": ["today.yaml", "peft"]}, tmp_path)
     assert located["baseline"] == [str(today), "peft"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("my recipe.yaml", "my-recipe"), ("llama3.2.yaml", "llama3-2"), ("_today.yml", "today")]
+)
+def test_a_files_name_becomes_a_baselines(tmp_path: Path, file: str, name: str) -> None:
+    (tmp_path / file).write_text("lora_r: 8\n")
+    assert recipe_of(tmp_path / file)["name"] == name
 
 
 def test_one_baseline_needs_no_list_and_a_record_keeps_the_values() -> None:

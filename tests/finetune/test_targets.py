@@ -33,6 +33,12 @@ def test_attention_means_all_projections_of_attention_and_nothing_else(
     assert not any("mlp" in name for name in found)
 
 
+@pytest.mark.parametrize("targets", ["all-linear,lm_head", "attention,gate_proj"])
+def test_a_group_of_layers_is_no_name_in_a_list(bases: dict[str, Base], targets: str) -> None:
+    with pytest.raises(UserError, match="cannot be combined with names: use it alone, or name all layers"):
+        find_targets(bases["llama"].model, targets)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_linear_means_every_layer_but_the_head(bases: dict[str, Base], kind: str) -> None:
     base = bases[kind].model

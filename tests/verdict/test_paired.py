@@ -278,6 +278,21 @@ def test_the_sentence_says_what_was_shown() -> None:
     assert "1 of 5 fresh runs of the winner failed" in broken.sentence
 
 
+@pytest.mark.slow
+def test_a_baseline_of_which_one_run_is_left_is_not_taken_for_a_fixed_model() -> None:
+    """Four runs against one of the same distribution: the spread of the four counts for the one, too."""
+    rng = np.random.default_rng(5)
+    said = naive = 0
+    for _ in range(400):
+        skills = rng.normal(0.0, 0.05, 5)[:, None] + rng.normal(0.0, 0.3, 200)
+        winner, left = several(skills[:4]), one(skills[4])
+        base = one(rng.normal(-1.0, 0.3, 200))
+        said += "defaults" in verdict(winner, base, left, seeds=4).better_than
+        naive += compare(winner, left, level(1)).better
+    assert said <= LEVEL * 400 + 2.6 * math.sqrt(LEVEL * (1 - LEVEL) * 400)
+    assert naive > 2 * said
+
+
 def test_a_loss_is_shown_as_one() -> None:
     rng = np.random.default_rng(8)
     winner, base = (rng.random(200) < 0.216).astype(float), (rng.random(200) < 0.76).astype(float)

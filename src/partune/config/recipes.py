@@ -9,6 +9,7 @@ or a share of a training of another length. Optimisers with 8-bit states stand a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,4 +159,5 @@ def _of_file(path: Path) -> dict[str, Any]:
         got = "an empty file" if not content else type(content).__name__
         raise UserError(f"{path}: a baseline's file is a mapping of training settings, such as lora_r: 8, got {got}")
     whole = content if "training" in content else {"training": content}
-    return {"name": path.stem, "source": f"the file {path.name}", **whole}
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:40]
+    return {"name": name or "baseline", "source": f"the file {path.name}", **whole}

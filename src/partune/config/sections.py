@@ -380,7 +380,7 @@ class StudyConfig(Section):
             raise ValueError(
                 "run.time_limit needs worker processes: give --workers 2 or more, --scheduler or --cluster"
             )
-        names = [baseline.name for baseline in self.baseline]
+        names = [baseline.name.casefold() for baseline in self.baseline]  # some file systems know no capitals
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"the baseline {twice} is given twice: leave one out, or give it another name")
         if self.objective == "finetune":

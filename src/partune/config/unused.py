@@ -110,7 +110,8 @@ def _unused_by_finetuning(study: StudyConfig, searched: Collection[str]) -> Iter
     training, run, test = study.training, study.run, study.test
     # If one of two settings is searched, some trials may have a value with which the other setting has an effect.
     if training.optimizer == "adamw" and "optimizer" not in searched:
-        if training.momentum != _default(Training, "momentum"):
+        rivals = [baseline.training.optimizer for baseline in study.baseline]
+        if training.momentum != _default(Training, "momentum") and "sgd" not in rivals:
             yield Unused("training.momentum", "only sgd has a momentum, and training.optimizer is adamw")
         if "momentum" in searched:
             yield Unused("momentum in the space", "only sgd has a momentum, and training.optimizer is adamw")

@@ -257,6 +257,8 @@ def study_file(summary: Summary, header: Mapping[str, Any]) -> dict[str, Any]:
         objective["data"]["chat_template"] = name_of(template)
     for section in ("validation", "test"):
         objective[section] = {**objective[section], "tasks": [name_of(task) for task in objective[section]["tasks"]]}
+    if (rows := objective["validation"].get("data")) is not None:
+        objective["validation"]["data"] = ",".join(map(name_of, rows.split(",")))
     study = {
         "version": 1,
         **objective,

@@ -84,9 +84,8 @@ def judged(
         scored = None if scored is not None and (scored.order is not None) != (run is not None) else scored
     if scored is None or scored.status is not Status.DONE:
         whose = f"trial {trained}" if isinstance(trained, int) else str(trained)
-        raise UserError(
-            f"{ONLY}, and {record.directory} has none of {whose}: leave `--check` out, or export the winner"
-        )
+        advice = "leave out `--trial`" if trained == winner else "leave `--check` out, or export the winner"
+        raise UserError(f"{ONLY}, and {record.directory} has none of {whose}: {advice}")
     if not merged and record.header["objective"]["model"].get("quantize", "none") != "none":
         _require_cuda()
     return scored
@@ -124,7 +123,8 @@ def check(
     from partune.objectives.rescoring import rescore
 
     then = record.items("anchors", scored.number)
-    metrics = metrics_on(ItemSet.VERDICT, then, record.loaded["scoring"]["metric"])
+    scoring = record.loaded["scoring"]
+    metrics = metrics_on(ItemSet.VERDICT, then, scoring.get("metrics", scoring["metric"]))
     if not metrics:
         raise UserError(f"{ONLY}, and {record.directory} has none: its files in items/ are missing")
     now = rescore(record, folder, merged, chosen.dtype, quantized is not None)

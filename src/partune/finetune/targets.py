@@ -48,6 +48,8 @@ def find_targets(model: nn.Module, targets: str) -> list[str]:
     else:
         wanted = [name.strip() for name in targets.split(",") if name.strip()]
         for name in wanted:
+            if name in ("attention", "all-linear") and len(wanted) > 1:
+                raise UserError(f"targets: {name} cannot be combined with names: use it alone, or name all layers")
             fitting = [layer for layer in linear if _fits(layer, name)]
             if not fitting:
                 known = ["attention", "all-linear", *dict.fromkeys(layer.rpartition(".")[2] for layer in linear)]

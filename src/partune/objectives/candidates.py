@@ -13,7 +13,7 @@ from partune.runtime.paths import as_path, command_on, suggestion_beside
 from partune.trial.contents import differences
 from partune.trial.names import WinnerScoring
 from partune.verdict.models.kinds import kind_of
-from partune.verdict.winner import best, ships_fresh, worths
+from partune.verdict.winner import best, scoring, ships_fresh, worths
 
 IN = {"none": "in full precision", "nf4": "in 4 bits (nf4)"}
 
@@ -77,7 +77,8 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
     if own is None:
         raise UserError(f"{directory} is not a study of a fine-tuning, so it has no model")
     model = base or config.validated(config.Model, own)
-    adapter = record.adapter(WinnerScoring.JUDGED if ships_fresh(runs) else winner.number)
+    judged = scoring(winner, runs) is not None and ships_fresh(runs)
+    adapter = record.adapter(WinnerScoring.JUDGED if judged else winner.number)
     if not adapter.is_dir():
         raise UserError(f"{directory} has no adapter of its winner, trial {winner.number}")
     changed, _ = differences(record.contents, of_model(model))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from partune import config
+from partune.errors import UserError
 from partune.objectives.finetune import FineTune
 from partune.record.record import CONFIG, Record
 from partune.runtime.isolation import quiet
@@ -45,7 +46,7 @@ def rescore(
         engine = objective.engine
         outcome = engine.score_base(dtype, HELD_OUT) if merged else engine.score_adapter(dtype, folder, HELD_OUT)
     if isinstance(outcome.scores, Exception):
-        raise outcome.scores
+        raise UserError(f"the export cannot be scored: {outcome.scores}") from outcome.scores
     return outcome.scores.items
 
 

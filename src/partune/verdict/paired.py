@@ -117,12 +117,14 @@ class Variance:
     df: float
 
     @classmethod
-    def of(cls, winner: Runs, reference: Runs) -> Self:
+    def of(cls, winner: Runs, reference: Runs, trained: bool = False) -> Self:
         """Estimate the variance of a gain on items that have a score in all runs; nan for a single item.
 
         Args:
             winner: The runs of the winner.
             reference: The runs of the configuration or model to compare with, on the same items.
+            trained: Whether the reference was trained, so that its runs differ by their seeds. If one side has a single
+                run because its others failed, its variance is taken to be that of a run of the other side.
         """
         strata = joined_small(winner.strata)
         groups, sizes = np.unique(strata, return_counts=True)
@@ -133,6 +135,9 @@ class Variance:
         variances = spread(differences[None], winner.weights, strata)[0]
         by_stratum = np.array([variances[strata == group].sum() for group in groups])
         sides = [_of_runs(side, strata) for side in (winner, reference) if len(side) > 1]
+        if trained and len(sides) == 1:
+            scale = 1.0 + max(len(winner), len(reference))
+            sides = [(scale * variance, scale**2 * square) for variance, square in sides]
         items, runs = float(variances.sum()), sum(variance for variance, _ in sides)
         denominator = float((by_stratum**2 / (sizes - 1)).sum()) + sum(square for _, square in sides)
         return cls(items, runs, (items + runs) ** 2 / denominator if denominator > 0 else float(freedom))
@@ -319,7 +324,7 @@ class Verdict:
         text = "".join(f"; {self._than(each.over)} the baseline {each.name} ({_words(each.over)})" for each in tested)
         # The sequence ends before the untested ones, so even a small p would not show that the winner is better.
         untested = [f"the baseline {name}" for name in self.untested]
-        if untested and not self.over_base.better and "defaults" not in self.worse_than:
+        if untested and (self.failed or not self.over_base.better) and "defaults" not in self.worse_than:
             untested.insert(0, self.called)  # the sequence ended at the base model
         return f"{text}; not tested against {' and '.join(untested)}" if untested else text
 
@@ -370,17 +375,19 @@ def verdict(
     at = level(look)
     return Verdict(
         compare(winner, base, at),
-        None if defaults is None else compare(winner, defaults, at),
+        None if defaults is None else compare(winner, defaults, at, seeds > 0),
         None if defaults is None else compare(defaults, base, at),
         seeds,
         failed,
         look,
         called,
-        tuple(Rival(name, compare(winner, runs, at), compare(runs, base, at)) for name, runs in others.items()),
+        tuple(
+            Rival(name, compare(winner, runs, at, seeds > 0), compare(runs, base, at)) for name, runs in others.items()
+        ),
     )
 
 
-def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
+def compare(winner: Runs, reference: Runs, at: float = LEVEL, trained: bool = False) -> Comparison:
     """Test the difference between the mean scores of two configurations over their runs and items.
 
     With one run on each side, the test flips the signs of the items' differences. With more runs, there are two tests:
@@ -393,6 +400,7 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
         winner: The runs of the winner.
         reference: The runs of the configuration or model to compare with.
         at: The significance level with which p is compared.
+        trained: Whether the reference was trained, so that its runs differ by their seeds as the winner's do.
 
     Raises:
         ValueError: The two sides do not have the same items, or no item has a score in all runs.
@@ -406,7 +414,7 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL) -> Comparison:
     weights = winner.weights
     differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
     gain = float(weights @ differences)
-    variance = Variance.of(winner, reference)
+    variance = Variance.of(winner, reference, trained)
     flips, flips_worse = sign_flips(weights * differences)
 
     def comparison(p: float, p_worse: float, test: str) -> Comparison:

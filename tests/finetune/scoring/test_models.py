@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,38 @@ def test_all_rows_are_scored_by_their_loss_their_labels_or_answers(
     with FineTune(spec, apart, validation=validation, run={"device": "cpu", "engine": "peft"}) as tuner:
         same(scored[1], tuner.score_base(frozenset({"search", "verdict"})), task)
         same(scored[0], tuner.score_adapter(adapters["mlp"], frozenset({"search", "verdict"})), task)
+
+
+@pytest.mark.parametrize(
+    ("settings", "plain"),
+    [
+        ({}, True),
+        ({"init_lora_weights": "gaussian", "megatron_core": "megatron.core", "use_dora": False}, True),
+        ({"use_dora": True}, False),
+        ({"alora_invocation_tokens": [5, 6]}, False),
+        ({"rank_pattern": {"q_proj": 8}}, False),
+        ({"bias": "all"}, False),
+        ({"of_another_version": "yes"}, False),
+        ({"init_lora_weights": "mica"}, False),
+    ],
+)
+def test_only_plain_adapters_share_a_pack(
+    adapters: dict[str, Path], tmp_path: Path, settings: dict[str, Any], plain: bool
+) -> None:
+    shutil.copytree(adapters["mlp"], tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    assert models._is_plain(tmp_path / "adapter") == plain
+
+
+def test_an_adapter_that_was_subtracted_from_its_base_is_refused(
+    spec: config.Model, adapters: dict[str, Path], tmp_path: Path, task_file: Path
+) -> None:
+    shutil.copytree(adapters["mlp"], tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"init_lora_weights": "pissa_niter_16"}))
+    with pytest.raises(UserError, match="its training began with init_lora_weights pissa_niter_16, so PEFT changes"):
+        score_models([Candidate(spec, tmp_path / "adapter")], on(task_file), "fp32", "cpu")
 
 
 def test_quantized_models_are_scored_by_the_harness(spec: config.Model, task_file: Path, tmp_path: Path) -> None:

@@ -82,3 +82,13 @@ def test_other_items_are_refused(other: Items) -> None:
         question("t", "task", [scored(1)], [other], ItemSet.VERDICT, {"t": "acc"})
     with pytest.raises(UserError, match="not scored on the same items"):
         question("t", "task", [other], [scored(1)], ItemSet.VERDICT, {"t": "acc"})
+
+
+def test_each_task_may_have_its_own_metric() -> None:
+    run = {
+        f"verdict/{name}": np.zeros(2) for name in ("choices/acc", "choices/acc_norm", "free/exact_match", "free/acc")
+    }
+    metrics = {"choices": "acc_norm", "free": "exact_match"}
+    assert metrics_on(ItemSet.VERDICT, run, metrics) == metrics
+    assert metrics_on(ItemSet.VERDICT, run, "acc") == {"choices": "acc", "free": "acc"}
+    assert metrics_on(ItemSet.TEST, run, metrics) == {}

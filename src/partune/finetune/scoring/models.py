@@ -38,11 +38,14 @@ if TYPE_CHECKING:
 
 ALL = frozenset({ItemSet.TEST})
 BATCH = 64  # requests per forward pass, where lm-evaluation-harness scores
-# Settings of PEFT's LoRA with which an adapter is more, or other, than alpha / r times B A on each of its layers.
-FURTHER = (
-    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out", "lora_bias",
-    "layer_replication", "trainable_token_indices", "target_parameters", "eva_config", "corda_config",
-)  # fmt: skip
+# Settings of PEFT's LoRA that leave an adapter plain: (alpha / r) B A on each of its layers. All others must be unset.
+PLAIN = {
+    "peft_type", "task_type", "base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version",
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "layers_to_transform", "layers_pattern",
+    "bias", "init_lora_weights", "megatron_core", "qalora_group_size", "loftq_config", "runtime_config",
+}  # fmt: skip
+# Ways to begin an adapter in which PEFT subtracts it from the base model's weights, also when it loads the adapter.
+SUBTRACTED = ("pissa", "olora", "corda", "lora_ga", "loftq")
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def score_models(candidates: Sequence[Candidate], asked: Asked, dtype: str, devi
         check_exists(candidate.model)
         if candidate.adapter is not None:
             adapters.check(candidate.adapter)
+            _check_begun(candidate.adapter)
     for name in asked.validation.tasks:
         check_file(name)
     if asked.data is not None:
@@ -253,13 +257,24 @@ def _answered(base: Base, scorer: WholeScorer, folders: Sequence[Path | None]) -
     return [found[folder] for folder in folders]
 
 
+def _check_begun(folder: Path) -> None:
+    """Raise UserError for an adapter that PEFT cannot load without changing the base model's weights."""
+    begun = check_json(folder / "adapter_config.json").get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(SUBTRACTED):
+        raise UserError(
+            f"{folder}: its training began with init_lora_weights {begun}, so PEFT changes the base model to load it; "
+            "convert it to plain LoRA (path_initial_model_for_weight_conversion of PEFT's save_pretrained)"
+        )
+
+
 def _is_plain(folder: Path) -> bool:
     """Return whether an adapter is plain LoRA, which a pack can hold."""
     settings = check_json(folder / "adapter_config.json")
     return (
         settings.get("peft_type") == "LORA"
         and settings.get("bias", "none") == "none"
-        and not any(settings.get(name) for name in FURTHER)
+        and settings.get("init_lora_weights") in (None, True, False, "gaussian", "orthogonal", "eva")
+        and not any(value for name, value in settings.items() if name not in PLAIN)
         and (folder / "adapter_model.safetensors").is_file()
     )
 

@@ -73,13 +73,18 @@ def _parts(
         )
 
 
-def metrics_on(items: ItemSet, run: Items, metric: str) -> dict[str, str]:
-    """Return the metric of each task that a run was scored on, which is the same for all.
+def metrics_on(items: ItemSet, run: Items, metric: str | Mapping[str, str]) -> dict[str, str]:
+    """Return the metric of each task that a run was scored on.
 
     Args:
         items: The set of items.
         run: The per-item results.
-        metric: The metric.
+        metric: The metric of all tasks, or that of each task.
     """
-    names = [ResultName.of_array(name) for name in run]
-    return {name.task: metric for name in names if name is not None and name.items is items and name.what == metric}
+    found = {}
+    for name in map(ResultName.of_array, run):
+        if name is not None and name.items is items:
+            wanted = metric if isinstance(metric, str) else metric.get(name.task)
+            if name.what == wanted:
+                found[name.task] = name.what
+    return found
