@@ -18,7 +18,8 @@ from partune.errors import UserError
 
 HERE = Path(__file__).parents[3]  # the root of the clone, if partune runs from a clone
 
-FINETUNE = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "safetensors")  # names to import
+# Names to import.
+FINETUNE = ("torch", "transformers", "peft", "lm_eval", "datasets", "accelerate", "safetensors", "regex", "rouge_score")
 
 
 def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUNE) -> None:
