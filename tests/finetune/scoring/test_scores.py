@@ -232,6 +232,18 @@ def test_a_metric_has_to_be_the_tasks(base: Base, task_file: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_no_study_is_scored_by_a_loss_that_nobody_asked_for(base: Base, tmp_path: Path) -> None:
+    plain = write_task(tmp_path, "plain", make_items(6), metrics=("acc",))
+    normed = write_task(tmp_path, "normed", make_items(6, seed=1), metrics=("acc_norm",))
+    assert scorer(base, plain, normed).metrics == {"plain": "acc", "normed": "acc_norm"}
+    bare = write_task(tmp_path, "bare", make_items(6), metrics=("mcc",))
+    bare.write_text(bare.read_text().replace("aggregation: mean", "aggregation: matthews_corrcoef"))
+    with pytest.raises(UserError, match="task bare has no accuracy; choose its metric with `--metric`: loss, margin"):
+        scorer(base, bare)
+    assert scorer(base, bare, metric="loss").metric == "loss"
+
+
+@pytest.mark.slow
 def test_tasks_of_several_kinds_have_their_own_metrics(base: Base, task_file: Path, tmp_path: Path) -> None:
     free = write_task(tmp_path, "free", make_items(8), metrics=("exact_match",), kind="generate_until")
     free.write_text(free.read_text() + "generation_kwargs: {max_gen_toks: 4, until: []}\n")

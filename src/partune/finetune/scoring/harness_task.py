@@ -117,7 +117,7 @@ class HarnessTask(Task):
     @property
     def usual(self) -> tuple[str, ...]:
         """The harness's accuracies, and then the metrics in the order of the task's file."""
-        return (*ACCURACIES, *self.metrics)
+        return (*ACCURACIES, *(metric for metric in self.metrics if metric not in CONTINUOUS))
 
     def described(self, metric: str) -> Mapping[str, Any]:
         """Return the entry that has reports show the score of a perplexity as a loss."""

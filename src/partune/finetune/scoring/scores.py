@@ -376,7 +376,12 @@ def choose_metrics(tasks: Sequence[Task], wanted: str | None, preferred: Sequenc
     for metric in (*preferred, *tasks[0].usual):
         if metric in common:
             return [metric] * len(tasks)
-    own = [next(metric for metric in task.usual if metric in task.metrics) for task in tasks]
+    own = []
+    for task in tasks:
+        if (usual := next((metric for metric in task.usual if metric in task.metrics), None)) is None:
+            known = ", ".join(task.metrics)
+            raise UserError(f"task {task.name} has no accuracy; choose its metric with `--metric`: {known}")
+        own.append(usual)
     if not all(task.is_share(metric) for task, metric in zip(tasks, own, strict=True)):
         pairs = ", ".join(f"{task.name} by {metric}" for task, metric in zip(tasks, own, strict=True))
         raise UserError(f"a mean of scores with different scales is meaningless ({pairs}): use tasks of one kind")
