@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from partune.finetune.contamination import RUN, SHORTEST, USUAL, Item, Seen, TrainingTexts, item_of, words
+from partune.finetune.contamination import RUN, SHORTEST, USUAL, Item, Seen, TrainingTexts, item_of
+from partune.finetune.words import words
 
 QUESTION = "Which part of the old pump fails first in winter?"  # ten words
 LONG = " ".join(f"w{i}" for i in range(40))
@@ -139,3 +140,11 @@ def test_at_most_three_rows_are_recorded() -> None:
     rows = [alpaca(f"number {i} asks") for i in range(5)]
     found = find([Item(f"number {i} asks") for i in range(5)], *rows)
     assert found.recorded == {"what": "task", "items": 5, "same": 5, "alike": 0, "rows": [1, 2, 3]}
+
+
+def test_a_shared_passage_is_found_in_scripts_without_spaces() -> None:
+    passage = "下列哪一种泵最适合输送含有大量固体颗粒的高粘度浆料"
+    other = "完全不同的内容，与上面的文字没有任何共同之处，只是长度相近而已"
+    rows = TrainingTexts([(7, {"text": f"请回答以下考试题目：{passage}，并说明理由。"})], "text")
+    found = rows.find("exam", [Item(f"问题：{passage}？"), Item(other)])
+    assert (found.same, found.alike, found.rows[0][0]) == (0, 1, 7)

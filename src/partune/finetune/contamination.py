@@ -8,16 +8,15 @@ texts of that. An item is like a row if the two share RUN words in a row, as in 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from partune.finetune.rows.values import Row
+from partune.finetune.words import words
 
 SHORTEST, RUN, USUAL = 8, 13, 10
-WORD = re.compile(r"\w+")
 
 Words = tuple[str, ...]
 
@@ -146,11 +145,6 @@ def item_of(row: Row, form: str) -> Item:
             questions = tuple(content for role, content in turns if role == "user")
             return Item(" ".join(content for _, content in turns[:first]), questions, tuple(text for _, text in turns))
     return Item(row["text"], (row["text"],))
-
-
-def words(text: str) -> Words:
-    """Return the words of a text in lower case, without punctuation."""
-    return tuple(WORD.findall(text.casefold()))
 
 
 def _runs(item: Item) -> Iterator[Words]:

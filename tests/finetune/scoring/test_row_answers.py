@@ -16,7 +16,7 @@ from partune.errors import UserError
 from partune.finetune.data import Examples, tokenise
 from partune.finetune.model import Base
 from partune.finetune.scoring.base import Prompt, UndefinedScoreError
-from partune.finetune.scoring.row_answers import Function, RowAnswers, _Words, end_mark
+from partune.finetune.scoring.row_answers import Function, RowAnswers, end_mark
 from partune.trial import Status, Trial
 from partune.trial.names import ROWS
 from tests.support.tiny import make_rows, make_tokenizer, write_jsonl
@@ -50,21 +50,6 @@ def test_metrics_by_their_definitions(base: Base, examples: Examples) -> None:
         ("exact_match", "f1"),
         ("exact_match", "rougeL"),
     ]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("Snake_case isn't 2 words", ["snake", "case", "isn", "t", "2", "words"]),
-        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),  # vowel signs belong to their words
-        ("泵漏了 oil", ["泵", "漏", "了", "oil"]),
-        ("ポンプABC", ["ポ", "ン", "プ", "abc"]),
-        ("насос, ведёт!", ["насос", "ведёт"]),
-        ("?!", []),
-    ],
-)
-def test_words_of_all_scripts(text: str, words: list[str]) -> None:
-    assert _Words().tokenize(text) == words
 
 
 def chats(base: Base, path: Path, template: str, *rows: list[dict[str, Any]]) -> Examples:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from partune.verdict.models.kinds import kind_of
+from partune.verdict.models.kinds import kind_of, may_be_id
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,10 @@ def test_names_without_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     assert kind_of("base") == "base"
     assert kind_of("acme/base-1b") is None
+    assert may_be_id("acme/base-1b")
+    assert not any(map(may_be_id, ("acme", "./acme/base", "/acme/base", "acme/base/x", "acme/", "~/base")))
+    (tmp_path / "out").mkdir()
+    assert not may_be_id("out/a")  # a path that does not exist
     (tmp_path / "base").mkdir()
     assert kind_of("base") == "samples"
     (tmp_path / "samples.jsonl").write_text("")

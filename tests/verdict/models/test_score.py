@@ -141,6 +141,15 @@ def test_refusals_are_one_line_before_any_model_loads(
     assert asked == []
 
 
+def test_two_ids_of_the_hub_are_models(place: Path, asked: list[Any]) -> None:
+    pt.compare_models("acme/a", "acme/b", tasks="t")
+    assert [candidate.model.path for candidate in asked[0][0]] == ["acme/a", "acme/b"]
+    (place / "out").mkdir()
+    with pytest.raises(UserError, match="out/a"):
+        pt.compare_models("out/a", "out/b", tasks="t")
+    assert len(asked) == 1
+
+
 def test_how_answers_are_generated_is_passed_on(place: Path, asked: list[Any]) -> None:
     generation = {"max_new_tokens": 7, "stop": ["."], "temperature": 0}
     pt.compare_models("a", "b", model="m", tasks="t", generation=generation, confirm_run_unsafe_code=True)

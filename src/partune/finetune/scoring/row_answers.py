@@ -8,7 +8,7 @@ A row's reference is its answer; in a conversation, the last trained one. Each m
     a function    what the user's own function returns; higher must be better
 
 Words are runs of letters and digits; case does not count. In English, these are the words of Google's rouge-score,
-which knows no other letters. Each Chinese or Japanese character is a word.
+which knows no other letters. In scripts without spaces, each character is a word.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import regex
 
 from partune import config
 from partune.errors import UserError
@@ -40,6 +39,7 @@ from partune.finetune.scoring.decoding import GenerationSettings, end_tokens
 from partune.finetune.scoring.row_losses import stretches
 from partune.finetune.scoring.validation_rows import ValidationRows
 from partune.finetune.templates import SPECIAL_TOKENS
+from partune.finetune.words import words
 from partune.runtime.failures import one_line
 from partune.runtime.plugins import load_named
 from partune.trial.contents import Content, digest
@@ -51,9 +51,6 @@ if TYPE_CHECKING:
 ROOM = 1.25  # the token limit of answers, relative to the longest reference
 MARK = 16  # the largest number of tokens of the text that ends an answer
 ROUGE = {"f1": "rouge1", "rougeL": "rougeL"}
-# A word of letters with their marks and digits; in scripts without spaces between words, a single character.
-UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
-WORD = regex.compile(rf"{UNSPACED}|[[\p{{L}}\p{{M}}\p{{N}}]--{UNSPACED}]+", regex.V1)
 
 
 @dataclass(frozen=True)
@@ -299,4 +296,4 @@ class _Words:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words of a text in lower case."""
-        return list(WORD.findall(text.lower()))
+        return list(words(text))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 from partune.record.place import JOURNAL, STORAGE
 from partune.runtime.paths import as_path
 
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a part of a Hub's id
 BASE = "base"  # the name of the base model by itself
 Kind = Literal["base", "adapter", "study", "model", "samples"]
 FILES: dict[str, Kind] = {
@@ -16,6 +18,16 @@ FILES: dict[str, Kind] = {
     STORAGE: "study",
     "config.json": "model",
 }
+
+
+def may_be_id(place: str | Path) -> bool:
+    """Return whether a name has the form of a Hub's id, ORGANISATION/MODEL, and is no path in a folder that is here.
+
+    Args:
+        place: The path or name.
+    """
+    owner, slash, name = str(place).partition("/")
+    return bool(ID.fullmatch(owner) and slash and ID.fullmatch(name)) and not as_path(owner).exists()
 
 
 def kind_of(place: str | Path) -> Kind | None:

@@ -12,7 +12,7 @@ from partune.errors import UserError
 from partune.runtime.extras import require_finetune
 from partune.trial.names import ItemSet
 from partune.verdict.models.answers import Question
-from partune.verdict.models.kinds import kind_of
+from partune.verdict.models.kinds import kind_of, may_be_id
 from partune.verdict.models.scored import question
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class Scoring:
             UserError: Some are models and some are samples.
         """
         kinds = {place: kind_of(place) for place in places}
-        models = [str(place) for place, kind in kinds.items() if kind not in (None, "samples")]
+        models = [
+            str(place) for place, kind in kinds.items() if (may_be_id(place) if kind is None else kind != "samples")
+        ]
         samples = [str(place) for place, kind in kinds.items() if kind == "samples"]
         if self == Scoring() and not models:
             return False
