@@ -69,7 +69,7 @@ def test_the_small_print_names_tests_and_what_they_leave_out() -> None:
     assert several[2].startswith("All p-values but those under p are corrected after Holm for 2 answers")
     seeds = small_print(judged((30, 5, 65), runs=(3, 2)))
     assert seeds[-1] == "The error includes 3 runs of A and 2 runs of B, as runs that differ in their seed."
-    assert "Student's t over runs and items and sign flips, and Gaffke's test" in seeds[0]
+    assert "Behrens-Fisher test over runs and items, and sign flips, and Gaffke's test" in seeds[0]
     one = small_print(judged((30, 5, 65), runs=(1, 2)))
     assert one[-1].endswith(" as runs that differ in their seed. A is one model: its seed is not in this error.")
 

@@ -92,6 +92,17 @@ def test_a_confirmation_that_is_not_whole_or_failed_chooses_nobody_it_should_not
     assert best(trials, again, worth) is trials[1]  # and not trial 0, which is out, for all its better mean
 
 
+def test_a_new_leader_can_win_after_a_smaller_confirmation() -> None:
+    """The first confirmation ran trials 1 and 2 twice; a later one of two trials runs the new leader 0 only once."""
+    trials = [done(0, 0.95), done(1, 0.9), done(2, 0.8)]
+    twice = {Confirmation(n, run): done(n, 0.85) for n in (1, 2) for run in (1, 2)}
+    ahead, behind, lucky = ({**twice, Confirmation(0, 1): done(0, score)} for score in (0.9, 0.7, 0.8))
+    assert best(trials, ahead, scores(trials)) is trials[0]
+    assert best(trials, behind, scores(trials)) is trials[1]
+    assert pooled(0.95, [done(0, 0.8)]) == pytest.approx(pooled(0.9, [done(1, 0.85)]))
+    assert best(trials, lucky, scores(trials)) is trials[1]  # equal after one run each, and then trial 1 was run again
+
+
 def test_each_round_runs_the_better_half_of_the_last() -> None:
     assert [halvings(k) for k in range(7)] == [[], [1], [2], [3, 2], [4, 2], [5, 3, 2], [6, 3, 2]]
     assert halvings(8) == [8, 4, 2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from partune.report.plain_data import Summary, finite
@@ -195,7 +194,7 @@ def _metric(answer: Summary) -> str:
 
 def _tests(answers: list[Summary], key: str) -> str:
     """Return the names of the tests of all answers, each once."""
-    return "; ".join(dict.fromkeys(re.sub(r" \(\d+ degrees of freedom\)", "", answer[key]) for answer in answers))
+    return "; ".join(dict.fromkeys(answer[key] for answer in answers))
 
 
 def _interval(answer: Summary) -> str:

@@ -270,7 +270,6 @@ def _comparison(comparison: Comparison) -> Summary:
         "relation": comparison.relation,
         "p": comparison.p,
         "p_worse": comparison.p_worse,
-        "df": comparison.df if math.isfinite(comparison.df) else None,
         "runs": list(comparison.runs),
         "by_items": comparison.by_items if math.isfinite(comparison.by_items) else None,
         "by_seeds": comparison.by_seeds,

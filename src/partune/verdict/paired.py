@@ -15,9 +15,10 @@ Notation: c is a configuration, s one of its S[c] runs, i one of n items with we
     runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              contains alpha / S and epsilon / (S n)
     rest[c]   = epsilon / (S n), estimated from the residuals; subtracted because both terms above contain it
 
-The degrees of freedom are Satterthwaite's (1946), from the runs of each side and the items of each stratum (a task, or
-a subtask of a group). With one run on each side, only the variance of the items remains, and the claim is about these
-two adapters.
+The variance of the items has Satterthwaite's degrees of freedom (1946) from the items of each stratum (a task, or
+a subtask of a group), and that of the runs has them from the runs of each side (Welch 1947). The two are not merged:
+the distribution of the gain is that of Behrens and Fisher (see `behrens_fisher`). With one run on each side, only the
+variance of the items remains, and the claim is about these two adapters.
 
 The winner is compared with the base model first. Only a winner that is better than the base model can be called better
 than the field's defaults, or than the first recipe that the user named; only then can it be called better than the next
@@ -30,15 +31,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, Self
 
 import numpy as np
-from scipy import stats
 
 from partune.runtime import rounding
+from partune.verdict.behrens_fisher import BehrensFisher
 from partune.verdict.flips import sign_flips
 
 LEVEL = 0.05  # the significance level of all looks at a study together
@@ -107,14 +108,16 @@ class Variance:
     """The variance of a gain, split by its sources.
 
     Attributes:
-        items: The variance due to the choice of items.
+        items: The variance due to the choice of items; nan if it is not known.
+        items_df: Its degrees of freedom.
         runs: The variance that the runs of both sides add.
-        df: The degrees of freedom.
+        runs_df: Its degrees of freedom.
     """
 
     items: float
-    runs: float
-    df: float
+    items_df: float
+    runs: float = 0.0
+    runs_df: float = math.inf
 
     @classmethod
     def of(cls, winner: Runs, reference: Runs, trained: bool = False) -> Self:
@@ -128,33 +131,46 @@ class Variance:
         """
         strata = joined_small(winner.strata)
         groups, sizes = np.unique(strata, return_counts=True)
-        freedom = len(strata) - len(groups)
-        if freedom == 0:
-            return cls(math.nan, 0.0, math.inf)
+        if len(strata) == len(groups):
+            return cls(math.nan, math.inf)
         differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
         variances = spread(differences[None], winner.weights, strata)[0]
         by_stratum = np.array([variances[strata == group].sum() for group in groups])
-        sides = [_of_runs(side, strata) for side in (winner, reference) if len(side) > 1]
+        sides = [(_of_runs(side, strata), len(side) - 1) for side in (winner, reference) if len(side) > 1]
         if trained and len(sides) == 1:
-            scale = 1.0 + max(len(winner), len(reference))
-            sides = [(scale * variance, scale**2 * square) for variance, square in sides]
-        items, runs = float(variances.sum()), sum(variance for variance, _ in sides)
-        denominator = float((by_stratum**2 / (sizes - 1)).sum()) + sum(square for _, square in sides)
-        return cls(items, runs, (items + runs) ** 2 / denominator if denominator > 0 else float(freedom))
+            (variance, df) = sides[0]
+            sides = [(variance * (1 + max(len(winner), len(reference))), df)]
+        return cls(*satterthwaite(zip(by_stratum, sizes - 1, strict=True)), *satterthwaite(sides))
 
     @property
     def stderr(self) -> float:
         """The standard error of the gain."""
         return math.sqrt(self.items + self.runs)
 
+    @property
+    def error(self) -> BehrensFisher:
+        """The distribution of the gain around the true one."""
+        return BehrensFisher((self.items, self.runs), (self.items_df, self.runs_df))
 
-def _of_runs(runs: Runs, strata: Array) -> tuple[float, float]:
-    """Return the variance that runs add to their mean score, and their term in Satterthwaite's denominator."""
+
+def satterthwaite(estimates: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """Return the sum of independent estimates of variances and its degrees of freedom (Satterthwaite 1946).
+
+    Args:
+        estimates: Pairs of a variance and its degrees of freedom.
+    """
+    pairs = [(float(variance), float(df)) for variance, df in estimates if variance > 0]
+    total = sum(variance for variance, _ in pairs)
+    return total, total**2 / sum(variance**2 / df for variance, df in pairs) if pairs else math.inf
+
+
+def _of_runs(runs: Runs, strata: Array) -> float:
+    """Return the variance that runs add to their mean score, besides that of the items."""
     count = len(runs)
     between = float((runs.values @ runs.weights).var(ddof=1)) / count
     residuals = runs.values - runs.values.mean(axis=0)  # (S, n)
     rest = float(spread(residuals, runs.weights, strata).sum()) / (count - 1) / count
-    return (between - rest, between**2 / (count - 1)) if between > rest else (0.0, 0.0)
+    return max(0.0, between - rest)
 
 
 @dataclass(frozen=True)
@@ -197,11 +213,6 @@ class Comparison:
         return math.sqrt(self.variance.runs)
 
     @property
-    def df(self) -> float:
-        """The degrees of freedom of the standard error."""
-        return self.variance.df
-
-    @property
     def relation(self) -> Relation:
         """Whether the winner is shown better ("better"), shown worse ("worse"), or neither ("open"), at the level."""
         if self.gain > 0 and self.p <= self.level:
@@ -225,8 +236,8 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The two-sided 95 % confidence interval of the gain, by Student's t."""
-        half = float(stats.t.ppf(0.975, self.df)) * self.stderr if math.isfinite(self.stderr) else math.nan
+        """The two-sided 95 % confidence interval of the gain."""
+        half = self.variance.error.quantile(0.975) if math.isfinite(self.stderr) else math.nan
         return self.gain - half, self.gain + half
 
 
@@ -391,8 +402,8 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL, trained: bool = Fa
     """Test the difference between the mean scores of two configurations over their runs and items.
 
     With one run on each side, the test flips the signs of the items' differences. With more runs, there are two tests:
-    Student's t, whose error includes runs and items, and sign flips. The larger p of the two counts, because Student's
-    t is too optimistic with few items.
+    that of Behrens and Fisher, whose error includes runs and items, and sign flips. The larger p of the two counts,
+    because the first test is too optimistic with few items.
 
     Items without a score in some run are left out.
 
@@ -426,10 +437,8 @@ def compare(winner: Runs, reference: Runs, at: float = LEVEL, trained: bool = Fa
     if len(winner) == len(reference) == 1:
         test = "McNemar's exact test" if _is_mcnemar(weights, differences) else "sign flips of the items' differences"
         return comparison(flips, flips_worse, f"{test}, one-sided")
-    stderr, df = variance.stderr, variance.df
-    t = gain / stderr if stderr > 0 else math.copysign(math.inf, gain) if gain else 0.0
-    upper, lower = float(stats.t.sf(t, df)), float(stats.t.cdf(t, df))
-    test = f"Student's t over runs and items ({df:.0f} degrees of freedom) and sign flips, one-sided"
+    upper, lower = variance.error.sf(gain), variance.error.sf(-gain)
+    test = "Behrens-Fisher test over runs and items, and sign flips, one-sided"
     return comparison(max(upper, flips), max(lower, flips_worse), test)
 
 

@@ -178,24 +178,34 @@ def due(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], k: int, wor
 def best(trials: Iterable[Trial], baselines: Mapping[RunName, Trial], worth: Worths) -> Trial | None:
     """Return the winner: the trial with the highest worth, the earliest of equal ones; None while no trial is done.
 
-    If the leading trial was confirmed, the trial with the best pooled score wins among those with the most confirmation
-    runs. A trial with a failed confirmation run wins only if every trial that is done has a failed confirmation run.
+    If the leading trial was confirmed, the winner is the confirmed trial with the best pooled score, except that a
+    trial loses to any trial that has more confirmation runs and was ahead after as many runs. A trial with a failed
+    confirmation run wins only if every trial that is done has a failed confirmation run.
 
     Args:
         trials: The study's trials.
         baselines: All runs outside the search, by name.
         worth: The worths of the trials, by number.
     """
-    # Only trials of the last round are compared, because a mean over more runs contains less luck. A leader without
-    # confirmation runs was found by a longer search after the confirmation. It leads until the next confirmation.
     again = confirmations(baselines)
     broken = {number for number, runs in again.items() if pooled(0.0, runs) == -math.inf}
     leaders = sorted(ranked(trials, worth), key=lambda trial: trial.number in broken)
     confirmed = [trial for trial in leaders if trial.number in again and trial.number not in broken]
+
+    def score(trial: Trial, runs: int | None = None) -> float:
+        """Return the pooled score of a trial after its first confirmation runs, by default after all."""
+        return pooled(worth[trial.number], again[trial.number][:runs])
+
+    def beaten(trial: Trial) -> bool:
+        """Return whether a round has dropped the trial: others were ahead and went on to further runs."""
+        runs = len(again[trial.number])
+        return any(len(again[other.number]) > runs and score(other, runs) >= score(trial) for other in confirmed)
+
+    # A mean over fewer runs contains more luck, so a trial that a round has dropped cannot win by its few runs. A later
+    # confirmation may have fewer rounds, and then a new leader has few runs although nothing was ahead of it.
+    # A leader without confirmation runs was found by a longer search. It leads until the next confirmation.
     if confirmed and confirmed[0] is leaders[0]:
-        most = max(len(again[trial.number]) for trial in confirmed)
-        last = [trial for trial in confirmed if len(again[trial.number]) == most]
-        return max(last, key=lambda trial: pooled(worth[trial.number], again[trial.number]))
+        return max((trial for trial in confirmed if not beaten(trial)), key=score)
     return leaders[0] if leaders else None
 
 

@@ -53,7 +53,7 @@ def test_runs_with_other_seeds_are_lists(tmp_path: Path) -> None:
     b = [scored(tmp_path / f"b{seed}", drawn(40)) for seed in range(2)]
     found = compare_models(a, b).answers[0]
     assert found.comparison.runs == (3, 2)
-    assert found.comparison.test.startswith("Student's t over runs and items")
+    assert found.comparison.test.startswith("Behrens-Fisher test over runs and items")
     copied = shutil.copytree(a[0], tmp_path / "copy")
     assert compare_models([a[0], copied], b[0]).notes == (
         "Runs 1 and 2 of A have the same score on every item, as copies would.",

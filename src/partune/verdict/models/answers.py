@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from partune.verdict.models import bounded
 from partune.verdict.models.pairing import Measure, Paired
@@ -232,7 +231,7 @@ class _Joined:
     def interval(self, comparison: Comparison) -> tuple[float, float]:
         """Return the two-sided 95 % confidence interval of the gain.
 
-        Where Gaffke's interval alone is not enough, it is joined with Student's, which the comparison has.
+        Where Gaffke's interval alone is not enough, it is joined with the interval of the comparison.
         """
         effects, most = self._effects
         if most == 0.0:  # all scores of both models are equal, and have no bounds
@@ -251,8 +250,10 @@ class _Joined:
     @property
     def margin_test(self) -> str:
         """The name of the test of a margin."""
-        runs = "items" if len(self.a) == len(self.b) == 1 else "runs and items"
-        return GAFFKE if self._distribution_free else f"Student's t over {runs}, and {GAFFKE}"
+        if self._distribution_free:
+            return GAFFKE
+        test = "Student's t over items" if self._alone else "Behrens-Fisher test over runs and items"
+        return f"{test}, and {GAFFKE}"
 
     def chances(self, comparison: Comparison, margin: float | None) -> tuple[float, ...]:
         """Return the p-values of the difference and, if there is a margin, of the margin, before any correction.
@@ -290,6 +291,6 @@ class _Joined:
         p = bounded.chance_at_most(-margin, effects, -most)
         if self._distribution_free:
             return p
-        above = comparison.gain + margin
-        t = above / comparison.stderr if comparison.stderr > 0 else math.copysign(math.inf, above)
-        return max(p, float(stats.t.sf(t, comparison.df)), 0.5 ** len(effects))
+        if math.isfinite(comparison.stderr):
+            p = max(p, comparison.variance.error.sf(comparison.gain + margin))
+        return max(p, 0.5 ** len(effects))

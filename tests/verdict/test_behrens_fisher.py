@@ -1,0 +1,60 @@
+"""The distribution of an error with two estimated variances, against sampling, SciPy and published values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from partune.verdict.behrens_fisher import BehrensFisher
+
+DFS = st.sampled_from([1.0, 2.0, 3.0, 7.5, 383.0, math.inf])
+
+
+@pytest.mark.parametrize("df", [1.0, 3.0, 383.0, math.inf])
+def test_one_variance_is_students_t(df: float) -> None:
+    found = BehrensFisher((4.0, 0.0), (df, 1.0))
+    assert found.sf(3.0) == pytest.approx(stats.t.sf(1.5, df))
+    assert found.quantile(0.975) == pytest.approx(2 * stats.t.ppf(0.975, df))
+    assert BehrensFisher((0.0, 4.0), (math.inf, df)).sf(3.0) == pytest.approx(found.sf(3.0))
+
+
+def test_no_variance_is_no_error() -> None:
+    found = BehrensFisher((0.0, 0.0), (3.0, math.inf))
+    assert (found.sf(-1e-9), found.sf(0.0), found.sf(1e-9), found.quantile(0.975)) == (1.0, 0.5, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("df", "percent_5", "percent_1"), [(6, 2.435, 3.557), (8, 2.292, 3.206), (24, 2.056, 2.751)])
+def test_the_published_tables_for_equal_variances(df: float, percent_5: float, percent_1: float) -> None:
+    """Fisher and Yates, Statistical Tables, table VI 1: two-sided points at an angle of 45 degrees, equal n."""
+    found = BehrensFisher((0.5, 0.5), (df, df))
+    assert found.quantile(0.975) == pytest.approx(percent_5, abs=2e-3)
+    assert found.quantile(0.995) == pytest.approx(percent_1, abs=4e-3)
+
+
+@pytest.mark.parametrize(
+    ("variances", "dfs"), [((1.0, 1.0), (1.0, 1.0)), ((0.1, 1.0), (383.0, 1.0)), ((1.0, 0.01), (383.0, 2.0))]
+)
+def test_it_is_the_sum_of_two_students_variables(variances: tuple[float, float], dfs: tuple[float, float]) -> None:
+    rng = np.random.default_rng(0)
+    draws = sum(math.sqrt(v) * rng.standard_t(df, 400_000) for v, df in zip(variances, dfs, strict=True))
+    found = BehrensFisher(variances, dfs)
+    for x in (0.0, 0.5, 2.0, 6.0):
+        p = found.sf(x)
+        assert np.mean(draws > x) == pytest.approx(p, abs=4.5 * math.sqrt(p * (1 - p) / 400_000) + 1e-4)
+
+
+@given(st.tuples(st.floats(1e-12, 1e3), st.floats(1e-12, 1e3)), st.tuples(DFS, DFS), st.floats(0.55, 0.999))
+def test_quantiles_invert_tails_and_lie_above_each_part(
+    variances: tuple[float, float], dfs: tuple[float, float], p: float
+) -> None:
+    found = BehrensFisher(variances, dfs)
+    x = found.quantile(p)
+    assert found.sf(x) == pytest.approx(1 - p, abs=1e-7)
+    assert found.sf(-x) == pytest.approx(p, abs=1e-7)
+    for variance, df in zip(variances, dfs, strict=True):
+        assert x >= math.sqrt(variance) * float(stats.t.ppf(p, df)) * (1 - 1e-3)
