@@ -10,10 +10,10 @@ which are crossed because every run answers every item:
 Notation: c is a configuration, s one of its S[c] runs, i one of n items with weights w[i] that sum to 1.
 
     gain = sum_i w[i] d[i]         d[i] = mean_s y[winner, s, i] - mean_s y[reference, s, i]
-    Var(gain) = items + sum_c max(0, runs[c] - rest[c])
+    Var(gain) = max(0, items - sum_c rest[c]) + sum_c runs[c]
     items     = sum_i w[i]^2 (d[i] - mean d)^2 n / (n - 1)       within strata; contains gamma / n and epsilon / (S n)
     runs[c]   = Var_s(sum_i w[i] y[c, s, i]) / S[c]              contains alpha / S and epsilon / (S n)
-    rest[c]   = epsilon / (S n), estimated from the residuals; subtracted because both terms above contain it
+    rest[c]   = epsilon / (S n), estimated from the residuals; subtracted once, because both terms above contain it
 
 The variance of the items has Satterthwaite's degrees of freedom (1946) from the items of each stratum (a task, or
 a subtask of a group), and that of the runs has them from the runs of each side (Welch 1947). The two are not merged:
@@ -110,7 +110,7 @@ class Variance:
     Attributes:
         items: The variance due to the choice of items; nan if it is not known.
         items_df: Its degrees of freedom.
-        runs: The variance that the runs of both sides add.
+        runs: The variance due to the runs of both sides, as far as a side has several.
         runs_df: Its degrees of freedom.
     """
 
@@ -136,11 +136,12 @@ class Variance:
         differences = winner.values.mean(axis=0) - reference.values.mean(axis=0)  # (n,)
         variances = spread(differences[None], winner.weights, strata)[0]
         by_stratum = np.array([variances[strata == group].sum() for group in groups])
-        sides = [(_of_runs(side, strata), len(side) - 1) for side in (winner, reference) if len(side) > 1]
-        if trained and len(sides) == 1:
-            (variance, df) = sides[0]
-            sides = [(variance * (1 + max(len(winner), len(reference))), df)]
-        return cls(*satterthwaite(zip(by_stratum, sizes - 1, strict=True)), *satterthwaite(sides))
+        items, items_df = satterthwaite(zip(by_stratum, sizes - 1, strict=True))
+        several = [side for side in (winner, reference) if len(side) > 1]
+        scale = 1 + len(several[0]) if trained and len(several) == 1 else 1
+        runs, runs_df = satterthwaite((scale * _of_runs(side), len(side) - 1) for side in several)
+        rest = scale * sum(_of_residuals(side, strata) for side in several)
+        return cls(max(0.0, items - rest), items_df, runs, runs_df)
 
     @property
     def stderr(self) -> float:
@@ -164,13 +165,15 @@ def satterthwaite(estimates: Iterable[tuple[float, float]]) -> tuple[float, floa
     return total, total**2 / sum(variance**2 / df for variance, df in pairs) if pairs else math.inf
 
 
-def _of_runs(runs: Runs, strata: Array) -> float:
-    """Return the variance that runs add to their mean score, besides that of the items."""
-    count = len(runs)
-    between = float((runs.values @ runs.weights).var(ddof=1)) / count
+def _of_runs(runs: Runs) -> float:
+    """Return the variance of the mean score of several runs, estimated from their scores."""
+    return float((runs.values @ runs.weights).var(ddof=1)) / len(runs)
+
+
+def _of_residuals(runs: Runs, strata: Array) -> float:
+    """Return the part of this variance that comes from what runs answer differently to each item."""
     residuals = runs.values - runs.values.mean(axis=0)  # (S, n)
-    rest = float(spread(residuals, runs.weights, strata).sum()) / (count - 1) / count
-    return max(0.0, between - rest)
+    return float(spread(residuals, runs.weights, strata).sum()) / (len(runs) - 1) / len(runs)
 
 
 @dataclass(frozen=True)
