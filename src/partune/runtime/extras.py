@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import json
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -36,6 +36,21 @@ def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUN
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {install_command('finetune')}")
+
+
+def require_packages(what: str, packages: Mapping[str, str]) -> None:
+    """Check that packages for an optional feature are installed, apart from those that partune has an extra for.
+
+    Args:
+        what: The name, in the message, of the feature that needs the packages.
+        packages: The names of the distributions, by the names of the modules.
+
+    Raises:
+        UserError: A package is missing. The message has the command that installs it.
+    """
+    missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise UserError(f"{what} needs {', '.join(missing)}, not installed here: pip install {' '.join(missing)}")
 
 
 def install_command(extra: str, pip: str = "pip install") -> str:
