@@ -76,7 +76,8 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
 # What a comparison of words finds, and what it does not.
 COMPARED = (
     "Words were compared without case, spaces and punctuation: whole prompts, texts of at least 8 words within them, "
-    "and runs of 13 words. Not found are rewordings, translations, and runs that more than 10 rows or items have."
+    "and runs of 13 words. Not found are rewordings, translations, and phrases of a template, such as those that more "
+    "than 10 items have."
 )
 
 
