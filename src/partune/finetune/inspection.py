@@ -100,7 +100,7 @@ def inspect(
         return found
     from partune.finetune.scoring.row_labels import evident_labels
 
-    examples = tokenise(data, tokenizer)
+    examples = tokenise(data, tokenizer, source)
     cut = examples.cut(data.max_length, data.loss_on)
     labels = evident_labels(examples, tokenizer)
     return dataclasses.replace(
