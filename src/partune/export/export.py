@@ -121,12 +121,12 @@ def export(
         tools = [tool for tool in RECIPES if tool in recipes]
         found = _describe(record, summary, trial, run, adapter, draft, out, Exported(merge, quantize), tools, scored)
         draft.rename(out)
-        if found is not None:
-            tell(found.sentence)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    if found is not None:
+        tell(found.sentence)  # after the `try`, because an error of the terminal is none of the folder's
     return out
 
 
