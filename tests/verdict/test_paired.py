@@ -13,8 +13,10 @@ from partune.verdict.flips import sign_flips
 from partune.verdict.paired import (
     LEVEL,
     Comparison,
+    Rival,
     Runs,
     Variance,
+    Verdict,
     compare,
     joined_small,
     level,
@@ -315,6 +317,45 @@ def test_a_loss_is_shown_as_one() -> None:
     assert found.sentence.startswith("SHOWN WORSE than the untouched base model (gain -0.")
     assert "p < 0.001" in found.sentence
     assert not found.use_defaults  # which are not better than the base
+
+
+def judged(*p_worse: float) -> Verdict:
+    """A verdict whose comparisons with base, defaults and recipes have these p-values of a loss."""
+    tests = [Comparison(-0.1, Variance(0.01, 0.0, 50.0), 1 - p, p, 100, level=level(1)) for p in p_worse]
+    recipes = tuple(Rival(f"r{i}", over, over) for i, over in enumerate(tests[2:]))
+    return Verdict(tests[0], tests[1], tests[1], seeds=4, others=recipes)
+
+
+@pytest.mark.parametrize(
+    ("p_worse", "worse"),
+    [  # level(1) is .0375: Holm compares with .009375, .0125, .01875 and .0375
+        ((0.0093, 0.0124, 0.0187, 0.0375), ("base", "defaults", "r0", "r1")),
+        ((0.0375, 0.0187, 0.0124, 0.0093), ("base", "defaults", "r0", "r1")),
+        ((0.0094, 0.0094, 0.0094, 0.0094), ()),
+        ((0.0126, 0.9, 0.001, 0.0126), ("r0",)),
+        ((0.9, 0.0188, 0.001, 0.0124), ("r0", "r1")),
+        ((0.0187, 0.9), ("base",)),
+        ((0.9, 0.0188), ()),
+    ],
+)
+def test_losses_are_shown_by_holms_procedure(p_worse: tuple[float, ...], worse: tuple[str, ...]) -> None:
+    found = judged(*p_worse)
+    assert found.worse_than == worse
+    names = ["base", "defaults", *(rival.name for rival in found.others)]
+    assert [name for name in names if found.relation(name) == "worse"] == list(worse)
+    assert found.sentence.count("SHOWN WORSE than") + found.sentence.count(" and than") == len(worse)
+
+
+def test_several_baselines_do_not_make_a_false_loss_more_frequent() -> None:
+    """Without any effect, and with p-values that are correlated as those of one winner are."""
+    rng = np.random.default_rng(3)
+    counts = {"verdict": 0, "each alone": 0}
+    for _ in range(4000):
+        p = stats.norm.cdf(math.sqrt(0.5) * rng.normal() + math.sqrt(0.5) * rng.normal(size=4))
+        counts["verdict"] += bool(judged(*p).worse_than)
+        counts["each alone"] += bool((p <= level(1)).any())
+    assert counts["each alone"] > 1.5 * LEVEL * 4000
+    assert counts["verdict"] <= level(1) * 4000 + 2.6 * math.sqrt(level(1) * 4000)
 
 
 def test_the_defaults_are_advised_where_they_are_shown_better_than_both() -> None:

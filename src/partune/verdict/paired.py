@@ -233,11 +233,6 @@ class Comparison:
         return self.relation == "worse"
 
     @property
-    def chance(self) -> float:
-        """The p-value to report: that of the loss if the winner is shown worse, otherwise that of the gain."""
-        return self.p_worse if self.worse else self.p
-
-    @property
     def interval(self) -> tuple[float, float]:
         """The two-sided 95 % confidence interval of the gain."""
         half = self.variance.error.quantile(0.975) if math.isfinite(self.stderr) else math.nan
@@ -298,8 +293,31 @@ class Verdict:
 
     @property
     def worse_than(self) -> tuple[str, ...]:
-        """The baselines that the winner is shown to be worse than, such as (), ("base",) or ("base", "defaults")."""
-        return tuple(name for name, comparison in self._steps.items() if comparison.worse)
+        """The baselines that the winner is shown to be worse than, such as (), ("base",) or ("base", "defaults").
+
+        The tests for a loss have no fixed sequence, because a winner that beats the base model may lose to a recipe.
+        With Holm's procedure (1979), the chance of any false "worse" stays at the significance level: the smallest of
+        m p-values is compared with level / m, the next one with level / (m - 1), and so on up to the first that is
+        larger.
+        """
+        losses = sorted(self._steps, key=lambda name: self._steps[name].p_worse)
+        left = zip(losses, range(len(losses), 0, -1), strict=True)
+        shown = list(itertools.takewhile(lambda pair: self._is_loss(*pair), left))
+        return tuple(name for name in self._steps if name in dict(shown))
+
+    def _is_loss(self, name: str, tests: int) -> bool:
+        """Return whether a comparison shows a loss at its level divided by a number of tests."""
+        comparison = self._steps[name]
+        return comparison.worse and comparison.p_worse <= comparison.level / tests
+
+    def relation(self, name: str) -> Relation:
+        """Return whether the winner is shown better or worse than a baseline of this verdict, or neither.
+
+        A comparison by itself may show a loss that does not count among the several tests of a verdict.
+        """
+        if name in self.worse_than:
+            return "worse"
+        return "better" if self._steps[name].better else "open"
 
     @property
     def untested(self) -> tuple[str, ...]:
@@ -317,14 +335,15 @@ class Verdict:
     def sentence(self) -> str:
         """The verdict in one sentence, with a second one if it is about two adapters instead of hyperparameters."""
         base, defaults = self.over_base, self.over_defaults
-        text = f"{self._than(base, self.failed > 0)} the untouched base model ({_words(base)})"
+        text = f"{self._than('base', self.failed > 0)} the untouched base model ({self._words('base')})"
         if self.failed:
             text += f": {self.failed} of {self.failed + self.seeds} fresh runs of the winner failed"
             if defaults is not None and "defaults" in self.worse_than:
-                text += f"; {self._than(defaults)} {self.called} ({_words(defaults)})"
+                text += f"; {self._than('defaults')} {self.called} ({self._words('defaults')})"
         elif defaults is not None and (base.better or "defaults" in self.worse_than):
-            joint = " and than" if base.relation == defaults.relation else f", but {self._than(defaults)}"
-            text += f"{joint} {self.called} ({_words(defaults)})"
+            is_same = self.relation("base") == self.relation("defaults")
+            joint = " and than" if is_same else f", but {self._than('defaults')}"
+            text += f"{joint} {self.called} ({self._words('defaults')})"
         text += self._further_words()
         return (
             f"{text}."
@@ -335,16 +354,24 @@ class Verdict:
     def _further_words(self) -> str:
         """Return the part of the sentence about the second and further baselines."""
         tested = [rival for rival in self.others if rival.name not in self.untested]
-        text = "".join(f"; {self._than(each.over)} the baseline {each.name} ({_words(each.over)})" for each in tested)
+        names = [rival.name for rival in tested]
+        text = "".join(f"; {self._than(name)} the baseline {name} ({self._words(name)})" for name in names)
         # The sequence ends before the untested ones, so even a small p would not show that the winner is better.
         untested = [f"the baseline {name}" for name in self.untested]
         if untested and (self.failed or not self.over_base.better) and "defaults" not in self.worse_than:
             untested.insert(0, self.called)  # the sequence ended at the base model
         return f"{text}; not tested against {' and '.join(untested)}" if untested else text
 
-    @staticmethod
-    def _than(comparison: Comparison, open_anyway: bool = False) -> str:
-        relation = "open" if open_anyway and comparison.better else comparison.relation
+    def _words(self, name: str) -> str:
+        """Return the gain over a baseline, and the p-value of the loss if a loss is shown, otherwise of the gain."""
+        comparison = self._steps[name]
+        gain = rounding.difference(comparison.gain, comparison.stderr)
+        p = comparison.p_worse if self.relation(name) == "worse" else comparison.p
+        return f"gain {gain}, {rounding.chance(p)}"
+
+    def _than(self, name: str, open_anyway: bool = False) -> str:
+        relation = self.relation(name)
+        relation = "open" if open_anyway and relation == "better" else relation
         return {"better": "BETTER than", "worse": "SHOWN WORSE than", "open": "NOT SHOWN BETTER than"}[relation]
 
 
@@ -478,8 +505,3 @@ def joined_small(strata: Array) -> Array:
 
 def _is_mcnemar(weights: Array, differences: Array) -> bool:
     return bool(np.ptp(weights) <= 1e-12 and np.isin(differences, (-1.0, 0.0, 1.0)).all())
-
-
-def _words(comparison: Comparison) -> str:
-    gain = rounding.difference(comparison.gain, comparison.stderr)
-    return f"gain {gain}, {rounding.chance(comparison.chance)}"
