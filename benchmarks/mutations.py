@@ -333,17 +333,17 @@ MUTATIONS = (
     ),
     Mutation(
         "what two runs answer differently is counted twice",
-        "verdict/paired.py",
+        "verdict/variance.py",
         "max(0.0, items - rest)",
         "items",
-        ("verdict/test_paired.py",),
+        ("verdict/test_variance.py",),
     ),
     Mutation(
         "many items hide that the runs are few",
-        "verdict/paired.py",
+        "verdict/variance.py",
         "(self.items_df, self.runs_df)",
         "(self.items_df, self.items_df)",
-        ("verdict/test_paired.py",),
+        ("verdict/test_variance.py",),
     ),
     Mutation(
         "a confirmed trial that a round has dropped wins by few runs",
