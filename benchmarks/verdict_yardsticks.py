@@ -22,7 +22,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import binom, binomtest
 
-from partune.verdict.paired import Runs, compare, level
+from partune.verdict.paired import compare, level
+from partune.verdict.runs import Runs
 
 ITEMS = (5, 20, 100, 500, 2000)
 Array = np.ndarray

@@ -14,6 +14,7 @@ from partune import config
 from partune.cli import inspection, main
 from partune.demo import DIRECTORY
 from partune.runtime.console import Console
+from tests.support.full import files_of_at_most
 from tests.support.tiny import write_jsonl
 
 CSV = 'Question;Answer;Source\n"Who oils ""it""; when?";Anna;manual\nWhy?;NA;\n"Who oils ""it""; when?";Ben;\n'
@@ -68,6 +69,16 @@ def test_rows_are_converted(path: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["data", str(path), "--data-limit", "1", "--write", str(out)]) == 0
     assert capsys.readouterr().out == f"wrote 1 row to {out}\n"
     assert out.read_text() == '{"instruction": "Who oils \\"it\\"; when?", "input": "", "output": "Anna"}\n'
+
+
+def test_a_disk_that_fills_up_leaves_no_half_of_a_page(
+    leaky: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with files_of_at_most(1000):
+        assert main(["data", str(leaky), "--rows", "0", "--html", str(tmp_path / "rows.html")]) == 2
+    assert f"cannot write {tmp_path / 'rows.html'}: " in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.html"))
+    assert not list(tmp_path.glob(".partune-*"))
 
 
 @pytest.mark.parametrize(

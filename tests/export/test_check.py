@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -167,6 +169,25 @@ def test_a_base_in_four_bits_is_checked_only_where_it_loads(tmp_path: Path) -> N
     ):
         export(tmp_path / "s", tmp_path / "checked", anyway=True, checked=True)
     assert not (tmp_path / "checked").exists()
+
+
+def test_a_closed_terminal_does_not_look_like_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = exports._describe
+
+    def checked(*arguments: Any) -> Any:
+        describe(*arguments)
+        return SimpleNamespace(sentence="It lost nothing.")
+
+    def closed(sentence: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, sentence)
+
+    hand_over(tmp_path, Tuning())
+    monkeypatch.setattr(exports, "_describe", checked)
+    with pytest.raises(BrokenPipeError, match="It lost nothing"):
+        export(tmp_path / "s", tmp_path / "checked", tell=closed)
+    assert (tmp_path / "checked" / "README.md").is_file()
 
 
 @pytest.mark.slow

@@ -47,7 +47,11 @@ def test_each_count_has_its_sentence() -> None:
     for name, count in counts.items():
         (note,) = row_notes({name: count})
         assert str(count) in note
+        assert ("`partune data DATA --validation-data FILE`" in note) == (
+            name in ("validation_twins", "validation_prompts")
+        )
     assert len(row_notes(counts)) == 9
+    assert sum("`partune data" in note for note in row_notes(counts)) == 1
     assert row_notes({**COUNTS, **dict.fromkeys(counts, 0)}) == []
 
 

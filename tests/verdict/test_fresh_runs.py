@@ -33,7 +33,7 @@ from partune.verdict.paired import level
 from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
 from partune.workers.base import Inline, WorkerLostError
 from tests.support import ROOT
-from tests.support.simulated import SimulatedTuning
+from tests.support.simulated import Died, Mortal, SimulatedTuning
 
 SCRIPT = runpy.run_path(str(ROOT / "benchmarks" / "verdict_errors.py"))
 SPACE = Space(learning_rate=Float(1e-6, 1e-3, log=True), lora_r=Int(2, 64, log=True))
@@ -385,9 +385,9 @@ def test_a_baseline_or_a_winner_that_lost_its_worker_is_not_on_record(
     tmp_path: Path, method: str, what: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(*_: Any) -> Observation:
-        raise WorkerLostError("its worker died 3 times")
+        raise Died
 
-    study = Study(SPACE, Reloaded(), "random", directory=tmp_path / "s", workers=Dying())
+    study = Study(SPACE, Reloaded(), "random", directory=tmp_path / "s", workers=Mortal())
     with monkeypatch.context() as patched:
         patched.setattr(Reloaded, method, die)
         told = rf"lost, and not on record: {what} \(its worker died 3 times\)\. To run .*: partune resume .*s$"

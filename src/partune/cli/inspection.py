@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from partune.errors import UserError
 from partune.report.row_sentences import length_notes, reading_notes, scored_notes, shortened
+from partune.runtime.disk import write_whole
 from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def show(
     if path is not None:
         from partune.report.html.rows import page
 
-        _write(path, page(found, data, None if model is None else model.path))
+        write_whole(path, page(found, data, None if model is None else model.path))
         console.print(text(f"\nwrote {path}"))
 
 
@@ -74,14 +75,6 @@ def _new_page(name: str) -> Path:
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: there is no folder {path.parent}")
     return path
-
-
-def _write(path: Path, page: str) -> None:
-    """Write a page; raise UserError if that fails."""
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _page(found: Inspection, data: config.Data, count: int, colours: bool) -> Iterator[Text]:

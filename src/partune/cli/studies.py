@@ -40,7 +40,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
         UserError: A setting is wrong or would have no effect. Nothing has been written.
     """
     from partune import config
-    from partune.config import unused
+    from partune.config import vetting
     from partune.objectives.base import not_searched
     from partune.study import from_config
 
@@ -50,7 +50,7 @@ def begin(arguments: argparse.Namespace, mapping: dict[str, Any]) -> int:
     if arguments.print_config:
         print_yaml(lambda ascii_only: config.dump(study_config, ascii_only))
         return 0
-    unused.refuse(study_config, study_config.space or ())
+    vetting.vet(study_config, study_config.space or ())
     watcher = watcher_of(arguments)
     if fixed:
         watcher.noted(not_searched(fixed))

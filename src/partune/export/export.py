@@ -23,6 +23,7 @@ from partune.export.card import Exported, card
 from partune.export.check import Check, check, judged
 from partune.export.chosen import Chosen, tilde
 from partune.export.recipes.write import RECIPES, write
+from partune.export.repeat import study_file
 from partune.export.usage import Tokenizer
 from partune.record.record import Record
 from partune.report.plain_data import Summary
@@ -120,12 +121,12 @@ def export(
         tools = [tool for tool in RECIPES if tool in recipes]
         found = _describe(record, summary, trial, run, adapter, draft, out, Exported(merge, quantize), tools, scored)
         draft.rename(out)
-        if found is not None:
-            tell(found.sentence)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+    if found is not None:
+        tell(found.sentence)  # after the `try`, because an error of the terminal is none of the folder's
     return out
 
 
@@ -253,7 +254,8 @@ def _describe(
     elif scored is not None:
         raise UserError(f"{adapter} is not in PEFT's format, so `--check` cannot load it: leave `--check` out")
     exported = dataclasses.replace(exported, tokenizer=tokenizer, check=found)
-    text = card(summary, record.header, which if isinstance(which, str) else trial, chosen, exported)
+    study = None if chosen is None else study_file(record, summary)
+    text = card(summary, study, which if isinstance(which, str) else trial, chosen, exported)
     (draft / "README.md").write_text(text, encoding="utf-8")
     return found
 

@@ -3,12 +3,18 @@
 Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if it asks what
 the row asks: if its prompt, or a text of at least SHORTEST words in its document, is the row's prompt or one of the
 texts of that. An item is like a row if the two share RUN words in a row, as in GPT-3 (Brown et al. 2020, appendix C:
-13-grams, no shorter texts than 8 words, and no runs that more than 10 texts have, which are phrases of a template).
+13-grams, no shorter texts than 8 words).
+
+Phrases of a template are left out. GPT-3 took for such a phrase any run that more than 10 training texts have, because
+these came from the web. Training rows may repeat an item on purpose, and such an item is learned best of all. So the
+phrases are told by the items here: more than USUAL different items have them, or several items that are more than half
+of all, and more than USUAL rows. Validation rows share instructions with the training rows by design, so for them a
+run that more than USUAL rows have is left out too.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,7 +97,7 @@ class TrainingTexts:
                 share instructions, so that only the whole prompt tells what is asked.
         """
         same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
-        alike = {i: shared for i, shared in sorted(self._alike(items).items()) if i not in same}
+        alike = {i: shared for i, shared in sorted(self._alike(items, whole).items()) if i not in same}
         rows = [(number, items[i].prompt) for i, number in same.items()]
         rows += [(number, " ".join(run)) for number, run in alike.values()]
         return Seen(what, len(items), len(same), len(alike), tuple(rows))
@@ -105,23 +111,29 @@ class TrainingTexts:
         found = [known[key] for key in keys for known in (self._prompts, self._texts) if key in known]
         return min(found, default=None)
 
-    def _alike(self, items: Sequence[Item]) -> dict[int, tuple[int, Words]]:
+    def _alike(self, items: Sequence[Item], whole: bool) -> dict[int, tuple[int, Words]]:
         """Return, for each item that shares a run of words with a row, the number of the first such row and the run."""
         owners: dict[Words, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
             for run in set(_runs(item)):
                 owners[run].append(i)
-        owners = {run: found for run, found in owners.items() if len(found) <= USUAL}
+        prompts = [words(item.prompt) for item in items]  # equal items count once: they are no template
+        different = {run: len({prompts[i] for i in found}) for run, found in owners.items()}
+        owners = {run: found for run, found in owners.items() if different[run] <= USUAL}
         if not owners:
             return {}
-        rows: dict[Words, list[int]] = defaultdict(list)
+        first, counts = dict[Words, int](), Counter[Words]()
         for number, item in self._rows:
             for run in {run for run in _runs(item) if run in owners}:
-                rows[run].append(number)
+                first.setdefault(run, number)
+                counts[run] += 1
+        half = len(set(prompts)) / 2
         alike: dict[int, tuple[int, Words]] = {}
-        for run, numbers in rows.items():
-            for i in owners[run] if len(numbers) <= USUAL else ():
-                alike[i] = min((numbers[0], run), alike.get(i, (numbers[0], run)))
+        for run, number in first.items():
+            if counts[run] > USUAL and (whole or different[run] > max(1, half)):
+                continue
+            for i in owners[run]:
+                alike[i] = min((number, run), alike.get(i, (number, run)))
         return alike
 
 

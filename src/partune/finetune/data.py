@@ -229,7 +229,7 @@ class Examples:
         }
 
 
-def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
+def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase, source: Source | None = None) -> Examples:
     """Return all examples of a study's data at full length, with answers marked as trained.
 
     From these, `Examples.cut` makes the examples of a trial, with the trial's `max_length` and `loss_on`.
@@ -237,11 +237,12 @@ def tokenise(data: config.Data, tokenizer: PreTrainedTokenizerBase) -> Examples:
     Args:
         data: Section `data` of a study.
         tokenizer: The base model's tokenizer.
+        source: The rows of the data, if they have been read; None reads them.
 
     Raises:
         UserError: A row cannot be read, or all rows are empty.
     """
-    source = read(data)
+    source = source or read(data)
     rows = normalise(data, source.rows)
     nonempty = [(number, row) for number, row in rows.rows if not is_empty(row, rows.form)]
     if not nonempty:

@@ -20,6 +20,7 @@ from partune.finetune.data import Examples, is_empty, reading_of, tokenise
 from partune.finetune.rows.files import read
 from partune.finetune.rows.forms import Rows, normalise
 from partune.finetune.rows.values import Row
+from partune.runtime.disk import write_whole
 from partune.runtime.paths import as_path
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def inspect(
         return found
     from partune.finetune.scoring.row_labels import evident_labels
 
-    examples = tokenise(data, tokenizer)
+    examples = tokenise(data, tokenizer, source)
     cut = examples.cut(data.max_length, data.loss_on)
     labels = evident_labels(examples, tokenizer)
     return dataclasses.replace(
@@ -159,11 +160,7 @@ def convert(data: config.Data, out: str) -> Mapping[str, int]:
     path = as_path(out)
     if os.path.lexists(path):
         raise UserError(f"{path} exists already and is never overwritten: choose another name with `--write`")
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kept)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+    write_whole(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in kept))
     return {"rows": len(kept), "empty": len(rows.rows) - len(kept)}
 
 

@@ -120,6 +120,7 @@ class Materials:
             load_tokenizer,
             quantization,
         )
+        from partune.finetune.rows.files import read
         from partune.finetune.scoring.base import tokens_of
         from partune.finetune.scoring.definitions import check_file
         from partune.finetune.scoring.held_out import HeldOut, validation_data
@@ -140,8 +141,9 @@ class Materials:
 
         with own_generators(torch.device("cpu")):
             tokenizer = load_tokenizer(self.model)
-            rows = tokenise(self.data, tokenizer)
-            held = HeldOut.of(rows, study, tokenizer)
+            source = read(self.data)
+            rows = tokenise(self.data, tokenizer, source)
+            held = HeldOut.of(rows, study, tokenizer, source)
             base = self.base(dtype)
             validation = None if held is None else held.task(self.data, self.validation, base)
             scorer = Scorer(base, self.validation, study.test, study.search.seed, validation)
@@ -175,6 +177,7 @@ class Materials:
         tasks = [task for task in self.scorer.tasks if isinstance(task, HarnessTask)]
         with self._loading:
             if self._seen is None and tasks:
+                # Read again: rows kept since `prepare` would fill the memory of each worker, and only one is asked.
                 rows = normalise(self.data, read(self.data).rows)
                 texts = TrainingTexts(rows.rows, rows.form)
                 seen = [texts.find(task.name, [Item(*pair) for pair in task.texts()]) for task in tasks]

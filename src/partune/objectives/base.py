@@ -213,6 +213,17 @@ def observed(objective: Objective, trial: Trial, adapter: Path | None, judge: Ju
     return _timed(lambda: objective.evaluate_judged(trial, adapter, judge))
 
 
+def observed_baseline(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
+    """Train and score a baseline, and record its duration; an exception makes the observation of a failed run.
+
+    Args:
+        objective: The objective that evaluates the baseline.
+        trial: The configuration of the baseline.
+        adapter: The folder for the trained adapter.
+    """
+    return _timed(lambda: objective.score_defaults(trial, adapter))
+
+
 def observed_fresh(objective: Anchored, trial: Trial, adapter: Path) -> Observation:
     """Evaluate a fresh run (another training of a configuration, for the verdict) and record its duration.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from partune import config
-from partune.config import unused
+from partune.config import unused, vetting
 from partune.errors import UserError
 from partune.finetune.engines import Assignment, Settings
 from partune.objectives.agreement import difference, difference_of_first
@@ -232,8 +232,8 @@ class FineTune(Anchored):
         return {name: values[name] for name in searched.names if name in values}
 
     def vet(self, searched: Space) -> None:
-        """Raise UserError for a setting that would have no effect in a study of this space."""
-        unused.refuse(self.config, searched.names)
+        """Raise UserError for settings that would have no effect, or validation rows that are trained on."""
+        vetting.vet(self.config, searched.names)
 
     def declare(self, searched: Space | Iterable[str]) -> None:
         """Note which hyperparameters are searched; raise UserError if one is not a setting. Loads nothing."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from partune.report import words
 
+_LISTING = "`partune data DATA --validation-data FILE` lists them."
+
 
 def row_notes(data: Mapping[str, Any]) -> list[str]:
     """Return what a user should know about how rows were read, one sentence each.
@@ -55,12 +57,13 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     if count := data.get("validation_twins"):
         notes.append(
             f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "
-            "their scores say how well rows are remembered, not how new ones are answered."
+            "their scores say how well rows are remembered, not how new ones are answered. "
+            f"{_LISTING}"
         )
     if count := data.get("validation_prompts"):
         notes.append(
             f"{words.several(count, 'validation row')} {'has' if count == 1 else 'have'} the prompt of a training row, "
-            "with another answer."
+            f"with another answer.{'' if data.get('validation_twins') else f' {_LISTING}'}"
         )
     notes += [note for entry in data.get("seen", ()) for note in seen_notes(entry)]
     if count := data.get("unknown_tokens"):
@@ -73,7 +76,8 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
 # What a comparison of words finds, and what it does not.
 COMPARED = (
     "Words were compared without case, spaces and punctuation: whole prompts, texts of at least 8 words within them, "
-    "and runs of 13 words. Not found are rewordings, translations, and runs that more than 10 rows or items have."
+    "and runs of 13 words. Not found are rewordings, translations, and phrases of a template, such as those that more "
+    "than 10 items have."
 )
 
 

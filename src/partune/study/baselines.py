@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 
 from partune.errors import UserError
-from partune.objectives.base import Objective, observed, observed_fresh, unspoilt
+from partune.objectives.base import Objective, observed, observed_baseline, observed_fresh, unspoilt
 from partune.study.calls import Calls, continuing, lost
 from partune.study.loop import POLL, Running
 from partune.study.seeds import Purpose, derived_seed
@@ -137,12 +137,16 @@ class Baselines(_OutsideSearch):
         self._watcher.loaded(self._record.loaded)
 
     def _score_adapter(self, name: Baseline | FurtherBaseline, config: Config, what: str) -> None:
-        """Train a baseline's adapter and score it, unless that is already recorded."""
+        """Train a baseline's adapter and score it, unless that is already recorded.
+
+        A baseline that fails by itself, for example because its loss is not finite, is recorded as failed and not
+        repeated. If its worker dies, nothing is recorded, and the baseline runs again when the study is resumed.
+        """
         adapter = self._record.adapter(name).absolute()
         self._score_if_new(
             name,
             config,
-            lambda trial: self._calls(lambda objective: objective.score_defaults(trial, adapter), what),
+            lambda trial: self._calls(lambda objective: observed_baseline(objective, trial, adapter), what),
         )
 
     def _score_if_new(

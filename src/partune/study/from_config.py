@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from partune import config
-from partune.config import StudyConfig, unused
+from partune.config import StudyConfig, vetting
 from partune.errors import UserError
 from partune.record.record import CONFIG, Record
 from partune.space import SPACES, Space
@@ -42,7 +42,7 @@ def study(
     objective = _objective(study_config, directory)
     study_config = with_space(study_config, resume)
     if not resume:
-        unused.refuse(study_config, study_config.space or ())
+        vetting.vet(study_config, study_config.space or ())
     return Study(
         Space.parse(study_config.space or {}),
         objective,

@@ -10,7 +10,9 @@ import numpy as np
 from scipy import stats
 
 from partune.runtime import rounding
-from partune.verdict.paired import Runs, joined_small, level, spread
+from partune.verdict.paired import level
+from partune.verdict.runs import Runs
+from partune.verdict.variance import joined_small, spread
 
 ALIKE = 0.8  # the assumed correlation of an item's scores before and after tuning
 POWER = 0.8

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from partune import config
 from partune.errors import UserError
 from partune.finetune.data import Examples, tokenise
+from partune.finetune.rows.files import Source, read
 from partune.finetune.scoring.row_answers import Function, RowAnswers
 from partune.finetune.scoring.row_labels import METRICS, Labels, RowLabels, evident_labels, require_labels
 from partune.finetune.scoring.row_losses import RowLosses
@@ -38,13 +39,16 @@ class HeldOut:
     function: Function | None = None
 
     @classmethod
-    def of(cls, rows: Examples, study: config.StudyConfig, tokenizer: PreTrainedTokenizerBase) -> HeldOut | None:
+    def of(
+        cls, rows: Examples, study: config.StudyConfig, tokenizer: PreTrainedTokenizerBase, source: Source
+    ) -> HeldOut | None:
         """Hold out rows of the data, or read the file of validation rows; return None if tasks score the trials.
 
         Args:
             rows: All rows of the data, at full length.
             study: The study's settings.
             tokenizer: The base model's tokenizer.
+            source: The rows of the data, as they were read.
 
         Raises:
             UserError: The file of validation rows cannot be read, the metric needs labels and there are none, or there
@@ -56,7 +60,8 @@ class HeldOut:
         if validation.tasks:
             return None
         file, metric = validation_data(study), validation.metric
-        function = Function.of(metric, file or data) if metric is not None and ":" in metric else None
+        scored = source if file is None else read(file)
+        function = Function.of(metric, scored.rows) if metric is not None and ":" in metric else None
         labels = None
         if validation.metric in METRICS:
             labels = require_labels(data.path, validation.metric, rows)
@@ -68,7 +73,7 @@ class HeldOut:
             trained, chosen = held_out(rows, share, study.search.seed, kinds)
             held = None if labels is None else labels.select(chosen)
             return cls(rows.select(trained), rows.select(chosen), held, False, function)
-        own = tokenise(file, tokenizer)
+        own = tokenise(file, tokenizer, scored)
         found = None if labels is None else labels.among(own)
         if found is None and validation.metric in METRICS:
             raise UserError(

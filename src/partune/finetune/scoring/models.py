@@ -199,12 +199,14 @@ def _scorer(base: Base, asked: Asked) -> WholeScorer:
 def _rows(base: Base, data: config.Data, validation: config.Validation) -> ValidationRows:
     """Return rows as a task: their labels if their answers are labels, otherwise their loss, or as the metric says."""
     from partune.finetune.data import tokenise
+    from partune.finetune.rows.files import read
     from partune.finetune.scoring.held_out import HeldOut
     from partune.finetune.scoring.row_answers import Function
     from partune.finetune.scoring.row_labels import METRICS, evident_labels, require_labels
 
     metric = validation.metric
-    rows = tokenise(data, base.tokenizer)
+    source = read(data)
+    rows = tokenise(data, base.tokenizer, source)
     labels = evident_labels(rows, base.tokenizer) if metric is None else None
     if metric in METRICS:
         labels = require_labels(data.path, str(metric), rows)
@@ -214,7 +216,7 @@ def _rows(base: Base, data: config.Data, validation: config.Validation) -> Valid
         config.check_metric(validation)
     except ValueError as error:
         raise UserError(str(error)) from None
-    function = Function.of(str(metric), data) if validation.rows_generate and ":" in str(metric) else None
+    function = Function.of(str(metric), source.rows) if validation.rows_generate and ":" in str(metric) else None
     return HeldOut(rows, rows, labels, True, function).task(data, validation, base)
 
 

@@ -22,10 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from partune import config
 from partune.errors import UserError
 from partune.finetune.data import Examples, Row
-from partune.finetune.rows.files import read
 from partune.finetune.scoring.base import (
     Answer,
     Arrays,
@@ -69,12 +67,12 @@ class Function:
     rows: Mapping[int, Row]
 
     @classmethod
-    def of(cls, name: str, data: config.Data) -> Function:
-        """Load a function, and read the rows that it will be given.
+    def of(cls, name: str, rows: Sequence[Row]) -> Function:
+        """Load a function.
 
         Args:
             name: The function's name, package.module:function.
-            data: The section `data` of the validation rows.
+            rows: The validation rows, as read from the file.
 
         Raises:
             UserError: There is no such function, or it does not take a row and an answer.
@@ -86,7 +84,7 @@ class Function:
             raise UserError(f"metric {name} must be a function of two arguments, a row and an answer") from None
         except ValueError:  # a C function may have no signature
             pass
-        return cls(name, function, dict(enumerate(read(data).rows, 1)))
+        return cls(name, function, dict(enumerate(rows, 1)))
 
     @property
     def takes_all(self) -> bool:

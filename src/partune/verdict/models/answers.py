@@ -25,7 +25,8 @@ import numpy as np
 
 from partune.verdict.models import bounded
 from partune.verdict.models.pairing import Measure, Paired
-from partune.verdict.paired import LEVEL, Comparison, Runs, compare
+from partune.verdict.paired import LEVEL, Comparison, compare
+from partune.verdict.runs import Runs
 
 GAFFKE = "Gaffke's test of the items' differences"
 
