@@ -266,6 +266,13 @@ def _checked_pack(pack: int | str) -> int | str:
     return pack
 
 
+TRACKERS = ("mlflow", "wandb", "tensorboard", "trackio")
+
+
+def _listed(value: Any) -> Any:
+    return () if value is None else [value] if isinstance(value, str) else value
+
+
 class Where(Section):
     """Where trials run: in this process, or in worker processes. A study may be resumed elsewhere."""
 
@@ -282,6 +289,9 @@ class Where(Section):
     """YAML file that describes a batch system (slurm, oar, pbs, lsf, htcondor, sge), whose jobs run the trials."""
     time_limit: PositiveFloat | None = None
     """Largest number of seconds of a trial on a worker. A longer trial fails, and its worker is started again."""
+    track: Annotated[tuple[Literal["mlflow", "wandb", "tensorboard", "trackio"], ...], BeforeValidator(_listed)] = ()
+    """Experiment tracker that gets a run for each trial and baseline: mlflow, wandb, tensorboard or trackio. Repeat it
+    for several."""
 
 
 class Run(Where):

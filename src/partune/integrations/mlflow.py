@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
-import warnings
 
 from partune.errors import UserError, reason
 from partune.integrations.tracking import TrackedRun, Tracker, plain_name
@@ -33,7 +33,7 @@ class MLflow(Tracker):
     """
 
     name = "mlflow"
-    packages = {"mlflow": "mlflow"}
+    packages = ("mlflow",)
 
     def __init__(self, note: Callable[[str], None] = warnings.warn) -> None:
         super().__init__(note)

@@ -20,7 +20,7 @@ class TensorBoard(Tracker):
     """
 
     name = "tensorboard"
-    packages = {"tensorboard": "tensorboard", "torch": "torch"}
+    packages = ("tensorboard", "torch")
 
     def began(self, study: Watched, budget: int) -> None:
         """Refuse a study in memory, which has no folder.
@@ -43,8 +43,8 @@ class TensorBoard(Tracker):
         folder = self.directory / FOLDER / plain_name(run.name).replace("/", " ")
         writer = SummaryWriter(str(folder))
         # `add_hparams` would write these into a second folder.
-        for summary in hparams(dict(run.config), dict(run.metrics)):
-            writer._get_file_writer().add_summary(summary)
+        for summary in hparams(dict(run.config), dict(run.metrics)):  # type: ignore[no-untyped-call]
+            writer._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
         for name, value in run.metrics.items():
             writer.add_scalar(plain_name(name), value)
         for name, (steps, values) in run.curves.items():

@@ -17,12 +17,13 @@ To add a tracker, derive a class from `Tracker` and implement `send`:
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,11 +75,11 @@ class Tracker(Watcher, ABC):
 
     Attributes:
         name: The tracker's name, as in `--track`.
-        packages: The modules that the tracker imports, by the names of their distributions.
+        packages: The packages that the tracker imports.
     """
 
     name: ClassVar[str]
-    packages: ClassVar[Mapping[str, str]] = {}
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, note: Callable[[str], None] = warnings.warn) -> None:
         """Check that the tracker can be used.
@@ -93,8 +94,8 @@ class Tracker(Watcher, ABC):
         self._note = note
         self._study: Watched | None = None
         self._sent: set[str] = set()
-        self._queue: ThreadPoolExecutor | None = None
-        self._waiting: list[Future[None]] = []
+        self._queue: SimpleQueue[TrackedRun | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
         self._failed = False
         self._goal = SCORE
 
@@ -123,8 +124,11 @@ class Tracker(Watcher, ABC):
             budget: The total number of trials.
         """
         self._study = study
-        self._queue = ThreadPoolExecutor(1, f"partune-{self.name}")
         self._failed = False
+        self._queue = SimpleQueue()
+        # A daemon, so that a tracker that hangs does not keep the process from ending.
+        self._thread = threading.Thread(target=self._work, args=(self._queue,), name=self.name, daemon=True)
+        self._thread.start()
         ledger = self._ledger
         self._sent = set(ledger.read_text(encoding="utf-8").splitlines()) if ledger and ledger.exists() else set()
 
@@ -162,12 +166,13 @@ class Tracker(Watcher, ABC):
 
     def ended(self) -> None:
         """Wait until everything is sent, but not longer than a minute."""
-        if self._queue is None:
+        if self._thread is None:
             return
-        self._queue.shutdown(wait=False)
-        if wait(self._waiting, timeout=PATIENCE).not_done:
+        self._queue.put(None)
+        self._thread.join(PATIENCE)
+        if self._thread.is_alive():
             self._fail(f"has not answered for {PATIENCE:.0f} s")
-        self._queue, self._waiting = None, []
+        self._thread = None
 
     # ----- sending
 
@@ -176,24 +181,23 @@ class Tracker(Watcher, ABC):
         return None if self.directory is None else self.directory / FOLDER / self.name
 
     def _submit(self, name: str, trial: Trial) -> None:
-        if self._queue is None or self._failed or name in self._sent or trial.observation is None:
+        if self._thread is None or self._failed or name in self._sent or trial.observation is None:
             return
         self._sent.add(name)
         study = "study" if self.directory is None else self.directory.name
-        self._waiting = [future for future in self._waiting if not future.done()]
-        self._waiting.append(self._queue.submit(self._send, self._run(study, name, trial, trial.observation)))
+        self._queue.put(self._run(study, name, trial, trial.observation))
 
-    def _send(self, run: TrackedRun) -> None:
-        if self._failed:
-            return
-        try:
-            self.send(run)
-            if (ledger := self._ledger) is not None:
-                ledger.parent.mkdir(exist_ok=True)
-                with ledger.open("a", encoding="utf-8") as file:
-                    file.write(f"{run.name}\n")
-        except Exception as error:
-            self._fail(reason(error))
+    def _work(self, queue: SimpleQueue[TrackedRun | None]) -> None:
+        """Send the runs in the queue until its end, which is None, or until sending fails."""
+        while (run := queue.get()) is not None and not self._failed:
+            try:
+                self.send(run)
+                if (ledger := self._ledger) is not None:
+                    ledger.parent.mkdir(exist_ok=True)
+                    with ledger.open("a", encoding="utf-8") as file:
+                        file.write(f"{run.name}\n")
+            except Exception as error:
+                self._fail(reason(error))
 
     def _fail(self, what: str) -> None:
         """Stop sending, and say so."""
@@ -230,7 +234,9 @@ class Tracker(Watcher, ABC):
             curves[TRAINING_LOSS] = (np.arange(1, len(losses) + 1), losses)
         if len(points):
             curves[f"{self._goal.name} in training"] = (points[:, 0].astype(int), self._goal.sign * points[:, 1])
-        return {name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in curves.items()}
+        return {
+            name: (steps[np.isfinite(values)], values[np.isfinite(values)]) for name, (steps, values) in curves.items()
+        }
 
 
 def plain_name(name: str) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import os
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 from partune.integrations.tracking import TrackedRun, Tracker
@@ -22,7 +23,16 @@ class Trackio(Tracker):
     """
 
     name = "trackio"
-    packages = {"trackio": "trackio"}
+    packages = ("trackio",)
+
+    def __init__(self, note: Callable[[str], None] = warnings.warn) -> None:
+        super().__init__(note)
+        import trackio
+
+        # Trackio prints lines about each run, between those of the study. It has no setting for this, and redirecting
+        # the output would also catch what other threads print.
+        for module in (trackio, trackio.run, trackio.utils):
+            vars(module)["print"] = lambda *_, **__: None
 
     def send(self, run: TrackedRun) -> None:
         """Send a run that has ended."""

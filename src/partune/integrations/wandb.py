@@ -24,7 +24,7 @@ class WandB(Tracker):
     """
 
     name = "wandb"
-    packages = {"wandb": "wandb"}
+    packages = ("wandb",)
 
     def __init__(self, note: Callable[[str], None] = warnings.warn) -> None:
         super().__init__(note)

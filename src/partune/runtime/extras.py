@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -38,17 +38,17 @@ def require_finetune(what: str = "fine-tuning", modules: Iterable[str] = FINETUN
         raise UserError(f"{what} needs {', '.join(missing)}, not installed here: {install_command('finetune')}")
 
 
-def require_packages(what: str, packages: Mapping[str, str]) -> None:
+def require_packages(what: str, packages: Iterable[str]) -> None:
     """Check that packages for an optional feature are installed, apart from those that partune has an extra for.
 
     Args:
         what: The name, in the message, of the feature that needs the packages.
-        packages: The names of the distributions, by the names of the modules.
+        packages: The names of the packages, which are also those of their modules.
 
     Raises:
         UserError: A package is missing. The message has the command that installs it.
     """
-    missing = [package for module, package in packages.items() if importlib.util.find_spec(module) is None]
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"{what} needs {', '.join(missing)}, not installed here: pip install {' '.join(missing)}")
 
