@@ -1,9 +1,10 @@
-"""Find what a model is scored on among the rows that it is trained on: such scores say what it remembers.
+"""Find the scored items that also occur in the training rows: a score on these measures memory.
 
-Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if it asks what
-the row asks: if its prompt, or a text of at least SHORTEST words in its document, is the row's prompt or one of the
-texts of that. An item is like a row if the two share RUN words in a row, as in GPT-3 (Brown et al. 2020, appendix C:
-13-grams, no shorter texts than 8 words, and no runs that more than 10 texts have, which are phrases of a template).
+Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if both ask the
+same: the item's prompt, or one of its texts of at least SHORTEST words, equals the row's prompt or one of the row's
+texts. An item is like a row if both contain the same RUN consecutive words, a rule of GPT-3 (Brown et al. 2020,
+appendix C). Its numbers are used: 13 words, texts of at least 8 words, and at most 10 texts that contain a run, because
+more frequent runs are phrases of a template.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Item:
-    """The texts of an item by which it is recognised.
+    """The texts that identify an item.
 
     Attributes:
         prompt: What the model is asked.
-        texts: Texts that are part of it, such as the question within the prompt.
-        rest: Texts that tell nothing about what is asked, such as the answer.
+        texts: Other texts that say what is asked, such as the question within the prompt.
+        rest: Texts that do not say what is asked, such as the answer. Only runs of words are compared in them.
     """
 
     prompt: str
@@ -38,15 +39,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of the items of a task, or of the validation rows, stand in the training rows.
+    """How many items of a task, or how many validation rows, also occur in the training rows.
 
     Attributes:
         what: The name of the task, or "validation rows".
         items: The number of items.
         same: The number of items that ask the same as a training row.
         alike: The number of other items that share a run of words with a training row.
-        rows: For each such item, the number of the first training row, and the item's prompt or the words that the two
-            share; the same ones first.
+        rows: For each such item, the number of the first matching training row, and the item's prompt (`same`) or the
+            shared words (`alike`). The items counted in `same` come first.
     """
 
     what: str
@@ -63,11 +64,11 @@ class Seen:
 
 
 class TrainingTexts:
-    """The texts of training rows, among which items are looked for.
+    """The texts of training rows, in which items are looked up.
 
     Args:
-        rows: The number of each row and the row, in its form.
-        form: The form.
+        rows: The rows with their numbers.
+        form: The form of the rows.
     """
 
     def __init__(self, rows: Sequence[tuple[int, Row]], form: str) -> None:
@@ -82,13 +83,13 @@ class TrainingTexts:
                     self._texts.setdefault(text, number)
 
     def find(self, what: str, items: Sequence[Item], whole: bool = False) -> Seen:
-        """Look for items among the training rows.
+        """Return how many items occur in the training rows.
 
         Args:
             what: The name of the items.
             items: The items.
-            whole: Whether to compare only whole prompts with each other, not texts within them. Rows of the same form
-                share instructions, so that only the whole prompt tells what is asked.
+            whole: Whether items are the same as rows only if their whole prompts are equal. Rows of the same form may
+                share an instruction, so only the whole prompt says what is asked.
         """
         same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
         alike = {i: shared for i, shared in sorted(self._alike(items).items()) if i not in same}
@@ -106,7 +107,7 @@ class TrainingTexts:
         return min(found, default=None)
 
     def _alike(self, items: Sequence[Item]) -> dict[int, tuple[int, Words]]:
-        """Return, for each item that shares a run of words with a row, the number of the first such row and the run."""
+        """Return, for each item that shares a run of words with rows, the number of the first such row and the run."""
         owners: dict[Words, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
             for run in set(_runs(item)):
@@ -126,11 +127,11 @@ class TrainingTexts:
 
 
 def item_of(row: Row, form: str) -> Item:
-    """Return the texts of a row.
+    """Return the texts that identify a row.
 
     Args:
-        row: The row in its form.
-        form: The form.
+        row: The row.
+        form: The form of the row.
     """
     match form:
         case "alpaca":
