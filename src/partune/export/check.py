@@ -22,13 +22,13 @@ ONLY = "`--check` compares with the scores on the held-out items that are on rec
 
 @dataclass(frozen=True)
 class Check:
-    """What the check of an export has found.
+    """The result of checking an export.
 
     Attributes:
         answer: The comparison of the export (A) with the adapter in the study (B).
         what: What was loaded and scored, such as "the merged model".
         dtype: The precision of the computation.
-        same: Whether all answers are the same, their log-likelihoods but for the rounding of fp32.
+        same: Whether all answers are the same. Their log-likelihoods may differ by the rounding of fp32.
     """
 
     answer: Answer
@@ -38,7 +38,7 @@ class Check:
 
     @property
     def sentence(self) -> str:
-        """How much the export lost, with its interval, and whether a difference is shown."""
+        """A sentence on how much score the export lost, with an interval, and whether a difference is shown."""
         answer = self.answer
         stderr, metric = answer.comparison.stderr, answer.measures[0].metric
         now, then = (rounding.score(score, None if self.same else stderr) for score in answer.scores)
@@ -58,10 +58,10 @@ class Check:
         )
 
 
-def judged(
+def reference_run(
     record: Record, trained: int | Baseline | FurtherBaseline, run: Trial | None, winner: int | None, merged: bool
 ) -> Trial:
-    """Return the run on record whose held-out scores are those of the exported adapter; check that it can be compared.
+    """Return the run on record that has the exported adapter's held-out scores.
 
     Args:
         record: The study's record.
@@ -71,7 +71,7 @@ def judged(
         merged: Whether the export is a model with the adapter merged in.
 
     Raises:
-        UserError: The study is not a fine-tuning, has no such scores, or needs a device that is not here.
+        UserError: The study is not a fine-tuning, has no such scores, or needs a CUDA device that this machine lacks.
     """
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
         raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
@@ -80,12 +80,12 @@ def judged(
         scored = runs.get(trained)
     else:
         scored = runs.get(WinnerScoring.JUDGED) if trained == winner else None
-        # The winner's own run has no held-out scores on record if a fresh run of it ships.
+        # If a fresh run's adapter ships, the held-out scores on record are that run's, not those of the winner's first.
         scored = None if scored is not None and (scored.order is not None) != (run is not None) else scored
     if scored is None or scored.status is not Status.DONE:
-        whose = f"trial {trained}" if isinstance(trained, int) else str(trained)
+        model = f"trial {trained}" if isinstance(trained, int) else str(trained)
         advice = "leave out `--trial`" if trained == winner else "leave `--check` out, or export the winner"
-        raise UserError(f"{ONLY}, and {record.directory} has none of {whose}: {advice}")
+        raise UserError(f"{ONLY}, and {record.directory} has none of {model}: {advice}")
     if not merged and record.header["objective"]["model"].get("quantize", "none") != "none":
         _require_cuda()
     return scored
@@ -99,7 +99,7 @@ def _require_cuda() -> None:
     if (device := find_device("auto")).type != "cuda":
         raise UserError(
             f"`--check` loads the base model in 4 bits as in the study, which needs a CUDA device, got {device}: leave "
-            "`--check` out, or check where there is one"
+            "`--check` out, or run this on a machine with a CUDA device"
         )
 
 

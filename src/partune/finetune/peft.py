@@ -221,7 +221,7 @@ def reload(base: Base, scorer: Scorer, batch_size: int, adapter: Path) -> Reload
         with adapters.loaded(base, adapter) as adapted:
             fault = adapters.unlike(adapted, adapter)
             # lm-evaluation-harness computes the answers for every engine, because users would score an adapter with it.
-            answers = scorer.handful(harness_answers(base, batch_size))
+            answers = scorer.score_first_items(harness_answers(base, batch_size))
     except Exception as error:  # users of the adapter would get the same exception, whatever its type
         return Reloaded(one_line(error), {}, base.dtype)
     return Reloaded(fault, answers, base.dtype)

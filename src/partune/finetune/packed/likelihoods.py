@@ -261,7 +261,7 @@ class PackedLikelihoods:
         requests: Sequence[Continuation],
         carrier: Carrier | None = None,
         pack: Pack | None = None,
-        look: Callable[[], None] = lambda: None,
+        before_pass: Callable[[], None] = lambda: None,
     ) -> list[list[Likelihood]]:
         """Return the answers to requests: one list for each trial of a pack, or a single list for the base model alone.
 
@@ -270,11 +270,11 @@ class PackedLikelihoods:
             requests: The part's requests.
             carrier: The base model with layers that apply the pack; None for the base model alone.
             pack: The trials' adapters.
-            look: Called before each forward pass. It may raise an exception to interrupt the scoring.
+            before_pass: Called before each forward pass. It may raise an exception to interrupt the scoring.
         """
         while True:
             try:
-                return self._answers(name, requests, carrier, pack, look)
+                return self._answers(name, requests, carrier, pack, before_pass)
             except Exception as error:
                 if not is_out_of_memory(error) or not self._shrink(name, requests, 1 if pack is None else len(pack)):
                     raise
@@ -287,14 +287,14 @@ class PackedLikelihoods:
         requests: Sequence[Continuation],
         carrier: Carrier | None,
         pack: Pack | None,
-        look: Callable[[], None],
+        before_pass: Callable[[], None],
     ) -> list[list[Likelihood]]:
         K = 1 if pack is None else len(pack)
         plan = self._plan(name, requests)
         sums = np.zeros((K, plan.different))
         greedy = np.ones((K, plan.different), bool)
         for part in self._passes(plan.trees, K):
-            look()
+            before_pass()
             self._add(part, carrier, pack, K, sums, greedy)
         sums, greedy = sums[:, plan.places], greedy[:, plan.places]
         return [list(zip(sums[k].tolist(), greedy[k].tolist(), strict=True)) for k in range(K)]

@@ -1,7 +1,7 @@
-"""Score models by the labels that they give to validation rows: classification data, whose answers are few.
+"""Score models by the labels that they give to validation rows: data with few different answers (classification).
 
-A model's label for a row is the answer with the largest likelihood after the row's own training prompt. Answers include
-the token that ends them, so that a short label gains nothing over a longer one that begins with it. The metrics are
+A model's label for a row is the label with the largest likelihood after the row's training prompt. Labels include the
+token that ends an answer, so that a short label has no advantage over a longer one that begins with it. The metrics are
 
     acc      1 if the likeliest label is the row's, otherwise 0
     margin   tanh(m / 2), where m is the log-likelihood of the row's label minus that of the likeliest other label
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 METRICS = ("acc", "margin")
 MOST = 100  # the largest number of labels
 LEAST = 2  # the smallest number of rows per label, on average
-# Stricter limits if nobody said that answers are labels: rows per label, words per label.
+# Stricter limits if the user has not said that answers are labels: rows per label, words per label.
 SURE, SHORT = 10, 6
 
 
@@ -99,11 +99,11 @@ class RowLabels(ValidationRows):
         examples: The rows at full length.
         labels: The labels, with that of each row.
         names: The texts of the labels.
-        apart: Whether the rows come from their own file, not from the training data.
+        own_file: Whether the rows come from their own file, not from the training data.
     """
 
-    def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], apart: bool = False) -> None:
-        super().__init__(examples, apart, labels.of_rows)
+    def __init__(self, examples: Examples, labels: Labels, names: Sequence[str], own_file: bool = False) -> None:
+        super().__init__(examples, own_file, labels.of_rows)
         self.labels, self.names = labels, tuple(names)
         requests: list[Continuation] = []
         for i in range(len(examples)):
@@ -113,7 +113,7 @@ class RowLabels(ValidationRows):
         self.requests = tuple(requests)
 
     def span(self, item: int) -> slice:
-        """Return where a row's requests are in `requests`: one for each label."""
+        """Return the slice of a row's requests in `requests`: one for each label."""
         count = len(self.labels.answers)
         return slice(item * count, (item + 1) * count)
 
@@ -123,7 +123,7 @@ class RowLabels(ValidationRows):
         return METRICS
 
     @property
-    def usual(self) -> tuple[str, ...]:
+    def default_metrics(self) -> tuple[str, ...]:
         """Accuracy."""
         return METRICS
 
