@@ -13,7 +13,7 @@ _REVIVING = threading.Lock()
 
 
 def resident(kind: Any, settings: str, scratch: Path | None, key: str) -> Any:
-    """Unpickle an objective: return the one with the same key that this process already has, or make it.
+    """Unpickle an objective: return the one with this key if the process has it already, otherwise make it.
 
     Args:
         kind: The class that was pickled, `FineTune`.
