@@ -85,7 +85,7 @@ def test_a_mean_needs_scores_of_one_direction(tmp_path: Path) -> None:
         data = header(tasks)
         data["higher_is_better"]["two"]["ter"] = False
         runs.append(write_run(tmp_path / name, tasks, data))
-    with pytest.raises(UserError, match="no mean of metrics of which one is better if higher, another if lower"):
+    with pytest.raises(UserError, match="no mean is possible: for some metrics higher is better, for others lower"):
         compare_models(*runs, mean=True)
     same = [
         write_run(tmp_path / f"{run.name}2", {"one": lines(drawn(9)), "two": lines(drawn(9), "f1")}) for run in runs

@@ -108,7 +108,7 @@ def test_scores_that_are_no_means_are_refused(of: Any) -> None:
         of(lines([-3.5, -4.5], "mine"), results={"t": {"mine,none": math.exp(4.0)}}),
         of(lines([None, None], "mine")),
     ):
-        with pytest.raises(NoMeanError, match=r"no mean over items.*; no metric of this task can be compared"):
+        with pytest.raises(NoMeanError, match=r"not a mean over items.*; no metric of this task can be compared"):
             choose([run])
     with pytest.raises(UserError, match=r"bleu is not a mean over items.*; metrics that can be compared: acc"):
         choose([of(both("bleu", "acc", [["a", "b"], ["a", "c"]], [1, 0]))], "bleu")
