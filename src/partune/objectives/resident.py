@@ -28,5 +28,5 @@ def resident(kind: Any, settings: str, scratch: Path | None, key: str) -> Any:
 @lru_cache(maxsize=1)  # one, because a base model may fill the device
 def _revived(kind: Any, settings: str, scratch: Path | None, key: str) -> Any:
     objective = kind.of(config.StudyConfig.model_validate_json(settings), scratch)
-    objective._key, objective.engine.materials.abroad = key, True
+    objective._key, objective.engine.materials.in_worker = key, True
     return objective
