@@ -158,7 +158,7 @@ class Loop:
         pause = POLL / 16
         while True:
             pool.remain(max(0, budget - state.ended))
-            meter.look()
+            meter.update()
             ready: list[Trial] = []
             while len(running) + len(ready) < self._target(pool, budget, slots):
                 wait_for_round = rounds and any(t.told_before < state.ended for t in (*running.values(), *ready))
