@@ -24,8 +24,8 @@ class Named:
 
     Attributes:
         candidate: The model to score.
-        words: What the name was taken for.
-        notes: What a reader has to know about it, one sentence each.
+        words: A description of the model.
+        notes: Sentences that a reader should know about it.
     """
 
     candidate: Candidate
@@ -34,7 +34,7 @@ class Named:
 
 
 def named(place: str | Path, base: config.Model | None) -> Named:
-    """Return the model that a path or a name means.
+    """Return the model that a path or a name stands for.
 
     Args:
         place: The folder of an adapter, a study's directory, the folder or id of a model, or "base".

@@ -223,7 +223,7 @@ class Files(Drivers):
     def _enter(self) -> None:
         """Give a sign of life, and start the thread that renews it.
 
-        It is called again when this driver becomes the leader, or if other drivers removed its sign of life.
+        This is done again when this driver becomes the leader, or if other drivers removed its sign of life.
         """
         if self._end is not None:
             self._end()
@@ -288,7 +288,7 @@ class Files(Drivers):
             if (other := _target(marker)) and not self.alive(other):
                 marker.unlink(missing_ok=True)
             return False
-        # The turn may have changed before the marker was made, so look again.
+        # The turn may have changed before the marker was made, so check it again.
         still_dead = _target(self._link) == token
         if still_dead:
             self._link.unlink(missing_ok=True)

@@ -37,7 +37,7 @@ SQLITE = (
 
 
 class Place(Protocol):
-    """Where a record's two Optuna studies are ("search" for trials, "anchors" for other runs), and how to open them."""
+    """The storage of a record's two Optuna studies: "search" for trials, "anchors" for other runs."""
 
     @property
     def url(self) -> str | None:
@@ -53,7 +53,7 @@ class Place(Protocol):
 
     @property
     def holder(self) -> str:
-        """The name of the place in messages."""
+        """The name of the storage in messages."""
 
     def begin(self, draft: Path, header: Mapping[str, Any]) -> None:
         """Create the two studies with the header of the record.
@@ -147,7 +147,7 @@ class JournalPlace:
         repair = functools.partial(journal.repair, path)
         busy = f"{self._directory} is already being run: {_wait(self._directory)}"
         with _leading(Files(self._directory, repair), join, busy) as drivers:
-            # In a turn, no other driver is writing, so a last line that is incomplete was torn by a crash.
+            # In a turn, no other driver is writing, so an incomplete last line is the result of a crash.
             with drivers.turn():
                 repair()
             return journal.opened(path), drivers
@@ -333,7 +333,7 @@ def _wait(directory: Path) -> str:
 
 @contextmanager
 def _leading(drivers: Drivers, join: bool, busy: str) -> Iterator[Drivers]:
-    """Make a driver the leader, unless it only joins. If that or the code in the context fails, the driver leaves."""
+    """Make a driver the leader, unless it only joins. If this or the code in the context fails, the driver leaves."""
     try:
         if not (join or drivers.lead()):
             raise UserError(busy)

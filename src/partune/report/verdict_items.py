@@ -1,4 +1,4 @@
-"""Find what base, baselines and winner answered to the held-out items."""
+"""Find the answers of base, baselines and winner to the held-out items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls of a study's objective outside the search, and the errors if a worker dies during a call."""
+"""Call a study's objective outside the search, and raise an error if a worker dies during a call."""
 
 from __future__ import annotations
 

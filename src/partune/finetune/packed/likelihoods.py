@@ -101,7 +101,7 @@ class Tree:
         self.requests.append((request, [end - 1, *range(start, start + len(read))], continuation))
 
     def read(self, request: int, start: int, continuation: list[int]) -> None:
-        """Add a request whose continuation stands in the context.
+        """Add a request whose continuation is part of the context.
 
         Args:
             request: The index of the request in the part.
@@ -124,7 +124,7 @@ def grow(
     """
     trees: list[Tree] = []
     growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
-    earlier: list[tuple[int, int, list[int]]] = []  # requests that stand in the context of the next one
+    earlier: list[tuple[int, int, list[int]]] = []  # requests whose tokens begin the context of the next one
     for index, (_, before, continuation) in enumerate(requests):
         trunk = (before + continuation)[-(context + 1) :][: -len(continuation)]
         frequency = frequencies and frequencies(len(trunk) + len(continuation) - 1)
@@ -303,7 +303,7 @@ class PackedLikelihoods:
         """Halve the size of forward passes; return False if a pass is already one row or one tree per trial."""
         if name in self._plans:
             least = K * len(self._plans[name].trees[0].tokens)
-        else:  # memory ran out while trees were compared with separate rows, which are of the base model only
+        else:  # memory ran out while trees were compared with separate rows, with the base model only
             least = max(len(context) + len(continuation) for _, context, continuation in requests)
         if self.tokens < 2 * least:
             return False
@@ -311,7 +311,7 @@ class PackedLikelihoods:
         return True
 
     def _plan(self, name: str, requests: Sequence[Continuation]) -> Plan:
-        """Return the plan of a part. Its longest trees come first, so that memory runs out at once or not at all."""
+        """Return the plan of a part. The longest trees come first, so that memory runs out early or not at all."""
         if name not in self._plans or len(self._plans[name].places) != len(requests):
             unique, places = distinct(requests)
             self.shared[name] = self._admits_trees(unique)
