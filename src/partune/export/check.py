@@ -1,4 +1,4 @@
-"""Score an export on the study's held-out items, and say how much it lost against the adapter in the study."""
+"""Score an export on the study's held-out items, and say how much its score lost against the adapter in the study."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from partune.trial.names import Baseline, FurtherBaseline, ItemSet, WinnerScorin
 from partune.verdict.models.answers import Answer, answers
 from partune.verdict.models.scored import metrics_on, question
 
-ONLY = "`--check` compares with the scores on the held-out items that are on record"
+ONLY = "`--check` needs scores on the held-out items in the record"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What the check of an export has found.
+    """The result of scoring an export.
 
     Attributes:
         answer: The comparison of the export (A) with the adapter in the study (B).
         what: What was loaded and scored, such as "the merged model".
         dtype: The precision of the computation.
-        same: Whether all answers are the same, their log-likelihoods but for the rounding of fp32.
+        same: Whether all answers are the same, and all log-likelihoods are equal up to the rounding of fp32.
     """
 
     answer: Answer
@@ -38,7 +38,7 @@ class Check:
 
     @property
     def sentence(self) -> str:
-        """How much the export lost, with its interval, and whether a difference is shown."""
+        """How much the export lost, with a confidence interval, and whether the difference is significant."""
         answer = self.answer
         stderr, metric = answer.comparison.stderr, answer.measures[0].metric
         now, then = (rounding.score(score, None if self.same else stderr) for score in answer.scores)
@@ -61,20 +61,21 @@ class Check:
 def judged(
     record: Record, trained: int | Baseline | FurtherBaseline, run: Trial | None, winner: int | None, merged: bool
 ) -> Trial:
-    """Return the run on record whose held-out scores are those of the exported adapter; check that it can be compared.
+    """Return the run whose recorded held-out scores are those of the exported adapter.
 
     Args:
         record: The study's record.
         trained: The number of the exported trial, or a baseline.
-        run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
+        run: The fresh run (the winner trained again with other seeds) whose adapter is exported; None if the trial's
+            own adapter is exported.
         winner: The number of the winner; None if there is none.
         merged: Whether the export is a model with the adapter merged in.
 
     Raises:
-        UserError: The study is not a fine-tuning, has no such scores, or needs a device that is not here.
+        UserError: The study is not a fine-tuning, has no such scores, or needs a device that this machine lacks.
     """
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
-        raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
+        raise UserError(f"{record.directory} is not a fine-tuning study, so `--check` has nothing to score")
     runs = record.anchors()
     if not isinstance(trained, int):
         scored = runs.get(trained)
@@ -92,14 +93,14 @@ def judged(
 
 
 def _require_cuda() -> None:
-    """Raise UserError if a base model in 4 bits cannot be loaded here as it was in the study."""
+    """Raise UserError if this machine has no CUDA device, without which no base model loads in 4 bits."""
     require_finetune()
     from partune.finetune.model import find_device
 
     if (device := find_device("auto")).type != "cuda":
         raise UserError(
             f"`--check` loads the base model in 4 bits as in the study, which needs a CUDA device, got {device}: leave "
-            "`--check` out, or check where there is one"
+            "`--check` out, or run it on a machine with a CUDA device"
         )
 
 

@@ -26,8 +26,8 @@ PLAIN = {
     "text": ("text",),
 }
 SECTIONS = ("model", "data", "training")
-CONVERTED = "rows.jsonl"  # the file that `partune data --write` makes of data that other tools would read otherwise
-DOLLYS = {"input": "context", "output": "response"}  # the names that recipes can rename
+CONVERTED = "rows.jsonl"  # the file that `partune data --write` makes of data that other tools would misread
+DOLLYS = {"input": "context", "output": "response"}  # the names of these fields in Dolly, which recipes can map
 HOMES = re.compile(r"^(/home/[^/]+|/Users/[^/]+|/root)(?=/|$)")
 
 
@@ -246,7 +246,9 @@ class Chosen:
         """The fields that the study used, with their names in the data that a recipe reads."""
         if not self.converted:
             return self.fields
-        made = ("prompt", "completion", "chosen") if self.rows == "chat" else ()  # what messages were made of
+        made = (
+            ("prompt", "completion", "chosen") if self.rows == "chat" else ()
+        )  # the columns from which `messages` was made
         return {field: field for field in self.fields if field not in made}
 
     def unread(self, tool: str, *read: str) -> list[str]:
@@ -292,7 +294,7 @@ class Chosen:
             "model's own dropout off."
         ]
 
-    def command_line(self) -> list[str]:
+    def command_line_differences(self) -> list[str]:
         """Return the differences that axolotl and LLaMA-Factory share, besides those that `differences` returns."""
         sentences = []
         if self.alpha != self.training.lora_alpha:
@@ -303,7 +305,7 @@ class Chosen:
         sentences += self.homes()
         if self.dtype != "fp32":
             sentences.append(
-                "LoRA's products of matrices are in the base model's precision; in the study, they are in fp32."
+                "LoRA's matrix products are computed in the base model's precision; in the study, in fp32."
             )
         return sentences
 
@@ -315,13 +317,13 @@ class Chosen:
 
 
 def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
-    """Return section `data` with max_length at most the base model's context, as the study cut rows to the context."""
+    """Return section `data` with max_length at most the base model's context, to which the study cut rows."""
     longest = data.get("max_length", config.Data.model_fields["max_length"].default)
     return data if context is None else data | {"max_length": min(longest, context)}
 
 
 def _fields(data: Mapping[str, Any]) -> dict[str, str]:
-    """Return the fields of the rows that a study used, and `weight` if the prompts of chats have answers too.
+    """Return the fields of the rows that a study used, and `weight` if some answers in chats are not trained on.
 
     Converted rows give such an answer the weight 0, whatever the format of the rows.
     """

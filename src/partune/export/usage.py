@@ -126,10 +126,10 @@ def _example(chosen: Chosen, tokenizer: Tokenizer | None) -> list[str]:
 
 
 def _serving(chosen: Chosen, merged: bool, tokenizer: bool) -> list[str]:
-    """Return a line each for vLLM and for `transformers serve`, which loads no adapters."""
+    """Return how to serve the export with vLLM and with `transformers serve`; the latter loads no adapters."""
     trust = ["--trust-remote-code"] if chosen.model.trust_remote_code else []
-    # Both servers take chat templates from the tokenizer, which may have another one in the base model.
-    own = ["--tokenizer", HERE] if tokenizer and not merged and chosen.rows == "chat" else []
+    # Both servers take the chat template from the tokenizer. The base model's tokenizer may have another template.
+    own_tokenizer = ["--tokenizer", HERE] if tokenizer and not merged and chosen.rows == "chat" else []
     if merged:
         return [fenced("\n".join(shlex.join([server, "serve", HERE, *trust]) for server in SERVERS), "sh")]
     rank = next((rank for rank in RANKS if rank >= chosen.training.lora_r), None)
@@ -142,7 +142,7 @@ def _serving(chosen: Chosen, merged: bool, tokenizer: bool) -> list[str]:
         _base(chosen),
         *(["--revision", chosen.model.revision] if chosen.model.revision is not None else []),
         *trust,
-        *own,
+        *own_tokenizer,
         *(["--quantization", "bitsandbytes"] if chosen.model.quantize != "none" else []),
         "--enable-lora",
         *("--max-lora-rank", str(rank)),

@@ -44,7 +44,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     differences = [
         *chosen.differences(),
         *chosen.dropping(takes=True),
-        *chosen.command_line(),
+        *chosen.command_line_differences(),
         *chosen.unread("axolotl"),
     ]
     if chosen.rows == "text":

@@ -26,7 +26,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
     differences = [
         *chosen.differences(),
         *chosen.dropping(takes=False),
-        *chosen.command_line(),
+        *chosen.command_line_differences(),
         *chosen.unread("LLaMA-Factory", "system", "history"),
     ]
     if alpaca:

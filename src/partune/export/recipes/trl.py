@@ -227,7 +227,7 @@ def recipe(chosen: Chosen) -> Mapping[str, str]:
 
 
 def _encoding(chosen: Chosen) -> str:
-    """Return the part of the script that encodes rows that are no chats."""
+    """Return the part of the script that encodes rows other than chats."""
     if chosen.rows == "text":
         return TEXTS.format(max_length=chosen.data.max_length)
     labels = "[-100] * len(prompt) + answer" if chosen.data.loss_on == "answer" else "prompt + answer"
@@ -259,7 +259,7 @@ def _encoding(chosen: Chosen) -> str:
 
 
 def _in_docstring(text: str) -> str:
-    """Return a text in a form that neither ends the docstring in which it stands nor escapes anything."""
+    """Return a text escaped for a docstring, so that no quote ends the docstring and each backslash stays one."""
     return text.replace("\\", "\\\\").replace('"', '\\"') if "\\" in text or '"""' in text else text
 
 
