@@ -1,15 +1,15 @@
-"""Find what a model is scored on among the rows that it is trained on: such scores say what it remembers.
+"""Find items that a model is scored on among its training rows: scores on such items measure memory.
 
-Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if it asks what
-the row asks: if its prompt, or a text of at least SHORTEST words in its document, is the row's prompt or one of the
-texts of that. An item is like a row if the two share RUN words in a row, as in GPT-3 (Brown et al. 2020, appendix C:
-13-grams, no shorter texts than 8 words).
+Texts are compared by their words, without case, spaces and punctuation. An item is the same as a training row if the
+prompt of one, or a text of at least SHORTEST words within it, equals the prompt or such a text of the other. An item is
+alike if it shares RUN consecutive words with a training row, as in GPT-3 (Brown et al. 2020, appendix C: 13-grams, no
+texts shorter than 8 words).
 
-Phrases of a template are left out. GPT-3 took for such a phrase any run that more than 10 training texts have, because
-these came from the web. Training rows may repeat an item on purpose, and such an item is learned best of all. So the
-phrases are told by the items here: more than USUAL different items have them, or several items that are more than half
-of all, and more than USUAL rows. Validation rows share instructions with the training rows by design, so for them a
-run that more than USUAL rows have is left out too.
+Shared phrases of a template do not count. GPT-3 took every run of words in more than 10 training texts for such a
+phrase, because its texts came from the web. Here, training rows may repeat an item on purpose, and a model memorises
+such an item best. So a run counts as a template's phrase only if it is in more than USUAL different items, or in more
+than USUAL rows and more than half of the items (at least two). Validation rows share instructions with the training
+rows by design; for them, every run in more than USUAL rows counts as a template's phrase too.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Item:
     Attributes:
         prompt: What the model is asked.
         texts: Texts that are part of it, such as the question within the prompt.
-        rest: Texts that tell nothing about what is asked, such as the answer.
+        rest: Texts that do not identify the question, such as the answer.
     """
 
     prompt: str
@@ -44,15 +44,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of the items of a task, or of the validation rows, stand in the training rows.
+    """How many items of a task, or how many validation rows, are also in the training rows.
 
     Attributes:
         what: The name of the task, or "validation rows".
         items: The number of items.
         same: The number of items that ask the same as a training row.
         alike: The number of other items that share a run of words with a training row.
-        rows: For each such item, the number of the first training row, and the item's prompt or the words that the two
-            share; the same ones first.
+        rows: One entry per item found, those of `same` first: the number of the first training row, and the item's
+            prompt (`same`) or the shared words (`alike`).
     """
 
     what: str
@@ -69,11 +69,11 @@ class Seen:
 
 
 class TrainingTexts:
-    """The texts of training rows, among which items are looked for.
+    """The texts of training rows, in which items are searched.
 
     Args:
-        rows: The number of each row and the row, in its form.
-        form: The form.
+        rows: The number of each row, and the row.
+        form: The form of the rows, such as "alpaca".
     """
 
     def __init__(self, rows: Sequence[tuple[int, Row]], form: str) -> None:
@@ -93,8 +93,8 @@ class TrainingTexts:
         Args:
             what: The name of the items.
             items: The items.
-            whole: Whether to compare only whole prompts with each other, not texts within them. Rows of the same form
-                share instructions, so that only the whole prompt tells what is asked.
+            whole: Whether to compare whole prompts only, not texts within them. Validation rows and training rows may
+                share an instruction, so that only the whole prompt identifies the question.
         """
         same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
         alike = {i: shared for i, shared in sorted(self._alike(items, whole).items()) if i not in same}
@@ -117,7 +117,7 @@ class TrainingTexts:
         for i, item in enumerate(items):
             for run in set(_runs(item)):
                 owners[run].append(i)
-        prompts = [words(item.prompt) for item in items]  # equal items count once: they are no template
+        prompts = [words(item.prompt) for item in items]  # equal items count once: a repeated item is no template
         different = {run: len({prompts[i] for i in found}) for run, found in owners.items()}
         owners = {run: found for run, found in owners.items() if different[run] <= USUAL}
         if not owners:
@@ -141,8 +141,8 @@ def item_of(row: Row, form: str) -> Item:
     """Return the texts of a row.
 
     Args:
-        row: The row in its form.
-        form: The form.
+        row: The row.
+        form: The form of the row, such as "alpaca".
     """
     match form:
         case "alpaca":

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from transformers import Cache
 
 MEMORY = 1 << 29  # bytes of keys and values of a batch on a CPU; on a GPU, it is a quarter of the free memory
-CACHED = 4  # the capacity of a batch's cache before the memory of a token is known, in forward passes of `tokens`
+CACHED = 4  # until the bytes of a token's keys and values are known, a batch's cache holds 4 passes of `tokens` tokens
 SHARED = 8  # the shortest common beginning of a batch's prompts that is encoded only once
 STEPS = 3  # the number of tokens that a check decodes one by one
 LEAST = 4 * STEPS  # the smallest number of tokens of a check's longer row
@@ -67,13 +67,13 @@ class Rows:
     """Rows that are decoded together.
 
     Attributes:
-        pack: The adapters of the trials, perhaps also of some without rows; None for the base model alone.
+        pack: The adapters of the trials, perhaps also of trials without rows; None for the base model alone.
         trial: (R,), the trial of each row in the pack.
         number: (R,), each row's index in the batch at its start.
         positions: (R, 1), the position of each row's next token.
         real: (R, n), which tokens in the cache are not padding.
         cache: The keys and values of all tokens so far.
-        ragged: The rows of each trial, or None if there are b rows of one trial after another.
+        ragged: Which rows each trial has; None if each trial has b rows, one trial after another.
     """
 
     pack: Pack | None
@@ -91,7 +91,7 @@ class Rows:
         return sum(part.numel() * part.element_size() for part in parts)
 
     def keep(self, going: Bools) -> Tensor:
-        """Drop rows, and padding that all others have in common; return the indices of the rows that stay, (R,).
+        """Drop rows, and padding that all other rows share; return the indices of the rows that stay, (R,).
 
         The last rows take the places of those that leave, so that few are copied. When half of the trials
         have no rows left, their adapters are dropped.
@@ -301,7 +301,7 @@ class PackedGeneration:
         Every prompt keeps a token of its own, whose state predicts its first new token.
         """
         ordered = sorted(map(list, prompts))
-        first, last = ordered[0], ordered[-1]  # in the order of their tokens, so that all others lie between
+        first, last = ordered[0], ordered[-1]  # sorted by tokens, so a beginning that these two share is in all
         most = min(map(len, prompts)) - 1 if len(prompts) > 1 else 0
         common = next((n for n in range(most) if first[n] != last[n]), most)
         same = self._frequencies is None or self._frequencies(common) == self._frequencies(len(prompts[0]))
@@ -339,7 +339,7 @@ class PackedGeneration:
 
     @torch.inference_mode()
     def _plain(self, task: _Task, index: int) -> list[list[int]]:
-        """Return the answers to one prompt by transformers' `generate`, one per trial.
+        """Return the answers that transformers' `generate` gives to one prompt, one per trial.
 
         All rows have the same length at all times, so that any model can compute them together.
         """
@@ -424,7 +424,7 @@ class PackedGeneration:
 
 @dataclass(frozen=True)
 class _Task:
-    """What to generate: the arguments of `generate`, with the number of trials."""
+    """What to generate: the arguments of `generate`, and K, the number of trials."""
 
     prompts: list[list[int]]
     settings: GenerationSettings

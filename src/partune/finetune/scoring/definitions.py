@@ -271,9 +271,9 @@ def _functions_refused() -> Iterator[None]:
     import yaml
     from lm_eval.tasks import _yaml_loader
 
-    # The harness imports the function that `!function` names while it reads the file. The harness's
-    # loader is replaced, so that the tag is refused where the function would be imported. A separate check of the file
-    # beforehand could parse it differently.
+    # The harness imports the function that `!function` names while it reads the file. Its loader is replaced here, so
+    # that the tag is refused exactly where the function would be imported; a check beforehand could parse the file
+    # differently.
     make_loader = _yaml_loader._make_loader
 
     def refuse(_: Any, *parts: Any) -> Any:

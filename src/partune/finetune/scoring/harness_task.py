@@ -48,7 +48,7 @@ class Query(NamedTuple):
 
     Attributes:
         kind: The type of the request: the likelihood of a continuation, that of a whole text, or an answer.
-        requests: The number of our requests: windows of a whole text, or samples of an answer.
+        requests: The number of partune's requests for it: windows of a whole text, or samples of an answer.
     """
 
     kind: Kind
@@ -120,7 +120,7 @@ class HarnessTask(Task):
         return (*ACCURACIES, *(metric for metric in self.metrics if metric not in CONTINUOUS))
 
     def described(self, metric: str) -> Mapping[str, Any]:
-        """Return the entry that has reports show the score of a perplexity as a loss."""
+        """Return the entry of the record by which reports show the score of a perplexity as a loss."""
         return {"shown_as": LOSSES[metric.partition(",")[0]]} if metric.partition(",")[0] in LOSSES else {}
 
     @cached_property
@@ -140,12 +140,12 @@ class HarnessTask(Task):
     def weighs_by_size(self, metric: str) -> bool:
         """Return whether subtasks are weighted by their number of items for a metric.
 
-        A metric that the group's file does not name is weighted by size, unless the file weights none so.
+        A metric that the group's file does not name is weighted by size, unless the file weights no metric by size.
         """
         return self.by_size.get(metric, not self.by_size or any(self.by_size.values()))
 
     def texts(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the text of each item that the model reads, without solved examples, and the texts of its document."""
+        """Return, for each item, the text that the model reads (without few-shot examples) and its document's texts."""
         found = []
         with rendering(self.trusted):
             for item in self.items:
@@ -195,7 +195,7 @@ class HarnessTask(Task):
         if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
                 f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would score trials and "
-                f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; "
+                f"{len(verdict)} be kept for the verdict, and each needs at least {MIN_ITEMS}; "
                 "raise `--limit`, change `--verdict-share`, or use a larger task"
             )
         return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))
@@ -366,7 +366,7 @@ class HarnessTask(Task):
         return Content(digest(*parts), f"{len(self.items)} items")
 
     def is_share(self, metric: str) -> bool:
-        """Return whether the values of a metric are shares, as far as its kind tells it."""
+        """Return whether the values of a metric are shares; every metric whose score is a mean is taken for one."""
         return all(metric in known and known[metric].is_mean for known in self.defined)
 
 

@@ -51,8 +51,8 @@ class HeldOut:
             source: The rows of the data, as they were read.
 
         Raises:
-            UserError: The file of validation rows cannot be read, the metric needs labels and there are none, or there
-                is no such function.
+            UserError: The file of validation rows cannot be read, the metric needs labels and there are none, or the
+                metric names a function that does not exist.
         """
         data, validation = study.data, study.validation
         assert data is not None
@@ -77,16 +77,17 @@ class HeldOut:
         found = None if labels is None else labels.among(own)
         if found is None and validation.metric in METRICS:
             raise UserError(
-                f"{file.path}: metric {validation.metric} needs rows with the labels of {data.path}, and other answers "
-                "stand in this file; use `--metric loss`, or correct the file"
+                f"{file.path}: metric {validation.metric} needs rows with the labels of {data.path}, but this file has "
+                "other answers; use `--metric loss`, or correct the file"
             )
         return cls(rows, own, found, True, function)
 
     @property
     def described(self) -> dict[str, int]:
-        """The record's entries on the validation rows: their number if they are taken from the data, or their twins.
+        """The record's entries on the validation rows.
 
-        Twins are rows of a file of validation rows that are trained on too, or whose prompts are.
+        For rows held out from the data, their number. For rows from their own file, how many are trained on too, and
+        how many others have a prompt that is trained on.
         """
         if not self.apart:
             return {"validation_rows": len(set(self.validation.numbers))}
@@ -103,14 +104,14 @@ class HeldOut:
             base: The base model, whose tokenizer knows the texts of labels and answers.
 
         Raises:
-            UserError: The metric is of generated answers, and a row has no prompt.
+            UserError: The metric scores generated answers, and a row has no prompt.
         """
         if validation.rows_generate:
             return RowAnswers(
                 self.validation, base, validation.generation, str(validation.metric), self.function, self.apart
             )
         if self.labels is None:
-            # Scoring would take the beginning of a row that is longer than the context; training cuts the end.
+            # Training cuts the end of a row that is longer than the context. Scoring would cut its beginning.
             cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)
             return RowLosses(cut, self.apart)
         return RowLabels(self.validation, self.labels, self.labels.named(base.tokenizer), self.apart)

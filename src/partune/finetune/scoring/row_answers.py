@@ -8,7 +8,7 @@ A row's reference is its answer; in a conversation, the last trained one. Each m
     a function    what the user's own function returns; higher must be better
 
 Words are runs of letters and digits; case does not count. In English, these are the words of Google's rouge-score,
-which knows no other letters. In scripts without spaces, each character is a word.
+which knows only the letters a to z. In scripts without spaces, each character is a word.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from partune.finetune.model import Base
 
 ROOM = 1.25  # the token limit of answers, relative to the longest reference
-MARK = 16  # the largest number of tokens of the text that ends an answer
+MARK = 16  # the last tokens of an answer, among which `end_mark` searches the text that ends it
 ROUGE = {"f1": "rouge1", "rougeL": "rougeL"}
 
 
@@ -259,7 +259,7 @@ class RowAnswers(ValidationRows):
 
 
 def _answered(examples: Examples) -> Ints:
-    """Return the indices of the last example of each row with a trained answer, ascending."""
+    """Return, for each row with trained answers, the index of its last example with one; ascending."""
     last = {}
     for i, number in enumerate(examples.numbers.tolist()):
         if examples.example(i)[1].any():
@@ -270,8 +270,8 @@ def _answered(examples: Examples) -> Ints:
 def end_mark(base: Base, answers: Sequence[Sequence[int]]) -> str:
     """Return the text with which a chat template ends each answer; empty if answers end with an end token.
 
-    A model that was trained on such answers writes this text at the end of its own, and it may not be the model's end
-    of sequence: base models of Qwen2.5 know <|endoftext|>, and ChatML ends a message with <|im_end|>.
+    A model that was trained on such answers ends its own answers with this text. The text may differ from the model's
+    end of sequence: Qwen2.5's base models have <|endoftext|>, but ChatML ends a message with <|im_end|>.
 
     Args:
         base: The base model.

@@ -64,7 +64,7 @@ class RowLosses(ValidationRows):
         return (LOSS,)
 
     def described(self, metric: str) -> Mapping[str, Any]:
-        """Return the entry by which users read the score as a loss."""
+        """Return the entry of the record by which reports show the score as a loss."""
         return {"shown_as": LOSS}
 
     def weights(self, indices: Ints, metric: str = LOSS) -> Floats:

@@ -157,7 +157,7 @@ class Scorer:
         self.rungs: list[Part] = []
         for task, metric in zip(tasks, chosen, strict=True):
             search, verdict = task.split(seed, validation.verdict_share, metric)
-            # All trials share a rung's items so that they compare, and the items are few because every trial pays.
+            # All trials share a rung's items, so that their scores are comparable. Few items keep a rung cheap.
             count = max(round(RUNG_SHARE * len(search)), min(RUNG_ITEMS, len(search)))
             rung = np.sort(np.random.default_rng([seed, len(search), count]).permutation(search)[:count])
             self.parts.append(Part(ItemSet.SEARCH, task, search, metric))

@@ -94,8 +94,8 @@ class Loader:
         task = HarnessTask(label, tuple(leaves), tuple(items), tuple(requests), defined, weights, trusted)
         if not task.metrics:
             raise UserError(
-                f"task {name} has no metric {'in all subtasks ' if len(leaves) > 1 else ''}with a value for each "
-                "item of which more is better, so that nothing can be compared"
+                f"task {name} has no metric {'in all subtasks ' if len(leaves) > 1 else ''}that has a value for each "
+                "item and is better when higher, so models cannot be compared by it"
             )
         return task
 
@@ -209,9 +209,9 @@ def _set_fewshot(leaf: Leaf, fewshot: int | None) -> None:
 def _items(leaves: Sequence[Leaf], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
     """Return the items and the tokenised requests of all leaves.
 
-    If the answer of an item names none of its choices, that is an error in a task file of the user. Two kinds of item
-    are left without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks
-    with their own `process_results`, which need none.
+    An item whose answer names none of its choices is an error in the user's task file. Items of two kinds of task are
+    kept without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks with
+    their own `process_results`, which need no right choice.
     """
     items: list[Item] = []
     requests: list[Request] = []

@@ -1,7 +1,7 @@
 """Hold out rows of training data, by which trials are scored if no task is named.
 
-Rows with the same prompt stay together, because a model that was trained on a row knows much about its twin. They are
-all training rows, all search items, or all verdict items.
+Rows with the same prompt stay together, because a model that was trained on one of them knows much about the others.
+Such rows are all training rows, all search items, or all verdict items.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ def held_out(examples: Examples, share: float, seed: int, kinds: Ints | None = N
 def grouped(examples: Examples) -> Ints:
     """Return the number of each example's group, (n,): examples of the same row or with the same prompt share a group.
 
-    Texts without a prompt are grouped with their copies only. So is everything if one prompt would hold more than half
-    of the examples: it says nothing about the answers.
+    Texts without a prompt are grouped with their copies only. If one group would hold more than half of the examples,
+    all examples are grouped with their copies only, because such a common prompt says nothing about the answers.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -116,7 +116,7 @@ def grouped(examples: Examples) -> Ints:
 
 
 def prompts(examples: Examples) -> list[bytes]:
-    """Return a key of each example's prompt: all before its first answer; the whole text if there is no prompt."""
+    """Return a key of each example's prompt (all tokens before its first answer), or of the text if it has none."""
     texts = (examples.example(i) for i in range(len(examples)))
     return [(tokens[: int(trained.argmax())] if trained.argmax() else tokens).tobytes() for tokens, trained in texts]
 
@@ -127,7 +127,7 @@ def whole_keys(examples: Examples) -> list[bytes]:
 
 
 def twins(validation: Examples, trained: Examples) -> tuple[int, int]:
-    """Return how many validation examples are training data too, and how many have a prompt that is.
+    """Return how many validation examples are also trained on, and how many have a prompt that is trained on.
 
     Args:
         validation: The validation rows, at full length.
