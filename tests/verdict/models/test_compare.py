@@ -85,12 +85,14 @@ def test_a_mean_needs_scores_of_one_direction(tmp_path: Path) -> None:
         data = header(tasks)
         data["higher_is_better"]["two"]["ter"] = False
         runs.append(write_run(tmp_path / name, tasks, data))
-    with pytest.raises(UserError, match="no mean of metrics of which one is better if higher, another if lower"):
+    with pytest.raises(
+        UserError, match="metrics have no common mean if one is better when higher and another when lower"
+    ):
         compare_models(*runs, mean=True)
     same = [
         write_run(tmp_path / f"{run.name}2", {"one": lines(drawn(9)), "two": lines(drawn(9), "f1")}) for run in runs
     ]
-    assert compare_models(*same, mean=True).notes[-1] == "The mean is one of different metrics: acc, f1."
+    assert compare_models(*same, mean=True).notes[-1] == "The mean is over tasks with different metrics: acc, f1."
 
 
 def grouped(folder: Path, scores: dict[str, list[float]], by_size: bool, value: float | None = None) -> Path:
@@ -136,8 +138,8 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
         "Not in all runs and left out: two in /a.",
         "one: 5 of the 20 items in /a/samples_one_2026-01-02T03-04-05.678901.jsonl are left out, because they have no "
         "acc in some run.",
-        "Left out: task p: ppl is no mean over items, whose values are such as [1, 2]; no metric of this task can be "
-        "compared.",
+        "Left out: task p: ppl is no mean over items: the value of an item is, for example, [1, 2]; no metric of this "
+        "task can be compared.",
     ]
 
 

@@ -3,15 +3,15 @@
 Nobody says beforehand which of the two models should be better, so the test of a difference is two-sided: p is twice
 the smaller p-value of the two sides. If items are right or wrong and each model has one run, the test is McNemar's,
 which is exact. Other scores are tested as in a study (`paired.compare`) and also by Gaffke's test (see `bounded`), and
-the larger p counts: flipping signs is a test of symmetry, and calls many small gains "better" even if rare large losses
-outweigh them.
+the larger p counts. The study's test flips signs, which tests symmetry: alone, it would call many small gains "better"
+even if rare large losses outweigh them.
 
 Whether A is no worse than B within a margin is a second question, one-sided: p is that of "A is worse by the margin or
 more", by Gaffke's test.
 
 If there are several answers, their p-values are corrected with Holm's method (1979), in Shaffer's form (1986) if there
-is a margin: no gain can be 0 and as low as the margin at the same time, so for each answer at most one of the two
-hypotheses that its tests reject is true. The chance of any false answer is at most LEVEL.
+is a margin: a gain cannot be 0 and also a loss of the margin or more, so at most one of an answer's two null hypotheses
+is true. The chance of any false answer is at most LEVEL.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Answer:
         tasks: The tasks whose items were compared.
         measures: What was compared: one measure if it is the same for all tasks.
         scores: The mean scores of A and of B on the compared items, in the metric's own direction.
-        comparison: The gain of A over B with its error and one-sided tests. A gain is positive if A is better, also for
+        comparison: The gain of A over B with its error and one-sided tests. A gain is positive if A is better, even for
             a metric of which lower is better.
         interval: The two-sided 95 % confidence interval of the gain.
         won: The number of items on which A is better, by its mean over runs.
@@ -210,7 +210,7 @@ class _Joined:
 
     @property
     def _effects(self) -> tuple[Array, float]:
-        """The gains of the items, scaled so that their mean is the gain; and the largest that one item can have."""
+        """The items' gains, scaled so that their mean is the gain of A; and the largest gain that an item can have."""
         scale = len(self._differences) * self.a.weights
         return scale * self._differences, float((scale * self._spans).max())
 
@@ -232,7 +232,7 @@ class _Joined:
     def interval(self, comparison: Comparison) -> tuple[float, float]:
         """Return the two-sided 95 % confidence interval of the gain.
 
-        Where Gaffke's interval alone is not enough, it is joined with the interval of the comparison.
+        If Gaffke's interval alone is not enough, it is widened to contain the interval of the comparison.
         """
         effects, most = self._effects
         if most == 0.0:  # all scores of both models are equal, and have no bounds

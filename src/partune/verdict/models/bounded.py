@@ -7,10 +7,10 @@ the chance that the weighted mean is at most m:
     p(m) = P(E_0 (bound - m) + sum_i E_i (x_i - m) <= 0)        E_0, ..., E_n independent, exponential with mean 1
 
 If the numbers are 0 or 1, this is the p-value of the exact binomial test, and the bounds are those of Clopper and
-Pearson (1934). For other numbers, that the level is kept is a conjecture (Gaffke, Three Test Statistics for a
+Pearson (1934). For other numbers, it is a conjecture that the test keeps its level (Gaffke, Three Test Statistics for a
 Nonparametric One-Sided Hypothesis on the Mean of a Nonnegative Variable, 2005; Learned-Miller and Thomas,
-arXiv:1905.06208, 2019), for which no counterexample is known; benchmarks/model_verdict_errors.py measures it. Student's
-t does not keep the level: if no item of a small sample differs, its standard error is 0.
+arXiv:1905.06208, 2019). No counterexample is known; benchmarks/model_verdict_errors.py measures the error rate.
+Student's t does not keep the level: if no item of a small sample differs, its standard error is 0.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from scipy import optimize
 
-NODES = 400  # of the quadrature over the characteristic function
-GROUPS = 500  # the largest number of different numbers that are told apart
+NODES = 400  # the points of the quadrature over the characteristic function
+GROUPS = 500  # more different numbers than this are merged into groups
 TINY = 1e-8  # about the error of the quadrature; no p-value is reported below it
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +55,7 @@ def interval(values: Array, low: float, high: float, level: float) -> tuple[floa
 
 
 def _lower(values: Array, bound: float, level: float) -> float:
-    """Return the largest mean whose p-value is at most the level, for which `bound` itself has p-value 0."""
+    """Return the largest mean whose p-value is at most the level; the search starts at `bound`, whose p-value is 0."""
     sizes, counts = _grouped(values, bound)
     if len(sizes) == 1:
         return bound
@@ -70,7 +70,7 @@ def _lower(values: Array, bound: float, level: float) -> float:
 def _grouped(values: Array, bound: float) -> tuple[Array, Array]:
     """Return the different numbers among some values and their bound, and how often each occurs.
 
-    Of more than GROUPS numbers, those in the same GROUPS-th of the range are replaced by their mean.
+    More than GROUPS different numbers are sorted into GROUPS equal bins, and each bin is replaced by its mean.
     """
     sizes, counts = np.unique(np.append(values, bound), return_counts=True)
     if len(sizes) <= GROUPS:
@@ -107,6 +107,6 @@ def _chance_below_zero(sizes: Array, counts: Array) -> float:
 
 @functools.cache
 def _quadrature() -> tuple[Array, Array]:
-    """Return Gauss and Legendre's points between 0 and pi / 2, and their weights."""
+    """Return the points of Gauss-Legendre quadrature between 0 and pi / 2, and their weights."""
     points, weights = np.polynomial.legendre.leggauss(NODES)
     return (points + 1) * math.pi / 4, weights * math.pi / 4

@@ -85,8 +85,8 @@ def compare_models(
         tasks: The tasks or groups to compare; by default all of the samples. A group is one answer.
         metric: The metric; by default acc_norm, acc or exact_match, the first of them that a task has.
         filter: The filter of the answers; by default the only one, or else the one called "none".
-        margin: Also test whether A is no worse than B by this margin or more, in units of the score.
-        mean: Whether to answer also for the mean of the tasks, which count equally.
+        margin: Also test whether A is worse than B by less than this margin, or not worse, in units of the score.
+        mean: Whether to answer for the mean of the tasks too, in which all tasks count equally.
         higher_is_better: Whether a higher score is better, for a metric for which the files do not say so.
         model: The base model of adapters that are scored: its folder, its id, or the keys of section `model`.
         data: Rows to score models on instead of tasks: their path or id, or the keys of section `data`.
@@ -177,11 +177,11 @@ def _named_alike(a: Sequence[ModelSamples], b: Sequence[ModelSamples]) -> tuple[
 
 
 def with_mean(asked: Sequence[Question], mean: bool) -> tuple[list[Question], list[str]]:
-    """Return questions and, if it is asked for, one about the mean of their tasks, with notes about it.
+    """Return questions and, if wanted, one more about the mean of their tasks, with notes about the mean.
 
     Args:
         asked: The questions.
-        mean: Whether the mean is asked for.
+        mean: Whether the mean is wanted.
 
     Raises:
         UserError: There is no mean of these tasks.
@@ -192,9 +192,9 @@ def with_mean(asked: Sequence[Question], mean: bool) -> tuple[list[Question], li
         raise UserError(f"a mean needs at least two tasks, and there is only {asked[0].name}: leave out `--mean`")
     parts = [part for each in asked for part in each.parts]
     if len({part.measure.higher for part in parts}) > 1:
-        raise UserError("there is no mean of metrics of which one is better if higher, another if lower")
+        raise UserError("metrics have no common mean if one is better when higher and another when lower")
     metrics = dict.fromkeys(part.measure.metric for part in parts)
-    note = [f"The mean is one of different metrics: {', '.join(metrics)}."] if len(metrics) > 1 else []
+    note = [f"The mean is over tasks with different metrics: {', '.join(metrics)}."] if len(metrics) > 1 else []
     shares = [share / len(asked) for each in asked for share in each.shares]
     return [*asked, Question("mean", "mean", parts, shares)], note
 
@@ -338,7 +338,7 @@ class _Pairing:
 
 
 def _weights(run: ModelSamples, group: str, leaves: Sequence[str], measure: Measure) -> set[str]:
-    """Return how a group's score may weight its tasks ("by size", "equally"), by the score in the results file."""
+    """Return which weights of its tasks ("by size", "equally") give a group's score in the results file."""
     values = [
         [
             float(sample.scores[measure.metric])

@@ -20,11 +20,11 @@ Array = np.ndarray[Any, Any]
 Copies = Mapping[str, Sequence[Sample]]  # the samples of each document
 
 PREFERRED = ("acc_norm", "acc", "exact_match")  # the metric of a task, if the user names none
-# Metrics of the harness by their direction, for samples without a results file.
+# Metrics of the harness of which higher is better, for samples without a results file.
 HIGHER = ("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "acc_all", "exact_match", "likelihood")
 # Metrics of the harness whose samples are numbers, and whose score is not the mean of these numbers.
 NOT_MEANS = ("perplexity", "bypass")
-# Scores without bounds, or with others, even if all that were seen are from 0 to 1.
+# Metrics whose scores may be outside 0 to 1, even if all that were seen are inside.
 UNBOUNDED = ("loss", "margin", "perplexity")
 CLOSE = 1e-6  # the largest difference, relative to the score, between a mean and the score in the results file
 
@@ -72,7 +72,7 @@ class Paired:
 
     @property
     def span(self) -> float:
-        """The largest difference of an item: 1 for scores from 0 to 1, otherwise the largest of these items."""
+        """The largest difference that an item can have: 1 for scores from 0 to 1, otherwise the largest of these."""
         return 1.0 if self.bounded else float(np.abs(self.a.mean(axis=0) - self.b.mean(axis=0)).max())
 
     @property
@@ -154,7 +154,7 @@ def _check_whole(run: TaskSamples) -> None:
         if isinstance(counted, int) and len(samples) < counted:
             raise UserError(
                 f"{run.path} has only {len(samples):,} of the {counted:,} samples (filter {name}) that the results "
-                "file counts: the file is not whole"
+                "file counts: the file is incomplete"
             )
 
 
@@ -177,7 +177,7 @@ def _fault(run: TaskSamples, metric: str, filter: str) -> str | None:
         if isinstance(value, str):
             return f"{where} is the text {shown(value)}, not a number"
         if not isinstance(value, (int, float)):
-            return _NoMean(f"{metric} is no mean over items, whose values are such as {shown(value, 40)}")
+            return _NoMean(f"{metric} is no mean over items: the value of an item is, for example, {shown(value, 40)}")
         if not _is_finite(value):
             return f"{where} is {shown(value)}"
         values.append(float(value))
@@ -207,7 +207,7 @@ def _is_score(value: Any) -> bool:
 
 
 def same(mean: float, recorded: Any) -> bool:
-    """Return whether a mean is the score in a results file, but for rounding.
+    """Return whether a mean equals the score in a results file, up to rounding.
 
     Args:
         mean: The mean.

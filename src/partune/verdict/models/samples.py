@@ -59,7 +59,7 @@ class TaskSamples:
     Attributes:
         task: The name of the task.
         path: The file.
-        filters: For each of the task's filters, the samples that it left.
+        filters: For each of the task's filters, the samples with the answers that it filtered.
         results: The contents of the results file of the same run; empty if there is none.
     """
 

@@ -65,10 +65,10 @@ class Scoring:
         if self == Scoring() and not models:
             return False
         if samples:
-            because = f"{models[0]} is a model" if models else "`--model`, `--data` and their like are for models"
+            because = f"{models[0]} is a model" if models else "`--model`, `--data` and similar flags are for models"
             raise UserError(
-                f"{because}, and {samples[0]} is none: compare models with models, or samples of lm-evaluation-harness "
-                "with samples"
+                f"{because}, but {samples[0]} is not one: compare models with models, or samples of "
+                "lm-evaluation-harness with samples"
             )
         return True
 
@@ -91,14 +91,14 @@ class Asked:
 def ask(
     a: Sequence[str | Path], b: Sequence[str | Path], scoring: Scoring, tasks: Sequence[str], metric: str | None
 ) -> Asked:
-    """Score two models, and return the questions which is better on each task or on the rows.
+    """Score two models, and return a question for each task, or one for the rows: which model is better?
 
     Args:
         a: The runs of A: adapters, studies, models or the base model.
         b: The runs of B.
         scoring: How they are scored.
         tasks: The tasks; empty if they are scored on rows.
-        metric: The metric; None for that which a task is usually scored by.
+        metric: The metric; None means each task's usual metric.
 
     Raises:
         UserError: There is nothing to score on, or a model cannot be scored.
@@ -133,7 +133,7 @@ def ask(
     notes = dict.fromkeys(note for each in (*named_a, *named_b) for note in each.notes)
     if data is not None:
         _check_rows(scored)
-        notes |= {"Rows that a model was trained on favour it: this comparison cannot see which these are.": None}
+        notes |= {"Rows that a model was trained on favour it: this comparison cannot tell which rows these are.": None}
     first = scored[0]
     questions = [
         question(
@@ -169,7 +169,7 @@ def _check_distinct(places: Sequence[str | Path], sides: Sequence[Named]) -> Non
 
 
 def _check_rows(scored: Sequence[Scored]) -> None:
-    """Raise UserError if losses per token are of different tokens."""
+    """Raise UserError if the models' losses per token are over different tokens."""
     if len({each.rows for each in scored}) > 1:
         raise UserError(
             "the models read the rows as different tokens, because of their tokenizers or context lengths, so their "
