@@ -18,11 +18,11 @@ from partune.trial.names import LIKELIHOODS, TEXTS, ResultName
 TOLERANCE = {"fp32": (1e-4, 1e-5), "bf16": (0.1, 0.02), "fp16": (0.02, 0.005)}
 # After a near tie between two tokens, greedy decoding goes on with another text. So the texts of a few items may differ
 # in fp32, and of many in half precision, where near ties are common: long texts hardly ever agree to their ends. But a
-# near tie takes time to strike, while a wrong scale or a missing adapter shows at once. So the largest allowed share of
-# texts that differ depends on how many of their first characters are compared (None: all). If near ties changed 2 % of
-# the tokens in bf16, and a token had 4 characters, 0.3 % of models that are the same would break each of the two limits
-# on 8 items (binomial), and none on 60. (With the demo's model in bf16, batches of another size changed 2 % of 768
-# texts of 24 tokens, and 0.7 % within 8 characters.)
+# near tie takes some tokens to occur, while a wrong scale or a missing adapter shows at once. So the largest allowed
+# share of texts that differ depends on how many of their first characters are compared (None: all). If near ties
+# changed 2 % of the tokens in bf16, and a token had 4 characters, 0.3 % of models that are the same would break each of
+# the two limits on 8 items (binomial), and none on 60. (With the demo's model in bf16, batches of another size changed
+# 2 % of 768 texts of 24 tokens, and 0.7 % within 8 characters.)
 DIFFERING: dict[str, dict[int | None, float]] = {
     "fp32": {None: 0.02},
     "bf16": {8: 0.25, 32: 0.5},

@@ -1,4 +1,4 @@
-"""Score what a study hands over: load it from disk as its users will, and score it on the study's held-out items."""
+"""Score an export of a study: load it from disk as its users will, and score it on the study's held-out items."""
 
 from __future__ import annotations
 
@@ -53,8 +53,9 @@ def rescore(
 def _study(record: Record, folder: Path, merged: bool, dtype: str, quantized: bool) -> config.StudyConfig:
     """Return a study that scores the export on the items of a recorded study."""
     sections = dict(record.header["objective"])
-    # Engine litgpt scores with lm-evaluation-harness, and so does engine peft. Layers in int8 (LLM.int8) choose by all
-    # tokens of a forward pass which columns they compute in 16 bits, so requests cannot share rows, as in packs.
+    # A study of engine litgpt was scored with lm-evaluation-harness, as engine peft scores. Layers in int8 (LLM.int8)
+    # choose by all tokens of a forward pass which columns they compute in 16 bits, so requests cannot share rows as
+    # they do in packs.
     engine = "peft" if sections.pop("engine", None) is not None or quantized else "packed"
     model, validation = sections["model"], sections["validation"]
     if merged:

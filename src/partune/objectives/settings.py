@@ -102,7 +102,7 @@ def default_baseline(training: config.Training, searched: Collection[str]) -> di
 
 
 def baseline_of(recipe: config.NamedBaseline) -> dict[str, Value]:
-    """Return a baseline that the user named as a configuration: what it sets, whatever the study's settings fix."""
+    """Return the settings of a user's baseline as a configuration, even those that the study fixes to other values."""
     return {name: value for name, value in recipe.training.model_dump(exclude_unset=True).items() if value is not None}
 
 
