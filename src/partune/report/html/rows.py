@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from partune.finetune.contamination import Seen
     from partune.finetune.inspection import Inspection
 
-BARS = 20  # bars of the lengths at most
-MOST_SEEN = 50  # rows that ask what is scored, of each task
-STEPS = (1, 2, 5)
+BARS = 20  # the largest number of bars in the histogram of lengths
+MOST_SEEN = 50  # the largest number of items listed per task, among those found in the training rows
+STEPS = (1, 2, 5)  # bar widths are these numbers times a power of 10
 
 
 def page(found: Inspection, data: config.Data, model: str | None) -> str:
@@ -40,7 +40,7 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
         text = "".join(map(paragraph, length_notes(found, data)))
         sections["lengths"] = ("Lengths", text + bars(found.counts, data.max_length))
     if found.seen:
-        sections["scored"] = ("Also scored by", scored(found))
+        sections["scored"] = ("Training rows that are also scored", scored(found))
     if found.texts:
         title = f"The first {several(len(found.texts), 'example')}, as the model reads them"
         sections["examples"] = (title, examples(found.texts))
@@ -70,7 +70,7 @@ def bars(counts: Mapping[int, int], max_length: int) -> str:
         max_length: The number of tokens to which examples are cut.
     """
     lowest, highest = min(counts), max(counts)
-    # A few very long examples would leave one bar for all others.
+    # The last bar holds all very long examples. With equal bars up to the longest, few bars would show all others.
     end = min(highest, 2 * int(np.quantile(np.repeat(list(counts), list(counts.values())), 0.99)))
     width = bar_width(lowest, end)
     starts = list(range(lowest // width * width, end + 1, width))
@@ -109,7 +109,7 @@ def bar_width(low: int, high: int) -> int:
 
 
 def scored(found: Inspection) -> str:
-    """Return the section of the validation rows and items that stand among the rows."""
+    """Return the section on validation rows and items of tasks that are among the training rows."""
     notes = "".join(paragraph(note) for note, _ in scored_notes(found.seen))
     return notes + "".join(map(_seen, found.seen))
 
@@ -135,7 +135,7 @@ def examples(texts: Sequence[Sequence[tuple[str, bool]]]) -> str:
     Args:
         texts: The text of each example in parts, each with whether it is trained on.
     """
-    legend = '<p>What is trained on is marked so: <mark class="trained">trained on</mark>. The rest is only read.</p>'
+    legend = '<p>Text like <mark class="trained">this</mark> is trained on. The model only reads the rest.</p>'
     shown = "".join(f'<pre class="example">{"".join(map(_part, parts))}</pre>' for parts in texts)
     return legend + shown
 
