@@ -330,7 +330,7 @@ class Record:
 
     @property
     def looks(self) -> list[Look]:
-        """The runs that each verdict was given on, in order. Two verdicts in a row differ in their runs."""
+        """The runs that each verdict was given on, in order. Consecutive verdicts differ in their runs."""
         noted = self._note("looks", [])
         with self._undamaged("its earlier verdicts"):
             return [Look(**{name: forms.of_type(value, int, name) for name, value in look.items()}) for look in noted]
@@ -340,7 +340,7 @@ class Record:
         before = self.looks
         if before[-1:] != [look]:
             looks = [dataclasses.asdict(noted) for noted in (*before, look)]
-            # A look of one baseline stands as it always did.
+            # `others` is written only if it is not 0, so that a look at one baseline has the form of older records.
             self._set_note("looks", [{k: v for k, v in noted.items() if v or k != "others"} for noted in looks])
 
     def _note(self, name: str, default: Any = None) -> Any:

@@ -86,8 +86,8 @@ def recorded(directory: Path, otherwise: str, storage: str | None) -> StudyConfi
 def _with_recorded_defaults(mapping: Mapping[str, Any], header: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's mapping with the values on record in place of nulls.
 
-    The file has null for a searched hyperparameter. The baselines have its default, which may have changed since the
-    study began.
+    The file has null for a searched hyperparameter. The baselines use its default, which may have changed since the
+    study began; the record has the default of that time.
 
     mapping: The mapping of the study's file.
     header: The header of the study's record.
