@@ -92,7 +92,7 @@ class FineTune(Anchored):
         self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that `targets` may have
         self._slots: int | None = None
         self._recorded_slots: int | None = None
-        self._key = uuid.uuid4().hex  # by which other processes recognise this objective
+        self._key = uuid.uuid4().hex  # other processes recognise this objective by its key
 
     @classmethod
     def of(cls, study: config.StudyConfig, scratch: str | Path | None = None) -> Self:
@@ -205,7 +205,7 @@ class FineTune(Anchored):
 
     @property
     def defaults(self) -> dict[str, Value]:
-        """The first baseline as a configuration: by default the field's, in which the user's settings count."""
+        """The first baseline as a configuration: by default the field's defaults, with the values that the user set."""
         return next(iter(self._baselines.values()))
 
     @property
@@ -227,7 +227,7 @@ class FineTune(Anchored):
         return {**self._usual, "learning_rate": 0.0}
 
     def fixed(self, searched: Space) -> dict[str, Value]:
-        """Return those of a space's hyperparameters that the user has set, and so fixed; the value is the one set."""
+        """Return the hyperparameters of a space that the user's settings fix, with the values that the user set."""
         values = config.given(self.training, self.data)
         return {name: values[name] for name in searched.names if name in values}
 
@@ -408,7 +408,7 @@ class FineTune(Anchored):
         return observation_of(self.engine.score_base(self.training.dtype, self._parts(parts)))
 
     def score_zero(self, trial: Trial) -> Observation:
-        """Train with learning rate 0 for a few steps and score the search items; the base's scores are expected."""
+        """Train with learning rate 0 for a few steps and score the search items, as the base model would score them."""
         zero = dataclasses.replace(trial, config={**trial.config, **self.engine.zero_settings})
         return observation_of(self.engine.score_zero(self.assign(zero)), trial.fidelity)
 
