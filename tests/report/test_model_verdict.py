@@ -66,7 +66,7 @@ def test_the_small_print_names_tests_and_what_they_leave_out() -> None:
         "Tests of the margin, one-sided: Gaffke's test of the items' differences. Their hypothesis is that A is worse "
         "by 0.01 or more."
     )
-    assert several[2].startswith("All p-values but those under p are corrected after Holm for 2 answers")
+    assert several[2].startswith("All p-values except those in column p are corrected after Holm for 2 answers")
     seeds = small_print(judged((30, 5, 65), runs=(3, 2)))
     assert seeds[-1] == "The error includes 3 runs of A and 2 runs of B, as runs that differ in their seed."
     assert "Behrens-Fisher test over runs and items, and sign flips, and Gaffke's test" in seeds[0]

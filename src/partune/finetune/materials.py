@@ -168,7 +168,7 @@ class Materials:
 
     @property
     def seen(self) -> Mapping[str, Any]:
-        """The record's entry on items of tasks that stand in the training rows; empty if none does."""
+        """The record's entry on items of tasks that are in the training rows; empty if none is."""
         from partune.finetune.contamination import Item, TrainingTexts
         from partune.finetune.rows.files import read
         from partune.finetune.rows.forms import normalise

@@ -126,7 +126,7 @@ def small_print(summary: Summary) -> list[str]:
     answers, margin = summary["answers"], summary["margin"]
     lines = [
         f"Tests, two-sided: {_tests(answers, 'test')}. An answer needs p ≤ {summary['level']:g}; what is not shown may "
-        "still be so."
+        "still be true."
     ]
     if margin is not None:
         lines.append(
@@ -135,8 +135,8 @@ def small_print(summary: Summary) -> list[str]:
         )
     if len(answers) > 1:
         lines.append(
-            f"All p-values but those under p are corrected after Holm for {len(answers)} answers, so that any answer "
-            "is false by chance in at most one case of twenty. The intervals are not corrected."
+            f"All p-values except those in column p are corrected after Holm for {len(answers)} answers, so that any "
+            "answer is false by chance in at most one case of twenty. The intervals are not corrected."
         )
     for answer in answers:
         least = 2 * 0.5 ** answer["items"] * len(answers)

@@ -29,7 +29,7 @@ def baseline_notes(summary: Summary) -> list[str]:
 
 
 def sources(summary: Summary) -> list[str]:
-    """Return a sentence on each baseline whose source is on record: its values and where they stand."""
+    """Return a sentence on each baseline whose source is on record: its values and where they are from."""
     rows = [summary["defaults"], *summary["baselines"]]
     return [source_words(row) for row in rows if row is not None and row["source"] is not None]
 
@@ -40,7 +40,7 @@ def fixed_words(summary: Summary) -> str:
 
 
 def source_words(row: Summary) -> str:
-    """Return a sentence on a baseline's values and where they stand.
+    """Return a sentence on a baseline's values and where they are from.
 
     Args:
         row: The row of the baseline in the summary.

@@ -3,7 +3,7 @@
     keys, values of a layer   (R, H, n + room, D): R rows, H key-value heads, n tokens so far, D features of a head
 
 transformers' DynamicCache copies all keys and values for every new token. Here, a new token is written into the room,
-and all are copied only when the room is full. The last rows take the places of rows that have ended.
+and all tokens are copied only when the room is full. The last rows take the places of rows that have ended.
 
 Rows are padded on the left, so that all rows get their next token at the same place. Every layer keeps all tokens, even
 if it sees only a window of them: transformers' masks hide the tokens outside the window.
@@ -79,7 +79,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
         Args:
             count: The number of rows that stay, which are the first ones after the move.
-            places: The places among them from which rows leave.
+            places: The places among the first `count` rows from which rows leave.
             moved: The rows that move to these places.
             start: The number of tokens to leave out, which are padding in all rows that stay.
         """

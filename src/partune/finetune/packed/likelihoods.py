@@ -101,7 +101,7 @@ class Tree:
         self.requests.append((request, [end - 1, *range(start, start + len(read))], continuation))
 
     def read(self, request: int, start: int, continuation: list[int]) -> None:
-        """Add a request whose continuation stands in the context.
+        """Add a request whose continuation is part of the context.
 
         Args:
             request: The index of the request in the part.
@@ -124,7 +124,7 @@ def grow(
     """
     trees: list[Tree] = []
     growing: dict[tuple[tuple[int, ...], Hashable], Tree] = {}
-    earlier: list[tuple[int, int, list[int]]] = []  # requests that stand in the context of the next one
+    earlier: list[tuple[int, int, list[int]]] = []  # requests that are part of the context of the next one
     for index, (_, before, continuation) in enumerate(requests):
         trunk = (before + continuation)[-(context + 1) :][: -len(continuation)]
         frequency = frequencies and frequencies(len(trunk) + len(continuation) - 1)
