@@ -23,7 +23,7 @@ from partune.runtime.urls import masked, public
 def parse(value: Any) -> StudyConfig:
     """Return the configuration of a study from the mapping in its file; raise UserError if it is not valid."""
     if not isinstance(value, dict):
-        raise UserError(f"a study's file is a mapping of sections, got {type(value).__name__}")
+        raise UserError(f"a study's file must be a mapping of sections, got {type(value).__name__}")
     return validated(StudyConfig, value)
 
 
@@ -94,7 +94,7 @@ def load(path: str | Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}{hint}") from None
     if not isinstance(value, dict):
         got = "an empty file" if value is None else type(value).__name__
-        raise UserError(f"{path}: a study's file is a mapping of sections, got {got}")
+        raise UserError(f"{path}: a study's file must be a mapping of sections, got {got}")
     return located(value, Path(path).absolute().parent)
 
 

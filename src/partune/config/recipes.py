@@ -1,4 +1,4 @@
-"""Whole recipes of LoRA fine-tuning, each from one source, with which a study compares its winner.
+"""Recipes of LoRA fine-tuning, each from one source, with which a study compares its winner.
 
 A recipe sets hyperparameters only. The study keeps its own settings for what depends on the data or the budget: the
 number of epochs or steps, the batch size, the length of the examples, the tokens that count for the loss, the precision
@@ -95,7 +95,8 @@ RECIPES: Mapping[str, Recipe] = {
             "optimizer": "adamw",
         },
     ),
-    # The article's rule for the rate is ten times that of full fine-tuning; TRL's guide to it has this rate and rank.
+    # The article's rule for the learning rate is ten times that of full fine-tuning. TRL's guide to the article has
+    # this learning rate and rank.
     "lora-without-regret": Recipe(
         "Schulman and Thinking Machines Lab, LoRA Without Regret, 2025 (https://thinkingmachines.ai/blog/lora/), with "
         "rank and rate from TRL's guide to it of July 2026 (https://huggingface.co/docs/trl/lora_without_regret)",
@@ -157,7 +158,9 @@ def _of_file(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     if not isinstance(content, dict) or not content:
         got = "an empty file" if not content else type(content).__name__
-        raise UserError(f"{path}: a baseline's file is a mapping of training settings, such as lora_r: 8, got {got}")
+        raise UserError(
+            f"{path}: a baseline's file must be a mapping of training settings, such as lora_r: 8, got {got}"
+        )
     whole = content if "training" in content else {"training": content}
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-_")[:40]
     return {"name": name or "baseline", "source": f"the file {path.name}", **whole}

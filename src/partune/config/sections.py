@@ -63,12 +63,12 @@ class Model(Section):
 
 
 def _joined(value: Any) -> Any:
-    """Return a list of files as one text with commas."""
+    """Return a list of files as one comma-separated text."""
     if not isinstance(value, (list, tuple)):
         return value
     for name in value:
         if not isinstance(name, (str, os.PathLike)) or "," in os.fspath(name):
-            raise ValueError("a list of files has paths without commas")
+            raise ValueError("a list of files must have paths without commas")
     return ",".join(map(os.fspath, value))
 
 
@@ -91,13 +91,13 @@ class Data(Section):
     shorthand = "path"
 
     path: Annotated[PathText, BeforeValidator(_joined), AfterValidator(locate_rows), flag("data")]
-    """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several with commas, a
-    folder of such files, a data set id of the Hugging Face Hub, or rows of the demo: demo, demo:labels, demo:pairs,
-    demo:conversations or demo:texts."""
+    """Training data: a .json, .jsonl, .csv, .tsv or .parquet file (also .gz, .bz2, .xz, .zst), several such files
+    separated by commas, a folder of such files, a data set id of the Hugging Face Hub, or rows of the demo: demo,
+    demo:labels, demo:pairs, demo:conversations or demo:texts."""
     format: Literal["auto", "alpaca", "qa", "label", "chat", "sharegpt", "completion", "preference", "text"] = "auto"
-    """Format of the rows; auto tells it by the columns. docs/data.md describes each."""
+    """Format of the rows; auto recognises it by the columns. docs/data.md describes each format."""
     columns: Annotated[dict[str, str] | None, BeforeValidator(_columns)] = None
-    """Names of the columns where they differ from the format's: FIELD=COLUMN, with commas, such as
+    """Names of the columns that differ from the format's field names: FIELD=COLUMN pairs, separated by commas, such as
     instruction=question,output=answer."""
     config: Annotated[str | None, flag("data-config")] = None
     """Configuration to use, if the data are a data set id of the Hub."""
@@ -160,7 +160,7 @@ class Training(Section):
     """Momentum of the optimiser sgd."""
     targets: str = "all-linear"
     """Linear layers that get an adapter: all-linear (all but the output head), attention (layers that mix tokens), or
-    names with commas."""
+    names separated by commas."""
     dtype: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Precision of the base model; auto is bf16 if the device supports it, otherwise fp32."""
     seed: Annotated[NonNegativeInt | None, flag("training-seed")] = None

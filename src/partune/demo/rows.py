@@ -1,7 +1,7 @@
 """Rows about the demo's factory in common forms: labels, pairs, conversations and plain texts.
 
 All are about the training machines, like the instructions, so that the demo's tasks can judge what is trained on them.
-In pairs, conversations and texts, each fact stands in one row, so that rows which are held out ask for other facts.
+In pairs, conversations and texts, each fact is in one row only, so that held-out rows ask for other facts.
 
 | file                | row                                                                   |
 |---------------------|-----------------------------------------------------------------------|

@@ -199,7 +199,7 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
         ("batch", f"{training.batch_size} examples per step"),
         (
             "optimiser",
-            f"{optimizer}, weight decay {decay}, clipped at {clip}",
+            f"{optimizer}, weight decay {decay}, gradient norm clipped at {clip}",
         ),
         ("seed", f"{chosen.seed}; the data's order: {chosen.order_seed}"),
     ]

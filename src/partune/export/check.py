@@ -1,4 +1,4 @@
-"""Score an export on the study's held-out items, and say how much it lost against the adapter in the study."""
+"""Score an export on the study's held-out items, and say how much its score lost against the adapter in the study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from partune.trial.names import Baseline, FurtherBaseline, ItemSet, WinnerScorin
 from partune.verdict.models.answers import Answer, answers
 from partune.verdict.models.scored import metrics_on, question
 
-ONLY = "`--check` compares with the scores on the held-out items that are on record"
+ONLY = "`--check` needs scores on the held-out items in the record"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def reference_run(
     Args:
         record: The study's record.
         trained: The number of the exported trial, or a baseline.
-        run: The fresh run whose adapter is exported instead of the trial's own; None if it is the trial's own.
+        run: The fresh run (the winner trained again with other seeds) whose adapter is exported; None if the trial's
+            own adapter is exported.
         winner: The number of the winner; None if there is none.
         merged: Whether the export is a model with the adapter merged in.
 
@@ -74,7 +75,7 @@ def reference_run(
         UserError: The study is not a fine-tuning, has no such scores, or needs a CUDA device that this machine lacks.
     """
     if "model" not in record.header["objective"] or "scoring" not in record.loaded:
-        raise UserError(f"{record.directory} is not a study of a fine-tuning, so `--check` has nothing to score")
+        raise UserError(f"{record.directory} is not a fine-tuning study, so `--check` has nothing to score")
     runs = record.anchors()
     if not isinstance(trained, int):
         scored = runs.get(trained)
@@ -92,7 +93,7 @@ def reference_run(
 
 
 def _require_cuda() -> None:
-    """Raise UserError if a base model in 4 bits cannot be loaded here as it was in the study."""
+    """Raise UserError if this machine has no CUDA device, without which no base model loads in 4 bits."""
     require_finetune()
     from partune.finetune.model import find_device
 

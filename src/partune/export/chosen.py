@@ -306,7 +306,7 @@ class Chosen:
         sentences += self.home_advice()
         if self.dtype != "fp32":
             sentences.append(
-                "LoRA's products of matrices are in the base model's precision; in the study, they are in fp32."
+                "LoRA's matrix products are computed in the base model's precision; in the study, in fp32."
             )
         return sentences
 
@@ -318,7 +318,7 @@ class Chosen:
 
 
 def _within(context: int | None, data: dict[str, Any]) -> dict[str, Any]:
-    """Return section `data` with max_length at most the base model's context, as the study cut rows to the context."""
+    """Return section `data` with max_length at most the base model's context, to which the study cut rows."""
     longest = data.get("max_length", config.Data.model_fields["max_length"].default)
     return data if context is None else data | {"max_length": min(longest, context)}
 

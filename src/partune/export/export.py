@@ -126,7 +126,7 @@ def export(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     if found is not None:
-        tell(found.sentence)  # after the `try`, because an error of the terminal is none of the folder's
+        tell(found.sentence)  # after the `try`, so that a terminal's OSError is not reported as the folder's
     return out
 
 
@@ -178,7 +178,7 @@ def _check_fits(record: Record, adapter: Path) -> None:
 
 
 def _require_quantization(form: str, merge: bool) -> None:
-    """Raise UserError if a model cannot be quantized here, or there is none to quantize."""
+    """Raise UserError if this machine cannot quantize a model, or no merged model is written."""
     require_finetune()
     from partune.finetune.quantizing import require
 
@@ -195,7 +195,7 @@ def _merge(record: Record, adapter: Path, out: Path, anyway: bool, form: str | N
 
     model = record.header["objective"].get("model")
     if model is None:
-        raise UserError(f"{record.directory} is not a study of a fine-tuning, so it has no model to merge into")
+        raise UserError(f"{record.directory} is not a fine-tuning study, so it has no model to merge into")
     spec = config.validated(config.Model, model)
     if spec.quantize != "none" and not anyway:
         raise UserError(

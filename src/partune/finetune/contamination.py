@@ -117,7 +117,7 @@ class TrainingTexts:
         for i, item in enumerate(items):
             for run in set(_runs(item)):
                 owners[run].append(i)
-        prompts = [words(item.prompt) for item in items]  # equal items count once: they are no template
+        prompts = [words(item.prompt) for item in items]  # equal items count once: a repeated item is no template
         different = {run: len({prompts[i] for i in found}) for run, found in owners.items()}
         owners = {run: found for run, found in owners.items() if different[run] <= USUAL}
         if not owners:

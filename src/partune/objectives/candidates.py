@@ -75,7 +75,7 @@ def _winner(directory: Path, base: config.Model | None) -> Named:
         )
     own = record.header["objective"].get("model")
     if own is None:
-        raise UserError(f"{directory} is not a study of a fine-tuning, so it has no model")
+        raise UserError(f"{directory} is not a fine-tuning study, so it has no model")
     model = base or config.validated(config.Model, own)
     judged = scoring(winner, runs) is not None and ships_fresh(runs)
     adapter = record.adapter(WinnerScoring.JUDGED if judged else winner.number)

@@ -92,7 +92,7 @@ class FineTune(Anchored):
         self._targets: tuple[str, ...] = (self.config.training.targets,)  # all values that `targets` may have
         self._slots: int | None = None
         self._recorded_slots: int | None = None
-        self._key = uuid.uuid4().hex  # by which other processes recognise this objective
+        self._key = uuid.uuid4().hex  # other processes recognise this objective by its key
 
     @classmethod
     def of(cls, study: config.StudyConfig, scratch: str | Path | None = None) -> Self:

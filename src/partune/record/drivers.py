@@ -155,9 +155,8 @@ class Files(Drivers):
         self._counter = itertools.count()
         self._token = ""
         self._lock: IO[bytes] | None = None
-        self._seen: dict[
-            str, tuple[str, float]
-        ] = {}  # for each driver's name: the text of the driver's file, and when that text was first read
+        # For each driver's name: the text of the driver's file, and when that text was first read.
+        self._seen: dict[str, tuple[str, float]] = {}
         self._leads = False
         self._end: weakref.finalize[..., Files] | None = None
         try:
@@ -328,9 +327,7 @@ def _free(path: Path) -> bool:
     """Return whether no process on this machine has locked a file."""
     with path.open("rb") as file:
         try:
-            lock(
-                file, shared=True
-            )  # a shared lock, so that two callers at once do not mistake each other for the driver
+            lock(file, shared=True)  # shared, so that two callers at once do not mistake each other for the driver
         except OSError:
             return False
     return True

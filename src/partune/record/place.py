@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.log"
 STORAGE = "storage.json"
-STUDY = re.compile(
-    r"[\w.-]{1,100}-[0-9a-f]{12}"
-)  # a study's name in a database: its directory's name and a unique suffix
+# A study's name in a database: its directory's name and a unique suffix.
+STUDY = re.compile(r"[\w.-]{1,100}-[0-9a-f]{12}")
 
 Shelf = Literal["search", "anchors"]
 SHELVES: tuple[Shelf, ...] = ("search", "anchors")

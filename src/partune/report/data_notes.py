@@ -57,7 +57,7 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     if count := data.get("validation_twins"):
         notes.append(
             f"{words.several(count, 'validation row')} {'is' if count == 1 else 'are'} also among the training rows: "
-            "their scores say how well rows are remembered, not how new ones are answered. "
+            "scores on such rows show what the model remembers, not how it answers new rows. "
             f"{_LISTING}"
         )
     if count := data.get("validation_prompts"):
@@ -98,8 +98,8 @@ def seen_notes(entry: Mapping[str, Any]) -> list[str]:
     if count := entry["same"]:
         verb = "asks" if count == 1 else "ask"
         notes.append(
-            f"{count:,} of {of} {verb} what a training row asks {which}: the scores on them say how well rows are "
-            "remembered, not how new ones are answered."
+            f"{count:,} of {of} {verb} what a training row asks {which}: scores on such items show what the model "
+            "remembers, not how it answers new ones."
         )
     if count := entry["alike"]:
         verb = "shares" if count == 1 else "share"

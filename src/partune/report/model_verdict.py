@@ -126,7 +126,7 @@ def small_print(summary: Summary) -> list[str]:
     answers, margin = summary["answers"], summary["margin"]
     lines = [
         f"Tests, two-sided: {_tests(answers, 'test')}. An answer needs p ≤ {summary['level']:g}; what is not shown may "
-        "still be so."
+        "still be true."
     ]
     if margin is not None:
         lines.append(

@@ -58,7 +58,7 @@ def lost(directory: Path | None, what: str, *errors: WorkerLostError) -> UserErr
         *errors: Why the workers died.
     """
     why = "; ".join(dict.fromkeys(map(str, errors)))
-    return UserError(f"lost, and not on record: {what} ({why}). To run what is missing: {continuing(directory)}")
+    return UserError(f"results were lost: {what} ({why}). To compute them: {continuing(directory)}")
 
 
 def continuing(directory: Path | None) -> str:

@@ -33,7 +33,7 @@ from partune.workers.base import Meter, WorkerLostError, Workers
 
 POLL = 1.0  # the largest number of seconds between two checks of the other drivers' progress
 SAME = 3  # the number of trials that may fail with the same exception before the study stops
-SPARE = 3  # adapters that a running study keeps beyond those asked for, because the winner need not score best
+SPARE = 3  # adapters that a running study keeps beyond the wanted number, because the winner need not score best
 
 Running = dict[Future[Observation], Trial]
 

@@ -106,7 +106,7 @@ class Settings:
         run = {name: others.pop(name) for name in IN_RUN if name in others}
         noisy = others.get("noisy")
         if not isinstance(noisy, bool | None):
-            raise UserError(f"noisy is true, false or None, got {shown(noisy)}")
+            raise UserError(f"noisy must be true, false or None, got {shown(noisy)}")
         # Strict, because values in Python have types: the text "3" is a mistake here, but not in a file.
         return cls(validated(Search, search, strict=True), validated(Run, run, strict=True), **others)
 

@@ -3,7 +3,7 @@
     keys, values of a layer   (R, H, n + room, D): R rows, H key-value heads, n tokens so far, D features of a head
 
 transformers' DynamicCache copies all keys and values for every new token. Here, a new token is written into the room,
-and all are copied only when the room is full. The last rows take the places of rows that have ended.
+and all tokens are copied only when the room is full. The last rows take the places of rows that have ended.
 
 Rows are padded on the left, so that all rows get their next token at the same place. Every layer keeps all tokens, even
 if it sees only a window of them: transformers' masks hide the tokens outside the window.

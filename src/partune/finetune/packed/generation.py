@@ -74,7 +74,7 @@ class Rows:
         positions: (R, 1), the position of each row's next token.
         real: (R, n), which tokens in the cache are not padding.
         cache: The keys and values of all tokens so far.
-        ragged: The rows of each trial, or None if there are b rows of one trial after another.
+        ragged: Which rows each trial has; None if each trial has b rows, one trial after another.
     """
 
     pack: Pack | None
@@ -340,7 +340,7 @@ class PackedGeneration:
 
     @torch.inference_mode()
     def _plain(self, task: _Task, index: int) -> list[list[int]]:
-        """Return the answers to one prompt by transformers' `generate`, one per trial.
+        """Return the answers that transformers' `generate` gives to one prompt, one per trial.
 
         All rows have the same length at all times, so that any model can compute them together.
         """
@@ -425,7 +425,7 @@ class PackedGeneration:
 
 @dataclass(frozen=True)
 class _Task:
-    """What to generate: the arguments of `generate`, with the number of trials."""
+    """What to generate: the arguments of `generate`, and K, the number of trials."""
 
     prompts: list[list[int]]
     settings: GenerationSettings

@@ -41,7 +41,7 @@ Request = Continuation | Prompt
 Answer = Likelihood | str  # the answer to a continuation is its likelihood; the answer to a prompt is a text
 # Takes requests; returns one model's answers.
 Answers = Callable[[Sequence[Request]], list[Answer]]
-# Takes a part's name and its requests; returns one list of answers per model.
+# Takes the name of a `scores.Part` and its requests; returns one list of answers per model.
 PackAnswers = Callable[[str, Sequence[Request]], list[list[Answer]]]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -203,7 +203,7 @@ class Ends:
         return lengths
 
     def _completes(self, token: int) -> bool:
-        """Return whether a token may contain the last character of a stop string; its own text may hide spaces."""
+        """Return whether a token may contain a stop string's last character; decoded alone, it may lose a space."""
         if token not in self._completing:
             text = self.tokenizer.decode([token])
             last = {stop[-1] for stop in self.strings}

@@ -195,7 +195,7 @@ class HarnessTask(Task):
         if min(len(search), len(verdict)) < MIN_ITEMS:
             raise UserError(
                 f"task {self.name} has {len(scorable)} items, which is too few: {len(search)} would score trials and "
-                f"{len(verdict)} kept for the verdict, and each needs at least {MIN_ITEMS}; "
+                f"{len(verdict)} be kept for the verdict, and each needs at least {MIN_ITEMS}; "
                 "raise `--limit`, change `--verdict-share`, or use a larger task"
             )
         return np.sort(np.array(search, np.int64)), np.sort(np.array(verdict, np.int64))

@@ -51,8 +51,8 @@ class HeldOut:
             source: The rows of the data, as they were read.
 
         Raises:
-            UserError: The file of validation rows cannot be read, the metric needs labels and there are none, or there
-                is no such function.
+            UserError: The file of validation rows cannot be read, the metric needs labels and there are none, or the
+                metric names a function that does not exist.
         """
         data, validation = study.data, study.validation
         assert data is not None
@@ -111,7 +111,7 @@ class HeldOut:
                 self.validation, base, validation.generation, str(validation.metric), self.function, self.own_file
             )
         if self.labels is None:
-            # Scoring would take the beginning of a row that is longer than the context; training cuts the end.
+            # Training cuts the end of a row that is longer than the context. Scoring would cut its beginning.
             cut = self.validation.cut(min(data.max_length, base.positions, base.context), data.loss_on)
             return RowLosses(cut, self.own_file)
         return RowLabels(self.validation, self.labels, self.labels.named(base.tokenizer), self.own_file)

@@ -221,7 +221,7 @@ def _rows(base: Base, data: config.Data, validation: config.Validation) -> Valid
 
 
 def _answered(base: Base, scorer: WholeScorer, folders: Sequence[Path | None]) -> list[Scores | Exception]:
-    """Return the scores of the base model (None) and of adapters on it; an exception for one that has no score."""
+    """Return the scores of the base model (None) and of adapters on it, or an exception for a model without a score."""
     from partune.finetune import adapter as adapters
     from partune.finetune.scoring.base import NotFiniteError
 
@@ -299,7 +299,7 @@ def _in_one_pack(
             pack = carrying.loaded(held)
             scores = scorer.score_all(lambda name, requests: answering.answers(name, requests, carrying, pack), ALL)
             return dict(zip(read, scores, strict=True))
-    except UserError:  # PEFT may still load them, or says why it does not
+    except UserError:  # PEFT loads them one by one, or says why it cannot
         return {}
 
 

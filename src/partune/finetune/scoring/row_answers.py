@@ -260,7 +260,7 @@ class RowAnswers(ValidationRows):
 
 
 def _answered(examples: Examples) -> Ints:
-    """Return the indices of the last example of each row with a trained answer, ascending."""
+    """Return, for each row with trained answers, the index of its last example with one; ascending."""
     last = {}
     for i, number in enumerate(examples.numbers.tolist()):
         if examples.example(i)[1].any():

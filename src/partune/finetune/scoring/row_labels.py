@@ -56,7 +56,7 @@ class Labels:
 
     @classmethod
     def of(cls, examples: Examples, least: int = LEAST) -> Labels | None:
-        """Return the labels of examples; None if they are not labels: see MOST and `least`.
+        """Return the labels of examples; None if the different answers are too many or too few to be labels.
 
         Args:
             examples: The examples at full length.
@@ -71,7 +71,7 @@ class Labels:
         return cls(known, _label_indices(answers, known))
 
     def among(self, examples: Examples) -> Labels | None:
-        """Return these labels for other examples; None if an answer is not one of these."""
+        """Return these labels for other examples; None if one of their answers is not among these labels."""
         answers = _answers(examples)
         if answers is None or not set(answers) <= set(self.answers):
             return None
@@ -176,9 +176,9 @@ def _label_indices(answers: Sequence[tuple[int, ...]], known: Sequence[tuple[int
 
 
 def evident_labels(examples: Examples, tokenizer: PreTrainedTokenizerBase) -> Labels | None:
-    """Return the labels of examples whose answers are few and short; None if they may not be labels.
+    """Return the labels of examples whose answers are few and short; None if the answers may be something else.
 
-    Rows of the format `label` say that their answers are labels, so these may be rare and long.
+    Answers of rows of the format `label` are always labels, so they may be rare and long.
 
     Args:
         examples: The examples at full length.

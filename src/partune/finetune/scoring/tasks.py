@@ -209,9 +209,9 @@ def _set_fewshot(leaf: Leaf, fewshot: int | None) -> None:
 def _items(leaves: Sequence[Leaf], encode: Encode, shipped: bool) -> tuple[list[Item], list[Request]]:
     """Return the items and the tokenised requests of all leaves.
 
-    If the answer of an item names none of its choices, that is an error in a task file of the user. Two kinds of item
-    are left without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks
-    with their own `process_results`, which need none.
+    An item whose answer names none of its choices is an error in the user's task file. Items of two kinds of task are
+    kept without a right choice instead: those of harness tasks, which the user cannot correct, and those of tasks with
+    their own `process_results`, which need no right choice.
     """
     items: list[Item] = []
     requests: list[Request] = []

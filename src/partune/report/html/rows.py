@@ -40,7 +40,7 @@ def page(found: Inspection, data: config.Data, model: str | None) -> str:
         text = "".join(map(paragraph, length_notes(found, data)))
         sections["lengths"] = ("Lengths", text + bars(found.counts, data.max_length))
     if found.seen:
-        sections["scored"] = ("Also scored by", scored(found))
+        sections["scored"] = ("Training rows that are also scored", scored(found))
     if found.texts:
         title = f"The first {several(len(found.texts), 'example')}, as the model reads them"
         sections["examples"] = (title, examples(found.texts))

@@ -108,6 +108,6 @@ def _chance_below_zero(sizes: Array, counts: Array) -> float:
 
 @functools.cache
 def _quadrature() -> tuple[Array, Array]:
-    """Return Gauss and Legendre's points between 0 and pi / 2, and their weights."""
+    """Return the points of Gauss-Legendre quadrature between 0 and pi / 2, and their weights."""
     points, weights = np.polynomial.legendre.leggauss(NODES)
     return (points + 1) * math.pi / 4, weights * math.pi / 4

@@ -176,11 +176,11 @@ def _named_alike(a: Sequence[ModelSamples], b: Sequence[ModelSamples]) -> tuple[
 
 
 def with_mean(asked: Sequence[Question], mean: bool) -> tuple[list[Question], list[str]]:
-    """Return questions and, if it is asked for, one about the mean of their tasks, with notes about it.
+    """Return questions and, if wanted, one more about the mean of their tasks, with notes about the mean.
 
     Args:
         asked: The questions.
-        mean: Whether the mean is asked for.
+        mean: Whether the mean is wanted.
 
     Raises:
         UserError: There is no mean of these tasks.

@@ -9,7 +9,7 @@ from typing import Literal
 from partune.record.place import JOURNAL, STORAGE
 from partune.runtime.paths import as_path
 
-ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # a part of a Hub's id
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # either part of an id of the Hub
 BASE = "base"  # the name of the base model by itself
 Kind = Literal["base", "adapter", "study", "model", "samples"]
 FILES: dict[str, Kind] = {
