@@ -135,7 +135,7 @@ def test_items_of_a_task_among_the_rows_are_told(leaky: Path, flag: str, capsys:
     assert found is not None
     assert int(found[1]) >= 2
     assert main(["data", "demo", "--rows", "0", flag, str(TASK)]) == 0
-    assert "None of the 512 items of factory_questions stands in the training rows.\n" in capsys.readouterr().out
+    assert "None of the 512 items of factory_questions occurs in the training rows.\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -158,7 +158,7 @@ def test_columns_are_a_mapping_or_the_text_of_the_flag() -> None:
     mapping = {"instruction": "my question", "output": "a=b"}
     for value in (mapping, "instruction=my question, output=a=b"):
         assert config.validated(config.Data, {"path": "d.csv", "columns": value}).columns == mapping
-    with pytest.raises(UserError, match="a list of files has paths without commas"):
+    with pytest.raises(UserError, match="a list of files must have paths without commas"):
         config.validated(config.Data, {"path": ["a,b.csv"]})
 
 

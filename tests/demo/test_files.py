@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from partune.demo import DIRECTORY, SEED, make, world
+from partune.demo import DIRECTORY, SEED, factory, make
 
 MEGABYTE = 1_000_000
 
 
 def test_the_data_files_are_what_the_generator_writes() -> None:
-    for name, text in make.data_files(world.generate(SEED)).items():
+    for name, text in make.data_files(factory.generate(SEED)).items():
         assert (DIRECTORY / name).read_text(encoding="utf-8") == text, f"{name}: run python -m partune.demo.make again"
 
 
@@ -32,9 +32,9 @@ def test_the_tokenizer_keeps_words_and_alpacas_headings_whole() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
     count = lambda text: len(tokenizer(text)["input_ids"])  # noqa: E731
-    assert [word for word in world.words(world.generate(SEED)) if count(word) != 1] == []
-    assert count(world.ALPACA.format(instruction="")) == 3
-    assert count(world.ALPACA_INPUT.format(instruction="", input="")) == 4
+    assert [word for word in factory.words(factory.generate(SEED)) if count(word) != 1] == []
+    assert count(factory.ALPACA.format(instruction="")) == 3
+    assert count(factory.ALPACA_INPUT.format(instruction="", input="")) == 4
     assert tokenizer.eos_token_id != tokenizer.pad_token_id
     assert tokenizer.decode(tokenizer("anything else: naïve, 42!")["input_ids"]).strip() == "anything else: naïve, 42!"
 
@@ -45,7 +45,7 @@ def test_a_prompt_is_tokenised_like_its_part_of_prompt_and_answer() -> None:
     tokenizer = AutoTokenizer.from_pretrained(DIRECTORY / "model")
     for line in (DIRECTORY / "instructions.jsonl").read_text().splitlines()[:50]:
         row = json.loads(line)
-        prompt = (world.ALPACA_INPUT if row["input"] else world.ALPACA).format(**row)
+        prompt = (factory.ALPACA_INPUT if row["input"] else factory.ALPACA).format(**row)
         ids, answer = tokenizer(prompt)["input_ids"], tokenizer(row["output"])["input_ids"]
         assert tokenizer(prompt + row["output"])["input_ids"] == ids + answer
 
@@ -61,7 +61,7 @@ def base_accuracy(task: str) -> float:
     for row in (json.loads(line) for line in (DIRECTORY / "tasks" / f"{task}.jsonl").read_text().splitlines()):
         cloze = "ctx" in row
         context = f"{row['activity_label']}: {row['ctx']}" if cloze else f"Question: {row['question']}\nAnswer:"
-        contexts += [context] * world.CHOICES
+        contexts += [context] * factory.CHOICES
         choices += row["endings"] if cloze else row["choices"]
         answers.append(row["label"] if cloze else row["answer"])
     starts = torch.tensor([len(ids) for ids in tokenizer(contexts)["input_ids"]])
@@ -76,7 +76,7 @@ def base_accuracy(task: str) -> float:
             logits = model(input_ids=ids[rows]).logits[:, :-1].log_softmax(-1)  # (rows, places - 1, vocabulary)
         each = logits.gather(-1, ids[rows, 1:, None]).squeeze(-1)
         scores.append(each.where(real[rows, 1:] & (places[1:] >= starts[rows, None]), 0.0).sum(1))
-    best = torch.cat(scores).view(-1, world.CHOICES).argmax(1)
+    best = torch.cat(scores).view(-1, factory.CHOICES).argmax(1)
     return float((best == torch.tensor(answers)).double().mean())
 
 

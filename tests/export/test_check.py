@@ -114,7 +114,7 @@ def test_a_quantized_model_is_told_with_its_loss(study: Path, form: str, tmp_pat
 def test_a_quantized_model_without_a_check_has_a_warning(study: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     out = export(study, tmp_path / "out", merge=True, anyway=True, quantize="nf4")
-    assert "the model is quantized, which was never scored" in (out / "README.md").read_text()
+    assert "This model was never scored" in (out / "README.md").read_text()
 
 
 def test_quantization_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,10 +153,10 @@ def test_what_has_no_held_out_scores_is_refused_before_any_work(
 ) -> None:
     monkeypatch.setattr(exports, "_check", lambda adapter: pytest.fail("work has begun"))
     for number in (0, 1):  # a fresh run ships, so that no trial's own adapter was scored on the held-out items
-        with pytest.raises(UserError, match=rf"`--check` compares with .* has none of trial {number}: leave"):
+        with pytest.raises(UserError, match=rf"`--check` needs scores .* has none of trial {number}: leave"):
             export(study, tmp_path / "out", trial=number, anyway=True, checked=True)
     Study(SPACE, SimulatedTuning(), "lhs", directory=tmp_path / "s").run(3).close()
-    with pytest.raises(UserError, match="s is not a study of a fine-tuning, so `--check` has nothing to score"):
+    with pytest.raises(UserError, match="s is not a fine-tuning study, so `--check` has nothing to score"):
         export(tmp_path / "s", tmp_path / "out", checked=True)
     assert not (tmp_path / "out").exists()
 

@@ -332,8 +332,8 @@ def test_a_fresh_run_that_lost_its_worker_is_not_on_record_and_resume_runs_it(tm
     with pytest.raises(UserError) as caught:
         study.run(6)
     assert str(caught.value) == (
-        f"lost, and not on record: fresh run 2 of trial {number}, fresh run 3 of the defaults (its worker died 3 "
-        f"times). To run what is missing: partune resume {tmp_path / 's'}"
+        f"results were lost: fresh run 2 of trial {number}, fresh run 3 of the defaults (its worker died 3 "
+        f"times). To compute them: partune resume {tmp_path / 's'}"
     )
     assert len(fresh_runs(study.anchors, number)) == len(fresh_runs(study.anchors, "defaults")) == 3
     assert study.verdict is None
@@ -390,7 +390,7 @@ def test_a_baseline_or_a_winner_that_lost_its_worker_is_not_on_record(
     study = Study(SPACE, Reloaded(), "random", directory=tmp_path / "s", workers=Mortal())
     with monkeypatch.context() as patched:
         patched.setattr(Reloaded, method, die)
-        told = rf"lost, and not on record: {what} \(its worker died 3 times\)\. To run .*: partune resume .*s$"
+        told = rf"results were lost: {what} \(its worker died 3 times\)\. To compute them: partune resume .*s$"
         with pytest.raises(UserError, match=told):
             study.run(6)
     assert name not in study.anchors

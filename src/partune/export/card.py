@@ -25,8 +25,8 @@ NEVER_JUDGED = (
     "4 bits (nf4). Here it is merged into the base model in full precision, and this combination was never scored."
 )
 NEVER_SCORED = (
-    "**The scores below are not those of this model.** They are those of the adapter in the study. Here it is merged, "
-    "and the model is quantized, which was never scored: `partune export --check` does so."
+    "**The scores below are not those of this model.** They are those of the adapter in the study. Here the adapter is "
+    "merged and the model is quantized; the result was never scored. `partune export --check` scores it."
 )
 BITS = {"nf4": "4 bits (nf4)", "int8": "8 bits (int8)"}
 
@@ -39,7 +39,7 @@ class Exported:
         merged: Whether it is a model with the adapter merged in.
         quantized: The form of the merged model's weights, nf4 or int8; None if they are not quantized.
         tokenizer: The tokenizer; None if there is none.
-        check: What scoring the export has found; None if it was not scored.
+        check: The result of scoring the export; None if it was not scored.
     """
 
     merged: bool = False
@@ -111,7 +111,7 @@ def _opening(summary: Summary, trial: Trial | str, chosen: Chosen | None, export
 
 
 def _called(summary: Summary, name: str) -> str:
-    """Return what sentences call a baseline.
+    """Return a baseline's name for use in sentences.
 
     Args:
         summary: The summary of the study.
@@ -199,7 +199,7 @@ def _settings(chosen: Chosen) -> list[tuple[str, str]]:
         ("batch", f"{training.batch_size} examples per step"),
         (
             "optimiser",
-            f"{optimizer}, weight decay {decay}, clipped at {clip}",
+            f"{optimizer}, weight decay {decay}, gradient norm clipped at {clip}",
         ),
         ("seed", f"{chosen.seed}; the data's order: {chosen.order_seed}"),
     ]

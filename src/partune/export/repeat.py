@@ -1,4 +1,4 @@
-"""Write the file of a study with which `partune tune` repeats it, for the model card."""
+"""Write the study file with which `partune tune` repeats a study, for the model card."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from partune.report.plain_data import Summary
 from partune.trial.names import WinnerScoring
 from partune.verdict.winner import shipped, ships_fresh
 
-# The settings of `run` that decide what a study does. The others say where it runs, and have paths and addresses.
+# The settings of `run` that decide what a study does. The others say where it runs, with paths and addresses.
 REPEATED = ("engine", "pack", "stop", "compile", "keep")
-NEEDS_TRUST = "trust_task_code"  # the only setting of `validation` that no record has, since it decides no score
+NEEDS_TRUST = "trust_task_code"  # the only setting of `validation` that is not recorded, since it changes no score
 
 
 def study_file(record: Record, summary: Summary) -> dict[str, Any]:
-    """Return the content of a study's file without default values, and with only the last part of each path.
+    """Return the content of a study file that repeats a study, without default values and with paths cut to names.
 
-    What decides the trials is read from the record. The other settings are those of the study's file. A study that was
-    begun from Python has no file; for these settings, what its record shows is returned.
+    The settings that decide the trials are read from the record, the other settings from the study's own file. A study
+    that was begun from Python has no file; its other settings are inferred from its record.
 
     Args:
-        record: The record of a study of a fine-tuning.
+        record: The record of a fine-tuning study.
         summary: The summary of the study.
     """
     header, file = record.header, _file_of(record)
@@ -52,7 +52,7 @@ def study_file(record: Record, summary: Summary) -> dict[str, Any]:
 
 
 def _file_of(record: Record) -> config.StudyConfig | None:
-    """Return the settings in a study's file; None if there is none, or if it was damaged since."""
+    """Return the settings in a study's file; None if there is no file, or if it is no longer valid."""
     if record.directory is None or not (record.directory / CONFIG).is_file():
         return None
     try:
@@ -62,13 +62,13 @@ def _file_of(record: Record) -> config.StudyConfig | None:
 
 
 def _with_names_only(recorded: Mapping[str, Any], space: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's objective with the last part of each path, and without the settings that are searched.
+    """Return a study's objective with each path cut to its last part, and without the searched settings.
 
     recorded: The objective on record.
     space: The study's space.
     """
     objective = {name: dict(value) if isinstance(value, Mapping) else value for name, value in recorded.items()}
-    for section in ("training", "data"):  # a value that was the default when the study began would fix the searched one
+    for section in ("training", "data"):  # the record has defaults for searched settings too, which would fix them
         objective[section] = {key: value for key, value in objective[section].items() if key not in space}
     objective["model"]["path"] = name_of(objective["model"]["path"])
     data, validation = objective["data"], objective["validation"]
@@ -83,7 +83,7 @@ def _with_names_only(recorded: Mapping[str, Any], space: Mapping[str, Any]) -> d
 
 
 def _names_of(paths: str) -> str:
-    """Return the last part of each of several paths with commas."""
+    """Return comma-separated paths, each cut to its last part."""
     return ",".join(map(name_of, paths.split(",")))
 
 

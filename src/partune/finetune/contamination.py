@@ -1,15 +1,15 @@
-"""Find what a model is scored on among the rows that it is trained on: such scores say what it remembers.
+"""Find the scored items that also occur in the training rows: a score on these measures memory.
 
-Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if it asks what
-the row asks: if its prompt, or a text of at least SHORTEST words in its document, is the row's prompt or one of the
-texts of that. An item is like a row if the two share RUN words in a row, as in GPT-3 (Brown et al. 2020, appendix C:
-13-grams, no shorter texts than 8 words).
+Texts are compared by their words, without case, spaces and punctuation. An item is the same as a row if both ask the
+same: the item's prompt, or one of its texts of at least SHORTEST words, equals the row's prompt or one of the row's
+texts. An item is like a row if both contain the same RUN consecutive words, a rule of GPT-3 (Brown et al. 2020,
+appendix C: 13 words, no texts of fewer than 8 words).
 
-Phrases of a template are left out. GPT-3 took for such a phrase any run that more than 10 training texts have, because
-these came from the web. Training rows may repeat an item on purpose, and such an item is learned best of all. So the
-phrases are told by the items here: more than USUAL different items have them, or several items that are more than half
-of all, and more than USUAL rows. Validation rows share instructions with the training rows by design, so for them a
-run that more than USUAL rows have is left out too.
+Phrases of a template are left out. For GPT-3, any run of words in more than 10 training texts was such a phrase,
+because these texts came from the web. Training rows may repeat an item on purpose, and such an item is learned best.
+So a run is a phrase of a template if more than USUAL different items contain it, or if more than half of the items (at
+least two) and more than USUAL rows do. Validation rows share instructions with the training rows, so for them a run
+in more than USUAL rows is left out too.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Item:
-    """The texts of an item by which it is recognised.
+    """The texts that identify an item.
 
     Attributes:
         prompt: What the model is asked.
-        texts: Texts that are part of it, such as the question within the prompt.
-        rest: Texts that tell nothing about what is asked, such as the answer.
+        texts: Other texts that say what is asked, such as the question within the prompt.
+        rest: Texts that do not say what is asked, such as the answer. Only runs of words are compared in them.
     """
 
     prompt: str
@@ -44,15 +44,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Seen:
-    """How many of the items of a task, or of the validation rows, stand in the training rows.
+    """How many items of a task, or how many validation rows, also occur in the training rows.
 
     Attributes:
         what: The name of the task, or "validation rows".
         items: The number of items.
         same: The number of items that ask the same as a training row.
         alike: The number of other items that share a run of words with a training row.
-        rows: For each such item, the number of the first training row, and the item's prompt or the words that the two
-            share; the same ones first.
+        rows: For each such item, the number of the first matching training row, and the item's prompt (`same`) or the
+            shared words (`alike`). The items counted in `same` come first.
     """
 
     what: str
@@ -69,11 +69,11 @@ class Seen:
 
 
 class TrainingTexts:
-    """The texts of training rows, among which items are looked for.
+    """The texts of training rows, in which items are looked up.
 
     Args:
-        rows: The number of each row and the row, in its form.
-        form: The form.
+        rows: The rows with their numbers.
+        form: The form of the rows.
     """
 
     def __init__(self, rows: Sequence[tuple[int, Row]], form: str) -> None:
@@ -88,13 +88,13 @@ class TrainingTexts:
                     self._texts.setdefault(text, number)
 
     def find(self, what: str, items: Sequence[Item], whole: bool = False) -> Seen:
-        """Look for items among the training rows.
+        """Return how many items occur in the training rows.
 
         Args:
             what: The name of the items.
             items: The items.
-            whole: Whether to compare only whole prompts with each other, not texts within them. Rows of the same form
-                share instructions, so that only the whole prompt tells what is asked.
+            whole: Whether items are the same as rows only if their whole prompts are equal. Rows of the same form may
+                share an instruction, so only the whole prompt says what is asked.
         """
         same = {i: number for i, item in enumerate(items) if (number := self._same(item, whole)) is not None}
         alike = {i: shared for i, shared in sorted(self._alike(items, whole).items()) if i not in same}
@@ -112,12 +112,12 @@ class TrainingTexts:
         return min(found, default=None)
 
     def _alike(self, items: Sequence[Item], whole: bool) -> dict[int, tuple[int, Words]]:
-        """Return, for each item that shares a run of words with a row, the number of the first such row and the run."""
+        """Return, for each item that shares a run of words with rows, the number of the first such row and the run."""
         owners: dict[Words, list[int]] = defaultdict(list)
         for i, item in enumerate(items):
             for run in set(_runs(item)):
                 owners[run].append(i)
-        prompts = [words(item.prompt) for item in items]  # equal items count once: they are no template
+        prompts = [words(item.prompt) for item in items]  # equal items count once: a repeated item is no template
         different = {run: len({prompts[i] for i in found}) for run, found in owners.items()}
         owners = {run: found for run, found in owners.items() if different[run] <= USUAL}
         if not owners:
@@ -138,11 +138,11 @@ class TrainingTexts:
 
 
 def item_of(row: Row, form: str) -> Item:
-    """Return the texts of a row.
+    """Return the texts that identify a row.
 
     Args:
-        row: The row in its form.
-        form: The form.
+        row: The row.
+        form: The form of the row.
     """
     match form:
         case "alpaca":

@@ -287,9 +287,9 @@ def is_empty(row: Row, form: Format) -> bool:
 
 
 def _pieces(row: Row, form: Format, eos: str) -> list[Piece]:
-    """Return the pieces of a row that is no chat.
+    """Return the pieces of a row that is not a chat.
 
-    A completion and a text may already end with the end of sequence, written out. It is not put there twice, as in TRL.
+    If a completion or a text already ends with the text of EOS, EOS is not added again, as in TRL.
     """
     pieces: list[Piece] = []
     match form:
@@ -404,7 +404,7 @@ def reading_of(rows: Rows, source: Source) -> dict[str, Any]:
 
 
 def _source_reading(rows: Rows, source: Source) -> dict[str, Any]:
-    """Return the record's entries on the format and the files of the rows, without those that go without saying."""
+    """Return the record's entries on the format and the files of the rows, without those that are obvious."""
     entries = {
         "layout": rows.layout,
         "files": source.files if source.files > 1 else 0,

@@ -54,13 +54,13 @@ class Materials:
 
     Attributes:
         lock: A lock to hold while using a base model.
-        abroad: Whether this process is a worker that got the study from another process.
+        in_worker: Whether this process is a worker that got the study from another process.
     """
 
     def __init__(self, study: config.StudyConfig, load_base: Callable[[str], Base]) -> None:
         self.study = study
         self.lock = threading.RLock()
-        self.abroad = False
+        self.in_worker = False
         self._load_base = load_base
         # Guards the loaded objects. It is never held while a base model trains or scores, so that a new trial can be
         # submitted meanwhile. A thread that holds `lock` may acquire `_loading`, but not the other way round.
@@ -168,7 +168,7 @@ class Materials:
 
     @property
     def seen(self) -> Mapping[str, Any]:
-        """The record's entry on items of tasks that stand in the training rows; empty if none does."""
+        """The record's entry on items of tasks that also occur in the training rows; empty if none does."""
         from partune.finetune.contamination import Item, TrainingTexts
         from partune.finetune.rows.files import read
         from partune.finetune.rows.forms import normalise
@@ -255,11 +255,11 @@ class Materials:
 
     def _compare(self) -> None:
         """Raise UserError if this process loaded other contents than those with which the study began."""
-        where = f"on {socket.gethostname()}: " if self.abroad else ""
+        where = f"on {socket.gethostname()}: " if self.in_worker else ""
         if self._contents is None:
             self._contents = self._digest()
         note = check(self._expected, {**self._contents, **versions()}, where)
-        if note is not None and self.abroad:  # in the study's own process, the study reports the note itself
+        if note is not None and self.in_worker:  # in the study's own process, the study reports the note itself
             log.warning("%s", note)
         self._compared = self._expected
 

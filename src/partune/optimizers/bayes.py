@@ -35,7 +35,7 @@ class GPBO(Stream):
         space: The search space.
         seed: The seed of the hypercubes and of the search for the acquisition's maximum.
         n_init: The number of points of the initial design.
-        look: The number of points at which the acquisition is first computed, a power of two.
+        look: The number of points at which the acquisition function is first computed, a power of two.
         rounds: The number of rounds that refine the best points; each round halves the step.
     """
 

@@ -101,15 +101,15 @@ def _scored(trial: Trial | None) -> Summary | None:
 def _first(trial: Trial | None, record: Record) -> Summary | None:
     """Return the scores of the first baseline: the field's defaults, or a recipe that the user named.
 
-    "called" is what sentences call it, with the values that the user set; "name" is the name that the user gave, or
-    None; "source" says where its values stand.
+    "called" is its name for use in sentences, with the values that the user set; "name" is the name that the user gave,
+    or None; "source" says where its values come from.
     """
     summary = _scored(trial)
     if summary is None:
         return None
     if not (recipes := _recipes(record)):
         called, source = baseline(summary["config"]), RECIPES[USUAL].source
-        # A record of an older version does not say which values stand where.
+        # A record of an older version does not name the sources of values.
         known = set(DEFAULTS) <= set(summary["config"])
         return summary | {"called": called, "name": None, "source": source if known else None}
     name = recipes[0]["name"]
@@ -129,7 +129,7 @@ def _further(baselines: Mapping[RunName, Trial], record: Record) -> list[Summary
 
 
 def _recipes(record: Record) -> list[Summary]:
-    """Return the recipes that the user named, each with its name and source; none stand for the field's defaults."""
+    """Return the recipes that the user named, with names and sources; an empty list means the field's defaults."""
     return list(record.header.get("objective", {}).get("baseline") or ())
 
 

@@ -1,4 +1,4 @@
-"""Watchers, which are told of a study's progress, and the interface of the study that they see."""
+"""Watchers, which are notified of a study's progress, and the interface of the study that they use."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Watcher:
         """
 
     def phase(self, name: str) -> None:
-        """Receive the name of the part of the run that begins now, such as "search" or the name of a baseline."""
+        """Receive the name of the phase that begins, such as "search" or the name of a baseline."""
 
     def loaded(self, summary: Mapping[str, Any]) -> None:
         """Receive a summary of what the objective has loaded."""
@@ -76,7 +76,7 @@ class Watcher:
         """Receive a trial with its result, even if another process ran the trial."""
 
     def exhausted(self) -> None:
-        """Receive the news that every configuration of the space has been tried."""
+        """Be notified that every configuration of the space has been tried."""
 
     def ended(self) -> None:
         """Receive the end of a run, whether it succeeded or failed."""

@@ -37,9 +37,9 @@ class Limits:
     def of(cls, base: Runs) -> Self:
         """Return the limits for the items on which the base model was scored.
 
-        The correlation of an item's scores before and after tuning is assumed to be ALIKE. This means that one answer
-        in ten changes, if the accuracy is one half. If answers are either right or wrong, a minimum number of answers
-        must be won for a gain to be shown, no matter how little the base model's scores vary.
+        The correlation of an item's scores before and after tuning is assumed to be ALIKE. If answers are right or
+        wrong and the accuracy is one half, this means that one answer in ten changes. For such answers, a gain can be
+        shown only with a minimum number of changed answers, no matter how little the base model's scores vary.
         """
         known = np.asarray(~np.isnan(base.values).any(axis=0))
         base, at = base.among(known), level(1)
@@ -57,7 +57,7 @@ class Limits:
         """The smallest gain that the items can show, in one sentence."""
         if self.gain is None:
             return (
-                f"{self.items} held-out items cannot show a gain, however large: even winning all of them happens by "
+                f"{self.items} held-out items cannot show a gain, however large: even a gain on all of them happens by "
                 f"chance with p = {0.5**self.items:.2g}. Use more items (`--limit`, `--verdict-share`)."
             )
         if self.answers:

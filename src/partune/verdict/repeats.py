@@ -1,14 +1,14 @@
 """Test whether algorithms differ, over repeats: studies that differ only in their seed.
 
-A study is one random draw of what its algorithm can find, so the sample consists of repeats, not of trials. Tests are
-two-sided, because nobody says beforehand which algorithm is better, with Holm's correction (1979) over all pairs of
-algorithms.
+The result of a study is one random sample of what its algorithm finds, so the sample size is the number of repeats, not
+of trials. Tests are two-sided, because nobody says beforehand which algorithm is better. Holm's correction (1979) is
+over all pairs of algorithms.
 
 If both algorithms ran with the same seeds, their repeats form pairs, because a seed decides the split of the items and
-the initial design. Pairs allow Wilcoxon's signed-rank test (1945). But it needs more repeats to show anything than the
-rank-sum test of Mann and Whitney (1947): five pairs cannot have a p below 1/16. So Wilcoxon's test is used only if
-there are enough pairs for a significant result after the correction. Otherwise the rank-sum test is used on all
-repeats; a positive correlation within pairs only makes it more conservative. The choice depends on the numbers of
+the initial design. Pairs allow Wilcoxon's signed-rank test (1945), but this test needs more repeats than the rank-sum
+test of Mann and Whitney (1947): five pairs cannot have a p below 1/16. So Wilcoxon's test is used only if there are
+enough pairs for a significant result after the correction. Otherwise the rank-sum test is used on all repeats; a
+positive correlation within pairs only makes it more conservative. The choice of the test depends on the numbers of
 repeats and algorithms, never on the scores.
 """
 

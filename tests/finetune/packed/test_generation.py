@@ -402,4 +402,4 @@ def test_a_generation_can_be_interrupted_at_every_pass(own: Base) -> None:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            generation.generate(PROMPTS, GREEDY, look=look)
+            generation.generate(PROMPTS, GREEDY, before_pass=look)

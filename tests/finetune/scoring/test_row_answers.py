@@ -103,7 +103,7 @@ def test_the_digest_covers_what_a_function_reads(base: Base, examples: Examples)
     assert made(rows) != made({**rows, 3: {"prompt": "2: ", "tests": 0}})
     assert made(rows) != made(rows, tokenise)
     assert RowAnswers(examples, base, {}).content is None
-    assert RowAnswers(examples, base, {}, apart=True).content is not None
+    assert RowAnswers(examples, base, {}, own_file=True).content is not None
 
 
 def test_a_prompt_is_all_before_the_last_answer(base: Base, examples: Examples) -> None:

@@ -91,7 +91,9 @@ def test_runs_with_other_seeds_are_runs_of_one_model(place: Path, asked: list[An
 def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: list[Any]) -> None:
     found = pt.compare_models("a", "b", model={"path": "acme/base", "revision": "v2"}, data="rows.jsonl")
     assert [answer.name for answer in found.answers] == ["rows.jsonl"]
-    assert found.notes == ("Rows that a model was trained on favour it: this comparison cannot see which these are.",)
+    assert found.notes == (
+        "Rows that a model was trained on favour it, and this comparison does not detect such rows.",
+    )
     assert asked[0][0][0].model.revision == "v2"
     with pytest.raises(UserError, match="the models read the rows as different tokens"):
         pt.compare_models("model", "other", data="rows.jsonl")
@@ -108,15 +110,15 @@ def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: l
             "a",
             "samples",
             {"model": "m", "tasks": "t"},
-            "^a is a model, and samples is none: compare models with models",
+            "^a is a model, but samples holds samples of lm-evaluation-harness: compare models with models",
         ),
         (
             "samples",
             "samples",
             {"data": "rows.jsonl"},
-            "^`--model`, `--data` and their like are for models, and samples",
+            "^options such as `--model` and `--data` are for models, but samples",
         ),
-        ("samples", "nowhere", {"limit": 3}, "their like are for models, and samples is none"),
+        ("samples", "nowhere", {"limit": 3}, "are for models, but samples holds samples of"),
         ("a", "./a", {"model": "m", "tasks": "t"}, r"^a and \./a are the same model"),
         ("base", "m", {"model": "m", "tasks": "t"}, "^base and m are the same model"),
         ("model", "other", {"model": "m", "tasks": "t"}, "^`--model m` has no effect, because A and B are whole"),
