@@ -99,6 +99,35 @@ def false_verdicts(world: World, n: int, sd: float, studies: int, seeds: int) ->
     return [sides.count(relation) for sides in (found[::2], found[1::2]) for relation in ("better", "worse")]
 
 
+def gains(studies: int, seeds: int) -> None:
+    """Print how often the winner is called better than the defaults, and how often the interval contains the gain.
+
+    The winner and the defaults answer as in `verdict_errors`: right or wrong, on 384 items.
+
+    Args:
+        studies: The number of studies per row.
+        seeds: The number of fresh runs.
+    """
+    print("| luck of a run | gain | BETTER than defaults | interval contains the gain |")
+    print("|---|---|---|---|")
+    for sd, gain in ((0.0, 0.0), (0.01, 0.0), (0.02, 0.0), (0.03, 0.0), (0.0, 0.03), (0.01, 0.03), (0.03, 0.03)):
+        better = covered = 0
+        for study in range(studies):
+            rng = np.random.default_rng([study, round(1000 * sd), round(1000 * gain), seeds])
+            luck = rng.normal(0.0, sd, (2 * seeds + 1, 1))
+            luck[:seeds] += gain
+            values = answers(np.where(rng.random(384) < 0.7, 0.904, 0.096), luck, rng)
+            winner, defaults = (Runs.of([{"t": run} for run in side]) for side in (values[:seeds], values[seeds:]))
+            found = compare(winner, defaults, level(1), trained=True)
+            better += found.better
+            covered += found.interval[0] <= gain <= found.interval[1]
+        cells = []
+        for count in (better, covered):
+            low, high = binomtest(count, studies).proportion_ci(method="exact")
+            cells.append(f"{count / studies:.3f} ({low:.3f} .. {high:.3f})")
+        print(f"| {sd} | {gain} | {' | '.join(cells)} |", flush=True)
+
+
 def main() -> None:
     """Print a table of false verdicts, with 95 % intervals."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,7 +135,13 @@ def main() -> None:
     parser.add_argument("--sd", type=float, nargs="*", default=[0.0, 0.02], help="standard deviations of a run's luck")
     parser.add_argument("--items", type=int, nargs="*", default=list(ITEMS), help="numbers of verdict items")
     parser.add_argument("--seeds", type=int, default=4, help="number of fresh runs")
+    parser.add_argument(
+        "--gain", action="store_true", help="also gains: the rates of whole studies, without the search"
+    )
     arguments = parser.parse_args()
+    if arguments.gain:
+        gains(arguments.studies, arguments.seeds)
+        return
     print(f"{arguments.seeds} fresh runs; percent of studies with a false verdict, at the level of the first look")
     print("| yardstick | luck of a run | items | studies | BETTER than defaults | WORSE | BETTER than base | WORSE |")
     print("|---|---|---|---|---|---|---|---|")

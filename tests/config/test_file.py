@@ -113,7 +113,7 @@ def test_a_folder_of_a_tasks_name_does_not_hide_the_task(tmp_path: Path) -> None
     [
         ("a: [1", "is not valid YAML"),
         ("search: {budget: 3}\nsearch: {budget: 5}\n", 'the key "search" appears twice'),
-        ("- a\n- b\n", "is a mapping of sections, got list"),
+        ("- a\n- b\n", "must be a mapping of sections, got list"),
         (None, "cannot read"),
     ],
 )
