@@ -236,8 +236,9 @@ def test_processes_share_a_study(kind: str, name: str, tmp_path: Path) -> None:
     options = OPTIONS.get(name, {})
     url = str(tmp_path / "j") if kind == "journal" else f"sqlite:///{tmp_path}/s.db"
     work(url, name, options, 0)
-    spawn = multiprocessing.get_context("spawn")
-    workers = [spawn.Process(target=work, args=(url, name, options, 8)) for _ in range(3)]
+    forked = multiprocessing.get_context("forkserver")
+    forked.set_forkserver_preload(["tests.support.loaded"])
+    workers = [forked.Process(target=work, args=(url, name, options, 8)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

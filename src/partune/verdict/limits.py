@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from partune.runtime import rounding
 from partune.verdict.paired import level
@@ -50,7 +50,7 @@ class Limits:
         least = math.ceil(-math.log2(at)) / items if answers else 0.0
         variance = float(spread(base.values, base.weights, joined_small(base.strata)).sum())
         error = math.sqrt(2 * (1 - ALIKE) * variance)
-        return cls(items, max(least, float(stats.norm.isf(at) + stats.norm.ppf(POWER)) * error), answers)
+        return cls(items, max(least, float(scipy.stats.norm.isf(at) + scipy.stats.norm.ppf(POWER)) * error), answers)
 
     @property
     def sentence(self) -> str:

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import stats
 
 from partune.verdict.paired import LEVEL
 
@@ -122,7 +122,7 @@ def signed_rank(differences: Sequence[float]) -> float:
     """Return the two-sided p-value of Wilcoxon's signed-rank test; differences of 0 count for neither side."""
     if not any(differences):
         return 1.0
-    return float(stats.wilcoxon(differences).pvalue)
+    return float(scipy.stats.wilcoxon(differences).pvalue)
 
 
 def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
@@ -135,9 +135,9 @@ def rank_sum(first: Sequence[float], second: Sequence[float]) -> float:
     # SciPy's exact distribution does not allow ties. With ties, SciPy permutes the labels: in all ways if there are few
     # ways, otherwise at random.
     if len({*first, *second}) == len(first) + len(second):
-        return float(stats.mannwhitneyu(first, second, method="exact").pvalue)
-    method = stats.PermutationMethod(rng=np.random.default_rng(0))
-    return float(stats.mannwhitneyu(first, second, method=method).pvalue)
+        return float(scipy.stats.mannwhitneyu(first, second, method="exact").pvalue)
+    method = scipy.stats.PermutationMethod(rng=np.random.default_rng(0))
+    return float(scipy.stats.mannwhitneyu(first, second, method=method).pvalue)
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -161,5 +161,5 @@ def interval(values: Array) -> tuple[Array, Array]:
     n, mean = len(values), values.mean(axis=0)
     if n < 2:
         return np.full_like(mean, np.nan), np.full_like(mean, np.nan)
-    half = stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
+    half = scipy.stats.t.ppf(1 - LEVEL / 2, n - 1) * values.std(axis=0, ddof=1) / math.sqrt(n)
     return mean - half, mean + half

@@ -20,7 +20,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import optimize
+import scipy
 
 NODES = 400  # the nodes of the quadrature over the characteristic function
 GROUPS = 500  # the largest number of different values; with more, close values are averaged
@@ -64,7 +64,7 @@ def _lower(values: Array, bound: float, level: float) -> float:
     def excess(mean: float) -> float:
         return _chance_below_zero(sizes - mean, counts) - level
 
-    return float(optimize.brentq(excess, bound, top, xtol=1e-8 * (top - bound)))
+    return float(scipy.optimize.brentq(excess, bound, top, xtol=1e-8 * (top - bound)))
 
 
 def _grouped(values: Array, bound: float) -> tuple[Array, Array]:
