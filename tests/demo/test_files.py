@@ -1,13 +1,17 @@
 """The shipped files: they are what the generator makes, the model loads offline, and the harness reads the tasks."""
 
+import functools
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from partune.demo import DIRECTORY, SEED, factory, make
+from tests.support.harness import simple_evaluate
 
 MEGABYTE = 1_000_000
+ITEMS = 200  # of a task, that the harness answers too
 
 
 def test_the_data_files_are_what_the_generator_writes() -> None:
@@ -50,8 +54,9 @@ def test_a_prompt_is_tokenised_like_its_part_of_prompt_and_answer() -> None:
         assert tokenizer(prompt + row["output"])["input_ids"] == ids + answer
 
 
-def base_accuracy(task: str) -> float:
-    """The base's accuracy on a task, by the plain definition: the choice of the highest log-likelihood."""
+@functools.cache
+def base_answers(task: str) -> list[bool]:
+    """Whether the base is right about each item, by the plain definition: the choice of the highest log-likelihood."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -77,19 +82,18 @@ def base_accuracy(task: str) -> float:
         each = logits.gather(-1, ids[rows, 1:, None]).squeeze(-1)
         scores.append(each.where(real[rows, 1:] & (places[1:] >= starts[rows, None]), 0.0).sum(1))
     best = torch.cat(scores).view(-1, factory.CHOICES).argmax(1)
-    return float((best == torch.tensor(answers)).double().mean())
+    return (best == torch.tensor(answers)).tolist()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["factory_cloze", "factory_questions"])
 def test_the_base_knows_something_and_not_everything(task: str) -> None:
-    assert 0.27 < base_accuracy(task) < 0.85
+    assert 0.27 < np.mean(base_answers(task)) < 0.85
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["factory_cloze", "factory_questions"])
 def test_the_harness_reads_the_task_and_agrees(task: str, tmp_path: Path) -> None:
-    from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
@@ -100,8 +104,10 @@ def test_the_harness_reads_the_task_and_agrees(task: str, tmp_path: Path) -> Non
         tasks=[task],
         task_manager=TaskManager(include_path=str(tmp_path), include_defaults=False),
         bootstrap_iters=0,
+        limit=ITEMS,
     )
-    assert results["results"][task]["acc,none"] == pytest.approx(base_accuracy(task), abs=0.002)  # near-ties
+    found = [bool(sample["acc"]) for sample in results["samples"][task]]
+    assert sum(a != b for a, b in zip(found, base_answers(task)[:ITEMS], strict=True)) <= 1  # near-ties
 
 
 @pytest.mark.slow
