@@ -39,7 +39,7 @@ def row_notes(data: Mapping[str, Any]) -> list[str]:
     if count := data.get("answers_apart"):
         notes.append(
             f"The chat template writes {words.several(count, 'answer')} differently if more messages follow. Each such "
-            "answer is trained in an example of its own: the chat from its beginning to the end of this answer."
+            "answer is trained in a separate example: the chat from its beginning to the end of this answer."
         )
     if marks := data.get("split_marks"):
         verb = "is" if len(marks) == 1 else "are"

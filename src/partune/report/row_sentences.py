@@ -1,4 +1,4 @@
-"""Say in sentences what is in training data, for `partune data` and its page."""
+"""Describe training data in sentences, for `partune data` and its page."""
 
 from __future__ import annotations
 

@@ -208,7 +208,7 @@ HOSTILE: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
         lines([1, 0]),
         lines([1, 0]),
         {"margin": 1.0},
-        "a margin of 1 is no margin for scores from",
+        "a margin of 1 is too large for scores from",
     ),
     "direction": (lines([1, 0]), lines([1, 0]), {"higher_is_better": False}, "a higher acc is better: leave out"),
 }

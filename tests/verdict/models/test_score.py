@@ -125,7 +125,7 @@ def test_rows_are_named_by_their_file_and_come_with_a_note(place: Path, asked: l
         ("a", "b", {"model": "m", "tasks": "t", "filter": "none"}, "^`--filter` is for samples"),
         ("a", "b", {"model": "m", "tasks": "t", "higher_is_better": True}, "^`--better` is for samples"),
         ("a", "b", {"model": "m", "tasks": ["t", "t"], "mean": True}, "^a mean needs at least two tasks"),
-        ("a", "b", {"model": "m", "tasks": "t", "margin": 1}, "^a margin of 1 is no margin for scores from 0 to 1"),
+        ("a", "b", {"model": "m", "tasks": "t", "margin": 1}, "^a margin of 1 is too large for scores from 0 to 1"),
         ("a", "b", {"model": "m", "data": "rows.jsonl", "limit": 5}, "^`--limit`, .* are for tasks; rows have"),
         ("a", "b", {"model": "m", "data": "rows.jsonl", "confirm_run_unsafe_code": True}, "are for tasks; rows have"),
         ("a", "b", {"model": "m", "tasks": "t", "generation": {"max_new_tokens": 0}}, "max_new_tokens: input "),

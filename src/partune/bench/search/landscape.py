@@ -130,14 +130,14 @@ class Landscape:
         judged: The surface of the verdict score.
         noise: The standard deviation of a search score over training seeds.
         best: The largest value found on the surface of the verdict score.
-        middling: The median of the surface of the verdict score over the cube.
+        median: The median of the surface of the verdict score over the cube.
     """
 
     searched: Surface
     judged: Surface
     noise: float
     best: float
-    middling: float
+    median: float
 
     @classmethod
     def load(cls, path: Path) -> Landscape:

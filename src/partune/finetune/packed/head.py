@@ -67,7 +67,7 @@ class Head:
 
         Args:
             ids: (R, T), rows of token ids.
-            mask: (R, 1, T, T), which tokens each token sees; or (R, n + T), which tokens are no padding, if n tokens
+            mask: (R, 1, T, T), which tokens each token sees; or (R, n + T), which tokens are not padding, if n tokens
                 are in the cache. If it is None, a token sees itself and all earlier tokens, so padding must be on the
                 right, where no real token sees it.
             positions: (R, T), the tokens' positions; None counts from 0 in each row.

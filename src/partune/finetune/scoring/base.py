@@ -167,7 +167,7 @@ class Task(ABC):
     def check(self, context: int) -> None:
         """Raise UserError for an empty prompt, or a continuation that is empty or longer than the context.
 
-        A long text before the continuation is no error: it is truncated.
+        A long text before the continuation is not an error: it is truncated.
 
         Args:
             context: The model's context length in tokens.

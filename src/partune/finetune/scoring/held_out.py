@@ -1,4 +1,4 @@
-"""Decide which rows of the data are validation rows, and what they are scored by: losses, labels or answers."""
+"""Decide which rows of the data are validation rows, and how they are scored: by losses, labels or answers."""
 
 from __future__ import annotations
 

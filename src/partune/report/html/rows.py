@@ -1,4 +1,4 @@
-"""Write what is in training data as one HTML file, for `partune data`, in the style of a study's report."""
+"""Write a description of training data as one HTML file, for `partune data`, in the style of a study's report."""
 
 from __future__ import annotations
 

@@ -149,7 +149,7 @@ def answers(questions: Sequence[Question], margin: float | None = None) -> list[
 
 
 def correct(questions: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """Correct p-values for the number of questions, of which each may have several p-values.
+    """Correct p-values for the number of questions. Each question may have several p-values.
 
     The smallest p is multiplied by the number of questions, and each further one by the number of questions that still
     have a p-value left (Holm 1979; Shaffer, Modified Sequentially Rejective Multiple Test Procedures, 1986).

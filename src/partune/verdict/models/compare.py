@@ -26,7 +26,7 @@ class Model:
 
     Attributes:
         paths: The files or folders of its runs; ids of models, and "base", are paths too.
-        name: The name of the model in the results files, or what was scored; None if it is not known.
+        name: The name of the model in the results files, or a description of the scored model; None if it is not known.
     """
 
     paths: tuple[Path, ...]
@@ -141,7 +141,7 @@ def _check_margin(margin: float | None, questions: Sequence[Question]) -> None:
 
 
 def _too_large(margin: float) -> UserError:
-    return UserError(f"a margin of {margin:g} is no margin for scores from 0 to 1: choose one such as 0.01")
+    return UserError(f"a margin of {margin:g} is too large for scores from 0 to 1: choose one such as 0.01")
 
 
 def _model(runs: Sequence[ModelSamples]) -> Model:

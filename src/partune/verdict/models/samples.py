@@ -206,7 +206,7 @@ def _samples(path: Path) -> dict[str, list[Sample]]:
     """Read a samples file.
 
     Raises:
-        UserError: The file cannot be read, a line is no sample, or a document is in it twice.
+        UserError: The file cannot be read, a line is not a sample, or a document occurs twice.
     """
     filters: dict[str, list[Sample]] = {}
     seen: set[tuple[str, int]] = set()
