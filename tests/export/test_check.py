@@ -114,7 +114,7 @@ def test_a_quantized_model_is_told_with_its_loss(study: Path, form: str, tmp_pat
 def test_a_quantized_model_without_a_check_has_a_warning(study: Path, tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     out = export(study, tmp_path / "out", merge=True, anyway=True, quantize="nf4")
-    assert "This model was never scored" in (out / "README.md").read_text()
+    assert "the model is quantized; the result was never scored" in (out / "README.md").read_text()
 
 
 def test_quantization_is_refused_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
