@@ -6,15 +6,16 @@ import contextlib
 import json
 import os
 import re
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
+from partune.cli import main
 from tests.support.command import branin, run
 from tests.support.harness_samples import scored
+from tests.support.waiting import PATIENCE
 
 
 def test_resume_continues_to_a_larger_budget() -> None:
@@ -99,22 +100,30 @@ def test_what_is_not_there_is_answered_with_what_is() -> None:
     assert 'No such file or directory; did you mean "study.yaml"?' in run("tune", "stdy.yaml")[2]
 
 
-def in_terminal(arguments: list[str], **environment: str) -> str:
+def in_terminal(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) -> str:
     """What a command writes to a terminal."""
     import pty
 
     leader, follower = pty.openpty()
-    given = {**{k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}, "TERM": "xterm-256color"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "partune", *arguments], stdout=follower, stderr=follower, env=given | environment
-    )
-    os.close(follower)
-    written = b""
-    with contextlib.suppress(OSError):  # Linux says so when the other end is closed
-        while part := os.read(leader, 65536):
-            written += part
+    written = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # Linux says so when the other end is closed
+            while part := os.read(leader, 65536):
+                written.extend(part)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    with monkeypatch.context() as patch, open(follower, "w", encoding="utf-8") as terminal:
+        for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+            patch.delenv(name, raising=False)
+        for name, value in {"TERM": "xterm-256color", **environment}.items():
+            patch.setenv(name, value)
+        with contextlib.redirect_stdout(terminal), contextlib.redirect_stderr(terminal):
+            status = main(arguments)
+    reading.join(PATIENCE)
     os.close(leader)
-    assert process.wait(60) == 0
+    assert status == 0
     return written.decode()
 
 
@@ -122,11 +131,11 @@ COLOUR = re.compile(r"\x1b\[[\d;]*3\d")
 
 
 @pytest.mark.slow
-def test_colours_are_for_terminals_and_can_be_turned_off() -> None:
+def test_colours_are_for_terminals_and_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert branin()[0] == 0
     assert "\x1b" not in run("report", "runs/b")[1]
-    assert COLOUR.search(in_terminal(["report", "runs/b"]))
-    assert not COLOUR.search(in_terminal(["report", "runs/b"], NO_COLOR="1"))
+    assert COLOUR.search(in_terminal(monkeypatch, "report", "runs/b"))
+    assert not COLOUR.search(in_terminal(monkeypatch, "report", "runs/b", NO_COLOR="1"))
 
 
 def test_verdict_tests_one_model_against_another() -> None:

@@ -5,7 +5,6 @@ A record may have been written by another program or be damaged. Each value is t
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from partune.errors import shown
 from partune.space import Space
 from partune.trial import Observation, Status, Trial
+from partune.trial.contents import installed_version
 from partune.trial.names import RunName, run_name
 
 if TYPE_CHECKING:
@@ -155,10 +155,5 @@ def state(status: Status) -> TrialState:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the installed libraries that affect a study's scores."""
-    installed = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            installed[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return installed
+    libraries = {name: installed_version(name) for name in LIBRARIES}
+    return {"python": platform.python_version(), **{name: each for name, each in libraries.items() if each is not None}}

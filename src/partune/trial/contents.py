@@ -12,6 +12,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from partune.errors import UserError
@@ -37,16 +38,19 @@ class Content:
 Contents = Mapping[str, Content]  # by the name shown to the user
 
 
+@cache
+def installed_version(name: str) -> str | None:
+    """Return a library's version, or None if it is not installed; its metadata are read once per process."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def versions(names: Iterable[str] = VERSIONS) -> Contents:
     """Return the versions of the named libraries, without those that are not installed."""
-    installed = {}
-    for name in names:
-        try:
-            version = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        installed[name] = Content(version, version, decisive=False)
-    return installed
+    found = {name: installed_version(name) for name in names}
+    return {name: Content(version, version, decisive=False) for name, version in found.items() if version is not None}
 
 
 def differences(recorded: Contents, present: Contents) -> tuple[list[str], list[str]]:
