@@ -83,3 +83,13 @@ def test_two_fresh_runs_keep_the_level_against_a_base_model() -> None:
         runs = items + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.4, (2, 2000))
         said += compare(several(runs), one(items + rng.normal(0, 0.4, 2000)), level(1)).better
     assert said <= stats.binom(studies, LEVEL).ppf(0.995)
+
+
+def test_what_runs_answer_differently_counts_once() -> None:
+    """Without luck of seeds, the residuals are all that varies: in the items' estimate and in that of the runs."""
+    rng = np.random.default_rng(10)
+    found = [
+        compare(several(crossed(rng, 3, 40, 0.0, 0.0, 1.0)), several(crossed(rng, 4, 40, 0.0, 0.0, 1.0)))
+        for _ in range(150)
+    ]
+    assert np.mean([each.stderr**2 for each in found]) == pytest.approx((1 / 3 + 1 / 4) / 40, rel=0.15)
