@@ -27,7 +27,7 @@ from partune.runtime.rounding import measured
 from partune.study import Watcher
 from partune.trial import Status, Trial
 from partune.trial.names import FreshRun, RunName
-from partune.verdict import winner
+from partune.verdict import flips, winner
 from partune.verdict.limits import Limits
 from partune.verdict.paired import level
 from partune.verdict.winner import fresh_due, fresh_runs, judge, on_verdict_items, shipped, which_look
@@ -679,8 +679,11 @@ def test_a_record_without_looks_or_fresh_runs_has_its_verdict(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_landscape_of_equals_gives_no_false_better_and_a_gain_is_seen(thorough: bool) -> None:
+def test_a_landscape_of_equals_gives_no_false_better_and_a_gain_is_seen(
+    thorough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Short; docs/report.md has 400 studies a row. Without fresh runs .7 of the first kind say BETTER."""
+    monkeypatch.setattr(flips, "FLIPS", 999)  # a tenth, with which the test has its level just as well
     most, simulate = SCRIPT["most"], SCRIPT["run"]
     equal, better = (40, 25) if thorough else (16, 10)
     flat = [simulate(0.03, 0.0, world, 12, "lhs") for world in range(equal)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from partune.verdict import flips
 from partune.verdict.flips import sign_flips
 from partune.verdict.paired import (
     LEVEL,
@@ -32,6 +33,12 @@ def one(*values: Array, **tasks: Array) -> Runs:
 def several(values: Array) -> Runs:
     """Runs on one task; values: (S, n)."""
     return Runs.of([{"task": row} for row in values])
+
+
+@pytest.fixture
+def fewer_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the random sign flips, with which the test has its level just as well, in simulations of many."""
+    monkeypatch.setattr(flips, "FLIPS", 999)
 
 
 # ----- sign flips
@@ -86,8 +93,10 @@ def test_two_won_of_a_hundred_is_a_quarter() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tasks", [1, 2, 3])
-@pytest.mark.parametrize("items", [2, 5])
+@pytest.mark.parametrize(
+    ("items", "tasks"),
+    [(2, 1), (5, 2), (2, 3), *(pytest.param(*each, marks=pytest.mark.thorough) for each in ((5, 1), (2, 2), (5, 3)))],
+)
 def test_few_items_keep_the_level(items: int, tasks: int) -> None:
     rng = np.random.default_rng(items)
     for draw in (lambda: rng.normal(size=items), lambda: rng.integers(0, 2, items).astype(float)):
@@ -187,6 +196,7 @@ def crossed(rng: np.random.Generator, runs: int, items: int, between: float, own
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 def test_the_variance_of_a_crossed_design_is_unbiased() -> None:
     """Without the clamp at 0 it would be so exactly; with runs that differ much the clamp is never met."""
     rng = np.random.default_rng(5)
@@ -215,6 +225,7 @@ def test_runs_that_differ_alone_are_welchs_test() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 @pytest.mark.parametrize("between", [0.0, 0.01, 0.03])
 def test_seeds_and_items_keep_level_and_coverage(between: float) -> None:
     """384 right-or-wrong items, 4 fresh runs against 5; docs/report.md has whole studies."""
@@ -236,15 +247,16 @@ def test_seeds_and_items_keep_level_and_coverage(between: float) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 def test_two_fresh_runs_keep_the_level_against_a_base_model() -> None:
-    """One degree of freedom of the runs beside 1,999 of the items: merged by Satterthwaite, 8 to 9 % say "better"."""
+    """One degree of freedom of the runs beside 399 of the items: merged by Satterthwaite, 8 to 9 % say "better"."""
     rng = np.random.default_rng(9)
     studies = 400
     said = 0
     for _ in range(studies):
-        items = rng.normal(0.5, 0.2, 2000)
-        runs = items + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.4, (2, 2000))
-        said += compare(several(runs), one(items + rng.normal(0, 0.4, 2000)), level(1)).better
+        items = rng.normal(0.5, 0.2, 400)
+        runs = items + rng.normal(0, 0.02, (2, 1)) + rng.normal(0, 0.18, (2, 400))
+        said += compare(several(runs), one(items + rng.normal(0, 0.18, 400)), level(1)).better
     assert said <= stats.binom(studies, LEVEL).ppf(0.995)
 
 
@@ -292,6 +304,7 @@ def test_the_sentence_says_what_was_shown() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fewer_flips")
 def test_a_baseline_of_which_one_run_is_left_is_not_taken_for_a_fixed_model() -> None:
     """Four runs against one of the same distribution: the spread of the four counts for the one, too."""
     rng = np.random.default_rng(5)
